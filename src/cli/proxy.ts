@@ -1,9 +1,7 @@
 import { type Command, Option } from 'commander'
-
 import { FdbError } from '../errors.js'
 import { CHANGES, changesReply } from '../operator/service-commands.js'
 import { refuseWithoutPlace, workerPlace } from '../os/default-control.js'
-
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { openAccessLog } from './access-log.js'

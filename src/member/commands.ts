@@ -1,8 +1,20 @@
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
-import type { CommandContext, CommandHandler } from '../operator/requests.js'
-import { asBuffer } from '../operator/requests.js'
+import { asBuffer, type CommandContext, type CommandHandler } from '../operator/requests.js'
+import {
+  nobodyStandsBy,
+  RELOAD,
+  ROLLBACK,
+  rollbackBy,
+  STOP,
+  stopOrderOf,
+  toldReply,
+} from '../operator/service-commands.js'
+import type { Announcer } from './announcer.js'
+import type { Hosting } from './hosting.js'
+import type { CloseOptions } from './member-options.js'
+import type { Shared } from './shared.js'
 
 /** The operators' commands of one application. */
 export class Commands {
@@ -42,4 +54,83 @@ export class Commands {
     const reply = await handler(body, context)
     return typeof reply === 'string' ? Buffer.from(reply) : asBuffer(reply)
   }
+}
+
+/** The application's way to read its configuration anew. */
+export class Reloading {
+  readonly #announcer: Announcer
+  #hook: (() => unknown) | null = null
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(announcer: Announcer) {
+    this.#announcer = announcer
+  }
+
+  set(hook: () => unknown): void {
+    if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
+    if (this.#hook !== null)
+      throw new FdbError('ERR_FDB_OPTION', 'onReload() was called before: give it one hook')
+    this.#hook = hook
+  }
+
+  /** One at a time, in the order of the calls. */
+  async run(): Promise<void> {
+    const hook = this.#hook
+    if (hook === null) {
+      throw new FdbError(
+        'ERR_FDB_COMMAND_UNKNOWN',
+        'this service has nothing to reload (it has not called onReload()): upgrade it',
+      )
+    }
+    const done = this.#last.then(() => this.#announcer.reload(hook))
+    this.#last = done.catch(() => {})
+    await done
+  }
+}
+
+/** Until the one that stood by has been told. */
+const LEAVING_MS = 10_000
+
+interface ServiceCommandsParts {
+  readonly shared: Shared
+  readonly hosting: () => Hosting
+  readonly commands: Commands
+  readonly reloading: Reloading
+  close(options: CloseOptions): Promise<void>
+  /** Tells whoever decides at once how this process is. */
+  beat(): void
+}
+
+/** What operators may ask of every service: `fd-broker reload`, `rollback` and `stop`. */
+export function serveServiceCommands({
+  shared,
+  hosting,
+  commands,
+  reloading,
+  close,
+  beat,
+}: ServiceCommandsParts): void {
+  const { changes, departure, machine } = shared
+  const told = () => toldReply({ pid: process.pid, generation: shared.generation })
+  commands.set(RELOAD, async () => {
+    await reloading.run()
+    return told()
+  })
+  commands.set(ROLLBACK, async (_body, { by }) => {
+    if (!hosting().standsBy) {
+      throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
+    }
+    departure.asked = rollbackBy(by)
+    beat()
+    void close({})
+    const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'
+    await changes.until(leaves, LEAVING_MS)
+    return told()
+  })
+  commands.set(STOP, async body => {
+    const { timeoutMs } = stopOrderOf(body)
+    // The answer leaves first.
+    setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
+    return told()
+  })
 }

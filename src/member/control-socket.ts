@@ -26,7 +26,7 @@ import { sayLast } from '../wire/frame.js'
 import { OlderGenerations } from './drain/older-generations.js'
 import type { Hosting } from './hosting.js'
 import type { Moves } from './moves.js'
-import { refuseMainProcess } from './refuse-main-process.js'
+import { refuseMainProcess } from './options.js'
 import type { Shared } from './shared.js'
 
 /** The path was removed before this process took the socket. */

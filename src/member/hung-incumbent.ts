@@ -1,7 +1,8 @@
 import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 import { STUCK_MS } from '../holder/kill-stuck.js'
-import { NOTE_NAME, readNote } from '../holder/names-note.js'
+import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
+import type { Entry } from '../holder/registry.js'
 import {
   closeAll,
   hasEnded,
@@ -18,7 +19,6 @@ import { openPidfd } from '../os/liveness.js'
 import { OtherProcess, type StartedAs } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
-import { entriesOf } from './noted-entries.js'
 import { settle } from './options.js'
 import { sealLegacy } from './seal-legacy.js'
 import { type Legacy, startHeir } from './start.js'
@@ -221,4 +221,33 @@ function commandFor(argv: readonly string[], { argv: own, cwd }: StartedAs): rea
 /** Each variable removed: the successor's environment is that of the process in whose place it comes. */
 function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.keys(env).map(name => [name, undefined]))
+}
+
+/**
+ * What a process that hangs has noted, out of its descriptors (where each leads, as /proc says). A socket is told by its inode; all else by its
+ * number, where that leads still to what was noted: others may look alike ({@link keptName} says how). Releases before this noted inodes alone: the
+ * first that has it counts.
+ */
+export function entriesOf(
+  noted: Noted,
+  descriptors: ReadonlyMap<number, string>,
+  take: (number: number, label: string) => OwnedFd,
+): Entry[] {
+  const entries: Entry[] = []
+  for (const { name, role, spec, ino, dev, number } of noted.entries) {
+    for (const [candidate, leads] of descriptors) {
+      const may = leads.startsWith('socket:')
+        ? leads === `socket:[${ino}]`
+        : number === undefined || number === candidate
+      if (!may) continue
+      const fd = take(candidate, name)
+      const about = inspectOne(fd)
+      if (about.ino === ino && (dev === undefined || about.dev === dev)) {
+        entries.push({ name, role, spec, fd })
+        break
+      }
+      fd.close()
+    }
+  }
+  return entries
 }

@@ -1,9 +1,11 @@
+import net from 'node:net'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { giveNumber, type OwnedFd } from '../kernel/index.js'
+import { giveNumber, listenOver, type OwnedFd } from '../kernel/index.js'
 import type { ListenerSpec, OptionChange } from '../listeners/index.js'
+import { acceptInto } from '../node/accept-into.js'
+import { acceptOptionsOf, stopListening } from '../node/server-connections.js'
 import { addedUp, type DrainCounts } from './drain/forced-closes.js'
-import { SecondSource } from './second-source.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 import { Served } from './served.js'
 import type { SocketOptions } from './socket-options.js'
@@ -310,4 +312,44 @@ export class Listener {
 export async function startListeners(listeners: readonly Listener[]): Promise<void> {
   const started = await Promise.allSettled(listeners.map(listener => listener.start()))
   for (const one of started) if (one.status === 'rejected') throw one.reason
+}
+
+/**
+ * Another listening socket whose connections a server takes beside those of its own: of a worker whose place nobody has taken. Owns its
+ * descriptor.
+ */
+class SecondSource {
+  readonly #fd: OwnedFd
+  readonly #failed: (error: unknown) => void
+  #accepting: net.Server | null = null
+
+  constructor(fd: OwnedFd, failed: (error: unknown) => void) {
+    this.#fd = fd
+    this.#failed = failed
+  }
+
+  start(server: ServableServer, backlog: number): void {
+    if (this.#accepting !== null) return
+    const second = net.createServer(acceptOptionsOf(server as net.Server))
+    second.on('error', this.#failed)
+    try {
+      listenOver(second, this.#fd.dup(), backlog)
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    acceptInto(second, server as net.Server)
+    this.#accepting = second
+  }
+
+  /** Before its server stops listening. */
+  stop(): void {
+    if (this.#accepting !== null) stopListening(this.#accepting)
+    this.#accepting = null
+  }
+
+  close(): void {
+    this.stop()
+    this.#fd.close()
+  }
 }

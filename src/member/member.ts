@@ -1,12 +1,13 @@
-import { EventEmitter } from 'node:events'
+import { EventEmitter, errorMonitor } from 'node:events'
 import { checkFunction, checkKeys, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
+import type { Logger } from '../base/logger.js'
+import { didYouMean } from '../base/suggest.js'
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
 import { type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
 import type { HandoffRecord, StatusReport } from '../operator/status-report.js'
-
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionSchema } from '../state/schema.js'
@@ -14,7 +15,6 @@ import type { Section } from '../state/section.js'
 import type { WriteOptions } from '../state/write-options.js'
 import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
-import { checkEvent, ToldListeners } from './events.js'
 import { type Listener, startListeners } from './listener.js'
 import {
   type CloseOptions,
@@ -390,5 +390,52 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** What a listener of the application throws is logged and counted, and undoes nothing. */
   #tell<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
     this.#told.tell(event, args)
+  }
+}
+
+/** Events of EventEmitter itself; `events.once()` listens to `error` too. */
+const OWN: ReadonlySet<string | symbol> = new Set(['error', errorMonitor, 'newListener', 'removeListener'])
+
+/** Throws ERR_FDB_EVENT for an event that never comes: one that is misspelt would be waited for in vain. */
+function checkEvent(event: string | symbol, known: readonly string[]): void {
+  if (OWN.has(event) || (typeof event === 'string' && known.includes(event))) return
+  const hint = typeof event === 'string' ? didYouMean(event, known) : ''
+  throw new FdbError(
+    'ERR_FDB_EVENT',
+    `a member has no event "${String(event)}"${hint}: it has ${known.join(', ')}`,
+    { details: { event: String(event) } },
+  )
+}
+
+/**
+ * Tells the application's listeners, each of them whatever the others do: what one throws (or rejects with) is logged and
+ * counted, and undoes nothing.
+ */
+class ToldListeners {
+  readonly #emitter: NodeJS.EventEmitter
+  readonly #logger: Logger
+  /** Exceptions so far. */
+  failures = 0
+
+  constructor(emitter: NodeJS.EventEmitter, logger: Logger) {
+    this.#emitter = emitter
+    this.#logger = logger
+  }
+
+  tell(event: string, args: readonly unknown[]): void {
+    // With their wrappers: one that wants to hear it once takes itself off.
+    for (const listener of this.#emitter.rawListeners(event)) {
+      try {
+        const outcome: unknown = Reflect.apply(listener, this.#emitter, args)
+        if (outcome instanceof Promise) outcome.catch(error => this.failed(event, error))
+      } catch (error) {
+        this.failed(event, error)
+      }
+    }
+  }
+
+  failed(event: string, error: unknown): void {
+    this.failures++
+    this.#logger.error({ err: error, event }, `a listener or hook of the application for "${event}" threw`)
   }
 }

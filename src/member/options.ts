@@ -8,14 +8,17 @@ import {
   wrongOption,
 } from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
+import type { OwnedFd } from '../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
-
+import { mainProcess } from '../os/main-process.js'
+import { namesMain } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/options.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import { VERSIONS, type VersionRange } from '../wire/versions.js'
-import type { Desk } from './desk.js'
-import type { Health } from './health.js'
+import type { Health } from './heartbeat.js'
 import { RETIRED_MS } from './lingering.js'
 
 export interface JoinOptions {
@@ -288,4 +291,40 @@ function inPlaceOf({ index, service, control }: WorkerPlace, given: JoinOptions)
 /** A daemon may hold several services: it has a name of its own. */
 function defaultPlace(service: string, hosting: Settings['hosting']): string {
   return defaultControl(hosting === 'daemon' ? DAEMON : service, process.env)
+}
+
+/**
+ * What a process is that has members of its own (a daemon): others than its successors call at its control socket. What it holds for them
+ * is in its registry, so that it crosses its upgrade as a server's listeners do.
+ */
+export interface Desk {
+  /** Bound at the control path by a service manager, whose the path is; null: it is not. Owned by whoever starts. */
+  readonly passed: OwnedFd | null
+  /** Whether to take over from the one that is there, or to be refused: ERR_FDB_CONTROL_TAKEN. */
+  readonly takesOver: boolean
+  /** Takes a caller. `own`: receives one as every service does; it may be called later. */
+  receive(caller: Caller, own: (caller: Caller) => void): void
+  /** Whether another user than this process's, or root, may say Hello. */
+  mayConnect(uid: number): boolean
+  /** Counts a connection until it has closed; why it is one too many, or null. */
+  connected(uid: number, closed: Promise<void>): FdbError | null
+  /** Permission bits of the control socket. */
+  readonly controlMode: number
+  /** What it is for those outside. */
+  describe(): string
+}
+
+/** Why the end of this process would end its successor too; null: it would not, as the service manager is told of that one. */
+export function whyMain({ systemd }: Settings): string | null {
+  return mainProcess(systemd === 'auto' && namesMain())
+}
+
+/** Throws ERR_FDB_MAIN_PROCESS where the end of this process would end `whom`, and nobody has said what is to be done. */
+export function refuseMainProcess({ settings }: { readonly settings: Settings }, whom: string): void {
+  const why = settings.mainProcess === 'refuse' ? whyMain(settings) : null
+  if (why === null) return
+  throw new FdbError(
+    'ERR_FDB_MAIN_PROCESS',
+    `the end of process ${process.pid} would end ${whom} too, as ${why}: give join() mainProcess 'stays' and await member.stay(), or 'ends' if that is not so (KillMode=process, ExitType=cgroup); in a unit with NotifyAccess=all systemd 'auto' is enough`,
+  )
 }

@@ -6,11 +6,10 @@ import { patience } from '../holder/times.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { serveStateCommands } from '../state/commands.js'
+import type { StateFileStatus } from '../state/file/state-file.js'
 import type { StateLog } from '../state/state-log.js'
 import { Announcer } from './announcer.js'
-import type { Application } from './application.js'
-import { Changes } from './changes.js'
-import { Commands } from './commands.js'
+import { Commands, Reloading, serveServiceCommands } from './commands.js'
 import { ControlSocket } from './control-socket.js'
 import { DaemonHosting } from './daemon-hosting.js'
 import { Departure } from './departure.js'
@@ -24,17 +23,14 @@ import { JoinedHolder } from './joined-holder.js'
 import { LateWrites } from './late-writes.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
-import type { CloseOptions, UpgradeOptions } from './member-options.js'
+import type { CloseOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
 import type { Settings } from './options.js'
 import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
 import { Readiness } from './readiness.js'
-import { Reloading } from './reloading.js'
-import { serveServiceCommands } from './service-commands.js'
-import type { Shared } from './shared.js'
-import { TakeoverTiming } from './takeover-timing.js'
+import { Changes, type Shared, TakeoverTiming } from './shared.js'
 import { ToHolderSender } from './to-holder.js'
 import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
@@ -278,4 +274,22 @@ export class Parts implements Shared {
     const alone = this.listeners.find(listener => !listener.attended)
     return alone === undefined ? null : `nobody accepts on its listener "${alone.name}"`
   }
+}
+
+/** What the public {@link Member} lends to its driver, and is told by it. */
+export interface Application {
+  listeners(): Iterable<Listener>
+  /** What listeners of its events threw. */
+  failures(): number
+  /** What it says of itself in the status. */
+  details(): Record<string, unknown>
+  serving(): void
+  retiring(): void
+  reinstated(): void
+  unfit(error: FdbError): void
+  resumed(): void
+  /** What a hook of the application threw. */
+  failed(error: unknown): void
+  retired(why: RetiredReason): void
+  stateFile(status: StateFileStatus): void
 }

@@ -1,10 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { afterHearing, type Limit, Pending } from '../wire/pending.js'
-
-import { Checks } from './checks.js'
-import type { ReadyOptions } from './member-options.js'
-import { ReadyReminder } from './ready-reminder.js'
+import type { Check, ReadyOptions } from './member-options.js'
 
 /** How this process comes to serve: its offer, the application's checks, those who wait for it, and the time that they have. */
 export class Readiness {
@@ -92,4 +89,103 @@ export function notReady(): FdbError {
     'a change of the state was awaited before this process was ready: it is made once this process serves, so ready() would never ' +
       'be called, or its checks never pass. The change is kept: call ready() first, and await the change after it',
   )
+}
+
+/** The application's checks: one after the other, at most for the time that `ready()` was given. */
+class Checks {
+  readonly #options: ReadyOptions
+  /** The one that is run now. */
+  #current: Check | null = null
+
+  constructor(options: ReadyOptions) {
+    this.#options = options
+  }
+
+  /** The name of the one that is run now. */
+  get current(): string | null {
+    return this.#current === null ? null : nameOf(this.#current)
+  }
+
+  /**
+   * Rejects at the first that does not pass: ERR_FDB_CHECK, or what it threw if that is an FdbError; ERR_FDB_DEADLINE when they
+   * take too long; and as `off` does, when the handoff is off. One that never settles is left behind, with its signal aborted.
+   */
+  async run(off: Promise<unknown>): Promise<void> {
+    const { timeout } = this.#options
+    const over = new AbortController()
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_resolve, reject) => {
+      if (timeout !== undefined) timer = setTimeout(() => reject(this.#late(timeout)), timeout)
+    })
+    try {
+      await Promise.race([this.#all(over.signal), off, late])
+    } finally {
+      clearTimeout(timer)
+      over.abort()
+      this.#current = null
+    }
+  }
+
+  async #all(signal: AbortSignal): Promise<void> {
+    for (const check of this.#options.checks ?? []) {
+      if (signal.aborted) return
+      this.#current = check
+      let passed: unknown
+      try {
+        passed = await check({ signal })
+      } catch (cause) {
+        if (FdbError.is(cause)) throw cause
+        throw new FdbError('ERR_FDB_CHECK', `a check failed: ${(cause as Error)?.message ?? cause}`, {
+          cause,
+        })
+      }
+      if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" answered false`)
+    }
+  }
+
+  #late(timeout: number): FdbError {
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `check "${this.current}" has not settled, and ready() was given ${timeout} ms: bound what it waits for (its signal tells when it is too late), or give more time`,
+      { retryable: true },
+    )
+  }
+}
+
+function nameOf(check: Check): string {
+  return check.name || 'anonymous'
+}
+
+/** A process that has joined and is not ready for so long has most likely been forgotten, or waits for itself. */
+const REMIND_MS = 10_000
+
+/** Warns once of a process that does not come to `ready()`: until it does, nobody is served by it, and others wait for it. */
+export class ReadyReminder {
+  readonly #logger: Logger
+  readonly #afterMs: number
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(logger: Logger, afterMs: number = REMIND_MS) {
+    this.#logger = logger
+    this.#afterMs = afterMs
+  }
+
+  /** `check`: the one of the application that is run, once ready() was called; `incumbent`: who serves meanwhile. */
+  start(facts: () => { check: string | null; incumbent: number | null }): void {
+    this.#timer = setTimeout(() => {
+      const { check, incumbent } = facts()
+      const meanwhile =
+        incumbent === null ? 'it accepts nothing until then' : `process ${incumbent} serves until then`
+      const remedy =
+        check === null
+          ? `ready() was not called: ${meanwhile}. Call it once the servers are attached, and await no change of the state before it`
+          : `check "${check}" has not settled: ${meanwhile}. Bound what it waits for, or give ready() a timeout`
+      this.#logger.warn({ check, incumbent, afterMs: this.#afterMs }, remedy)
+    }, this.#afterMs)
+    this.#timer.unref()
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+  }
 }

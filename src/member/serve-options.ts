@@ -1,10 +1,10 @@
-import type net from 'node:net'
-import { checkKeys, type Keys, wrongOption } from '../base/check-option.js'
+import net from 'node:net'
+import { checkKeys, type Keys, shown, wrongOption } from '../base/check-option.js'
 import { checkProtocol, type SocketProtocol } from '../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../connections/adapters/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { isHttpServer } from '../node/http.js'
+import { isHttpServer } from '../node/http-connections.js'
 import type { DrainCounts } from './drain/forced-closes.js'
 
 /** A server that this library can attach to a listener. */
@@ -104,4 +104,33 @@ function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketPr
 
 function wrong(message: string): FdbError {
   return new FdbError('ERR_FDB_OPTION', message)
+}
+
+/** Where frameworks have their server. */
+const SERVERS = ['server', 'httpServer', 'listener'] as const
+
+/** Throws ERR_FDB_NOT_A_SERVER: many things that answer requests are no servers, and nobody would accept for them. */
+export function checkServer(server: unknown): asserts server is ServableServer {
+  if (server instanceof net.Server) return
+  throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)
+}
+
+function remedy(given: unknown): string {
+  const own = 'one of net, http, https, http2 or tls'
+  if (typeof given === 'function') {
+    return 'http.createServer(app), where app is this function (a request handler, such as an Express app)'
+  }
+  if (typeof given !== 'object' || given === null) return own
+  const app = given as Record<string, unknown>
+  const has = (name: string) => typeof app[name] === 'function'
+  if (has('then')) return 'what it resolves to: await it first'
+  for (const name of SERVERS)
+    if (app[name] instanceof net.Server) return `app.${name}, which is its server (app is what was given)`
+  if (has('getHttpServer')) return 'app.getHttpServer(), behind await app.init() (app is what was given)'
+  if (has('callback')) return 'http.createServer(app.callback()) (app is what was given)'
+  if (has('fetch'))
+    return 'a server made for its fetch(), such as createAdaptorServer(app) of @hono/node-server'
+  if (has('handleUpgrade')) return 'the http.Server whose upgrades it handles'
+  if (has('bind') && has('send')) return 'a stream server; a UDP socket binds to listener.borrow() by itself'
+  return own
 }

@@ -8,19 +8,17 @@ import { OpenSockets } from '../connections/adapters/open-sockets.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
-import { isHttpServer } from '../node/http.js'
-import { HTTP_CONNECTIONS } from '../node/http-connections.js'
-import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
+import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
 
+import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { noDescriptors } from '../os/limits.js'
-import { closesOfServer } from './drain/closes-of-server.js'
-import type { DrainCounts } from './drain/forced-closes.js'
+import { closesOfServer, type DrainCounts } from './drain/forced-closes.js'
 import { Http2Sessions } from './http2-sessions.js'
-import { checkServer } from './servable.js'
 import {
   type ConnectionKeeper,
   checkServeOptions,
+  checkServer,
   type ServableServer,
   type ServeOptions,
 } from './serve-options.js'

@@ -1,11 +1,11 @@
 import type { Registry } from '../holder/registry.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
-import type { Changes } from './changes.js'
+import type { TakeoverStep } from '../operator/status-report.js'
+import { Pending } from '../wire/pending.js'
 import type { Departure } from './departure.js'
 import type { Listener } from './listener.js'
 import type { Machine } from './machine.js'
 import type { Settings } from './options.js'
-import type { TakeoverTiming } from './takeover-timing.js'
 import type { Unfitness } from './unfit.js'
 
 /** What all parts of a member's driver know of it, and tell it by. */
@@ -23,4 +23,46 @@ export interface Shared {
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
   readonly unfitness: Unfitness
+}
+
+/** Tells of everything that changes what `status` shows. */
+export class Changes {
+  readonly #listeners = new Set<() => void>()
+
+  /** Called after each change. Returns how to stop that. */
+  watch(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  tell(): void {
+    for (const listener of [...this.#listeners]) listener()
+  }
+
+  /** Resolves when `holds` answers true (it is asked after each change), or after `timeoutMs`. */
+  async until(holds: () => boolean, timeoutMs: number): Promise<void> {
+    if (holds()) return
+    const stop = this.watch(() => {
+      if (holds()) waiting.resolve()
+    })
+    const waiting = new Pending<void>({ over: stop })
+    waiting.limit(timeoutMs, () => waiting.resolve())
+    await waiting.answer
+  }
+}
+
+/** When this process came to what, as it took over. */
+export class TakeoverTiming {
+  readonly #begun = performance.now()
+  readonly #steps: TakeoverStep[] = []
+
+  /** The first time counts. */
+  note(step: TakeoverStep['step']): void {
+    if (this.#steps.some(one => one.step === step)) return
+    this.#steps.push({ step, ms: Math.round((performance.now() - this.#begun) * 10) / 10 })
+  }
+
+  get steps(): readonly TakeoverStep[] {
+    return this.#steps
+  }
 }

@@ -9,7 +9,7 @@ import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ADOPTED_MS, Orphans } from '../versions/orphans.js'
 import type { Exit } from '../versions/spawn-successor.js'
-import { whyMain } from './refuse-main-process.js'
+import { whyMain } from './options.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 

@@ -106,3 +106,8 @@ function tryIdle(): boolean {
     server.close(() => {})
   }
 }
+
+/** Has a method that net's and tls's servers have not, so that no process has to load `node:http` to learn that it uses none. */
+export function isHttpServer(server: net.Server): server is http.Server {
+  return 'closeIdleConnections' in server && server instanceof nodeHttp().Server
+}

@@ -3,7 +3,6 @@ import { FdbError } from '../errors.js'
 import { HTTP_CONNECTIONS } from './http-connections.js'
 import { describeMissing, type Internal } from './internal.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
-
 import { SOCKET_HANDLE } from './socket-handle.js'
 
 /** What servers of every kind without TLS need. */

@@ -71,3 +71,19 @@ export function letClose(server: net.Server): void {
   mayClose(server)
   ;(server as unknown as Insides)._emitCloseIfDrained?.()
 }
+
+/** What a server keeps of the options that it was made with, of those that say how it takes a connection. */
+interface AcceptOptions {
+  readonly allowHalfOpen: boolean
+  readonly pauseOnConnect: boolean
+}
+
+export function acceptOptionsOf(server: net.Server): AcceptOptions {
+  const { allowHalfOpen = false, pauseOnConnect = false } = server as unknown as Partial<AcceptOptions>
+  return { allowHalfOpen, pauseOnConnect }
+}
+
+/** Has Node load what `server.listen()` would: it asks `node:cluster` whether to listen at all, which takes 3 ms the first time. */
+export function loadForListen(): void {
+  process.getBuiltinModule('node:cluster')
+}

@@ -1,6 +1,6 @@
 import type { Server, Socket } from 'node:net'
 import { socketOver, socketPair } from '../kernel/index.js'
-import { acceptOptionsOf } from '../node/accept-options.js'
+import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
  * A connection to a server of this process that nobody else has a part in: its other end is given to the server as one that it has

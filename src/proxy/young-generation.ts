@@ -1,5 +1,5 @@
 import { setFlagsFromString } from 'node:v8'
-import { loadForListen } from '../node/listen.js'
+import { loadForListen } from '../node/server-connections.js'
 
 const SMALL = '--semi-space-growth-factor=1'
 const USUAL = '--semi-space-growth-factor=2'

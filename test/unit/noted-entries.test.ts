@@ -6,7 +6,7 @@ import { NamesNote, type Noted, readNote } from '../../src/holder/names-note.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { bindSocket, closeAll, inspectOne, numbersOf, OwnedFd, openFile } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { entriesOf } from '../../src/member/noted-entries.js'
+import { entriesOf } from '../../src/member/hung-incumbent.js'
 
 const owned: OwnedFd[] = []
 

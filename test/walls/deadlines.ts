@@ -29,7 +29,7 @@ export const PROVED: Readonly<Record<string, string>> = {
   'daemon/service/status-question.ts': 'unit/deadlines: the answer of a member to a question for its status',
   'daemon/service/verdict.ts': 'unit/verdict: has a limit, and ends with the service',
   'holder/peers.ts': 'unit/holder-peers',
-  'member/changes.ts': 'unit/deadlines: a change that does not come',
+  'member/shared.ts': 'unit/deadlines: a change that does not come',
   'member/driver.ts': 'unit/protocol-member',
   'member/followed-state.ts': 'unit/member-follow: waits until somebody serves what it follows',
   'member/holder-link.ts': 'unit/deadlines: a Welcome that does not come',

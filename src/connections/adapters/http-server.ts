@@ -22,11 +22,8 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
-
 import type { HttpAnswers } from './http-answers.js'
-
 import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'
 

@@ -1,3 +1,7 @@
+import type net from 'node:net'
+import { HttpServerConnections } from '../../connections/adapters/http-server.js'
+import { NetServerConnections } from '../../connections/adapters/net-server.js'
+import type { MovableConnections } from '../../connections/movable.js'
 import type { ForcedClose } from '../../operator/status-report.js'
 
 /** Connections that were closed at the end of the drain, by what they were. */
@@ -42,4 +46,52 @@ export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
     closes.addAll(each.closed ?? [])
   }
   return { idle, busy, closed: closes.counts.closed! }
+}
+
+/** What is known of the connections of one of Node's servers. */
+interface LeftOfServer {
+  readonly server: net.Server
+  readonly moving: MovableConnections | undefined
+  readonly open: Iterable<net.Socket> & { readonly size: number }
+  /** The sockets that have passed their TLS handshake, and the sockets over them. */
+  readonly secure: ReadonlySet<net.Socket>
+  /** HTTP/2: streams of each session. */
+  readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
+  /** HTTP/1: with an answer under way. The upper sockets, under TLS. */
+  readonly busy: ReadonlySet<net.Socket>
+  /** What the clients speak, where the server says it. */
+  readonly scheme: string | null
+}
+
+/** Names every connection that is left, with the reason why it has not gone. */
+export function closesOfServer({
+  server,
+  moving,
+  open,
+  secure,
+  sessions,
+  busy,
+  scheme,
+}: LeftOfServer): ForcedCloses {
+  const closes = new ForcedCloses()
+  if (moving instanceof NetServerConnections) {
+    for (const socket of open) closes.add(moving.protocol, moving.isRefused(socket) ? 'refused' : 'open')
+    return closes
+  }
+  if (moving instanceof HttpServerConnections) {
+    for (const socket of open) closes.add(...moving.whyHere(socket))
+    return closes
+  }
+  for (const { streams } of sessions) closes.add('http2', streams > 0 ? 'answering' : 'idle')
+  const isTls = 'setTicketKeys' in server
+  const known = isTls ? secure.size : open.size
+  if (isTls) closes.add('tls', 'handshake', open.size - secure.size)
+  const others = known - sessions.size
+  // An HTTP/2 server may have HTTP/1 clients.
+  if (scheme === 'http' || scheme === 'https' || 'updateSettings' in server) {
+    const kind = isTls ? 'https' : 'http'
+    closes.add(kind, 'answering', Math.min(busy.size, others))
+    closes.add(kind, 'idle', others - busy.size)
+  } else closes.add(isTls ? 'tls' : 'net', 'open', others)
+  return closes
 }

@@ -61,19 +61,13 @@ export const member = room(
     ],
     ['member/departure.ts', 'this.#reason ??= error', 'this.#reason = error', 'unit/member-departure'],
     [
-      'member/append-notice.ts',
+      'member/growth.ts',
       'Math.max(0, this.#toldAt + EVERY_MS - performance.now())',
       '0',
       'unit/member-parts',
       'unit/append-notice',
     ],
-    [
-      'member/append-notice.ts',
-      'this.#appended.delete(this.#note)',
-      '',
-      'unit/member-parts',
-      'unit/append-notice',
-    ],
+    ['member/growth.ts', 'this.#appended.delete(this.#note)', '', 'unit/member-parts', 'unit/append-notice'],
     ['member/safekeeping.ts', 'if (this.#kept.has(name)) store.drop(name)', '', 'unit/safekeeping'],
     [
       'member/reconnect.ts',
