@@ -1,4 +1,5 @@
-import net from 'node:net'
+import type net from 'node:net'
+import { Server } from 'node:net'
 import { checkKeys, type Keys, shown, wrongOption } from '../base/check-option.js'
 import { checkProtocol, type SocketProtocol } from '../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../connections/adapters/http-server.js'
@@ -111,7 +112,7 @@ const SERVERS = ['server', 'httpServer', 'listener'] as const
 
 /** Throws ERR_FDB_NOT_A_SERVER: many things that answer requests are no servers, and nobody would accept for them. */
 export function checkServer(server: unknown): asserts server is ServableServer {
-  if (server instanceof net.Server) return
+  if (server instanceof Server) return
   throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)
 }
 
@@ -125,7 +126,7 @@ function remedy(given: unknown): string {
   const has = (name: string) => typeof app[name] === 'function'
   if (has('then')) return 'what it resolves to: await it first'
   for (const name of SERVERS)
-    if (app[name] instanceof net.Server) return `app.${name}, which is its server (app is what was given)`
+    if (app[name] instanceof Server) return `app.${name}, which is its server (app is what was given)`
   if (has('getHttpServer')) return 'app.getHttpServer(), behind await app.init() (app is what was given)'
   if (has('callback')) return 'http.createServer(app.callback()) (app is what was given)'
   if (has('fetch'))
