@@ -7,7 +7,6 @@ import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { WireEnvelope } from '../wire/link.js'
 import { AppendNotice, Growth } from './growth.js'
-
 import type { Heartbeat } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'

@@ -15,7 +15,6 @@ import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, type Origin, Parts, type PartsDriver } from './parts.js'
-
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import type { SegmentShelf } from '../holder/segment-shelf.js'
 import { loadStateFile } from '../state/file/load.js'
-import type { StateFileSettings } from '../state/file/options.js'
+import type { StateFileSettings } from '../state/file/place.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 

@@ -7,7 +7,6 @@ import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
 import { Link, peerLeft, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-
 import { remoteError } from '../wire/remote-error.js'
 import { VERSIONS } from '../wire/versions.js'
 import type { StatusAnswer } from './answer.js'

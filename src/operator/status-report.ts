@@ -1,7 +1,6 @@
 import type { MoveReport } from '../connections/counts.js'
 import type { FdbErrorCode } from '../errors.js'
 import type { HolderPhase } from '../handoff/phases.js'
-
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest } from '../state/overview.js'
 

@@ -1,6 +1,6 @@
+import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { ChangeCursor } from './change-cursor.js'
-import { type EntryRead, isStill } from './entry-mark.js'
 import { CLEAR, DELETE, PUT, type StoredSchema } from './records.js'
 import { addPrint } from './requests.js'
 import { schemaRefusal } from './schema.js'
@@ -161,4 +161,32 @@ export function tooLarge(bytes: number, waitingBytes: number): FdbError {
 
 function malformed(why: string): FdbError {
   return new FdbError('ERR_FDB_MESSAGE', `a forwarded change cannot be read: ${why}; nothing was changed`)
+}
+
+const MARK_BYTES = 16
+const NONE: Uint8Array = new Uint8Array(0)
+
+/** An entry that an update has read. */
+export interface EntryRead {
+  readonly section: string
+  readonly key: string
+  /** {@link markOf} it, when it was read. */
+  readonly mark: Uint8Array
+}
+
+/**
+ * Stands for what an entry is: its value and the schema version that wrote it; empty: there is none. Two processes with the same
+ * state come to the same one. An entry that has become what it was before has its mark again: an update that has read
+ * it comes to the same.
+ */
+export function markOf(store: Store, section: SectionStore | undefined, key: string): Uint8Array {
+  const slot = section?.slots.get(key)
+  if (section === undefined || slot === undefined) return NONE
+  const { value, version } = store.entries.read(section, key, slot)
+  const hash = nodeCrypto().createHash('sha256').update(`${version} `).update(value).digest()
+  return hash.subarray(0, MARK_BYTES)
+}
+
+function isStill(store: Store, { section, key, mark }: EntryRead): boolean {
+  return Buffer.compare(markOf(store, store.sections.get(section), key), mark) === 0
 }

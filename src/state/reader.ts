@@ -1,10 +1,9 @@
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, readAt } from '../kernel/index.js'
-import { FRAME_HEADER } from './frame.js'
 import { overLimit, type StateLimits } from './limits.js'
 import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
-import { decodeHeader, isHeader, type SegmentHeader } from './segment.js'
+import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
 
 /** The most bytes of one pread. */
 const CHUNK = 256 * 1024

@@ -4,20 +4,18 @@ import { Bulk, type BulkChange, checkChanges, isDeletion } from './bulk.js'
 import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, made } from './durable.js'
-import { deepFreeze } from './frozen.js'
 import { inFileOrder } from './in-file-order.js'
-import { InTurns } from './in-turns.js'
 import { mostBodyBytes, overLimit } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
-import { addPrint } from './requests.js'
+import { addPrint, checkWrite, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
 import { type ChangeListener, ToldChange } from './section-change.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import { Slice } from './slices.js'
 import type { Store } from './store.js'
 import { Values } from './values.js'
-import { checkWrite, type WriteOptions } from './write-options.js'
+
 import type { Writing } from './writing.js'
 
 /** Changes of a bulk that are encoded in one go, whatever time it takes. */
@@ -397,4 +395,68 @@ export class Section<T> {
 function mayBeShared(value: unknown, frozen: boolean): boolean {
   if (typeof value === 'object' && value !== null) return frozen && deepFreeze(value)
   return typeof value !== 'function'
+}
+
+type Step<T> = IteratorResult<T | null, undefined>
+
+/**
+ * What an iterator gives, in turns of the event loop bounded in time; for each it costs less than an async generator. Null from it is
+ * nothing, but a place where it may be left.
+ */
+class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
+  readonly #all: Iterator<T | null, undefined, undefined>
+  readonly #sliceMs: number
+  #slice: Slice | null = null
+
+  constructor(all: Iterator<T | null, undefined, undefined>, sliceMs: number) {
+    this.#all = all
+    this.#sliceMs = sliceMs
+  }
+
+  next(): Promise<IteratorResult<T, undefined>> {
+    this.#slice ??= new Slice(this.#sliceMs)
+    try {
+      while (!this.#slice.over) {
+        const step = this.#all.next()
+        if (gives(step)) return Promise.resolve(step)
+      }
+    } catch (error) {
+      return Promise.reject(error)
+    }
+    return this.#later(this.#slice)
+  }
+
+  async #later(slice: Slice): Promise<IteratorResult<T, undefined>> {
+    await slice.next()
+    const step = this.#all.next()
+    return gives(step) ? step : this.next()
+  }
+
+  return(): Promise<IteratorResult<T, undefined>> {
+    this.#all.return?.()
+    return Promise.resolve({ done: true, value: undefined })
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this
+  }
+}
+
+function gives<T>(step: Step<T>): step is IteratorResult<T, undefined> {
+  return step.done === true || step.value !== null
+}
+
+/**
+ * Freezes a value and all that it holds; false: it holds something that cannot be frozen (bytes, a Date, a Map), and some of it
+ * is frozen now.
+ */
+export function deepFreeze(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null) return typeof value !== 'function'
+  if (Object.isFrozen(value)) return true
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return false
+  if (value instanceof Date || value instanceof Map || value instanceof Set) return false
+  Object.freeze(value)
+  let all = true
+  for (const one of Object.values(value)) all = deepFreeze(one) && all
+  return all
 }

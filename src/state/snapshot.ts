@@ -1,9 +1,9 @@
 import { FdbError } from '../errors.js'
-import { frame } from './frame.js'
 import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
-import { Segment } from './segment.js'
+import { frame, Segment } from './segment.js'
+
 import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024

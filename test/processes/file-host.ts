@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
-import type { StateFileOptions } from '../../src/state/file/options.js'
-import type { StateFileStatus } from '../../src/state/file/status.js'
+import type { StateFileOptions } from '../../src/state/file/place.js'
+import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
 
 const HOST = fileURLToPath(new URL('../fixtures/state-file-host.ts', import.meta.url))

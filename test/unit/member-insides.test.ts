@@ -14,7 +14,6 @@ import { LateWrites } from '../../src/member/late-writes.js'
 import type { Listener } from '../../src/member/listener.js'
 import { Moves } from '../../src/member/moves.js'
 import { WriteCourier, WriteForwarder } from '../../src/member/writes/forwarder.js'
-
 import { WriteReceiver } from '../../src/member/writes/receiver.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { encodeBody, PUT } from '../../src/state/records.js'

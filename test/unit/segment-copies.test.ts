@@ -3,8 +3,7 @@ import { SegmentCopies } from '../../src/daemon/service/segment-copies.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { frame } from '../../src/state/frame.js'
-import type { Segment } from '../../src/state/segment.js'
+import { frame, type Segment } from '../../src/state/segment.js'
 
 const { Record } = fdbroker.state
 

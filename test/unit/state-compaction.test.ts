@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
-import { frame } from '../../src/state/frame.js'
 import { encodeBody, encodeEnvelope } from '../../src/state/records.js'
-import { Segment } from '../../src/state/segment.js'
+import { frame, Segment } from '../../src/state/segment.js'
+
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'
 import { leastOf } from '../processes/worked.js'

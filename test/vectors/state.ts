@@ -1,10 +1,10 @@
 import { fdbroker } from '../../src/proto/state.js'
 import { bytes, json } from '../../src/state/codec.js'
 import { Digest } from '../../src/state/digest.js'
-import { frame } from '../../src/state/frame.js'
 import type { Position } from '../../src/state/history.js'
 import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
+import { frame, Segment } from '../../src/state/segment.js'
+
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf } from '../fixtures/state-logs.js'
 

@@ -1,7 +1,7 @@
 import { FdbError } from '../../errors.js'
 import { fdbroker } from '../../proto/wire.js'
-import type { EntryRead } from '../../state/entry-mark.js'
-import type { Answer, ArrivingWrite } from '../../state/forwarded.js'
+import type { Answer, ArrivingWrite, EntryRead } from '../../state/forwarded.js'
+
 import type { StateLog } from '../../state/state-log.js'
 import type { WireBody } from '../../wire/link.js'
 import { remoteError } from '../../wire/remote-error.js'

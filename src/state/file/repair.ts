@@ -6,8 +6,7 @@ import { Segment } from '../segment.js'
 import { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
 import { type Damage, loadStateFile } from './load.js'
-import { stateFileSettings } from './options.js'
-import { openStateFile, serviceIn, syncFolderNow } from './place.js'
+import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './place.js'
 
 export interface Repaired {
   /** Null: nothing was damaged, and nothing was changed. */

@@ -3,12 +3,13 @@ import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
 import { FileCopy, FULL } from './copy.js'
-import { Failures, MOST_MS } from './failures.js'
-import type { StateFileSettings } from './options.js'
-import { checkReplaceable, type Kind, removeLeftovers, removeOthers } from './place.js'
-import type { StateFileStatus } from './status.js'
-
-export type { StateFileStatus }
+import {
+  checkReplaceable,
+  type Kind,
+  removeLeftovers,
+  removeOthers,
+  type StateFileSettings,
+} from './place.js'
 
 /** Changes of so many milliseconds are written together. */
 const FOLLOW_MS = 10
@@ -396,4 +397,68 @@ export class StateFile {
     this.#logger.warn({ err: error, path }, what)
     this.onChange?.(this.status())
   }
+}
+
+const FIRST_MS = 100
+const MOST_MS = 10_000
+
+/** Whether the state file can be written, why not, and when it is tried again. */
+class Failures {
+  ok = true
+  last: StateFileStatus['lastError'] = null
+  #timer: NodeJS.Timeout | undefined
+  #ms = FIRST_MS
+
+  /** It is tried again later, not before. */
+  get waiting(): boolean {
+    return this.#timer !== undefined
+  }
+
+  /** Returns whether it could not be written before. */
+  succeeded(): boolean {
+    const before = this.ok
+    this.ok = true
+    return !before
+  }
+
+  /** A try came to its end, with or without a file. */
+  calm(): void {
+    this.#ms = FIRST_MS
+  }
+
+  /** Calls `again` after a while, longer each time. Returns whether this is news. */
+  failed(error: NodeJS.ErrnoException, again: () => void): boolean {
+    const code = error.code ?? 'ERR_FDB_INTERNAL'
+    const news = this.ok || this.last?.code !== code
+    this.ok = false
+    this.last = { code, message: error.message, at: new Date().toISOString() }
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      again()
+    }, this.#ms).unref()
+    this.#ms = Math.min(2 * this.#ms, MOST_MS)
+    return news
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.ok = true
+  }
+}
+
+/** What `status` shows of the state file. */
+export interface StateFileStatus {
+  readonly path: string
+  /** False: what this process writes does not reach the file now. It is tried again. */
+  readonly ok: boolean
+  /** This process is the one that writes it. */
+  readonly writing: boolean
+  readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
+  /** Bytes of the log that are not in the file. */
+  readonly behindBytes: number
+  /** The last change that is in the file, and the last one that the disk has. */
+  readonly sequence: number
+  readonly syncedSequence: number
+  readonly bytes: number
 }

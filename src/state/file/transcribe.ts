@@ -1,10 +1,10 @@
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, readAt } from '../../kernel/index.js'
-import { frame } from '../frame.js'
 import { overLimit } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
 import { encodeEnvelope } from '../records.js'
-import { Segment, type SegmentHeader } from '../segment.js'
+import { frame, Segment, type SegmentHeader } from '../segment.js'
+
 import { type FileEnd, type FileReading, recordsOfFile } from './records.js'
 
 const BATCH = 256 * 1024

@@ -82,9 +82,9 @@ export const state = room(
       '',
       ...FORWARDING,
     ],
-    ['state/compaction.ts', 'merged.segment.close()', '', 'unit/state-compaction'],
+    ['state/state-log.ts', 'merged.segment.close()', '', 'unit/state-compaction'],
     [
-      'state/compaction.ts',
+      'state/state-log.ts',
       'for (const told of owner.appended) told()',
       '',
       'unit/state-compaction',
