@@ -12,9 +12,7 @@ import {
   TAB,
   TOKEN_LOWER,
 } from './bytes.js'
-import type { FramingRecord } from './framing-record.js'
 import { Http1Refusal, type Side } from './refusal.js'
-import { hashName, isForbiddenTrailer, NO_NAME } from './trailer-names.js'
 
 /** Most digits of a chunk size; leading zeros count. */
 const MOST_DIGITS = 16
@@ -237,4 +235,73 @@ function mostCount(phase: number): number {
   if (isExtension(phase)) return MOST_EXTENSION_BYTES
   if (phase >= ChunkPhase.trailerFirst && phase <= ChunkPhase.lastLf) return MOST_TRAILER_BYTES
   return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
+}
+
+/**
+ * Trailer names are judged without keeping their bytes: a 32-bit hash (FNV-1a) of the name in small letters, `_` taken
+ * for `-`, is all that a tracker remembers of one. A collision refuses a harmless trailer, never lets a bad one through.
+ */
+const FNV_OFFSET = 0x811c9dc5
+const FNV_PRIME = 0x01000193
+const UNDERSCORE = 0x5f
+const HYPHEN = 0x2d
+
+const NO_NAME = FNV_OFFSET
+
+/** The hash after one more byte; `lower` is from TOKEN_LOWER. Always an unsigned 32-bit integer. */
+function hashName(hash: number, lower: number): number {
+  return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
+}
+
+/** Fields that frame, route, authenticate or describe a message may not come behind it (RFC 9110, 6.5.1). */
+const FORBIDDEN = [
+  'authorization',
+  'cache-control',
+  'connection',
+  'content-encoding',
+  'content-length',
+  'content-range',
+  'content-type',
+  'cookie',
+  'expect',
+  'forwarded',
+  'host',
+  'keep-alive',
+  'location',
+  'max-forwards',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'range',
+  'set-cookie',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+  'www-authenticate',
+  'x-forwarded-for',
+  'x-forwarded-host',
+  'x-forwarded-proto',
+]
+
+const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, NO_NAME)))
+
+function isForbiddenTrailer(hash: number): boolean {
+  return FORBIDDEN_HASHES.has(hash)
+}
+
+/** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
+export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
+
+/** The whole state of a tracker: a handful of numbers, the same wherever the bytes before were split. */
+export interface FramingRecord {
+  kind: FramingKind
+  /** Bytes that are left: of the body (`length`), of this chunk's data (`chunked`). */
+  left: number
+  /** Position inside the chunk syntax, see `ChunkPhase`; 0 for other kinds. */
+  phase: number
+  /** Digits of the size, bytes of the extensions or bytes of the trailers seen so far; 0 for other kinds. */
+  count: number
+  /** Hash of the trailer name so far; 0 elsewhere. */
+  hash: number
 }

@@ -1,8 +1,7 @@
-import { COLON, CR, IN_VALUE, LF, SPACE, TAB, TOKEN_LOWER } from './bytes.js'
+import { COLON, CR, IN_VALUE, LF, plainUntil, SPACE, TAB, TOKEN_LOWER, wordsOf } from './bytes.js'
 import { fieldId } from './field-names.js'
 import { MARKS, type Marks } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
-import { plainUntil, wordsOf } from './words.js'
 
 const LINE = 0
 const NAME = 1

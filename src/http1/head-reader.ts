@@ -1,7 +1,38 @@
+import { FdbError } from '../errors.js'
 import { FieldScanner } from './field-scanner.js'
 import { Fields } from './fields.js'
-import { type HeadLimits, headLimits } from './limits.js'
 import { Http1Refusal, type Side } from './refusal.js'
+
+/** What one head may cost. Reaching a limit is fine, one more is refused. */
+export interface HeadLimits {
+  /** Bytes from the first one to the last CRLF, an empty line in front included. */
+  headBytes: number
+  /** Field lines. */
+  fields: number
+  /** Bytes of the request target. */
+  targetBytes: number
+}
+
+export const DEFAULT_HEAD_LIMITS: Readonly<HeadLimits> = {
+  headBytes: 16 * 1024,
+  fields: 100,
+  targetBytes: 8 * 1024,
+}
+
+/** Fills in the defaults and checks the numbers. */
+function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
+  const all = { ...DEFAULT_HEAD_LIMITS, ...limits }
+  for (const [name, value] of Object.entries(all)) {
+    if (!Number.isSafeInteger(value) || value < 1) {
+      throw new FdbError(
+        'ERR_FDB_HTTP1_LIMIT',
+        `the limit ${name} is ${value}: it must be a positive integer, leave it out for the default`,
+        { details: { name, got: value } },
+      )
+    }
+  }
+  return all
+}
 
 const NOTHING = Buffer.alloc(0)
 
@@ -116,4 +147,20 @@ export abstract class HeadReader<Head> {
 
   /** Makes the head and gets ready for the next one. */
   protected abstract finish(fields: Fields): Head
+}
+
+/** What comes before the minor version. */
+export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
+const MAJOR = 5
+
+/**
+ * The refusal of the byte at `index` of `HTTP/1.x`: another digit than ours is a version that is not spoken, anything
+ * else no version.
+ */
+export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
+  const digit = byte >= 0x30 && byte <= 0x39
+  if (digit && (index === MAJOR || index === VERSION_BYTES.length)) {
+    return new Http1Refusal('version-unsupported', offset, side)
+  }
+  return new Http1Refusal(side === 'request' ? 'request-line' : 'status-line', offset, side)
 }

@@ -1,4 +1,4 @@
-import { copyWords, wordsOf } from './words.js'
+import { copyWords, wordsOf } from './bytes.js'
 
 /** Text of up to as many letters is written fastest one by one: to call for it costs 20 to 50 ns. */
 const SHORT = 16

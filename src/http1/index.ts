@@ -7,17 +7,15 @@
  */
 
 export type { Authority } from './authority.js'
+export type { FramingKind, FramingRecord } from './chunked.js'
 export { MOST_EXTENSION_BYTES, MOST_TRAILER_BYTES } from './chunked.js'
-export { encodeChunk, LAST_CHUNK, takeContent } from './chunks.js'
 export { type FieldEditOptions, FieldEdits, fieldLine } from './field-edits.js'
 export { FieldId } from './field-names.js'
 export type { Fields } from './fields.js'
-export { Framing } from './framing.js'
-export type { FramingKind, FramingRecord } from './framing-record.js'
+export { encodeChunk, Framing, LAST_CHUNK, takeContent } from './framing.js'
+export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './head-reader.js'
 export type { HeadWriter } from './head-writer.js'
-export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './limits.js'
 export { listElements } from './message.js'
-export { isIdempotent } from './methods.js'
 export { reasonOf } from './reasons.js'
 export {
   Http1Refusal,
@@ -27,6 +25,7 @@ export {
   type Side,
 } from './refusal.js'
 export type { RequestHead, TargetForm } from './request-head.js'
+export { isIdempotent } from './request-head.js'
 export { RequestReader } from './request-reader.js'
 export type { AskedFor, ResponseHead } from './response-head.js'
 export { ResponseReader } from './response-reader.js'

@@ -11,11 +11,9 @@ import {
   ZERO,
 } from './bytes.js'
 import type { Fields } from './fields.js'
-import { HeadReader } from './head-reader.js'
-import type { HeadLimits } from './limits.js'
+import { type HeadLimits, HeadReader, VERSION_BYTES, versionRefusal } from './head-reader.js'
 import { Http1Refusal, requestRefusal } from './refusal.js'
 import { RequestHead } from './request-head.js'
-import { VERSION_BYTES, versionRefusal } from './version.js'
 
 const START = 0
 const EMPTY_LINE_LF = 1

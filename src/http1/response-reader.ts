@@ -1,10 +1,8 @@
 import { CR, IN_VALUE, LF, SPACE, ZERO } from './bytes.js'
 import type { Fields } from './fields.js'
-import { HeadReader } from './head-reader.js'
-import type { HeadLimits } from './limits.js'
+import { type HeadLimits, HeadReader, VERSION_BYTES, versionRefusal } from './head-reader.js'
 import { Http1Refusal } from './refusal.js'
 import { ResponseHead } from './response-head.js'
-import { VERSION_BYTES, versionRefusal } from './version.js'
 
 const VERSION = 0
 const STATUS = 1

@@ -9,7 +9,6 @@ import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
-
 import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { noDescriptors } from '../os/limits.js'

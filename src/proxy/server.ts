@@ -3,6 +3,7 @@ import {
   type Check,
   type CloseOptions,
   FdbError,
+  type JoinOptions,
   join,
   type Listener,
   type Logger,
@@ -11,21 +12,19 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
-import { accessLine } from './access-log.js'
 import { Admission } from './admission.js'
 import { Complaints } from './complaints.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'
 import { healthQuestion } from './health/health-question.js'
-import { type JoinedBy, joinOptions } from './join-options.js'
 import { type Names, serverNames } from './names/names.js'
+import { routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
 import type { NewFile } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
-import { routerOf } from './routing.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
 import { serveCertificateCommands } from './tls/commands.js'
@@ -396,4 +395,72 @@ export class ReverseProxy {
 export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
+}
+
+/** What is not in the configuration. `place`: in place of what is. */
+type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
+  place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
+}
+
+/** How a proxy of this configuration joins its service. */
+function joinOptions(
+  config: ProxyConfig,
+  { logger, pidFile, place, signal, systemd }: JoinedBy,
+  health: () => boolean | string,
+): JoinOptions {
+  const { control, drain, service, stateFile, upgrade } = config
+  const { timeout: _, health: __, ...times } = upgrade
+  return {
+    service,
+    ...(control !== null && { control }),
+    upgrade: times,
+    drain: drainOf(drain),
+    mainProcess: 'stays',
+    health,
+    ...(logger && { logger }),
+    ...(stateFile && place?.follow === undefined && { stateFile }),
+    ...(signal && { signal }),
+    ...(systemd && { systemd }),
+    ...(pidFile && { pidFile }),
+    ...place,
+  }
+}
+
+function drainOf({
+  timeout,
+  tlsTimeout,
+  move,
+  firstWave,
+  movesPerSecond,
+}: ProxyConfig['drain']): JoinOptions['drain'] & object {
+  return { timeout, tlsTimeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
+}
+
+/** One line for each request, or each connection that is forwarded whole. What is not known is left out. */
+function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
+  const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
+  const { bytesSent, bytesReceived } = report
+  const tcp = subject === 'tcp'
+  log.info(
+    {
+      listener,
+      client: client || undefined,
+      method: method || undefined,
+      host: host || undefined,
+      target: escaped(target) || undefined,
+      status: tcp ? undefined : status,
+      reason,
+      upstream: destination,
+      attempts: attempts > 1 ? attempts : undefined,
+      bytes: bytesSent,
+      received: tcp ? bytesReceived : undefined,
+      ms: Math.round(report.milliseconds * 10) / 10,
+    },
+    tcp ? 'connection' : 'request',
+  )
+}
+
+/** The bytes above ASCII of a target, which is latin1, escaped as a client may send them too. */
+function escaped(target: string): string {
+  return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -4,10 +4,10 @@ import { type WarmUpRelay, warmUp } from '../relay/warm-up.js'
 import type { ProxyConfig } from './config/config.js'
 import { configFrom } from './config/load.js'
 import type { ProxyDocument } from './config/proxy-document.js'
-import { relayOptions } from './relay-options.js'
+import { relayOptions, routerOf } from './relay-options.js'
 import { type Action, compileTarget } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
-import { routerOf } from './routing.js'
+
 import { Upstreams } from './upstreams/upstreams.js'
 
 /** As many as it takes until more make little difference: some 200 ms of a processor. */

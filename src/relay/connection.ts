@@ -6,12 +6,11 @@ import { kept } from './bytes.js'
 import type { Unread } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { SendOn } from './decision.js'
+import type { Origin } from './destination.js'
 import { Exchange } from './exchange.js'
-import { newFacts } from './exchange-facts.js'
-import type { ExchangeSide } from './exchange-side.js'
-import type { Origin } from './origin.js'
-import { refusalOf } from './refusal.js'
-import type { RelayContext } from './relay-context.js'
+import { type ExchangeSide, newFacts } from './exchange-facts.js'
+import { type RelayContext, refusalOf } from './relay-context.js'
+
 import type { Timed } from './timer-wheel.js'
 
 /**

@@ -1,7 +1,6 @@
 import type { RequestHead } from '../http1/index.js'
-import type { Destination } from './destination.js'
+import type { Destination, Origin } from './destination.js'
 import type { FieldRules } from './field-rules.js'
-import type { Origin } from './origin.js'
 
 /** What holds for all exchanges of one route; prepared once. */
 export interface ExchangeOptions {

@@ -1,4 +1,5 @@
 import type { LookupFunction } from 'node:net'
+import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 
 /** Where a server listens. */
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
@@ -42,4 +43,14 @@ export interface Destination {
   opened?(tcp: boolean): void
   /** A new connection to it did not come about. */
   failed?(failure: DialFailure): void
+}
+
+/** Makes a stream to a server that is still connecting. May throw. */
+export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
+
+/** Facts about a listener, shared by all connections that it accepted. */
+export interface Origin {
+  /** The listener's name. */
+  listener: string
+  scheme: 'http' | 'https'
 }

@@ -1,7 +1,9 @@
 import type { Framing, RequestHead } from '../http1/index.js'
 import type { EventTracker, FrameTracker } from './boundaries/index.js'
+import type { ByteStream } from './byte-stream.js'
 import type { ConnectionKind } from './counts.js'
 import type { ExchangeOptions } from './decision.js'
+import type { Origin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
 
 /**
@@ -104,4 +106,28 @@ export function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
 export function answerRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
   if (options === undefined) return null
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
+}
+
+/** What an exchange knows of the client's connection that it belongs to. */
+export interface ExchangeSide {
+  readonly client: ByteStream
+  readonly origin: Origin
+  /** The client has sent FIN. */
+  readonly ended: boolean
+  /** Something was read ahead. */
+  readonly hasHeld: boolean
+  /** The client has sent FIN, and no request behind the one under way. */
+  readonly isLast: boolean
+  /** Its next answer is the last one, if nothing was read ahead. */
+  readonly staying: boolean
+  /** What was read ahead. */
+  takeHeld(): Buffer | null
+  /** The present timeout begins anew. */
+  arm(): void
+  /** Something has changed: who may read, and is there a next request? */
+  settle(): void
+  /** The exchange is over; with `close` no other follows. */
+  finished(close: boolean): void
+  /** Both sides are closed at once, so that the client sees an error. */
+  abort(reason: string): void
 }

@@ -1,5 +1,4 @@
-import { type ExchangeFacts, type ExchangeSubject, subjectOf } from './exchange-facts.js'
-import type { ExchangeSide } from './exchange-side.js'
+import { type ExchangeFacts, type ExchangeSide, type ExchangeSubject, subjectOf } from './exchange-facts.js'
 
 /** What an access log wants to know about one request, or one TCP connection. */
 export interface ExchangeReport {

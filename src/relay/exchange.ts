@@ -1,18 +1,23 @@
 import { performance } from 'node:perf_hooks'
-import { Http1Refusal, isIdempotent, keepHead, type RequestHead } from '../http1/index.js'
-import { errorAnswer, writtenAnswer } from './answer.js'
+import {
+  type FieldEdits,
+  fieldLine,
+  Http1Refusal,
+  isIdempotent,
+  keepHead,
+  type RequestHead,
+  reasonOf,
+} from '../http1/index.js'
 import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
-import { decide } from './decide.js'
-import type { Respond, SendOn } from './decision.js'
+import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
+import type { Origin } from './destination.js'
 import { Dispatch } from './dispatch.js'
-import { answerRules, type ExchangeFacts, kindOf } from './exchange-facts.js'
+import { answerRules, type ExchangeFacts, type ExchangeSide, kindOf } from './exchange-facts.js'
 import { tellReport } from './exchange-report.js'
-import type { ExchangeSide } from './exchange-side.js'
-import { quietMs } from './patience.js'
-import { refusalOf } from './refusal.js'
-import { type RelayContext, tell } from './relay-context.js'
+import type { RelayTimeouts } from './options.js'
+import { type RelayContext, refusalOf, tell } from './relay-context.js'
 import { ServerAnswer } from './server-answer.js'
 import { Tunnel } from './tunnel.js'
 import { upstreamRequest } from './upstream-request.js'
@@ -393,4 +398,85 @@ export class Exchange implements StreamOwner {
     tellReport(this, this.#side, this.#relay, now)
     this.#side.finished(facts.closeClient || facts.requestBody !== null)
   }
+}
+
+interface AnswerOptions {
+  /** The answer to HEAD carries no body. */
+  head: boolean
+  connection: 'close' | 'keep-alive' | undefined
+  edits: FieldEdits | undefined
+}
+
+/** Fields that follow from the answer itself. */
+const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date', 'upgrade', 'trailer'])
+
+/** A whole answer that was made here, as latin1 text. Throws for fields that cannot be written. */
+function answerText(answer: Respond, options: AnswerOptions): string {
+  const { status } = answer
+  const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
+  let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
+  for (const [name, value] of answer.headers ?? [])
+    if (!OWN.has(name.toLowerCase())) text += fieldLine(name, value)
+  text += options.edits?.rest([]) ?? ''
+  const bodyless = status === 204 || status === 304
+  if (!bodyless) text += `Content-Length: ${body.length}\r\n`
+  if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`
+  return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
+}
+
+/** As it goes to the client. */
+export interface WrittenAnswer {
+  readonly status: number
+  readonly text: string
+  /** Why it is another one than was to be given. */
+  readonly reason?: string
+}
+
+/** The answer to what the facts say of a request; a 500 where its fields cannot be written. */
+export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
+  const options: AnswerOptions = {
+    head: facts.method === 'HEAD',
+    connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
+    edits: relay.fields.response(),
+  }
+  try {
+    return { status: answer.status, text: answerText(answer, options) }
+  } catch (error) {
+    relay.onFault?.(error)
+    const reason = 'answer-invalid'
+    return { status: 500, text: answerText(errorAnswer(500, reason), options), reason }
+  }
+}
+
+/** The answer that tells why a request is not served. */
+export function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
+  return {
+    kind: 'respond',
+    status,
+    headers: [['Content-Type', 'text/plain'], ...headers],
+    body: `${reason}\n`,
+  }
+}
+
+/** What becomes of a request: the gateway's own answer, or what the router says; a router that throws costs its client a 500. */
+function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decision {
+  try {
+    return relay.gateway?.answerHere(head) ?? relay.route(head, origin)
+  } catch (error) {
+    relay.onFault?.(error)
+    return { kind: 'refuse', status: 500, reason: 'route-failed' }
+  }
+}
+
+/** How long nothing may happen in an exchange, in milliseconds, where its route says nothing else. */
+export function quietMs(
+  { phase, requestBody }: ExchangeFacts,
+  connecting: boolean,
+  timeouts: Readonly<RelayTimeouts>,
+  route: ExchangeOptions | undefined,
+): number {
+  if (connecting) return route?.connectTimeout ?? timeouts.connect
+  if (phase === 'tunnel') return timeouts.tunnel
+  if (phase === 'answering' || requestBody !== null) return timeouts.stall
+  return route?.responseTimeout ?? timeouts.response
 }

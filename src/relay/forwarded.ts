@@ -1,5 +1,5 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
-import type { Origin } from './origin.js'
+import type { Origin } from './destination.js'
 
 /** What servers are told about the client. */
 export interface ForwardedOptions {

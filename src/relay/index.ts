@@ -13,8 +13,15 @@ export {
 export { ClientTally } from './client-tally.js'
 export type { ClosedCount, ConnectionKind, RelayCounts } from './counts.js'
 export type { Decision, ExchangeOptions, Refuse, Respond, Router, SendOn } from './decision.js'
-export type { Destination, DialAddress, DialFailure, KeepAlive, NamedHost } from './destination.js'
-export type { Dial } from './dial.js'
+export type {
+  Destination,
+  Dial,
+  DialAddress,
+  DialFailure,
+  KeepAlive,
+  NamedHost,
+  Origin,
+} from './destination.js'
 export type { ExchangeSubject } from './exchange-facts.js'
 export type { ExchangeReport } from './exchange-report.js'
 export type { FieldRules } from './field-rules.js'
@@ -28,7 +35,6 @@ export {
   type RelayOptions,
   type RelayTimeouts,
 } from './options.js'
-export type { Origin } from './origin.js'
 export { Relay } from './relay.js'
 export { type RelayedConnection, RelayedConnections, type RelayedOptions } from './relayed-connections.js'
 export { type DescriptorRoom, descriptorRoom, type Shortage, takesSpare } from './shortage.js'

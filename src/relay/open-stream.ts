@@ -3,10 +3,9 @@ import { keepAlive, type OwnedFd, polledSockets, socketOver } from '../kernel/in
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { DialAddress, NamedHost } from './destination.js'
-import type { Dial } from './dial.js'
+import { READ_INTO } from './bytes.js'
+import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
-import { READ_INTO } from './read-into.js'
 import { SocketStream } from './socket-stream.js'
 
 /** Over a connection in the clear, which it takes. Null, and that is as before: there is no room for it, or this system cannot. */

@@ -8,8 +8,7 @@ import {
   WRITABLE,
 } from '../kernel/index.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joined, NOTHING, toBuffer } from './bytes.js'
-import { READ_BYTES, READ_INTO } from './read-into.js'
+import { concat, joined, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
 /** A Unix server with a full queue is tried again after this time, and then after twice as long each time, up to the most. */
 const FIRST_AGAIN_MS = 1

@@ -1,4 +1,5 @@
 import type { MoveWhich } from '../adapter.js'
+import { type HeadLimits, Http1Refusal, RequestReader, ResponseReader } from '../http1/index.js'
 import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
@@ -7,7 +8,6 @@ import type { FieldBook } from './field-rules.js'
 import type { Forwarder } from './forwarded.js'
 import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
-import type { Readers } from './readers.js'
 import type { Shortage } from './shortage.js'
 import type { TimerWheel } from './timer-wheel.js'
 import type { UpstreamPools } from './upstream-pools.js'
@@ -54,4 +54,46 @@ export function tell({ onFault }: RelayContext, call: () => void): void {
   } catch (error) {
     onFault?.(error)
   }
+}
+
+/**
+ * Readers that stand between two heads. A head mostly comes in one piece: then a connection only borrows a reader for
+ * the moment, and holds none while it is idle. One that has refused a head must not come back.
+ */
+export class Readers {
+  readonly #limits: Partial<HeadLimits>
+  #request: RequestReader | null = null
+  #response: ResponseReader | null = null
+
+  constructor(limits: Partial<HeadLimits> = {}) {
+    this.#limits = limits
+    this.giveRequest(this.takeRequest())
+  }
+
+  takeRequest(): RequestReader {
+    const reader = this.#request ?? new RequestReader(this.#limits)
+    this.#request = null
+    return reader
+  }
+
+  giveRequest(reader: RequestReader): void {
+    this.#request = reader
+  }
+
+  takeResponse(): ResponseReader {
+    const reader = this.#response ?? new ResponseReader(this.#limits)
+    this.#response = null
+    return reader
+  }
+
+  giveResponse(reader: ResponseReader): void {
+    this.#response = reader
+  }
+}
+
+/** The answer to what the parser refused; anything else that was thrown is a fault of this side. */
+export function refusalOf(error: unknown, relay: RelayContext): { status: number; reason: string } {
+  if (error instanceof Http1Refusal) return { status: error.status, reason: error.reason }
+  relay.onFault?.(error)
+  return { status: 500, reason: 'internal' }
 }

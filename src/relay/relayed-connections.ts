@@ -10,8 +10,8 @@ import {
   type Witness,
 } from '../adapter.js'
 import { FdbError } from '../errors.js'
-import type { ConnectionRecord } from './record.js'
-import { decodeRecord, encodeRecord } from './record-message.js'
+import { type ConnectionRecord, decodeRecord, encodeRecord } from './record-message.js'
+
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {

@@ -12,8 +12,7 @@ import {
   unwrittenBytes,
 } from '../node/socket-handle.js'
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joined, NOTHING, toBuffer } from './bytes.js'
-import { READ_BYTES } from './read-into.js'
+import { concat, joined, NOTHING, READ_BYTES, toBuffer } from './bytes.js'
 
 const STREAM = Symbol('stream')
 

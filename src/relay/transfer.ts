@@ -4,7 +4,7 @@ import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'
 import { Exchange } from './exchange.js'
-import type { ConnectionRecord, ExchangeRecord } from './record.js'
+import type { ConnectionRecord, ExchangeRecord } from './record-message.js'
 import type { RelayContext } from './relay-context.js'
 
 /** A connection that has left this relay's hands. */

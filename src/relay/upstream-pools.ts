@@ -1,7 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import type { Destination, KeepAlive, NamedHost } from './destination.js'
-import type { Dial } from './dial.js'
+import type { Destination, Dial, KeepAlive, NamedHost } from './destination.js'
 import { dialSocket } from './open-stream.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
 

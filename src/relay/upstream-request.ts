@@ -7,7 +7,7 @@ import {
 } from '../http1/index.js'
 import type { ExchangeOptions } from './decision.js'
 import type { Destination } from './destination.js'
-import type { ExchangeSide } from './exchange-side.js'
+import type { ExchangeSide } from './exchange-facts.js'
 import { forwardsLeft } from './gateway.js'
 import type { RelayContext } from './relay-context.js'
 import type { AnswerRewrite } from './response-plan.js'

@@ -8,7 +8,6 @@ import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps } from './slices.js'
-
 import type { Layer } from './slot-map.js'
 
 /** What a bulk does to one section, once it counts. */

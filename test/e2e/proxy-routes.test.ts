@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { ListedRoute } from '../../src/proxy/routes/list.js'
+import type { ListedRoute } from '../../src/proxy/routes/live-routes.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 

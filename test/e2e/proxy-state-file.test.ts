@@ -1,7 +1,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
-import type { ListedRoute } from '../../src/proxy/routes/list.js'
+import type { ListedRoute } from '../../src/proxy/routes/live-routes.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'

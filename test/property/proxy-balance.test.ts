@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { Balancer } from '../../src/proxy/upstreams/balance.js'
 import {
   afterEvent,
+  Balancer,
   type HealthEvent,
   type ServerHealth,
   UP,
-} from '../../src/proxy/upstreams/server-health.js'
+} from '../../src/proxy/upstreams/balance.js'
 
 const names = (count: number) => Array.from({ length: count }, (_, i) => `s${i}`)
 const RULES = { failures: 3, coolDown: 1000 }

@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest'
 import { Framing, takeContent } from '../../src/http1/index.js'
 import { EventTracker } from '../../src/relay/boundaries/index.js'
 import type { ByteStream } from '../../src/relay/index.js'
-import { LastEvent } from '../../src/relay/last-event.js'
 import { passBody } from '../../src/relay/response-plan.js'
+import { LastEvent } from '../../src/relay/server-answer.js'
 
 const LAST = 'event: bye\n\n'
 

@@ -1,8 +1,8 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { StoredTargets } from '../../src/proxy/routes/reconcile.js'
 import { routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
-import { StoredTargets } from '../../src/proxy/routes/stored-targets.js'
 import { type RouteTarget, sameTarget } from '../../src/proxy/routes/target.js'
 
 const { codec } = routesSection

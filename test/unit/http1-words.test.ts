@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { copyWords, plainUntil, wordsOf } from '../../src/http1/words.js'
+import { copyWords, plainUntil, wordsOf } from '../../src/http1/bytes.js'
 
 const isControl = (byte: number) => byte < 0x20 || byte === 0x7f
 

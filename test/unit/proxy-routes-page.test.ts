@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { page } from '../../src/proxy/routes/commands.js'
-import type { ListedRoute } from '../../src/proxy/routes/list.js'
+import type { ListedRoute } from '../../src/proxy/routes/live-routes.js'
 
 const COUNT = 100_000
 

@@ -1,10 +1,10 @@
 import type { HandoffTimes, ListenerSpec, StateFileOptions } from '../../index.js'
 import type { RouteRule } from '../routes/rule.js'
-import type { TlsConfig } from '../tls/tls-config.js'
-import type { UpstreamConfig } from '../upstreams/upstream-config.js'
+import type { TlsConfig } from '../tls/material.js'
+import type { UpstreamConfig } from '../upstreams/upstream.js'
 
-export type { CertificateConfig, TlsConfig } from '../tls/tls-config.js'
-export type { UpstreamConfig } from '../upstreams/upstream-config.js'
+export type { CertificateConfig, TlsConfig } from '../tls/material.js'
+export type { UpstreamConfig } from '../upstreams/upstream.js'
 
 /**
  * The configuration as it was checked, with every default filled in: plain data, which may be sent to a worker.

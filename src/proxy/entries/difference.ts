@@ -1,4 +1,4 @@
-import { unknownFields } from './unknown-fields.js'
+import protobufjs from 'protobufjs/minimal.js'
 
 /** What all entries of the proxy's sections have. */
 export interface Entry {
@@ -62,4 +62,9 @@ function readable<M>(state: EntryState<M>, key: string): M | undefined {
   } catch {
     return undefined
   }
+}
+
+/** What newer versions wrote in a message and this one does not know, from this field number on. */
+export function unknownFields(message: { $unknowns?: Uint8Array[] } | undefined, from = 1): Uint8Array[] {
+  return (message?.$unknowns ?? []).filter(field => protobufjs.Reader.create(field).uint32() >>> 3 >= from)
 }

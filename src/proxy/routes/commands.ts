@@ -1,9 +1,8 @@
 /** What `fd-broker routes` asks a running proxy for. Lists travel as JSON lines: read and written in slices. */
 import { FdbError, type Member, runInSlices } from '../../index.js'
-import type { ListedRoute } from './list.js'
-import type { LiveRoutes } from './live-routes.js'
+import type { ListedRoute, LiveRoutes } from './live-routes.js'
 
-export type { ListedRoute } from './list.js'
+export type { ListedRoute } from './live-routes.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 

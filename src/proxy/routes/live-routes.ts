@@ -1,13 +1,13 @@
+import { ShardedMap } from '../../base/sharded-map.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
 import type { Action } from './action.js'
-import { RouteFollower } from './follow.js'
-import { type ListedRoute, listedRoute } from './list.js'
+import { RouteFollower, type RouteSource } from './follow.js'
+import { type Origin, originOf, parseRouteKey, routeKey } from './key.js'
 import { changesOf, type NewFile, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
-import type { RouteChange, RouteMessage, RouteStamp } from './section.js'
+import { type RouteChange, type RouteMessage, type RouteStamp, type RouteState, targetOf } from './section.js'
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
-import { planOf, RouteView } from './view.js'
 
 /** Changes of the file that are made at once: the first of them need no merging with what was there. */
 const BULK = 16_384
@@ -201,4 +201,95 @@ function* parts(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
     part = []
   }
   if (part.length > 0) yield part
+}
+
+export interface ListedRoute {
+  host: string
+  path: string
+  origin: Origin
+  /** Of the file, and kept out of force by one made at run time. */
+  shadowed: boolean
+  /** null: made by a newer version, not served by this one. */
+  target: RouteTarget | null
+  /** Milliseconds since 1970. */
+  created: number
+  generation: number
+}
+
+/** Null: what a newer version has made, or what is gone. */
+export function listedRoute(state: RouteState, key: string): ListedRoute | null {
+  const id = parseRouteKey(key)
+  const stored = id && state.get(key)
+  if (!id || !stored) return null
+  const { host, path, origin } = id
+  const shadowed = origin === 'file' && state.has(routeKey({ origin: 'runtime', host, path }))
+  const { created, generation } = stored
+  return { host, path, origin, shadowed, target: targetOf(stored), created, generation }
+}
+
+const STEP = 32
+
+/** What is to be put, by its key, and deleted (null). */
+type Plan = ShardedMap<RouteMessage | null>
+
+/** Yields where it may be interrupted. */
+export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Plan> {
+  const plan: Plan = new ShardedMap()
+  for (const [index, { key, value }] of puts.entries()) {
+    plan.set(key, value)
+    if (index % STEP === 0) yield
+  }
+  for (const [index, key] of deletes.entries()) {
+    plan.set(key, null)
+    if (index % STEP === 0) yield
+  }
+  return plan
+}
+
+type Listener = Parameters<RouteSource['onChange']>[0]
+
+/**
+ * The routes as this process serves them, which is not always what the state says.
+ *
+ * Before a successor may write, the routes of its file are planned: they count here already, so that the first request
+ * it accepts finds them. And while another process serves, the state has the routes of *its* file: they do not count for
+ * the connections that are left here, whose upstreams may have other names; routes made at run time do.
+ */
+export class RouteView implements RouteSource {
+  readonly #section: RouteSource
+  readonly #own: () => boolean
+  #planned: Plan | null = null
+
+  /** `own`: whether the routes of the file in the state are this process's. */
+  constructor(section: RouteSource, own: () => boolean) {
+    this.#section = section
+    this.#own = own
+  }
+
+  /** These changes count from now on, as if they had been made. Null: what the state says. */
+  plan(changes: Plan | null): void {
+    this.#planned = changes
+  }
+
+  get size(): number {
+    return this.#section.size
+  }
+
+  /** A key may come twice, or have no route: nothing is passed over in one go, however much is planned. */
+  *keys(): Generator<string> {
+    yield* this.#section.keys()
+    for (const [key] of this.#planned?.entries() ?? []) yield key
+  }
+
+  get(key: string): RouteMessage | undefined {
+    const planned = this.#planned?.get(key)
+    if (planned !== undefined) return planned ?? undefined
+    return this.#section.get(key)
+  }
+
+  onChange(listener: Listener): () => void {
+    return this.#section.onChange(change => {
+      if (this.#own() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
+    })
+  }
 }

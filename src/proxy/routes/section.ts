@@ -1,6 +1,6 @@
 import { codec, defineSection, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { unknownFields } from '../entries/unknown-fields.js'
+import { unknownFields } from '../entries/difference.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
 /** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */

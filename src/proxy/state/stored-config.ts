@@ -1,7 +1,7 @@
 import { isIPv6 } from '../../base/ip.js'
 import type { Section } from '../../index.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
-import type { CertificateConfig } from '../tls/tls-config.js'
+import type { CertificateConfig } from '../tls/material.js'
 import { listenerOf, upstreamOf } from './entries.js'
 import type { DeclaredSections, ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 

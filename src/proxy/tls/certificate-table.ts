@@ -1,7 +1,6 @@
 import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
-import type { CertificateMaterial } from './material.js'
-import { lookedUp } from './server-name.js'
+import { type CertificateMaterial, lookedUp } from './material.js'
 
 /**
  * Which certificate a client gets. The exact name goes before the wildcard; certificates made at run time go before those of

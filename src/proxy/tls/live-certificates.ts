@@ -3,7 +3,14 @@ import { shown } from '../../config/wrong.js'
 import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
 import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
-import { type CertificateMaterial, outOfTime, readMaterial, WrongMaterial } from './material.js'
+import {
+  type CertificateConfig,
+  type CertificateMaterial,
+  canonicalName,
+  outOfTime,
+  readMaterial,
+  WrongMaterial,
+} from './material.js'
 import {
   type CertificateMessage,
   type CertificateOrigin,
@@ -13,8 +20,6 @@ import {
   materialOf,
   parseCertificateKey,
 } from './section.js'
-import { canonicalName } from './server-name.js'
-import type { CertificateConfig } from './tls-config.js'
 
 /** Names that one line of the log shows. */
 const NAMED = 20

@@ -1,7 +1,9 @@
 import type { X509Certificate } from 'node:crypto'
+import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { shown } from '../../config/wrong.js'
-import { canonicalName } from './server-name.js'
+import { shown, Wrong } from '../../config/wrong.js'
+
+import { canonicalHost } from '../routes/host.js'
 
 /** A certificate with its key, as it was checked: plain data. `key` is a secret. */
 export interface CertificateMaterial {
@@ -99,4 +101,38 @@ function subject(leaf: X509Certificate): string {
 function reason(error: unknown): string {
   const { reason, message } = error as { reason?: string; message?: string }
   return reason ?? message ?? String(error)
+}
+
+/** As it was checked, with every default filled in. All times in milliseconds. */
+export interface TlsConfig {
+  /** The first is the default: there is one if a listener has `tls`. */
+  certificates: CertificateConfig[]
+  minVersion: 'TLSv1.2' | 'TLSv1.3'
+  rotateTicketKeys: number
+}
+
+/** Holds a private key: never log it. */
+export interface CertificateConfig extends CertificateMaterial {
+  files: { cert: string; key: string }
+}
+
+/** Of a proxy's configuration, what concerns TLS. */
+export interface TlsSettings {
+  readonly tls: TlsConfig
+  readonly listeners: readonly { readonly tls: boolean }[]
+  readonly timeouts: { readonly handshake: number }
+}
+
+/** The one spelling of a name of a certificate. */
+export function canonicalName(given: string): string | Wrong {
+  const host = given === '*' ? new Wrong('') : canonicalHost(given)
+  if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
+  if (typeof host !== 'string' && host.why !== '') return host
+  return new Wrong(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
+}
+
+/** Names to look up for what a client asked for, the most specific first. */
+export function lookedUp(serverName: string): [exact: string, wildcard: string] {
+  const exact = serverName.toLowerCase()
+  return [exact, `*${exact.slice(Math.max(0, exact.indexOf('.')))}`]
 }

@@ -5,9 +5,8 @@ import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts } from './handshake-counts.js'
 import { type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
-import { outOfTime } from './material.js'
+import { outOfTime, type TlsSettings } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
-import type { TlsSettings } from './tls-config.js'
 
 /** Under this name the keys for session tickets are state. */
 const TICKETS = 'proxy'

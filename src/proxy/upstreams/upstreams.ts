@@ -2,8 +2,7 @@ import type { Logger } from '../../index.js'
 import type { Destination, ExchangeReport } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
-import { type ServerOut, type ServerWatch, Upstream } from './upstream.js'
-import type { UpstreamConfig } from './upstream-config.js'
+import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from './upstream.js'
 
 /** Logs each server that goes out or comes back. */
 export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'out' | 'in'> {

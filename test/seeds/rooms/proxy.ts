@@ -9,17 +9,12 @@ export const proxy = room(
   ['unit/proxy-table', 'unit/proxy-host', 'property/proxy-table'],
   [
     ['proxy/upstreams/balance.ts', 'this.#out += up ? -1 : 1', 'this.#out += up ? 0 : 1', ...BALANCE],
-    ['proxy/names/known-name.ts', 'this.asking === null && now >= this.until', 'now >= this.until', ...NAMES],
-    ['proxy/names/known-name.ts', "if (answer.kind === 'nothing') this.#take([])", '', ...NAMES],
-    ['proxy/names/known-name.ts', 'this.#next++ % addresses.length', '0', ...NAMES],
-    [
-      'proxy/names/known-name.ts',
-      'const MOST_TTL_MS = 3_600_000',
-      'const MOST_TTL_MS = 36_000_000',
-      ...NAMES,
-    ],
+    ['proxy/names/names.ts', 'this.asking === null && now >= this.until', 'now >= this.until', ...NAMES],
+    ['proxy/names/names.ts', "if (answer.kind === 'nothing') this.#take([])", '', ...NAMES],
+    ['proxy/names/names.ts', 'this.#next++ % addresses.length', '0', ...NAMES],
+    ['proxy/names/names.ts', 'const MOST_TTL_MS = 3_600_000', 'const MOST_TTL_MS = 36_000_000', ...NAMES],
     ['proxy/names/name-servers.ts', 'if (others) this.#resolver = null', '', ...NAMES],
-    ['proxy/names/search-list.ts', '>= dots', '> dots', ...NAMES],
+    ['proxy/names/name-servers.ts', '>= dots', '> dots', ...NAMES],
     [
       'relay/upstream-pools.ts',
       'named === undefined || named.current(last.stream.remoteAddress)',
@@ -34,13 +29,8 @@ export const proxy = room(
       'const NETWORK_GROUPS = 5',
       'unit/relay-client-tally',
     ],
-    ['proxy/upstreams/server-health.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
-    [
-      'proxy/upstreams/server-health.ts',
-      "{ kind: 'down', until: now } : health",
-      'health : health',
-      ...BALANCE,
-    ],
+    ['proxy/upstreams/balance.ts', 'health.until <= now', 'health.until >= now', ...BALANCE],
+    ['proxy/upstreams/balance.ts', "{ kind: 'down', until: now } : health", 'health : health', ...BALANCE],
     ['proxy/upstreams/balance.ts', 'if (this.#next >= this.#servers.length) this.#next = 0', '', ...BALANCE],
     [
       'proxy/upstreams/balance.ts',
