@@ -131,13 +131,13 @@ export const DEFECTS: readonly Defect[] = [
   },
   {
     name: 'four bytes of a value at a time may hold DEL',
-    file: 'words.ts',
+    file: 'bytes.ts',
     find: ' | ((other - 0x01010101) & ~other)',
     replace: '',
   },
   {
     name: 'four bytes of a value at a time may hold control characters',
-    file: 'words.ts',
+    file: 'bytes.ts',
     find: '(word - 0x20202020) & ~word',
     replace: '(word - 0x0b0b0b0b) & ~word',
   },
