@@ -9,8 +9,12 @@ import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
 import type { Restart } from '../run/machine.js'
 import type { Takeover } from '../run/predecessor.js'
-import { parseReadiness } from '../run/readiness.js'
-import type { NamedListener, SupervisorSettings, VersionSettings } from '../run/settings.js'
+import {
+  type NamedListener,
+  parseReadiness,
+  type SupervisorSettings,
+  type VersionSettings,
+} from '../run/settings.js'
 import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 import { UPGRADING } from './run-signals.js'

@@ -2,11 +2,9 @@ import { type Command, Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
-import { RELEASES_SIGNALS } from '../run/held-signals.js'
-import type { Found } from '../run/left-behind.js'
+import { type Found, findLeft, RELEASES_SIGNALS } from '../run/left-behind.js'
 import type { Predecessor } from '../run/predecessor.js'
-import { READINESS } from '../run/readiness.js'
-import type { VersionSettings } from '../run/settings.js'
+import { READINESS, type VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
 import { codeAndMessage } from './failure-text.js'
 import { openLog } from './log.js'
@@ -147,7 +145,6 @@ Examples:
 }
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
-  const { findLeft } = await import('../run/left-behind.js')
   const found = findLeft()
   const sources = new RunSources(command, flags)
   const left = found?.take ? found.left : null
@@ -194,7 +191,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 /** Again where the daemon is just being upgraded. */
 async function takeFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
   const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
-  const { takeHeld } = await import('../run/held-listeners.js')
+  const { takeHeld } = await import('../run/claimed-descriptors.js')
   const taken = await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first))
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }

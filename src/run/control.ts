@@ -1,31 +1,39 @@
 import type { Logger } from '../base/logger.js'
-import type { Operations } from '../operator/requests.js'
 import { type FirstControl, letGoOfControl } from '../os/control-path.js'
 import { ControlWatch } from '../os/control-watch.js'
 import { placeRestored } from '../os/restore-control.js'
 import { takeControl } from '../os/service-manager/take-control.js'
 import { ControlListener } from '../wire/control-listener.js'
+import type { Operated } from './control-server.js'
+import type { SupervisorSettings } from './settings.js'
 
 /** The control socket of a supervisor. What answers there is loaded for the first who asks. */
 export class Control {
-  readonly #operations: Operations
+  readonly #supervisor: Operated
+  readonly #settings: SupervisorSettings
   readonly #logger: Logger
   readonly #watch: ControlWatch
   #place: FirstControl
   #listener!: ControlListener
   #open = true
 
-  /** `path` is absolute. Rejects as {@link takeControl} does. */
-  static async open(path: string, operations: Operations, logger: Logger): Promise<Control> {
+  /** `path`: absolute. Rejects as {@link takeControl} does. */
+  static async open(
+    path: string,
+    supervisor: Operated,
+    settings: SupervisorSettings,
+    logger: Logger,
+  ): Promise<Control> {
     const place = await takeControl(path, {
       remedy: 'have it upgrade (fd-broker upgrade), end it, or give this one another control path',
     })
-    return new Control(place, operations, logger)
+    return new Control(place, supervisor, settings, logger)
   }
 
   /** Owns the descriptors of the place. */
-  constructor(place: FirstControl, operations: Operations, logger: Logger) {
-    this.#operations = operations
+  constructor(place: FirstControl, supervisor: Operated, settings: SupervisorSettings, logger: Logger) {
+    this.#supervisor = supervisor
+    this.#settings = settings
     this.#logger = logger
     // An image of an earlier release leaves no reservation.
     this.#place = { ...place, reservation: place.reservation ?? null }
@@ -60,8 +68,8 @@ export class Control {
     this.#listener = new ControlListener(this.#place.listener)
     this.#listener.start({
       channel: (fd, who) => {
-        import('./desk.js').then(
-          ({ receive }) => receive(fd, who, this.#operations, this.#logger),
+        import('./control-server.js').then(
+          ({ receive }) => receive(fd, who, this.#supervisor, this.#settings, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'an operator could not be answered')

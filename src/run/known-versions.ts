@@ -1,6 +1,9 @@
 import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
-import type { LinksOf, VersionLinks } from './release-links.js'
+import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import { type Led, lead, ledAt, type Release } from '../os/release-link.js'
+import { coming, type SupervisorState, serving } from './machine.js'
 import type { VersionSettings } from './settings.js'
 
 /** A version that may be started again: with the files that its command named when it was started. */
@@ -80,4 +83,96 @@ function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
     }
   }
   return led
+}
+
+/** Where the links of releases lead while a version is the one to be started, by their paths. */
+type LinksOf = Readonly<Record<string, Led>>
+
+/** What is known of versions. */
+interface VersionLinks {
+  linksOf(id: number): LinksOf | undefined
+  noteLinks(id: number, links: LinksOf): void
+}
+
+/**
+ * The links of releases that operators have given with an upgrade: they lead to the release of the version that is being brought to
+ * serve, and back to that of the version that serves where it fails. A link that was led elsewhere by another program is left.
+ */
+export class ReleaseLinks {
+  readonly #known: VersionLinks
+  readonly #logger: Logger
+  /** Those in force. */
+  #links: LinksOf
+
+  /** `serving`: the version that serves already. */
+  constructor(known: VersionLinks, logger: Logger, serving: number | null) {
+    this.#known = known
+    this.#logger = logger
+    this.#links = (serving === null ? undefined : known.linksOf(serving)) ?? {}
+  }
+
+  /** Before version `id` is started; `now` serves. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+  install(id: number, { at, to }: Release, now: number | null): void {
+    const before = ledAt(at)
+    if (before === null) {
+      const why = `${at} is no symbolic link: give --at the link that the program is started from`
+      throw new FdbError('ERR_FDB_NO_BINARY', why, { details: { path: at } })
+    }
+    const links = { ...this.#links, [at]: before }
+    if (now !== null) this.#known.noteLinks(now, links)
+    // Also where the first of the two links alone could be changed.
+    const after = { ...links, [at]: { to, previous: before.to } }
+    this.#known.noteLinks(id, after)
+    this.#links = after
+    lead(at, after[at]!)
+    this.#logger.info(
+      { version: id, at, to, before: before.to },
+      'the link of releases leads to the next version',
+    )
+  }
+
+  /** Leads them to the release of the version that is to be started where the supervisor ends here. */
+  follow(state: SupervisorState): void {
+    const links = this.#wanted(state)
+    if (links === undefined || links === this.#links) return
+    const before = this.#links
+    this.#links = links
+    for (const [at, led] of Object.entries(links)) {
+      const set = before[at]
+      if (set !== undefined && (set.to !== led.to || set.previous !== led.previous))
+        this.#lead(at, led, set.to)
+    }
+  }
+
+  #lead(at: string, led: Led, set: string): void {
+    const now = ledAt(at)
+    const to = now?.to
+    if (now !== null && to === led.to && now.previous === led.previous) return
+    if (to !== set && to !== led.to) {
+      this.#logger.warn(
+        { at, to, release: led.to },
+        'a link was led elsewhere by another program and is left as it is',
+      )
+      return
+    }
+    try {
+      lead(at, led)
+      this.#logger.info({ at, to: led.to, before: to }, 'the link of releases was put back')
+    } catch (error) {
+      this.#logger.error({ err: FdbError.from(error) }, 'the link of releases was not put back')
+    }
+  }
+
+  /** Undefined: no version decides about them now. */
+  #wanted(state: SupervisorState): LinksOf | undefined {
+    const now = serving(state)
+    const next = coming(state)
+    const last = state.versions.find(({ relayed }) => relayed)
+    if (last !== undefined) return this.#known.linksOf(last.id)
+    if (next !== undefined) {
+      const links = this.#known.linksOf(next.of ?? next.id)
+      if (links !== undefined) return links
+    }
+    return now === undefined ? undefined : (this.#known.linksOf(now.id) ?? {})
+  }
 }

@@ -1,19 +1,34 @@
-import { memoryFile, numbersOf, OwnedFd, ownNumber, readAt, sizeOf, writeAllAt } from '../kernel/index.js'
+import { constants } from 'node:os'
+import { setImmediate } from 'node:timers/promises'
+import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import {
+  addonFile,
+  executeInstead,
+  holdSignals,
+  memoryFile,
+  type NativeError,
+  numbersOf,
+  OwnedFd,
+  ownNumber,
+  type ProgramStart,
+  readAt,
+  releaseSignals,
+  sizeOf,
+  writeAllAt,
+} from '../kernel/index.js'
 import type { Failure } from '../operator/status-report.js'
+import { preloadedWith, startedAs, successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
-import type { ExitReport } from './exits.js'
+import { NONE_PASSED } from '../os/service-manager/service-manager.js'
+import type { Children } from './children.js'
+import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorState } from './machine.js'
-import type { Hearing } from './probe.js'
-import type { SupervisorSettings, VersionSettings } from './settings.js'
-import type { SharedListener } from './shared-listeners.js'
-
-/**
- * Where the next image of a supervisor finds what was left to it, by the number of a descriptor: `take:7`; `try:3` is said to a process
- * that is only to tell whether it could. Not for those that it starts.
- */
-export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
+import type { ProbedBefore } from './probe.js'
+import type { SupervisorSettings } from './settings.js'
+import { LEFT_VARIABLE, type SharedListener } from './shared-listeners.js'
 
 /** How it is written. Another release may have another. */
 const FORMAT = 1
@@ -22,18 +37,13 @@ const NUMBER = 'fd='
 const BIGINT = 'bigint='
 
 /** A version that lives on. */
-export interface LeftVersion {
+export interface LeftVersion extends ProbedBefore {
   readonly id: number
   readonly pid: number
-  readonly settings: VersionSettings
   readonly startedAt: number
   readonly says: string
   /** Another one serves in its place. */
   readonly replaced: boolean
-  /** Where it goes on telling of itself. */
-  readonly hearing: Hearing | null
-  /** Where it alone is asked whether it is healthy. Absent: nowhere, or an earlier release has left it. */
-  readonly place?: string | undefined
 }
 
 /** What a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their numbers. */
@@ -110,4 +120,128 @@ function readLeft(memory: OwnedFd, take: boolean): LeftBehind | null {
     if (!(NUMBER in value)) return value
     return take ? ownNumber(Number(value[NUMBER]), String((value as { label?: unknown }).label)) : null
   })
+}
+
+/** The exit code of a release that was tried with signals blocked, and has unblocked them. */
+export const RELEASES_SIGNALS = 80
+
+/** The highest number that a mask of 31 bits has. */
+const LAST_SIGNAL = 31
+
+/** The environment in which the next image starts with the signals blocked that this process handles. Null: this system knows no way. */
+export function holdingVariables(): NodeJS.ProcessEnv | null {
+  const file = process.platform === 'linux' ? addonFile() : null
+  return file === null ? null : preloadedWith(file, handledSignals(), startedAs.env.LD_PRELOAD)
+}
+
+/** Blocks the signals that this process handles. Resolves when the handlers have run for those that came before. */
+export async function holdHandledSignals(): Promise<Disposable> {
+  holdSignals(handledSignals())
+  // Between two immediates the loop asks for events once.
+  await setImmediate()
+  await setImmediate()
+  return { [Symbol.dispose]: () => void releaseSignals() }
+}
+
+function handledSignals(): number {
+  let mask = 0
+  for (const [name, number] of Object.entries(constants.signals))
+    if (number <= LAST_SIGNAL && process.listenerCount(name) > 0) mask |= 1 << (number - 1)
+  return mask
+}
+
+const FIRST_FD = 3
+/** For one that says whether it could go on. */
+const TRIAL_MS = 30_000
+
+/**
+ * Goes on as what is installed now, when that has said that it can: the same process. Never resolves. Rejects, with nothing changed,
+ * with ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with what `left` throws,
+ * which tells what there is to be left at that moment.
+ */
+export async function goOnAsInstalled(
+  left: () => LeftBehind,
+  children: Children,
+  logger: Logger,
+): Promise<never> {
+  try {
+    const holding = await tryNextImage(left(), children)
+    if (holding === null)
+      logger.warn(
+        {},
+        'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
+      )
+    using _held = holding && (await holdHandledSignals())
+    const all = left()
+    logger.info({ replaced: all.replaced }, 'the supervisor is replaced by what is installed now')
+    return becomeNextImage(all, holding ?? {})
+  } catch (error) {
+    const reason = FdbError.from(error)
+    logger.error({ err: reason }, 'the supervisor goes on as it is')
+    throw reason
+  }
+}
+
+/** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
+async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJS.ProcessEnv | null> {
+  const holding = holdingVariables()
+  const code = holding === null ? null : await trialOf(left, holding, children)
+  if (code === RELEASES_SIGNALS) return holding
+  // A loader that refuses the addon says nothing about the program.
+  const plain = code === 0 ? code : await trialOf(left, {}, children)
+  if (plain === 0) return null
+  const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
+  throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
+}
+
+/** Starts it as a process of its own, which reads what would be left to it, and says by its exit code whether it could go on. */
+async function trialOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Children): Promise<number> {
+  const next = nextCommand(`try:${FIRST_FD}`, env)
+  using memory = written(left).memory
+  return await new Promise<number>((resolve, reject) => {
+    let pid = 0
+    const timer = setTimeout(() => {
+      children.kill(pid)
+      const why = `${next.file}, as which this supervisor was to go on, did not say within ${TRIAL_MS} ms whether it can`
+      reject(new FdbError('ERR_FDB_DEADLINE', why))
+    }, TRIAL_MS)
+    try {
+      const start = { ...next, fds: [memory], deathSignal: constants.signals.SIGKILL }
+      pid = children.start(start, ended => {
+        clearTimeout(timer)
+        resolve(ended)
+      })
+    } catch (error) {
+      clearTimeout(timer)
+      reject(notStarted(next, error as NativeError))
+    }
+  })
+}
+
+/** Does not return; throws with nothing changed. */
+function becomeNextImage(left: LeftBehind, env: NodeJS.ProcessEnv): never {
+  const { memory, fds } = written(left)
+  try {
+    const next = nextCommand(`take:${numbersOf([memory])[0]}`, env)
+    try {
+      return executeInstead(next, [memory, ...fds])
+    } catch (error) {
+      throw notStarted(next, error as NativeError)
+    }
+  } finally {
+    memory.close()
+  }
+}
+
+/** As this process was started, looked up anew. What a service manager has passed is among what is left. */
+function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
+  const { file, argv0, args, cwd, env } = successorCommand({
+    env: { ...NONE_PASSED, ...variables, [LEFT_VARIABLE]: order },
+  })
+  return { file, cwd, argv: [argv0, ...args], env }
+}
+
+function notStarted({ file, cwd }: ProgramStart, cause: NativeError): FdbError {
+  const why = `this supervisor cannot go on as ${file} in ${cwd} (${cause.code}): check that it is executable; it goes on as it is`
+  return new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file, cwd } })
 }

@@ -1,12 +1,26 @@
+import { chmodSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import {
+  bindSocket,
   closeAll,
+  inspectOne,
   type OwnedFd,
+  type PeerCredentials,
   type Poll,
   READABLE,
   receiveMessage,
+  setBlocking,
+  setSocketOption,
   socketPair,
   watch,
 } from '../kernel/index.js'
+import { bindListener, formatAddress, parseListenerSpec, waitingAt } from '../listeners/index.js'
+import { lineOf } from '../os/process-identity.js'
+import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
+import { askAgain, type Question } from '../probing/question.js'
+import { childShell, type Starts } from '../probing/shell.js'
+import { temporaryFolder } from '../probing/temporary-folder.js'
+import type { Asking, VersionSettings } from './settings.js'
 import type { GivenListener } from './shared-listeners.js'
 
 const NEWLINE = 10
@@ -130,4 +144,303 @@ export class ReadyFdProbe extends Probe {
     this.#poll = null
     closeAll([this.#own, ...this.fds])
   }
+}
+
+/** The interval while the version is not ready yet, while it is on trial or in probation, and after that. */
+const STARTING_MS = 100
+const UNPROVED_MS = 250
+const PROVED_MS = 5_000
+/** A version that has proved itself may be busy: it fails after this many negative answers in a row. */
+const PATIENCE = 3
+
+const PRIVATE_SPEC = parseListenerSpec('tcp://127.0.0.1:0')
+/** The name of the private listener in LISTEN_FDNAMES. */
+const PRIVATE_NAME = 'ready'
+/** A complaint about an answer, not about a missing one. */
+const STATUS = /^GET \S+: \d{3}\b/
+
+/** Asks until enough answers in a row are positive, then goes on while the version serves and reports each change. */
+export class PollingProbe extends Probe {
+  override readonly asksServing: boolean
+  readonly #questionTo: (pid: number) => Question
+  readonly #asking: Asking
+  readonly #stopped = new AbortController()
+  #last: string | null = null
+  #isOpen = false
+  #isReady = false
+  #serves = false
+  #isProved = false
+
+  /** `questionTo`: the question for the version with this process. */
+  constructor(questionTo: (pid: number) => Question, asking: Asking, asksServing = true) {
+    super()
+    this.#questionTo = questionTo
+    this.#asking = asking
+    this.asksServing = asksServing
+  }
+
+  override get complaint(): string | null {
+    return this.#last
+  }
+
+  override get isOpen(): boolean {
+    return this.#isOpen
+  }
+
+  override begin(pid: number, events: ProbeEvents): void {
+    const { interval, timeout, passes } = this.#asking
+    const usual = () => (this.#isProved ? PROVED_MS : this.#isReady ? UNPROVED_MS : STARTING_MS)
+    let [passed, failed, sick] = [0, 0, false]
+    const { asked, ask } = this.#questionTo(pid)
+    const question: Question = {
+      asked,
+      ask: signal => {
+        this.#isOpen = true
+        return ask(signal)
+      },
+    }
+    const pace = () => ({ timeout, interval: interval ?? usual() })
+    void askAgain(question, pace, this.#stopped.signal, why => {
+      this.#isOpen = false
+      this.#last = why
+      passed = why === null ? passed + 1 : 0
+      failed = why === null ? 0 : failed + 1
+      if (!this.#isReady) {
+        if (passed < passes) return
+        this.#isReady = true
+        events.ready()
+      } else if (why !== null && !sick && failed >= (this.#isProved ? PATIENCE : 1)) {
+        sick = true
+        // Before the version serves, one failure is final.
+        if (!this.#serves) this.settle()
+        events.failed(why)
+      } else if (sick && passed >= passes) {
+        sick = false
+        events.recovered()
+      }
+    })
+  }
+
+  override serves(): void {
+    if (!this.asksServing) {
+      this.settle()
+      return
+    }
+    this.#isReady = true
+    this.#serves = true
+  }
+
+  override proved(): void {
+    this.#isProved = true
+  }
+
+  override settle(): void {
+    this.#stopped.abort()
+  }
+}
+
+/** Asks through a listener that only this version has, so that the version that serves cannot answer. */
+class PrivateListenerProbe extends PollingProbe {
+  override readonly listeners: readonly GivenListener[]
+  override readonly place: string
+  readonly #fd: OwnedFd
+  readonly #inode: string
+  readonly #descriptor: number
+
+  /** `path` begins with a slash; `descriptor`: the listener's number in the version. */
+  constructor(
+    path: string,
+    { asking, nonBlocking }: { readonly asking: Asking; readonly nonBlocking: boolean },
+    descriptor: number,
+    questionAt: (url: string) => Question,
+  ) {
+    const fd = bindListener(PRIVATE_SPEC)
+    setBlocking(fd, !nonBlocking)
+    const identity = inspectOne(fd)
+    const address = formatAddress(identity)
+    const place = `${address.replace('tcp:', 'http:')}${path}`
+    super(() => questionAt(place), asking)
+    this.place = place
+    this.listeners = [{ name: PRIVATE_NAME, fd, spec: PRIVATE_SPEC, address }]
+    this.#fd = fd
+    this.#inode = identity.ino
+    this.#descriptor = descriptor
+  }
+
+  override get complaint(): string | null {
+    const said = super.complaint
+    // A version that has answered accepts here: a connection that waits now is the next question.
+    return said !== null && STATUS.test(said) ? said : (this.#notAccepted() ?? said)
+  }
+
+  /** The version may serve on its first descriptor alone. */
+  #notAccepted(): string | null {
+    if (this.#fd.closed || waitingAt(this.#inode) === 0) return null
+    return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
+  }
+
+  override serves(): void {
+    super.serves()
+    // The version has the listener: after its process ends no connection succeeds.
+    this.#fd.close()
+  }
+
+  override settle(): void {
+    super.settle()
+    this.#fd.close()
+  }
+}
+
+/**
+ * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. A message counts if the kernel names as its sender
+ * a process of this user or of root, or one of the version, which may have become another user's. All other messages are dropped.
+ */
+export class NotifyProbe extends Probe {
+  override readonly env: NodeJS.ProcessEnv
+  override readonly hearing: Hearing
+  #receiver: NotifyReceiver | null = null
+
+  /** Takes ownership of `hearing`, which an earlier image opened for this version. */
+  constructor(hearing: Hearing = openHearing()) {
+    super()
+    this.hearing = hearing
+    this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
+  }
+
+  override begin(pid: number, events: ProbeEvents): void {
+    const { socket } = this.hearing
+    // An earlier release opened it without.
+    setSocketOption(socket, 'passCred', true)
+    /** Present and former main processes of the version. */
+    const roots = new Set([pid])
+    const heard = {
+      ...events,
+      mainProcess: (main: number) => {
+        roots.add(main)
+        events.mainProcess(main)
+      },
+    }
+    this.#receiver = new NotifyReceiver(socket, {
+      received: message => {
+        if (mayTell(message.from, roots)) take(message, heard)
+      },
+    })
+  }
+
+  /** The socket stays open after settle(): MAINPID and STATUS may change while the version serves. */
+  override [Symbol.dispose](): void {
+    this.#receiver?.close()
+    this.#receiver = null
+    this.hearing.socket.close()
+    rmSync(this.hearing.folder, { recursive: true, force: true })
+  }
+}
+
+function pathIn(folder: string): string {
+  return join(folder, 'notify')
+}
+
+function openHearing(): Hearing {
+  const folder = temporaryFolder()
+  try {
+    // Root's version may become another user before it reports; messages of others are dropped.
+    const shared = process.geteuid?.() === 0
+    chmodSync(folder, shared ? 0o711 : 0o700)
+    const wanted = {
+      kind: 'unix',
+      host: pathIn(folder),
+      datagram: true,
+      mode: shared ? 0o666 : 0o600,
+    } as const
+    const socket = bindSocket(wanted, 'notify socket')
+    setSocketOption(socket, 'passCred', true)
+    return { folder, socket }
+  } catch (error) {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  }
+}
+
+function mayTell({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boolean {
+  const own = process.geteuid?.() ?? uid
+  if (uid === own || uid === 0) return true
+  for (const each of lineOf(pid)) if (roots.has(each)) return true
+  return false
+}
+
+function take({ words }: NotifyMessage, events: ProbeEvents): void {
+  const main = Number(words.get('MAINPID'))
+  if (Number.isInteger(main) && main > 0) events.mainProcess(main)
+  const status = words.get('STATUS')
+  if (status !== undefined) events.says(status)
+  if (words.get('READY') === '1') events.ready()
+}
+
+/** The number of the first listener. */
+const FIRST_FD = 3
+
+/** Loads only the question that this kind of probe asks, to keep the supervisor small. */
+export async function probeFor(settings: VersionSettings, children: Starts): Promise<Probe> {
+  const { asking, ready, listen, nonBlocking, cwd, env } = settings
+  const nextFd = FIRST_FD + listen.length
+  switch (ready.kind) {
+    case 'notify':
+      return new NotifyProbe()
+    case 'fd':
+      return new ReadyFdProbe(nextFd)
+    case 'delay':
+      return new DelayProbe(ready.ms)
+  }
+  switch (ready.kind) {
+    case 'http': {
+      const { httpQuestion } = await import('../probing/http-question.js')
+      return ready.url.startsWith('/')
+        ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpQuestion)
+        : new PollingProbe(() => httpQuestion(ready.url), asking)
+    }
+    case 'tcp': {
+      const { tcpQuestion } = await import('../probing/tcp-question.js')
+      return new PollingProbe(() => tcpQuestion(ready.host, ready.port), asking)
+    }
+    case 'command': {
+      const { commandQuestion } = await import('../probing/command-question.js')
+      const shell = (pid: number) =>
+        childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
+      return new PollingProbe(pid => commandQuestion(ready.text, shell(pid)), asking)
+    }
+    case 'handoff': {
+      const { servesUnder } = await import('./serves-under.js')
+      // A version that serves may hand over by itself: another process answers then.
+      return new PollingProbe(pid => servesUnder(ready.control, pid), asking, false)
+    }
+  }
+}
+
+/** A version that another image of this process started. */
+export interface ProbedBefore {
+  readonly settings: VersionSettings
+  /** Where the version reports. Owned by its probe. */
+  readonly hearing: Hearing | null
+  /** Where it alone is asked whether it is healthy. Absent: nowhere, or an earlier release has left it. */
+  readonly place?: string | undefined
+}
+
+export async function probeOfLeft(
+  { hearing, settings, place }: ProbedBefore,
+  serves: boolean,
+  children: Starts,
+): Promise<Probe> {
+  if (hearing !== null) return new NotifyProbe(hearing)
+  const { asking, ready } = settings
+  const isPrivate = ready.kind === 'http' && ready.url.startsWith('/')
+  const canBeAsked = ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !isPrivate)
+  if (!serves || (!canBeAsked && place === undefined)) return SETTLED
+  const probe = place === undefined ? await probeFor(settings, children) : await atPlace(place, asking)
+  probe.serves()
+  return probe
+}
+
+async function atPlace(url: string, asking: VersionSettings['asking']): Promise<Probe> {
+  const { httpQuestion } = await import('../probing/http-question.js')
+  return new PollingProbe(() => httpQuestion(url), asking)
 }

@@ -1,18 +1,27 @@
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
-import { successorCommand } from '../os/command-line.js'
+import { startedAs, successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
+import { childShell, type Starts } from '../probing/shell.js'
 import { LastWords } from '../versions/last-words.js'
 import { GRACE_MS, ProcessMembers } from '../versions/process-members.js'
 import { startedWith } from '../versions/started-with.js'
-import { listenerVariables, PID_VARIABLE, VERSION_VARIABLE } from './child-environment.js'
-import type { Children } from './children.js'
-import type { LeftVersion } from './left-behind.js'
+import { Children } from './children.js'
+import { Exits } from './failures.js'
+import type { LeftBehind, LeftVersion } from './left-behind.js'
+import type { Predecessor } from './predecessor.js'
 import type { Probe, ProbeEvents } from './probe.js'
-import type { VersionSettings } from './settings.js'
-import type { SharedListeners } from './shared-listeners.js'
+import type { Ending, VersionSettings } from './settings.js'
+import {
+  type KeptListeners,
+  listenerVariables,
+  PID_VARIABLE,
+  SharedListeners,
+  VERSION_VARIABLE,
+} from './shared-listeners.js'
+import { Strays } from './strays.js'
 
 /** The code of a process that was reaped by somebody else. */
 const UNKNOWN_CODE = 1
@@ -345,4 +354,213 @@ function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
 function openOwn(pid: number): OwnedFd | null {
   const pidfd = openPidfd(pid)
   return pidfd instanceof OwnedFd ? pidfd : null
+}
+
+/** A version whose main process has ended. */
+export interface MainEnd {
+  /** It served until now. */
+  readonly served: boolean
+  /** How long the processes that it has left behind may take to end. */
+  readonly graceMs: number
+}
+
+interface RunningEvents {
+  ready(version: number): void
+  /** It is not ready any more, and was. */
+  failed(version: number, why: string): void
+  /** It is ready again. */
+  recovered(version: number): void
+  /** Its main process has ended, and left these processes behind, which are told to end. */
+  mainEnded(version: number, code: number, left: readonly number[]): MainEnd
+  /** The version has ended: a version that served with its main process, every other with its last process. */
+  exited(version: number, code: number): void
+}
+
+/** Those versions that have a process, with what they share. */
+export class RunningVersions {
+  readonly children = new Children()
+  readonly strays = new Strays()
+  readonly exits: Exits
+  readonly listeners: SharedListeners
+  /** Versions that know themselves when they have served out what they have. */
+  readonly draining: Set<number>
+  readonly #running = new Map<number, RunningVersion>()
+  readonly #events: RunningEvents
+  readonly #control: string | null
+  readonly #closed = new AbortController()
+
+  constructor(
+    events: RunningEvents,
+    kept: KeptListeners,
+    left: LeftBehind | null,
+    predecessor: Pick<Predecessor, 'phase'> | null,
+    control: string | null = null,
+  ) {
+    this.#control = control
+
+    this.#events = events
+    this.listeners = new SharedListeners(kept, left?.listeners, predecessor)
+    this.draining = new Set(left?.draining)
+    this.exits = new Exits(left?.exits)
+  }
+
+  get(id: number): RunningVersion | undefined {
+    return this.#running.get(id)
+  }
+
+  /** As {@link RunningVersion} does it. */
+  run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
+    const { children, listeners } = this
+    const version = new RunningVersion(
+      {
+        ...{ id, settings, probe, children, listeners },
+        alone: this.#running.size === 0,
+        control: this.#control,
+      },
+      {
+        ready: () => this.#events.ready(id),
+        failed: why => this.#events.failed(id, why),
+        recovered: () => this.#events.recovered(id),
+        exited: (code, left) => this.#exited(id, code, left),
+        nextStart: ticks =>
+          Math.min(
+            ...[...this.#running.values()].map(({ startTicks }) => startTicks).filter(other => other > ticks),
+          ),
+        isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
+      },
+      was,
+    )
+    this.#running.set(id, version)
+    return version
+  }
+
+  #exited(id: number, code: number, left: ProcessMembers): void {
+    const version = this.#running.get(id)!
+    const { pid, settings, startedAt } = version
+    const result = version.resultOf(code)
+    const { stopSignal } = settings
+    const { pids } = left
+    const { served, graceMs } = this.#events.mainEnded(id, code, pids)
+    if (served) this.exits.note({ generation: id, pid, code }, startedAt)
+    if (pids.length === 0) left[Symbol.dispose]()
+    else {
+      this.strays.end(id, left, stopSignal, graceMs, () => {
+        if (!served) this.#events.exited(id, result)
+      })
+    }
+    // The next version is started at once in place of one that served.
+    if (served || pids.length === 0) this.#events.exited(id, result)
+  }
+
+  /** With those that live already; the probes are theirs, in the same order. */
+  goOn(versions: readonly LeftVersion[], probes: readonly Probe[]): void {
+    versions.forEach((was, i) => {
+      this.run(was.id, was.settings, probes[i]!, was)
+    })
+  }
+
+  /** How all of them are told to end from now on. */
+  adjust({ stopSignal, stopTimeout }: Ending): void {
+    for (const version of this.#running.values())
+      version.settings = { ...version.settings, stopSignal, stopTimeout }
+  }
+
+  /** Listeners that none of these versions wants are let go of. */
+  keepListenersOf(ids: readonly number[]): void {
+    this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
+  }
+
+  /** The service ends: its listeners too, but where the unit is started again. */
+  async endListeners(): Promise<void> {
+    if (!this.listeners.areKept || (await unitStops(this.children, this.#closed.signal))) this.listeners.end()
+  }
+
+  /** Kills its main process, with its group, and what that has left behind. */
+  kill(id: number): void {
+    this.#running.get(id)?.kill()
+    this.strays.kill(id)
+  }
+
+  /** Nobody waits for its end any more. */
+  forget(id: number): void {
+    this.#running.get(id)?.close()
+    this.#running.delete(id)
+    this.draining.delete(id)
+  }
+
+  get left(): Pick<LeftBehind, 'draining' | 'exits' | 'listeners' | 'versions'> {
+    return {
+      exits: this.exits.report,
+      draining: [...this.draining],
+      listeners: this.listeners.held,
+      versions: [...this.#running.values()].map(version => version.left),
+    }
+  }
+
+  close(): void {
+    this.#closed.abort()
+    for (const id of [...this.#running.keys()]) this.forget(id)
+    this.strays.close()
+    this.listeners[Symbol.dispose]()
+    this.children.close()
+  }
+}
+
+/** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
+const WAIT_MS = 10_000
+const MOST_TEXT = 1 << 20
+/** Of the system's manager, or of a user's. */
+const NOTIFY_PATH = '/systemd/notify'
+const USERS = '/run/user/'
+/** An earlier systemctl does not know `whoami`: the last service in the path of the cgroup. */
+const FROM_CGROUP =
+  "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
+
+/**
+ * Returns whether systemd stops the unit of this process: the signal of a restart is the same, its job is another. False too where systemd
+ * cannot be asked, does not answer within 10 s, or `givenUp` has aborted.
+ */
+export async function unitStops(children: Starts, givenUp: AbortSignal): Promise<boolean> {
+  const { NOTIFY_SOCKET: socket = '' } = startedAs.env
+  if (!socket.endsWith(NOTIFY_PATH)) return false
+  const systemctl = socket.startsWith(USERS) ? 'systemctl --user' : 'systemctl'
+  const text = await outputOf(
+    children,
+    // systemctl would report its own failure to the unit's socket, and systemd would log that it may not.
+    `exec 2>/dev/null; unset NOTIFY_SOCKET; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
+    givenUp,
+  )
+  return isStopped(text)
+}
+
+/** `text`: the name of the unit, and then the jobs, each with its number, unit, type and state. */
+export function isStopped(text: string): boolean {
+  const [unit, ...jobs] = text.split('\n').map(line => line.trim())
+  return jobs.some(line => {
+    const [, name, type] = line.split(/\s+/)
+    return name === unit && type === 'stop'
+  })
+}
+
+/** Empty where it fails, or is given up. */
+function outputOf(children: Starts, command: string, givenUp: AbortSignal): Promise<string> {
+  return new Promise(resolve => {
+    let text = ''
+    const late = AbortSignal.any([givenUp, AbortSignal.timeout(WAIT_MS)])
+    try {
+      const shell = childShell(children, '/', startedAs.env)
+      const running = shell(command, {
+        output: bytes => {
+          if (text.length < MOST_TEXT) text += bytes
+        },
+        ended: code => resolve(code === 0 ? text : ''),
+      })
+      late.addEventListener('abort', () => {
+        running.kill()
+        resolve('')
+      })
+    } catch {
+      resolve('')
+    }
+  })
 }

@@ -1,8 +1,15 @@
-import { inspectOne, type OwnedFd, setBlocking } from '../kernel/index.js'
-import { bindListener, formatAddress, formatListenerSpec, type ListenerSpec } from '../listeners/index.js'
+import { closeAll, inspectOne, namesSocket, type OwnedFd, setBlocking } from '../kernel/index.js'
+import {
+  bindListener,
+  formatAddress,
+  formatListenerSpec,
+  isOfKind,
+  type ListenerSpec,
+} from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
+import { type FdStore, keptFor } from '../os/service-manager/fd-store.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
-import type { KeptListeners } from './kept-listeners.js'
+import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
 
@@ -132,4 +139,120 @@ export class SharedListeners implements Disposable {
   #isOthers({ passed, adopted }: SharedListener): boolean {
     return passed || (adopted && this.#predecessor !== null && this.#predecessor.phase !== 'ended')
   }
+}
+
+const PREFIX = 'listener-'
+
+/**
+ * Listeners that the service manager keeps for the next process, each under a name that tells its specification: when this one is
+ * killed, who connects waits for the next.
+ */
+export class KeptListeners {
+  readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
+  /**
+   * What a process before has left, by specification, and nobody has asked for yet. Where the path of one was taken away there are two: who
+   * bound it anew was killed before it could have the first dropped.
+   */
+  readonly #left = new Map<string, OwnedFd[]>()
+
+  /** `store` null: the manager keeps nothing, or there is none. */
+  constructor(store: Pick<FdStore, 'keep' | 'drop'> | null, service: string) {
+    this.#store = store
+    for (const { name, fd } of keptFor(service)) {
+      const key = Buffer.from(name.slice(PREFIX.length), 'base64url').toString()
+      this.#left.set(key, [...(this.#left.get(key) ?? []), fd])
+    }
+  }
+
+  /** The next process gets what is given to {@link keep}. */
+  get keeps(): boolean {
+    return this.#store !== null
+  }
+
+  /** The one of this specification, if it can be connected to still. Owned by the caller, who has it kept ({@link keep}) from now on. */
+  take(key: string, spec: ListenerSpec): OwnedFd | null {
+    const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []
+    const reached = there.map(fd => isReached(fd, spec))
+    const found = there[reached.indexOf(true)] ?? there[reached.indexOf(null)] ?? null
+    this.#forget(key, found)
+    return found
+  }
+
+  /** Borrows the descriptor. */
+  keep(key: string, fd: OwnedFd): void {
+    this.#forget(key)
+    this.#store?.keep(nameOf(key), fd)
+  }
+
+  drop(key: string): void {
+    this.#store?.drop(nameOf(key))
+  }
+
+  /** Nobody will ask for what is left: who connects there would wait in vain. */
+  discard(): void {
+    for (const key of [...this.#left.keys()]) this.#forget(key)
+  }
+
+  /** Closes what is left of this specification, but for `but`, and has the manager close what it has under that name. */
+  #forget(key: string, but: OwnedFd | null = null): void {
+    const left = this.#left.get(key)
+    this.#left.delete(key)
+    const others = left?.filter(fd => fd !== but) ?? []
+    if (others.length === 0) return
+    this.drop(key)
+    closeAll(others)
+  }
+}
+
+/** Null: the kernel does not tell. */
+function isReached(fd: OwnedFd, { kind, abstract, path }: ListenerSpec): boolean | null {
+  return kind !== 'unix' || abstract || namesSocket(fd, path)
+}
+
+function nameOf(key: string): string {
+  return PREFIX + Buffer.from(key).toString('base64url')
+}
+
+/** The variable in which a child finds its own pid: the descriptors are meant for it, not for what it starts. */
+export const PID_VARIABLE = 'LISTEN_PID'
+
+/** Marks each process of a version, also those that leave its group: see {@link ProcessMembers.ofGroup}. */
+export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
+
+/**
+ * Where the next image of a supervisor finds what was left to it, by the number of a descriptor: `take:7`; `try:3` is said to a process
+ * that is only to tell whether it could. Not for those that it starts.
+ */
+export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
+
+/** What the supervisor was told by its own: none of it is meant for what it starts. */
+const NONE: NodeJS.ProcessEnv = {
+  ...NOTHING_TOLD,
+  SERVER_STARTER_PORT: undefined,
+  SERVER_STARTER_GENERATION: undefined,
+  [LEFT_VARIABLE]: undefined,
+}
+
+/** How a version is told of its listeners: as systemd and as Server::Starter do it. The first is descriptor 3. */
+export function listenerVariables(listeners: readonly GivenListener[], version: number): NodeJS.ProcessEnv {
+  if (listeners.length === 0) return { ...NONE, SERVER_STARTER_GENERATION: `${version}` }
+  return {
+    ...NONE,
+    LISTEN_FDS: `${listeners.length}`,
+    LISTEN_FDNAMES: listeners.map(({ name }) => name).join(':'),
+    SERVER_STARTER_PORT: listeners
+      .map(({ spec, address }, index) => {
+        const bound = spec.kind === 'unix' ? `unix:${spec.abstract ? '@' : ''}${spec.path}` : address
+        return `${portOf(bound)}=${3 + index}`
+      })
+      .join(';'),
+    SERVER_STARTER_GENERATION: `${version}`,
+  }
+}
+
+/** Of an address as {@link formatAddress} writes it: `127.0.0.1:80`, `[::1]:80`, `u127.0.0.1:53`, `/run/a.sock`, `@name`. */
+export function portOf(address: string): string {
+  const at = address.indexOf(':')
+  const where = address.slice(at + 1).replace(/^\/\/(?!\/)/, '')
+  return address.startsWith('udp:') ? `u${where}` : where
 }

@@ -3,12 +3,18 @@ import type { ServiceStatus } from '../operator/answer.js'
 import type { Failure } from '../operator/status-report.js'
 import { fdLimits } from '../os/limits.js'
 import { memoryOfGroup } from '../os/process-memory.js'
-import { type ExitReport, loops } from './exits.js'
-import { coming, type SupervisorState, serving, type Version } from './machine.js'
+import { Reminders } from '../os/service-manager/reminders.js'
+import type { ServiceManager } from '../os/service-manager/service-manager.js'
+import { type ExitReport, loops } from './failures.js'
+import { coming, type SupervisorState, serving, type Timer, type Version } from './machine.js'
 import type { Predecessor } from './predecessor.js'
-import type { RunningVersions } from './running-versions.js'
+import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
-import type { Timers } from './timers.js'
+
+/** Milliseconds that are left of a timer; null: it does not run. */
+interface TimesLeft {
+  leftOf(timer: Timer, version: number): number | null
+}
 
 export interface StatusParts {
   readonly settings: SupervisorSettings
@@ -19,7 +25,7 @@ export interface StatusParts {
   readonly replaced: number
   /** Who served before the first version. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
-  readonly timers: Pick<Timers, 'leftOf'>
+  readonly timers: TimesLeft
 }
 
 /** What `fd-broker status` shows of a supervisor: the version that serves, those that come and those that go. */
@@ -108,7 +114,65 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
 }
 
 /** Null: no version is in probation. 0: its time is over, and its health check must pass. */
-function probationSeconds(now: Version | undefined, timers: Pick<Timers, 'leftOf'>): number | null {
+function probationSeconds(now: Version | undefined, timers: TimesLeft): number | null {
   if (now === undefined || now.proved) return null
   return (timers.leftOf('proved', now.id) ?? 0) / 1000
+}
+
+/** What a service manager is told of a supervisor, which stays its main process. */
+export class ManagerReport {
+  readonly #manager: ServiceManager | null
+  readonly #reminders: Reminders
+  /** What was said last. */
+  #said = ''
+  #wasUp = false
+
+  /** `manager` null: nobody wants to hear. */
+  constructor(manager: ServiceManager | null) {
+    this.#manager = manager
+    this.#reminders = new Reminders(manager, () => true)
+    this.#reminders.live()
+  }
+
+  /** A step was taken. `failure`: why the last version that was tried does not serve. */
+  look(state: SupervisorState, failure: string | null): void {
+    const manager = this.#manager
+    if (manager === null) return
+    const [now, next] = [serving(state), coming(state)]
+    if (state.mode !== 'running') {
+      if (this.#isNew('ends')) manager.ends('the program is told to end')
+    } else if (now === undefined) {
+      const status =
+        next === undefined ? 'no version is left; one will be started anew' : `version ${next.id} starts`
+      if (this.#isNew(`none ${next?.id}`)) manager.says(status)
+    } else if (next !== undefined && this.#wasUp) {
+      if (this.#isNew(`upgrade ${next.id}`))
+        manager.changes(`version ${next.id} starts; version ${now.id} serves`)
+    } else {
+      this.#wasUp = true
+      const status = `version ${now.id} serves`
+      if (this.#isNew(`serves ${now.id} ${state.started}`))
+        manager.serves(now.id === state.started || failure === null ? status : `${status}: ${failure}`)
+    }
+    // Readiness and stopping have limits of their own.
+    if (now !== undefined && next === undefined && state.mode === 'running') this.#reminders.takeNoTime()
+    else this.#reminders.takeTime()
+  }
+
+  /** The settings are read anew; what comes of it the next {@link look} tells. */
+  rereads(): void {
+    if (!this.#wasUp) return
+    this.#manager?.changes('the settings are read anew')
+    this.#said = ''
+  }
+
+  close(): void {
+    this.#reminders.close()
+  }
+
+  #isNew(what: string): boolean {
+    if (this.#said === what) return false
+    this.#said = what
+    return true
+  }
 }

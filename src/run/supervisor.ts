@@ -1,17 +1,17 @@
+import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Reloaded, Told } from '../operator/service-commands.js'
 import { PidFile } from '../os/pid-file.js'
 import { keepPassed, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { Starts } from '../probing/shell.js'
-import { Askers, type UpgradeOptions } from './askers.js'
+import { GRACE_MS } from '../versions/process-members.js'
 import { Control } from './control.js'
 import { Failures, type SupervisorEnd } from './failures.js'
-import { Judgement } from './judgement.js'
-import { KeptListeners } from './kept-listeners.js'
-import { KnownVersions } from './known-versions.js'
-import type { LeftBehind } from './left-behind.js'
+import { KnownVersions, ReleaseLinks } from './known-versions.js'
+import { goOnAsInstalled, type LeftBehind } from './left-behind.js'
 import {
   coming,
   type EndReason,
@@ -24,17 +24,20 @@ import {
   step,
   type Timer,
 } from './machine.js'
-import { ManagerReport } from './manager-report.js'
-import { NextSettings, type SettingsSource } from './next-settings.js'
-import { operationsOf } from './operations.js'
 import type { Predecessor } from './predecessor.js'
-import { probeOfLeft } from './probe-for.js'
-import { busy, whyNot } from './refusals.js'
-import { type MainEnd, RunningVersions } from './running-versions.js'
-import type { StopOptions } from './settings.js'
-import { statusOf } from './status.js'
-import { Timers, timesOf } from './timers.js'
-import { type RollbackOrder, rollBack } from './way-back.js'
+import { probeFor, probeOfLeft } from './probe.js'
+import { type MainEnd, RunningVersions } from './running-version.js'
+import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
+import { KeptListeners } from './shared-listeners.js'
+import { ManagerReport, statusOf } from './status.js'
+import {
+  Askers,
+  busy,
+  type RollbackOrder,
+  rollBack,
+  type UpgradeOptions,
+  whyNot,
+} from './upgrade-requests.js'
 
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
@@ -114,7 +117,7 @@ export class Supervisor {
     const supervisor = new Supervisor(parts, null)
     const { settings, logger } = parts
     if (settings.control !== null)
-      supervisor.#control = await Control.open(settings.control, operationsOf(supervisor, settings), logger)
+      supervisor.#control = await Control.open(settings.control, supervisor, settings, logger)
     supervisor.#pidFile?.write()
     supervisor.#versions.children.begin()
     supervisor.#dispatch({ type: 'start' })
@@ -135,7 +138,7 @@ export class Supervisor {
     for (const { id, proved } of supervisor.#state.versions)
       if (proved) supervisor.#versions.get(id)?.proved()
     if (left.control !== null)
-      supervisor.#control = new Control(left.control, operationsOf(supervisor, parts.settings), parts.logger)
+      supervisor.#control = new Control(left.control, supervisor, parts.settings, parts.logger)
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
     parts.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
@@ -163,7 +166,6 @@ export class Supervisor {
    * with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED where it ends, and as {@link goOnAsInstalled} does.
    */
   async upgradeSelf(): Promise<never> {
-    const { goOnAsInstalled } = await import('./next-image.js')
     return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#parts.logger)
   }
 
@@ -396,5 +398,195 @@ export class Supervisor {
     this.#report.close()
     this.#versions.close()
     this.#end({ code, failure: this.#settings.served || this.#replaced > 0 ? null : this.#failures.last })
+  }
+}
+
+interface JudgementParts {
+  readonly askers: Askers
+  readonly failures: Failures
+  readonly known: KnownVersions
+  readonly logger: Logger
+  readonly settings: NextSettings
+  readonly versions: () => RunningVersions
+  readonly state: () => SupervisorState
+  readonly dispatch: (event: SupervisorEvent) => void
+}
+
+/** Starts versions, and tells the machine what becomes of each: with the reason, where it fails. */
+class Judgement {
+  readonly #parts: JudgementParts
+  readonly #links: ReleaseLinks
+
+  constructor(parts: JudgementParts) {
+    this.#parts = parts
+    this.#links = new ReleaseLinks(parts.known, parts.logger, serving(parts.state())?.id ?? null)
+  }
+
+  /** The links of releases follow each step of the machine, before its effects. */
+  leadLinks(state: SupervisorState): void {
+    this.#links.follow(state)
+  }
+
+  /** `of`: as this earlier version was started. False: it was not started. */
+  async spawn(id: number, of: number | null): Promise<boolean> {
+    const { askers, dispatch, failures, known, logger, settings: next, state } = this.#parts
+    const asked = coming(state())?.askers ?? []
+    const versions = this.#parts.versions()
+    try {
+      const given = askers.argvOf(asked)
+      const release = of === null ? askers.releaseOf(asked) : null
+      const now = serving(state())?.id ?? state().good[0] ?? null
+      if (release !== null) this.#links.install(id, release, now)
+      const before = of === null ? null : known.settingsOf(of)
+      const settings = before ?? (await next.of(id, given))
+      if (state().versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
+      const probe = await probeFor(settings, versions.children)
+      const version = versions.run(id, settings, probe)
+      known.note(id, settings, given ?? next.argv, of)
+      const { command } = settings
+      const facts = { version: id, child: version.pid, command }
+      if (of === null) logger.info(facts, 'a version was started')
+      else logger.info({ ...facts, of }, 'the version before was started again')
+      askers.tell(asked, 'started', version.pid)
+      dispatch({ type: 'spawned', version: id })
+      return true
+    } catch (error) {
+      failures.note(id, FdbError.from(error))
+      dispatch({ type: 'spawn-failed', version: id })
+      // In a step the machine takes it, and answers with the reason, when the step is over.
+      await Promise.resolve()
+      failures.forget(id)
+      return false
+    }
+  }
+
+  ready(id: number): void {
+    const { askers, dispatch, state } = this.#parts
+    const version = this.#parts.versions().get(id)
+    if (version === undefined) return
+    askers.tell(coming(state())?.askers ?? [], 'ready', version.pid)
+    dispatch({ type: 'ready', version: id })
+  }
+
+  failed(id: number, why: string): void {
+    const { dispatch, failures } = this.#parts
+    const served = this.#phaseOf(id) === 'serving'
+    const text = served ? `version ${id} serves and is not healthy: ${why}` : `version ${id}: ${why}`
+    failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', text, { phase: served ? 'serving' : 'starting' }))
+    dispatch({ type: 'unhealthy', version: id })
+  }
+
+  recovered(id: number): void {
+    this.#parts.logger.info({ version: id }, 'the version that serves is healthy again')
+    this.#parts.dispatch({ type: 'healthy', version: id })
+  }
+
+  /** Its main process has ended, and left these processes behind. */
+  mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
+    const { dispatch, failures, logger, state } = this.#parts
+    const version = this.#parts.versions().get(id)!
+    logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
+    const was = state().versions.find(one => one.id === id)
+    const phase = was?.phase
+    const served = phase === 'serving'
+    if (phase === 'starting' || phase === 'trial') {
+      failures.ended(version, phase, code, left)
+      if (left.length > 0) dispatch({ type: 'unhealthy', version: id })
+    } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code, left)
+    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
+  }
+
+  #phaseOf(id: number): string | undefined {
+    return this.#parts.state().versions.find(one => one.id === id)?.phase
+  }
+}
+
+/** In the place of a timer and its version: the time between two starts. */
+const REST = 'rest'
+
+/** After SIGKILL: a process that is still there waits in the kernel. */
+const KILLED_MS = 5_000
+/** Of a version that an image of an earlier release has started. */
+const PROBATION_MS = 10_000
+
+/** How long each timer of a version runs, in milliseconds. */
+function timesOf(
+  given: Readonly<Record<'ready' | 'healthy' | 'stop', number> & { proved: number | undefined }>,
+): Record<Timer, number> {
+  return { ...given, proved: given.proved ?? PROBATION_MS, kill: KILLED_MS }
+}
+
+interface Waiting {
+  readonly timer: NodeJS.Timeout
+  /** By the clock of {@link performance}. */
+  readonly until: number
+}
+
+interface TimerEvents {
+  /** After so many milliseconds. */
+  elapsed(timer: Timer, version: number, ms: number): void
+  rested(): void
+}
+
+/** The machine's timers. */
+export class Timers {
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #events: TimerEvents
+
+  constructor(events: TimerEvents) {
+    this.#events = events
+  }
+
+  /** In the place of an earlier one. */
+  start(timer: Timer, version: number, ms: number): void {
+    this.#start(`${timer} ${version}`, ms)
+  }
+
+  /** Returns how long the rest is, milliseconds. */
+  rest(delay: number, failures: number): number {
+    const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
+    this.#start(REST, ms)
+    return ms
+  }
+
+  /** Milliseconds that are left of one; null: it does not run. */
+  leftOf(timer: Timer, version: number): number | null {
+    return this.left[`${timer} ${version}`] ?? null
+  }
+
+  forget(version: number): void {
+    for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
+  }
+
+  /** What is left of each, milliseconds: for {@link resume}. */
+  get left(): Record<string, number> {
+    const now = performance.now()
+    return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))
+  }
+
+  resume(left: Readonly<Record<string, number>>): void {
+    for (const [name, ms] of Object.entries(left)) this.#start(name, ms)
+  }
+
+  close(): void {
+    for (const name of this.#waiting.keys()) this.#stop(name)
+  }
+
+  #start(name: string, ms: number): void {
+    this.#stop(name)
+    const timer = setTimeout(() => this.#elapsed(name, ms), ms)
+    this.#waiting.set(name, { timer, until: performance.now() + ms })
+  }
+
+  #stop(name: string): void {
+    clearTimeout(this.#waiting.get(name)?.timer)
+    this.#waiting.delete(name)
+  }
+
+  #elapsed(name: string, ms: number): void {
+    this.#waiting.delete(name)
+    const [timer, version] = name.split(' ')
+    if (name === REST) this.#events.rested()
+    else this.#events.elapsed(timer as Timer, Number(version), ms)
   }
 }

@@ -2,7 +2,7 @@ import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
-import { NotifyProbe } from '../../src/run/notify-probe.js'
+import { NotifyProbe } from '../../src/run/probe.js'
 import { needsRoot, SecondUser } from '../processes/second-user.js'
 import { until } from '../processes/until.js'
 

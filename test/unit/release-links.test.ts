@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Logger } from '../../src/base/logger.js'
 import { lead, ledAt } from '../../src/os/release-link.js'
-import { KnownVersions } from '../../src/run/known-versions.js'
+import { KnownVersions, ReleaseLinks } from '../../src/run/known-versions.js'
 import { initial, type SupervisorState } from '../../src/run/machine.js'
-import { ReleaseLinks } from '../../src/run/release-links.js'
+
 import type { VersionSettings } from '../../src/run/settings.js'
 
 const SILENT = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Logger

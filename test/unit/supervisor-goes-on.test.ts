@@ -7,12 +7,10 @@ import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kern
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 import type { Children } from '../../src/run/children.js'
-import { KeptListeners } from '../../src/run/kept-listeners.js'
 import { SETTLED } from '../../src/run/probe.js'
-import { RunningVersion } from '../../src/run/running-version.js'
-import { RunningVersions } from '../../src/run/running-versions.js'
+import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
-import { SharedListeners } from '../../src/run/shared-listeners.js'
+import { KeptListeners, SharedListeners } from '../../src/run/shared-listeners.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')

@@ -5,15 +5,15 @@ const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
 
 export const run = room('run', PARTS, [
   [
-    'run/timers.ts',
+    'run/supervisor.ts',
     'backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)',
     'delay',
     ...PARTS,
   ],
-  ['run/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
-  ['run/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
+  ['run/supervisor.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
+  ['run/supervisor.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
-    'run/polling-probe.ts',
+    'run/probe.ts',
     'passed = why === null ? passed + 1 : 0',
     'passed = why === null ? passed + 1 : passed',
     'unit/supervisor-parts',
@@ -41,7 +41,7 @@ export const run = room('run', PARTS, [
     'unit/supervisor-parts',
     'e2e/run',
   ],
-  ['run/askers.ts', 'this.#waiting.delete(id)', '', ...PARTS],
+  ['run/upgrade-requests.ts', 'this.#waiting.delete(id)', '', ...PARTS],
   ['run/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
   [
     'run/machine.ts',

@@ -1,4 +1,8 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
+import { receiveHello, turnAway } from '../holder/admission.js'
+import { serveCaller } from '../holder/serve-caller.js'
+import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import {
@@ -13,9 +17,9 @@ import {
   toldReply,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
-import type { UpgradeOptions } from './askers.js'
+import { VERSIONS } from '../wire/versions.js'
 import type { SupervisorSettings } from './settings.js'
-import type { RollbackOrder } from './way-back.js'
+import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
 
 /** A supervisor, as operators see it. */
 export interface Operated {
@@ -30,7 +34,7 @@ export interface Operated {
 }
 
 /** What operators may ask for. */
-export function operationsOf(
+function operationsOf(
   supervisor: Operated,
   { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,
 ): Operations {
@@ -63,4 +67,26 @@ export function operationsOf(
     },
   }
   return operationsOnly({ service, control }, operations)
+}
+
+/** A connection that says nothing is not kept. */
+const HELLO_MS = 5_000
+
+/** Serves an operator that has connected. Owns the descriptor. */
+export function receive(
+  fd: OwnedFd,
+  who: PeerCredentials,
+  supervisor: Operated,
+  settings: SupervisorSettings,
+  logger: Logger,
+): void {
+  const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger }
+  receiveHello(fd, who, admission, caller => {
+    if (caller.intent !== 'operate') {
+      const why = `process ${process.pid} supervises programs and hands nothing over itself: give join() a control path of its own, and fd-broker run --ready handoff:CONTROL`
+      turnAway(caller, new FdbError('ERR_FDB_NOT_A_DAEMON', why))
+      return
+    }
+    serveCaller(caller, operationsOf(supervisor, settings))
+  })
 }
