@@ -1,8 +1,8 @@
 /** What a caller passes is checked at the call: nothing is guessed, and nothing misspelt is passed over. */
 import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
-import { LONGEST_MS } from './duration.js'
 import { didYouMean } from './suggest.js'
+import { LONGEST_MS } from './time.js'
 
 /** The names that options of a type may have: the compiler sees to it that they are all there. */
 export type Keys<T> = Record<keyof T, true>

@@ -1,4 +1,4 @@
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { durationMs, LONGEST_MS } from '../base/time.js'
 
 /** As {@link durationMs}; null also where it is not within 1 ms to {@link LONGEST_MS}. */
 export function parseDuration(text: string): number | null {

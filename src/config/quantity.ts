@@ -1,4 +1,4 @@
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { durationMs, LONGEST_MS } from '../base/time.js'
 import { type Check, text } from './check.js'
 import { shown, Wrong } from './wrong.js'
 

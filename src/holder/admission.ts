@@ -1,6 +1,8 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
+import type { Operations } from '../operator/requests.js'
+import { serveOperator } from '../operator/server.js'
 import { noDescriptors } from '../os/limits.js'
 import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
@@ -225,4 +227,16 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
     .send(envelope, own === null ? [] : [own])
     .catch(() => {})
     .finally(() => own?.close())
+}
+
+/** Serves a caller who came to operate, until it leaves. `facts`: what its Welcome says of the process that serves it. `idleMs`: as {@link serveOperator}. Takes it. */
+export function serveCaller(
+  { link, pidfd, version }: Caller,
+  operations: Operations,
+  facts: Partial<fdbroker.wire.Welcome.$Properties> = {},
+  idleMs: number | null = null,
+): void {
+  pidfd?.close()
+  welcome(link, { version, pid: process.pid, ...facts })
+  serveOperator(link, operations, idleMs)
 }

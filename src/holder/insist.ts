@@ -1,5 +1,5 @@
-import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
+import { Backoff } from '../base/time.js'
 
 const BOUNDS = { firstMs: 10, longestMs: 1_000 }
 

@@ -7,7 +7,6 @@ import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../os/proc
 import type { BundleItem } from '../wire/bundle.js'
 import { type Link, peerLeft, type WireEnvelope } from '../wire/link.js'
 import { afterHearing } from '../wire/pending.js'
-
 import { reject, turnAway } from './admission.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'

@@ -1,9 +1,8 @@
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY } from '../handoff/messages.js'
-import { Wakefulness } from '../os/wakefulness.js'
+import { Wakefulness } from '../os/liveness.js'
 import type { Peer } from './peer.js'
-import type { HandoffTimes } from './times.js'
-import { patience } from './times.js'
+import { type HandoffTimes, patience } from './times.js'
 
 /** What it looks at, and whom it tells. */
 export interface Watched {

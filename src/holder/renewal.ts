@@ -1,4 +1,4 @@
-import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
+import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import type { Epoch } from '../handoff/messages.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import type { Surroundings } from './surroundings.js'

@@ -1,6 +1,6 @@
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
+import { Wakefulness } from '../os/liveness.js'
 import { statOf } from '../os/main-process.js'
-import { Wakefulness } from '../os/wakefulness.js'
 import type { Peer } from './peer.js'
 
 const LOOK_MS = 100

@@ -4,7 +4,7 @@
  */
 
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { isIPv6 } from '../base/ip.js'
+import { isIPv6 } from '../base/lazy.js'
 import { openFile, readOn } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 

@@ -13,7 +13,7 @@
  * (numbers). In a path `%` and `?` are written `%25` and `%3F`.
  */
 import { isIPv4 } from 'node:net'
-import { isIPv6 } from '../base/ip.js'
+import { isIPv6 } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Inspected } from '../kernel/index.js'
 

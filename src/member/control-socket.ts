@@ -1,7 +1,6 @@
 import { chmodSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { type Caller, dismiss, receiveHello, turnAway, welcome } from '../holder/admission.js'
-import { serveCaller } from '../holder/serve-caller.js'
+import { type Caller, dismiss, receiveHello, serveCaller, turnAway, welcome } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'

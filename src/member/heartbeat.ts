@@ -1,4 +1,4 @@
-import { Wakefulness } from '../os/wakefulness.js'
+import { Wakefulness } from '../os/liveness.js'
 import type { Link } from '../wire/link.js'
 
 export interface HeartbeatOptions {

@@ -20,8 +20,7 @@ import { OtherProcess, type StartedAs } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
-import { sealLegacy } from './seal-legacy.js'
-import { type Legacy, startHeir } from './start.js'
+import { type Legacy, sealLegacy, startHeir } from './start.js'
 
 const SIGKILL = 9
 const LOOK_MS = 5

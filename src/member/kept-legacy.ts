@@ -8,8 +8,7 @@ import { listeningPid } from '../os/holder-peer.js'
 import { statOf } from '../os/main-process.js'
 import { keptFor } from '../os/service-manager/fd-store.js'
 import { Segment } from '../state/segment.js'
-import { sealLegacy } from './seal-legacy.js'
-import type { Legacy } from './start.js'
+import { type Legacy, sealLegacy } from './start.js'
 
 export interface KeptOf {
   readonly service: string

@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/duration.js'
+import { LONGEST_MS } from '../base/time.js'
 import { MoveCounts } from '../connections/counts.js'
 import { Giver } from '../connections/giver.js'
 import type { MovableConnections } from '../connections/movable.js'

@@ -1,4 +1,4 @@
-import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
+import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'

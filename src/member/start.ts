@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
-import type { OwnedFd } from '../kernel/index.js'
+import type { NativeError, OwnedFd } from '../kernel/index.js'
 import { type FirstControl, NO_ENTRY } from '../os/control-path.js'
 import { makeRoomForDescriptors } from '../os/limits.js'
 import type { Segment } from '../state/segment.js'
@@ -135,4 +135,19 @@ function tellUnsealed({ parts: { settings, shelf } }: MemberDriver): void {
     {},
     'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in a file without a name that cannot be sealed, so that a commit is final, without an automatic way back, and connections do not move; allow memfd_create',
   )
+}
+
+/**
+ * Seals what a process wrote that has ended, or is about to. A descriptor that is read-only cannot seal, and needs not: who has the other
+ * one is that process. Any other refusal is `refused`'s to tell: nothing is lost by it, as what is written until the end is read.
+ */
+export function sealLegacy(segments: readonly Segment[], refused: (error: FdbError) => void): void {
+  for (const segment of segments) {
+    try {
+      segment.seal()
+    } catch (error) {
+      if (!(error instanceof FdbError)) throw error
+      if ((error.cause as NativeError).code !== 'EPERM') refused(error)
+    }
+  }
 }

@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/duration.js'
+import { LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Release } from '../os/release-link.js'
 import type { fdbroker } from '../proto/wire.js'

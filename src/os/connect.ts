@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Backoff } from '../base/backoff.js'
+import { Backoff } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import { connectToUnix, type NativeError, OwnedFd } from '../kernel/index.js'
 import { type Asker, checkHolder } from './holder-peer.js'

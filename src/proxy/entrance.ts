@@ -1,5 +1,5 @@
 import { BlockList, createServer, type Server, type Socket } from 'node:net'
-import { isIPv6 } from '../base/ip.js'
+import { isIPv6 } from '../base/lazy.js'
 import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'

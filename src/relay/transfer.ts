@@ -1,5 +1,5 @@
 import { duplicateLent, type OwnedFd } from '../adapter.js'
-import { LONGEST_MS } from '../base/duration.js'
+import { LONGEST_MS } from '../base/time.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { receiveHello, turnAway } from '../holder/admission.js'
-import { serveCaller } from '../holder/serve-caller.js'
+import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
+
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations, Upgraded } from '../operator/requests.js'

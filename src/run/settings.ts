@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { durationMs, LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { ListenerSpec } from '../listeners/index.js'
 import type { Reloaded } from '../operator/service-commands.js'

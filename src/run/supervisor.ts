@@ -1,5 +1,5 @@
-import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
+import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Reloaded, Told } from '../operator/service-commands.js'

@@ -1,5 +1,5 @@
+import { FdbError } from '../errors.js'
 import { readAt } from '../kernel/index.js'
-import { closed } from './closed.js'
 import type { Digest } from './digest.js'
 import type { KeyBytes } from './key-bytes.js'
 import { type Location, Locations } from './locations.js'
@@ -203,4 +203,11 @@ function isText(buffer: Buffer, start: number, end: number, text: string): boole
     if (byte !== text.charCodeAt(i)) return false
   }
   return true
+}
+
+export function closed(): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_CLOSED',
+    'the state is closed: its member was closed, or has left; read it before, or join() again',
+  )
 }

@@ -1,6 +1,6 @@
 import { GrowingList } from '../base/growing-list.js'
-import { closed } from './closed.js'
 import type { LogCore } from './core.js'
+import { closed } from './entries.js'
 import { History } from './history.js'
 import type { Location } from './locations.js'
 import type { SectionStore } from './section-store.js'

@@ -1,5 +1,5 @@
-import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
+import { LONGEST_MS } from '../base/time.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import { isCommitted, isGranted } from '../handoff/phases.js'

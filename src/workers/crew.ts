@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/duration.js'
+import { LONGEST_MS } from '../base/time.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { openWayBetween } from '../daemon/service/way-taker.js'
 import type { Services } from '../daemon/services.js'

@@ -1,5 +1,5 @@
-import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
+import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import type { Slot } from './slot.js'
 
 /** Of the mean: less is not worth a move. */

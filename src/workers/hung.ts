@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js'
-import { Silence } from '../holder/silence.js'
+import { Silence } from '../holder/kill-stuck.js'
 import { killVerified } from '../os/process-identity.js'
 import type { Slot } from './slot.js'
 

@@ -1,4 +1,4 @@
-import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
+import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { sealLegacy } from '../../src/member/seal-legacy.js'
+import { sealLegacy } from '../../src/member/start.js'
 import { Segment } from '../../src/state/segment.js'
 import { holdPage } from '../processes/held-page.js'
 import { has } from '../processes/toolchains.js'

@@ -4,7 +4,6 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
 import { identify, killVerified } from '../../src/os/process-identity.js'
-
 import { until } from '../processes/until.js'
 
 /** A process that does nothing. */

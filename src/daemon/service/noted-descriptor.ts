@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../../base/duration.js'
+import { LONGEST_MS } from '../../base/time.js'
 import type { Entry } from '../../holder/registry.js'
 import type { StoredAs } from '../../operator/held-descriptors.js'
 

@@ -1,4 +1,7 @@
+import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
+import type { Peer } from '../../holder/peer.js'
+import type { HandoffTimes } from '../../holder/times.js'
 
 /** How much a service may have of its daemon. */
 export interface ServiceLimits {
@@ -19,4 +22,18 @@ export function overLimit(service: string, what: keyof ServiceLimits, most: numb
     `${whose} may have ${most} ${what} (limits.${what} of the daemon's configuration), and this would be one more`,
     { details: { service, limit: what, most } },
   )
+}
+
+/** What a service needs of its daemon. */
+export interface ServiceParts {
+  readonly times: HandoffTimes
+  readonly logger: Logger
+  readonly incarnation: string
+  limits(): ServiceLimits
+  /** Something that `status` shows, or is to be remembered, is another. */
+  changed(): void
+  /** Who takes connections where nobody serves it; undefined: nobody. */
+  taker(service: string): Peer | undefined
+  /** What it has is another, and about to be used. */
+  holds(service: string): void
 }

@@ -9,11 +9,14 @@ import {
   stepHolder,
 } from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
+import { isGranted } from '../../handoff/phases.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
 import { cancelHandoff } from '../../holder/cancel.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
+import type { Candidate } from '../../holder/peers.js'
 import { SegmentShelf } from '../../holder/segment-shelf.js'
+import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
@@ -21,20 +24,16 @@ import type { WireEnvelope } from '../../wire/link.js'
 import { remoteError } from '../../wire/remote-error.js'
 import { FORWARDS_WRITES } from '../../wire/versions.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
-import { candidate, factsFor } from './candidate.js'
 import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
 import { type HeldAlone, heldAlone } from './held-alone.js'
 import { keepHeldAlone } from './kept-state.js'
-import { Pause } from './pause.js'
 import type { RememberedService } from './rights-holders.js'
 import { RollCall, stillAwaited } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
-import type { ServiceParts } from './service-parts.js'
-import { overLimit } from './service-rules.js'
+import { overLimit, type ServiceParts } from './service-rules.js'
 import { describeService } from './service-status.js'
-import { settles } from './settling.js'
 import { openWayBetween } from './way-taker.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -396,4 +395,54 @@ export class Service {
     this.#shelf.close()
     this.#custody.held.close()
   }
+}
+
+/** A caller as a candidate, with what it says of itself in its Hello. */
+function candidate(caller: Caller, generation: number): Candidate {
+  const { hello, link, pid, pidfd, proven, identity } = caller
+  const { capabilities } = hello
+  const stateFile = isForeign(caller) ? '' : (hello.stateFile ?? '')
+  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
+  return { link, pid, pidfd, proven, identity, generation, ...told }
+}
+
+/** What its Welcome says. */
+function factsFor(
+  { version }: Caller,
+  about: { incarnation: string; generation: number; serviceStartedAt: number; times: HandoffTimes },
+) {
+  const { times, ...facts } = about
+  return { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, ...facts }
+}
+
+/** What members ask for, and is done later: as long as that would change what is handed over. */
+class Pause {
+  #waiting: (() => void)[] | null = null
+
+  begin(): void {
+    this.#waiting ??= []
+  }
+
+  /** Does what waits, in the order in which it was asked for. */
+  end(): void {
+    const waiting = this.#waiting ?? []
+    this.#waiting = null
+    for (const work of waiting) work()
+  }
+
+  /** At once, or at the end; not for a peer that is gone by then. */
+  do(peer: Peer, work: () => void): void {
+    if (this.#waiting === null) work()
+    else this.#waiting.push(() => peer.over || work())
+  }
+}
+
+/** Whether the member that serves does so for good from this step on: nobody can come back in its place. */
+function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
+  if (phase !== 'idle') return false
+  // The right is there for a stopped member to take, and it has not: it takes it late, or another member does.
+  if (before.phase === 'returning' && event.type === 'deadline') return false
+  if (before.phase !== 'idle') return isGranted(before.phase)
+  const said = event.type === 'message' && event.from === owner ? event.message : null
+  return said?.kind === 'serving' && said.epoch === epoch
 }

@@ -1,4 +1,4 @@
-import { isIPv6 } from '../../base/ip.js'
+import { isIPv6 } from '../../base/lazy.js'
 import type { Section } from '../../index.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
 import type { CertificateConfig } from '../tls/material.js'

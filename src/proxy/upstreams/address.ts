@@ -1,5 +1,5 @@
 import { isIPv4 } from 'node:net'
-import { isIPv6 } from '../../base/ip.js'
+import { isIPv6 } from '../../base/lazy.js'
 import { shown, Wrong } from '../../config/wrong.js'
 
 /** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */

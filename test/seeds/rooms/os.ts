@@ -7,7 +7,7 @@ export const os = room(
   ['unit/process-remainder', 'unit/process-liveness'],
   [
     [
-      'os/wakefulness.ts',
+      'os/liveness.ts',
       'if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#since = now',
       '',
       'unit/member-heartbeats',
