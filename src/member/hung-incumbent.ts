@@ -1,6 +1,7 @@
+import { constants } from 'node:os'
 import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { STUCK_MS } from '../holder/kill-stuck.js'
+import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
 import type { Entry } from '../holder/registry.js'
 import {
@@ -22,8 +23,6 @@ import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
 import { type Legacy, sealLegacy, startHeir } from './start.js'
 
-const SIGKILL = 9
-const LOOK_MS = 5
 /** Time for the last words between this process and the one that serves. */
 const END_MS = 10_000
 
@@ -191,18 +190,8 @@ function segmentsOf(
 }
 
 async function end(hung: OtherProcess): Promise<void> {
-  hung.signal(SIGKILL)
-  const until = performance.now() + STUCK_MS
-  while (!hung.ended) {
-    if (performance.now() > until) {
-      throw new FdbError(
-        'ERR_FDB_STUCK',
-        `process ${hung.pid} did not end within ${STUCK_MS} ms after SIGKILL: it waits in the kernel; end it by hand`,
-        { details: { pids: [hung.pid] } },
-      )
-    }
-    await new Promise(resolve => setTimeout(resolve, LOOK_MS))
-  }
+  hung.signal(constants.signals.SIGKILL)
+  await untilGone(() => (hung.ended ? [] : [hung.pid]), STUCK_MS)
 }
 
 function closeLegacy({ entries, segments, listener, lock }: Legacy): void {

@@ -22,7 +22,7 @@ import { preloadedWith, startedAs, successorCommand } from '../os/command-line.j
 import type { FirstControl } from '../os/control-path.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
-import type { Children } from './children.js'
+import type { Children } from '../versions/children.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorState } from './machine.js'

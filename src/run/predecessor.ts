@@ -1,15 +1,10 @@
-import { constants } from 'node:os'
 import type { Logger } from '../base/logger.js'
 import { type Adopted, adoptListeners, type Wanted } from '../os/foreign-listeners.js'
 import { KeptPath } from '../os/kept-path.js'
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
+import { endProcesses } from '../versions/process-members.js'
 import type { VersionSettings } from './settings.js'
-
-/** A server that ends removes the path of its socket: nobody can connect there until it is put back. */
-const LOOK_MS = 10
-/** After SIGKILL: what is there still waits in the kernel. */
-const KILLED_MS = 5_000
 
 /** Which process is taken over, and how it is told to end; undefined: as a version is; none: not at all. */
 export interface Takeover {
@@ -26,6 +21,7 @@ export class Predecessor implements Disposable {
   readonly #endsAt: Takeover['signal']
   readonly #logger: Logger
   readonly #paths: KeptPath[] = []
+  readonly #closed = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
@@ -86,12 +82,7 @@ export class Predecessor implements Disposable {
     const signal = this.#endsAt ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => {
-      this.#phase = 'stopping'
-      this.#logger.info({ predecessor: this.pid, signal }, 'the process that was taken over is told to end')
-      this.#signal(signal)
-      this.#watch(performance.now() + stopTimeout)
-    }, healthyFor)
+    this.#timer = setTimeout(() => void this.#end(signal, stopTimeout), healthyFor)
   }
 
   /** Nobody serves in its place any more: it is not told to end, if it was not yet. */
@@ -101,42 +92,41 @@ export class Predecessor implements Disposable {
 
   [Symbol.dispose](): void {
     clearTimeout(this.#timer)
+    this.#closed.abort()
     for (const path of this.#paths.splice(0)) path[Symbol.dispose]()
     this.#process[Symbol.dispose]()
   }
 
-  #watch(until: number): void {
-    const { ended } = this.#process
-    for (const path of this.#paths) path.restore()
-    if (ended) {
-      this.#phase = 'ended'
-      this.#logger.info({ predecessor: this.pid }, 'the process that was taken over has ended')
-      for (const path of this.#paths.splice(0)) path[Symbol.dispose]()
+  async #end(signal: NodeJS.Signals, graceMs: number): Promise<void> {
+    const [facts, other, paths] = [{ predecessor: this.pid }, this.#process, this.#paths]
+    this.#phase = 'stopping'
+    this.#logger.info({ ...facts, signal }, 'the process that was taken over is told to end')
+    const asProcesses = {
+      // A server that ends removes the path of its socket: no client can connect until it is put back.
+      get ended() {
+        for (const path of paths) path.restore()
+        return other.ended
+      },
+      signal: (number: number) => this.#signal(number),
+    }
+    const killing = () => {
+      this.#phase = 'killed'
+      this.#logger.warn(facts, 'the process that was taken over did not end in time and is killed')
+    }
+    const ended = await endProcesses(asProcesses, { signal, graceMs, killing, givenUp: this.#closed.signal })
+    if (this.#closed.signal.aborted) return
+    if (!ended) {
+      this.#logger.error(facts, 'the process that was taken over does not end: end it by hand')
       return
     }
-    let next = until
-    if (performance.now() > until) {
-      if (this.#phase === 'killed') {
-        this.#logger.error(
-          { predecessor: this.pid },
-          'the process that was taken over does not end: end it by hand',
-        )
-        return
-      }
-      this.#phase = 'killed'
-      this.#logger.warn(
-        { predecessor: this.pid },
-        'the process that was taken over did not end in time and is killed',
-      )
-      this.#signal('SIGKILL')
-      next = performance.now() + KILLED_MS
-    }
-    this.#timer = setTimeout(() => this.#watch(next), LOOK_MS)
+    this.#phase = 'ended'
+    this.#logger.info(facts, 'the process that was taken over has ended')
+    for (const path of paths.splice(0)) path[Symbol.dispose]()
   }
 
-  #signal(signal: NodeJS.Signals): void {
+  #signal(signal: number): void {
     try {
-      this.#process.signal(constants.signals[signal])
+      this.#process.signal(signal)
     } catch {
       // It has ended meanwhile.
     }

@@ -1,14 +1,13 @@
 import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
-import { startedAs, successorCommand } from '../os/command-line.js'
+import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
-import { childShell, type Starts } from '../probing/shell.js'
+import { Children } from '../versions/children.js'
 import { LastWords } from '../versions/last-words.js'
-import { GRACE_MS, ProcessMembers } from '../versions/process-members.js'
+import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
 import { startedWith } from '../versions/started-with.js'
-import { Children } from './children.js'
 import { Exits } from './failures.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
@@ -19,9 +18,9 @@ import {
   listenerVariables,
   PID_VARIABLE,
   SharedListeners,
+  unitStops,
   VERSION_VARIABLE,
 } from './shared-listeners.js'
-import { Strays } from './strays.js'
 
 /** The code of a process that was reaped by somebody else. */
 const UNKNOWN_CODE = 1
@@ -356,6 +355,18 @@ function openOwn(pid: number): OwnedFd | null {
   return pidfd instanceof OwnedFd ? pidfd : null
 }
 
+/** How often the processes that a version has left behind are looked at. */
+const LOOK_MS = 20
+
+/**
+ * Processes that a version's main process has left behind when it ended. They may still accept on the version's listeners, so they
+ * are told to end, and killed if they do not.
+ */
+interface Stray {
+  readonly version: number
+  readonly members: ProcessMembers
+}
+
 /** A version whose main process has ended. */
 export interface MainEnd {
   /** It served until now. */
@@ -379,12 +390,12 @@ interface RunningEvents {
 /** Those versions that have a process, with what they share. */
 export class RunningVersions {
   readonly children = new Children()
-  readonly strays = new Strays()
   readonly exits: Exits
   readonly listeners: SharedListeners
   /** Versions that know themselves when they have served out what they have. */
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
+  readonly #strays = new Set<Stray>()
   readonly #events: RunningEvents
   readonly #control: string | null
   readonly #closed = new AbortController()
@@ -443,13 +454,31 @@ export class RunningVersions {
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
     if (served) this.exits.note({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
-    else {
-      this.strays.end(id, left, stopSignal, graceMs, () => {
-        if (!served) this.#events.exited(id, result)
-      })
-    }
+    else void this.#endStrays({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
     // The next version is started at once in place of one that served.
     if (served || pids.length === 0) this.#events.exited(id, result)
+  }
+
+  /** Owns the members. `result`: the version has ended with the last of them; null: it has ended before. */
+  async #endStrays(
+    stray: Stray,
+    signal: NodeJS.Signals,
+    graceMs: number,
+    result: number | null,
+  ): Promise<void> {
+    const { members, version } = stray
+    this.#strays.add(stray)
+    const givenUp = this.#closed.signal
+    const options = { signal, graceMs, killedMs: Number.POSITIVE_INFINITY, lookMs: LOOK_MS, givenUp }
+    const ended = await endProcesses(members, options)
+    members[Symbol.dispose]()
+    this.#strays.delete(stray)
+    if (ended && result !== null) this.#events.exited(version, result)
+  }
+
+  /** Processes that versions have left behind. */
+  get strays(): { readonly version: number; readonly pid: number }[] {
+    return [...this.#strays].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
   }
 
   /** With those that live already; the probes are theirs, in the same order. */
@@ -478,7 +507,12 @@ export class RunningVersions {
   /** Kills its main process, with its group, and what that has left behind. */
   kill(id: number): void {
     this.#running.get(id)?.kill()
-    this.strays.kill(id)
+    this.#killStrays(id)
+  }
+
+  #killStrays(id: number | null): void {
+    for (const { members, version } of this.#strays)
+      if (id === null || version === id) members.signal(constants.signals.SIGKILL)
   }
 
   /** Nobody waits for its end any more. */
@@ -500,67 +534,8 @@ export class RunningVersions {
   close(): void {
     this.#closed.abort()
     for (const id of [...this.#running.keys()]) this.forget(id)
-    this.strays.close()
+    this.#killStrays(null)
     this.listeners[Symbol.dispose]()
     this.children.close()
   }
-}
-
-/** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
-const WAIT_MS = 10_000
-const MOST_TEXT = 1 << 20
-/** Of the system's manager, or of a user's. */
-const NOTIFY_PATH = '/systemd/notify'
-const USERS = '/run/user/'
-/** An earlier systemctl does not know `whoami`: the last service in the path of the cgroup. */
-const FROM_CGROUP =
-  "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
-
-/**
- * Returns whether systemd stops the unit of this process: the signal of a restart is the same, its job is another. False too where systemd
- * cannot be asked, does not answer within 10 s, or `givenUp` has aborted.
- */
-export async function unitStops(children: Starts, givenUp: AbortSignal): Promise<boolean> {
-  const { NOTIFY_SOCKET: socket = '' } = startedAs.env
-  if (!socket.endsWith(NOTIFY_PATH)) return false
-  const systemctl = socket.startsWith(USERS) ? 'systemctl --user' : 'systemctl'
-  const text = await outputOf(
-    children,
-    // systemctl would report its own failure to the unit's socket, and systemd would log that it may not.
-    `exec 2>/dev/null; unset NOTIFY_SOCKET; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
-    givenUp,
-  )
-  return isStopped(text)
-}
-
-/** `text`: the name of the unit, and then the jobs, each with its number, unit, type and state. */
-export function isStopped(text: string): boolean {
-  const [unit, ...jobs] = text.split('\n').map(line => line.trim())
-  return jobs.some(line => {
-    const [, name, type] = line.split(/\s+/)
-    return name === unit && type === 'stop'
-  })
-}
-
-/** Empty where it fails, or is given up. */
-function outputOf(children: Starts, command: string, givenUp: AbortSignal): Promise<string> {
-  return new Promise(resolve => {
-    let text = ''
-    const late = AbortSignal.any([givenUp, AbortSignal.timeout(WAIT_MS)])
-    try {
-      const shell = childShell(children, '/', startedAs.env)
-      const running = shell(command, {
-        output: bytes => {
-          if (text.length < MOST_TEXT) text += bytes
-        },
-        ended: code => resolve(code === 0 ? text : ''),
-      })
-      late.addEventListener('abort', () => {
-        running.kill()
-        resolve('')
-      })
-    } catch {
-      resolve('')
-    }
-  })
 }

@@ -89,7 +89,7 @@ export function statusOf(parts: StatusParts): SupervisorStatus {
         const older = phase === 'stopping' || phase === 'killed' ? versions.get(id) : undefined
         return older === undefined ? [] : [{ generation: id, pid: older.pid, phase }]
       }),
-      ...versions.strays.list.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
+      ...versions.strays.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
     ],
     lastFailure,
     probationSeconds: probationSeconds(now, parts.timers),

@@ -233,7 +233,7 @@ export class Supervisor {
   get #left(): LeftBehind {
     const state = this.#state
     if (state.mode !== 'running') throw whyNot('ending')
-    const ending = this.#parts.predecessor?.over === false || this.#versions.strays.list.length > 0
+    const ending = this.#parts.predecessor?.over === false || this.#versions.strays.length > 0
     if (coming(state) !== undefined || ending) throw busy()
     return {
       replaced: this.#replaced + 1,

@@ -1,4 +1,5 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { constants } from 'node:os'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
 import { endsWithUs, processes, statOf } from '../os/main-process.js'
 
@@ -7,6 +8,61 @@ const TICKS_A_SECOND = 100
 
 /** Between SIGTERM and SIGKILL for a version that failed before it served, and for the processes that a version leaves behind. */
 export const GRACE_MS = 2_000
+/** How long SIGKILL may take: a process that lives longer waits in the kernel. */
+const KILLED_MS = 5_000
+/** SIGKILL is repeated: a process may fork while the others are killed. */
+const KILL_AGAIN_MS = 500
+const LOOK_MS = 10
+
+export interface EndOptions {
+  /** The first signal. Default: SIGTERM. */
+  readonly signal?: NodeJS.Signals
+  /** Until SIGKILL, milliseconds; 0: at once. */
+  readonly graceMs: number
+  /** How long SIGKILL may take, milliseconds. */
+  readonly killedMs?: number
+  readonly lookMs?: number
+  /** Ends the waiting; nothing more is sent. */
+  readonly givenUp?: AbortSignal
+  readonly killing?: () => void
+}
+
+/** Ends processes: sends a signal, and SIGKILL if they have not ended after the grace. Resolves with whether they have ended. */
+export async function endProcesses(
+  processes: { readonly ended: boolean; signal(signal: number): void },
+  { signal = 'SIGTERM', graceMs, killedMs = KILLED_MS, lookMs, givenUp, killing }: EndOptions,
+): Promise<boolean> {
+  const ended = (ms: number) => within(() => processes.ended, ms, lookMs, givenUp)
+  if (graceMs > 0) {
+    processes.signal(constants.signals[signal])
+    if (await ended(graceMs)) return true
+  }
+  if (givenUp?.aborted) return false
+  killing?.()
+  const until = performance.now() + killedMs
+  for (let left = killedMs; left > 0; left = until - performance.now()) {
+    processes.signal(constants.signals.SIGKILL)
+    if (await ended(Math.min(left, KILL_AGAIN_MS))) return true
+    if (givenUp?.aborted) return false
+  }
+  return false
+}
+
+/** Resolves with whether the condition has come to hold within this time. `givenUp`: false, and it is not looked at any more. */
+export async function within(
+  holds: () => boolean,
+  ms: number,
+  lookMs = LOOK_MS,
+  givenUp?: AbortSignal,
+): Promise<boolean> {
+  const until = performance.now() + ms
+  while (!givenUp?.aborted) {
+    if (holds()) return true
+    if (performance.now() >= until) return false
+    await new Promise(resolve => setTimeout(resolve, lookMs))
+  }
+  return false
+}
 
 /** An environment variable that only certain processes have. */
 export interface Mark {
@@ -64,6 +120,10 @@ export class ProcessMembers implements Disposable {
   get pids(): number[] {
     this.#find()
     return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
+  }
+
+  get ended(): boolean {
+    return this.pids.length === 0
   }
 
   signal(signal: number): void {

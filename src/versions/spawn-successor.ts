@@ -1,8 +1,7 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
-import { constants } from 'node:os'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from '../os/command-line.js'
-import { GRACE_MS, ProcessMembers } from './process-members.js'
+import { endProcesses, GRACE_MS, ProcessMembers } from './process-members.js'
 import { startedWith } from './started-with.js'
 
 export interface SpawnOptions {
@@ -36,9 +35,8 @@ export interface Successor {
 
 /** After the end of a successor: its handoff reports the reason within this time. */
 export const AFTERMATH_MS = 250
-/** How long SIGKILL may take: a process that is there still waits in the kernel. */
+/** How long SIGKILL may take: the caller waits for it. */
 const KILLED_MS = 2_000
-const LOOK_MS = 10
 
 /** `with code 1`, `by SIGTERM`. */
 export function exitText({ code, signal }: Exit): string {
@@ -85,18 +83,14 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       child.off('error', failed)
       child.on('error', () => {})
       const letGo = () => left?.[Symbol.dispose]()
-      const send = (signal: NodeJS.Signals) => {
-        if (left === null) signalGroup(child.pid!, signal)
-        else left.signal(constants.signals[signal])
+      const session = {
+        get ended() {
+          return left?.ended ?? false
+        },
+        signal: (signal: number) => (left === null ? signalGroup(child.pid!, signal) : left.signal(signal)),
       }
-      const gone = () => left !== null && left.pids.length === 0
       const end = async (graceMs = GRACE_MS) => {
-        if (graceMs > 0) {
-          send('SIGTERM')
-          await within(gone, graceMs)
-        }
-        send('SIGKILL')
-        const ended = await within(gone, KILLED_MS)
+        const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })
         letGo()
         return ended
       }
@@ -106,17 +100,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
 }
 
 /** The child is not yet reaped: the number is still its own, and that of the group it leads. */
-function signalGroup(pid: number, signal: NodeJS.Signals): void {
+function signalGroup(pid: number, signal: number): void {
   try {
     process.kill(-pid, signal)
   } catch {
     // The child has become another user's.
   }
-}
-
-/** Waits until it holds, no longer than that; resolves with whether it came. */
-async function within(holds: () => boolean, ms: number): Promise<boolean> {
-  const until = performance.now() + ms
-  while (!holds() && performance.now() < until) await new Promise(resolve => setTimeout(resolve, LOOK_MS))
-  return holds()
 }

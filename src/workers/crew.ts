@@ -17,9 +17,8 @@ import {
   YIELD,
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
-import { killVerified } from '../os/process-identity.js'
 import { Evening } from './evening.js'
-import { HungWorkers } from './hung.js'
+import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Orphans } from './orphans.js'
 import { Slot } from './slot.js'
@@ -273,17 +272,9 @@ export class Crew {
   }
 
   #killAll(): void {
-    const { logger } = this.#settings
-    for (const { index, owner } of this.#slots) {
-      if (owner === null) continue
-      const { identity, pid, pidfd, proven } = owner
-      logger.warn({ worker: index, pid }, 'a worker has not left in time: it is killed')
-      try {
-        killVerified(identity, proven ? pidfd : null)
-      } catch (error) {
-        logger.error({ err: error, worker: index }, 'a worker that has not left cannot be killed')
-      }
-    }
+    for (const { index, owner } of this.#slots)
+      if (owner !== null)
+        killWorker(index, owner, 'a worker has not left in time: it is killed', this.#settings.logger)
   }
 
   async #until(holds: () => boolean): Promise<void> {

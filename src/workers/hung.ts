@@ -135,13 +135,17 @@ export class HungWorkers {
   #kill(process: Process, { index }: Slot): void {
     if (this.#killed.has(process)) return
     this.#killed.add(process)
-    const { logger } = this.#parts
-    const { identity, pid, pidfd, proven } = process
-    logger.warn({ worker: index, pid }, 'a worker that hangs is killed')
-    try {
-      killVerified(identity, proven ? pidfd : null)
-    } catch (error) {
-      logger.error({ worker: index, err: error }, 'a worker that hangs cannot be killed')
-    }
+    killWorker(index, process, 'a worker that hangs is killed', this.#parts.logger)
+  }
+}
+
+/** SIGKILL. `what`: for the log. */
+export function killWorker(worker: number, process: Process, what: string, logger: Logger): void {
+  const { identity, pid, pidfd, proven } = process
+  logger.warn({ worker, pid }, what)
+  try {
+    killVerified(identity, proven ? pidfd : null)
+  } catch (error) {
+    logger.error({ worker, err: error }, 'the worker cannot be killed')
   }
 }

@@ -6,7 +6,7 @@ import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
 import { fateOf } from '../../src/os/peer-fate.js'
-import { Orphans } from '../../src/versions/orphans.js'
+import { Orphans } from '../../src/versions/children.js'
 
 const children: ChildProcess[] = []
 afterEach(() => {

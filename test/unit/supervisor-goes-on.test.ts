@@ -6,11 +6,11 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
-import type { Children } from '../../src/run/children.js'
 import { SETTLED } from '../../src/run/probe.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
 import { KeptListeners, SharedListeners } from '../../src/run/shared-listeners.js'
+import type { Children } from '../../src/versions/children.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { startedAs } from '../../src/os/command-line.js'
 import type { Starts } from '../../src/probing/shell.js'
-import { isStopped, unitStops } from '../../src/run/running-version.js'
+import { isStopped, unitStops } from '../../src/run/shared-listeners.js'
 
 /** As systemd starts a unit's process, for the length of a test. */
 function asUnit(): void {

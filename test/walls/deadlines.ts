@@ -41,6 +41,6 @@ export const PROVED: Readonly<Record<string, string>> = {
   'probing/question.ts': 'unit/deadlines: is of a version that is asked whether it is well',
   'wire/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
   'proxy/health/health.ts': 'e2e/proxy-health',
-  'run/running-version.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
+  'run/shared-listeners.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
   'workers/attempt.ts': 'unit/worker-slots: that has not served in time fails, and its process ends',
 }

@@ -63,7 +63,7 @@ export const os = room(
       'unit/process-remainder',
     ],
     [
-      'versions/orphans.ts',
+      'versions/children.ts',
       'if (now - this.#seen.at < ADOPTED_MS) return true\n',
       '',
       'unit/process-liveness',

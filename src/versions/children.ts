@@ -65,12 +65,18 @@ export class Children {
       if (pid <= 0) return
       // Its number is the group's as long as it is not reaped.
       if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')
-      const status = reapChild(pid)
+      const code = reaped(pid) ?? 0
       const ended = this.#ended.get(pid)
       this.#ended.delete(pid)
-      ended?.(status === null ? 0 : status < 0 ? 128 - status : status)
+      ended?.(code)
     }
   }
+}
+
+/** Reaps a child. Returns its exit code, or 128 and the number of its signal; null: Node has reaped it. */
+function reaped(pid: number): number | null {
+  const status = reapChild(pid)
+  return status !== null && status < 0 ? 128 - status : status
 }
 
 function sent(pid: number, signal: NodeJS.Signals): boolean {
@@ -79,5 +85,44 @@ function sent(pid: number, signal: NodeJS.Signals): boolean {
   } catch {
     // It has ended, or has become another user's.
     return false
+  }
+}
+
+/** Node reaps what it has started at once: a child that has ended and is there after this time was adopted. */
+export const ADOPTED_MS = 500
+
+/**
+ * Children that this process did not start: those whose own parents have ended. PID 1 has them from the kernel; any other
+ * process asks for them. Node waits only for its own children, and the others would stay as zombies.
+ */
+export class Orphans {
+  readonly #ended: (pid: number, code: number) => void
+  #seen = { pid: 0, at: 0 }
+
+  /** Orphans come to this process from now on. `ended` is told of each that was reaped, with its code, or 128 and its signal's number. */
+  constructor(ended: (pid: number, code: number) => void) {
+    this.#ended = ended
+    adoptOrphans()
+  }
+
+  /** One has ended, and is to be looked at again after {@link ADOPTED_MS}. */
+  get waiting(): boolean {
+    return this.#seen.pid !== 0
+  }
+
+  /** Reaps those that have ended. Answers whether this process has children, its own too. */
+  reap(): boolean {
+    for (;;) {
+      const pid = endedChild()
+      if (pid <= 0) {
+        this.#seen = { pid: 0, at: 0 }
+        return pid === 0
+      }
+      const now = performance.now()
+      if (this.#seen.pid !== pid) this.#seen = { pid, at: now }
+      if (now - this.#seen.at < ADOPTED_MS) return true
+      const code = reaped(pid)
+      if (code !== null) this.#ended(pid, code)
+    }
   }
 }
