@@ -285,8 +285,8 @@ class Edge {
     const clients = this.client(kind, many)
     try {
       await clients.answered(1)
-      // Connections are evened out in their first seconds.
-      await pause(2_000)
+      // The first second is not counted.
+      await pause(1_000)
       const before = await clients.report()
       await pause(seconds * 1_000)
       const after = await clients.report()

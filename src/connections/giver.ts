@@ -111,8 +111,6 @@ export interface GiverOptions {
   readonly which: MoveWhich
   /** Connections a second at most. */
   readonly perSecond: number
-  /** So many of those that can leave now, and then it ends: of a process that goes on serving. Default: all, now and later. */
-  readonly most?: number
   /** A few go first, the rest when the taker has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
   /** What has not left after so long is closed. Default: nothing is. */
@@ -151,7 +149,6 @@ export class Giver {
   readonly #pace: Pace
   /** After the first wave, until all that can leave have left once. */
   #spread = UNBOUNDED
-  #left: number
   /** Connections of a slice: so many as were taken in time before. */
   #most = FEWEST
   #preparedAt = 0
@@ -166,7 +163,6 @@ export class Giver {
   constructor(options: GiverOptions) {
     this.#options = options
     this.#pace = new Pace({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
-    this.#left = options.most ?? Number.POSITIVE_INFINITY
     this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
   }
 
@@ -274,24 +270,18 @@ export class Giver {
 
   #begin(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
-    if (this.#left <= 0) {
-      this.#end()
-      return
-    }
     const filler = new SliceFiller(this.#options.counts.giving)
     this.#fill(filler)
     if (filler.items.length === 0) {
       // A turn may end before a source has found anything: then the pass goes on.
       if (this.#pass !== null) this.#soon()
       else if ((this.#wave?.gone ?? 0) > 0) this.#prove()
-      else if (this.#options.most !== undefined) this.#end()
       else this.#rest()
       return
     }
     this.#items = filler.items
     this.#pace.spend(filler.items.length)
     this.#spread.spend(filler.items.length)
-    this.#left -= filler.items.length
     this.#step({ type: 'start' })
   }
 
@@ -334,7 +324,7 @@ export class Giver {
 
   #fill(filler: SliceFiller): void {
     this.#pass ??= this.#options.sources()[Symbol.iterator]()
-    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#left, this.#most)
+    const most = Math.min(this.#pace.allowed, this.#spread.allowed, this.#most)
     while (filler.open && filler.items.length < most) {
       const departure = this.#next()
       if (departure === null) return
@@ -387,7 +377,6 @@ export class Giver {
   }
 
   #listen(source: Source): void {
-    if (this.#options.most !== undefined) return
     this.#heard.add(source)
     source.moving.onMovable = () => {
       if (this.#machine.pending === 0) this.#soon()

@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holder/admission.js'
-
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Desk } from '../member/options.js'
 import type { Parts } from '../member/parts.js'

@@ -263,11 +263,6 @@ export class Listener {
     for (const served of this.#served) served.endIdle()
   }
 
-  /** @internal Its connections were to leave, and are not any more. */
-  stay(): void {
-    for (const served of this.#served) if (served.accepting) served.stay()
-  }
-
   /** @internal */
   get moving(): MovableConnections[] {
     return this.#served.flatMap(({ moving }) => moving ?? [])

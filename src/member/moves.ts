@@ -39,9 +39,6 @@ export class Moves {
   readonly #ask: () => void
   readonly #takers = new Set<Taker>()
   #giver: Giver | null = null
-  /** To another worker, while this process serves. */
-  #evening: Giver | null = null
-  #allowed = 0
   /** Who has taken from us since we left, with how many it had before. Owned. */
   #went: { taker: OwnedFd; before: number }[] = []
   /** Processes that ended, or went to another, when they had no connection left. */
@@ -71,7 +68,6 @@ export class Moves {
   leave(taker: boolean): void {
     const { drainTimeout, move } = this.#settings
     for (const each of this.#takers) void each.stop()
-    void this.#evening?.stop()
     if (!taker || move === 'off') {
       this.#leaving = false
       this.#tell()
@@ -151,39 +147,8 @@ export class Moves {
     }
   }
 
-  /** The next way that comes while this process serves is for so many of its idle connections: another worker has fewer. */
-  allow(count: number): void {
-    this.#allowed = this.#settings.move === 'off' ? 0 : count
-  }
-
-  #even(channel: OwnedFd, log: OwnedFd): void {
-    const most = this.#allowed
-    this.#allowed = 0
-    const { other: _, ...way } = endOfWay(channel, log, null)
-    this.#evening = new Giver({
-      ...way,
-      sources: () => this.#sources(({ scheme }) => scheme !== 'https' && scheme !== 'tls'),
-      which: 'idle',
-      perSecond: Number.POSITIVE_INFINITY,
-      firstWaveMs: 0,
-      most,
-      counts: this.counts,
-      fault: this.#fault,
-      ended: () => {
-        this.#evening = null
-        // Nobody is kept any more who was to leave.
-        if (!this.#leaving) for (const listener of this.#listeners()) listener.stay()
-      },
-    })
-    this.#evening.start()
-  }
-
   /** Takes channel and log, also when it throws; borrows `taker`. */
   give(channel: OwnedFd, log: OwnedFd, taker: OwnedFd | null): void {
-    if (!this.#leaving && this.#allowed > 0 && this.#evening === null) {
-      this.#even(channel, log)
-      return
-    }
     if (!this.#leaving || this.#giver !== null) {
       closeAll([channel, log])
       return
@@ -241,7 +206,7 @@ export class Moves {
 
   /** Resolves when no connection is between two processes; at once when none is. */
   async settled(): Promise<void> {
-    await Promise.all([this.#giver?.settled(), this.#evening?.settled()])
+    await this.#giver?.settled()
   }
 
   /** Nothing goes or comes any more. */
@@ -250,14 +215,13 @@ export class Moves {
     this.#leaving = false
     this.#stopTimers()
     void this.#giver?.stop()
-    void this.#evening?.stop()
     closeAll(this.#went.splice(0).map(({ taker }) => taker))
     for (const each of this.#takers) void each.stop()
   }
 
-  *#sources(wanted: (listener: Listener) => boolean = () => true): Generator<Source> {
+  *#sources(): Generator<Source> {
     for (const listener of this.#listeners())
-      if (wanted(listener)) for (const moving of listener.moving) yield { listener: listener.name, moving }
+      for (const moving of listener.moving) yield { listener: listener.name, moving }
   }
 
   #target(name: string, protocol: string): MovableConnections | undefined {

@@ -208,7 +208,6 @@ export class Parts implements Shared {
         commands,
         worker,
         listeners: () => this.listeners,
-        allow: count => this.moves.allow(count),
         close: () => {
           this.departure.yields = true
           return driver.close({ handBack: false })

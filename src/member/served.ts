@@ -187,11 +187,6 @@ export class Served {
     this.#left = false
     this.#sessions.resume()
     this.#answers?.resume()
-    this.stay()
-  }
-
-  /** Connections that were to leave are served on as ever. */
-  stay(): void {
     this.#ask(keeper => keeper.resume?.())
     this.#moving?.resume()
   }

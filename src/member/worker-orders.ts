@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { FOSTER, GIVE_SOME, YIELD } from '../operator/service-commands.js'
+import { FOSTER, YIELD } from '../operator/service-commands.js'
 import type { WorkerPlace } from '../os/default-control.js'
 import type { Commands } from './commands.js'
 import { claimFrom } from './group-listeners.js'
@@ -17,8 +17,6 @@ export interface Employed {
   readonly commands: Commands
   readonly worker: WorkerPlace
   listeners(): readonly Listener[]
-  /** Gives so many idle connections by the next way that comes. */
-  allow(count: number): void
   /** Leaves; what it has goes on in another worker. */
   close(): Promise<void>
 }
@@ -27,7 +25,7 @@ export interface Employed {
  * Obeys a main process. Takes the connections of workers that are not there: their main process says which listeners are, all of them each time. They end with this
  * process's turn, or when one that takes that place has come.
  */
-export function serveMainProcess({ allow, close, commands, listeners, worker: { control } }: Employed): void {
+export function serveMainProcess({ close, commands, listeners, worker: { control } }: Employed): void {
   let turn: Promise<unknown> = Promise.resolve()
   const follow = async (orphans: readonly Orphan[]) => {
     for (const listener of listeners()) {
@@ -46,10 +44,6 @@ export function serveMainProcess({ allow, close, commands, listeners, worker: { 
     const done = turn
     turn = turn.catch(() => {})
     await done
-    return ''
-  })
-  commands.set(GIVE_SOME, body => {
-    allow(Number(body.toString()) || 0)
     return ''
   })
   commands.set(YIELD, () => {

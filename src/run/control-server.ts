@@ -1,7 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
-
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
 import { operationsOnly } from '../operator/asked-service.js'
 import type { Operations, Upgraded } from '../operator/requests.js'

@@ -1,6 +1,5 @@
 import { LONGEST_MS } from '../base/time.js'
 import type { Standing } from '../daemon/service/service-operations.js'
-import { openWayBetween } from '../daemon/service/way-taker.js'
 import type { Services } from '../daemon/services.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
@@ -8,7 +7,6 @@ import { groupKeyOf } from '../member/group-listeners.js'
 import { fosterBody } from '../member/worker-orders.js'
 import {
   FOSTER,
-  GIVE_SOME,
   GROUP_LISTENER,
   RELOAD,
   ROLLBACK,
@@ -17,7 +15,6 @@ import {
   YIELD,
 } from '../operator/service-commands.js'
 import { slotOf } from '../os/default-control.js'
-import { Evening } from './evening.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { Orphans } from './orphans.js'
@@ -36,7 +33,6 @@ export class Crew {
   readonly #settings: WorkersSettings
   readonly #slots: Slot[] = []
   readonly #orphans: Orphans
-  readonly #evening: Evening
   readonly #hung: HungWorkers
   /** Those that are too many, by the process that was told so. */
   readonly #told = new Map<Slot, number>()
@@ -54,14 +50,6 @@ export class Crew {
     this.#orphans = new Orphans(
       (slot, orphans) => this.#tell(slot, FOSTER, fosterBody(orphans)),
       () => this.look(),
-      settings.logger,
-    )
-    this.#evening = new Evening(
-      () => (this.#services?.paused ? [] : this.#slots),
-      async ({ from, to, count }) => {
-        await this.#tell(from, GIVE_SOME, `${count}`)
-        if (from.owner && to.owner) openWayBetween(from.owner, to.owner, settings.logger)
-      },
       settings.logger,
     )
     this.#hung = new HungWorkers({
@@ -125,7 +113,6 @@ export class Crew {
     await this.#served(first!)
     await Promise.all(others.map(slot => this.#served(slot)))
     await this.resize(this.#count)
-    this.#evening.start()
   }
 
   /** Somebody serves there, one who has come back to this main process if there is one. */
@@ -240,7 +227,6 @@ export class Crew {
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
-    this.#evening.stop()
     this.#hung.stop()
     await Promise.all(this.#slots.map(slot => slot.abandon('its main process ends')))
     const serving = this.#slots.filter(({ owner }) => owner !== null)

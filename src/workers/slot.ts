@@ -90,15 +90,6 @@ export class Slot {
     return this.standing?.owner ?? null
   }
 
-  /** Of whoever serves, as it said last; null: it is being replaced, or has not said so. */
-  get connections(): number | null {
-    const { owner = null, phase } = this.standing ?? {}
-    if (owner === null || this.hung || !this.#wanted || (phase !== 'idle' && phase !== 'probation'))
-      return null
-    const { connections } = (owner.report ?? {}) as { connections?: unknown }
-    return typeof connections === 'number' ? connections : null
-  }
-
   /**
    * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and whoever
    * serves stays. Rejects with ERR_FDB_BUSY while one is being started.

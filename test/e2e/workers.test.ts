@@ -1,4 +1,3 @@
-import { Agent } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
@@ -134,25 +133,6 @@ describe('a proxy of two workers', () => {
     expect(hasEnded(third)).toBe(true)
     await clients.stop()
     expect(clients.failures).toEqual([])
-
-    // What lasts is evened out, over the same connections.
-    const agents = Array.from({ length: 8 }, () => new Agent({ keepAlive: true, maxSockets: 1 }))
-    onTestFinished(() => {
-      for (const agent of agents) agent.destroy()
-    })
-    const answers = () => Promise.all(agents.map(agent => ask(edge.url, { agent }).answer))
-    await answers()
-    const sockets = agents.map(agent => Object.values(agent.freeSockets).flat()[0])
-    await operator.command('workers.set', '2')
-    await until(
-      'each has half of them',
-      async () => {
-        const who = (await answers()).map(({ headers }) => headers['x-pid'])
-        return new Set(who).size === 2 && who.filter(pid => pid === who[0]).length === 4
-      },
-      20_000,
-    )
-    expect(agents.map(agent => Object.values(agent.freeSockets).flat()[0])).toEqual(sockets)
   })
 })
 

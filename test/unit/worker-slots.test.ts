@@ -6,7 +6,6 @@ import { SILENT } from '../../src/base/logger.js'
 import type { Standing } from '../../src/daemon/service/service-operations.js'
 import { Attempt } from '../../src/workers/attempt.js'
 import { Crew } from '../../src/workers/crew.js'
-import { excessOf } from '../../src/workers/evening.js'
 import type { WorkersSettings } from '../../src/workers/options.js'
 import { Orphans } from '../../src/workers/orphans.js'
 import { Slot } from '../../src/workers/slot.js'
@@ -349,13 +348,5 @@ describe('listeners in whose place nobody accepts', () => {
     orphans.look([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
     orphans.look([serving, slot(1, owned(43))])
     expect(told).toEqual([1, 0])
-  })
-})
-
-describe('the evening out of connections', () => {
-  it('moves half of the difference, and nothing where they are even', () => {
-    const counts = (...all: number[]) => all.map((connections, of) => ({ of, connections }))
-    expect(excessOf(counts(100, 0))).toEqual({ from: 0, to: 1, count: 50 })
-    expect(excessOf(counts(100, 99))).toBeNull()
   })
 })

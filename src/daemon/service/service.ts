@@ -1,3 +1,5 @@
+import type { Logger } from '../../base/logger.js'
+import { openWay, wayItems } from '../../connections/pair.js'
 import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -22,7 +24,7 @@ import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { remoteError } from '../../wire/remote-error.js'
-import { FORWARDS_WRITES } from '../../wire/versions.js'
+import { FORWARDS_WRITES, TAKES_CONNECTIONS } from '../../wire/versions.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
 import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
@@ -34,7 +36,6 @@ import { RollCall, stillAwaited } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
 import { overLimit, type ServiceParts } from './service-rules.js'
 import { describeService } from './service-status.js'
-import { openWayBetween } from './way-taker.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
@@ -445,4 +446,25 @@ function settles(before: HolderState, { phase, owner, epoch }: HolderState, even
   if (before.phase !== 'idle') return isGranted(before.phase)
   const said = event.type === 'message' && event.from === owner ? event.message : null
   return said?.kind === 'serving' && said.epoch === epoch
+}
+
+const WAY_MS = 5_000
+
+/** Whether a member can be given the connections of another: it is there, hears us, and is of a version that takes them. */
+export function takesFrom(to: Peer | undefined, from: Peer): boolean {
+  return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
+}
+
+/**
+ * One that does not serve any more gives its connections to the one that does. Where that one is of a version that takes none it is told
+ * so: it need not wait for one that would.
+ */
+function openWayBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
+  if (to === undefined || to === from) return
+  if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.tell({ moveRequest: { nobody: true } })
+  if (!takesFrom(to, from)) return
+  openWay({
+    take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
+    give: end => from.link.sendBundle(wayItems(end, to), WAY_MS),
+  }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
 }

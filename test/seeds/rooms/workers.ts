@@ -2,7 +2,7 @@ import { room } from '../seed.js'
 
 export const workers = room(
   'workers',
-  ['unit/worker-slots', 'unit/workers-start', 'unit/workers-evening'],
+  ['unit/worker-slots', 'unit/workers-start'],
   [
     ['workers/slot.ts', 'this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)', '0'],
     ['workers/slot.ts', 'longestMs: LONGEST_RESTART_MS', 'longestMs: Number.MAX_VALUE'],
@@ -36,7 +36,6 @@ export const workers = room(
       'if (owner === null) return',
     ],
     ['workers/crew.ts', 'if (failures.length > 0) throw failures[0]', ''],
-    ['workers/evening.ts', 'if (!inVain) this.#backoff.reset()', 'this.#backoff.reset()'],
     [
       'workers/orphans.ts',
       '  #say(slot: Slot, orphans: readonly Orphan[]): void {\n',
