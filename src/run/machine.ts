@@ -142,84 +142,35 @@ export function serving({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'serving')
 }
 
-/** What one step changes. */
-class Draft {
-  mode: SupervisorState['mode']
-  started: number
-  failures: number
-  waiting: boolean
-  anew: number | null
-  good: readonly number[]
-  before: number | null
-  code: number
-  next: readonly number[]
-  versions: readonly Version[]
-  readonly effects: SupervisorEffect[] = []
-  readonly #before: SupervisorState
+/** The state that one step changes, and its effects. */
+type Draft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & { effects: SupervisorEffect[] }
 
-  constructor(before: SupervisorState) {
-    this.#before = before
-    this.mode = before.mode
-    this.started = before.started
-    this.failures = before.failures
-    this.waiting = before.waiting
-    this.anew = before.anew
-    this.good = before.good
-    this.before = before.before
-    this.code = before.code
-    this.next = before.next
-    this.versions = before.versions
-  }
+function is({ versions }: Draft, id: number, ...phases: readonly Phase[]): Version | undefined {
+  return versions.find(version => version.id === id && phases.includes(version.phase))
+}
 
-  get restart(): Restart {
-    return this.#before.restart
-  }
+function change(draft: Draft, id: number, by: Partial<Version>): void {
+  draft.versions = draft.versions.map(version => (version.id === id ? { ...version, ...by } : version))
+}
 
-  get coming(): Version | undefined {
-    return coming(this.done().state)
-  }
-
-  get serving(): Version | undefined {
-    return serving(this.done().state)
-  }
-
-  is(id: number, ...phases: readonly Phase[]): Version | undefined {
-    return this.versions.find(version => version.id === id && phases.includes(version.phase))
-  }
-
-  change(id: number, change: Partial<Version>): void {
-    this.versions = this.versions.map(version => (version.id === id ? { ...version, ...change } : version))
-  }
-
-  remove(id: number): void {
-    this.versions = this.versions.filter(version => version.id !== id)
-  }
-
-  answer(
-    askers: readonly number[],
-    version: number | null,
-    outcome: 'serving' | 'failed' | 'cancelled' | 'ending',
-  ): void {
-    if (askers.length > 0) this.effects.push({ type: 'answer', askers, version, outcome })
-  }
-
-  done(): Step {
-    const { mode, restart, versions, next, started, failures, waiting, anew, good, before, code } = this
-    return {
-      state: { mode, restart, versions, next, started, failures, waiting, anew, good, before, code },
-      effects: this.effects,
-    }
-  }
+function answer(
+  { effects }: Draft,
+  askers: readonly number[],
+  version: number | null,
+  outcome: 'serving' | 'failed' | 'cancelled' | 'ending',
+): void {
+  if (askers.length > 0) effects.push({ type: 'answer', askers, version, outcome })
 }
 
 /** Exit code where no version was brought to serve, and none says by its own that it failed: 0 is no success then. */
 const FAILED_CODE = 1
 
 export function step(state: SupervisorState, event: SupervisorEvent): Step {
-  const draft = new Draft(state)
+  const draft: Draft = { ...state, effects: [] }
   const asks = event.type === 'upgrade' || event.type === 'rollback'
   if (state.mode !== 'ended' || asks) take(draft, event)
-  return draft.done()
+  const { effects, ...after } = draft
+  return { state: after, effects }
 }
 
 function take(draft: Draft, event: SupervisorEvent): void {
@@ -231,7 +182,7 @@ function take(draft: Draft, event: SupervisorEvent): void {
       spawned(draft, event.version)
       return
     case 'spawn-failed':
-      if (draft.is(event.version, 'spawning')) gone(draft, event.version, FAILED_CODE)
+      if (is(draft, event.version, 'spawning')) gone(draft, event.version, FAILED_CODE)
       return
     case 'ready':
       ready(draft, event.version)
@@ -275,9 +226,9 @@ function launch(draft: Draft, askers: readonly number[], of: number | null = nul
 }
 
 function spawned(draft: Draft, id: number): void {
-  const version = draft.is(id, 'spawning')
+  const version = is(draft, id, 'spawning')
   if (version === undefined) return
-  draft.change(id, { phase: 'starting' })
+  change(draft, id, { phase: 'starting' })
   if (version.doomed) {
     if (draft.mode === 'running') giveUp(draft, id, 'cancelled')
     else end(draft, id, 'ending')
@@ -287,23 +238,24 @@ function spawned(draft: Draft, id: number): void {
 }
 
 function ready(draft: Draft, id: number): void {
-  const version = draft.is(id, 'starting')
+  const version = is(draft, id, 'starting')
   if (version === undefined) return
   // No version is stopped for it, or one that fails: what it has to prove it may prove while it serves.
-  if (draft.serving === undefined || draft.serving.sick || version.of !== null) {
+  const now = serving(draft)
+  if (now === undefined || now.sick || version.of !== null) {
     promote(draft, id)
     return
   }
-  draft.change(id, { phase: 'trial' })
+  change(draft, id, { phase: 'trial' })
   draft.effects.push({ type: 'wait', timer: 'healthy', version: id })
 }
 
 function promote(draft: Draft, id: number): void {
-  const before = draft.serving
-  const { askers = [], of = null, wanted = false } = draft.is(id, 'starting', 'trial') ?? {}
-  draft.change(id, { phase: 'serving', askers: [] })
+  const before = serving(draft)
+  const { askers = [], of = null, wanted = false } = is(draft, id, 'starting', 'trial') ?? {}
+  change(draft, id, { phase: 'serving', askers: [] })
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
-  draft.answer(askers, id, 'serving')
+  answer(draft, askers, id, 'serving')
   if (before !== undefined) {
     // A version that is left for the version before is not good.
     if (!before.proved && !before.sick && of === null) draft.good = [before.id, ...draft.good.slice(-1)]
@@ -316,43 +268,43 @@ function promote(draft: Draft, id: number): void {
 
 /** A version that serves goes on until the version in its place is ready: it may be better than none. */
 function unhealthy(draft: Draft, id: number): void {
-  const version = draft.is(id, 'serving')
+  const version = is(draft, id, 'serving')
   if (version === undefined) {
     giveUp(draft, id, 'failed')
     return
   }
   if (version.sick || draft.mode !== 'running') return
-  draft.change(id, { sick: true })
-  if (draft.coming === undefined) replace(draft, version, FAILED_CODE)
+  change(draft, id, { sick: true })
+  if (coming(draft) === undefined) replace(draft, version, FAILED_CODE)
 }
 
 function healthy(draft: Draft, id: number): void {
-  const version = draft.is(id, 'serving')
+  const version = is(draft, id, 'serving')
   if (version === undefined || !version.sick) return
-  draft.change(id, { sick: false })
+  change(draft, id, { sick: false })
   draft.waiting = false
   if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
 /** Ends a version that does not serve yet. Its askers hear of a failure when it has ended: no client meets it then. */
 function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
-  const version = draft.is(id, 'starting', 'trial')
+  const version = is(draft, id, 'starting', 'trial')
   if (version === undefined) return
   if (why === 'cancelled') {
-    draft.answer(version.askers, id, why)
-    draft.change(id, { askers: [] })
+    answer(draft, version.askers, id, why)
+    change(draft, id, { askers: [] })
   }
   end(draft, id, why)
   lost(draft, version, FAILED_CODE)
 }
 
 function end(draft: Draft, id: number, why: EndReason): void {
-  draft.change(id, { phase: 'stopping' })
+  change(draft, id, { phase: 'stopping' })
   draft.effects.push({ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id })
 }
 
 function kill(draft: Draft, id: number): void {
-  draft.change(id, { phase: 'killed' })
+  change(draft, id, { phase: 'killed' })
   draft.effects.push({ type: 'kill', version: id }, { type: 'wait', timer: 'kill', version: id })
 }
 
@@ -360,14 +312,14 @@ function kill(draft: Draft, id: number): void {
 function gone(draft: Draft, id: number, code: number): void {
   const version = draft.versions.find(one => one.id === id)
   if (version === undefined) return
-  draft.remove(id)
-  draft.answer(version.askers, id, version.doomed ? 'cancelled' : 'failed')
+  draft.versions = draft.versions.filter(version => version.id !== id)
+  answer(draft, version.askers, id, version.doomed ? 'cancelled' : 'failed')
   const { phase } = version
   if (version.relayed) draft.code = code
   if (phase === 'serving') {
     draft.code = code
     // It was on trial beside one that is dead: there is nothing to choose between any more.
-    const next = draft.coming
+    const next = coming(draft)
     if (next?.phase === 'trial') {
       draft.failures++
       promote(draft, next.id)
@@ -383,8 +335,8 @@ function gone(draft: Draft, id: number, code: number): void {
 /** One that served, or was to, does not any more. */
 function lost(draft: Draft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
-  const now = draft.serving
-  if ((now !== undefined && !now.sick) || draft.coming !== undefined) {
+  const now = serving(draft)
+  if ((now !== undefined && !now.sick) || coming(draft) !== undefined) {
     goOn(draft)
     return
   }
@@ -421,7 +373,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
 
 /** Whoever asked meanwhile has the next version. */
 function goOn(draft: Draft): void {
-  if (draft.mode !== 'running' || draft.next.length === 0 || draft.coming !== undefined) return
+  if (draft.mode !== 'running' || draft.next.length === 0 || coming(draft) !== undefined) return
   const askers = draft.next
   draft.next = []
   launch(draft, askers)
@@ -436,44 +388,45 @@ function finish(draft: Draft): void {
 function elapsed(draft: Draft, timer: Timer, id: number): void {
   switch (timer) {
     case 'ready':
-      if (draft.is(id, 'starting')) giveUp(draft, id, 'failed')
+      if (is(draft, id, 'starting')) giveUp(draft, id, 'failed')
       return
     case 'healthy':
-      if (draft.is(id, 'trial')) promote(draft, id)
+      if (is(draft, id, 'trial')) promote(draft, id)
       return
     case 'proved':
       prove(draft, id)
       return
     case 'stop':
-      if (draft.is(id, 'stopping')) kill(draft, id)
+      if (is(draft, id, 'stopping')) kill(draft, id)
       return
     case 'kill':
       // It waits in the kernel, which ends it some day.
-      if (draft.is(id, 'killed')) gone(draft, id, draft.code)
+      if (is(draft, id, 'killed')) gone(draft, id, draft.code)
   }
 }
 
 function prove(draft: Draft, id: number): void {
-  const version = draft.is(id, 'serving')
+  const version = is(draft, id, 'serving')
   if (version === undefined || version.sick) return
   draft.failures = 0
-  draft.change(id, { proved: true })
+  change(draft, id, { proved: true })
   draft.good = [id]
 }
 
 function upgrade(draft: Draft, asker: number): void {
-  if (draft.mode !== 'running') draft.answer([asker], null, 'ending')
-  else if (draft.coming === undefined) launch(draft, [asker])
+  if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
+  else if (coming(draft) === undefined) launch(draft, [asker])
   else draft.next = [...draft.next, asker]
 }
 
 /** The version that serves goes on until the version before is ready. */
 function rollback(draft: Draft, asker: number): void {
-  const { before, coming: next } = draft
-  if (draft.mode !== 'running') draft.answer([asker], null, 'ending')
-  else if (next !== undefined && next.of !== null) draft.change(next.id, { askers: [...next.askers, asker] })
-  else if (next !== undefined || before === null || draft.serving === undefined)
-    draft.answer([asker], null, 'cancelled')
+  const { before } = draft
+  const next = coming(draft)
+  if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
+  else if (next !== undefined && next.of !== null) change(draft, next.id, { askers: [...next.askers, asker] })
+  else if (next !== undefined || before === null || serving(draft) === undefined)
+    answer(draft, [asker], null, 'cancelled')
   else launch(draft, [asker], before)
 }
 
@@ -481,17 +434,17 @@ function cancel(draft: Draft, asker: number): void {
   const others = (askers: readonly number[]) => askers.filter(one => one !== asker)
   if (draft.next.includes(asker)) {
     draft.next = others(draft.next)
-    draft.answer([asker], null, 'cancelled')
+    answer(draft, [asker], null, 'cancelled')
     return
   }
-  const version = draft.coming
+  const version = coming(draft)
   if (!version?.askers.includes(asker)) return
   // What nobody else wants, and nothing would be lost without.
-  const { serving: now } = draft
+  const now = serving(draft)
   if (version.askers.length > 1 || now === undefined || (now.sick && version.of !== null)) {
-    draft.change(version.id, { askers: others(version.askers) })
-    draft.answer([asker], version.id, 'cancelled')
-  } else if (version.phase === 'spawning') draft.change(version.id, { doomed: true })
+    change(draft, version.id, { askers: others(version.askers) })
+    answer(draft, [asker], version.id, 'cancelled')
+  } else if (version.phase === 'spawning') change(draft, version.id, { doomed: true })
   else giveUp(draft, version.id, 'cancelled')
 }
 
@@ -499,15 +452,15 @@ function stop(draft: Draft, now: boolean): void {
   if (draft.mode === 'running') {
     draft.mode = 'ending'
     draft.waiting = false
-    draft.answer(draft.next, null, 'ending')
+    answer(draft, draft.next, null, 'ending')
     draft.next = []
-    const last = draft.serving ?? draft.coming
+    const last = serving(draft) ?? coming(draft)
     for (const { id, phase, askers } of draft.versions) {
-      draft.change(id, { relayed: id === last?.id })
+      change(draft, id, { relayed: id === last?.id })
       if (phase === 'stopping' || phase === 'killed') continue
-      draft.answer(askers, id, 'ending')
-      draft.change(id, { askers: [] })
-      if (phase === 'spawning') draft.change(id, { doomed: true })
+      answer(draft, askers, id, 'ending')
+      change(draft, id, { askers: [] })
+      if (phase === 'spawning') change(draft, id, { doomed: true })
       else end(draft, id, 'ending')
     }
   }

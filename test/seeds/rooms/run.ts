@@ -65,8 +65,8 @@ export const run = room('run', PARTS, [
   ],
   [
     'run/machine.ts',
-    'draft.failures = 0\n  draft.change(id, { proved: true })',
-    'draft.change(id, { proved: true })',
+    'draft.failures = 0\n  change(draft, id, { proved: true })',
+    'change(draft, id, { proved: true })',
     ...MACHINE,
   ],
   [
