@@ -19,7 +19,7 @@ export interface KnownVersion {
 }
 
 /** What the versions before were started by, kept as long as one of them may be started again. */
-export class KnownVersions implements VersionLinks {
+export class KnownVersions {
   readonly #known: Map<number, KnownVersion>
   readonly #links = new Map<number, LinksOf>()
 
@@ -62,6 +62,12 @@ export class KnownVersions implements VersionLinks {
     }
   }
 
+  /** The supervisor has led the link to the release of version `from`, and no other program has led it elsewhere. */
+  leadsBack(at: string, to: number, from: number | undefined): boolean {
+    const led = from === undefined ? undefined : this.#links.get(from)?.[at]
+    return this.#links.get(to)?.[at] !== undefined && led !== undefined && ledAt(at)?.to === led.to
+  }
+
   /** Forgets all others. */
   keepOnly(ids: readonly number[]): void {
     for (const map of [this.#known, this.#links])
@@ -88,24 +94,18 @@ function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
 /** Where the links of releases lead while a version is the one to be started, by their paths. */
 type LinksOf = Readonly<Record<string, Led>>
 
-/** What is known of versions. */
-interface VersionLinks {
-  linksOf(id: number): LinksOf | undefined
-  noteLinks(id: number, links: LinksOf): void
-}
-
 /**
  * The links of releases that operators have given with an upgrade: they lead to the release of the version that is being brought to
  * serve, and back to that of the version that serves where it fails. A link that was led elsewhere by another program is left.
  */
 export class ReleaseLinks {
-  readonly #known: VersionLinks
+  readonly #known: KnownVersions
   readonly #logger: Logger
   /** Those in force. */
   #links: LinksOf
 
   /** `serving`: the version that serves already. */
-  constructor(known: VersionLinks, logger: Logger, serving: number | null) {
+  constructor(known: KnownVersions, logger: Logger, serving: number | null) {
     this.#known = known
     this.#logger = logger
     this.#links = (serving === null ? undefined : known.linksOf(serving)) ?? {}

@@ -23,6 +23,7 @@ import {
   serving,
   step,
   type Timer,
+  type Version,
 } from './machine.js'
 import type { Predecessor } from './predecessor.js'
 import { probeFor, probeOfLeft } from './probe.js'
@@ -33,8 +34,8 @@ import { ManagerReport, statusOf } from './status.js'
 import {
   Askers,
   busy,
+  nobodyStandsBy,
   type RollbackOrder,
-  rollBack,
   type UpgradeOptions,
   whyNot,
 } from './upgrade-requests.js'
@@ -63,7 +64,7 @@ export class Supervisor {
   })
   readonly #failures: Failures
   readonly #known: KnownVersions
-  readonly #judgement: Judgement
+  readonly #links: ReleaseLinks
   readonly #events: SupervisorEvent[] = []
   #state: SupervisorState
   #stepping = false
@@ -85,18 +86,12 @@ export class Supervisor {
     this.#known = new KnownVersions(
       left?.known ?? left?.versions.map(each => ({ ...each, argv: left.argv, led: {} })) ?? [],
     )
-    this.#judgement = new Judgement({
-      ...this.#way,
-      logger: parts.logger,
-      settings: this.#settings,
-      versions: () => this.#versions,
-      state: () => this.#state,
-    })
+    this.#links = new ReleaseLinks(this.#known, parts.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
       {
-        ready: id => this.#judgement.ready(id),
-        failed: (id, why) => this.#judgement.failed(id, why),
-        recovered: id => this.#judgement.recovered(id),
+        ready: id => this.#ready(id),
+        failed: (id, why) => this.#failed(id, why),
+        recovered: id => this.#recovered(id),
         mainEnded: (id, code, left) => this.#mainEnded(id, code, left),
         exited: (id, code) => this.#exited(id, code),
       },
@@ -187,9 +182,29 @@ export class Supervisor {
     }
   }
 
-  /** As {@link rollBack} does. */
-  rollback(order: RollbackOrder, cancel: AbortSignal): Promise<Told> {
-    return rollBack({ ...this.#way, versions: this.#versions, state: this.#state }, order, cancel)
+  /**
+   * Gives up the version that is being brought to serve; if there is none, starts the version before, which replaces the version that
+   * serves when it is ready. Resolves with the version that leaves. Rejects with ERR_FDB_NO_STANDBY, and with what {@link upgrade}
+   * rejects with: the version that serves stays then.
+   */
+  async rollback({ asked, at }: RollbackOrder, cancel: AbortSignal): Promise<Told> {
+    const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
+    const state = this.#state
+    const now = serving(state)
+    const next = coming(state)
+    if (now !== undefined && next !== undefined && next.of === null) {
+      const running = this.#versions.get(next.id)
+      if (running?.handsOver) throw nobodyStandsBy()
+      for (const asker of [...state.next, ...next.askers]) dispatch({ type: 'cancel', asker })
+      return { pid: running?.pid ?? 0, generation: next.id }
+    }
+    const leaves = now && this.#versions.get(now.id)
+    const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
+    if (returns === null || (now === undefined && next === undefined)) throw nobodyStandsBy()
+    if (at !== null && !this.#known.leadsBack(at, returns, now?.id)) throw nobodyStandsBy()
+    if (leaves !== undefined && next === undefined) this.#failures.left(leaves, returns, asked)
+    await this.#askers.ask({}, cancel, dispatch, 'rollback')
+    return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
   /** Ends all versions; {@link ended} resolves when they have. */
@@ -224,11 +239,6 @@ export class Supervisor {
     })
   }
 
-  get #way() {
-    const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
-    return { askers: this.#askers, failures: this.#failures, known: this.#known, dispatch }
-  }
-
   /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
   get #left(): LeftBehind {
     const state = this.#state
@@ -258,7 +268,8 @@ export class Supervisor {
     for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
       const { state, effects } = step(this.#state, next)
       this.#state = state
-      this.#judgement.leadLinks(state)
+      // The links of releases follow each step, before its effects.
+      this.#links.follow(state)
       for (const effect of effects) this.#perform(effect)
       this.#look()
     }
@@ -272,9 +283,7 @@ export class Supervisor {
   #perform(effect: SupervisorEffect): void {
     switch (effect.type) {
       case 'spawn':
-        void this.#judgement
-          .spawn(effect.version, effect.of ?? null)
-          .then(started => started || this.#sweep())
+        void this.#spawn(effect.version, effect.of ?? null)
         return
       case 'watch':
         this.#versions.get(effect.version)?.watch()
@@ -306,10 +315,74 @@ export class Supervisor {
     }
   }
 
+  /** Starts a version. `of`: as this earlier version was started. */
+  async #spawn(id: number, of: number | null): Promise<void> {
+    const [askers, known, versions] = [this.#askers, this.#known, this.#versions]
+    const asked = coming(this.#state)?.askers ?? []
+    try {
+      const given = askers.argvOf(asked)
+      const release = of === null ? askers.releaseOf(asked) : null
+      const now = serving(this.#state)?.id ?? this.#state.good[0] ?? null
+      if (release !== null) this.#links.install(id, release, now)
+      const before = of === null ? null : known.settingsOf(of)
+      const settings = before ?? (await this.#settings.of(id, given))
+      if (this.#find(id)?.doomed) throw whyNot('cancelled')
+      const probe = await probeFor(settings, versions.children)
+      const { pid } = versions.run(id, settings, probe)
+      known.note(id, settings, given ?? this.#settings.argv, of)
+      const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
+      this.#parts.logger.info(
+        facts,
+        of === null ? 'a version was started' : 'the version before was started again',
+      )
+      askers.tell(asked, 'started', pid)
+      this.#dispatch({ type: 'spawned', version: id })
+    } catch (error) {
+      this.#failures.note(id, FdbError.from(error))
+      this.#dispatch({ type: 'spawn-failed', version: id })
+      // In a step the machine takes it, and answers with the reason, when the step is over.
+      await Promise.resolve()
+      this.#failures.forget(id)
+      this.#sweep()
+    }
+  }
+
+  #find(id: number): Version | undefined {
+    return this.#state.versions.find(version => version.id === id)
+  }
+
+  #ready(id: number): void {
+    const version = this.#versions.get(id)
+    if (version === undefined) return
+    this.#askers.tell(coming(this.#state)?.askers ?? [], 'ready', version.pid)
+    this.#dispatch({ type: 'ready', version: id })
+  }
+
+  #failed(id: number, why: string): void {
+    const served = this.#find(id)?.phase === 'serving'
+    const text = served ? `version ${id} serves and is not healthy: ${why}` : `version ${id}: ${why}`
+    const phase = served ? 'serving' : 'starting'
+    this.#failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', text, { phase }))
+    this.#dispatch({ type: 'unhealthy', version: id })
+  }
+
+  #recovered(id: number): void {
+    this.#parts.logger.info({ version: id }, 'the version that serves is healthy again')
+    this.#dispatch({ type: 'healthy', version: id })
+  }
+
+  /** Its main process has ended, and left these processes behind. */
   #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
-    const end = this.#judgement.mainEnded(id, code, left)
-    if (end.served) this.#parts.predecessor?.spare()
-    return end
+    const version = this.#versions.get(id)!
+    this.#parts.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
+    const { phase, proved } = this.#find(id) ?? {}
+    const served = phase === 'serving'
+    if (phase === 'starting' || phase === 'trial') {
+      this.#failures.ended(version, phase, code, left)
+      if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
+    } else if (served && !proved && this.#state.good.length > 0) this.#failures.fell(version, code, left)
+    if (served) this.#parts.predecessor?.spare()
+    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
   }
 
   #exited(id: number, code: number): void {
@@ -337,11 +410,11 @@ export class Supervisor {
       this.#timers.start(timer, id, EVIDENCE_MS)
       return
     }
-    const starts = this.#state.versions.some(one => one.id === id && one.phase === 'starting')
+    const starts = this.#find(id)?.phase === 'starting'
     if (timer === 'ready' && starts && version !== undefined) this.#failures.late(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
     if (timer === 'proved' && serving(this.#state)?.proved) version?.proved()
-    if (timer === 'kill' && !this.#state.versions.some(one => one.id === id)) this.#forget(id)
+    if (timer === 'kill' && this.#find(id) === undefined) this.#forget(id)
   }
 
   #promote(id: number): void {
@@ -352,8 +425,7 @@ export class Supervisor {
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
     this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#settings.serves(id, version.settings)
-    if (versions.some(each => each.id === id && each.of !== null))
-      this.#settings.servesAgain(this.#known.argvOf(id))
+    if ((this.#find(id)?.of ?? null) !== null) this.#settings.servesAgain(this.#known.argvOf(id))
     this.#parts.predecessor?.retire(version.settings)
     this.#sweep()
   }
@@ -398,106 +470,6 @@ export class Supervisor {
     this.#report.close()
     this.#versions.close()
     this.#end({ code, failure: this.#settings.served || this.#replaced > 0 ? null : this.#failures.last })
-  }
-}
-
-interface JudgementParts {
-  readonly askers: Askers
-  readonly failures: Failures
-  readonly known: KnownVersions
-  readonly logger: Logger
-  readonly settings: NextSettings
-  readonly versions: () => RunningVersions
-  readonly state: () => SupervisorState
-  readonly dispatch: (event: SupervisorEvent) => void
-}
-
-/** Starts versions, and tells the machine what becomes of each: with the reason, where it fails. */
-class Judgement {
-  readonly #parts: JudgementParts
-  readonly #links: ReleaseLinks
-
-  constructor(parts: JudgementParts) {
-    this.#parts = parts
-    this.#links = new ReleaseLinks(parts.known, parts.logger, serving(parts.state())?.id ?? null)
-  }
-
-  /** The links of releases follow each step of the machine, before its effects. */
-  leadLinks(state: SupervisorState): void {
-    this.#links.follow(state)
-  }
-
-  /** `of`: as this earlier version was started. False: it was not started. */
-  async spawn(id: number, of: number | null): Promise<boolean> {
-    const { askers, dispatch, failures, known, logger, settings: next, state } = this.#parts
-    const asked = coming(state())?.askers ?? []
-    const versions = this.#parts.versions()
-    try {
-      const given = askers.argvOf(asked)
-      const release = of === null ? askers.releaseOf(asked) : null
-      const now = serving(state())?.id ?? state().good[0] ?? null
-      if (release !== null) this.#links.install(id, release, now)
-      const before = of === null ? null : known.settingsOf(of)
-      const settings = before ?? (await next.of(id, given))
-      if (state().versions.some(version => version.id === id && version.doomed)) throw whyNot('cancelled')
-      const probe = await probeFor(settings, versions.children)
-      const version = versions.run(id, settings, probe)
-      known.note(id, settings, given ?? next.argv, of)
-      const { command } = settings
-      const facts = { version: id, child: version.pid, command }
-      if (of === null) logger.info(facts, 'a version was started')
-      else logger.info({ ...facts, of }, 'the version before was started again')
-      askers.tell(asked, 'started', version.pid)
-      dispatch({ type: 'spawned', version: id })
-      return true
-    } catch (error) {
-      failures.note(id, FdbError.from(error))
-      dispatch({ type: 'spawn-failed', version: id })
-      // In a step the machine takes it, and answers with the reason, when the step is over.
-      await Promise.resolve()
-      failures.forget(id)
-      return false
-    }
-  }
-
-  ready(id: number): void {
-    const { askers, dispatch, state } = this.#parts
-    const version = this.#parts.versions().get(id)
-    if (version === undefined) return
-    askers.tell(coming(state())?.askers ?? [], 'ready', version.pid)
-    dispatch({ type: 'ready', version: id })
-  }
-
-  failed(id: number, why: string): void {
-    const { dispatch, failures } = this.#parts
-    const served = this.#phaseOf(id) === 'serving'
-    const text = served ? `version ${id} serves and is not healthy: ${why}` : `version ${id}: ${why}`
-    failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', text, { phase: served ? 'serving' : 'starting' }))
-    dispatch({ type: 'unhealthy', version: id })
-  }
-
-  recovered(id: number): void {
-    this.#parts.logger.info({ version: id }, 'the version that serves is healthy again')
-    this.#parts.dispatch({ type: 'healthy', version: id })
-  }
-
-  /** Its main process has ended, and left these processes behind. */
-  mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
-    const { dispatch, failures, logger, state } = this.#parts
-    const version = this.#parts.versions().get(id)!
-    logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
-    const was = state().versions.find(one => one.id === id)
-    const phase = was?.phase
-    const served = phase === 'serving'
-    if (phase === 'starting' || phase === 'trial') {
-      failures.ended(version, phase, code, left)
-      if (left.length > 0) dispatch({ type: 'unhealthy', version: id })
-    } else if (served && !was?.proved && state().good.length > 0) failures.fell(version, code, left)
-    return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
-  }
-
-  #phaseOf(id: number): string | undefined {
-    return this.#parts.state().versions.find(one => one.id === id)?.phase
   }
 }
 
