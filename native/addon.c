@@ -171,7 +171,6 @@ NAPI_MODULE_INIT() {
     METHOD("holdSignals", fdb_hold_signals),
     METHOD("releaseSignals", fdb_release_signals),
     METHOD("hangups", fdb_hangups),
-    METHOD("hangupOf", fdb_hangup_of),
     METHOD("memfd", fdb_memfd),
     METHOD("addSeals", fdb_add_seals),
     METHOD("getSeals", fdb_get_seals),

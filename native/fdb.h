@@ -155,7 +155,6 @@ FDB_CALL(fdb_pidfd_signal);
 FDB_CALL(fdb_pidfd_take);
 FDB_CALL(fdb_pidfd_pid);
 FDB_CALL(fdb_hangups);
-FDB_CALL(fdb_hangup_of);
 FDB_CALL(fdb_pidfd_dead);
 FDB_CALL(fdb_names_socket);
 FDB_CALL(fdb_adopt_orphans);

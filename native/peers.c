@@ -16,7 +16,6 @@
 
 #ifdef __linux__
 #include <linux/sockios.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #ifndef SYS_pidfd_send_signal
@@ -214,23 +213,4 @@ napi_value fdb_hangups(napi_env env, napi_callback_info info) {
     }
   }
   return result;
-}
-
-/* A descriptor that is readable once the other side of this one has gone, or it has an error; null: that cannot be known of such a one. It
-   is not watched itself: libuv would set its O_NONBLOCK, for all who have it. */
-napi_value fdb_hangup_of(napi_env env, napi_callback_info info) {
-  fdb_call call;
-  int fd;
-  if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-#ifdef __linux__
-  struct epoll_event nothing_else = { .events = 0 };
-  int watch = epoll_create1(EPOLL_CLOEXEC);
-  if (watch < 0) return fdb_throw(env, errno, "epoll_create");
-  if (epoll_ctl(watch, EPOLL_CTL_ADD, fd, &nothing_else) == 0) return fdb_owned_value(call.self, watch);
-  int error = errno;
-  close(watch);
-  return error == EPERM ? fdb_null(env) : fdb_throw(env, error, "epoll_ctl");
-#else
-  return fcntl(fd, F_GETFD) < 0 ? fdb_throw(env, errno, "fcntl") : fdb_null(env);
-#endif
 }

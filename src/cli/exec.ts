@@ -14,7 +14,6 @@ interface ExecFlags extends ServiceFlags {
   readonly exclusive?: true
   readonly nonBlocking?: true
   readonly nginx?: true
-  readonly fdstore?: true
   readonly timeout: number
 }
 
@@ -30,10 +29,6 @@ export function addExec(program: Command): void {
     .option('--exclusive', 'nobody else gets them as long as the program lives')
     .option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not')
     .option('--nginx', 'tell nginx too (NGINX=3;4;), with --non-blocking')
-    .option(
-      '--fdstore',
-      'it may give descriptors away to the daemon (NOTIFY_SOCKET, FDSTORE), and gets those that were given before',
-    )
     .addOption(durationOption('--timeout <duration>', 'how long to wait for the daemon', '60s'))
     .addHelpText(
       'after',
@@ -62,18 +57,20 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
     exclusive: flags.exclusive ?? false,
     nonBlocking: flags.nonBlocking ?? flags.nginx ?? false,
   }
-  const { claimed, store } = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) => ({
-    claimed: await claimForLife(client, wanted, { ...claiming, timeoutMs }),
-    store: flags.fdstore ? await client.descriptors.program(flags.service ?? '', { timeoutMs }) : null,
-  }))
+  const claimed = await asked(flags, AGAIN_HARMLESS, (client, timeoutMs) =>
+    claimForLife(client, wanted, { ...claiming, timeoutMs }),
+  )
   const numbers = claimed.map((_, index) => `${3 + index};`).join('')
   const { file, argv0, args, cwd, env } = successorCommand({
     argv,
-    env: { ...claimedVariables(claimed, store), ...(flags.nginx && { NGINX: numbers }) },
+    env: { ...claimedVariables(claimed), ...(flags.nginx && { NGINX: numbers }) },
   })
   const start = { file, cwd, argv: [argv0, ...args], env }
   try {
-    executeWith(start, [...claimed.map(({ fd }) => fd), ...(store?.fds ?? [])])
+    executeWith(
+      start,
+      claimed.map(({ fd }) => fd),
+    )
   } catch (cause) {
     const why = `${file} cannot be executed (${(cause as NativeError).code}): check that it is a program for this machine, or names one in its first line`
     throw new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file } })
@@ -86,7 +83,7 @@ function divided(command: Command): { names: readonly string[]; argv: readonly s
   const at = rawArgs.indexOf('--')
   const argv = at < 0 ? [] : rawArgs.slice(at + 1)
   const names = command.args.slice(0, command.args.length - argv.length)
-  if (argv.length > 0 && (names.length > 0 || command.opts<ExecFlags>().fdstore)) return { names, argv }
+  if (argv.length > 0 && names.length > 0) return { names, argv }
   return command.error(
     'error: give what the program is to have, and the program behind -- : fd-broker exec NAME[=ADDRESS]... -- COMMAND [ARG...]',
   )

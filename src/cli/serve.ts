@@ -17,8 +17,6 @@ interface ServeFlags {
   check?: true
   pidFile?: string
   logFile?: string
-  notifySocket?: string
-  fdstoreMax?: number
 }
 
 export function addServe(program: Command): void {
@@ -35,13 +33,6 @@ export function addServe(program: Command): void {
     )
     .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')
-    .option(
-      '--notify-socket <path>',
-      'where programs give descriptors away (FDSTORE=1), as to systemd, for fd-broker exec --fdstore',
-    )
-    .addOption(
-      new Option('--fdstore-max <count>', 'so many are kept for a service (default: 128)').argParser(Number),
-    )
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(
       'after',
@@ -69,8 +60,6 @@ async function serve({
   drop,
   pidFile,
   logFile,
-  notifySocket,
-  fdstoreMax: fdStoreMax,
 }: ServeFlags): Promise<void> {
   if (check) {
     await checkOnly(config)
@@ -89,8 +78,6 @@ async function serve({
       mainProcess: 'stays',
       ...(config !== undefined && { config: resolve(config) }),
       ...(pidFile !== undefined && { pidFile }),
-      ...(notifySocket !== undefined && { notifySocket }),
-      ...(fdStoreMax !== undefined && { fdStoreMax }),
     })
     signals.attach(daemon)
     tellTurn('served')

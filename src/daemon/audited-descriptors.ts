@@ -1,6 +1,5 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { isForeign } from '../holder/admission.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type {
   Claimed,
@@ -9,19 +8,14 @@ import type {
   DescriptorOrder,
   DescriptorUser,
   HeldDescriptor,
-  ProgramOrder,
-  StoredDescriptors,
 } from '../operator/held-descriptors.js'
 import { pidOf } from '../os/liveness.js'
-import type { Programs } from './programs.js'
 import type { DescriptorStore, Over } from './service/descriptor-store.js'
 
 /** Descriptors of a daemon, of which each change, and each refusal, is a line of the log: who, and what. */
 export class AuditedDescriptors implements DescriptorHolder {
   readonly #store: DescriptorStore
   readonly #logger: Logger
-  /** Null: there is no notify socket. */
-  programs: Programs | null = null
 
   constructor(store: DescriptorStore, logger: Logger) {
     this.#store = store
@@ -63,24 +57,6 @@ export class AuditedDescriptors implements DescriptorHolder {
 
   remove(name: string, by: DescriptorUser): void {
     this.#audited('a descriptor was removed', { descriptor: name, ...by }, () => this.#store.remove(name))
-  }
-
-  program({ service, by, pidfd, own }: ProgramOrder): StoredDescriptors {
-    const programs = this.programs?.there ?? null
-    if (programs === null) {
-      pidfd.close()
-      throw new FdbError(
-        'ERR_FDB_NO_FD_STORE',
-        'this daemon has no notify socket at which programs could give descriptors away: start it with --notify-socket PATH',
-      )
-    }
-    const { notifySocket, store } = programs
-    return this.#audited('a program of a service', { service, ...by, program: pidOf(pidfd) }, () => {
-      // The notify socket hears no other user. What such a process becomes (by set-user-ID, say) must not give away in its name.
-      if (isForeign(by)) pidfd.close()
-      else this.#store.addProgram(service, pidfd, own)
-      return { ...store.give(service), notifySocket, most: store.most }
-    })
   }
 
   left(by: DescriptorUser): void {

@@ -4,7 +4,6 @@ import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, settleTimes } from '../holder/times.js'
-import { MAX_FDS_PER_MESSAGE } from '../kernel/index.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { UpgradeOptions } from '../member/member-options.js'
@@ -24,7 +23,6 @@ import { Governor } from './governor.js'
 import { type DaemonOperations, GuardedOperations } from './guarded-operations.js'
 import { meansAll, OverseenDescriptors, type Overseer } from './overseer.js'
 import { visitorOf } from './policy/gate.js'
-import { Programs } from './programs.js'
 import { checkingRoom } from './room.js'
 import { DescriptorStore } from './service/descriptor-store.js'
 import type { HeldAlone } from './service/held-alone.js'
@@ -32,7 +30,6 @@ import { Services } from './services.js'
 
 /** A disk may be slow; what kills a service that does not end waits for longer. */
 const KEEP_MS = 30_000
-const FD_STORE_MAX = 128
 /** The next daemon has loaded all that it needs when it is offered anything; members that come meanwhile wait. */
 const READY_MS = 10_000
 
@@ -60,13 +57,6 @@ export interface DaemonOptions {
   config?: string
   /** What becomes of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
   mainProcess?: 'refuse' | 'stays' | 'ends'
-  /**
-   * Path of a notify socket, at most 106 bytes: programs give descriptors away there, as to systemd (`FDSTORE=1`), and `fd-broker exec --fdstore` gives
-   * them back to the next. Only processes of this user, and root, are heard.
-   */
-  notifySocket?: string
-  /** How many of those are kept for one service, at most 253 (what one message carries). Default 128. */
-  fdStoreMax?: number
 }
 
 interface Insides {
@@ -76,8 +66,6 @@ interface Insides {
   readonly services: Services
   /** The service manager keeps what this daemon has. */
   readonly kept: boolean
-  /** Null: there is no notify socket. */
-  readonly notify: { readonly path: string; readonly most: number } | null
   readonly governor: Governor
   readonly overseer: Overseer | null
 }
@@ -97,7 +85,6 @@ export class Daemon implements AsyncDisposable {
   readonly #services: Services
   /** What operators have put. */
   readonly #descriptors: DescriptorStore
-  readonly #programs: Programs | null
   readonly #startedAt = Date.now()
   readonly #kept: boolean
   readonly #governor: Governor
@@ -109,7 +96,7 @@ export class Daemon implements AsyncDisposable {
     return new Daemon(insides)
   }
 
-  private constructor({ member, parts, desk, services, governor, kept, notify, overseer }: Insides) {
+  private constructor({ member, parts, desk, services, governor, kept, overseer }: Insides) {
     this.#overseer = overseer
     this.#governor = governor
     this.control = parts.settings.control ?? ''
@@ -128,13 +115,7 @@ export class Daemon implements AsyncDisposable {
       overseer === null
         ? new AuditedDescriptors(descriptors, logger)
         : new OverseenDescriptors(overseer, descriptors, logger)
-    const programs =
-      notify === null
-        ? null
-        : new Programs({ ...notify, registry, wanted, descriptors, holder: audited, logger, settled })
-    audited.programs = programs
     this.#descriptors = descriptors
-    this.#programs = programs
     const operations: DaemonOperations = {
       descriptors: audited,
       status: shows => this.#status(shows),
@@ -155,13 +136,11 @@ export class Daemon implements AsyncDisposable {
     const take = () => {
       services.begin()
       descriptors.takeOver()
-      programs?.open()
     }
     const serves = () => desk.open(take)
     const leaves = (how: { readonly kept: boolean }) => {
       desk.close()
       services.close(how)
-      programs?.close(how)
       descriptors[Symbol.dispose]()
     }
     member.on('serving', serves)
@@ -197,11 +176,6 @@ export class Daemon implements AsyncDisposable {
   /** Counts the daemons that have taken over one from the other: 1 for the first. */
   get generation(): number {
     return this.#member.generation
-  }
-
-  /** @internal Why programs have no notify socket; null: they have, or need none. */
-  get notifyFailure(): unknown {
-    return this.#programs?.failure ?? null
   }
 
   /** What no living member has too, nor a service manager keeps: it is lost when this daemon closes or ends. */
@@ -304,8 +278,6 @@ const OPTIONS: Keys<DaemonOptions> = {
   signal: true,
   takeOver: true,
   mainProcess: true,
-  notifySocket: true,
-  fdStoreMax: true,
 }
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
@@ -322,10 +294,8 @@ export async function openDaemon(
   const {
     config,
     control,
-    fdStoreMax = FD_STORE_MAX,
     logger: given,
     mainProcess,
-    notifySocket,
     pidFile,
     signal,
     systemd,
@@ -336,10 +306,6 @@ export async function openDaemon(
   if (config !== undefined && (typeof config !== 'string' || config === ''))
     throw wrongOption('config', config, 'the path of a file')
   if (typeof takeOver !== 'boolean') throw wrongOption('takeOver', takeOver, 'true or false')
-  if (notifySocket !== undefined && (typeof notifySocket !== 'string' || notifySocket === ''))
-    throw wrongOption('notifySocket', notifySocket, 'a path')
-  if (!Number.isInteger(fdStoreMax) || fdStoreMax < 1 || fdStoreMax > MAX_FDS_PER_MESSAGE)
-    throw wrongOption('fdStoreMax', fdStoreMax, `a number from 1 to ${MAX_FDS_PER_MESSAGE}`)
   const logger = takenLogger(given)
   checkSignal(signal)
   const times = settleTimes(upgrade)
@@ -382,14 +348,8 @@ export async function openDaemon(
   })
   const overseer = oversees(services)
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
-  const notify = notifySocket === undefined ? null : { path: resolve(notifySocket), most: fdStoreMax }
-  const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, notify, overseer })
-  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits, registry))
-  // Who took over goes on without: nobody else serves by now.
-  if (daemon.notifyFailure !== null && member.first) {
-    await daemon.close()
-    throw daemon.notifyFailure
-  }
+  const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, overseer })
+  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits))
   // It came when it was too late not to listen.
   if (signal?.aborted) {
     await daemon.close()

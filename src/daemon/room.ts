@@ -1,9 +1,7 @@
 import { FdbError } from '../errors.js'
-import type { Registry } from '../holder/registry.js'
 import type { ReadyOptions } from '../member/member-options.js'
 import { fdLimits } from '../os/limits.js'
 import type { Deposits } from './deposits.js'
-import { isPolled } from './service/noted-descriptor.js'
 import type { Services } from './services.js'
 
 /** A member that comes back: its connection, its pidfd, and a watch of each of those who wait for it. */
@@ -15,20 +13,19 @@ const OF_OTHERS = 16
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
   deposits: Pick<Deposits, 'largest' | 'demandReadable'>,
-  registry: Pick<Registry, 'entries'>,
 ): ReadyOptions {
-  const room = () => demandRoom(services.expected, deposits.largest, registry.entries.filter(isPolled).length)
+  const room = () => demandRoom(services.expected, deposits.largest)
   return { checks: [room, () => deposits.demandReadable()] }
 }
 
 /**
  * Throws ERR_FDB_NO_DESCRIPTORS where there are too few for what comes: members could not come back. `brought`: the most that one of them
- * brings. `polled`: each is seen to have gone by a descriptor more.
+ * brings.
  */
-function demandRoom(members: number, brought: number, polled: number): void {
+function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
   if (open === null || soft === null) return
-  const more = members * OF_A_MEMBER + brought + polled + OF_OTHERS
+  const more = members * OF_A_MEMBER + brought + OF_OTHERS
   if (open + more <= soft) return
   throw new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',

@@ -78,7 +78,6 @@ export type CataloguedCode =
   | 'ERR_FDB_FD_UNKNOWN'
   | 'ERR_FDB_FD_TAKEN'
   | 'ERR_FDB_FD_CLAIMED'
-  | 'ERR_FDB_NO_FD_STORE'
   // The control socket
   | 'ERR_FDB_CONTROL_PATH'
   | 'ERR_FDB_CONTROL_TAKEN'

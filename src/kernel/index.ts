@@ -97,7 +97,7 @@ export {
   socketPair,
   unreadBytes,
 } from './socket.js'
-export { type Poll, READABLE, WRITABLE, watch, watchHangup, watchPaths } from './watch.js'
+export { type Poll, READABLE, WRITABLE, watch, watchPaths } from './watch.js'
 
 /** See {@link Native.addSums} and {@link Native.scanChanges}, which has {@link CHANGE_FIELDS} numbers for a change. */
 export const { addSums, scanChanges } = native

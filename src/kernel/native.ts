@@ -247,8 +247,6 @@ export interface Native {
   pidfdDead(pidfd: number): boolean
   /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
   hangups(fds: readonly number[]): number[]
-  /** A descriptor that is readable once POLLHUP or POLLERR is to be told of this one; null: never (a file). Leaves its flags alone. */
-  hangupOf(fd: number): number | null
 
   // unix_path.c
   /** Whether `path` is the file of this Unix socket; null where the kernel does not tell. Opens nothing. */

@@ -9,16 +9,6 @@ export function watch(fd: OwnedFd, callback: (events: number, error: NativeError
 }
 
 /**
- * Calls `gone` once when the other side of a descriptor has gone, or it has an error: a pipe, a connection. Null: that cannot be known of it (a
- * file). Its O_NONBLOCK stays as it is. Borrows the descriptor until the watch is closed.
- */
-export function watchHangup(fd: OwnedFd, gone: () => void): Disposable | null {
-  const raw = native.hangupOf(fd.raw)
-  if (raw === null) return null
-  return onceReadable(OwnedFd.own(raw, `hangup of ${fd.label}`), gone)
-}
-
-/**
  * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Files that are not there are left out. Null:
  * this system cannot tell, or has no room for one more watch. Does not keep the process alive.
  */

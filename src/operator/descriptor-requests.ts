@@ -97,16 +97,6 @@ export class DescriptorRequests {
       case Op.REMOVE:
         holder.remove(name ?? '', by)
         return {}
-      case Op.PROGRAM: {
-        const pidfd = fds.shift()
-        if (pidfd === undefined)
-          throw new FdbError(
-            'ERR_FDB_FDS_MISSING',
-            `no pidfd came with the word who is a program of "${name}"`,
-          )
-        const { fds: sent, ...said } = holder.program({ service: name ?? '', by, pidfd, own: false })
-        return { json: JSON.stringify(said), sent: [...sent] }
-      }
       default:
         throw new FdbError('ERR_FDB_MESSAGE', `a request about descriptors that is not known here (${op})`)
     }

@@ -11,7 +11,6 @@ import {
   checkDescriptorName,
   type DescriptorLease,
   type HeldDescriptor,
-  type StoredDescriptors,
 } from './held-descriptors.js'
 import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './question.js'
 
@@ -164,18 +163,6 @@ export class HeldDescriptors {
     await this.#tell(request, `the word that "${name}" is released`, options, () => undefined, sent)
   }
 
-  /**
-   * @internal This process is a program of the service (empty: of none) as long as it lives: what it gives away at the daemon's notify socket is that service's,
-   * and what was given away before comes with the answer, owned by the caller. Rejects with ERR_FDB_NO_FD_STORE.
-   */
-  async program(service: string, options: AskOptions = {}): Promise<StoredDescriptors> {
-    checkAsk('program()', options, ASK)
-    using own = pidfdFor('pid', process.pid)
-    const request = { op: Op.PROGRAM, name: service }
-    const what = `the descriptors that programs of "${service}" have given away`
-    return await this.#tell(request, what, options, ({ json }, fds) => storedIn(json, fds), [own])
-  }
-
   /** The daemon closes it, whoever has claimed it: those who have one keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkAsk('remove()', options, ASK)
@@ -250,14 +237,4 @@ function othersIn(json: string | null | undefined): number {
   } catch {
     return 0
   }
-}
-
-/** Takes as many of the descriptors as there are names. */
-function storedIn(json: string | null | undefined, fds: OwnedFd[]): StoredDescriptors {
-  const { names = [], notifySocket = '', most = 0 } = JSON.parse(json || '{}') as Partial<StoredDescriptors>
-  if (names.length === fds.length) return { fds: fds.splice(0), names, notifySocket, most }
-  throw new FdbError(
-    'ERR_FDB_FDS_MISSING',
-    `${names.length} descriptors were given away, and ${fds.length} came back`,
-  )
 }

@@ -23,8 +23,6 @@ export interface HeldDescriptor {
   readonly whilePid: number | null
   /** Who has claimed it for himself; null: nobody. */
   readonly claimedBy: number | null
-  /** FDNAME, by which it was given away at the notify socket; null: it was put. */
-  readonly storedAs: string | null
   /** Who has claimed it for as long as he lives, as `fd-broker exec` does, alone or beside others. */
   readonly users: readonly ClaimingProcess[]
 }
@@ -60,30 +58,6 @@ export interface DescriptorOrder {
   readonly by: DescriptorUser
   /** So many may there be of its service, or of none. Absent: as many as there is room for. */
   readonly most?: number
-  /** It came over the notify socket. */
-  readonly stored?: StoredAs
-}
-
-/** What is said of a descriptor at the notify socket. */
-export interface StoredAs {
-  /** Empty: of no service. */
-  readonly service: string
-  /** FDNAME: several descriptors may have it. */
-  readonly name: string
-  /** It goes when its other side has gone (FDPOLL=0: it does not). */
-  readonly polled: boolean
-}
-
-/** What is kept for the programs of a service. */
-export interface StoredDescriptors {
-  /** Duplicates, owned by the caller, in the order in which they came. */
-  readonly fds: readonly OwnedFd[]
-  /** Of each. */
-  readonly names: readonly string[]
-  /** Where programs give descriptors away: a path. */
-  readonly notifySocket: string
-  /** So many are kept for a service. */
-  readonly most: number
 }
 
 /** An order to give a descriptor. */
@@ -94,17 +68,6 @@ export interface ClaimOrder {
   readonly shared: boolean
   /** Of the process that claims it for as long as it lives; null: for as long as the connection does. */
   readonly claimant: OwnedFd | null
-}
-
-/** An order to hear a process at the notify socket as a program of a service. */
-export interface ProgramOrder {
-  /** Empty: of none. */
-  readonly service: string
-  readonly by: DescriptorUser
-  /** Of the program. */
-  readonly pidfd: OwnedFd
-  /** The kernel has said that the pidfd is of the process that asks. */
-  readonly own: boolean
 }
 
 /** What was claimed. */
@@ -133,8 +96,6 @@ export interface DescriptorHolder {
   /** The claim of this user; of the process of a pidfd, which is borrowed. */
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
-  /** The process of a pidfd is a program of this service as long as it lives. Takes the pidfd, also when it throws. */
-  program(order: ProgramOrder): StoredDescriptors
   /** This user has gone: it claims nothing any more. */
   left(by: DescriptorUser): void
   /** Calls `changed` after each change; returns what ends that. */

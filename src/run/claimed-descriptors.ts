@@ -9,7 +9,7 @@ import {
   type ListenerSpec,
 } from '../listeners/index.js'
 import type { OperatorClient } from '../operator/client.js'
-import type { Claimed, StoredDescriptors } from '../operator/held-descriptors.js'
+import type { Claimed } from '../operator/held-descriptors.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
@@ -74,23 +74,18 @@ export function nameIn(service: string | undefined, name: string): string {
   return service === undefined ? name : `${service}/${name}`
 }
 
-/** How a program is told of them, and behind them of what was given away, as systemd and as Server::Starter do it. The first is descriptor 3. */
-export function claimedVariables(
-  claimed: readonly ClaimedDescriptor[],
-  store: StoredDescriptors | null,
-): NodeJS.ProcessEnv {
-  const names = [...claimed.map(({ name }) => name), ...(store?.names ?? [])]
+/** How a program is told of them, as systemd and as Server::Starter do it. The first is descriptor 3. */
+export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.ProcessEnv {
   const ports = claimed.flatMap(({ about }, index) =>
     about.type === 'socket' ? [`${portOf(formatAddress(about))}=${3 + index}`] : [],
   )
   return {
     ...NONE_PASSED,
-    LISTEN_FDS: `${names.length}`,
+    LISTEN_FDS: `${claimed.length}`,
     LISTEN_PID: `${process.pid}`,
-    LISTEN_FDNAMES: names.join(':'),
+    LISTEN_FDNAMES: claimed.map(({ name }) => name).join(':'),
     SERVER_STARTER_PORT: ports.length === 0 ? undefined : ports.join(';'),
     SERVER_STARTER_GENERATION: undefined,
-    ...(store !== null && { NOTIFY_SOCKET: store.notifySocket, FDSTORE: `${store.most}` }),
   }
 }
 

@@ -320,10 +320,8 @@ export class NotifyProbe extends Probe {
         events.mainProcess(main)
       },
     }
-    this.#receiver = new NotifyReceiver(socket, {
-      received: message => {
-        if (mayTell(message.from, roots)) take(message, heard)
-      },
+    this.#receiver = new NotifyReceiver(socket, message => {
+      if (mayTell(message.from, roots)) take(message, heard)
     })
   }
 

@@ -21,7 +21,7 @@ async function serve() {
   const may = ['owner', { uid: SECOND_UID }]
   const all = { put: may, claim: may, list: may, remove: may }
   writeFileSync(config, JSON.stringify({ services: { mine: all, shop: all } }))
-  const daemon = await serveDaemon({ control, config, notifySocket: join(folder, 'notify') })
+  const daemon = await serveDaemon({ control, config })
   onTestFinished(() => daemon.close())
   const client = await OperatorClient.connect(control)
   onTestFinished(() => client.close())
@@ -35,30 +35,6 @@ function aProcess(): ChildProcess & { readonly pid: number } {
 }
 
 describe('a process of another user', () => {
-  it('cannot be made a program of a service by a pidfd of it: what it gives away stays its own', async context => {
-    needsRoot(context)
-    const { control, user } = await serve()
-    const victim = aProcess()
-    const program = async (pid: number) =>
-      (await user.asks(control, { op: Op.PROGRAM, name: 'mine' }, [`pidfd:${pid}`])).code
-    expect({
-      root: await program(victim.pid),
-      daemon: await program(process.pid),
-      first: await program(1),
-      own: await program(user.pid),
-      child: await program(await user.child()),
-    }).toEqual({
-      root: 'ERR_FDB_DENIED',
-      daemon: 'ERR_FDB_DENIED',
-      first: 'ERR_FDB_DENIED',
-      own: 'done',
-      child: 'done',
-    })
-    // An inode number proves nothing either.
-    const file = await user.asks(control, { op: Op.PROGRAM, name: 'mine' }, ['memory'])
-    expect(file.code).toBe('ERR_FDB_NO_PIDFD')
-  })
-
   it('keeps what it has claimed, whoever else names it by a pidfd', async context => {
     needsRoot(context)
     const { control, client, user } = await serve()

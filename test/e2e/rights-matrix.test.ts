@@ -63,10 +63,6 @@ const VERDICTS: Readonly<Record<string, Verdict>> = {
     foreign: 'refused by name, and with the pidfd of another user’s process',
   },
   'descriptor REMOVE': { needs: ['remove'], foreign: 'refused' },
-  'descriptor PROGRAM': {
-    needs: ['claim', 'put'],
-    foreign: 'refused by name, and with the pidfd of another user’s process',
-  },
   'message statusRequest': { needs: ['list'], foreign: 'left out of the status' },
   'message upgradeRequest': { needs: ['operate'], foreign: 'refused' },
   'message cancelUpgrade': { needs: [], foreign: 'cancels upgrades of its own connection, no other' },
@@ -139,7 +135,6 @@ function attemptsOn(service: string, victim: number, commands: readonly string[]
     ]),
     descriptor('CLAIM', `${service}/held`, [`pidfd:${victim}`]),
     descriptor('RELEASE', `${service}/held`, [`pidfd:${victim}`]),
-    descriptor('PROGRAM', service, ['pidfd:own']),
     attempt('message upgradeRequest', service, {
       upgradeRequest: { service, argv: ['/bin/false'], timeoutMs: 3_000 },
     }),
@@ -154,7 +149,6 @@ function withForeignObjects(victim: number): Attempt[] {
   return [`pidfd:${victim}`, 'pidfd:1', 'memory'].flatMap(object => [
     descriptor('CLAIM', 'mine/held', [object]),
     descriptor('RELEASE', 'mine/held', [object]),
-    descriptor('PROGRAM', 'mine', [object]),
   ])
 }
 
@@ -183,7 +177,6 @@ async function world() {
   const daemon = await serveDaemon({
     control,
     config,
-    notifySocket: joinPath(folder, 'notify'),
     upgrade: TIMES,
   })
   onTestFinished(() => daemon.close())
@@ -211,7 +204,6 @@ async function world() {
       bindSocket({ kind: 'unix', host: joinPath(folder, service) }, 'a listener'),
     )
     ;(await client.descriptors.claim(`${service}/held`, { while: { pid: victim } })).close()
-    await root.asks(control, { op: Op.PROGRAM, name: service }, [`pidfd:${victim}`])
   }
   /** All that another user must not have changed. */
   const bank = async () => {

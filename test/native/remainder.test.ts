@@ -26,7 +26,6 @@ import {
   takeFrom,
 } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { watchHangup } from '../../src/kernel/watch.js'
 import { replaceStale } from '../../src/listeners/stale-path.js'
 import { removeUnixPath } from '../../src/listeners/unix-path.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
@@ -51,7 +50,6 @@ const ASKED: Readonly<Record<string, () => unknown>> = {
   'whether the peer of a socket lives': () => pair(one => peerLives(one)),
   'what a descriptor is': () => inspectOne(listener),
   'room for many descriptors': () => makeRoom(2_000),
-  'whether the other side has gone': () => pair(one => watchHangup(one, () => {})?.[Symbol.dispose]()),
   'when a process ends': () => using(ownPidfd()!, pidfd => watchDeath(pidfd, () => {}).close()),
   'whether a peer is dead or has only closed': () => using(ownPidfd()!, pidfd => fateOf(pidfd, 5)),
   'the removal of a path': () => removeUnixPath(listener, `unix:${join(folder, 'none')}`),
@@ -82,7 +80,6 @@ const MADE: Readonly<Record<string, () => readonly OwnedFd[]>> = {
     pair(one => [peerPidfd(one, 'a')].filter(fd => typeof fd === 'object' && fd !== null)) as OwnedFd[],
   'a descriptor out of a process': () => using(pidfdOf(process.pid)!, pidfd => [takeFrom(pidfd, 0, 'a')]),
   'a lock file': () => [openLockFile(join(folder, 'lock'), 0o600, 'a')],
-  'what tells of a hangup': () => pair(one => [raw(native.hangupOf(one.raw)!)]),
   'what polls many': () => [raw(native.createEpoll()!)],
 }
 

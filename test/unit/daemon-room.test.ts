@@ -2,14 +2,12 @@ import { execFileSync } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { Deposits } from '../../src/daemon/deposits.js'
 import { checkingRoom } from '../../src/daemon/room.js'
-import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Registry } from '../../src/holder/registry.js'
-import { memoryFile } from '../../src/kernel/index.js'
 import { fdLimits } from '../../src/os/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
 function check(registry: Registry, left: number, expected = 0): void {
-  const { checks = [] } = checkingRoom({ expected }, new Deposits(registry, new Set()), registry)
+  const { checks = [] } = checkingRoom({ expected }, new Deposits(registry, new Set()))
   const { open, soft } = fdLimits()
   const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
   limit(open! + left)
@@ -19,36 +17,6 @@ function check(registry: Registry, left: number, expected = 0): void {
     limit(soft!)
   }
 }
-
-it('a daemon that takes over has room to see when the other side of what it keeps for programs has gone', () => {
-  const registry = new Registry()
-  const store = new DescriptorStore(registry)
-  onTestFinished(() => {
-    store[Symbol.dispose]()
-    registry.close()
-  })
-  const put = (name: string, polled?: boolean) =>
-    store.put({
-      name,
-      fd: memoryFile(name, 'a memory file'),
-      lifetime: null,
-      ms: null,
-      replace: false,
-      by: { pid: 7, uid: 0 },
-      ...(polled !== undefined && { stored: { service: 'shop', name, polled } }),
-    })
-  for (let i = 0; i < 20; i++) put(`put-${i}`)
-  for (let i = 0; i < 20; i++) put(`shop/kept-${i}`, false)
-  expect(() => check(registry, 20)).not.toThrow()
-  for (let i = 0; i < 20; i++) put(`shop/polled-${i}`, true)
-  expect(() => check(registry, 20)).toThrow(
-    expect.objectContaining({
-      code: 'ERR_FDB_NO_DESCRIPTORS',
-      details: expect.objectContaining({ more: 36 }),
-    }),
-  )
-  expect(() => check(registry, 40)).not.toThrow()
-})
 
 it('a daemon that takes over has room for four descriptors of each member that comes back', () => {
   const registry = new Registry()

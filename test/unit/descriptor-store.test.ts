@@ -111,31 +111,3 @@ describe('the descriptors that are held', () => {
     store[Symbol.dispose]()
   })
 })
-
-describe('programs of services', () => {
-  function running() {
-    const child = spawn('sleep', ['600'], { stdio: 'ignore' })
-    onTestFinished(() => void child.kill('SIGKILL'))
-    return { pid: child.pid!, pidfd: () => openPidfd(child.pid!) as OwnedFd }
-  }
-
-  it('stay what they are until they themselves ask for another service', () => {
-    const { store } = open()
-    const { pid, pidfd } = running()
-    store.addProgram('bank', pidfd(), false)
-    const denied = expect.objectContaining({ code: 'ERR_FDB_DENIED' })
-    expect(() => store.addProgram('mine', pidfd(), false)).toThrow(denied)
-    expect(store.serviceOf(pid)).toBe('bank')
-    store.addProgram('mine', pidfd(), true)
-    expect(store.serviceOf(pid)).toBe('mine')
-    store[Symbol.dispose]()
-  })
-
-  it('are neither the first process, nor the daemon, nor what has started it', () => {
-    const { store } = open()
-    const denied = expect.objectContaining({ code: 'ERR_FDB_DENIED' })
-    for (const pid of [1, process.pid, process.ppid])
-      for (const own of [true, false])
-        expect(() => store.addProgram('mine', openPidfd(pid) as OwnedFd, own)).toThrow(denied)
-  })
-})

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
 import { NotifyProbe } from '../../src/run/probe.js'
 import { needsRoot, SecondUser } from '../processes/second-user.js'
@@ -39,6 +40,18 @@ describe('what is told at the notify socket of a version', () => {
     own.say({ STATUS: 'last' })
     await until('root is heard again', () => told.includes('last'))
     expect(told).toEqual(['of root', 'ready', 'last'])
+  })
+
+  it('comes without its descriptors: those are closed, for which the sender of BARRIER=1 waits', async () => {
+    const { told, own } = heard(process.pid)
+    const [kept, given] = socketPair('a barrier')
+    onTestFinished(() => kept.close())
+    own.say({ BARRIER: 1 }, given)
+    own.say({ STATUS: 'behind it' })
+    await until('what comes behind it is heard', () => told.length > 0)
+    given.close()
+    // Its end: no process has the other end any more.
+    expect(receiveMessage(kept, Buffer.alloc(1), 0, 1).bytes).toBe(0)
   })
 
   it('comes over a socket that no more users can reach than a version may be', () => {

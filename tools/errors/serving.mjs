@@ -49,10 +49,6 @@ export const CALLER = {
     cause: 'Somebody has claimed this descriptor for himself; the message names the process',
     remedy: 'Try again when it has released it, or has ended',
   },
-  ERR_FDB_NO_FD_STORE: {
-    cause: 'This daemon keeps no descriptors of programs: it has no notify socket',
-    remedy: 'Start it with `--notify-socket PATH`, or `fd-broker exec` without `--fdstore`',
-  },
 }
 
 /**

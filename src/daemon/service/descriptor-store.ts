@@ -11,11 +11,9 @@ import {
   type DescriptorsOfProcess,
   type DescriptorUser,
   type HeldDescriptor,
-  type StoredAs,
   serviceIn,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
-import { lineOf } from '../../os/process-identity.js'
 import type { HeldAlone } from './held-alone.js'
 import { keyOf, lifetimeOf, type Noted, nameOf, notedIn, restOf } from './noted-descriptor.js'
 import { ProcessClaims } from './process-claims.js'
@@ -33,14 +31,13 @@ interface Held extends Noted {
 export type Over =
   | 'the time of a descriptor is over'
   | 'the process of a descriptor has ended'
-  | 'the other side of a descriptor has gone'
   | 'a claimant has ended'
 
 /**
  * Descriptors of any kind that a daemon holds for whoever asks, by name: for good, for a time, or as long as a process lives. They, and the
  * pidfds of those processes, are entries of a registry: what becomes of that becomes of them.
  */
-export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Disposable {
+export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry
   readonly #wanted: Set<string>
   readonly #over: (what: Over, name: string, pid: number | null) => void
@@ -50,8 +47,6 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
   readonly #sizes = new Map<string | null, number>()
   readonly #settled: () => boolean
   readonly #watching = new Set<() => void>()
-  /** Those that came over the notify socket, in the order in which they did. */
-  readonly #given = new Set<string>()
 
   /**
    * `wanted`: names of the registry that stay when another process goes on with it. `settled`: nobody is about to, so that descriptors
@@ -92,7 +87,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
       this.#hold(name, noted)
     }
-    this.#claims.takeOver(name => this.#held.has(name) || isProgram(name))
+    this.#claims.takeOver(name => this.#held.has(name))
   }
 
   list(): HeldDescriptor[] {
@@ -112,7 +107,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     return [...programs.values()]
   }
 
-  put({ name, fd, lifetime, ms, replace, by, stored, most = MAX_ENTRIES }: DescriptorOrder): void {
+  put({ name, fd, lifetime, ms, replace, by, most = MAX_ENTRIES }: DescriptorOrder): void {
     let begun = false
     try {
       this.#refuseUnsettled()
@@ -128,7 +123,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       this.#forget(name)
       const now = Date.now()
       const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
-      const noted = { pid: by.pid, uid: by.uid, putAt: now, until, ...(stored && { stored }) }
+      const noted = { pid: by.pid, uid: by.uid, putAt: now, until }
       this.#enter(keyOf(name), JSON.stringify(noted), fd)
       if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
       this.#hold(name, noted)
@@ -193,46 +188,8 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     this.#tell()
   }
 
-  /** What came over the notify socket, in the order in which it did. The descriptors are lent. */
-  stored(service: string): { readonly name: string; readonly as: StoredAs; readonly fd: OwnedFd }[] {
-    return this.#givenAs(as => as.service === service)
-  }
-
-  /** Of what came over the notify socket, what goes when its other side has gone. The descriptors are lent. */
-  polled(): { readonly name: string; readonly fd: OwnedFd }[] {
-    return this.#givenAs(({ polled }) => polled)
-  }
-
   heldBy(user: number): number {
     return [...this.#held.values()].filter(({ uid }) => uid === user).length + this.#claims.countOf(user)
-  }
-
-  has(name: string): boolean {
-    return this.#held.has(name)
-  }
-
-  /**
-   * The process of a pidfd is a program of this service as long as it lives. `own`: it asks itself, and may change its service. Takes the pidfd, also
-   * when it throws.
-   */
-  addProgram(service: string, pidfd: OwnedFd, own: boolean): void {
-    try {
-      this.#refuseUnsettled()
-      refuseAncestor(pidOf(pidfd))
-      const before = this.#claims.namesOf(pidfd, isProgram)
-      if (before[0] !== undefined && !own) throw programAlready(pidOf(pidfd), serviceOf(before[0]))
-      for (const name of before) this.#claims.release(name, pidfd)
-    } catch (error) {
-      pidfd.close()
-      throw error
-    }
-    this.#claims.add(programOf(service), pidfd, { exclusive: false })
-  }
-
-  /** Null: it is a program of none. */
-  serviceOf(pid: number): string | null {
-    const name = this.#claims.nameOf(pid, isProgram)
-    return name === null ? null : serviceOf(name)
   }
 
   left(by: DescriptorUser): void {
@@ -253,17 +210,9 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       watch?.close()
     }
     this.#held.clear()
-    this.#given.clear()
     this.#claims.close()
     this.#sizes.clear()
     this.#watching.clear()
-  }
-
-  #givenAs(meant: (as: StoredAs) => boolean) {
-    return [...this.#given].flatMap(name => {
-      const as = this.#held.get(name)!.stored!
-      return meant(as) ? [{ name, as, fd: this.#registry.get(keyOf(name))!.fd }] : []
-    })
   }
 
   /** Throws ERR_FDB_BUSY. */
@@ -272,7 +221,7 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     throw new FdbError('ERR_FDB_BUSY', 'the daemon is being upgraded: try again', { retryable: true })
   }
 
-  #describe(name: string, { pid, putAt, until, whilePid, claimedBy, stored }: Held): HeldDescriptor {
+  #describe(name: string, { pid, putAt, until, whilePid, claimedBy }: Held): HeldDescriptor {
     const about = inspectOne(this.#registry.get(keyOf(name))!.fd)
     const users = this.#claims.of(name)
     return {
@@ -285,7 +234,6 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
       until: until === null ? null : new Date(until).toISOString(),
       whilePid,
       claimedBy: claimedBy?.pid ?? users.find(({ exclusive }) => exclusive)?.pid ?? null,
-      storedAs: stored?.name ?? null,
       users,
     }
   }
@@ -302,7 +250,6 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     const gone = () => this.end(name, 'the process of a descriptor has ended')
     const { until } = noted
     this.#resize(name, 1)
-    if (noted.stored) this.#given.add(name)
     this.#held.set(name, {
       ...noted,
       timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
@@ -317,7 +264,6 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
     clearTimeout(held?.timer)
     held?.watch?.close()
     if (this.#held.delete(name)) this.#resize(name, -1)
-    this.#given.delete(name)
     this.#claims.forget(name)
     for (const key of [keyOf(name), lifetimeOf(name)]) {
       this.#wanted.delete(key)
@@ -360,35 +306,6 @@ export class DescriptorStore implements Omit<DescriptorHolder, 'program'>, Dispo
   #tell(): void {
     for (const changed of [...this.#watching]) changed()
   }
-}
-
-/** No descriptor has a colon in its name. */
-function programOf(service: string): string {
-  return `:${service}`
-}
-
-function isProgram(name: string): boolean {
-  return name.startsWith(':')
-}
-
-function serviceOf(program: string): string {
-  return program.slice(1)
-}
-
-/** What PID 1, this process or an ancestor of it is a program of, every process without a service of its own would be. */
-function refuseAncestor(pid: number): void {
-  if (pid !== 1 && !(pid > 0 && [...lineOf(process.pid)].includes(pid))) return
-  throw new FdbError(
-    'ERR_FDB_DENIED',
-    `process ${pid} can be no program of a service: it is ${pid === 1 ? 'the first process of all' : `the daemon (process ${process.pid}), or has started it`}; start the program as a process of its own`,
-  )
-}
-
-function programAlready(pid: number, service: string): FdbError {
-  return new FdbError(
-    'ERR_FDB_DENIED',
-    `process ${pid} is a program of "${service}" already: only the process itself can change that`,
-  )
 }
 
 function claimed(name: string, pid: number): FdbError {

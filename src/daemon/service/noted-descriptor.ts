@@ -1,6 +1,4 @@
 import { LONGEST_MS } from '../../base/time.js'
-import type { Entry } from '../../holder/registry.js'
-import type { StoredAs } from '../../operator/held-descriptors.js'
 
 /** What is said of one in the registry, beside its descriptor. */
 export interface Noted {
@@ -10,7 +8,6 @@ export interface Noted {
   /** Milliseconds since 1970. */
   readonly putAt: number
   readonly until: number | null
-  readonly stored?: StoredAs
 }
 
 /** Two parts: what a service has, beside this in the same registry, has three. */
@@ -30,23 +27,17 @@ export function nameOf(key: string): string | null {
 /** Null: of a release that says it otherwise. */
 export function notedIn(spec: string): Noted | null {
   try {
-    const { pid, uid, putAt, until, stored } = JSON.parse(spec) as Partial<Noted>
+    const { pid, uid, putAt, until } = JSON.parse(spec) as Partial<Noted>
     if (typeof putAt !== 'number') return null
     return {
       pid: pid ?? 0,
       ...(uid !== undefined && { uid }),
       putAt,
       until: until ?? null,
-      ...(stored && { stored }),
     }
   } catch {
     return null
   }
-}
-
-/** One that goes when its other side has gone. */
-export function isPolled({ name, spec }: Pick<Entry, 'name' | 'spec'>): boolean {
-  return nameOf(name) !== null && notedIn(spec)?.stored?.polled === true
 }
 
 /** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */

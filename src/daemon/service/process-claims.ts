@@ -48,23 +48,6 @@ export class ProcessClaims {
     }))
   }
 
-  /** The latest of those that this process has claimed, and that are meant; null: none. */
-  nameOf(pid: number, meant: (name: string) => boolean): string | null {
-    let found: { name: string; since: number } | null = null
-    for (const name of this.#claims.keys())
-      if (meant(name))
-        for (const claim of this.#living(name))
-          if (claim.pid === pid && claim.since >= (found?.since ?? 0)) found = { name, since: claim.since }
-    return found?.name ?? null
-  }
-
-  /** All that the process of this pidfd has claimed, and that are meant. */
-  namesOf(pidfd: OwnedFd, meant: (name: string) => boolean): string[] {
-    return [...this.#claims.keys()].filter(
-      name => meant(name) && this.#living(name).some(claim => isSame(claim.pidfd, pidfd)),
-    )
-  }
-
   /** So many has this user asked for. */
   countOf(user: number): number {
     return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length

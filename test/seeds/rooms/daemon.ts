@@ -1,18 +1,11 @@
 import { room } from '../seed.js'
 
 const WRITES = ['unit/forwarded-writes', 'unit/followers']
-const NOTIFY = ['unit/notify-desk']
 
 export const daemon = room(
   'daemon',
   ['unit/member-parts', 'unit/daemon-gate', 'unit/daemon-custody', 'unit/daemon-deposits'],
   [
-    [
-      'daemon/notify-desk.ts',
-      'if (uid !== own && uid !== 0) {',
-      'if (uid !== own && uid === 0) {',
-      ...NOTIFY,
-    ],
     [
       'daemon/guarded-descriptors.ts',
       "    this.#demand('remove', name)\n",

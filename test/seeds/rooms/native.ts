@@ -49,16 +49,6 @@ export const native = room(
     ],
     [
       'peers.c',
-      'epoll_create1(EPOLL_CLOEXEC)',
-      'epoll_create1(0)',
-      'native/remainder',
-      'native/peers',
-      'native/sockets',
-      'native/spawn',
-      'native/poll',
-    ],
-    [
-      'peers.c',
       'seen & POLLERR ? 2 : seen & (POLLRDHUP | POLLHUP) ? 1 : 0',
       'seen & (POLLRDHUP | POLLHUP) ? 1 : 0',
       'native/peers',

@@ -22,13 +22,7 @@ export const serviceManager = room(
     ],
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#waiting.splice(0)) fd?.close()', ''],
-    ['os/service-manager/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-desk'],
-    [
-      'os/service-manager/notify-receiver.ts',
-      'this.#waiting = setTimeout(() => this.#poll?.start(READABLE), WAIT_MS).unref()',
-      '',
-      'unit/notify-desk',
-    ],
+    ['os/service-manager/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-probe'],
     ['os/service-manager/reminders.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
     ['os/service-manager/reminders.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
     ['os/service-manager/reminders.ts', 'this.#patience = setInterval(say, SAY_AGAIN_MS).unref()', ''],
@@ -56,7 +50,6 @@ export const serviceManager = room(
       'if (whole.length <= 2 * MOST_NAME) this.#socket.say({ FDSTORE: 1',
       'unit/safekeeping',
       'unit/notify-socket',
-      'e2e/fd-store',
     ],
   ],
 )
