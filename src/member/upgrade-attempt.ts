@@ -36,7 +36,6 @@ export interface Replaced {
 /** What was started. */
 export interface Started {
   readonly child: Successor
-  readonly words: LastWords
   readonly command: SuccessorCommand
   /** Never throws. */
   readonly progress: (step: UpgradeProgress) => void
@@ -63,12 +62,13 @@ export class UpgradeAttempt {
 
   constructor(
     replaced: Replaced,
-    { child, words, command, progress }: Started,
+    { child, command, progress }: Started,
     options: Pick<UpgradeOptions, 'timeout'>,
     graceMs: () => number,
   ) {
     this.#replaced = replaced
     this.#child = child
+    const { words } = child
     this.#words = words
     this.#progress = progress
     this.#graceMs = graceMs
@@ -91,9 +91,7 @@ export class UpgradeAttempt {
         this.#expectJoiner(command, performance.now())
         return
       }
-      const said = words.take()
-      const lines = said === null ? words.takeLines() : null
-      const why = said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below')
+      const { why, lines } = words.takeReason()
       const error = new FdbError(
         'ERR_FDB_SUCCESSOR_EXITED',
         `the successor ${child.pid} (${command.argv0} …) ended ${exitText({ code, signal: by })} before it served: ${why}; this process serves on${below(lines)}`,

@@ -1,12 +1,12 @@
 import type { StdioOptions } from 'node:child_process'
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Peer } from '../holder/peer.js'
-import type { Upgraded } from '../operator/requests.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
-import { LastWords } from '../versions/last-words.js'
 import { GRACE_MS } from '../versions/process-members.js'
 import { type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import type { Hosting } from './hosting.js'
@@ -15,7 +15,6 @@ import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
 import type { Shared } from './shared.js'
 import { type Replaced, UpgradeAttempt } from './upgrade-attempt.js'
-import { toldOf } from './upgrade-progress.js'
 
 /** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
@@ -117,18 +116,13 @@ export class Upgrades implements Replaced {
       cwd: options.cwd,
     })
     const { logger } = this.shared.settings
-    const words = new LastWords(this.shared.settings.control!)
-    const child = await spawnSuccessor(command, { logger, stdio: options.stdio, env: words.env }).catch(
-      error => {
-        words.close()
-        throw error
-      },
-    )
+    const control = this.shared.settings.control!
+    const child = await spawnSuccessor(command, { control, logger, stdio: options.stdio })
     child.unref()
     this.started.push(child)
     const progress = toldOf(options.progress, logger)
     progress({ phase: 'started', at: Date.now(), pid: child.pid })
-    const attempt = new UpgradeAttempt(this, { child, words, command, progress }, options, graceMs)
+    const attempt = new UpgradeAttempt(this, { child, command, progress }, options, graceMs)
     this.#attempt = attempt
     const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
     const cancel = ({ target }: { target: EventTarget | null }) =>
@@ -169,5 +163,19 @@ export class Upgrades implements Replaced {
 
   #peer(id: Id = SELF): Peer | undefined {
     return id === SELF ? undefined : this.#hosting().holder?.peer(id)
+  }
+}
+
+/** The caller's function, of which nothing is heard but the log when it throws: what it is told of has happened already, and goes on. */
+export function toldOf(
+  progress: ((step: UpgradeProgress) => void) | undefined,
+  logger: Logger,
+): (step: UpgradeProgress) => void {
+  return step => {
+    try {
+      progress?.(step)
+    } catch (err) {
+      logger.error({ err, phase: step.phase }, 'a function for the progress of an upgrade threw')
+    }
   }
 }

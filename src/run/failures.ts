@@ -10,7 +10,7 @@ interface Failed {
   readonly settings: VersionSettings
   /** Why it was not ready when it was asked last. */
   readonly complaint: string | null
-  takeWords(): string | null
+  takeReason(): { readonly why: string; readonly lines: string | null }
   takeLines(): string | null
 }
 
@@ -57,12 +57,11 @@ export class Failures {
       left.length === 0
         ? ''
         : ` and left ${left.length} processes behind (${left.join(', ')}), which are ended`
-    const said = version.takeWords()
-    const lines = said === null ? version.takeLines() : null
+    const { why: reason, lines } = version.takeReason()
     const remedy =
       left.length > 0 && code === 0
         ? 'a program that goes to the background cannot be run, have it stay in the foreground'
-        : (said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'))
+        : reason
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${below(lines)}`
     this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }

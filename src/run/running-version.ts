@@ -7,7 +7,7 @@ import { endsWithUs, statOf } from '../os/main-process.js'
 import { Children } from '../versions/children.js'
 import { LastWords } from '../versions/last-words.js'
 import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
-import { startedWith } from '../versions/started-with.js'
+import { startedWith } from '../versions/successor-output.js'
 import { Exits } from './failures.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
@@ -132,9 +132,9 @@ export class RunningVersion {
     return this.#probe.complaint
   }
 
-  /** Why it has ended, by its own word; null: it said nothing. There is so once. */
-  takeWords(): string | null {
-    return this.#words?.take() ?? null
+  /** As {@link LastWords} has it. */
+  takeReason(): ReturnType<LastWords['takeReason']> {
+    return this.#words?.takeReason() ?? { why: 'see its own output', lines: null }
   }
 
   /** Its last lines on stderr; null: there are none, or it is no program of Node. There are so once. */

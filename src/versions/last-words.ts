@@ -1,8 +1,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../base/lazy.js'
-import { inheritedOutput } from './inherited-output.js'
 import type { Mark } from './process-members.js'
-import { LAST_LINES } from './started-with.js'
+import { inheritedOutput, LAST_LINES } from './successor-output.js'
 
 /** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
@@ -63,6 +62,16 @@ export class LastWords {
         .join('\n')
         .slice(-MOST_CHARACTERS) || null
     )
+  }
+
+  /** For the sentence that says how it ended, and for {@link below} that. There is an answer once. */
+  takeReason(): { readonly why: string; readonly lines: string | null } {
+    const said = this.take()
+    const lines = said === null ? this.takeLines() : null
+    return {
+      why: said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'),
+      lines,
+    }
   }
 
   /** Nothing is waited for. */

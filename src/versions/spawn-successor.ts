@@ -1,12 +1,13 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from '../os/command-line.js'
+import { LastWords } from './last-words.js'
 import { endProcesses, GRACE_MS, ProcessMembers } from './process-members.js'
-import { startedWith } from './started-with.js'
+import { startedWith } from './successor-output.js'
 
 export interface SpawnOptions {
-  /** Laid over the command's environment. */
-  env?: NodeJS.ProcessEnv | undefined
+  /** Beside it stands what the successor says at its end. */
+  control: string
   /** Default: no input, our own output and error stream. */
   stdio?: StdioOptions | undefined
   /** pino-compatible. */
@@ -20,6 +21,8 @@ export interface Exit {
 
 export interface Successor {
   pid: number
+  /** The caller closes them. */
+  words: LastWords
   /** Never rejects. */
   exited: Promise<Exit>
   /**
@@ -44,10 +47,12 @@ export function exitText({ code, signal }: Exit): string {
 }
 
 /** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
-export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions = {}): Promise<Successor> {
-  const { env, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
+export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
+  const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
+    const words = new LastWords(control)
     const failed = (cause: unknown) => {
+      words.close()
       const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
       const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
       reject(
@@ -61,7 +66,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
       child = spawn(command.file, command.args, {
         argv0: command.argv0,
         cwd: command.cwd,
-        env: startedWith({ ...command.env, ...env }),
+        env: startedWith({ ...command.env, ...words.env }),
         stdio,
         detached: true,
       })
@@ -94,7 +99,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions 
         letGo()
         return ended
       }
-      resolve({ pid: child.pid!, exited, end, letGo, unref: () => child.unref() })
+      resolve({ pid: child.pid!, words, exited, end, letGo, unref: () => child.unref() })
     })
   })
 }

@@ -3,15 +3,17 @@
  * that terminal or pipe, and its last lines on stderr are the reason of a start that fails. A bundle of its own, without the library; the
  * program that the user starts has none of this.
  */
-import { writeFileSync } from 'node:fs'
+import fs, { writeFileSync } from 'node:fs'
+import { syncBuiltinESMExports } from 'node:module'
 import { inspect } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
-import { dropWrites } from './dropped-writes.js'
-import { beginOutput, counter } from './inherited-output.js'
-import { LAST_LINES, OWN_OPTIONS } from './started-with.js'
+import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
 
 /** Of the last lines. */
 const MOST_CHARACTERS = 4_000
+/** A terminal is closed; a pipe or a socket has no reader. */
+const GONE: readonly unknown[] = ['EIO', 'EPIPE', 'ECONNRESET']
+const OUTPUTS: readonly unknown[] = [1, 2]
 
 const file = process.env[LAST_LINES]
 const given = process.env[OWN_OPTIONS]
@@ -73,4 +75,66 @@ function tap(stream: NodeJS.WriteStream, remember: (text: string) => void): void
     remember(typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString())
     return write.call(stream, chunk, ...rest)
   }) as typeof write
+}
+
+type Write = (fd: unknown, ...rest: unknown[]) => unknown
+type Written = (error: unknown, bytes: number, data: unknown) => void
+
+/**
+ * Lets a write of `node:fs` to stdout or stderr succeed where the reader is gone, and tells of each. Loggers write so, past the streams of
+ * the process: pino, for one, ends the process at the error, or waits in a loop for the terminal to come back.
+ */
+function dropWrites(dropped: () => void): void {
+  for (const name of ['writeSync', 'writevSync'] as const) {
+    replace(name, write => (fd, ...rest) => {
+      if (!OUTPUTS.includes(fd)) return write(fd, ...rest)
+      try {
+        return write(fd, ...rest)
+      } catch (error) {
+        if (!isGone(fd, error)) throw error
+        dropped()
+        return bytesOf(rest)
+      }
+    })
+  }
+  for (const name of ['write', 'writev'] as const) {
+    replace(name, write => (fd, ...rest) => {
+      const done = rest.at(-1)
+      if (!OUTPUTS.includes(fd) || typeof done !== 'function') return write(fd, ...rest)
+      const told: Written = (error, bytes, data) => {
+        const drops = error !== null && isGone(fd, error)
+        if (drops) dropped()
+        ;(done as Written)(drops ? null : error, drops ? bytesOf(rest) : bytes, data)
+      }
+      return write(fd, ...rest.slice(0, -1), told)
+    })
+  }
+  syncBuiltinESMExports()
+}
+
+function replace(name: 'write' | 'writeSync' | 'writev' | 'writevSync', by: (write: Write) => Write): void {
+  const own = fs[name] as Write
+  const more = by(own)
+  // What `promisify` needs, too.
+  Object.defineProperties(more, Object.getOwnPropertyDescriptors(own))
+  Object.assign(fs, { [name]: more })
+}
+
+/** A file on a broken disk is no output without a reader. */
+function isGone(fd: unknown, error: unknown): boolean {
+  return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
+}
+
+/** What a write with these arguments writes: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or (list of bytes). */
+function bytesOf([data, second, third]: readonly unknown[]): number {
+  if (typeof data === 'string')
+    return Buffer.byteLength(data, typeof third === 'string' ? (third as BufferEncoding) : 'utf8')
+  if (Array.isArray(data)) return data.reduce((sum: number, part: Uint8Array) => sum + part.byteLength, 0)
+  const { byteLength } = data as Uint8Array
+  const [offset, length] =
+    typeof second === 'object' && second !== null
+      ? [(second as { offset?: unknown }).offset, (second as { length?: unknown }).length]
+      : [second, third]
+  if (typeof length === 'number') return length
+  return typeof offset === 'number' ? byteLength - offset : byteLength
 }

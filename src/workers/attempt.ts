@@ -9,7 +9,7 @@ import { successorCommand } from '../os/command-line.js'
 import { type WorkerPlace, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
-import { LastWords } from '../versions/last-words.js'
+import { below } from '../versions/last-words.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { Pending } from '../wire/pending.js'
 
@@ -36,7 +36,6 @@ export class Attempt {
   readonly #before: string
   readonly #failureBefore: unknown
   #child: Successor | null = null
-  #words: LastWords | null = null
   #failing = false
 
   constructor(parts: AttemptParts) {
@@ -66,7 +65,7 @@ export class Attempt {
     this.#failing = true
     const child = this.#child!
     await Promise.race([child.exited, new Promise(resolve => setTimeout(resolve, SAID_MS).unref())])
-    const why = this.#words?.take() ?? `${message} (phase ${phase})`
+    const why = child.words.take() ?? `${message} (phase ${phase})`
     this.#fail(
       new FdbError(code, `${this.#name} did not come to serve: ${why}`, { phase }),
       isCommitted(phase),
@@ -87,15 +86,12 @@ export class Attempt {
 
   async #start(): Promise<void> {
     const { command, logger, place, timeout } = this.#parts
-    const words = new LastWords(place.control)
-    void this.outcome.catch(() => {}).finally(() => words.close())
     const env = { ...NOTHING_TOLD, ...workerVariables(place) }
-    const child = await spawnSuccessor(
-      successorCommand({ env, ...(command !== null && { argv: command }) }),
-      { logger, env: words.env },
-    )
+    const start = successorCommand({ env, ...(command !== null && { argv: command }) })
+    const child = await spawnSuccessor(start, { control: place.control, logger })
+    const { words } = child
+    void this.outcome.catch(() => {}).finally(() => words.close())
     this.#child = child
-    this.#words = words
     // A main process that was closed need not wait for those that drain.
     child.unref()
     this.#settled.limit(timeout, () => {
@@ -109,8 +105,9 @@ export class Attempt {
       if (code === 0) return
       const how = exitText({ code, signal })
       setTimeout(() => {
-        const why = `${this.#name} ended ${how} before it served: ${words.take() ?? words.takeLines() ?? 'see its own output'}`
-        this.#fail(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
+        const { why, lines } = words.takeReason()
+        const text = `${this.#name} ended ${how} before it served: ${why}${below(lines)}`
+        this.#fail(new FdbError('ERR_FDB_SUCCESSOR_EXITED', text, { details: { code, signal } }))
       }, AFTERMATH_MS)
     })
     if (this.#settled.settled) await child.end()

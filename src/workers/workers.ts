@@ -2,7 +2,7 @@ import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Overseer } from '../daemon/overseer.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
-import { toldOf } from '../member/upgrade-progress.js'
+import { toldOf } from '../member/upgrades.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 import {

@@ -85,10 +85,11 @@ describe('spawnSuccessor', () => {
   it('runs it in a session of its own and tells how it exited', async () => {
     const script =
       'require("fs").writeFileSync("out", process.env.WORD + " " + process.argv0); process.exit(7)'
-    const command = successorCommand({ argv: [process.execPath, '-e', script], cwd: folder })
+    const env = { WORD: 'hello' }
+    const command = successorCommand({ argv: [process.execPath, '-e', script], cwd: folder, env })
     const logged: string[] = []
     const successor = await spawnSuccessor(command, {
-      env: { WORD: 'hello' },
+      control: join(folder, 'control'),
       stdio: 'ignore',
       logger: { info: (_, message) => logged.push(message) },
     })
@@ -106,7 +107,7 @@ describe('spawnSuccessor', () => {
       import { spawnSuccessor } from './src/versions/spawn-successor.ts'
       const left = process.argv[1]
       const argv = ['sh', '-c', 'trap "exit 3" TERM; sleep 60 & echo $! > "$0"; wait', left]
-      const successor = await spawnSuccessor(successorCommand({ argv }), { stdio: 'ignore' })
+      const successor = await spawnSuccessor(successorCommand({ argv }), { control: left, stdio: 'ignore' })
       while (!existsSync(left) || statSync(left).size === 0) await new Promise(resolve => setTimeout(resolve, 5))
       const pid = Number(readFileSync(left, 'latin1'))
       const fill = []
@@ -133,7 +134,8 @@ describe('spawnSuccessor', () => {
     writeFileSync(file, '#!/no/such/interpreter\n')
     chmodSync(file, 0o755)
     const command = successorCommand({ argv: [file], cwd: folder })
-    await expect(spawnSuccessor(command)).rejects.toMatchObject({ code: 'ERR_FDB_SPAWN', details: { file } })
+    const started = spawnSuccessor(command, { control: join(folder, 'control') })
+    await expect(started).rejects.toMatchObject({ code: 'ERR_FDB_SPAWN', details: { file } })
   })
 })
 
