@@ -4,10 +4,9 @@ import { closeAll } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
-import { jsonText } from './json-text.js'
 import { namedListeners } from './named-listeners.js'
 import { durationOption, pidOf } from './options.js'
-import { table } from './table.js'
+import { jsonText, table } from './output.js'
 
 interface AdoptFlags {
   pid: string

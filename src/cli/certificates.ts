@@ -6,12 +6,12 @@ import {
   CERTIFICATE_COMMANDS,
   type CertificateAddition,
   type CertificateList,
+  type ListedCertificate,
 } from '../proxy/tls/commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
-import { asking } from './asking.js'
-import { additionText, certificatesText } from './certificates-text.js'
-import { jsonText } from './json-text.js'
-import { plain } from './table.js'
+import { asking } from './find-service.js'
+import { formatDuration } from './options.js'
+import { jsonText, plain, table } from './output.js'
 
 interface Flags extends AskFlags {
   json?: true
@@ -95,4 +95,49 @@ async function pem(file: string): Promise<string> {
     const why = error instanceof Error ? error.message : String(error)
     throw new FdbError('ERR_FDB_CERTIFICATE', `${file} cannot be read (${why})`, { cause: error })
   }
+}
+
+const DAY = 86_400_000
+/** Of a fingerprint. */
+const SHOWN = 16
+
+function certificatesText({ certificates, ticketKeys, handshakes }: CertificateList, now: number): string {
+  const rows = certificates.map(certificate => [
+    certificate.name,
+    standing(certificate),
+    validity(certificate, now),
+    plain(certificate.fingerprint).slice(0, SHOWN),
+    certificate.generation,
+    certificate.names.join(' '),
+  ])
+  const lines =
+    rows.length === 0
+      ? ['no certificates']
+      : table(['NAME', 'ORIGIN', 'EXPIRES', 'FINGERPRINT', 'GENERATION', 'NAMES'], rows)
+  const { completed, resumed, failed } = handshakes
+  const failures = Object.entries(failed).map(([kind, count]) => `, ${count} ${plain(kind)}`)
+  lines.push('', `handshakes: ${completed} completed, ${resumed} of them resumed${failures.join('')}`)
+  if (ticketKeys !== null) {
+    const age = formatDuration(Math.max(0, now - ticketKeys.created) / 1000)
+    lines.push(`ticket keys: ${age} old, made anew after ${formatDuration(ticketKeys.rotateEvery / 1000)}`)
+  }
+  return `${lines.join('\n')}\n`
+}
+
+function additionText({ name, outcome, shadows, warning }: CertificateAddition): string {
+  const lines = [outcome === 'unchanged' ? `${plain(name)} is there already` : `${plain(name)} ${outcome}`]
+  if (shadows.length > 0) lines.push(`in place of the file’s: ${shadows.map(plain).join(', ')}`)
+  if (warning !== null) lines.push(`warning: clients will refuse it: ${plain(warning)}`)
+  return `${lines.join('\n')}\n`
+}
+
+function standing({ origin, names, inForce, standard }: ListedCertificate): string {
+  if (standard) return `${origin} (default)`
+  return names.length > 0 && inForce.length === 0 ? `${origin} (out of force)` : origin
+}
+
+function validity({ notAfter }: ListedCertificate, now: number): string {
+  const day = new Date(notAfter).toISOString().slice(0, 10)
+  const left = Math.floor((notAfter - now) / DAY)
+  return left < 0 ? `${day} (expired)` : `${day} (${left} days)`
 }

@@ -1,7 +1,6 @@
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import type { SupervisorStatus } from '../run/status.js'
-import type { ExitCode } from './exit-codes.js'
-import { plain } from './table.js'
+import { type ExitCode, plain } from './output.js'
 
 /** Roles of a process that has not come to serve, or does not any more, while no other does. */
 const SERVES_NOT: ReadonlySet<string | undefined> = new Set([

@@ -1,6 +1,6 @@
 import type { FdbError, FdbErrorCode } from '../errors.js'
 import { wasTold } from '../wire/remote-error.js'
-import type { ExitCode } from './exit-codes.js'
+import type { ExitCode } from './output.js'
 
 const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_NO_HOLDER', 3],

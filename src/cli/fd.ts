@@ -7,10 +7,9 @@ import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
 import { OtherProcess } from '../os/other-process.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
-import { asking } from './asking.js'
-import { jsonText } from './json-text.js'
+import { asking } from './find-service.js'
 import { durationOption, pidOf } from './options.js'
-import { table } from './table.js'
+import { jsonText, table } from './output.js'
 
 interface Flags extends AskFlags {
   json?: true

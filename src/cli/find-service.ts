@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
 import { askedPlaces, controlPlaces, controlsThere } from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
-import { controlOption } from './options.js'
+import { controlOption, durationOption } from './options.js'
 
 /** How a running service may be named. */
 export interface ServiceFlags {
@@ -67,4 +67,11 @@ function byPidFile(file: string): string {
 
 function noService(why: string): FdbError {
   return new FdbError('ERR_FDB_NO_HOLDER', `${why}: start it, or give --control`, { retryable: true })
+}
+
+/** Options of all commands that ask a running service something. */
+export function asking(command: Command): Command {
+  return findsService(command)
+    .option('--json', 'print the answer as JSON')
+    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
 }

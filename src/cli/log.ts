@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import type { Logger } from '../base/logger.js'
 import { LogFile } from './log-file.js'
-import { sayOnStderr } from './stderr.js'
+import { sayOnStderr } from './output.js'
 
 export interface Log {
   readonly logger: Logger

@@ -1,7 +1,6 @@
-import type { ExitCode } from './exit-codes.js'
+import { type ExitCode, sayOnStderr } from './output.js'
 import { run } from './program.js'
-import { type OnTurn, onTurn } from './serving.js'
-import { sayOnStderr } from './stderr.js'
+import { type OnTurn, onTurn } from './signal-orders.js'
 
 /** Runs one command line (without node and script) of this process. `turn` is told what becomes of a server that it is. Never rejects. */
 export function main(args: readonly string[], turn: OnTurn): Promise<ExitCode> {

@@ -1,10 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { EXIT_CODES, type ExitCode } from './exit-codes.js'
-import { failureText } from './failure-text.js'
-import { jsonText } from './json-text.js'
-import { sayOnStderr } from './stderr.js'
+import { EXIT_CODES, type ExitCode, failureText, jsonText, sayOnStderr } from './output.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {

@@ -1,16 +1,17 @@
 import { type Command, Option } from 'commander'
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { CHANGES, changesReply } from '../operator/service-commands.js'
+import { CHANGES, type Changes, changesReply } from '../operator/service-commands.js'
 import { refuseWithoutPlace, workerPlace } from '../os/default-control.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
-import { openAccessLog } from './access-log.js'
-import { openLog } from './log.js'
+import { AccessLines } from './access-lines.js'
+import { LoadedCode } from './loaded-code.js'
+import { KEPT, MISSING, openLog } from './log.js'
+import { LogFile } from './log-file.js'
 import { LEVELS } from './options.js'
-import { ProxyChanges } from './proxy-changes.js'
 import { ProxySignals } from './proxy-signals.js'
-import { tellTurn } from './serving.js'
-import { ORDERS } from './signal-orders.js'
+import { ORDERS, tellTurn } from './signal-orders.js'
 import { countIn } from './worker-count.js'
 
 interface ProxyFlags {
@@ -150,4 +151,83 @@ function severalOf(
   if (config.workers === null) return { workers: count }
   const { hungTimeout, replace, stopTimeout } = config.workers
   return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
+}
+
+/** What only the next process takes over. */
+const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile', 'workers'])
+/** Routes that are compared in one turn of the event loop. */
+const SLICE = 1_000
+
+/** What has changed since a proxy was started: what `fd-broker upgrade --smart` goes by. */
+class ProxyChanges {
+  readonly #code = new LoadedCode()
+  readonly #started: ProxyConfig
+  readonly #read: () => Promise<ProxyConfig>
+
+  /** `read` reads the configuration as it stands now. */
+  constructor(started: ProxyConfig, read: () => Promise<ProxyConfig>) {
+    this.#started = started
+    this.#read = read
+  }
+
+  /** `inForce`: what was read last. Rejects with ERR_FDB_CONFIG. */
+  async since(inForce: ProxyConfig): Promise<Changes> {
+    const code = this.#code.changed()
+    // The next version reads the configuration itself.
+    if (code.length > 0) return { code, next: [], configuration: [] }
+    const now = await this.#read()
+    const keys = Object.keys(now) as (keyof ProxyConfig)[]
+    const differs = (key: keyof ProxyConfig, before: ProxyConfig) =>
+      JSON.stringify(before[key]) !== JSON.stringify(now[key])
+    const next = keys.filter(key => NEXT.has(key) && differs(key, this.#started))
+    const configuration = keys.filter(key => !NEXT.has(key) && key !== 'routes' && differs(key, inForce))
+    if (!(await sameRoutes(inForce.routes, now.routes))) configuration.push('routes')
+    return { code, next, configuration }
+  }
+}
+
+async function sameRoutes(before: ProxyConfig['routes'], now: ProxyConfig['routes']): Promise<boolean> {
+  if (before.length !== now.length) return false
+  for (let from = 0; from < now.length; from += SLICE) {
+    const slices = [before, now].map(routes => JSON.stringify(routes.slice(from, from + SLICE)))
+    if (slices[0] !== slices[1]) return false
+    await new Promise(resolve => setImmediate(resolve))
+  }
+  return true
+}
+
+/** Lines of the access log that nobody has taken: more are dropped. */
+const MOST_BYTES = 8 * 1024 * 1024
+
+interface AccessLog {
+  readonly lines: AccessLines
+  /** Opens its file, if any, anew. */
+  reopen(): void
+  /** Writes what there is. What nobody takes does not keep the process: the lines are lost. */
+  end(): void
+}
+
+/** The access log of a proxy, in `path` or on stdout. What becomes of it is said in the other log. */
+async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
+  const file = await LogFile.open(
+    { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },
+    {
+      failed: error =>
+        logger.warn(
+          { err: error, file: path },
+          'the access log cannot be written: its lines are dropped until it can',
+        ),
+      missing: missing => lines.info({ missing }, MISSING),
+      kept: error => logger.warn({ err: error, file: path }, KEPT),
+    },
+  )
+  const lines = new AccessLines(file)
+  return {
+    lines,
+    reopen: () => file.reopen(),
+    end: () => {
+      lines.flush()
+      file.end()
+    },
+  }
 }

@@ -2,10 +2,9 @@ import type { Command } from 'commander'
 import type { Reloaded } from '../operator/service-commands.js'
 import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
-import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { jsonText, plain } from './output.js'
 import { reloaded } from './smart.js'
-import { plain } from './table.js'
 
 interface ReloadFlags extends AskFlags {
   json?: true

@@ -6,8 +6,8 @@ import { ROLLBACK, readTold, rollbackBody, type Told } from '../operator/service
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
-import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { jsonText } from './output.js'
 import { serviceOf } from './who-serves.js'
 import { upgradeTo } from './with-release.js'
 

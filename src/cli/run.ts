@@ -6,13 +6,12 @@ import { type Found, findLeft, RELEASES_SIGNALS } from '../run/left-behind.js'
 import type { Predecessor } from '../run/predecessor.js'
 import { READINESS, type VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
-import { codeAndMessage } from './failure-text.js'
 import { openLog } from './log.js'
 import { LEVELS } from './options.js'
+import { codeAndMessage, sayOnStderr } from './output.js'
 import { RunSignals } from './run-signals.js'
 import { type RunFlags, RunSources } from './run-sources.js'
-import { tellTurn } from './serving.js'
-import { sayOnStderr } from './stderr.js'
+import { tellTurn } from './signal-orders.js'
 
 /** How long a daemon may be upgraded. */
 const FROM_MS = 60_000

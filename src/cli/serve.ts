@@ -4,10 +4,9 @@ import { wrongOption } from '../base/check-option.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import { openLog } from './log.js'
 import { controlOption, LEVELS } from './options.js'
+import { plain } from './output.js'
 import { ServeSignals } from './serve-signals.js'
-import { tellTurn } from './serving.js'
-import { ORDERS } from './signal-orders.js'
-import { plain } from './table.js'
+import { ORDERS, tellTurn } from './signal-orders.js'
 
 interface ServeFlags {
   control?: string

@@ -3,7 +3,7 @@ import { type AskCommand, StateCopy } from '../operator/state-copy.js'
 import type { Position } from '../state/history.js'
 import type { StateLog } from '../state/state-log.js'
 import { AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
-import type { ProgressLine } from './state-progress.js'
+import type { ProgressLine } from './output.js'
 
 /**
  * Also where the log was compacted. Where the connection ended it may have been done: that is why changes have a request id.

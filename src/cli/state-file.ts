@@ -9,8 +9,8 @@ import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/slices.js'
 import { StateLog } from '../state/state-log.js'
+import type { ProgressLine } from './output.js'
 import { bytesOf } from './state-lines.js'
-import type { ProgressLine } from './state-progress.js'
 
 /** The first line of an export. */
 export interface ExportHead {

@@ -4,9 +4,9 @@ import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS 
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
-import { jsonText } from './json-text.js'
+import { jsonText, ProgressLine } from './output.js'
 import { askServing } from './state-control.js'
-import { ProgressLine } from './state-progress.js'
+
 import { openState, type SourceFlags } from './state-source.js'
 
 /** The most bytes of values in one piece, and entries. */

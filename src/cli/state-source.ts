@@ -1,9 +1,9 @@
 import { statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import type { StateLog } from '../state/state-log.js'
+import { ProgressLine } from './output.js'
 import { readControl } from './state-control.js'
 import { readStateFile, unlike } from './state-file.js'
-import { ProgressLine } from './state-progress.js'
 
 export interface SourceFlags {
   control?: string

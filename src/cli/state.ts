@@ -1,22 +1,22 @@
+import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { FdbError } from '../errors.js'
+import { repairStateFile } from '../state/file/repair.js'
 import type { StateLimits } from '../state/limits.js'
 import { recordsOf } from '../state/reader.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/slices.js'
 import type { StateLog } from '../state/state-log.js'
 import { findsService } from './find-service.js'
-import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
+import { facts, jsonText, table } from './output.js'
 import { diffStates } from './state-diff.js'
 import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { entryLine } from './state-lines.js'
 import { LineWriter, writeEntries } from './state-output.js'
-import { repairState } from './state-repair.js'
 import { openState, type SourceFlags } from './state-source.js'
-import { facts, table } from './table.js'
 
 interface ShowFlags extends SourceFlags {
   section?: string
@@ -275,4 +275,29 @@ function* count(segment: Segment, limits: StateLimits): Generator<undefined, num
     yield
   }
   return records
+}
+
+/** `fd-broker state repair`. */
+async function repairState({ file, json }: { file: string; json?: true }): Promise<void> {
+  const path = resolve(file)
+  const { damage, entries, kept } = await repairStateFile(path)
+  const { cause, aside = null } = damage ?? {}
+  if (json) {
+    const synced = cause?.details.synced ?? null
+    process.stdout.write(
+      jsonText({ damaged: damage !== null, entries, sequence: kept, synced, aside, why: cause?.message }),
+    )
+    return
+  }
+  const lines =
+    cause === undefined
+      ? [`${path} is not damaged: ${entries} entries; nothing was changed`]
+      : [
+          `${path} was damaged: ${cause.message}`,
+          entries > 0
+            ? `it holds now what stood before the damage: ${entries} entries, up to sequence ${kept}`
+            : 'nothing stood before the damage: the service begins without a state',
+          `the damaged file is ${aside}`,
+        ]
+  process.stdout.write(`${lines.join('\n')}\n`)
 }

@@ -3,8 +3,8 @@ import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/ans
 import { keptText } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { isOld } from './condition.js'
-import { formatDuration } from './duration.js'
-import { facts, plain, table } from './table.js'
+import { formatDuration } from './options.js'
+import { facts, plain, table } from './output.js'
 
 const DIGEST_SHOWN = 12
 const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']

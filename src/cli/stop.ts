@@ -8,9 +8,8 @@ import { keptText } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
-import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
-import { plain } from './table.js'
+import { jsonText, plain } from './output.js'
 
 /** Of a process that was told to end: why it has not. */
 const ANSWER_MS = 2_000

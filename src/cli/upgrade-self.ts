@@ -3,7 +3,7 @@ import { OperatorClient } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
 import type { SupervisorStatus } from '../run/status.js'
 import type { AskFlags } from './ask-service.js'
-import { jsonText } from './json-text.js'
+import { jsonText } from './output.js'
 
 const LOOK_MS = 50
 

@@ -1,3 +1,4 @@
+import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
@@ -9,11 +10,9 @@ import type { Release } from '../os/release-link.js'
 import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
-import { jsonText } from './json-text.js'
 import { durationOption } from './options.js'
-import { outputOf, outputText } from './output-of.js'
+import { jsonText, plain } from './output.js'
 import { type Plan, planFor, reloaded } from './smart.js'
-import { plain } from './table.js'
 import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
@@ -206,4 +205,37 @@ function installing(binary: string, at: string): ReleaseChange {
 
 function print(outcome: object): void {
   process.stdout.write(jsonText(outcome))
+}
+
+/** Where a process writes, by what its descriptors lead to; undefined: that cannot be seen from here. */
+interface OutputOf {
+  readonly stdout: string | undefined
+  readonly stderr: string | undefined
+}
+
+function outputOf(pid: number): OutputOf {
+  return { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
+}
+
+/** Where that may end before the process does; null: it goes to a file, or nowhere. */
+function outputText({ stdout, stderr }: OutputOf): string | null {
+  const said = [...new Set([stdout, stderr])].flatMap(target =>
+    target === undefined ? [] : (describe(target) ?? []),
+  )
+  return said.length === 0 ? null : `its output goes to ${said.join(' and ')}`
+}
+
+function describe(target: string): string | null {
+  const lost = 'what is written after its end is dropped'
+  if (/^\/dev\/(?:pts\/|tty|console)/.test(target)) return `the terminal ${target} (${lost})`
+  if (target.startsWith('pipe:')) return `a pipe (${lost})`
+  return target.startsWith('socket:') ? `a socket (${lost})` : null
+}
+
+function targetOf(pid: number, fd: 1 | 2): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/fd/${fd}`)
+  } catch {
+    return undefined
+  }
 }

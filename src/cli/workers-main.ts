@@ -1,8 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { LONGEST_MS } from '../base/time.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
-import { tellTurn } from './serving.js'
-import { ORDERS, type Order, SignalOrders } from './signal-orders.js'
+import { ORDERS, type Order, SignalOrders, tellTurn } from './signal-orders.js'
 
 export interface RunParts {
   readonly logger: Logger

@@ -1,10 +1,10 @@
 import { type Command, Option } from 'commander'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
-import { asking } from './asking.js'
-import { jsonText } from './json-text.js'
+import { asking } from './find-service.js'
 import { openLog } from './log.js'
 import { controlOption, durationOption, LEVELS, toMs } from './options.js'
+import { jsonText } from './output.js'
 import { countIn } from './worker-count.js'
 
 interface StartFlags {

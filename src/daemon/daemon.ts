@@ -6,7 +6,7 @@ import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, settleTimes } from '../holder/times.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
-import type { UpgradeOptions } from '../member/member-options.js'
+import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
 import { settle } from '../member/options.js'
 import type { Parts } from '../member/parts.js'
 import type { StayOptions } from '../member/stay.js'
@@ -14,16 +14,16 @@ import { DAEMON_ITSELF } from '../operator/daemon-service.js'
 import { serviceIn } from '../operator/held-descriptors.js'
 import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
 import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import { fdLimits } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { AuditedDescriptors } from './audited-descriptors.js'
 import { Deposits } from './deposits.js'
 import { FrontDesk } from './front-desk.js'
-import { Governor } from './governor.js'
 import { type DaemonOperations, GuardedOperations } from './guarded-operations.js'
 import { meansAll, OverseenDescriptors, type Overseer } from './overseer.js'
-import { visitorOf } from './policy/gate.js'
-import { checkingRoom } from './room.js'
+import { Gate, visitorOf } from './policy/gate.js'
+import { OWNERS_ONLY } from './policy/owners-only.js'
 import { DescriptorStore } from './service/descriptor-store.js'
 import type { HeldAlone } from './service/held-alone.js'
 import { Services } from './services.js'
@@ -357,4 +357,67 @@ export async function openDaemon(
   }
   signal?.addEventListener('abort', () => void daemon.close(), { once: true })
   return daemon
+}
+
+/** Keeps the rules of a daemon as its file says them. */
+class Governor {
+  readonly gate: Gate
+  readonly #file: string | null
+  readonly #logger: Logger
+
+  /** `file` null: there is none, and others may do nothing. Rejects with ERR_FDB_CONFIG. */
+  static async of(file: string | null, logger: Logger): Promise<Governor> {
+    const policy = file === null ? OWNERS_ONLY : await read(file)
+    return new Governor(new Gate(policy, logger), file, logger)
+  }
+
+  private constructor(gate: Gate, file: string | null, logger: Logger) {
+    this.gate = gate
+    this.#file = file
+    this.#logger = logger
+  }
+
+  /** Rejects with ERR_FDB_CONFIG: the rules stay as they were. */
+  async reload(): Promise<void> {
+    if (this.#file === null) return
+    this.gate.policy = await read(this.#file)
+    this.#logger.info({ config: this.#file }, 'the configuration was read anew, and counts')
+  }
+}
+
+/** Loaded here: a daemon without a file starts faster without. */
+async function read(file: string) {
+  const { readPolicy } = await import('./policy/read.js')
+  return readPolicy(file)
+}
+
+/** A member that comes back: its connection, its pidfd, and a watch of each of those who wait for it. */
+const OF_A_MEMBER = 4
+/** Of operators, of those who come to join, and of files that are read. */
+const OF_OTHERS = 16
+
+/** For a daemon that takes over, as long as the one before serves: members have nowhere else to go where there is none. */
+export function checkingRoom(
+  services: Pick<Services, 'expected'>,
+  deposits: Pick<Deposits, 'largest' | 'demandReadable'>,
+): ReadyOptions {
+  const room = () => demandRoom(services.expected, deposits.largest)
+  return { checks: [room, () => deposits.demandReadable()] }
+}
+
+/**
+ * Throws ERR_FDB_NO_DESCRIPTORS where there are too few for what comes: members could not come back. `brought`: the most that one of them
+ * brings.
+ */
+function demandRoom(members: number, brought: number): void {
+  const { open, soft } = fdLimits()
+  if (open === null || soft === null) return
+  const more = members * OF_A_MEMBER + brought + OF_OTHERS
+  if (open + more <= soft) return
+  throw new FdbError(
+    'ERR_FDB_NO_DESCRIPTORS',
+    `process ${process.pid} cannot take over: it has ${open} descriptors open with those that it was given, needs ${more} more for ${members} members that come back, ` +
+      `and may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again; the daemon before goes on`,
+    { retryable: true, details: { open, more, members, soft } },
+  )
 }

@@ -7,7 +7,6 @@ import type { ProxyDocument } from './config/proxy-document.js'
 import { relayOptions, routerOf } from './relay-options.js'
 import { type Action, compileTarget } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
-
 import { Upstreams } from './upstreams/upstreams.js'
 
 /** As many as it takes until more make little difference: some 200 ms of a processor. */

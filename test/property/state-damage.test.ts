@@ -4,7 +4,6 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame, Segment } from '../../src/state/segment.js'
-
 import { StateLog } from '../../src/state/state-log.js'
 import { readSegment } from '../fixtures/read-segment.js'
 import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from 'commander'
 import { describe, expect, it } from 'vitest'
-import { formatDuration, parseDuration } from '../../src/cli/duration.js'
 import { exitCodeOf } from '../../src/cli/exit-code-of.js'
+import { formatDuration, parseDuration } from '../../src/cli/options.js'
 import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
 import { countIn } from '../../src/cli/worker-count.js'
 import { FdbError } from '../../src/errors.js'

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
+import { checkingRoom } from '../../src/daemon/daemon.js'
 import { Deposits } from '../../src/daemon/deposits.js'
-import { checkingRoom } from '../../src/daemon/room.js'
 import { Registry } from '../../src/holder/registry.js'
 import { fdLimits } from '../../src/os/limits.js'
 

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { type StateSize, StateSizes } from '../../src/daemon/state-sizes.js'
+import { type StateSize, StateSizes } from '../../src/daemon/services.js'
 
 it('says once of each service when its state has come to be larger than it may, and when it is not any more', () => {
   const logged: unknown[] = []

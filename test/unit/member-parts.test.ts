@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { StateSizes } from '../../src/daemon/state-sizes.js'
+import { StateSizes } from '../../src/daemon/services.js'
 import { UnservedServices } from '../../src/daemon/unserved-services.js'
 import { Duty } from '../../src/member/duty.js'
 import { AppendNotice } from '../../src/member/growth.js'

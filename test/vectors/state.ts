@@ -4,7 +4,6 @@ import { Digest } from '../../src/state/digest.js'
 import type { Position } from '../../src/state/history.js'
 import { defineSection } from '../../src/state/schema.js'
 import { frame, Segment } from '../../src/state/segment.js'
-
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf } from '../fixtures/state-logs.js'
 

@@ -36,14 +36,14 @@ export const cli = room(
       'e2e/cli-usage',
     ],
     [
-      'cli/duration.ts',
+      'cli/options.ts',
       'ms >= 1 && ms <= LONGEST_MS',
       'ms >= 0 && ms <= LONGEST_MS',
       'unit/cli-parts',
       'e2e/cli-usage',
     ],
     [
-      'cli/duration.ts',
+      'cli/options.ts',
       'Math.floor(whole / 3600) % 24',
       'Math.floor(whole / 3600)',
       'unit/cli-parts',

@@ -49,13 +49,13 @@ export const daemon = room(
       'unit/unserved-services',
     ],
     [
-      'daemon/state-sizes.ts',
+      'daemon/services.ts',
       'for (const service of this.#larger) if (!present.has(service)) this.#larger.delete(service)',
       '',
       'unit/member-parts',
       'unit/daemon-state-sizes',
     ],
-    ['daemon/room.ts', 'members * OF_A_MEMBER', 'members', 'unit/daemon-room'],
+    ['daemon/daemon.ts', 'members * OF_A_MEMBER', 'members', 'unit/daemon-room'],
     [
       'daemon/deposits.ts',
       'for (const name of former) {\n      deposits.delete(name)\n      this.#wanted.delete(name)',

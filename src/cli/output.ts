@@ -1,0 +1,107 @@
+import { writeSync } from 'node:fs'
+import { FdbError } from '../errors.js'
+
+/** Without what could move a terminal's cursor: names and messages come from other processes. */
+export function plain(value: unknown): string {
+  if (value === undefined || value === null || value === '') return '-'
+  return String(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
+}
+
+/** Lines with columns two blanks apart, as wide as needed; numbers to the right. */
+export function table(head: readonly string[], rows: readonly (readonly unknown[])[]): string[] {
+  const right = head.map((_, i) => rows.length > 0 && rows.every(row => typeof row[i] === 'number'))
+  const text = [head, ...rows].map(row => head.map((_, i) => plain(row[i])))
+  const widths = head.map((_, i) => Math.max(...text.map(row => row[i]!.length)))
+  return text.map(row =>
+    row
+      .map((cell, i) => (right[i] ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      .join('  ')
+      .trimEnd(),
+  )
+}
+
+/** Lines of names and values, the values below each other. */
+export function facts(pairs: readonly (readonly [name: string, value: string])[]): string[] {
+  const width = Math.max(0, ...pairs.map(([name]) => name.length))
+  return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
+}
+
+/** A line on stderr, now. A full disk there ends nothing: the exit code is what is left then. */
+export function sayOnStderr(text: string): void {
+  try {
+    writeSync(2, `${text}\n`)
+  } catch {
+    // There is nobody else to be told.
+  }
+}
+
+/** What `--json` prints. */
+export function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2)}\n`
+}
+
+/** What a command ends with. */
+export type ExitCode = keyof typeof EXIT_CODES
+
+/** Told by `--help` and in the documents: scripts count on them. */
+export const EXIT_CODES = {
+  0: 'done',
+  1: 'failed: whoever served before serves on',
+  2: 'wrong usage',
+  3: 'there is no service',
+  4: 'busy: try again later',
+  5: 'refused',
+} as const
+
+/** Why a command has failed, as `CODE: message`. */
+export function failureText(error: unknown): string {
+  if (FdbError.is(error)) return codeAndMessage(error)
+  if (error instanceof Error) return `ERR_FDB_INTERNAL: ${error.stack ?? error.message}`
+  return `ERR_FDB_INTERNAL: ${plain(error)}`
+}
+
+export function codeAndMessage({
+  code,
+  message,
+}: {
+  readonly code: string
+  readonly message: string
+}): string {
+  // Some name one problem a line.
+  return `${plain(code)}: ${message.split('\n').map(plain).join('\n')}`
+}
+
+const EVERY_MS = 100
+
+/** One line on standard error that is redrawn while something long goes on; nothing where that is no terminal. */
+export class ProgressLine implements Disposable {
+  readonly #out: NodeJS.WriteStream
+  #last = performance.now()
+  #shown = false
+
+  constructor(out: NodeJS.WriteStream = process.stderr) {
+    this.#out = out
+  }
+
+  show(line: () => string): void {
+    if (!this.#out.isTTY || performance.now() - this.#last < EVERY_MS) return
+    this.#last = performance.now()
+    this.#shown = true
+    this.#out.write(`\r\x1b[K${line().slice(0, (this.#out.columns || 80) - 1)}`)
+  }
+
+  /** Read so far, of a total when it is known. */
+  bytes(what: string, done: number, total?: number): void {
+    const of = total === undefined ? '' : ` of ${mib(total)}`
+    this.show(() => `${what}: ${mib(done)}${of} MiB`)
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#shown) this.#out.write('\r\x1b[K')
+    this.#shown = false
+  }
+}
+
+function mib(bytes: number): string {
+  return (bytes / 2 ** 20).toFixed(1)
+}
