@@ -10,8 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url))
 const parts = {
   native: [['tools/build-native.mjs']],
   proto: [['tools/build-proto.mjs']],
-  // proto once more, to copy what tsc does not emit.
-  types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json'], ['tools/build-proto.mjs']],
+  types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']],
   declarations: [['tools/declarations.mjs']],
   bundle: [['tools/bundle.mjs']],
 }

@@ -52,15 +52,15 @@ export interface ExchangeRecord {
 
 const { Relayed } = fdbroker.connections
 
-type RelayedMessage = fdbroker.connections.IRelayed
+type RelayedMessage = fdbroker.connections.Relayed.$Properties
 /** As it is decoded: every field has a value. */
 type ExchangeFields = fdbroker.connections.RelayedExchange
-type ExchangeMessage = fdbroker.connections.IRelayedExchange
+type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
 /** Each fact has a field of its name: one that the message lacks, or that is not written, is an error of types. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
-type FramesMessage = fdbroker.connections.IRelayedFrames
-type AnswerMessage = fdbroker.connections.IRelayedAnswer
-type BodyMessage = fdbroker.connections.IRelayedBody
+type FramesMessage = fdbroker.connections.RelayedFrames.$Properties
+type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
+type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
 /** In the order of the message's numbers. */
 const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']

@@ -79,7 +79,6 @@ export class Workspace {
     if (native) this.#run('tools/build-native.mjs')
     // Types are of no interest here: only what is written.
     this.#run(join(ROOT, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.json', '--noCheck')
-    this.#run('tools/build-proto.mjs')
     // Bundled, the runtime would look for its orders beside the bundle.
     this.#run('tools/bundle.mjs', '--external', runtime)
   }

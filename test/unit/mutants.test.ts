@@ -5,6 +5,7 @@ import { parseAst } from 'vitest/node'
 import { type Chosen, withMutants, withNotes } from '../mutants/instrument.js'
 import { nativePlaces, withNativeMutants } from '../mutants/native.js'
 import { Places } from '../mutants/places.js'
+import { sourcesBelow } from '../walls/imports.js'
 
 const RUNTIME = '/runtime.mjs'
 const SOURCE = `export class Shelf {
@@ -51,13 +52,9 @@ describe('mutants', () => {
   })
 
   it('leave every source one that can be read, and so do notes', () => {
-    const src = join(import.meta.dirname, '../../src')
-    const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter(
-      name => name.endsWith('.ts') && !name.endsWith('.d.ts'),
-    )
-    expect(files.length).toBeGreaterThan(150)
-    for (const file of files) {
-      const source = readFileSync(join(src, file), 'utf8')
+    const sources = sourcesBelow(join(import.meta.dirname, '../..'), 'src')
+    expect(sources.size).toBeGreaterThan(150)
+    for (const [file, source] of sources) {
       for (const text of [withMutants(source, chosenIn(source), RUNTIME), withNotes(source, file, RUNTIME)])
         expect(() => parseAst(text, { lang: 'ts' }), file).not.toThrow()
     }

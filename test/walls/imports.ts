@@ -16,7 +16,8 @@ export interface Import {
 export function sourcesBelow(root: string, folder: string): Sources {
   const names = readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
   const paths = names.map(name => posix.join(folder, name)).filter(isSource)
-  return new Map(paths.sort().map(path => [path, readFileSync(join(root, path), 'utf8')]))
+  const texts = paths.sort().map(path => [path, readFileSync(join(root, path), 'utf8')] as const)
+  return new Map(texts.filter(([, text]) => !text.startsWith('// Generated ')))
 }
 
 function isSource(path: string): boolean {

@@ -16,7 +16,13 @@ export interface Room {
 }
 
 export const ROOMS: readonly Room[] = [
-  { name: 'proto', about: 'the wire and the records of the state, generated from `proto/*.proto`' },
+  {
+    name: 'proto',
+    about:
+      'the wire and the records of the state, generated from `proto/*.proto`; `message.ts` is what all messages share',
+    only: [],
+    packages: ['protobufjs'],
+  },
   {
     name: 'errors',
     places: ['errors', 'errors.ts'],

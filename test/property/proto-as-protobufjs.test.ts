@@ -9,21 +9,29 @@ interface Generated {
   new (): object
   create(fields: object): object
   encode(message: object, writer?: protobuf.Writer, depth?: number): protobuf.Writer
-  decode(reader: protobuf.Reader | Uint8Array, length?: number, end?: number, depth?: number): object
+  decode(reader: protobuf.Reader | Uint8Array, length?: number, depth?: number): object
 }
 
 const folder = fileURLToPath(new URL('../../proto', import.meta.url))
 const files = readdirSync(folder).map(file => file.replace('.proto', ''))
 
-/** Each message of a file as protobufjs makes it at run time, which is nobody's but the generator's, and as we have it. */
+/** Each message of a file as protobufjs makes it at run time, and as tools/build-proto.mjs generates it. */
 const pairs: { name: string; theirs: protobuf.Type; ours: Generated }[] = []
+
+/**
+ * Without any field, a message of protobufjs takes a tag for the number of its field: it refuses groups, and takes field 0. With one
+ * that never comes it does as others do.
+ */
+const UNUSED = () => new protobuf.Field('unused', 2 ** 29 - 1, 'uint32')
+const fieldsOf = (type: protobuf.Type) => type.fieldsArray.filter(({ name }) => name !== 'unused')
 
 beforeAll(async () => {
   for (const file of files) {
-    const { fdbroker } = await import(`../../src/proto/${file}.js`)
+    const { fdbroker } = await import(`../../src/proto/${file}.ts`)
     const visit = (space: protobuf.NamespaceBase, generated: Record<string, unknown>) => {
       for (const each of space.nestedArray) {
         const made = generated[each.name] as Record<string, unknown>
+        if (each instanceof protobuf.Type && each.fieldsArray.length === 0) each.add(UNUSED())
         if (each instanceof protobuf.Type)
           pairs.push({ name: each.fullName, theirs: each, ours: made as unknown as Generated })
         if (each instanceof protobuf.Namespace) visit(each, made)
@@ -50,7 +58,7 @@ const SCALARS: Record<string, fc.Arbitrary<unknown>> = {
 /** Fields of a message, some of them not there, none, or what a message has that does not say. */
 function message(type: protobuf.Type, depth = 0): fc.Arbitrary<Record<string, unknown>> {
   const fields: Record<string, fc.Arbitrary<unknown>> = {}
-  for (const field of type.fieldsArray) {
+  for (const field of fieldsOf(type)) {
     const { resolvedType } = field
     if (resolvedType instanceof protobuf.Type && depth > 2) continue
     const one =
@@ -121,33 +129,23 @@ describe('every message of ours', () => {
           Buffer.concat([...messages.map(fields => theirs.encode(fields).finish()), Uint8Array.from(rest)]),
         )
       const damage = fc.option(fc.tuple(fc.nat(), fc.nat(255)), { nil: undefined })
-      // The tag that ends a group of field 15, which may come in what is read.
-      const group = fc.option(fc.constant(124), { nil: undefined })
       fc.assert(
-        fc.property(
-          bytes,
-          damage,
-          fc.boolean(),
-          fc.option(fc.nat(40)),
-          group,
-          (whole, hit, discard, length, end) => {
-            const input = Buffer.from(whole)
-            if (hit !== undefined && input.length > 0) input[hit[0] % input.length] = hit[1]
-            const read = (type: Generated | protobuf.Type) =>
-              outcome(() => {
-                const reader = protobuf.Reader.create(input)
-                reader.discardUnknown = discard
-                const decode = type.decode as Generated['decode']
-                const message = decode.call(type, reader, length ?? undefined, end)
-                const again = Buffer.from(type.encode(message).finish())
-                return { message, keys: Object.keys(message), again, rest: reader.len - reader.pos }
-              })
-            const [got, expected] = [read(ours), read(theirs)]
-            // Numbers that are not exact are refused, and of no other length are they read.
-            if (typeof got === 'string' && /uint64/.test(got)) return
-            expect(got).toEqual(expected)
-          },
-        ),
+        fc.property(bytes, damage, fc.boolean(), fc.option(fc.nat(40)), (whole, hit, discard, length) => {
+          const input = Buffer.from(whole)
+          if (hit !== undefined && input.length > 0) input[hit[0] % input.length] = hit[1]
+          const read = (type: Generated | protobuf.Type) =>
+            outcome(() => {
+              const reader = protobuf.Reader.create(input)
+              reader.discardUnknown = discard
+              const message = type.decode(reader, length ?? undefined)
+              const again = Buffer.from(type.encode(message).finish())
+              return { message, keys: Object.keys(message), again, rest: reader.len - reader.pos }
+            })
+          const [got, expected] = [read(ours), read(theirs)]
+          // Numbers that are not exact are refused, and of no other length are they read.
+          if (typeof got === 'string' && /uint64/.test(got)) return
+          expect(got).toEqual(expected)
+        }),
         { numRuns: 120 },
       )
     }
@@ -155,7 +153,7 @@ describe('every message of ours', () => {
 
   it('has for a field that is not there what protobufjs has', () => {
     for (const { name, theirs, ours } of pairs)
-      for (const field of theirs.fieldsArray) {
+      for (const field of fieldsOf(theirs)) {
         const value = (type: object) => plain((type as Record<string, unknown>)[field.name])
         // What it makes at run time has zeros in oneofs, and arrays for bytes.
         const expected = field.partOf
@@ -171,9 +169,9 @@ describe('every message of ours', () => {
     for (const { ours } of pairs) {
       const depth = protobuf.Reader.recursionLimit
       const none = Buffer.alloc(0)
-      ours.decode(none, undefined, undefined, depth)
+      ours.decode(none, undefined, depth)
       ours.encode({}, undefined, depth)
-      expect(() => ours.decode(none, undefined, undefined, depth + 1)).toThrow('max depth exceeded')
+      expect(() => ours.decode(none, undefined, depth + 1)).toThrow('max depth exceeded')
       expect(() => ours.encode({}, undefined, depth + 1)).toThrow('max depth exceeded')
     }
   })
