@@ -8,16 +8,18 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { GRACE_MS } from '../versions/process-members.js'
-import { type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
+import type { Successor } from '../versions/spawn-successor.js'
+import { Attempt, OWN_END_MS, type Replaced } from './attempt.js'
 import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
 import type { Shared } from './shared.js'
-import { type Replaced, UpgradeAttempt } from './upgrade-attempt.js'
 
 /** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
+/** After a cancellation: for the incumbent to write again. */
+const SERVING_MS = 2_000
 
 /** How the successor is started. */
 export interface Place {
@@ -34,7 +36,9 @@ export class Upgrades implements Replaced {
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** Of the upgrade under way, when its successor has been started. */
-  #attempt: UpgradeAttempt | null = null
+  #attempt: Attempt | null = null
+  /** How long a successor may take to end when it is given up. */
+  #graceMs = GRACE_MS
   /** Why a successor failed that never came as far as a handoff. */
   #failure: Failure | null = null
 
@@ -53,9 +57,17 @@ export class Upgrades implements Replaced {
     return own !== null && (handoff === null || own.at >= handoff.at) ? own : handoff
   }
 
-  get successor(): Upgraded | null {
-    const peer = this.#peer(this.shared.machine.holder?.owner)
-    return peer === undefined ? null : { pid: peer.pid, generation: peer.generation }
+  get phase(): string | undefined {
+    return this.shared.machine.holder?.phase
+  }
+
+  /** The process that serves need not be the one that was started: a wrapper may have forked it. */
+  served(started: number): Upgraded | null {
+    const { generation, machine } = this.shared
+    if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
+    // A daemon that decides does not tell.
+    const peer = this.#peer(machine.holder?.owner)
+    return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
   }
 
   get joinerPid(): number | null {
@@ -67,6 +79,23 @@ export class Upgrades implements Replaced {
     return this.#hosting().cancelHandoff(reason)
   }
 
+  watch(look: () => void): () => void {
+    return this.shared.changes.watch(look)
+  }
+
+  /** What has not joined has nothing to let go of. */
+  graceMs(cancelled: Cancelled): number {
+    return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
+  }
+
+  async serves(): Promise<void> {
+    const { changes, machine } = this.shared
+    const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
+    await changes.until(settled, SERVING_MS)
+  }
+
+  failedBehindCommit(): void {}
+
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, place: Place = {}): Promise<Upgraded> {
     // Its failure may have been told already, by a daemon for one: who tries again then is not told "busy" for its rest.
@@ -75,12 +104,12 @@ export class Upgrades implements Replaced {
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
-    let graceMs = GRACE_MS
+    this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure
-    const upgraded = this.#run({ ...options, ...place }, ended.signal, () => graceMs)
+    const upgraded = this.#run({ ...options, ...place }, ended.signal)
     this.#underWay = {
       end: async (reason, ms) => {
-        graceMs = Math.min(ms, GRACE_MS)
+        this.#graceMs = Math.min(ms, GRACE_MS)
         ended.abort(reason)
         await upgraded.catch(() => {})
       },
@@ -109,33 +138,26 @@ export class Upgrades implements Replaced {
     await this.#underWay?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
   }
 
-  async #run(options: UpgradeOptions & Place, ended: AbortSignal, graceMs: () => number): Promise<Upgraded> {
-    const command = successorCommand({
-      argv: options.argv !== undefined && options.argv.length > 0 ? options.argv : undefined,
-      env: options.env,
-      cwd: options.cwd,
+  async #run(options: UpgradeOptions & Place, ended: AbortSignal): Promise<Upgraded> {
+    const { control, logger, times, timeout } = this.shared.settings
+    const { argv = [], cwd, env, signal, stdio } = options
+    const { ready, quiesce, freeze, prepare, commit } = times
+    const attempt = await Attempt.start(this, {
+      command: successorCommand({ argv: argv.length > 0 ? argv : undefined, env, cwd }),
+      control: control!,
+      stdio,
+      logger,
+      limitMs: options.timeout ?? ready + quiesce + freeze + prepare + commit + timeout,
+      commitMs: commit + prepare + OWN_END_MS,
+      endAfterMs: OWN_END_MS,
+      name: pid => `the successor ${pid}`,
+      ours: true,
+      progress: toldOf(options.progress, logger),
+      signals: signal === undefined ? [ended] : [ended, signal],
     })
-    const { logger } = this.shared.settings
-    const control = this.shared.settings.control!
-    const child = await spawnSuccessor(command, { control, logger, stdio: options.stdio })
-    child.unref()
-    this.started.push(child)
-    const progress = toldOf(options.progress, logger)
-    progress({ phase: 'started', at: Date.now(), pid: child.pid })
-    const attempt = new UpgradeAttempt(this, { child, command, progress }, options, graceMs)
     this.#attempt = attempt
-    const signals = [ended, ...(options.signal === undefined ? [] : [options.signal])]
-    const cancel = ({ target }: { target: EventTarget | null }) =>
-      attempt.cancel((target as AbortSignal).reason)
-    for (const signal of signals) {
-      if (signal.aborted) attempt.cancel(signal.reason)
-      else signal.addEventListener('abort', cancel, { once: true })
-    }
-    try {
-      return await attempt.outcome
-    } finally {
-      for (const signal of signals) signal.removeEventListener('abort', cancel)
-    }
+    this.started.push(attempt.child)
+    return await attempt.outcome
   }
 
   #refuseNow(): void {

@@ -1,9 +1,15 @@
-import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
+import { backoffMs, LONGEST_MS, LONGEST_RESTART_MS } from '../base/time.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
+import { isGranted } from '../handoff/phases.js'
+import { Attempt, OWN_END_MS, type Replaced } from '../member/attempt.js'
 import type { Upgraded } from '../operator/requests.js'
-import { slotOf } from '../os/default-control.js'
-import { Attempt } from './attempt.js'
+import { successorCommand } from '../os/command-line.js'
+import { slotOf, workerVariables } from '../os/default-control.js'
+import { statOf } from '../os/main-process.js'
+import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
+import { GRACE_MS } from '../versions/process-members.js'
+import type { Successor } from '../versions/spawn-successor.js'
 import type { WorkersSettings } from './options.js'
 
 /** A worker that has served for so long and ends is started again at once. */
@@ -36,7 +42,8 @@ export class Slot {
   /** Of its service. */
   readonly name: string
   readonly #parts: SlotParts
-  #attempt: Attempt | null = null
+  #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
+  #lookAgain = () => {}
   #restTimer: NodeJS.Timeout | undefined
   #failures = 0
   #servesSince: number | null = null
@@ -60,13 +67,14 @@ export class Slot {
     return this.#wanted
   }
 
-  /** Nobody is to, from now on; whoever does is left alone. */
+  /** Nobody is to, from now on; whoever does is left alone. Resolves when a process that was being started has ended, or serves. */
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#kept = false
     clearTimeout(this.#restTimer)
     this.#restTimer = undefined
-    return this.#attempt?.cancel(why) ?? Promise.resolve()
+    this.#attempt?.cancel.abort(new FdbError('ERR_FDB_ABORTED', `${this.name}: ${why}`))
+    return this.settled()
   }
 
   /** Somebody is to, from now on. */
@@ -97,19 +105,11 @@ export class Slot {
   async start(command: readonly string[] | null = this.#parts.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
-    const { control, logger, service, stopTimeout, timeout } = this.#parts.settings
-    const place = { index: this.index, service, control }
-    const attempt = new Attempt({
-      place,
-      command,
-      timeout,
-      stopTimeout,
-      logger,
-      standing: () => this.standing,
-    })
-    this.#attempt = attempt
+    const cancel = new AbortController()
+    const outcome = this.#bring(command, cancel.signal)
+    this.#attempt = { cancel, outcome }
     try {
-      const upgraded = await attempt.outcome
+      const upgraded = await outcome
       this.#startedHere = true
       this.#lastFailure = null
       return upgraded
@@ -120,6 +120,73 @@ export class Slot {
       this.#attempt = null
       this.look()
     }
+  }
+
+  async #bring(command: readonly string[] | null, signal: AbortSignal): Promise<Upgraded> {
+    const { index } = this
+    const { control, logger, service, timeout } = this.#parts.settings
+    const env = { ...NOTHING_TOLD, ...workerVariables({ index, service, control }) }
+    const attempt = await Attempt.start(this.#replaced, {
+      command: successorCommand({ env, ...(command !== null && { argv: command }) }),
+      control,
+      logger,
+      limitMs: timeout,
+      commitMs: OWN_END_MS,
+      endAfterMs: 0,
+      name: pid => `worker ${index} of ${service} (pid ${pid})`,
+      ours: false,
+      signals: [signal],
+    })
+    return await attempt.outcome
+  }
+
+  /** As an attempt to replace it sees it: its holder tells whether the successor has joined. */
+  get #replaced(): Replaced {
+    const slot = this
+    const before = nameOf(this.owner)
+    return {
+      get phase() {
+        return slot.standing?.phase
+      },
+      get lastFailure() {
+        return slot.standing?.lastFailure ?? null
+      },
+      joinerPid: null,
+      served: () => {
+        const { owner = null, phase } = slot.standing ?? {}
+        if (owner === null || nameOf(owner) === before || (phase !== 'idle' && phase !== 'probation'))
+          return null
+        return { pid: owner.pid, generation: owner.generation }
+      },
+      watch: look => {
+        slot.#lookAgain = look
+        return () => {
+          slot.#lookAgain = () => {}
+        }
+      },
+      cancelHandoff: () => (isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
+      graceMs: () => GRACE_MS,
+      serves: async () => {},
+      failedBehindCommit: child => slot.#endLater(child),
+    }
+  }
+
+  /**
+   * The handoff has a worker leave that has failed behind its Commit. If it has not let go of its listeners when any worker that is told
+   * to stop must have, it hangs and is ended.
+   */
+  #endLater(child: Successor): void {
+    const { stopTimeout } = this.#parts.settings
+    if (stopTimeout === null) {
+      child.letGo()
+      return
+    }
+    const end = () => {
+      const hangs = this.standing?.bound.some(pid => statOf(pid)?.session === child.pid)
+      if (hangs) void child.end()
+      else child.letGo()
+    }
+    setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
   }
 
   /** Starts a successor of a process that hangs. Rejects as {@link start}. */
@@ -142,7 +209,7 @@ export class Slot {
 
   /** Something of its service may have changed: one that has ended is started again. */
   look(): void {
-    this.#attempt?.look()
+    this.#lookAgain()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
     if (owner !== null) {
       this.#servesSince ??= performance.now()
@@ -191,4 +258,8 @@ export class Slot {
       lastFailure: this.#lastFailure,
     }
   }
+}
+
+function nameOf(owner: Standing['owner']): string {
+  return owner === null ? '' : `${owner.pid}/${owner.generation}`
 }

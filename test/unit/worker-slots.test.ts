@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { Standing } from '../../src/daemon/service/service-operations.js'
-import { Attempt } from '../../src/workers/attempt.js'
 import { Crew } from '../../src/workers/crew.js'
 import type { WorkersSettings } from '../../src/workers/options.js'
 import { Orphans } from '../../src/workers/orphans.js'
@@ -137,23 +136,20 @@ describe('the place of a worker', () => {
 })
 
 describe('an attempt to bring a worker', () => {
-  const attemptWith = (timeout = 60_000, command: readonly string[] = STAYS) =>
-    new Attempt({
-      place: { index: 0, service: 'shop', control },
-      command,
-      timeout,
-      stopTimeout: null,
-      logger: SILENT,
-      standing: () => null,
-    })
+  const attemptWith = (timeout = 60_000, command: readonly string[] = STAYS) => {
+    const { slot } = slotWith({ timeout, command })
+    const outcome = slot.start()
+    outcome.catch(() => {})
+    return { slot, outcome }
+  }
 
   it('that is cancelled has left no process when that is told', async () => {
-    const attempt = attemptWith()
+    const { slot, outcome } = attemptWith()
     await until('it runs', () => children().length > 0)
     await turns()
-    await attempt.cancel('it is one too many')
+    await slot.abandon('it is one too many')
     expect(children()).toEqual([])
-    await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
 
   it('whose program cannot be started leaves no file', async () => {
@@ -163,20 +159,16 @@ describe('an attempt to bring a worker', () => {
   })
 
   it('that is cancelled before its process runs leaves none', async () => {
-    const attempt = attemptWith()
-    await attempt.cancel('it is one too many')
-    await expect(attempt.outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
-    await until('it has ended', () => children().length === 0)
+    const { slot, outcome } = attemptWith()
+    await slot.abandon('it is one too many')
+    expect(children()).toEqual([])
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_ABORTED' })
   })
 
   it('that has not served in time fails, and its process ends', async () => {
-    let failed: unknown
-    attemptWith(300).outcome.catch(error => {
-      failed = error.code
-    })
-    const code = await until('it has failed', () => failed)
-    expect(code).toBe('ERR_FDB_DEADLINE')
-    await until('it has ended', () => children().length === 0)
+    const { outcome } = attemptWith(300)
+    await expect(outcome).rejects.toMatchObject({ code: 'ERR_FDB_DEADLINE' })
+    expect(children()).toEqual([])
   })
 })
 
@@ -200,21 +192,16 @@ describe('a worker that fails behind its Commit', () => {
       rmSync(own, { recursive: true })
     })
     const at = { standing: { ...owned(), phase: 'committing' } as Standing }
-    const attempt = new Attempt({
-      place: { index: 0, service: 'shop', control },
-      command: [process.execPath, '-e', TELLS, file],
-      timeout,
-      stopTimeout,
-      logger: SILENT,
-      standing: () => at.standing,
-    })
-    const outcome = attempt.outcome.catch(error => error)
+    const command = [process.execPath, '-e', TELLS, file]
+    const settings = settingsWith({ command, timeout, stopTimeout })
+    const slot = new Slot(0, { settings, standing: () => at.standing })
+    const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
     /** The worker before serves again; `bound`: processes that have not left. */
     const fails = async (bound: readonly number[] = []) => {
       await started()
       at.standing = { ...owned(), bound, lastFailure: failure }
-      attempt.look()
+      slot.look()
       return await outcome
     }
     /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */

@@ -42,5 +42,4 @@ export const PROVED: Readonly<Record<string, string>> = {
   'wire/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
   'proxy/health/health.ts': 'e2e/proxy-health',
   'run/shared-listeners.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
-  'workers/attempt.ts': 'unit/worker-slots: that has not served in time fails, and its process ends',
 }

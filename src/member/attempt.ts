@@ -1,0 +1,297 @@
+import type { StdioOptions } from 'node:child_process'
+import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import { isCommitted } from '../handoff/phases.js'
+import type { Cancelled } from '../holder/cancel.js'
+import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
+import type { Failure } from '../operator/status-report.js'
+import type { SuccessorCommand } from '../os/command-line.js'
+import { below } from '../versions/last-words.js'
+import { mayLive } from '../versions/process-members.js'
+import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
+import { Pending } from '../wire/pending.js'
+
+/** A successor that has failed, or was sent its Commit, has this time to say why and to end. */
+export const OWN_END_MS = 5_000
+/** A command that ended with code 0, and of which nothing lives, may have had a service manager start the successor: it joins within this time. */
+const JOIN_MS = 2_000
+/** How often it is looked whether anything lives that such a command has started. */
+const LOOK_MS = 250
+/** The handoff knows that a successor ends, and not why: its process ends within this time, as a rule, and says it. */
+const SAID_MS = 1_000
+const ENDS: ReadonlySet<string> = new Set([
+  'ERR_FDB_SUCCESSOR_LOST',
+  'ERR_FDB_SUCCESSOR_DIED',
+  'ERR_FDB_CLOSED',
+])
+
+/** What a successor replaces: tells whether the successor has joined, serves, or has failed. */
+export interface Replaced {
+  /** Where the handoff stands; undefined: that is not known here. */
+  readonly phase: string | undefined
+  readonly lastFailure: Failure | null
+  /** The process that is being brought to serve, where that is known. */
+  readonly joinerPid: number | null
+  /** The process that serves by now in its place; null: none does. `started`: the pid of the command. */
+  served(started: number): Upgraded | null
+  /** Calls `look` at each change, until the function that it returns is called. */
+  watch(look: () => void): () => void
+  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  /** How long a successor that is given up may take to end, milliseconds. */
+  graceMs(cancelled: Cancelled): number
+  /** Resolves when it serves again, or another does. */
+  serves(): Promise<unknown>
+  /** The successor has failed behind its Commit: it may have clients, and gets the right to serve again if this one cannot come back. */
+  failedBehindCommit(successor: Successor): void
+}
+
+/** How the successor is started, and what is said of it. */
+export interface AttemptOptions {
+  readonly command: SuccessorCommand
+  readonly control: string
+  readonly stdio?: StdioOptions | undefined
+  readonly logger: Logger
+  /** It must serve within this time. */
+  readonly limitMs: number
+  /** Behind its Commit, which the limit does not end: until it must be heard of. */
+  readonly commitMs: number
+  /** Between its failure and its end. */
+  readonly endAfterMs: number
+  /** In messages. */
+  name(pid: number): string
+  /** It replaces this process. */
+  readonly ours: boolean
+  /** Never throws. */
+  readonly progress?: (step: UpgradeProgress) => void
+  /** Each cancels the attempt. */
+  readonly signals: readonly AbortSignal[]
+}
+
+/** The attempt to bring one successor to serve, until it serves, has failed or was given up. */
+export class Attempt {
+  /** Owned by the attempt until it serves. */
+  readonly child: Successor
+  readonly outcome: Promise<Upgraded>
+  readonly #replaced: Replaced
+  readonly #options: AttemptOptions
+  readonly #failureBefore
+  readonly #startedAt = performance.now()
+  readonly #settled = new Pending<Upgraded>()
+  #phase = 'idle'
+  #cancelling = false
+  /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
+  #forked = false
+  #over = false
+  #failing = false
+  #saidMore = false
+
+  /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
+  static async start(replaced: Replaced, options: AttemptOptions): Promise<Attempt> {
+    const child = await spawnSuccessor(options.command, options)
+    child.unref()
+    return new Attempt(replaced, child, options)
+  }
+
+  private constructor(replaced: Replaced, child: Successor, options: AttemptOptions) {
+    this.child = child
+    this.#replaced = replaced
+    this.#options = options
+    this.#failureBefore = replaced.lastFailure
+    this.#tell('started', child.pid)
+    const { limitMs, signals } = options
+    const timer = setTimeout(() => void this.#cancel(this.#late(limitMs)), limitMs)
+    const stop = replaced.watch(() => this.#look())
+    const cancel = ({ target }: { target: EventTarget | null }) =>
+      void this.#cancel((target as AbortSignal).reason)
+    this.outcome = this.#settled.answer.finally(() => {
+      this.#over = true
+      stop()
+      clearTimeout(timer)
+      for (const signal of signals) signal.removeEventListener('abort', cancel)
+      child.words.close()
+    })
+    void child.exited.then(exit => {
+      if (exit.code === 0) {
+        this.#forked = true
+        this.#expectJoiner(performance.now())
+        return
+      }
+      setTimeout(() => {
+        if (this.#over || this.#cancelling || this.#failing) return
+        const { why, lines } = child.words.takeReason()
+        this.#exited(`ended ${exitText(exit)} before it served: ${why}${this.#servesOn}${below(lines)}`, exit)
+      }, AFTERMATH_MS).unref()
+    })
+    for (const signal of signals) {
+      if (signal.aborted) void this.#cancel(signal.reason)
+      else signal.addEventListener('abort', cancel, { once: true })
+    }
+    this.#look()
+  }
+
+  /** The command has ended with code 0: as long as something lives that it has started, that may join. */
+  #expectJoiner(lastLived: number): void {
+    if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#replaced.joinerPid !== null) return
+    const { words } = this.child
+    const now = performance.now()
+    const since = mayLive(words.mark, now - this.#startedAt) ? now : lastLived
+    if (now - since < JOIN_MS) {
+      setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
+      return
+    }
+    const said = words.take()
+    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}${this.#servesOn}`
+    this.#exited(text, { code: 0, signal: null })
+  }
+
+  #exited(text: string, { code, signal }: { code: number | null; signal: string | null }): void {
+    const { command } = this.#options
+    const why = `${this.#name} (${command.argv0} …) ${text}`
+    this.#settled.reject(new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code, signal } }))
+  }
+
+  get #name(): string {
+    return this.#options.name(this.child.pid)
+  }
+
+  get #servesOn(): string {
+    return this.#options.ours ? '; this process serves on' : ''
+  }
+
+  #tell(phase: string, pid: number): void {
+    this.#options.progress?.({ phase, at: Date.now(), pid })
+  }
+
+  /** Whether all that it waits for is the end of a successor that is not wanted any more. */
+  get givenUp(): boolean {
+    return this.#cancelling
+  }
+
+  /**
+   * The successor is not wanted any more. Before its Commit it is given up and ended; later it serves, or fails, as if this
+   * had not been called. Either way the outcome says which.
+   */
+  async #cancel(reason: unknown): Promise<void> {
+    if (this.#cancelling) return
+    this.#cancelling = true
+    try {
+      await this.#giveUp(reason)
+    } catch (error) {
+      this.#settled.reject(error)
+    }
+  }
+
+  async #giveUp(reason: unknown): Promise<void> {
+    const replaced = this.#replaced
+    if (FdbError.is(reason) && isCommitted(reason.phase)) throw reason
+    const phase = replaced.phase ?? this.#phase
+    const cancelled = await replaced.cancelHandoff(toldFor(reason))
+    if (cancelled === 'late') {
+      this.#cancelling = false
+      this.#look()
+      this.#boundTheRest()
+      return
+    }
+    const { pid } = this.child
+    const ended = await this.child.end(replaced.graceMs(cancelled))
+    await replaced.serves()
+    // The successor came to serve all the same: nobody who could have been asked had seen it coming.
+    if (this.#hasServed()) return
+    const fate = ended
+      ? `its successor ${pid} was ended`
+      : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
+    const servesOn = this.#options.ours ? `; process ${process.pid} serves on` : ''
+    this.#settled.reject(abandoned(reason, `${fate}${servesOn}`, phase === 'idle' ? 'starting' : phase))
+  }
+
+  /** Commit has left: the handoff's own deadlines decide, and in daemon hosting they are another's. */
+  #boundTheRest(): void {
+    const why = `${this.#name} was sent its Commit and has not been heard of since: status shows who serves`
+    const timer = setTimeout(() => {
+      if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
+        this.#replaced.failedBehindCommit(this.child)
+    }, this.#options.commitMs)
+    void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
+  }
+
+  /** Whether another serves by now. */
+  #hasServed(): boolean {
+    const served = this.#replaced.served(this.child.pid)
+    if (served === null) return false
+    this.#over = true
+    this.child.letGo()
+    this.#tell('serving', served.pid)
+    this.#settled.resolve(served)
+    return true
+  }
+
+  #look(): void {
+    if (this.#over || this.#hasServed() || this.#cancelling) return
+    const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#replaced
+    if (failure !== null && failure !== this.#failureBefore) {
+      void this.#failed(failure)
+      return
+    }
+    // Probation is told as what it is: serving.
+    if (phase === this.#phase || phase === 'probation' || phase === 'released') return
+    this.#phase = phase
+    this.#tell(phase, joinerPid ?? this.child.pid)
+  }
+
+  /** Its process says more of its end than the handoff knows. */
+  get saidMore(): boolean {
+    return this.#saidMore
+  }
+
+  /** A successor ends by itself, as a rule, when it has said why. */
+  async #failed({ code, message, phase }: Failure): Promise<void> {
+    if (this.#failing) return
+    this.#failing = true
+    let how: string | null = null
+    let lines: string | null = null
+    let said: string | null = null
+    const committed = isCommitted(phase)
+    if (ENDS.has(code) && !committed) {
+      const exit = await Promise.race([this.child.exited, afterMs(SAID_MS)])
+      how = exit === undefined ? null : exitText(exit)
+      said = this.child.words.take()
+      lines = this.child.words.takeLines()
+    }
+    this.#saidMore = how !== null || lines !== null || said !== null
+    const name = this.#options.ours ? '' : `${this.#name} did not come to serve: `
+    const end = how === null ? '' : `; it ended ${how}`
+    const why =
+      said === null
+        ? `${message}${end} (phase ${phase}${this.#servesOn})${below(lines)}`
+        : `${said}${this.#servesOn}`
+    this.#settled.reject(new FdbError(code, name + why, { phase }))
+    if (committed) this.#replaced.failedBehindCommit(this.child)
+    else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
+  }
+
+  /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
+  #late(limit: number): FdbError {
+    const said = this.child.words.take()
+    const what = this.#forked
+      ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
+      : `${this.#name} did not serve`
+    return new FdbError('ERR_FDB_DEADLINE', `${what} within ${limit} ms${said === null ? '' : `: ${said}`}`)
+  }
+}
+
+function afterMs(ms: number): Promise<undefined> {
+  return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
+}
+
+/** What the successor and `status` are told. */
+function toldFor(reason: unknown): FdbError {
+  return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
+}
+
+function abandoned(reason: unknown, who: string, phase: string): FdbError {
+  const { code, message } = toldFor(reason)
+  return new FdbError(code, `${message} (phase ${phase}): ${who}`, {
+    phase,
+    cause: reason,
+  })
+}
