@@ -36,6 +36,6 @@ export {
   ownNumber,
   socketOver,
 } from './kernel/index.js'
-export type { DrainCounts } from './member/drain/forced-closes.js'
+export type { DrainCounts } from './member/forced-closes.js'
 export type { ConnectionKeeper } from './member/serve-options.js'
 export { fdLimits } from './os/limits.js'

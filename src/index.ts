@@ -17,8 +17,8 @@ export {
   parseListenerSpec,
 } from './listeners/index.js'
 export { type AnswersOptions, answers } from './member/answers.js'
-export type { DrainCounts } from './member/drain/forced-closes.js'
 export type { QuiesceHook } from './member/duty.js'
+export type { DrainCounts } from './member/forced-closes.js'
 export { join } from './member/join.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type { Member, MemberEvents } from './member/member.js'
@@ -45,8 +45,13 @@ export type {
   DescriptorsOfProcess,
   HeldDescriptor,
 } from './operator/held-descriptors.js'
-export type { AskOptions } from './operator/question.js'
-export type { CommandContext, CommandHandler, Upgraded, UpgradeProgress } from './operator/requests.js'
+export type {
+  AskOptions,
+  CommandContext,
+  CommandHandler,
+  Upgraded,
+  UpgradeProgress,
+} from './operator/requests.js'
 export type {
   ServiceState,
   StateAsk,
@@ -67,7 +72,7 @@ export type { StateLimits } from './state/limits.js'
 export type { WriteOptions } from './state/requests.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './state/schema.js'
 export type { Section } from './state/section.js'
-export type { ChangeListener, SectionChange } from './state/section-change.js'
+export type { ChangeListener, SectionChange } from './state/section-store.js'
 export { runInSlices, type SliceOptions } from './state/slices.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
 export { shareTicketKeys, type TicketKeyPair, useTicketKeys } from './tls/ticket-server.js'

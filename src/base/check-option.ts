@@ -1,7 +1,6 @@
 /** What a caller passes is checked at the call: nothing is guessed, and nothing misspelt is passed over. */
 import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
-import { didYouMean } from './suggest.js'
 import { LONGEST_MS } from './time.js'
 
 /** The names that options of a type may have: the compiler sees to it that they are all there. */
@@ -63,4 +62,46 @@ export function shown(value: unknown): string {
       ? JSON.stringify(value)
       : inspect(value, { depth: 0, breakLength: Number.POSITIVE_INFINITY })
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`
+}
+
+/** The known word that `word` most likely was meant to be; undefined when none is near. */
+function nearest(word: string, known: Iterable<string>): string | undefined {
+  const wanted = word.toLowerCase()
+  let best: string | undefined
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1
+  for (const candidate of known) {
+    if (Math.abs(candidate.length - word.length) >= bestDistance) continue
+    const distance = editDistance(wanted, candidate.toLowerCase())
+    if (distance < bestDistance) {
+      best = candidate
+      bestDistance = distance
+    }
+  }
+  return best
+}
+
+/** ` (did you mean "x"?)`, or nothing. */
+export function didYouMean(word: string, known: Iterable<string>): string {
+  const found = word.length > 64 ? undefined : nearest(word, known)
+  return found === undefined ? '' : ` (did you mean "${found}"?)`
+}
+
+/** Insertions, deletions, replacements, and swaps of neighbours. */
+function editDistance(a: string, b: string): number {
+  let before: number[] = []
+  let last = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1
+      let least = Math.min(last[j]! + 1, row[j - 1]! + 1, last[j - 1]! + same)
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        least = Math.min(least, before[j - 2]! + 1)
+      }
+      row.push(least)
+    }
+    before = last
+    last = row
+  }
+  return last[b.length]!
 }

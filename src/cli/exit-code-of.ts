@@ -1,5 +1,5 @@
 import type { FdbError, FdbErrorCode } from '../errors.js'
-import { wasTold } from '../wire/remote-error.js'
+import { wasTold } from '../wire/link.js'
 import type { ExitCode } from './output.js'
 
 const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([

@@ -1,7 +1,6 @@
 import { FdbError } from '../errors.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
-import { refuseOther } from '../operator/asked-service.js'
-import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import { DAEMON_ITSELF, refuseOther } from '../operator/asked-service.js'
 
 /** A control socket, and which service behind it; empty: the only one. */
 export interface Place {

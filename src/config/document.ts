@@ -1,7 +1,7 @@
 import type { Document, LineCounter, Node } from 'yaml'
 import { yaml } from '../base/lazy.js'
+import type { Path } from './check.js'
 import { parseJson } from './json.js'
-import type { Path } from './place.js'
 import { yamlValue } from './yaml-value.js'
 
 /** Line and column, from 1. */

@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import type { Check } from './check.js'
+import { type Check, formatPath, Place, Problems } from './check.js'
 import { ConfigDocument } from './document.js'
-import { formatPath, Place, Problems } from './place.js'
 
 /** At most so many problems are named. */
 const MOST = 20

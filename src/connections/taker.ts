@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { initialMoveIn, type MoveInEffect, type MoveInEvent, stepMoveIn } from '../handoff/move-machine.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
-import { fateOf } from '../os/peer-fate.js'
+import { fateOf } from '../os/process-identity.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Link } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'

@@ -3,7 +3,7 @@ import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holde
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Desk } from '../member/options.js'
 import type { Parts } from '../member/parts.js'
-import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
 import { type Gate, visitorOf } from './policy/gate.js'
 import { notThere } from './service/followers.js'

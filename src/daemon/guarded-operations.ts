@@ -1,4 +1,4 @@
-import { DAEMON_ITSELF } from '../operator/daemon-service.js'
+import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import type {
   CommandContext,
   CommandOrder,

@@ -8,9 +8,8 @@ import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import { Link, type WireBody } from '../wire/link.js'
+import { Link, negotiate, type VersionRange, type WireBody } from '../wire/link.js'
 import { afterHearing } from '../wire/pending.js'
-import { negotiate, type VersionRange } from '../wire/versions.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties
 export type Intent = 'join' | 'back' | 'operate' | 'draining' | 'follow'

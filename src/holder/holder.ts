@@ -18,7 +18,6 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { Sharing } from './sharing.js'
-
 import { SuccessorWatch } from './successor-watch.js'
 import type { Surroundings } from './surroundings.js'
 import { Timeline } from './timeline.js'

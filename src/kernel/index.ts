@@ -65,14 +65,6 @@ export {
   SEAL_WRITE,
   sealsOf,
 } from './memory-file.js'
-export {
-  MAX_FDS_PER_MESSAGE,
-  type ReceivedDatagram,
-  type ReceivedMessage,
-  receiveDatagram,
-  receiveMessage,
-  sendMessage,
-} from './message.js'
 export type { NativeError } from './native.js'
 export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'
 export { hasEnded, peerLives, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
@@ -89,9 +81,15 @@ export {
   inspect,
   inspectOne,
   listen,
+  MAX_FDS_PER_MESSAGE,
   namesSocket,
   type PeerCredentials,
   peerCredentials,
+  type ReceivedDatagram,
+  type ReceivedMessage,
+  receiveDatagram,
+  receiveMessage,
+  sendMessage,
   setBlocking,
   setSocketOption,
   socketPair,

@@ -12,19 +12,18 @@ import {
   type PathEntry,
   removeControl,
 } from '../os/control-path.js'
-import { ControlWatch } from '../os/control-watch.js'
 import { noDescriptors } from '../os/limits.js'
 import { pidOf } from '../os/liveness.js'
 import { endsWithUs } from '../os/main-process.js'
-import type { HeldControl, RestoredControl } from '../os/restore-control.js'
+import { ControlWatch, type HeldControl, type RestoredControl } from '../os/restore-control.js'
 import { fdbroker } from '../proto/wire.js'
 import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { sayLast } from '../wire/frame.js'
-import { OlderGenerations } from './drain/older-generations.js'
 import type { Hosting } from './hosting.js'
 import type { Moves } from './moves.js'
+import { OlderGenerations } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 import type { Shared } from './shared.js'
 

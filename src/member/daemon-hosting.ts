@@ -2,18 +2,22 @@ import type { FdbError } from '../errors.js'
 import type { Cancelled } from '../holder/cancel.js'
 import type { Entry } from '../holder/registry.js'
 import type { Operations } from '../operator/requests.js'
+import { Requests } from '../operator/server.js'
+import { connectUnix } from '../os/connect.js'
+import type { fdbroker } from '../proto/wire.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
-import type { WireEnvelope } from '../wire/link.js'
+import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
+import { deadlineError, Pending } from '../wire/pending.js'
 import { AppendNotice, Growth } from './growth.js'
 import type { Heartbeat } from './heartbeat.js'
+import { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
-import { OperatorRequests } from './operator-requests.js'
-import { reconnectToDaemon } from './reconnect.js'
-import { Registrations } from './registrations.js'
+import type { Settings } from './options.js'
 import type { Shared } from './shared.js'
+import { WriteReceiver } from './writes/receiver.js'
 
 export interface DaemonHostingParts {
   readonly shared: Shared
@@ -222,4 +226,164 @@ export class DaemonHosting implements Hosting {
     const link = joined.link
     if (link !== undefined) await this.#registrations.send(link, items, shared.settings.timeout)
   }
+}
+
+/** A daemon that knows the question answers it at once. */
+const CANCELLED_MS = 1_000
+
+/** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
+export class OperatorRequests {
+  readonly #state: StateLog
+  /** The link to the daemon; another one when it was lost and come back to. */
+  readonly #link: () => Link | undefined
+  readonly #requests: Requests
+  /** What the daemon says of an upgrade that is not wanted any more. */
+  #cancelled: Pending<Cancelled> | null = null
+  #writes: { link: Link; receiver: WriteReceiver } | null = null
+
+  constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
+    this.#state = state
+    this.#link = link
+    this.#requests = new Requests(operations, body => this.#link()?.tell(body))
+  }
+
+  /** Whether it was an order. */
+  take(envelope: WireEnvelope): boolean {
+    const { write, result, upgradeCancelled } = envelope
+    const link = this.#link()
+    const answer = this.#requests.answer(envelope)
+    if (answer !== null) {
+      void answer.then(body => {
+        // An upgrade's answer may be due when the daemon has been come back to; a new daemon numbers its commands anew.
+        if (envelope.upgradeRequest) this.#link()?.tell(body)
+        // Without a status: a Result would be taken for an upgrade's.
+        else link?.tell(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
+      })
+    } else if (write) this.#writesOf(link)?.take(write)
+    else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as Cancelled)
+    else if (result) {
+      // The handoff that the upgrade was for has failed; the daemon has told the operator.
+      this.#requests.cancelUpgrades(
+        remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }),
+      )
+    } else return false
+    return true
+  }
+
+  /** Has the daemon give up the successor that this member started. One of an earlier release does not know the question. */
+  async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
+    this.#link()?.tell({ cancelUpgrade: { code, message } })
+    const cancelled = new Pending<Cancelled>()
+    this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
+    return await cancelled.answer
+  }
+
+  /** What is under way is told to end. */
+  close(): void {
+    this.#requests.close(`process ${process.pid} ends`)
+  }
+
+  /** What generations that drain forward, through the daemon. */
+  #writesOf(link: Link | undefined): WriteReceiver | null {
+    if (link === undefined) return null
+    if (this.#writes?.link !== link)
+      this.#writes = { link, receiver: new WriteReceiver(this.#state, body => link.tell(body)) }
+    return this.#writes.receiver
+  }
+}
+
+/** What a daemon that does not keep it may leave out. */
+const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const
+
+/** What the daemon has not answered yet. */
+interface Registration {
+  /** Borrowed. */
+  readonly items: readonly BundleItem[]
+  readonly registered: Pending<void>
+  /** Over which it was asked last. */
+  link: Link
+}
+
+/** Daemon hosting: what is given to the daemon to keep, and its answers. */
+export class Registrations {
+  readonly #waiting = new Map<number, Registration>()
+  #next = 1
+
+  /** The daemon takes dups of these, and says so. Rejects with what it answers, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
+  async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
+    const request = this.#next++
+    const registered = new Pending<void>()
+    const registration: Registration = { items, registered, link }
+    this.#waiting.set(request, registration)
+    try {
+      await this.#tell(registration, request, timeoutMs)
+      registered.limit(timeoutMs, () =>
+        registered.reject(deadlineError('the daemon’s answer to Register', timeoutMs)),
+      )
+      await registered.answer
+    } finally {
+      this.#waiting.delete(request)
+    }
+  }
+
+  /** Another daemon is there: it has not heard of what the one before did not answer. */
+  again(link: Link, timeoutMs: number): void {
+    for (const [request, registration] of this.#waiting) {
+      registration.link = link
+      this.#tell(registration, request, timeoutMs).catch(error => registration.registered.reject(error))
+    }
+  }
+
+  answered(registered: fdbroker.wire.Registered.$Properties): void {
+    const waiter = this.#waiting.get(registered.request ?? 0)
+    if (registered.code) waiter?.registered.reject(remoteError(registered, REFUSED))
+    else waiter?.registered.resolve()
+  }
+
+  fail(error: Error): void {
+    for (const waiter of this.#waiting.values()) waiter.registered.reject(error)
+  }
+
+  /** What the link is lost with is told over the next one. */
+  async #tell(registration: Registration, request: number, timeoutMs: number): Promise<void> {
+    const { items, link } = registration
+    try {
+      await link.sendBundle(items, timeoutMs)
+      await link.send({ register: { request } })
+    } catch (error) {
+      if (registration.link === link && !peerLeft(error)) throw error
+    }
+  }
+}
+
+const RETRY_MS = 100
+
+/**
+ * Daemon hosting: connects again to the daemon (or to the one that was started in its place) and says Hello as one
+ * that comes back. Tries until it has an answer; null when `signal` ends it.
+ */
+export async function reconnectToDaemon(
+  settings: Settings,
+  old: HolderLink,
+  generation: number,
+  signal: AbortSignal,
+): Promise<HolderLink | null> {
+  const { control, service, versions, timeout, logger, wantedTimes: times } = settings
+  const incarnation = old.facts.incarnation
+  const stateFile = settings.stateFile?.path ?? ''
+  while (!signal.aborted && control !== null) {
+    try {
+      const fd = await connectUnix(control, { timeoutMs: timeout, signal, as: 'member' })
+      return await HolderLink.greet(
+        fd,
+        { service, intent: 'back', versions, generation, incarnation, times, stateFile },
+        { timeoutMs: timeout, signal },
+      )
+    } catch (error) {
+      if (signal.aborted) return null
+      logger.debug({ err: error }, 'the holder cannot be reached yet')
+      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+    }
+  }
+  return null
 }

@@ -3,15 +3,20 @@ import { FdbError } from '../errors.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { closeAll, listen, type OwnedFd } from '../kernel/index.js'
 import { type DeathWatch, ownPidfd, pidOf, unwatchable, watchDeath } from '../os/liveness.js'
-import { fateOf } from '../os/peer-fate.js'
-import { identify, killVerified, watchIdentity } from '../os/process-identity.js'
+import { fateOf, identify, killVerified, watchIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { Channel } from '../wire/channel.js'
-import { Link, type LinkHandler, type WireEnvelope } from '../wire/link.js'
+import {
+  FORWARDS_WRITES,
+  Link,
+  type LinkHandler,
+  remoteError,
+  TAKES_CONNECTIONS,
+  type VersionRange,
+  type WireEnvelope,
+} from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-import { remoteError } from '../wire/remote-error.js'
-import { FORWARDS_WRITES, TAKES_CONNECTIONS, type VersionRange } from '../wire/versions.js'
 
 const { Intent } = fdbroker.wire
 /** What a holder that refuses may leave out. */

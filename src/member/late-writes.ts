@@ -2,8 +2,8 @@ import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
-import { isShortOfDescriptors, ShortOfDescriptors } from './short-of-descriptors.js'
-import { fenced } from './unfit.js'
+import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
+
 import { WriteForwarder } from './writes/forwarder.js'
 
 /** The connection to whoever serves, which changes go by. */

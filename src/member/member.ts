@@ -1,7 +1,14 @@
 import { EventEmitter, errorMonitor } from 'node:events'
-import { checkFunction, checkKeys, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
+import {
+  checkFunction,
+  checkKeys,
+  checkSignal,
+  didYouMean,
+  type Keys,
+  wrongOption,
+} from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
-import { didYouMean } from '../base/suggest.js'
+
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'

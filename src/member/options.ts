@@ -17,9 +17,9 @@ import { mainProcess } from '../os/main-process.js'
 import { namesMain } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/place.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
-import { VERSIONS, type VersionRange } from '../wire/versions.js'
+import { VERSIONS, type VersionRange } from '../wire/link.js'
+import { RETIRED_MS } from './departure.js'
 import type { Health } from './heartbeat.js'
-import { RETIRED_MS } from './lingering.js'
 
 export interface JoinOptions {
   /**

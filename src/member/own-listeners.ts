@@ -8,12 +8,11 @@ import {
   type OptionChange,
 } from '../listeners/index.js'
 import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
-import { GroupListeners } from './group-listeners.js'
 import type { Holdings } from './holdings.js'
-import { Listener, type ListenerAddress } from './listener.js'
+import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
 import { type OfferedListener, type OfferedListeners, sameAddress } from './offered-listeners.js'
 import type { Shared } from './shared.js'
-import { SocketOptions } from './socket-options.js'
+import { GroupListeners } from './worker-orders.js'
 
 const MOST_NAME = 256
 

@@ -1,6 +1,6 @@
 import { keptName, NamesNote } from '../holder/names-note.js'
 import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
-import type { FdStore } from '../os/service-manager/fd-store.js'
+import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { Shared } from './shared.js'

@@ -6,7 +6,7 @@ import type { HttpHooks } from '../connections/adapters/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { isHttpServer } from '../node/http-connections.js'
-import type { DrainCounts } from './drain/forced-closes.js'
+import type { DrainCounts } from './forced-closes.js'
 
 /** A server that this library can attach to a listener. */
 export type ServableServer = net.Server

@@ -12,7 +12,7 @@ import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
 import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { noDescriptors } from '../os/limits.js'
-import { closesOfServer, type DrainCounts } from './drain/forced-closes.js'
+import { closesOfServer, type DrainCounts } from './forced-closes.js'
 import { Http2Sessions } from './http2-sessions.js'
 import {
   type ConnectionKeeper,

@@ -1,6 +1,8 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
+import { noDescriptors } from '../os/limits.js'
 
 /** What a process that was to serve, or stands by for it, could not do: told to its holder, to operators and to who writes. */
 export class Unfitness {
@@ -53,4 +55,55 @@ export function fencedFrom(name: string): FdbError {
     `another process has come to serve before "${name}" could be taken in: give it to the next version, or open it there`,
     { retryable: true },
   )
+}
+
+const FIRST_MS = 50
+const MOST_MS = 5_000
+
+const SHORT: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
+
+/** What failed may be done when another descriptor has been closed. */
+export function isShortOfDescriptors(error: unknown): boolean {
+  return SHORT.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
+}
+
+/** Tries again, after ever longer rests, what failed for want of a descriptor. The log says that, and when it is over, once each. */
+export class ShortOfDescriptors {
+  readonly #what: string
+  readonly #logger: Logger
+  #rest = FIRST_MS
+  #timer: NodeJS.Timeout | undefined
+  #said = false
+
+  /** `what` cannot be, as the log says it. */
+  constructor(what: string, logger: Logger) {
+    this.#what = what
+    this.#logger = logger
+  }
+
+  /** It has failed; `again` follows, unless {@link over} is called before. */
+  failed(error: unknown, again: () => void): void {
+    this.note(error)
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(again, this.#rest).unref()
+    this.#rest = Math.min(2 * this.#rest, MOST_MS)
+  }
+
+  /** It has failed, and somebody else tries again. */
+  note(error: unknown): void {
+    if (this.#said) return
+    this.#said = true
+    this.#logger.warn(
+      { err: noDescriptors(this.#what, error) },
+      `${this.#what}: it is tried again until it can be`,
+    )
+  }
+
+  /** It was done, or nobody wants it any more. */
+  over(): void {
+    clearTimeout(this.#timer)
+    this.#rest = FIRST_MS
+    if (this.#said) this.#logger.info({}, `${this.#what}: that is over`)
+    this.#said = false
+  }
 }

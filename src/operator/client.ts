@@ -5,16 +5,19 @@ import { pidOf } from '../os/liveness.js'
 import type { Release } from '../os/release-link.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
-import { Link, peerLeft, type WireBody, type WireEnvelope } from '../wire/link.js'
+import { Link, peerLeft, remoteError, VERSIONS, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-import { remoteError } from '../wire/remote-error.js'
-import { VERSIONS } from '../wire/versions.js'
 import type { StatusAnswer } from './answer.js'
 import { HeldDescriptors } from './descriptors.js'
-import { ANSWER_MS, ASK, type AskOptions, checkAsk, type Limits, type Read } from './question.js'
 import {
+  ANSWER_MS,
+  ASK,
+  type AskOptions,
   COMMAND_MS,
+  checkAsk,
   checkCommandSize,
+  type Limits,
+  type Read,
   readCommandReply,
   readProgress,
   readUpgraded,

@@ -3,16 +3,15 @@ import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
 import { fdbroker } from '../proto/wire.js'
-import type { WireEnvelope } from '../wire/link.js'
+import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { deadlineError } from '../wire/pending.js'
-import { remoteError } from '../wire/remote-error.js'
 import {
   type Claimed,
   checkDescriptorName,
   type DescriptorLease,
   type HeldDescriptor,
 } from './held-descriptors.js'
-import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './question.js'
+import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './requests.js'
 
 export interface PutOptions extends AskOptions {
   /** How long it is held. Default `forever`: until somebody removes it. */

@@ -1,9 +1,10 @@
+import { checkKeys, checkSignal, type Keys } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
+import type { OwnedFd } from '../kernel/index.js'
 import type { Release } from '../os/release-link.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { WireBody } from '../wire/link.js'
-import { remoteError } from '../wire/remote-error.js'
+import { remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
 /** The most that a command's body or its reply has: a frame holds 16 MiB. */
@@ -160,3 +161,38 @@ export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
     ? Buffer.alloc(0)
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
+
+/** How long an answer may take that needs no work of the other side. */
+export const ANSWER_MS = 5_000
+
+export interface AskOptions {
+  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000. */
+  timeoutMs?: number
+  /** Rejects with its reason. What was asked for goes on. */
+  signal?: AbortSignal
+}
+
+export const ASK: Keys<AskOptions> = { timeoutMs: true, signal: true }
+
+/** Throws ERR_FDB_OPTION. */
+export function checkAsk(what: string, ask: AskOptions, known: Keys<AskOptions>): void {
+  checkKeys(what, ask, known)
+  checkSignal(ask.signal)
+}
+
+/**
+ * What a message is to a question: its answer, a part of what comes before it, or nothing. Takes of its descriptors what it wants.
+ * Throws what it refuses with.
+ */
+export type Read<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
+
+export interface Limits {
+  /** In the error that says that no answer came. */
+  readonly what: string
+  /** null: an answer is waited for as long as the other side is there. */
+  readonly timeoutMs: number | null
+  readonly signal: AbortSignal | undefined
+}
+
+/** Asks over an operator's connection. The descriptors that go with the question are borrowed for the call. */
+export type Ask = <T>(body: WireBody, limits: Limits, read: Read<T>, sent?: readonly OwnedFd[]) => Promise<T>

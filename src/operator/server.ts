@@ -1,8 +1,7 @@
 import { FdbError } from '../errors.js'
 import { closeAll } from '../kernel/index.js'
 import type { fdbroker } from '../proto/wire.js'
-import type { Link, WireBody, WireEnvelope } from '../wire/link.js'
-import { remoteError } from '../wire/remote-error.js'
+import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { type DescriptorAnswer, DescriptorRequests } from './descriptor-requests.js'
 import {
   type CommandContext,

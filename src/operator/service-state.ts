@@ -4,7 +4,7 @@ import { type Keys, wrongOption } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
-import { ASK, type AskOptions, checkAsk } from './question.js'
+import { ASK, type AskOptions, checkAsk } from './requests.js'
 
 /** A watch looks so often whether anything has changed. */
 const LOOK_MS = 200

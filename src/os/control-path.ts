@@ -12,8 +12,16 @@ import {
   tryLock,
 } from '../kernel/index.js'
 import { commandOf } from '../listeners/index.js'
-import { checkSocketPath, pause, retry, trusted, tryConnect } from './connect.js'
-import { listeningPid, refuseOpenFolder } from './holder-peer.js'
+import {
+  checkSocketPath,
+  listeningPid,
+  pause,
+  refuseOpenFolder,
+  retry,
+  trusted,
+  tryConnect,
+} from './connect.js'
+
 import { holderOfReservation, reserve } from './reservation.js'
 
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */

@@ -16,7 +16,7 @@ import {
   toldReply,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
-import { VERSIONS } from '../wire/versions.js'
+import { VERSIONS } from '../wire/link.js'
 import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
 

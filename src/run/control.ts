@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { type FirstControl, letGoOfControl } from '../os/control-path.js'
-import { ControlWatch } from '../os/control-watch.js'
-import { placeRestored } from '../os/restore-control.js'
+import { ControlWatch, placeRestored } from '../os/restore-control.js'
+
 import { takeControl } from '../os/service-manager/take-control.js'
 import { ControlListener } from '../wire/control-listener.js'
 import type { Operated } from './control-server.js'

@@ -1,8 +1,8 @@
 import type { FdbError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { History } from './history.js'
-import type { LeftWork } from './left-work.js'
 import type { StateLimits } from './limits.js'
+import type { LeftWork } from './slices.js'
 import type { Store } from './store.js'
 import type { WriteQueue } from './write-queue.js'
 

@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { StateLimits } from './limits.js'
-import { mostBodyBytes, overLimit } from './limits.js'
+import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'

@@ -2,7 +2,6 @@ import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
 import { type Answer, type ForwardedWrite, markOf, mayBeMade, tooLarge } from './forwarded.js'
-
 import { DEFAULT_LIMITS, mostBodyBytes } from './limits.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'

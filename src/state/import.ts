@@ -1,10 +1,9 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
-import { checkRequest } from './arguments.js'
 import { PART_CHANGES } from './bulk.js'
 import { ChangeCursor } from './change-cursor.js'
 import type { LogCore } from './core.js'
-import { mostBodyBytes, overLimit } from './limits.js'
+import { checkRequest, mostBodyBytes, overLimit } from './limits.js'
 import {
   CLEAR,
   changePrefix,

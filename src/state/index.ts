@@ -9,6 +9,6 @@ export type { RawEntry, RawSection, SectionDigest, StateStats } from './overview
 export type { WriteOptions } from './requests.js'
 export { defineSection, type SectionOptions, type SectionSchema } from './schema.js'
 export type { Section } from './section.js'
-export type { ChangeListener, SectionChange } from './section-change.js'
+export type { ChangeListener, SectionChange } from './section-store.js'
 export { type Appended, Segment, type SegmentKind, type SegmentOptions } from './segment.js'
 export { StateLog, type StateLogOptions } from './state-log.js'

@@ -1,21 +1,19 @@
 import { FdbError } from '../errors.js'
-import { checkKey, checkNewKey, checkRequest } from './arguments.js'
 import { Bulk, type BulkChange, checkChanges, isDeletion } from './bulk.js'
 import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, made } from './durable.js'
 import { inFileOrder } from './in-file-order.js'
-import { mostBodyBytes, overLimit } from './limits.js'
+import { checkKey, checkNewKey, checkRequest, mostBodyBytes, overLimit } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import { addPrint, checkWrite, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
-import { type ChangeListener, ToldChange } from './section-change.js'
-import type { SectionStore, StoredChange } from './section-store.js'
+import { type ChangeListener, type SectionStore, type StoredChange, ToldChange } from './section-store.js'
+
 import { Slice } from './slices.js'
 import type { Store } from './store.js'
 import { Values } from './values.js'
-
 import type { Writing } from './writing.js'
 
 /** Changes of a bulk that are encoded in one go, whatever time it takes. */

@@ -3,7 +3,6 @@ import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
 import { frame, Segment } from './segment.js'
-
 import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024

@@ -1,6 +1,5 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { checkRequest, checkSectionName } from './arguments.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
 import { type Disk, madeAsDrawn } from './durable.js'
@@ -9,8 +8,7 @@ import { type Answer, ArrivingWrite, type ForwardedWrite } from './forwarded.js'
 import type { Forwarding, ForwardingOptions } from './forwarding.js'
 import { behind, History, type LogPiece, type Position } from './history.js'
 import { StagedImport } from './import.js'
-import { LeftWork } from './left-work.js'
-import { limitsFrom, type StateLimits } from './limits.js'
+import { checkRequest, checkSectionName, limitsFrom, type StateLimits } from './limits.js'
 import {
   digestsOf,
   type KnownSection,
@@ -28,7 +26,8 @@ import { restart } from './restart.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
-import { runInSlices } from './slices.js'
+import { LeftWork, runInSlices } from './slices.js'
+
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
 import { WriteQueue } from './write-queue.js'

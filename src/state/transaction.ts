@@ -3,11 +3,10 @@ import { type AddedEntries, Digest } from './digest.js'
 import type { Entries } from './entries.js'
 import { emptyKey, type KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
-import type { LeftWork } from './left-work.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import { inSteps } from './slices.js'
+import { inSteps, type LeftWork } from './slices.js'
 import type { Layer } from './slot-map.js'
 
 /** What a bulk does to one section, once it counts. */

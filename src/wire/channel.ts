@@ -14,8 +14,7 @@ import {
   WRITABLE,
   watch,
 } from '../kernel/index.js'
-import { type ConnectOptions, connectUnix } from '../os/connect.js'
-import { listeningPid } from '../os/holder-peer.js'
+import { type ConnectOptions, connectUnix, listeningPid } from '../os/connect.js'
 import { fdLimits } from '../os/limits.js'
 import { type FrameLimits, frameLimits } from './frame.js'
 import { FrameDecoder } from './frame-decoder.js'

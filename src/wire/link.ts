@@ -224,3 +224,56 @@ const LEFT: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
 export function peerLeft(error: unknown): boolean {
   return FdbError.is(error) && LEFT.has(error.code)
 }
+
+/** Versions of the conversation that this build speaks. The highest common one is used. */
+export interface VersionRange {
+  readonly min: number
+  readonly max: number
+}
+
+export const VERSIONS: VersionRange = { min: 1, max: 1 }
+
+/** The highest version in both ranges, or null when they do not meet. */
+export function negotiate(ours: VersionRange, theirs: VersionRange): number | null {
+  const highest = Math.min(ours.max, theirs.max)
+  return highest >= Math.max(ours.min, theirs.min) ? highest : null
+}
+
+/** Capability of a member: connections may be moved to it. */
+export const TAKES_CONNECTIONS = 'connections'
+
+/** Capability of a draining generation, and of who receives it: changes are forwarded to the process that may write. */
+export const FORWARDS_WRITES = 'writes'
+
+/** What another process says of a failure, as it came. */
+interface RemoteError {
+  readonly code?: string | null | undefined
+  readonly message?: string | null | undefined
+  readonly retryable?: boolean | null | undefined
+  readonly phase?: string | null | undefined
+  /** What this process knows of it; the wire carries none. */
+  readonly details?: FdbError['details']
+}
+
+const told = new WeakSet<FdbError>()
+
+/** Another process has told it: what it says is of that one, its options for example. */
+export function wasTold(error: FdbError): boolean {
+  return told.has(error)
+}
+
+/** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
+export function remoteError(
+  { code, message, retryable, phase, details }: RemoteError,
+  otherwise: { code: FdbErrorCode; message: string },
+): FdbError {
+  // One of a newer release is kept as it is.
+  const stable = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : otherwise.code
+  const error = new FdbError(stable, message || otherwise.message, {
+    retryable: retryable ?? false,
+    ...(phase ? { phase } : {}),
+    ...(details ? { details } : {}),
+  })
+  told.add(error)
+  return error
+}

@@ -3,8 +3,8 @@ import type { Standing } from '../daemon/service/service-operations.js'
 import type { Services } from '../daemon/services.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
-import { groupKeyOf } from '../member/group-listeners.js'
-import { fosterBody } from '../member/worker-orders.js'
+import { fosterBody, groupKeyOf } from '../member/worker-orders.js'
+
 import {
   FOSTER,
   GROUP_LISTENER,

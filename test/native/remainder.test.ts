@@ -29,7 +29,7 @@ import { native } from '../../src/kernel/native.js'
 import { replaceStale } from '../../src/listeners/stale-path.js'
 import { removeUnixPath } from '../../src/listeners/unix-path.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
-import { fateOf } from '../../src/os/peer-fate.js'
+import { fateOf } from '../../src/os/process-identity.js'
 import { CLOEXEC, flagsOf } from './support.js'
 
 const open = () => readdirSync('/proc/self/fd').map(Number)

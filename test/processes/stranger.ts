@@ -1,8 +1,7 @@
 import { closeAll, type OwnedFd } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
-import type { WireBody, WireEnvelope } from '../../src/wire/link.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { VERSIONS, type WireBody, type WireEnvelope } from '../../src/wire/link.js'
 
 const { Envelope, Intent } = fdbroker.wire
 

@@ -5,7 +5,7 @@ import { formatDuration, parseDuration } from '../../src/cli/options.js'
 import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
 import { countIn } from '../../src/cli/worker-count.js'
 import { FdbError } from '../../src/errors.js'
-import { remoteError } from '../../src/wire/remote-error.js'
+import { remoteError } from '../../src/wire/link.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
 
 describe('the exit code of a command', () => {

@@ -18,10 +18,9 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
-import { ControlWatch } from '../../src/os/control-watch.js'
 import { placeInFileSystem, reserve } from '../../src/os/reservation.js'
+import { ControlWatch, placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
 
-import { placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
 import { until } from '../processes/until.js'
 
 let folder: string

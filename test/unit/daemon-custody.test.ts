@@ -18,7 +18,7 @@ import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { Segment } from '../../src/state/segment.js'
-import { TAKES_CONNECTIONS } from '../../src/wire/versions.js'
+import { TAKES_CONNECTIONS } from '../../src/wire/link.js'
 
 function named(name: string): Entry {
   return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }

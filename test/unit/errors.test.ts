@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError, FdbTypeError } from '../../src/errors.js'
-import { remoteError } from '../../src/wire/remote-error.js'
+import { remoteError } from '../../src/wire/link.js'
 
 describe('FdbError.from', () => {
   it('gives the same error when it is one of ours, also of another copy of the package', () => {

@@ -6,8 +6,7 @@ import { native } from '../../src/kernel/native.js'
 import { ownPidfd } from '../../src/os/liveness.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
-import { Link, type WireEnvelope } from '../../src/wire/link.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
 import { pause, until } from '../processes/until.js'
 
 const own = process.geteuid!()

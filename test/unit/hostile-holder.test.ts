@@ -12,8 +12,7 @@ import { acquireControl, closeControl, type FirstControl } from '../../src/os/co
 import { Segment } from '../../src/state/segment.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
-import type { WireBody } from '../../src/wire/link.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { VERSIONS, type WireBody } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 interface Tale {

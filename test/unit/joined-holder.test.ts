@@ -8,8 +8,7 @@ import { JoinedHolder } from '../../src/member/joined-holder.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
 import { packToMember } from '../../src/wire/envelope.js'
-import { Link, type WireEnvelope } from '../../src/wire/link.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 const { Envelope } = fdbroker.wire

@@ -6,8 +6,8 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { closeAll, inspectOne, namesSocket, type OwnedFd } from '../../src/kernel/index.js'
 import { adjustListener } from '../../src/listeners/adjust.js'
 import { bindListener, formatListenerSpec, parseListenerSpec } from '../../src/listeners/index.js'
-import type { FdStore } from '../../src/os/service-manager/fd-store.js'
-import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+
 import { KeptListeners } from '../../src/run/shared-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino

@@ -8,7 +8,7 @@ import { join } from '../../src/member/join.js'
 import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { Reporter } from '../../src/member/writes/reporter.js'
 import { StateLog } from '../../src/state/state-log.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { VERSIONS } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 it('what the listeners of the application throw is logged and counted, and undoes nothing', async () => {

@@ -13,7 +13,7 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { ControlListener } from '../../src/wire/control-listener.js'
-import { VERSIONS } from '../../src/wire/versions.js'
+import { VERSIONS } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
 it('a process that drains is brought newer segments, and ways for its connections', async () => {

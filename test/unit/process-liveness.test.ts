@@ -5,7 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
-import { fateOf } from '../../src/os/peer-fate.js'
+import { fateOf } from '../../src/os/process-identity.js'
 import { Orphans } from '../../src/versions/children.js'
 
 const children: ChildProcess[] = []

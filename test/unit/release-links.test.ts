@@ -6,7 +6,6 @@ import type { Logger } from '../../src/base/logger.js'
 import { lead, ledAt } from '../../src/os/release-link.js'
 import { KnownVersions, ReleaseLinks } from '../../src/run/known-versions.js'
 import { initial, type SupervisorState } from '../../src/run/machine.js'
-
 import type { VersionSettings } from '../../src/run/settings.js'
 
 const SILENT = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Logger

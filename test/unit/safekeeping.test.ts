@@ -16,8 +16,7 @@ import {
 import { keptLegacy } from '../../src/member/kept-legacy.js'
 import { Safekeeping } from '../../src/member/safekeeping.js'
 import type { Shared } from '../../src/member/shared.js'
-import type { FdStore } from '../../src/os/service-manager/fd-store.js'
-import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 
 /** What a service manager keeps. */
 class Store implements Pick<FdStore, 'keep' | 'drop'> {

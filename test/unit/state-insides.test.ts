@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest'
 import { Bulk } from '../../src/state/bulk.js'
-import { LeftWork } from '../../src/state/left-work.js'
 import { DEFAULT_LIMITS } from '../../src/state/limits.js'
 import { RequestMemory } from '../../src/state/requests.js'
 import { deepFreeze } from '../../src/state/section.js'
 import { SectionStore } from '../../src/state/section-store.js'
+import { LeftWork } from '../../src/state/slices.js'
 
 describe('the changes of a bulk', () => {
   const store = new SectionStore('s', () => {})

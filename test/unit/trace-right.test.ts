@@ -2,8 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { closeAll, inspectOne } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { adoptListeners, listenersOf } from '../../src/os/foreign-listeners.js'
-import { OtherProcess } from '../../src/os/other-process.js'
-import { missingRight, type TraceFacts, type Tracing } from '../../src/os/trace-right.js'
+import { missingRight, OtherProcess, type TraceFacts, type Tracing } from '../../src/os/other-process.js'
 
 const PTRACE = 1n << 19n
 const USER: TraceFacts = { uids: [1, 1, 1], gids: [1, 1, 1], permitted: 0n, effective: 0n, filtered: false }

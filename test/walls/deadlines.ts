@@ -18,28 +18,31 @@ export function limitedWaits(src: string): string[] {
     .toSorted()
 }
 
-/** Where it is proved that the wait ends: a title of the table, or of a test of its own. */
-export const PROVED: Readonly<Record<string, string>> = {
-  'wire/outbound.ts: send': 'unit/deadlines: a frame that the peer does not read',
-  'holder/admission.ts': 'unit/deadlines: a Hello that does not come',
-  'holder/holder.ts': 'unit/deadlines: a phase of a handoff',
-  'daemon/service/forwarded-commands.ts': 'unit/deadlines: the reply of a member to a command',
-  'daemon/service/forwarded-upgrades.ts': 'unit/deadlines: the answer of a member to an upgrade',
-  'daemon/service/kept-state.ts': 'e2e/state-file-disk',
-  'daemon/service/status-question.ts': 'unit/deadlines: the answer of a member to a question for its status',
-  'daemon/service/verdict.ts': 'unit/verdict: has a limit, and ends with the service',
-  'holder/peers.ts': 'unit/holder-peers',
-  'member/shared.ts': 'unit/deadlines: a change that does not come',
-  'member/driver.ts': 'unit/protocol-member',
-  'member/followed-state.ts': 'unit/member-follow: waits until somebody serves what it follows',
-  'member/holder-link.ts': 'unit/deadlines: a Welcome that does not come',
-  'member/joined-holder.ts': 'unit/member-deadlines: gives up at its timeout',
-  'member/operator-requests.ts': 'unit/deadlines: the word of a daemon that is asked to give up a successor',
-  'member/registrations.ts': 'unit/deadlines: the registration of a listener',
-  'member/start.ts': 'unit/member-deadlines: gives up at its timeout',
-  'operator/client.ts': 'unit/deadlines: the answer to an operator',
-  'probing/question.ts': 'unit/deadlines: is of a version that is asked whether it is well',
-  'wire/link.ts': 'unit/deadlines: the acknowledgement of descriptors',
-  'proxy/health/health.ts': 'e2e/proxy-health',
-  'run/shared-listeners.ts': 'unit/unit-job: ends after 10 s where systemctl says nothing',
+/** Where it is proved that each wait of a file ends: a title of the table, or of a test of its own. As many as the file has waits with a limit. */
+export const PROVED: Readonly<Record<string, readonly string[]>> = {
+  'daemon/service/forwarded-commands.ts': ['unit/deadlines: the reply of a member to a command'],
+  'daemon/service/forwarded-upgrades.ts': ['unit/deadlines: the answer of a member to an upgrade'],
+  'daemon/service/kept-state.ts': ['e2e/state-file-disk'],
+  'daemon/service/status-question.ts': [
+    'unit/deadlines: the answer of a member to a question for its status',
+  ],
+  'daemon/service/verdict.ts': ['unit/verdict: has a limit, and ends with the service'],
+  'holder/admission.ts': ['unit/deadlines: a Hello that does not come'],
+  'holder/holder.ts': ['unit/deadlines: a phase of a handoff'],
+  'holder/peers.ts': ['unit/holder-peers'],
+  'member/daemon-hosting.ts': [
+    'unit/deadlines: the word of a daemon that is asked to give up a successor',
+    'unit/deadlines: the registration of a listener',
+  ],
+  'member/driver.ts': ['unit/protocol-member'],
+  'member/followed-state.ts': ['unit/member-follow: waits until somebody serves what it follows'],
+  'member/holder-link.ts': ['unit/deadlines: a Welcome that does not come'],
+  'member/joined-holder.ts': ['unit/member-deadlines: gives up at its timeout'],
+  'member/shared.ts': ['unit/deadlines: a change that does not come'],
+  'member/start.ts': ['unit/member-deadlines: gives up at its timeout'],
+  'operator/client.ts': ['unit/deadlines: the answer to an operator'],
+  'probing/question.ts': ['unit/deadlines: is of a version that is asked whether it is well'],
+  'proxy/health/health.ts': ['e2e/proxy-health'],
+  'run/shared-listeners.ts': ['unit/unit-job: ends after 10 s where systemctl says nothing'],
+  'wire/link.ts': ['unit/deadlines: the acknowledgement of descriptors'],
 }

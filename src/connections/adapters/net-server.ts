@@ -10,7 +10,6 @@ import {
   onlyConnection,
   type Witness,
 } from '../movable.js'
-
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
 import { witnessOf } from './node-socket.js'
 import type { OpenSockets } from './open-sockets.js'

@@ -9,11 +9,12 @@ import {
   named,
   oneOf,
   optional,
+  type Place,
   refine,
   type Shape,
   text,
 } from '../../config/check.js'
-import type { Place } from '../../config/place.js'
+
 import { duration, size } from '../../config/quantity.js'
 import { shown, Wrong } from '../../config/wrong.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'

@@ -3,8 +3,7 @@ import type { fdbroker } from '../../proto/wire.js'
 import type { ForwardedWrite } from '../../state/forwarded.js'
 import type { Courier, Forwarding } from '../../state/forwarding.js'
 import type { StateLog } from '../../state/state-log.js'
-import type { Link, WireBody } from '../../wire/link.js'
-import { FORWARDS_WRITES } from '../../wire/versions.js'
+import { FORWARDS_WRITES, type Link, type WireBody } from '../../wire/link.js'
 import { unpackAnswer } from './receiver.js'
 
 /**

@@ -1,10 +1,8 @@
 import { FdbError } from '../../errors.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { Answer, ArrivingWrite, EntryRead } from '../../state/forwarded.js'
-
 import type { StateLog } from '../../state/state-log.js'
-import type { WireBody } from '../../wire/link.js'
-import { remoteError } from '../../wire/remote-error.js'
+import { remoteError, type WireBody } from '../../wire/link.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** Changes that have come in part, of one link. */

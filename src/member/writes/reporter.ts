@@ -2,8 +2,7 @@ import { closeAll } from '../../kernel/index.js'
 import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
-import { Link, type WireEnvelope } from '../../wire/link.js'
-import { FORWARDS_WRITES, type VersionRange } from '../../wire/versions.js'
+import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
 import type { WriteForwarder } from './forwarder.js'
 
 export interface ReporterOptions {

@@ -6,10 +6,11 @@ import {
   isMap,
   map,
   optional,
+  type Place,
   refine,
   text,
 } from '../../config/check.js'
-import type { Place } from '../../config/place.js'
+
 import { duration } from '../../config/quantity.js'
 import { shown, Wrong } from '../../config/wrong.js'
 import { ASKED } from '../../probing/asked.js'

@@ -12,12 +12,13 @@ import {
   oneOf,
   optional,
   orOff,
+  type Place,
   refine,
   required,
   type Shape,
   text,
 } from '../../config/check.js'
-import type { Place } from '../../config/place.js'
+
 import { duration, size } from '../../config/quantity.js'
 import { absolutePath } from '../../config/texts.js'
 import { fresh } from '../../config/unique.js'

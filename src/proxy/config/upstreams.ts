@@ -7,11 +7,12 @@ import {
   named,
   optional,
   orOff,
+  type Place,
   refine,
   required,
   text,
 } from '../../config/check.js'
-import type { Place } from '../../config/place.js'
+
 import { duration } from '../../config/quantity.js'
 import { name } from '../../config/texts.js'
 import { fresh, unique } from '../../config/unique.js'

@@ -1,5 +1,5 @@
+import { didYouMean } from '../../base/check-option.js'
 import { ShardedMap } from '../../base/sharded-map.js'
-import { didYouMean } from '../../base/suggest.js'
 import {
   absent,
   boolean,
@@ -9,11 +9,12 @@ import {
   map,
   named,
   optional,
+  type Place,
   refine,
   required,
   text,
 } from '../../config/check.js'
-import type { Place } from '../../config/place.js'
+
 import { shown, Wrong } from '../../config/wrong.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'

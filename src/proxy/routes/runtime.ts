@@ -1,7 +1,7 @@
 /** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
 
-import type { Check } from '../../config/check.js'
-import { formatPath, Place, Problems } from '../../config/place.js'
+import { type Check, formatPath, Place, Problems } from '../../config/check.js'
+
 import { shown } from '../../config/wrong.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './key.js'

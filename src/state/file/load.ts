@@ -6,7 +6,6 @@ import { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
 import { StateLog } from '../state-log.js'
 import { checkService, keepAside, openStateFile, type StateFileSettings } from './place.js'
-
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 

@@ -4,7 +4,6 @@ import { overLimit } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
 import { encodeEnvelope } from '../records.js'
 import { frame, Segment, type SegmentHeader } from '../segment.js'
-
 import { type FileEnd, type FileReading, recordsOfFile } from './records.js'
 
 const BATCH = 256 * 1024

@@ -70,7 +70,7 @@ export const member = room(
     ['member/growth.ts', 'this.#appended.delete(this.#note)', '', 'unit/member-parts', 'unit/append-notice'],
     ['member/safekeeping.ts', 'if (this.#kept.has(name)) store.drop(name)', '', 'unit/safekeeping'],
     [
-      'member/reconnect.ts',
+      'member/daemon-hosting.ts',
       'if (signal.aborted) return null\n',
       '',
       'unit/member-back',

@@ -44,8 +44,8 @@ export const os = room(
       'unit/verified-kill',
       'unit/holder-peers',
     ],
-    ['os/peer-fate.ts', 'graceMs = 100', 'graceMs = 0'],
-    ['os/peer-fate.ts', '    clearTimeout(timer)\n      watch.close()', '    clearTimeout(timer)'],
+    ['os/process-identity.ts', 'graceMs = 100', 'graceMs = 0'],
+    ['os/process-identity.ts', '    clearTimeout(timer)\n      watch.close()', '    clearTimeout(timer)'],
     ['os/control-path.ts', 'now.ino !== entry.ino || now.dev !== entry.dev', 'false', ...CONTROL],
     ['os/control-path.ts', 'if (!tryLock(lock)) return false\n', '', ...CONTROL],
     [

@@ -23,10 +23,10 @@ export const serviceManager = room(
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
     ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#waiting.splice(0)) fd?.close()', ''],
     ['os/service-manager/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-probe'],
-    ['os/service-manager/reminders.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
-    ['os/service-manager/reminders.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
-    ['os/service-manager/reminders.ts', 'this.#patience = setInterval(say, SAY_AGAIN_MS).unref()', ''],
-    ['os/service-manager/reminders.ts', '    clearInterval(this.#watchdog)\n', '\n'],
+    ['os/service-manager/service-manager.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
+    ['os/service-manager/service-manager.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],
+    ['os/service-manager/service-manager.ts', 'this.#patience = setInterval(say, SAY_AGAIN_MS).unref()', ''],
+    ['os/service-manager/service-manager.ts', '    clearInterval(this.#watchdog)\n', '\n'],
     ['os/service-manager/service-manager.ts', 'Math.floor(usec / 1000)', 'Math.floor(usec)'],
     ['os/service-manager/service-manager.ts', 'EXTEND_TIMEOUT_USEC: ms * 1000', 'EXTEND_TIMEOUT_USEC: ms'],
     [
@@ -45,7 +45,7 @@ export const serviceManager = room(
       'unit/notify-socket',
     ],
     [
-      'os/service-manager/fd-store.ts',
+      'os/service-manager/passed-sockets.ts',
       'if (whole.length <= MOST_NAME) this.#socket.say({ FDSTORE: 1',
       'if (whole.length <= 2 * MOST_NAME) this.#socket.say({ FDSTORE: 1',
       'unit/safekeeping',

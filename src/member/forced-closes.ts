@@ -1,8 +1,8 @@
 import type net from 'node:net'
-import { HttpServerConnections } from '../../connections/adapters/http-server.js'
-import { NetServerConnections } from '../../connections/adapters/net-server.js'
-import type { MovableConnections } from '../../connections/movable.js'
-import type { ForcedClose } from '../../operator/status-report.js'
+import { HttpServerConnections } from '../connections/adapters/http-server.js'
+import { NetServerConnections } from '../connections/adapters/net-server.js'
+import type { MovableConnections } from '../connections/movable.js'
+import type { ForcedClose } from '../operator/status-report.js'
 
 /** Connections that were closed at the end of the drain, by what they were. */
 export interface DrainCounts {
