@@ -1,6 +1,7 @@
+import { once } from 'node:events'
 import { hostname } from 'node:os'
+import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
-import { LogFile } from './log-file.js'
 import { sayOnStderr } from './output.js'
 
 export interface Log {
@@ -49,3 +50,177 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
 export const KEPT = 'the file of a log could not be opened anew: the one before stays in use'
+
+type Pino = typeof import('pino').pino
+type Stream = ReturnType<Pino['destination']>
+
+/** A log that could not be written is tried again after so long. */
+const AGAIN_MS = 1_000
+/** At the end a reader that is slow has so long. */
+const END_MS = 1_000
+
+interface LogPlace {
+  /** Names the file. */
+  readonly option: string
+  /** Undefined: where `fd` leads. */
+  readonly path: string | undefined
+  readonly fd: 1 | 2
+  readonly sync: boolean
+  /** Bytes that nobody has taken: lines beyond are dropped. Default: no limit. */
+  readonly most?: number
+}
+
+/** Whom a log tells what becomes of it. */
+interface LogEvents {
+  /** It cannot be written: lines are dropped until it can. Told once. */
+  readonly failed: (error: Error) => void
+  /** It can be written, and so many lines are not there: to be said in it. */
+  readonly missing: (lines: number) => void
+  /** Its file could not be opened anew: the one before stays in use. */
+  readonly kept: (error: Error) => void
+}
+
+/** One descriptor that is written to, and how many lines it was given since it had written all. */
+interface Outlet {
+  readonly stream: Stream
+  unwritten: number
+}
+
+/** Where the lines of a log go. That it is full, or broken, is no matter of the service: lines are dropped, and it is tried again. */
+export class LogFile {
+  readonly #pino: Pino
+  readonly #place: LogPlace
+  readonly #events: LogEvents
+  #outlet!: Outlet
+  #failing = false
+  #errors = 0
+  #missing = 0
+  #timer: NodeJS.Timeout | undefined
+  #reopened = Promise.resolve()
+  #endsAt = Number.POSITIVE_INFINITY
+  #closed = false
+
+  /** Rejects with ERR_FDB_OPTION where its file cannot be opened. */
+  static async open(place: LogPlace, events: LogEvents): Promise<LogFile> {
+    const { pino } = await import('pino')
+    const file = new LogFile(pino, place, events)
+    try {
+      file.#outlet = await file.#open()
+    } catch (error) {
+      const why = (error as Error).message
+      throw wrongOption(place.option, place.path, `a file that can be written (${why})`)
+    }
+    return file
+  }
+
+  private constructor(pino: Pino, place: LogPlace, events: LogEvents) {
+    this.#pino = pino
+    this.#place = place
+    this.#events = events
+  }
+
+  /** Whole lines. Never throws. */
+  write(text: string): void {
+    if (this.#closed) return
+    if (this.#failing) this.#missing += linesIn(text)
+    else {
+      this.#outlet.unwritten += linesIn(text)
+      this.#put(text)
+    }
+  }
+
+  /** Opens its file anew. */
+  reopen(): void {
+    if (this.#place.path === undefined) return
+    // One after the other: what was opened last is what counts.
+    this.#reopened = this.#reopened
+      .then(() => this.#open())
+      .then(
+        outlet => this.#replace(outlet),
+        error => this.#events.kept(error),
+      )
+  }
+
+  /** The log closes its file when all is written. What no reader takes does not keep the process. */
+  end(): void {
+    this.#endsAt = performance.now() + END_MS
+    this.#reopened = this.#reopened.then(() => this.#close())
+  }
+
+  #close(): void {
+    if (this.#closed || this.#failing || this.#missing > 0 || this.#outlet.unwritten > 0) return
+    this.#closed = true
+    this.#outlet.stream.end()
+  }
+
+  async #open(): Promise<Outlet> {
+    const { path, fd, sync, most = 0 } = this.#place
+    const retryEAGAIN = () => performance.now() < this.#endsAt
+    const stream = this.#pino.destination({ dest: path ?? fd, sync, maxLength: most, retryEAGAIN })
+    // Pino's own ends the process.
+    stream.removeAllListeners('error')
+    // Pino calls it at the end: where there is no room it would try for ever.
+    stream.flushSync = () => {}
+    await once(stream, 'ready')
+    const outlet: Outlet = { stream, unwritten: 0 }
+    stream.on('error', error => this.#failed(outlet, error))
+    stream.on('drop', (text: string) => {
+      const lines = linesIn(text)
+      outlet.unwritten -= lines
+      this.#missing += lines
+    })
+    if (!sync) stream.on('drain', () => this.#written(outlet))
+    return outlet
+  }
+
+  #put(text: string): void {
+    const errors = this.#errors
+    this.#outlet.stream.write(text)
+    // What is written by a thread says so later.
+    if (this.#place.sync && this.#errors === errors) this.#written(this.#outlet)
+  }
+
+  #written(outlet: Outlet): void {
+    outlet.unwritten = 0
+    if (outlet !== this.#outlet) return
+    this.#failing = false
+    const missing = this.#missing
+    this.#missing = 0
+    if (missing > 0) this.#events.missing(missing)
+    if (this.#endsAt < Number.POSITIVE_INFINITY) this.#close()
+  }
+
+  #failed(outlet: Outlet, error: Error): void {
+    this.#errors++
+    if (outlet !== this.#outlet) {
+      this.#missing += outlet.unwritten
+      outlet.unwritten = 0
+      outlet.stream.destroy()
+      return
+    }
+    this.#timer ??= setTimeout(() => this.#again(), AGAIN_MS).unref()
+    if (this.#failing) return
+    this.#failing = true
+    this.#events.failed(error)
+  }
+
+  /** The stream has kept what it could not write, half a line perhaps. */
+  #again(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#put('')
+  }
+
+  #replace(outlet: Outlet): void {
+    const before = this.#outlet
+    this.#outlet = outlet
+    before.stream.end()
+    if (this.#failing) this.#again()
+  }
+}
+
+function linesIn(text: string): number {
+  let lines = 0
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) lines++
+  return lines
+}

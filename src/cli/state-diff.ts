@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
-import { type LineOptions, lineValue } from './state-lines.js'
-import { LineWriter } from './state-output.js'
+import { type LineOptions, LineWriter, lineValue } from './state-lines.js'
+
 import { type OpenState, openPlace, type SourceFlags } from './state-source.js'
 
 interface DiffFlags extends SourceFlags {

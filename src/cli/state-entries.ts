@@ -3,8 +3,7 @@ import { FdbError } from '../errors.js'
 import { ServiceState, type StateSection } from '../operator/service-state.js'
 import { asked } from './ask-service.js'
 import { AGAIN_STATE } from './state-control.js'
-import { bytesOf, entryLine } from './state-lines.js'
-import { LineWriter } from './state-output.js'
+import { bytesOf, entryLine, LineWriter } from './state-lines.js'
 
 interface Flags {
   control: string

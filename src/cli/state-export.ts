@@ -5,7 +5,7 @@ import { finished } from 'node:stream/promises'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, openFile, readAt, sync, writerInto } from '../kernel/index.js'
 import type { ExportHead } from './state-file.js'
-import { LineWriter, writeEntries } from './state-output.js'
+import { LineWriter, writeEntries } from './state-lines.js'
 import { type OpenState, openState, type SourceFlags } from './state-source.js'
 
 interface ExportFlags extends SourceFlags {

@@ -6,7 +6,6 @@ import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 import { jsonText, ProgressLine } from './output.js'
 import { askServing } from './state-control.js'
-
 import { openState, type SourceFlags } from './state-source.js'
 
 /** The most bytes of values in one piece, and entries. */

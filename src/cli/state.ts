@@ -14,8 +14,8 @@ import { diffStates } from './state-diff.js'
 import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
-import { entryLine } from './state-lines.js'
-import { LineWriter, writeEntries } from './state-output.js'
+import { entryLine, LineWriter, writeEntries } from './state-lines.js'
+
 import { openState, type SourceFlags } from './state-source.js'
 
 interface ShowFlags extends SourceFlags {

@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
 import { OperatorClient } from '../operator/client.js'
-import { illnessOf, withAges } from './condition.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, sayOnStderr } from './output.js'
-import { statusText } from './status-text.js'
+import { illnessOf, statusText, withAges } from './status-text.js'
+
 import { answerOf } from './who-serves.js'
 
 interface StatusFlags {

@@ -1,5 +1,5 @@
 import { didYouMean } from '../base/check-option.js'
-import { shown, Wrong } from './wrong.js'
+import { durationMs, LONGEST_MS } from '../base/time.js'
 
 /** Gives the normalised value, or reports what is wrong at the place and gives undefined. */
 export type Check<T> = (value: unknown, place: Place) => T | undefined
@@ -269,4 +269,106 @@ export class Place {
   wrongKey(message: string): undefined {
     this.problems.add({ path: this.path, atKey: true, message })
   }
+}
+
+/** What a reader of one value gives instead of the value: a sentence that says what is wrong and what to write. */
+export class Wrong {
+  readonly why: string
+
+  constructor(why: string) {
+    this.why = why
+  }
+}
+
+const SHOWN = 80
+
+/** A value as it is named in messages: JSON, cut after 80 characters. */
+export function shown(value: unknown): string {
+  const text = jsonOf(value)
+  return text.length <= SHOWN ? text : `${text.slice(0, SHOWN)}…`
+}
+
+function jsonOf(value: unknown): string {
+  if (typeof value === 'number') return String(value)
+  try {
+    return JSON.stringify(value) ?? (value === undefined ? 'nothing' : String(value))
+  } catch {
+    // It has itself in it, or is nested too deeply.
+    return Array.isArray(value) ? '[…]' : '{…}'
+  }
+}
+
+const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
+
+/** `500ms`, `30s`, `1.5m`, `2h` in whole milliseconds, from `least` to about 24 days. */
+export function duration(least: number): Check<number> {
+  const read = text('a duration', given => {
+    const ms = durationMs(given)
+    if (ms === null) return new Wrong(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
+    if (ms >= least && ms <= LONGEST_MS) return ms
+    return new Wrong(`${shown(given)} is ${ms} ms, outside of ${least} ms to ${LONGEST_MS} ms (24 days)`)
+  })
+  return (value, place) =>
+    typeof value === 'number'
+      ? place.wrong(`${value} has no unit; write ${value}s or ${value}ms`)
+      : read(value, place)
+}
+
+/** `512`, `16k`, `1m`, `2g` in bytes (k is 1,024). */
+export function size(least: number, most: number): Check<number> {
+  const within = (bytes: number, given: unknown) =>
+    bytes >= least && bytes <= most
+      ? bytes
+      : new Wrong(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
+  const read = text('a size', given => {
+    const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
+    if (number === undefined) return new Wrong(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
+    return within(Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES], given)
+  })
+  return (value, place) =>
+    read(typeof value === 'number' && Number.isInteger(value) && value >= 0 ? String(value) : value, place)
+}
+
+export function name(given: string): string | Wrong {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(given)) return given
+  return new Wrong(
+    `${shown(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
+  )
+}
+
+function filePath(given: string): string | Wrong {
+  return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
+    ? given
+    : new Wrong(`${shown(given)} is no absolute path of a file`)
+}
+
+export const absolutePath = text('a path', filePath)
+
+/** No two items of a list have the same `key`; wrong items are not compared. */
+export function unique<T>(
+  item: Check<T>,
+  what: string,
+  key: (value: T) => string,
+  at?: string,
+): () => Check<T> {
+  return () => {
+    const seen = new Map<string, number>()
+    return (value, place) => {
+      const checked = item(value, place)
+      if (checked === undefined) return undefined
+      const index = Number(place.step)
+      const before = seen.get(key(checked))
+      if (before === undefined) seen.set(key(checked), index)
+      else {
+        const where = at === undefined ? place : place.at(at)
+        return where.wrong(`${what} ${shown(key(checked))} is given twice, first in item [${before}]`)
+      }
+      return checked
+    }
+  }
+}
+
+/** A list whose item check remembers what it saw: a new one for each reading. */
+export function fresh<T>(item: () => Check<T>, limits: { least?: number; most?: number }): Check<T[]> {
+  return (value, place) => list(item(), limits)(value, place)
 }

@@ -9,7 +9,7 @@ import {
 } from '../kernel/index.js'
 import { findOccupant, type Occupant } from './occupant.js'
 import { formatListenerSpec, type ListenerSpec } from './spec.js'
-import { isErrno, type NoSocket, type Occupied, replaceStale } from './stale-path.js'
+import { isErrno, type NoSocket, type Occupied, replaceStale } from './unix-path.js'
 
 /**
  * Binds what the specification says, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a

@@ -1,5 +1,17 @@
-import { linkSync, renameSync, unlinkSync } from 'node:fs'
-import { namesSocket, type OwnedFd } from '../kernel/index.js'
+import { type BigIntStats, linkSync, lstatSync, renameSync, unlinkSync } from 'node:fs'
+import { dirname } from 'node:path'
+import {
+  connectToUnix,
+  type NativeError,
+  namesSocket,
+  type OwnedFd,
+  openFile,
+  peerCredentials,
+  peerLives,
+  restNow,
+  tryLock,
+} from '../kernel/index.js'
+import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 import { parseListenerSpec } from './spec.js'
 
 /**
@@ -39,4 +51,107 @@ function removeAside(fd: OwnedFd, path: string): boolean {
     unlinkSync(aside)
   }
   return own
+}
+
+/** Who else replaces a path in the folder holds it for a few hundred microseconds. */
+const LOCK_MS = 500
+
+/** The path leads to somebody; null: who that is must be looked for. */
+export interface Occupied {
+  readonly occupant: Occupant | null
+}
+
+/** It is there, and is no socket. */
+export interface NoSocket {
+  readonly noSocket: true
+}
+
+/**
+ * Clears a Unix path where nobody listens any more, and has `bind` bind it. Of several processes that find it so one at a time does that, and the
+ * others see what it has made of the path: they hold a lock of its folder (flock; where the folder may not be read there is none).
+ *
+ * The stale socket is renamed aside and looked at again before it is deleted: a live one that a program without this lock bound there
+ * meanwhile is put back. (Binding a temporary name and renaming it over the stale one would leave the temporary name in getsockname() for good.)
+ */
+export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
+  const folder = lock(dirname(path))
+  if (folder === 'held') return { occupant: null }
+  try {
+    return clear(path) ?? bind()
+  } finally {
+    folder?.close()
+  }
+}
+
+function lock(path: string): OwnedFd | null | 'held' {
+  let folder: OwnedFd
+  try {
+    folder = openFile(path, 'r', 'folder of a Unix path')
+  } catch {
+    return null
+  }
+  try {
+    for (const end = performance.now() + LOCK_MS; !tryLock(folder); restNow(1)) {
+      if (performance.now() < end) continue
+      folder.close()
+      return 'held'
+    }
+    return folder
+  } catch {
+    // A file system without locks.
+    folder.close()
+    return null
+  }
+}
+
+/** Null: the path is free. */
+function clear(path: string): Occupied | NoSocket | null {
+  const before = lookAt(path)
+  if (before === null) return null
+  if (!before.isSocket()) return { noSocket: true }
+  const owner = probe(path)
+  if (owner !== 'stale') return { occupant: owner }
+  // Refused, but bound: another process is between its bind and its listen.
+  if (isBound(path)) return { occupant: null }
+  const aside = `${path}.stale-${process.pid}`
+  try {
+    renameSync(path, aside)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return null
+    throw error
+  }
+  const moved = lookAt(aside)
+  if (moved === null) return null
+  // The time too: a file system may give the inode number of a deleted file to the next one.
+  const same = moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs
+  try {
+    if (!same) linkSync(aside, path)
+  } catch (error) {
+    if (!isErrno(error, 'EEXIST')) throw error
+  }
+  unlinkSync(aside)
+  return same ? null : { occupant: null }
+}
+
+function lookAt(path: string): BigIntStats | null {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
+}
+
+/** Who listens on this path: the pid from the kernel of who called listen(), if it lives; null when it cannot be named. */
+function probe(path: string): Occupant | null | 'stale' {
+  try {
+    using connection = connectToUnix(path, 'probe')
+    const { pid } = peerCredentials(connection)
+    // It may have handed the socket over and ended.
+    const named = pid > 0 && peerLives(connection) !== false
+    return named ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
+  } catch (error) {
+    if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
+    return null // backlog full, no right to connect, a datagram socket: somebody is there
+  }
+}
+
+/** Whether a system call failed with this. */
+export function isErrno(error: unknown, code: string): boolean {
+  return (error as Partial<NativeError> | null)?.code === code
 }

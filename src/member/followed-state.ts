@@ -6,7 +6,6 @@ import { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { Pending } from '../wire/pending.js'
-
 import { REFUSED } from './holder-link.js'
 import { notReady } from './readiness.js'
 import type { Shared } from './shared.js'

@@ -8,7 +8,6 @@ import {
   wrongOption,
 } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
-
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'

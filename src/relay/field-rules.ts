@@ -1,5 +1,6 @@
-import { type FieldEditOptions, FieldEdits } from '../http1/index.js'
-import { requestEdits } from './forwarded.js'
+import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
+
+import type { Origin } from './destination.js'
 
 /** What a route does to the field lines of its requests and answers. Treat it as frozen: it is prepared once. */
 export interface FieldRules {
@@ -60,4 +61,127 @@ function responseEdits(
   const own = new Set([...Object.keys(set), ...remove].map(name => name.toLowerCase()))
   const ours = Object.entries(always.set ?? {}).filter(([name]) => !own.has(name.toLowerCase()))
   return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
+}
+
+/** What servers are told about the client. */
+export interface ForwardedOptions {
+  /**
+   * What becomes of such fields that the client sent. `replace` (default): nobody can forge them. `append`: for a relay
+   * behind another one: the client's address is added behind theirs, and their protocol and host are kept.
+   */
+  client?: 'replace' | 'append'
+  /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
+  xForwarded?: boolean
+  /** Forwarded (RFC 7239); default false. */
+  forwarded?: boolean
+}
+
+/** Some servers take `_` for `-`, so each name is removed in every spelling. */
+const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
+
+/**
+ * What servers believe of whoever is in front of them, and nobody here says: who the client is, by which port and scheme it came, which
+ * path it asked for. `Proxy` becomes HTTP_PROXY in CGI.
+ */
+const FORGED = [
+  'X-Real-IP',
+  'X-Forwarded-Port',
+  'X-Forwarded-Prefix',
+  'X-Forwarded-Server',
+  'X-Original-URL',
+  'X-Original-Host',
+  'X-Rewrite-URL',
+  'Proxy',
+].flatMap(spellings)
+
+function spellings(name: string): string[] {
+  const at = name.indexOf('-')
+  if (at < 0) return [name]
+  const front = name.slice(0, at)
+  return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
+}
+
+/** The edits of a route's requests, with the removal of what {@link Forwarder} writes anew, and of what only `trusted` clients may say. */
+export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
+  const own = new Set(
+    [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
+  )
+  const remove = [
+    ...(options.remove ?? []),
+    ...(trusted ? NAMES : [...NAMES, ...FORGED]).filter(name => !own.has(name.toLowerCase())),
+  ]
+  return new FieldEdits({ ...options, remove })
+}
+
+/** So many clients are remembered. */
+const MOST_CLIENTS = 1024
+
+/** The lines of a client's last request. */
+interface Told {
+  readonly authority: Readonly<Authority> | undefined
+  readonly minor: number
+  readonly scheme: Origin['scheme']
+  readonly lines: Uint8Array
+}
+
+/**
+ * Writes the field lines that tell a server about the client. Values come from the parser or the kernel. They are those of the client's
+ * last request mostly: then they are not written again.
+ */
+export class Forwarder {
+  readonly #append: boolean
+  readonly #x: boolean
+  readonly #rfc: boolean
+  readonly #via: readonly [string, string]
+  readonly #told = new Map<string, Told>()
+
+  /** `via`: the line behind all others, by the minor version of the request. */
+  constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
+    this.#append = options.client === 'append'
+    this.#x = options.xForwarded ?? true
+    this.#rfc = options.forwarded ?? false
+    this.#via = via
+  }
+
+  /** `client` is an IP address, or '' where there is none. */
+  lines(head: RequestHead, client: string, origin: Origin): Uint8Array {
+    const { authority, minor } = head
+    const { scheme } = origin
+    const told = this.#told.get(client)
+    if (told !== undefined && told.authority === authority && told.minor === minor && told.scheme === scheme)
+      return told.lines
+    const lines = Buffer.from(this.#written(head, client, origin), 'latin1')
+    if (this.#append) return lines
+    if (this.#told.size >= MOST_CLIENTS) this.#told.clear()
+    this.#told.set(client, { authority, minor, scheme, lines })
+    return lines
+  }
+
+  #written(head: RequestHead, client: string, origin: Origin): string {
+    const by = client === '' ? 'unknown' : client
+    const host = head.authority === undefined ? '' : hostText(head.authority)
+    let lines = ''
+    if (this.#x) {
+      const before = this.#before(head, 'x-forwarded-for')
+      const proto = this.#before(head, 'x-forwarded-proto') ?? origin.scheme
+      const forHost = this.#before(head, 'x-forwarded-host') ?? host
+      lines = `X-Forwarded-For: ${before === undefined ? by : `${before}, ${by}`}\r\nX-Forwarded-Proto: ${proto}\r\n`
+      if (forHost !== '') lines += `X-Forwarded-Host: ${forHost}\r\n`
+    }
+    if (this.#rfc) {
+      const before = this.#before(head, 'forwarded')
+      const node = by.includes(':') ? `"[${by}]"` : by
+      const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
+      lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
+    }
+    return lines + this.#via[head.minor]
+  }
+
+  #before(head: RequestHead, name: string): string | undefined {
+    return this.#append ? head.fields.get(name) || undefined : undefined
+  }
+}
+
+function hostText({ host, port }: { host: string; port: number | undefined }): string {
+  return port === undefined ? host : `${host}:${port}`
 }

@@ -24,8 +24,7 @@ export type {
 } from './destination.js'
 export type { ExchangeSubject } from './exchange-facts.js'
 export type { ExchangeReport } from './exchange-report.js'
-export type { FieldRules } from './field-rules.js'
-export type { ForwardedOptions } from './forwarded.js'
+export type { FieldRules, ForwardedOptions } from './field-rules.js'
 export { ALLOW } from './gateway.js'
 export { dialSocket, reopened, socketStream } from './open-stream.js'
 export {

@@ -10,7 +10,6 @@ import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import { addPrint, checkWrite, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
 import { type ChangeListener, type SectionStore, type StoredChange, ToldChange } from './section-store.js'
-
 import { Slice } from './slices.js'
 import type { Store } from './store.js'
 import { Values } from './values.js'

@@ -27,7 +27,6 @@ import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
 import { LeftWork, runInSlices } from './slices.js'
-
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
 import { WriteQueue } from './write-queue.js'

@@ -4,7 +4,6 @@ import type { Services } from '../daemon/services.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { fosterBody, groupKeyOf } from '../member/worker-orders.js'
-
 import {
   FOSTER,
   GROUP_LISTENER,

@@ -11,7 +11,7 @@ import {
 } from '../../src/http1/index.js'
 import { canonicalPath, normalised } from '../../src/proxy/routes/path.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
-import { Forwarder, requestEdits } from '../../src/relay/forwarded.js'
+import { Forwarder, requestEdits } from '../../src/relay/field-rules.js'
 import { eventsOf, planResponse } from '../../src/relay/response-plan.js'
 import { growthOf } from '../http1-support/growth.js'
 import { Random } from '../http1-support/random.js'

@@ -2,7 +2,7 @@ import fs, { existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { LogFile } from '../../src/cli/log-file.js'
+import { LogFile } from '../../src/cli/log.js'
 import { until } from '../processes/until.js'
 
 const LINE = `${'a'.repeat(99)}\n`

@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { bindSocket, namesSocket, type OwnedFd } from '../../src/kernel/index.js'
-import { replaceStale } from '../../src/listeners/stale-path.js'
-import { removeUnixPath } from '../../src/listeners/unix-path.js'
+import { removeUnixPath, replaceStale } from '../../src/listeners/unix-path.js'
 
 /** What another program does in the moment before a path is renamed. */
 const meanwhile = vi.hoisted(() => ({ once: undefined as (() => void) | undefined }))

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Wrong } from '../../src/config/wrong.js'
+import { Wrong } from '../../src/config/check.js'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 
 describe('a host pattern', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Wrong } from '../../src/config/wrong.js'
+import { Wrong } from '../../src/config/check.js'
 import { canonicalPath, normalised, plainEnd, readings } from '../../src/proxy/routes/path.js'
 
 describe('a path prefix', () => {

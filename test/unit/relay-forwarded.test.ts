@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type RequestHead, RequestReader, rewriteRequest } from '../../src/http1/index.js'
-import { Forwarder, requestEdits } from '../../src/relay/forwarded.js'
+import { Forwarder, requestEdits } from '../../src/relay/field-rules.js'
 import type { ForwardedOptions } from '../../src/relay/index.js'
 
 const origin = { listener: 'l', scheme: 'https' } as const

@@ -6,7 +6,7 @@ import type { ByteStream, StreamOwner, Tally } from '../../src/relay/byte-stream
 import type { Destination } from '../../src/relay/destination.js'
 import { quietMs, writtenAnswer } from '../../src/relay/exchange.js'
 import { type ExchangeFacts, newFacts } from '../../src/relay/exchange-facts.js'
-import { Forwarder } from '../../src/relay/forwarded.js'
+import { Forwarder } from '../../src/relay/field-rules.js'
 import { socketStream } from '../../src/relay/open-stream.js'
 import { decodeRecord, encodeRecord } from '../../src/relay/record-message.js'
 import type { RelayContext } from '../../src/relay/relay-context.js'

@@ -1,5 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { SegmentCopies } from '../../src/daemon/service/segment-copies.js'
+import { SegmentCopies } from '../../src/daemon/service/followers.js'
 import { SegmentShelf } from '../../src/holder/segment-shelf.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/state.js'

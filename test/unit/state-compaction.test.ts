@@ -3,7 +3,6 @@ import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
 import { encodeBody, encodeEnvelope } from '../../src/state/records.js'
 import { frame, Segment } from '../../src/state/segment.js'
-
 import { StateLog } from '../../src/state/state-log.js'
 import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'
 import { leastOf } from '../processes/worked.js'

@@ -1,6 +1,6 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { Verdict } from '../../src/daemon/service/verdict.js'
+import { Verdict } from '../../src/daemon/service/service-operations.js'
 import type { HolderPhase } from '../../src/handoff/phases.js'
 
 function open(phase: HolderPhase) {

@@ -20,13 +20,13 @@ export function limitedWaits(src: string): string[] {
 
 /** Where it is proved that each wait of a file ends: a title of the table, or of a test of its own. As many as the file has waits with a limit. */
 export const PROVED: Readonly<Record<string, readonly string[]>> = {
-  'daemon/service/forwarded-commands.ts': ['unit/deadlines: the reply of a member to a command'],
   'daemon/service/forwarded-upgrades.ts': ['unit/deadlines: the answer of a member to an upgrade'],
   'daemon/service/kept-state.ts': ['e2e/state-file-disk'],
-  'daemon/service/status-question.ts': [
+  'daemon/service/service-operations.ts': [
+    'unit/deadlines: the reply of a member to a command',
     'unit/deadlines: the answer of a member to a question for its status',
+    'unit/verdict: has a limit, and ends with the service',
   ],
-  'daemon/service/verdict.ts': ['unit/verdict: has a limit, and ends with the service'],
   'holder/admission.ts': ['unit/deadlines: a Hello that does not come'],
   'holder/holder.ts': ['unit/deadlines: a phase of a handoff'],
   'holder/peers.ts': ['unit/holder-peers'],

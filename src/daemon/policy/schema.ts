@@ -3,6 +3,7 @@ import {
   absent,
   boolean,
   type Check,
+  duration,
   type Field,
   integer,
   map,
@@ -12,11 +13,11 @@ import {
   type Place,
   refine,
   type Shape,
+  shown,
+  size,
   text,
+  Wrong,
 } from '../../config/check.js'
-
-import { duration, size } from '../../config/quantity.js'
-import { shown, Wrong } from '../../config/wrong.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 import { allowed, LIMITS, OWNERS, servicePolicy } from './owners-only.js'
 import type { Policy, Unserved, Who } from './policy.js'

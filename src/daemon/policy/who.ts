@@ -1,6 +1,4 @@
-import { absent, type Check, integer, list, map, refine } from '../../config/check.js'
-import { absolutePath } from '../../config/texts.js'
-import { shown } from '../../config/wrong.js'
+import { absent, absolutePath, type Check, integer, list, map, refine, shown } from '../../config/check.js'
 import { ANYONE, OWNER } from './owners-only.js'
 import type { Who } from './policy.js'
 

@@ -1,7 +1,7 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import { FormerListeners, removePaths } from '../../holder/former-listeners.js'
-import { discardMade } from '../../holder/made-paths.js'
+import { discardMade, FormerListeners, removePaths } from '../../holder/made-paths.js'
+
 import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { closeAll } from '../../kernel/index.js'

@@ -1,5 +1,13 @@
 import { FdbError } from '../../errors.js'
+import type { Epoch } from '../../handoff/messages.js'
+import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
+import { type SegmentShelf, type Since, segmentsSince } from '../../holder/segment-shelf.js'
+import { SegmentSupply } from '../../holder/segment-supply.js'
+import { inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
+import { DEFAULT_LIMITS } from '../../state/limits.js'
+import { recordsOf } from '../../state/reader.js'
+import { Segment } from '../../state/segment.js'
 import type { Link } from '../../wire/link.js'
 
 /**
@@ -55,4 +63,201 @@ export function notThere(service: string): FdbError {
       retryable: true,
     },
   )
+}
+
+/** The copies are brought up to date so often, where no member tells that it has appended. */
+const LOOK_MS = 250
+
+/** The processes of one other user that follow a service: they get copies of its segments. */
+export class ForeignFollowers {
+  readonly #copies: SegmentCopies
+  readonly #supply: SegmentSupply
+  readonly #drop: (caller: Caller) => void
+  /** Those that wait for their first segments, with the highest epoch that each has. */
+  readonly #new = new Map<Caller, Epoch>()
+  readonly #all = new Set<Caller>()
+  readonly #timer: NodeJS.Timeout
+  #running = false
+  #again = false
+  #closed = false
+
+  /** `drop`: it cannot be supplied now; it connects again, and asks again. */
+  constructor(shelf: SegmentShelf, drop: (caller: Caller) => void) {
+    this.#copies = new SegmentCopies(shelf)
+    this.#supply = new SegmentSupply(this.#copies, drop)
+    this.#drop = drop
+    this.#timer = setInterval(() => this.look(), LOOK_MS).unref()
+  }
+
+  get size(): number {
+    return this.#all.size
+  }
+
+  add(caller: Caller, top: Epoch): void {
+    this.#all.add(caller)
+    this.#new.set(caller, top)
+    this.look()
+  }
+
+  remove(caller: Caller): void {
+    this.#all.delete(caller)
+    this.#new.delete(caller)
+    this.#supply.forget(caller)
+  }
+
+  /** Something was appended, or a segment was made. */
+  look(): void {
+    this.#again = true
+    if (!this.#running) void this.#run()
+  }
+
+  close(): void {
+    this.#closed = true
+    clearInterval(this.#timer)
+    this.#copies.close()
+  }
+
+  async #run(): Promise<void> {
+    this.#running = true
+    try {
+      while (this.#again && !this.#closed) {
+        this.#again = false
+        await this.#refresh()
+      }
+    } catch {
+      // No memory or no descriptor is left, or one of them keeps a copy from being sealed.
+      this.#copies.close()
+      for (const caller of [...this.#all]) this.#drop(caller)
+    } finally {
+      this.#running = false
+    }
+  }
+
+  async #refresh(): Promise<void> {
+    const copied = await this.#copies.refresh()
+    if (this.#closed) return
+    this.#supply.share()
+    for (const [caller, top] of [...this.#new]) {
+      this.#new.delete(caller)
+      this.#supply.add(caller, top)
+    }
+    if (copied) for (const { link } of this.#all) link.tell({ appended: {} })
+  }
+}
+
+/** Milliseconds of one turn of the event loop. */
+const TURN_MS = 3
+const PIECE_BYTES = 1024 * 1024
+/** The readers of a copy judge what it holds. */
+const LIMITS = { ...DEFAULT_LIMITS, segmentBytes: Number.MAX_SAFE_INTEGER, recordBytes: 2 ** 32 }
+
+interface Copy {
+  readonly segment: Segment
+  /** Behind the last whole record that was copied. */
+  end: number
+}
+
+/**
+ * Copies of the segments of a service. A process that has one can neither change nor seal the segment itself, and pages of the copy that it holds on to
+ * do not keep the segment from being sealed. A copy has whole records only, and is sealed when its segment is.
+ */
+export class SegmentCopies {
+  readonly #shelf: SegmentShelf
+  readonly #copies = new Map<string, Copy>()
+  /** All of them, complete. */
+  #complete: readonly Segment[] = []
+  #closed = false
+
+  constructor(shelf: SegmentShelf) {
+    this.#shelf = shelf
+  }
+
+  /** Copies what the segments have by now, a few milliseconds in each turn of the event loop. Reports whether that was anything. */
+  async refresh(): Promise<boolean> {
+    let copied = false
+    for (;;) {
+      const sources = this.#shelf.all
+      const begun = performance.now()
+      let piece: 'end' | 'more' | 'nothing' = 'nothing'
+      for (const source of sources) {
+        do {
+          piece = this.#copy(source)
+          copied ||= piece !== 'nothing'
+        } while (piece === 'more' && performance.now() - begun < TURN_MS)
+        if (performance.now() - begun >= TURN_MS && source !== sources.at(-1)) piece = 'more'
+        if (piece === 'more') break
+      }
+      if (piece !== 'more') {
+        this.#publish(sources)
+        return copied
+      }
+      await new Promise(resolve => setImmediate(resolve))
+      if (this.#closed) return false
+    }
+  }
+
+  /** As {@link SegmentShelf.since}, of the copies. */
+  since(top: Epoch, options: { readonly whole?: boolean } = {}): Since {
+    return segmentsSince(this.#complete, top, options)
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#complete = []
+    for (const { segment } of this.#copies.values()) segment.close()
+    this.#copies.clear()
+  }
+
+  /** A part of what a segment has and its copy has not. Throws what the kernel throws. */
+  #copy(source: Segment): 'end' | 'more' | 'nothing' {
+    const { sealed } = source
+    const copy = this.#copyOf(source)
+    if (copy.segment.sealed) return 'nothing'
+    const from = copy.end
+    const records = recordsOf(source, { from, live: true, limits: LIMITS })
+    let next = records.next()
+    let end = from
+    while (!next.done && end - from < PIECE_BYTES) {
+      end = next.value?.next ?? end
+      next = records.next()
+    }
+    if (end > from) {
+      const bytes = Buffer.allocUnsafe(end - from)
+      writeAllAt(copy.segment.fd, bytes.subarray(0, readAt(source.fd, bytes, 0, bytes.length, from)), from)
+      copy.end = end
+    }
+    if (!next.done) return 'more'
+    if (sealed) copy.segment.seal()
+    return end > from || sealed ? 'end' : 'nothing'
+  }
+
+  #copyOf(source: Segment): Copy {
+    const key = keyOf(source)
+    const known = this.#copies.get(key)
+    if (known !== undefined) return known
+    const { epoch, start } = source
+    const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
+    const header = Buffer.alloc(start)
+    readAt(source.fd, header, 0, start, 0)
+    writeAllAt(fd, header, 0)
+    const segment = Segment.open(fd)
+    const copy = { segment, end: segment.start }
+    this.#copies.set(key, copy)
+    return copy
+  }
+
+  #publish(sources: readonly Segment[]): void {
+    const keys = new Set(sources.map(keyOf))
+    this.#complete = sources.map(source => this.#copies.get(keyOf(source))!.segment)
+    for (const [key, { segment }] of this.#copies) {
+      if (keys.has(key)) continue
+      segment.close()
+      this.#copies.delete(key)
+    }
+  }
+}
+
+/** The epochs of a service that begins again are those of the one before. */
+function keyOf({ epoch, fd, kind }: Segment): string {
+  return `${kind} ${epoch} ${inspectOne(fd).ino}`
 }

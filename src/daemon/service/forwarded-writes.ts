@@ -12,8 +12,7 @@ import { type DrainReport, keptOf } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
-import { Followers, notThere } from './followers.js'
-import { ForeignFollowers } from './foreign-followers.js'
+import { Followers, ForeignFollowers, notThere } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** As many workers as there may be follow twice while all are replaced; more, with those that drain, are a fault of somebody. */

@@ -1,29 +1,30 @@
 import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
-import { type HolderPhase, refusesJoiners } from '../../handoff/phases.js'
+import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Holder } from '../../holder/holder.js'
 import { STUCK_MS } from '../../holder/kill-stuck.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
 import type { HandoffTimes } from '../../holder/times.js'
-import type {
-  CommandContext,
-  CommandOrder,
-  Operations,
-  Upgraded,
-  UpgradeOrder,
-  UpgradeProgress,
+import {
+  COMMAND_MS,
+  type CommandContext,
+  type CommandOrder,
+  type Operations,
+  readCommandReply,
+  type Upgraded,
+  type UpgradeOrder,
+  type UpgradeProgress,
 } from '../../operator/requests.js'
 import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
+import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
+import { Pending } from '../../wire/pending.js'
 import type { Custody } from './custody.js'
-import { ForwardedCommands } from './forwarded-commands.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './held-alone.js'
 import { stillAwaited } from './roll-call.js'
-import { StatusQuestion } from './status-question.js'
-import { Verdict } from './verdict.js'
 
 /** The status tells of a handoff that takes longer, too. */
 const STATUS_MS = 1_000
@@ -220,5 +221,131 @@ export class ServiceOperations implements Operations {
         ? `process ${holder.peer(joiner)?.pid ?? 0} is to serve, and has not said yet that it does: try again`
         : 'no member serves: start one'
     throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true })
+  }
+}
+
+/** Commands that wait for a member's reply; more are refused. */
+const MOST_COMMANDS = 64
+
+interface Waiting {
+  readonly peer: Peer
+  readonly pending: Pending<Buffer>
+}
+
+/** A daemon's part in operators' commands: the member that serves is asked, and its reply passed on. */
+export class ForwardedCommands {
+  readonly #waiting = new Map<number, Waiting>()
+  #next = 1
+
+  /** Rejects with what the member says, ERR_FDB_BUSY, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED, the signal's reason. */
+  async ask(peer: Peer, { name, body }: CommandOrder, { signal }: CommandContext): Promise<Buffer> {
+    if (!peer.link.open || this.#waiting.size >= MOST_COMMANDS) {
+      const why = peer.link.open
+        ? `${this.#waiting.size} commands wait for their replies already`
+        : `process ${peer.pid} cannot be asked now`
+      throw new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true })
+    }
+    const request = this.#next++
+    const pending = new Pending<Buffer>({ signal, over: () => this.#waiting.delete(request) })
+    if (pending.settled) return pending.answer
+    this.#waiting.set(request, { peer, pending })
+    peer.link.tell({ command: { name, body, request } })
+    const late = `process ${peer.pid} has not answered the command "${name}" within ${COMMAND_MS} ms`
+    return pending.limit(COMMAND_MS, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', late))).answer
+  }
+
+  answered(peer: Peer, reply: fdbroker.wire.CommandReply.$Properties): void {
+    const waiting = this.#waiting.get(reply.request ?? 0)
+    if (waiting?.peer !== peer) return
+    try {
+      waiting.pending.resolve(readCommandReply(reply))
+    } catch (error) {
+      waiting.pending.reject(error)
+    }
+  }
+
+  /** This member is gone. */
+  forget(peer: Peer): void {
+    for (const { peer: asked, pending } of [...this.#waiting.values()]) {
+      if (asked !== peer) continue
+      const why = `process ${peer.pid} ended before it had answered: it may have done what it was asked for`
+      pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', why, { retryable: true }))
+    }
+  }
+}
+
+/** A member that does not say so soon is described without its own words. */
+const ANSWER_MS = 1_000
+
+/** Asks the member that serves for its status: one question at a time, for all who want to know. */
+export class StatusQuestion {
+  readonly #asked = new Map<Peer, Pending<string>>()
+
+  /** Resolves with null when it does not answer, or with what cannot be read. */
+  async ask(peer: Peer): Promise<Record<string, unknown> | null> {
+    if (!peer.link.open) return null
+    const json = await (this.#asked.get(peer) ?? this.#ask(peer)).answer
+    try {
+      return json === '' ? null : JSON.parse(json)
+    } catch {
+      return null
+    }
+  }
+
+  answered(peer: Peer, json: string): void {
+    this.#asked.get(peer)?.resolve(json)
+  }
+
+  /** This member is gone. */
+  forget(peer: Peer): void {
+    this.answered(peer, '')
+  }
+
+  #ask(peer: Peer): Pending<string> {
+    const pending = new Pending<string>({ over: () => this.#asked.delete(peer) })
+    this.#asked.set(peer, pending)
+    peer.link.tell({ statusRequest: {} })
+    return pending.limit(ANSWER_MS, () => pending.resolve(''))
+  }
+}
+
+/** So many wait; what is asked besides is answered as things stand. */
+const MOST_WAITING = 64
+
+/**
+ * Who serves, as soon as that is decided: operators who know of it already are not told what was before. Or the end of other phases that are
+ * waited for.
+ */
+export class Verdict {
+  readonly #phase: () => HolderPhase
+  readonly #isOpen: (phase: HolderPhase) => boolean
+  readonly #waiting = new Set<Pending<void>>()
+
+  constructor(phase: () => HolderPhase, isOpen: (phase: HolderPhase) => boolean = isUndecided) {
+    this.#phase = phase
+    this.#isOpen = isOpen
+  }
+
+  get open(): boolean {
+    return this.#isOpen(this.#phase())
+  }
+
+  /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
+  async within(ms: number, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted()
+    if (!this.open || this.#waiting.size >= MOST_WAITING) return
+    const pending = new Pending<void>({ signal, over: () => this.#waiting.delete(pending) })
+    this.#waiting.add(pending)
+    await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
+  }
+
+  /** The phase may be another by now. */
+  look(): void {
+    if (!this.open) this.end()
+  }
+
+  /** Nothing is decided here any more. */
+  end(): void {
+    for (const pending of [...this.#waiting]) pending.resolve()
   }
 }

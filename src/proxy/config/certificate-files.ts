@@ -1,6 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import type { Place } from '../../config/check.js'
-import { shown } from '../../config/wrong.js'
+import { type Place, shown } from '../../config/check.js'
 import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 

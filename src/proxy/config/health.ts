@@ -1,6 +1,7 @@
 import {
   absent,
   type Check,
+  duration,
   type Fields,
   integer,
   isMap,
@@ -8,11 +9,10 @@ import {
   optional,
   type Place,
   refine,
+  shown,
   text,
+  Wrong,
 } from '../../config/check.js'
-
-import { duration } from '../../config/quantity.js'
-import { shown, Wrong } from '../../config/wrong.js'
 import { ASKED } from '../../probing/asked.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 

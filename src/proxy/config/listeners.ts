@@ -1,7 +1,18 @@
-import { absent, boolean, type Check, map, optional, refine, required, text } from '../../config/check.js'
-import { name } from '../../config/texts.js'
-import { unique } from '../../config/unique.js'
-import { shown, Wrong } from '../../config/wrong.js'
+import {
+  absent,
+  boolean,
+  type Check,
+  map,
+  name,
+  optional,
+  refine,
+  required,
+  shown,
+  text,
+  unique,
+  Wrong,
+} from '../../config/check.js'
+
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
 import type { ListenerConfig } from './config.js'

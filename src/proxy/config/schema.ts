@@ -1,9 +1,14 @@
 /** Every key of the configuration file: its check, its default and its line in the documentation. */
+
+import { isIP } from 'node:net'
 import {
   absent,
+  absolutePath,
   boolean,
   type Check,
   type Checked,
+  duration,
+  fresh,
   group,
   integer,
   isMap,
@@ -16,25 +21,28 @@ import {
   refine,
   required,
   type Shape,
+  shown,
+  size,
   text,
+  Wrong,
 } from '../../config/check.js'
-
-import { duration, size } from '../../config/quantity.js'
-import { absolutePath } from '../../config/texts.js'
-import { fresh } from '../../config/unique.js'
-import { shown, Wrong } from '../../config/wrong.js'
 import { headerName, type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
 import { takesRequests } from '../upstreams/address.js'
 import { readCertificateFiles } from './certificate-files.js'
-import type { ListenerConfig, ProxyConfig, UpgradeConfig, UpstreamConfig } from './config.js'
-import { forwarded, forwardedShape } from './forwarded.js'
+import type {
+  AddressRange,
+  ForwardedConfig,
+  ListenerConfig,
+  ProxyConfig,
+  StateFileConfig,
+  UpgradeConfig,
+  UpstreamConfig,
+  WorkersConfig,
+} from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
 import { listenerShape, listeners } from './listeners.js'
-import { resolverShape } from './resolver.js'
-import { stateFile, stateFileShape } from './state-file.js'
 import { type Upstream, upstreamShape, upstreams } from './upstreams.js'
-import { workers, workersShape } from './workers.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
@@ -303,3 +311,112 @@ function settle(upstream: Upstream, timeouts: Checked<typeof timeoutsOf>): Upstr
 }
 
 const timeoutsOf = map(timeoutShape)
+
+const MOST_SERVERS = 16
+
+function nameServer(given: string): string | Wrong {
+  const [, v6, v4, port] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(given) ?? []
+  const whole = isIP(given) !== 0 || isIP(v6 ?? '') === 6 || isIP(v4 ?? '') === 4
+  const possible = port === undefined || (Number(port) >= 1 && Number(port) <= 65_535)
+  if (whole && possible) return given
+  return new Wrong(`${shown(given)} is no address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`)
+}
+
+const resolverShape = {
+  servers: optional(
+    list(text('the address of a name server', nameServer), { most: MOST_SERVERS }),
+    [],
+    '`10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`; none: those of `/etc/resolv.conf`',
+  ),
+  timeout: optional(duration(1), '5s', 'for one name'),
+}
+
+const stateFileShape = {
+  path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),
+  sync: optional(
+    alwaysOr(duration(1)),
+    '1s',
+    '`always`, `never`, or how often what was written is brought to the disk',
+  ),
+  damaged: optional(
+    oneOf('refuse', 'prefix'),
+    'refuse',
+    'what a start does with a damaged file: nothing, or it takes what stands before the damage',
+  ),
+}
+const stateFileMap = map(stateFileShape)
+/** `stateFile: /path` is short for `stateFile: { path: /path }`. */
+const stateFile: Check<StateFileConfig | null> = (value, place) => {
+  if (value === 'off' || value === false) return null
+  if (isMap(value)) return stateFileMap(value, place)
+  const path = absolutePath(value, place)
+  return path === undefined ? undefined : stateFileMap({ path }, place)
+}
+
+function alwaysOr(check: Check<number>): Check<number | 'always' | 'never'> {
+  return (value, place) => (value === 'always' || value === 'never' ? value : check(value, place))
+}
+
+const MOST = 256
+
+const count: Check<number | 'auto'> = (value, place) =>
+  value === 'auto' ? value : integer(1, MOST)(value, place)
+
+export const workersShape = {
+  count: required(count, `so many processes (1 to ${MOST}); \`auto\`: one for each processor`),
+  replace: optional(
+    oneOf('one-by-one', 'at-once'),
+    'one-by-one',
+    'how an upgrade replaces them when the first has been: one after the other, or all the others at once',
+  ),
+  stopTimeout: optional(
+    orOff(duration(1)),
+    '30s',
+    'at TERM: a worker that has not stopped serving by then is killed; `off`: it is waited for',
+  ),
+  hungTimeout: optional(
+    orOff(duration(2_000)),
+    '10s',
+    'a worker that lives and is silent for so long is replaced; `off`: never',
+  ),
+}
+const workersMap = map(workersShape)
+/** `workers: 4` is short for `workers: { count: 4 }`. */
+export const workers: Check<WorkersConfig | null> = (value, place) => {
+  if (value === 'off' || value === false) return null
+  if (isMap(value)) return workersMap(value, place)
+  const given = count(value, place)
+  return given === undefined ? undefined : workersMap({ count: given }, place)
+}
+
+function addressRange(given: string): AddressRange | Wrong {
+  const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
+  const version = isIP(address)
+  const most = version === 4 ? 32 : 128
+  const prefix = bits === undefined ? most : Number(bits)
+  if (version === 0 || prefix > most)
+    return new Wrong(`${shown(given)} is no address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
+  return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
+}
+
+const headers = oneOf('off', 'x-forwarded', 'forwarded', 'both')
+const forwardedShape = {
+  headers: optional(
+    (value, place) => headers(value === false ? 'off' : value, place),
+    'x-forwarded',
+    '`off`, `x-forwarded` (`X-Forwarded-For`, `-Host`, `-Proto`), `forwarded` (RFC 7239) or `both`',
+  ),
+  trust: optional(
+    list(text('an address', addressRange)),
+    [],
+    'clients (`10.0.0.0/8`) whose own headers are kept and appended to; those of all others are replaced',
+  ),
+}
+const forwardedMap = map(forwardedShape)
+/** `forwarded: both` is short for `forwarded: { headers: both }`. */
+const forwarded: Check<ForwardedConfig> = (value, place) =>
+  isMap(value) ? forwardedMap(value, place) : asForwarded(headers(value === false ? 'off' : value, place))
+
+function asForwarded(headers: ForwardedConfig['headers'] | undefined): ForwardedConfig | undefined {
+  return headers && { headers, trust: [] }
+}

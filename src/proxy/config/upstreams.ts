@@ -1,9 +1,12 @@
 import {
   absent,
+  duration,
   type Fields,
+  fresh,
   group,
   integer,
   map,
+  name,
   named,
   optional,
   orOff,
@@ -11,11 +14,9 @@ import {
   refine,
   required,
   text,
+  unique,
 } from '../../config/check.js'
 
-import { duration } from '../../config/quantity.js'
-import { name } from '../../config/texts.js'
-import { fresh, unique } from '../../config/unique.js'
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 
 const healthShape = {

@@ -9,7 +9,7 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/wrong.js'
+import { shown, Wrong } from '../../config/check.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 

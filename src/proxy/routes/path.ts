@@ -18,7 +18,7 @@
  * reading, a backslash, and what does not begin with a slash (except `*`, which is compared as `/`). Clients resolve dot
  * segments themselves before they send a request.
  */
-import { shown, Wrong } from '../../config/wrong.js'
+import { shown, Wrong } from '../../config/check.js'
 
 const MOST = 4096
 

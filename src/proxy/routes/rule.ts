@@ -12,10 +12,10 @@ import {
   type Place,
   refine,
   required,
+  shown,
   text,
+  Wrong,
 } from '../../config/check.js'
-
-import { shown, Wrong } from '../../config/wrong.js'
 import { canonicalHost } from './host.js'
 import { routeName } from './key.js'
 import { canonicalPath } from './path.js'

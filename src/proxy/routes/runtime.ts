@@ -1,8 +1,6 @@
 /** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
 
-import { type Check, formatPath, Place, Problems } from '../../config/check.js'
-
-import { shown } from '../../config/wrong.js'
+import { type Check, formatPath, Place, Problems, shown } from '../../config/check.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './key.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'

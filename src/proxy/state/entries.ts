@@ -1,5 +1,5 @@
 import { LONGEST_MS } from '../../base/time.js'
-import { Wrong } from '../../config/wrong.js'
+import { Wrong } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'

@@ -1,5 +1,4 @@
-import { isMap } from '../../config/check.js'
-import { shown } from '../../config/wrong.js'
+import { isMap, shown } from '../../config/check.js'
 import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
 import { difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'

@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/wrong.js'
+import { shown, Wrong } from '../../config/check.js'
 import { canonicalHost } from '../routes/host.js'
 
 /** A certificate with its key, as it was checked: plain data. `key` is a secret. */

@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/wrong.js'
+import { shown, Wrong } from '../../config/check.js'
 
 /** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */
 export type UpstreamAddress =

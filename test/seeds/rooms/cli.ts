@@ -7,20 +7,15 @@ export const cli = room(
   ['unit/cli-answer-of', 'unit/cli-parts'],
   [
     [
-      'cli/log-file.ts',
+      'cli/log.ts',
       'if (this.#failing) this.#missing += linesIn(text)',
       'if (this.#failing) this.#missing += 1',
       ...LOG,
     ],
-    ['cli/log-file.ts', 'this.#timer ??= setTimeout(() => this.#again(), AGAIN_MS).unref()', '', ...LOG],
-    [
-      'cli/log-file.ts',
-      'if (this.#failing) return\n    this.#failing = true',
-      'this.#failing = true',
-      ...LOG,
-    ],
-    ['cli/log-file.ts', 'before.stream.end()', '', ...LOG],
-    ['cli/log-file.ts', 'this.#endsAt = performance.now() + END_MS', '', ...LOG, 'e2e/logs'],
+    ['cli/log.ts', 'this.#timer ??= setTimeout(() => this.#again(), AGAIN_MS).unref()', '', ...LOG],
+    ['cli/log.ts', 'if (this.#failing) return\n    this.#failing = true', 'this.#failing = true', ...LOG],
+    ['cli/log.ts', 'before.stream.end()', '', ...LOG],
+    ['cli/log.ts', 'this.#endsAt = performance.now() + END_MS', '', ...LOG, 'e2e/logs'],
     [
       'cli/exit-code-of.ts',
       "return code === 'ERR_FDB_SPEC' && 'path' in details",

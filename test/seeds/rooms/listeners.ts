@@ -42,9 +42,9 @@ export const listeners = room(
       'unit/workers-start',
       'e2e/workers',
     ],
-    ['listeners/stale-path.ts', 'if (isBound(path)) return { occupant: null }', ''],
+    ['listeners/unix-path.ts', 'if (isBound(path)) return { occupant: null }', ''],
     [
-      'listeners/stale-path.ts',
+      'listeners/unix-path.ts',
       '  } finally {\n    folder?.close()\n  }',
       '  } finally {\n  }',
       'native/remainder',
@@ -52,7 +52,7 @@ export const listeners = room(
       'unit/process-liveness',
     ],
     [
-      'listeners/stale-path.ts',
+      'listeners/unix-path.ts',
       'moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs',
       'true',
       'unit/listeners-replaced',

@@ -74,7 +74,7 @@ export const relay = room(
       'unit/relay-insides',
     ],
     [
-      'relay/forwarded.ts',
+      'relay/field-rules.ts',
       'told.authority === authority && told.minor',
       'told.minor',
       'unit/relay-forwarded',
