@@ -5,7 +5,7 @@ export type { SocketProtocol } from './connections/adapters/application-socket.j
 export type { HttpHooks } from './connections/adapters/http-server.js'
 export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
-export type { HeldAlone } from './daemon/service/held-alone.js'
+export type { HeldAlone } from './daemon/service/kept-state.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
@@ -36,7 +36,6 @@ export type {
   ServeOptions,
 } from './member/serve-options.js'
 export type { StayOptions } from './member/stay.js'
-export type { StatusAnswer } from './operator/answer.js'
 export { type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
 export type { ClaimOptions, HeldDescriptors, PutOptions, ReleaseOptions } from './operator/descriptors.js'
 export type {
@@ -62,7 +61,13 @@ export type {
   StateWatchOptions,
   StateWriteOptions,
 } from './operator/service-state.js'
-export type { Failure, ForcedClose, HandoffRecord, StatusReport } from './operator/status-report.js'
+export type {
+  Failure,
+  ForcedClose,
+  HandoffRecord,
+  StatusAnswer,
+  StatusReport,
+} from './operator/status-report.js'
 export type { BulkChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
 export { REMOVE, type StateDraft } from './state/draft.js'

@@ -45,7 +45,7 @@ if (folder !== undefined && isMainThread) {
 async function watchMoves(look, collections) {
   /** @type {{ turn: number, ran: number, spans: { from: number, to: number, ran: number }[] }[]} */
   let turns = []
-  const { TurnWork } = await import('../../build/modules/connections/turn-work.js').catch(() => ({
+  const { TurnWork } = await import('../../build/modules/connections/counts.js').catch(() => ({
     TurnWork: null,
   }))
   if (TurnWork !== null) {

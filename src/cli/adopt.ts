@@ -123,7 +123,7 @@ async function intoDaemon(
 /** Its member would be replaced by one that does not serve. */
 async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
   const { OperatorClient } = await import('../operator/client.js')
-  const { isDaemon } = await import('../operator/answer.js')
+  const { isDaemon } = await import('../operator/status-report.js')
   using client = await OperatorClient.connect(control, { timeoutMs: timeout })
   const answer = await client.status({ timeoutMs: timeout })
   if (!isDaemon(answer))

@@ -93,7 +93,7 @@ async function serve({
 
 async function checkOnly(config: string | undefined): Promise<void> {
   if (config === undefined) throw wrongOption('check', true, '--config too')
-  const { readPolicy } = await import('../daemon/policy/read.js')
+  const { readPolicy } = await import('../daemon/policy/schema.js')
   const { services } = readPolicy(config)
   process.stdout.write(`${config} is right: ${services.size} services are named\n`)
 }

@@ -1,6 +1,5 @@
 import type { MoveReport } from '../connections/counts.js'
-import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
-import { keptText } from '../operator/status-report.js'
+import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { formatDuration } from './options.js'
 import { type ExitCode, facts, plain, table } from './output.js'

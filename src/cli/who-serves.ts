@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
-import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/answer.js'
 import { DAEMON_ITSELF, refuseOther } from '../operator/asked-service.js'
+import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
 /** A control socket, and which service behind it; empty: the only one. */
 export interface Place {

@@ -1,4 +1,79 @@
-import { TurnWork } from './turn-work.js'
+/**
+ * The most work that moves were in one turn of this process's event loop: by the clock, or by the processor's time where
+ * other processes had the processor meanwhile. An upper bound: what V8 does beside is in the processor's time.
+ */
+export class TurnWork {
+  #longestMs = 0
+  #turn = -1
+  #spentMs = 0
+  #running = false
+  #begun = 0
+  #cpu = process.cpuUsage()
+
+  /** In milliseconds, rounded to hundredths. */
+  get longestMs(): number {
+    return Math.round(this.#longestMs * 100) / 100
+  }
+
+  /** Work for moves. Several of them in one turn count together; one within another counts once. */
+  run<T>(work: () => T): T {
+    if (this.#running) return work()
+    this.#running = true
+    this.#begun = performance.now()
+    this.#cpu = process.cpuUsage()
+    try {
+      return work()
+    } finally {
+      this.#running = false
+      this.#add(this.#worked)
+    }
+  }
+
+  /** What is left for moves of so many milliseconds of this turn. */
+  budget(ms: number): TurnBudget {
+    return new TurnBudget(ms - (this.#running ? this.#worked : 0) - this.#spent)
+  }
+
+  get #worked(): number {
+    return Math.min(performance.now() - this.#begun, cpuMs(this.#cpu))
+  }
+
+  get #spent(): number {
+    const turn = performance.nodeTiming.uvMetricsInfo.loopCount
+    if (turn !== this.#turn) this.#spentMs = 0
+    this.#turn = turn
+    return this.#spentMs
+  }
+
+  #add(ms: number): void {
+    this.#spentMs = this.#spent + ms
+    if (this.#spentMs > this.#longestMs) this.#longestMs = this.#spentMs
+  }
+}
+
+/**
+ * A part of one turn. It is used up when the clock and the processor say so: on a busy machine this process has the
+ * processor for a part of the time, and would otherwise do next to nothing in each turn.
+ */
+export class TurnBudget {
+  readonly #ms: number
+  readonly #begun = performance.now()
+  readonly #cpu = process.cpuUsage()
+
+  constructor(ms: number) {
+    this.#ms = ms
+  }
+
+  get usedUp(): boolean {
+    if (performance.now() - this.#begun < this.#ms) return false
+    return cpuMs(this.#cpu) >= this.#ms
+  }
+}
+
+function cpuMs(since: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(since)
+  return (user + system) / 1000
+}
 
 /** What became of a process's connections in moves. */
 export interface MoveReport {

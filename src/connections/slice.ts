@@ -1,7 +1,6 @@
 import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
+import type { TurnBudget, TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
-
-import type { TurnBudget, TurnWork } from './turn-work.js'
 
 /** A turn of the event loop spends at most so long on connections, on either side. */
 export const TURN_MS = 3

@@ -25,7 +25,7 @@ import { meansAll, OverseenDescriptors, type Overseer } from './overseer.js'
 import { Gate, visitorOf } from './policy/gate.js'
 import { OWNERS_ONLY } from './policy/owners-only.js'
 import { DescriptorStore } from './service/descriptor-store.js'
-import type { HeldAlone } from './service/held-alone.js'
+import type { HeldAlone } from './service/kept-state.js'
 import { Services } from './services.js'
 
 /** A disk may be slow; what kills a service that does not end waits for longer. */
@@ -387,7 +387,7 @@ class Governor {
 
 /** Loaded here: a daemon without a file starts faster without. */
 async function read(file: string) {
-  const { readPolicy } = await import('./policy/read.js')
+  const { readPolicy } = await import('./policy/schema.js')
   return readPolicy(file)
 }
 

@@ -1,7 +1,7 @@
 import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import type { Epoch } from '../handoff/messages.js'
+import type { Surroundings } from './hearing.js'
 import type { SegmentShelf } from './segment-shelf.js'
-import type { Surroundings } from './surroundings.js'
 
 /** How often it is looked how much has been written. */
 const LOOK_MS = 1_000

@@ -6,7 +6,6 @@
  * parts are, {@link writeRequest} and {@link writeResponse} copy what goes on, and strings are made where they are asked for.
  */
 
-export type { Authority } from './authority.js'
 export type { FramingKind, FramingRecord } from './chunked.js'
 export { MOST_EXTENSION_BYTES, MOST_TRAILER_BYTES } from './chunked.js'
 export { type FieldEditOptions, FieldEdits, fieldLine } from './field-edits.js'
@@ -24,7 +23,7 @@ export {
   type RefusalStatus,
   type Side,
 } from './refusal.js'
-export type { RequestHead, TargetForm } from './request-head.js'
+export type { Authority, RequestHead, TargetForm } from './request-head.js'
 export { isIdempotent } from './request-head.js'
 export { RequestReader } from './request-reader.js'
 export type { AskedFor, ResponseHead } from './response-head.js'

@@ -8,11 +8,18 @@ export {
   endedChild,
   executeInstead,
   executeWith,
+  hasEnded,
   holdSignals,
   type ProgramStart,
+  peerLives,
+  peerPidfd,
+  pidBehind,
+  pidfdOf,
   reapChild,
   releaseSignals,
+  signalTo,
   startChild,
+  takeFrom,
 } from './child.js'
 export {
   identityNow,
@@ -67,7 +74,6 @@ export {
 } from './memory-file.js'
 export type { NativeError } from './native.js'
 export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'
-export { hasEnded, peerLives, peerPidfd, pidBehind, pidfdOf, signalTo, takeFrom } from './pidfd.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export {
   accept,

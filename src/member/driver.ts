@@ -2,21 +2,25 @@ import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
-import type { MemberPhase } from '../handoff/phases.js'
+import { accepts, isUnderWay, type MemberPhase } from '../handoff/phases.js'
 import { insist } from '../holder/insist.js'
 import { removePaths } from '../holder/made-paths.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { keepLastWords } from '../versions/last-words.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
-import { closeInOrder } from './close.js'
+import type { Announcer } from './announcer.js'
 import { lives, livesNoMore, watchRetired } from './departure.js'
+import type { Duty } from './duty.js'
+import type { Hosting } from './hosting.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, type Origin, Parts, type PartsDriver } from './parts.js'
+import type { Shared } from './shared.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
+import type { Upgrades } from './upgrades.js'
 
 /** What is done for every effect of the member's machine. What it returns is awaited before the next one. */
 type Effects = {
@@ -351,4 +355,82 @@ export class MemberDriver implements PartsDriver {
     const refuse = (error: FdbError) => this.refuse(error)
     await closeInOrder(this.parts, options, { refuse, removePaths: () => this.removePaths() })
   }
+}
+
+/** The parts of the process that is closed. */
+interface ClosingParts extends Shared {
+  readonly hosting: Hosting
+  readonly duty: Duty
+  readonly upgrades: Upgrades
+  readonly announcer: Announcer
+}
+
+/** What its driver does. */
+interface ClosingDriver {
+  /** This process does not come to serve. */
+  refuse(error: FdbError): void
+  /** The service ends with it. */
+  removePaths(): void
+}
+
+/** The end that the application asks for: whatever is under way comes to its end first. Resolves when all is let go of. */
+async function closeInOrder(
+  parts: ClosingParts,
+  { timeout, handBack = true }: CloseOptions,
+  driver: ClosingDriver,
+): Promise<void> {
+  const { changes, departure, settings } = parts
+  if (timeout !== undefined) departure.drainTimeout = timeout
+  if (departure.over) return
+  if (!departure.closing) {
+    departure.close()
+    changes.tell()
+    await finishWork(parts, timeout ?? settings.drainTimeout, handBack)
+    if (departure.over) return
+    leave(parts, handBack, driver)
+  }
+  if (!departure.over) await departure.retired
+}
+
+async function finishWork(parts: ClosingParts, timeoutMs: number, handBack: boolean): Promise<void> {
+  const { changes, departure, hosting, machine, upgrades } = parts
+  // A successor that this process starts itself is to end with it.
+  await upgrades.end(timeoutMs)
+  // A handoff under way is brought to its end first: its successor would be the one to serve.
+  await changes.until(() => departure.over || !isUnderWay(machine.holder?.phase), timeoutMs)
+  if (departure.over || machine.phase !== 'serving') return
+  if (!handBack) await hosting.releaseStandby()
+  await endDuty(parts)
+}
+
+async function endDuty({ changes, departure, duty, settings }: ClosingParts): Promise<void> {
+  const quiesced = duty.quiesce()
+  if (quiesced === undefined) return
+  let ended = false
+  void quiesced.then(() => {
+    ended = true
+    changes.tell()
+  })
+  await changes.until(() => departure.over || ended, settings.times.quiesce)
+  duty.hurry()
+}
+
+function leave(
+  { announcer, departure, hosting, machine }: ClosingParts,
+  handBack: boolean,
+  driver: ClosingDriver,
+): void {
+  const { phase } = machine
+  if (phase !== 'leaving') departure.closedBy(phase === 'standby' ? 'replaced' : 'closed')
+  const { link } = machine.member
+  if (phase === 'joining' || phase === 'ready') {
+    if (link === 'none') driver.removePaths()
+    driver.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
+    return
+  }
+  if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
+  if (accepts(phase) && link === 'local') driver.removePaths()
+  // Who leaves in probation does not come back: the successor need not wait for the end of this process.
+  if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
+  machine.step({ type: 'leave' })
 }

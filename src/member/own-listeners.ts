@@ -8,9 +8,9 @@ import {
   type OptionChange,
 } from '../listeners/index.js'
 import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
-import type { Holdings } from './holdings.js'
+import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
 import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
-import { type OfferedListener, type OfferedListeners, sameAddress } from './offered-listeners.js'
+
 import type { Shared } from './shared.js'
 import { GroupListeners } from './worker-orders.js'
 

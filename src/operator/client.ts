@@ -7,7 +7,6 @@ import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
 import { Link, peerLeft, remoteError, VERSIONS, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-import type { StatusAnswer } from './answer.js'
 import { HeldDescriptors } from './descriptors.js'
 import {
   ANSWER_MS,
@@ -25,6 +24,7 @@ import {
   type UpgradeProgress,
 } from './requests.js'
 import { ServiceState } from './service-state.js'
+import type { StatusAnswer } from './status-report.js'
 
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000

@@ -10,7 +10,6 @@ import type { Origin } from './destination.js'
 import { Exchange } from './exchange.js'
 import { type ExchangeSide, newFacts } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
-
 import type { Timed } from './timer-wheel.js'
 
 /**

@@ -22,8 +22,7 @@ export type {
   NamedHost,
   Origin,
 } from './destination.js'
-export type { ExchangeSubject } from './exchange-facts.js'
-export type { ExchangeReport } from './exchange-report.js'
+export type { ExchangeReport, ExchangeSubject } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'
 export { ALLOW } from './gateway.js'
 export { dialSocket, reopened, socketStream } from './open-stream.js'

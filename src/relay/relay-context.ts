@@ -3,9 +3,8 @@ import { type HeadLimits, Http1Refusal, RequestReader, ResponseReader } from '..
 import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
-import type { ExchangeReport } from './exchange-report.js'
+import type { ExchangeReport } from './exchange-facts.js'
 import type { FieldBook, Forwarder } from './field-rules.js'
-
 import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Shortage } from './shortage.js'

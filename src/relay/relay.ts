@@ -9,7 +9,6 @@ import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './c
 import type { SendOn } from './decision.js'
 import type { Origin } from './destination.js'
 import { FieldBook, Forwarder } from './field-rules.js'
-
 import { Gateway } from './gateway.js'
 import { acceptedStream, reopened, socketStream } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'

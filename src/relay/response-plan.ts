@@ -9,7 +9,7 @@ import {
   takeContent,
   writeResponse,
 } from '../http1/index.js'
-import { EventTracker, FrameTracker } from './boundaries/index.js'
+import { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 
 /**

@@ -8,7 +8,7 @@ import {
   rewriteResponse,
   takeContent,
 } from '../http1/index.js'
-import { type EventTracker, eventText } from './boundaries/index.js'
+import { type EventTracker, eventText } from './boundaries.js'
 import type { ByteStream, Bytes } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'

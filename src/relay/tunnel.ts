@@ -1,4 +1,4 @@
-import { closeFrame } from './boundaries/index.js'
+import { closeFrame } from './boundaries.js'
 import type { ByteStream, Bytes } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ExchangeFacts } from './exchange-facts.js'

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
@@ -16,6 +17,8 @@ import {
   toldReply,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
+import { acquireControl, type FirstControl } from '../os/control-path.js'
+import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { VERSIONS } from '../wire/link.js'
 import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
@@ -88,4 +91,23 @@ export function receive(
     }
     serveCaller(caller, operationsOf(supervisor, settings))
   })
+}
+
+/**
+ * The control socket of one that holds a service alone: the one that a service manager has bound for it, or a new one. Rejects with
+ * ERR_FDB_CONTROL_TAKEN, and `remedy`, when another process holds the path, and as {@link acquireControl} does.
+ */
+export async function takeControl(
+  path: string,
+  { signal, remedy }: { signal?: AbortSignal | undefined; remedy: string },
+): Promise<FirstControl> {
+  const passed = passedSockets().takePath(resolve(path))
+  const place = await acquireControl(path, { signal, passed }).catch(error => {
+    passed?.close()
+    throw error
+  })
+  if (place.role === 'first') return place
+  place.channel.close()
+  passed?.close()
+  throw new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${place.path}: ${remedy}`)
 }

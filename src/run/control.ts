@@ -1,10 +1,9 @@
 import type { Logger } from '../base/logger.js'
 import { type FirstControl, letGoOfControl } from '../os/control-path.js'
 import { ControlWatch, placeRestored } from '../os/restore-control.js'
-
-import { takeControl } from '../os/service-manager/take-control.js'
 import { ControlListener } from '../wire/control-listener.js'
-import type { Operated } from './control-server.js'
+import { type Operated, takeControl } from './control-server.js'
+
 import type { SupervisorSettings } from './settings.js'
 
 /** The control socket of a supervisor. What answers there is loaded for the first who asks. */

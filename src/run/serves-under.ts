@@ -1,5 +1,5 @@
-import { isDaemon } from '../operator/answer.js'
 import { OperatorClient } from '../operator/client.js'
+import { isDaemon } from '../operator/status-report.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import type { Question } from '../probing/question.js'
 

@@ -1,8 +1,8 @@
+import { readFileSync } from 'node:fs'
 import { formatListenerSpec } from '../listeners/index.js'
-import type { ServiceStatus } from '../operator/answer.js'
-import type { Failure } from '../operator/status-report.js'
+import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits } from '../os/limits.js'
-import { memoryOfGroup } from '../os/process-memory.js'
+import { processes, statOf } from '../os/main-process.js'
 import { Reminders, type ServiceManager } from '../os/service-manager/service-manager.js'
 import { type ExitReport, loops } from './failures.js'
 import { coming, type SupervisorState, serving, type Timer, type Version } from './machine.js'
@@ -173,5 +173,25 @@ export class ManagerReport {
     if (this.#said === what) return false
     this.#said = what
     return true
+  }
+}
+
+/** Resident memory of the processes in the group of this leader, in bytes; null: it cannot be read. What they share counts for each. */
+function memoryOfGroup(leader: number): number | null {
+  let sum: number | null = null
+  for (const pid of processes()) {
+    if (pid !== leader && statOf(pid)?.group !== leader) continue
+    const own = memoryOf(pid)
+    if (own !== null) sum = (sum ?? 0) + own
+  }
+  return sum
+}
+
+function memoryOf(pid: number): number | null {
+  try {
+    const kilobytes = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1'))?.[1]
+    return kilobytes === undefined ? null : Number(kilobytes) * 1024
+  } catch {
+    return null
   }
 }

@@ -1,4 +1,4 @@
-import { ALONE, DividingMap, PARTS } from '../base/dividing-map.js'
+import { ALONE, DividingMap, PARTS } from '../base/large-collections.js'
 import { type KeyBytes, keyBytesOf, textOf } from './key-bytes.js'
 import { KeyTable } from './key-table.js'
 

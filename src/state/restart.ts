@@ -1,4 +1,4 @@
-import { GrowingList } from '../base/growing-list.js'
+import { GrowingList } from '../base/large-collections.js'
 import type { LogCore } from './core.js'
 import { closed } from './entries.js'
 import { History } from './history.js'

@@ -1,4 +1,4 @@
-import { PARTS } from '../base/dividing-map.js'
+import { PARTS } from '../base/large-collections.js'
 import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import { inSteps } from './slices.js'

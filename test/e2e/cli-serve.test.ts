@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import type { DaemonStatus } from '../../src/operator/answer.js'
+import type { DaemonStatus } from '../../src/operator/status-report.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'

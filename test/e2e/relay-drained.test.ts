@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { closeFrame } from '../../src/relay/boundaries/index.js'
+import { closeFrame } from '../../src/relay/boundaries.js'
 import type { Relay, RelayOptions } from '../../src/relay/index.js'
 import { arriveMoved, movable } from './relay-moving.js'
 import {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { closeFrame, EventTracker, eventText, FrameTracker } from '../../src/relay/boundaries/index.js'
+import { closeFrame, EventTracker, eventText, FrameTracker } from '../../src/relay/boundaries.js'
 
 const RUNS = { seed: 20_26, numRuns: 500 }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { parseRouteKey, type RouteId, routeKey, routeName } from '../../src/proxy/routes/key.js'
+import { parseRouteKey, type RouteId, routeKey, routeName } from '../../src/proxy/routes/path-tree.js'
 import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
 import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'
 import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/routes/section.js'

@@ -1,8 +1,8 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
-import { type Origin, parseRouteKey, type RouteId, routeKey } from '../../src/proxy/routes/key.js'
 import { canonicalPath, normalised, plainEnd, readings } from '../../src/proxy/routes/path.js'
+import { type Origin, parseRouteKey, type RouteId, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 
 const label = fc.constantFrom('a', 'b', 'com')

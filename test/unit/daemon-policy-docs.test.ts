@@ -1,8 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { expect, it } from 'vitest'
 import type { Shape } from '../../src/config/check.js'
-import { parsePolicy } from '../../src/daemon/policy/read.js'
-import { policyShape } from '../../src/daemon/policy/schema.js'
+import { parsePolicy, policyShape } from '../../src/daemon/policy/schema.js'
 
 const text = readFileSync(new URL('../../docs/daemon.md', import.meta.url), 'utf8')
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { originOf, parseRouteKey, routeKey } from '../../src/proxy/routes/key.js'
 import { listedRoute } from '../../src/proxy/routes/live-routes.js'
+import { originOf, parseRouteKey, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
 import type { RouteRule } from '../../src/proxy/routes/rule.js'
 import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'

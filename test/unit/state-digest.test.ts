@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ShardedMap } from '../../src/base/sharded-map.js'
+import { ShardedMap } from '../../src/base/large-collections.js'
 import { Digest } from '../../src/state/digest.js'
 import { Locations } from '../../src/state/locations.js'
 import { RequestMemory } from '../../src/state/requests.js'

@@ -4,8 +4,7 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
-import { abandon, canLeave, connectionOf, publish, reopened } from './node-socket.js'
-import type { OpenSockets } from './open-sockets.js'
+import { abandon, canLeave, connectionOf, type OpenSockets, publish, reopened } from './node-socket.js'
 
 /** How an application's own protocol goes on in another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {

@@ -24,8 +24,15 @@ import {
 } from '../movable.js'
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
 import type { HttpAnswers } from './http-answers.js'
-import { abandon, canLeave, connectionOf, publish, reopened, witnessOf } from './node-socket.js'
-import type { OpenSockets } from './open-sockets.js'
+import {
+  abandon,
+  canLeave,
+  connectionOf,
+  type OpenSockets,
+  publish,
+  reopened,
+  witnessOf,
+} from './node-socket.js'
 
 /** How often adopted connections are looked at whose keep-alive timeout may have passed. */
 const EXPIRY_MS = 100

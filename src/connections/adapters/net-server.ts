@@ -11,8 +11,7 @@ import {
   type Witness,
 } from '../movable.js'
 import { ApplicationSockets, type SocketProtocol } from './application-socket.js'
-import { witnessOf } from './node-socket.js'
-import type { OpenSockets } from './open-sockets.js'
+import { type OpenSockets, witnessOf } from './node-socket.js'
 
 const { Application } = fdbroker.connections
 

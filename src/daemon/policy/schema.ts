@@ -1,11 +1,13 @@
 /** Every key of a daemon's configuration: its check, its default and its line in the documentation. */
 import {
   absent,
+  absolutePath,
   boolean,
   type Check,
   duration,
   type Field,
   integer,
+  list,
   map,
   named,
   oneOf,
@@ -18,10 +20,49 @@ import {
   text,
   Wrong,
 } from '../../config/check.js'
+import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
-import { allowed, LIMITS, OWNERS, servicePolicy } from './owners-only.js'
+import { ANYONE, allowed, LIMITS, OWNER, OWNERS, servicePolicy } from './owners-only.js'
 import type { Policy, Unserved, Who } from './policy.js'
-import { whoList } from './who.js'
+
+export type { ConfigProblem }
+
+/** Reads and checks a daemon's configuration file (YAML or JSON). Throws ERR_FDB_CONFIG, which names file, line, column and key. */
+export function readPolicy(file: string): Policy {
+  return readDocument(file, checkPolicy)
+}
+
+/** As {@link readPolicy}, of a text. */
+export function parsePolicy(text: string, file: string): Policy {
+  return parseDocument(text, file, checkPolicy)
+}
+
+/** One less is "no change" to the kernel. */
+const MOST_ID = 2 ** 32 - 2
+const MOST = 100
+
+const whoShape = {
+  uid: absent(integer(0, MOST_ID), null, 'its effective user, as a number'),
+  gid: absent(integer(0, MOST_ID), null, 'its effective group, as a number'),
+  executable: absent(absolutePath, null, 'the program that it runs'),
+}
+
+const described: Check<Who> = refine(map(whoShape), (given, place) =>
+  Object.values(given).every(value => value === null)
+    ? place.wrong('it says of nobody who it is; give uid, gid or executable, or write "anyone"')
+    : { ...ANYONE, ...given },
+)
+
+const aPerson: Check<Who> = (value, place) => {
+  if (value === 'owner') return OWNER
+  if (value === 'anyone') return ANYONE
+  return typeof value === 'string'
+    ? place.wrong(`${shown(value)} is none of "owner", "anyone" and a map of uid, gid and executable`)
+    : described(value, place)
+}
+
+/** Who may; an empty list: nobody. */
+const whoList: Check<Who[]> = list(aPerson, { most: MOST })
 
 const who = (about: string): Field<Who[] | null> => absent(whoList, null, about)
 

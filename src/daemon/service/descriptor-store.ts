@@ -14,7 +14,7 @@ import {
   serviceIn,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
-import type { HeldAlone } from './held-alone.js'
+import type { HeldAlone } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
 import { overLimit } from './service-rules.js'
 

@@ -23,7 +23,7 @@ import type { WireEnvelope } from '../../wire/link.js'
 import { Pending } from '../../wire/pending.js'
 import type { Custody } from './custody.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
-import { standbyOf } from './held-alone.js'
+import { standbyOf } from './kept-state.js'
 import { stillAwaited } from './roll-call.js'
 
 /** The status tells of a handoff that takes longer, too. */

@@ -5,10 +5,9 @@
  * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
  * such conflict is reported by name, at every reload and upgrade, until it is gone.
  */
-import { GrowingList } from '../../base/growing-list.js'
-import { ShardedMap } from '../../base/sharded-map.js'
+import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'
-import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './key.js'
+import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './path-tree.js'
 import type { RouteRule } from './rule.js'
 import {
   hasTarget,

@@ -1,5 +1,5 @@
 import { didYouMean } from '../../base/check-option.js'
-import { ShardedMap } from '../../base/sharded-map.js'
+import { ShardedMap } from '../../base/large-collections.js'
 import {
   absent,
   boolean,
@@ -17,8 +17,8 @@ import {
   Wrong,
 } from '../../config/check.js'
 import { canonicalHost } from './host.js'
-import { routeName } from './key.js'
 import { canonicalPath } from './path.js'
+import { routeName } from './path-tree.js'
 import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
 
 /** A checked route as it is written in a file, or given to `routes add`. Host and path are canonical. */

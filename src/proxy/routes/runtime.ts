@@ -2,7 +2,7 @@
 
 import { type Check, formatPath, Place, Problems, shown } from '../../config/check.js'
 import { FdbError } from '../../index.js'
-import { routeKey, routeName } from './key.js'
+import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 

@@ -1,8 +1,16 @@
-import { ShardedMap } from '../../base/sharded-map.js'
+import { ShardedMap } from '../../base/large-collections.js'
 import { requestHost } from './host.js'
-import { type Origin, type RouteId, routeName } from './key.js'
 import { plainEnd, readings } from './path.js'
-import { growTo, longestPrefix, PathNode, prune, trail } from './path-tree.js'
+import {
+  growTo,
+  longestPrefix,
+  type Origin,
+  PathNode,
+  prune,
+  type RouteId,
+  routeName,
+  trail,
+} from './path-tree.js'
 
 /** No route for this host and path. */
 export const NO_ROUTE = Symbol('no route')

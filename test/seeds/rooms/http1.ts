@@ -70,14 +70,14 @@ export const http1 = room(
     ],
     ['http1/head-reader.ts', 'if (bytes >= limit)', 'if (bytes > limit)'],
     [
-      'http1/authority.ts',
+      'http1/request-head.ts',
       '!PORT.test(digits) || port > 65535',
       '!PORT.test(digits)',
       'unit/http1-request-line',
       'unit/http1-fields',
     ],
     [
-      'http1/authority.ts',
+      'http1/request-head.ts',
       'if (known[i] !== bytes[start + i]) return false',
       'if (known[i] === undefined) return false',
       'unit/http1-request-line',

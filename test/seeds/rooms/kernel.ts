@@ -39,7 +39,7 @@ export const kernel = room(
       'unit/kept-listeners',
     ],
     [
-      'kernel/pidfd.ts',
+      'kernel/child.ts',
       'return pidfd === null ? null : !hasEnded(pidfd)',
       'return pidfd === null ? null : hasEnded(pidfd)',
       REMAINDER,

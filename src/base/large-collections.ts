@@ -148,3 +148,84 @@ function* entriesBut<V>(
 ): Generator<[string, V], void> {
   for (const entry of part) if (!left.has(entry[0])) yield entry
 }
+
+const MASK = PARTS - 1
+
+/** Maps are mostly asked for a key several times in a row: whether it is there, in this map and in the next, and to set it. */
+let asked = ''
+let shardOfAsked = hashed(asked)
+
+function shardOf(key: string): number {
+  if (key === asked) return shardOfAsked
+  asked = key
+  return (shardOfAsked = hashed(key))
+}
+
+/** FNV-1a over UTF-16 units: cheap, and good enough to spread keys over shards. */
+function hashed(key: string): number {
+  let hash = 0x811c9dc5
+  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
+  return (hash ^ (hash >>> 15)) & MASK
+}
+
+/** A {@link DividingMap} of texts with anything, whose parts are maps. */
+export class ShardedMap<V> extends DividingMap<never, V> {
+  #shards: (Map<string, V> | undefined)[] = []
+
+  set(key: string, value: V): void {
+    this.put(key, value)
+  }
+
+  protected textOf(key: string): string {
+    return key
+  }
+
+  protected getInPart(key: string): V | undefined {
+    return this.#shards[shardOf(key)]?.get(key)
+  }
+
+  protected setInPart(key: string, value: V): V | undefined {
+    const shard = (this.#shards[shardOf(key)] ??= new Map())
+    const before = shard.size
+    shard.set(key, value)
+    return shard.size > before ? undefined : value
+  }
+
+  protected deleteInPart(key: string): boolean {
+    return this.#shards[shardOf(key)]?.delete(key) ?? false
+  }
+
+  protected clearParts(): void {
+    this.#shards = []
+  }
+
+  run(part: number): Iterable<[string, V]> {
+    return this.#shards[part] ?? []
+  }
+}
+
+const CHUNK = 4096
+
+/**
+ * A list that never stalls the event loop while it grows: an array copies all that it has each time that it needs more room, which holds
+ * it for 30 ms at a million.
+ */
+export class GrowingList<T> implements Iterable<T> {
+  readonly #chunks: T[][] = []
+  #length = 0
+
+  get length(): number {
+    return this.#length
+  }
+
+  push(item: T): void {
+    if (this.#length % CHUNK === 0) this.#chunks.push([])
+    this.#chunks.at(-1)!.push(item)
+    this.#length++
+  }
+
+  /** What is added meanwhile is seen too. */
+  *[Symbol.iterator](): IterableIterator<T> {
+    for (const chunk of this.#chunks) yield* chunk
+  }
+}
