@@ -1,6 +1,6 @@
 import { type ExitCode, sayOnStderr } from './output.js'
 import { run } from './program.js'
-import { type OnTurn, onTurn } from './signal-orders.js'
+import { type OnTurn, onTurn } from './signals.js'
 
 /** Runs one command line (without node and script) of this process. `turn` is told what becomes of a server that it is. Never rejects. */
 export function main(args: readonly string[], turn: OnTurn): Promise<ExitCode> {

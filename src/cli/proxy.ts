@@ -10,8 +10,8 @@ import { LoadedCode } from './loaded-code.js'
 import { KEPT, LogFile, MISSING, openLog } from './log.js'
 
 import { LEVELS } from './options.js'
-import { ProxySignals } from './proxy-signals.js'
-import { ORDERS, tellTurn } from './signal-orders.js'
+import { proxySignals } from './proxy-signals.js'
+import { ORDERS, tellTurn } from './signals.js'
 import { countIn } from './worker-count.js'
 
 interface ProxyFlags {
@@ -96,7 +96,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     access,
   }
   const read = () => readConfigAside(file)
-  const signals = new ProxySignals(logger, reopen)
+  const signals = proxySignals(logger, reopen)
   try {
     // Nobody is served yet who would have to wait: a thread to read it takes longer.
     const config = await readConfig(file)

@@ -17,7 +17,19 @@ import {
 } from '../run/settings.js'
 import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
-import { UPGRADING } from './run-signals.js'
+
+/** Signals with which the next version may be started. */
+export const UPGRADING: readonly NodeJS.Signals[] = [
+  'SIGHUP',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGWINCH',
+  'SIGTTIN',
+  'SIGTTOU',
+  'SIGALRM',
+  'SIGVTALRM',
+  'SIGCONT',
+]
 
 /** As commander has them, from the command line and the environment: all of it text. */
 export interface RunFlags {

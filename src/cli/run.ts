@@ -9,9 +9,8 @@ import type { Supervisor } from '../run/supervisor.js'
 import { openLog } from './log.js'
 import { LEVELS } from './options.js'
 import { codeAndMessage, sayOnStderr } from './output.js'
-import { RunSignals } from './run-signals.js'
-import { type RunFlags, RunSources } from './run-sources.js'
-import { tellTurn } from './signal-orders.js'
+import { type RunFlags, RunSources, UPGRADING } from './run-sources.js'
+import { Signals, tellTurn } from './signals.js'
 
 /** How long a daemon may be upgraded. */
 const FROM_MS = 60_000
@@ -155,7 +154,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const { Supervisor } = await import('../run/supervisor.js')
   if (found !== null && !found.take) return sayWhether(found)
   const { logger } = await openLog({ level: flags.logLevel })
-  const signals = new RunSignals(logger, settings.upgradeSignal)
+  const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
     if (first !== null && flags.from !== undefined) await takeFrom(flags.from, first, logger)
@@ -203,4 +202,43 @@ function sayWhether({ left }: Found): void {
       'this release cannot go on with what that supervisor leaves to it: restart the service to change it',
     )
   if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
+}
+
+/** What signals make a supervisor do. As PID 1 it gets only those that it has a handler for. */
+function runSignals(
+  logger: Logger,
+  upgradeSignal: NodeJS.Signals,
+): Pick<Signals<Supervisor>, 'attach' | 'close'> {
+  const early: NodeJS.Signals[] = []
+  const end = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
+    // An order to end must not be lost; there is nothing to be upgraded yet.
+    if (supervisor === null) {
+      early.push(signal)
+      return
+    }
+    const order = signals.end()
+    if (order === 'first') {
+      logger.info({ signal }, 'the program is ended')
+      // The program's own signal stands for TERM; INT and QUIT mean what they say.
+      supervisor.stop(signal === 'SIGTERM' ? {} : { signal })
+    } else if (order === 'again') supervisor.stop({ now: true })
+  }
+  const other = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
+    if (signal !== upgradeSignal) supervisor?.forward(signal)
+    // What became of it is in the log.
+    else supervisor?.upgrade().catch(() => {})
+  }
+  const signals = new Signals<Supervisor>({
+    ...Object.fromEntries(UPGRADING.map(signal => [signal, other])),
+    SIGTERM: end,
+    SIGINT: end,
+    SIGQUIT: end,
+  })
+  return {
+    attach: supervisor => {
+      signals.attach(supervisor)
+      for (const signal of early.splice(0)) end(supervisor, signal)
+    },
+    close: () => signals.close(),
+  }
 }

@@ -1,12 +1,13 @@
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
+import type { Logger } from '../base/logger.js'
+import type { Daemon } from '../daemon/daemon.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import { openLog } from './log.js'
 import { controlOption, LEVELS } from './options.js'
 import { plain } from './output.js'
-import { ServeSignals } from './serve-signals.js'
-import { ORDERS, tellTurn } from './signal-orders.js'
+import { ORDERS, obey, Signals, tellTurn } from './signals.js'
 
 interface ServeFlags {
   control?: string
@@ -66,7 +67,7 @@ async function serve({
   }
   const { serveDaemon } = await import('../daemon/daemon.js')
   const { logger, reopen } = await openLog({ level: logLevel, file: logFile })
-  const signals = new ServeSignals(logger, drop ?? false, reopen)
+  const signals = serveSignals(logger, drop ?? false, reopen)
   try {
     const daemon = await serveDaemon({
       control,
@@ -96,4 +97,64 @@ async function checkOnly(config: string | undefined): Promise<void> {
   const { readPolicy } = await import('../daemon/policy/schema.js')
   const { services } = readPolicy(config)
   process.stdout.write(`${config} is right: ${services.size} services are named\n`)
+}
+
+/** For so long a first TERM counts, when it would take something away. */
+const SECOND_MS = 60_000
+
+/**
+ * What signals make a daemon do. `drop`: what it alone holds does not keep it from ending; `reopen` opens the file of the log anew.
+ */
+function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
+  let firstAt = Number.NEGATIVE_INFINITY
+  const mayEnd = ({ heldAlone: alone }: Daemon) => {
+    const again = performance.now() - firstAt < SECOND_MS
+    firstAt = performance.now()
+    for (const holding of alone)
+      logger.warn(
+        holding,
+        drop || again
+          ? 'what the daemon holds alone is dropped'
+          : `the daemon holds alone what no living member has, and it would be lost: start a member, or send the signal again within ${SECOND_MS / 1000} s (--drop: the first one ends it)`,
+      )
+    return drop || again || alone.length === 0
+  }
+  const logged =
+    (act: (daemon: Daemon | null, signal: NodeJS.Signals) => void) =>
+    (daemon: Daemon | null, signal: NodeJS.Signals) => {
+      logger.info({ signal }, 'signal')
+      act(daemon, signal)
+    }
+  const end = logged((daemon, signal) => {
+    if (daemon === null) signals.abandon(signal, 'it listened')
+    else if (mayEnd(daemon)) {
+      logger.info({ signal }, 'the daemon ends')
+      void daemon.close()
+    }
+  })
+  const signals = new Signals<Daemon>({
+    SIGUSR1: logged(reopen),
+    SIGUSR2: logged(daemon => {
+      if (daemon === null || daemon.staysForOthers) return
+      void obey(logger, () => daemon.upgrade(), {
+        done: ({ pid, generation }) => logger.info({ successor: pid, generation }, 'upgraded'),
+        failed: 'the upgrade failed; this daemon goes on',
+      })
+    }),
+    SIGHUP: logged(daemon => {
+      if (daemon === null) return
+      daemon.resume()
+      void obey(logger, () => daemon.reload(), {
+        failed: 'the configuration is wrong: what counted before counts on',
+      })
+    }),
+    SIGWINCH: logged(daemon => {
+      daemon?.pause()
+      logger.warn({}, 'who comes to join waits until HUP')
+    }),
+    SIGTERM: end,
+    SIGINT: end,
+    SIGQUIT: end,
+  })
+  return signals
 }

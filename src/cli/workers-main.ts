@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { LONGEST_MS } from '../base/time.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
-import { ORDERS, type Order, SignalOrders, tellTurn } from './signal-orders.js'
+import { ORDERS, type Order, obey, Signals, tellTurn } from './signals.js'
 
 export interface RunParts {
   readonly logger: Logger
@@ -18,7 +18,7 @@ export async function runWorkers(
   options: WorkersOptions,
   { logger, reopen, before, count }: RunParts,
 ): Promise<void> {
-  const signals = new MainSignals(logger, reopen)
+  const signals = mainSignals(logger, reopen)
   before?.close()
   try {
     const { starting } = signals
@@ -43,55 +43,23 @@ export async function runWorkers(
 }
 
 /** What signals make a main process do. */
-class MainSignals {
-  readonly #logger: Logger
-  readonly #reopen: () => void
-  readonly #orders = new SignalOrders(ORDERS, signal => this.#handle(signal))
-  #workers: Workers | null = null
-
-  constructor(logger: Logger, reopen: () => void) {
-    this.#logger = logger
-    this.#reopen = reopen
-  }
-
-  /** Aborted by a signal to end before the workers serve. */
-  get starting(): AbortSignal {
-    return this.#orders.starting
-  }
-
-  attach(workers: Workers): void {
-    this.#workers = workers
-  }
-
-  close(): void {
-    this.#orders.close()
-  }
-
-  #handle(signal: Order): void {
-    const workers = this.#workers
-    this.#logger.info({ signal }, 'signal')
-    switch (signal) {
-      case 'SIGUSR1':
-        this.#reopen()
-        workers?.signal(signal)
-        return
-      case 'SIGWINCH':
-        workers?.signal(signal)
-        return
-      case 'SIGHUP':
-        if (workers !== null && !workers.staysForOthers) void this.#do('reload', () => workers.reload())
-        return
-      case 'SIGUSR2':
-        if (workers !== null && !workers.staysForOthers) void this.#do('upgrade', () => workers.upgrade())
-        return
-      default:
-        if (workers === null) this.#orders.abandon(signal, 'the workers served')
-        else this.#end(workers, signal)
+function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
+  const logged =
+    (act: (workers: Workers | null, signal: Order) => void) => (workers: Workers | null, signal: Order) => {
+      logger.info({ signal }, 'signal')
+      act(workers, signal)
     }
-  }
-
-  #end(workers: Workers, signal: Order): void {
-    const order = this.#orders.end()
+  const act = (what: string, work: () => Promise<unknown>) =>
+    void obey(logger, work, {
+      done: () => logger.info({}, `${what}: done`),
+      failed: `${what}: failed; the workers serve on`,
+    })
+  const end = logged((workers, signal) => {
+    if (workers === null) {
+      signals.abandon(signal, 'the workers served')
+      return
+    }
+    const order = signals.end()
     const atOnce = signal === 'SIGINT' || order === 'again'
     if (atOnce) workers.signal('SIGINT')
     if (order !== 'first') {
@@ -99,15 +67,23 @@ class MainSignals {
       return
     }
     const timeout = signal === 'SIGQUIT' ? { timeout: LONGEST_MS } : signal === 'SIGINT' ? { timeout: 0 } : {}
-    void this.#do('end', () => workers.close(timeout))
-  }
-
-  async #do(what: string, work: () => Promise<unknown>): Promise<void> {
-    try {
-      await work()
-      this.#logger.info({}, `${what}: done`)
-    } catch (error) {
-      this.#logger.error({ err: error }, `${what}: failed; the workers serve on`)
-    }
-  }
+    act('end', () => workers.close(timeout))
+  })
+  const signals = new Signals<Workers>({
+    SIGUSR1: logged(workers => {
+      reopen()
+      workers?.signal('SIGUSR1')
+    }),
+    SIGUSR2: logged(workers => {
+      if (workers !== null && !workers.staysForOthers) act('upgrade', () => workers.upgrade())
+    }),
+    SIGHUP: logged(workers => {
+      if (workers !== null && !workers.staysForOthers) act('reload', () => workers.reload())
+    }),
+    SIGWINCH: logged(workers => workers?.signal('SIGWINCH')),
+    SIGTERM: end,
+    SIGINT: end,
+    SIGQUIT: end,
+  })
+  return signals
 }

@@ -1,3 +1,4 @@
+import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
 /** What a process that serves is ordered by. */
@@ -10,17 +11,28 @@ export type Order = (typeof ORDERS)[number]
  */
 const IMPATIENT_MS = 2_000
 
-/** Handles signals from its construction to its close: one that comes early must not end the process by default. */
-export class SignalOrders<S extends NodeJS.Signals> {
-  readonly #signals: readonly S[]
-  readonly #obey: (signal: S) => void
+/** What a command does on each signal. `target`: what it runs, null until {@link Signals.attach}. */
+export type SignalTable<T> = {
+  readonly [Signal in NodeJS.Signals]?: (target: T | null, signal: Signal) => void
+}
+
+/** Handles the signals of a table from its construction to its close: one that comes early must not end the process by default. */
+export class Signals<T> {
+  readonly #handlers: (readonly [NodeJS.Signals, (signal: NodeJS.Signals) => void])[]
   readonly #starting = new AbortController()
+  #target: T | null = null
   #endingSince: number | null = null
 
-  constructor(signals: readonly S[], obey: (signal: S) => void) {
-    this.#signals = signals
-    this.#obey = obey
-    for (const signal of signals) process.on(signal, obey)
+  constructor(table: SignalTable<T>) {
+    this.#handlers = Object.entries(table).map(([signal, act]) => [
+      signal as NodeJS.Signals,
+      () => (act as (target: T | null, signal: string) => void)(this.#target, signal),
+    ])
+    for (const [signal, handler] of this.#handlers) process.on(signal, handler)
+  }
+
+  attach(target: T): void {
+    this.#target = target
   }
 
   /** Aborted by {@link abandon}. */
@@ -29,7 +41,7 @@ export class SignalOrders<S extends NodeJS.Signals> {
   }
 
   /** `before` what was under way: it `served`, say. */
-  abandon(signal: S, before: string): void {
+  abandon(signal: NodeJS.Signals, before: string): void {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 
@@ -42,7 +54,21 @@ export class SignalOrders<S extends NodeJS.Signals> {
   }
 
   close(): void {
-    for (const signal of this.#signals) process.off(signal, this.#obey)
+    for (const [signal, handler] of this.#handlers) process.off(signal, handler)
+  }
+}
+
+/** Does what an order asks for; its outcome is a line of the log. */
+export async function obey<R>(
+  logger: Logger,
+  work: () => Promise<R>,
+  { done, failed }: { readonly done?: (result: R) => void; readonly failed: string },
+): Promise<void> {
+  try {
+    const result = await work()
+    done?.(result)
+  } catch (error) {
+    logger.error({ err: error }, failed)
   }
 }
 
