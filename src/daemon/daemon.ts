@@ -17,11 +17,10 @@ import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operato
 import { fdLimits } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
-import { AuditedDescriptors } from './audited-descriptors.js'
 import { Deposits } from './deposits.js'
 import { FrontDesk } from './front-desk.js'
-import { type DaemonOperations, GuardedOperations } from './guarded-operations.js'
-import { meansAll, OverseenDescriptors, type Overseer } from './overseer.js'
+import { auditOver, type DaemonOperations, OperatorAccess } from './operator-access.js'
+import { meansAll, type Overseer } from './overseer.js'
 import { Gate, visitorOf } from './policy/gate.js'
 import { OWNERS_ONLY } from './policy/owners-only.js'
 import { DescriptorStore } from './service/descriptor-store.js'
@@ -108,16 +107,11 @@ export class Daemon implements AsyncDisposable {
     const { registry, wanted } = parts
     const { logger } = parts.settings
     const settled = () => !desk.handsOver
-    const descriptors: DescriptorStore = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
-      audited.over(what, name, pid),
+    const descriptors = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
+      auditOver(logger, what, name, pid),
     )
-    const audited: AuditedDescriptors =
-      overseer === null
-        ? new AuditedDescriptors(descriptors, logger)
-        : new OverseenDescriptors(overseer, descriptors, logger)
     this.#descriptors = descriptors
     const operations: DaemonOperations = {
-      descriptors: audited,
       status: shows => this.#status(shows),
       named: (service, shows) =>
         meansAll(overseer, service) ? DAEMON_ITSELF : services.only(service, shows).name,
@@ -130,8 +124,11 @@ export class Daemon implements AsyncDisposable {
       },
       command: (order, context) => this.#command(order, context, parts),
     }
-    const operationsFor = (caller: Caller) =>
-      new GuardedOperations(operations, governor.gate, visitorOf(caller), desk.shares)
+    const { shares } = desk
+    const { gate } = governor
+    const workerListener = overseer && ((key: string) => overseer.listener(key))
+    const checks = { operations, store: descriptors, gate, shares, logger, workerListener }
+    const operationsFor = (caller: Caller) => new OperatorAccess(checks, visitorOf(caller))
     desk.staff({ parts, services, operationsFor })
     const take = () => {
       services.begin()

@@ -1,12 +1,6 @@
-import type { Logger } from '../base/logger.js'
-import { FdbError } from '../errors.js'
 import type { Peer } from '../holder/peer.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { Claimed, ClaimOrder } from '../operator/held-descriptors.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
-import { GROUP_LISTENER } from '../operator/service-commands.js'
-import { AuditedDescriptors } from './audited-descriptors.js'
-import type { DescriptorStore } from './service/descriptor-store.js'
 
 /** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
 export interface Overseer {
@@ -33,24 +27,4 @@ export interface Overseer {
 /** Whether all that it sees to is meant: by no name, or by theirs. */
 export function meansAll(overseer: Overseer | null, service: string): overseer is Overseer {
   return overseer !== null && (service === '' || service === overseer.service)
-}
-
-/** The descriptors of a daemon, and the listeners that its overseer finds. */
-export class OverseenDescriptors extends AuditedDescriptors {
-  readonly #overseer: Overseer
-
-  constructor(overseer: Overseer, store: DescriptorStore, logger: Logger) {
-    super(store, logger)
-    this.#overseer = overseer
-  }
-
-  override claim(order: ClaimOrder): Claimed {
-    const { claimant, name } = order
-    if (!name.startsWith(GROUP_LISTENER)) return super.claim(order)
-    // It is the workers' own: nobody's claim keeps it from another.
-    claimant?.close()
-    const fd = this.#overseer.listener(name)
-    if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
-    return { fd, others: 0 }
-  }
 }

@@ -87,8 +87,6 @@ export interface DescriptorUser {
 /** Who holds descriptors for others. What it throws is told to whoever asked. */
 export interface DescriptorHolder {
   list(): HeldDescriptor[]
-  /** So many descriptors has this user put, and claims for the life of a process. */
-  heldBy(uid: number): number
   /** Takes both descriptors, also when it throws. */
   put(order: DescriptorOrder): void
   /** Takes the pidfd, also when it throws. */

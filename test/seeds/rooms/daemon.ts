@@ -7,7 +7,7 @@ export const daemon = room(
   ['unit/member-parts', 'unit/daemon-gate', 'unit/daemon-custody', 'unit/daemon-deposits'],
   [
     [
-      'daemon/guarded-descriptors.ts',
+      'daemon/operator-access.ts',
       "    this.#demand('remove', name)\n",
       '\n',
       'unit/daemon-gate',
@@ -15,7 +15,7 @@ export const daemon = room(
       'e2e/daemon-policy',
     ],
     [
-      'daemon/guarded-operations.ts',
+      'daemon/operator-access.ts',
       "gate.demand('operate', { service: meant }, gate.of(meant), visitor)",
       '',
       'unit/daemon-gate',

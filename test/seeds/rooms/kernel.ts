@@ -34,7 +34,7 @@ export const kernel = room(
       '    poll.close()\n    fd.close()',
       '    poll.close()',
       'native/remainder',
-      'unit/overseen-descriptors',
+      'unit/operator-access',
       'unit/descriptor-store',
       'unit/kept-listeners',
     ],

@@ -1,7 +1,10 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { OverseenDescriptors, type Overseer } from '../../src/daemon/overseer.js'
+import { DescriptorAccess } from '../../src/daemon/operator-access.js'
+import { Gate } from '../../src/daemon/policy/gate.js'
+import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
+import { Shares } from '../../src/daemon/shares.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { GROUP_LISTENER } from '../../src/operator/service-commands.js'
@@ -12,7 +15,11 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
   onTestFinished(() => store[Symbol.dispose]())
   const there = `${GROUP_LISTENER}there`
   const listener = (key: string): OwnedFd | null => (key === there ? memoryFile(key, 'a memory file') : null)
-  const overseen = new OverseenDescriptors({ listener } as Overseer, store, SILENT)
+  const gate = new Gate(OWNERS_ONLY, SILENT)
+  const checks = { store, gate, shares: new Shares(1_024), logger: SILENT }
+  const uid = process.geteuid?.() ?? 0
+  const visitor = { pid: process.pid, uid, gid: uid, pidfd: null }
+  const overseen = new DescriptorAccess({ ...checks, workerListener: listener }, visitor)
   const ask = (name: string) => {
     const claimant = ownPidfd()!
     try {

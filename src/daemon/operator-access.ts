@@ -1,0 +1,285 @@
+import { readFileSync } from 'node:fs'
+import type { Logger } from '../base/logger.js'
+import { FdbError } from '../errors.js'
+import { isForeign } from '../holder/admission.js'
+import { hasEnded, type OwnedFd } from '../kernel/index.js'
+import { DAEMON_ITSELF } from '../operator/asked-service.js'
+import {
+  type Claimed,
+  type ClaimOrder,
+  type DescriptorHolder,
+  type DescriptorOrder,
+  type DescriptorUser,
+  type HeldDescriptor,
+  serviceIn,
+} from '../operator/held-descriptors.js'
+import type {
+  CommandContext,
+  CommandOrder,
+  Operations,
+  Upgraded,
+  UpgradeOrder,
+  UpgradeProgress,
+} from '../operator/requests.js'
+import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
+import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
+import type { Gate, Visitor } from './policy/gate.js'
+import type { Action, ServicePolicy } from './policy/policy.js'
+import type { DescriptorStore, Over } from './service/descriptor-store.js'
+import type { Shares } from './shares.js'
+
+/** What a daemon does for operators who may ask for it. */
+export interface DaemonOperations extends Required<Omit<Operations, 'status' | 'descriptors'>> {
+  /** Of the services that are to be shown; null: and of descriptors of none. */
+  status(shows: (service: string | null) => boolean): Promise<object>
+  /** As {@link Services.only}; or the daemon itself, where that is what is meant. */
+  named(service: string, shows: (service: string) => boolean): string
+}
+
+/** What the access of every operator is checked against, and what it is to. */
+export interface AccessChecks {
+  readonly operations: DaemonOperations
+  readonly store: DescriptorStore
+  readonly gate: Gate
+  readonly shares: Shares
+  readonly logger: Logger
+  /** Returns a duplicate of the workers' listener of this key, or null. Null: there are no workers. */
+  readonly workerListener: ((key: string) => OwnedFd | null) | null
+}
+
+/** A daemon's operations, as one operator may use them. */
+export class OperatorAccess implements Operations {
+  readonly descriptors: DescriptorHolder
+  readonly #operations: DaemonOperations
+  readonly #gate: Gate
+  readonly #visitor: Visitor
+
+  /** Owns the visitor's pidfd until it has left. */
+  constructor(checks: AccessChecks, visitor: Visitor) {
+    this.#operations = checks.operations
+    this.#gate = checks.gate
+    this.#visitor = visitor
+    this.descriptors = new DescriptorAccess(checks, visitor)
+  }
+
+  async status(): Promise<object> {
+    return await this.#operations.status(this.#gate.lists(this.#visitor))
+  }
+
+  async upgrade(
+    order: UpgradeOrder,
+    progress: (step: UpgradeProgress) => void,
+    cancel: AbortSignal,
+  ): Promise<Upgraded> {
+    const service = this.#demanded(order.service)
+    return await this.#operations.upgrade({ ...order, service }, progress, cancel)
+  }
+
+  async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
+    const service = this.#demanded(
+      order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service,
+    )
+    return await this.#operations.command({ ...order, service }, context)
+  }
+
+  /** The name of the service that is meant, which the visitor may operate. A refusal names only services that it may see. */
+  #demanded(given: string): string {
+    const gate = this.#gate
+    const visitor = this.#visitor
+    const shows = (service: string) => gate.allows('list', gate.of(service), visitor)
+    if (given === '') gate.lists(visitor)
+    const meant = given === '' ? this.#operations.named('', shows) : given
+    if (meant === DAEMON_ITSELF) {
+      gate.demandDaemon(meant, visitor)
+      return given
+    }
+    gate.demand('operate', { service: meant }, gate.of(meant), visitor)
+    this.#operations.named(meant, shows)
+    return meant
+  }
+}
+
+/** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. Each change, and each refusal, is a line of the log. */
+export class DescriptorAccess implements DescriptorHolder {
+  readonly #store: DescriptorStore
+  readonly #gate: Gate
+  readonly #visitor: Visitor
+  readonly #shares: Shares
+  readonly #logger: Logger
+  readonly #workerListener: AccessChecks['workerListener']
+
+  /** Owns the visitor's pidfd until it has left. */
+  constructor(
+    { gate, logger, shares, store, workerListener }: Omit<AccessChecks, 'operations'>,
+    visitor: Visitor,
+  ) {
+    this.#store = store
+    this.#gate = gate
+    this.#visitor = visitor
+    this.#shares = shares
+    this.#logger = logger
+    this.#workerListener = workerListener
+  }
+
+  list(): HeldDescriptor[] {
+    const lists = this.#gate.lists(this.#visitor)
+    return this.#store.list().filter(({ name }) => lists(serviceIn(name)))
+  }
+
+  put(order: DescriptorOrder): void {
+    let most: number
+    try {
+      const { limits } = this.#demand('put', order.name)
+      this.#demandShare()
+      most = limits.descriptors
+    } catch (error) {
+      order.fd.close()
+      order.lifetime?.close()
+      throw error
+    }
+    const { name, by, ms, replace, lifetime } = order
+    const lease = lifetime !== null ? { whilePid: pidOf(lifetime) } : ms !== null ? { leaseMs: ms } : {}
+    const facts = { descriptor: name, ...by, ...lease, ...(replace && { replace }) }
+    this.#audited('a descriptor was put', facts, () => this.#store.put({ ...order, most }))
+  }
+
+  claim(order: ClaimOrder): Claimed {
+    try {
+      this.#demandClaim(order)
+      if (order.claimant !== null) {
+        demandProcess(this.#visitor, order.claimant)
+        this.#demandShare()
+      }
+    } catch (error) {
+      order.claimant?.close()
+      throw error
+    }
+    const { name, by, shared, claimant } = order
+    if (this.#workerListener !== null && name.startsWith(GROUP_LISTENER)) {
+      // It is the workers' own: nobody's claim keeps it from another.
+      claimant?.close()
+      const fd = this.#workerListener(name)
+      if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
+      return { fd, others: 0 }
+    }
+    const facts = { descriptor: name, ...by, shared, ...claimantOf(claimant) }
+    return this.#audited('a descriptor was claimed', facts, () => this.#store.claim(order))
+  }
+
+  release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
+    // Its answer says whether the descriptor is held, and which process has claimed it.
+    this.#demand('claim', name)
+    if (claimant !== null) demandProcess(this.#visitor, claimant)
+    const facts = { descriptor: name, ...by, ...claimantOf(claimant) }
+    this.#audited('a descriptor was released', facts, () => this.#store.release(name, by, claimant))
+  }
+
+  remove(name: string, by: DescriptorUser): void {
+    this.#demand('remove', name)
+    const facts = { descriptor: name, ...by }
+    this.#audited('a descriptor was removed', facts, () => this.#store.remove(name))
+  }
+
+  left(by: DescriptorUser): void {
+    this.#store.left(by)
+    this.#visitor.pidfd?.close()
+  }
+
+  watch(changed: () => void): () => void {
+    this.#gate.lists(this.#visitor)
+    const back = this.#shares.watch(this.#visitor.uid)
+    const end = this.#store.watch(changed)
+    return () => {
+      end()
+      back()
+    }
+  }
+
+  #audited<T>(what: string, facts: object, work: () => T): T {
+    const audit = { audit: 'descriptor', ...facts }
+    try {
+      const done = work()
+      this.#logger.info(audit, what)
+      return done
+    } catch (error) {
+      const { code } = FdbError.from(error)
+      const line = { ...audit, code }
+      // Whoever binds what is not held yet asks first.
+      if (code === 'ERR_FDB_FD_UNKNOWN') this.#logger.debug(line, 'a descriptor is not held')
+      else this.#logger.warn(line, 'what was asked of a descriptor was refused')
+      throw error
+    }
+  }
+
+  #demandShare(): void {
+    const { uid } = this.#visitor
+    if (isForeign({ uid })) this.#shares.demandNames(uid, this.#store.heldBy(uid) + 1)
+  }
+
+  #demandClaim({ name, shared }: ClaimOrder): void {
+    const { claims } = this.#demand('claim', name)
+    if (claims === 'any' || shared === (claims === 'shared')) return
+    const [whom, how] =
+      claims === 'shared'
+        ? ['all who ask', 'beside others']
+        : ['one process at a time', 'for that process alone']
+    throw new FdbError(
+      'ERR_FDB_DENIED',
+      `the descriptor "${name}" is for ${whom}, as the daemon's configuration says: claim it ${how}`,
+    )
+  }
+
+  #demand(action: Action, name: string): ServicePolicy {
+    const service = serviceIn(name)
+    const policy = service === null ? this.#gate.descriptors : this.#gate.of(service)
+    this.#gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#visitor)
+    return policy
+  }
+}
+
+/** A line of the log about what nobody has asked for. */
+export function auditOver(logger: Logger, what: Over, name: string, pid: number | null): void {
+  logger.info({ audit: 'descriptor', descriptor: name, ...(pid !== null && { pid }) }, what)
+}
+
+function claimantOf(claimant: OwnedFd | null): { claimant?: number } {
+  return claimant === null ? {} : { claimant: pidOf(claimant) }
+}
+
+/** Reports whether the pidfd is of the visitor's own process, by the kernel's word. Borrows the pidfd. */
+function isOwnProcess(visitor: Visitor, pidfd: OwnedFd): boolean {
+  if (visitor.pidfd !== null) {
+    const key = keyOf(pidfd)
+    return key !== null && key === keyOf(visitor.pidfd)
+  }
+  return visitor.pid > 0 && pidOf(pidfd) === visitor.pid && isOfUser(pidfd, visitor.uid)
+}
+
+/**
+ * Throws unless the visitor may act for the process of a pidfd: its own process, or one of its user; the daemon's user and root may act for every process.
+ * Anybody can open a pidfd of any process, so that having one proves nothing. ERR_FDB_DENIED, ERR_FDB_NO_PIDFD. Borrows the pidfd.
+ */
+function demandProcess(visitor: Visitor, pidfd: OwnedFd): void {
+  // What is no pidfd may have the inode number of one.
+  refuseNoPidfd(pidfd)
+  if (!isForeign(visitor) || isOwnProcess(visitor, pidfd) || isOfUser(pidfd, visitor.uid)) return
+  const pid = pidOf(pidfd)
+  throw new FdbError(
+    'ERR_FDB_DENIED',
+    `process ${visitor.pid} (uid ${visitor.uid}) may not act for ${pid > 0 ? `process ${pid}` : 'the process of this pidfd'}, which is another user's: name a process of uid ${visitor.uid}`,
+    { details: { pid, uid: visitor.uid } },
+  )
+}
+
+/** Of a process that can be seen from here, and that has only this uid: real, effective and saved. */
+function isOfUser(pidfd: OwnedFd, uid: number): boolean {
+  const pid = pidOf(pidfd)
+  if (pid === 0) return false
+  try {
+    const [, ids = ''] = /^Uid:\t(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? []
+    // A process that lives still had this number when it was looked at.
+    return ids.split('\t').every(id => Number(id) === uid) && !hasEnded(pidfd)
+  } catch {
+    return false
+  }
+}
