@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
-import { checkKeys, type Keys, wrongOption } from '../base/check-option.js'
+import { checkKeys, wrongOption } from '../base/check-option.js'
 import { yaml } from '../base/lazy.js'
 import { durationMs, LONGEST_MS } from '../base/time.js'
 import { type Check, list, text } from '../config/check.js'
@@ -12,6 +12,7 @@ import type { Takeover } from '../run/predecessor.js'
 import {
   type NamedListener,
   parseReadiness,
+  READINESS,
   type SupervisorSettings,
   type VersionSettings,
 } from '../run/settings.js'
@@ -31,31 +32,80 @@ export const UPGRADING: readonly NodeJS.Signals[] = [
   'SIGCONT',
 ]
 
+/**
+ * The flags of `fd-broker run`. Each has a variable of the environment (`--pid-file`: FD_BROKER_PID_FILE) and, but for those of
+ * {@link COMMAND_LINE_ONLY}, a name in --config.
+ */
+export const RUN_OPTIONS = {
+  listen: [
+    '--listen <name=address...>',
+    'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
+  ],
+  adopt: [
+    '--adopt <pid>',
+    'process that has these listeners and knows nothing of this: they are taken over, and it is told to end when the first version serves',
+  ],
+  from: [
+    '--from <control>',
+    'daemon (fd-broker serve) that holds these listeners by their names: what it does not hold is bound, and held there',
+  ],
+  adoptSignal: ['--adopt-signal <signal>', 'by which it ends in order, or none (default: --stop-signal)'],
+  ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
+  readyTimeout: ['--ready-timeout <duration>', 'until a version must be ready (default: 60s)'],
+  healthInterval: [
+    '--health-interval <duration>',
+    'between two questions of --ready (default: 100ms until it is ready, then 250ms)',
+  ],
+  healthTimeout: ['--health-timeout <duration>', 'an answer that takes longer is none (default: 5s)'],
+  healthPasses: [
+    '--health-passes <count>',
+    'so many good answers in a row make a version ready (default: 1)',
+  ],
+  healthyFor: [
+    '--healthy-for <duration>',
+    'a ready version runs beside the old one for so long (default: 0s)',
+  ],
+  probation: [
+    '--probation <duration>',
+    'a version that serves and fails within it is replaced by the one before (default: 10s)',
+  ],
+  stopSignal: ['--stop-signal <signal>', 'tells a version to end (default: TERM)'],
+  stopTimeout: ['--stop-timeout <duration>', 'then it is killed (default: 30s)'],
+  upgradeSignal: ['--upgrade-signal <signal>', 'starts the next version (default: HUP)'],
+  restart: [
+    '--restart <when>',
+    'when the version that serves ends by itself: never, on-failure, always (default: never)',
+  ],
+  restartDelay: [
+    '--restart-delay <duration>',
+    'before that, each time twice as long, up to 30s (default: 100ms)',
+  ],
+  control: ['--control <path>', 'control socket, for fd-broker upgrade, status and stop'],
+  pidFile: ['--pid-file <file>', 'a file that names this process'],
+  name: ['--name <name>', 'in status and log (default: the name of the program)'],
+  cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
+  survive: ['--survive', 'the program lives on when this process is killed'],
+  nonBlocking: ['--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not'],
+  config: ['--config <file>', 'settings in YAML or JSON, read anew for every version'],
+} as const satisfies Record<string, readonly [flags: string, description: string]>
+
+const COMMAND_LINE_ONLY: readonly string[] = [
+  'adopt',
+  'adoptSignal',
+  'config',
+  'from',
+] satisfies (keyof typeof RUN_OPTIONS)[]
+
 /** As commander has them, from the command line and the environment: all of it text. */
-export interface RunFlags {
+export type RunFlags = Readonly<
+  Partial<
+    Record<Exclude<keyof typeof RUN_OPTIONS, 'listen' | 'healthPasses' | 'survive' | 'nonBlocking'>, string>
+  >
+> & {
   readonly listen?: string | readonly string[]
-  readonly adopt?: string
-  readonly adoptSignal?: string
-  readonly from?: string
-  readonly ready?: string
-  readonly readyTimeout?: string
-  readonly healthInterval?: string
-  readonly healthTimeout?: string
   readonly healthPasses?: string | number
-  readonly healthyFor?: string
-  readonly probation?: string
-  readonly stopSignal?: string
-  readonly stopTimeout?: string
-  readonly upgradeSignal?: string
-  readonly restart?: string
-  readonly restartDelay?: string
-  readonly control?: string
-  readonly pidFile?: string
-  readonly name?: string
-  readonly cwd?: string
   readonly survive?: true | string
   readonly nonBlocking?: true | string
-  readonly config?: string
 }
 
 /** What a file may say. */
@@ -69,29 +119,11 @@ interface RunDocument
   readonly nonBlocking?: boolean
 }
 
-const DOCUMENT: Keys<RunDocument> = {
-  command: true,
-  env: true,
-  listen: true,
-  ready: true,
-  readyTimeout: true,
-  healthInterval: true,
-  healthTimeout: true,
-  healthPasses: true,
-  healthyFor: true,
-  probation: true,
-  stopSignal: true,
-  stopTimeout: true,
-  upgradeSignal: true,
-  restart: true,
-  restartDelay: true,
-  control: true,
-  pidFile: true,
-  name: true,
-  cwd: true,
-  survive: true,
-  nonBlocking: true,
-}
+const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
+  ['command', 'env', ...Object.keys(RUN_OPTIONS).filter(name => !COMMAND_LINE_ONLY.includes(name))].map(
+    name => [name, true],
+  ),
+)
 
 const RESTARTS: readonly string[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
 

@@ -4,121 +4,29 @@ import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
 import { type Found, findLeft, RELEASES_SIGNALS } from '../run/left-behind.js'
 import type { Predecessor } from '../run/predecessor.js'
-import { READINESS, type VersionSettings } from '../run/settings.js'
+import type { VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
 import { openLog } from './log.js'
 import { LEVELS } from './options.js'
 import { codeAndMessage, sayOnStderr } from './output.js'
-import { type RunFlags, RunSources, UPGRADING } from './run-sources.js'
+import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADING } from './run-sources.js'
 import { Signals, tellTurn } from './signals.js'
 
 /** How long a daemon may be upgraded. */
 const FROM_MS = 60_000
 
 export function addRun(program: Command): void {
-  const option = (flags: string, description: string, variable: string) =>
-    new Option(flags, description).env(`FD_BROKER_${variable}`)
-  program
+  const command = program
     .command('run')
     .description('run any program, and replace it by its next version without refusing a connection')
     .argument('[command...]', 'of the program, after --')
-    .addOption(
-      option(
-        '--listen <name=address...>',
-        'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
-        'LISTEN',
-      ),
+  for (const [name, [flags, description]] of Object.entries(RUN_OPTIONS)) {
+    const option = new Option(flags, description).env(
+      `FD_BROKER_${name.replace(/[A-Z]/g, '_$&').toUpperCase()}`,
     )
-    .addOption(
-      option(
-        '--adopt <pid>',
-        'process that has these listeners and knows nothing of this: they are taken over, and it is told to end when the first version serves',
-        'ADOPT',
-      ),
-    )
-    .addOption(
-      option(
-        '--from <control>',
-        'daemon (fd-broker serve) that holds these listeners by their names: what it does not hold is bound, and held there',
-        'FROM',
-      ).conflicts('adopt'),
-    )
-    .addOption(
-      option(
-        '--adopt-signal <signal>',
-        'by which it ends in order, or none (default: --stop-signal)',
-        'ADOPT_SIGNAL',
-      ),
-    )
-    .addOption(option('--ready <how>', `${READINESS} (default: delay:1s)`, 'READY'))
-    .addOption(
-      option('--ready-timeout <duration>', 'until a version must be ready (default: 60s)', 'READY_TIMEOUT'),
-    )
-    .addOption(
-      option(
-        '--health-interval <duration>',
-        'between two questions of --ready (default: 100ms until it is ready, then 250ms)',
-        'HEALTH_INTERVAL',
-      ),
-    )
-    .addOption(
-      option(
-        '--health-timeout <duration>',
-        'an answer that takes longer is none (default: 5s)',
-        'HEALTH_TIMEOUT',
-      ),
-    )
-    .addOption(
-      option(
-        '--health-passes <count>',
-        'so many good answers in a row make a version ready (default: 1)',
-        'HEALTH_PASSES',
-      ),
-    )
-    .addOption(
-      option(
-        '--healthy-for <duration>',
-        'a ready version runs beside the old one for so long (default: 0s)',
-        'HEALTHY_FOR',
-      ),
-    )
-    .addOption(
-      option(
-        '--probation <duration>',
-        'a version that serves and fails within it is replaced by the one before (default: 10s)',
-        'PROBATION',
-      ),
-    )
-    .addOption(option('--stop-signal <signal>', 'tells a version to end (default: TERM)', 'STOP_SIGNAL'))
-    .addOption(option('--stop-timeout <duration>', 'then it is killed (default: 30s)', 'STOP_TIMEOUT'))
-    .addOption(
-      option('--upgrade-signal <signal>', 'starts the next version (default: HUP)', 'UPGRADE_SIGNAL'),
-    )
-    .addOption(
-      option(
-        '--restart <when>',
-        'when the version that serves ends by itself: never, on-failure, always (default: never)',
-        'RESTART',
-      ),
-    )
-    .addOption(
-      option(
-        '--restart-delay <duration>',
-        'before that, each time twice as long, up to 30s (default: 100ms)',
-        'RESTART_DELAY',
-      ),
-    )
-    .addOption(
-      option('--control <path>', 'control socket, for fd-broker upgrade, status and stop', 'CONTROL'),
-    )
-    .addOption(option('--pid-file <file>', 'a file that names this process', 'PID_FILE'))
-    .addOption(option('--name <name>', 'in status and log (default: the name of the program)', 'NAME'))
-    .addOption(option('--cwd <folder>', 'working folder of the program (default: this one)', 'CWD'))
-    .addOption(option('--survive', 'the program lives on when this process is killed', 'SURVIVE'))
-    .addOption(
-      option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not', 'NON_BLOCKING'),
-    )
-    .addOption(option('--config <file>', 'settings in YAML or JSON, read anew for every version', 'CONFIG'))
+    command.addOption(name === 'from' ? option.conflicts('adopt') : option)
+  }
+  command
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
