@@ -6,7 +6,7 @@ import { type HandoffTimes, patience } from './times.js'
 
 /** What it looks at, and whom it tells. */
 export interface Watched {
-  state(): HolderState
+  state(): Pick<HolderState, 'owner' | 'phase'>
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
   /** The limits of the handoff that is under way. */

@@ -5,7 +5,7 @@ export interface HeartbeatOptions {
   /** The interval, as the holder wants it; asked at {@link Heartbeat.start}. */
   everyMs(): number
   /** The channel to the holder, as it is now. */
-  link(): Link | undefined
+  link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
   /** The application's own word; one that throws says no. */
   healthy: Health
   report(): object

@@ -31,7 +31,7 @@ export interface VersionParts {
   readonly id: number
   readonly settings: VersionSettings
   readonly probe: Probe
-  readonly children: Children
+  readonly children: Pick<Children, 'expect' | 'forget' | 'kill' | 'signal' | 'start'>
   readonly listeners: SharedListeners
   /** No other version has a process. */
   readonly alone: boolean
@@ -55,7 +55,7 @@ export class RunningVersion {
   readonly startedAt: number
   /** What it says of itself. */
   says = ''
-  readonly #children: Children
+  readonly #children: VersionParts['children']
   readonly #probe: Probe
   readonly #events: VersionEvents
   /** Until it is proved, or is told to end. */

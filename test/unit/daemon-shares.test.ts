@@ -8,11 +8,12 @@ import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Services } from '../../src/daemon/services.js'
 import { Shares } from '../../src/daemon/shares.js'
-import type { Caller } from '../../src/holder/admission.js'
 import { Registry } from '../../src/holder/registry.js'
 import { settleTimes } from '../../src/holder/times.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
+import { callerWith, linked } from '../holder-support/processes.js'
+import { until } from '../processes/until.js'
 
 const OTHER = 12_001
 const OWN = process.geteuid?.() ?? 0
@@ -101,28 +102,25 @@ describe('services', () => {
       services.close({ kept: true })
       registry.close()
     })
-    const refused: unknown[] = []
-    const begin = (service: string, uid: number) => {
-      const send = async ({ reject }: { reject: { code: string } }) => void refused.push(reject.code)
-      const link = { send, close() {} }
-      return services.of({ hello: { service }, intent: 'join', link, uid, pidfd: null } as unknown as Caller)
-    }
+    const { link, heard } = linked()
+    const begin = (service: string, uid: number) => services.of(callerWith({ hello: { service }, uid, link }))
+    const refused = () => until('it is refused', () => heard[0]?.reject?.code)
     return { begin, refused, services }
   }
 
-  it('are 1,000 at most, whoever begins them', () => {
+  it('are 1,000 at most, whoever begins them', async () => {
     const { begin, refused, services } = open()
     for (let i = 0; i < 1_000; i++) expect(begin(`service ${i}`, OWN)).not.toBe(null)
     expect(begin('one more', OWN)).toBe(null)
-    expect([refused, services.size]).toEqual([['ERR_FDB_SERVICE'], 1_000])
+    expect([await refused(), services.size]).toEqual(['ERR_FDB_SERVICE', 1_000])
     expect(begin('service 7', OWN)).toBe(services.get('service 7'))
   })
 
-  it('are 32 at most that one other user has begun', () => {
+  it('are 32 at most that one other user has begun', async () => {
     const { begin, refused, services } = open()
     for (let i = 0; i < 32; i++) expect(begin(`theirs ${i}`, OTHER)).not.toBe(null)
     expect(begin('theirs too', OTHER)).toBe(null)
-    expect(refused).toEqual(['ERR_FDB_SHARE'])
+    expect(await refused()).toBe('ERR_FDB_SHARE')
     expect(begin('ours', OWN)).not.toBe(null)
     expect(services.size).toBe(33)
   })

@@ -7,6 +7,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { proved } from '../../src/connections/slice.js'
 import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
 import { ForwardedCommands, StatusQuestion } from '../../src/daemon/service/service-operations.js'
+import { FdbError } from '../../src/errors.js'
 import { receiveHello } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { HANDOFF_TIMES, limitOf } from '../../src/holder/times.js'
@@ -16,8 +17,10 @@ import { HolderLink } from '../../src/member/holder-link.js'
 import { Changes } from '../../src/member/shared.js'
 import { OperatorClient } from '../../src/operator/client.js'
 import { askOnce } from '../../src/probing/question.js'
+import { StateLog } from '../../src/state/state-log.js'
 import { Channel } from '../../src/wire/channel.js'
 import { Link, VERSIONS } from '../../src/wire/link.js'
+import { peerWith } from '../holder-support/processes.js'
 import { limitedWaits, PROVED } from '../walls/deadlines.js'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -44,8 +47,7 @@ function silentLink(): Link {
 
 /** A member of a daemon that takes everything and answers nothing. */
 function silentPeer(): Peer {
-  const link = { open: true, tell: () => {} }
-  return { id: 2, pid: 7, link } as unknown as Peer
+  return peerWith({ id: 2, pid: 7, link: silentLink() })
 }
 
 interface Wait {
@@ -114,7 +116,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
     begin: () =>
       new ForwardedUpgrades(HANDOFF_TIMES).ask(
         silentPeer(),
-        { argv: [], timeoutMs: 0, service: '' } as never,
+        { argv: [], timeoutMs: 0, service: '', killStuck: false },
         () => {},
         never,
       ),
@@ -126,10 +128,9 @@ const WAITS: Readonly<Record<string, Wait>> = {
   'the word of a daemon that is asked to give up a successor': {
     ms: 1_000,
     begin: () =>
-      new OperatorRequests({} as never, {} as never, silentLink).cancelHandoff({
-        code: 'x',
-        message: 'y',
-      } as never),
+      new OperatorRequests({} as never, new StateLog(), silentLink).cancelHandoff(
+        new FdbError('ERR_FDB_ABORTED', 'the operator has cancelled it'),
+      ),
   },
   'a change that does not come': { ms: 700, begin: () => new Changes().until(() => false, 700) },
   'the answer to an operator': {
@@ -152,7 +153,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
   },
   'an answer over the connections of a first wave': {
     ms: 6_000,
-    begin: () => proved([{ asked: true, answered: false }] as never, 1_000, () => false),
+    begin: () => proved([{ asked: true, answered: false }], 1_000, () => false),
   },
 }
 

@@ -1,61 +1,51 @@
 import { setTimeout as pause } from 'node:timers/promises'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it } from 'vitest'
 import { Followers } from '../../src/daemon/service/followers.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { AppendNotice } from '../../src/member/growth.js'
-import { Channel } from '../../src/wire/channel.js'
-import { Link } from '../../src/wire/link.js'
+import type { Link } from '../../src/wire/link.js'
+import { linked, peerWith } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
 
-/** A link, and what is heard at its other end. */
-function heard(): { link: Link; heard: string[] } {
-  const [ours, theirs] = Channel.pair()
-  const all: string[] = []
-  const other = new Link(theirs)
-  other.start({
-    message: ({ appended, tellAppended }) => {
-      if (appended) all.push('appended')
-      if (tellAppended) all.push(tellAppended.wanted ? 'wanted' : 'unwanted')
-    },
-    broken: () => {},
-    end: () => {},
-  })
-  const link = new Link(ours)
-  onTestFinished(() => {
-    link.close()
-    other.close()
-  })
-  return { link, heard: all }
+/** A process, and what it hears. */
+function hearing(): { link: Link; peer: Peer; heard(): string[] } {
+  const { link, heard } = linked()
+  const words = () =>
+    heard.flatMap(({ appended, tellAppended }) => {
+      if (tellAppended) return [tellAppended.wanted ? 'wanted' : 'unwanted']
+      return appended ? ['appended'] : []
+    })
+  return { link, peer: peerWith({ link }), heard: words }
 }
 
 it('whoever writes is asked to say when it appends, as long as anybody follows, and everybody who does is told', async () => {
-  const [first, second, one, two] = [heard(), heard(), heard(), heard()]
-  let writer: Pick<Peer, 'link'> | undefined = first
-  const followers = new Followers(() => writer as Peer | undefined)
+  const [first, second, one, two] = [hearing(), hearing(), hearing(), hearing()]
+  let writer: Peer | undefined = first.peer
+  const followers = new Followers(() => writer)
   followers.look()
   followers.add(one.link)
   followers.add(two.link)
-  await until('it is asked', () => first.heard.length > 0)
-  followers.appended(first as unknown as Peer)
-  await until('both are told', () => one.heard.length + two.heard.length === 2)
-  expect([first.heard, one.heard, two.heard]).toEqual([['wanted'], ['appended'], ['appended']])
+  await until('it is asked', () => first.heard().length > 0)
+  followers.appended(first.peer)
+  await until('both are told', () => one.heard().length + two.heard().length === 2)
+  expect([first.heard(), one.heard(), two.heard()]).toEqual([['wanted'], ['appended'], ['appended']])
   // It dies; another comes to write.
   writer = undefined
   followers.look()
-  writer = second
+  writer = second.peer
   followers.look()
   followers.look()
-  await until('the other is asked', () => second.heard.length > 0)
+  await until('the other is asked', () => second.heard().length > 0)
   followers.remove(one.link)
   followers.remove(one.link)
   expect(followers.size).toBe(1)
   followers.remove(two.link)
-  await until('nobody wants to know', () => second.heard.length > 1)
-  expect(second.heard).toEqual(['wanted', 'unwanted'])
+  await until('nobody wants to know', () => second.heard().length > 1)
+  expect(second.heard()).toEqual(['wanted', 'unwanted'])
   // One that was asked by the daemon before this one.
-  followers.appended(first as unknown as Peer)
-  await until('it is told so', () => first.heard.length > 1)
-  expect(first.heard).toEqual(['wanted', 'unwanted'])
+  followers.appended(first.peer)
+  await until('it is told so', () => first.heard().length > 1)
+  expect(first.heard()).toEqual(['wanted', 'unwanted'])
 })
 
 it('what is appended is told once for all that comes together, and where nobody wants to know not at all', async () => {

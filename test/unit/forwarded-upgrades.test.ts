@@ -1,26 +1,27 @@
 import { expect, it } from 'vitest'
 import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
 import { FdbError } from '../../src/errors.js'
-import type { Peer } from '../../src/holder/peer.js'
-import type { HandoffTimes } from '../../src/holder/times.js'
-import type { WireBody } from '../../src/wire/link.js'
+import { HANDOFF_TIMES } from '../../src/holder/times.js'
+import { linked, peerWith } from '../holder-support/processes.js'
+import { until } from '../processes/until.js'
 
 it('what a member says late of an upgrade that has failed is no answer to the next one', async () => {
-  const told: WireBody[] = []
-  const peer = { pid: 7, link: { tell: (body: WireBody) => told.push(body) } } as unknown as Peer
-  const times = { ready: 1, quiesce: 1, freeze: 1, prepare: 1, commit: 1 } as HandoffTimes
-  const upgrades = new ForwardedUpgrades(times)
-  const ask = () =>
-    upgrades.ask(peer, { argv: [], timeoutMs: 0 } as never, () => {}, new AbortController().signal)
+  const { link, heard } = linked()
+  const peer = peerWith({ pid: 7, link })
+  const upgrades = new ForwardedUpgrades(HANDOFF_TIMES)
+  const order = { argv: [], timeoutMs: 0, service: 'shop', killStuck: false }
+  const ask = () => upgrades.ask(peer, order, () => {}, new AbortController().signal)
   const first = ask()
   upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 })
   await expect(first).rejects.toMatchObject({
     code: 'ERR_FDB_DEADLINE',
     message: 'late (phase offering; the incumbent serves on)',
   })
-  expect(told.flatMap(({ result }) => result ?? [])).toHaveLength(1)
   const second = ask()
-  const requests = told.flatMap(({ upgradeRequest }) => upgradeRequest?.request ?? [])
+  const asked = () => heard.flatMap(({ upgradeRequest }) => upgradeRequest?.request ?? [])
+  await until('both were asked', () => asked().length === 2)
+  const requests = asked()
+  expect(heard.flatMap(({ result }) => result ?? [])).toHaveLength(1)
   upgrades.answered(peer, { ok: false, code: 'ERR_FDB_DEADLINE', message: 'late', request: requests[0]! })
   upgrades.answered(peer, { ok: true, pid: 8, generation: 2, request: requests[1]! })
   expect(await second).toEqual({ pid: 8, generation: 2 })

@@ -9,8 +9,10 @@ import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
 import { FORWARDS_WRITES, Link, type LinkHandler, type WireBody } from '../../src/wire/link.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
+import { callerWith } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
 
+const { Envelope } = fdbroker.wire
 const { Outcome } = fdbroker.wire.Written
 type Write = fdbroker.wire.Write.$Properties
 
@@ -38,8 +40,8 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       writer: () => undefined,
       gaveUp: process => gaveUp.push(process),
     })
-    const caller = { hello: { capabilities: [FORWARDS_WRITES] }, link: new Link(ours), pidfd: null, identity }
-    writes.add(caller as unknown as Caller, {}, true)
+    const hello = { capabilities: [FORWARDS_WRITES] }
+    writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
     const generation = new Link(theirs)
     const answered: number[] = []
     generation.start({
@@ -159,11 +161,11 @@ describe('a change that is forwarded in several pieces', () => {
         true,
       )
       const piece = (number: number, more: boolean) =>
-        handler.message({ write: { number, request: `r${number}`, parts: [], more } } as never, [])
+        handler.message(Envelope.create({ write: { number, request: `r${number}`, parts: [], more } }), [])
       return { told, link, piece, leave: () => handler.end(null) }
     }
     const answer = (member: Member, number: number, outcome: number) =>
-      writes.hear(member.peer, { written: { number, outcome } } as never)
+      writes.hear(member.peer, Envelope.create({ written: { number, outcome } }))
     const serve = (member: Member | undefined) => {
       writer = member
     }

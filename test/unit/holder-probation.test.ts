@@ -1,7 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { Peer } from '../../src/holder/peer.js'
+import type { HolderPhase } from '../../src/handoff/phases.js'
 import { Probation } from '../../src/holder/probation.js'
 import { HANDOFF_TIMES } from '../../src/holder/times.js'
+import { peerWith } from '../holder-support/processes.js'
 
 const BEAT = 100
 const TIMES = { ...HANDOFF_TIMES, probation: 1_000, silence: 500, heartbeat: BEAT }
@@ -10,8 +11,8 @@ beforeEach(() => vi.useFakeTimers())
 afterEach(() => vi.useRealTimers())
 
 /** A successor in probation, on a clock that the test turns. */
-function watched(phase = 'probation') {
-  const peer = { id: 2, beatAt: 0, wellAt: 0, healthy: true, link: { open: true } } as unknown as Peer
+function watched(phase: HolderPhase = 'probation') {
+  const peer = peerWith({ id: 2 })
   const heard: string[] = []
   const kept: number[] = []
   const beat = (healthy = true) => {
@@ -21,7 +22,7 @@ function watched(phase = 'probation') {
   }
   const probation = new Probation(
     {
-      state: () => ({ phase, owner: 2 }) as never,
+      state: () => ({ phase, owner: 2 }),
       dispatch: event => heard.push(event.type),
       peer: () => peer,
       times: () => TIMES,

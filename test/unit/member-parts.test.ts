@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { StateSizes } from '../../src/daemon/services.js'
 import { UnservedServices } from '../../src/daemon/unserved-services.js'
@@ -13,7 +13,7 @@ beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
 describe('work that one process does at a time', () => {
-  function duty() {
+  function duty({ hooked = true } = {}) {
     const story: string[] = []
     const tell = (what: string) => () => void story.push(what)
     const events = {
@@ -23,16 +23,42 @@ describe('work that one process does at a time', () => {
       resumed: tell('resumed'),
     }
     let end = () => {}
+    let ends = 0
     const work = new Duty(events, () => {}, SILENT)
-    work.add(
-      () =>
-        new Promise<void>(resolve => {
-          end = () => resolve()
-        }),
-    )
+    const hook = () =>
+      new Promise<void>(resolve => {
+        ends++
+        end = () => resolve()
+      })
+    if (hooked) work.add(hook)
     const settle = () => vi.advanceTimersByTimeAsync(1)
-    return { work, story, end: () => end(), settle }
+    return { work, story, end: () => end(), ends: () => ends, settle }
   }
+
+  it('is told of once for each change, and not when nothing has changed', () => {
+    const { work, story } = duty({ hooked: false })
+    work.resume()
+    work.retire()
+    expect(story).toEqual([])
+    work.begin()
+    work.resume()
+    work.begin()
+    expect(story).toEqual(['serving'])
+    work.retire()
+    work.retire()
+    work.resume()
+    expect(story).toEqual(['serving', 'retiring'])
+    work.begin()
+    expect(story).toEqual(['serving', 'retiring', 'reinstated'])
+  })
+
+  it('ends once when another serves, also where its end was not asked for before', () => {
+    const { work, ends } = duty()
+    work.begin()
+    work.retire()
+    work.retire()
+    expect(ends()).toBe(1)
+  })
 
   it('is not begun again without its turn: another serves by the time the work before has ended', async () => {
     const { work, story, end, settle } = duty()
@@ -95,7 +121,7 @@ describe('a heartbeat', () => {
     const link = { open: true, idleMs: 60_000, beat: (of: unknown) => beats.push(of) }
     const heart = new Heartbeat({
       everyMs: () => 100,
-      link: () => link as never,
+      link: () => link,
       healthy: () => true,
       report: () => ({}),
       silenceMs: () => 500,
@@ -115,6 +141,50 @@ describe('a heartbeat', () => {
     vi.advanceTimersByTime(300)
     expect(silent()).toBeGreaterThan(0)
     heart.stop()
+  })
+
+  it('tells how this process is, and notices the silence of a holder that has a channel', () => {
+    const told: unknown[] = []
+    const link = { open: true, idleMs: 0, beat: (heartbeat: object) => void told.push(heartbeat) }
+    let well: () => boolean = () => true
+    let silent = 0
+    let heard = 0
+    const beats = new Heartbeat({
+      everyMs: () => 20,
+      link: () => link,
+      healthy: () => well(),
+      report: () => ({ connections: 1 }),
+      silenceMs: () => 100,
+      silent: () => void silent++,
+      heard: () => void heard++,
+    })
+    onTestFinished(() => beats.stop())
+    expect(beats.holderSilent).toBe(false)
+    beats.start()
+    const pass = (ms: number, idleMs: number) => {
+      link.idleMs = idleMs
+      vi.advanceTimersByTime(ms)
+    }
+    pass(200, 0)
+    expect([beats.holderSilent, silent, told.length]).toEqual([false, 0, 11])
+    pass(20, 101)
+    expect([beats.holderSilent, silent]).toEqual([true, 1])
+    pass(40, 0)
+    expect([beats.holderSilent, silent, heard]).toEqual([false, 1, 1])
+    well = () => false
+    pass(20, 0)
+    well = () => {
+      throw new Error('of the hook')
+    }
+    pass(20, 0)
+    expect(told.slice(-3)).toEqual([
+      { healthy: true, report: '{"connections":1}' },
+      { healthy: false, report: '{"connections":1}' },
+      { healthy: false, unwell: 'its health hook threw: of the hook', report: '{"connections":1}' },
+    ])
+    link.open = false
+    pass(20, 1_000)
+    expect(beats.holderSilent).toBe(false)
   })
 
   it('ends, and leaves no timer where it was started twice', () => {

@@ -1,18 +1,20 @@
 import { spawn } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
-import type { Peer } from '../../src/holder/peer.js'
 import { SuccessorWatch } from '../../src/holder/successor-watch.js'
 import { identify } from '../../src/os/process-identity.js'
+import { peerWith } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
 
 /** A watch of a process that has said nothing for a minute. */
 function watched(pid: number, beats = true) {
   const counts = { looks: 0, stuck: 0 }
-  const peer = { beats, beatAt: performance.now() - 60_000, identity: identify(pid) }
+  const peer = peerWith({ pid, identity: identify(pid) })
+  peer.beats = beats
+  peer.beatAt = performance.now() - 60_000
   const watch = new SuccessorWatch({
     joiner: () => {
       counts.looks++
-      return peer as unknown as Peer
+      return peer
     },
     limitMs: () => 50,
     stuck: () => void counts.stuck++,

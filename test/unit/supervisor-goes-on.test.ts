@@ -10,10 +10,36 @@ import { SETTLED } from '../../src/run/probe.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
 import { KeptListeners, SharedListeners } from '../../src/run/shared-listeners.js'
-import type { Children } from '../../src/versions/children.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
+
+/** For a version that lives already: it is not started here. */
+const NO_CHILDREN = {
+  start: () => expect.unreachable('nothing is started'),
+  expect() {},
+  forget() {},
+  signal: () => false,
+  kill() {},
+}
+
+function settingsWith(facts: Partial<VersionSettings>): VersionSettings {
+  return {
+    command: [],
+    env: {},
+    listen: [],
+    nonBlocking: false,
+    ready: { kind: 'notify' },
+    asking: { interval: null, timeout: 1_000, passes: 1 },
+    readyTimeout: 60_000,
+    healthyFor: 0,
+    probation: 0,
+    stopSignal: 'SIGTERM',
+    stopTimeout: 10_000,
+    survive: false,
+    ...facts,
+  }
+}
 
 /** A listener with the address that it has got. */
 function bound() {
@@ -26,8 +52,8 @@ describe('a supervisor that goes on as another program', () => {
   it('is told of a version that was reaped by the one before', async () => {
     const { pid } = spawnSync('true')
     const expected: number[] = []
-    const children = { expect: (one: number) => expected.push(one), forget() {} } as unknown as Children
-    const settings = { ready: { kind: 'notify' }, listen: [] } as unknown as VersionSettings
+    const children = { ...NO_CHILDREN, expect: (one: number) => void expected.push(one) }
+    const settings = settingsWith({})
     const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const code = await new Promise<number>(exited => {
@@ -60,8 +86,8 @@ describe('a version whose main process is the child of one of its own', () => {
     const pid = Number(line)
     const numbers: number[] = []
     const by = (one: number) => numbers.push(one) > 0
-    const children = { expect() {}, forget() {}, signal: by, kill: by } as unknown as Children
-    const settings = { ready: { kind: 'notify' }, listen: [] } as unknown as VersionSettings
+    const children = { ...NO_CHILDREN, signal: by, kill: by }
+    const settings = settingsWith({})
     const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const events = {
@@ -159,15 +185,9 @@ function versions() {
   const living = new Set<() => Promise<void>>()
   const run = (listen: readonly NamedListener[], nonBlocking = false) => {
     const id = over.size + 1
-    const settings = {
-      command: ['sleep', '600'],
-      listen,
-      nonBlocking,
-      ready: { kind: 'notify' },
-      survive: false,
-    }
+    const settings = settingsWith({ command: ['sleep', '600'], listen, nonBlocking })
     const exited = new Promise<void>(resolve => over.set(id, resolve))
-    const version = all.run(id, settings as unknown as VersionSettings, SETTLED)
+    const version = all.run(id, settings, SETTLED)
     const ended = async () => {
       living.delete(ended)
       version.kill()

@@ -3,7 +3,7 @@ import { sendMessage } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import type { Question } from '../../src/probing/question.js'
 import { initial, type SupervisorEvent, step } from '../../src/run/machine.js'
-import { DelayProbe, PollingProbe, ReadyFdProbe } from '../../src/run/probe.js'
+import { DelayProbe, PollingProbe, type ProbeEvents, ReadyFdProbe } from '../../src/run/probe.js'
 import { Timers } from '../../src/run/supervisor.js'
 import { Askers } from '../../src/run/upgrade-requests.js'
 import { until } from '../processes/until.js'
@@ -13,13 +13,14 @@ afterEach(() => vi.useRealTimers())
 /** What a probe tells. */
 function told() {
   const heard: string[] = []
-  const events = {
+  const events: ProbeEvents = {
     ready: () => heard.push('ready'),
-    failed: (why: string) => heard.push(`failed ${why}`),
+    failed: why => heard.push(`failed ${why}`),
+    recovered: () => heard.push('recovered'),
     mainProcess: () => {},
     says: () => {},
   }
-  return { heard, events: events as never }
+  return { heard, events }
 }
 
 describe('the timers of a supervisor', () => {
@@ -75,8 +76,8 @@ describe('a version', () => {
     const ready = () => {
       readyAt = asked
     }
-    const probe = new PollingProbe(() => question, { interval: 1, timeout: 1_000, passes: 2 } as never)
-    probe.begin(1, { ...(events as object), ready } as never)
+    const probe = new PollingProbe(() => question, { interval: 1, timeout: 1_000, passes: 2 })
+    probe.begin(1, { ...events, ready })
     await until('it is ready', () => readyAt > 0)
     probe.settle()
     expect(readyAt).toBe(4)
@@ -121,7 +122,7 @@ describe('those who ask for an upgrade', () => {
   it('are forgotten when they are answered', async () => {
     const askers = new Askers()
     const { id, answer } = askers.add({ argv: ['a'] })
-    askers.answer([id], { pid: 1, generation: 2 } as never)
+    askers.answer([id], { pid: 1, generation: 2 })
     expect(await answer).toMatchObject({ pid: 1 })
     expect(askers.argvOf([id])).toBeNull()
   })
@@ -143,45 +144,45 @@ describe('the machine of a supervisor', () => {
     { type: 'start' },
     { type: 'spawned', version: 1 },
     { type: 'ready', version: 1 },
-  ] as never
+  ]
   const SECOND: SupervisorEvent[] = [
     { type: 'upgrade', asker: 7 },
     { type: 'spawned', version: 2 },
     { type: 'ready', version: 2 },
     { type: 'elapsed', timer: 'healthy', version: 2 },
-  ] as never
+  ]
   const phases = (...events: SupervisorEvent[]) =>
     after(...events).state.versions.map(({ id, phase }) => `${id} ${phase}`)
 
   it('ends the version before when the next serves, and kills it when it does not end in time', () => {
     expect(phases(...FIRST, ...SECOND)).toEqual(['1 stopping', '2 serving'])
-    const late = { type: 'elapsed', timer: 'stop', version: 1 } as never
+    const late: SupervisorEvent = { type: 'elapsed', timer: 'stop', version: 1 }
     expect(phases(...FIRST, ...SECOND, late)).toEqual(['1 killed', '2 serving'])
     expect(after(...FIRST, ...SECOND).effects.join()).toContain('"timer":"stop","version":1')
   })
 
   it('ends all versions with a stop: also one that is starting, and one that drains', () => {
-    const stop = { type: 'stop', now: false } as never
+    const stop: SupervisorEvent = { type: 'stop', now: false }
     expect(phases(...FIRST, ...SECOND, stop)).toEqual(['1 stopping', '2 stopping'])
     expect(phases(...FIRST, ...SECOND.slice(0, 2), stop)).toEqual(['1 stopping', '2 stopping'])
     expect(phases(...FIRST, ...SECOND.slice(0, 3), stop)).toEqual(['1 stopping', '2 stopping'])
   })
 
   it('kills all versions with a second stop, one that drains too', () => {
-    const stop = (now: boolean) => ({ type: 'stop', now }) as never
+    const stop = (now: boolean): SupervisorEvent => ({ type: 'stop', now })
     expect(phases(...FIRST, ...SECOND, stop(false), stop(true))).toEqual(['1 killed', '2 killed'])
   })
 
   it('does not take a version for proved that is to end', () => {
-    const gone = { type: 'exited', version: 1, code: 1 } as never
-    const again = { type: 'rested' } as never
-    const spawned = { type: 'spawned', version: 2 } as never
-    const proved = { type: 'elapsed', timer: 'proved', version: 1 } as never
+    const gone: SupervisorEvent = { type: 'exited', version: 1, code: 1 }
+    const again: SupervisorEvent = { type: 'rested' }
+    const spawned: SupervisorEvent = { type: 'spawned', version: 2 }
+    const proved: SupervisorEvent = { type: 'elapsed', timer: 'proved', version: 1 }
     expect(after(...FIRST, gone, again, spawned, proved).state.failures).toBe(1)
   })
 
   it('starts nothing again that ended well, where only failures are to be', () => {
-    expect(after(...FIRST, { type: 'exited', version: 1, code: 0 } as never).state.mode).toBe('ended')
-    expect(after(...FIRST, { type: 'exited', version: 1, code: 3 } as never).state.waiting).toBe(true)
+    expect(after(...FIRST, { type: 'exited', version: 1, code: 0 }).state.mode).toBe('ended')
+    expect(after(...FIRST, { type: 'exited', version: 1, code: 3 }).state.waiting).toBe(true)
   })
 })

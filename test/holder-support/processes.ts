@@ -1,0 +1,45 @@
+import { onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import type { Caller } from '../../src/holder/admission.js'
+import type { Peer } from '../../src/holder/peer.js'
+import { type Candidate, Peers } from '../../src/holder/peers.js'
+import { closeAll } from '../../src/kernel/index.js'
+import { Channel } from '../../src/wire/channel.js'
+import { Link, VERSIONS, type WireEnvelope } from '../../src/wire/link.js'
+
+/** Two ends of a channel, until the test ends. What is sent to the far end is in `heard`. */
+export function linked(): { link: Link; far: Link; heard: WireEnvelope[] } {
+  const [ours, theirs] = Channel.pair()
+  const [link, far] = [new Link(ours), new Link(theirs)]
+  onTestFinished(() => {
+    link.close()
+    far.close()
+  })
+  const heard: WireEnvelope[] = []
+  far.start({
+    message: (envelope, fds) => {
+      closeAll(fds)
+      heard.push(envelope)
+    },
+    broken: () => {},
+    end: () => {},
+  })
+  return { link, far, heard }
+}
+
+const UNTOLD = { message() {}, lost() {}, replaced() {}, died() {}, forgotten() {} }
+
+/** A process that a holder talks to; by default one that cannot be seen from here. */
+export function peerWith({ id = 1, ...facts }: Partial<Candidate> & { readonly id?: number } = {}): Peer {
+  const peers = new Peers({ handler: UNTOLD, logger: SILENT, firstId: id })
+  onTestFinished(() => peers.close())
+  const { pid = process.pid, link = linked().link } = facts
+  return peers.add({ generation: 1, proven: false, pidfd: null, identity: { pid }, ...facts, pid, link })!
+}
+
+/** A process of this user that has said Hello. */
+export function callerWith(facts: Partial<Caller>): Caller {
+  const { pid = process.pid, link = linked().link } = facts
+  const who = { uid: process.geteuid!(), gid: 0, pidfd: null, proven: false, identity: { pid } }
+  return { hello: {}, intent: 'join', version: VERSIONS.max, ...who, ...facts, pid, link }
+}

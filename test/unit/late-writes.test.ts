@@ -1,0 +1,94 @@
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { SILENT } from '../../src/base/logger.js'
+import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { OwnedFd } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+import { LateWrites } from '../../src/member/late-writes.js'
+import { Segment } from '../../src/state/segment.js'
+import { StateLog } from '../../src/state/state-log.js'
+import type { BundleItem } from '../../src/wire/bundle.js'
+
+describe('a process that may not write any more', () => {
+  function late(facts: {
+    phase: string
+    closing?: boolean
+    over?: boolean
+    sealed?: boolean
+    alone?: boolean
+  }) {
+    const log = new StateLog()
+    const shelf = new SegmentShelf()
+    const steps: string[] = []
+    const { phase, closing = false, over = false, sealed = false, alone = false } = facts
+    const shared = {
+      departure: { closing, over },
+      machine: {
+        phase,
+        sealed,
+        member: { epoch: 1, link: alone ? 'local' : 'up' },
+        holder: alone ? { phase: 'idle' } : null,
+        step: ({ type }: { type: string }) => steps.push(type),
+      },
+      settings: { timeout: 1_000, logger: SILENT },
+      shelf,
+      unfitness: { refusal: () => new Error('unfit') },
+    }
+    const state = { log, file: null, follow: async () => {} }
+    const writes = new LateWrites(shared as never, state as never, { open: () => true, reconnect: () => {} })
+    onTestFinished(() => {
+      writes.forwarder.end()
+      log.close()
+      shelf.close()
+    })
+    return { writes, shelf, steps }
+  }
+
+  it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
+    for (const facts of [{ phase: 'standby' }, { phase: 'leaving' }, { phase: 'leaving', closing: true }]) {
+      const { writes } = late(facts)
+      await writes.end()
+      expect(writes.forwarder.active).toBe(true)
+    }
+    for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }]) {
+      const { writes } = late(facts)
+      writes.forwarder.begin(new Error('late') as never)
+      await writes.end()
+      expect(writes.leave()).toBe(false)
+      expect(writes.forwarder.active).toBe(false)
+    }
+  })
+
+  it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {
+    const leaving = late({ phase: 'leaving', closing: true, sealed: true })
+    leaving.writes.look()
+    expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])
+    const serving = late({ phase: 'serving', sealed: true })
+    serving.writes.look()
+    expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
+    for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }]) {
+      const quiet = late(facts)
+      quiet.writes.look()
+      expect(quiet.steps).toEqual([])
+    }
+  })
+
+  it('takes segments that are newer than those that it has, and closes the rest', () => {
+    const bring = (over: boolean) => {
+      const { writes, shelf } = late({ phase: 'standby', over })
+      shelf.make([2])
+      const segments = [1, 2, 3].map(epoch => Segment.create(epoch))
+      const other = OwnedFd.own(native.memfd('other'), 'other')
+      const items: BundleItem[] = segments.map(({ epoch, fd }) => ({ role: 'segment', epoch, fd }))
+      writes.takeNewer([...items, { role: 'named', epoch: 9, fd: other }])
+      return [
+        shelf.all.map(({ epoch }) => epoch),
+        [...segments.map(({ fd }) => fd), other].map(fd => fd.closed),
+      ]
+    }
+    expect(bring(false)).toEqual([
+      [2, 3],
+      [true, true, false, true],
+    ])
+    expect(bring(true)).toEqual([[2], [true, true, true, true]])
+  })
+})
