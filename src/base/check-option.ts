@@ -3,14 +3,64 @@ import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
 import { LONGEST_MS } from './time.js'
 
-/** The names that options of a type may have: the compiler sees to it that they are all there. */
-export type Keys<T> = Record<keyof T, true>
+/** Checks the value of an option that was given. Throws ERR_FDB_OPTION; `name` is what its message calls the option. */
+export type Check = (value: unknown, name: string) => void
+
+/** The schema of the options of a call: a check for each. */
+export type Checks<T> = { readonly [Name in keyof T]-?: Check }
+
+/** Throws ERR_FDB_OPTION for the first option that is wrong or unknown. `prefix`: of the names in messages. */
+export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefix = ''): void {
+  checkKeys(what, given, checks)
+  for (const [name, check] of Object.entries<Check>(checks)) {
+    const value = (given as Record<string, unknown>)[name]
+    if (value !== undefined) check(value, prefix + name)
+  }
+}
+
+/** What is checked where it is used. */
+export const unchecked: Check = () => {}
+
+/** A value of which `holds` is true. `wanted`: what the message asks for. */
+export function such(wanted: string, holds: (value: unknown) => boolean): Check {
+  return (value, name) => {
+    if (!holds(value)) throw wrongOption(name, value, wanted)
+  }
+}
+
+export function oneOf(...values: readonly unknown[]): Check {
+  const texts = values.map(value => JSON.stringify(value))
+  return such(`${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`, value => values.includes(value))
+}
+
+export const flag = such('true or false', value => typeof value === 'boolean')
+export const path = (wanted = 'a path') => such(wanted, value => typeof value === 'string' && value !== '')
+export const nameUpTo = (most: number) =>
+  such(
+    `a name of 1 to ${most} characters`,
+    value => typeof value === 'string' && value !== '' && value.length <= most,
+  )
+export const hook = (wanted = 'a function') => such(wanted, value => typeof value === 'function')
+export const milliseconds =
+  (least: number): Check =>
+  (value, name) =>
+    checkMs(name, value, least)
+export const orOff =
+  (check: Check): Check =>
+  (value, name) => {
+    if (value !== 'off') check(value, name)
+  }
+/** Not only this realm's. */
+export const abortSignal = such('an AbortSignal', value => {
+  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
+  return typeof aborted === 'boolean' && typeof addEventListener === 'function'
+})
 
 /**
  * Throws ERR_FDB_OPTION unless `given` is an object with no other keys than `known` has. `what`: the call it is given to, or the
  * option that it is.
  */
-export function checkKeys(what: string, given: unknown, known: Readonly<Record<string, true>>): void {
+export function checkKeys(what: string, given: unknown, known: object): void {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new FdbError(
       'ERR_FDB_OPTION',
@@ -39,19 +89,6 @@ export function checkMs(name: string, value: unknown, least: number): void {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > LONGEST_MS) {
     throw wrongOption(name, value, `milliseconds, ${least} to ${LONGEST_MS}`)
   }
-}
-
-/** Throws ERR_FDB_OPTION unless it is a function, or not given. */
-export function checkFunction(name: string, value: unknown, wanted: string): void {
-  if (value !== undefined && typeof value !== 'function') throw wrongOption(name, value, wanted)
-}
-
-/** Throws ERR_FDB_OPTION unless it is an AbortSignal, or not given. Not only this realm's. */
-export function checkSignal(value: unknown): void {
-  if (value === undefined) return
-  const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
-  if (typeof aborted !== 'boolean' || typeof addEventListener !== 'function')
-    throw wrongOption('signal', value, 'an AbortSignal')
 }
 
 /** In a line of an error. */

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { checkKeys, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
+import { abortSignal, type Checks, checkOptions, flag, path, unchecked } from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
@@ -265,16 +265,16 @@ export class Daemon implements AsyncDisposable {
   }
 }
 
-const OPTIONS: Keys<DaemonOptions> = {
-  control: true,
-  config: true,
-  logger: true,
-  upgrade: true,
-  systemd: true,
-  pidFile: true,
-  signal: true,
-  takeOver: true,
-  mainProcess: true,
+const OPTIONS: Checks<DaemonOptions> = {
+  control: path(),
+  config: path('the path of a file'),
+  logger: unchecked,
+  upgrade: unchecked,
+  systemd: unchecked,
+  pidFile: unchecked,
+  signal: abortSignal,
+  takeOver: flag,
+  mainProcess: unchecked,
 }
 
 /** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
@@ -287,7 +287,8 @@ export async function openDaemon(
   options: DaemonOptions,
   oversees: (services: Services) => Overseer | null = () => null,
 ): Promise<Daemon> {
-  checkKeys('serveDaemon()', options, OPTIONS)
+  checkOptions('serveDaemon()', options, OPTIONS)
+  OPTIONS.control(options.control, 'control')
   const {
     config,
     control,
@@ -299,12 +300,7 @@ export async function openDaemon(
     takeOver = false,
     upgrade,
   } = options
-  if (typeof control !== 'string' || control === '') throw wrongOption('control', control, 'a path')
-  if (config !== undefined && (typeof config !== 'string' || config === ''))
-    throw wrongOption('config', config, 'the path of a file')
-  if (typeof takeOver !== 'boolean') throw wrongOption('takeOver', takeOver, 'true or false')
   const logger = takenLogger(given)
-  checkSignal(signal)
   const times = settleTimes(upgrade)
   // Before anything is taken over.
   const governor = await Governor.of(config ?? null, logger)

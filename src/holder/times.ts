@@ -1,4 +1,4 @@
-import { checkKeys, checkMs, type Keys, wrongOption } from '../base/check-option.js'
+import { checkKeys, checkMs, wrongOption } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/time.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
@@ -39,11 +39,9 @@ const WAITING_SILENCE_MS = 1_500
 /** Silence is judged when so many heartbeats could have come. */
 const BEATS_OF_SILENCE = 3
 
-const NAMES = Object.fromEntries(Object.keys(HANDOFF_TIMES).map(name => [name, true])) as Keys<HandoffTimes>
-
 /** The limits that were given, each looked at, and the defaults of the others. Throws ERR_FDB_OPTION. */
 export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
-  checkKeys('upgrade', given, NAMES)
+  checkKeys('upgrade', given, HANDOFF_TIMES)
   const times = { ...HANDOFF_TIMES, ...onlyGiven(given) }
   for (const [name, value] of Object.entries(times))
     checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)

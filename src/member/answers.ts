@@ -1,5 +1,5 @@
 import type { Server } from 'node:net'
-import { checkKeys, checkMs, type Keys, wrongOption } from '../base/check-option.js'
+import { type Checks, checkOptions, milliseconds, such, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 
@@ -14,7 +14,21 @@ export interface AnswersOptions {
   timeout?: number
 }
 
-const OPTIONS: Keys<AnswersOptions> = { path: true, host: true, status: true, timeout: true }
+const OPTIONS: Checks<AnswersOptions> = {
+  path: such(
+    'a path that begins with / and has neither spaces nor letters beyond ASCII',
+    value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),
+  ),
+  host: such(
+    'a host, with or without port',
+    value => typeof value === 'string' && /^[\w.:[\]-]+$/.test(value),
+  ),
+  status: such(
+    'a status from 200 to 599',
+    value => Number.isInteger(value) && Number(value) >= 200 && Number(value) <= 599,
+  ),
+  timeout: milliseconds(1),
+}
 
 /**
  * A check for {@link Member.ready}: this process's own server answers a GET. The request comes over a socket pair, not through the
@@ -24,22 +38,11 @@ const OPTIONS: Keys<AnswersOptions> = { path: true, host: true, status: true, ti
  * The check rejects with ERR_FDB_CHECK, which says what was asked and what was answered. Throws ERR_FDB_OPTION.
  */
 export function answers(server: Server, options: AnswersOptions = {}): Check {
-  checkKeys('answers()', options, OPTIONS)
+  checkOptions('answers()', options, OPTIONS)
   const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
   // Servers are told apart by what they have: a process without TLS need not load it.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
     throw wrongOption('server', server, 'a server of http or https; of a framework the one below it')
-  if (typeof path !== 'string' || !/^\/[\x21-\x7e]*$/.test(path))
-    throw wrongOption(
-      'path',
-      path,
-      'a path that begins with / and has neither spaces nor letters beyond ASCII',
-    )
-  if (typeof host !== 'string' || !/^[\w.:[\]-]+$/.test(host))
-    throw wrongOption('host', host, 'a host, with or without port')
-  if (status !== undefined && !(Number.isInteger(status) && status >= 200 && status <= 599))
-    throw wrongOption('status', status, 'a status from 200 to 599')
-  checkMs('timeout', timeout, 1)
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
     // Only who asks loads an HTTP client.

@@ -1,4 +1,3 @@
-import { checkMs, wrongOption } from '../base/check-option.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 
 /** Why a member does not serve any more. */
@@ -47,16 +46,4 @@ export interface CloseOptions {
    * False: the service ends with this process.
    */
   handBack?: boolean
-}
-
-/** Throws ERR_FDB_OPTION. */
-export function checkUnserved(value: unknown): void {
-  if (value === undefined || typeof value === 'boolean') return
-  if (!(Array.isArray(value) && value.every(name => typeof name === 'string')))
-    throw wrongOption('unserved', value, 'true, or a list of names of listeners')
-}
-
-/** Throws ERR_FDB_OPTION: Node takes what is too long for its timers as one millisecond. */
-export function checkTimeout(timeout: number | undefined, least: number): void {
-  if (timeout !== undefined) checkMs('timeout', timeout, least)
 }

@@ -1,10 +1,13 @@
 import { EventEmitter, errorMonitor } from 'node:events'
 import {
-  checkFunction,
-  checkKeys,
-  checkSignal,
+  abortSignal,
+  type Checks,
+  checkOptions,
   didYouMean,
-  type Keys,
+  hook,
+  milliseconds,
+  such,
+  unchecked,
   wrongOption,
 } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
@@ -22,14 +25,7 @@ import type { Section } from '../state/section.js'
 import type { MemberDriver } from './driver.js'
 import type { QuiesceHook } from './duty.js'
 import { type Listener, startListeners } from './listener.js'
-import {
-  type CloseOptions,
-  checkTimeout,
-  checkUnserved,
-  type ReadyOptions,
-  type RetiredReason,
-  type UpgradeOptions,
-} from './member-options.js'
+import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
 import type { Parts } from './parts.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
@@ -58,7 +54,7 @@ export interface MemberEvents {
   unfit: [error: FdbError]
 }
 
-const EVENTS: Keys<MemberEvents> = {
+const EVENTS: Record<keyof MemberEvents, true> = {
   serving: true,
   retiring: true,
   reinstated: true,
@@ -69,10 +65,27 @@ const EVENTS: Keys<MemberEvents> = {
   listenerError: true,
   unfit: true,
 }
-const READY: Keys<ReadyOptions> = { checks: true, timeout: true, unserved: true }
-const UPGRADE: Keys<UpgradeOptions> = { argv: true, env: true, signal: true, timeout: true, progress: true }
-const CLOSE: Keys<CloseOptions> = { timeout: true, handBack: true }
-const STAY: Keys<StayOptions> = { signals: true, until: true }
+const READY: Checks<ReadyOptions> = {
+  checks: such(
+    'a list of functions',
+    value => Array.isArray(value) && value.every(check => typeof check === 'function'),
+  ),
+  timeout: milliseconds(1),
+  unserved: such(
+    'true, or a list of names of listeners',
+    value =>
+      typeof value === 'boolean' || (Array.isArray(value) && value.every(name => typeof name === 'string')),
+  ),
+}
+const UPGRADE: Checks<UpgradeOptions> = {
+  argv: unchecked,
+  env: unchecked,
+  signal: abortSignal,
+  timeout: milliseconds(1),
+  progress: hook(),
+}
+const CLOSE: Checks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
+const STAY: Checks<StayOptions> = { signals: unchecked, until: unchecked }
 
 let make: (driver: MemberDriver) => Member
 
@@ -271,15 +284,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * ERR_FDB_ABORTED and its kind from the incumbent, ERR_FDB_SCHEMA.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
-    checkKeys('ready()', options, READY)
-    const { checks } = options
-    if (
-      checks !== undefined &&
-      !(Array.isArray(checks) && checks.every(check => typeof check === 'function'))
-    )
-      throw wrongOption('checks', checks, 'a list of functions')
-    checkTimeout(options.timeout, 1)
-    checkUnserved(options.unserved)
+    checkOptions('ready()', options, READY)
     for (const name of this.#listeners.names) this.#parts.wanted.add(name)
     await this.#driver.ready(options)
   }
@@ -338,10 +343,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * process group gets SIGTERM, after 2 s SIGKILL; then it rejects. After the Commit it is too late: the outcome says who serves.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
-    checkKeys('upgrade()', options, UPGRADE)
-    checkSignal(options.signal)
-    checkFunction('progress', options.progress, 'a function')
-    checkTimeout(options.timeout, 1)
+    checkOptions('upgrade()', options, UPGRADE)
     return await this.#driver.upgrade(options)
   }
 
@@ -350,8 +352,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * ended, or was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
   async close(options: CloseOptions = {}): Promise<void> {
-    checkKeys('close()', options, CLOSE)
-    checkTimeout(options.timeout, 0)
+    checkOptions('close()', options, CLOSE)
     await this.#driver.close(options)
   }
 
@@ -368,7 +369,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * this process does on signals while it serves is its own matter.
    */
   async stay(options: StayOptions = {}): Promise<number> {
-    checkKeys('stay()', options, STAY)
+    checkOptions('stay()', options, STAY)
     return await stay(this.#parts, options)
   }
 

@@ -1,10 +1,16 @@
 import { resolve } from 'node:path'
 import {
-  checkFunction,
-  checkKeys,
+  abortSignal,
+  type Checks,
   checkMs,
-  checkSignal,
-  type Keys,
+  checkOptions,
+  hook,
+  milliseconds,
+  nameUpTo,
+  oneOf,
+  path,
+  such,
+  unchecked,
   wrongOption,
 } from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
@@ -152,103 +158,76 @@ export interface Settings {
 
 const HOUR_MS = 3_600_000
 
-const JOIN: Keys<JoinOptions> = {
-  service: true,
-  control: true,
-  hosting: true,
-  follow: true,
-  signal: true,
-  logger: true,
-  timeout: true,
-  upgrade: true,
-  drain: true,
-  stateFile: true,
-  stateLimits: true,
-  health: true,
-  mainProcess: true,
-  systemd: true,
-  pidFile: true,
-  exitWhenRetired: true,
-  versions: true,
+const DRAIN: Checks<NonNullable<JoinOptions['drain']>> = {
+  timeout: milliseconds(0),
+  tlsTimeout: milliseconds(0),
+  move: oneOf('auto', 'idle', 'off'),
+  movesPerSecond: such('a number of at least 1', value => typeof value === 'number' && value >= 1),
+  firstWave: milliseconds(0),
 }
-const DRAIN: Keys<NonNullable<JoinOptions['drain']>> = {
-  timeout: true,
-  tlsTimeout: true,
-  move: true,
-  movesPerSecond: true,
-  firstWave: true,
+
+const JOIN: Checks<JoinOptions> = {
+  service: nameUpTo(128),
+  control: such('a path, or false', value => value === false || (typeof value === 'string' && value !== '')),
+  hosting: oneOf('embedded', 'daemon'),
+  follow: unchecked,
+  signal: abortSignal,
+  logger: unchecked,
+  timeout: milliseconds(1),
+  upgrade: unchecked,
+  drain: value => checkOptions('drain', value as NonNullable<JoinOptions['drain']>, DRAIN, 'drain.'),
+  stateFile: unchecked,
+  stateLimits: unchecked,
+  health: hook('a function that answers true, false or why not'),
+  mainProcess: oneOf('refuse', 'stays', 'ends'),
+  systemd: oneOf('auto', 'off'),
+  pidFile: path(),
+  exitWhenRetired: (value, name) => {
+    if (typeof value !== 'boolean') checkMs(name, value, 0)
+  },
+  versions: unchecked,
 }
 
 export function settle(given: JoinOptions): Settings {
-  checkKeys('join()', given, JOIN)
+  checkOptions('join()', given, JOIN)
+  // It is not optional.
+  JOIN.service(given.service, 'service')
   const worker = workerFor(given)
   const options = worker === null ? given : inPlaceOf(worker, given)
-  const { service, control, follow, hosting = 'embedded' } = options
-  if (!isName(service)) throw wrongOption('service', service, 'a name of 1 to 128 characters')
-  if (control !== undefined && control !== false && (typeof control !== 'string' || control === ''))
-    throw wrongOption('control', control, 'a path, or false')
-  if (hosting !== 'embedded' && hosting !== 'daemon')
-    throw wrongOption('hosting', hosting, '"embedded" or "daemon"')
+  const { service, control, drain = {}, follow, hosting = 'embedded', pidFile } = options
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
   if (follow !== undefined) checkFollow(follow, service, options)
-  const logger = takenLogger(options.logger)
-  checkSignal(options.signal)
-  checkFunction('health', options.health, 'a function that answers true, false or why not')
-  const times = settleTimes(options.upgrade)
-  const timeout = options.timeout ?? 10_000
-  checkMs('timeout', timeout, 1)
-  if (options.drain !== undefined) checkKeys('drain', options.drain, DRAIN)
-  const drainTimeout = options.drain?.timeout ?? 30_000
-  checkMs('drain.timeout', drainTimeout, 0)
-  const drainTlsTimeout = options.drain?.tlsTimeout ?? HOUR_MS
-  checkMs('drain.tlsTimeout', drainTlsTimeout, 0)
-  const { move = 'auto', movesPerSecond = Number.POSITIVE_INFINITY, firstWave = 250 } = options.drain ?? {}
-  checkMs('drain.firstWave', firstWave, 0)
-  if (!['auto', 'idle', 'off'].includes(move))
-    throw wrongOption('drain.move', move, '"auto", "idle" or "off"')
-  if (typeof movesPerSecond !== 'number' || !(movesPerSecond >= 1))
-    throw wrongOption('drain.movesPerSecond', movesPerSecond, 'a number of at least 1')
-  const { mainProcess = 'refuse' } = options
-  if (!['refuse', 'stays', 'ends'].includes(mainProcess))
-    throw wrongOption('mainProcess', mainProcess, '"refuse", "stays" or "ends"')
-  const { systemd = 'off', pidFile } = options
-  if (systemd !== 'auto' && systemd !== 'off') throw wrongOption('systemd', systemd, '"auto" or "off"')
-  if (pidFile !== undefined && (typeof pidFile !== 'string' || pidFile === ''))
-    throw wrongOption('pidFile', pidFile, 'a path')
   return {
     service,
     control: control === false ? null : resolve(control ?? defaultPlace(service, hosting)),
     hosting,
     follow: follow ?? null,
     signal: options.signal,
-    logger,
-    timeout,
-    times,
+    logger: takenLogger(options.logger),
+    timeout: options.timeout ?? 10_000,
+    times: settleTimes(options.upgrade),
     wantedTimes: onlyGiven(options.upgrade ?? {}),
-    drainTimeout,
-    drainTlsTimeout,
-    move,
-    movesPerSecond,
-    firstWave,
+    drainTimeout: drain.timeout ?? 30_000,
+    drainTlsTimeout: drain.tlsTimeout ?? HOUR_MS,
+    move: drain.move ?? 'auto',
+    movesPerSecond: drain.movesPerSecond ?? Number.POSITIVE_INFINITY,
+    firstWave: drain.firstWave ?? 250,
     stateFile: options.stateFile === undefined ? null : stateFileSettings(options.stateFile, service),
     stateLimits: limitsFrom(options.stateLimits),
     health: options.health ?? (() => true),
-    mainProcess,
-    systemd,
+    mainProcess: options.mainProcess ?? 'refuse',
+    systemd: options.systemd ?? 'off',
     pidFile: pidFile === undefined ? null : resolve(pidFile),
-    exitWhenRetired: exitAfter(options.exitWhenRetired),
+    exitWhenRetired: exitAfter(options.exitWhenRetired ?? false),
     versions: options.versions ?? VERSIONS,
     worker,
     desk: null,
   }
 }
 
-/** Throws ERR_FDB_OPTION. */
-function exitAfter(given: unknown = false): number | null {
-  if (typeof given === 'boolean') return given ? RETIRED_MS : null
-  checkMs('exitWhenRetired', given, 0)
-  return given as number
+function exitAfter(given: boolean | number): number | null {
+  return typeof given === 'number' ? given : given ? RETIRED_MS : null
 }
 
 function isName(name: unknown): boolean {

@@ -1,6 +1,6 @@
 import type net from 'node:net'
 import { Server } from 'node:net'
-import { checkKeys, type Keys, shown, wrongOption } from '../base/check-option.js'
+import { type Checks, checkOptions, flag, hook, shown, unchecked, wrongOption } from '../base/check-option.js'
 import { checkProtocol, type SocketProtocol } from '../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../connections/adapters/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
@@ -56,17 +56,16 @@ export interface ServeOptions {
   readonly keeper?: ConnectionKeeper
 }
 
-const OPTIONS: Keys<ServeOptions> = { move: true, http: true, socket: true, keeper: true }
-const HTTP: Keys<HttpHooks> = { serialize: true, restore: true, upgraded: true }
-const SOCKET: Keys<SocketProtocol> = { protocol: true, serialize: true, restore: true }
+const OPTIONS: Checks<ServeOptions> = { move: flag, http: unchecked, socket: unchecked, keeper: unchecked }
+const HTTP: Checks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
+const SOCKET: Checks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
 /** What a {@link ConnectionKeeper} must have. */
 const KEEPER = ['announce', 'emptied', 'cut'] as const
 
 /** Throws ERR_FDB_OPTION unless the options fit the server. */
 export function checkServeOptions(server: ServableServer, options: ServeOptions): void {
-  checkKeys('serve()', options, OPTIONS)
-  const { move, http: hooks, socket, keeper } = options
-  if (move !== undefined && typeof move !== 'boolean') throw wrongOption('move', move, 'true or false')
+  checkOptions('serve()', options, OPTIONS)
+  const { http: hooks, socket, keeper } = options
   const chosen = (['http', 'socket', 'keeper'] as const).filter(name => options[name] !== undefined)
   if (chosen.length > 1)
     throw wrong(`options "${chosen.join('" and "')}" of serve() exclude each other: give one`)
@@ -87,7 +86,7 @@ function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketPr
     )
   }
   if (!isHttpServer(server)) {
-    checkKeys('socket', socket ?? hooks, SOCKET)
+    checkOptions('socket', socket ?? hooks, SOCKET)
     checkProtocol((socket ?? hooks) as SocketProtocol)
     return
   }
@@ -96,11 +95,9 @@ function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketPr
       'the connections of an http.Server speak HTTP: leave out "protocol" (option "socket"), or give hooks for those that the application takes over as "upgraded"',
     )
   }
-  checkKeys('http', hooks, HTTP)
-  const { serialize, restore, upgraded } = hooks
-  for (const [name, hook] of Object.entries({ serialize, restore }))
-    if (hook !== undefined && typeof hook !== 'function') throw wrongOption(name, hook, 'a function')
-  if (upgraded !== undefined) checkKeys('upgraded', upgraded, SOCKET)
+  checkOptions('http', hooks, HTTP)
+  const { upgraded } = hooks
+  if (upgraded !== undefined) checkOptions('upgraded', upgraded, SOCKET)
 }
 
 function wrong(message: string): FdbError {

@@ -1,4 +1,4 @@
-import { checkFunction, type Keys } from '../base/check-option.js'
+import { type Checks, checkOptions, hook, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { pidOf } from '../os/liveness.js'
@@ -13,7 +13,6 @@ import {
   ASK,
   type AskOptions,
   COMMAND_MS,
-  checkAsk,
   checkCommandSize,
   type Limits,
   type Read,
@@ -56,8 +55,14 @@ export interface CommandAsk extends AskOptions {
   service?: string
 }
 
-const COMMAND: Keys<CommandAsk> = { ...ASK, service: true }
-const UPGRADE: Keys<UpgradeAsk> = { ...COMMAND, argv: true, killStuck: true, progress: true, release: true }
+const COMMAND: Checks<CommandAsk> = { ...ASK, service: unchecked }
+const UPGRADE: Checks<UpgradeAsk> = {
+  ...COMMAND,
+  argv: unchecked,
+  killStuck: unchecked,
+  progress: hook(),
+  release: unchecked,
+}
 
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
 
@@ -85,7 +90,7 @@ export class OperatorClient implements Disposable {
    * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DENIED, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
-    checkAsk('OperatorClient.connect()', options, ASK)
+    checkOptions('OperatorClient.connect()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     return new OperatorClient(control, await Channel.connect(control, { timeoutMs, signal }))
   }
@@ -140,7 +145,7 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_DEADLINE (it says nothing), ERR_FDB_CHANNEL_CLOSED (it left).
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
-    checkAsk('status()', options, ASK)
+    checkOptions('status()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     const what = `the status of ${this.#peer}`
     const json = await this.#ask({ statusRequest: {} }, { what, timeoutMs, signal }, ({ status, result }) => {
@@ -161,8 +166,7 @@ export class OperatorClient implements Disposable {
    * is serves on; or the Commit had left, and it resolves or rejects as ever. A server of release 0.2 or earlier goes on.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
-    checkAsk('upgrade()', ask, UPGRADE)
-    checkFunction('progress', ask.progress, 'a function')
+    checkOptions('upgrade()', ask, UPGRADE)
     const { argv = [], service = '', timeoutMs, killStuck = false, progress, release, signal } = ask
     const what = `the result of the upgrade of ${this.#peer}`
     signal?.throwIfAborted()
@@ -204,7 +208,7 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open whether it was done.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
-    checkAsk('command()', ask, COMMAND)
+    checkOptions('command()', ask, COMMAND)
     const { timeoutMs = COMMAND_MS, service = '', signal } = ask
     const bytes = typeof body === 'string' ? Buffer.from(body) : body
     checkCommandSize(`the body of the command "${name}"`, bytes.length)

@@ -1,4 +1,4 @@
-import { checkMs, type Keys, wrongOption } from '../base/check-option.js'
+import { type Checks, checkMs, checkOptions, unchecked, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
@@ -11,7 +11,7 @@ import {
   type DescriptorLease,
   type HeldDescriptor,
 } from './held-descriptors.js'
-import { ANSWER_MS, ASK, type Ask, type AskOptions, checkAsk } from './requests.js'
+import { ANSWER_MS, ASK, type Ask, type AskOptions } from './requests.js'
 
 export interface PutOptions extends AskOptions {
   /** How long it is held. Default `forever`: until somebody removes it. */
@@ -32,9 +32,9 @@ export interface ReleaseOptions extends AskOptions {
   pid?: number
 }
 
-const PUT: Keys<PutOptions> = { ...ASK, lease: true, replace: true }
-const CLAIM: Keys<ClaimOptions> = { ...ASK, shared: true, while: true }
-const RELEASE: Keys<ReleaseOptions> = { ...ASK, pid: true }
+const PUT: Checks<PutOptions> = { ...ASK, lease: unchecked, replace: unchecked }
+const CLAIM: Checks<ClaimOptions> = { ...ASK, shared: unchecked, while: unchecked }
+const RELEASE: Checks<ReleaseOptions> = { ...ASK, pid: unchecked }
 
 const { Op } = fdbroker.wire.DescriptorRequest
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not do it' } as const
@@ -57,7 +57,7 @@ export class HeldDescriptors {
 
   /** All of them, by name. */
   async list(options: AskOptions = {}): Promise<HeldDescriptor[]> {
-    checkAsk('list()', options, ASK)
+    checkOptions('list()', options, ASK)
     return await this.#tell({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) => listOf(json))
   }
 
@@ -66,7 +66,7 @@ export class HeldDescriptors {
    * throws when the daemon leaves, or `signal` aborts.
    */
   async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
-    checkAsk('watch()', options, ASK)
+    checkOptions('watch()', options, ASK)
     const { timeoutMs = ANSWER_MS, signal } = options
     const what = 'the list of descriptors'
     const request = ++this.#requests
@@ -117,7 +117,7 @@ export class HeldDescriptors {
    * replace what another process has claimed), ERR_FDB_TOO_MANY_NAMES; ERR_FDB_OPTION where the process of the lease has ended.
    */
   async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
-    checkAsk('put()', options, PUT)
+    checkOptions('put()', options, PUT)
     checkDescriptorName(name)
     if (!(fd instanceof OwnedFd)) throw wrongOption('fd', fd, 'an OwnedFd')
     const { lease = 'forever', replace = false } = options
@@ -138,7 +138,7 @@ export class HeldDescriptors {
 
   /** @internal As {@link claim}, with how many other processes have claimed it for as long as they live. */
   async claimAmong(name: string, options: ClaimOptions = {}): Promise<Claimed> {
-    checkAsk('claim()', options, CLAIM)
+    checkOptions('claim()', options, CLAIM)
     using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
     const request = { op: Op.CLAIM, name, shared: options.shared ?? false }
     const sent = claimant === null ? undefined : [claimant]
@@ -155,7 +155,7 @@ export class HeldDescriptors {
    * ERR_FDB_OPTION (the process has ended: it claims nothing any more).
    */
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
-    checkAsk('release()', options, RELEASE)
+    checkOptions('release()', options, RELEASE)
     using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
     const sent = claimant === null ? undefined : [claimant]
     const request = { op: Op.RELEASE, name }
@@ -164,7 +164,7 @@ export class HeldDescriptors {
 
   /** The daemon closes it, whoever has claimed it: those who have one keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
-    checkAsk('remove()', options, ASK)
+    checkOptions('remove()', options, ASK)
     await this.#tell({ op: Op.REMOVE, name }, `the word that "${name}" is removed`, options, () => undefined)
   }
 

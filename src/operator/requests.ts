@@ -1,4 +1,4 @@
-import { checkKeys, checkSignal, type Keys } from '../base/check-option.js'
+import { abortSignal, type Checks, unchecked } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
@@ -172,13 +172,7 @@ export interface AskOptions {
   signal?: AbortSignal
 }
 
-export const ASK: Keys<AskOptions> = { timeoutMs: true, signal: true }
-
-/** Throws ERR_FDB_OPTION. */
-export function checkAsk(what: string, ask: AskOptions, known: Keys<AskOptions>): void {
-  checkKeys(what, ask, known)
-  checkSignal(ask.signal)
-}
+export const ASK: Checks<AskOptions> = { timeoutMs: unchecked, signal: abortSignal }
 
 /**
  * What a message is to a question: its answer, a part of what comes before it, or nothing. Takes of its descriptors what it wants.

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { types } from 'node:util'
-import { type Keys, wrongOption } from '../base/check-option.js'
+import { type Checks, checkOptions, unchecked, wrongOption } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
-import { ASK, type AskOptions, checkAsk } from './requests.js'
+import { ASK, type AskOptions } from './requests.js'
 
 /** A watch looks so often whether anything has changed. */
 const LOOK_MS = 200
@@ -60,10 +60,10 @@ export type StateChange =
   | { readonly op: 'delete'; readonly section: string; readonly key: string }
   | { readonly op: 'clear'; readonly section: string }
 
-const ASK_STATE: Keys<StateAsk> = { ...ASK, service: true }
-const READ: Keys<StateReadOptions> = { ...ASK_STATE, secrets: true }
-const WATCH: Keys<StateWatchOptions> = { ...READ, section: true, initial: true }
-const WRITE: Keys<StateWriteOptions> = { ...ASK_STATE, request: true }
+const ASK_STATE: Checks<StateAsk> = { ...ASK, service: unchecked }
+const READ: Checks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
+const WATCH: Checks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
+const WRITE: Checks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
 
 /** Loaded when somebody asks for the state: a client that does not has no use for a log. */
 const commands = () => import('../state/commands.js')
@@ -89,7 +89,7 @@ export class ServiceState {
 
   /** The sections that are in the log or registered by the process that serves, by name; secret ones too. */
   async sections(options: StateAsk = {}): Promise<StateSection[]> {
-    checkAsk('sections()', options, ASK_STATE)
+    checkOptions('sections()', options, ASK_STATE)
     const { STATE_COMMANDS } = await commands()
     return JSON.parse((await this.#ask(STATE_COMMANDS.sections, '', options)).toString())
   }
@@ -99,7 +99,7 @@ export class ServiceState {
    * is no such section), ERR_FDB_STATE_SECRET, ERR_FDB_STATE_DIGEST.
    */
   async list(section?: string, options: StateReadOptions = {}): Promise<StateEntry[]> {
-    checkAsk('list()', options, READ)
+    checkOptions('list()', options, READ)
     const { secrets = false, ...ask } = options
     using copy = await newCopy()
     await copy.look((command, body) => this.#ask(command, body, ask))
@@ -117,7 +117,7 @@ export class ServiceState {
 
   /** Undefined: there is no such entry. Rejects with ERR_FDB_STATE_NO_ENTRY (no such section), ERR_FDB_STATE_SECRET. */
   async get(section: string, key: string, options: StateReadOptions = {}): Promise<StateEntry | undefined> {
-    checkAsk('get()', options, READ)
+    checkOptions('get()', options, READ)
     const { secrets = false, ...ask } = options
     const body = JSON.stringify({ section, key, secrets } satisfies EntryRequest)
     const { STATE_COMMANDS, withHead } = await commands()
@@ -131,7 +131,7 @@ export class ServiceState {
    * when `signal` aborts, and with ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
-    checkAsk('watch()', options, WATCH)
+    checkOptions('watch()', options, WATCH)
     const { section, secrets = false, initial = false, ...ask } = options
     const { signal } = ask
     using copy = await newCopy()
@@ -153,7 +153,7 @@ export class ServiceState {
    * ERR_FDB_STATE_NO_ENTRY, ERR_FDB_STATE_VALUE; otherwise as {@link Section.put}.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
-    checkAsk('put()', options, WRITE)
+    checkOptions('put()', options, WRITE)
     if (!types.isUint8Array(value)) throw wrongOption('value', value, 'bytes')
     const { request = newRequest(), ...ask } = options
     const head = JSON.stringify({ section, key, request } satisfies EntryRequest)
@@ -163,7 +163,7 @@ export class ServiceState {
 
   /** Resolves with whether there was an entry. Rejects as {@link put} does. */
   async delete(section: string, key: string, options: StateWriteOptions = {}): Promise<boolean> {
-    checkAsk('delete()', options, WRITE)
+    checkOptions('delete()', options, WRITE)
     const { request = newRequest(), ...ask } = options
     const body = JSON.stringify({ section, key, request } satisfies EntryRequest)
     const { STATE_COMMANDS } = await commands()

@@ -1,4 +1,4 @@
-import { checkKeys, type Keys } from '../base/check-option.js'
+import { checkKeys } from '../base/check-option.js'
 import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
 /** Every bound of the state log. All are checked before memory is spent. */
@@ -53,10 +53,8 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   requestBytes: 255,
 })
 
-const NAMES = Object.fromEntries(Object.keys(DEFAULT_LIMITS).map(name => [name, true])) as Keys<StateLimits>
-
 export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<StateLimits> {
-  if (given !== undefined) checkKeys('stateLimits', given, NAMES)
+  if (given !== undefined) checkKeys('stateLimits', given, DEFAULT_LIMITS)
   const limits = { ...DEFAULT_LIMITS, ...given }
   for (const [name, value] of Object.entries(limits)) {
     if (!Number.isSafeInteger(value) || value < 1) {

@@ -1,4 +1,4 @@
-import { checkKeys, type Keys, wrongOption } from '../base/check-option.js'
+import { type Checks, checkOptions, flag, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 
 /** A request whose change is in the log. */
@@ -95,12 +95,9 @@ export interface WriteOptions {
   durable?: boolean
 }
 
-const WRITE_OPTIONS: Keys<WriteOptions> = { request: true, durable: true }
+const WRITE_OPTIONS: Checks<WriteOptions> = { request: unchecked, durable: flag }
 
 /** Throws ERR_FDB_OPTION for what is no option of a change; the id of its request is checked on its own. */
 export function checkWrite(call: string, options: unknown): void {
-  checkKeys(call, options, WRITE_OPTIONS)
-  const { durable } = options as { durable?: unknown }
-  if (durable !== undefined && typeof durable !== 'boolean')
-    throw wrongOption('durable', durable, 'true or false')
+  checkOptions(call, options as WriteOptions, WRITE_OPTIONS)
 }

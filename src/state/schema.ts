@@ -1,4 +1,4 @@
-import { checkKeys, type Keys } from '../base/check-option.js'
+import { type Checks, checkOptions, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
@@ -47,21 +47,21 @@ export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly cache: number
 }
 
-const OPTIONS: Keys<SectionOptions<unknown>> = {
-  version: true,
-  minReader: true,
-  codec: true,
-  validate: true,
-  migrate: true,
-  secret: true,
-  cache: true,
-  frozen: true,
-  durable: true,
+const OPTIONS: Checks<SectionOptions<unknown>> = {
+  version: unchecked,
+  minReader: unchecked,
+  codec: unchecked,
+  validate: unchecked,
+  migrate: unchecked,
+  secret: unchecked,
+  cache: unchecked,
+  frozen: unchecked,
+  durable: unchecked,
 }
 
 /** Checks and fixes the schema of a section. One schema may be used for several sections. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
-  checkKeys('defineSection()', options, OPTIONS)
+  checkOptions('defineSection()', options, OPTIONS as Checks<SectionOptions<T>>)
   const { version, minReader = 1 } = options
   if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
     throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${version}; give a whole number from 1`)

@@ -1,4 +1,4 @@
-import { checkKeys, checkMs, type Keys } from '../base/check-option.js'
+import { type Checks, checkOptions, milliseconds, such } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import { checkLogger, type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -41,7 +41,14 @@ export interface TicketKeyOptions {
   logger?: Logger
 }
 
-const OPTIONS: Keys<TicketKeyOptions> = { name: true, rotateEvery: true, logger: true }
+const OPTIONS: Checks<TicketKeyOptions> = {
+  name: such(
+    '1 to 128 visible characters',
+    value => typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value),
+  ),
+  rotateEvery: milliseconds(1),
+  logger: value => checkLogger(value as Logger),
+}
 
 /**
  * The keys that encrypt TLS session tickets, as state: made by the first process, the same in every later one, changed for
@@ -62,16 +69,8 @@ export class TicketKeys {
 
   /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA where this version may not read the state's keys. */
   constructor(member: Member, options: TicketKeyOptions = {}) {
-    checkKeys('shareTicketKeys()', options, OPTIONS)
-    checkLogger(options.logger)
+    checkOptions('shareTicketKeys()', options, OPTIONS)
     const { name = 'default', rotateEvery = 12 * HOUR, logger = SILENT } = options
-    if (typeof name !== 'string' || !/^[\x21-\x7e]{1,128}$/.test(name)) {
-      throw new FdbError(
-        'ERR_FDB_OPTION',
-        `option "name" is ${JSON.stringify(name)}; give 1 to 128 visible characters`,
-      )
-    }
-    checkMs('rotateEvery', rotateEvery, 1)
     this.name = name
     this.rotateEvery = rotateEvery
     this.#member = member

@@ -1,6 +1,18 @@
 import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
-import { checkKeys, checkMs, checkSignal, type Keys, wrongOption } from '../base/check-option.js'
+import {
+  abortSignal,
+  type Checks,
+  checkOptions,
+  milliseconds,
+  nameUpTo,
+  oneOf,
+  orOff,
+  path,
+  such,
+  unchecked,
+  wrongOption,
+} from '../base/check-option.js'
 import { type Logger, takenLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
@@ -60,45 +72,33 @@ export interface WorkersSettings {
   readonly hungTimeout: number | null
 }
 
-const OPTIONS: Keys<WorkersOptions> = {
-  service: true,
-  workers: true,
-  command: true,
-  control: true,
-  replace: true,
-  logger: true,
-  timeout: true,
-  restartDelay: true,
-  stopTimeout: true,
-  hungTimeout: true,
-  systemd: true,
-  pidFile: true,
-  mainProcess: true,
-  signal: true,
+const OPTIONS: Checks<WorkersOptions> = {
+  service: nameUpTo(LONGEST_NAME),
+  workers: unchecked,
+  command: such(
+    'a list of texts, of which the first is a program',
+    value => Array.isArray(value) && value.length > 0 && value.every(word => typeof word === 'string'),
+  ),
+  control: path(),
+  replace: oneOf('one-by-one', 'at-once'),
+  logger: unchecked,
+  timeout: milliseconds(1),
+  restartDelay: milliseconds(1),
+  stopTimeout: orOff(milliseconds(1)),
+  hungTimeout: orOff(milliseconds(2_000)),
+  systemd: unchecked,
+  pidFile: unchecked,
+  mainProcess: unchecked,
+  signal: abortSignal,
 }
 
 /** Throws ERR_FDB_OPTION. */
 export function settleWorkers(options: WorkersOptions): WorkersSettings {
-  checkKeys('startWorkers()', options, OPTIONS)
+  checkOptions('startWorkers()', options, OPTIONS)
+  OPTIONS.service(options.service, 'service')
   const { service, workers, command, control, replace = 'one-by-one' } = options
   const { logger, timeout = 60_000, restartDelay = 500, stopTimeout = 30_000 } = options
   const { hungTimeout = 10_000 } = options
-  if (typeof service !== 'string' || service === '' || service.length > LONGEST_NAME)
-    throw wrongOption('service', service, `a name of 1 to ${LONGEST_NAME} characters`)
-  if (control !== undefined && (typeof control !== 'string' || control === ''))
-    throw wrongOption('control', control, 'a path')
-  if (
-    command !== undefined &&
-    !(Array.isArray(command) && command.length > 0 && command.every(word => typeof word === 'string'))
-  )
-    throw wrongOption('command', command, 'a list of texts, of which the first is a program')
-  if (replace !== 'one-by-one' && replace !== 'at-once')
-    throw wrongOption('replace', replace, '"one-by-one" or "at-once"')
-  checkSignal(options.signal)
-  checkMs('timeout', timeout, 1)
-  checkMs('restartDelay', restartDelay, 1)
-  if (stopTimeout !== 'off') checkMs('stopTimeout', stopTimeout, 1)
-  if (hungTimeout !== 'off') checkMs('hungTimeout', hungTimeout, 2_000)
   return {
     service,
     count: countOf(workers),

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { checkKeys, type Keys, wrongOption } from '../../base/check-option.js'
+import { type Checks, checkOptions, oneOf, such } from '../../base/check-option.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { LONGEST_MS } from '../../base/time.js'
 import { FdbError } from '../../errors.js'
@@ -234,17 +234,26 @@ export interface StateFileSettings extends Required<StateFileOptions> {
   service: string
 }
 
-const OPTIONS: Keys<StateFileOptions> = { path: true, sync: true, damaged: true }
+const OPTIONS: Checks<StateFileOptions> = {
+  path: such(
+    'the path of a file',
+    value => typeof value === 'string' && value !== '' && !value.includes('\0') && !value.endsWith('/'),
+  ),
+  sync: such(
+    '"always", "never" or milliseconds from 1',
+    value =>
+      value === 'always' ||
+      value === 'never' ||
+      (Number.isInteger(value) && Number(value) >= 1 && Number(value) <= LONGEST_MS),
+  ),
+  damaged: oneOf('refuse', 'prefix'),
+}
 
 /** Throws ERR_FDB_OPTION. */
 export function stateFileSettings(given: string | StateFileOptions, service = ''): StateFileSettings {
-  if (typeof given !== 'string') checkKeys('stateFile', given, OPTIONS)
-  const { path, sync = 1000, damaged = 'refuse' } = typeof given === 'string' ? { path: given } : given
-  if (typeof path !== 'string' || path === '' || path.includes('\0') || path.endsWith('/'))
-    throw wrongOption('stateFile.path', path, 'the path of a file')
-  if (sync !== 'always' && sync !== 'never' && !(Number.isInteger(sync) && sync >= 1 && sync <= LONGEST_MS))
-    throw wrongOption('stateFile.sync', sync, '"always", "never" or milliseconds from 1')
-  if (damaged !== 'refuse' && damaged !== 'prefix')
-    throw wrongOption('stateFile.damaged', damaged, '"refuse" or "prefix"')
+  const options: StateFileOptions = typeof given === 'string' ? { path: given } : given
+  checkOptions('stateFile', options, OPTIONS, 'stateFile.')
+  const { path, sync = 1000, damaged = 'refuse' } = options
+  OPTIONS.path(path, 'stateFile.path')
   return { path: resolve(path), sync, damaged, service }
 }
