@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { castsIn, importedBy } from '../walls/casts.js'
 import { violations } from '../walls/check.js'
 import { importsOf, sourcesBelow } from '../walls/imports.js'
-import { ROOMS } from '../walls/rules.js'
+import { ROOMS, UNIT_TESTS } from '../walls/rules.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -39,6 +40,25 @@ describe('the sources', () => {
         return `| ${where} | ${about} | ${from} |`
       }),
     )
+  })
+})
+
+describe('the unit tests', () => {
+  const all = sourcesBelow(root, 'test/unit')
+
+  it('import no more files of src, and have no more casts, than the walls say', () => {
+    expect(importedBy(all).size).toBeLessThanOrEqual(UNIT_TESTS.imported)
+    expect(castsIn(all)).toBeLessThanOrEqual(UNIT_TESTS.casts)
+  })
+
+  it('are counted by what is code', () => {
+    const made = new Map([
+      [
+        'test/unit/a.test.ts',
+        "import { a } from '../../src/a/b.js'\nit('as never', () => a({} as never, 1 as unknown as A)) // as never",
+      ],
+    ])
+    expect([castsIn(made), [...importedBy(made)]]).toEqual([2, ['src/a/b.ts']])
   })
 })
 
