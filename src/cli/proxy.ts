@@ -8,7 +8,6 @@ import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
 import { LoadedCode } from './loaded-code.js'
 import { KEPT, LogFile, MISSING, openLog } from './log.js'
-
 import { LEVELS } from './options.js'
 import { proxySignals } from './proxy-signals.js'
 import { ORDERS, tellTurn } from './signals.js'

@@ -2,7 +2,6 @@ import { FdbError } from '../errors.js'
 import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import { type LineOptions, LineWriter, lineValue } from './state-lines.js'
-
 import { type OpenState, openPlace, type SourceFlags } from './state-source.js'
 
 interface DiffFlags extends SourceFlags {

@@ -8,7 +8,6 @@ import { CERTIFICATES } from '../proxy/tls/section.js'
 import { type Codec, json, msgpack } from '../state/codec.js'
 import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
-
 import type { StateLog } from '../state/state-log.js'
 
 /** The value of an entry, in the first of these forms that holds it: `value` is what the codec decodes. */

@@ -15,7 +15,6 @@ import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { entryLine, LineWriter, writeEntries } from './state-lines.js'
-
 import { openState, type SourceFlags } from './state-source.js'
 
 interface ShowFlags extends SourceFlags {

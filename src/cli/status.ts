@@ -4,7 +4,6 @@ import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, sayOnStderr } from './output.js'
 import { illnessOf, statusText, withAges } from './status-text.js'
-
 import { answerOf } from './who-serves.js'
 
 interface StatusFlags {

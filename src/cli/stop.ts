@@ -4,7 +4,6 @@ import { OwnedFd } from '../kernel/index.js'
 import type { OperatorClient } from '../operator/client.js'
 import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
 import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
-
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { AGAIN, type AskFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'

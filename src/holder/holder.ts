@@ -19,7 +19,6 @@ import { Renewal } from './renewal.js'
 import type { SegmentShelf } from './segment-shelf.js'
 import { Sharing } from './sharing.js'
 import { SuccessorWatch } from './successor-watch.js'
-
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 

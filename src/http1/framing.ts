@@ -7,7 +7,6 @@ import {
   isBetweenChunks,
   isChunkPosition,
 } from './chunked.js'
-
 import type { Side } from './refusal.js'
 
 const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']

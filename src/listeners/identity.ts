@@ -1,5 +1,4 @@
 import type { Inspected } from '../kernel/index.js'
-
 import { formatEndpoint } from './spec.js'
 
 /** What the kernel says of where a socket is. */

@@ -2,7 +2,6 @@ import { isUnderWay } from '../handoff/phases.js'
 import { pidOf } from '../os/liveness.js'
 import { PidFile } from '../os/pid-file.js'
 import { type MainProcess, Reminders, ServiceManager } from '../os/service-manager/service-manager.js'
-
 import type { BundleItem } from '../wire/bundle.js'
 import { wellness } from './heartbeat.js'
 import type { Hosting } from './hosting.js'

@@ -3,7 +3,6 @@ import { type Cancelled, cancelHandoff } from '../holder/cancel.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { FormerListeners, MadePaths } from '../holder/made-paths.js'
-
 import { NamesNote } from '../holder/names-note.js'
 import type { Entry } from '../holder/registry.js'
 import type { Segment } from '../state/segment.js'

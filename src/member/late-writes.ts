@@ -3,7 +3,6 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
-
 import { WriteForwarder } from './writes/forwarder.js'
 
 /** The connection to whoever serves, which changes go by. */

@@ -10,7 +10,6 @@ import {
 import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
 import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
-
 import type { Shared } from './shared.js'
 import { GroupListeners } from './worker-orders.js'
 

@@ -21,7 +21,6 @@ import {
   trusted,
   tryConnect,
 } from './connect.js'
-
 import { holderOfReservation, reserve } from './reservation.js'
 
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */

@@ -2,7 +2,6 @@ import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
 import type { Decision, RelayOptions, Router } from '../relay/index.js'
 import type { ProxyConfig } from './config/config.js'
-
 import { type Action, decisionOf } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 

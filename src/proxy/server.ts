@@ -13,7 +13,6 @@ import {
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { Admission, Complaints } from './admission.js'
-
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'

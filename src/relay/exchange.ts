@@ -15,7 +15,6 @@ import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
 import type { Origin } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import { answerRules, type ExchangeFacts, type ExchangeSide, kindOf, tellReport } from './exchange-facts.js'
-
 import type { RelayTimeouts } from './options.js'
 import { type RelayContext, refusalOf, tell } from './relay-context.js'
 import { ServerAnswer } from './server-answer.js'

@@ -1,5 +1,4 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
-
 import type { Origin } from './destination.js'
 
 /** What a route does to the field lines of its requests and answers. Treat it as frozen: it is prepared once. */

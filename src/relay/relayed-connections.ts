@@ -11,7 +11,6 @@ import {
 } from '../adapter.js'
 import { FdbError } from '../errors.js'
 import { type ConnectionRecord, decodeRecord, encodeRecord } from './record-message.js'
-
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {

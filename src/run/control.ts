@@ -3,7 +3,6 @@ import { type FirstControl, letGoOfControl } from '../os/control-path.js'
 import { ControlWatch, placeRestored } from '../os/restore-control.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { type Operated, takeControl } from './control-server.js'
-
 import type { SupervisorSettings } from './settings.js'
 
 /** The control socket of a supervisor. What answers there is loaded for the first who asks. */

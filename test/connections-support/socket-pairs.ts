@@ -7,7 +7,6 @@ import {
   onlyConnection,
   type Witness,
 } from '../../src/connections/movable.js'
-
 import { FdbError } from '../../src/errors.js'
 import { type OwnedFd, receiveMessage, sendMessage } from '../../src/kernel/index.js'
 

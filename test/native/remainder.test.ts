@@ -27,7 +27,6 @@ import {
 } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { removeUnixPath, replaceStale } from '../../src/listeners/unix-path.js'
-
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
 import { fateOf } from '../../src/os/process-identity.js'
 import { CLOEXEC, flagsOf } from './support.js'

@@ -20,7 +20,6 @@ import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
 import { placeInFileSystem, reserve } from '../../src/os/reservation.js'
 import { ControlWatch, placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
-
 import { until } from '../processes/until.js'
 
 let folder: string

@@ -9,7 +9,6 @@ import { executableOf, Gate, isProgram, type Visitor } from '../../src/daemon/po
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { OwnedFd } from '../../src/kernel/index.js'
-
 import { openPidfd, ownPidfd } from '../../src/os/liveness.js'
 import { until } from '../processes/until.js'
 

@@ -7,7 +7,6 @@ import { closeAll, inspectOne, namesSocket, type OwnedFd } from '../../src/kerne
 import { adjustListener } from '../../src/listeners/adjust.js'
 import { bindListener, formatListenerSpec, parseListenerSpec } from '../../src/listeners/index.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
-
 import { KeptListeners } from '../../src/run/shared-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino

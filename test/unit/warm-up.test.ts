@@ -4,7 +4,6 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { polledSockets, socketPair } from '../../src/kernel/index.js'
 import type { Destination, SendOn } from '../../src/relay/index.js'
 import { StandIn, type WarmUpRelay, warmUp } from '../../src/relay/warm-up.js'
-
 import { until } from '../processes/until.js'
 
 const openFds = () => readdirSync('/proc/self/fd').length

@@ -1,7 +1,6 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { discardMade, FormerListeners, removePaths } from '../../holder/made-paths.js'
-
 import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { closeAll } from '../../kernel/index.js'

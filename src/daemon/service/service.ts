@@ -28,7 +28,6 @@ import { Custody } from './custody.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
 import { type HeldAlone, heldAlone, keepHeldAlone } from './kept-state.js'
-
 import { type RememberedService, RollCall, stillAwaited } from './roll-call.js'
 import { ServiceOperations } from './service-operations.js'
 import { overLimit, type ServiceParts } from './service-rules.js'

@@ -12,7 +12,6 @@ import {
   unique,
   Wrong,
 } from '../../config/check.js'
-
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { noUpstream } from '../routes/rule.js'
 import type { ListenerConfig } from './config.js'

@@ -16,7 +16,6 @@ import {
   text,
   unique,
 } from '../../config/check.js'
-
 import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 
 const healthShape = {

@@ -3,7 +3,6 @@ import { missingInternals } from '../../node/probe.js'
 import { TLS_INTERNALS } from '../../node/tls-insides.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
-
 import { LiveCertificates } from './live-certificates.js'
 import { outOfTime, type TlsSettings } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
