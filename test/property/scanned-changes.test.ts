@@ -93,3 +93,17 @@ describe('changes that are looked at many in one call', () => {
     expect(known).toBeGreaterThan(500)
   })
 })
+
+describe('the name of a section in a change', () => {
+  it('is its own whole, and neither the beginning of another nor another of its length', () => {
+    const store = new SectionStore('route', () => {})
+    const names = ['route', 'routes', 'rout', 'route2', 'roads', '', 'xroute']
+    const buffer = Buffer.from(names.join(''))
+    let at = 0
+    const named = names.filter(name => {
+      at += name.length
+      return store.isNamed(buffer, at - name.length, at)
+    })
+    expect(named).toEqual(['route'])
+  })
+})

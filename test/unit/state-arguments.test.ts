@@ -236,6 +236,26 @@ describe('what get() returns', () => {
     log.close()
   })
 
+  it('is made anew for each where the schema says that it is frozen, and something in it cannot be', async () => {
+    const { log } = writingLog()
+    const held = async (name: string, made: () => unknown) => {
+      const codec = { name: 'made', encode: () => Buffer.from(name), decode: made }
+      const section = log.section(name, defineSection({ version: 1, codec, frozen: true }))
+      await section.put('k', null)
+      const [first, second] = [section.get('k'), section.get('k')]
+      return first === second
+    }
+    const odd = [Buffer.from('a'), new ArrayBuffer(1), new Date(0), new Map(), new Set(), () => {}]
+    for (const [n, one] of odd.entries()) {
+      expect(await held(`bare ${n}`, () => [one])).toBe(false)
+      expect(await held(`among others ${n}`, () => ({ a: { plain: 1 }, odd: [one], b: { plain: 1 } }))).toBe(
+        false,
+      )
+    }
+    expect(await held('plain', () => ({ a: [1, 'a', null, undefined, true] }))).toBe(true)
+    log.close()
+  })
+
   it('is one frozen object for all where the schema says so, and a copy of what cannot be frozen', async () => {
     const { log } = writingLog()
     const frozen = log.section<{ list: { n: number }[] }>(

@@ -1,8 +1,11 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import { Bulk } from '../../src/state/bulk.js'
 import { json } from '../../src/state/codec.js'
+import { DEFAULT_LIMITS } from '../../src/state/limits.js'
 import { defineSection } from '../../src/state/schema.js'
+import { SectionStore } from '../../src/state/section-store.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { seeded } from '../fixtures/seeded.js'
@@ -289,5 +292,29 @@ describe('a bulk of many changes', () => {
     await bulk
     expect(section.size).toBe(COUNT + 1)
     log.close()
+  })
+})
+
+describe('the changes of a bulk', () => {
+  const store = new SectionStore('s', () => {})
+  const partsOf = (sizes: readonly number[]) => {
+    const bulk = new Bulk(store, DEFAULT_LIMITS, '')
+    for (const size of sizes)
+      bulk.add({ section: 's', op: 1, key: 'k', value: Buffer.alloc(size), version: 1 })
+    bulk.close()
+    bulk.close()
+    expect(bulk.count).toBe(sizes.length)
+    return bulk.parts.map(({ length }) => length)
+  }
+
+  it('are in parts of some kilobytes, small ones together and a large one alone', () => {
+    expect(partsOf(Array.from({ length: 50 }, () => 10))).toHaveLength(1)
+    const mixed = partsOf([10, 100_000, 10, 10])
+    expect(mixed).toHaveLength(3)
+    expect(mixed[1]).toBeGreaterThan(100_000)
+    // Each part begins anew: what was in those before does not count.
+    const many = partsOf(Array.from({ length: 1_000 }, () => 1_000))
+    expect(many.length).toBeGreaterThan(1_000_000 / 17_000)
+    expect(many.length).toBeLessThan(1_000_000 / 14_000)
   })
 })

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { runInSlices, Slice } from '../../src/state/slices.js'
+import { LeftWork, runInSlices, Slice } from '../../src/state/slices.js'
 
 const STEP_MS = 0.5
 
@@ -72,5 +72,25 @@ describe('work in slices', () => {
       runInSlices(steps(count, work)).then(() => void ended.push(name))
     await turnsUntil(Promise.all([run('long', 1000), run('long too', 1000), run('last', 20)]))
     expect(ended[0]).toBe('last')
+  })
+})
+
+describe('what changes have left to do', () => {
+  it('is done at once where it is little and nothing waits, else in its order', async () => {
+    const done: string[] = []
+    let paused = 0
+    const left = new LeftWork(3, new AbortController().signal, () => paused++)
+    const work = function* (name: string): Generator<undefined, void> {
+      yield
+      done.push(name)
+    }
+    left.add(work('little'), 256)
+    expect([done, left.waits]).toEqual([['little'], false])
+    left.add(work('much'), 257)
+    expect([done, left.waits]).toEqual([['little'], true])
+    left.add(work('little, later'), 1)
+    expect(done).toEqual(['little'])
+    await left.done()
+    expect([done, left.waits, paused]).toEqual([['little', 'much', 'little, later'], false, 1])
   })
 })
