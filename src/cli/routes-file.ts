@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
 import { yaml } from '../base/lazy.js'
-import { yamlValue } from '../config/yaml-value.js'
+import { yamlValue } from '../config/document.js'
 import { FdbError } from '../errors.js'
 
 /**

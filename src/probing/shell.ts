@@ -2,6 +2,7 @@ import type { ChildProcess, StdioOptions } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
+import type { Question } from './question.js'
 
 const SHELL = '/bin/sh'
 /** How long the output of a command is awaited after its end: its children may keep the output open. */
@@ -95,5 +96,36 @@ export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv
     } finally {
       theirs.close()
     }
+  }
+}
+
+/** Of a command's output, the end that is kept. */
+const KEPT_CHARACTERS = 1024
+
+/** Whether a line of the shell ends with 0. */
+export function commandQuestion(text: string, start: StartShell): Question {
+  return {
+    asked: `command "${text}"`,
+    ask: signal =>
+      new Promise((resolve, reject) => {
+        signal.throwIfAborted()
+        let kept = ''
+        let shell: Shell | undefined
+        const over = () => {
+          shell?.kill()
+          reject(signal.reason)
+        }
+        shell = start(text, {
+          output: bytes => {
+            kept = (kept + bytes.toString('latin1')).slice(-KEPT_CHARACTERS)
+          },
+          ended: code => {
+            signal.removeEventListener('abort', over)
+            const line = Buffer.from(kept, 'latin1').toString().trimEnd().split('\n').at(-1)?.trim()
+            resolve(code === 0 ? null : `ended with ${code}${line ? ` (${line})` : ''}`)
+          },
+        })
+        signal.addEventListener('abort', over, { once: true })
+      }),
   }
 }

@@ -1,6 +1,6 @@
+import { existsSync, linkSync, rmSync, unlinkSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
 import { type Adopted, adoptListeners, type Wanted } from '../os/foreign-listeners.js'
-import { KeptPath } from '../os/kept-path.js'
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/process-members.js'
@@ -140,6 +140,39 @@ export class Predecessor implements Disposable {
         { err: error, path },
         'the path of this socket cannot be kept if the process that is taken over removes it',
       )
+    }
+  }
+}
+
+/** A second name of a Unix socket's file: what removes the first, as most servers do when they close, does not end the service. */
+export class KeptPath implements Disposable {
+  readonly #path: string
+  readonly #second: string
+
+  /** Throws what the file system says: it may have no hard links, or not allow one to another user's socket. */
+  constructor(path: string) {
+    this.#path = path
+    this.#second = `${path}.adopted-${process.pid}`
+    // Of one of this number that was killed, as in a container that was started anew.
+    rmSync(this.#second, { force: true })
+    linkSync(path, this.#second)
+  }
+
+  /** Puts it back where it is not. Never throws. */
+  restore(): void {
+    if (existsSync(this.#path)) return
+    try {
+      linkSync(this.#second, this.#path)
+    } catch {
+      // Somebody else has put something there meanwhile; or the folder is gone.
+    }
+  }
+
+  [Symbol.dispose](): void {
+    try {
+      unlinkSync(this.#second)
+    } catch {
+      // It is gone already.
     }
   }
 }

@@ -397,11 +397,11 @@ export async function probeFor(settings: VersionSettings, children: Starts): Pro
         : new PollingProbe(() => httpQuestion(ready.url), asking)
     }
     case 'tcp': {
-      const { tcpQuestion } = await import('../probing/tcp-question.js')
+      const { tcpQuestion } = await import('../probing/question.js')
       return new PollingProbe(() => tcpQuestion(ready.host, ready.port), asking)
     }
     case 'command': {
-      const { commandQuestion } = await import('../probing/command-question.js')
+      const { commandQuestion } = await import('../probing/shell.js')
       const shell = (pid: number) =>
         childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
       return new PollingProbe(pid => commandQuestion(ready.text, shell(pid)), asking)

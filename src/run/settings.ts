@@ -3,7 +3,7 @@ import { durationMs, LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { ListenerSpec } from '../listeners/index.js'
 import type { Reloaded } from '../operator/service-commands.js'
-import { ASKED, type Asked } from '../probing/asked.js'
+import { ASKED, type Asked } from '../probing/question.js'
 import type { Restart } from './machine.js'
 
 /** A listener that every version is given. */

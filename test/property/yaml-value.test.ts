@@ -2,7 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { parseDocument } from 'yaml'
-import { yamlValue } from '../../src/config/yaml-value.js'
+import { yamlValue } from '../../src/config/document.js'
 
 const SEED = { seed: 20_26 }
 

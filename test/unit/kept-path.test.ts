@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { KeptPath } from '../../src/os/kept-path.js'
+import { KeptPath } from '../../src/run/predecessor.js'
 
 it('keeps a path also where one of the same number was killed while it did', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-'))

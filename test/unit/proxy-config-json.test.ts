@@ -1,7 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { ConfigDocument } from '../../src/config/document.js'
-import { parseJson } from '../../src/config/json.js'
+import { ConfigDocument, parseJson } from '../../src/config/document.js'
 import { problems, refusal } from '../fixtures/proxy-config.js'
 
 describe('a configuration in JSON', () => {

@@ -13,7 +13,7 @@ import {
   text,
   Wrong,
 } from '../../config/check.js'
-import { ASKED } from '../../probing/asked.js'
+import { ASKED } from '../../probing/question.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const

@@ -1,6 +1,5 @@
 import type { Server, Socket } from 'node:net'
-import { ASKED, type Asked } from '../../probing/asked.js'
-import type { Question } from '../../probing/question.js'
+import { ASKED, type Asked, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 
 /** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
@@ -30,11 +29,11 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
       return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
     }
     case 'tcp': {
-      const { tcpQuestion } = await import('../../probing/tcp-question.js')
+      const { tcpQuestion } = await import('../../probing/question.js')
       return { question: tcpQuestion(asked.host, asked.port), socket: null }
     }
     case 'command': {
-      const { commandQuestion } = await import('../../probing/command-question.js')
+      const { commandQuestion } = await import('../../probing/shell.js')
       const { nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
       const socket = asks && (await PrivateSocket.open(connection => asks.entrance.takeOwn(connection)))
