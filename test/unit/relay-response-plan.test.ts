@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { ResponseReader } from '../../src/http1/index.js'
-import { type AskedBy, planResponse, type ResponsePlan } from '../../src/relay/response-plan.js'
+import type { ByteStream } from '../../src/relay/byte-stream.js'
+import { type AskedBy, passBody, planResponse, type ResponsePlan } from '../../src/relay/response-plan.js'
 
 const GET: AskedBy = { method: 'GET', upgrade: false, http10: false, closeClient: false }
 
@@ -54,5 +55,21 @@ describe('the plan for a response', () => {
     expect(plan(LENGTH).head.toString()).toBe(LENGTH)
     expect(plan(LENGTH, { closeClient: true }).head.toString()).toMatch(/\r\nConnection: close\r\n\r\n$/)
     expect(plan(LENGTH, { http10: true }).head.toString()).toMatch(/\r\nConnection: keep-alive\r\n\r\n$/)
+  })
+})
+
+describe('the body of an answer', () => {
+  it('is passed on to where it ends, from wherever it begins in a chunk', () => {
+    const text = Buffer.from('HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n', 'latin1')
+    const asked = { method: 'GET', upgrade: false, http10: false, closeClient: false }
+    const { body, coding } = planResponse(new ResponseReader().read(text)!, asked)
+    const written: string[] = []
+    const to = {
+      write: (bytes: Buffer, from?: number, end?: number) =>
+        written.push(bytes.toString('latin1', from, end)),
+    } as unknown as ByteStream
+    expect(passBody(to, coding, body!, Buffer.from('...abc'), 3, null)).toBe(6)
+    expect(passBody(to, coding, body!, Buffer.from('.deNEXT'), 1, null)).toBe(3)
+    expect(written).toEqual(['abc', 'de'])
   })
 })

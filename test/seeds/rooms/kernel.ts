@@ -1,7 +1,7 @@
 import { room } from '../seed.js'
 
 const REMAINDER = 'unit/kernel-remainder'
-const POLLED = [REMAINDER, 'unit/relay-polled-stream', 'unit/relay-insides']
+const POLLED = [REMAINDER, 'unit/relay-polled-stream', 'unit/relay-socket-stream']
 
 export const kernel = room(
   'kernel',

@@ -5,7 +5,7 @@ const POOLS = ['unit/relay-pooled', 'e2e/relay-pools']
 
 export const relay = room(
   'relay',
-  ['unit/relay-insides', 'unit/relay-response-plan', 'unit/relay-forwarded'],
+  ['unit/relay-exchange', 'unit/relay-response-plan', 'unit/relay-forwarded'],
   [
     ['relay/transfer.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
     [
@@ -71,7 +71,7 @@ export const relay = room(
       '',
       'e2e/relay-tcp',
       'e2e/relay-leaving',
-      'unit/relay-insides',
+      'unit/relay-exchange',
     ],
     [
       'relay/field-rules.ts',
