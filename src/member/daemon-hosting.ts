@@ -9,7 +9,7 @@ import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
-import { deadlineError, Pending } from '../wire/pending.js'
+import { type Call, Calls, deadlineError, Pending } from '../wire/pending.js'
 import { AppendNotice, Growth } from './growth.js'
 import type { Heartbeat } from './heartbeat.js'
 import { HolderLink } from './holder-link.js'
@@ -299,59 +299,52 @@ const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it
 interface Registration {
   /** Borrowed. */
   readonly items: readonly BundleItem[]
-  readonly registered: Pending<void>
   /** Over which it was asked last. */
   link: Link
 }
 
 /** Daemon hosting: what is given to the daemon to keep, and its answers. */
 export class Registrations {
-  readonly #waiting = new Map<number, Registration>()
-  #next = 1
+  readonly #calls = new Calls<null, void, Registration>()
 
   /** The daemon takes dups of these, and says so. Rejects with what it answers, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
   async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
-    const request = this.#next++
-    const registered = new Pending<void>()
-    const registration: Registration = { items, registered, link }
-    this.#waiting.set(request, registration)
+    const call = this.#calls.open(null, { items, link })
     try {
-      await this.#tell(registration, request, timeoutMs)
-      registered.limit(timeoutMs, () =>
-        registered.reject(deadlineError('the daemon’s answer to Register', timeoutMs)),
-      )
-      await registered.answer
-    } finally {
-      this.#waiting.delete(request)
+      await this.#tell(call, timeoutMs)
+    } catch (error) {
+      call.pending.reject(error)
     }
+    const late = () => call.pending.reject(deadlineError('the daemon’s answer to Register', timeoutMs))
+    await call.pending.limit(timeoutMs, late).answer
   }
 
   /** Another daemon is there: it has not heard of what the one before did not answer. */
   again(link: Link, timeoutMs: number): void {
-    for (const [request, registration] of this.#waiting) {
-      registration.link = link
-      this.#tell(registration, request, timeoutMs).catch(error => registration.registered.reject(error))
+    for (const call of this.#calls.of()) {
+      call.link = link
+      this.#tell(call, timeoutMs).catch(error => call.pending.reject(error))
     }
   }
 
   answered(registered: fdbroker.wire.Registered.$Properties): void {
-    const waiter = this.#waiting.get(registered.request ?? 0)
-    if (registered.code) waiter?.registered.reject(remoteError(registered, REFUSED))
-    else waiter?.registered.resolve()
+    this.#calls.answer(null, registered.request ?? 0, () => {
+      if (registered.code) throw remoteError(registered, REFUSED)
+    })
   }
 
   fail(error: Error): void {
-    for (const waiter of this.#waiting.values()) waiter.registered.reject(error)
+    this.#calls.fail(error)
   }
 
   /** What the link is lost with is told over the next one. */
-  async #tell(registration: Registration, request: number, timeoutMs: number): Promise<void> {
-    const { items, link } = registration
+  async #tell(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
+    const { items, link, number: request } = call
     try {
       await link.sendBundle(items, timeoutMs)
       await link.send({ register: { request } })
     } catch (error) {
-      if (registration.link === link && !peerLeft(error)) throw error
+      if (call.link === link && !peerLeft(error)) throw error
     }
   }
 }

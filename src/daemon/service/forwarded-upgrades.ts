@@ -10,7 +10,7 @@ import {
 } from '../../operator/requests.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
-import { Pending } from '../../wire/pending.js'
+import { Calls } from '../../wire/pending.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000
@@ -19,10 +19,7 @@ const STARTING_MS = 10_000
 /** What a member that could not upgrade may leave out. */
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
-interface Waiting {
-  /** The member repeats it: its word on an upgrade that has failed may come when the next one has been asked for. */
-  readonly request: number
-  readonly pending: Pending<Upgraded>
+interface Facts {
   progress(step: UpgradeProgress): void
   /** The member was told to give it up, and says when its successor has ended. */
   cancelled: boolean
@@ -31,8 +28,8 @@ interface Waiting {
 /** A daemon's part in upgrades that operators ask for: the member that serves starts its successor, which joins here. */
 export class ForwardedUpgrades {
   readonly #times: HandoffTimes
-  readonly #waiting = new Map<Peer, Waiting>()
-  #requests = 0
+  /** Numbered: a member's word on an upgrade that has failed may come when the next one has been asked for. */
+  readonly #calls = new Calls<Peer, Upgraded, Facts>()
 
   constructor(times: HandoffTimes) {
     this.#times = times
@@ -40,7 +37,7 @@ export class ForwardedUpgrades {
 
   /** One at a time of a member. */
   has(peer: Peer): boolean {
-    return this.#waiting.has(peer)
+    return this.#calls.of(peer).length > 0
   }
 
   /** Rejects with what the member says, why the handoff failed, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
@@ -53,26 +50,20 @@ export class ForwardedUpgrades {
     const { ready, quiesce, freeze, prepare, commit } = this.#times
     // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
     const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
-    const request = ++this.#requests
-    const pending = new Pending<Upgraded>({
-      over: () => {
-        cancel.removeEventListener('abort', cancelled)
-        if (this.#waiting.get(peer) === waiting) this.#waiting.delete(peer)
-      },
-    })
-    const waiting: Waiting = { request, pending, progress, cancelled: false }
+    const over = () => cancel.removeEventListener('abort', cancelled)
+    const call = this.#calls.open(peer, { progress, cancelled: false }, { over })
+    const { number: request, pending } = call
     const within = (ms: number, what: string) => {
       const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`
       pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
     }
     const cancelled = () => {
-      waiting.cancelled = true
+      call.cancelled = true
       const { code, message } = cancel.reason as FdbError
       tellFailed(peer, { code, message })
       const most = GRACE_MS + prepare + commit
       within(most, `${most} ms after it was cancelled`)
     }
-    this.#waiting.set(peer, waiting)
     within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
     peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
     if (cancel.aborted) cancelled()
@@ -81,22 +72,16 @@ export class ForwardedUpgrades {
   }
 
   progressed(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
-    this.#waiting.get(peer)?.progress(readProgress(progress))
+    this.#calls.of(peer)[0]?.progress(readProgress(progress))
   }
 
   answered(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
-    const waiting = this.#waiting.get(peer)
-    if (waiting === undefined || (result.request && result.request !== waiting.request)) return
-    try {
-      waiting.pending.resolve(readUpgraded(result, UNTOLD))
-    } catch (error) {
-      waiting.pending.reject(error)
-    }
+    this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, UNTOLD))
   }
 
   /** The handoff has failed. Who started the successor does not see it: it is told. */
   failed({ code, message, phase }: Failure): void {
-    for (const [peer, { cancelled, pending }] of [...this.#waiting]) {
+    for (const { cancelled, peer, pending } of this.#calls.of()) {
       if (cancelled) continue
       tellFailed(peer, { code, message, phase })
       pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent serves on)`))
@@ -106,7 +91,7 @@ export class ForwardedUpgrades {
   /** This member is gone. */
   forget(peer: Peer): void {
     const why = `process ${peer.pid} ended before it answered`
-    this.#waiting.get(peer)?.pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', why))
+    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', why), peer)
   }
 }
 

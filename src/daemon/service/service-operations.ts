@@ -20,7 +20,7 @@ import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
-import { Pending } from '../../wire/pending.js'
+import { Calls, Pending } from '../../wire/pending.js'
 import type { Custody } from './custody.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './kept-state.js'
@@ -227,50 +227,33 @@ export class ServiceOperations implements Operations {
 /** Commands that wait for a member's reply; more are refused. */
 const MOST_COMMANDS = 64
 
-interface Waiting {
-  readonly peer: Peer
-  readonly pending: Pending<Buffer>
-}
-
 /** A daemon's part in operators' commands: the member that serves is asked, and its reply passed on. */
 export class ForwardedCommands {
-  readonly #waiting = new Map<number, Waiting>()
-  #next = 1
+  readonly #calls = new Calls<Peer, Buffer>()
 
   /** Rejects with what the member says, ERR_FDB_BUSY, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED, the signal's reason. */
   async ask(peer: Peer, { name, body }: CommandOrder, { signal }: CommandContext): Promise<Buffer> {
-    if (!peer.link.open || this.#waiting.size >= MOST_COMMANDS) {
+    if (!peer.link.open || this.#calls.size >= MOST_COMMANDS) {
       const why = peer.link.open
-        ? `${this.#waiting.size} commands wait for their replies already`
+        ? `${this.#calls.size} commands wait for their replies already`
         : `process ${peer.pid} cannot be asked now`
       throw new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true })
     }
-    const request = this.#next++
-    const pending = new Pending<Buffer>({ signal, over: () => this.#waiting.delete(request) })
+    const { number: request, pending } = this.#calls.open(peer, {}, { signal })
     if (pending.settled) return pending.answer
-    this.#waiting.set(request, { peer, pending })
     peer.link.tell({ command: { name, body, request } })
     const late = `process ${peer.pid} has not answered the command "${name}" within ${COMMAND_MS} ms`
     return pending.limit(COMMAND_MS, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', late))).answer
   }
 
   answered(peer: Peer, reply: fdbroker.wire.CommandReply.$Properties): void {
-    const waiting = this.#waiting.get(reply.request ?? 0)
-    if (waiting?.peer !== peer) return
-    try {
-      waiting.pending.resolve(readCommandReply(reply))
-    } catch (error) {
-      waiting.pending.reject(error)
-    }
+    if (reply.request) this.#calls.answer(peer, reply.request, () => readCommandReply(reply))
   }
 
   /** This member is gone. */
   forget(peer: Peer): void {
-    for (const { peer: asked, pending } of [...this.#waiting.values()]) {
-      if (asked !== peer) continue
-      const why = `process ${peer.pid} ended before it had answered: it may have done what it was asked for`
-      pending.reject(new FdbError('ERR_FDB_CHANNEL_CLOSED', why, { retryable: true }))
-    }
+    const why = `process ${peer.pid} ended before it had answered: it may have done what it was asked for`
+    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', why, { retryable: true }), peer)
   }
 }
 
@@ -279,12 +262,12 @@ const ANSWER_MS = 1_000
 
 /** Asks the member that serves for its status: one question at a time, for all who want to know. */
 export class StatusQuestion {
-  readonly #asked = new Map<Peer, Pending<string>>()
+  readonly #calls = new Calls<Peer, string>()
 
   /** Resolves with null when it does not answer, or with what cannot be read. */
   async ask(peer: Peer): Promise<Record<string, unknown> | null> {
     if (!peer.link.open) return null
-    const json = await (this.#asked.get(peer) ?? this.#ask(peer)).answer
+    const json = await (this.#calls.of(peer)[0]?.pending ?? this.#ask(peer)).answer
     try {
       return json === '' ? null : JSON.parse(json)
     } catch {
@@ -293,7 +276,7 @@ export class StatusQuestion {
   }
 
   answered(peer: Peer, json: string): void {
-    this.#asked.get(peer)?.resolve(json)
+    this.#calls.answer(peer, 0, () => json)
   }
 
   /** This member is gone. */
@@ -302,8 +285,7 @@ export class StatusQuestion {
   }
 
   #ask(peer: Peer): Pending<string> {
-    const pending = new Pending<string>({ over: () => this.#asked.delete(peer) })
-    this.#asked.set(peer, pending)
+    const { pending } = this.#calls.open(peer, {})
     peer.link.tell({ statusRequest: {} })
     return pending.limit(ANSWER_MS, () => pending.resolve(''))
   }
