@@ -1,10 +1,11 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { castsIn, importedBy } from '../walls/casts.js'
 import { violations } from '../walls/check.js'
 import { importsOf, sourcesBelow } from '../walls/imports.js'
-import { ROOMS, UNIT_TESTS } from '../walls/rules.js'
+import { HARD_WORDS, ROOMS, UNIT_TESTS } from '../walls/rules.js'
+import { commentLines, hardWords, proseLines, retiredNames } from '../walls/words.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -40,6 +41,42 @@ describe('the sources', () => {
         return `| ${where} | ${about} | ${from} |`
       }),
     )
+  })
+})
+
+describe('the words', () => {
+  it('of the sources and pages are no harder than the walls say', () => {
+    const names = readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
+    const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...names.map(name => `docs/${name}`)]
+    const found = hardWords(
+      [...sourcesBelow(root, 'src').values()],
+      pages.filter(name => name.endsWith('.md')).map(name => readFileSync(`${root}/${name}`, 'utf8')),
+    )
+    for (const kind of ['comments', 'pages', 'names'] as const) {
+      expect(found[kind], kind).toBeLessThanOrEqual(HARD_WORDS[kind])
+    }
+  })
+
+  it.each([
+    ['/** Who waits for it. */', 1],
+    ['const a = 1 // Nobody serves.', 0],
+    ['  // A limit. Of it, a part.', 1],
+    ['/**\n * The client. What it\n * sends to whoever asks.\n */', 2],
+    ['/** The offer of a holder. */', 0],
+  ])('of the comment %j are counted', (source, count) => {
+    expect(hardWords([source], [])).toEqual({ comments: count, pages: 0, names: 0 })
+  })
+
+  it('of a page are counted without its code', () => {
+    const page = '# Who serves\n\n```sh\nWhat is this\n```\n- Nobody waits.\nA client waits.\n'
+    expect(hardWords([], [page])).toEqual({ comments: 0, pages: 2, names: 0 })
+    expect(proseLines('1. Of it')).toEqual(['Of it'])
+    expect(commentLines(' * a\n*/\n// b')).toEqual(['a', 'b'])
+  })
+
+  it('of names are those of code, as parts of a name too', () => {
+    const source = "const frontDesk = 'duty' // custody\nfrontDesk.unfitError(deskTop, shelf_of, crewed)"
+    expect(retiredNames(source)).toEqual(['frontDesk', 'frontDesk', 'unfitError', 'deskTop', 'shelf_of'])
   })
 })
 

@@ -1,0 +1,56 @@
+import { codeOf } from './source-text.js'
+
+/** Openings of a sentence that make its reader look for the noun: "Who waits …", "Of what a client …". */
+const OPENING = /^(?:Who|Whoever|Whom|Of|What|So many|Is to|It is to)\b/
+/** A clause takes the place of a noun that has a name: the client, the successor, the operator. */
+const NAMELESS = /\b(?:whoever|whom|nobody|somebody)\b/i
+/** Names that the code had for what the field calls otherwise; `docs/glossary.md` has the words in their place. */
+const RETIRED = new Set(
+  'surroundings desk duty crew evening custody shelf deposit deposits safekeeping governor overseer trial unfit unwell foster fosters courier giver taker'.split(
+    ' ',
+  ),
+)
+
+/** How often texts use words that take two readings. */
+export interface HardWords {
+  /** Lines of comments. */
+  readonly comments: number
+  /** Lines of pages, without their blocks of code. */
+  readonly pages: number
+  /** Retired names in code, each as often as it stands there. */
+  readonly names: number
+}
+
+export function hardWords(sources: readonly string[], pages: readonly string[]): HardWords {
+  return {
+    comments: sum(sources, source => commentLines(source).filter(isHard).length),
+    pages: sum(pages, page => proseLines(page).filter(isHard).length),
+    names: sum(sources, source => retiredNames(source).length),
+  }
+}
+
+function sum(texts: readonly string[], count: (text: string) => number): number {
+  return texts.reduce((total, text) => total + count(text), 0)
+}
+
+function isHard(line: string): boolean {
+  return NAMELESS.test(line) || line.split(/(?<=[.:;]) /).some(sentence => OPENING.test(sentence))
+}
+
+/** Lines that are a comment, or a part of one, without what marks them as such. */
+export function commentLines(source: string): string[] {
+  return source
+    .split('\n')
+    .map(line => /^\s*(?:\/\*\*?|\*(?!\/)|\/\/)\s*(.*?)\s*(?:\*\/)?$/.exec(line)?.[1])
+    .filter(text => text !== undefined)
+}
+
+export function proseLines(page: string): string[] {
+  const prose = page.replace(/^```.*?^```$/gms, '')
+  return prose.split('\n').map(line => line.replace(/^[\s#>|*-]*(?:\d+\. )?/, ''))
+}
+
+export function retiredNames(source: string): string[] {
+  const names = codeOf(source).match(/[A-Za-z_$][\w$]*/g) ?? []
+  return names.filter(name => name.split(/(?=[A-Z])|[_$\d]+/).some(word => RETIRED.has(word.toLowerCase())))
+}
