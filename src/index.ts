@@ -17,9 +17,9 @@ export {
   parseListenerSpec,
 } from './listeners/index.js'
 export { type AnswersOptions, answers } from './member/answers.js'
-export type { QuiesceHook } from './member/duty.js'
 export type { DrainCounts } from './member/forced-closes.js'
 export { join } from './member/join.js'
+export type { QuiesceHook } from './member/leadership.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type { Member, MemberEvents } from './member/member.js'
 export type {
@@ -82,5 +82,5 @@ export { runInSlices, type SliceOptions } from './state/slices.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
 export { shareTicketKeys, type TicketKeyPair, useTicketKeys } from './tls/ticket-server.js'
 export type { WorkersOptions } from './workers/options.js'
-export type { WorkerReport } from './workers/slot.js'
+export type { WorkerReport } from './workers/worker-slot.js'
 export { startWorkers, type Workers, type WorkersReport } from './workers/workers.js'

@@ -62,11 +62,11 @@ function bareMicroseconds(baseline, fds) {
   return (median(times) * 1e6) / (messages * FDS_A_MESSAGE * 0.9)
 }
 
-/** CPU time of one side for one connection, in µs. @param {Upgrade} upgrade @param {'giver' | 'taker'} side @param {number} quietShare */
+/** CPU time of one side for one connection, in µs. @param {Upgrade} upgrade @param {'sender' | 'receiver'} side @param {number} quietShare */
 function cpuEach({ moved, emptyMs, ...sides }, side, quietShare) {
   const { cpu } = sides[side]
-  // What the load takes is where the listeners are: with the taker.
-  const load = side === 'taker' ? quietShare * (emptyMs ?? 0) : 0
+  // What the load takes is where the listeners are: with the receiver.
+  const load = side === 'receiver' ? quietShare * (emptyMs ?? 0) : 0
   return ((cpu - load) * 1000) / moved
 }
 
@@ -101,9 +101,9 @@ try {
     const of = (/** @type {(each: Upgrade) => number} */ value) => median(upgrades.map(value))
     const quietShare = quiet.cpu / 5_000
     const bare = bareMicroseconds(baseline, size)
-    const [giver, taker] = [
-      of(each => cpuEach(each, 'giver', quietShare)),
-      of(each => cpuEach(each, 'taker', quietShare)),
+    const [sender, receiver] = [
+      of(each => cpuEach(each, 'sender', quietShare)),
+      of(each => cpuEach(each, 'receiver', quietShare)),
     ]
     const lost = proof.clients.reduce(
       (sum, { counts }) => sum + counts.closed + counts.failed + counts.wrong,
@@ -115,10 +115,10 @@ try {
       of(each => each.emptyMs ?? Number.NaN).toFixed(0),
       of(each => each.givingMs).toFixed(1),
       of(each => each.takingMs).toFixed(1),
-      of(each => each.giver.late).toFixed(0),
-      of(each => each.taker.late).toFixed(0),
-      giver.toFixed(0),
-      taker.toFixed(0),
+      of(each => each.sender.late).toFixed(0),
+      of(each => each.receiver.late).toFixed(0),
+      sender.toFixed(0),
+      receiver.toFixed(0),
       bare.toFixed(1),
       quietLoad.p99.toFixed(1),
       of(each => each.load.p99).toFixed(1),
@@ -135,8 +135,8 @@ try {
       '',
       '',
       '',
-      drained?.giver.late.toFixed(0) ?? '',
-      drained?.taker.late.toFixed(0) ?? '',
+      drained?.sender.late.toFixed(0) ?? '',
+      drained?.receiver.late.toFixed(0) ?? '',
       '',
       '',
       '',
@@ -156,8 +156,12 @@ try {
       '<=',
       1_000,
     )
-    figures.info(`${size}: CPU a connection, giver`, giver / bare, 'of bare C, both sides, a descriptor')
-    figures.info(`${size}: CPU a connection, taker`, taker / bare, 'of bare C, both sides, a descriptor')
+    figures.info(`${size}: CPU a connection, sender`, sender / bare, 'of bare C, both sides, a descriptor')
+    figures.info(
+      `${size}: CPU a connection, receiver`,
+      receiver / bare,
+      'of bare C, both sides, a descriptor',
+    )
     figures.info(`${size}: p99 in the move`, of(each => each.load.p99) / quietLoad.p99, 'of before')
     figures.add(
       `${size}: p99 in an upgrade with moves`,

@@ -32,8 +32,8 @@ const WRITTEN_MS = 100
  * @property {number} lost
  * @property {number} givingMs the most CPU time that one turn of the old process took for moves
  * @property {number} takingMs of the new process
- * @property {Delays} giver the old process's event loop, from the commit until it was empty
- * @property {Delays} taker the new one's
+ * @property {Delays} sender the old process's event loop, from the commit until it was empty
+ * @property {Delays} receiver the new one's
  * @property {Span} load from when the new process said that it serves until the old one had gone
  *
  * @typedef {object} Proof
@@ -155,8 +155,8 @@ async function upgrade(scene, load, number) {
     lost: moves.lost ?? Number.NaN,
     givingMs: left?.longestGivingMs ?? Number.NaN,
     takingMs: moves.longestTakingMs ?? Number.NaN,
-    giver: scene.delays(old, commit, empty),
-    taker: scene.delays(app.pid, commit, empty),
+    sender: scene.delays(old, commit, empty),
+    receiver: scene.delays(app.pid, commit, empty),
     load: during,
   }
 }

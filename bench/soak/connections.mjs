@@ -108,8 +108,8 @@ function print({ upgrades, quiet, quietLoad, clients, backend, plain, log }) {
     each.goneMs ?? '-',
     each.givingMs.toFixed(1),
     each.takingMs.toFixed(1),
-    ...delays(each.giver),
-    ...delays(each.taker),
+    ...delays(each.sender),
+    ...delays(each.receiver),
     each.load.perSecond.toFixed(0),
     each.load.p99.toFixed(1),
     each.load.max.toFixed(0),
@@ -197,7 +197,7 @@ function judge({ name, clients: wanted }, { clients, backend, plain, upgrades, q
   )
   // CPU time of the main thread alone, for moves, in one turn: what other threads and processes do is in none of it, and what V8
   // collects meanwhile is told apart, as it says itself.
-  for (const side of /** @type {const} */ (['giver', 'taker'])) {
+  for (const side of /** @type {const} */ (['sender', 'receiver'])) {
     figures.add(
       `${name}: work for moves in a turn, ${side}`,
       most(each => each[side].moves || null),
@@ -212,13 +212,13 @@ function judge({ name, clients: wanted }, { clients, backend, plain, upgrades, q
     )
   }
   figures.info(
-    `${name}: timers late in a move, giver`,
-    most(each => each.giver.late),
+    `${name}: timers late in a move, sender`,
+    most(each => each.sender.late),
     'ms',
   )
   figures.info(
-    `${name}: timers late in a move, taker`,
-    most(each => each.taker.late),
+    `${name}: timers late in a move, receiver`,
+    most(each => each.receiver.late),
     'ms',
   )
   figures.info(`${name}: timers late without upgrades`, quiet.late, 'ms')

@@ -3,7 +3,7 @@ import { LONGEST_MS } from '../base/time.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
 import { ORDERS, type Order, obey, Signals, tellTurn } from './signals.js'
 
-export interface RunParts {
+export interface RunDeps {
   readonly logger: Logger
   /** Opens the files of the logs anew. */
   readonly reopen: () => void
@@ -16,7 +16,7 @@ export interface RunParts {
 /** Is the main process of workers until it ends: signals are orders. */
 export async function runWorkers(
   options: WorkersOptions,
-  { logger, reopen, before, count }: RunParts,
+  { logger, reopen, before, count }: RunDeps,
 ): Promise<void> {
   const signals = mainSignals(logger, reopen)
   before?.close()

@@ -27,8 +27,8 @@ const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 export type MoveRecord = 'moved' | 'back'
 
 /**
- * What became of each slice of connections, in a memory file that the giver and the taker both hold (rule 10 of the
- * design). The giver writes before it acts; the taker seals when it is in doubt, and believes what is written then. A
+ * What became of each slice of connections, in a memory file that the sender and the receiver both hold (rule 10 of the
+ * design). The sender writes before it acts; the receiver seals when it is in doubt, and believes what is written then. A
  * write and a seal exclude each other, so that both come to the same answer whatever message was lost.
  */
 export class MoveLog implements Disposable {
@@ -69,7 +69,7 @@ export class MoveLog implements Disposable {
     }
   }
 
-  /** False: the taker has sealed the log, and what was not in it before never will be. */
+  /** False: the receiver has sealed the log, and what was not in it before never will be. */
   append(slice: number, record: MoveRecord): boolean {
     this.#bytes.writeUInt32LE(slice, 0)
     this.#bytes.writeUInt32LE(record === 'moved' ? MOVED : BACK, 4)

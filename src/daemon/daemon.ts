@@ -8,7 +8,7 @@ import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
 import { settle } from '../member/options.js'
-import type { Parts } from '../member/parts.js'
+import type { MemberRuntime } from '../member/runtime.js'
 import type { StayOptions } from '../member/stay.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { serviceIn } from '../operator/held-descriptors.js'
@@ -17,12 +17,12 @@ import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operato
 import { fdLimits } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
-import { Deposits } from './deposits.js'
-import { FrontDesk } from './front-desk.js'
 import { auditOver, type DaemonOperations, OperatorAccess } from './operator-access.js'
-import { meansAll, type Overseer } from './overseer.js'
-import { Gate, visitorOf } from './policy/gate.js'
+import { meansAll, type Orchestrator } from './orchestrator.js'
+import { PersistedFds } from './persisted-fds.js'
+import { AccessCheck, visitorOf } from './policy/access-check.js'
 import { OWNERS_ONLY } from './policy/owners-only.js'
+import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
 import type { HeldAlone } from './service/kept-state.js'
 import { Services } from './services.js'
@@ -60,13 +60,13 @@ export interface DaemonOptions {
 
 interface Insides {
   readonly member: Member
-  readonly parts: Parts
-  readonly desk: FrontDesk
+  readonly runtime: MemberRuntime
+  readonly reception: DaemonReception
   readonly services: Services
   /** The service manager keeps what this daemon has. */
   readonly kept: boolean
-  readonly governor: Governor
-  readonly overseer: Overseer | null
+  readonly policyFile: PolicyFile
+  readonly orchestrator: Orchestrator | null
 }
 
 /**
@@ -79,34 +79,34 @@ export class Daemon implements AsyncDisposable {
   /** Resolves when it is closed, or another daemon has taken over. */
   readonly closed: Promise<void>
   readonly #member: Member
-  readonly #parts: Parts
-  readonly #desk: FrontDesk
+  readonly #runtime: MemberRuntime
+  readonly #reception: DaemonReception
   readonly #services: Services
   /** What operators have put. */
   readonly #descriptors: DescriptorStore
   readonly #startedAt = Date.now()
   readonly #kept: boolean
-  readonly #governor: Governor
+  readonly #policyFile: PolicyFile
   #closing = false
-  readonly #overseer: Overseer | null
+  readonly #orchestrator: Orchestrator | null
 
   /** @internal Use {@link serveDaemon}. */
   static of(insides: Insides): Daemon {
     return new Daemon(insides)
   }
 
-  private constructor({ member, parts, desk, services, governor, kept, overseer }: Insides) {
-    this.#overseer = overseer
-    this.#governor = governor
-    this.control = parts.settings.control ?? ''
+  private constructor({ member, runtime, reception, services, policyFile, kept, orchestrator }: Insides) {
+    this.#orchestrator = orchestrator
+    this.#policyFile = policyFile
+    this.control = runtime.settings.control ?? ''
     this.#member = member
-    this.#parts = parts
-    this.#desk = desk
+    this.#runtime = runtime
+    this.#reception = reception
     this.#services = services
     this.#kept = kept
-    const { registry, wanted } = parts
-    const { logger } = parts.settings
-    const settled = () => !desk.handsOver
+    const { registry, wanted } = runtime
+    const { logger } = runtime.settings
+    const settled = () => !reception.handsOver
     const descriptors = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
       auditOver(logger, what, name, pid),
     )
@@ -114,36 +114,36 @@ export class Daemon implements AsyncDisposable {
     const operations: DaemonOperations = {
       status: shows => this.#status(shows),
       named: (service, shows) =>
-        meansAll(overseer, service) ? DAEMON_ITSELF : services.only(service, shows).name,
+        meansAll(orchestrator, service) ? DAEMON_ITSELF : services.only(service, shows).name,
       upgrade: (order, progress, cancel) => {
-        if (meansAll(overseer, order.service)) return overseer.upgrade(order, progress, cancel)
+        if (meansAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
           return services.only(order.service).operations.upgrade(order, progress, cancel)
         const { argv, timeoutMs } = order
         return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
       },
-      command: (order, context) => this.#command(order, context, parts),
+      command: (order, context) => this.#command(order, context, runtime),
     }
-    const { shares } = desk
-    const { gate } = governor
-    const workerListener = overseer && ((key: string) => overseer.listener(key))
+    const { shares } = reception
+    const { gate } = policyFile
+    const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, gate, shares, logger, workerListener }
     const operationsFor = (caller: Caller) => new OperatorAccess(checks, visitorOf(caller))
-    desk.staff({ parts, services, operationsFor })
+    reception.staff({ runtime, services, operationsFor })
     const take = () => {
       services.begin()
       descriptors.takeOver()
     }
-    const serves = () => desk.open(take)
+    const serves = () => reception.open(take)
     const leaves = (how: { readonly kept: boolean }) => {
-      desk.close()
+      reception.close()
       services.close(how)
       descriptors[Symbol.dispose]()
     }
     member.on('serving', serves)
     member.on('reinstated', serves)
     // The next daemon has what this one had, unless there is none.
-    member.on('retiring', () => leaves({ kept: kept || !parts.departure.ended }))
+    member.on('retiring', () => leaves({ kept: kept || !runtime.shutdown.ended }))
     // The state is safe before anybody else can be the first of a service here.
     member.onQuiesce(() => (this.#closing ? services.keepState(KEEP_MS) : undefined))
     this.closed = member.retired.then(() => leaves({ kept }))
@@ -165,7 +165,7 @@ export class Daemon implements AsyncDisposable {
       rssBytes: process.memoryUsage.rss(),
       descriptors: this.#descriptors.size,
       programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
-      ...this.#overseer?.status(),
+      ...this.#orchestrator?.status(),
       services,
     }
   }
@@ -191,12 +191,12 @@ export class Daemon implements AsyncDisposable {
 
   /** Who comes to join waits until {@link resume}. Members, and those that come back, are served as ever. */
   pause(): void {
-    this.#desk.hold()
+    this.#reception.hold()
   }
 
   /** Behind {@link pause}. */
   resume(): void {
-    this.#desk.admit()
+    this.#reception.admit()
   }
 
   /**
@@ -204,9 +204,9 @@ export class Daemon implements AsyncDisposable {
    * ERR_FDB_CONFIG, and what counted before counts on. Does nothing without `config`.
    */
   async reload(): Promise<void> {
-    await this.#governor.reload()
+    await this.#policyFile.reload()
     this.#services.governed()
-    this.#parts.controlSocket.adjust()
+    this.#runtime.controlSocket.adjust()
   }
 
   /** As `stay` of a member. */
@@ -233,17 +233,18 @@ export class Daemon implements AsyncDisposable {
     await this.close()
   }
 
-  async #command(order: CommandOrder, context: CommandContext, parts: Parts): Promise<Uint8Array> {
+  async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
-    const done = meansAll(this.#overseer, service) ? this.#overseer.command(name, body) : null
+    const done = meansAll(this.#orchestrator, service) ? this.#orchestrator.command(name, body) : null
     if (done != null) return await done
     if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(stopOrderOf(body))
     if (name === RELOAD && service === DAEMON_ITSELF) {
       await this.reload()
       return this.#told()
     }
-    if (service === DAEMON_ITSELF) return await parts.commands.run(name, body, context, parts.machine.phase)
-    const asked = service || (this.#overseer?.service ?? '')
+    if (service === DAEMON_ITSELF)
+      return await runtime.commands.run(name, body, context, runtime.machine.phase)
+    const asked = service || (this.#orchestrator?.service ?? '')
     return await this.#services.only(asked).operations.command(order, context)
   }
 
@@ -285,7 +286,7 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
 /** With somebody who sees to it that its services are served. */
 export async function openDaemon(
   options: DaemonOptions,
-  oversees: (services: Services) => Overseer | null = () => null,
+  oversees: (services: Services) => Orchestrator | null = () => null,
 ): Promise<Daemon> {
   checkOptions('serveDaemon()', options, OPTIONS)
   OPTIONS.control(options.control, 'control')
@@ -303,8 +304,8 @@ export async function openDaemon(
   const logger = takenLogger(given)
   const times = settleTimes(upgrade)
   // Before anything is taken over.
-  const governor = await Governor.of(config ?? null, logger)
-  const desk = new FrontDesk(governor.gate, {
+  const policyFile = await PolicyFile.of(config ?? null, logger)
+  const reception = new DaemonReception(policyFile.gate, {
     passed: passedSockets().takePath(resolve(control)),
     takesOver: takeOver,
   })
@@ -319,30 +320,38 @@ export async function openDaemon(
     ...(pidFile !== undefined && { pidFile }),
     ...(mainProcess !== undefined && { mainProcess }),
   })
-  const driver = await findPlace({ ...settings, desk }).catch(error => {
-    desk.passed?.close()
+  const driver = await findPlace({ ...settings, reception }).catch(error => {
+    reception.passed?.close()
     throw error
   })
   const member = memberOf(driver)
-  const { changes, registry, wanted } = driver.parts
-  const deposits = new Deposits(registry, wanted)
+  const { changes, registry, wanted } = driver.runtime
+  const persisted = new PersistedFds(registry, wanted)
   const services = new Services({
     control: settings.control!,
     times,
     logger,
-    deposits,
-    gate: governor.gate,
-    shares: desk.shares,
+    persisted,
+    gate: policyFile.gate,
+    shares: reception.shares,
     changed: () => {
       changes.tell()
-      overseer?.look()
+      orchestrator?.look()
     },
-    taker: service => overseer?.taker(service) ?? undefined,
+    receiver: service => orchestrator?.receiver(service) ?? undefined,
   })
-  const overseer = oversees(services)
+  const orchestrator = oversees(services)
   const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
-  const daemon = Daemon.of({ member, parts: driver.parts, desk, services, governor, kept, overseer })
-  await member.ready(member.incumbent === null ? {} : checkingRoom(services, deposits))
+  const daemon = Daemon.of({
+    member,
+    runtime: driver.runtime,
+    reception,
+    services,
+    policyFile,
+    kept,
+    orchestrator,
+  })
+  await member.ready(member.incumbent === null ? {} : checkingRoom(services, persisted))
   // It came when it was too late not to listen.
   if (signal?.aborted) {
     await daemon.close()
@@ -353,18 +362,18 @@ export async function openDaemon(
 }
 
 /** Keeps the rules of a daemon as its file says them. */
-class Governor {
-  readonly gate: Gate
+class PolicyFile {
+  readonly gate: AccessCheck
   readonly #file: string | null
   readonly #logger: Logger
 
   /** `file` null: there is none, and others may do nothing. Rejects with ERR_FDB_CONFIG. */
-  static async of(file: string | null, logger: Logger): Promise<Governor> {
+  static async of(file: string | null, logger: Logger): Promise<PolicyFile> {
     const policy = file === null ? OWNERS_ONLY : await read(file)
-    return new Governor(new Gate(policy, logger), file, logger)
+    return new PolicyFile(new AccessCheck(policy, logger), file, logger)
   }
 
-  private constructor(gate: Gate, file: string | null, logger: Logger) {
+  private constructor(gate: AccessCheck, file: string | null, logger: Logger) {
     this.gate = gate
     this.#file = file
     this.#logger = logger
@@ -392,10 +401,10 @@ const OF_OTHERS = 16
 /** For a daemon that takes over, as long as the one before serves: members have nowhere else to go where there is none. */
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
-  deposits: Pick<Deposits, 'largest' | 'demandReadable'>,
+  persisted: Pick<PersistedFds, 'largest' | 'demandReadable'>,
 ): ReadyOptions {
-  const room = () => demandRoom(services.expected, deposits.largest)
-  return { checks: [room, () => deposits.demandReadable()] }
+  const room = () => demandRoom(services.expected, persisted.largest)
+  return { checks: [room, () => persisted.demandReadable()] }
 }
 
 /**

@@ -23,7 +23,7 @@ import type {
 } from '../operator/requests.js'
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
 import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
-import type { Gate, Visitor } from './policy/gate.js'
+import type { AccessCheck, Visitor } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, Over } from './service/descriptor-store.js'
 import type { Shares } from './shares.js'
@@ -40,7 +40,7 @@ export interface DaemonOperations extends Required<Omit<Operations, 'status' | '
 export interface AccessChecks {
   readonly operations: DaemonOperations
   readonly store: DescriptorStore
-  readonly gate: Gate
+  readonly gate: AccessCheck
   readonly shares: Shares
   readonly logger: Logger
   /** Returns a duplicate of the workers' listener of this key, or null. Null: there are no workers. */
@@ -51,7 +51,7 @@ export interface AccessChecks {
 export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations
-  readonly #gate: Gate
+  readonly #gate: AccessCheck
   readonly #visitor: Visitor
 
   /** Owns the visitor's pidfd until it has left. */
@@ -102,7 +102,7 @@ export class OperatorAccess implements Operations {
 /** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. Each change, and each refusal, is a line of the log. */
 export class DescriptorAccess implements DescriptorHolder {
   readonly #store: DescriptorStore
-  readonly #gate: Gate
+  readonly #gate: AccessCheck
   readonly #visitor: Visitor
   readonly #shares: Shares
   readonly #logger: Logger

@@ -6,10 +6,10 @@ import type { Peer } from '../holder/peer.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { sizeOf } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
-import type { Deposits } from './deposits.js'
-import type { Gate } from './policy/gate.js'
+import type { PersistedFds } from './persisted-fds.js'
+import type { AccessCheck } from './policy/access-check.js'
 import type { HeldAlone } from './service/kept-state.js'
-import { type RememberedService, RightsHolders } from './service/roll-call.js'
+import { type RememberedService, RightsHolders } from './service/recovery.js'
 import { Service } from './service/service.js'
 import type { Shares } from './shares.js'
 import { UnservedServices } from './unserved-services.js'
@@ -17,23 +17,23 @@ import { UnservedServices } from './unserved-services.js'
 /** More services than this are a fault of somebody, not a need. */
 const MAX_SERVICES = 1_000
 
-export interface ServicesParts {
+export interface ServicesDeps {
   readonly control: string
   readonly times: HandoffTimes
   readonly logger: Logger
-  readonly deposits: Deposits
-  readonly gate: Gate
+  readonly persisted: PersistedFds
+  readonly gate: AccessCheck
   readonly shares: Pick<Shares, 'demandServices'>
   /** Something that `status` shows has changed. */
   changed(): void
   /** Who takes the connections of a service that nobody serves. */
-  taker(service: string): Peer | undefined
+  receiver(service: string): Peer | undefined
 }
 
 /** The services of a daemon, as long as it serves. */
 export class Services {
   readonly incarnation = nodeCrypto().randomUUID()
-  readonly #parts: ServicesParts
+  readonly #deps: ServicesDeps
   readonly #services = new Map<string, Service>()
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
@@ -46,16 +46,16 @@ export class Services {
   /** The user that each service was begun by, as far as this daemon has seen it. */
   readonly #begunBy = new Map<string, number>()
 
-  constructor(parts: ServicesParts) {
-    this.#parts = parts
-    this.#rightsHolders = new RightsHolders(parts.control, error =>
-      parts.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is not used'),
+  constructor(deps: ServicesDeps) {
+    this.#deps = deps
+    this.#rightsHolders = new RightsHolders(deps.control, error =>
+      deps.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is not used'),
     )
-    this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), parts.logger)
+    this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), deps.logger)
     this.#unserved = new UnservedServices({
-      control: parts.control,
-      logger: parts.logger,
-      rule: name => parts.gate.of(name).unserved,
+      control: deps.control,
+      logger: deps.logger,
+      rule: name => deps.gate.of(name).unserved,
       isUnserved: name => this.get(name)?.unserved ?? false,
       end: name => this.#end(name),
     })
@@ -63,7 +63,7 @@ export class Services {
 
   /** They are this daemon's: those of which members of an earlier one live, and those that it has handed over. */
   begin(): void {
-    const items = this.#parts.deposits.take()
+    const items = this.#deps.persisted.take()
     for (const remembered of this.#rightsHolders.read()) {
       const handedOver = items.get(remembered.service) ?? []
       items.delete(remembered.service)
@@ -80,7 +80,7 @@ export class Services {
   #sizeOf({ items, name: service }: Service): StateSize {
     const segments = items.filter(({ role }) => role === 'segment')
     const bytes = segments.reduce((sum, { fd }) => sum + sizeOf(fd), 0)
-    return { service, bytes, most: this.#parts.gate.of(service).limits.state }
+    return { service, bytes, most: this.#deps.gate.of(service).limits.state }
   }
 
   /** So many members will come back when this daemon serves in place of the one that has them now. */
@@ -148,7 +148,7 @@ export class Services {
     const { uid } = caller
     try {
       const begun = [...this.#begunBy.values()].filter(user => user === uid).length
-      this.#parts.shares.demandServices(uid, begun + 1)
+      this.#deps.shares.demandServices(uid, begun + 1)
     } catch (error) {
       turnAway(caller, FdbError.from(error))
       return null
@@ -201,7 +201,7 @@ export class Services {
   }
 
   #add(remembered: RememberedService, items: readonly BundleItem[]): Service {
-    const { deposits, gate, logger, times } = this.#parts
+    const { persisted, gate, logger, times } = this.#deps
     const name = remembered.service
     const service = new Service(
       {
@@ -210,8 +210,8 @@ export class Services {
         incarnation: this.incarnation,
         limits: () => gate.of(name).limits,
         changed: () => this.#noteChangeOf(name),
-        taker: name => this.#parts.taker(name),
-        holds: name => deposits.update(name, this.#services.get(name)?.items ?? []),
+        receiver: name => this.#deps.receiver(name),
+        holds: name => persisted.update(name, this.#services.get(name)?.items ?? []),
       },
       remembered,
       items,
@@ -230,7 +230,7 @@ export class Services {
   }
 
   #noteChange(): void {
-    this.#parts.changed()
+    this.#deps.changed()
     this.#sweep ??= setImmediate(() => {
       this.#sweep = undefined
       this.#dropEmpty()
@@ -261,7 +261,7 @@ export class Services {
     this.#begunBy.delete(service.name)
     this.#rightsHolders.forget(service.name)
     service.close({ kept: false })
-    this.#parts.deposits.forget(service.name)
+    this.#deps.persisted.forget(service.name)
     this.#unserved.look(service.name)
   }
 
@@ -270,7 +270,7 @@ export class Services {
     try {
       this.#rightsHolders.write()
     } catch (error) {
-      this.#parts.logger.warn(
+      this.#deps.logger.warn(
         { err: error },
         'the list of rights-holders could not be written: a restart would not know whom to wait for',
       )

@@ -7,7 +7,7 @@ import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'
 import type { Unserved } from './policy/policy.js'
 
-export interface UnservedParts {
+export interface UnservedDeps {
   readonly control: string
   readonly logger: Logger
   /** Null: a service that nobody serves is held. */
@@ -27,19 +27,19 @@ interface Waiting {
 
 /** Does what is to be done with services that nobody serves, when that has lasted for long enough. */
 export class UnservedServices {
-  readonly #parts: UnservedParts
+  readonly #deps: UnservedDeps
   readonly #waiting = new Map<string, Waiting>()
 
-  constructor(parts: UnservedParts) {
-    this.#parts = parts
+  constructor(deps: UnservedDeps) {
+    this.#deps = deps
   }
 
   /** Something about it has changed, or its rule. */
   look(service: string): void {
-    const rule = this.#parts.rule(service)
+    const rule = this.#deps.rule(service)
     const waiting = this.#waiting.get(service)
     if (rule === null && waiting === undefined) return
-    const unserved = rule !== null && this.#parts.isUnserved(service)
+    const unserved = rule !== null && this.#deps.isUnserved(service)
     // The same rule, read anew, goes on.
     if (unserved && isDeepStrictEqual(waiting?.rule, rule)) return
     clearTimeout(waiting?.timer)
@@ -61,7 +61,7 @@ export class UnservedServices {
   }
 
   #act(service: string, waiting: Waiting): void {
-    const { end, logger } = this.#parts
+    const { end, logger } = this.#deps
     const { act, afterMs } = waiting.rule
     if (act === 'close') {
       this.#waiting.delete(service)
@@ -73,7 +73,7 @@ export class UnservedServices {
   }
 
   #run(command: string, service: string, waiting: Waiting): void {
-    const { control, logger } = this.#parts
+    const { control, logger } = this.#deps
     waiting.runs++
     logger.info({ service, command, run: waiting.runs }, 'nobody serves: the command is run')
     const over = (facts: object) => {

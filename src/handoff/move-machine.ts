@@ -1,8 +1,8 @@
 /**
  * Moving live connections in numbered slices between two processes, as pure functions. What was decided about a
- * slice is what the **move log** says (rule 10 of the design): a memory file that both hold, in which the giver
+ * slice is what the **move log** says (rule 10 of the design): a memory file that both hold, in which the sender
  * writes `moved(k)` before it drops its dups of slice k, or `back(k)` before it reads from them again, and that the
- * taker may seal when it is in doubt. So neither a lost message nor a death leaves a connection with two readers
+ * receiver may seal when it is in doubt. So neither a lost message nor a death leaves a connection with two readers
  * or with none.
  */
 import { RULES, type Rules } from './rules.js'
@@ -14,14 +14,14 @@ export interface MoveOut {
   readonly pending: number
   /** Number of the last slice sent. */
   readonly last: number
-  /** The taker has sealed the log, or the channel is gone: nothing more is sent. */
+  /** The receiver has sealed the log, or the channel is gone: nothing more is sent. */
   readonly over: boolean
 }
 
 export type MoveOutEvent =
   | { readonly type: 'start' }
   | { readonly type: 'ack'; readonly slice: number }
-  /** The answer to `log`: false when the taker has sealed the log. */
+  /** The answer to `log`: false when the receiver has sealed the log. */
   | {
       readonly type: 'logged'
       readonly slice: number
@@ -67,7 +67,7 @@ export function stepMoveOut(
       if (event.record === 'moved' && event.written) {
         return { state: { ...state, pending: NO_SLICE }, effects: [{ type: 'drop', slice: pending }] }
       }
-      // `back`, or a log that the taker has sealed without a moved(k) in it: the taker has let go.
+      // `back`, or a log that the receiver has sealed without a moved(k) in it: the receiver has let go.
       return {
         state: { ...state, pending: NO_SLICE, over: state.over || !event.written },
         effects: [{ type: 'takeBack', slice: pending }],
@@ -90,31 +90,31 @@ export function stepMoveOut(
 export interface MoveIn {
   /** Holds dups of this slice, has acknowledged, does not read from them. */
   readonly held: number
-  /** The taker has sealed the log: nothing more is taken. */
+  /** The receiver has sealed the log: nothing more is taken. */
   readonly over: boolean
 }
 
 export type MoveInEvent =
   | { readonly type: 'prepare'; readonly slice: number }
   | { readonly type: 'moved'; readonly slice: number }
-  /** The slice is in doubt (end of file or deadline), and the giver is alive or dead. */
-  | { readonly type: 'doubt'; readonly giver: 'alive' | 'dead' }
+  /** The slice is in doubt (end of file or deadline), and the sender is alive or dead. */
+  | { readonly type: 'doubt'; readonly sender: 'alive' | 'dead' }
   /** The answer to `consult`: what the log says of the slice. */
   | {
       readonly type: 'log'
       readonly slice: number
       readonly record: 'moved' | 'back' | 'nothing'
-      readonly giver: 'alive' | 'dead'
+      readonly sender: 'alive' | 'dead'
     }
 
 export type MoveInEffect =
   /** Dups received and verified: send Ack(k). */
   | { readonly type: 'acknowledge'; readonly slice: number }
   | { readonly type: 'adopt'; readonly slice: number }
-  /** Close the dups: the giver reads from them. */
+  /** Close the dups: the sender reads from them. */
   | { readonly type: 'release'; readonly slice: number }
-  /** Seal the log (so that the giver cannot decide any more), then read it; `log` follows at once. */
-  | { readonly type: 'consult'; readonly slice: number; readonly giver: 'alive' | 'dead' }
+  /** Seal the log (so that the sender cannot decide any more), then read it; `log` follows at once. */
+  | { readonly type: 'consult'; readonly slice: number; readonly sender: 'alive' | 'dead' }
 
 export function initialMoveIn(): MoveIn {
   return { held: NO_SLICE, over: false }
@@ -138,14 +138,14 @@ export function stepMoveIn(
       return { state: { ...state, held: NO_SLICE }, effects: [{ type: 'adopt', slice: held }] }
     case 'doubt':
       if (held === NO_SLICE) return { state, effects: [] }
-      if (rules.moveLog) return { state, effects: [{ type: 'consult', slice: held, giver: event.giver }] }
+      if (rules.moveLog) return { state, effects: [{ type: 'consult', slice: held, sender: event.sender }] }
       return {
         state: { ...state, held: NO_SLICE },
-        effects: [{ type: event.giver === 'dead' ? 'adopt' : 'release', slice: held }],
+        effects: [{ type: event.sender === 'dead' ? 'adopt' : 'release', slice: held }],
       }
     case 'log': {
       if (event.slice !== held) return { state, effects: [] }
-      const mine = event.record === 'moved' || (event.giver === 'dead' && event.record === 'nothing')
+      const mine = event.record === 'moved' || (event.sender === 'dead' && event.record === 'nothing')
       return {
         state: { held: NO_SLICE, over: true },
         effects: [{ type: mine ? 'adopt' : 'release', slice: held }],

@@ -14,7 +14,7 @@ const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as co
 
 /** What is done with it. */
 export interface Heard {
-  readonly surroundings: Surroundings
+  readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
   /** Somebody waits to join. */
@@ -33,10 +33,9 @@ export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: Owne
   }
   if (endProbation) {
     closeAll(fds)
-    const { surroundings } = heard
+    const { host } = heard
     // Who ends the service is not followed by the one before it, well or not.
-    if (endProbation.closing && peer.id === surroundings.state().owner)
-      surroundings.dispatch({ type: 'healthy' })
+    if (endProbation.closing && peer.id === host.state().owner) host.dispatch({ type: 'healthy' })
     else heard.endProbation()
     return
   }
@@ -45,7 +44,7 @@ export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: Owne
   if (message !== null) {
     closeAll(fds)
     decide(heard, peer, message)
-  } else if (!(heard.surroundings.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
+  } else if (!(heard.host.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
 }
 
 function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
@@ -73,19 +72,19 @@ function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void 
 }
 
 function decide(heard: Heard, peer: Peer, message: ToHolder): void {
-  const { surroundings } = heard
+  const { host } = heard
   if (message.kind === 'prepared') {
     const other = readOtherwise(heard, peer)
     if (other !== null) {
       peer.reason = other
-      surroundings.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
+      host.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
       return
     }
   }
   if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
   if (message.kind === 'back') {
     peer.returning = false
-    surroundings.takeBack?.(peer)
+    host.takeBack?.(peer)
     heard.catchUp(peer)
   }
   if (message.kind === 'gone') {
@@ -94,9 +93,9 @@ function decide(heard: Heard, peer: Peer, message: ToHolder): void {
       `process ${peer.pid} was told to end while another stood by: ${whyLeft(peer)}`,
     )
   }
-  surroundings.dispatch({ type: 'message', from: peer.id, message })
-  if (message.kind === 'serving') surroundings.settled?.(peer)
-  if (message.kind === 'gone' && !surroundings.state().bound.includes(peer.id)) surroundings.changed?.()
+  host.dispatch({ type: 'message', from: peer.id, message })
+  if (message.kind === 'serving') host.settled?.(peer)
+  if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed?.()
 }
 
 function whyLeft({ report }: Peer): string {
@@ -106,9 +105,9 @@ function whyLeft({ report }: Peer): string {
 }
 
 /** Both sides must have come to the same state at the commit's sequence. */
-function readOtherwise({ surroundings, peer: peerOf }: Heard, peer: Peer): FdbError | null {
-  const { owner, unfit } = surroundings.state()
-  const ours: StatePosition | null = surroundings.position() ?? peerOf(owner)?.position ?? null
+function readOtherwise({ host, peer: peerOf }: Heard, peer: Peer): FdbError | null {
+  const { owner, unfit } = host.state()
+  const ours: StatePosition | null = host.position() ?? peerOf(owner)?.position ?? null
   // One that could not read what others wrote has nothing to compare with.
   if (ours === null || owner === NOBODY || unfit.includes(owner)) return null
   return difference(ours, peer.position)
@@ -129,7 +128,7 @@ export function parseReport(text: string): unknown {
 }
 
 /** What a holder needs from the process that it lives in. */
-export interface Surroundings {
+export interface HolderHost {
   /** The machine's state now. */
   state(): HolderState
   /** Steps the machine and has its effects carried out. */

@@ -8,7 +8,7 @@ import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
-import { type Heard, hear, type Surroundings } from './hearing.js'
+import { type Heard, type HolderHost, hear } from './hearing.js'
 import { insist } from './insist.js'
 import { killPeer, Silence, untilGone } from './kill-stuck.js'
 import type { Peer } from './peer.js'
@@ -16,7 +16,7 @@ import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
 import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import type { SegmentSet } from './segment-set.js'
 import { Sharing } from './sharing.js'
 import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
@@ -25,8 +25,8 @@ import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js
 /** The driver of the holder's machine: carries out what it decides, and tells it what peers say and what time it is. */
 export class Holder {
   readonly timeline = new Timeline()
-  readonly shelf: SegmentShelf
-  readonly #surroundings: Surroundings
+  readonly segmentSet: SegmentSet
+  readonly #host: HolderHost
   readonly #ownTimes: HandoffTimes
   readonly #logger: Logger
   readonly #peers: Peers
@@ -42,23 +42,23 @@ export class Holder {
   #closed = false
 
   constructor(parts: {
-    surroundings: Surroundings
+    host: HolderHost
     registry: Registry
-    shelf: SegmentShelf
+    segmentSet: SegmentSet
     times: HandoffTimes
     logger: Logger
     renewBytes: number
     firstId: Id
   }) {
-    const { surroundings, registry, shelf, times, logger, firstId } = parts
-    this.shelf = shelf
-    this.#surroundings = surroundings
+    const { host, registry, segmentSet, times, logger, firstId } = parts
+    this.segmentSet = segmentSet
+    this.#host = host
     this.#ownTimes = times
     this.#logger = logger
-    this.#phase = surroundings.state().phase
+    this.#phase = host.state().phase
     const peer = (id: Id) => this.#peers.get(id)
     const heard: Heard = {
-      surroundings,
+      host,
       logger,
       peer,
       endProbation: () => this.endProbation(),
@@ -67,32 +67,32 @@ export class Holder {
     this.#peers = new Peers({
       handler: {
         message: (from, envelope, fds) => hear(heard, from, envelope, fds),
-        ...(surroundings.bundle && { bundle: (from, items) => surroundings.bundle?.(from, items) }),
+        ...(host.bundle && { bundle: (from, items) => host.bundle?.(from, items) }),
         lost: lost => this.#onLost(lost),
-        replaced: lost => surroundings.dispatch({ type: 'lost', id: lost.id }),
+        replaced: lost => host.dispatch({ type: 'lost', id: lost.id }),
         died: dead => this.#onDied(dead),
-        forgotten: gone => surroundings.forgotten?.(gone),
+        forgotten: gone => host.forgotten?.(gone),
       },
       logger,
       firstId,
     })
     this.#sharing = new Sharing({
       registry,
-      shelf,
+      segmentSet,
       peers: this.#peers,
-      extraItems: () => surroundings.extraItems(),
+      extraItems: () => host.extraItems(),
       descriptors: () => this.#descriptorsOfOwner,
       times: () => this.#times,
       insist: (what, act) => this.#insist(what, act),
       undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
       joining: () => this.#joining,
-      giveUp: () => surroundings.dispatch({ type: 'cancel' }),
+      giveUp: () => host.dispatch({ type: 'cancel' }),
       logger,
     })
     this.#probation = new Probation(
       {
-        state: () => surroundings.state(),
-        dispatch: event => surroundings.dispatch(event),
+        state: () => host.state(),
+        dispatch: event => host.dispatch(event),
         peer,
         times: () => this.#times,
         kept: successor => this.#noteKept(successor),
@@ -101,15 +101,15 @@ export class Holder {
     )
     this.#successorWatch = new SuccessorWatch({
       joiner: () => {
-        const { joiner, owner } = surroundings.state()
+        const { joiner, owner } = host.state()
         return owner === NOBODY ? undefined : peer(joiner)
       },
       limitMs: () => waitingSilence(this.#times),
-      stuck: () => surroundings.dispatch({ type: 'deadline' }),
+      stuck: () => host.dispatch({ type: 'deadline' }),
     })
     this.#silence = new Silence(times.heartbeat)
     this.#beats = setInterval(() => this.#beat(), times.heartbeat).unref()
-    this.#renewal = new Renewal(surroundings, shelf, parts.renewBytes)
+    this.#renewal = new Renewal(host, segmentSet, parts.renewBytes)
   }
 
   /** Milliseconds of probation that are left; null: there is none. */
@@ -134,7 +134,7 @@ export class Holder {
   admit(candidate: Candidate): void {
     this.#peers.tellOfTheDead()
     const peer = this.#peers.add(candidate)
-    if (peer !== null) this.#surroundings.dispatch({ type: 'join', id: peer.id })
+    if (peer !== null) this.#host.dispatch({ type: 'join', id: peer.id })
   }
 
   /** A member that lost its channel is back. Takes the link and the pidfd. */
@@ -147,7 +147,7 @@ export class Holder {
    * by their pidfds. Resolves when none is left; rejects with ERR_FDB_STUCK when one is there after `timeoutMs` still.
    */
   async killStuck(timeoutMs: number): Promise<void> {
-    const bound = () => this.#surroundings.state().bound
+    const bound = () => this.#host.state().bound
     for (const id of bound()) {
       const peer = this.#peers.get(id)
       if (peer !== undefined) killPeer(peer, 'a process that blocks the upgrade', this.#logger)
@@ -160,7 +160,7 @@ export class Holder {
    * with its pid when it has ended, or null when it is heard. Rejects with ERR_FDB_STUCK.
    */
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
-    const owner = this.#peers.get(this.#surroundings.state().owner)
+    const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
     if (performance.now() - owner.beatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
       return null
@@ -174,9 +174,9 @@ export class Holder {
     this.#probation.endSoon()
   }
 
-  /** The surroundings call this after each step of the machine. */
+  /** The host calls this after each step of the machine. */
   stepped(): void {
-    const { phase, joiner } = this.#surroundings.state()
+    const { phase, joiner } = this.#host.state()
     if (phase === this.#phase) return
     this.#phase = phase
     if (phase === 'offering') this.timeline.begin(this.#peers.get(joiner)?.pid ?? 0)
@@ -187,7 +187,7 @@ export class Holder {
     if (phase === 'probation') this.#probation.begin()
     else this.#probation.end()
     this.#prune()
-    this.#surroundings.changed?.()
+    this.#host.changed?.()
   }
 
   /** What it returns is awaited before the next effect. */
@@ -196,11 +196,11 @@ export class Holder {
       case 'tell':
         return this.#tell(effect.to, effect.message)
       case 'seal':
-        return this.#insist('seal', () => this.shelf.seal(effect.from, effect.below))
+        return this.#insist('seal', () => this.segmentSet.seal(effect.from, effect.below))
       case 'make':
         return this.#sharing.make(effect.epochs, effect.offer ?? false)
       case 'mark':
-        return this.#insist('mark', () => this.shelf.mark(effect.epoch))
+        return this.#insist('mark', () => this.segmentSet.mark(effect.epoch))
       case 'refuse':
         return this.#refuse(effect.id, effect.because)
       case 'failed':
@@ -216,10 +216,10 @@ export class Holder {
     }
     this.#logger.error({ err: outcome.error, effect: effect.type }, 'a step of the handoff failed')
     if (effect.type !== 'make') return
-    const joiner = this.#peers.get(this.#surroundings.state().joiner)
+    const joiner = this.#peers.get(this.#host.state().joiner)
     if (joiner !== undefined)
       joiner.reason ??= noDescriptors('what is to be handed over cannot be made', outcome.error)
-    this.#surroundings.dispatch({ type: 'unmade' })
+    this.#host.dispatch({ type: 'unmade' })
   }
 
   /** Ends all links and timers. What is held by others is not touched. */
@@ -236,32 +236,32 @@ export class Holder {
   // ---- peers
 
   #onLost(peer: Peer): void {
-    this.#surroundings.dispatch({ type: 'lost', id: peer.id })
+    this.#host.dispatch({ type: 'lost', id: peer.id })
     this.#forgetIfIdle(peer)
-    this.#surroundings.changed?.()
+    this.#host.changed?.()
   }
 
   #onDied(peer: Peer): void {
-    this.#surroundings.dispatch({ type: 'dead', id: peer.id })
+    this.#host.dispatch({ type: 'dead', id: peer.id })
     this.#peers.forget(peer)
-    this.#surroundings.changed?.()
+    this.#host.changed?.()
   }
 
   #onUndelivered(peer: Peer, taken: boolean): void {
     peer.holds = taken
-    this.#surroundings.dispatch({ type: 'undelivered', id: peer.id, taken })
+    this.#host.dispatch({ type: 'undelivered', id: peer.id, taken })
     if (!peer.link.open) this.#forgetIfIdle(peer)
-    this.#surroundings.changed?.()
+    this.#host.changed?.()
   }
 
   /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
   #forgetIfIdle(peer: Peer): void {
-    if (!concerned(this.#surroundings.state()).includes(peer.id)) this.#peers.forget(peer)
+    if (!concerned(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }
 
   /** Null: not known. */
   get #descriptorsOfOwner(): number | null {
-    const { owner, scope } = this.#surroundings.state()
+    const { owner, scope } = this.#host.state()
     if (scope === 'holder') return fdLimits().open
     const peer = this.#peers.get(owner)
     return peer?.proven ? descriptorsOf(peer.pid) : null
@@ -269,7 +269,7 @@ export class Holder {
 
   /** Undefined: none, or its Commit has left. */
   get #joining(): Peer | undefined {
-    const state = this.#surroundings.state()
+    const state = this.#host.state()
     return isBeforeCommit(state.phase) ? this.#peers.get(state.joiner) : undefined
   }
 
@@ -296,8 +296,8 @@ export class Holder {
         peer.position = null
         break
       case 'sealed': {
-        const owner = this.#peers.get(this.#surroundings.state().owner)
-        peer.link.tell(packToMember(message, this.#surroundings.position() ?? owner?.position ?? undefined))
+        const owner = this.#peers.get(this.#host.state().owner)
+        peer.link.tell(packToMember(message, this.#host.position() ?? owner?.position ?? undefined))
         return
       }
     }
@@ -307,7 +307,7 @@ export class Holder {
   #refuse(id: Id, because: 'busy' | 'bound'): void {
     const peer = this.#peers.get(id)
     if (peer === undefined) return
-    const { joiner, bound, phase, owner } = this.#surroundings.state()
+    const { joiner, bound, phase, owner } = this.#host.state()
     const untold = because === 'busy' && phase === 'idle'
     const awaited = untold || phase === 'returning' ? owner : joiner
     const others = because === 'bound' ? bound : [awaited]
@@ -324,13 +324,13 @@ export class Holder {
       { code: reason.code, phase, pid: peer?.pid, err: reason },
       'the handoff failed; the incumbent serves on',
     )
-    this.#surroundings.changed?.()
+    this.#host.changed?.()
   }
 
   /** What a handoff that is over has left. */
   #prune(): void {
-    const { phase, epoch } = this.#surroundings.state()
-    if (phase === 'idle') this.shelf.prune(epoch)
+    const { phase, epoch } = this.#host.state()
+    if (phase === 'idle') this.segmentSet.prune(epoch)
   }
 
   /** Why a peer failed: what it has said, else what is seen of it. */
@@ -342,7 +342,7 @@ export class Holder {
 
   /** The limits of the handoff that is under way: what its incumbent has asked for, else the own. */
   get #times(): HandoffTimes {
-    const { phase, owner, standby } = this.#surroundings.state()
+    const { phase, owner, standby } = this.#host.state()
     const incumbent = this.#peers.get(phase === 'probation' ? standby : owner)
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
@@ -359,14 +359,14 @@ export class Holder {
   #setDeadline(phase: HolderPhase): void {
     this.#deadline?.clear()
     this.#deadline = undefined
-    const owner = this.#peers.get(this.#surroundings.state().owner)
+    const owner = this.#peers.get(this.#host.state().owner)
     const limit = limitOf(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
     this.#deadline = afterHearing(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
-      this.#surroundings.dispatch({ type: 'deadline' })
+      this.#host.dispatch({ type: 'deadline' })
       // Nothing could be done about it yet: the process that could serve has no channel at present.
-      if (!this.#closed && this.#surroundings.state().phase === phase) this.#setDeadline(phase)
+      if (!this.#closed && this.#host.state().phase === phase) this.#setDeadline(phase)
     })
   }
 

@@ -1,7 +1,7 @@
 import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import type { Epoch } from '../handoff/messages.js'
-import type { Surroundings } from './hearing.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import type { HolderHost } from './hearing.js'
+import type { SegmentSet } from './segment-set.js'
 
 /** How often it is looked how much has been written. */
 const LOOK_MS = 1_000
@@ -9,7 +9,7 @@ const LOOK_MS = 1_000
 const FAST_BYTES = 512 * 1024
 const MOST_TIMES = 8
 
-type RenewalMachine = Pick<Surroundings, 'state' | 'dispatch' | 'amidBulk'>
+type RenewalMachine = Pick<HolderHost, 'state' | 'dispatch' | 'amidBulk'>
 
 /**
  * Has the owner go on in a new segment: when the present one is as large as all before it, so that what is written again and
@@ -17,7 +17,7 @@ type RenewalMachine = Pick<Surroundings, 'state' | 'dispatch' | 'amidBulk'>
  */
 export class Renewal {
   readonly #machine: RenewalMachine
-  readonly #shelf: SegmentShelf
+  readonly #segmentSet: SegmentSet
   readonly #renewBytes: number
   readonly #timer: NodeJS.Timeout
   /** When an owner that could not begin is asked again. */
@@ -26,9 +26,9 @@ export class Renewal {
   /** Of the owner's segment, at the last look. */
   #size = 0
 
-  constructor(machine: RenewalMachine, shelf: SegmentShelf, renewBytes: number) {
+  constructor(machine: RenewalMachine, segmentSet: SegmentSet, renewBytes: number) {
     this.#machine = machine
-    this.#shelf = shelf
+    this.#segmentSet = segmentSet
     this.#renewBytes = renewBytes
     this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
   }
@@ -47,13 +47,14 @@ export class Renewal {
     this.#retryAt = 0
     this.#backoff.reset()
     const amidBulk = this.#machine.amidBulk?.() ?? this.#growsFast(epoch)
-    if (!amidBulk && this.#shelf.hasGrown(epoch, this.#renewBytes)) this.#machine.dispatch({ type: 'renew' })
+    if (!amidBulk && this.#segmentSet.hasGrown(epoch, this.#renewBytes))
+      this.#machine.dispatch({ type: 'renew' })
   }
 
   /** A bulk that is interrupted is appended anew, whole, and would be interrupted again: it is let come to its end. */
   #growsFast(epoch: Epoch): boolean {
     const before = this.#size
-    this.#size = this.#shelf.get(epoch)?.size() ?? 0
+    this.#size = this.#segmentSet.get(epoch)?.size() ?? 0
     return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
   }
 

@@ -1,6 +1,6 @@
 import type { Epoch } from '../handoff/messages.js'
 import type { Caller } from './admission.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import type { SegmentSet } from './segment-set.js'
 
 /** One that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
@@ -10,14 +10,14 @@ const SUPPLY_MS = 5_000
  * what is written there.
  */
 export class SegmentSupply {
-  readonly #shelf: Pick<SegmentShelf, 'since'>
+  readonly #segmentSet: Pick<SegmentSet, 'since'>
   readonly #drop: (caller: Caller) => void
   /** The highest epoch that each of them has. */
   readonly #tops = new Map<Caller, Epoch>()
 
   /** `drop`: it cannot be supplied now; it connects anew, and asks again. */
-  constructor(shelf: Pick<SegmentShelf, 'since'>, drop: (caller: Caller) => void) {
-    this.#shelf = shelf
+  constructor(segmentSet: Pick<SegmentSet, 'since'>, drop: (caller: Caller) => void) {
+    this.#segmentSet = segmentSet
     this.#drop = drop
   }
 
@@ -38,9 +38,9 @@ export class SegmentSupply {
 
   #supply(caller: Caller): void {
     const top = this.#tops.get(caller) ?? 0
-    let newer: ReturnType<SegmentShelf['since']>
+    let newer: ReturnType<SegmentSet['since']>
     try {
-      newer = this.#shelf.since(top, { whole: caller.intent === 'follow' })
+      newer = this.#segmentSet.since(top, { whole: caller.intent === 'follow' })
     } catch {
       // No descriptor left.
       this.#drop(caller)

@@ -10,7 +10,7 @@ import { lostChannel } from './failure-reasons.js'
 import type { Peer } from './peer.js'
 import type { Peers } from './peers.js'
 import type { Entry, Registry } from './registry.js'
-import type { SegmentShelf } from './segment-shelf.js'
+import type { SegmentSet } from './segment-set.js'
 import type { HandoffTimes } from './times.js'
 
 /** Which segments an Offer names. */
@@ -26,7 +26,7 @@ export interface Offered {
  */
 export class Sharing {
   readonly #registry: Registry
-  readonly #shelf: SegmentShelf
+  readonly #segmentSet: SegmentSet
   readonly #peers: Peers
   readonly #extraItems: () => BundleItem[]
   readonly #times: () => HandoffTimes
@@ -45,7 +45,7 @@ export class Sharing {
    */
   constructor(parts: {
     registry: Registry
-    shelf: SegmentShelf
+    segmentSet: SegmentSet
     peers: Peers
     extraItems: () => BundleItem[]
     times: () => HandoffTimes
@@ -57,7 +57,7 @@ export class Sharing {
     logger: Logger
   }) {
     this.#registry = parts.registry
-    this.#shelf = parts.shelf
+    this.#segmentSet = parts.segmentSet
     this.#peers = parts.peers
     this.#extraItems = parts.extraItems
     this.#times = parts.times
@@ -135,28 +135,28 @@ export class Sharing {
    * else it is repeated until it is done.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
-    if (offer) return this.#shareAll(this.#shelf.make(epochs))
+    if (offer) return this.#shareAll(this.#segmentSet.make(epochs))
     let made: Segment[] = []
     const making = this.#insist('make', () => {
-      made = this.#shelf.make(epochs)
+      made = this.#segmentSet.make(epochs)
     })
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
   /** One that was away has missed the segments made meanwhile. */
   catchUp(peer: Peer): void {
-    const missed = this.#shelf.all.filter(
-      segment => segment.kind === 'epoch' && this.#shelf.isWritable(segment.epoch) && !segment.sealed,
+    const missed = this.#segmentSet.all.filter(
+      segment => segment.kind === 'epoch' && this.#segmentSet.isWritable(segment.epoch) && !segment.sealed,
     )
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
   /** Shared for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
   #collect(peer: Peer, { epoch, wayBack, source }: Offered): BundleItem[] {
-    if (this.#shelf.get(epoch) === undefined || this.#shelf.get(wayBack) === undefined)
+    if (this.#segmentSet.get(epoch) === undefined || this.#segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
     const sent: BundleItem[] = []
-    const segments = this.#shelf.offer(source, [epoch, wayBack])
+    const segments = this.#segmentSet.offer(source, [epoch, wayBack])
     try {
       const items = [...this.#registry.items(), ...this.#extraItems(), ...segments.items]
       for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.share() })

@@ -3,11 +3,11 @@ import { pidOf } from '../os/liveness.js'
 import { PidFile } from '../os/pid-file.js'
 import { type MainProcess, Reminders, ServiceManager } from '../os/service-manager/service-manager.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { FdStoreMirror } from './fd-store-mirror.js'
 import { wellness } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
-import { Safekeeping } from './safekeeping.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
@@ -23,7 +23,7 @@ type Stance =
   /** It is the last one, and ends. */
   | 'ending'
 
-export interface AnnouncerParts {
+export interface AnnouncerDeps {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly joined: JoinedHolder
@@ -37,25 +37,25 @@ export interface AnnouncerParts {
  * it names its successor at the Commit, as a manager may hear the main process alone; and itself, when it comes back.
  */
 export class Announcer {
-  readonly #parts: AnnouncerParts
+  readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null
   readonly #reminders: Reminders
   readonly #pidFile: PidFile | null
-  readonly #safekeeping: Safekeeping
+  readonly #storeMirror: FdStoreMirror
   #stance: Stance = 'starting'
   #status = ''
   #reloading = 0
   #reloadFailed: string | null = null
 
-  constructor(parts: AnnouncerParts) {
-    const { health, logger, pidFile, service, systemd } = parts.shared.settings
-    this.#parts = parts
+  constructor(deps: AnnouncerDeps) {
+    const { health, logger, pidFile, service, systemd } = deps.shared.settings
+    this.#deps = deps
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
     this.#reminders = new Reminders(this.#manager, () => wellness(health).healthy)
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
-    this.#safekeeping = new Safekeeping({ shared: parts.shared, control: parts.control, store })
-    parts.shared.changes.watch(() => this.#look())
+    this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })
+    deps.shared.changes.watch(() => this.#look())
   }
 
   /** Runs it, and tells that it is under way. */
@@ -78,23 +78,23 @@ export class Announcer {
   ends(): void {
     if (this.#stance === 'ending') return
     this.#stance = 'ending'
-    this.#safekeeping.end()
-    this.#manager?.ends(`generation ${this.#parts.shared.generation} ends`)
+    this.#storeMirror.end()
+    this.#manager?.ends(`generation ${this.#deps.shared.generation} ends`)
     this.#reminders.takeTime()
   }
 
   /** Nothing more is said. */
   close(): void {
     this.#reminders.close()
-    this.#safekeeping.close()
+    this.#storeMirror.close()
     if (this.#stance === 'ending') this.#pidFile?.remove()
   }
 
   #look(): void {
     const before = this.#stance
-    const { departure, machine } = this.#parts.shared
-    if (departure.over || before === 'ending') return
-    if (departure.closing) this.#reminders.takeTime()
+    const { shutdown, machine } = this.#deps.shared
+    if (shutdown.over || before === 'ending') return
+    if (shutdown.closing) this.#reminders.takeTime()
     switch (machine.phase) {
       case 'serving':
       case 'unfit':
@@ -113,7 +113,7 @@ export class Announcer {
   }
 
   get #changing(): boolean {
-    const { shared, upgrades } = this.#parts
+    const { shared, upgrades } = this.#deps
     const { holder, phase } = shared.machine
     return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || isUnderWay(holder?.phase)
   }
@@ -124,11 +124,11 @@ export class Announcer {
     if (stance === before && status === this.#status) return
     const came = before === 'starting' || before === 'replaced'
     // Who was stopped for long, and does not know yet that another serves again.
-    if (came && this.#parts.shared.machine.sealed) return
+    if (came && this.#deps.shared.machine.sealed) return
     this.#stance = stance
     this.#status = status
     if (came) {
-      this.#safekeeping.begin()
+      this.#storeMirror.begin()
       this.#pidFile?.write()
       this.#reminders.live()
       if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
@@ -141,24 +141,24 @@ export class Announcer {
     } else if (!came) {
       if (before === 'changing') this.#manager?.serves(status)
       else this.#manager?.says(status)
-      if (!this.#parts.shared.departure.closing) this.#reminders.takeNoTime()
+      if (!this.#deps.shared.shutdown.closing) this.#reminders.takeNoTime()
     }
   }
 
   /** There is no incumbent that would tell of it: it is dead, or a daemon decides. */
   get #isHeir(): boolean {
-    const { link, scope, source } = this.#parts.shared.machine.member
+    const { link, scope, source } = this.#deps.shared.machine.member
     return source !== 0 && (scope === 'member' || link !== 'up')
   }
 
   #isReplaced(): void {
     this.#stance = 'replaced'
-    this.#safekeeping.end()
+    this.#storeMirror.end()
     this.#status = ''
     this.#reminders.close()
     const successor = this.#successor
     if (successor === null) return
-    const { generation } = this.#parts.shared
+    const { generation } = this.#deps.shared
     this.#manager?.servesBy(
       successor,
       `generation ${generation + 1} serves (process ${successor.pid}); generation ${generation} stands by`,
@@ -173,7 +173,7 @@ export class Announcer {
 
   /** By its number in this PID namespace; null: it has none, or a daemon decides. */
   get #successor(): MainProcess | null {
-    const { hosting, shared } = this.#parts
+    const { hosting, shared } = this.#deps
     const owner = shared.machine.holder?.owner ?? SELF
     const peer = owner === SELF ? undefined : hosting().holder?.peer(owner)
     if (peer === undefined) return null
@@ -182,9 +182,9 @@ export class Announcer {
   }
 
   #describe(): string {
-    const { joined, shared, upgrades } = this.#parts
+    const { joined, shared, upgrades } = this.#deps
     const { generation, machine, settings, unfitness } = shared
-    const parts = [settings.desk?.describe() ?? `generation ${generation} serves`]
+    const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
     if (machine.member.scope === 'holder' && joined.facts !== null) parts.push('the one before stands by')
     if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('its successor is on the way')
     else if (this.#reloading > 0) parts.push('the configuration is read')

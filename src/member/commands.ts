@@ -91,7 +91,7 @@ export class Reloading {
 /** Until the one that stood by has been told. */
 const LEAVING_MS = 10_000
 
-interface ServiceCommandsParts {
+interface ServiceCommandsDeps {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly commands: Commands
@@ -109,8 +109,8 @@ export function serveServiceCommands({
   reloading,
   close,
   beat,
-}: ServiceCommandsParts): void {
-  const { changes, departure, machine } = shared
+}: ServiceCommandsDeps): void {
+  const { changes, shutdown, machine } = shared
   const told = () => toldReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
@@ -120,10 +120,10 @@ export function serveServiceCommands({
     if (!hosting().standsBy) {
       throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
     }
-    departure.asked = rollbackBy(by)
+    shutdown.asked = rollbackBy(by)
     beat()
     void close({})
-    const leaves = () => departure.over || machine.phase === 'leaving' || machine.phase === 'gone'
+    const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)
     return told()
   })

@@ -65,7 +65,7 @@ export class ControlSocket {
   #waiting: Caller[] = []
 
   constructor(called: Called) {
-    const { generation, serviceStartedAt, shelf } = called.shared
+    const { generation, serviceStartedAt, segmentSet } = called.shared
     const { moves, state } = called
     this.#called = called
     const { logger } = called.shared.settings
@@ -74,7 +74,7 @@ export class ControlSocket {
       restored: made => this.#moveTo(made),
       logger,
     })
-    this.#older = new OlderGenerations({ generation, serviceStartedAt, shelf, moves, state })
+    this.#older = new OlderGenerations({ generation, serviceStartedAt, segmentSet, moves, state })
   }
 
   /** Takes what was given of these, from the start-up race or from the incumbent; earlier ones are closed. */
@@ -127,14 +127,14 @@ export class ControlSocket {
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
     this.#watch.start()
-    const { desk, service, versions, logger } = this.#called.shared.settings
-    const mayConnect = (uid: number) => desk?.mayConnect(uid) ?? false
-    const named = desk === null ? service : null
-    const connected = (uid: number, closed: Promise<void>) => desk?.connected(uid, closed) ?? null
+    const { reception, service, versions, logger } = this.#called.shared.settings
+    const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
+    const named = reception === null ? service : null
+    const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
     const admission = { service: named, versions, logger, timeoutMs: HELLO_MS, mayConnect, connected }
     this.adjust()
     const own = (caller: Caller) => this.#receive(caller)
-    const receive = desk === null ? own : (caller: Caller) => desk.receive(caller, own)
+    const receive = reception === null ? own : (caller: Caller) => reception.receive(caller, own)
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
@@ -146,12 +146,12 @@ export class ControlSocket {
     })
   }
 
-  /** The path has the permissions that the desk wants, unless it is a service manager's. */
+  /** The path has the permissions that the reception wants, unless it is a service manager's. */
   adjust(): void {
-    const { control, desk, logger } = this.#called.shared.settings
-    if (desk === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
+    const { control, reception, logger } = this.#called.shared.settings
+    if (reception === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
     try {
-      chmodSync(control, desk.controlMode)
+      chmodSync(control, reception.controlMode)
     } catch (err) {
       logger.warn({ err, control }, 'the permissions of the control socket cannot be set')
     }
@@ -183,9 +183,9 @@ export class ControlSocket {
   /** Only between handoffs: a successor may have been given what there is. */
   get #place(): HeldControl | null {
     const { hosting, shared } = this.#called
-    const { departure, machine, settings } = shared
+    const { shutdown, machine, settings } = shared
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
-    if (path === null || lock === null || departure.closing || departure.over) return null
+    if (path === null || lock === null || shutdown.closing || shutdown.over) return null
     if (hosting().holder === null || machine.holder?.phase !== 'idle') return null
     return { path, lock, entry, reservation: this.#reservation }
   }
@@ -257,7 +257,7 @@ export class ControlSocket {
     const { hosting, hurry, shared } = this.#called
     const { holder, stuckIncumbent: stuck } = hosting()
     const first = this.#waiting[0]
-    if (shared.departure.closing || (holder === null && first !== undefined)) {
+    if (shared.shutdown.closing || (holder === null && first !== undefined)) {
       const why =
         first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))

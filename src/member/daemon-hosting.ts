@@ -19,7 +19,7 @@ import type { Settings } from './options.js'
 import type { Shared } from './shared.js'
 import { WriteReceiver } from './writes/receiver.js'
 
-export interface DaemonHostingParts {
+export interface DaemonHostingDeps {
   readonly shared: Shared
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
@@ -41,7 +41,7 @@ export class DaemonHosting implements Hosting {
   readonly stuckIncumbent = null
   readonly released = false
   readonly mergesAtOnce = false
-  readonly #parts: DaemonHostingParts
+  readonly #deps: DaemonHostingDeps
   readonly #registrations = new Registrations()
   readonly #requests: OperatorRequests
   readonly #growth: Growth
@@ -50,13 +50,13 @@ export class DaemonHosting implements Hosting {
   /** Nobody can come back in this process's place. */
   #settled = false
 
-  constructor(parts: DaemonHostingParts) {
-    this.#parts = parts
-    const { joined, operations, shared, state } = parts
-    const { changes, machine, settings, shelf } = shared
+  constructor(deps: DaemonHostingDeps) {
+    this.#deps = deps
+    const { joined, operations, shared, state } = deps
+    const { changes, machine, settings, segmentSet } = shared
     this.#requests = new OperatorRequests(operations, state, () => joined.link)
     this.#growth = new Growth({
-      shelf,
+      segmentSet,
       renewBytes: settings.stateLimits.renewBytes,
       written: () => (machine.phase === 'serving' ? machine.member.epoch : null),
       amidBulk: () => state.amidBulk,
@@ -68,7 +68,7 @@ export class DaemonHosting implements Hosting {
 
   /** As far as this process knows: the daemon does. */
   get standsBy(): boolean {
-    const { phase, source } = this.#parts.shared.machine.member
+    const { phase, source } = this.#deps.shared.machine.member
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#settled
   }
 
@@ -78,13 +78,13 @@ export class DaemonHosting implements Hosting {
 
   /** The daemon answers for a member that takes none. */
   get takesWrites(): boolean {
-    return this.#parts.joined.facts?.forwardsWrites ?? false
+    return this.#deps.joined.facts?.forwardsWrites ?? false
   }
 
   hear(envelope: WireEnvelope): boolean {
     const { moveRequest, registered, tellAppended } = envelope
     if (moveRequest) {
-      this.#parts.nobodyTakes()
+      this.#deps.nobodyTakes()
       return true
     }
     if (tellAppended) {
@@ -97,18 +97,18 @@ export class DaemonHosting implements Hosting {
   }
 
   heardReleased(): void {
-    const { settled, shared } = this.#parts
+    const { settled, shared } = this.#deps
     this.#settled = true
     if (shared.machine.phase === 'serving') settled()
-    else shared.departure.hear('released')
+    else shared.shutdown.hear('released')
   }
 
   silent(): void {
-    this.#parts.shared.machine.step({ type: 'silent' })
+    this.#deps.shared.machine.step({ type: 'silent' })
   }
 
   heard(): void {
-    this.#parts.shared.machine.step({ type: 'heard' })
+    this.#deps.shared.machine.step({ type: 'heard' })
   }
 
   lost(): void {}
@@ -118,11 +118,11 @@ export class DaemonHosting implements Hosting {
 
   /** The daemon keeps it too, so that it outlives this process. */
   keep(entry: Entry): void | Promise<void> {
-    if (this.#parts.joined.holder !== null) return this.#keep(entry)
+    if (this.#deps.joined.holder !== null) return this.#keep(entry)
   }
 
   drop(name: string): void {
-    this.#parts.joined.tell({ register: { drop: true, item: { name } } })
+    this.#deps.joined.tell({ register: { drop: true, item: { name } } })
   }
 
   /** The daemon sees to it. */
@@ -135,14 +135,14 @@ export class DaemonHosting implements Hosting {
   }
 
   async shelve(snapshot: Segment): Promise<void> {
-    const { machine, shelf } = this.#parts.shared
+    const { machine, segmentSet } = this.#deps.shared
     if (machine.phase !== 'serving') return
     await this.#give([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
-    shelf.replaceUpTo(snapshot.dup())
+    segmentSet.replaceUpTo(snapshot.dup())
   }
 
   askForMove(): void {
-    this.#parts.joined.tell({ moveRequest: {} })
+    this.#deps.joined.tell({ moveRequest: {} })
   }
 
   cancelHandoff(reason: FdbError): Promise<Cancelled> {
@@ -154,7 +154,7 @@ export class DaemonHosting implements Hosting {
 
   /** The daemon reads this before it hears that we have gone. */
   async releaseStandby(): Promise<void> {
-    const { joined, shared } = this.#parts
+    const { joined, shared } = this.#deps
     this.#settled = true
     if (shared.machine.member.link === 'up') joined.tell({ endProbation: { closing: true } })
   }
@@ -164,8 +164,8 @@ export class DaemonHosting implements Hosting {
 
   /** The channel is lost: the daemon may live, or have been restarted. */
   reconnect(): void {
-    const { heartbeat, joined, shared } = this.#parts
-    const { departure, generation, machine, settings } = shared
+    const { heartbeat, joined, shared } = this.#deps
+    const { shutdown, generation, machine, settings } = shared
     this.#returning?.abort()
     const returning = new AbortController()
     this.#returning = returning
@@ -173,7 +173,7 @@ export class DaemonHosting implements Hosting {
     if (old === null) return
     old.link.close()
     void reconnectToDaemon(settings, old, generation, returning.signal).then(link => {
-      if (link === null || departure.over) {
+      if (link === null || shutdown.over) {
         link?.close()
         return
       }
@@ -205,7 +205,7 @@ export class DaemonHosting implements Hosting {
   async #keep(entry: Entry): Promise<void> {
     try {
       await this.#give([entry])
-      this.#parts.refuseLeft()
+      this.#deps.refuseLeft()
     } catch (error) {
       entry.fd.close()
       this.#takeBackFrom(entry.name)
@@ -215,14 +215,14 @@ export class DaemonHosting implements Hosting {
 
   /** The daemon may have taken it, only too late for us. */
   #takeBackFrom(name: string): void {
-    const { registry, wanted } = this.#parts.shared
+    const { registry, wanted } = this.#deps.shared
     const present = registry.get(name)
     if (present !== undefined && wanted.has(name)) this.#give([present]).catch(() => {})
     else this.drop(name)
   }
 
   async #give(items: readonly BundleItem[]): Promise<void> {
-    const { joined, shared } = this.#parts
+    const { joined, shared } = this.#deps
     const link = joined.link
     if (link !== undefined) await this.#registrations.send(link, items, shared.settings.timeout)
   }

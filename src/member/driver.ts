@@ -10,14 +10,14 @@ import type { StatusReport } from '../operator/status-report.js'
 import { keepLastWords } from '../versions/last-words.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
 import type { Announcer } from './announcer.js'
-import { lives, livesNoMore, watchRetired } from './departure.js'
-import type { Duty } from './duty.js'
 import type { Hosting } from './hosting.js'
+import type { Leadership } from './leadership.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
-import { type Application, type Origin, Parts, type PartsDriver } from './parts.js'
+import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
 import type { Shared } from './shared.js'
+import { lives, livesNoMore, watchRetired } from './shutdown.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 import type { Upgrades } from './upgrades.js'
@@ -33,65 +33,65 @@ type Effects = {
  * The driver of one process's part: has the effects of the machines carried out, each by the part that it concerns, and tells them
  * what has come of it.
  */
-export class MemberDriver implements PartsDriver {
-  readonly parts: Parts
+export class MemberDriver implements RuntimeDriver {
+  readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined
 
   readonly #effects: Effects = {
     send: ({ message }) => {
-      const sent = this.parts.toHolder.send(message)
+      const sent = this.runtime.toHolder.send(message)
       if (message.kind === 'serving') this.#tellServing()
       return sent
     },
     accept: () => {
-      this.parts.controlSocket.open()
+      this.runtime.controlSocket.open()
       if (this.phase === 'beginning') this.#setOptions()
-      return startListeners(this.parts.listeners)
+      return startListeners(this.runtime.listeners)
     },
     stopAccepting: () => this.#stopAccepting(),
     closeListeners: () => this.#closeListeners(),
     quiesce: ({ epoch }) =>
-      this.parts.duty.whenQuiesced(() => {
-        if (!this.parts.departure.over) this.parts.machine.step({ type: 'quiesced', epoch })
+      this.runtime.leadership.whenQuiesced(() => {
+        if (!this.runtime.shutdown.over) this.runtime.machine.step({ type: 'quiesced', epoch })
       }),
-    unquiesce: () => this.parts.duty.resume(),
+    unquiesce: () => this.runtime.leadership.resume(),
     freeze: () => {
-      this.parts.duty.hurry()
+      this.runtime.leadership.hurry()
       this.#keepOptions()
-      this.parts.state.freeze()
+      this.runtime.state.freeze()
     },
-    thaw: () => this.parts.state.thaw(),
-    carry: ({ below }) => this.parts.state.carry(below),
-    seal: ({ from, below }) => this.#insist('seal', () => this.parts.shelf.seal(from, below)),
-    make: ({ epochs }) => this.#insist('make', () => void this.parts.shelf.make(epochs)),
+    thaw: () => this.runtime.state.thaw(),
+    carry: ({ below }) => this.runtime.state.carry(below),
+    seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.seal(from, below)),
+    make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
       this.#setOptions()
-      return this.parts.state.write(epoch)
+      return this.runtime.state.write(epoch)
     },
-    endWriting: () => this.parts.writes.end(),
-    becomeHolder: () => this.parts.hosting.becomeHolder(),
-    judge: () => this.parts.joined.judge(),
+    endWriting: () => this.runtime.writes.end(),
+    becomeHolder: () => this.runtime.hosting.becomeHolder(),
+    judge: () => this.runtime.joined.judge(),
     reconnect: () => {
       this.#keepOptions()
-      this.parts.hosting.reconnect()
+      this.runtime.hosting.reconnect()
     },
-    drain: () => this.parts.drain.begin(),
-    exit: () => this.end(this.parts.departure.reason),
+    drain: () => this.runtime.drain.begin(),
+    exit: () => this.end(this.runtime.shutdown.reason),
   }
 
   constructor(settings: Settings, origin: Origin) {
-    this.parts = new Parts(settings, origin, this)
+    this.runtime = new MemberRuntime(settings, origin, this)
   }
 
   bind(application: Application): void {
-    const { joined, readiness } = this.parts
-    this.parts.application = application
+    const { joined, readiness } = this.runtime
+    this.runtime.application = application
     lives(this)
     readiness.remind(() => joined.facts?.pid ?? null)
   }
 
   get phase(): MemberPhase {
-    return this.parts.machine.phase
+    return this.runtime.machine.phase
   }
 
   // ---- the machine
@@ -100,7 +100,7 @@ export class MemberDriver implements PartsDriver {
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
-    const { controlSocket, hosting } = this.parts
+    const { controlSocket, hosting } = this.runtime
     const done = hosting.holder?.perform(effect)
     if (effect.type === 'make') controlSocket.supplyOlder()
     return done
@@ -108,7 +108,7 @@ export class MemberDriver implements PartsDriver {
 
   /** What has come of an effect is an event of the machine. */
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
-    const { departure, hosting, machine, settings, state, unfitness } = this.parts
+    const { shutdown, hosting, machine, settings, state, unfitness } = this.runtime
     if (by === 'holder') {
       hosting.holder?.outcome(effect, outcome)
       return
@@ -124,14 +124,14 @@ export class MemberDriver implements PartsDriver {
     }
     settings.logger.error({ err: error, effect: effect.type }, 'a step of the handoff failed')
     if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
-    departure.because(unfitness.note(error))
+    shutdown.because(unfitness.note(error))
     const epoch =
       effect.type === 'accept' ? {} : { epoch: effect.type === 'carry' ? effect.below : effect.epoch }
     machine.step({ type: 'failed', effect: effect.type, ...epoch })
   }
 
   stepped(event: EmbeddedEvent, before: MemberState): void {
-    const { changes, hosting, machine, state } = this.parts
+    const { changes, hosting, machine, state } = this.runtime
     const { member } = machine
     if (before.phase !== member.phase) this.#phaseChanged(before.phase, member)
     hosting.holder?.stepped()
@@ -141,9 +141,9 @@ export class MemberDriver implements PartsDriver {
   }
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
-    const { generation, machine, readiness, settings } = this.parts
+    const { generation, machine, readiness, settings } = this.runtime
     // What is told of a daemon is what becomes of its members.
-    const level = settings.desk === null ? 'info' : 'debug'
+    const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (before === 'beginning' && phase === 'serving') {
@@ -160,46 +160,46 @@ export class MemberDriver implements PartsDriver {
   }
 
   #insist(what: string, act: () => void): void | Promise<void> {
-    const { departure, settings } = this.parts
-    return insist(act, what, settings.logger, () => departure.over)
+    const { shutdown, settings } = this.runtime
+    return insist(act, what, settings.logger, () => shutdown.over)
   }
 
   /** Behind the commit: until then the incumbent's clients meet the incumbent's options. */
   #setOptions(): void {
-    for (const listener of this.parts.listeners) listener.setOptions()
+    for (const listener of this.runtime.listeners) listener.setOptions()
   }
 
   /** A successor may begin to serve without another word to this process. */
   #keepOptions(): void {
-    if (this.phase !== 'standby') for (const listener of this.parts.listeners) listener.keepOptions()
+    if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
   }
 
   // ---- turns of its life
 
   /** Everything that was acknowledged is here, and this process has the right to write. */
   #begun(): void {
-    const { departure, drain, moves, state, timing, unfitness, writes } = this.parts
+    const { shutdown, drain, moves, state, timing, unfitness, writes } = this.runtime
     unfitness.clear()
     keepLastWords()
     moves.serve()
     state.file?.serve()
     writes.begun()
-    this.parts.followed?.begun()
+    this.runtime.followed?.begun()
     drain.stop()
     timing.note('serving')
-    departure.serve()
+    shutdown.serve()
   }
 
   /** The application hears of it when whoever decides has been told: who is told by it may ask there at once. */
   #tellServing(): void {
-    const { duty, readiness } = this.parts
+    const { leadership, readiness } = this.runtime
     readiness.begun()
-    duty.begin()
+    leadership.begin()
   }
 
   /** This process was to serve and cannot write. Who decides hears of it by the machine. */
   #cannotWrite(): void {
-    const { application, machine, readiness, settings, unfitness } = this.parts
+    const { application, machine, readiness, settings, unfitness } = this.runtime
     const { epoch, link } = machine.member
     const why = unfitness.note(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
     settings.logger.error({ err: why, epoch }, 'this process cannot write')
@@ -213,55 +213,55 @@ export class MemberDriver implements PartsDriver {
   }
 
   #stopAccepting(): void {
-    const { controlSocket, departure, drain, duty, listeners, moves } = this.parts
+    const { controlSocket, shutdown, drain, leadership, listeners, moves } = this.runtime
     for (const listener of listeners) listener.stop()
     controlSocket.close()
-    if (!departure.closing) {
-      departure.retire()
+    if (!shutdown.closing) {
+      shutdown.retire()
       moves.leave(true)
       drain.open()
     }
-    duty.retire()
+    leadership.retire()
   }
 
   #closeListeners(): void {
-    this.parts.controlSocket.release()
-    this.parts.holdings.close()
+    this.runtime.controlSocket.release()
+    this.runtime.holdings.close()
   }
 
   /** The service ends with this process. */
   removePaths(): void {
-    this.parts.controlSocket.removePath()
-    removePaths(this.parts.registry)
+    this.runtime.controlSocket.removePath()
+    removePaths(this.runtime.registry)
   }
 
   decides(): void {
-    this.parts.controlSocket.admitWaiting()
+    this.runtime.controlSocket.admitWaiting()
     this.settled()
   }
 
   settled(): void {
-    this.parts.holdings.settle()
-    this.parts.state.settled()
+    this.runtime.holdings.settle()
+    this.runtime.state.settled()
   }
 
   late(): void {
-    const { departure, joined, machine, settings } = this.parts
+    const { shutdown, joined, machine, settings } = this.runtime
     const pid = joined.facts?.pid ?? 'that was to hand over'
     const what = machine.member.holds
       ? `process ${pid} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
       : `process ${pid} did not begin to hand over within ${settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
-    departure.because(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
+    shutdown.because(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
     machine.step({ type: 'deadline' })
   }
 
   /** Lets go of everything. */
   end(error: FdbError | null): void {
-    const { announcer, application, departure, drain, heartbeat } = this.parts
-    const { hosting, joined, moves, offers, readiness } = this.parts
-    if (departure.over) return
+    const { announcer, application, shutdown, drain, heartbeat } = this.runtime
+    const { hosting, joined, moves, offers, readiness } = this.runtime
+    if (shutdown.over) return
     const why = error ?? new FdbError('ERR_FDB_CLOSED', 'this member was closed before it served')
-    departure.end(why)
+    shutdown.end(why)
     this.#freezeLimit?.clear()
     announcer.close()
     heartbeat.stop()
@@ -271,20 +271,20 @@ export class MemberDriver implements PartsDriver {
     hosting.close()
     joined.detach()
     offers.close()
-    this.parts.state.close()
-    this.parts.followed?.close()
-    this.parts.shelf.close()
-    for (const listener of this.parts.listeners) listener.release()
+    this.runtime.state.close()
+    this.runtime.followed?.close()
+    this.runtime.segmentSet.close()
+    for (const listener of this.runtime.listeners) listener.release()
     readiness.fail(why)
     hosting.fail(why)
-    departure.tell(reason => application?.retired(reason))
+    shutdown.tell(reason => application?.retired(reason))
     this.#watchRetired()
   }
 
   /** Where the process stays for others it is meant to live on. */
   #watchRetired(): void {
-    const { application, drain, settings, writes } = this.parts
-    if (application === null || staysForOthers(this.parts)) {
+    const { application, drain, settings, writes } = this.runtime
+    if (application === null || staysForOthers(this.runtime)) {
       livesNoMore(this)
       return
     }
@@ -300,20 +300,20 @@ export class MemberDriver implements PartsDriver {
 
   /** There was nobody to take over from, and no state. */
   get first(): boolean {
-    return this.parts.machine.member.source === 0
+    return this.runtime.machine.member.source === 0
   }
 
   async ready(options: ReadyOptions): Promise<void> {
-    const { departure, machine, readiness } = this.parts
-    if (departure.over) throw this.whyNot()
+    const { shutdown, machine, readiness } = this.runtime
+    if (shutdown.over) throw this.whyNot()
     if (this.phase !== 'joining') {
       throw new FdbError('ERR_FDB_READY_TWICE', `ready() was called before: this process is ${this.phase}`)
     }
     const serving = readiness.wait()
     try {
       await readiness.check(options, serving, () => {
-        for (const listener of this.parts.listeners) listener.check()
-        this.parts.holdings.checkServed(options.unserved ?? false)
+        for (const listener of this.runtime.listeners) listener.check()
+        this.runtime.holdings.checkServed(options.unserved ?? false)
       })
     } catch (error) {
       this.refuse(error as FdbError)
@@ -325,9 +325,9 @@ export class MemberDriver implements PartsDriver {
 
   /** This version cannot take over; the incumbent serves on and learns why. */
   refuse(error: FdbError): void {
-    const { departure, machine } = this.parts
+    const { shutdown, machine } = this.runtime
     if (this.phase !== 'joining' && this.phase !== 'ready') return
-    departure.because(error)
+    shutdown.because(error)
     if (machine.member.link === 'none') this.end(error)
     else machine.step({ type: 'refused' })
   }
@@ -335,32 +335,32 @@ export class MemberDriver implements PartsDriver {
   /** Throws ERR_FDB_CLOSED once nothing can be taken in any more, as nobody would close it. */
   refuseLeft(): void {
     const { phase } = this
-    if (!this.parts.departure.over && phase !== 'leaving' && phase !== 'gone') return
+    if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
     throw new FdbError('ERR_FDB_CLOSED', `this member has left (it is ${phase}): join() again`)
   }
 
   whyNot(): FdbError {
-    return this.parts.departure.reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
+    return this.runtime.shutdown.reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
   }
 
   status(): StatusReport {
-    return describe(this.parts)
+    return describe(this.runtime)
   }
 
   upgrade(options: UpgradeOptions): Promise<Upgraded> {
-    return this.parts.upgrades.start(options)
+    return this.runtime.upgrades.start(options)
   }
 
   async close(options: CloseOptions): Promise<void> {
     const refuse = (error: FdbError) => this.refuse(error)
-    await closeInOrder(this.parts, options, { refuse, removePaths: () => this.removePaths() })
+    await closeInOrder(this.runtime, options, { refuse, removePaths: () => this.removePaths() })
   }
 }
 
 /** The parts of the process that is closed. */
-interface ClosingParts extends Shared {
+interface ClosingDeps extends Shared {
   readonly hosting: Hosting
-  readonly duty: Duty
+  readonly leadership: Leadership
   readonly upgrades: Upgrades
   readonly announcer: Announcer
 }
@@ -375,53 +375,53 @@ interface ClosingDriver {
 
 /** The end that the application asks for: whatever is under way comes to its end first. Resolves when all is let go of. */
 async function closeInOrder(
-  parts: ClosingParts,
+  runtime: ClosingDeps,
   { timeout, handBack = true }: CloseOptions,
   driver: ClosingDriver,
 ): Promise<void> {
-  const { changes, departure, settings } = parts
-  if (timeout !== undefined) departure.drainTimeout = timeout
-  if (departure.over) return
-  if (!departure.closing) {
-    departure.close()
+  const { changes, shutdown, settings } = runtime
+  if (timeout !== undefined) shutdown.drainTimeout = timeout
+  if (shutdown.over) return
+  if (!shutdown.closing) {
+    shutdown.close()
     changes.tell()
-    await finishWork(parts, timeout ?? settings.drainTimeout, handBack)
-    if (departure.over) return
-    leave(parts, handBack, driver)
+    await finishWork(runtime, timeout ?? settings.drainTimeout, handBack)
+    if (shutdown.over) return
+    leave(runtime, handBack, driver)
   }
-  if (!departure.over) await departure.retired
+  if (!shutdown.over) await shutdown.retired
 }
 
-async function finishWork(parts: ClosingParts, timeoutMs: number, handBack: boolean): Promise<void> {
-  const { changes, departure, hosting, machine, upgrades } = parts
+async function finishWork(runtime: ClosingDeps, timeoutMs: number, handBack: boolean): Promise<void> {
+  const { changes, shutdown, hosting, machine, upgrades } = runtime
   // A successor that this process starts itself is to end with it.
   await upgrades.end(timeoutMs)
   // A handoff under way is brought to its end first: its successor would be the one to serve.
-  await changes.until(() => departure.over || !isUnderWay(machine.holder?.phase), timeoutMs)
-  if (departure.over || machine.phase !== 'serving') return
+  await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
+  if (shutdown.over || machine.phase !== 'serving') return
   if (!handBack) await hosting.releaseStandby()
-  await endDuty(parts)
+  await endLeadership(runtime)
 }
 
-async function endDuty({ changes, departure, duty, settings }: ClosingParts): Promise<void> {
-  const quiesced = duty.quiesce()
+async function endLeadership({ changes, shutdown, leadership, settings }: ClosingDeps): Promise<void> {
+  const quiesced = leadership.quiesce()
   if (quiesced === undefined) return
   let ended = false
   void quiesced.then(() => {
     ended = true
     changes.tell()
   })
-  await changes.until(() => departure.over || ended, settings.times.quiesce)
-  duty.hurry()
+  await changes.until(() => shutdown.over || ended, settings.times.quiesce)
+  leadership.hurry()
 }
 
 function leave(
-  { announcer, departure, hosting, machine }: ClosingParts,
+  { announcer, shutdown, hosting, machine }: ClosingDeps,
   handBack: boolean,
   driver: ClosingDriver,
 ): void {
   const { phase } = machine
-  if (phase !== 'leaving') departure.closedBy(phase === 'standby' ? 'replaced' : 'closed')
+  if (phase !== 'leaving') shutdown.closedBy(phase === 'standby' ? 'replaced' : 'closed')
   const { link } = machine.member
   if (phase === 'joining' || phase === 'ready') {
     if (link === 'none') driver.removePaths()

@@ -20,7 +20,7 @@ import type { Shared } from './shared.js'
 /** How often a successor without a channel looks at the seals. */
 const SEAL_LOOK_MS = 100
 
-export interface EmbeddedHostingParts {
+export interface EmbeddedHostingDeps {
   readonly shared: Shared
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
@@ -40,7 +40,7 @@ export interface EmbeddedHostingParts {
 export class EmbeddedHosting implements Hosting {
   readonly hearsReports = true
   readonly mergesAtOnce = true
-  readonly #parts: EmbeddedHostingParts
+  readonly #deps: EmbeddedHostingDeps
   readonly #former = new FormerListeners()
   /** What it says is for who looks into this process when it hangs. */
   readonly #note: NamesNote | null = null
@@ -49,13 +49,13 @@ export class EmbeddedHosting implements Hosting {
   #holder: Holder | null = null
   #sealLook: NodeJS.Timeout | undefined
 
-  constructor(parts: EmbeddedHostingParts) {
-    this.#parts = parts
-    const { generation, registry, serviceStartedAt, settings } = parts.shared
+  constructor(deps: EmbeddedHostingDeps) {
+    this.#deps = deps
+    const { generation, registry, serviceStartedAt, settings } = deps.shared
     this.#madePaths = new MadePaths(registry)
     const { control, service } = settings
     // Who looks into a hung daemon would find the segments of all its services together.
-    if (control === null || settings.desk !== null) return
+    if (control === null || settings.reception !== null) return
     const note = new NamesNote({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#note = note
     registry.changed = () => note.changed()
@@ -67,7 +67,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   get blockedBy(): readonly number[] {
-    const { bound = [] } = this.#parts.shared.machine.holder ?? {}
+    const { bound = [] } = this.#deps.shared.machine.holder ?? {}
     const stuck = this.#stuck
     if (stuck !== null) return [stuck.facts.pid]
     return bound.map(id => this.#holder?.peer(id)?.pid ?? 0)
@@ -78,18 +78,18 @@ export class EmbeddedHosting implements Hosting {
   }
 
   get standsBy(): boolean {
-    return this.#parts.shared.machine.member.link === 'up'
+    return this.#deps.shared.machine.member.link === 'up'
   }
 
   /** Of a process that this one did not hand over to it is not known: the Welcome tells. */
   get takesWrites(): boolean {
-    const { owner } = this.#parts.shared.machine.holder ?? {}
+    const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
     return peer?.capabilities.has(FORWARDS_WRITES) ?? true
   }
 
   get released(): boolean {
-    return this.#parts.shared.machine.holder?.phase === 'released'
+    return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
   hear(): boolean {
@@ -105,20 +105,20 @@ export class EmbeddedHosting implements Hosting {
 
   /** Without a channel the seals are looked at regularly. */
   lost(): void {
-    const { look, shared } = this.#parts
-    const { departure, machine, shelf } = shared
+    const { look, shared } = this.#deps
+    const { shutdown, machine, segmentSet } = shared
     clearInterval(this.#sealLook)
-    if (departure.over || machine.member.link !== 'down') return
+    if (shutdown.over || machine.member.link !== 'down') return
     this.#sealLook = setInterval(() => {
       if (machine.member.link !== 'down') clearInterval(this.#sealLook)
-      else if (shelf.isReleased(machine.member.epoch))
+      else if (segmentSet.isReleased(machine.member.epoch))
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
       else look()
     }, SEAL_LOOK_MS)
   }
 
   reported(): void {
-    this.#parts.retryMoves()
+    this.#deps.retryMoves()
   }
 
   keep(entry: Entry, made: boolean): void {
@@ -127,8 +127,8 @@ export class EmbeddedHosting implements Hosting {
 
   /** The incumbent removes the path when this process dies. One of an earlier release closes what it is sent here. */
   #tellOfPath({ name, role, spec, fd }: Entry): void {
-    const { joined } = this.#parts
-    const { settings } = this.#parts.shared
+    const { joined } = this.#deps
+    const { settings } = this.#deps.shared
     if (!spec.startsWith('unix:')) return
     const { link } = joined
     if (link === undefined) return
@@ -142,29 +142,29 @@ export class EmbeddedHosting implements Hosting {
   drop(): void {}
 
   giveUp(name: string): void {
-    this.#former.note(this.#parts.shared.registry, name)
+    this.#former.note(this.#deps.shared.registry, name)
   }
 
   /** As long as an incumbent may come back it needs what it has. */
   settleFormer(): void {
-    if (this.#holder !== null) this.#former.settle(this.#parts.shared.registry)
+    if (this.#holder !== null) this.#former.settle(this.#deps.shared.registry)
   }
 
   async renew(): Promise<void> {
-    this.#parts.shared.machine.stepHolder({ type: 'renew' })
+    this.#deps.shared.machine.stepHolder({ type: 'renew' })
   }
 
   async shelve(snapshot: Segment): Promise<void> {
-    const { machine, shelf } = this.#parts.shared
-    if (machine.holder?.phase === 'idle') shelf.replaceUpTo(snapshot.dup())
+    const { machine, segmentSet } = this.#deps.shared
+    if (machine.holder?.phase === 'idle') segmentSet.replaceUpTo(snapshot.dup())
   }
 
   askForMove(): void {
-    this.#parts.askForMove()
+    this.#deps.askForMove()
   }
 
   cancelHandoff(reason: FdbError): Cancelled {
-    const { machine } = this.#parts.shared
+    const { machine } = this.#deps.shared
     const state = machine.holder
     if (state === null) return 'idle'
     const peer = this.#holder?.peer(state.joiner)
@@ -184,23 +184,23 @@ export class EmbeddedHosting implements Hosting {
 
   /** The path is ours to remove when the one that stands by has let go. */
   async releaseStandby(): Promise<void> {
-    const { changes, departure, machine, settings } = this.#parts.shared
+    const { changes, shutdown, machine, settings } = this.#deps.shared
     if (machine.member.link !== 'up') return
-    this.#parts.joined.tell({ endProbation: { closing: true } })
-    await changes.until(() => departure.over || machine.member.link !== 'up', settings.times.silence)
+    this.#deps.joined.tell({ endProbation: { closing: true } })
+    await changes.until(() => shutdown.over || machine.member.link !== 'up', settings.times.silence)
   }
 
   becomeHolder(): void {
-    const { controlSocket, decides, heartbeat, joined, offers, shared, state } = this.#parts
-    const { changes, machine, registry, settings, shelf, timing } = shared
+    const { controlSocket, decides, heartbeat, joined, offers, shared, state } = this.#deps
+    const { changes, machine, registry, settings, segmentSet, timing } = shared
     timing.note('released')
     joined.detach()
     heartbeat.stop()
     clearInterval(this.#sealLook)
     offers.close()
-    shelf.prune(machine.member.epoch)
+    segmentSet.prune(machine.member.epoch)
     this.#holder = new Holder({
-      surroundings: {
+      host: {
         state: () => machine.holder!,
         dispatch: event => machine.stepHolder(event),
         extraItems: () => controlSocket.items(),
@@ -215,7 +215,7 @@ export class EmbeddedHosting implements Hosting {
         },
       },
       registry,
-      shelf,
+      segmentSet,
       times: settings.times,
       logger: settings.logger,
       renewBytes: settings.stateLimits.renewBytes,
@@ -232,7 +232,7 @@ export class EmbeddedHosting implements Hosting {
 
   close(): void {
     clearInterval(this.#sealLook)
-    this.#parts.shared.registry.changed = () => {}
+    this.#deps.shared.registry.changed = () => {}
     this.#note?.close()
     this.#madePaths.close()
     this.#holder?.close()
@@ -241,7 +241,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** Who stands by and decides, and says nothing: nobody can join before it has ended. */
   get #stuck(): HolderLink | null {
-    const { heartbeat, joined } = this.#parts
+    const { heartbeat, joined } = this.#deps
     const silent = this.#holder === null && heartbeat.holderSilent
     return silent && (joined.facts?.heartbeatMs ?? 0) > 0 ? joined.holder : null
   }

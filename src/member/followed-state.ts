@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { SegmentShelf } from '../holder/segment-shelf.js'
+import { SegmentSet } from '../holder/segment-set.js'
 import { closeAll } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
@@ -11,7 +11,7 @@ import { notReady } from './readiness.js'
 import type { Shared } from './shared.js'
 import { StateKeeper } from './state-keeper.js'
 import { isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
-import { WriteForwarder } from './writes/forwarder.js'
+import { WriteRedirect } from './writes/redirect.js'
 import { Reporter } from './writes/reporter.js'
 
 /** It is looked so often what was written, where nobody says it: the daemon is away, or the member that writes is of an older release. */
@@ -28,9 +28,9 @@ export class FollowedState {
   readonly log: StateLog
   readonly #service: string
   readonly #shared: Shared
-  readonly #shelf = new SegmentShelf()
+  readonly #segmentSet = new SegmentSet()
   readonly #keeper: StateKeeper
-  readonly #writes: WriteForwarder
+  readonly #writes: WriteRedirect
   readonly #reporter: Reporter
   readonly #inView = new Pending<void>()
   readonly #short: ShortOfDescriptors
@@ -56,9 +56,9 @@ export class FollowedState {
     // Whether it is on the disk the member that writes has said, or nobody knows.
     const flush = () => Promise.reject(new Error(`the member that writes "${service}" has not said so`))
     this.log.disk = { checkServing: () => {}, flush }
-    this.#keeper = new StateKeeper(this.log, this.#shelf, logger)
+    this.#keeper = new StateKeeper(this.log, this.#segmentSet, logger)
     const again = () => this.#reporter.reconnect()
-    this.#writes = new WriteForwarder(this.log, timeout, again)
+    this.#writes = new WriteRedirect(this.log, timeout, again)
     this.#reporter = new Reporter({
       control: control ?? '',
       service,
@@ -68,7 +68,7 @@ export class FollowedState {
       generation,
       everyMs: () => times.heartbeat,
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
-      top: () => this.#shelf.top,
+      top: () => this.#segmentSet.top,
       take: items => this.#take(items),
       connected: () => {},
       writes: this.#writes,
@@ -115,7 +115,7 @@ export class FollowedState {
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
     this.log.close()
-    this.#shelf.close()
+    this.#segmentSet.close()
   }
 
   #hear({ appended, reject: rejected, welcome }: WireEnvelope): void {
@@ -141,14 +141,14 @@ export class FollowedState {
     )
   }
 
-  /** What is on the shelf is read when that can be; where nothing is, all are asked for. */
+  /** What is on the segment set is read when that can be; where nothing is, all are asked for. */
   #failed(error: unknown): void {
     if (this.#closed || !this.#inView.settled || !isShortOfDescriptors(error)) {
       this.#cannotRead(error)
       return
     }
     this.#short.failed(error, () => {
-      if (this.#shelf.all.length === 0) this.#reporter.reconnect()
+      if (this.#segmentSet.all.length === 0) this.#reporter.reconnect()
       else this.#queue(() => this.#keeper.follow())
     })
   }
@@ -174,7 +174,7 @@ export class FollowedState {
   }
 
   async #begin(segments: readonly Segment[]): Promise<void> {
-    for (const segment of segments) this.#shelf.put(segment, false)
+    for (const segment of segments) this.#segmentSet.put(segment, false)
     await this.#keeper.read(Number.POSITIVE_INFINITY)
     await this.#keeper.follow()
     if (this.#closed) return
@@ -184,7 +184,7 @@ export class FollowedState {
 
   async #goOn(segments: readonly Segment[]): Promise<void> {
     for (const segment of segments) {
-      if (segment.epoch > this.#shelf.top) this.#shelf.put(segment, false)
+      if (segment.epoch > this.#segmentSet.top) this.#segmentSet.put(segment, false)
       else segment.close()
     }
     await this.#keeper.follow()
@@ -192,13 +192,13 @@ export class FollowedState {
 
   /** What this process lacks was merged, or the service has ended and begun again: these are all segments that there are. */
   async #beginAnew(segments: readonly Segment[]): Promise<void> {
-    this.#shelf.close()
-    for (const segment of segments) this.#shelf.put(segment, false)
+    this.#segmentSet.close()
+    for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
       await this.log.restart(dupsOf(segments))
     } catch (error) {
       // All are asked for again.
-      this.#shelf.close()
+      this.#segmentSet.close()
       throw error
     }
     this.#unreadable = null
@@ -208,7 +208,9 @@ export class FollowedState {
   /** What was replaced in segments that nobody writes to any more is let go of. */
   async #merge(): Promise<void> {
     if (this.#closed) return
-    await this.#keeper.compact(snapshot => this.#shelf.replaceUpTo(snapshot.dup()), { from: MERGED_SEGMENTS })
+    await this.#keeper.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
+      from: MERGED_SEGMENTS,
+    })
   }
 
   #cannotRead(error: unknown): void {

@@ -1,5 +1,5 @@
 import type { Epoch } from '../handoff/messages.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 import type { Changes } from './shared.js'
 
 const LOOK_MS = 1_000
@@ -8,7 +8,7 @@ const ANSWER_MS = 1_000
 
 /** What asks for a new segment, so that the one that is written can be compacted. */
 export interface GrowingState {
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   /** A segment of its own is asked for once it has so many bytes, and as many as all before it. */
   readonly renewBytes: number
   /** The epoch that this process writes to; null: it does not write. */
@@ -30,9 +30,9 @@ export class Growth {
   }
 
   #look(): void {
-    const { shelf, renewBytes } = this.#state
+    const { segmentSet, renewBytes } = this.#state
     const epoch = this.#state.written()
-    if (epoch !== null && shelf.hasGrown(epoch, renewBytes) && !this.#state.amidBulk()) this.#state.ask()
+    if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#state.amidBulk()) this.#state.ask()
   }
 
   /** Asks for a new segment, whatever the size of this one, and waits until it is there; for a second at most. */

@@ -86,10 +86,10 @@ export class Holdings {
 
   /** The handoff that commits comes to its end first. Closes what cannot be taken in, and throws ERR_FDB_FENCED where another process serves. */
   async #decided({ name, fd, spec }: Entry): Promise<void> {
-    const { changes, departure, machine, settings } = this.#shared
+    const { changes, shutdown, machine, settings } = this.#shared
     const { freeze, prepare, commit } = settings.times
-    await changes.until(() => departure.over || machine.phase !== 'frozen', freeze + prepare + commit)
-    if (!departure.over && accepts(machine.phase)) return
+    await changes.until(() => shutdown.over || machine.phase !== 'frozen', freeze + prepare + commit)
+    if (!shutdown.over && accepts(machine.phase)) return
     removeUnixPath(fd, spec)
     fd.close()
     throw fencedFrom(name)

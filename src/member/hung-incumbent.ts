@@ -83,9 +83,9 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     await driver.ready({})
     const stdio = ['ignore' as const, ...numbersOf(output)]
     const ask = { argv: command, env, timeout: timeoutMs, progress, signal }
-    const upgraded = await driver.parts.upgrades.start(ask, { cwd: startedAs.cwd, stdio })
+    const upgraded = await driver.runtime.upgrades.start(ask, { cwd: startedAs.cwd, stdio })
     await Promise.race([
-      driver.parts.departure.retired,
+      driver.runtime.shutdown.retired,
       new Promise(resolve => setTimeout(resolve, END_MS).unref()),
     ])
     return upgraded

@@ -11,7 +11,7 @@ import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { peerLeft } from '../wire/link.js'
 import type { MemberDriver } from './driver.js'
 import { HolderLink } from './holder-link.js'
-import { keptLegacy } from './kept-legacy.js'
+import { keptLegacy } from './inherited-state.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
 import { type Legacy, startFirst, startHeir, startNext } from './start.js'
@@ -60,7 +60,7 @@ function isClusterWorker(): boolean {
 
 /** Takes a place for whoever has settled how: {@link join}, or a daemon. */
 export async function findPlace(settings: Settings): Promise<MemberDriver> {
-  const { control, desk, hosting, signal, timeout, service, versions } = settings
+  const { control, reception, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
   const legacy = settings.systemd === 'auto' && hosting === 'embedded' ? keptFrom(settings, control) : null
   if (legacy !== null) return await goOn(settings, legacy)
@@ -74,9 +74,9 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
               role: 'next',
               channel: await connectUnix(control, { timeoutMs: left, signal, as: 'member' }),
             } as const)
-          : await acquireControl(control, { timeoutMs: left, signal, passed: desk?.passed })
+          : await acquireControl(control, { timeoutMs: left, signal, passed: reception?.passed })
       if (place.role === 'first') return await beFirst(settings, place)
-      if (desk !== null && !desk.takesOver) {
+      if (reception !== null && !reception.takesOver) {
         place.channel.close()
         throw taken(control, 'end it, or give this daemon another control path')
       }
@@ -91,7 +91,7 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
         },
         { timeoutMs: left, signal },
       )
-      if (desk !== null && holderLink.facts.daemon) {
+      if (reception !== null && holderLink.facts.daemon) {
         holderLink.close()
         throw taken(
           control,
@@ -107,10 +107,10 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
       }
       const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
       // The incumbent has it too.
-      desk?.passed?.close()
+      reception?.passed?.close()
       return driver
     } catch (error) {
-      if (desk !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
+      if (reception !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
         throw taken(control, 'it serves itself: give this daemon another control path')
       if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
@@ -138,7 +138,7 @@ async function goOn(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
     'goes on with what the service manager has kept of a process that has ended',
   )
   const driver = await startHeir(settings, legacy)
-  driver.parts.state.file?.prepare()
+  driver.runtime.state.file?.prepare()
   return driver
 }
 

@@ -10,25 +10,25 @@ import type { Readiness } from './readiness.js'
 import type { Shared } from './shared.js'
 import { fenced } from './unfit.js'
 
-export interface JoinedHolderParts {
+export interface JoinedHolderDeps {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly readiness: Readiness
   readonly offers: OfferReceiver
   readonly refuse: (error: FdbError) => void
   /** Owns the items: a way for connections. */
-  readonly openWay: (items: BundleItem[]) => void
+  readonly openMigrationChannel: (items: BundleItem[]) => void
   /** Newer segments have come. */
   readonly followOn: () => void
 }
 
 /** The holder that this process has joined: what it says, and its end, are events of the machine. Owns the link. */
 export class JoinedHolder {
-  readonly #parts: JoinedHolderParts
+  readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
 
-  constructor(parts: JoinedHolderParts) {
-    this.#parts = parts
+  constructor(deps: JoinedHolderDeps) {
+    this.#deps = deps
   }
 
   /** Null: nobody came before, or it has nothing to say any more. */
@@ -53,20 +53,20 @@ export class JoinedHolder {
   /** Takes the link; an earlier one is left to its owner. */
   attach(holder: HolderLink): void {
     this.#holder = holder
-    const { hosting, refuse, shared } = this.#parts
-    const { departure, machine } = shared
+    const { hosting, refuse, shared } = this.#deps
+    const { shutdown, machine } = shared
     let died = false
     const inherit = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
       message: envelope => this.#hear(envelope),
       bundle: items => this.#take(items),
       broken: error => {
-        departure.because(error)
+        shutdown.because(error)
         refuse(error)
       },
       lost: error => {
-        if (error !== null) departure.because(error)
-        else if (!machine.member.holds) departure.because(leftEarly(holder.facts.pid))
+        if (error !== null) shutdown.because(error)
+        else if (!machine.member.holds) shutdown.because(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) inherit()
         hosting().lost()
@@ -87,7 +87,7 @@ export class JoinedHolder {
 
   /** Finds out whether it is alive; a fate follows. */
   judge(): void {
-    const { departure, machine, shelf } = this.#parts.shared
+    const { shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
       // Nobody came before: as if it were dead.
@@ -95,16 +95,16 @@ export class JoinedHolder {
       return
     }
     void holder.fate().then(fate => {
-      if (this.#holder !== holder || departure.over) return
+      if (this.#holder !== holder || shutdown.over) return
       // What it said last is in the channel and counts: it is read to its end, and then its death is told.
       if (fate === 'dead' && holder.link.open && holder.watched) return
-      if (fate === 'alive' && shelf.isReleased(machine.member.epoch)) {
+      if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
         // The message was lost with the channel; the mark in the segment was not.
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
-      if (fate === 'alive' && !this.#parts.readiness.served) {
-        departure.because(
+      if (fate === 'alive' && !this.#deps.readiness.served) {
+        shutdown.because(
           new FdbError(
             'ERR_FDB_CHANNEL_CLOSED',
             'the incumbent closed the channel before the commit; it serves on',
@@ -116,14 +116,15 @@ export class JoinedHolder {
   }
 
   #hear(envelope: WireEnvelope): void {
-    const { offers, readiness, refuse, hosting, shared } = this.#parts
-    const { departure, machine, settings } = shared
+    const { offers, readiness, refuse, hosting, shared } = this.#deps
+    const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
       // A daemon counts more exactly what it must hold.
-      const short = settings.desk === null ? tooFewFor(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
+      const short =
+        settings.reception === null ? tooFewFor(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {
-        departure.because(short)
+        shutdown.because(short)
         refuse(short)
         return
       }
@@ -133,12 +134,12 @@ export class JoinedHolder {
     }
     if (hosting().hear(envelope)) return
     if (rejected) {
-      departure.because(remoteError(rejected, REFUSED))
+      shutdown.because(remoteError(rejected, REFUSED))
       machine.step({ type: 'refused' })
       return
     }
     if (abort) {
-      departure.because(
+      shutdown.because(
         remoteError(abort, { code: 'ERR_FDB_ABORTED', message: 'the incumbent ended the handoff' }),
       )
     }
@@ -147,23 +148,23 @@ export class JoinedHolder {
   }
 
   #obey(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
-    const { hosting, shared } = this.#parts
-    const { departure, machine, shelf, unfitness } = shared
+    const { hosting, shared } = this.#deps
+    const { shutdown, machine, segmentSet, unfitness } = shared
     // Turned away from because it could not begin: that is why.
     if (message.kind === 'fenced' && unfitness.cause === null)
-      departure.becauseFenced(fenced(machine.member.epoch))
-    if (message.kind === 'retire') departure.hear('retire')
-    else if (message.kind === 'resume' || message.kind === 'reinstate') departure.hear('resume')
+      shutdown.becauseFenced(fenced(machine.member.epoch))
+    if (message.kind === 'retire') shutdown.hear('retire')
+    else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.hear('resume')
     else if (message.kind === 'released') hosting().heardReleased()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
-    machine.step({ type: 'message', message, sealed: shelf.isSealed(epoch) })
+    machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
   }
 
   #take(items: BundleItem[]): void {
-    const { followOn, offers, openWay, readiness, refuse, shared } = this.#parts
-    const { machine, settings, shelf, timing } = shared
+    const { followOn, offers, openMigrationChannel, readiness, refuse, shared } = this.#deps
+    const { machine, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
-      openWay(items)
+      openMigrationChannel(items)
       return
     }
     let offer: Offered | null
@@ -175,7 +176,7 @@ export class JoinedHolder {
       return
     }
     if (offer === null) {
-      shelf.prune(machine.member.epoch)
+      segmentSet.prune(machine.member.epoch)
       followOn()
       return
     }

@@ -20,7 +20,7 @@ export interface ListenerAddress {
   readonly path?: string
 }
 
-interface ListenerParts {
+interface ListenerDeps {
   readonly name: string
   readonly spec: ListenerSpec
   readonly address: ListenerAddress
@@ -49,26 +49,26 @@ export class Listener {
   readonly #changed: (changes: readonly OptionChange[]) => void
   readonly #options: SocketOptions
   /** By their keys. */
-  readonly #fosters = new Map<string, SecondSource>()
+  readonly #standIns = new Map<string, SecondSource>()
   #accepting = false
   #borrowed = false
   #leaving = false
   #paused = false
 
   /** @internal */
-  static of(parts: ListenerParts): Listener {
-    return new Listener(parts)
+  static of(deps: ListenerDeps): Listener {
+    return new Listener(deps)
   }
 
-  private constructor(parts: ListenerParts) {
-    this.name = parts.name
-    this.spec = parts.spec
-    this.address = parts.address
-    this.adopted = parts.adopted
-    this.#fd = parts.fd
-    this.#options = parts.options
-    this.#changed = parts.changed
-    this.#failed = parts.failed
+  private constructor(deps: ListenerDeps) {
+    this.name = deps.name
+    this.spec = deps.spec
+    this.address = deps.address
+    this.adopted = deps.adopted
+    this.#fd = deps.fd
+    this.#options = deps.options
+    this.#changed = deps.changed
+    this.#failed = deps.failed
   }
 
   /**
@@ -190,28 +190,28 @@ export class Listener {
     this.#paused = false
     this.#accepting = true
     await Promise.all(this.#served.map(served => this.#attach(served)))
-    for (const second of this.#fosters.values()) this.#startSecond(second)
+    for (const second of this.#standIns.values()) this.#startSecond(second)
   }
 
   /** @internal Those that it accepts for beside its own. */
-  get fosters(): ReadonlyMap<string, unknown> {
-    return this.#fosters
+  get standIns(): ReadonlyMap<string, unknown> {
+    return this.#standIns
   }
 
   /** @internal Its first server takes what comes there too, as long as it accepts. Takes the descriptor. */
-  foster(key: string, fd: OwnedFd): void {
+  standIn(key: string, fd: OwnedFd): void {
     const second = new SecondSource(fd, error => this.#failed(this.#named(error)))
-    this.#fosters.get(key)?.close()
-    this.#fosters.set(key, second)
+    this.#standIns.get(key)?.close()
+    this.#standIns.set(key, second)
     if (this.#accepting) this.#startSecond(second)
   }
 
   /** @internal The others are let go of: what waits there is somebody else's. */
-  keepFosters(keys: ReadonlySet<string>): void {
-    for (const [key, second] of this.#fosters) {
+  keepStandIns(keys: ReadonlySet<string>): void {
+    for (const [key, second] of this.#standIns) {
       if (keys.has(key)) continue
       second.close()
-      this.#fosters.delete(key)
+      this.#standIns.delete(key)
     }
   }
 
@@ -223,7 +223,7 @@ export class Listener {
   /** @internal Accept no more; close nothing. */
   stop(): void {
     this.#accepting = false
-    for (const second of this.#fosters.values()) second.stop()
+    for (const second of this.#standIns.values()) second.stop()
     for (const served of this.#served) served.detach()
   }
 
@@ -237,7 +237,7 @@ export class Listener {
   leave(): void {
     this.#leaving = true
     this.stop()
-    this.keepFosters(new Set())
+    this.keepStandIns(new Set())
     this.announce()
     this.finish()
   }
@@ -279,7 +279,7 @@ export class Listener {
 
   /** @internal */
   release(): void {
-    this.keepFosters(new Set())
+    this.keepStandIns(new Set())
     for (const served of this.#served) served.release()
   }
 
@@ -348,7 +348,7 @@ class SecondSource {
   }
 }
 
-interface SocketOptionsParts {
+interface SocketOptionsDeps {
   /** Borrowed. */
   readonly fd: OwnedFd
   readonly spec: ListenerSpec
@@ -369,7 +369,7 @@ export class SocketOptions {
   /** Null: they are as this process wants them. */
   #wanted: ListenerSpec | null
 
-  constructor({ fd, spec, before, bound }: SocketOptionsParts) {
+  constructor({ fd, spec, before, bound }: SocketOptionsDeps) {
     this.#fd = fd
     this.#spec = spec
     this.#before = before

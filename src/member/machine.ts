@@ -10,7 +10,7 @@ import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../handoff/member-machine.js'
 import type { Id, Scope } from '../handoff/messages.js'
 import type { MemberPhase } from '../handoff/phases.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 
 /** This process's id for its own holder. */
 export const SELF: Id = 0
@@ -26,13 +26,13 @@ export interface MachineDriver {
 
 /** The pure machines of one process (its member's, and its holder's once it decides for itself), and the queue of their effects. */
 export class Machine {
-  readonly #shelf: SegmentShelf
+  readonly #segmentSet: SegmentSet
   readonly #driver: MachineDriver
   readonly #queue: EffectQueue<EmbeddedEffect>
   #state: Embedded
 
-  constructor(scope: Scope, shelf: SegmentShelf, driver: MachineDriver) {
-    this.#shelf = shelf
+  constructor(scope: Scope, segmentSet: SegmentSet, driver: MachineDriver) {
+    this.#segmentSet = segmentSet
     this.#driver = driver
     this.#state = { self: SELF, member: initialMember(scope), holder: null }
     this.#queue = new EffectQueue<EmbeddedEffect>({
@@ -57,7 +57,7 @@ export class Machine {
 
   /** The segment that this process writes in, or is to write in, is sealed now. */
   get sealed(): boolean {
-    return this.#shelf.isSealed(this.#state.member.epoch)
+    return this.#segmentSet.isSealed(this.#state.member.epoch)
   }
 
   /** What a process knows that was offered nothing. Before the first event. */
@@ -78,8 +78,8 @@ export class Machine {
     const { state, effects } = stepEmbedded(
       this.#state,
       event,
-      epoch => this.#shelf.isSealed(epoch),
-      this.#shelf.rules,
+      epoch => this.#segmentSet.isSealed(epoch),
+      this.#segmentSet.rules,
     )
     this.#state = state
     this.#queue.push(effects)

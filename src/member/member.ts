@@ -23,11 +23,11 @@ import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import type { MemberDriver } from './driver.js'
-import type { QuiesceHook } from './duty.js'
+import type { QuiesceHook } from './leadership.js'
 import { type Listener, startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
-import type { Parts } from './parts.js'
+import type { MemberRuntime } from './runtime.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
 
 export interface MemberEvents {
@@ -97,20 +97,20 @@ export function memberOf(driver: MemberDriver): Member {
 /** A process's place in a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #driver: MemberDriver
-  readonly #parts: Parts
+  readonly #runtime: MemberRuntime
   readonly #listeners: OwnListeners
   readonly #told: ToldListeners
   #details: () => Record<string, unknown> = () => ({})
 
   private constructor(driver: MemberDriver) {
     super()
-    const { parts } = driver
+    const { runtime } = driver
     this.#driver = driver
-    this.#parts = parts
-    this.#told = new ToldListeners(this, parts.settings.logger)
+    this.#runtime = runtime
+    this.#told = new ToldListeners(this, runtime.settings.logger)
     this.#listeners = new OwnListeners({
-      shared: parts,
-      holdings: parts.holdings,
+      shared: runtime,
+      holdings: runtime.holdings,
       refuseLeft: () => driver.refuseLeft(),
       changed: (name, changes) => this.#tell('listenerChanged', name, changes),
       failed: error => this.#tell('listenerError', error),
@@ -137,7 +137,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   get service(): string {
-    return this.#parts.settings.service
+    return this.#runtime.settings.service
   }
 
   /**
@@ -145,12 +145,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * is read into the state, keys that are made anew) is done where it is null.
    */
   get follows(): string | null {
-    return this.#parts.settings.follow
+    return this.#runtime.settings.follow
   }
 
   /** Counts the versions of this service that came to serve: 1 for the first. */
   get generation(): number {
-    return this.#parts.generation
+    return this.#runtime.generation
   }
 
   /** There was nobody to take over from: the state is empty, or what the state file held. Never where it {@link follows} another. */
@@ -167,18 +167,18 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * stands by in probation. Null: there is none (any more), or only a daemon knows.
    */
   get incumbent(): number | null {
-    const { hosting, joined } = this.#parts
+    const { hosting, joined } = this.#runtime
     return hosting.standsBy ? (joined.facts?.pid ?? null) : null
   }
 
   /** When the service was first started; outlives upgrades. */
   get serviceStartedAt(): Date {
-    return new Date(this.#parts.serviceStartedAt)
+    return new Date(this.#runtime.serviceStartedAt)
   }
 
   /** Milliseconds since {@link serviceStartedAt}. */
   get uptime(): number {
-    return Math.max(0, Date.now() - this.#parts.serviceStartedAt)
+    return Math.max(0, Date.now() - this.#runtime.serviceStartedAt)
   }
 
   /**
@@ -190,7 +190,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
   section<T>(name: string, schema?: SectionSchema<T>): Section<T> | Section<Uint8Array> {
     try {
-      return schema === undefined ? this.#parts.view.section(name) : this.#parts.view.section(name, schema)
+      return schema === undefined
+        ? this.#runtime.view.section(name)
+        : this.#runtime.view.section(name, schema)
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA') this.#driver.refuse(error)
       throw error
@@ -203,7 +205,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#parts.view.update(change, options)
+    return this.#runtime.view.update(change, options)
   }
 
   /**
@@ -211,7 +213,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * that cannot be done now (it is tried again), ERR_FDB_FENCED when another process serves. Without a `stateFile` it does nothing.
    */
   async flushState(): Promise<void> {
-    await this.#parts.state.file?.flush()
+    await this.#runtime.state.file?.flush()
   }
 
   /**
@@ -254,14 +256,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#driver.refuseLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
-    await this.#parts.holdings.register({ name, role: 'named', spec: '', fd: owned })
+    await this.#runtime.holdings.register({ name, role: 'named', spec: '', fd: owned })
   }
 
   /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */
   held(name: string): OwnedFd | undefined {
-    const entry = this.#parts.registry.get(name)
+    const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
-    this.#parts.wanted.add(name)
+    this.#runtime.wanted.add(name)
     return entry.fd.dup()
   }
 
@@ -272,7 +274,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * while it runs. Throws ERR_FDB_OPTION for a name that is no name, or taken.
    */
   command(name: string, handler: CommandHandler): this {
-    this.#parts.commands.set(name, handler)
+    this.#runtime.commands.set(name, handler)
     return this
   }
 
@@ -285,7 +287,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
     checkOptions('ready()', options, READY)
-    for (const name of this.#listeners.names) this.#parts.wanted.add(name)
+    for (const name of this.#listeners.names) this.#runtime.wanted.add(name)
     await this.#driver.ready(options)
   }
 
@@ -298,7 +300,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   onQuiesce(hook: QuiesceHook): this {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    this.#parts.duty.add(hook)
+    this.#runtime.leadership.add(hook)
     return this
   }
 
@@ -312,7 +314,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** Behind {@link pause}. Nothing where this process does not serve. Rejects when a server cannot be attached. */
   async resume(): Promise<void> {
-    if (this.#parts.machine.member.accepting) await startListeners(this.#listeners.all)
+    if (this.#runtime.machine.member.accepting) await startListeners(this.#listeners.all)
   }
 
   /**
@@ -320,18 +322,18 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * ERR_FDB_OPTION when there is one already.
    */
   onReload(hook: () => unknown): this {
-    this.#parts.reloading.set(hook)
+    this.#runtime.reloading.set(hook)
     return this
   }
 
   /** Does it, one at a time; rejects with what the hook throws, and with ERR_FDB_COMMAND_UNKNOWN where there is none. */
   async reload(): Promise<void> {
-    await this.#parts.reloading.run()
+    await this.#runtime.reloading.run()
   }
 
   /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
   get retired(): Promise<RetiredReason> {
-    return this.#parts.departure.retired
+    return this.#runtime.shutdown.retired
   }
 
   /**
@@ -358,7 +360,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
-    return staysForOthers(this.#parts)
+    return staysForOthers(this.#runtime)
   }
 
   /**
@@ -370,7 +372,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    */
   async stay(options: StayOptions = {}): Promise<number> {
     checkOptions('stay()', options, STAY)
-    return await stay(this.#parts, options)
+    return await stay(this.#runtime, options)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -391,7 +393,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** The last handoffs in which this process was the incumbent. */
   get handoffs(): readonly HandoffRecord[] {
-    return this.#parts.hosting.holder?.timeline.records ?? []
+    return this.#runtime.hosting.holder?.timeline.records ?? []
   }
 
   /** What a listener of the application throws is logged and counted, and undoes nothing. */

@@ -1,11 +1,11 @@
 import { LONGEST_MS } from '../base/time.js'
 import { MoveCounts } from '../connections/counts.js'
-import { Giver } from '../connections/giver.js'
+import { GIVE } from '../connections/migration-channel.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { MoveLog } from '../connections/move-log.js'
-import { GIVE } from '../connections/pair.js'
+import { ConnectionReceiver } from '../connections/receiver.js'
+import { ConnectionSender } from '../connections/sender.js'
 import { movableOf, type Source } from '../connections/slice.js'
-import { Taker } from '../connections/taker.js'
 import { closeAll, type OwnedFd, peerPidfd } from '../kernel/index.js'
 import { keyOf } from '../os/liveness.js'
 import { fateOf } from '../os/process-identity.js'
@@ -37,10 +37,10 @@ export class Moves {
   readonly #listeners: () => Iterable<Listener>
   /** Asks whoever holds the service for a way to the process that serves. */
   readonly #ask: () => void
-  readonly #takers = new Set<Taker>()
-  #giver: Giver | null = null
+  readonly #takers = new Set<ConnectionReceiver>()
+  #sender: ConnectionSender | null = null
   /** Who has taken from us since we left, with how many it had before. Owned. */
-  #went: { taker: OwnedFd; before: number }[] = []
+  #went: { receiver: OwnedFd; before: number }[] = []
   /** Processes that ended, or went to another, when they had no connection left. */
   readonly #emptied = new Set<string>()
   #leaving = false
@@ -64,11 +64,11 @@ export class Moves {
     this.#ask = parts.ask
   }
 
-  /** This process does not serve any more. `taker`: another does, and may take what can move. Idempotent. */
-  leave(taker: boolean): void {
+  /** This process does not serve any more. `receiver`: another does, and may take what can move. Idempotent. */
+  leave(receiver: boolean): void {
     const { drainTimeout, move } = this.#settings
     for (const each of this.#takers) void each.stop()
-    if (!taker || move === 'off') {
+    if (!receiver || move === 'off') {
       this.#leaving = false
       this.#tell()
       return
@@ -92,14 +92,14 @@ export class Moves {
     this.#told = false
     this.counts.wave = null
     this.#stopTimers()
-    void this.#giver?.stop()
+    void this.#sender?.stop()
     const went = this.#went.splice(0)
-    for (const [i, { taker, before }] of went.entries()) {
+    for (const [i, { receiver, before }] of went.entries()) {
       const count = (went[i + 1]?.before ?? this.counts.moved) - before
-      const key = keyOf(taker) ?? ''
+      const key = keyOf(receiver) ?? ''
       this.#emptied.delete(key)
-      void fateOf(taker).then(fate => {
-        taker.close()
+      void fateOf(receiver).then(fate => {
+        receiver.close()
         if (fate === 'alive' || count === 0 || this.#emptied.delete(key)) return
         this.counts.lost += count
         this.#settings.logger.warn({ count }, 'connections were lost with the process that had taken them')
@@ -119,7 +119,7 @@ export class Moves {
 
   /** A way may be open now that was not before. */
   retry(): void {
-    if (this.#leaving && this.#giver === null) this.#seek()
+    if (this.#leaving && this.#sender === null) this.#seek()
   }
 
   /** Owns the items: one end of a way, its log, and the other process's pidfd. */
@@ -147,18 +147,18 @@ export class Moves {
     }
   }
 
-  /** Takes channel and log, also when it throws; borrows `taker`. */
-  give(channel: OwnedFd, log: OwnedFd, taker: OwnedFd | null): void {
-    if (!this.#leaving || this.#giver !== null) {
+  /** Takes channel and log, also when it throws; borrows `receiver`. */
+  give(channel: OwnedFd, log: OwnedFd, receiver: OwnedFd | null): void {
+    if (!this.#leaving || this.#sender !== null) {
       closeAll([channel, log])
       return
     }
     const { move, movesPerSecond, firstWave } = this.#settings
-    const key = taker === null ? null : keyOf(taker)
-    const { other, ...way } = endOfWay(channel, log, taker)
+    const key = receiver === null ? null : keyOf(receiver)
+    const { other, ...way } = endOfChannel(channel, log, receiver)
     const { moved } = this.counts
-    if (other !== null) this.#went.push({ taker: other, before: moved })
-    const giver = new Giver({
+    if (other !== null) this.#went.push({ receiver: other, before: moved })
+    const sender = new ConnectionSender({
       ...way,
       sources: () => this.#sources(),
       which: move === 'idle' ? 'idle' : 'auto',
@@ -173,40 +173,40 @@ export class Moves {
       fault: this.#fault,
       rested: () => this.#say(),
       ended: () => {
-        this.#giver = null
+        this.#sender = null
         const inVain = this.counts.moved === moved
         if (!inVain) this.#waited = 0
         this.#later(inVain ? IN_VAIN_MS : AGAIN_MS)
       },
     })
-    this.#giver = giver
+    this.#sender = sender
     this.counts.wave = firstWave === 0 || (key !== null && key === this.#proved) ? 'rest' : 'first'
     clearTimeout(this.#timer)
-    giver.start()
+    sender.start()
   }
 
-  /** Takes channel and log, also when it throws; borrows `giver`, which is a pid where the kernel has no pidfds. */
-  take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void {
+  /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
+  take(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
     if (this.#leaving) {
       closeAll([channel, log])
       return
     }
-    const { other, ...way } = endOfWay(channel, log, typeof giver === 'number' ? null : giver)
-    const taker = new Taker({
+    const { other, ...way } = endOfChannel(channel, log, typeof sender === 'number' ? null : sender)
+    const receiver = new ConnectionReceiver({
       ...way,
-      giver: typeof giver === 'number' ? giver : other!,
+      sender: typeof sender === 'number' ? sender : other!,
       target: (listener, protocol) => this.#target(listener, protocol),
       counts: this.counts,
       fault: this.#fault,
-      ended: () => this.#takers.delete(taker),
+      ended: () => this.#takers.delete(receiver),
     })
-    this.#takers.add(taker)
-    taker.start()
+    this.#takers.add(receiver)
+    receiver.start()
   }
 
   /** Resolves when no connection is between two processes; at once when none is. */
   async settled(): Promise<void> {
-    await this.#giver?.settled()
+    await this.#sender?.settled()
   }
 
   /** Nothing goes or comes any more. */
@@ -214,8 +214,8 @@ export class Moves {
     this.#say()
     this.#leaving = false
     this.#stopTimers()
-    void this.#giver?.stop()
-    closeAll(this.#went.splice(0).map(({ taker }) => taker))
+    void this.#sender?.stop()
+    closeAll(this.#went.splice(0).map(({ receiver }) => receiver))
     for (const each of this.#takers) void each.stop()
   }
 
@@ -233,7 +233,7 @@ export class Moves {
   }
 
   #seek(): void {
-    if (!this.#leaving || this.#giver !== null) return
+    if (!this.#leaving || this.#sender !== null) return
     if (movableOf(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
     this.#waited += Math.min(performance.now() - since, ms)
@@ -283,7 +283,7 @@ function creatorOf(channel: OwnedFd): OwnedFd | 'dead' | null {
 }
 
 /** `other` is a dup, owned by the caller as the rest. */
-function endOfWay(
+function endOfChannel(
   channel: OwnedFd,
   log: OwnedFd,
   peer: OwnedFd | null,

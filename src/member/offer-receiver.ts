@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { Entry, Registry } from '../holder/registry.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -16,7 +16,7 @@ export interface Offered {
 
 /** Puts the descriptors that a holder sends where they belong, and knows whether those of an offer are all here. */
 export class OfferReceiver {
-  readonly #into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket }
+  readonly #into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket }
   /** A segment of this epoch exists: no number is given twice. */
   readonly #shared: (epoch: number) => void
   readonly #late: (entry: Entry) => void
@@ -24,7 +24,7 @@ export class OfferReceiver {
   #offer: (Offered & { readonly items: number }) | null = null
 
   constructor(
-    into: { registry: Registry; shelf: SegmentShelf; controlSocket: ControlSocket },
+    into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket },
     shared: (epoch: number) => void,
     /** The incumbent has taken it in since the Offer. Takes the descriptor. */
     late: (entry: Entry) => void,
@@ -59,7 +59,7 @@ export class OfferReceiver {
     if (this.#offer === null) return null
     const { items: announced, ...offer } = this.#offer
     this.#offer = null
-    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#into.shelf.isWritable(epoch))
+    const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#into.segmentSet.isWritable(epoch))
     if (announced === items.length && missing.length === 0) return offer
     const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
     throw new FdbError(
@@ -74,7 +74,7 @@ export class OfferReceiver {
   }
 
   #place({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
-    const { registry, shelf, controlSocket } = this.#into
+    const { registry, segmentSet, controlSocket } = this.#into
     switch (role) {
       case 'listener':
       case 'named':
@@ -83,7 +83,7 @@ export class OfferReceiver {
         return
       case 'segment': {
         const segment = Segment.open(fd)
-        shelf.put(segment, writable)
+        segmentSet.put(segment, writable)
         this.#shared(segment.epoch)
         return
       }

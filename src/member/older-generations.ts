@@ -1,7 +1,7 @@
-import { openWay, ownEnd, wayItems } from '../connections/pair.js'
+import { migrationItems, openMigrationChannel, ownEnd } from '../connections/migration-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/hearing.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { type DrainReport, type ForcedClose, keptOf } from '../operator/status-report.js'
@@ -19,10 +19,10 @@ const SUPPLY_MS = 5_000
 
 /** What the process that they report to lends. */
 export interface ReportedTo {
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   readonly moves: {
-    /** Takes channel and log, also when it throws; borrows `giver`, which is a pid where the kernel has no pidfds. */
-    take(channel: OwnedFd, log: OwnedFd, giver: OwnedFd | number): void
+    /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
+    take(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
     /** A process that had no connection left has ended. */
     emptied(process: { readonly pid: number; readonly pidfd: OwnedFd | null }): void
   }
@@ -47,7 +47,7 @@ export class OlderGenerations {
 
   constructor(to: ReportedTo) {
     this.#to = to
-    this.#supply = new SegmentSupply(to.shelf, caller => this.#drop(caller))
+    this.#supply = new SegmentSupply(to.segmentSet, caller => this.#drop(caller))
   }
 
   get reports(): DrainReport[] {
@@ -81,7 +81,7 @@ export class OlderGenerations {
         closeAll(fds)
         if (envelope.write) writes.take(envelope.write)
         if (envelope.heartbeat?.report) this.#note(caller, envelope.heartbeat.report)
-        if (envelope.moveRequest) this.#openWay(caller)
+        if (envelope.moveRequest) this.#openMigrationChannel(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -100,14 +100,14 @@ export class OlderGenerations {
   }
 
   /** Opens a way for its connections, to us. Without descriptors or memory files it asks again, and drains. */
-  #openWay(caller: Caller): void {
+  #openMigrationChannel(caller: Caller): void {
     const { moves } = this.#to
-    openWay({
+    openMigrationChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
         moves.take(channel, log, caller.pidfd ?? caller.pid)
       },
-      give: end => caller.link.sendBundle(wayItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
+      give: end => caller.link.sendBundle(migrationItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
   }
 

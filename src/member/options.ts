@@ -24,8 +24,8 @@ import { namesMain } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/place.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import { VERSIONS, type VersionRange } from '../wire/link.js'
-import { RETIRED_MS } from './departure.js'
 import type { Health } from './heartbeat.js'
+import { RETIRED_MS } from './shutdown.js'
 
 export interface JoinOptions {
   /**
@@ -153,7 +153,7 @@ export interface Settings {
   /** Null: it is no worker of a main process. */
   readonly worker: WorkerPlace | null
   /** Null: it has no members of its own. */
-  readonly desk: Desk | null
+  readonly reception: Reception | null
 }
 
 const HOUR_MS = 3_600_000
@@ -222,7 +222,7 @@ export function settle(given: JoinOptions): Settings {
     exitWhenRetired: exitAfter(options.exitWhenRetired ?? false),
     versions: options.versions ?? VERSIONS,
     worker,
-    desk: null,
+    reception: null,
   }
 }
 
@@ -276,7 +276,7 @@ function defaultPlace(service: string, hosting: Settings['hosting']): string {
  * What a process is that has members of its own (a daemon): others than its successors call at its control socket. What it holds for them
  * is in its registry, so that it crosses its upgrade as a server's listeners do.
  */
-export interface Desk {
+export interface Reception {
   /** Bound at the control path by a service manager, whose the path is; null: it is not. Owned by whoever starts. */
   readonly passed: OwnedFd | null
   /** Whether to take over from the one that is there, or to be refused: ERR_FDB_CONTROL_TAKEN. */

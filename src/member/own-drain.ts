@@ -1,14 +1,14 @@
 import type { Logger } from '../base/logger.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../wire/bundle.js'
-import { RETIRED_MS, whatKeeps } from './departure.js'
-import type { Duty } from './duty.js'
+import type { FencedWrites } from './fenced-writes.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { Hosting } from './hosting.js'
-import type { LateWrites } from './late-writes.js'
+import type { Leadership } from './leadership.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
+import { RETIRED_MS, whatKeeps } from './shutdown.js'
 import { Reporter } from './writes/reporter.js'
 
 /** A process that has retired has all the segments that it needs: none. */
@@ -16,34 +16,34 @@ const NO_SEGMENTS = 2 ** 32 - 1
 /** The last changes have so long to reach the state file, when this process leaves and nobody takes over. */
 const FILE_END_MS = 10_000
 
-export interface OwnDrainParts {
+export interface OwnDrainDeps {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly state: OwnState
   /** Resolves when no change of the application waits any more. */
   readonly settled: () => Promise<void>
-  readonly writes: () => LateWrites
+  readonly writes: () => FencedWrites
   readonly moves: Moves
-  readonly duty: Duty
+  readonly leadership: Leadership
 }
 
 /** The end of this process's connections, and what whoever serves hears of it meanwhile. Owns the connection for that. */
 export class OwnDrain {
-  readonly #parts: OwnDrainParts
+  readonly #deps: OwnDrainDeps
   #reporter: Reporter | null = null
   /** The process has retired and lives on. */
   #lingers = false
   /** What was closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
-  constructor(parts: OwnDrainParts) {
-    this.#parts = parts
+  constructor(deps: OwnDrainDeps) {
+    this.#deps = deps
   }
 
   /** Tells the process that serves how many connections are left here. Returns false if no process takes changes of this one. */
   open(): boolean {
-    const { hosting, moves, shared, writes } = this.#parts
-    const { generation, settings, shelf } = shared
+    const { hosting, moves, shared, writes } = this.#deps
+    const { generation, settings, segmentSet } = shared
     const { control, service, versions, times } = settings
     if (control === null || !hosting().hearsReports) return this.#reporter !== null
     this.#reporter ??= new Reporter({
@@ -53,7 +53,7 @@ export class OwnDrain {
       generation,
       everyMs: () => (this.#lingers ? RETIRED_MS : times.heartbeat),
       report: () => this.report,
-      top: () => (this.#lingers ? NO_SEGMENTS : shelf.top),
+      top: () => (this.#lingers ? NO_SEGMENTS : segmentSet.top),
       take: (items: BundleItem[]) => {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
@@ -74,7 +74,7 @@ export class OwnDrain {
   }
 
   get report(): DrainReport {
-    const { duty, moves, shared, state } = this.#parts
+    const { leadership, moves, shared, state } = this.#deps
     const { generation, listeners, machine, unfitness } = shared
     const { phase } = machine
     // Whether what is written now can be read here is found by reading it, and not only when it is too late.
@@ -89,29 +89,29 @@ export class OwnDrain {
       connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
       moves: moves.counts.report,
       closed: this.#closed,
-      quiescedMs: duty.quiescedMs,
+      quiescedMs: leadership.quiescedMs,
       ...(unfit && { unfit }),
     }
   }
 
   get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
-    const { hosting, shared } = this.#parts
+    const { hosting, shared } = this.#deps
     const left = hosting().holder?.probationLeftMs ?? null
-    const asked = shared.departure?.asked ?? null
+    const asked = shared.shutdown?.asked ?? null
     return { ...(left !== null && { standbySeconds: left / 1000 }), ...(asked !== null && { leaves: asked }) }
   }
 
   /** Waits for the end of all connections, which the machine hears of. */
   begin(): void {
-    const { hosting, moves, settled: changed, shared, state, writes } = this.#parts
-    const { departure, listeners, machine, settings } = shared
+    const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
+    const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
-    if (!departure.closing) departure.leave(hosting().released)
-    if (!departure.closing || machine.member.link !== 'local') this.open()
+    if (!shutdown.closing) shutdown.leave(hosting().released)
+    if (!shutdown.closing || machine.member.link !== 'local') this.open()
     // Who closes while it serves has nobody to give its connections to, unless another stands by, or serves beside it.
-    const taker = departure.isRetired || !departure.closing || departure.yields || hosting().standsBy
-    moves.leave(taker)
-    if (!taker) endIdle(listeners)
+    const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy
+    moves.leave(receiver)
+    if (!receiver) endIdle(listeners)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
       this.#closed = [...this.#closed, ...closed]
       this.#reporter?.now()
@@ -138,11 +138,11 @@ export class OwnDrain {
 
   /** Nobody waits for TLS where the service ends. */
   get #times(): DrainTimes {
-    const { departure, settings } = this.#parts.shared
-    const plain = departure.drainTimeout
+    const { shutdown, settings } = this.#deps.shared
+    const plain = shutdown.drainTimeout
     return {
       plain,
-      tls: departure.closing && !departure.yields ? plain : Math.max(plain, settings.drainTlsTimeout),
+      tls: shutdown.closing && !shutdown.yields ? plain : Math.max(plain, settings.drainTlsTimeout),
     }
   }
 }

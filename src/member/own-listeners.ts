@@ -15,7 +15,7 @@ import { GroupListeners } from './worker-orders.js'
 
 const MOST_NAME = 256
 
-export interface OwnListenersParts {
+export interface OwnListenersDeps {
   readonly shared: Shared
   readonly holdings: Holdings
   /** Throws when nothing can be taken in any more. */
@@ -27,7 +27,7 @@ export interface OwnListenersParts {
 
 /** The listeners that this version has asked for, by name. */
 export class OwnListeners {
-  readonly #parts: OwnListenersParts
+  readonly #deps: OwnListenersDeps
   readonly #listeners = new Map<string, Listener>()
   readonly #opening = new Set<string>()
   /** Not asked for any more, with connections that have not ended. */
@@ -36,10 +36,10 @@ export class OwnListeners {
   /** Null: this process is no worker. */
   readonly #group: GroupListeners | null
 
-  constructor(parts: OwnListenersParts) {
-    this.#parts = parts
-    this.#offered = parts.holdings.offered
-    const { worker } = parts.shared.settings
+  constructor(deps: OwnListenersDeps) {
+    this.#deps = deps
+    this.#offered = deps.holdings.offered
+    const { worker } = deps.shared.settings
     this.#group = worker === null ? null : new GroupListeners(worker)
   }
 
@@ -73,7 +73,7 @@ export class OwnListeners {
     if (listener === undefined) return
     this.#listeners.delete(name)
     this.#leave(listener)
-    this.#parts.holdings.unregister(name)
+    this.#deps.holdings.unregister(name)
   }
 
   #leave(listener: Listener): void {
@@ -87,7 +87,7 @@ export class OwnListeners {
 
   /** One at a time of a name: the daemon's answer may take a while. */
   async #open(name: string, spec: ListenerSpec): Promise<Listener> {
-    this.#parts.refuseLeft()
+    this.#deps.refuseLeft()
     checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
@@ -99,7 +99,7 @@ export class OwnListeners {
   }
 
   async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
-    const { changed, failed, shared } = this.#parts
+    const { changed, failed, shared } = this.#deps
     const { machine, settings } = shared
     const offered = this.#offered.find(name, spec)
     const adopted = offered !== null
@@ -132,7 +132,7 @@ export class OwnListeners {
   }
 
   async #adopt(name: string, spec: ListenerSpec, { entry, before }: OfferedListener): Promise<OwnedFd> {
-    const { holdings, shared } = this.#parts
+    const { holdings, shared } = this.#deps
     const known = formatListenerSpec(spec)
     if (entry.name !== name) {
       const fd = entry.fd.share()
@@ -154,7 +154,7 @@ export class OwnListeners {
     }
     // The old one of that name, elsewhere, stays the incumbent's until the commit, and at hand for another name of this version.
     this.#offered.rename(name)
-    await this.#parts.holdings.register({ name, role: 'listener', ...bound }, true)
+    await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
   }
 
@@ -164,14 +164,14 @@ export class OwnListeners {
     spec: ListenerSpec,
     { fd, elsewhere, adopted }: PassedListener,
   ): Promise<OwnedFd> {
-    const { logger } = this.#parts.shared.settings
+    const { logger } = this.#deps.shared.settings
     const { url } = addressOf(fd)
     const facts = { listener: name, address: url }
     if (elsewhere) logger.warn(facts, 'the service manager has bound this listener elsewhere than asked for')
     else if (adopted) logger.info(facts, 'this listener was taken out of another process')
     else logger.info(facts, 'the service manager has bound this listener')
     const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
-    await this.#parts.holdings.register({ name, role: 'listener', spec: known, fd })
+    await this.#deps.holdings.register({ name, role: 'listener', spec: known, fd })
     return fd
   }
 }

@@ -9,7 +9,7 @@ import { notReady } from './readiness.js'
 import type { Shared } from './shared.js'
 import { StateKeeper } from './state-keeper.js'
 
-export interface OwnStateParts {
+export interface OwnStateDeps {
   readonly shared: Shared
   readonly hosting: () => Hosting
   /** A change was refused by the kernel: this process has lost the right to write. */
@@ -30,13 +30,13 @@ export class OwnState {
   #frozenAt: StatePosition | null = null
   #makingRoom = false
 
-  constructor({ shared, hosting, fenced, fileChanged }: OwnStateParts) {
-    const { settings, machine, shelf } = shared
+  constructor({ shared, hosting, fenced, fileChanged }: OwnStateDeps) {
+    const { settings, machine, segmentSet } = shared
     const { logger, stateFile, stateLimits } = settings
     this.#shared = shared
     this.#hosting = hosting
     this.log = new StateLog({ logger, limits: stateLimits })
-    this.#keeper = new StateKeeper(this.log, shelf, logger)
+    this.#keeper = new StateKeeper(this.log, segmentSet, logger)
     this.#forgetting = new Forgetting({
       stale: () => this.log.hasStaleSecrets,
       possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
@@ -91,8 +91,8 @@ export class OwnState {
 
   /** While another serves: what it writes cannot be read here. */
   unreadable(error: unknown): void {
-    const { departure, machine, settings, unfitness } = this.#shared
-    if (departure.over || machine.phase !== 'standby') return
+    const { shutdown, machine, settings, unfitness } = this.#shared
+    if (shutdown.over || machine.phase !== 'standby') return
     const why = unfitness.note(error)
     settings.logger.warn(
       { err: why },
@@ -103,10 +103,10 @@ export class OwnState {
 
   /** Merges what earlier generations wrote, unless that is not worth it. */
   async compact(options: { needed?: boolean } = {}): Promise<void> {
-    const { departure } = this.#shared
-    if (departure.over) return
+    const { shutdown } = this.#shared
+    if (shutdown.over) return
     await this.#keeper.compact(async snapshot => {
-      if (!departure.over) await this.#hosting().shelve(snapshot)
+      if (!shutdown.over) await this.#hosting().shelve(snapshot)
     }, options)
   }
 
@@ -130,9 +130,9 @@ export class OwnState {
     if (this.#makingRoom) return
     this.#makingRoom = true
     setImmediate(async () => {
-      const { departure, machine, shelf } = this.#shared
+      const { shutdown, machine, segmentSet } = this.#shared
       const hosting = this.#hosting()
-      if (!departure.over && shelf.holdsAnything(machine.member.epoch)) {
+      if (!shutdown.over && segmentSet.holdsAnything(machine.member.epoch)) {
         await hosting.renew()
         await machine.settled()
       }

@@ -1,11 +1,11 @@
 import type { Registry } from '../holder/registry.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 import type { TakeoverStep } from '../operator/status-report.js'
 import { Pending } from '../wire/pending.js'
-import type { Departure } from './departure.js'
 import type { Listener } from './listener.js'
 import type { Machine } from './machine.js'
 import type { Settings } from './options.js'
+import type { Shutdown } from './shutdown.js'
 import type { Unfitness } from './unfit.js'
 
 /** What all parts of a member's driver know of it, and tell it by. */
@@ -14,10 +14,10 @@ export interface Shared {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly machine: Machine
-  readonly departure: Departure
+  readonly shutdown: Shutdown
   readonly changes: Changes
   readonly registry: Registry
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   /** Names that this version has asked for. */
   readonly wanted: Set<string>
   readonly listeners: readonly Listener[]

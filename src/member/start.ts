@@ -33,15 +33,15 @@ export async function startFirst(
     serviceStartedAt: Date.now(),
     scope: 'holder',
   })
-  const { controlSocket, machine, shelf, state } = driver.parts
+  const { controlSocket, machine, segmentSet, state } = driver.runtime
   machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
-  shelf.make([FIRST_EPOCH])
+  segmentSet.make([FIRST_EPOCH])
   try {
     // Nobody else can write: the application may fill its state before it is ready.
     await state.begin(FIRST_EPOCH)
   } catch (error) {
     state.log.close()
-    shelf.close()
+    segmentSet.close()
     throw error
   }
   state.file?.prepare()
@@ -61,16 +61,16 @@ export async function startFirst(
 export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
   const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
-  const { controlSocket, machine, registry, shelf, state, wanted } = driver.parts
-  for (const segment of segments.filter(({ kind }) => kind === 'epoch')) shelf.put(segment, true)
-  for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) shelf.replaceUpTo(segment)
+  const { controlSocket, machine, registry, segmentSet, state, wanted } = driver.runtime
+  for (const segment of segments.filter(({ kind }) => kind === 'epoch')) segmentSet.put(segment, true)
+  for (const segment of segments.filter(({ kind }) => kind === 'snapshot')) segmentSet.replaceUpTo(segment)
   for (const entry of entries) {
     registry.put(entry)
     wanted.add(entry.name)
   }
-  const { top } = shelf
+  const { top } = segmentSet
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
-  const passed = settings.desk?.passed ?? null
+  const passed = settings.reception?.passed ?? null
   // Its path is the service manager's.
   controlSocket.take({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
@@ -96,7 +96,7 @@ export async function startNext(
   const { generation, serviceStartedAt, daemon } = link.facts
   const scope = daemon ? 'member' : 'holder'
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope })
-  const { followed, joined, machine, readiness, state, timing } = driver.parts
+  const { followed, joined, machine, readiness, state, timing } = driver.runtime
   const { signal } = settings
   const aborted = () =>
     driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
@@ -129,8 +129,8 @@ export async function startNext(
 }
 
 /** An operator who counts on the way back hears that there is none. */
-function tellUnsealed({ parts: { settings, shelf } }: MemberDriver): void {
-  if (shelf.rules.arbiter || process.platform !== 'linux') return
+function tellUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void {
+  if (segmentSet.rules.arbiter || process.platform !== 'linux') return
   settings.logger.warn(
     {},
     'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in a file without a name that cannot be sealed, so that a commit is final, without an automatic way back, and connections do not move; allow memfd_create',

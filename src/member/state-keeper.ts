@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
-import type { SegmentShelf } from '../holder/segment-shelf.js'
+import type { SegmentSet } from '../holder/segment-set.js'
 import { loadStateFile } from '../state/file/load.js'
 import type { StateFileSettings } from '../state/file/place.js'
 import type { Segment } from '../state/segment.js'
@@ -13,23 +13,23 @@ const COMPACT_SEGMENTS = 8
 /** Compaction is worth it also where less than half of it counts still. */
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
-/** Brings the segments on the shelf into the state log, as a handoff goes. Owns neither. */
+/** Brings the segments on the segment set into the state log, as a handoff goes. Owns neither. */
 export class StateKeeper {
   readonly #log: StateLog
-  readonly #shelf: SegmentShelf
+  readonly #segmentSet: SegmentSet
   readonly #logger: Logger
   /** One segment after the other, also when more arrive meanwhile. */
   #following: Promise<void> = Promise.resolve()
 
-  constructor(log: StateLog, shelf: SegmentShelf, logger: Logger) {
+  constructor(log: StateLog, segmentSet: SegmentSet, logger: Logger) {
     this.#log = log
-    this.#shelf = shelf
+    this.#segmentSet = segmentSet
     this.#logger = logger
   }
 
   /** Nobody had a state to take over: what its file holds, if there is one, is what this epoch begins with. */
   async begin(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
-    const segment = this.#shelf.get(epoch)!.dup()
+    const segment = this.#segmentSet.get(epoch)!.dup()
     try {
       if (file !== null) await loadStateFile(file, segment, this.#log.limits, this.#logger)
     } catch (error) {
@@ -42,7 +42,8 @@ export class StateKeeper {
 
   /** The state as of the offer. */
   async read(source: Epoch): Promise<void> {
-    for (const segment of this.#shelf.all) if (segment.epoch <= source) await this.#log.adopt(segment.dup())
+    for (const segment of this.#segmentSet.all)
+      if (segment.epoch <= source) await this.#log.adopt(segment.dup())
   }
 
   /**
@@ -50,9 +51,9 @@ export class StateKeeper {
    * the seal or by its death; after a death the seal is still to be set, or the segments that follow could not be read.
    */
   async carry(below: Epoch, heir: boolean): Promise<void> {
-    if (heir) for (const segment of this.#shelf.all) if (segment.epoch < below) segment.sealForTheDead()
+    if (heir) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForTheDead()
     const newest = this.#newest
-    for (const segment of this.#shelf.all) {
+    for (const segment of this.#segmentSet.all) {
       if (segment.epoch >= below || segment.epoch <= newest) continue
       if (segment.sealed && segment.size() <= segment.start) continue
       await this.#log.adopt(segment.dup())
@@ -71,7 +72,7 @@ export class StateKeeper {
   }
 
   async #followOn(): Promise<void> {
-    for (const segment of this.#shelf.all) {
+    for (const segment of this.#segmentSet.all) {
       if (segment.kind === 'epoch' && segment.epoch > this.#newest) await this.#log.adopt(segment.dup())
     }
     this.#log.follow()
@@ -83,7 +84,7 @@ export class StateKeeper {
       this.#log.startWriting(last)
       return
     }
-    const segment = this.#shelf.get(epoch)
+    const segment = this.#segmentSet.get(epoch)
     if (segment === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `no segment of epoch ${epoch} to write in`)
     this.#log.startWriting(segment.dup())
@@ -97,7 +98,7 @@ export class StateKeeper {
     give: (snapshot: Segment) => void | Promise<void>,
     { needed = false, from = 2 }: { needed?: boolean; from?: number } = {},
   ): Promise<void> {
-    const sealed = this.#shelf.all.filter(segment => segment.sealed)
+    const sealed = this.#segmentSet.all.filter(segment => segment.sealed)
     const bytes = sealed.reduce((sum, segment) => sum + segment.size(), 0)
     const several =
       sealed.length >= from && (bytes <= COMPACT_ALWAYS_BYTES || sealed.length >= COMPACT_SEGMENTS)

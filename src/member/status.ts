@@ -6,19 +6,19 @@ import { fdLimits } from '../os/limits.js'
 import type { StateLog } from '../state/state-log.js'
 import { inheritedOutput } from '../versions/successor-output.js'
 import type { ControlSocket } from './control-socket.js'
-import { whatKeeps } from './departure.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { Listener } from './listener.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
+import { whatKeeps } from './shutdown.js'
 import type { Upgrades } from './upgrades.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
 /** The parts that know something of it. */
-export interface DescribedParts extends Shared {
+export interface DescribedDeps extends Shared {
   readonly application: { details(): Record<string, unknown>; failures(): number } | null
   readonly controlSocket: ControlSocket
   readonly hosting: Hosting
@@ -31,10 +31,10 @@ export interface DescribedParts extends Shared {
 }
 
 /** What a process knows of itself, put together. */
-export function describe(parts: DescribedParts): StatusReport {
-  const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } = parts
-  const { file, takenOver } = parts.state
-  const log = parts.view
+export function describe(deps: DescribedDeps): StatusReport {
+  const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } = deps
+  const { file, takenOver } = deps.state
+  const log = deps.view
   const { member } = machine
   const { sequence, entries, bytes, segments } = log.stats()
   return {
@@ -43,12 +43,12 @@ export function describe(parts: DescribedParts): StatusReport {
     control: settings.control,
     hosting: settings.control === null ? 'none' : member.scope === 'member' ? 'daemon' : 'embedded',
     pid: process.pid,
-    generation: parts.generation,
+    generation: deps.generation,
     epoch: member.epoch,
     role: member.phase,
     phase: machine.holder?.phase ?? (joined.holder === null ? 'idle' : 'probation'),
-    serviceStartedAt: new Date(parts.serviceStartedAt).toISOString(),
-    uptimeSeconds: Math.max(0, (Date.now() - parts.serviceStartedAt) / 1000),
+    serviceStartedAt: new Date(deps.serviceStartedAt).toISOString(),
+    uptimeSeconds: Math.max(0, (Date.now() - deps.serviceStartedAt) / 1000),
     processStartedAt,
     listeners: listenersOf(registry.entries, listeners),
     held: registry.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
@@ -66,24 +66,24 @@ export function describe(parts: DescribedParts): StatusReport {
       takenOver,
       file: file?.status() ?? null,
     },
-    unfit: parts.unfitness.report,
+    unfit: deps.unfitness.report,
     openFds: fdLimits().open,
     rssBytes: process.memoryUsage.rss(),
-    lastFailure: parts.upgrades.lastFailure,
+    lastFailure: deps.upgrades.lastFailure,
     blockedBy: hosting.blockedBy,
-    takeover: parts.timing.steps,
+    takeover: deps.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
     probationSeconds:
       controlSocket.older.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
     details: detailsOf(application),
     droppedOutput: inheritedOutput()?.dropped ?? 0,
-    keptBy: parts.departure.over ? whatKeeps() : null,
+    keptBy: deps.shutdown.over ? whatKeeps() : null,
   }
 }
 
 /** The application's own mistake is no reason to have no status. */
-function detailsOf(application: DescribedParts['application']): Record<string, unknown> {
+function detailsOf(application: DescribedDeps['application']): Record<string, unknown> {
   try {
     return application?.details() ?? {}
   } catch (error) {

@@ -7,14 +7,14 @@ import { OperatorClient } from '../operator/client.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
-import { ADOPTED_MS, Orphans } from '../versions/children.js'
+import { ADOPTED_MS, OrphanReaper } from '../versions/reaper.js'
 import type { Exit } from '../versions/spawn-successor.js'
 import { whyMain } from './options.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
 /** The process that stays. */
-export interface StayingParts extends Shared {
+export interface LingerDeps extends Shared {
   readonly upgrades: Upgrades
 }
 
@@ -42,32 +42,32 @@ const UNANSWERED = 3
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 /** See `Member.staysForOthers`. */
-export function staysForOthers(parts: StayingParts): boolean {
+export function staysForOthers(deps: LingerDeps): boolean {
   // Signals are this process's own matter as long as it serves, or is to.
-  return !isCurrent(parts.machine.phase) && whyStay(parts) !== null
+  return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
 }
 
-function whyStay({ settings }: StayingParts): string | null {
+function whyStay({ settings }: LingerDeps): string | null {
   return settings.mainProcess === 'stays' ? whyMain(settings) : null
 }
 
 /** See `Member.stay`. */
-export async function stay(parts: StayingParts, { signals = [], until }: StayOptions): Promise<number> {
-  const why = whyStay(parts)
+export async function stay(deps: LingerDeps, { signals = [], until }: StayOptions): Promise<number> {
+  const why = whyStay(deps)
   if (why === null) {
-    await parts.departure.retired
+    await deps.shutdown.retired
     return 0
   }
-  const others = new Others(parts)
+  const others = new Others(deps)
   const forward = (signal: NodeJS.Signals) => {
-    if (staysForOthers(parts)) void others.forward(signal)
+    if (staysForOthers(deps)) void others.forward(signal)
   }
   const wake = () => others.wake()
   for (const signal of signals) process.on(signal, forward)
   process.on('SIGCHLD', wake)
   try {
-    const reason = await parts.departure.retired
-    parts.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
+    const reason = await deps.shutdown.retired
+    deps.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
     const code = await others.ended()
     if (reason !== 'lost' && until !== undefined) await others.endedElsewhere(until)
     // A process that came back after a successor has served last itself.
@@ -80,14 +80,14 @@ export async function stay(parts: StayingParts, { signals = [], until }: StayOpt
 
 /** The processes that would end with this one. */
 class Others {
-  readonly #parts: StayingParts
-  readonly #orphans = new Orphans((pid, code) => this.#note(pid, code))
+  readonly #deps: LingerDeps
+  readonly #orphans = new OrphanReaper((pid, code) => this.#note(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}
 
-  constructor(parts: StayingParts) {
-    this.#parts = parts
+  constructor(deps: LingerDeps) {
+    this.#deps = deps
   }
 
   wake(): void {
@@ -99,7 +99,7 @@ class Others {
    * signal that ends the service goes to all of them.
    */
   async forward(signal: NodeJS.Signals): Promise<void> {
-    const { logger } = this.#parts.settings
+    const { logger } = this.#deps.settings
     using server = await this.#inOurPlace()
     const number = constants.signals[signal]
     try {
@@ -117,7 +117,7 @@ class Others {
   /** Resolves with the exit code when none is left. */
   async ended(): Promise<number> {
     // Node tells of those that this process has started itself.
-    for (const { pid, exited } of this.#parts.upgrades.started)
+    for (const { pid, exited } of this.#deps.upgrades.started)
       void exited.then(exit => this.#note(pid, codeOf(exit)))
     for (;;) {
       const children = this.#orphans.reap()
@@ -149,7 +149,7 @@ class Others {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#ask()
       this.#code = serves === null ? this.#code || code : 0
-      this.#parts.settings.logger.info(
+      this.#deps.settings.logger.info(
         { pid, code, serves },
         'a process that would end with this one has ended',
       )
@@ -187,7 +187,7 @@ class Others {
 
   /** Whoever serves; null: nobody does. */
   async #ask(): Promise<{ pid: number; elsewhere: boolean } | null> {
-    const { control, service } = this.#parts.settings
+    const { control, service } = this.#deps.settings
     if (control === null) return null
     try {
       using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })

@@ -8,7 +8,7 @@ import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 
-export interface ToHolderParts {
+export interface ToHolderDeps {
   readonly shared: Shared
   readonly joined: JoinedHolder
   readonly offers: OfferReceiver
@@ -22,7 +22,7 @@ type Senders = {
 
 /** What this process's member says to the holder that it has joined: each message with what it tells besides. */
 export class ToHolderSender {
-  readonly #parts: ToHolderParts
+  readonly #deps: ToHolderDeps
   readonly #senders: Senders = {
     ready: () => this.#ready(),
     quiesced: message => this.#plain(message),
@@ -30,32 +30,32 @@ export class ToHolderSender {
     prepared: () => this.#prepared(),
     serving: message => {
       this.#plain(message)
-      this.#parts.heartbeat.start()
+      this.#deps.heartbeat.start()
     },
     gone: message => this.#plain(message),
     abort: () => this.#abort(),
     back: message => this.#back(message),
     unfit: ({ epoch }) => {
-      this.#parts.joined.tell({ unfit: { epoch, ...this.#parts.shared.unfitness.report } })
+      this.#deps.joined.tell({ unfit: { epoch, ...this.#deps.shared.unfitness.report } })
     },
   }
 
-  constructor(parts: ToHolderParts) {
-    this.#parts = parts
+  constructor(deps: ToHolderDeps) {
+    this.#deps = deps
   }
 
   send(message: ToHolder): void | Promise<void> {
-    if (this.#parts.joined.holder === null) return
+    if (this.#deps.joined.holder === null) return
     return (this.#senders[message.kind] as (message: ToHolder) => void | Promise<void>)(message)
   }
 
   #plain(message: Extract<ToHolder, { kind: 'quiesced' | 'frozen' | 'serving' | 'gone' }>): void {
-    const { joined, state } = this.#parts
+    const { joined, state } = this.#deps
     joined.tell(packToHolder(message, state.frozenAt ?? state.log.position))
   }
 
   #ready(): void {
-    const { heartbeat, joined, shared, state } = this.#parts
+    const { heartbeat, joined, shared, state } = this.#deps
     const { registry, timing, wanted } = shared
     timing.note('ready')
     // Before Ready: from then on silence tells that this process is stuck.
@@ -70,7 +70,7 @@ export class ToHolderSender {
   }
 
   #prepared(): void {
-    const { joined, shared, state } = this.#parts
+    const { joined, shared, state } = this.#deps
     joined.tell(packToHolder({ kind: 'prepared' }, state.log.position))
     shared.timing.note('prepared')
     state.takenOver = { ...state.log.position }
@@ -78,34 +78,34 @@ export class ToHolderSender {
 
   /** The reason must be out before the link is closed. */
   #abort(): Promise<void> | undefined {
-    const { joined, shared } = this.#parts
-    const { departure, machine } = shared
-    const { code, message } = departure.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
+    const { joined, shared } = this.#deps
+    const { shutdown, machine } = shared
+    const { code, message } = shutdown.reason ?? new FdbError('ERR_FDB_ABORTED', 'the successor gave up')
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
   /** What is held goes first: the holder decides when it hears Back. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
-    const { joined, shared } = this.#parts
-    const { departure, machine, settings, shelf } = shared
+    const { joined, shared } = this.#deps
+    const { shutdown, machine, settings, segmentSet } = shared
     const link = joined.link
     link
       ?.sendBundle(this.#held(), settings.timeout)
-      .then(() => link.send({ back: { role, epoch, sealed, top: shelf.top, unfit } }))
+      .then(() => link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } }))
       .catch(error => {
-        if (departure.over || joined.link !== link) return
+        if (shutdown.over || joined.link !== link) return
         settings.logger.warn({ err: error }, 'the holder did not take back what is held: it is told again')
         machine.step({ type: 'failed', effect: 'back' })
       })
   }
 
   #held(): BundleItem[] {
-    const { offers, shared } = this.#parts
-    const { registry, shelf, wanted } = shared
-    const segments = shelf.all.map(segment => ({
+    const { offers, shared } = this.#deps
+    const { registry, segmentSet, wanted } = shared
+    const segments = segmentSet.all.map(segment => ({
       role: 'segment' as const,
       epoch: segment.epoch,
-      writable: shelf.isWritable(segment.epoch),
+      writable: segmentSet.isWritable(segment.epoch),
       fd: segment.fd,
     }))
     const pidfds = offers.pidfds.map(fd => ({ role: 'pidfd' as const, fd }))

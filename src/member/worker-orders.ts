@@ -10,13 +10,13 @@ import {
   parseListenerSpec,
 } from '../listeners/index.js'
 import { OperatorClient } from '../operator/client.js'
-import { FOSTER, GROUP_LISTENER, YIELD } from '../operator/service-commands.js'
+import { GROUP_LISTENER, STAND_IN, YIELD } from '../operator/service-commands.js'
 import type { WorkerPlace } from '../os/default-control.js'
 import type { Commands } from './commands.js'
 import type { Listener } from './listener.js'
 
 /** A listener of a worker whose place nobody has taken. */
-export interface Orphan {
+export interface UnservedListener {
   readonly name: string
   /** By which the main process is asked for it. */
   readonly key: string
@@ -37,20 +37,20 @@ export interface Employed {
  */
 export function serveMainProcess({ close, commands, listeners, worker: { control } }: Employed): void {
   let turn: Promise<unknown> = Promise.resolve()
-  const follow = async (orphans: readonly Orphan[]) => {
+  const follow = async (unserved: readonly UnservedListener[]) => {
     for (const listener of listeners()) {
-      const wanted = orphans.filter(({ name }) => name === listener.name)
-      listener.keepFosters(new Set(wanted.map(({ key }) => key)))
+      const wanted = unserved.filter(({ name }) => name === listener.name)
+      listener.keepStandIns(new Set(wanted.map(({ key }) => key)))
       for (const { key } of wanted) {
-        if (listener.fosters.has(key)) continue
+        if (listener.standIns.has(key)) continue
         const fd = await claimFrom(control, key)
-        if (fd !== null) listener.foster(key, fd)
+        if (fd !== null) listener.standIn(key, fd)
       }
     }
   }
-  commands.set(FOSTER, async body => {
-    const orphans = orphansIn(body)
-    turn = turn.then(() => follow(orphans))
+  commands.set(STAND_IN, async body => {
+    const unserved = orphansIn(body)
+    turn = turn.then(() => follow(unserved))
     const done = turn
     turn = turn.catch(() => {})
     await done
@@ -63,12 +63,12 @@ export function serveMainProcess({ close, commands, listeners, worker: { control
   })
 }
 
-export function fosterBody(orphans: readonly Orphan[]): string {
-  return JSON.stringify(orphans)
+export function standInBody(unserved: readonly UnservedListener[]): string {
+  return JSON.stringify(unserved)
 }
 
 /** Throws ERR_FDB_MESSAGE. */
-function orphansIn(body: Buffer): Orphan[] {
+function orphansIn(body: Buffer): UnservedListener[] {
   try {
     const list: unknown = JSON.parse(body.toString())
     if (Array.isArray(list)) return list.map(({ name, key }) => ({ name: String(name), key: String(key) }))

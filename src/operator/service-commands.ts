@@ -14,7 +14,7 @@ export const UPGRADE_SELF = 'service.upgrade-self'
 export const REPLACE_WORKERS = 'workers.replace'
 export const SET_WORKERS = 'workers.set'
 /** Of a worker: it accepts for another one too, whose place nobody has taken; until it is told to end that. */
-export const FOSTER = 'workers.foster'
+export const STAND_IN = 'workers.foster'
 /** Of a worker: it leaves, and its connections go on in another one. */
 export const YIELD = 'workers.yield'
 /** What a descriptor's name begins with by which a worker asks its main process for a listener of the others. */

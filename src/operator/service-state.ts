@@ -136,7 +136,7 @@ export class ServiceState {
     const { signal } = ask
     using copy = await newCopy()
     const { log } = copy
-    const changes = new Changes(log)
+    const changes = new EntryChanges(log)
     if (section !== undefined) changes.follow(section)
     for (let first = true; ; first = false) {
       await copy.look((command, body) => this.#ask(command, body, ask))
@@ -197,7 +197,7 @@ interface Changed {
 }
 
 /** Which entries of a copy have changed and were not told. */
-class Changes {
+class EntryChanges {
   readonly #log: StateLog
   readonly #changed = new Map<string, Changed>()
 

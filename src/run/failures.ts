@@ -22,7 +22,7 @@ export interface SupervisorEnd {
 }
 
 /** Why versions were not brought to serve. */
-export class Failures {
+export class VersionFailures {
   readonly #logger: Logger
   readonly #reasons = new Map<number, FdbError>()
   #last: Failure | null

@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type Led, lead, ledAt, type Release } from '../os/release-link.js'
-import { coming, type SupervisorState, serving } from './machine.js'
+import { candidate, type SupervisorState, serving } from './machine.js'
 import type { VersionSettings } from './settings.js'
 
 /** A version that may be started again: with the files that its command named when it was started. */
@@ -166,7 +166,7 @@ export class ReleaseLinks {
   /** Undefined: no version decides about them now. */
   #wanted(state: SupervisorState): LinksOf | undefined {
     const now = serving(state)
-    const next = coming(state)
+    const next = candidate(state)
     const last = state.versions.find(({ relayed }) => relayed)
     if (last !== undefined) return this.#known.linksOf(last.id)
     if (next !== undefined) {

@@ -22,7 +22,7 @@ import { preloadedWith, startedAs, successorCommand } from '../os/command-line.j
 import type { FirstControl } from '../os/control-path.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
-import type { Children } from '../versions/children.js'
+import type { Children } from '../versions/reaper.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorState } from './machine.js'
@@ -185,17 +185,17 @@ export async function goOnAsInstalled(
 /** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
 async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables()
-  const code = holding === null ? null : await trialOf(left, holding, children)
+  const code = holding === null ? null : await canaryOf(left, holding, children)
   if (code === RELEASES_SIGNALS) return holding
   // A loader that refuses the addon says nothing about the program.
-  const plain = code === 0 ? code : await trialOf(left, {}, children)
+  const plain = code === 0 ? code : await canaryOf(left, {}, children)
   if (plain === 0) return null
   const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
 /** Starts it as a process of its own, which reads what would be left to it, and says by its exit code whether it could go on. */
-async function trialOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Children): Promise<number> {
+async function canaryOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Children): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = written(left).memory
   return await new Promise<number>((resolve, reject) => {

@@ -134,7 +134,7 @@ export function resumed(left: SupervisorState, timers: Readonly<Record<string, n
 }
 
 /** The version that is being brought to serve. */
-export function coming({ versions }: SupervisorState): Version | undefined {
+export function candidate({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')
 }
 
@@ -275,7 +275,7 @@ function unhealthy(draft: Draft, id: number): void {
   }
   if (version.sick || draft.mode !== 'running') return
   change(draft, id, { sick: true })
-  if (coming(draft) === undefined) replace(draft, version, FAILED_CODE)
+  if (candidate(draft) === undefined) replace(draft, version, FAILED_CODE)
 }
 
 function healthy(draft: Draft, id: number): void {
@@ -319,7 +319,7 @@ function gone(draft: Draft, id: number, code: number): void {
   if (phase === 'serving') {
     draft.code = code
     // It was on trial beside one that is dead: there is nothing to choose between any more.
-    const next = coming(draft)
+    const next = candidate(draft)
     if (next?.phase === 'trial') {
       draft.failures++
       promote(draft, next.id)
@@ -336,7 +336,7 @@ function gone(draft: Draft, id: number, code: number): void {
 function lost(draft: Draft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
   const now = serving(draft)
-  if ((now !== undefined && !now.sick) || coming(draft) !== undefined) {
+  if ((now !== undefined && !now.sick) || candidate(draft) !== undefined) {
     goOn(draft)
     return
   }
@@ -373,7 +373,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
 
 /** Whoever asked meanwhile has the next version. */
 function goOn(draft: Draft): void {
-  if (draft.mode !== 'running' || draft.next.length === 0 || coming(draft) !== undefined) return
+  if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
   draft.next = []
   launch(draft, askers)
@@ -415,14 +415,14 @@ function prove(draft: Draft, id: number): void {
 
 function upgrade(draft: Draft, asker: number): void {
   if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
-  else if (coming(draft) === undefined) launch(draft, [asker])
+  else if (candidate(draft) === undefined) launch(draft, [asker])
   else draft.next = [...draft.next, asker]
 }
 
 /** The version that serves goes on until the version before is ready. */
 function rollback(draft: Draft, asker: number): void {
   const { before } = draft
-  const next = coming(draft)
+  const next = candidate(draft)
   if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
   else if (next !== undefined && next.of !== null) change(draft, next.id, { askers: [...next.askers, asker] })
   else if (next !== undefined || before === null || serving(draft) === undefined)
@@ -437,7 +437,7 @@ function cancel(draft: Draft, asker: number): void {
     answer(draft, [asker], null, 'cancelled')
     return
   }
-  const version = coming(draft)
+  const version = candidate(draft)
   if (!version?.askers.includes(asker)) return
   // What nobody else wants, and nothing would be lost without.
   const now = serving(draft)
@@ -454,7 +454,7 @@ function stop(draft: Draft, now: boolean): void {
     draft.waiting = false
     answer(draft, draft.next, null, 'ending')
     draft.next = []
-    const last = serving(draft) ?? coming(draft)
+    const last = serving(draft) ?? candidate(draft)
     for (const { id, phase, askers } of draft.versions) {
       change(draft, id, { relayed: id === last?.id })
       if (phase === 'stopping' || phase === 'killed') continue

@@ -4,9 +4,9 @@ import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
-import { Children } from '../versions/children.js'
 import { LastWords } from '../versions/last-words.js'
 import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
+import { Children } from '../versions/reaper.js'
 import { startedWith } from '../versions/successor-output.js'
 import { Exits } from './failures.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
@@ -27,7 +27,7 @@ const UNKNOWN_CODE = 1
 /** Our own reaping tells the code, and comes first where the process is our child. */
 const REAPED_MS = 500
 
-export interface VersionParts {
+export interface VersionDeps {
   readonly id: number
   readonly settings: VersionSettings
   readonly probe: Probe
@@ -55,7 +55,7 @@ export class RunningVersion {
   readonly startedAt: number
   /** What it says of itself. */
   says = ''
-  readonly #children: VersionParts['children']
+  readonly #children: VersionDeps['children']
   readonly #probe: Probe
   readonly #events: VersionEvents
   /** Until it is proved, or is told to end. */
@@ -79,7 +79,7 @@ export class RunningVersion {
    * Owns the probe from now on.
    */
   constructor(
-    { id, settings, probe, children, listeners, alone, control = null }: VersionParts,
+    { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
     events: VersionEvents,
     was: LeftVersion | null = null,
   ) {

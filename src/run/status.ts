@@ -5,7 +5,7 @@ import { fdLimits } from '../os/limits.js'
 import { processes, statOf } from '../os/main-process.js'
 import { Reminders, type ServiceManager } from '../os/service-manager/service-manager.js'
 import { type ExitReport, loops } from './failures.js'
-import { coming, type SupervisorState, serving, type Timer, type Version } from './machine.js'
+import { candidate, type SupervisorState, serving, type Timer, type Version } from './machine.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
@@ -15,7 +15,7 @@ interface TimesLeft {
   leftOf(timer: Timer, version: number): number | null
 }
 
-export interface StatusParts {
+export interface StatusDeps {
   readonly settings: SupervisorSettings
   readonly state: SupervisorState
   readonly versions: RunningVersions
@@ -58,11 +58,11 @@ export interface SupervisorStatus extends ServiceStatus {
   readonly says: string | null
 }
 
-export function statusOf(parts: StatusParts): SupervisorStatus {
+export function statusOf(parts: StatusDeps): SupervisorStatus {
   const { settings, state, versions, startedAt, lastFailure, replaced, predecessor } = parts
   const { addresses } = versions.listeners
   const now = serving(state)
-  const next = coming(state)
+  const next = candidate(state)
   const shown = now ?? next
   const running = shown && versions.get(shown.id)
   return {
@@ -137,7 +137,7 @@ export class ManagerReport {
   look(state: SupervisorState, failure: string | null): void {
     const manager = this.#manager
     if (manager === null) return
-    const [now, next] = [serving(state), coming(state)]
+    const [now, next] = [serving(state), candidate(state)]
     if (state.mode !== 'running') {
       if (this.#isNew('ends')) manager.ends('the program is told to end')
     } else if (now === undefined) {

@@ -9,11 +9,11 @@ import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { Starts } from '../probing/shell.js'
 import { GRACE_MS } from '../versions/process-members.js'
 import { Control } from './control.js'
-import { Failures, type SupervisorEnd } from './failures.js'
+import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
 import { goOnAsInstalled, type LeftBehind } from './left-behind.js'
 import {
-  coming,
+  candidate,
   type EndReason,
   initial,
   resumed,
@@ -43,7 +43,7 @@ import {
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
 
-export interface SupervisorParts extends SettingsSource {
+export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
   /** Who serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
@@ -53,7 +53,7 @@ export interface SupervisorParts extends SettingsSource {
 export class Supervisor {
   /** Resolves when no version is left. */
   readonly ended: Promise<SupervisorEnd>
-  readonly #parts: SupervisorParts
+  readonly #deps: SupervisorDeps
   readonly #startedAt: number
   readonly #replaced: number
   readonly #askers = new Askers()
@@ -62,7 +62,7 @@ export class Supervisor {
     elapsed: (timer, version, ms) => this.#elapsed(timer, version, ms),
     rested: () => this.#dispatch({ type: 'rested' }),
   })
-  readonly #failures: Failures
+  readonly #failures: VersionFailures
   readonly #known: KnownVersions
   readonly #links: ReleaseLinks
   readonly #events: SupervisorEvent[] = []
@@ -75,18 +75,18 @@ export class Supervisor {
   readonly #pidFile: PidFile | null
   #end!: (end: SupervisorEnd) => void
 
-  private constructor(parts: SupervisorParts, left: LeftBehind | null) {
-    const manager = ServiceManager.find(parts.logger)
-    this.#parts = parts
-    this.#state = left === null ? initial(parts.settings.restart) : resumed(left.state, left.timers)
+  private constructor(deps: SupervisorDeps, left: LeftBehind | null) {
+    const manager = ServiceManager.find(deps.logger)
+    this.#deps = deps
+    this.#state = left === null ? initial(deps.settings.restart) : resumed(left.state, left.timers)
     this.#startedAt = left?.startedAt ?? Date.now()
     this.#replaced = left?.replaced ?? 0
-    this.#settings = new NextSettings(parts, left?.argv ?? null)
-    this.#failures = new Failures(parts.logger, left?.lastFailure ?? null)
+    this.#settings = new NextSettings(deps, left?.argv ?? null)
+    this.#failures = new VersionFailures(deps.logger, left?.lastFailure ?? null)
     this.#known = new KnownVersions(
       left?.known ?? left?.versions.map(each => ({ ...each, argv: left.argv, led: {} })) ?? [],
     )
-    this.#links = new ReleaseLinks(this.#known, parts.logger, serving(this.#state)?.id ?? null)
+    this.#links = new ReleaseLinks(this.#known, deps.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
       {
         ready: id => this.#ready(id),
@@ -95,22 +95,22 @@ export class Supervisor {
         mainEnded: (id, code, left) => this.#mainEnded(id, code, left),
         exited: (id, code) => this.#exited(id, code),
       },
-      new KeptListeners(manager?.storeFor(parts.settings.name) ?? null, parts.settings.name),
+      new KeptListeners(manager?.storeFor(deps.settings.name) ?? null, deps.settings.name),
       left,
-      parts.predecessor ?? null,
-      parts.settings.control,
+      deps.predecessor ?? null,
+      deps.settings.control,
     )
     this.#report = new ManagerReport(manager)
-    this.#pidFile = PidFile.at(parts.settings.pidFile, parts.logger)
+    this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
     this.ended = new Promise(resolve => {
       this.#end = resolve
     })
   }
 
   /** Takes its control path and starts the first version. Rejects as {@link Control.open} does. */
-  static async start(parts: SupervisorParts): Promise<Supervisor> {
-    const supervisor = new Supervisor(parts, null)
-    const { settings, logger } = parts
+  static async start(deps: SupervisorDeps): Promise<Supervisor> {
+    const supervisor = new Supervisor(deps, null)
+    const { settings, logger } = deps
     if (settings.control !== null)
       supervisor.#control = await Control.open(settings.control, supervisor, settings, logger)
     supervisor.#pidFile?.write()
@@ -120,7 +120,7 @@ export class Supervisor {
   }
 
   /** Goes on in the place of another image of this process, with all that it has left. Owns that. */
-  static async goOn(parts: SupervisorParts, left: LeftBehind): Promise<Supervisor> {
+  static async goOn(deps: SupervisorDeps, left: LeftBehind): Promise<Supervisor> {
     const children: Starts = {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
       kill: pid => supervisor.#versions.children.kill(pid),
@@ -128,15 +128,15 @@ export class Supervisor {
     const now = serving(left.state)?.id
     const probes = await Promise.all(left.versions.map(each => probeOfLeft(each, each.id === now, children)))
     keepPassed(left.unclaimed)
-    const supervisor: Supervisor = new Supervisor(parts, left)
+    const supervisor: Supervisor = new Supervisor(deps, left)
     supervisor.#versions.goOn(left.versions, probes)
     for (const { id, proved } of supervisor.#state.versions)
       if (proved) supervisor.#versions.get(id)?.proved()
     if (left.control !== null)
-      supervisor.#control = new Control(left.control, supervisor, parts.settings, parts.logger)
+      supervisor.#control = new Control(left.control, supervisor, deps.settings, deps.logger)
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
-    parts.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
+    deps.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
     supervisor.#look()
     supervisor.#versions.children.begin()
     return supervisor
@@ -161,7 +161,7 @@ export class Supervisor {
    * with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED where it ends, and as {@link goOnAsInstalled} does.
    */
   async upgradeSelf(): Promise<never> {
-    return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#parts.logger)
+    return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#deps.logger)
   }
 
   /**
@@ -175,7 +175,7 @@ export class Supervisor {
     try {
       const { ending, changes } = await this.#settings.reread(version.settings)
       this.#versions.adjust(ending)
-      this.#parts.logger.info(changes, 'the settings were read anew')
+      this.#deps.logger.info(changes, 'the settings were read anew')
       return { pid: version.pid, generation: version.id, ...changes }
     } finally {
       this.#look()
@@ -191,7 +191,7 @@ export class Supervisor {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
     const state = this.#state
     const now = serving(state)
-    const next = coming(state)
+    const next = candidate(state)
     if (now !== undefined && next !== undefined && next.of === null) {
       const running = this.#versions.get(next.id)
       if (running?.handsOver) throw nobodyStandsBy()
@@ -228,13 +228,13 @@ export class Supervisor {
 
   status(): object {
     return statusOf({
-      settings: this.#parts.settings,
+      settings: this.#deps.settings,
       state: this.#state,
       versions: this.#versions,
       startedAt: this.#startedAt,
       lastFailure: this.#failures.last,
       replaced: this.#replaced,
-      predecessor: this.#parts.predecessor ?? null,
+      predecessor: this.#deps.predecessor ?? null,
       timers: this.#timers,
     })
   }
@@ -243,11 +243,11 @@ export class Supervisor {
   get #left(): LeftBehind {
     const state = this.#state
     if (state.mode !== 'running') throw whyNot('ending')
-    const ending = this.#parts.predecessor?.over === false || this.#versions.strays.length > 0
-    if (coming(state) !== undefined || ending) throw busy()
+    const ending = this.#deps.predecessor?.over === false || this.#versions.strays.length > 0
+    if (candidate(state) !== undefined || ending) throw busy()
     return {
       replaced: this.#replaced + 1,
-      settings: this.#parts.settings,
+      settings: this.#deps.settings,
       startedAt: this.#startedAt,
       state,
       argv: this.#settings.argv,
@@ -293,8 +293,8 @@ export class Supervisor {
         return
       case 'rest': {
         const { failures } = effect
-        const ms = this.#timers.rest(this.#parts.settings.restartDelay, failures)
-        this.#parts.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
+        const ms = this.#timers.rest(this.#deps.settings.restartDelay, failures)
+        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
         return
       }
       case 'promote':
@@ -304,7 +304,7 @@ export class Supervisor {
         this.#endVersion(effect.version, effect.why)
         return
       case 'kill':
-        this.#parts.logger.warn({ version: effect.version }, 'a version did not end in time and is killed')
+        this.#deps.logger.warn({ version: effect.version }, 'a version did not end in time and is killed')
         this.#versions.kill(effect.version)
         return
       case 'answer':
@@ -318,7 +318,7 @@ export class Supervisor {
   /** Starts a version. `of`: as this earlier version was started. */
   async #spawn(id: number, of: number | null): Promise<void> {
     const [askers, known, versions] = [this.#askers, this.#known, this.#versions]
-    const asked = coming(this.#state)?.askers ?? []
+    const asked = candidate(this.#state)?.askers ?? []
     try {
       const given = askers.argvOf(asked)
       const release = of === null ? askers.releaseOf(asked) : null
@@ -331,7 +331,7 @@ export class Supervisor {
       const { pid } = versions.run(id, settings, probe)
       known.note(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
-      this.#parts.logger.info(
+      this.#deps.logger.info(
         facts,
         of === null ? 'a version was started' : 'the version before was started again',
       )
@@ -354,7 +354,7 @@ export class Supervisor {
   #ready(id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined) return
-    this.#askers.tell(coming(this.#state)?.askers ?? [], 'ready', version.pid)
+    this.#askers.tell(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
     this.#dispatch({ type: 'ready', version: id })
   }
 
@@ -367,21 +367,21 @@ export class Supervisor {
   }
 
   #recovered(id: number): void {
-    this.#parts.logger.info({ version: id }, 'the version that serves is healthy again')
+    this.#deps.logger.info({ version: id }, 'the version that serves is healthy again')
     this.#dispatch({ type: 'healthy', version: id })
   }
 
   /** Its main process has ended, and left these processes behind. */
   #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
     const version = this.#versions.get(id)!
-    this.#parts.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
+    this.#deps.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
     const { phase, proved } = this.#find(id) ?? {}
     const served = phase === 'serving'
     if (phase === 'starting' || phase === 'trial') {
       this.#failures.ended(version, phase, code, left)
       if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
     } else if (served && !proved && this.#state.good.length > 0) this.#failures.fell(version, code, left)
-    if (served) this.#parts.predecessor?.spare()
+    if (served) this.#deps.predecessor?.spare()
     return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
   }
 
@@ -397,7 +397,7 @@ export class Supervisor {
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
     const { healthyFor: healthy, probation: proved } = settings
-    const { askers = [] } = coming(this.#state) ?? {}
+    const { askers = [] } = candidate(this.#state) ?? {}
     const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
     const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
     this.#timers.start(timer, id, timesOf({ ready, healthy, proved, stop })[timer])
@@ -423,10 +423,10 @@ export class Supervisor {
     version.serves()
     const { before, good, versions } = this.#state
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
-    this.#parts.logger.info({ version: id, child: version.pid, command }, 'a version serves')
+    this.#deps.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#settings.serves(id, version.settings)
     if ((this.#find(id)?.of ?? null) !== null) this.#settings.servesAgain(this.#known.argvOf(id))
-    this.#parts.predecessor?.retire(version.settings)
+    this.#deps.predecessor?.retire(version.settings)
     this.#sweep()
   }
 
@@ -440,7 +440,7 @@ export class Supervisor {
       return
     }
     const signal = (why === 'ending' && this.#stopping.signal) || version.settings.stopSignal
-    this.#parts.logger.info({ version: id, child: version.pid, why, signal }, 'a version is told to end')
+    this.#deps.logger.info({ version: id, child: version.pid, why, signal }, 'a version is told to end')
     version.tellToEnd(signal, why === 'ending')
   }
 
@@ -454,7 +454,7 @@ export class Supervisor {
 
   /** Listeners that no version wants any more; while none lives, those of the last are kept for the next. */
   #sweep(): void {
-    const [now, next] = [serving(this.#state), coming(this.#state)]
+    const [now, next] = [serving(this.#state), candidate(this.#state)]
     if (now !== undefined) this.#versions.keepListenersOf(next === undefined ? [now.id] : [now.id, next.id])
   }
 

@@ -20,7 +20,7 @@ const VIEW_MS = 2_000
 let made = 0
 
 /** A way to the process that may write. */
-export interface Courier {
+export interface WriteSender {
   /** The answer comes by {@link Forwarding.answered}, in any order. Must not throw. */
   send(number: number, write: ForwardedWrite): void
 }
@@ -58,7 +58,7 @@ export class Forwarding {
   /** An update that waits for one of these. */
   #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
-  #courier: Courier | null = null
+  #writeSender: WriteSender | null = null
   /** The process that serves takes no changes. */
   #refused = false
   #number = 0
@@ -80,16 +80,16 @@ export class Forwarding {
   }
 
   /** A way to who may write: what waits is sent, from the first on. */
-  connect(courier: Courier): void {
+  connect(writeSender: WriteSender): void {
     this.#refused = false
-    this.#courier = courier
+    this.#writeSender = writeSender
     this.#lose()
     this.wake()
   }
 
   /** The way is broken: what is on it is sent again, on the next. */
   disconnect(): void {
-    this.#courier = null
+    this.#writeSender = null
     this.#lose()
     this.wake()
   }
@@ -100,7 +100,7 @@ export class Forwarding {
    */
   refuse(): void {
     if (this.#stopped) return
-    this.#courier = null
+    this.#writeSender = null
     this.#lose()
     this.#refused = true
     void this.#core.queue.rejectUnsent(this.#options.refusal, this.#core.sliceMs)
@@ -188,7 +188,7 @@ export class Forwarding {
         return false
       case 'again':
         // It is not the one that writes, or not any more: the next way leads to it.
-        this.#courier = null
+        this.#writeSender = null
         this.#lose()
         return false
     }
@@ -208,8 +208,8 @@ export class Forwarding {
   /** Sends the first one that is not on its way. False: none, or it has to wait. */
   #sendNext(): boolean {
     const { queue } = this.#core
-    const courier = this.#courier
-    if (courier === null) return false
+    const writeSender = this.#writeSender
+    if (writeSender === null) return false
     const { head } = queue
     // An update that is made anew is the first, and those behind it are on their way.
     const onWay = head !== undefined && this.#ways.has(head) ? this.#ways.size : 0
@@ -253,7 +253,7 @@ export class Forwarding {
     this.#numbers.set(number, write)
     this.#bytes += bytes
     write.sent = true
-    courier.send(number, { request: write.request, ...forwarded })
+    writeSender.send(number, { request: write.request, ...forwarded })
     return true
   }
 

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { Silence } from '../holder/kill-stuck.js'
 import { killVerified } from '../os/process-identity.js'
-import type { Slot } from './slot.js'
+import type { WorkerSlot } from './worker-slot.js'
 
 const LOOK_MS = 250
 /** A worker beats every 250 ms; one that is silent for so long hangs, until the next beat. */
@@ -11,7 +11,7 @@ const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
 /** The process of a worker, as the holder of its service knows it. */
-type Process = NonNullable<Slot['owner']>
+type Process = NonNullable<WorkerSlot['owner']>
 
 interface Replaced {
   /** The process that hung, and was to be replaced. */
@@ -21,11 +21,11 @@ interface Replaced {
   readonly doublings: number
 }
 
-export interface HungParts {
+export interface HungDeps {
   readonly logger: Logger
   /** Silence after which a worker is replaced, milliseconds; null: never. */
   readonly limitMs: number | null
-  slots(): readonly Slot[]
+  slots(): readonly WorkerSlot[]
   /** A worker hangs, or is heard again. */
   changed(): void
 }
@@ -35,18 +35,18 @@ export interface HungParts {
  * after a limit a successor takes over from it. A process that has woken up by then drains like any other; one that has not is killed.
  */
 export class HungWorkers {
-  readonly #parts: HungParts
+  readonly #deps: HungDeps
   readonly #silence = new Silence(LOOK_MS)
-  readonly #hung = new Map<Slot, Process>()
-  readonly #replaced = new Map<Slot, Replaced>()
+  readonly #hung = new Map<WorkerSlot, Process>()
+  readonly #replaced = new Map<WorkerSlot, Replaced>()
   /** Processes that were replaced while they hung. */
-  readonly #left = new Map<Process, Slot>()
+  readonly #left = new Map<Process, WorkerSlot>()
   readonly #killed = new WeakSet<Process>()
   #ticker: NodeJS.Timeout | undefined
   #reading: NodeJS.Immediate | undefined
 
-  constructor(parts: HungParts) {
-    this.#parts = parts
+  constructor(deps: HungDeps) {
+    this.#deps = deps
   }
 
   /** Idempotent. */
@@ -70,7 +70,7 @@ export class HungWorkers {
 
   #judge(): void {
     let changed = false
-    for (const slot of this.#parts.slots()) {
+    for (const slot of this.#deps.slots()) {
       const { owner } = slot
       const ms = this.#silence.of(owner ?? undefined)
       const hung = ms > SILENT_MS
@@ -82,11 +82,11 @@ export class HungWorkers {
       if (hung) this.#replace(slot, owner!, ms)
     }
     for (const [process, slot] of this.#left) this.#endLeft(process, slot, this.#silence.of(process))
-    if (changed) this.#parts.changed()
+    if (changed) this.#deps.changed()
   }
 
-  #tell(slot: Slot): void {
-    const { logger } = this.#parts
+  #tell(slot: WorkerSlot): void {
+    const { logger } = this.#deps
     const { hung, index, owner } = slot
     const facts = { worker: index, pid: owner?.pid }
     const same = this.#hung.get(slot) === owner
@@ -99,8 +99,8 @@ export class HungWorkers {
     }
   }
 
-  #replace(slot: Slot, process: Process, silentMs: number): void {
-    const { limitMs, logger } = this.#parts
+  #replace(slot: WorkerSlot, process: Process, silentMs: number): void {
+    const { limitMs, logger } = this.#deps
     if (limitMs === null || !slot.wanted || slot.starting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
@@ -124,18 +124,18 @@ export class HungWorkers {
   }
 
   /** A process that is heard, or has left its channel, ends as any that was replaced. */
-  #endLeft(process: Process, slot: Slot, silentMs: number): void {
+  #endLeft(process: Process, slot: WorkerSlot, silentMs: number): void {
     if (process.over || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
-    else if (silentMs > this.#parts.limitMs!) {
+    else if (silentMs > this.#deps.limitMs!) {
       this.#left.delete(process)
       this.#kill(process, slot)
     }
   }
 
-  #kill(process: Process, { index }: Slot): void {
+  #kill(process: Process, { index }: WorkerSlot): void {
     if (this.#killed.has(process)) return
     this.#killed.add(process)
-    killWorker(index, process, 'a worker that hangs is killed', this.#parts.logger)
+    killWorker(index, process, 'a worker that hangs is killed', this.#deps.logger)
   }
 }
 

@@ -1,5 +1,5 @@
 import { type Daemon, openDaemon } from '../daemon/daemon.js'
-import type { Overseer } from '../daemon/overseer.js'
+import type { Orchestrator } from '../daemon/orchestrator.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
 import { toldOf } from '../member/upgrades.js'
@@ -14,9 +14,9 @@ import {
   stopOrderOf,
   toldReply,
 } from '../operator/service-commands.js'
-import { Crew } from './crew.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
-import type { WorkerReport } from './slot.js'
+import { WorkerPool } from './pool.js'
+import type { WorkerReport } from './worker-slot.js'
 
 /** In place of all: those that the main process before has started. */
 const OLDER = 'older'
@@ -35,7 +35,7 @@ export interface WorkersReport {
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings
-  readonly #crew: Crew
+  readonly #pool: WorkerPool
   #daemon: Daemon | null = null
   #closing = false
   #onReload: (() => Promise<number | 'auto'>) | null = null
@@ -53,7 +53,7 @@ export class Workers implements AsyncDisposable {
 
   private constructor(settings: WorkersSettings) {
     this.#settings = settings
-    this.#crew = new Crew(settings)
+    this.#pool = new WorkerPool(settings)
   }
 
   get control(): string {
@@ -62,14 +62,14 @@ export class Workers implements AsyncDisposable {
 
   /** How many are to serve. */
   get count(): number {
-    return this.#crew.count
+    return this.#pool.count
   }
 
   get report(): WorkersReport {
     return {
-      count: this.#crew.count,
+      count: this.#pool.count,
       replace: this.#settings.replace,
-      all: this.#crew.slots.map(({ report }) => report),
+      all: this.#pool.slots.map(({ report }) => report),
     }
   }
 
@@ -97,25 +97,25 @@ export class Workers implements AsyncDisposable {
     const upgraded = await this.#daemon!.upgrade(options)
     toldOf(options.progress, this.#settings.logger)({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
-    const timeoutMs = this.#settings.timeout * (this.#crew.count + 1)
+    const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
     await client.command(REPLACE_WORKERS, OLDER, { timeoutMs })
     return upgraded
   }
 
   /** Replaces the workers, as {@link upgrade} does, and not this process. */
   async restart(): Promise<void> {
-    await this.#inTurn(() => this.#crew.replaceAll(this.#crew.wanted))
+    await this.#inTurn(() => this.#pool.replaceAll(this.#pool.wanted))
   }
 
   /** From now on so many. Resolves when those that are lacking serve; those that are too many end with their connections. */
   async set(workers: number | 'auto'): Promise<void> {
     const count = countOf(workers)
-    await this.#inTurn(() => this.#crew.resize(count))
+    await this.#inTurn(() => this.#pool.resize(count))
   }
 
   /** Has every worker read its configuration anew, the first before the others. Rejects with what that throws; the others are told nevertheless. */
   async reload(): Promise<void> {
-    await this.#inTurn(() => this.#crew.reloadAll())
+    await this.#inTurn(() => this.#pool.reloadAll())
     if (this.#onReload !== null) await this.set(await this.#onReload())
   }
 
@@ -126,7 +126,7 @@ export class Workers implements AsyncDisposable {
 
   /** Passes a signal on to every worker that serves. */
   signal(signal: NodeJS.Signals): void {
-    for (const { owner } of this.#crew.slots) {
+    for (const { owner } of this.#pool.slots) {
       try {
         if (owner !== null) process.kill(owner.pid, signal)
       } catch {
@@ -144,9 +144,9 @@ export class Workers implements AsyncDisposable {
     if (daemon === null) return
     if (!this.#closing) {
       this.#closing = true
-      await this.#crew.endAll(timeout ?? null)
+      await this.#pool.endAll(timeout ?? null)
       await daemon.close()
-    } else if (timeout !== undefined) this.#crew.hasten(timeout)
+    } else if (timeout !== undefined) this.#pool.hasten(timeout)
     await daemon.closed
   }
 
@@ -166,8 +166,8 @@ export class Workers implements AsyncDisposable {
         ...(mainProcess !== undefined && { mainProcess }),
       },
       services => {
-        this.#crew.oversee(services)
-        return this.#overseer
+        this.#pool.oversee(services)
+        return this.#orchestrator
       },
     )
     const aborted = () => void this.close({ timeout: 0 })
@@ -175,7 +175,7 @@ export class Workers implements AsyncDisposable {
     try {
       // It came while a main process before this one was taken over from, say.
       signal?.throwIfAborted()
-      await this.#inTurn(() => this.#crew.startAll())
+      await this.#inTurn(() => this.#pool.startAll())
       signal?.throwIfAborted()
     } catch (error) {
       await this.close({ timeout: 0 })
@@ -187,7 +187,7 @@ export class Workers implements AsyncDisposable {
 
   #renew(): Promise<void> {
     const { logger } = this.#settings
-    this.#renewal ??= this.#inTurn(() => this.#crew.replaceAll(this.#crew.older)).then(
+    this.#renewal ??= this.#inTurn(() => this.#pool.replaceAll(this.#pool.older)).then(
       () => logger.info({ workers: this.report.all }, 'the workers of the main process before are replaced'),
       error => {
         if (!this.#closing)
@@ -198,15 +198,15 @@ export class Workers implements AsyncDisposable {
     return this.#renewal
   }
 
-  get #overseer(): Overseer {
+  get #orchestrator(): Orchestrator {
     return {
       service: this.#settings.service,
       status: () => ({ workers: this.report }),
       upgrade: (order, progress, cancel) => this.#upgrade(order, progress, cancel),
       command: (name, body) => this.#command(name, body),
-      listener: key => this.#crew.listener(key),
-      taker: service => this.#crew.taker(service),
-      look: () => this.#crew.look(),
+      listener: key => this.#pool.listener(key),
+      receiver: service => this.#pool.receiver(service),
+      look: () => this.#pool.look(),
     }
   }
 
@@ -233,7 +233,7 @@ export class Workers implements AsyncDisposable {
       case RELOAD:
         return told(this.reload())
       case ROLLBACK:
-        return this.#inTurn(() => this.#crew.rollback())
+        return this.#inTurn(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = stopOrderOf(body)
         // The answer leaves first.

@@ -173,7 +173,16 @@ describe('a release', () => {
     await edge.serving(pid)
     const at = ['--control', edge.desk.control, '--at', link]
     const upgrade = (to: string) => edge.desk.run('upgrade', ...at, '--binary', to)
-    return { edge, one, two, wrong, link, pid, upgrade, rollback: () => edge.desk.run('rollback', ...at) }
+    return {
+      edge,
+      one,
+      two,
+      wrong,
+      link,
+      pid,
+      upgrade,
+      rollback: () => edge.desk.run('rollback', ...at),
+    }
   }
 
   it('is upgraded to by its link; one that fails leaves it, rollback in probation puts it back', async () => {

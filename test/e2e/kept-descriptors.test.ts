@@ -21,7 +21,10 @@ async function unit(env: NodeJS.ProcessEnv = {}) {
   const manager = NotifyRecorder.open(edge.desk.folder)
   const start = async (): Promise<number> => {
     const command = [process.execPath, CLI, 'proxy', '--config', edge.file]
-    const pid = startWithKept(manager, command, { env: { ...edge.desk.env, ...env }, log: edge.desk.log })
+    const pid = startWithKept(manager, command, {
+      env: { ...edge.desk.env, ...env },
+      log: edge.desk.log,
+    })
     await edge.serving(pid)
     return pid
   }

@@ -82,7 +82,9 @@ describe('fd-broker run with listeners that a daemon holds', () => {
       code: 1,
       stderr: expect.stringMatching(/ERR_FDB_FD_TAKEN: .*"web" for something else/),
     })
-    expect(await run.desk.run('run', '--from', `${control}.none`, '--', 'true')).toMatchObject({ code: 3 })
+    expect(await run.desk.run('run', '--from', `${control}.none`, '--', 'true')).toMatchObject({
+      code: 3,
+    })
     expect(await start('--adopt', '1')).toMatchObject({ code: 2 })
   })
 })

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { Segment } from '../../src/state/segment.js'
 import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
@@ -59,15 +59,15 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
 )
 
 describe('what is offered and sent', () => {
-  function shelfOf(epochs: number[]): SegmentShelf {
-    const shelf = new SegmentShelf()
-    shelf.make(epochs)
-    return shelf
+  function shelfOf(epochs: number[]): SegmentSet {
+    const segmentSet = new SegmentSet()
+    segmentSet.make(epochs)
+    return segmentSet
   }
 
   it('to a joiner is writable only where it says so', () => {
-    const shelf = shelfOf([1, 2, 3, 4])
-    const { items, release } = shelf.offer(2, [3, 4])
+    const segmentSet = shelfOf([1, 2, 3, 4])
+    const { items, release } = segmentSet.offer(2, [3, 4])
     expect(
       items.map(item => [
         item.role === 'segment' && [item.epoch, item.writable],
@@ -80,25 +80,25 @@ describe('what is offered and sent', () => {
       [[4, true], WRITABLE],
     ])
     release()
-    shelf.close()
+    segmentSet.close()
   })
 
   it('to a generation that drains is read-only', () => {
-    const shelf = shelfOf([1, 2, 3])
-    const { items, release } = shelf.since(1)
+    const segmentSet = shelfOf([1, 2, 3])
+    const { items, release } = segmentSet.since(1)
     expect(items.map(item => accessOf('self', item.fd.raw))).toEqual([READ_ONLY, READ_ONLY])
     release()
-    shelf.close()
+    segmentSet.close()
   })
 
   it('from a descriptor that is read-only is one still when it is sent on', () => {
-    const shelf = new SegmentShelf()
+    const segmentSet = new SegmentSet()
     const own = Segment.create(1)
-    shelf.put(own.readOnly(), false)
-    const { items, release } = shelf.offer(1, [])
+    segmentSet.put(own.readOnly(), false)
+    const { items, release } = segmentSet.offer(1, [])
     expect(items.map(item => accessOf('self', item.fd.raw))).toEqual([READ_ONLY])
     release()
-    shelf.close()
+    segmentSet.close()
     own.close()
   })
 })

@@ -20,7 +20,7 @@ import type { Move } from './world.js'
 
 /** Slices that one process sends to another. */
 const SLICES = 2
-// Words: the connection, and for each pair the giver, the taker and the log.
+// Words: the connection, and for each pair the sender, the receiver and the log.
 const READERS = 0x000f
 const HOLDERS_SHIFT = 4
 const ENDED = 0x0100
@@ -35,7 +35,7 @@ const LOG_SEALED = 1
 const READ_SHIFT = 1 + 2 * SLICES
 const RECORDS = ['nothing', 'moved', 'back'] as const
 
-export interface Surroundings {
+export interface HolderHost {
   post(k: number, up: boolean, message: Move): void
   bad(what: string): void
   alive(p: number): boolean
@@ -56,7 +56,7 @@ export class Connection {
     private readonly parts: Pick<Parts, 'moveIn' | 'moveOut'>,
     private readonly t: Uint16Array,
     private readonly base: number,
-    private readonly around: Surroundings,
+    private readonly around: HolderHost,
   ) {
     this.outs.id(initialMoveOut())
     this.ins.id(initialMoveIn())
@@ -95,7 +95,7 @@ export class Connection {
       if (parent(k) === p) this.t[this.pair(k)] = 0
   }
 
-  // ---- the giver p of pair k
+  // ---- the sender p of pair k
 
   prepare(k: number, p: number): boolean {
     const out = this.outs.value(this.t[this.pair(k)]!)
@@ -152,11 +152,11 @@ export class Connection {
     }
   }
 
-  // ---- the taker p, which is k of pair k
+  // ---- the receiver p, which is k of pair k
 
   doubt(k: number, fate: 'alive' | 'dead' | 'unknown'): boolean {
     if (fate === 'unknown' || this.ins.value(this.t[this.pair(k) + 1]!).held === NO_SLICE) return false
-    return this.take(k, { type: 'doubt', giver: fate })
+    return this.take(k, { type: 'doubt', sender: fate })
   }
   private take(k: number, event: MoveInEvent): boolean {
     const at = this.pair(k) + 1
@@ -190,7 +190,7 @@ export class Connection {
       case 'consult': {
         this.t[log]! |= LOG_SEALED
         const record = RECORDS[(this.t[log]! >> (1 + 2 * (effect.slice - 1))) & 3]!
-        this.take(k, { type: 'log', slice: effect.slice, record, giver: effect.giver })
+        this.take(k, { type: 'log', slice: effect.slice, record, sender: effect.sender })
         return
       }
     }

@@ -126,7 +126,7 @@ export const DEFECTS: readonly Defect[] = [
     what: 'adopts what a dead giver took back',
     parts: {
       moveIn: (state, event, rules) =>
-        event.type === 'log' && event.giver === 'dead'
+        event.type === 'log' && event.sender === 'dead'
           ? stepMoveIn(state, { ...event, record: 'moved' }, rules)
           : stepMoveIn(state, event, rules),
     },

@@ -9,7 +9,7 @@ export interface Mutant {
   /** What stands there instead; '': the statement is left out. */
   readonly text: string
   readonly kind: string
-  /** The function that it is in, with its class: `Giver.#prepare`; '' at the top. */
+  /** The function that it is in, with its class: `ConnectionSender.#prepare`; '' at the top. */
   readonly within: string
 }
 

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
 import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
-import type { Courier, Forwarding } from '../../src/state/forwarding.js'
+import type { Forwarding, WriteSender } from '../../src/state/forwarding.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
@@ -137,8 +137,8 @@ class Follower {
     else for (const segment of lacking) await this.log.adopt(segment)
     this.log.follow()
     this.connected = true
-    const courier: Courier = { send: (number, write) => void this.#send(way, number, write) }
-    this.#forwarding.connect(courier)
+    const writeSender: WriteSender = { send: (number, write) => void this.#send(way, number, write) }
+    this.#forwarding.connect(writeSender)
   }
 
   cut(): void {

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
-  coming,
+  candidate,
   initial,
   type Restart,
   type SupervisorEffect,
@@ -79,7 +79,7 @@ class World {
       phases.filter(phase => phase === 'spawning' || phase === 'starting' || phase === 'trial').length,
     ).toBeLessThanOrEqual(1)
     // Nobody is left waiting behind nothing.
-    if (state.next.length > 0) expect(coming(state)).toBeDefined()
+    if (state.next.length > 0) expect(candidate(state)).toBeDefined()
     // Whoever serves is told to end for one that is ready, or for the end of all.
     const ended = effects.find(effect => effect.type === 'end' && effect.version === before?.id)
     if (ended !== undefined && state.mode === 'running') {
@@ -249,7 +249,7 @@ describe('whatever versions and effects do, a supervisor', () => {
         world.choose({ kind: 'ready', which: 0, code: 0 })
         for (const way of ways) {
           world.choose({ kind: 'upgrade' })
-          const next = coming(world.state)!.id
+          const next = candidate(world.state)!.id
           if (way === 'spawn-failed') {
             world.choose({ kind: way, which: 0, code: 0 })
             continue
@@ -308,7 +308,7 @@ describe('a version that served through its probation', () => {
         serves(1)
         for (const way of bad) {
           world.choose({ kind: 'upgrade' })
-          const next = coming(world.state)!.id
+          const next = candidate(world.state)!.id
           if (way === 'spawn-failed') {
             world.spawning.delete(next)
             world.tell({ type: 'spawn-failed', version: next })
@@ -321,7 +321,7 @@ describe('a version that served through its probation', () => {
             expect(serving(world.state)?.id).toBe(next)
             if (way !== 'dies') world.tell({ type: 'unhealthy', version: next })
             if (way !== 'sick') dies(next)
-            const again = coming(world.state)!
+            const again = candidate(world.state)!
             expect(good).toContain(again.of)
             good.add(again.id)
             serves(again.id)
@@ -354,7 +354,7 @@ describe('a version that served through its probation', () => {
       if (proved) world.tell({ type: 'elapsed', timer: 'proved', version: 2 })
       dies(1)
       world.choose({ kind: 'rollback' })
-      expect(coming(world.state)).toMatchObject({ id: 3, of: 1 })
+      expect(candidate(world.state)).toMatchObject({ id: 3, of: 1 })
       world.choose({ kind: 'spawned', which: 0, code: 0 })
       // The version before does not come up: the version that serves stays.
       dies(3)
@@ -366,7 +366,7 @@ describe('a version that served through its probation', () => {
       expect(world.state.before).toBe(null)
       dies(4)
       // It fell in its probation: only a version that has proved itself is better than another start of the version before.
-      expect(coming(world.state)?.of).toBe(proved ? 2 : undefined)
+      expect(candidate(world.state)?.of).toBe(proved ? 2 : undefined)
     }
   })
 
@@ -386,7 +386,7 @@ describe('a version that served through its probation', () => {
       world.alive.delete(version)
       world.tell({ type: 'exited', version, code: 1 })
       if (version > 2) world.tell({ type: 'rested' })
-      expect(coming(world.state)).toMatchObject({ id: version + 1, of: 1 })
+      expect(candidate(world.state)).toMatchObject({ id: version + 1, of: 1 })
       up(version + 1)
     }
   })

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, assert, describe, expect, it } from 'vitest'
 import { MoveCounts } from '../../src/connections/counts.js'
-import { Giver } from '../../src/connections/giver.js'
+import { movePair } from '../../src/connections/migration-channel.js'
 import {
   type Arrival,
   MAX_CONNECTION_FDS,
@@ -12,9 +12,9 @@ import {
   type Witness,
 } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
-import { movePair } from '../../src/connections/pair.js'
+import { ConnectionReceiver } from '../../src/connections/receiver.js'
+import { ConnectionSender } from '../../src/connections/sender.js'
 import { fdsOf, SliceFiller, TURN_MS } from '../../src/connections/slice.js'
-import { Taker } from '../../src/connections/taker.js'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd } from '../../src/kernel/index.js'
 import { native, SEAL_WRITE } from '../../src/kernel/native.js'
@@ -116,7 +116,7 @@ function way(
     new Promise<void>(resolve => (takerEnded = resolve)),
   ])
   const takerLog = MoveLog.open(pair.log.fd.dup())
-  const giver = new Giver({
+  const sender = new ConnectionSender({
     link: new Link(new Channel(pair.give)),
     log: pair.log,
     sources: () => [{ listener: 'web', moving: old }],
@@ -128,16 +128,16 @@ function way(
     fault,
     ended: giverEnded,
   })
-  const taker = new Taker({
+  const receiver = new ConnectionReceiver({
     link: new Link(new Channel(pair.take)),
     log: takerLog,
-    giver: options.giverFate ?? process.pid,
+    sender: options.giverFate ?? process.pid,
     target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
     counts: taken,
     fault,
     ended: takerEnded,
   })
-  return { giver, taker, old, young, given, taken, faults, ended }
+  return { sender, receiver, old, young, given, taken, faults, ended }
 }
 
 const open = () => native.openCount()
@@ -145,16 +145,16 @@ const open = () => native.openCount()
 describe('connections that move', () => {
   it('are all in the hands of the other process at the end, and in order, whatever the number', async () => {
     const before = open()
-    const { giver, taker, old, young, given, taken, ended } = way()
+    const { sender, receiver, old, young, given, taken, ended } = way()
     fill(old, 1_000)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 1_000)
     expect(old.here.size).toBe(0)
     expect(young.came.map(([name]) => name)).toEqual(Array.from({ length: 1_000 }, (_, i) => `c${i}`))
     await seen(() => given.moved === 1_000)
     expect(taken.report).toMatchObject({ moved: 0, arrived: 1_000, lost: 0, refused: {} })
-    await giver.stop()
+    await sender.stop()
     await ended
     for (const fd of young.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
@@ -162,11 +162,11 @@ describe('connections that move', () => {
   })
 
   it('stay where they are when the other refuses them, with the reason counted', async () => {
-    const { giver, taker, old, young, given } = way()
+    const { sender, receiver, old, young, given } = way()
     fill(old, 100)
     young.refuses = name => Number(name.slice(1)) % 10 === 0
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 90 && old.came.length === 10)
     expect(old.came.every(([name, how]) => how === 'refused' && name.endsWith('0'))).toBe(true)
     expect(given.report).toMatchObject({
@@ -175,16 +175,16 @@ describe('connections that move', () => {
       lost: 0,
       refused: { ERR_FDB_RELAYED_REFUSED: 10 },
     })
-    await giver.stop()
+    await sender.stop()
   })
 
   it('come back when the other leaves before it has acknowledged them', async () => {
-    const { giver, taker, old, young, ended } = way()
+    const { sender, receiver, old, young, ended } = way()
     fill(old, 50)
-    giver.start()
-    // The taker never reads: its end of the channel is closed as by a death.
+    sender.start()
+    // The receiver never reads: its end of the channel is closed as by a death.
     await seen(() => old.here.size < 50)
-    void taker.stop()
+    void receiver.stop()
     await ended
     expect(old.here.size).toBe(50)
     expect(old.came.every(([, how]) => how === 'returned')).toBe(true)
@@ -193,7 +193,7 @@ describe('connections that move', () => {
 
   it('come back when the other does not acknowledge them in time; then no more goes this way, and it is told so', async () => {
     const before = open()
-    const { link, giver, old, given, ended } = lonelyGiver()
+    const { link, sender, old, given, ended } = lonelyGiver()
     fill(old, 50)
     const heard: number[] = []
     const told = new Promise<void>(resolve => {
@@ -206,14 +206,14 @@ describe('connections that move', () => {
         end: () => resolve(),
       })
     })
-    giver.start()
+    sender.start()
     await Promise.all([told, ended])
     expect(heard).toEqual([1])
     expect(old.here.size).toBe(50)
     expect(given.report).toMatchObject({ moved: 0, lost: 0, refused: {} })
     // What comes later is for nobody: another way would be asked for.
     old.onMovable?.()
-    await giver.settled()
+    await sender.settled()
     expect(old.here.size).toBe(50)
     for (const fd of old.here.values()) fd.close()
     for (const fd of others.splice(0)) fd.close()
@@ -221,29 +221,29 @@ describe('connections that move', () => {
   })
 
   it('move in two waves: the rest follows when the taker has lived with the first few for a while', async () => {
-    const { giver, taker, old, young, given } = way({ firstWaveMs: 150 })
+    const { sender, receiver, old, young, given } = way({ firstWaveMs: 150 })
     fill(old, 1_000)
-    taker.start()
+    receiver.start()
     const begun = performance.now()
-    giver.start()
+    sender.start()
     await seen(() => young.here.size === 10)
     await seen(() => given.moved > 10)
     expect(performance.now() - begun).toBeGreaterThanOrEqual(149)
     await seen(() => young.here.size === 1_000)
-    await giver.stop()
+    await sender.stop()
     for (const fd of young.here.values()) fd.close()
   })
 
   it('come one after the other when the first few are proved, and those at once that can leave later', async () => {
-    const { giver, taker, old, young, given } = way({ firstWaveMs: 200 })
+    const { sender, receiver, old, young, given } = way({ firstWaveMs: 200 })
     const all = async (count: number) => {
       const begun = performance.now()
       await seen(() => young.here.size === count)
       return performance.now() - begun
     }
     fill(old, 308)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => given.moved > 8)
     const first = await all(308)
     // 600 ms, but for those that may be late and those that went until it was seen.
@@ -256,56 +256,56 @@ describe('connections that move', () => {
     fill(old, 300)
     old.onMovable!()
     expect(await all(300)).toBeLessThan(first / 2)
-    await giver.stop()
+    await sender.stop()
     for (const fd of young.here.values()) fd.close()
   })
 
   it('wait for an answer where something was asked on the first few', async () => {
-    const { giver, taker, old, young } = way({ firstWaveMs: 1 })
+    const { sender, receiver, old, young } = way({ firstWaveMs: 1 })
     young.witness = { asked: true, answered: false }
     fill(old, 100)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 8)
     await new Promise(resolve => setTimeout(resolve, 100))
     expect(young.here.size).toBe(8)
     young.witness.answered = true
     await seen(() => young.here.size === 100)
-    await giver.stop()
+    await sender.stop()
     for (const fd of young.here.values()) fd.close()
   })
 
   it('go without an answer when half of the time is over after which they are closed', async () => {
-    const { giver, taker, old, young } = way({ firstWaveMs: 60_000, drainMs: 100 })
+    const { sender, receiver, old, young } = way({ firstWaveMs: 60_000, drainMs: 100 })
     young.witness = { asked: true, answered: false }
     fill(old, 100)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 100)
-    await giver.stop()
+    await sender.stop()
     for (const fd of young.here.values()) fd.close()
   })
 
   it('are lost with a taker that dies in the first wave, but for those that were not in it', async () => {
-    const { giver, taker, old, young, ended } = way({ firstWaveMs: 60_000 })
+    const { sender, receiver, old, young, ended } = way({ firstWaveMs: 60_000 })
     fill(old, 100)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 8)
-    await taker.stop()
+    await receiver.stop()
     await ended
     expect([old.here.size, young.here.size]).toEqual([92, 8])
     for (const fd of young.here.values()) fd.close()
   })
 
   it('stay alone when their record is too large: the others go, and the reason is counted', async () => {
-    const { giver, taker, old, young, given, faults } = way()
+    const { sender, receiver, old, young, given, faults } = way()
     fill(old, 300)
     for (const name of ['c0', 'c150', 'c299']) old.large.add(name)
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size === 297 && given.moved === 297)
-    await giver.stop()
+    await sender.stop()
     expect(old.came).toEqual([...old.large].map(name => [name, 'refused']))
     expect(given.report).toMatchObject({ refused: { ERR_FDB_CONNECTION_LARGE: 3 }, lost: 0 })
     expect(faults).toMatchObject(Array(3).fill({ code: 'ERR_FDB_CONNECTION_LARGE' }))
@@ -313,31 +313,31 @@ describe('connections that move', () => {
   })
 
   it('are waited for until they are in somebody’s hands', async () => {
-    const { giver, taker, old, ended } = way()
+    const { sender, receiver, old, ended } = way()
     fill(old, 50)
-    giver.start()
+    sender.start()
     await seen(() => old.here.size < 50)
     let settled = false
-    const settling = giver.settled().then(() => {
+    const settling = sender.settled().then(() => {
       settled = true
     })
     await pause(20)
     expect(settled).toBe(false)
-    void taker.stop()
+    void receiver.stop()
     await settling
     expect(old.here.size).toBe(50)
     await ended
-    await giver.settled()
+    await sender.settled()
   })
 
   it('come back when the giver stops in the middle, and none is in two hands', async () => {
-    const { giver, taker, old, young, ended } = way()
+    const { sender, receiver, old, young, ended } = way()
     fill(old, 500)
     old.slow = 0.2
-    taker.start()
-    giver.start()
+    receiver.start()
+    sender.start()
     await seen(() => young.here.size > 0)
-    await giver.stop()
+    await sender.stop()
     expect(old.onMovable).toBeNull()
     await ended
     expect(old.here.size + young.here.size).toBe(500)
@@ -363,10 +363,10 @@ describe('connections that move', () => {
     })
     let over!: () => void
     const ended = new Promise<void>(resolve => (over = resolve))
-    new Taker({
+    new ConnectionReceiver({
       link: new Link(new Channel(pair.take)),
       log: MoveLog.open(pair.log.fd.dup()),
-      giver: pidfd,
+      sender: pidfd,
       target: () => young,
       counts: new MoveCounts(),
       fault() {},
@@ -412,49 +412,49 @@ describe('connections that move', () => {
   })
 
   it('go no faster than the bound on the rate', async () => {
-    const { giver, taker, old, young, given } = way({ perSecond: 100 })
+    const { sender, receiver, old, young, given } = way({ perSecond: 100 })
     fill(old, 120)
-    taker.start()
+    receiver.start()
     const began = performance.now()
-    giver.start()
+    sender.start()
     await seen(() => young.here.size === 120)
     expect(performance.now() - began).toBeGreaterThan(150)
     await seen(() => given.moved === 120)
-    await giver.stop()
+    await sender.stop()
   })
 
   it('hold neither event loop for long, however slow each of them is', async () => {
     // Both are in this process. All of them in one turn would be 60 ms for either.
     const bound = 2 * TURN_MS + 14
     const [longest] = await leastOf(bound, async () => {
-      const { giver, taker, old, young } = way()
+      const { sender, receiver, old, young } = way()
       fill(old, 60)
       old.slow = 1
       young.slow = 1
       const longest = await longestTurn(() => {
-        taker.start()
-        giver.start()
+        receiver.start()
+        sender.start()
         return seen(() => young.here.size === 60)
       })
-      await giver.stop()
+      await sender.stop()
       return [longest]
     })
     expect(longest).toBeLessThan(bound)
   })
 
   it('move later when they could not at first and their server says that they can', async () => {
-    const { giver, taker, old, young } = way()
-    taker.start()
-    giver.start()
+    const { sender, receiver, old, young } = way()
+    receiver.start()
+    sender.start()
     await seen(() => old.onMovable !== null)
     fill(old, 5)
     old.onMovable!()
     await seen(() => young.here.size === 5)
-    await giver.stop()
+    await sender.stop()
   })
 
   it('stay when the other refuses them without a word: that is counted too', async () => {
-    const { link, giver, old, given } = lonelyGiver()
+    const { link, sender, old, given } = lonelyGiver()
     fill(old, 3)
     link.start({
       message: ({ prepare }, fds) => {
@@ -466,10 +466,10 @@ describe('connections that move', () => {
       broken() {},
       end() {},
     })
-    giver.start()
+    sender.start()
     await seen(() => old.came.length === 3)
     expect(given.report).toMatchObject({ moved: 0, refused: { ERR_FDB_REFUSED: 3 } })
-    await giver.stop()
+    await sender.stop()
     link.close()
   })
 
@@ -487,7 +487,7 @@ describe('connections that move', () => {
   })
 
   it('go also where an acknowledgement of another slice refuses some', async () => {
-    const { link, giver, old, given, ended } = lonelyGiver()
+    const { link, sender, old, given, ended } = lonelyGiver()
     fill(old, 4)
     link.start({
       message: ({ prepare }, fds) => {
@@ -500,22 +500,22 @@ describe('connections that move', () => {
       broken() {},
       end() {},
     })
-    giver.start()
+    sender.start()
     await seen(() => given.moved + old.came.length === 4)
     expect([given.moved, old.came]).toEqual([4, []])
-    await giver.stop()
+    await sender.stop()
     await ended
     link.close()
   })
 
   it('are closed also where they were not looked at when they are let go', async () => {
     const before = open()
-    const { link, taker, young, ended, log } = lonelyTaker()
+    const { link, receiver, young, ended, log } = lonelyTaker()
     let looked = 0
     young.refuses = () => {
       // Longer than a turn may last.
       busy(2 * TURN_MS)
-      if (++looked === 1) setImmediate(() => void taker.stop())
+      if (++looked === 1) setImmediate(() => void receiver.stop())
       return false
     }
     await prepare(link, 1, ['a', 'b', 'c', 'd'])
@@ -579,7 +579,7 @@ function lonelyGiver() {
   const given = new MoveCounts()
   let over!: () => void
   const ended = new Promise<void>(resolve => (over = resolve))
-  const giver = new Giver({
+  const sender = new ConnectionSender({
     link: new Link(new Channel(give)),
     log,
     sources: () => [{ listener: 'web', moving: old }],
@@ -590,7 +590,7 @@ function lonelyGiver() {
     fault() {},
     ended: over,
   })
-  return { link: new Link(new Channel(take)), giver, old, given, ended }
+  return { link: new Link(new Channel(take)), sender, old, given, ended }
 }
 
 let acked: number[] = []
@@ -613,17 +613,17 @@ function lonelyTaker() {
   })
   let over!: () => void
   const ended = new Promise<void>(resolve => (over = resolve))
-  const taker = new Taker({
+  const receiver = new ConnectionReceiver({
     link: new Link(new Channel(pair.take)),
     log: MoveLog.open(pair.log.fd.dup()),
-    giver: process.pid,
+    sender: process.pid,
     target: (_listener, protocol) => (protocol === 'test/1' ? young : undefined),
     counts: new MoveCounts(),
     fault() {},
     ended: over,
   })
-  taker.start()
-  return { link, taker, young, ended, log: pair.log, refusals }
+  receiver.start()
+  return { link, receiver, young, ended, log: pair.log, refusals }
 }
 
 async function prepare(link: Link, slice: number, names: readonly string[]): Promise<void> {

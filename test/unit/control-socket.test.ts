@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { socketPair } from '../../src/kernel/index.js'
 import { type Called, ControlSocket } from '../../src/member/control-socket.js'
 
@@ -9,7 +9,7 @@ describe('the control socket of a member', () => {
   it('is looked after once, also when it was put back, and not at all when it is closed', () => {
     vi.useFakeTimers()
     const settings = { control: null, service: 'shop', versions: { min: 1, max: 1 } }
-    const shared = { generation: 1, serviceStartedAt: 0, shelf: new SegmentShelf(), settings }
+    const shared = { generation: 1, serviceStartedAt: 0, segmentSet: new SegmentSet(), settings }
     const socket = new ControlSocket({ shared } as unknown as Called)
     const [first, second] = socketPair('listener')
     socket.take({ listener: first })

@@ -1,8 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { Custody } from '../../src/daemon/service/custody.js'
+import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
 import { takeItems } from '../../src/daemon/service/handed-over.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { Segment, type SegmentKind } from '../../src/state/segment.js'
@@ -17,17 +17,17 @@ const damaged = (epoch: number, kind: SegmentKind = 'epoch') =>
 /** Takes them; what the log names then, and what is there. */
 function taken(items: BundleItem[]) {
   const before = native.openCount() - items.length
-  const [custody, shelf] = [new Custody(SILENT), new SegmentShelf()]
+  const [descriptorTable, segmentSet] = [new DescriptorTable(SILENT), new SegmentSet()]
   const lost: string[] = []
   const logger = { ...SILENT, error: (facts: { lost: string }) => void lost.push(facts.lost) }
   onTestFinished(() => {
-    custody.close()
-    shelf.close()
+    descriptorTable.close()
+    segmentSet.close()
   })
-  takeItems(items, { service: 'shop', custody, shelf, logger: logger as typeof SILENT })
-  const segments = shelf.all.map(({ kind, epoch }) => `${kind}-${epoch}`)
-  expect(native.openCount() - before).toBe(segments.length + custody.held.size)
-  return { lost, segments, names: custody.held.names }
+  takeItems(items, { service: 'shop', descriptorTable, segmentSet, logger: logger as typeof SILENT })
+  const segments = segmentSet.all.map(({ kind, epoch }) => `${kind}-${epoch}`)
+  expect(native.openCount() - before).toBe(segments.length + descriptorTable.held.size)
+  return { lost, segments, names: descriptorTable.held.names }
 }
 
 describe('a daemon that has taken over', () => {

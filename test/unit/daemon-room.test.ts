@@ -1,13 +1,13 @@
 import { execFileSync } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { checkingRoom } from '../../src/daemon/daemon.js'
-import { Deposits } from '../../src/daemon/deposits.js'
+import { PersistedFds } from '../../src/daemon/persisted-fds.js'
 import { Registry } from '../../src/holder/registry.js'
 import { fdLimits } from '../../src/os/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
 function check(registry: Registry, left: number, expected = 0): void {
-  const { checks = [] } = checkingRoom({ expected }, new Deposits(registry, new Set()))
+  const { checks = [] } = checkingRoom({ expected }, new PersistedFds(registry, new Set()))
   const { open, soft } = fdLimits()
   const limit = (to: number) => execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${to}:`])
   limit(open! + left)

@@ -2,8 +2,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { Deposits } from '../../src/daemon/deposits.js'
-import { Gate } from '../../src/daemon/policy/gate.js'
+import { PersistedFds } from '../../src/daemon/persisted-fds.js'
+import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Services } from '../../src/daemon/services.js'
@@ -92,11 +92,11 @@ describe('services', () => {
       control: join(tmpdir(), 'fdb-no-such-folder', 'c.sock'),
       times: settleTimes(undefined),
       logger: SILENT,
-      deposits: new Deposits(registry, new Set()),
-      gate: new Gate(OWNERS_ONLY, SILENT),
+      persisted: new PersistedFds(registry, new Set()),
+      gate: new AccessCheck(OWNERS_ONLY, SILENT),
       shares: new Shares(1_024),
       changed: () => {},
-      taker: () => undefined,
+      receiver: () => undefined,
     })
     onTestFinished(() => {
       services.close({ kept: true })

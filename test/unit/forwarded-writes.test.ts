@@ -3,7 +3,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { ForwardedWrites, MOST_AUTHORS } from '../../src/daemon/service/forwarded-writes.js'
 import type { Caller } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { identify, type ProcessIdentity } from '../../src/os/process-identity.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
@@ -34,7 +34,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger: SILENT,
-      shelf: new SegmentShelf(),
+      segmentSet: new SegmentSet(),
       served: () => true,
       isSilent: () => false,
       writer: () => undefined,
@@ -75,7 +75,7 @@ describe('those that follow a service', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger,
-      shelf: new SegmentShelf(),
+      segmentSet: new SegmentSet(),
       served: () => true,
       isSilent: () => false,
       writer: () => undefined,
@@ -132,7 +132,7 @@ describe('a change that is forwarded in several pieces', () => {
     const writes = new ForwardedWrites({
       name: 'shop',
       logger: SILENT,
-      shelf: new SegmentShelf(),
+      segmentSet: new SegmentSet(),
       served: () => true,
       isSilent: peer => silent.has(peer),
       writer: () => writer?.peer,

@@ -4,7 +4,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { Holder } from '../../src/holder/holder.js'
 import { Registry } from '../../src/holder/registry.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { HANDOFF_TIMES } from '../../src/holder/times.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -19,9 +19,9 @@ import { until } from '../processes/until.js'
 function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
   const story: string[] = []
   const machine = { ...initialHolder('member', 0, 1), ...facts }
-  const shelf = new SegmentShelf()
+  const segmentSet = new SegmentSet()
   const holder = new Holder({
-    surroundings: {
+    host: {
       state: () => machine,
       dispatch: event => story.push('message' in event ? event.message.kind : event.type),
       extraItems: () => [],
@@ -29,7 +29,7 @@ function watching(pid: number, facts: Partial<HolderState> = { joiner: 1 }) {
       forgotten: peer => story.push(`forgotten ${peer.pid === pid}`),
     },
     registry: new Registry(),
-    shelf,
+    segmentSet,
     times: HANDOFF_TIMES,
     logger: SILENT,
     renewBytes: 1_000_000,

@@ -4,7 +4,7 @@ import { SILENT } from '../../src/base/logger.js'
 import { MoveCounts } from '../../src/connections/counts.js'
 import { MAX_RECORD_BYTES } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
-import { Taker } from '../../src/connections/taker.js'
+import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { type Heard, hear } from '../../src/holder/hearing.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { type Candidate, Peers } from '../../src/holder/peers.js'
@@ -21,17 +21,17 @@ describe('a taker of connections', () => {
   beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] }))
   afterEach(() => void vi.useRealTimers())
 
-  function taker() {
+  function receiver() {
     const before = open()
     const [ours, theirs] = Channel.pair()
     const heard: WireEnvelope[] = []
-    const giver = new Link(theirs)
-    giver.start({ message: envelope => heard.push(envelope), broken: () => {}, end: () => {} })
+    const sender = new Link(theirs)
+    sender.start({ message: envelope => heard.push(envelope), broken: () => {}, end: () => {} })
     let over = false
-    const taking = new Taker({
+    const taking = new ConnectionReceiver({
       link: new Link(ours),
       log: MoveLog.create(),
-      giver: ownPidfd()!,
+      sender: ownPidfd()!,
       target: () => ({ check: () => {}, arrive: () => {} }) as never,
       counts: new MoveCounts(),
       fault: () => {},
@@ -43,7 +43,7 @@ describe('a taker of connections', () => {
     const turns = async () => {
       for (let i = 0; i < 30; i++) await new Promise(resolve => setImmediate(resolve))
     }
-    return { before, giver, heard, turns, over: () => over }
+    return { before, sender, heard, turns, over: () => over }
   }
 
   const connection = (fds: number, record = Buffer.from('a')) => ({
@@ -54,9 +54,9 @@ describe('a taker of connections', () => {
   })
 
   it('waits 5 s for the decision of a giver that lives, then lets go of all that it had', async () => {
-    const { before, giver, heard, turns, over } = taker()
+    const { before, sender, heard, turns, over } = receiver()
     using fd = memoryFile('a', 'a')
-    await giver.send({ prepare: { slice: 1, connections: [connection(1)] } }, [fd])
+    await sender.send({ prepare: { slice: 1, connections: [connection(1)] } }, [fd])
     await turns()
     expect(heard.filter(({ prepareAck }) => prepareAck)).toHaveLength(1)
     await vi.advanceTimersByTimeAsync(4_900)
@@ -65,21 +65,21 @@ describe('a taker of connections', () => {
     await vi.advanceTimersByTimeAsync(200)
     await turns()
     expect(over()).toBe(true)
-    giver.close()
+    sender.close()
     fd.close()
     expect(open()).toBe(before)
   })
 
   it('refuses a connection whose record is too large, and takes the others', async () => {
-    const { giver, heard, turns } = taker()
+    const { sender, heard, turns } = receiver()
     using fd = memoryFile('a', 'a')
     const large = connection(1, Buffer.alloc(MAX_RECORD_BYTES + 1))
-    await giver.send({ prepare: { slice: 1, connections: [large, connection(1)] } }, [fd, fd])
+    await sender.send({ prepare: { slice: 1, connections: [large, connection(1)] } }, [fd, fd])
     await turns()
     expect(heard.find(({ prepareAck }) => prepareAck)?.prepareAck?.refused).toMatchObject([
       { index: 0, code: 'ERR_FDB_CONNECTION' },
     ])
-    giver.close()
+    sender.close()
     await turns()
     await vi.advanceTimersByTimeAsync(200)
   })

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, expect, it, onTestFinished, vi } from 'vitest'
 import { type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { Renewal } from '../../src/holder/renewal.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] }))
 afterEach(() => void vi.useRealTimers())
@@ -10,18 +10,18 @@ afterEach(() => void vi.useRealTimers())
 function renewing(
   renewBytes: number,
   owner: { amidBulk?: () => boolean } = {},
-): { asked: () => number; machine: { state: HolderState }; shelf: SegmentShelf } {
-  const shelf = new SegmentShelf()
-  shelf.make([1])
+): { asked: () => number; machine: { state: HolderState }; segmentSet: SegmentSet } {
+  const segmentSet = new SegmentSet()
+  segmentSet.make([1])
   const machine = { state: initialHolder('member', 1, 1) }
   let asked = 0
-  const surroundings = { state: () => machine.state, dispatch: () => asked++, ...owner }
-  const renewal = new Renewal(surroundings, shelf, renewBytes)
+  const host = { state: () => machine.state, dispatch: () => asked++, ...owner }
+  const renewal = new Renewal(host, segmentSet, renewBytes)
   onTestFinished(() => {
     renewal.close()
-    shelf.close()
+    segmentSet.close()
   })
-  return { asked: () => asked, machine, shelf }
+  return { asked: () => asked, machine, segmentSet }
 }
 
 it('an owner that could not begin is asked again, seldomer and seldomer, and from the beginning after it could', () => {
@@ -74,9 +74,9 @@ it('an owner amid a bulk is let be until that is whole', () => {
 })
 
 it('where nobody here knows, a segment that grows fast is let grow, up to eight times its size', () => {
-  const { asked, shelf } = renewing(1024 * 1024)
+  const { asked, segmentSet } = renewing(1024 * 1024)
   const grow = (bytes: number) => {
-    shelf.get(1)!.append(Buffer.alloc(bytes))
+    segmentSet.get(1)!.append(Buffer.alloc(bytes))
     vi.advanceTimersByTime(1_000)
     return asked()
   }
@@ -84,7 +84,7 @@ it('where nobody here knows, a segment that grows fast is let grow, up to eight 
   expect(grow(1024 * 1024)).toBe(1)
   expect(grow(1024)).toBe(2)
   const slow = renewing(1024 * 1024)
-  slow.shelf.get(1)!.append(Buffer.alloc(2 * 1024 * 1024))
+  slow.segmentSet.get(1)!.append(Buffer.alloc(2 * 1024 * 1024))
   vi.advanceTimersByTime(1_000)
   expect(slow.asked()).toBe(0)
   vi.advanceTimersByTime(1_000)

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { HungWorkers } from '../../src/workers/hung.js'
-import type { Slot } from '../../src/workers/slot.js'
+import type { WorkerSlot } from '../../src/workers/worker-slot.js'
 
 /** A worker that beat when this was called, and never again. */
 function silentSlot(index: number) {
@@ -24,7 +24,7 @@ describe('workers that hang', () => {
       hung = new HungWorkers({
         logger: SILENT,
         limitMs: 10_000,
-        slots: () => slots as unknown as Slot[],
+        slots: () => slots as unknown as WorkerSlot[],
         changed: () => resolve(slots.map(({ replaced }) => [...replaced])),
       })
       hung.start()

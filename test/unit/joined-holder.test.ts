@@ -24,10 +24,10 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
     heardReleased: () => story.push('hosting released'),
   }
   const shared = {
-    departure: {
+    shutdown: {
       because,
       becauseFenced: because,
-      hear: (word: string) => story.push(`departure ${word}`),
+      hear: (word: string) => story.push(`shutdown ${word}`),
       over: false,
     },
     machine: {
@@ -36,7 +36,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
       step: (event: { type: string; message?: { kind: string }; fate?: string }) =>
         story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
     },
-    shelf: { isSealed: () => false },
+    segmentSet: { isSealed: () => false },
     unfitness: { cause: null },
   }
   let handler!: Handler
@@ -63,9 +63,9 @@ const said = (message: Exclude<ToMember, { kind: 'offer' }>): WireEnvelope =>
 
 describe('what the holder says', () => {
   it.each([
-    ['retire', { kind: 'retire' }, ['departure retire', 'step message retire']],
-    ['resume', { kind: 'resume' }, ['departure resume', 'step message resume']],
-    ['reinstate', { kind: 'reinstate', epoch: 2 }, ['departure resume', 'step message reinstate']],
+    ['retire', { kind: 'retire' }, ['shutdown retire', 'step message retire']],
+    ['resume', { kind: 'resume' }, ['shutdown resume', 'step message resume']],
+    ['reinstate', { kind: 'reinstate', epoch: 2 }, ['shutdown resume', 'step message reinstate']],
     ['released', { kind: 'released' }, ['hosting released', 'step message released']],
     ['fenced', { kind: 'fenced' }, ['because ERR_FDB_FENCED', 'step message fenced']],
     ['abort', { kind: 'abort' }, ['because ERR_FDB_ABORTED', 'step message abort']],

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
-import { WriteForwarder } from '../../src/member/writes/forwarder.js'
+import { WriteRedirect } from '../../src/member/writes/redirect.js'
 import { Reporter } from '../../src/member/writes/reporter.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { VERSIONS } from '../../src/wire/link.js'
@@ -126,7 +126,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     top: () => 0,
     take: () => {},
     connected: () => {},
-    writes: new WriteForwarder(log, 1_000, () => {}),
+    writes: new WriteRedirect(log, 1_000, () => {}),
   })
   reporter.start()
   reporter.stop()

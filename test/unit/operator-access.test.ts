@@ -1,7 +1,7 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { DescriptorAccess } from '../../src/daemon/operator-access.js'
-import { Gate } from '../../src/daemon/policy/gate.js'
+import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Shares } from '../../src/daemon/shares.js'
@@ -15,7 +15,7 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
   onTestFinished(() => store[Symbol.dispose]())
   const there = `${GROUP_LISTENER}there`
   const listener = (key: string): OwnedFd | null => (key === there ? memoryFile(key, 'a memory file') : null)
-  const gate = new Gate(OWNERS_ONLY, SILENT)
+  const gate = new AccessCheck(OWNERS_ONLY, SILENT)
   const checks = { store, gate, shares: new Shares(1_024), logger: SILENT }
   const uid = process.geteuid?.() ?? 0
   const visitor = { pid: process.pid, uid, gid: uid, pidfd: null }

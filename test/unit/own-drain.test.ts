@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { movePair, wayItems } from '../../src/connections/pair.js'
+import { migrationItems, movePair } from '../../src/connections/migration-channel.js'
 import { type Caller, receiveHello } from '../../src/holder/admission.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { OwnDrain } from '../../src/member/own-drain.js'
-import { WriteForwarder } from '../../src/member/writes/forwarder.js'
+import { WriteRedirect } from '../../src/member/writes/redirect.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
@@ -40,16 +40,16 @@ it('a process that drains is brought newer segments, and ways for its connection
     shared: {
       generation: 1,
       settings: { control, service: 'shop', versions: VERSIONS, times: { heartbeat: 1_000 } },
-      shelf: { top: 0 },
+      segmentSet: { top: 0 },
       listeners: [],
       machine: { phase: 'leaving' },
       unfitness: { report: null },
     },
     hosting: () => ({ hearsReports: true, takesWrites, reported: () => {} }),
     state: { log },
-    writes: () => ({ forwarder: new WriteForwarder(log, 1_000, () => {}), takeNewer: take('state') }),
+    writes: () => ({ forwarder: new WriteRedirect(log, 1_000, () => {}), takeNewer: take('state') }),
     moves: { open: take('moves'), counts: { report: {} } },
-    duty: { quiescedMs: null },
+    leadership: { quiescedMs: null },
   } as never)
   onTestFinished(() => {
     drain.stop()
@@ -70,7 +70,7 @@ it('a process that drains is brought newer segments, and ways for its connection
   const segment = Segment.create(3)
   await link.sendBundle([{ role: 'segment', epoch: 3, writable: false, fd: segment.fd }], 5_000)
   using pair = movePair()
-  await link.sendBundle(wayItems({ spec: 'give', channel: pair.give, log: pair.log.fd }), 5_000)
+  await link.sendBundle(migrationItems({ spec: 'give', channel: pair.give, log: pair.log.fd }), 5_000)
   expect(taken).toEqual(['state: segment', 'moves: moveChannel, moveLog'])
   segment.close()
 })

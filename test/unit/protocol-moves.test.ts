@@ -47,7 +47,7 @@ describe('the taker of a slice in doubt', () => {
   const held = stepMoveIn(initialMoveIn(), { type: 'prepare', slice: 1 }).state
 
   it('seals the log before it believes it', () => {
-    expect(types(stepMoveIn(held, { type: 'doubt', giver: 'alive' }))).toEqual(['consult'])
+    expect(types(stepMoveIn(held, { type: 'doubt', sender: 'alive' }))).toEqual(['consult'])
   })
 
   it.each([
@@ -57,8 +57,8 @@ describe('the taker of a slice in doubt', () => {
     ['nothing', 'alive', 'release'],
     ['back', 'alive', 'release'],
     ['back', 'dead', 'release'],
-  ] as const)('with %s in the log of a giver that is %s: %s', (record, giver, effect) => {
-    expect(types(stepMoveIn(held, { type: 'log', slice: 1, record, giver }))).toEqual([effect])
+  ] as const)('with %s in the log of a giver that is %s: %s', (record, sender, effect) => {
+    expect(types(stepMoveIn(held, { type: 'log', slice: 1, record, sender }))).toEqual([effect])
   })
 })
 
@@ -92,17 +92,17 @@ describe('a connection between a giver and a taker', () => {
 
 /** Both machines, two queues and a log that one of them may seal. */
 class Pair {
-  giver = initialMoveOut()
-  taker = initialMoveIn()
-  readonly readers = new Set(['giver'])
-  readonly holders = new Set(['giver'])
+  sender = initialMoveOut()
+  receiver = initialMoveIn()
+  readonly readers = new Set(['sender'])
+  readonly holders = new Set(['sender'])
   readonly #up: number[] = []
   readonly #down: { type: 'prepare' | 'moved'; slice: number }[] = []
   readonly #log = new Map<number, 'moved' | 'back'>()
   #sealed = false
 
   start(): void {
-    if (this.readers.has('giver')) this.#give({ type: 'start' })
+    if (this.readers.has('sender')) this.#give({ type: 'start' })
   }
   toTaker(): void {
     const message = this.#down.shift()
@@ -119,43 +119,43 @@ class Pair {
     this.#up.length = 0
   }
   giverWaits(): void {
-    if (this.giver.pending !== NO_SLICE) this.#give({ type: 'deadline' })
+    if (this.sender.pending !== NO_SLICE) this.#give({ type: 'deadline' })
   }
   takerDoubts(): void {
-    if (this.taker.held !== NO_SLICE) this.#take({ type: 'doubt', giver: 'alive' })
+    if (this.receiver.held !== NO_SLICE) this.#take({ type: 'doubt', sender: 'alive' })
   }
 
   #give(event: Parameters<typeof stepMoveOut>[1]): void {
-    const step = stepMoveOut(this.giver, event)
-    this.giver = step.state
+    const step = stepMoveOut(this.sender, event)
+    this.sender = step.state
     for (const effect of step.effects) {
       const { slice } = effect
       if (effect.type === 'prepare') {
-        this.readers.delete('giver')
+        this.readers.delete('sender')
         this.#down.push({ type: 'prepare', slice })
       } else if (effect.type === 'log') {
         const written = !this.#sealed
         if (written) this.#log.set(slice, effect.record)
         this.#give({ type: 'logged', slice, record: effect.record, written })
       } else if (effect.type === 'drop') {
-        this.holders.delete('giver')
+        this.holders.delete('sender')
         this.#down.push({ type: 'moved', slice })
-      } else this.readers.add('giver')
+      } else this.readers.add('sender')
     }
   }
   #take(event: Parameters<typeof stepMoveIn>[1]): void {
-    const step = stepMoveIn(this.taker, event)
-    this.taker = step.state
+    const step = stepMoveIn(this.receiver, event)
+    this.receiver = step.state
     for (const effect of step.effects) {
       const { slice } = effect
       if (effect.type === 'acknowledge') {
-        this.holders.add('taker')
+        this.holders.add('receiver')
         this.#up.push(slice)
-      } else if (effect.type === 'adopt') this.readers.add('taker')
-      else if (effect.type === 'release') this.holders.delete('taker')
+      } else if (effect.type === 'adopt') this.readers.add('receiver')
+      else if (effect.type === 'release') this.holders.delete('receiver')
       else {
         this.#sealed = true
-        this.#take({ type: 'log', slice, record: this.#log.get(slice) ?? 'nothing', giver: effect.giver })
+        this.#take({ type: 'log', slice, record: this.#log.get(slice) ?? 'nothing', sender: effect.sender })
       }
     }
   }

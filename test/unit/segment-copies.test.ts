@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SegmentCopies } from '../../src/daemon/service/followers.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/state.js'
 import { frame, type Segment } from '../../src/state/segment.js'
@@ -8,13 +8,13 @@ import { frame, type Segment } from '../../src/state/segment.js'
 const { Record } = fdbroker.state
 
 function open() {
-  const shelf = new SegmentShelf()
-  const copies = new SegmentCopies(shelf)
+  const segmentSet = new SegmentSet()
+  const copies = new SegmentCopies(segmentSet)
   onTestFinished(() => {
     copies.close()
-    shelf.close()
+    segmentSet.close()
   })
-  const [segment] = shelf.make([1]) as [Segment]
+  const [segment] = segmentSet.make([1]) as [Segment]
   /** What the copy of each segment has behind its header. */
   const copied = async () => {
     await copies.refresh()
@@ -26,7 +26,7 @@ function open() {
     release()
     return texts
   }
-  return { shelf, copies, segment, copied }
+  return { segmentSet, copies, segment, copied }
 }
 
 /** A record of the log: one entry of the section `s`. */
@@ -50,16 +50,16 @@ describe('the copies of segments', () => {
   })
 
   it('are sealed when their segments are, and go with them', async () => {
-    const { copies, shelf, segment } = open()
+    const { copies, segmentSet, segment } = open()
     segment.append(record(1, 'first'))
     segment.seal()
-    shelf.make([2])
+    segmentSet.make([2])
     await copies.refresh()
     const seals = (given: ReturnType<typeof copies.since>) => given.items.map(({ epoch }) => epoch)
     const both = copies.since(0)
     expect(seals(both)).toEqual([1, 2])
     both.release()
-    shelf.dropBelow(2)
+    segmentSet.dropBelow(2)
     await copies.refresh()
     const one = copies.since(0)
     expect(seals(one)).toEqual([2])

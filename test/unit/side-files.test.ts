@@ -14,8 +14,8 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { keepState } from '../../src/daemon/service/kept-state.js'
-import { RightsHolders } from '../../src/daemon/service/roll-call.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { RightsHolders } from '../../src/daemon/service/recovery.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { identify } from '../../src/os/process-identity.js'
 import { needsRoot, SECOND_UID } from '../processes/second-user.js'
 
@@ -80,13 +80,20 @@ describe('the list of rights-holders beside a control socket', () => {
 describe('a daemon that keeps the state of a service in the file that a member has told', () => {
   it('replaces no file that is no state file', async () => {
     const { precious } = place()
-    const shelf = new SegmentShelf()
-    onTestFinished(() => shelf.close())
-    const [segment] = shelf.make([1])
+    const segmentSet = new SegmentSet()
+    onTestFinished(() => segmentSet.close())
+    const [segment] = segmentSet.make([1])
     segment!.seal()
     const errors: unknown[] = []
     const logger = { ...SILENT, error: (facts: object) => errors.push(facts) }
-    await keepState({ service: 'shop', path: precious, diedAt: Date.now(), shelf, logger, timeoutMs: 5_000 })
+    await keepState({
+      service: 'shop',
+      path: precious,
+      diedAt: Date.now(),
+      segmentSet,
+      logger,
+      timeoutMs: 5_000,
+    })
     expect(readFileSync(precious, 'utf8')).toBe('precious')
     expect(errors).toMatchObject([{ err: { code: 'ERR_FDB_STATE_FILE' } }])
   })

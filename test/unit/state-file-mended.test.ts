@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { keepState } from '../../src/daemon/service/kept-state.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { bytes } from '../../src/state/codec.js'
 import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
@@ -208,12 +208,13 @@ it('a daemon writes the state that it alone has to its members’ file, unless a
   file.stop()
   await until('it is closed', () => openAt(path).length === 0)
   await log.section('notes').put('b', Buffer.from('in memory alone'))
-  const shelf = new SegmentShelf()
-  onTestFinished(() => shelf.close())
-  shelf.put(log.segments[0]!.readOnly(), false)
+  const segmentSet = new SegmentSet()
+  onTestFinished(() => segmentSet.close())
+  segmentSet.put(log.segments[0]!.readOnly(), false)
   const told: string[] = []
   const logger = { ...quiet, error: (_: object, message: string) => told.push(message) }
-  const keep = (diedAt: number) => keepState({ service: '', path, diedAt, shelf, logger, timeoutMs: 10_000 })
+  const keep = (diedAt: number) =>
+    keepState({ service: '', path, diedAt, segmentSet, logger, timeoutMs: 10_000 })
   const { ino } = statSync(path)
   await keep(Date.now() - 60_000)
   expect(told).toEqual([expect.stringContaining('not in its file')])

@@ -4,7 +4,7 @@ import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
 import { REMOVE } from '../../src/state/draft.js'
 import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
-import type { Courier, Forwarding } from '../../src/state/forwarding.js'
+import type { Forwarding, WriteSender } from '../../src/state/forwarding.js'
 import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../src/state/records.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
@@ -17,7 +17,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected })
 const refusal = new FdbError('ERR_FDB_FENCED', 'another serves', { retryable: true })
 
 /** Takes what is forwarded to a log, and answers when it is told to. */
-class Way implements Courier {
+class Way implements WriteSender {
   readonly sent: { number: number; write: ForwardedWrite }[] = []
   readonly answers: (() => void)[] = []
   /** Answers by itself. */

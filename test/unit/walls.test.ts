@@ -75,8 +75,8 @@ describe('the words', () => {
   })
 
   it('of names are those of code, as parts of a name too', () => {
-    const source = "const frontDesk = 'duty' // custody\nfrontDesk.unfitError(deskTop, shelf_of, crewed)"
-    expect(retiredNames(source)).toEqual(['frontDesk', 'frontDesk', 'unfitError', 'deskTop', 'shelf_of'])
+    const source = "const frontDesk = 'duty' // custody\nfrontDesk.custodyOf(deskTop, shelf_of, crewed)"
+    expect(retiredNames(source)).toEqual(['frontDesk', 'frontDesk', 'custodyOf', 'deskTop', 'shelf_of'])
   })
 })
 

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { Standing } from '../../src/daemon/service/service-operations.js'
-import { Crew } from '../../src/workers/crew.js'
 import type { WorkersSettings } from '../../src/workers/options.js'
-import { Orphans } from '../../src/workers/orphans.js'
-import { Slot } from '../../src/workers/slot.js'
+import { WorkerPool } from '../../src/workers/pool.js'
+import { UnservedListeners } from '../../src/workers/unserved-listeners.js'
+import { WorkerSlot } from '../../src/workers/worker-slot.js'
 import { until } from '../processes/until.js'
 
 /** Of the control path, beside which an attempt has files while it lasts. */
@@ -49,7 +49,10 @@ function slotWith(settings: Partial<WorkersSettings> = {}) {
   let standing: Standing | null = null
   const rests: number[] = []
   const logger = { ...SILENT, warn: (facts: object) => void rests.push((facts as { ms: number }).ms) }
-  const slot = new Slot(0, { settings: settingsWith({ logger, ...settings }), standing: () => standing })
+  const slot = new WorkerSlot(0, {
+    settings: settingsWith({ logger, ...settings }),
+    standing: () => standing,
+  })
   const stands = (now: Standing | null) => {
     standing = now
     slot.look()
@@ -194,7 +197,7 @@ describe('a worker that fails behind its Commit', () => {
     const at = { standing: { ...owned(), phase: 'committing' } as Standing }
     const command = [process.execPath, '-e', TELLS, file]
     const settings = settingsWith({ command, timeout, stopTimeout })
-    const slot = new Slot(0, { settings, standing: () => at.standing })
+    const slot = new WorkerSlot(0, { settings, standing: () => at.standing })
     const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
     /** The worker before serves again; `bound`: processes that have not left. */
@@ -240,12 +243,12 @@ describe('a worker that fails behind its Commit', () => {
   })
 })
 
-/** A crew whose workers are told of by the test. */
+/** A pool whose workers are told of by the test. */
 function crewWith(facts: Partial<WorkersSettings> = {}, count = 2) {
   const standings = new Map<string, Standing>()
   const told: string[] = []
   const failing = new Set<string>()
-  const crew = new Crew(settingsWith({ count, ...facts }))
+  const pool = new WorkerPool(settingsWith({ count, ...facts }))
   const operationsOf = (name: string) => ({
     get standing() {
       return standings.get(name) ?? null
@@ -258,19 +261,19 @@ function crewWith(facts: Partial<WorkersSettings> = {}, count = 2) {
     },
   })
   const service = (name: string) => ({ operations: operationsOf(name) })
-  crew.oversee({ paused: false, get: service, only: service } as never)
-  for (const { name, index } of crew.slots) standings.set(name, owned(100 + index))
-  return { crew, standings, told, failing }
+  pool.oversee({ paused: false, get: service, only: service } as never)
+  for (const { name, index } of pool.slots) standings.set(name, owned(100 + index))
+  return { pool, standings, told, failing }
 }
 
 describe('all workers', () => {
   it('are replaced although a probation does not end: that is waited for 10 s', async () => {
     vi.useFakeTimers(FAKE)
-    const { crew, standings } = crewWith({}, 1)
-    const [slot] = crew.slots
+    const { pool, standings } = crewWith({}, 1)
+    const [slot] = pool.slots
     standings.set(slot!.name, { ...owned(), phase: 'probation' } as never)
     let failed: unknown
-    const replaced = crew.replaceAll(crew.slots).catch(error => {
+    const replaced = pool.replaceAll(pool.slots).catch(error => {
       failed = error
     })
     await vi.advanceTimersByTimeAsync(9_000)
@@ -285,33 +288,33 @@ describe('all workers', () => {
   })
 
   it('that are told to reload are all told, and a refusal of one is told', async () => {
-    const { crew, told, failing } = crewWith()
-    failing.add(crew.slots[0]!.name)
-    await expect(crew.reloadAll()).rejects.toThrow('refuses')
+    const { pool, told, failing } = crewWith()
+    failing.add(pool.slots[0]!.name)
+    await expect(pool.reloadAll()).rejects.toThrow('refuses')
     expect(told).toHaveLength(2)
   })
 
   it('that are too many are told once to leave, not at each look', async () => {
-    const { crew, told } = crewWith()
-    await crew.slots[1]!.abandon('it is one too many')
-    for (let i = 0; i < 3; i++) crew.look()
-    expect(told.filter(text => text.startsWith(crew.slots[1]!.name))).toHaveLength(1)
+    const { pool, told } = crewWith()
+    await pool.slots[1]!.abandon('it is one too many')
+    for (let i = 0; i < 3; i++) pool.look()
+    expect(told.filter(text => text.startsWith(pool.slots[1]!.name))).toHaveLength(1)
   })
 
   it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
     vi.useFakeTimers(FAKE)
     const killed: number[] = []
     const logger = { ...SILENT, warn: (facts: object) => void killed.push((facts as { pid: number }).pid) }
-    const { crew, standings } = crewWith({ logger }, 1)
-    const name = crew.slots[0]!.name
+    const { pool, standings } = crewWith({ logger }, 1)
+    const name = pool.slots[0]!.name
     const gone = { pid: 2 ** 22 + 1, startTime: '1' }
     standings.set(name, {
       ...owned(gone.pid),
       owner: { ...gone, identity: gone, generation: 1, pidfd: null },
     } as never)
-    void crew.endAll(1_000)
+    void pool.endAll(1_000)
     await turns()
-    crew.hasten(60_000)
+    pool.hasten(60_000)
     await vi.advanceTimersByTimeAsync(5_900)
     expect(killed).toEqual([])
     await vi.advanceTimersByTimeAsync(200)
@@ -324,16 +327,16 @@ describe('listeners in whose place nobody accepts', () => {
   it('are given back by a worker that served them, as soon as their own worker is there', () => {
     const entry = { role: 'listener', name: 'web', spec: 'tcp://127.0.0.1:1' }
     const slot = (index: number, standing: object) =>
-      ({ index, standing, owner: (standing as Standing).owner }) as unknown as Slot
+      ({ index, standing, owner: (standing as Standing).owner }) as unknown as WorkerSlot
     const told: number[] = []
-    const orphans = new Orphans(
+    const unserved = new UnservedListeners(
       async (_slot, list) => void told.push(list.length),
       () => {},
       SILENT,
     )
     const serving = slot(0, owned())
-    orphans.look([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
-    orphans.look([serving, slot(1, owned(43))])
+    unserved.look([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
+    unserved.look([serving, slot(1, owned(43))])
     expect(told).toEqual([1, 0])
   })
 })

@@ -4,17 +4,17 @@ import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Entry } from '../../holder/registry.js'
-import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
-import type { Custody, Limited } from './custody.js'
+import type { DescriptorTable, Limited } from './descriptor-table.js'
 
 /** The service that members bring something to. */
 export interface Receiving {
   readonly machine: HolderState
-  readonly custody: Custody
-  readonly shelf: SegmentShelf
+  readonly descriptorTable: DescriptorTable
+  readonly segmentSet: SegmentSet
   readonly logger: Logger
   readonly limited: Limited
 }
@@ -25,7 +25,7 @@ export interface Receiving {
  */
 export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): FdbError | null {
   let failure: FdbError | null = null
-  for (const { role, name = '', spec = '', epoch = 0, fd } of to.custody.takeArrived(peer)) {
+  for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeArrived(peer)) {
     try {
       if (role === 'segment') takeCompacted(fd, epoch, peer, to)
       else if (role !== 'listener' && role !== 'named') fd.close()
@@ -38,15 +38,20 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): Fdb
 }
 
 /** Takes the descriptor, also when it throws. */
-function takeNamed(peer: Peer, entry: Entry, forGood: boolean, { custody, limited }: Receiving): void {
+function takeNamed(
+  peer: Peer,
+  entry: Entry,
+  forGood: boolean,
+  { descriptorTable, limited }: Receiving,
+): void {
   try {
-    custody.demandRoom(peer, entry, forGood, limited)
+    descriptorTable.demandRoom(peer, entry, forGood, limited)
   } catch (error) {
     entry.fd.close()
     throw error
   }
-  if (forGood) custody.hold(peer, entry)
-  else custody.holdProvisionally(peer, entry)
+  if (forGood) descriptorTable.hold(peer, entry)
+  else descriptorTable.holdProvisionally(peer, entry)
 }
 
 /**
@@ -54,10 +59,10 @@ function takeNamed(peer: Peer, entry: Entry, forGood: boolean, { custody, limite
  * epoch that is known to have been given: no number is given twice.
  */
 export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
-  const { machine, custody, logger } = to
+  const { machine, descriptorTable, logger } = to
   let { top } = machine
   const brought: Entry[] = []
-  for (const { role, name = '', spec = '', writable = false, fd } of custody.takeArrived(peer)) {
+  for (const { role, name = '', spec = '', writable = false, fd } of descriptorTable.takeArrived(peer)) {
     if (role === 'listener' || role === 'named') brought.push({ role, name, spec, fd })
     else if (role === 'segment') {
       try {
@@ -67,20 +72,25 @@ export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
       }
     } else fd.close()
   }
-  if (machine.phase === 'rebuilding') custody.bring(peer, brought)
-  else if (forGood) custody.complete(peer, brought)
+  if (machine.phase === 'rebuilding') descriptorTable.bring(peer, brought)
+  else if (forGood) descriptorTable.complete(peer, brought)
   else closeAll(brought.map(({ fd }) => fd))
   return top
 }
 
 /** Everybody who may write is here or dead: of the dead there may be read-only descriptors alone. */
-export function sealForTheDead(shelf: SegmentShelf): void {
-  const snapshot = shelf.all.findLast(segment => segment.kind === 'snapshot')
-  if (snapshot !== undefined) shelf.replaceUpTo(snapshot.dup())
-  for (const segment of shelf.all) segment.sealForTheDead()
+export function sealForTheDead(segmentSet: SegmentSet): void {
+  const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
+  if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
+  for (const segment of segmentSet.all) segment.sealForTheDead()
 }
 
-function takeSegment(fd: OwnedFd, writable: boolean, { id }: Peer, { machine, shelf }: Receiving): Epoch {
+function takeSegment(
+  fd: OwnedFd,
+  writable: boolean,
+  { id }: Peer,
+  { machine, segmentSet }: Receiving,
+): Epoch {
   const { phase, owner, joiner, standby, top } = machine
   const segment = Segment.open(fd)
   const { epoch } = segment
@@ -89,7 +99,7 @@ function takeSegment(fd: OwnedFd, writable: boolean, { id }: Peer, { machine, sh
     throw new FdbError('ERR_FDB_STATE_FORMAT', `a segment of epoch ${epoch} cannot be: it is not taken`)
   }
   if (phase === 'rebuilding') {
-    shelf.put(segment, writable)
+    segmentSet.put(segment, writable)
     return epoch
   }
   // All that counts is held. Somebody who was not known, and may still write somewhere, loses that right now.
@@ -102,11 +112,11 @@ function takeSegment(fd: OwnedFd, writable: boolean, { id }: Peer, { machine, sh
  * The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. A member that served
  * before, and was stopped while it merged, is late: two snapshots of one state can not be read.
  */
-function takeCompacted(fd: OwnedFd, epoch: Epoch, { id }: Peer, { machine, shelf }: Receiving): void {
+function takeCompacted(fd: OwnedFd, epoch: Epoch, { id }: Peer, { machine, segmentSet }: Receiving): void {
   const { phase, owner } = machine
   const snapshot = Segment.open(fd)
   const counts = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch
-  if (counts && !shelf.all.some(one => one.kind === 'snapshot' && one.epoch >= epoch))
-    shelf.replaceUpTo(snapshot)
+  if (counts && !segmentSet.all.some(one => one.kind === 'snapshot' && one.epoch >= epoch))
+    segmentSet.replaceUpTo(snapshot)
   else snapshot.close()
 }

@@ -2,7 +2,7 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
-import { type SegmentShelf, type Since, segmentsSince } from '../../holder/segment-shelf.js'
+import { type SegmentSet, type Since, segmentsSince } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
@@ -82,8 +82,8 @@ export class ForeignFollowers {
   #closed = false
 
   /** `drop`: it cannot be supplied now; it connects again, and asks again. */
-  constructor(shelf: SegmentShelf, drop: (caller: Caller) => void) {
-    this.#copies = new SegmentCopies(shelf)
+  constructor(segmentSet: SegmentSet, drop: (caller: Caller) => void) {
+    this.#copies = new SegmentCopies(segmentSet)
     this.#supply = new SegmentSupply(this.#copies, drop)
     this.#drop = drop
     this.#timer = setInterval(() => this.look(), LOOK_MS).unref()
@@ -162,21 +162,21 @@ interface Copy {
  * do not keep the segment from being sealed. A copy has whole records only, and is sealed when its segment is.
  */
 export class SegmentCopies {
-  readonly #shelf: SegmentShelf
+  readonly #segmentSet: SegmentSet
   readonly #copies = new Map<string, Copy>()
   /** All of them, complete. */
   #complete: readonly Segment[] = []
   #closed = false
 
-  constructor(shelf: SegmentShelf) {
-    this.#shelf = shelf
+  constructor(segmentSet: SegmentSet) {
+    this.#segmentSet = segmentSet
   }
 
   /** Copies what the segments have by now, a few milliseconds in each turn of the event loop. Reports whether that was anything. */
   async refresh(): Promise<boolean> {
     let copied = false
     for (;;) {
-      const sources = this.#shelf.all
+      const sources = this.#segmentSet.all
       const begun = performance.now()
       let piece: 'end' | 'more' | 'nothing' = 'nothing'
       for (const source of sources) {
@@ -196,7 +196,7 @@ export class SegmentCopies {
     }
   }
 
-  /** As {@link SegmentShelf.since}, of the copies. */
+  /** As {@link SegmentSet.since}, of the copies. */
   since(top: Epoch, options: { readonly whole?: boolean } = {}): Since {
     return segmentsSince(this.#complete, top, options)
   }

@@ -5,7 +5,7 @@ import type { MemberPhase } from '../../handoff/phases.js'
 import { type Caller, dismiss, isForeign, turnAway, welcome } from '../../holder/admission.js'
 import { parseReport } from '../../holder/hearing.js'
 import type { Peer } from '../../holder/peer.js'
-import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll } from '../../kernel/index.js'
 import { type DrainReport, keptOf } from '../../operator/status-report.js'
@@ -56,7 +56,7 @@ interface UnderWay {
 export interface WriteTarget {
   readonly name: string
   readonly logger: Logger
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   /** Somebody has come to serve, and whoever did is known. */
   served(): boolean
   /** Who may write, if it can be asked. */
@@ -86,7 +86,7 @@ export class ForwardedWrites {
 
   constructor(target: WriteTarget) {
     this.#target = target
-    this.#supply = new SegmentSupply(target.shelf, caller => this.#drop(caller))
+    this.#supply = new SegmentSupply(target.segmentSet, caller => this.#drop(caller))
     this.#followers = new Followers(() => target.writer())
   }
 
@@ -260,7 +260,7 @@ export class ForwardedWrites {
   #foreignOf({ uid }: Caller): ForeignFollowers {
     const known = this.#foreign.get(uid)
     if (known !== undefined) return known
-    const followers = new ForeignFollowers(this.#target.shelf, caller => this.#drop(caller))
+    const followers = new ForeignFollowers(this.#target.segmentSet, caller => this.#drop(caller))
     this.#foreign.set(uid, followers)
     return followers
   }

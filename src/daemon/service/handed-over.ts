@@ -2,25 +2,25 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
-import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import type { Custody } from './custody.js'
+import type { DescriptorTable } from './descriptor-table.js'
 
 /** What a daemon has of a service, for the one after it. Borrowed. */
-export function itemsOf(custody: Custody, shelf: SegmentShelf): BundleItem[] {
-  const segments = shelf.all.map(({ epoch, fd, kind }) => {
-    const writable = shelf.isWritable(epoch)
+export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet): BundleItem[] {
+  const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
+    const writable = segmentSet.isWritable(epoch)
     return { role: 'segment' as const, name: `${kind}-${epoch}`, epoch, writable, fd }
   })
-  return [...custody.held.items(), ...segments]
+  return [...descriptorTable.held.items(), ...segments]
 }
 
 /** Where it belongs. */
 export interface Heir {
   readonly service: string
-  readonly custody: Custody
-  readonly shelf: SegmentShelf
+  readonly descriptorTable: DescriptorTable
+  readonly segmentSet: SegmentSet
   readonly logger: Logger
 }
 
@@ -28,14 +28,17 @@ export interface Heir {
  * Puts what the daemon before had of a service where it belongs. Takes it. Never throws, as nobody else serves by now: the log names what
  * is lost. Of a state of which a part is, that is taken which was written before.
  */
-export function takeItems(items: readonly BundleItem[], { service, custody, shelf, logger }: Heir): void {
+export function takeItems(
+  items: readonly BundleItem[],
+  { service, descriptorTable, segmentSet, logger }: Heir,
+): void {
   const lost = (what: string, error: unknown) =>
     logger.error({ err: error, service, lost: what }, 'what was handed over cannot be taken')
   const segments: { readonly segment: Segment; readonly writable: boolean }[] = []
   const unread: Epoch[] = []
   for (const { role, name = '', spec = '', writable = false, fd } of items) {
     try {
-      if (role === 'listener' || role === 'named') custody.held.put({ role, name, spec, fd })
+      if (role === 'listener' || role === 'named') descriptorTable.held.put({ role, name, spec, fd })
       else if (role === 'segment') segments.push({ segment: Segment.open(fd), writable })
       else fd.close()
     } catch (error) {
@@ -52,11 +55,11 @@ export function takeItems(items: readonly BundleItem[], { service, custody, shel
       const why = `what was written before it, in epoch ${end}, cannot be read`
       lost(`segment ${segment.kind}-${segment.epoch}`, new FdbError('ERR_FDB_STATE_ORDER', why))
       segment.close()
-    } else if (segment.kind === 'epoch') shelf.put(segment, writable)
+    } else if (segment.kind === 'epoch') segmentSet.put(segment, writable)
   }
   // What one of them has merged may be here in part, when a daemon was killed in the middle.
   const snapshots = merged.map(({ segment }) => segment).filter(({ epoch }) => epoch < end)
-  for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) shelf.replaceUpTo(snapshot)
+  for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) segmentSet.replaceUpTo(snapshot)
 }
 
 /** See {@link itemsOf}. Where a release named it otherwise: all. */
@@ -78,12 +81,12 @@ export function isUnserved(machine: HolderState): boolean {
 }
 
 /** Members live, and are awaited. No epoch is given twice. */
-export function awaitsMembers(shelf: SegmentShelf): HolderState {
-  return { ...restartedHolder(), top: shelf.top }
+export function awaitsMembers(segmentSet: SegmentSet): HolderState {
+  return { ...restartedHolder(), top: segmentSet.top }
 }
 
 /** Nobody of the service lives: the next member begins with what is here. */
-export function heldFor(shelf: SegmentShelf): HolderState {
-  const epoch: Epoch = Math.max(1, shelf.top)
+export function heldFor(segmentSet: SegmentSet): HolderState {
+  const epoch: Epoch = Math.max(1, segmentSet.top)
   return initialHolder('member', NOBODY, epoch)
 }

@@ -3,7 +3,7 @@ import { FdbError } from '../../errors.js'
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Registry } from '../../holder/registry.js'
-import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { hasEnded, inspect, statOf, tryLock } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import { isStateFile, openStateFile, stateFileSettings } from '../../state/file/place.js'
@@ -20,7 +20,7 @@ export interface KeptState {
   readonly path: string
   /** When the last one died, milliseconds since 1970. */
   readonly diedAt: number
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   readonly logger: Logger
   readonly timeoutMs: number
 }
@@ -42,14 +42,14 @@ export async function keepState({
   service,
   path,
   diedAt,
-  shelf,
+  segmentSet,
   logger,
   timeoutMs,
 }: KeptState): Promise<void> {
   const log = new StateLog({ logger })
   try {
     refuseOthers(path, diedAt)
-    for (const segment of shelf.all) {
+    for (const segment of segmentSet.all) {
       // Who wrote there is dead.
       segment.sealForTheDead()
       await log.adopt(segment.dup())
@@ -104,10 +104,10 @@ export function heldAlone(known: {
   machine: HolderState
   peer: (id: number) => Peer | undefined
   registry: Registry
-  shelf: SegmentShelf
+  segmentSet: SegmentSet
   stateFile: string
 }): HeldAlone | null {
-  const { service, machine, peer, registry, shelf } = known
+  const { service, machine, peer, registry, segmentSet } = known
   const stateFile = known.stateFile === '' ? null : known.stateFile
   const { owner, joiner, standby, phase } = machine
   // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
@@ -118,7 +118,7 @@ export function heldAlone(known: {
     role === 'listener' ? [`${name} ${formatAddress(identities[i]!)}`] : [],
   )
   const held = entries.filter(({ role }) => role === 'named').map(({ name }) => name)
-  const stateBytes = shelf.all.reduce((sum, segment) => sum + segment.size() - segment.start, 0)
+  const stateBytes = segmentSet.all.reduce((sum, segment) => sum + segment.size() - segment.start, 0)
   return listeners.length + held.length + stateBytes > 0
     ? { service, listeners, held, stateBytes, stateFile }
     : null

@@ -21,10 +21,10 @@ import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { WireEnvelope } from '../../wire/link.js'
 import { Calls, Pending } from '../../wire/pending.js'
-import type { Custody } from './custody.js'
+import type { DescriptorTable } from './descriptor-table.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './kept-state.js'
-import { stillAwaited } from './roll-call.js'
+import { stillAwaited } from './recovery.js'
 
 /** The status tells of a handoff that takes longer, too. */
 const STATUS_MS = 1_000
@@ -37,10 +37,10 @@ export interface OperatedService {
   readonly name: string
   readonly times: HandoffTimes
   readonly holder: Holder
-  readonly custody: Custody
+  readonly descriptorTable: DescriptorTable
   machine(): HolderState
   /** Who takes connections when nobody serves here. */
-  taker(): Peer | undefined
+  receiver(): Peer | undefined
   /** After a restart: who is awaited. */
   missing(): readonly number[]
   /** The status, in the words of the member that serves, if there are any. */
@@ -86,17 +86,17 @@ export class ServiceOperations implements Operations {
   }
 
   get standing(): Standing {
-    const { custody, holder, machine } = this.#service
+    const { descriptorTable, holder, machine } = this.#service
     const { lastFailure } = holder.timeline
     const owner = this.#serving
     const { bound, phase } = machine()
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
-    return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: custody.seenBy(owner) }
+    return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: descriptorTable.seenBy(owner) }
   }
 
   /** Who takes the connections of members that do not serve any more. */
-  get taker(): Peer | undefined {
-    return this.#serving ?? this.#service.taker()
+  get receiver(): Peer | undefined {
+    return this.#serving ?? this.#service.receiver()
   }
 
   /** Who has the right to write, or had it last. */

@@ -25,7 +25,7 @@ export function overLimit(service: string, what: keyof ServiceLimits, most: numb
 }
 
 /** What a service needs of its daemon. */
-export interface ServiceParts {
+export interface ServiceDeps {
   readonly times: HandoffTimes
   readonly logger: Logger
   readonly incarnation: string
@@ -33,7 +33,7 @@ export interface ServiceParts {
   /** Something that `status` shows, or is to be remembered, is another. */
   changed(): void
   /** Who takes connections where nobody serves it; undefined: nobody. */
-  taker(service: string): Peer | undefined
+  receiver(service: string): Peer | undefined
   /** What it has is another, and about to be used. */
   holds(service: string): void
 }

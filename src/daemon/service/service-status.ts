@@ -1,7 +1,7 @@
 import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Entry } from '../../holder/registry.js'
-import type { SegmentShelf } from '../../holder/segment-shelf.js'
+import type { SegmentSet } from '../../holder/segment-set.js'
 import { inspect } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { DrainReport, Failure } from '../../operator/status-report.js'
@@ -14,7 +14,7 @@ export interface KnownService {
   readonly machine: HolderState
   /** The descriptors as the member that serves sees them. */
   readonly entries: readonly Entry[]
-  readonly shelf: SegmentShelf
+  readonly segmentSet: SegmentSet
   readonly holder: Pick<Holder, 'peer' | 'peers' | 'probationLeftMs' | 'timeline'>
   /** Processes that have retired and live on. */
   readonly retired: readonly DrainReport[]
@@ -26,7 +26,7 @@ export interface KnownService {
 
 /** A service for `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
 export function describeService(known: KnownService): object {
-  const { machine, shelf, startedAt, answer } = known
+  const { machine, segmentSet, startedAt, answer } = known
   const { holder } = known
   const { peers, timeline } = holder
   const owner = holder.peer(machine.owner)
@@ -58,8 +58,8 @@ export function describeService(known: KnownService): object {
       ...known.retired,
     ],
     held: known.entries.filter(entry => entry.role === 'named').map(entry => entry.name),
-    segments: shelf.all.length,
-    logBytes: shelf.all.reduce((sum, segment) => sum + segment.size(), 0),
+    segments: segmentSet.all.length,
+    logBytes: segmentSet.all.reduce((sum, segment) => sum + segment.size(), 0),
     probationSeconds: holder.probationLeftMs === null ? null : holder.probationLeftMs / 1000,
     lastFailure: newer(timeline.lastFailure, answer?.lastFailure),
     blockedBy: [...machine.bound.map(id => holder.peer(id)?.pid ?? 0), ...known.missing],

@@ -1,5 +1,5 @@
 import type { Logger } from '../../base/logger.js'
-import { openWay, wayItems } from '../../connections/pair.js'
+import { migrationItems, openMigrationChannel } from '../../connections/migration-channel.js'
 import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -17,20 +17,20 @@ import { cancelHandoff } from '../../holder/cancel.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
-import { SegmentShelf } from '../../holder/segment-shelf.js'
+import { SegmentSet } from '../../holder/segment-set.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
-import { Custody } from './custody.js'
+import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
 import { type HeldAlone, heldAlone, keepHeldAlone } from './kept-state.js'
-import { type RememberedService, RollCall, stillAwaited } from './roll-call.js'
+import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
 import { ServiceOperations } from './service-operations.js'
-import { overLimit, type ServiceParts } from './service-rules.js'
+import { overLimit, type ServiceDeps } from './service-rules.js'
 import { describeService } from './service-status.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -40,9 +40,9 @@ export class Service {
   readonly name: string
   /** What operators ask of it. */
   readonly operations: ServiceOperations
-  readonly #parts: ServiceParts
-  readonly #custody: Custody
-  readonly #shelf = new SegmentShelf()
+  readonly #deps: ServiceDeps
+  readonly #descriptorTable: DescriptorTable
+  readonly #segmentSet = new SegmentSet()
   readonly #queue: EffectQueue<HolderEffect>
   readonly #holder: Holder
   readonly #writes: ForwardedWrites
@@ -56,35 +56,40 @@ export class Service {
   #stateFile: string
   /** When a member was lost last, milliseconds since 1970. */
   #diedAt: number
-  readonly #rollCall: RollCall
+  readonly #recovery: Recovery
 
-  constructor(parts: ServiceParts, remembered: RememberedService, items: readonly BundleItem[]) {
+  constructor(deps: ServiceDeps, remembered: RememberedService, items: readonly BundleItem[]) {
     this.name = remembered.service
-    this.#parts = parts
+    this.#deps = deps
     this.#generation = remembered.generation
     this.#startedAt = remembered.startedAt
     this.#stateFile = remembered.stateFile ?? ''
     this.#diedAt = remembered.diedAt ?? 0
     this.#handedOver = items.length > 0
-    this.#custody = new Custody(parts.logger)
-    this.#custody.foreign = remembered.foreign ?? false
+    this.#descriptorTable = new DescriptorTable(deps.logger)
+    this.#descriptorTable.foreign = remembered.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
-      logger: parts.logger,
-      shelf: this.#shelf,
+      logger: deps.logger,
+      segmentSet: this.#segmentSet,
       served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
       isSilent: peer => this.#holder.isSilent(peer),
-      gaveUp: identity => this.#rollCall.excuse(identity),
+      gaveUp: identity => this.#recovery.excuse(identity),
     })
-    this.#rollCall = new RollCall(remembered.members, () => {
+    this.#recovery = new Recovery(remembered.members, () => {
       this.#tryRebuilt()
-      parts.changed()
+      deps.changed()
     })
-    takeItems(items, { service: this.name, custody: this.#custody, shelf: this.#shelf, logger: parts.logger })
-    this.#machine = this.#rollCall.members.length > 0 ? awaitsMembers(this.#shelf) : EMPTY
+    takeItems(items, {
+      service: this.name,
+      descriptorTable: this.#descriptorTable,
+      segmentSet: this.#segmentSet,
+      logger: deps.logger,
+    })
+    this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : EMPTY
     if (this.#machine === EMPTY) this.#startAlone()
-    this.#custody.held.changed = this.#shelf.changed = () => parts.holds(this.name)
+    this.#descriptorTable.held.changed = this.#segmentSet.changed = () => deps.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
         const done = this.#holder.perform(effect)
@@ -95,32 +100,32 @@ export class Service {
       needs: (failed, later) => needs({ by: 'holder', effect: failed }, { by: 'holder', effect: later }),
     })
     this.#holder = new Holder({
-      surroundings: {
+      host: {
         state: () => this.#machine,
         dispatch: event => this.#dispatch(event),
         extraItems: () => [],
         position: () => null,
         settled: peer => this.#settled(peer),
-        changed: () => parts.changed(),
+        changed: () => deps.changed(),
         other: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
         takeBack: peer => this.#takeBack(peer),
         forgotten: peer => this.#forgotten(peer),
       },
-      registry: this.#custody.held,
-      shelf: this.#shelf,
-      times: parts.times,
-      logger: parts.logger,
+      registry: this.#descriptorTable.held,
+      segmentSet: this.#segmentSet,
+      times: deps.times,
+      logger: deps.logger,
       renewBytes: DEFAULT_LIMITS.renewBytes,
       firstId: 1,
     })
     this.operations = new ServiceOperations({
       name: this.name,
-      times: parts.times,
+      times: deps.times,
       holder: this.#holder,
       machine: () => this.#machine,
-      custody: this.#custody,
-      taker: () => parts.taker(this.name),
+      descriptorTable: this.#descriptorTable,
+      receiver: () => deps.receiver(this.name),
       missing: () => this.#missing,
       describe: answer => this.#describe(answer),
     })
@@ -133,16 +138,16 @@ export class Service {
       service: this.name,
       generation: this.#generation,
       startedAt: this.#startedAt,
-      members: this.#rollCall.membersAnd(present),
+      members: this.#recovery.membersAnd(present),
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
-      foreign: this.#custody.foreign,
+      foreign: this.#descriptorTable.foreign,
     }
   }
 
   /** All that the daemon has of it. Borrowed. */
   get items(): BundleItem[] {
-    return itemsOf(this.#custody, this.#shelf)
+    return itemsOf(this.#descriptorTable, this.#segmentSet)
   }
 
   /** No handoff is under way. */
@@ -172,15 +177,21 @@ export class Service {
 
   /** What would be lost with the daemon; null: nothing. */
   get heldAlone(): HeldAlone | null {
-    const registry = this.#custody.held
-    const known = { service: this.name, machine: this.#machine, registry, shelf: this.#shelf }
+    const registry = this.#descriptorTable.held
+    const known = { service: this.name, machine: this.#machine, registry, segmentSet: this.#segmentSet }
     return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
   }
 
   /** What would be lost of the state comes to the members' file, if they have told one. */
   async keepState(timeoutMs: number): Promise<void> {
-    const { logger } = this.#parts
-    await keepHeldAlone({ held: this.heldAlone, diedAt: this.#diedAt, shelf: this.#shelf, logger, timeoutMs })
+    const { logger } = this.#deps
+    await keepHeldAlone({
+      held: this.heldAlone,
+      diedAt: this.#diedAt,
+      segmentSet: this.#segmentSet,
+      logger,
+      timeoutMs,
+    })
   }
 
   join(caller: Caller): void {
@@ -188,7 +199,7 @@ export class Service {
       turnAway(caller, stillAwaited(this.#missing))
       return
     }
-    const { members } = this.#parts.limits()
+    const { members } = this.#deps.limits()
     const generation = this.#generation + 1
     if (this.#holder.peers.length >= members) turnAway(caller, overLimit(this.name, 'members', members))
     else {
@@ -209,12 +220,12 @@ export class Service {
   }
 
   #welcome(caller: Caller, generation: number): void {
-    if (isForeign(caller)) this.#custody.foreign = true
+    if (isForeign(caller)) this.#descriptorTable.foreign = true
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
   #facts(caller: Caller, generation: number) {
-    const { incarnation, times } = this.#parts
+    const { incarnation, times } = this.#deps
     return factsFor(caller, { incarnation, generation, times, serviceStartedAt: this.#startedAt })
   }
 
@@ -224,8 +235,8 @@ export class Service {
       generation: this.#generation,
       startedAt: this.#startedAt,
       machine: this.#machine,
-      entries: this.#custody.seenBy(this.#holder.peer(this.#machine.owner)),
-      shelf: this.#shelf,
+      entries: this.#descriptorTable.seenBy(this.#holder.peer(this.#machine.owner)),
+      segmentSet: this.#segmentSet,
       holder: this.#holder,
       retired: this.#writes.retired,
       missing: this.#missing,
@@ -236,9 +247,16 @@ export class Service {
   /** `kept`: somebody else has what it has. */
   close({ kept }: { readonly kept: boolean }): void {
     // Nobody else has them.
-    if (!kept && this.heldAlone !== null) this.#custody.removePaths()
-    this.#custody.held.changed = this.#shelf.changed = () => {}
-    const parts = [this.#rollCall, this.#writes, this.#holder, this.operations, this.#custody, this.#shelf]
+    if (!kept && this.heldAlone !== null) this.#descriptorTable.removePaths()
+    this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
+    const parts = [
+      this.#recovery,
+      this.#writes,
+      this.#holder,
+      this.operations,
+      this.#descriptorTable,
+      this.#segmentSet,
+    ]
     for (const part of parts) part.close()
   }
 
@@ -249,22 +267,22 @@ export class Service {
       this.#writes.forget(lost)
       this.#diedAt = Date.now()
     }
-    const { state, effects } = stepHolder(before, event, this.#shelf.rules)
+    const { state, effects } = stepHolder(before, event, this.#segmentSet.rules)
     this.#machine = state
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
     // Whoever is given something is written down before.
-    this.#parts.changed()
+    this.#deps.changed()
     this.#queue.push(effects)
     this.#holder.stepped()
     if (before.phase === 'committing' && state.phase === 'idle' && state.owner === NOBODY)
-      this.#custody.inherit(this.#holder.peer(before.joiner))
-    this.#custody.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
+      this.#descriptorTable.inherit(this.#holder.peer(before.joiner))
+    this.#descriptorTable.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (settles(before, state, event)) this.#settle()
-    if (state.phase === 'idle') this.#custody.letGoLate(this.#holder.peer(state.owner))
+    if (state.phase === 'idle') this.#descriptorTable.letGoLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
     this.#writes.look()
     // What a first member wrote before, and did not come to serve, is nobody's state.
-    if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#shelf.dropBelow(before.grant)
+    if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#segmentSet.dropBelow(before.grant)
     if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
     this.operations.stepped()
   }
@@ -273,9 +291,9 @@ export class Service {
 
   #onBundle(peer: Peer, items: BundleItem[]): void {
     try {
-      this.#custody.arrive(peer, items)
+      this.#descriptorTable.arrive(peer, items)
     } catch (error) {
-      this.#parts.logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
+      this.#deps.logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
     }
   }
 
@@ -284,11 +302,11 @@ export class Service {
     const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
     // A successor that is under way may want it still.
     const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
-    if (register?.drop) this.#custody.letGo(peer, register.item?.name ?? '', alone)
+    if (register?.drop) this.#descriptorTable.letGo(peer, register.item?.name ?? '', alone)
     else if (register) {
-      this.#custody.awaitTaking(peer)
+      this.#descriptorTable.awaitTaking(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    } else if (moveRequest) openWayBetween(peer, this.operations.taker, this.#parts.logger)
+    } else if (moveRequest) openMigrationChannelBetween(peer, this.operations.receiver, this.#deps.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.hear(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
@@ -299,7 +317,7 @@ export class Service {
   /** Who writes wants to go on in a new segment. */
   #renew(peer: Peer): void {
     const { phase, epoch } = this.#machine
-    if (phase === 'idle' && this.#servesForGood(peer) && this.#shelf.holdsAnything(epoch))
+    if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.holdsAnything(epoch))
       this.#dispatch({ type: 'renew' })
   }
 
@@ -313,9 +331,15 @@ export class Service {
   }
 
   get #receiving(): Receiving {
-    const { limits, logger } = this.#parts
+    const { limits, logger } = this.#deps
     const limited = { service: this.name, limits: limits() }
-    return { machine: this.#machine, custody: this.#custody, shelf: this.#shelf, logger, limited }
+    return {
+      machine: this.#machine,
+      descriptorTable: this.#descriptorTable,
+      segmentSet: this.#segmentSet,
+      logger,
+      limited,
+    }
   }
 
   /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
@@ -326,21 +350,21 @@ export class Service {
   #settled(peer: Peer): void {
     if (peer.id !== this.#machine.owner) return
     this.#generation = Math.max(this.#generation, peer.generation)
-    this.#parts.changed()
+    this.#deps.changed()
   }
 
   /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
   #settle(): void {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
-    this.#custody.settle(owner)
+    this.#descriptorTable.settle(owner)
     owner.link.tell({ released: {} })
   }
 
   #forgotten(peer: Peer): void {
-    for (const part of [this.#custody, this.operations, this.#writes]) part.forget(peer)
-    if (peer.died) this.#rollCall.excuse(peer.identity)
-    this.#parts.changed()
+    for (const part of [this.#descriptorTable, this.operations, this.#writes]) part.forget(peer)
+    if (peer.died) this.#recovery.excuse(peer.identity)
+    this.#deps.changed()
   }
 
   /** The successor that this member has started is not wanted any more. */
@@ -357,7 +381,7 @@ export class Service {
   /** Rights-holders that are neither back nor dead. */
   get #missing(): number[] {
     const back = this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.identity)
-    return this.#rollCall.missing(back)
+    return this.#recovery.missing(back)
   }
 
   /** Once nobody is awaited any more. */
@@ -366,31 +390,31 @@ export class Service {
   }
 
   #rebuilt(): void {
-    this.#rollCall.close()
+    this.#recovery.close()
     if (this.#machine.backs.length === 0) {
       this.#startAlone()
       this.#holder.stepped()
       this.operations.stepped()
-      this.#parts.changed()
+      this.#deps.changed()
       return
     }
-    sealForTheDead(this.#shelf)
+    sealForTheDead(this.#segmentSet)
     this.#dispatch({ type: 'rebuilt' })
-    this.#custody.adopt(this.#holder.peer(this.#machine.owner))
+    this.#descriptorTable.adopt(this.#holder.peer(this.#machine.owner))
   }
 
   /** All who had anything are dead: sockets and state are gone with them, unless they were handed over. */
   #startAlone(): void {
     if (this.#handedOver) {
-      sealForTheDead(this.#shelf)
-      this.#machine = heldFor(this.#shelf)
+      sealForTheDead(this.#segmentSet)
+      this.#machine = heldFor(this.#segmentSet)
       return
     }
     this.#machine = EMPTY
     this.#generation = 0
     this.#startedAt = Date.now()
-    this.#shelf.close()
-    this.#custody.held.close()
+    this.#segmentSet.close()
+    this.#descriptorTable.held.close()
   }
 }
 
@@ -455,12 +479,12 @@ export function takesFrom(to: Peer | undefined, from: Peer): boolean {
  * One that does not serve any more gives its connections to the one that does. Where that one is of a version that takes none it is told
  * so: it need not wait for one that would.
  */
-function openWayBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
+function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
   if (to === undefined || to === from) return
   if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.tell({ moveRequest: { nobody: true } })
   if (!takesFrom(to, from)) return
-  openWay({
-    take: end => to.link.sendBundle(wayItems(end, from), WAY_MS),
-    give: end => from.link.sendBundle(wayItems(end, to), WAY_MS),
+  openMigrationChannel({
+    take: end => to.link.sendBundle(migrationItems(end, from), WAY_MS),
+    give: end => from.link.sendBundle(migrationItems(end, to), WAY_MS),
   }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
 }

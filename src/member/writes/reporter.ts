@@ -3,7 +3,7 @@ import { fdbroker } from '../../proto/wire.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { Channel } from '../../wire/channel.js'
 import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
-import type { WriteForwarder } from './forwarder.js'
+import type { WriteRedirect } from './redirect.js'
 
 export interface ReporterOptions {
   readonly control: string
@@ -26,7 +26,7 @@ export interface ReporterOptions {
   /** Whoever serves now hears us. */
   readonly connected: () => void
   /** Takes the changes of this process along. */
-  readonly writes: WriteForwarder
+  readonly writes: WriteRedirect
   /** The connection ended so; another one follows. */
   readonly broken?: (error: unknown) => void
   /** What else is said to it. */

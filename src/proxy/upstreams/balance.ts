@@ -46,7 +46,7 @@ export class Balancer {
    */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#out === 0) return this.#pick(tried, isUp, now)
-    const [first, second] = tried === undefined || tried.size === 0 ? [trialDue, isUp] : [isUp, trialDue]
+    const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
     return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, isAny, now)
   }
 
@@ -133,7 +133,7 @@ export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
 
 /** Reports whether the next request is due as the trial of a server that is out. */
-function trialDue(health: ServerHealth, now: number): boolean {
+function retryDue(health: ServerHealth, now: number): boolean {
   return health.kind !== 'up' && health.until <= now
 }
 
@@ -147,7 +147,7 @@ export function afterEvent(
   switch (event) {
     case 'picked':
       // A server that is out may be picked before its time when every server is out: that is no trial.
-      return trialDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
+      return retryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
     case 'succeeded':
       return health.kind === 'up' && health.failures === 0 ? health : UP
     case 'undecided':
@@ -156,7 +156,7 @@ export function afterEvent(
       if (failures === null) return UP
       // Requests that were on their way when the server went out prolong nothing.
       if (health.kind === 'down')
-        return trialDue(health, now) ? { kind: 'down', until: now + coolDown } : health
+        return retryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
       if (health.kind === 'up' && health.failures + 1 < failures)
         return { kind: 'up', failures: health.failures + 1 }
       return { kind: 'down', until: now + coolDown }

@@ -37,7 +37,7 @@ export class StateFile {
   #mode: Mode = 'idle'
   /** Counts stops: what was begun before the last one has no say any more. */
   #stops = 0
-  readonly #failures = new Failures()
+  readonly #failures = new WriteFailures()
   /** The state file, as this process made it. */
   #file: FileCopy | null = null
   /** Is to become it. */
@@ -403,7 +403,7 @@ const FIRST_MS = 100
 const MOST_MS = 10_000
 
 /** Whether the state file can be written, why not, and when it is tried again. */
-class Failures {
+class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
   #timer: NodeJS.Timeout | undefined

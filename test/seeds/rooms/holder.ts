@@ -9,7 +9,7 @@ export const holder = room(
     'unit/holder-admission',
     'unit/holder-peers',
     'unit/holder-registry',
-    'unit/segment-shelf',
+    'unit/segment-set',
   ],
   [
     [
@@ -90,7 +90,7 @@ export const holder = room(
       '    peer.watch?.close()\n    this.#peers.delete',
     ],
     [
-      'holder/segment-shelf.ts',
+      'holder/segment-set.ts',
       'if (segment.epoch < epoch) this.#drop(segment)',
       'if (segment.epoch <= epoch) this.#drop(segment)',
     ],

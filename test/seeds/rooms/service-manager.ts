@@ -2,7 +2,7 @@ import { room } from '../seed.js'
 
 export const serviceManager = room(
   'service-manager',
-  ['unit/notify-socket', 'unit/safekeeping', 'e2e/systemd-notify'],
+  ['unit/notify-socket', 'unit/fd-store-mirror', 'e2e/systemd-notify'],
   [
     [
       'os/service-manager/notify-socket.ts',
@@ -48,7 +48,7 @@ export const serviceManager = room(
       'os/service-manager/passed-sockets.ts',
       'if (whole.length <= MOST_NAME) this.#socket.say({ FDSTORE: 1',
       'if (whole.length <= 2 * MOST_NAME) this.#socket.say({ FDSTORE: 1',
-      'unit/safekeeping',
+      'unit/fd-store-mirror',
       'unit/notify-socket',
     ],
   ],

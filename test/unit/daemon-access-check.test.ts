@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { executableOf, Gate, isProgram, type Visitor } from '../../src/daemon/policy/gate.js'
+import { AccessCheck, executableOf, isProgram, type Visitor } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { OwnedFd } from '../../src/kernel/index.js'
@@ -21,7 +21,7 @@ function gateOf(config: string) {
   const lines: Line[] = []
   const note = (facts: object, message: string) => lines.push({ ...facts, message })
   const logger = { debug: () => {}, info: note, warn: note, error: note }
-  return { gate: new Gate(parsePolicy(config, 'broker.yaml'), logger), lines }
+  return { gate: new AccessCheck(parsePolicy(config, 'broker.yaml'), logger), lines }
 }
 
 function visitor(uid: number, gid = uid, pidfd: OwnedFd | null = null): Visitor {
@@ -42,7 +42,7 @@ function joins({ gate, lines }: ReturnType<typeof gateOf>, who: Visitor): boolea
 describe('who may do what', () => {
   it('is the daemon’s own user and root, where nothing is said', () => {
     const nothing = gateOf('')
-    const bare = { gate: new Gate(OWNERS_ONLY, SILENT), lines: [{ allowed: true }] }
+    const bare = { gate: new AccessCheck(OWNERS_ONLY, SILENT), lines: [{ allowed: true }] }
     for (const each of [nothing, bare])
       expect([own, 0, OTHER].map(uid => joins(each, visitor(uid)))).toEqual([true, true, false])
     expect([nothing.gate.opensToOthers, nothing.gate.mayConnect(OTHER)]).toEqual([false, false])

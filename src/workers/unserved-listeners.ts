@@ -1,8 +1,8 @@
 import type { Logger } from '../base/logger.js'
 import type { OwnedFd } from '../kernel/index.js'
-import type { Orphan } from '../member/worker-orders.js'
+import type { UnservedListener } from '../member/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
-import type { Slot } from './slot.js'
+import type { WorkerSlot } from './worker-slot.js'
 
 /** A worker that could not be told is told again. */
 const AGAIN_MS = 100
@@ -17,16 +17,16 @@ interface Told {
  * Listeners in whose place nobody accepts: of a worker that has died, until the next one serves, of one that hangs, and of one that was too many, for ever. The kernel
  * goes on to give each its part of what comes, and what is queued there would be lost with it: so each is served by another worker meanwhile.
  */
-export class Orphans {
-  readonly #tell: (slot: Slot, orphans: readonly Orphan[]) => Promise<unknown>
+export class UnservedListeners {
+  readonly #tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
   readonly #logger: Logger
-  readonly #told = new Map<Slot, Told>()
+  readonly #told = new Map<WorkerSlot, Told>()
 
   readonly #again: () => void
 
   /** `again`: everything is to be looked at once more. */
   constructor(
-    tell: (slot: Slot, orphans: readonly Orphan[]) => Promise<unknown>,
+    tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>,
     again: () => void,
     logger: Logger,
   ) {
@@ -36,23 +36,23 @@ export class Orphans {
   }
 
   /** Something may have changed: whoever is to serve others' listeners than before is told. */
-  look(slots: readonly Slot[]): void {
+  look(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
     )
-    const shares = new Map<Slot, Orphan[]>(serving.map(slot => [slot, []]))
+    const shares = new Map<WorkerSlot, UnservedListener[]>(serving.map(slot => [slot, []]))
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // Who has joined there need not come to serve.
       if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
-      shares.get(serving[next++ % serving.length]!)!.push(...orphansOf(slot))
+      shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
-    for (const [slot, orphans] of shares) this.#say(slot, orphans)
+    for (const [slot, unserved] of shares) this.#say(slot, unserved)
   }
 
   /** A duplicate of the one of this key; null: it is no key of these. */
-  listener(key: string, slots: readonly Slot[]): OwnedFd | null {
+  listener(key: string, slots: readonly WorkerSlot[]): OwnedFd | null {
     for (const slot of slots) {
       if (!key.startsWith(prefixOf(slot))) continue
       const found = orphansIn(slot).find(one => one.key === key)
@@ -61,14 +61,14 @@ export class Orphans {
     return null
   }
 
-  #say(slot: Slot, orphans: readonly Orphan[]): void {
+  #say(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
     const { pid, generation } = slot.owner ?? {}
-    const text = JSON.stringify([pid, generation, orphans])
+    const text = JSON.stringify([pid, generation, unserved])
     const before = this.#told.get(slot)
-    if (before?.text === text || (before === undefined && orphans.length === 0)) return
+    if (before?.text === text || (before === undefined && unserved.length === 0)) return
     const told = { text }
     this.#told.set(slot, told)
-    this.#tell(slot, orphans).catch(error => {
+    this.#tell(slot, unserved).catch(error => {
       this.#logger.debug({ worker: slot.index, err: error }, 'a worker cannot be told whom it serves for')
       setTimeout(() => {
         if (this.#told.get(slot) !== told) return
@@ -79,18 +79,18 @@ export class Orphans {
   }
 }
 
-function orphansOf(slot: Slot): Orphan[] {
+function unservedOf(slot: WorkerSlot): UnservedListener[] {
   return orphansIn(slot).map(({ name, key }) => ({ name, key }))
 }
 
 /** Those that are its own: what all share is served by the others anyway. */
-function orphansIn(slot: Slot) {
+function orphansIn(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries
     .filter(({ role, spec }) => role === 'listener' && spec.startsWith('tcp:'))
     .map((entry, at) => ({ name: entry.name, key: `${prefixOf(slot)}${at}`, entry }))
 }
 
-function prefixOf({ index }: Slot): string {
+function prefixOf({ index }: WorkerSlot): string {
   return `${GROUP_LISTENER}of-${index}-`
 }

@@ -3,29 +3,29 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
 import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
-import { WriteForwarder } from './writes/forwarder.js'
+import { WriteRedirect } from './writes/redirect.js'
 
 /** The connection to whoever serves, which changes go by. */
-export interface WriteWay {
+export interface WriteConnection {
   /** Starts to connect. Returns false if no process takes changes of this one. */
   open(): boolean
   reconnect(): void
 }
 
 /** What becomes of changes that are made when this process has lost the right to write, and how it sees those of others. */
-export class LateWrites {
-  readonly forwarder: WriteForwarder
+export class FencedWrites {
+  readonly forwarder: WriteRedirect
   readonly #shared: Shared
   readonly #state: OwnState
-  readonly #way: WriteWay
+  readonly #connection: WriteConnection
   readonly #short: ShortOfDescriptors
 
-  constructor(shared: Shared, state: OwnState, way: WriteWay) {
+  constructor(shared: Shared, state: OwnState, connection: WriteConnection) {
     this.#shared = shared
     this.#state = state
-    this.#way = way
+    this.#connection = connection
     this.#short = new ShortOfDescriptors('newer state cannot be taken', shared.settings.logger)
-    this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => way.reconnect())
+    this.forwarder = new WriteRedirect(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
   /** This process writes itself. */
@@ -52,19 +52,19 @@ export class LateWrites {
 
   /** Is our segment sealed? Then the machine wants to know. */
   look(): void {
-    const { departure, machine } = this.#shared
-    if (departure.over || !machine.sealed) return
-    if (departure.closing && machine.phase === 'leaving') this.#forward()
+    const { shutdown, machine } = this.#shared
+    if (shutdown.over || !machine.sealed) return
+    if (shutdown.closing && machine.phase === 'leaving') this.#forward()
     else machine.step({ type: 'sealed' })
   }
 
   /** Segments for one that drains: what is written there is the state that it answers from. Takes them. */
   takeNewer(items: readonly BundleItem[]): void {
-    const { departure, settings, shelf } = this.#shared
+    const { shutdown, settings, segmentSet } = this.#shared
     for (const { role, epoch = 0, fd } of items) {
       try {
-        if (departure.over || role !== 'segment' || epoch <= shelf.top) fd.close()
-        else shelf.put(Segment.open(fd), false)
+        if (shutdown.over || role !== 'segment' || epoch <= segmentSet.top) fd.close()
+        else segmentSet.put(Segment.open(fd), false)
       } catch (error) {
         settings.logger.warn({ err: error }, 'newer state came in a segment that cannot be taken')
       }
@@ -74,13 +74,13 @@ export class LateWrites {
 
   /** Newer segments are here. */
   followOn(): void {
-    const { departure, machine, settings } = this.#shared
-    if (departure.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
-    if (departure.closing && !this.forwarder.active) return
+    const { shutdown, machine, settings } = this.#shared
+    if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
+    if (shutdown.closing && !this.forwarder.active) return
     this.#state.follow().then(
       () => this.#short.over(),
       error => {
-        if (departure.over) return
+        if (shutdown.over) return
         if (isShortOfDescriptors(error)) this.#short.failed(error, () => this.followOn())
         else
           settings.logger.warn(
@@ -103,18 +103,18 @@ export class LateWrites {
 
   #forward(): void {
     this.forwarder.begin(this.#fenced())
-    if (!this.#way.open()) this.forwarder.refuse()
+    if (!this.#connection.open()) this.forwarder.refuse()
   }
 
   /** An orderly end with nobody to take over: those who are still served may change what they came for. */
   get #toTheEnd(): boolean {
-    const { departure, machine } = this.#shared
-    return departure.closing && this.#alone && !machine.sealed
+    const { shutdown, machine } = this.#shared
+    return shutdown.closing && this.#alone && !machine.sealed
   }
 
   /** The process could not come to serve, and there is no other. */
   get #servedByNone(): boolean {
-    return this.#alone && !this.#shared.departure.closing
+    return this.#alone && !this.#shared.shutdown.closing
   }
 
   get #alone(): boolean {

@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
 import type { Scope } from '../handoff/messages.js'
 import { Registry } from '../holder/registry.js'
-import { SegmentShelf } from '../holder/segment-shelf.js'
+import { SegmentSet } from '../holder/segment-set.js'
 import { patience } from '../holder/times.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -12,15 +12,14 @@ import { Announcer } from './announcer.js'
 import { Commands, Reloading, serveServiceCommands } from './commands.js'
 import { ControlSocket } from './control-socket.js'
 import { DaemonHosting } from './daemon-hosting.js'
-import { Departure } from './departure.js'
-import { Duty } from './duty.js'
 import { EmbeddedHosting } from './embedded-hosting.js'
+import { FencedWrites } from './fenced-writes.js'
 import { FollowedState } from './followed-state.js'
 import { Heartbeat } from './heartbeat.js'
 import { Holdings } from './holdings.js'
 import type { Hosting } from './hosting.js'
 import { JoinedHolder } from './joined-holder.js'
-import { LateWrites } from './late-writes.js'
+import { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
 import type { CloseOptions, RetiredReason, UpgradeOptions } from './member-options.js'
@@ -31,6 +30,7 @@ import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
 import { Readiness } from './readiness.js'
 import { Changes, type Shared, TakeoverTiming } from './shared.js'
+import { Shutdown } from './shutdown.js'
 import { ToHolderSender } from './to-holder.js'
 import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
@@ -44,7 +44,7 @@ export interface Origin {
 }
 
 /** What the parts need of the driver that they belong to. */
-export interface PartsDriver extends MachineDriver {
+export interface RuntimeDriver extends MachineDriver {
   /** The time to come to serve is over. */
   late(): void
   refuse(error: FdbError): void
@@ -58,30 +58,30 @@ export interface PartsDriver extends MachineDriver {
   decides(): void
 }
 
-/** The parts of one member, put together. Owns registry and shelf; each part owns what it works with. */
-export class Parts implements Shared {
+/** The parts of one member, put together. Owns registry and segment set; each part owns what it works with. */
+export class MemberRuntime implements Shared {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
   readonly registry: Registry
-  readonly shelf = new SegmentShelf()
+  readonly segmentSet = new SegmentSet()
   readonly wanted = new Set<string>()
   readonly changes = new Changes()
   readonly timing = new TakeoverTiming()
   readonly unfitness = new Unfitness()
   /** What the application offers to operators. */
   readonly commands = new Commands()
-  readonly departure: Departure
+  readonly shutdown: Shutdown
   readonly machine: Machine
   readonly readiness: Readiness
   readonly state: OwnState
   /** Null: the state is its own. */
   readonly followed: FollowedState | null
   /** What the application may do in one process only. */
-  readonly duty: Duty
+  readonly leadership: Leadership
   readonly moves: Moves
   readonly drain: OwnDrain
-  readonly writes: LateWrites
+  readonly writes: FencedWrites
   readonly controlSocket: ControlSocket
   readonly offers: OfferReceiver
   readonly joined: JoinedHolder
@@ -95,16 +95,16 @@ export class Parts implements Shared {
   /** Null until it has been made. */
   application: Application | null = null
 
-  constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: PartsDriver) {
+  constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const hosting = () => this.hosting
     const look = () => this.writes.look()
     this.settings = settings
     // A daemon's is as large as those of all its services.
-    this.registry = new Registry(settings.desk === null ? undefined : Number.POSITIVE_INFINITY)
+    this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
-    this.departure = new Departure(settings.drainTimeout)
-    this.machine = new Machine(scope, this.shelf, driver)
+    this.shutdown = new Shutdown(settings.drainTimeout)
+    this.machine = new Machine(scope, this.segmentSet, driver)
     this.readiness = new Readiness(() => driver.late(), settings.logger)
     this.state = new OwnState({
       shared: this,
@@ -115,7 +115,7 @@ export class Parts implements Shared {
     const log = this.state.log
     this.followed = settings.follow === null ? null : new FollowedState(settings.follow, this)
     serveStateCommands((name, handler) => this.commands.set(name, handler), this.view)
-    this.duty = new Duty(
+    this.leadership = new Leadership(
       {
         serving: () => this.application?.serving(),
         retiring: () => this.application?.retiring(),
@@ -137,9 +137,9 @@ export class Parts implements Shared {
       settled: () => this.view.settled(),
       writes: () => this.writes,
       moves: this.moves,
-      duty: this.duty,
+      leadership: this.leadership,
     })
-    this.writes = new LateWrites(this, this.state, this.drain)
+    this.writes = new FencedWrites(this, this.state, this.drain)
     const operations = this.#operations(driver)
     this.controlSocket = new ControlSocket({
       shared: this,
@@ -149,9 +149,9 @@ export class Parts implements Shared {
       state: log,
       hurry: () => this.joined.tell({ endProbation: {} }),
     })
-    const { controlSocket, registry, shelf } = this
+    const { controlSocket, registry, segmentSet } = this
     this.offers = new OfferReceiver(
-      { registry, shelf, controlSocket },
+      { registry, segmentSet, controlSocket },
       top => this.machine.step({ type: 'shared', top }),
       entry => this.holdings.takeLate(entry),
     )
@@ -161,15 +161,15 @@ export class Parts implements Shared {
       readiness: this.readiness,
       offers: this.offers,
       refuse: error => driver.refuse(error),
-      openWay: items => this.moves.open(items),
+      openMigrationChannel: items => this.moves.open(items),
       followOn: () => this.writes.followOn(),
     })
     this.heartbeat = this.#beats()
-    const parts = { shared: this, joined: this.joined, heartbeat: this.heartbeat }
+    const runtime = { shared: this, joined: this.joined, heartbeat: this.heartbeat }
     this.hosting =
       scope === 'member'
         ? new DaemonHosting({
-            ...parts,
+            ...runtime,
             operations,
             state: log,
             refuseLeft: () => driver.refuseLeft(),
@@ -177,7 +177,7 @@ export class Parts implements Shared {
             settled: () => driver.settled(),
           })
         : new EmbeddedHosting({
-            ...parts,
+            ...runtime,
             offers: this.offers,
             controlSocket,
             state: this.state,
@@ -188,7 +188,7 @@ export class Parts implements Shared {
           })
     this.holdings = new Holdings(this, hosting, error => driver.refuse(error))
     this.toHolder = new ToHolderSender({
-      ...parts,
+      ...runtime,
       offers: this.offers,
       state: this.state,
     })
@@ -209,7 +209,7 @@ export class Parts implements Shared {
         worker,
         listeners: () => this.listeners,
         close: () => {
-          this.departure.yields = true
+          this.shutdown.yields = true
           return driver.close({ handBack: false })
         },
       })
@@ -232,7 +232,7 @@ export class Parts implements Shared {
     return [...(this.application?.listeners() ?? [])]
   }
 
-  #operations(driver: PartsDriver): Operations {
+  #operations(driver: RuntimeDriver): Operations {
     const { changes, machine, settings } = this
     // Who was heard to accept may have yet to begin, and another may serve already.
     const decided = () =>

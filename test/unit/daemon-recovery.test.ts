@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, it, onTestFinished, vi } from 'vitest'
 import { OWN_INSTANCE } from '../../src/base/own-instance.js'
-import { RollCall } from '../../src/daemon/service/roll-call.js'
+import { Recovery } from '../../src/daemon/service/recovery.js'
 import { native } from '../../src/kernel/native.js'
 import { identify } from '../../src/os/process-identity.js'
 import { pause, until } from '../processes/until.js'
@@ -17,7 +17,7 @@ it('a restarted daemon waits for members until each is back or dead', async () =
   const [one, other] = [started(), started()]
   const members = [identify(one.pid), identify(other.pid), identify(process.pid, { instance: OWN_INSTANCE })]
   let changes = 0
-  const call = new RollCall(members, () => changes++)
+  const call = new Recovery(members, () => changes++)
   onTestFinished(() => call.close())
   expect(call.missing([])).toEqual([one.pid, other.pid, process.pid])
   expect(call.missing([members[2]])).toEqual([one.pid, other.pid])
@@ -34,7 +34,7 @@ it('a restarted daemon that waits no more watches nobody', async () => {
   const child = started()
   const before = native.openCount()
   let changes = 0
-  const call = new RollCall([identify(child.pid)], () => changes++)
+  const call = new Recovery([identify(child.pid)], () => changes++)
   expect(call.missing([])).toEqual([child.pid])
   call.close()
   expect([call.members, native.openCount()]).toEqual([[], before])
@@ -50,7 +50,7 @@ it('a restarted daemon waits 5 s for a member whose death cannot be seen, and on
   const seen = started()
   const unseen = identify(0, { pid: 7, instance: 'elsewhere' })
   let changes = 0
-  const call = new RollCall([identify(seen.pid), unseen], () => changes++)
+  const call = new Recovery([identify(seen.pid), unseen], () => changes++)
   onTestFinished(() => call.close())
   vi.advanceTimersByTime(4_999)
   expect([changes, call.missing([])]).toEqual([0, [seen.pid, 7]])

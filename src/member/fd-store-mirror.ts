@@ -5,7 +5,7 @@ import type { SegmentKind } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { Shared } from './shared.js'
 
-export interface SafekeepingParts {
+export interface FdStoreMirrorDeps {
   readonly shared: Shared
   /** The control socket and its lock. Borrowed. */
   readonly control: () => readonly BundleItem[]
@@ -20,16 +20,16 @@ const SWEPT = 8
  * Gives the service manager what a next process needs to go on when this one is killed: listeners, the control socket with its lock,
  * and the segments of the state, each before it is used. Of the one that serves, where no daemon has it all.
  */
-export class Safekeeping {
-  readonly #parts: SafekeepingParts
+export class FdStoreMirror {
+  readonly #deps: FdStoreMirrorDeps
   /** By its name what is kept: the inode, or where that does not tell one from another the descriptor. */
   readonly #kept = new Map<string, string | OwnedFd>()
   readonly #note: NamesNote
   #serves = false
 
-  constructor(parts: SafekeepingParts) {
-    const { generation, registry, serviceStartedAt, settings } = parts.shared
-    this.#parts = parts
+  constructor(deps: FdStoreMirrorDeps) {
+    const { generation, registry, serviceStartedAt, settings } = deps.shared
+    this.#deps = deps
     this.#note = new NamesNote(
       { service: settings.service, generation, serviceStartedAt },
       () => registry.entries,
@@ -39,8 +39,8 @@ export class Safekeeping {
 
   /** This process serves. Idempotent. */
   begin(): void {
-    const { shared, store } = this.#parts
-    const { machine, registry, shelf } = shared
+    const { shared, store } = this.#deps
+    const { machine, registry, segmentSet } = shared
     if (store === null || this.#serves || machine.member.scope === 'member') return
     this.#serves = true
     this.#kept.clear()
@@ -49,7 +49,7 @@ export class Safekeeping {
       changed()
       this.#look()
     }
-    shelf.changed = () => this.#look()
+    segmentSet.changed = () => this.#look()
     this.#look()
     this.#sweep(store)
   }
@@ -57,7 +57,7 @@ export class Safekeeping {
   /** Another does, or the service ends: what is kept is not this process's matter any more. */
   end(): void {
     this.#serves = false
-    this.#parts.shared.shelf.changed = () => {}
+    this.#deps.shared.segmentSet.changed = () => {}
   }
 
   close(): void {
@@ -66,7 +66,7 @@ export class Safekeeping {
   }
 
   #look(): void {
-    const { store } = this.#parts
+    const { store } = this.#deps
     if (store === null || !this.#serves) return
     const wanted = this.#wanted()
     for (const [name, { fd, is }] of wanted) {
@@ -85,25 +85,25 @@ export class Safekeeping {
   }
 
   get #segments(): string[] {
-    return this.#parts.shared.shelf.all.map(nameOf)
+    return this.#deps.shared.segmentSet.all.map(nameOf)
   }
 
   /** What others have kept under names that nobody uses any more: of the versions beside, and segments that hold nothing. */
   #sweep(store: FdStore): void {
-    const { generation, shelf } = this.#parts.shared
+    const { generation, segmentSet } = this.#deps.shared
     for (const beside of [generation - 1, generation + 1]) store.drop(`note-${beside}`)
-    const { top } = shelf
+    const { top } = segmentSet
     for (let epoch = Math.max(1, top - SWEPT); epoch <= top + 2; epoch++)
       for (const kind of ['epoch', 'snapshot'] as const)
         if (!this.#kept.has(nameOf({ kind, epoch }))) store.drop(nameOf({ kind, epoch }))
   }
 
   #wanted(): Map<string, { fd: OwnedFd; is: string | OwnedFd }> {
-    const { control, shared } = this.#parts
-    const { generation, registry, shelf } = shared
+    const { control, shared } = this.#deps
+    const { generation, registry, segmentSet } = shared
     const note = this.#note.file
     const named: [string, OwnedFd][] = [
-      ...shelf.all.map(segment => [nameOf(segment), segment.fd] as [string, OwnedFd]),
+      ...segmentSet.all.map(segment => [nameOf(segment), segment.fd] as [string, OwnedFd]),
       ...control().map(({ role, fd }) => [role, fd] as [string, OwnedFd]),
       ...(note === null ? [] : [[`note-${generation}`, note] as [string, OwnedFd]]),
     ]

@@ -36,7 +36,7 @@ interface Row {
  * of those that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when
  * nobody can come back any more who has another there. Owns all of them.
  */
-export class Custody {
+export class DescriptorTable {
   /** What the service has, and a successor is offered. */
   readonly held = new Registry()
   readonly #rows = new Map<Peer, Row>()

@@ -9,18 +9,18 @@ import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Wit
 import type { MoveLog } from './move-log.js'
 import { closeItems, type Item, inTurns, proved } from './slice.js'
 
-/** After an acknowledgement the giver decides at once; when it has not after so long, the log is asked. */
+/** After an acknowledgement the sender decides at once; when it has not after so long, the log is asked. */
 const DECISION_MS = 5_000
-/** What a giver may ask for. */
+/** What a sender may ask for. */
 const MOST_HEALTHY_MS = 60_000
 
-export interface TakerOptions {
-  /** To the giver alone. Owned. */
+export interface ConnectionReceiverOptions {
+  /** To the sender alone. Owned. */
   readonly link: Link
   /** Owned. */
   readonly log: MoveLog
-  /** Of the giver; a pid where the kernel has no pidfds. Owned. */
-  readonly giver: OwnedFd | number
+  /** Of the sender; a pid where the kernel has no pidfds. Owned. */
+  readonly sender: OwnedFd | number
   /** The server here that goes on with connections of `protocol` on `listener`. */
   readonly target: (listener: string, protocol: string) => MovableConnections | undefined
   readonly counts: MoveCounts
@@ -41,10 +41,10 @@ interface HeldSlice {
 
 /**
  * Takes connections from a process that does not serve any more. What has come is held, and nothing is read from it,
- * until the giver says that it has let go; when it cannot say so any more, the move log tells.
+ * until the sender says that it has let go; when it cannot say so any more, the move log tells.
  */
-export class Taker {
-  readonly #options: TakerOptions
+export class ConnectionReceiver {
+  readonly #options: ConnectionReceiverOptions
   #machine = initialMoveIn()
   #slice: HeldSlice = { items: [], looked: Promise.resolve(), released: false }
   #adopting: Promise<void> = Promise.resolve()
@@ -53,7 +53,7 @@ export class Taker {
   /** Of what has come in the first wave; null when that is over. */
   #witnesses: Witness[] | null = []
 
-  constructor(options: TakerOptions) {
+  constructor(options: ConnectionReceiverOptions) {
     this.#options = options
   }
 
@@ -146,7 +146,7 @@ export class Taker {
         refused.push({ index, code, message })
       }
     })
-    // One slice is adopted before the next is acknowledged: the giver goes no faster than this process can.
+    // One slice is adopted before the next is acknowledged: the sender goes no faster than this process can.
     void Promise.all([held.looked, this.#adopting]).then(() => {
       if (this.#over) return
       this.#options.link.tell({ prepareAck: { slice, refused, waves: true } })
@@ -222,22 +222,22 @@ export class Taker {
       this.#end()
       return
     }
-    void fateOf(this.#options.giver).then(fate => this.#judged(fate))
+    void fateOf(this.#options.sender).then(fate => this.#judged(fate))
   }
 
-  #judged(giver: 'alive' | 'dead'): void {
+  #judged(sender: 'alive' | 'dead'): void {
     if (this.#over) return
-    this.#step({ type: 'doubt', giver })
+    this.#step({ type: 'doubt', sender })
     this.#end()
   }
 
   #end(): void {
     this.#over = true
     clearTimeout(this.#decision)
-    const { link, log, giver, ended } = this.#options
+    const { link, log, sender, ended } = this.#options
     link.close()
     log.close()
-    if (typeof giver !== 'number') giver.close()
+    if (typeof sender !== 'number') sender.close()
     void this.#adopting.then(ended)
   }
 }

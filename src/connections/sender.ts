@@ -89,7 +89,7 @@ export function spread(of: {
   return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }
 
-/** The taker must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
+/** The receiver must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
 const ACK_MS = 2_000
 /** What could not leave is asked again after so long, and sooner when its server says so. */
 const RESCAN_MS = 250
@@ -102,8 +102,8 @@ const FEWEST = 4
 /** The reason, as it is counted, of those whose record is more than a message may hold. */
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
-export interface GiverOptions {
-  /** To the taker alone. Owned. */
+export interface ConnectionSenderOptions {
+  /** To the receiver alone. Owned. */
   readonly link: Link
   /** Owned. */
   readonly log: MoveLog
@@ -111,28 +111,28 @@ export interface GiverOptions {
   readonly which: MoveWhich
   /** Connections a second at most. */
   readonly perSecond: number
-  /** A few go first, the rest when the taker has served them for so long, milliseconds, and not all at once; 0: all at once. */
+  /** A few go first, the rest when the receiver has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
   /** What has not left after so long is closed. Default: nothing is. */
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
   /** Somebody must know of what an adapter did. */
   readonly fault: (error: unknown, message: string) => void
-  /** The taker has shown that it can serve what it takes. */
+  /** The receiver has shown that it can serve what it takes. */
   readonly proved?: () => void
   /** Whatever could leave has left: for now nothing more goes. */
   readonly rested?: () => void
-  /** Once, when no more goes this way: the taker has left, or has not answered. What was under way has been decided. */
+  /** Once, when no more goes this way: the receiver has left, or has not answered. What was under way has been decided. */
   readonly ended: () => void
 }
 
 /**
- * Gives connections to another process, slice by slice: one that was taken out of its server is frozen until the taker
+ * Gives connections to another process, slice by slice: one that was taken out of its server is frozen until the receiver
  * has acknowledged it, then its descriptors are closed here; or it comes back into its server. Which of the two is
  * what the move log says.
  */
-export class Giver {
-  readonly #options: GiverOptions
+export class ConnectionSender {
+  readonly #options: ConnectionSenderOptions
   #machine = initialMoveOut()
   #items: readonly Item[] = []
   #refused = new Map<number, string>()
@@ -154,13 +154,13 @@ export class Giver {
   #preparedAt = 0
   #heard = new Set<Source>()
   #wave: FirstWave | null
-  /** The first few have gone; nothing more does before the taker has shown that it can serve them. */
+  /** The first few have gone; nothing more does before the receiver has shown that it can serve them. */
   #proving = false
-  /** The taker knows of waves. */
+  /** The receiver knows of waves. */
   #waves = false
   #proof: NodeJS.Timeout | undefined
 
-  constructor(options: GiverOptions) {
+  constructor(options: ConnectionSenderOptions) {
     this.#options = options
     this.#pace = new Pace({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
     this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
@@ -285,7 +285,7 @@ export class Giver {
     this.#step({ type: 'start' })
   }
 
-  /** Asks the taker, which answers when it has; one that knows of no waves has the time alone. The rest must have left before it is closed. */
+  /** Asks the receiver, which answers when it has; one that knows of no waves has the time alone. The rest must have left before it is closed. */
   #prove(): void {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
@@ -383,7 +383,7 @@ export class Giver {
     }
   }
 
-  /** Before a slice is acknowledged the taker has gone on with the connections of the one before. */
+  /** Before a slice is acknowledged the receiver has gone on with the connections of the one before. */
   #adapt(): void {
     const taken = this.#items.length
     const fit = Math.floor((taken * WAY_MS) / (performance.now() - this.#preparedAt))
@@ -402,7 +402,7 @@ export class Giver {
     }))
     this.#deadline = setTimeout(() => {
       this.#step({ type: 'deadline' })
-      // The taker may still hold the slice: it learns from the end of the channel that it has to look.
+      // The receiver may still hold the slice: it learns from the end of the channel that it has to look.
       this.#end()
     }, ACK_MS)
     this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { Deposits } from '../../src/daemon/deposits.js'
+import { PersistedFds } from '../../src/daemon/persisted-fds.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { Segment } from '../../src/state/segment.js'
@@ -7,7 +7,7 @@ import { Segment } from '../../src/state/segment.js'
 it('tries again to deposit what could not be duplicated, and drops what is no more', () => {
   const registry = new Registry()
   const wanted = new Set<string>()
-  const deposits = new Deposits(registry, wanted)
+  const persisted = new PersistedFds(registry, wanted)
   const fd = memoryFile('web', 'a memory file')
   onTestFinished(() => {
     registry.close()
@@ -15,7 +15,7 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   })
   const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
   const names = (...which: string[]) => which.map(name => `shop/named/${name}`)
-  deposits.update('shop', items.slice(1))
+  persisted.update('shop', items.slice(1))
   let left = 0
   const scarce = {
     share() {
@@ -24,8 +24,8 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
     },
   } as unknown as OwnedFd
   const more = [{ role: 'named' as const, name: 'scarce', fd: scarce }, items[2]!]
-  expect(() => deposits.update('shop', more)).toThrow('EMFILE')
-  deposits.update('shop', more)
+  expect(() => persisted.update('shop', more)).toThrow('EMFILE')
+  persisted.update('shop', more)
   expect(registry.names.sort()).toEqual(names('c', 'scarce'))
   expect([...wanted].sort()).toEqual(names('c', 'scarce'))
 })
@@ -42,25 +42,25 @@ it('tells once of all that has changed', () => {
     told++
   }
   const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
-  const deposits = new Deposits(registry, new Set())
-  deposits.update('shop', items)
+  const persisted = new PersistedFds(registry, new Set())
+  persisted.update('shop', items)
   expect([told, registry.size]).toEqual([1, 3])
-  deposits.update('shop', [])
+  persisted.update('shop', [])
   expect([told, registry.size]).toEqual([2, 0])
 })
 
 it('keeps the duplicate of what only changes its rights', () => {
   const registry = new Registry()
-  const deposits = new Deposits(registry, new Set())
+  const persisted = new PersistedFds(registry, new Set())
   const fd = memoryFile('epoch-1', 'a memory file')
   onTestFinished(() => {
     registry.close()
     fd.close()
   })
   const segment = { role: 'segment' as const, name: 'epoch-1', fd }
-  deposits.update('shop', [{ ...segment, writable: true }])
+  persisted.update('shop', [{ ...segment, writable: true }])
   const [before] = registry.entries
-  deposits.update('shop', [{ ...segment, writable: false }])
+  persisted.update('shop', [{ ...segment, writable: false }])
   const [after] = registry.entries
   expect([before?.spec, after?.spec]).toEqual(['writable', ''])
   expect(after?.fd).toBe(before?.fd)
@@ -69,7 +69,7 @@ it('keeps the duplicate of what only changes its rights', () => {
 
 it('refuses what this release cannot read, and says of which service it is', () => {
   const registry = new Registry()
-  const deposits = new Deposits(registry, new Set())
+  const persisted = new PersistedFds(registry, new Set())
   const [segment, other] = [Segment.create(1), memoryFile('of another format', 'a memory file')]
   onTestFinished(() => {
     registry.close()
@@ -77,10 +77,10 @@ it('refuses what this release cannot read, and says of which service it is', () 
     other.close()
   })
   const of = (fd: OwnedFd) => [{ role: 'segment' as const, name: 'epoch-1', epoch: 1, writable: true, fd }]
-  deposits.update('shop', of(segment.fd))
-  deposits.demandReadable()
-  deposits.update('mail', of(other))
-  expect(() => deposits.demandReadable()).toThrow(
+  persisted.update('shop', of(segment.fd))
+  persisted.demandReadable()
+  persisted.update('mail', of(other))
+  expect(() => persisted.demandReadable()).toThrow(
     expect.objectContaining({
       code: 'ERR_FDB_STATE_FORMAT',
       message: expect.stringMatching(/state of the service "mail" \(epoch-1\).*the daemon before goes on/),

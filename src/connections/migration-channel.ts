@@ -37,7 +37,7 @@ export function movePair(): MovePair {
 }
 
 /** One end of a way, lent. */
-export interface WayEnd {
+export interface MigrationChannelEnd {
   readonly spec: typeof GIVE | typeof TAKE
   readonly channel: OwnedFd
   readonly log: OwnedFd
@@ -48,9 +48,9 @@ export interface WayEnd {
  * are no memory files or descriptors left, and when an end is refused at once; the giving one has not been asked for when the
  * taking one was.
  */
-export async function openWay(ends: {
-  take(end: WayEnd): void | Promise<void>
-  give(end: WayEnd): void | Promise<void>
+export async function openMigrationChannel(ends: {
+  take(end: MigrationChannelEnd): void | Promise<void>
+  give(end: MigrationChannelEnd): void | Promise<void>
 }): Promise<void> {
   using pair = movePair()
   const log = pair.log.fd
@@ -60,7 +60,7 @@ export async function openWay(ends: {
 }
 
 /** Dups of an end: the caller's own. */
-export function ownEnd(end: WayEnd): { channel: OwnedFd; log: OwnedFd } {
+export function ownEnd(end: MigrationChannelEnd): { channel: OwnedFd; log: OwnedFd } {
   const channel = end.channel.dup()
   try {
     return { channel, log: end.log.dup() }
@@ -71,8 +71,8 @@ export function ownEnd(end: WayEnd): { channel: OwnedFd; log: OwnedFd } {
 }
 
 /** An end as it crosses. `other`: who is at the other one, where the receiver cannot see it. Borrowed. */
-export function wayItems(
-  { spec, channel, log }: WayEnd,
+export function migrationItems(
+  { spec, channel, log }: MigrationChannelEnd,
   other?: { readonly pid: number; readonly pidfd: OwnedFd | null },
 ): BundleItem[] {
   const items: BundleItem[] = [

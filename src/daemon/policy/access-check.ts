@@ -29,7 +29,7 @@ export interface Asked {
 }
 
 /** Who may do what, as the configuration says it now. Every decision that lets something change, and every refusal, is a line of the log. */
-export class Gate {
+export class AccessCheck {
   readonly #logger: Logger
   readonly #own = process.geteuid?.() ?? 0
   #policy!: Policy

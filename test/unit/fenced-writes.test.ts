@@ -1,9 +1,9 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { LateWrites } from '../../src/member/late-writes.js'
+import { FencedWrites } from '../../src/member/fenced-writes.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
@@ -17,11 +17,11 @@ describe('a process that may not write any more', () => {
     alone?: boolean
   }) {
     const log = new StateLog()
-    const shelf = new SegmentShelf()
+    const segmentSet = new SegmentSet()
     const steps: string[] = []
     const { phase, closing = false, over = false, sealed = false, alone = false } = facts
     const shared = {
-      departure: { closing, over },
+      shutdown: { closing, over },
       machine: {
         phase,
         sealed,
@@ -30,17 +30,20 @@ describe('a process that may not write any more', () => {
         step: ({ type }: { type: string }) => steps.push(type),
       },
       settings: { timeout: 1_000, logger: SILENT },
-      shelf,
+      segmentSet,
       unfitness: { refusal: () => new Error('unfit') },
     }
     const state = { log, file: null, follow: async () => {} }
-    const writes = new LateWrites(shared as never, state as never, { open: () => true, reconnect: () => {} })
+    const writes = new FencedWrites(shared as never, state as never, {
+      open: () => true,
+      reconnect: () => {},
+    })
     onTestFinished(() => {
       writes.forwarder.end()
       log.close()
-      shelf.close()
+      segmentSet.close()
     })
-    return { writes, shelf, steps }
+    return { writes, segmentSet, steps }
   }
 
   it('forwards its changes when it stands by, leaves or was cut off, and ends them when it is unfit, or the only one', async () => {
@@ -74,14 +77,14 @@ describe('a process that may not write any more', () => {
 
   it('takes segments that are newer than those that it has, and closes the rest', () => {
     const bring = (over: boolean) => {
-      const { writes, shelf } = late({ phase: 'standby', over })
-      shelf.make([2])
+      const { writes, segmentSet } = late({ phase: 'standby', over })
+      segmentSet.make([2])
       const segments = [1, 2, 3].map(epoch => Segment.create(epoch))
       const other = OwnedFd.own(native.memfd('other'), 'other')
       const items: BundleItem[] = segments.map(({ epoch, fd }) => ({ role: 'segment', epoch, fd }))
       writes.takeNewer([...items, { role: 'named', epoch: 9, fd: other }])
       return [
-        shelf.all.map(({ epoch }) => epoch),
+        segmentSet.all.map(({ epoch }) => epoch),
         [...segments.map(({ fd }) => fd), other].map(fd => fd.closed),
       ]
     }

@@ -3,7 +3,7 @@ import type { OwnedFd } from '../kernel/index.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 
 /** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
-export interface Overseer {
+export interface Orchestrator {
   /** Who asks of no service asks of this one; it has the name of all. */
   readonly service: string
   /** Beside what the daemon says. */
@@ -19,12 +19,12 @@ export interface Overseer {
   /** A duplicate of a listener by its key; null: there is none. */
   listener(key: string): OwnedFd | null
   /** Who takes the connections of a member of a service that nobody serves any more; null: nobody. */
-  taker(service: string): Peer | null
+  receiver(service: string): Peer | null
   /** Something of the services has changed. */
   look(): void
 }
 
 /** Whether all that it sees to is meant: by no name, or by theirs. */
-export function meansAll(overseer: Overseer | null, service: string): overseer is Overseer {
-  return overseer !== null && (service === '' || service === overseer.service)
+export function meansAll(orchestrator: Orchestrator | null, service: string): orchestrator is Orchestrator {
+  return orchestrator !== null && (service === '' || service === orchestrator.service)
 }

@@ -30,18 +30,18 @@ export interface WorkerReport {
   readonly lastFailure: string | null
 }
 
-export interface SlotParts {
+export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
   /** Null: its service is not known, as nobody has come. */
   standing(slot: string): Standing | null
 }
 
 /** The place of one worker: sees to it that somebody serves there. */
-export class Slot {
+export class WorkerSlot {
   readonly index: number
   /** Of its service. */
   readonly name: string
-  readonly #parts: SlotParts
+  readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
   #lookAgain = () => {}
   #restTimer: NodeJS.Timeout | undefined
@@ -56,10 +56,10 @@ export class Slot {
   /** Its process is silent, and accepts nothing. */
   hung = false
 
-  constructor(index: number, parts: SlotParts) {
+  constructor(index: number, deps: WorkerSlotDeps) {
     this.index = index
-    this.name = slotOf(parts.settings.service, index)
-    this.#parts = parts
+    this.name = slotOf(deps.settings.service, index)
+    this.#deps = deps
   }
 
   /** Whether somebody is to serve here. */
@@ -90,7 +90,7 @@ export class Slot {
   }
 
   get standing(): Standing | null {
-    return this.#parts.standing(this.name)
+    return this.#deps.standing(this.name)
   }
 
   /** Who serves; null: nobody. */
@@ -102,7 +102,7 @@ export class Slot {
    * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and whoever
    * serves stays. Rejects with ERR_FDB_BUSY while one is being started.
    */
-  async start(command: readonly string[] | null = this.#parts.settings.command): Promise<Upgraded> {
+  async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
     const cancel = new AbortController()
@@ -124,7 +124,7 @@ export class Slot {
 
   async #bring(command: readonly string[] | null, signal: AbortSignal): Promise<Upgraded> {
     const { index } = this
-    const { control, logger, service, timeout } = this.#parts.settings
+    const { control, logger, service, timeout } = this.#deps.settings
     const env = { ...NOTHING_TOLD, ...workerVariables({ index, service, control }) }
     const attempt = await Attempt.start(this.#replaced, {
       command: successorCommand({ env, ...(command !== null && { argv: command }) }),
@@ -176,7 +176,7 @@ export class Slot {
    * to stop must have, it hangs and is ended.
    */
   #endLater(child: Successor): void {
-    const { stopTimeout } = this.#parts.settings
+    const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {
       child.letGo()
       return
@@ -215,7 +215,7 @@ export class Slot {
       this.#servesSince ??= performance.now()
       return
     }
-    const { logger, restartDelay } = this.#parts.settings
+    const { logger, restartDelay } = this.#deps.settings
     // Those who held something when the main process ended come back, or are proved dead.
     if (!this.#wanted || !this.#kept || phase !== 'idle') return
     if (this.#attempt !== null || this.#restTimer !== undefined) return

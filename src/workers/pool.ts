@@ -3,12 +3,12 @@ import type { Standing } from '../daemon/service/service-operations.js'
 import type { Services } from '../daemon/services.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
-import { fosterBody, groupKeyOf } from '../member/worker-orders.js'
+import { groupKeyOf, standInBody } from '../member/worker-orders.js'
 import {
-  FOSTER,
   GROUP_LISTENER,
   RELOAD,
   ROLLBACK,
+  STAND_IN,
   STOP,
   stopBody,
   YIELD,
@@ -16,8 +16,8 @@ import {
 import { slotOf } from '../os/default-control.js'
 import { HungWorkers, killWorker } from './hung.js'
 import { MOST_WORKERS, type WorkersSettings } from './options.js'
-import { Orphans } from './orphans.js'
-import { Slot } from './slot.js'
+import { UnservedListeners } from './unserved-listeners.js'
+import { WorkerSlot } from './worker-slot.js'
 
 const AGAIN_MS = 200
 /** It ends with the next sign of health. */
@@ -28,13 +28,13 @@ const HEARD_MS = 5_000
 const FOREVER = new AbortController().signal
 
 /** The places of the workers, and what is done with all of them. */
-export class Crew {
+export class WorkerPool {
   readonly #settings: WorkersSettings
-  readonly #slots: Slot[] = []
-  readonly #orphans: Orphans
+  readonly #slots: WorkerSlot[] = []
+  readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
   /** Those that are too many, by the process that was told so. */
-  readonly #told = new Map<Slot, number>()
+  readonly #told = new Map<WorkerSlot, number>()
   #services: Services | null = null
   #count: number
   #closing = false
@@ -46,8 +46,8 @@ export class Crew {
   constructor(settings: WorkersSettings) {
     this.#settings = settings
     this.#count = settings.count
-    this.#orphans = new Orphans(
-      (slot, orphans) => this.#tell(slot, FOSTER, fosterBody(orphans)),
+    this.#unserved = new UnservedListeners(
+      (slot, unserved) => this.#tell(slot, STAND_IN, standInBody(unserved)),
       () => this.look(),
       settings.logger,
     )
@@ -65,7 +65,7 @@ export class Crew {
     return this.#count
   }
 
-  get slots(): readonly Slot[] {
+  get slots(): readonly WorkerSlot[] {
     return this.#slots
   }
 
@@ -82,14 +82,14 @@ export class Crew {
       slot.look()
       if (!slot.wanted && !this.#closing) this.#haveLeave(slot)
     }
-    this.#orphans.look(this.#closing ? [] : this.#slots)
+    this.#unserved.look(this.#closing ? [] : this.#slots)
     this.#changed()
   }
 
   /** A duplicate of a worker's listener; null: none has this key. */
   listener(key: string): OwnedFd | null {
     if (!key.startsWith(GROUP_LISTENER)) return null
-    const orphan = this.#orphans.listener(key, this.#slots)
+    const orphan = this.#unserved.listener(key, this.#slots)
     if (orphan !== null) return orphan
     for (const { standing } of this.#slots)
       for (const entry of standing?.entries ?? []) if (groupKeyOf(entry) === key) return entry.fd.dup()
@@ -97,7 +97,7 @@ export class Crew {
   }
 
   /** Who takes the connections of one that leaves; null: nobody serves any more, or it is none of these that does. */
-  taker(service: string): Standing['owner'] {
+  receiver(service: string): Standing['owner'] {
     if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
     return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
   }
@@ -115,17 +115,17 @@ export class Crew {
   }
 
   /** Somebody serves there, one who has come back to this main process if there is one. */
-  async #served(slot: Slot): Promise<void> {
+  async #served(slot: WorkerSlot): Promise<void> {
     await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
     if (slot.owner === null && !this.#closing) await slot.start()
     if (!this.#closing) slot.keep()
   }
 
-  async replaceAll(slots: readonly Slot[]): Promise<void> {
+  async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
     const [first, ...others] = slots
     if (first === undefined) return
     const old = new Set(slots)
-    const replace = async (slot: Slot) => {
+    const replace = async (slot: WorkerSlot) => {
       await slot.settled()
       await this.#free(slot)
       await slot.start()
@@ -143,7 +143,7 @@ export class Crew {
   }
 
   /** Another can come to serve there: a probation under way has ended, as far as it does so in time. */
-  async #free(slot: Slot): Promise<void> {
+  async #free(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
     const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())
     await Promise.race([late, this.#until(() => slot.standing?.phase === 'idle')])
@@ -153,7 +153,7 @@ export class Crew {
     this.#count = count
     this.#fill(count - 1)
     const lacking = this.#slots.filter(({ index }) => index < count)
-    const serve = async (slot: Slot) => {
+    const serve = async (slot: WorkerSlot) => {
       try {
         await this.#served(slot)
       } catch (error) {
@@ -173,7 +173,7 @@ export class Crew {
   }
 
   /** Each process once. */
-  #haveLeave(slot: Slot): void {
+  #haveLeave(slot: WorkerSlot): void {
     const { owner } = slot
     if (owner === null || this.#told.get(slot) === owner.pid) return
     this.#told.set(slot, owner.pid)
@@ -205,16 +205,16 @@ export class Crew {
     return left.value
   }
 
-  get wanted(): Slot[] {
+  get wanted(): WorkerSlot[] {
     return this.#slots.filter(({ wanted }) => wanted)
   }
 
   /** What a main process before this one has started. */
-  get older(): Slot[] {
+  get older(): WorkerSlot[] {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
 
-  async #tell(slot: Slot, name: string, body: string): Promise<Buffer> {
+  async #tell(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
     const service = this.#services?.only(slot.name)
     const order = { name, body: Buffer.from(body), service: slot.name }
     return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
@@ -279,11 +279,11 @@ export class Crew {
   #fill(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
     for (let index = this.#slots.length; index <= last; index++)
-      this.#slots.push(new Slot(index, { settings: this.#settings, standing }))
+      this.#slots.push(new WorkerSlot(index, { settings: this.#settings, standing }))
   }
 }
 
-function hangs({ name, owner }: Slot): FdbError {
+function hangs({ name, owner }: WorkerSlot): FdbError {
   const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration anew: try again when it was replaced`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }

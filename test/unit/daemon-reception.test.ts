@@ -1,19 +1,19 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { FrontDesk } from '../../src/daemon/front-desk.js'
-import { Gate } from '../../src/daemon/policy/gate.js'
+import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { ANYONE, OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
+import { DaemonReception } from '../../src/daemon/reception.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
-import type { Parts } from '../../src/member/parts.js'
+import type { MemberRuntime } from '../../src/member/runtime.js'
 import { Changes } from '../../src/member/shared.js'
 import { DAEMON_ITSELF } from '../../src/operator/asked-service.js'
 import type { Operations } from '../../src/operator/requests.js'
 import type { LinkHandler, WireBody } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
-/** Somebody who comes to join, as the desk sees him. */
+/** Somebody who comes to join, as the reception sees him. */
 function joiner(service: string, uid = 0) {
   const told: WireBody[] = []
   const known: { handler: LinkHandler | null } = { handler: null }
@@ -38,7 +38,7 @@ function joiner(service: string, uid = 0) {
   return { caller, link, pidfd, known, told, code: () => told[0]?.reject?.code }
 }
 
-function staffed(gate = new Gate(OWNERS_ONLY, SILENT)) {
+function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const changes = new Changes()
   const state = { settled: true, paused: false, joined: [] as Caller[] }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
@@ -54,44 +54,44 @@ function staffed(gate = new Gate(OWNERS_ONLY, SILENT)) {
     },
     of: () => ({ join: (caller: Caller) => state.joined.push(caller), operations: { decided: () => null } }),
   }
-  const desk = new FrontDesk(gate, { passed: null, takesOver: false })
-  desk.staff({
-    parts: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as Parts,
+  const reception = new DaemonReception(gate, { passed: null, takesOver: false })
+  reception.staff({
+    runtime: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as MemberRuntime,
     services: services as unknown as Services,
     operationsFor: () => ({}) as Operations,
   })
-  return { desk, changes, state }
+  return { reception, changes, state }
 }
 
-function open(gate?: Gate) {
-  const { desk, ...rest } = staffed(gate)
-  desk.open()
-  return { desk, ...rest }
+function open(gate?: AccessCheck) {
+  const { reception, ...rest } = staffed(gate)
+  reception.open()
+  return { reception, ...rest }
 }
 
 describe('who calls at a daemon', () => {
   it('is answered, also where something of what the daemon before held could not be taken', () => {
-    const { desk, state } = staffed()
+    const { reception, state } = staffed()
     const { caller } = joiner('shop')
-    desk.receive(caller, () => {})
+    reception.receive(caller, () => {})
     const fails = () => {
       throw new Error('dup EMFILE: too many open files')
     }
-    expect(() => desk.open(fails)).toThrow('EMFILE')
+    expect(() => reception.open(fails)).toThrow('EMFILE')
     expect(state.joined).toEqual([caller])
   })
 
   it('as its successor is offered nothing while another one waits for that, and changes nothing for that one', async () => {
-    const { desk, changes, state } = open()
+    const { reception, changes, state } = open()
     state.settled = false
     const [first, second] = [joiner(DAEMON_ITSELF), joiner(DAEMON_ITSELF)]
     const offered: Caller[] = []
-    desk.receive(first.caller, caller => offered.push(caller))
+    reception.receive(first.caller, caller => offered.push(caller))
     await until('what it has changes no more', () => state.paused)
-    desk.receive(second.caller, caller => offered.push(caller))
+    reception.receive(second.caller, caller => offered.push(caller))
     await until('the second one is told, or offered', () => second.told.length + offered.length > 0)
     expect([second.code(), offered]).toEqual(['ERR_FDB_BUSY', []])
-    expect([state.paused, desk.handsOver]).toEqual([true, true])
+    expect([state.paused, reception.handsOver]).toEqual([true, true])
     state.settled = true
     changes.tell()
     await until('the first one is offered it', () => offered.length > 0)
@@ -100,24 +100,24 @@ describe('who calls at a daemon', () => {
 
   it('as its successor, and is another user, gets nothing, whatever the rules let others do', () => {
     const anyone = { key: 'anyone', who: [ANYONE] }
-    const gate = new Gate({ ...OWNERS_ONLY, operate: anyone }, SILENT)
-    const { desk } = open(gate)
+    const gate = new AccessCheck({ ...OWNERS_ONLY, operate: anyone }, SILENT)
+    const { reception } = open(gate)
     const stranger = joiner(DAEMON_ITSELF, 12_345)
     const offered: Caller[] = []
-    expect(desk.mayConnect(12_345)).toBe(true)
+    expect(reception.mayConnect(12_345)).toBe(true)
     for (const intent of ['join', 'back', 'draining'] as const)
-      desk.receive({ ...stranger.caller, intent }, caller => offered.push(caller))
-    expect([stranger.code(), offered, desk.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
+      reception.receive({ ...stranger.caller, intent }, caller => offered.push(caller))
+    expect([stranger.code(), offered, reception.handsOver]).toEqual(['ERR_FDB_DENIED', [], false])
   })
 
   it('and waits there is let go of when he leaves', () => {
-    const { desk, state } = open()
-    desk.hold()
+    const { reception, state } = open()
+    reception.hold()
     const [gone, stays] = [joiner('shop'), joiner('shop')]
-    for (const { caller } of [gone, stays]) desk.receive(caller, () => {})
+    for (const { caller } of [gone, stays]) reception.receive(caller, () => {})
     gone.known.handler?.end(null)
     expect([gone.pidfd.closed, stays.pidfd.closed]).toEqual([true, false])
-    desk.admit()
+    reception.admit()
     expect(state.joined).toEqual([stays.caller])
   })
 })

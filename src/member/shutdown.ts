@@ -16,7 +16,7 @@ type Stage =
   | 'over'
 
 /** Why a process leaves, and how far it has come. */
-export class Departure {
+export class Shutdown {
   /** Resolves when it is over. */
   readonly retired: Promise<RetiredReason>
   /** Milliseconds for the last connections. */
@@ -120,7 +120,7 @@ export class Departure {
 /** A process that has retired and lives after so long has something that keeps it. */
 export const RETIRED_MS = 2_000
 
-interface LingeringParts {
+interface LingeringDeps {
   readonly logger: Logger
   /** Milliseconds from the retirement to the end of the process; null: the application ends it. */
   readonly exitWhenRetired: number | null
@@ -145,7 +145,7 @@ export function livesNoMore(member: object): void {
  * Watches the process of a member that has retired: reports what keeps it, or ends it (`exitWhenRetired`). Does nothing while another member
  * lives in the process. The timer does not keep the process.
  */
-export function watchRetired(member: object, { logger, exitWhenRetired, tell }: LingeringParts): void {
+export function watchRetired(member: object, { logger, exitWhenRetired, tell }: LingeringDeps): void {
   living.delete(member)
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {

@@ -2,9 +2,9 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 
 import { SILENT } from '../../src/base/logger.js'
 import { StateSizes } from '../../src/daemon/services.js'
 import { UnservedServices } from '../../src/daemon/unserved-services.js'
-import { Duty } from '../../src/member/duty.js'
 import { AppendNotice } from '../../src/member/growth.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'
+import { Leadership } from '../../src/member/leadership.js'
 import { DEFAULT_LIMITS } from '../../src/state/limits.js'
 import { addPrint, RequestMemory } from '../../src/state/requests.js'
 import { type NewWrite, WriteQueue } from '../../src/state/write-queue.js'
@@ -13,7 +13,7 @@ beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
 describe('work that one process does at a time', () => {
-  function duty({ hooked = true } = {}) {
+  function leadership({ hooked = true } = {}) {
     const story: string[] = []
     const tell = (what: string) => () => void story.push(what)
     const events = {
@@ -24,7 +24,7 @@ describe('work that one process does at a time', () => {
     }
     let end = () => {}
     let ends = 0
-    const work = new Duty(events, () => {}, SILENT)
+    const work = new Leadership(events, () => {}, SILENT)
     const hook = () =>
       new Promise<void>(resolve => {
         ends++
@@ -36,7 +36,7 @@ describe('work that one process does at a time', () => {
   }
 
   it('is told of once for each change, and not when nothing has changed', () => {
-    const { work, story } = duty({ hooked: false })
+    const { work, story } = leadership({ hooked: false })
     work.resume()
     work.retire()
     expect(story).toEqual([])
@@ -53,7 +53,7 @@ describe('work that one process does at a time', () => {
   })
 
   it('ends once when another serves, also where its end was not asked for before', () => {
-    const { work, ends } = duty()
+    const { work, ends } = leadership()
     work.begin()
     work.retire()
     work.retire()
@@ -61,7 +61,7 @@ describe('work that one process does at a time', () => {
   })
 
   it('is not begun again without its turn: another serves by the time the work before has ended', async () => {
-    const { work, story, end, settle } = duty()
+    const { work, story, end, settle } = leadership()
     work.begin()
     void work.quiesce()
     work.resume()
@@ -72,7 +72,7 @@ describe('work that one process does at a time', () => {
   })
 
   it('is not begun again where it was never ended, and does not end where it never was', async () => {
-    const { work, story, settle } = duty()
+    const { work, story, settle } = leadership()
     work.resume()
     work.retire()
     expect(story).toEqual([])
@@ -83,7 +83,7 @@ describe('work that one process does at a time', () => {
   })
 
   it('is begun again once it has ended, where the handoff has failed', async () => {
-    const { work, story, end, settle } = duty()
+    const { work, story, end, settle } = leadership()
     work.begin()
     void work.quiesce()
     work.resume()

@@ -13,7 +13,7 @@ export interface Since {
  * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those
  * that were made in advance (a successor's, a way back). Owns each of them; the state log works on dups.
  */
-export class SegmentShelf {
+export class SegmentSet {
   readonly #segments = new Map<Epoch, Segment>()
   readonly #readOnly = new Set<Epoch>()
   /** The highest epoch of those that {@link prune} has dropped. */
@@ -178,7 +178,7 @@ export class SegmentShelf {
   }
 }
 
-/** Of `all`, read-only, what {@link SegmentShelf.since} answers. */
+/** Of `all`, read-only, what {@link SegmentSet.since} answers. */
 export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): Since {
   const newer = all.filter(segment => segment.epoch > top)
   const own: Segment[] = []

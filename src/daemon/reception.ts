@@ -1,11 +1,11 @@
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
-import type { Desk } from '../member/options.js'
-import type { Parts } from '../member/parts.js'
+import type { Reception } from '../member/options.js'
+import type { MemberRuntime } from '../member/runtime.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
-import { type Gate, visitorOf } from './policy/gate.js'
+import { type AccessCheck, visitorOf } from './policy/access-check.js'
 import { notThere } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
@@ -20,9 +20,9 @@ const DECIDED_MS = 5_000
 /** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
 const IDLE_MS = 60_000
 
-/** Whose desk it is. */
+/** Whose reception it is. */
 export interface Office {
-  readonly parts: Parts
+  readonly runtime: MemberRuntime
   readonly services: Services
   /** As a visitor may use them, who has said Hello. Takes the caller's pidfd. */
   operationsFor(caller: Caller): Operations
@@ -37,10 +37,10 @@ interface Waiting {
  * Receives who calls at a daemon's control socket. While it is handed over nothing of what it holds may change, so whoever would change it
  * waits: for this daemon, when the next one fails, else for that one, to which it connects when it finds itself closed here.
  */
-export class FrontDesk implements Desk {
+export class DaemonReception implements Reception {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
-  readonly #gate: Gate
+  readonly #gate: AccessCheck
   /** What other users may take of this daemon. */
   readonly shares: Shares
   #office: Office | null = null
@@ -50,7 +50,11 @@ export class FrontDesk implements Desk {
   #admits = true
   #waiting: Waiting[] = []
 
-  constructor(gate: Gate, { passed, takesOver }: Pick<Desk, 'passed' | 'takesOver'>, shares = new Shares()) {
+  constructor(
+    gate: AccessCheck,
+    { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>,
+    shares = new Shares(),
+  ) {
     this.#gate = gate
     this.shares = shares
     this.passed = passed
@@ -60,7 +64,7 @@ export class FrontDesk implements Desk {
   /** The daemon is there; it does not serve yet. */
   staff(office: Office): void {
     this.#office = office
-    office.parts.changes.watch(() => this.#look())
+    office.runtime.changes.watch(() => this.#look())
   }
 
   /** The daemon serves, once it has taken what it holds. Where that fails it serves with what it has: nobody else does. */
@@ -72,7 +76,7 @@ export class FrontDesk implements Desk {
       this.#admitted = false
       this.#office?.services.resume()
       this.#serveWaiting()
-      this.#office?.parts.changes.tell()
+      this.#office?.runtime.changes.tell()
     }
   }
 
@@ -98,9 +102,9 @@ export class FrontDesk implements Desk {
   }
 
   describe(): string {
-    const { parts, services } = this.#office ?? {}
+    const { runtime, services } = this.#office ?? {}
     const size = services?.size ?? 0
-    return `holds ${size === 1 ? 'a service' : `${size} services`} at ${parts?.settings.control ?? ''}`
+    return `holds ${size === 1 ? 'a service' : `${size} services`} at ${runtime?.settings.control ?? ''}`
   }
 
   receive(caller: Caller, own: (caller: Caller) => void): void {
@@ -230,7 +234,7 @@ export class FrontDesk implements Desk {
       this.#refuseSuccessor({ caller, own })
       return
     }
-    const { parts, services } = this.#office!
+    const { runtime, services } = this.#office!
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
       services.pause()
@@ -246,7 +250,7 @@ export class FrontDesk implements Desk {
       if (link.open) link.channel.resume()
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
-    else parts.changes.tell()
+    else runtime.changes.tell()
   }
 
   /** There is one already. While that waits itself nobody is offered anything; later the holder says that it is busy. */
@@ -261,17 +265,17 @@ export class FrontDesk implements Desk {
   }
 
   async #until(holds: () => boolean): Promise<void> {
-    await this.#office?.parts.changes.until(holds, SETTLE_MS)
+    await this.#office?.runtime.changes.until(holds, SETTLE_MS)
   }
 
   get #isSettled(): boolean {
-    const { parts, services } = this.#office!
-    return services.settled && parts.machine.holder?.phase === 'idle'
+    const { runtime, services } = this.#office!
+    return services.settled && runtime.machine.holder?.phase === 'idle'
   }
 
   /** A successor that has failed leaves this daemon as it was. */
   #look(): void {
-    const machine = this.#office?.parts.machine
+    const machine = this.#office?.runtime.machine
     const serves = machine?.phase === 'serving' || machine?.phase === 'unfit'
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
       this.open()

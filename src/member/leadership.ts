@@ -4,7 +4,7 @@ import type { Logger } from '../base/logger.js'
 export type QuiesceHook = (context: { readonly signal: AbortSignal }) => unknown
 
 /** What the application is told of its turn. */
-export interface DutyEvents {
+export interface LeadershipEvents {
   serving(): void
   /** Another serves. */
   retiring(): void
@@ -24,8 +24,8 @@ interface Run {
  * The work of the application that may be done in one process only: whether it is this one's turn, and the hooks that
  * bring it to its end before another's begins.
  */
-export class Duty {
-  readonly #events: DutyEvents
+export class Leadership {
+  readonly #events: LeadershipEvents
   readonly #failed: (error: unknown) => void
   readonly #logger: Logger
   readonly #hooks: QuiesceHook[] = []
@@ -35,7 +35,7 @@ export class Duty {
   /** Milliseconds that the last run of the hooks took. */
   quiescedMs: number | null = null
 
-  constructor(events: DutyEvents, failed: (error: unknown) => void, logger: Logger) {
+  constructor(events: LeadershipEvents, failed: (error: unknown) => void, logger: Logger) {
     this.#events = events
     this.#failed = failed
     this.#logger = logger

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { Registry } from '../../src/holder/registry.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import {
   bindSocket,
   closeAll,
@@ -13,8 +13,8 @@ import {
   type OwnedFd,
   openFile,
 } from '../../src/kernel/index.js'
-import { keptLegacy } from '../../src/member/kept-legacy.js'
-import { Safekeeping } from '../../src/member/safekeeping.js'
+import { FdStoreMirror } from '../../src/member/fd-store-mirror.js'
+import { keptLegacy } from '../../src/member/inherited-state.js'
 import type { Shared } from '../../src/member/shared.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 
@@ -47,19 +47,23 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     registry,
     serviceStartedAt: 0,
     settings: { service: 'shop' },
-    shelf: new SegmentShelf(),
+    segmentSet: new SegmentSet(),
     machine: { member: { scope: 'holder' } },
   } as unknown as Shared
-  const safekeeping = new Safekeeping({ shared, control: () => control, store: store as unknown as FdStore })
+  const storeMirror = new FdStoreMirror({
+    shared,
+    control: () => control,
+    store: store as unknown as FdStore,
+  })
   onTestFinished(() => {
-    safekeeping.close()
+    storeMirror.close()
     registry.close()
     closeAll(control.map(({ fd }) => fd))
     keepPassed([])
     rmSync(folder, { recursive: true })
   })
   put('writes', opened('w'))
-  safekeeping.begin()
+  storeMirror.begin()
   put('reads', opened('r'))
   const socket = bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket')
   put('one', socket)

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { WriteCourier, WriteForwarder } from '../../src/member/writes/forwarder.js'
+import { LinkWriteSender, WriteRedirect } from '../../src/member/writes/redirect.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
@@ -32,16 +32,16 @@ function linked(payloadBytes: number) {
 }
 
 describe('a courier of changes', () => {
-  function courier(payloadBytes: number) {
+  function writeSender(payloadBytes: number) {
     const { link, heard } = linked(payloadBytes)
     let failed = 0
-    return { courier: new WriteCourier(link, () => void failed++), link, heard, failed: () => failed }
+    return { writeSender: new LinkWriteSender(link, () => void failed++), link, heard, failed: () => failed }
   }
   const reads = (count: number) =>
     Array.from({ length: count }, (_, n) => ({ section: 's', key: `${n}`, mark: Buffer.alloc(16) }))
 
   it('has the most that a change may be in messages that are taken', async () => {
-    const { courier: way, heard } = courier(16 * 1024 * 1024)
+    const { writeSender: way, heard } = writeSender(16 * 1024 * 1024)
     const request = 'r'.repeat(255)
     way.send(1, { request, parts: [Buffer.alloc(10)], reads: reads(32_000), durable: true })
     way.send(2, { request, parts: [Buffer.alloc(16 * 1024 * 1024 - 1022)], reads: reads(32_000) })
@@ -61,7 +61,7 @@ describe('a courier of changes', () => {
   })
 
   it('says that its link takes nothing more; its end is told otherwise', async () => {
-    const { courier: way, link, heard, failed } = courier(1_000)
+    const { writeSender: way, link, heard, failed } = writeSender(1_000)
     way.send(1, { request: 'a', parts: [Buffer.alloc(10)], reads: [] })
     way.send(2, { request: 'b', parts: [Buffer.alloc(2_000)], reads: [] })
     await until('it is said', () => failed() > 0)
@@ -80,7 +80,7 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
   log.startWriting(Segment.create(1))
   onTestFinished(() => log.close())
   let reconnected = 0
-  const forwarder = new WriteForwarder(log, 5_000, () => void reconnected++)
+  const forwarder = new WriteRedirect(log, 5_000, () => void reconnected++)
   const connect = () => {
     const { link } = linked(100)
     forwarder.connected(link)

@@ -5,7 +5,7 @@ import { readHeader } from '../state/segment.js'
 import type { BundleItem, ItemRole } from '../wire/bundle.js'
 
 /** What lies in the registry for one descriptor of a service. */
-interface Deposit {
+interface PersistedFd {
   /** The service's own, of which a duplicate is in the registry. */
   readonly fd: OwnedFd
   readonly spec: string
@@ -17,10 +17,10 @@ const WRITABLE = 'writable'
  * What a daemon has of its services, as descriptors in the registry of its own member: so they cross its upgrade, and a service manager
  * keeps them, as it does with a server's listeners.
  */
-export class Deposits {
+export class PersistedFds {
   readonly #registry: Registry
   readonly #wanted: Set<string>
-  readonly #services = new Map<string, Map<string, Deposit>>()
+  readonly #services = new Map<string, Map<string, PersistedFd>>()
 
   /** `wanted`: what is not named there goes when nobody can come back. */
   constructor(registry: Registry, wanted: Set<string>) {
@@ -38,7 +38,7 @@ export class Deposits {
       const { service, ...rest } = item
       const own = fd.share()
       this.#wanted.add(name)
-      this.#depositsOf(service).set(name, { fd: own, spec })
+      this.#persistedOf(service).set(name, { fd: own, spec })
       const items = services.get(service) ?? []
       items.push({ ...rest, fd: own })
       services.set(service, items)
@@ -87,22 +87,22 @@ export class Deposits {
   }
 
   #update(service: string, items: readonly BundleItem[]): void {
-    const deposits = this.#depositsOf(service)
-    const former = new Set(deposits.keys())
+    const persisted = this.#persistedOf(service)
+    const former = new Set(persisted.keys())
     for (const item of items) {
       const { fd } = item
       const [name, spec] = [nameOf(service, item), specOf(item)]
-      const there = deposits.get(name)
+      const there = persisted.get(name)
       former.delete(name)
       if (there?.fd === fd && there.spec === spec) continue
       // The one that is there stays: who keeps it beside would have to let go of it first.
       const present = there?.fd === fd ? this.#registry.get(name)?.fd : undefined
       this.#registry.put({ name, role: 'named', spec, fd: present ?? fd.share() })
       this.#wanted.add(name)
-      deposits.set(name, { fd, spec })
+      persisted.set(name, { fd, spec })
     }
     for (const name of former) {
-      deposits.delete(name)
+      persisted.delete(name)
       this.#wanted.delete(name)
       this.#registry.drop(name)
     }
@@ -114,8 +114,8 @@ export class Deposits {
     this.#services.delete(service)
   }
 
-  #depositsOf(service: string): Map<string, Deposit> {
-    const known = this.#services.get(service) ?? new Map<string, Deposit>()
+  #persistedOf(service: string): Map<string, PersistedFd> {
+    const known = this.#services.get(service) ?? new Map<string, PersistedFd>()
     this.#services.set(service, known)
     return known
   }

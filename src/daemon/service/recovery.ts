@@ -12,7 +12,7 @@ const UNSEEN_MS = 5_000
  * Whom a restarted daemon waits for: rights-holders that are neither back, nor proved dead, nor known to have given up. One that is stopped is waited
  * for as long as it lives; one that cannot be seen, a few seconds.
  */
-export class RollCall {
+export class Recovery {
   #members: RightsHolder[] = []
   readonly #unseen = new Set<RightsHolder>()
   readonly #watches: DeathWatch[] = []

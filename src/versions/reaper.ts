@@ -95,7 +95,7 @@ export const ADOPTED_MS = 500
  * Children that this process did not start: those whose own parents have ended. PID 1 has them from the kernel; any other
  * process asks for them. Node waits only for its own children, and the others would stay as zombies.
  */
-export class Orphans {
+export class OrphanReaper {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }
 

@@ -1,7 +1,7 @@
 import type { FdbError } from '../../errors.js'
 import type { fdbroker } from '../../proto/wire.js'
 import type { ForwardedWrite } from '../../state/forwarded.js'
-import type { Courier, Forwarding } from '../../state/forwarding.js'
+import type { Forwarding, WriteSender } from '../../state/forwarding.js'
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link, type WireBody } from '../../wire/link.js'
 import { unpackAnswer } from './receiver.js'
@@ -10,7 +10,7 @@ import { unpackAnswer } from './receiver.js'
  * Forwards the changes of a process that does not write, over its connection to the process that does: while it stands by, drains, or
  * follows the state of another service. A change waits for its own timeout; a process that answers late is slow, and takes changes still.
  */
-export class WriteForwarder {
+export class WriteRedirect {
   readonly #log: StateLog
   readonly #timeoutMs: number
   /** Connects again, perhaps to another process. */
@@ -78,7 +78,7 @@ export class WriteForwarder {
     const failed = () => {
       if (link === this.#link) this.#reconnect()
     }
-    this.#forwarding?.connect(new WriteCourier(link, failed))
+    this.#forwarding?.connect(new LinkWriteSender(link, failed))
   }
 }
 
@@ -86,7 +86,7 @@ export class WriteForwarder {
 const PIECE_BYTES = 256 * 1024
 
 /** Sends changes over a link, those that are large in several messages: one behind the other, as fast as the peer takes them. */
-export class WriteCourier implements Courier {
+export class LinkWriteSender implements WriteSender {
   readonly #link: Link
   readonly #failed: () => void
   #sent: Promise<void> = Promise.resolve()

@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { LIMITS } from '../../src/daemon/policy/owners-only.js'
 import { type Receiving, takeBack, takeRegistered } from '../../src/daemon/service/bringing.js'
-import { Custody } from '../../src/daemon/service/custody.js'
+import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
 import { heldAlone } from '../../src/daemon/service/kept-state.js'
 import { takesFrom } from '../../src/daemon/service/service.js'
 import type { FdbError } from '../../src/errors.js'
@@ -13,7 +13,7 @@ import { type HolderState, initialHolder, restartedHolder } from '../../src/hand
 import { NOBODY } from '../../src/handoff/messages.js'
 import type { Peer } from '../../src/holder/peer.js'
 import type { Entry } from '../../src/holder/registry.js'
-import { SegmentShelf } from '../../src/holder/segment-shelf.js'
+import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
@@ -41,8 +41,8 @@ class Held implements Receiving {
     error: ({ err, count }: { err: FdbError; count: number }) => this.said.push(`${err.code} ${count}`),
   } as unknown as Logger
   readonly limited = { service: 'shop', limits: LIMITS }
-  readonly custody = new Custody(this.logger)
-  readonly shelf = new SegmentShelf()
+  readonly descriptorTable = new DescriptorTable(this.logger)
+  readonly segmentSet = new SegmentSet()
   machine: HolderState = initialHolder('member', 1, 1)
   readonly #before = native.openCount()
   constructor() {
@@ -52,11 +52,11 @@ class Held implements Receiving {
     return native.openCount() - this.#before
   }
   get names(): string[] {
-    return this.custody.held.names
+    return this.descriptorTable.held.names
   }
   close(): void {
-    this.custody.close()
-    this.shelf.close()
+    this.descriptorTable.close()
+    this.segmentSet.close()
   }
 }
 
@@ -76,73 +76,73 @@ describe('what a member of a daemon has registered', () => {
     const held = new Held()
     const [late, owner] = [member(1), member(2)]
     held.machine = initialHolder('member', 2, 9)
-    held.shelf.make([9])
+    held.segmentSet.make([9])
     const merged = (peer: Peer, epoch: number) => {
       const { fd } = Segment.create(epoch, { kind: 'snapshot' })
-      held.custody.arrive(peer, [{ role: 'segment', epoch, writable: false, fd }])
+      held.descriptorTable.arrive(peer, [{ role: 'segment', epoch, writable: false, fd }])
       expect(takeRegistered(peer, true, held)).toBeNull()
     }
     merged(owner, 5)
     merged(late, 3)
     merged(owner, 4)
-    expect(held.shelf.all.map(({ epoch, kind }) => [epoch, kind])).toEqual([
+    expect(held.segmentSet.all.map(({ epoch, kind }) => [epoch, kind])).toEqual([
       [5, 'snapshot'],
       [9, 'epoch'],
     ])
     merged(owner, 7)
-    expect(held.shelf.all.map(({ epoch }) => epoch)).toEqual([7, 9])
+    expect(held.segmentSet.all.map(({ epoch }) => epoch)).toEqual([7, 9])
   })
 
   it('is kept for those that can come to serve, and closed for all others', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const [joiner, failed] = [member(1), member(2)]
     const [kept, dropped] = [named('a'), named('a')]
-    custody.holdProvisionally(joiner, kept)
-    custody.holdProvisionally(failed, dropped)
-    custody.keepProvisional([undefined, joiner])
+    descriptorTable.holdProvisionally(joiner, kept)
+    descriptorTable.holdProvisionally(failed, dropped)
+    descriptorTable.keepProvisional([undefined, joiner])
     expect([kept.fd.closed, dropped.fd.closed]).toEqual([false, true])
-    expect(custody.seenBy(joiner)).toEqual([kept])
-    expect(custody.seenBy(failed)).toEqual([])
+    expect(descriptorTable.seenBy(joiner)).toEqual([kept])
+    expect(descriptorTable.seenBy(failed)).toEqual([])
   })
 
   it('is the service’s when it serves for good; what it did not ask for is closed', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const [first, next] = [member(1), member(2)]
     const [old, both, fresh] = [named('old'), named('both'), named('both')]
-    custody.hold(first, old)
-    custody.hold(first, both)
-    custody.holdProvisionally(next, fresh)
-    expect(custody.seenBy(next)).toEqual([old, fresh])
-    expect(custody.seenBy(first)).toEqual([old, both])
-    custody.settle(next)
+    descriptorTable.hold(first, old)
+    descriptorTable.hold(first, both)
+    descriptorTable.holdProvisionally(next, fresh)
+    expect(descriptorTable.seenBy(next)).toEqual([old, fresh])
+    expect(descriptorTable.seenBy(first)).toEqual([old, both])
+    descriptorTable.settle(next)
     expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
-    expect(custody.held.entries).toEqual([fresh])
+    expect(descriptorTable.held.entries).toEqual([fresh])
   })
 
   it('makes room for itself: more names than a service may have, of two versions together, are not too many', () => {
-    const { custody, said } = new Held()
+    const { descriptorTable, said } = new Held()
     const [first, next] = [member(1), member(2)]
-    for (const entry of many('old', 6_000)) custody.hold(first, entry)
-    for (const entry of many('new', 4_001)) custody.holdProvisionally(next, entry)
-    custody.settle(next)
+    for (const entry of many('old', 6_000)) descriptorTable.hold(first, entry)
+    for (const entry of many('new', 4_001)) descriptorTable.holdProvisionally(next, entry)
+    descriptorTable.settle(next)
     expect(said).toEqual([])
-    expect(custody.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
+    expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })
 
   it('is closed above what a service may have, with what it asked for of the version before, and that is said', () => {
-    const { custody, said } = new Held()
+    const { descriptorTable, said } = new Held()
     const [first, next] = [member(1), member(2)]
-    for (const entry of many('old', 6_000)) custody.hold(first, entry)
-    next.adopted = new Set(custody.held.names)
+    for (const entry of many('old', 6_000)) descriptorTable.hold(first, entry)
+    next.adopted = new Set(descriptorTable.held.names)
     const entries = many('new', 4_002)
-    for (const entry of entries) custody.holdProvisionally(next, entry)
-    custody.settle(next)
+    for (const entry of entries) descriptorTable.holdProvisionally(next, entry)
+    descriptorTable.settle(next)
     expect(said).toEqual(['ERR_FDB_TOO_MANY_NAMES 2'])
-    expect([custody.held.size, entries.filter(({ fd }) => fd.closed).length]).toEqual([10_000, 2])
+    expect([descriptorTable.held.size, entries.filter(({ fd }) => fd.closed).length]).toEqual([10_000, 2])
   })
 
   it('keeps the path of a Unix listener that it has under another name, and those of others go', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const folder = mkdtempSync(join(tmpdir(), 'fdb-custody-'))
     onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
     const at = (name: string): Entry => {
@@ -151,64 +151,67 @@ describe('what a member of a daemon has registered', () => {
     }
     const [first, next] = [member(1), member(2)]
     const stays = at('stays')
-    custody.hold(first, stays)
-    custody.hold(first, at('goes'))
+    descriptorTable.hold(first, stays)
+    descriptorTable.hold(first, at('goes'))
     // One that does not matter comes first.
-    custody.holdProvisionally(next, named('other'))
-    custody.holdProvisionally(next, { ...stays, name: 'now', fd: stays.fd.dup() })
-    custody.settle(next)
+    descriptorTable.holdProvisionally(next, named('other'))
+    descriptorTable.holdProvisionally(next, { ...stays, name: 'now', fd: stays.fd.dup() })
+    descriptorTable.settle(next)
     expect(readdirSync(folder)).toEqual(['stays'])
   })
 
   it('may have an address that this release cannot read: its path is left alone', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const [first, next] = [member(1), member(2)]
-    custody.hold(first, { ...listening('strange'), spec: 'unix:/run/shop.sock?option-of-a-later-release=1' })
-    custody.hold(first, listening('web'))
-    custody.holdProvisionally(next, listening('web'))
-    custody.settle(next)
-    expect(custody.held.names).toEqual(['web'])
+    descriptorTable.hold(first, {
+      ...listening('strange'),
+      spec: 'unix:/run/shop.sock?option-of-a-later-release=1',
+    })
+    descriptorTable.hold(first, listening('web'))
+    descriptorTable.holdProvisionally(next, listening('web'))
+    descriptorTable.settle(next)
+    expect(descriptorTable.held.names).toEqual(['web'])
   })
 
   it('is told of once, however much one that comes back brings, and one that serves for good has registered', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const peer = member(1)
     const names = Array.from({ length: 20 }, (_, i) => `l${i}`)
     let told = 0
-    custody.held.changed = () => {
+    descriptorTable.held.changed = () => {
       told++
     }
-    custody.bring(peer, names.map(named))
-    custody.adopt(peer)
-    expect([told, custody.held.size]).toEqual([1, 20])
-    for (const name of names) custody.holdProvisionally(peer, named(name))
-    custody.settle(peer)
-    expect([told, custody.held.size]).toEqual([2, 20])
-    custody.held.changed = () => {}
+    descriptorTable.bring(peer, names.map(named))
+    descriptorTable.adopt(peer)
+    expect([told, descriptorTable.held.size]).toEqual([1, 20])
+    for (const name of names) descriptorTable.holdProvisionally(peer, named(name))
+    descriptorTable.settle(peer)
+    expect([told, descriptorTable.held.size]).toEqual([2, 20])
+    descriptorTable.held.changed = () => {}
   })
 
   it('is not taken later, when it was dropped meanwhile; what came behind that is', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const peer = member(1)
     const [dropped, other, anew] = [named('web'), named('other'), named('web')]
-    custody.arrive(peer, [dropped, other])
-    custody.awaitTaking(peer)
-    custody.letGo(peer, 'web', true)
-    custody.arrive(peer, [anew])
+    descriptorTable.arrive(peer, [dropped, other])
+    descriptorTable.awaitTaking(peer)
+    descriptorTable.letGo(peer, 'web', true)
+    descriptorTable.arrive(peer, [anew])
     expect(dropped.fd.closed).toBe(true)
-    custody.letGo(peer, 'other', true)
-    expect(custody.takeArrived(peer)).toEqual([anew])
+    descriptorTable.letGo(peer, 'other', true)
+    expect(descriptorTable.takeArrived(peer)).toEqual([anew])
     anew.fd.close()
   })
 
   it('goes with it, whatever had come of it', () => {
     const held = new Held()
-    const { custody } = held
+    const { descriptorTable } = held
     const peer = member(1)
-    custody.holdProvisionally(peer, named('provisional'))
-    custody.arrive(peer, [named('arrived')])
-    custody.bring(peer, [named('brought')])
-    custody.forget(peer)
+    descriptorTable.holdProvisionally(peer, named('provisional'))
+    descriptorTable.arrive(peer, [named('arrived')])
+    descriptorTable.bring(peer, [named('brought')])
+    descriptorTable.forget(peer)
     expect(held.count).toBe(0)
   })
 })
@@ -216,17 +219,17 @@ describe('what a member of a daemon has registered', () => {
 describe('what a member has registered that dies as soon as it may have accepted', () => {
   it('is the service’s where that has none of the name, with no descriptor more, and as far as it may have more', () => {
     const held = new Held()
-    const { custody } = held
+    const { descriptorTable } = held
     const [first, dead] = [member(1), member(2)]
     const [both, fresh, late] = [named('both'), named('fresh'), named('late')]
-    for (const entry of many('old', 9_998)) custody.hold(first, entry)
-    custody.hold(first, named('both'))
-    for (const entry of [both, fresh, late]) custody.holdProvisionally(dead, entry)
+    for (const entry of many('old', 9_998)) descriptorTable.hold(first, entry)
+    descriptorTable.hold(first, named('both'))
+    for (const entry of [both, fresh, late]) descriptorTable.holdProvisionally(dead, entry)
     const { count } = held
-    custody.inherit(dead)
+    descriptorTable.inherit(dead)
     expect(held.said).toEqual(['ERR_FDB_TOO_MANY_NAMES 1'])
     expect([both, fresh, late].map(({ fd }) => fd.closed)).toEqual([true, false, true])
-    expect([custody.held.get('fresh')?.fd, custody.held.size, held.count]).toEqual([
+    expect([descriptorTable.held.get('fresh')?.fd, descriptorTable.held.size, held.count]).toEqual([
       fresh.fd,
       10_000,
       count - 2,
@@ -237,10 +240,10 @@ describe('what a member has registered that dies as soon as it may have accepted
 describe('what a member brings back to its daemon', () => {
   it('is the service’s where it was lacking, when it comes from the one that serves', () => {
     const held = new Held()
-    const { custody } = held
+    const { descriptorTable } = held
     const peer = member(1)
-    custody.hold(peer, named('here'))
-    custody.arrive(peer, [named('here'), named('lacking')])
+    descriptorTable.hold(peer, named('here'))
+    descriptorTable.arrive(peer, [named('here'), named('lacking')])
     takeBack(peer, true, held)
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
@@ -248,30 +251,30 @@ describe('what a member brings back to its daemon', () => {
   it('is closed, when another serves', () => {
     const held = new Held()
     const other = member(2)
-    held.custody.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
+    held.descriptorTable.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
     takeBack(other, false, held)
     expect([held.names, held.count]).toEqual([[], 0])
   })
 
   it('is all that the service has when that is settled, however much else it had', () => {
-    const { custody } = new Held()
+    const { descriptorTable } = new Held()
     const peer = member(2)
-    for (const entry of many('old', 6_000)) custody.hold(member(1), entry)
-    custody.bring(peer, many('new', 4_001))
-    custody.adopt(peer)
-    expect(custody.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
+    for (const entry of many('old', 6_000)) descriptorTable.hold(member(1), entry)
+    descriptorTable.bring(peer, many('new', 4_001))
+    descriptorTable.adopt(peer)
+    expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })
 
   it('is kept until it is settled who serves, when the daemon was started again', () => {
     const held = new Held()
     held.machine = restartedHolder()
     const [one, other] = [member(1), member(2)]
-    held.custody.arrive(one, [named('one')])
-    held.custody.arrive(other, [named('other')])
+    held.descriptorTable.arrive(one, [named('one')])
+    held.descriptorTable.arrive(other, [named('other')])
     takeBack(one, false, held)
     takeBack(other, false, held)
     expect([held.names, held.count]).toEqual([[], 2])
-    held.custody.settle(other)
+    held.descriptorTable.settle(other)
     expect([held.names, held.count]).toEqual([['other'], 1])
   })
 })
@@ -290,12 +293,12 @@ describe('a member that is to take the connections of another', () => {
 
 describe('what a daemon alone has of a service', () => {
   it('is named: listeners with their addresses, other descriptors, and the state', () => {
-    const { custody, machine, shelf } = new Held()
+    const { descriptorTable, machine, segmentSet } = new Held()
     const web = listening('web')
-    custody.hold(member(1), web)
-    custody.hold(member(1), named('lease'))
-    shelf.make([1])
-    const known = { service: 'shop', machine, registry: custody.held, shelf, stateFile: '' }
+    descriptorTable.hold(member(1), web)
+    descriptorTable.hold(member(1), named('lease'))
+    segmentSet.make([1])
+    const known = { service: 'shop', machine, registry: descriptorTable.held, segmentSet, stateFile: '' }
     expect(heldAlone({ ...known, peer: () => undefined })).toEqual({
       service: 'shop',
       listeners: [expect.stringMatching(/^web .*127\.0\.0\.1:\d+$/)],
@@ -306,10 +309,10 @@ describe('what a daemon alone has of a service', () => {
   })
 
   it('is nothing while a member that serves, is to serve or stands by lives, or is awaited, and where there is nothing', () => {
-    const { custody, machine, shelf } = new Held()
-    const known = { service: 'shop', registry: custody.held, shelf, stateFile: '/state' }
+    const { descriptorTable, machine, segmentSet } = new Held()
+    const known = { service: 'shop', registry: descriptorTable.held, segmentSet, stateFile: '/state' }
     expect(heldAlone({ ...known, machine, peer: () => undefined })).toBeNull()
-    custody.hold(member(1), named('lease'))
+    descriptorTable.hold(member(1), named('lease'))
     const living = (id: number) => (id === 1 ? member(1) : undefined)
     const others = { owner: NOBODY, joiner: NOBODY, standby: NOBODY }
     for (const role of ['owner', 'joiner', 'standby'] as const)

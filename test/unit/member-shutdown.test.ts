@@ -1,0 +1,79 @@
+import { describe, expect, it } from 'vitest'
+import { FdbError } from '../../src/errors.js'
+import { Shutdown } from '../../src/member/shutdown.js'
+
+const DRAIN_MS = 1_000
+const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
+
+/** How it ends, and what the application is told. */
+async function ended(shutdown: Shutdown): Promise<string[]> {
+  const told: string[] = []
+  shutdown.end(failed)
+  shutdown.tell(why => told.push(why))
+  return [await shutdown.retired, ...told]
+}
+
+describe('the departure of a process', () => {
+  it('is retired until it serves again, also while it is closed', () => {
+    const shutdown = new Shutdown(DRAIN_MS)
+    shutdown.retire()
+    expect([shutdown.isRetired, shutdown.closing]).toEqual([true, false])
+    shutdown.serve()
+    expect([shutdown.isRetired, shutdown.closing]).toEqual([false, false])
+    shutdown.retire()
+    shutdown.close()
+    expect([shutdown.isRetired, shutdown.closing]).toEqual([true, true])
+    shutdown.serve()
+    expect([shutdown.isRetired, shutdown.closing]).toEqual([false, true])
+  })
+
+  it('is not retired by what comes after its close', () => {
+    const shutdown = new Shutdown(DRAIN_MS)
+    shutdown.close()
+    shutdown.retire()
+    expect([shutdown.isRetired, shutdown.closing, shutdown.over]).toEqual([false, true, false])
+    shutdown.end(failed)
+    expect([shutdown.isRetired, shutdown.closing, shutdown.over]).toEqual([false, false, true])
+  })
+
+  it('says why: lost, unless another serves by the word of whoever decides', async () => {
+    const words = [
+      [],
+      ['retire'],
+      ['retire', 'resume'],
+      ['released', 'resume'],
+      ['released', 'retire', 'resume'],
+    ] as const
+    const whys = words.map(async said => {
+      const shutdown = new Shutdown(DRAIN_MS)
+      for (const word of said) shutdown.hear(word)
+      shutdown.leave(false)
+      return await ended(shutdown)
+    })
+    const lost = ['lost', 'lost']
+    const replaced = ['replaced', 'replaced']
+    expect(await Promise.all(whys)).toEqual([lost, replaced, lost, replaced, replaced])
+    const decided = new Shutdown(DRAIN_MS)
+    decided.leave(true)
+    expect(await ended(decided)).toEqual(replaced)
+  })
+
+  it('says that the application wanted it', async () => {
+    const shutdown = new Shutdown(DRAIN_MS)
+    shutdown.close()
+    shutdown.closedBy('closed')
+    expect(await ended(shutdown)).toEqual(['closed', 'closed'])
+  })
+
+  it('keeps the first reason, until it is fenced or serves', () => {
+    const shutdown = new Shutdown(DRAIN_MS)
+    const fenced = new FdbError('ERR_FDB_FENCED', 'another writes')
+    shutdown.because(failed)
+    shutdown.because(fenced)
+    expect(shutdown.reason).toBe(failed)
+    shutdown.becauseFenced(fenced)
+    expect(shutdown.reason).toBe(fenced)
+    shutdown.serve()
+    expect(shutdown.reason).toBeNull()
+  })
+})
