@@ -1,7 +1,6 @@
 /**
- * What a relay of one's own needs, to have its connections go on in the next version: the record of a connection, descriptors
- * with owners, and what it registers with `listener.serve(server, { keeper })`. The reference proxy's relay imports
- * nothing else of what a connection needs to move.
+ * The parts that a custom relay needs to move its connections to the next version: the record of a connection, descriptors with owners, and
+ * the registration by `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else for moving.
  */
 
 export { abandon, canLeave, connectionOf } from './connections/adapters/node-socket.js'

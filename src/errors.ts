@@ -51,9 +51,7 @@ export class FdbError extends Error {
   }
 }
 
-/**
- * What a caller passed is of the wrong kind: a TypeError, with all that an {@link FdbError} has (`FdbError.is` says yes).
- */
+/** An argument has the wrong type: a TypeError with everything that an {@link FdbError} has (`FdbError.is` returns true). */
 export class FdbTypeError extends TypeError {
   readonly code: FdbErrorCode
   readonly retryable = false

@@ -1,4 +1,4 @@
-/** What a caller passes is checked at the call: nothing is guessed, and nothing misspelt is passed over. */
+/** Checks the options of a call. A misspelt option is an error, never ignored. */
 import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
 import { LONGEST_MS } from './time.js'
@@ -18,7 +18,7 @@ export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefi
   }
 }
 
-/** What is checked where it is used. */
+/** For an option that its user checks. */
 export const unchecked: Check = () => {}
 
 /** A value of which `holds` is true. `wanted`: what the message asks for. */

@@ -1,6 +1,6 @@
 /** As many keys are in one `Map`. */
 export const ALONE = 16_384
-/** Of them so many come to their parts with each key that is set then. */
+/** Keys of the first map that move to their parts with each key that is set. */
 const MOVED = 8
 /** Parts of which a key has one, a power of two. */
 export const PARTS = 256
@@ -13,7 +13,7 @@ export const PARTS = 256
 export abstract class DividingMap<K, V> {
   /** All keys while they are few; then those of that time, until each is in its part too. Null: all are in parts. */
   #first: Map<string, V> | null = new Map()
-  /** Of `#first`, what is not in its part yet; null: there are no parts, or nothing else. */
+  /** The keys of `#first` that are not yet in their part. Null: there are no parts, or all keys have moved. */
   #moving: IterableIterator<[string, V]> | null = null
   /** Where there are parts. */
   #size = 0
@@ -25,7 +25,7 @@ export abstract class DividingMap<K, V> {
   /** Whether it was there. */
   protected abstract deleteInPart(key: string | K): boolean
   protected abstract clearParts(): void
-  /** What is in a part now; every map has a key in the part of the same number. */
+  /** The entries of a part. Every map has a given key in the part of the same number. */
   abstract run(part: number): Iterable<[string, V]>
 
   get size(): number {
@@ -68,7 +68,7 @@ export abstract class DividingMap<K, V> {
       this.#moveSome(this.#moving)
       return had
     }
-    // What is in the first map stays there, and counts.
+    // A key of the first map stays there and counts.
     first.set(text, value)
     if (this.getInPart(key) !== undefined) this.setInPart(key, value)
     this.#moveSome(this.#moving)
@@ -224,7 +224,7 @@ export class GrowingList<T> implements Iterable<T> {
     this.#length++
   }
 
-  /** What is added meanwhile is seen too. */
+  /** Iteration sees entries that are added meanwhile. */
   *[Symbol.iterator](): IterableIterator<T> {
     for (const chunk of this.#chunks) yield* chunk
   }

@@ -53,7 +53,7 @@ export class AccessLines implements Pick<Logger, 'info'> {
   }
 }
 
-/** What a line says of one fact. Most facts are those of the line before. */
+/** The text of one fact in a line. Most facts are those of the line before. */
 class Piece {
   readonly key: string
   value: unknown = undefined

@@ -112,7 +112,7 @@ async function intoDaemon(
       const { address } = await member.listen(name, spec)
       held.push({ name, address: address.url })
     }
-    // The daemon holds them, and nobody serves them yet.
+    // The daemon holds them, and no member serves them yet.
     await member.ready({ timeout, unserved: true })
     return held
   } finally {

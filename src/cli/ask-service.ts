@@ -4,7 +4,7 @@ import { OperatorClient } from '../operator/client.js'
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
 const AGAIN_MS = 50
 export const AGAIN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
-/** What may be asked twice is asked again too where the process ended before it had answered. */
+/** A question that is harmless when repeated is asked again if the process ended before it had answered. */
 export const AGAIN_HARMLESS: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...AGAIN,
   'ERR_FDB_CHANNEL_CLOSED',
@@ -15,7 +15,7 @@ export interface AskFlags {
   timeout: number
 }
 
-/** Asks whoever serves; again where it has just been replaced and nothing was done. */
+/** Asks the process that serves; again if it has just been replaced and nothing was done. */
 export async function asked<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,

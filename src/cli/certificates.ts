@@ -98,7 +98,7 @@ async function pem(file: string): Promise<string> {
 }
 
 const DAY = 86_400_000
-/** Of a fingerprint. */
+/** Characters of a fingerprint. */
 const SHOWN = 16
 
 function certificatesText({ certificates, ticketKeys, handshakes }: CertificateList, now: number): string {

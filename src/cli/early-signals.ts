@@ -1,9 +1,8 @@
 import { forgetPreload } from '../os/command-line.js'
 
 /**
- * Imported before all else. Node opens its inspector on SIGUSR1, which nobody wants of a server's command line; and
- * what a supervisor sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) ends a process
- * that has no handler yet.
+ * Imported before all else. Node opens its inspector on SIGUSR1, which a server's command line must not do; and signals that a supervisor
+ * sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) end a process that has no handler yet.
  */
 const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
 const [, , command = '', part = ''] = process.argv

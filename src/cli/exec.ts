@@ -77,7 +77,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   }
 }
 
-/** What is before `--`, and the program behind it. Commander tells them not apart. */
+/** Splits the names before `--` from the program behind it. Commander does not tell them apart. */
 function divided(command: Command): { names: readonly string[]; argv: readonly string[] } {
   const { rawArgs = [] } = command.parent as Command & { readonly rawArgs?: readonly string[] }
   const at = rawArgs.indexOf('--')

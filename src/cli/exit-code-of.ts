@@ -15,14 +15,14 @@ const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_COMMAND_UNKNOWN', 5],
 ])
 
-/** Of the command line, where nobody else has told it. */
+/** Errors of the command line that no other code has reported. */
 const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_OPTION',
   'ERR_FDB_SPEC',
   'ERR_FDB_STATE_SOURCE',
 ])
 
-/** Of a command that failed so. */
+/** The exit code of a command that failed with this error. */
 export function exitCodeOf(error: FdbError): ExitCode {
   if (USAGE.has(error.code) && !wasTold(error) && !foundThere(error)) return 2
   return OTHER.get(error.code) ?? 1

@@ -13,14 +13,14 @@ import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
 /**
- * What a server is started from, which is replaced at one stroke: the symbolic link of a release folder (`current`), or an executable.
- * What it was before is kept beside it, as `PATH.previous`.
+ * The path that a server is started from, which is replaced atomically: the symbolic link of a release folder (`current`), or an
+ * executable. Its former target is kept beside it, as `PATH.previous`.
  */
 export class Installed {
   readonly path: string
   readonly #previous: string
   readonly #aside: string
-  /** What was kept before the last {@link install}, until it is known what becomes of that. */
+  /** The kept target before the last {@link install}, until that has succeeded or failed. */
   readonly #older: string
 
   /** Throws ERR_FDB_NO_BINARY. */
@@ -79,7 +79,7 @@ export class Installed {
     if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
 
-  /** What is there now is kept; what was kept before lies at `aside`. Where that cannot be it throws, and all is as it was. */
+  /** Keeps the present target; the kept one before lies at `aside`. If that is impossible it throws, and all is as before. */
   #keep(aside: string): void {
     const kept = kindOf(this.#previous) !== 'none'
     if (kept) renameSync(this.#previous, aside)

@@ -66,11 +66,11 @@ interface LogPlace {
   readonly path: string | undefined
   readonly fd: 1 | 2
   readonly sync: boolean
-  /** Bytes that nobody has taken: lines beyond are dropped. Default: no limit. */
+  /** Bytes that are not taken yet: lines beyond are dropped. Default: no limit. */
   readonly most?: number
 }
 
-/** Whom a log tells what becomes of it. */
+/** Log state callbacks. */
 interface LogEvents {
   /** It cannot be written: lines are dropped until it can. Told once. */
   readonly failed: (error: Error) => void
@@ -141,7 +141,7 @@ export class LogFile {
       )
   }
 
-  /** The log closes its file when all is written. What no reader takes does not keep the process. */
+  /** The log closes its file when all is written. Output without a reader does not keep the process. */
   end(): void {
     this.#endsAt = performance.now() + END_MS
     this.#reopened = this.#reopened.then(() => this.#close())
@@ -176,7 +176,7 @@ export class LogFile {
   #put(text: string): void {
     const errors = this.#errors
     this.#outlet.stream.write(text)
-    // What is written by a thread says so later.
+    // A write by a thread reports later.
     if (this.#place.sync && this.#errors === errors) this.#written(this.#outlet)
   }
 

@@ -2,7 +2,7 @@ import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/time.js'
 
-/** Of pino. */
+/** The levels of pino. */
 export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
 
 export function controlOption(): Option {
@@ -19,7 +19,7 @@ export function durationOption(flags: string, description: string, byDefault?: s
   return byDefault === undefined ? option : option.default(toMs(byDefault), byDefault)
 }
 
-/** Of an option. */
+/** Parses an option. */
 export function toMs(text: string): number {
   const ms = parseDuration(text)
   if (ms !== null) return ms

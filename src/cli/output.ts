@@ -31,16 +31,16 @@ export function sayOnStderr(text: string): void {
   try {
     writeSync(2, `${text}\n`)
   } catch {
-    // There is nobody else to be told.
+    // There is no other place to report to.
   }
 }
 
-/** What `--json` prints. */
+/** The output of `--json`. */
 export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
 
-/** What a command ends with. */
+/** The exit codes of commands. */
 export type ExitCode = keyof typeof EXIT_CODES
 
 /** Told by `--help` and in the documents: scripts count on them. */

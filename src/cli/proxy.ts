@@ -97,7 +97,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const read = () => readConfigAside(file)
   const signals = proxySignals(logger, reopen)
   try {
-    // Nobody is served yet who would have to wait: a thread to read it takes longer.
+    // No client waits yet: a thread to read it takes longer.
     const config = await readConfig(file)
     logsAccess = config.accessLog
     const several = severalOf(flags, config)
@@ -152,12 +152,12 @@ function severalOf(
   return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
 }
 
-/** What only the next process takes over. */
+/** Keys that only the next process applies. */
 const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile', 'workers'])
 /** Routes that are compared in one turn of the event loop. */
 const SLICE = 1_000
 
-/** What has changed since a proxy was started: what `fd-broker upgrade --smart` goes by. */
+/** The changes since a proxy was started: the basis of `fd-broker upgrade --smart`. */
 class ProxyChanges {
   readonly #code = new LoadedCode()
   readonly #started: ProxyConfig
@@ -195,18 +195,18 @@ async function sameRoutes(before: ProxyConfig['routes'], now: ProxyConfig['route
   return true
 }
 
-/** Lines of the access log that nobody has taken: more are dropped. */
+/** Waiting bytes of the access log: more lines are dropped. */
 const MOST_BYTES = 8 * 1024 * 1024
 
 interface AccessLog {
   readonly lines: AccessLines
   /** Opens its file, if any, anew. */
   reopen(): void
-  /** Writes what there is. What nobody takes does not keep the process: the lines are lost. */
+  /** Writes the waiting lines. Output without a reader does not keep the process: the lines are lost. */
   end(): void
 }
 
-/** The access log of a proxy, in `path` or on stdout. What becomes of it is said in the other log. */
+/** The access log of a proxy, in `path` or on stdout. Its failures are reported in the other log. */
 async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
   const file = await LogFile.open(
     { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },

@@ -37,7 +37,7 @@ async function reload({ json, service = '', ...flags }: ReloadFlags): Promise<vo
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
 }
 
-/** What has changed, and from when on it counts. */
+/** The changes, and when they take effect. */
 function lines({ now, next, restart }: Reloaded): string[] {
   const all = [
     ['at once', now],

@@ -88,7 +88,7 @@ async function handedBack(flags: AskFlags, service: string, at: string | null): 
   return await another(flags.control, service, left, until)
 }
 
-/** Who serves in its place. */
+/** The process that serves in its place. */
 async function another(control: string, service: string, left: Told, until: number): Promise<HandedBack> {
   for (;;) {
     const timeoutMs = Math.max(1, Math.round(until - performance.now()))
@@ -111,7 +111,7 @@ async function another(control: string, service: string, left: Told, until: numb
   }
 }
 
-/** Null: nobody can be asked now. */
+/** Null: no process can be asked now. */
 async function statusOf(control: string, service: string, timeoutMs: number): Promise<ServiceStatus | null> {
   try {
     using client = await OperatorClient.connect(control, { timeoutMs })

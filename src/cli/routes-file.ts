@@ -48,7 +48,7 @@ function jsonLines(text: string): unknown[] | undefined {
 function positioned(text: string, name: string): unknown {
   const { LineCounter, parseDocument } = yaml()
   const lines = new LineCounter()
-  // What it says prettily has the place in the middle of it.
+  // A pretty message has the place in the middle of it.
   const document = parseDocument(text, { version: '1.2', prettyErrors: false, lineCounter: lines })
   const [error] = document.errors
   if (error !== undefined) {

@@ -108,7 +108,7 @@ export type RunFlags = Readonly<
   readonly nonBlocking?: true | string
 }
 
-/** What a file may say. */
+/** The keys of a configuration file. */
 interface RunDocument
   extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'from' | 'listen' | 'survive' | 'nonBlocking'> {
   readonly command?: readonly string[]
@@ -144,7 +144,7 @@ export class RunSources {
     return this.#file !== null
   }
 
-  /** What holds until the end, as it is at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
+  /** The settings that stay until the end, as they are at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async lasting(): Promise<SupervisorSettings> {
     const document = await this.#document()
     const { name, control, pidFile, restart, restartDelay, upgradeSignal } = {
@@ -163,7 +163,7 @@ export class RunSources {
     }
   }
 
-  /** Of the command line alone: it is done once. Throws ERR_FDB_OPTION. */
+  /** The takeover, which only the command line can ask for: it is done once. Throws ERR_FDB_OPTION. */
   get takeover(): Takeover | null {
     return takeoverOf(this.#flags)
   }
@@ -232,7 +232,7 @@ function isTexts(value: unknown): boolean {
   return Array.isArray(value) && value.every(word => typeof word === 'string')
 }
 
-/** Of the document's command alone. */
+/** Checks the document's command alone. */
 const COMMAND: Check<unknown> = (document, place) =>
   list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
 

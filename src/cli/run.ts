@@ -57,7 +57,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const settings = left?.settings ?? (await sources.lasting())
   // Wrong settings are told before anything is started.
   const first = left === null ? await sources.read() : null
-  // What was taken over is among what is left.
+  // Descriptors that were taken over are among those that are left.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
   if (found !== null && !found.take) return sayWhether(found)
@@ -112,7 +112,7 @@ function sayWhether({ left }: Found): void {
   if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
 }
 
-/** What signals make a supervisor do. As PID 1 it gets only those that it has a handler for. */
+/** The actions of a supervisor on signals. As PID 1 it gets only those that it has a handler for. */
 function runSignals(
   logger: Logger,
   upgradeSignal: NodeJS.Signals,
@@ -133,7 +133,7 @@ function runSignals(
   }
   const other = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
     if (signal !== upgradeSignal) supervisor?.forward(signal)
-    // What became of it is in the log.
+    // The log has the result.
     else supervisor?.upgrade().catch(() => {})
   }
   const signals = new Signals<Supervisor>({

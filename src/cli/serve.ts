@@ -103,7 +103,8 @@ async function checkOnly(config: string | undefined): Promise<void> {
 const SECOND_MS = 60_000
 
 /**
- * What signals make a daemon do. `drop`: what it alone holds does not keep it from ending; `reopen` opens the file of the log anew.
+ * The actions of a daemon on signals. `drop`: descriptors that only it holds do not keep it from ending; `reopen` opens the file of the log
+ * again.
  */
 function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
   let firstAt = Number.NEGATIVE_INFINITY

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
-/** What a process that serves is ordered by. */
+/** Signals that control a process that serves. */
 export const ORDERS = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGWINCH', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 export type Order = (typeof ORDERS)[number]
 
@@ -11,7 +11,7 @@ export type Order = (typeof ORDERS)[number]
  */
 const IMPATIENT_MS = 2_000
 
-/** What a command does on each signal. `target`: what it runs, null until {@link Signals.attach}. */
+/** The action of a command for each signal. `target`: the running thing, null until {@link Signals.attach}. */
 export type SignalTable<T> = {
   readonly [Signal in NodeJS.Signals]?: (target: T | null, signal: Signal) => void
 }
@@ -45,7 +45,7 @@ export class Signals<T> {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 
-  /** What an order to end that has come now says. */
+  /** The meaning of an order to end that has come now. */
   end(): 'first' | 'same' | 'again' {
     const since = this.#endingSince
     if (since !== null) return performance.now() - since < IMPATIENT_MS ? 'same' : 'again'
@@ -75,14 +75,14 @@ export async function obey<R>(
 /** Does something with V8's flags as they were when the process was started. */
 type WithUsualFlags = <T>(work: () => T) => T
 
-/** What has become of a server: it serves, as the first or after another; or it is about to end, and another serves in its place. */
+/** The state of a server: it serves, as the first or after another; or it is about to end, and another serves in its place. */
 type Turn = 'served' | 'joined' | 'left'
 
 export type OnTurn = (turn: Turn, withUsualFlags: WithUsualFlags) => void
 
 let told: OnTurn = () => {}
 
-/** Has somebody told what becomes of a server that this process is. */
+/** Reports the state of the server in this process. */
 export function onTurn(tell: OnTurn): void {
   told = tell
 }

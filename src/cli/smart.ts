@@ -11,7 +11,7 @@ import {
 } from '../operator/service-commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 
-/** What `fd-broker upgrade --smart` does. */
+/** The plan of `fd-broker upgrade --smart`. */
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
   /** For people. */
@@ -19,7 +19,7 @@ export interface Plan {
   readonly changes: Changes
 }
 
-/** Asks whoever serves what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN where it does not know. */
+/** Asks the process that serves for its changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if it does not know. */
 export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
   const changes = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) =>
     readChanges(await client.command(CHANGES, '', { timeoutMs, service })),
@@ -40,7 +40,7 @@ export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
-/** Has whoever serves read its configuration. */
+/** Has the process that serves read its configuration. */
 export async function reloaded(flags: AskFlags, service: string): Promise<Told | Reloaded> {
   const reply = await asked(flags, AGAIN, (client, timeoutMs) =>
     client.command(RELOAD, '', { timeoutMs, service }),

@@ -17,7 +17,7 @@ export interface ControlOptions extends AskFlags {
   service: string
 }
 
-/** Asks whoever serves; from the beginning where that has changed meanwhile: `work` must bear being done twice. */
+/** Asks the process that serves; again from the start if another serves meanwhile: `work` must be repeatable. */
 export async function askServing<T>(
   options: ControlOptions,
   work: (ask: AskCommand) => Promise<T>,

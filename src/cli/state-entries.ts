@@ -17,7 +17,7 @@ interface WatchFlags extends Flags {
   secrets?: boolean
 }
 
-/** Of whoever serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
+/** The state of the process that serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
 function stateOf({ control, service = '', timeout }: Flags): ServiceState {
   return new ServiceState((command, body) =>
     asked({ control, timeout }, AGAIN_STATE, (client, timeoutMs) =>

@@ -23,7 +23,7 @@ export interface ExportHead {
 export interface FileState {
   log: StateLog
   format: 'log' | 'lines'
-  /** What the first line of an export says; null: it has none. */
+  /** The first line of an export; null: it has none. */
   head: ExportHead | null
   /** Entries that were left out as secrets when it was written. */
   redacted: number
@@ -105,7 +105,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let head: ExportHead | null = null
   let redacted = 0
   const codecs = new Map<string, string>()
-  /** Of sections of which the head says nothing, the highest version. */
+  /** The highest version of each section that the head does not name. */
   const unsaid = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []

@@ -51,7 +51,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   const total = entries.reduce((sum, section) => sum + section.entries, 0)
   using progress = new ProgressLine()
   const reply = await askServing({ control, service, timeout }, async ask => {
-    // Whoever is asked has none of it: from the beginning, under a name of its own.
+    // The asked process has none of it: start again, under a new name.
     const id = nodeCrypto().randomUUID()
     let part = 0
     let done = 0

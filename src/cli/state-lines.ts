@@ -95,7 +95,7 @@ export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8
 
 const BATCH = 64 * 1024
 
-/** Writes many lines at the pace of whoever reads them. */
+/** Writes many lines at the pace of their reader. */
 export class LineWriter {
   readonly #out: Writable
   #text: string[] = []
@@ -111,7 +111,7 @@ export class LineWriter {
     })
   }
 
-  /** Nobody reads any more. */
+  /** The reader has gone. */
   get gone(): boolean {
     return this.#gone
   }

@@ -21,7 +21,7 @@ export interface OpenOptions {
 export interface OpenState extends Disposable {
   log: StateLog
   name: string
-  /** What it was compared with. */
+  /** The source of the comparison. */
   verified: 'the service' | 'its first line' | 'its checksums'
   /** Values that were left out of a file as secrets. */
   redacted: number
@@ -40,7 +40,7 @@ export async function openState(flags: SourceFlags, options: OpenOptions = {}): 
   )
 }
 
-/** Of `state diff`: a control socket, a file, or `-`. */
+/** Opens a place of `state diff`: a control socket, a file, or `-`. */
 export async function openPlace(place: string, flags: SourceFlags): Promise<OpenState> {
   const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
   return socket ? openControl({ ...flags, control: place }) : openFile(place, {})

@@ -85,7 +85,7 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
   ]
 }
 
-/** Of a proxy. */
+/** The servers of a proxy. */
 function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
   const out = details?.serversOut
   return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
@@ -198,7 +198,7 @@ function leftOf(probationSeconds: number | null | undefined): string {
   return typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
 }
 
-/** Of `fd-broker run`: the supervisor is another process than the program. */
+/** Lines of `fd-broker run`: the supervisor is another process than the program. */
 function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
   const { supervisor } = report as Partial<SupervisorStatus>
   if (supervisor === undefined) return []

@@ -10,7 +10,7 @@ import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain } from './output.js'
 
-/** Of a process that was told to end: why it has not. */
+/** The time for a process that was told to end to say why it has not. */
 const ANSWER_MS = 2_000
 
 interface StopFlags extends AskFlags {

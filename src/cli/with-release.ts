@@ -38,7 +38,7 @@ export async function upgradeTo<T>(
   return await withRelease(place, change, () => upgrade())
 }
 
-/** Runs an upgrade to another release. What cannot be told to have failed is left as it is, and said. */
+/** Runs an upgrade to another release. If the failure of an upgrade is uncertain, the release is left as it is, with a message. */
 async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () => Promise<T>): Promise<T> {
   const before = await serving(place)
   change.put()

@@ -42,7 +42,7 @@ export async function runWorkers(
   }
 }
 
-/** What signals make a main process do. */
+/** The actions of a main process on signals. */
 function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
   const logged =
     (act: (workers: Workers | null, signal: Order) => void) => (workers: Workers | null, signal: Order) => {

@@ -81,7 +81,7 @@ export function named<T>(name: (text: string) => Wrong | string, item: Check<T>)
 
 export interface Field<T> {
   check: Check<T>
-  /** What stands for a key that is left out, as it would be written in the file; undefined: the key must be there. */
+  /** The default for a missing key, as the file would have it. Undefined: the key is required. */
   byDefault: { written: unknown; value: T } | undefined
   /** One line for the documentation. */
   about: string
@@ -271,7 +271,7 @@ export class Place {
   }
 }
 
-/** What a reader of one value gives instead of the value: a sentence that says what is wrong and what to write. */
+/** The result of a reader that refuses a value: a sentence that says what is wrong and what to write. */
 export class Wrong {
   readonly why: string
 

@@ -13,8 +13,8 @@ export interface SyntaxProblem extends Position {
 }
 
 /**
- * A YAML 1.2 document (JSON is one too) as plain values that know where they were written. The package that
- * knows where is asked only when somebody wants to know, or something is wrong: others read the values eight times as fast (YAML), and forty (JSON).
+ * A YAML 1.2 document (JSON is one too) as plain values that know where they were written. The package that knows positions is loaded only
+ * for an error or a position: the other reads YAML eight times as fast, and JSON forty times.
  */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
@@ -163,7 +163,7 @@ function colonsIn(json: string): number {
   return colons
 }
 
-/** What the other package may make another value of, or a warning: an anchor, a tag, a directive. */
+/** Syntax that the other package may read differently, or warn about: an anchor, a tag, a directive. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
 /**

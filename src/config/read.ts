@@ -20,7 +20,7 @@ export interface ConfigProblem {
 export function readDocument<T>(file: string, check: Check<T>): T {
   let bytes: Buffer
   try {
-    // At a start nobody is served yet, and each hop to a thread waits for a processor.
+    // A process that starts serves no client yet, and each hop to a thread waits for a processor.
     bytes = readFileSync(file)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)

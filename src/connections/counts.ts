@@ -29,7 +29,7 @@ export class TurnWork {
     }
   }
 
-  /** What is left for moves of so many milliseconds of this turn. */
+  /** The rest of this turn's time for moves, of at most `ms` milliseconds. */
   budget(ms: number): TurnBudget {
     return new TurnBudget(ms - (this.#running ? this.#worked : 0) - this.#spent)
   }
@@ -75,7 +75,7 @@ function cpuMs(since: NodeJS.CpuUsage): number {
   return (user + system) / 1000
 }
 
-/** What became of a process's connections in moves. */
+/** The results of moving a process's connections. */
 export interface MoveReport {
   /** Went on in another process. */
   readonly moved: number
@@ -85,7 +85,7 @@ export interface MoveReport {
   readonly refused: Readonly<Record<string, number>>
   /** Given up by one side and not to be had by the other: closed. */
   readonly lost: number
-  /** What goes now: a first few, or, when the next process has shown that it serves those, the rest; null: nothing goes. */
+  /** The present wave: the first few, or, when the next process has shown that it serves those, the rest; null: nothing moves. */
   readonly wave: 'first' | 'rest' | null
   /** The most work that giving connections away was in one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number

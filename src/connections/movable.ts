@@ -29,24 +29,24 @@ export function onlyConnection(fds: readonly OwnedFd[]): OwnedFd {
 
 /** Descriptors that one connection may bring: its own, and that of the server behind it. */
 export const MAX_CONNECTION_FDS = 4
-/** Of one record, in bytes: what is in flight on both sides of a relayed connection fits many times. */
+/** The most bytes of a record: the bytes in flight on both sides of a relayed connection fit many times. */
 export const MAX_RECORD_BYTES = 4 * 1024 * 1024
 
-/** A connection that is in nobody's hands: nobody reads from it or writes to it. */
+/** A connection between two processes: neither reads from it or writes to it. */
 export interface Departure {
-  /** All that whoever goes on needs to know; what it means is its protocol's matter. */
+  /** Everything that the next process needs; only its protocol knows the meaning. */
   readonly record: Uint8Array
-  /** Of the connection first. Owned by whoever takes the departure. 1 to {@link MAX_CONNECTION_FDS}. */
+  /** The connection's descriptor first. The code that takes the departure owns them. 1 to {@link MAX_CONNECTION_FDS}. */
   readonly fds: readonly OwnedFd[]
 }
 
 /** A connection as a value: who has it in this process need not read its record again to go on with it. */
 export interface ConnectionValue<State> extends Departure {
-  /** What the record says. */
+  /** The contents of the record. */
   readonly state: State
 }
 
-/** What has passed on a connection since it arrived: whether who took it can answer over it. */
+/** Counts the traffic on a connection since it arrived: whether the receiver can answer over it. */
 export interface Witness {
   /** Something came from its peer, or was owed to it. */
   readonly asked: boolean

@@ -18,7 +18,7 @@ import {
 const ENTRY_BYTES = 8
 const MOVED = 0x6d6f7665
 const BACK = 0x6261636b
-/** A log of so many entries was written by nobody of ours. */
+/** A log with more entries is not ours. */
 const MOST_ENTRIES = 1_000_000
 const READ_ENTRIES = 512
 /** With one of these it could not be written, or not be ended. */
@@ -27,9 +27,9 @@ const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 export type MoveRecord = 'moved' | 'back'
 
 /**
- * What became of each slice of connections, in a memory file that the sender and the receiver both hold (rule 10 of the
- * design). The sender writes before it acts; the receiver seals when it is in doubt, and believes what is written then. A
- * write and a seal exclude each other, so that both come to the same answer whatever message was lost.
+ * The fate of each slice of connections, in a memory file that the sender and the receiver both hold (rule 10 of the design). The sender
+ * writes before it acts; the receiver seals when it is in doubt, and believes the log then. A write and a seal exclude each other, so that
+ * both come to the same answer even if a message is lost.
  */
 export class MoveLog implements Disposable {
   readonly fd: OwnedFd
@@ -52,7 +52,7 @@ export class MoveLog implements Disposable {
     return new MoveLog(fd)
   }
 
-  /** Takes a log that somebody else made, and closes `fd` when it is none. */
+  /** Opens a log that another process made, and closes `fd` when it is none. */
   static open(fd: OwnedFd): MoveLog {
     try {
       const seals = sealsOf(fd)
@@ -88,7 +88,7 @@ export class MoveLog implements Disposable {
     addSeals(this.fd, SEAL_WRITE)
   }
 
-  /** What the log says of `slice` now. */
+  /** The log's present record of `slice`. */
   read(slice: number): MoveRecord | 'nothing' {
     const entries = Math.floor(sizeOf(this.fd) / ENTRY_BYTES)
     const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)

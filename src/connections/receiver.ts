@@ -11,7 +11,7 @@ import { closeItems, type Item, inTurns, proved } from './slice.js'
 
 /** After an acknowledgement the sender decides at once; when it has not after so long, the log is asked. */
 const DECISION_MS = 5_000
-/** What a sender may ask for. */
+/** The most that a sender may ask for. */
 const MOST_HEALTHY_MS = 60_000
 
 export interface ConnectionReceiverOptions {
@@ -19,7 +19,7 @@ export interface ConnectionReceiverOptions {
   readonly link: Link
   /** Owned. */
   readonly log: MoveLog
-  /** Of the sender; a pid where the kernel has no pidfds. Owned. */
+  /** The sending process; a pid where the kernel has no pidfds. Owned. */
   readonly sender: OwnedFd | number
   /** The server here that goes on with connections of `protocol` on `listener`. */
   readonly target: (listener: string, protocol: string) => MovableConnections | undefined
@@ -32,7 +32,7 @@ export interface ConnectionReceiverOptions {
 type WireMoving = fdbroker.wire.Moving.$Properties
 type WireRefusal = fdbroker.wire.Refusal.$Properties
 
-/** What was prepared and not decided. Those that were not looked at yet when it is released are closed when it is their turn. */
+/** A slice that was prepared and not decided. Connections that were not looked at yet when it is released are closed in their turn. */
 interface HeldSlice {
   readonly items: Item[]
   looked: Promise<void>
@@ -40,8 +40,8 @@ interface HeldSlice {
 }
 
 /**
- * Takes connections from a process that does not serve any more. What has come is held, and nothing is read from it,
- * until the sender says that it has let go; when it cannot say so any more, the move log tells.
+ * Takes connections from a process that does not serve any more. Arrived connections are held, and not read from, until the sender says
+ * that it has released them; if it cannot say so any more, the move log decides.
  */
 export class ConnectionReceiver {
   readonly #options: ConnectionReceiverOptions
@@ -50,7 +50,7 @@ export class ConnectionReceiver {
   #adopting: Promise<void> = Promise.resolve()
   #decision: NodeJS.Timeout | undefined
   #over = false
-  /** Of what has come in the first wave; null when that is over. */
+  /** The connections of the first wave; null when that is over. */
   #witnesses: Witness[] | null = []
 
   constructor(options: ConnectionReceiverOptions) {
@@ -83,7 +83,7 @@ export class ConnectionReceiver {
     })
   }
 
-  /** Takes nothing more: this process does not serve any more. What is held is decided by the log. */
+  /** Takes nothing more: this process does not serve any more. The log decides about held slices. */
   stop(): Promise<void> {
     this.#judged('alive')
     return this.#adopting

@@ -91,7 +91,7 @@ export function spread(of: {
 
 /** The receiver must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
 const ACK_MS = 2_000
-/** What could not leave is asked again after so long, and sooner when its server says so. */
+/** A connection that could not leave is tried again after this time, and sooner when its server says so. */
 const RESCAN_MS = 250
 /** But not more often than this. */
 const REST_MS = 5
@@ -113,16 +113,16 @@ export interface ConnectionSenderOptions {
   readonly perSecond: number
   /** A few go first, the rest when the receiver has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
-  /** What has not left after so long is closed. Default: nothing is. */
+  /** Connections that have not left after this time are closed. Default: none. */
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
-  /** Somebody must know of what an adapter did. */
+  /** Reports a mistake of an adapter. */
   readonly fault: (error: unknown, message: string) => void
   /** The receiver has shown that it can serve what it takes. */
   readonly proved?: () => void
   /** Whatever could leave has left: for now nothing more goes. */
   readonly rested?: () => void
-  /** Once, when no more goes this way: the receiver has left, or has not answered. What was under way has been decided. */
+  /** Called once, when no more goes this way: the receiver has left, or has not answered. Slices under way have been decided. */
   readonly ended: () => void
 }
 
@@ -188,7 +188,7 @@ export class ConnectionSender {
     this.#soon()
   }
 
-  /** Resolves when no connection is in nobody's hands: at once when none is. */
+  /** Resolves when no connection is between the processes: at once if none is. */
   async settled(): Promise<void> {
     if (this.#machine.pending !== 0) await new Promise<void>(resolve => this.#decided.push(resolve))
     await this.#settling
@@ -290,7 +290,7 @@ export class ConnectionSender {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
     this.#proving = true
-    // Nobody need be kept from its next request meanwhile.
+    // No connection need be kept from its next request meanwhile.
     for (const source of this.#heard) source.moving.onMovable = null
     if (this.#waves) link.tell({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs

@@ -84,7 +84,7 @@ export function closeItems(items: readonly Item[]): void {
   closeAll(fdsOf(items))
 }
 
-/** Of each kind: this part of those that can move, and at least so many. */
+/** The first wave has this part of the movable connections of each kind, and at least so many. */
 const PART = 0.01
 const LEAST = 8
 /** Where nothing is answered by then, though something was asked, the rest follows: some answers take long. */
@@ -122,15 +122,15 @@ export class FirstWave {
   }
 }
 
-/** What was seen on the connections of a first wave, by who took them. */
+/** The witnesses of a first wave, by their receiver. */
 interface Proof {
   readonly asked: number
   readonly answered: number
 }
 
 /**
- * Resolves when this process has lived for `healthyMs` with these connections, and has answered over one of them if
- * anything was asked there. `over`: nobody waits for it any more.
+ * Resolves when this process has lived for `healthyMs` with these connections, and has answered over one of them if anything was asked
+ * there. `over`: the result is not awaited any more.
  */
 export async function proved(
   witnesses: readonly Witness[],

@@ -50,11 +50,11 @@ export interface DaemonOptions {
    */
   takeOver?: boolean
   /**
-   * A file (YAML or JSON) that says who may do what, how much a service may have, and what becomes of one that nobody serves: see
-   * docs/daemon.md. Default: the user of this process, and root, may do everything. Rejects with ERR_FDB_CONFIG.
+   * A file (YAML or JSON) with the access rules, the limits of a service and the fate of one without members: see docs/daemon.md. Default:
+   * the user of this process, and root, may do everything. Rejects with ERR_FDB_CONFIG.
    */
   config?: string
-  /** What becomes of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
+  /** The fate of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
   mainProcess?: 'refuse' | 'stays' | 'ends'
 }
 
@@ -82,7 +82,7 @@ export class Daemon implements AsyncDisposable {
   readonly #runtime: MemberRuntime
   readonly #reception: DaemonReception
   readonly #services: Services
-  /** What operators have put. */
+  /** Descriptors that operators have put. */
   readonly #descriptors: DescriptorStore
   readonly #startedAt = Date.now()
   readonly #kept: boolean
@@ -175,7 +175,7 @@ export class Daemon implements AsyncDisposable {
     return this.#member.generation
   }
 
-  /** What no living member has too, nor a service manager keeps: it is lost when this daemon closes or ends. */
+  /** Descriptors and state that no living member has and no service manager keeps: they are lost when this daemon closes or ends. */
   get heldAlone(): HeldAlone[] {
     return this.#kept ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
   }
@@ -189,7 +189,7 @@ export class Daemon implements AsyncDisposable {
     return await this.#member.upgrade(options)
   }
 
-  /** Who comes to join waits until {@link resume}. Members, and those that come back, are served as ever. */
+  /** Joining processes wait until {@link resume}. Members, and those that come back, are served as before. */
   pause(): void {
     this.#reception.hold()
   }
@@ -220,8 +220,8 @@ export class Daemon implements AsyncDisposable {
   }
 
   /**
-   * Members serve on; what they hold stays theirs. What this daemon holds alone is let go of: the state is written to the
-   * members' state file before, if they have one. Idempotent.
+   * Members serve on and keep their descriptors. The daemon closes those that only it holds: before, it writes the state to the members'
+   * state file, if they have one. Idempotent.
    */
   async close(): Promise<void> {
     this.#closing = true
@@ -283,7 +283,7 @@ export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
   return await openDaemon(options)
 }
 
-/** With somebody who sees to it that its services are served. */
+/** Opens a daemon with an orchestrator of its services. */
 export async function openDaemon(
   options: DaemonOptions,
   oversees: (services: Services) => Orchestrator | null = () => null,
@@ -313,7 +313,7 @@ export async function openDaemon(
     service: DAEMON_ITSELF,
     control,
     logger,
-    // Members go back to whoever serves: nobody has to stand by for it.
+    // Members go back to the process that serves: a standby is not needed.
     upgrade: { probation: 0, ready: READY_MS, quiesce: KEEP_MS },
     ...(signal !== undefined && { signal }),
     ...(systemd !== undefined && { systemd }),
@@ -395,7 +395,7 @@ async function read(file: string) {
 
 /** A member that comes back: its connection, its pidfd, and a watch of each of those who wait for it. */
 const OF_A_MEMBER = 4
-/** Of operators, of those who come to join, and of files that are read. */
+/** Descriptors for operators, joining processes, and files that are read. */
 const OF_OTHERS = 16
 
 /** For a daemon that takes over, as long as the one before serves: members have nowhere else to go where there is none. */

@@ -28,15 +28,15 @@ import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, Over } from './service/descriptor-store.js'
 import type { Shares } from './shares.js'
 
-/** What a daemon does for operators who may ask for it. */
+/** Requests that a daemon carries out for authorized operators. */
 export interface DaemonOperations extends Required<Omit<Operations, 'status' | 'descriptors'>> {
-  /** Of the services that are to be shown; null: and of descriptors of none. */
+  /** Shows these services; null: and descriptors without a service. */
   status(shows: (service: string | null) => boolean): Promise<object>
   /** As {@link Services.only}; or the daemon itself, where that is what is meant. */
   named(service: string, shows: (service: string) => boolean): string
 }
 
-/** What the access of every operator is checked against, and what it is to. */
+/** The checks of every operator's requests, and their target. */
 export interface AccessChecks {
   readonly operations: DaemonOperations
   readonly store: DescriptorStore
@@ -156,7 +156,7 @@ export class DescriptorAccess implements DescriptorHolder {
     }
     const { name, by, shared, claimant } = order
     if (this.#workerListener !== null && name.startsWith(GROUP_LISTENER)) {
-      // It is the workers' own: nobody's claim keeps it from another.
+      // It is the workers' own: a claim excludes no other worker.
       claimant?.close()
       const fd = this.#workerListener(name)
       if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
@@ -204,7 +204,7 @@ export class DescriptorAccess implements DescriptorHolder {
     } catch (error) {
       const { code } = FdbError.from(error)
       const line = { ...audit, code }
-      // Whoever binds what is not held yet asks first.
+      // A program that binds a missing listener asks first.
       if (code === 'ERR_FDB_FD_UNKNOWN') this.#logger.debug(line, 'a descriptor is not held')
       else this.#logger.warn(line, 'what was asked of a descriptor was refused')
       throw error
@@ -237,7 +237,7 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 }
 
-/** A line of the log about what nobody has asked for. */
+/** Logs an event that no request caused. */
 export function auditOver(logger: Logger, what: Over, name: string, pid: number | null): void {
   logger.info({ audit: 'descriptor', descriptor: name, ...(pid !== null && { pid }) }, what)
 }
@@ -260,7 +260,7 @@ function isOwnProcess(visitor: Visitor, pidfd: OwnedFd): boolean {
  * Anybody can open a pidfd of any process, so that having one proves nothing. ERR_FDB_DENIED, ERR_FDB_NO_PIDFD. Borrows the pidfd.
  */
 function demandProcess(visitor: Visitor, pidfd: OwnedFd): void {
-  // What is no pidfd may have the inode number of one.
+  // Another descriptor may have the inode number of a pidfd.
   refuseNoPidfd(pidfd)
   if (!isForeign(visitor) || isOwnProcess(visitor, pidfd) || isOfUser(pidfd, visitor.uid)) return
   const pid = pidOf(pidfd)
@@ -271,7 +271,7 @@ function demandProcess(visitor: Visitor, pidfd: OwnedFd): void {
   )
 }
 
-/** Of a process that can be seen from here, and that has only this uid: real, effective and saved. */
+/** The process can be seen from here, and has only this uid: real, effective and saved. */
 function isOfUser(pidfd: OwnedFd, uid: number): boolean {
   const pid = pidOf(pidfd)
   if (pid === 0) return false

@@ -2,13 +2,13 @@ import type { Peer } from '../holder/peer.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 
-/** Whoever sees to it that a daemon's services are served: a main process, of its workers. */
+/** Keeps a daemon's services served: a main process, with its workers. */
 export interface Orchestrator {
-  /** Who asks of no service asks of this one; it has the name of all. */
+  /** The service of requests that name none; it has the name of all workers together. */
   readonly service: string
   /** Beside what the daemon says. */
   status(): object
-  /** What is asked of no service, or of all: see {@link meansAll}. */
+  /** Handles an upgrade of no service, or of all: see {@link meansAll}. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
@@ -18,7 +18,7 @@ export interface Orchestrator {
   command(name: string, body: Buffer): Promise<Uint8Array> | null
   /** A duplicate of a listener by its key; null: there is none. */
   listener(key: string): OwnedFd | null
-  /** Who takes the connections of a member of a service that nobody serves any more; null: nobody. */
+  /** The receiver for connections of a service without members that serve; null: there is none. */
   receiver(service: string): Peer | null
   /** Something of the services has changed. */
   look(): void

@@ -4,7 +4,7 @@ import type { OwnedFd } from '../kernel/index.js'
 import { readHeader } from '../state/segment.js'
 import type { BundleItem, ItemRole } from '../wire/bundle.js'
 
-/** What lies in the registry for one descriptor of a service. */
+/** The registry's entry for one descriptor of a service. */
 interface PersistedFd {
   /** The service's own, of which a duplicate is in the registry. */
   readonly fd: OwnedFd
@@ -14,7 +14,7 @@ interface PersistedFd {
 const WRITABLE = 'writable'
 
 /**
- * What a daemon has of its services, as descriptors in the registry of its own member: so they cross its upgrade, and a service manager
+ * The descriptors of a daemon's services, as entries in the registry of its own member: so they cross its upgrade, and a service manager
  * keeps them, as it does with a server's listeners.
  */
 export class PersistedFds {
@@ -22,13 +22,13 @@ export class PersistedFds {
   readonly #wanted: Set<string>
   readonly #services = new Map<string, Map<string, PersistedFd>>()
 
-  /** `wanted`: what is not named there goes when nobody can come back. */
+  /** `wanted`: other names are closed when no standby can come back. */
   constructor(registry: Registry, wanted: Set<string>) {
     this.#registry = registry
     this.#wanted = wanted
   }
 
-  /** What the daemon before had, by service. The caller owns the descriptors. */
+  /** The items of the former daemon, by service. The caller owns the descriptors. */
   take(): Map<string, BundleItem[]> {
     const services = new Map<string, BundleItem[]>()
     this.#services.clear()
@@ -81,7 +81,10 @@ export class PersistedFds {
     }
   }
 
-  /** The service has these now. Borrows the descriptors. What is not deposited when it throws (EMFILE) is tried with the next change. */
+  /**
+   * Sets the descriptors of the service. Borrows them. Descriptors that are not stored when it throws (EMFILE) are tried with the next
+   * change.
+   */
   update(service: string, items: readonly BundleItem[]): void {
     this.#registry.together(() => this.#update(service, items))
   }

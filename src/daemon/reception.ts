@@ -14,7 +14,7 @@ import { Shares } from './shares.js'
 /** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
 const SETTLE_MS = 5_000
 
-/** Who comes to join while it is being decided who serves waits so long: less than it does itself, as a rule. */
+/** A joining process waits this long for the decision of which member serves: less than its own timeout, as a rule. */
 const DECIDED_MS = 5_000
 
 /** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
@@ -34,14 +34,14 @@ interface Waiting {
 }
 
 /**
- * Receives who calls at a daemon's control socket. While it is handed over nothing of what it holds may change, so whoever would change it
- * waits: for this daemon, when the next one fails, else for that one, to which it connects when it finds itself closed here.
+ * Receives the clients of a daemon's control socket. While the daemon is handed over nothing that it holds may change, so clients that
+ * would change it wait: for this daemon, if the next one fails, else for that one, to which they connect when they find this socket closed.
  */
 export class DaemonReception implements Reception {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
   readonly #gate: AccessCheck
-  /** What other users may take of this daemon. */
+  /** The limits of other users at this daemon. */
   readonly shares: Shares
   #office: Office | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
@@ -67,7 +67,7 @@ export class DaemonReception implements Reception {
     office.runtime.changes.watch(() => this.#look())
   }
 
-  /** The daemon serves, once it has taken what it holds. Where that fails it serves with what it has: nobody else does. */
+  /** The daemon serves, once it has taken its items. If that fails it serves with those that it has: no other daemon does. */
   open(take: () => void = () => {}): void {
     try {
       take()
@@ -80,12 +80,12 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** What is held may not change now. */
+  /** The held items may not change now. */
   get handsOver(): boolean {
     return this.#stage === 'handing over' || this.#stage === 'over'
   }
 
-  /** Who comes to join waits until {@link admit}; members and operators are served as ever. */
+  /** Joining processes wait until {@link admit}; members and operators are served as before. */
   hold(): void {
     this.#admits = false
   }
@@ -95,7 +95,7 @@ export class DaemonReception implements Reception {
     this.#serveWaiting()
   }
 
-  /** Another daemon serves, or nobody: who waits here connects again. */
+  /** Another daemon serves, or none: waiting clients connect again. */
   close(): void {
     this.#stage = 'over'
     for (const { caller } of this.#waiting.splice(0)) dismiss(caller)
@@ -145,7 +145,7 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** Whoever comes to join may wait for as long as {@link hold} lasts, says nothing before its Welcome, and may give up. */
+  /** A joining process may wait for as long as {@link hold} lasts, sends nothing before its Welcome, and may give up. */
   #attend(caller: Caller): void {
     const left = () => {
       this.#waiting = this.#waiting.filter(waiting => waiting.caller !== caller)
@@ -215,7 +215,7 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** Whoever starts the next version may know that this one serves before it is heard here. */
+  /** The process that starts the next version may know that this one serves before this daemon hears of it. */
   async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: Waiting): Promise<void> {
     this.#attend(caller)
     await decided
@@ -253,7 +253,7 @@ export class DaemonReception implements Reception {
     else runtime.changes.tell()
   }
 
-  /** There is one already. While that waits itself nobody is offered anything; later the holder says that it is busy. */
+  /** There is a successor already. While that waits itself no other is offered anything; later the holder answers that it is busy. */
   #refuseSuccessor({ caller, own }: Waiting): void {
     if (this.#admitted) {
       own(caller)

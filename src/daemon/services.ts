@@ -14,7 +14,7 @@ import { Service } from './service/service.js'
 import type { Shares } from './shares.js'
 import { UnservedServices } from './unserved-services.js'
 
-/** More services than this are a fault of somebody, not a need. */
+/** More services than this are a mistake, not a need. */
 const MAX_SERVICES = 1_000
 
 export interface ServicesDeps {
@@ -26,7 +26,7 @@ export interface ServicesDeps {
   readonly shares: Pick<Shares, 'demandServices'>
   /** Something that `status` shows has changed. */
   changed(): void
-  /** Who takes the connections of a service that nobody serves. */
+  /** The receiver for connections of a service without members. */
   receiver(service: string): Peer | undefined
 }
 
@@ -41,7 +41,7 @@ export class Services {
   /** Another daemon may have them by now: nothing is written down. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
-  /** Of which something has changed since it was looked whether they are empty. */
+  /** Services that have changed since the last look for empty ones. */
   readonly #touched = new Set<string>()
   /** The user that each service was begun by, as far as this daemon has seen it. */
   readonly #begunBy = new Map<string, number>()
@@ -83,7 +83,7 @@ export class Services {
     return { service, bytes, most: this.#deps.gate.of(service).limits.state }
   }
 
-  /** So many members will come back when this daemon serves in place of the one that has them now. */
+  /** The number of members that will come back when this daemon replaces the one that has them now. */
   get expected(): number {
     return this.#rightsHolders.read().reduce((sum, { members }) => sum + members.length, 0)
   }
@@ -110,7 +110,7 @@ export class Services {
     return this.#services.get(name)
   }
 
-  /** What no living member has too. */
+  /** Descriptors and state that no living member has. */
   get heldAlone(): HeldAlone[] {
     return this.all.flatMap(service => service.heldAlone ?? [])
   }
@@ -132,7 +132,7 @@ export class Services {
     )
   }
 
-  /** Of the caller, who joins it or comes back to it. Null: there is none, and it was told. */
+  /** The service that the client joins or comes back to. Null: there is none, and the client was told. */
   of(caller: Caller): Service | null {
     const name = caller.hello.service ?? ''
     const known = this.get(name)
@@ -164,7 +164,7 @@ export class Services {
     return this.all.every(service => service.settled)
   }
 
-  /** What they have changes no more, until {@link resume}, but for what dies. */
+  /** Their items change no more until {@link resume}, but for deaths. */
   pause(): void {
     this.#paused = true
     for (const service of this.all) service.pause()
@@ -188,7 +188,7 @@ export class Services {
     await Promise.all(this.all.map(service => service.keepState(timeoutMs)))
   }
 
-  /** Members serve on. `kept`: somebody else has what they have. */
+  /** Members serve on. `kept`: another process has their items. */
   close(how: { readonly kept: boolean }): void {
     this.#paused = true
     clearImmediate(this.#sweep)
@@ -238,7 +238,7 @@ export class Services {
     this.#writeRightsHolders()
   }
 
-  /** A name that nobody came to serve under is not kept. */
+  /** Drops names without a member that served. */
   #dropEmpty(): void {
     for (const name of this.#touched) {
       const service = this.get(name)
@@ -248,7 +248,7 @@ export class Services {
     this.#writeRightsHolders()
   }
 
-  /** Nobody serves it, and its rule is to close it then. */
+  /** It has no members, and its rule is to close it then. */
   #end(name: string): void {
     const service = this.get(name)
     if (service === undefined || this.#paused) return
@@ -280,7 +280,7 @@ export class Services {
 
 const EVERY_MS = 5_000
 
-/** What a daemon holds of the state of one service. */
+/** The size of one service's state in a daemon. */
 export interface StateSize {
   readonly service: string
   readonly bytes: number

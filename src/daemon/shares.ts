@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { fdLimits } from '../os/limits.js'
 
-/** Of the descriptors that the process may have: the rest is for its own user and root, whatever others do. */
+/** A user's part of the descriptors that the process may have: the rest is for the daemon's own user and root, whatever others do. */
 const OF_A_USER = 1 / 16
 const OF_OTHERS = 1 / 4
 /** Each connection takes its socket and a pidfd. */

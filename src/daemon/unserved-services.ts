@@ -10,22 +10,22 @@ import type { Unserved } from './policy/policy.js'
 export interface UnservedDeps {
   readonly control: string
   readonly logger: Logger
-  /** Null: a service that nobody serves is held. */
+  /** Null: a service without members is held. */
   rule(service: string): Unserved | null
   isUnserved(service: string): boolean
   /** The service is to be no more, and what it has. */
   end(service: string): void
 }
 
-/** One that nobody serves now. */
+/** A service without members. */
 interface Waiting {
-  /** Of which rule; another one begins anew. */
+  /** Its rule; another rule starts again. */
   readonly rule: Unserved
   timer: NodeJS.Timeout | undefined
   runs: number
 }
 
-/** Does what is to be done with services that nobody serves, when that has lasted for long enough. */
+/** Applies the rules for services without members, when they have lacked one for long enough. */
 export class UnservedServices {
   readonly #deps: UnservedDeps
   readonly #waiting = new Map<string, Waiting>()
@@ -50,7 +50,7 @@ export class UnservedServices {
     this.#after(rule.afterMs, service, next)
   }
 
-  /** What was begun goes on. It may be used again. */
+  /** Commands that were started go on. It may be used again. */
   close(): void {
     for (const { timer } of this.#waiting.values()) clearTimeout(timer)
     this.#waiting.clear()

@@ -66,7 +66,7 @@ export type CataloguedCode =
   | 'ERR_FDB_SERVER_TWICE'
   | 'ERR_FDB_SERVER_CLOSED'
   | 'ERR_FDB_UNSERVED'
-  // What a caller passed
+  // Wrong arguments
   | 'ERR_FDB_OPTION'
   | 'ERR_FDB_EVENT'
   | 'ERR_FDB_LIMIT'

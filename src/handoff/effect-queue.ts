@@ -1,4 +1,4 @@
-/** What has come of an effect. */
+/** The result of an effect. */
 export type Outcome = { readonly done: true } | { readonly done: false; readonly error: unknown }
 
 interface Waiting<Effect> {
@@ -8,9 +8,9 @@ interface Waiting<Effect> {
 }
 
 /**
- * Carries out effects one after the other, in the order in which the machine gave them: one that takes time is awaited
- * before the next begins. What has come of each is told before the next begins, so that the machine never takes for
- * done what was not; what is of no use after a failed one of the same step is left out (`needs`).
+ * Carries out effects one after the other, in the order of the machine, and awaits each before the next begins. The machine hears the
+ * outcome of each before the next begins, so that it never takes an effect for done that was not. An effect that is of no use after a
+ * failed one of the same step is left out (`needs`).
  */
 export class EffectQueue<Effect> {
   readonly #perform: (effect: Effect) => void | Promise<void>

@@ -1,6 +1,6 @@
 /**
- * Embedded hosting: the holder and its own member in one process, joined by a function call in place of a
- * channel. What one tells the other happens in place, in order, between the other effects.
+ * Embedded hosting: the holder and its own member in one process, joined by a function call instead of a channel. Messages between them are
+ * handled in place, in order, between the other effects.
  */
 
 import {
@@ -68,7 +68,7 @@ export function stepEmbedded(
 ): EmbeddedStep {
   let current = state
   const effects: EmbeddedEffect[] = []
-  /** What this very step seals before is sealed by then. */
+  /** The current step seals this segment before. */
   const willBeSealed = (epoch: Epoch): boolean =>
     isSealed(epoch) ||
     effects.some(({ effect }) => effect.type === 'seal' && epoch >= effect.from && epoch < effect.below)

@@ -1,9 +1,8 @@
 /**
- * The holder's side of a handoff, as a pure function. The holder decides who may serve, by sealing segments:
- * to grant epoch n is to seal every segment below n. It lives in the serving process (embedded) or alone
- * (daemon); both run this machine. Effects are carried out **in the order given**. What an Offer takes can fail, and is
- * an event then (`unmade`, `undelivered`); to seal, to mark, and to make what a right is given with is repeated until it
- * is done: what follows waits.
+ * The holder's side of a handoff, as a pure function. The holder decides who may serve, by sealing segments: to grant epoch n is to seal
+ * every segment below n. It lives in the serving process (embedded) or alone (daemon); both run this machine. Effects are carried out **in
+ * the order given**. Making an Offer can fail and is then an event (`unmade`, `undelivered`). Sealing, marking and making segments for a
+ * grant are repeated until they succeed; later effects wait.
  */
 import {
   type Epoch,
@@ -21,7 +20,7 @@ import { RULES, type Rules } from './rules.js'
 export interface HolderState {
   readonly scope: Scope
   readonly phase: HolderPhase
-  /** Who has the right to write, or had it last. */
+  /** The process that has the right to write, or had it last. */
   readonly owner: Id
   /** Being brought to serve; in `returning`: turned away from. */
   readonly joiner: Id
@@ -44,7 +43,7 @@ export interface HolderState {
   readonly down: readonly Id[]
   /** Those that said that they cannot take over what others wrote, and have not served since. */
   readonly unfit: readonly Id[]
-  /** The successor is silent and the standby unfit: that one was told to accept, so that somebody does. */
+  /** The successor is silent and the standby unfit: the standby was told to accept, so that clients are served. */
   readonly helped: boolean
   /** Rebuilding: who has come back, with role and epoch. */
   readonly backs: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
@@ -92,7 +91,7 @@ export type HolderEffect =
   | { readonly type: 'mark'; readonly epoch: Epoch }
   /** Answer to a join that cannot be now. */
   | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
-  /** A handoff has failed in this phase; somebody else serves on. */
+  /** A handoff has failed in this phase; another process goes on serving. */
   | { readonly type: 'failed'; readonly id: Id; readonly phase: HolderPhase }
 
 export interface HolderStep {
@@ -205,7 +204,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
       return onServing(state, from, message.epoch, rules)
     case 'abort':
       if (from !== state.joiner) return unbind(state, from)
-      // A joiner says Abort after it has let go of everything: nobody has to wait for its end.
+      // A joiner sends Abort after it has released everything: its end need not be awaited.
       if (isBeforeCommit(state.phase)) {
         const step = giveUp(state, rules)
         return { state: forget(step.state, from), effects: step.effects }
@@ -286,7 +285,7 @@ function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
     .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))
 }
 
-/** What the owner has ended for a handoff that is off, and did not hear of that, begins again. */
+/** The owner ended its once-only work for a handoff that is off and did not hear of that: it starts the work again. */
 function workAgain(state: HolderState, rules: Rules): HolderStep {
   if (!rules.workAgain) return same(state)
   return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }
@@ -375,7 +374,7 @@ function turnAway(state: HolderState, rules: Rules, newcomerDead = false): Holde
     // The old one lives but has no channel: when it is back it is given the right again.
     return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
   }
-  // Nobody else could serve at present: keep the one that there is until another is back, or one is proved dead.
+  // No other process can serve at present: keep this one until another is back or one is proved dead.
   return same(state)
 }
 
@@ -421,7 +420,7 @@ function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
   if (state.bound.includes(from)) return unbind(state, from)
   // A daemon outlives its members: as if it had died.
   if (state.scope === 'member') return onDead(state, from, rules)
-  // Whoever stands by need not wait for silence, as nobody accepts any more.
+  // A standby need not wait for silence, as no process accepts any more.
   const serves =
     state.phase === 'probation' ? state.owner : state.phase === 'committing' ? state.joiner : NOBODY
   return from === serves ? turnAway(state, rules, true) : same(state)
@@ -452,7 +451,7 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
   return { state: { ...state, helped: state.helped && from !== helper }, effects: NOTHING }
 }
 
-/** Nobody is left that could write: `owner` answers from what it has, and the next version begins with all there is. */
+/** No process is left that can write: `owner` answers from what it has, and the next version starts with the whole state. */
 function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
   const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
   return {
@@ -468,7 +467,7 @@ function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
       helped: false,
     },
     effects: [
-      // What the owner could not do may have been to accept: it is told to once more, before the others are told to go.
+      // The owner may have failed to accept: it is told to once more, before the others are told to leave.
       ...(state.down.includes(owner)
         ? []
         : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),
@@ -492,7 +491,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
 }
 
-/** Whom the machine waits for, or has to reckon with. */
+/** The processes that the machine waits for, or has to reckon with. */
 export function concerned({ owner, joiner, standby, bound, backs }: HolderState): Id[] {
   return [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]
 }
@@ -582,8 +581,8 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
         ? help(state, state.owner)
         : turnAway(state, rules)
     case 'returning':
-      // The owner does not come back (stopped): the one that was turned away from is there. Of its own member a holder hears for
-      // certain how it went.
+      // The owner does not come back (stopped), but the process that was turned away is there. A holder hears for certain how its own
+      // member fared.
       if (state.scope === 'holder' || !rules.arbiter) return same(state)
       if (state.joiner === NOBODY) return takeLater(state, state.owner)
       return state.down.includes(state.joiner) ? same(state) : regrant(state)
@@ -746,8 +745,8 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
 }
 
 /**
- * The owner goes on in a new segment only while nobody else could come to serve: one that is bound may not have heard that it may
- * not, and lacks the new segment.
+ * The owner goes on in a new segment only while no other process could come to serve: a bound process may not have heard that it may not,
+ * and lacks the new segment.
  */
 function onRenew(state: HolderState): HolderStep {
   const { phase, owner, joiner, down, bound, unfit } = state

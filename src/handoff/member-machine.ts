@@ -26,7 +26,7 @@ export interface MemberState {
   readonly top: Epoch
   /** The channel to its holder. `local`: the member is its own holder. `none`: never again (holder dead before the application was ready). */
   readonly link: 'up' | 'down' | 'local' | 'none'
-  /** What another wrote cannot be read here, or not be taken over: it could not come to serve, as far as it knows. */
+  /** This process cannot read, or not take over, what another wrote: as far as it knows it cannot serve. */
   readonly unfit: boolean
   /** Embedded: its incumbent has said Fenced. It goes, unless that one has died since. */
   readonly fenced: boolean
@@ -86,7 +86,7 @@ export type MemberEffect =
   /** Read everything that was acknowledged in the segments below this epoch. */
   | { readonly type: 'carry'; readonly below: Epoch }
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
-  /** Make a segment nobody else has: only for the sole heir. */
+  /** Make a segment that no other process has: only for the sole heir. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
   /** Append to this segment from now on. */
   | { readonly type: 'write'; readonly epoch: Epoch }
@@ -124,7 +124,7 @@ export function initialMember(scope: Scope): MemberState {
   }
 }
 
-/** The first process of a service: nobody to take over from. */
+/** The first process of a service: there is no state to take over. */
 export function firstMember(epoch: Epoch): MemberState {
   return {
     ...initialMember('holder'),
@@ -194,7 +194,7 @@ function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
 
-/** Whoever sealed the segment of a successor that hears it says next whether it leaves, or goes on in another. */
+/** A successor that hears of its seal waits: the process that sealed its segment says next whether it leaves or goes on in another. */
 function waitsForWord({ link }: MemberState, rules: Rules): boolean {
   return link === 'local' || (link === 'up' && rules.awaitWord)
 }
@@ -255,7 +255,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      // It is to accept, whether or not it hears its holder.
+      // It must accept, whether or not it hears its holder.
       if (phase === 'orphan' && state.unheard)
         return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
@@ -349,7 +349,7 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
   }
 }
 
-/** The member accepts, and can answer from what it has read. Who decides has to know: another may be able to write. */
+/** The member accepts, and can answer from what it has read. The holder must know: another process may be able to write. */
 function unfit(state: MemberState, rules: Rules): MemberStep {
   const judge: MemberEffect[] =
     state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
@@ -455,7 +455,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
         return { state: down, effects: NOTHING }
     }
   }
-  // Nobody can take over from one whose segment is not sealed, now that the daemon is dead.
+  // The daemon is dead: no process can take over from one whose segment is not sealed.
   if (state.phase === 'serving' && !sealed && rules.workAgain)
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
@@ -465,7 +465,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
 }
 
-/** A holder that is stopped is as good as dead to those who connect: somebody has to accept. */
+/** A stopped holder is as good as dead to clients: a process must accept. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
   if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
   return orphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })

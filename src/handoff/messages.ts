@@ -1,6 +1,6 @@
 /**
- * What holder and member say to each other, reduced to what decides. The wire (`proto/wire.proto`) carries more
- * beside it: manifests, descriptors, digests, reasons.
+ * The messages between holder and member, reduced to what decides. The wire (`proto/wire.proto`) carries more with them: manifests,
+ * descriptors, digests, reasons.
  */
 
 /** A process in the eyes of a holder. The holder's own member (embedded hosting) has an id like any other. */
@@ -12,8 +12,8 @@ export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 
 /**
- * What a handoff brings: `holder`: listeners, state **and** the registry, the epoch and the control listener
- * (embedded hosting, where the incumbent decides until it has released); `member`: listeners and state (daemon).
+ * The contents of a handoff. `holder`: listeners, state **and** the registry, the epoch and the control listener (embedded hosting, where
+ * the incumbent decides until it has released). `member`: listeners and state (daemon).
  */
 export type Scope = 'holder' | 'member'
 

@@ -1,9 +1,8 @@
 /**
- * Moving live connections in numbered slices between two processes, as pure functions. What was decided about a
- * slice is what the **move log** says (rule 10 of the design): a memory file that both hold, in which the sender
- * writes `moved(k)` before it drops its dups of slice k, or `back(k)` before it reads from them again, and that the
- * receiver may seal when it is in doubt. So neither a lost message nor a death leaves a connection with two readers
- * or with none.
+ * Moving live connections in numbered slices between two processes, as pure functions. The **move log** decides about a slice (rule 10 of
+ * the design): a memory file that both hold, in which the sender writes `moved(k)` before it drops its dups of slice k, or `back(k)` before
+ * it reads from them again. The receiver may seal the log when it is in doubt. So neither a lost message nor a death leaves a connection
+ * with two readers or with none.
  */
 import { RULES, type Rules } from './rules.js'
 

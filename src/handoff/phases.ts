@@ -36,7 +36,7 @@ export type MemberPhase =
   | 'frozen'
   /** Another serves; the listeners are kept, so that this one can be reinstated without binding anything. */
   | 'standby'
-  /** The holder is dead, or silent: accepts so that nobody is refused, reads only. */
+  /** The holder is dead or silent: the member accepts, so that no client is refused, and only reads. */
   | 'orphan'
   /** Was to serve and could not read what others wrote, or not write: accepts, reads only. */
   | 'unfit'

@@ -1,13 +1,12 @@
 /**
  * The rules of the handoff, each with the harm that is done without it.
  *
- * All rules are on, always; the state machines take them as an argument for one purpose: the exhaustive
- * exploration (`test/exploration`) switches each off alone and must find the harm that is named here. A rule
- * whose absence nothing detects would be a superstition.
+ * All rules are on, always; the state machines take them as an argument for one purpose: the exhaustive exploration (`test/exploration`)
+ * switches each off alone and must find the harm that is named here. A rule without a detectable harm would be a superstition.
  *
- * Rules marked *resource* say what the drivers share with whom; the exploration's model of the kernel honours
- * them. The rule marked *kernel* says what the kernel can do. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts` says for
- * each in which world its absence is caught: two parties (`sealFirst` to `promote`), or three (`forceSeal` on).
+ * Rules marked *resource* say what the drivers share between processes; the exploration's model of the kernel honours them. The rule marked
+ * *kernel* says what the kernel can do. Rules marked *policy* choose between outcomes that are both sound. `test/exploration/needed.ts`
+ * names for each rule the world in which its absence is caught: two parties (`sealFirst` to `promote`), or three (`forceSeal` on).
  */
 export interface Rules {
   /** S(e) is sealed before Commit leaves; else two processes write for a moment. */
@@ -24,7 +23,7 @@ export interface Rules {
   readonly gone: boolean
   /** A broken handoff before Commit seals the joiner's segment as well; else the joiner settles in it later. */
   readonly thawSeal: boolean
-  /** What must run in one process only has ended in the owner before it is frozen; else it runs in two. */
+  /** The owner ends its once-only work before it is frozen; else the work runs in two processes. */
   readonly quiesceFirst: boolean
   /** An owner that goes on begins that again; else it runs in none. */
   readonly workAgain: boolean
@@ -43,11 +42,11 @@ export interface Rules {
   readonly sharedWayBack: boolean
   /** A slice of connections is committed by a record in a move log that the receiver may seal; else a connection has two readers or none. */
   readonly moveLog: boolean
-  /** Way back: accept first, then seal the other; else nobody accepts for a moment. */
+  /** Way back: accept first, then seal the other; else no process accepts for a moment. */
   readonly acceptFirst: boolean
   /** Probation ends by fresh evidence of health, never by a timer alone; else the listeners die with a stuck successor. */
   readonly releaseByHealth: boolean
-  /** A joiner that is ready serves when its incumbent is dead; else nobody does. */
+  /** A joiner that is ready serves when its incumbent is dead; else no process does. */
   readonly promote: boolean
   /** The Freeze deadline is the holder's: it seals whether Frozen came or not; else a stopped incumbent blocks every upgrade. */
   readonly forceSeal: boolean
@@ -55,7 +54,7 @@ export interface Rules {
   readonly shareAll: boolean
   /** *resource* Way-back segments too. */
   readonly spare: boolean
-  /** Nobody is told to stop before the other has said Serving for the current grant. */
+  /** No process is told to stop before the other has said Serving for the current grant. */
   readonly ackBack: boolean
   /** *policy* Turn away from one member only if the other is connected; else writes wait for the deadline of the way back. */
   readonly needOther: boolean
@@ -73,7 +72,7 @@ export interface Rules {
   readonly rebuildWaits: boolean
   /** Serving is said when accept, carry and write have succeeded, not when they were decided; else the one that serves well retires. */
   readonly begun: boolean
-  /** Who cannot take over says so, and the right goes back to the successor that lives; else nobody may write. */
+  /** A process that cannot take over says so, and the right goes back to the living successor; else no process may write. */
   readonly unfit: boolean
   /** A successor that has its channel waits for the word of the standby that sealed its segment; else it leaves before that one has come back. */
   readonly awaitWord: boolean
@@ -120,5 +119,5 @@ export const RULES: Rules = Object.freeze({
   backAgain: true,
 })
 
-/** Of a service whose segments are files that know no seals: two processes that both live never both come to write. */
+/** For a service whose segments are files without seals: two living processes never both come to write. */
 export const WITHOUT_SEALS: Rules = Object.freeze({ ...RULES, arbiter: false })

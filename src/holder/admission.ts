@@ -22,7 +22,7 @@ const INTENTS: ReadonlyMap<number, Intent> = new Map([
   [fdbroker.wire.Intent.FOLLOW, 'follow'],
 ])
 
-/** Somebody who has said Hello and may be here. */
+/** A client that has said Hello and may be here. */
 export interface Caller {
   readonly hello: Hello
   readonly intent: Intent
@@ -57,9 +57,9 @@ export interface AdmissionOptions {
 }
 
 /**
- * Reads the Hello of whoever connected. Who may: the user of this process and root, by the kernel's word at
- * connect, and whom `mayConnect` names; everybody else is told and closed before anything of theirs is read. Calls `admit` at most once, in the
- * turn in which the Hello arrived.
+ * Reads the Hello of a client. The user of this process and root may connect, by the kernel's word at connect, and the users that
+ * `mayConnect` names; any other client is told and closed before its bytes are read. Calls `admit` at most once, in the turn in which the
+ * Hello arrived.
  */
 export function receiveHello(
   fd: OwnedFd,
@@ -81,7 +81,7 @@ export function receiveHello(
   } catch (cause) {
     unwatched = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
-  // Whoever is connected does not keep a process alive that has nothing else to do.
+  // A connected client does not keep a process alive that has nothing else to do.
   link.channel.unref()
   /** Refused or admitted: what else is in the channel already is not for us. */
   let over = false
@@ -138,7 +138,7 @@ export function receiveHello(
       const proof = pidfd ?? (ended ? null : given)
       if (proof !== given) given?.close()
       const answer = check(hello, options)
-      // Whoever only asks is answered also when there is no descriptor left to watch it by.
+      // A client that only asks is answered also when there is no descriptor left to watch it by.
       const checked =
         unwatched !== null && 'intent' in answer && answer.intent !== 'operate' ? unwatched : answer
       if (checked instanceof FdbError) {

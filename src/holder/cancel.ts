@@ -9,7 +9,7 @@ export type Cancelled =
   | 'cancelled'
   /** Commit has left: who serves is decided without us. */
   | 'late'
-  /** Nobody was joining. */
+  /** No process was joining. */
   | 'idle'
 
 /** Gives the joiner up for `reason`, unless its Commit has left. */

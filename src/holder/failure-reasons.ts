@@ -49,7 +49,7 @@ export function difference(ours: StatePosition, theirs: StatePosition | null): F
   )
 }
 
-/** Why nobody can join now; `untold`: the process that serves would miss what is shared with it. */
+/** Explains why no process can join now; `untold`: the process that serves would miss what is shared with it. */
 export function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
   switch (because) {
     case 'busy':

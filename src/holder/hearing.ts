@@ -12,12 +12,12 @@ import type { Peer } from './peer.js'
 const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
 const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as const
 
-/** What is done with it. */
+/** The holder's reactions. */
 export interface Heard {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
-  /** Somebody waits to join. */
+  /** A process waits to join. */
   endProbation(): void
   /** A member that came back hears what it has missed. */
   catchUp(peer: Peer): void
@@ -34,7 +34,7 @@ export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: Owne
   if (endProbation) {
     closeAll(fds)
     const { host } = heard
-    // Who ends the service is not followed by the one before it, well or not.
+    // A process that ends the service has no standby after it, healthy or not.
     if (endProbation.closing && peer.id === host.state().owner) host.dispatch({ type: 'healthy' })
     else heard.endProbation()
     return
@@ -56,7 +56,7 @@ function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbea
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
-/** What stands beside that which decides. */
+/** Records the facts beside the deciding part. */
 function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
@@ -113,7 +113,7 @@ function readOtherwise({ host, peer: peerOf }: Heard, peer: Peer): FdbError | nu
   return difference(ours, peer.position)
 }
 
-/** Of a reason; the rest is cut off. */
+/** The most characters of a reason; the rest is cut off. */
 const REASON_CHARACTERS = 500
 /** A report is a line for `status`; what is longer is none. */
 const REPORT_CHARACTERS = 4096
@@ -127,7 +127,7 @@ export function parseReport(text: string): unknown {
   }
 }
 
-/** What a holder needs from the process that it lives in. */
+/** The parts of its process that a holder uses. */
 export interface HolderHost {
   /** The machine's state now. */
   state(): HolderState
@@ -135,9 +135,9 @@ export interface HolderHost {
   dispatch(event: HolderEvent): void
   /** Further descriptors of an offer (embedded: control listener and lock). Borrowed. */
   extraItems(): BundleItem[]
-  /** What the own member last said of the state (embedded), else null. */
+  /** The own member's last position in the state (embedded), else null. */
   position(): StatePosition | null
-  /** The owner appends a large bulk (embedded), which would begin anew in another segment. Absent: nobody here knows. */
+  /** The owner appends a large bulk (embedded), which would start again in another segment. Absent: unknown. */
   amidBulk?(): boolean
   /** A joiner said what it has adopted (daemon: names that it does not want may go after commit). */
   settled?(peer: Peer): void

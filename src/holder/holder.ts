@@ -169,7 +169,7 @@ export class Holder {
     return owner.pid
   }
 
-  /** Release the standby as soon as there is fresh evidence that the successor is well: somebody waits to join. */
+  /** Releases the standby as soon as there is fresh evidence that the successor is healthy: a process waits to join. */
   endProbation(): void {
     this.#probation.endSoon()
   }
@@ -190,7 +190,7 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** What it returns is awaited before the next effect. */
+  /** Its promise is awaited before the next effect. */
   perform(effect: HolderEffect): void | Promise<void> {
     switch (effect.type) {
       case 'tell':
@@ -208,7 +208,7 @@ export class Holder {
     }
   }
 
-  /** What has come of an effect. */
+  /** Tells the outcome of an effect. */
   outcome(effect: HolderEffect, outcome: Outcome): void {
     if (outcome.done) {
       if (effect.type === 'seal') this.#prune()
@@ -222,7 +222,7 @@ export class Holder {
     this.#host.dispatch({ type: 'unmade' })
   }
 
-  /** Ends all links and timers. What is held by others is not touched. */
+  /** Ends all links and timers. Descriptors of other owners are not touched. */
   close(): void {
     this.#closed = true
     this.#deadline?.clear()
@@ -292,7 +292,7 @@ export class Holder {
         return
       }
       case 'freeze':
-        // What it said before it was frozen is of no use for comparing.
+        // A position from before the freeze cannot be compared.
         peer.position = null
         break
       case 'sealed': {
@@ -327,7 +327,7 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** What a handoff that is over has left. */
+  /** Removes the rest of a handoff that is over. */
   #prune(): void {
     const { phase, epoch } = this.#host.state()
     if (phase === 'idle') this.segmentSet.prune(epoch)
@@ -348,8 +348,8 @@ export class Holder {
   }
 
   /**
-   * Members of a daemon take its silence for its end: they accept, so that nobody is refused. A successor in probation tells
-   * by it that the one that decides is stopped, and says so.
+   * Members of a daemon take its silence for its end: they accept, so that no client is refused. A successor in probation notices by it
+   * that the deciding process is stopped, and says so.
    */
   #beat(): void {
     this.#silence.tick()

@@ -4,8 +4,8 @@ import { Backoff } from '../base/time.js'
 const BOUNDS = { firstMs: 10, longestMs: 1_000 }
 
 /**
- * Does what nobody can go on without (a seal, a segment to write in): at once, or again and again until it is done, while
- * what comes after it waits. `over`: it is of no use any more.
+ * Does a necessary step (a seal, a segment to write in): at once, or again and again until it is done, while later steps wait. `over`: it
+ * is not needed any more.
  */
 export function insist(
   act: () => void,

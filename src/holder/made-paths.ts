@@ -52,13 +52,13 @@ export function discardMade(made: readonly Pick<BundleItem, 'role' | 'spec' | 'f
   }
 }
 
-/** Listeners that a version does not ask for any more: their Unix paths go when nobody can come back who would need them. */
+/** Listeners that a version does not ask for any more: their Unix paths are removed when no standby that needs them can come back. */
 export class FormerListeners {
   readonly #entries: Entry[] = []
   /** The paths are not this process's to remove: another user chose them, who may have others lead there. */
   keepPaths = false
 
-  /** What the registry has under this name is given up, or replaced. */
+  /** The registry's entry of this name is given up, or replaced. */
   note(registry: Registry, name: string): void {
     const entry = registry.get(name)
     if (this.keepPaths) return
@@ -66,7 +66,7 @@ export class FormerListeners {
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })
     } catch {
-      // No descriptor left: the path stays, and is replaced by whoever binds it next.
+      // No descriptor left: the path stays, and the next process that binds it replaces it.
     }
   }
 
@@ -80,7 +80,7 @@ export class FormerListeners {
     this.close()
   }
 
-  /** The paths are somebody else's to remove. */
+  /** Another process removes the paths. */
   close(): void {
     for (const { fd } of this.#entries.splice(0)) fd.close()
   }

@@ -16,7 +16,7 @@ export const NOTE_NAME = 'fdb-names'
 const DIGITS = 10
 const MOST_BYTES = 8 * 1024 * 1024
 
-/** What a process that hangs cannot say any more. */
+/** Facts that a hung process cannot report any more. */
 export interface Noted {
   readonly service: string
   readonly generation: number
@@ -105,8 +105,8 @@ export class NamesNote {
 }
 
 /**
- * What a service manager keeps an entry under. A socket is told by its inode, whatever it is called; all else by its name: eventfds share one
- * inode, each file system has inodes of its own, and one file may be open for reading here and for writing there.
+ * The name under which a service manager keeps an entry. A socket is told by its inode, whatever its name; any other descriptor by its
+ * name: eventfds share one inode, each file system has inodes of its own, and one file may be open for reading here and for writing there.
  */
 export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
   if (type === 'socket') return `entry-${ino}`

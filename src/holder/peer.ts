@@ -23,7 +23,7 @@ export interface Peer {
   watch: DeathWatch | null
   /** Where it keeps the state; empty: in no file. */
   readonly stateFile: string
-  /** What it can do that others may not; see versions.ts. */
+  /** Its capabilities; see versions.ts. */
   capabilities: ReadonlySet<string>
   /** The peer has a channel again but has not said Back yet: nothing is told to it before it has. */
   returning: boolean
@@ -39,11 +39,11 @@ export interface Peer {
   /** When it last said that it is healthy, performance.now(). */
   wellAt: number
   report: unknown
-  /** What it said of the state, last. */
+  /** Its last reported position in the state. */
   position: StatePosition | null
   /** Why it failed, when it said so. */
   reason: FdbError | null
-  /** What it said it has adopted, at Ready. */
+  /** The names that it has adopted, by its Ready. */
   adopted: Set<string>
   /** Names of what crossed to it behind its Offer: it has adopted these, whether its Ready tells of them or not. */
   late: Set<string>

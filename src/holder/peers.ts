@@ -11,7 +11,7 @@ import { reject, turnAway } from './admission.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 
-/** Somebody who may become a peer. */
+/** A client that may become a peer. */
 export interface Candidate {
   readonly link: Link
   readonly pid: number
@@ -27,7 +27,7 @@ export interface Candidate {
   readonly stateFile?: string
 }
 
-/** Who is told of what peers do. */
+/** Hears of the peers. */
 export interface PeersHandler {
   /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
@@ -114,7 +114,7 @@ export class Peers {
     this.#listen(known)
   }
 
-  /** Says why not, then closes: it may come again as somebody else. */
+  /** Tells the reason, then closes: the process may come again in another role. */
   refuse(peer: Peer, error: FdbError): void {
     reject(peer.link, error)
     this.#letGo(peer)
@@ -141,7 +141,7 @@ export class Peers {
     }
   }
 
-  /** Ends all links. What is held by others is not touched. */
+  /** Ends all links. Descriptors of other owners are not touched. */
   close(): void {
     for (const peer of this.all) this.forget(peer)
   }

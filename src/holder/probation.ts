@@ -4,14 +4,14 @@ import { Wakefulness } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
-/** What it looks at, and whom it tells. */
+/** The watched state, and its callbacks. */
 export interface Watched {
   state(): Pick<HolderState, 'owner' | 'phase'>
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
   /** The limits of the handoff that is under way. */
   times(): HandoffTimes
-  /** A successor that is not well, and stays: nobody can come back in its place. Told once of each. */
+  /** An unhealthy successor stays: no standby can come back in its place. Told once of each. */
   kept(peer: Peer): void
 }
 
@@ -26,7 +26,7 @@ export class Probation {
   readonly #awake = new Wakefulness()
   #ticker: NodeJS.Timeout | undefined
   #since = 0
-  /** Somebody waits to join. */
+  /** A process waits to join. */
   #hurry = false
   #keptOn: Id = NOBODY
 

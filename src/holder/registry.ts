@@ -19,7 +19,7 @@ export const MAX_ENTRIES = 10_000
 export class Registry {
   readonly #entries = new Map<string, Entry>()
   readonly #most: number
-  /** Whoever sets this is told after each change. */
+  /** A callback after each change. */
   changed: () => void = () => {}
   /** Told of each descriptor that comes in, under a new name or in place of another. */
   added: (entry: Entry) => void = () => {}
@@ -44,7 +44,7 @@ export class Registry {
     return [...this.#entries.values()]
   }
 
-  /** What this changes is told of once, at its end: whoever is told looks at everything. */
+  /** Calls `changed` once for all changes of `work`, at its end. */
   together(work: () => void): void {
     const { changed } = this
     let any = false

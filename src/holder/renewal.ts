@@ -23,7 +23,7 @@ export class Renewal {
   /** When an owner that could not begin is asked again. */
   #retryAt = 0
   readonly #backoff = new Backoff(IN_BACKGROUND)
-  /** Of the owner's segment, at the last look. */
+  /** The size of the owner's segment, at the last check. */
   #size = 0
 
   constructor(machine: RenewalMachine, segmentSet: SegmentSet, renewBytes: number) {

@@ -18,7 +18,7 @@ export class SegmentSet {
   readonly #readOnly = new Set<Epoch>()
   /** The highest epoch of those that {@link prune} has dropped. */
   #pruned: Epoch = NO_EPOCH
-  /** Whoever sets this is told after each change, before it is used. */
+  /** A callback after each change, before it is used. */
   changed: () => void = () => {}
 
   /** The segments in order of epoch; a snapshot before what came after it. */
@@ -100,7 +100,7 @@ export class SegmentSet {
     this.#segments.get(epoch)?.markReleased()
   }
 
-  /** The segments below are nobody's state. */
+  /** The segments below belong to no state. */
   dropBelow(epoch: Epoch): void {
     for (const segment of this.all) if (segment.epoch < epoch) this.#drop(segment)
   }
@@ -113,12 +113,12 @@ export class SegmentSet {
       this.#readOnly.delete(epoch)
     }
     this.#segments.set(snapshot.epoch, snapshot)
-    // Whoever keeps them for another process is never without both.
+    // A mirror of the set is never without both.
     this.changed()
     for (const segment of merged) segment.close()
   }
 
-  /** Drops what nobody can need any more: segments other than `current` that are sealed and hold nothing. */
+  /** Drops segments that cannot be needed any more: other than `current`, sealed and empty. */
   prune(current: Epoch): void {
     for (const segment of this.all) {
       if (
@@ -133,7 +133,7 @@ export class SegmentSet {
     }
   }
 
-  /** What a joiner gets: the state read-only (a writable dup could seal it), the two new ones to share. */
+  /** The items for a joiner: the state read-only (a writable dup could seal it), the two new ones to share. */
   offer(current: Epoch, shared: readonly Epoch[]): { items: BundleItem[]; release(): void } {
     const own: Segment[] = []
     const items: BundleItem[] = []
@@ -158,9 +158,9 @@ export class SegmentSet {
   }
 
   /**
-   * What was made after `top`, read-only, for a generation that drains: it answers from the state until its last
-   * connection ends. When what it lacks has been merged, nothing: it could not tell what is missing; or, `whole`, all that there is,
-   * for one that begins anew.
+   * Segments that were made after `top`, read-only, for a generation that drains: it answers from the state until its last connection ends.
+   * If a missing segment has been merged, none: it could not tell what is missing; or, with `whole`, all that there are, for one that
+   * starts again.
    */
   since(top: Epoch, { whole = false } = {}): Since {
     return segmentsSince(this.all, top, { whole })
@@ -178,7 +178,7 @@ export class SegmentSet {
   }
 }
 
-/** Of `all`, read-only, what {@link SegmentSet.since} answers. */
+/** The answer of {@link SegmentSet.since} from `all`, read-only. */
 export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): Since {
   const newer = all.filter(segment => segment.epoch > top)
   const own: Segment[] = []

@@ -6,8 +6,8 @@ import type { SegmentSet } from './segment-set.js'
 const SUPPLY_MS = 5_000
 
 /**
- * Gives generations that drain, and those that follow, the segments that were made since: whoever answers from the state must see
- * what is written there.
+ * Gives draining generations and followers the segments that were made since: a process that answers from the state must see what is
+ * written there.
  */
 export class SegmentSupply {
   readonly #segmentSet: Pick<SegmentSet, 'since'>

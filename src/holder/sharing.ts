@@ -21,8 +21,8 @@ export interface Offered {
 }
 
 /**
- * Gives descriptors to peers: all there is to a joiner, and what the service takes in until the Commit; new segments to whoever may have to read or write there. Owns the dups
- * that are on their way.
+ * Gives descriptors to peers: all to a joiner, with those that the service takes in until the Commit; new segments to processes that may
+ * have to read or write there. Owns the dups in flight.
  */
 export class Sharing {
   readonly #registry: Registry
@@ -107,8 +107,8 @@ export class Sharing {
   }
 
   /**
-   * What the service takes in between Offer and Commit crosses too. It is in the channel before the Commit, and the joiner takes it first: a
-   * listener or descriptor that was acknowledged is not lost with the process that acknowledged it.
+   * An entry that the service takes in between Offer and Commit crosses too. It is in the channel before the Commit, and the joiner takes
+   * it first: a listener or descriptor that was acknowledged is not lost with the process that acknowledged it.
    */
   #late({ name, role, spec, fd }: Entry): void {
     const peer = this.#joining()

@@ -46,7 +46,7 @@ export class SuccessorWatch {
 
   #look(): void {
     const awakeSince = this.#awake.tick(LOOK_MS)
-    // What has arrived is read before the joiner is called silent.
+    // Arrived messages are read before the joiner is called silent.
     clearImmediate(this.#reading)
     this.#reading = setImmediate(() => this.#judge(awakeSince))
   }

@@ -60,7 +60,7 @@ export function onlyGiven<T extends object>(values: T): T {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
 }
 
-/** What a member asked for in its Hello; what cannot be is left out. */
+/** The times of a member's Hello; invalid ones are left out. */
 export function readTimes(
   told: fdbroker.wire.HandoffTimes.$Properties | null | undefined,
 ): Partial<HandoffTimes> {

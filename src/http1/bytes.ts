@@ -20,7 +20,7 @@ const UPPER = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 const LOWER = UPPER.toLowerCase()
 const DIGITS = '0123456789'
 
-/** Of a `tchar` (RFC 9110, 5.6.2) its lower-case form, of every other byte 0. */
+/** The lower-case form of each `tchar` (RFC 9110, 5.6.2), 0 of every other byte. */
 export const TOKEN_LOWER = new Uint8Array(256)
 for (const character of `!#$%&'*+-.^_\`|~${DIGITS}${UPPER}${LOWER}`) {
   TOKEN_LOWER[character.charCodeAt(0)] = character.toLowerCase().charCodeAt(0)
@@ -74,8 +74,8 @@ const seen = new Array<Uint8Array | null>(PLACES).fill(null)
 const views = new Array<DataView | null>(PLACES).fill(null)
 
 /**
- * A view of `bytes` for {@link plainUntil} and {@link copyWords}, where it is worth one: null for bytes that were not asked for twice, with none
- * between that lie at the same place of a memory, since to make one costs more than a short head gains. What sockets are read into is always the same.
+ * A view of `bytes` for {@link plainUntil} and {@link copyWords}, where it is worth one: null for bytes that were not asked for twice in a
+ * row at the same place of a memory, since making one costs more than a short head gains. Sockets always read into the same memory.
  */
 export function wordsOf(bytes: Uint8Array): DataView | null {
   const place = (bytes.byteOffset >>> APART_BITS) & (PLACES - 1)

@@ -3,10 +3,10 @@ import { TOKEN_LOWER } from './bytes.js'
 
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const VALUE = /^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$/
-/** What rewriting itself decides about. */
+/** Fields that rewriting itself decides about. */
 const RESERVED = new Set(['host', 'content-length', 'transfer-encoding', 'connection', 'upgrade'])
 
-/** What to do to the field lines of every head of a route. Checked and prepared once, used for many heads. */
+/** Edits of the field lines of every head of a route. Checked and prepared once, used for many heads. */
 export interface FieldEditOptions {
   /** Names (any case) of which no line is passed on. */
   remove?: readonly string[]

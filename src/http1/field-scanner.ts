@@ -26,7 +26,7 @@ export class FieldScanner implements Marks {
   #valueStart = 0
   count = 0
   ids = 0
-  /** Of the section that is scanned, and of all that follow. */
+  /** The marks of the section that is scanned, and of all that follow. */
   numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS)
 
   constructor(limit: number, side: Side) {

@@ -4,7 +4,7 @@ import type { FieldId } from './field-names.js'
 /** Numbers that the scanner notes for each line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
-/** What the scanner found in a field section; its memory is that of the next section too. */
+/** The scanner's findings in a field section; the next section uses the same memory. */
 export interface Marks {
   readonly numbers: Int32Array
   /** Lines. */
@@ -14,8 +14,8 @@ export interface Marks {
 }
 
 /**
- * The field lines of one head: a view of the bytes that it was read from, of which a string is made only when asked for. Offsets
- * count from the first byte of the head. Good until its reader reads on, or somebody writes over the bytes.
+ * The field lines of one head: a view of the bytes that it was read from, which makes a string only when asked for. Offsets count from the
+ * first byte of the head. Good until its reader reads on, or the bytes are overwritten.
  */
 export class Fields {
   readonly bytes: Buffer

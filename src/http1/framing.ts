@@ -100,12 +100,12 @@ export class Framing implements FramingRecord {
     return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
   }
 
-  /** Of `chunked`: the next byte is that of another chunk's size. */
+  /** For `chunked`: the next byte is that of another chunk's size. */
   get betweenChunks(): boolean {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
 
-  /** {@link advance} up to the end of the chunk that is under way, where it ends in these bytes. Of `chunked` only. */
+  /** {@link advance} up to the end of the present chunk, if it ends in these bytes. For `chunked` only. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     this.blanks = null
     return advanceChunked(this, bytes, from, to, data, true) - from
@@ -141,7 +141,7 @@ function isPosition(framing: Framing): boolean {
   return phase === 0 && count === 0 && hash === 0 && (kind === 'length' || left === 0)
 }
 
-/** What ends a chunked body without trailers. */
+/** The end of a chunked body without trailers. */
 export const LAST_CHUNK: Buffer = Buffer.from('0\r\n\r\n', 'latin1')
 
 const CRLF = Buffer.from('\r\n', 'latin1')

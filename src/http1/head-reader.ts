@@ -3,7 +3,7 @@ import { FieldScanner } from './field-scanner.js'
 import { Fields } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** What one head may cost. Reaching a limit is fine, one more is refused. */
+/** The limits of one head. Reaching a limit is fine, one more is refused. */
 export interface HeadLimits {
   /** Bytes from the first one to the last CRLF, an empty line in front included. */
   headBytes: number
@@ -149,7 +149,7 @@ export abstract class HeadReader<Head> {
   protected abstract finish(fields: Fields): Head
 }
 
-/** What comes before the minor version. */
+/** The text before the minor version. */
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 

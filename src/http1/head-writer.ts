@@ -5,27 +5,26 @@ const SHORT = 16
 /** Up to as many bytes are copied fastest in words. */
 const FEW = 80
 const FIRST_BYTES = 1024
-/** So many are kept for the next heads, and none of more memory than that. */
+/** The most spare writers, and the most memory of each. */
 const MOST_SPARE = 1024
 const MOST_SPARE_BYTES = 8192
 
 const spare: HeadWriter[] = []
 
 /**
- * Puts a head together from slices of what was read and text, one behind the other. What was written is good until {@link begin} is called
- * again.
+ * Puts a head together from slices of read bytes and text, one behind the other. The output is good until {@link begin} is called again.
  */
 export class HeadWriter {
   #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES)
   #words = new DataView(this.#bytes.buffer)
   #length = 0
 
-  /** One that nobody else has. */
+  /** Takes a writer that has no other user. */
   static take(): HeadWriter {
     return spare.pop() ?? new HeadWriter()
   }
 
-  /** Whoever has taken it does not need what is written any more. To be called once, or not at all. */
+  /** The output is not needed any more. To be called once, or not at all. */
   release(): void {
     if (spare.length < MOST_SPARE && this.#bytes.length <= MOST_SPARE_BYTES) spare.push(this)
   }

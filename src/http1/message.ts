@@ -7,14 +7,14 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/
 const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
-/** What Connection mostly says. */
+/** The usual value of Connection. */
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
 /** Values that are compared without making a string of them, in small letters. */
 const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
 const CLOSE_BYTES = Buffer.from('close', 'latin1')
 const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')
-/** What a peer could only name in Connection to have it taken away behind our back. */
+/** Fields that a peer could only name in Connection to have them removed behind our back. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
 /** Value of the header: the elements of a comma-separated list, empty ones left out (RFC 9110, 5.6.1). */
@@ -49,8 +49,8 @@ function isCodings(value: string): boolean {
 }
 
 /**
- * What requests and responses have in common: the fields, and what those say about body and connection. No class above theirs: one is made
- * for each message, in half the time without.
+ * The common part of requests and responses: the fields, and their statements about body and connection. Without a class above both: one is
+ * made for each message, in half the time.
  */
 export interface MessageHead extends Said {
   /** The minor version: 1 for HTTP/1.1. */
@@ -58,15 +58,15 @@ export interface MessageHead extends Said {
   readonly fields: Fields
 }
 
-/** What the fields of a head say about body and connection. */
+/** The statements of a head's fields about body and connection. */
 export interface Said {
   /** The body's length as announced by Content-Length. */
   readonly contentLength: number | undefined
   /** Transfer-Encoding: chunked. */
   readonly chunked: boolean
   /**
-   * Of an answer: it breaks a rule about its end, but every reader finds the same one. It is passed on
-   * without that, and nothing that comes behind it on its connection is trusted.
+   * For an answer: it breaks a rule about its end, but every reader finds the same end. It is passed on without that, and bytes behind it
+   * on its connection are not trusted.
    */
   readonly odd: boolean
   /** The options of Connection, in small letters. */
@@ -85,7 +85,7 @@ const KNOWN =
   (1 << FieldId.upgrade) |
   (1 << FieldId.lookalike)
 
-/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). What it has found is good until the next walk. */
+/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). The results are good until the next walk. */
 class KnownFields implements Said {
   contentLength: number | undefined = undefined
   chunked = false
@@ -158,7 +158,7 @@ class KnownFields implements Said {
     return number
   }
 
-  /** Servers behind others send the same length twice, also in one line. Of requests that is never believed. */
+  /** Servers behind others send the same length twice, also in one line. A request with that is refused. */
   #listedLength(line: number): number {
     const value = this.#fields.value(line)
     const [first = '', ...others] =

@@ -20,11 +20,11 @@ export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
  */
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
-  /** What to answer the client: for responses always 502. Once a body is under way it is too late for a status. */
+  /** The status for the client: for responses always 502. Once a body is under way it is too late for a status. */
   readonly status: RefusalStatus
   /**
-   * Of a head: where in it, counted from its first byte, the bad byte or the bad line is; the same however the bytes
-   * were split. Of a body: the index of the bad byte in the buffer that was being read.
+   * For a head: the offset of the bad byte or the bad line from its first byte; the same however the bytes were split. For a body: the
+   * index of the bad byte in the buffer that was being read.
    */
   readonly offset: number
 

@@ -115,7 +115,7 @@ export class RequestHead implements MessageHead {
     return query < 0 ? this.resource : this.resource.slice(0, query)
   }
 
-  /** A fresh tracker of the body. What follows a CONNECT or an Upgrade that was granted is the caller's to say. */
+  /** A fresh tracker of the body. The caller handles bytes after a CONNECT, or an Upgrade that was granted. */
   framing(): Framing {
     if (this.chunked) return Framing.chunked('request')
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
@@ -191,7 +191,7 @@ interface NamedTarget {
   form: TargetForm
   resource: string
   authority: Authority | undefined
-  /** What a missing port stands for. */
+  /** The default port. */
   port: number
 }
 

@@ -25,7 +25,7 @@ const LINE_LF = 6
 const FIELDS = 7
 
 const MOST_METHOD_BYTES = 32
-/** Of ` HTTP/1.1` and CRLF. */
+/** The length of ` HTTP/1.1` and CRLF. */
 const VERSION_AND_LINE_END = 11
 
 /** Reads request heads (RFC 9112, 2.1, 3 and 5). One empty line in front of a request is passed over, no more. */

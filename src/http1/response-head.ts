@@ -9,11 +9,11 @@ export interface StatusLine {
   minor: 0 | 1
   status: number
   reasonStart: number
-  /** Of its CRLF. */
+  /** The end of its CRLF. */
   end: number
 }
 
-/** What must be known of the request to find the end of its response. */
+/** The facts of a request that are needed to find the end of its response. */
 export interface AskedFor {
   method: string
   /** The request that was sent on named a protocol to switch to. */
@@ -67,8 +67,8 @@ export class ResponseHead implements MessageHead {
   }
 
   /**
-   * A fresh tracker of what follows this head when it answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal}
-   * for a 101 that nobody asked for.
+   * A fresh tracker of the body behind this head when it answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 without a
+   * request for it.
    */
   framing(asked: AskedFor): Framing {
     const { status } = this

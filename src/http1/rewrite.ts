@@ -10,7 +10,7 @@ export interface RewriteOptions {
   edits?: FieldEdits | undefined
   /** Further lines, each made by {@link fieldLine}, behind all others. */
   extra?: string | Uint8Array | undefined
-  /** What this connection's Connection field says; left out: nothing. `upgrade` passes the peer's Upgrade on. */
+  /** The Connection field of this connection; left out: none. `upgrade` passes the peer's Upgrade on. */
   connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
   /** Also passes on how client and server, which is a proxy too, authenticate to each other: fields of one connection otherwise. */
   proxyAuthentication?: boolean | undefined
@@ -69,7 +69,7 @@ function dropping(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** All heads are put together here, one after the other, unless somebody {@link keepHead keeps} one. */
+/** All heads are put together here, one after the other, unless {@link keepHead} keeps one. */
 let OUT = HeadWriter.take()
 
 /** The head that was written last: it is good until it is released, and the next one is put together elsewhere. */
@@ -79,12 +79,12 @@ export function keepHead(): HeadWriter {
   return kept
 }
 
-/** What {@link writeRequest} writes, as text (latin1). */
+/** The output of {@link writeRequest} as text (latin1). */
 export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
   return writeRequest(head, options).toString()
 }
 
-/** What {@link writeResponse} writes, as text (latin1). */
+/** The output of {@link writeResponse} as text (latin1). */
 export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOptions): string {
   return writeResponse(head, options).toString()
 }
@@ -139,7 +139,7 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
   return OUT
 }
 
-/** What an odd answer says about its end, said once and rightly. */
+/** The framing of an odd answer, said once and correctly. */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
@@ -165,7 +165,7 @@ function writeEnding(upgrade: string | undefined, { extra, connection }: Rewrite
   OUT.text('\r\n')
 }
 
-/** What stands from `run` on, without the lines of `drop` (by field id) and those that Connection names, after the edits. */
+/** Writes the lines from `run` on, without those of `drop` (by field id) and those that Connection names, after the edits. */
 function writeFields(
   fields: Fields,
   run: number,

@@ -7,7 +7,7 @@ import { FdbError } from '../errors.js'
 /** The C libraries for which there are builds of the addon. */
 type Libc = 'glibc' | 'musl'
 
-/** Of an ELF file: type of the program header that names its interpreter. */
+/** ELF: the type of the program header that names the interpreter. */
 const INTERPRETER = 3
 const ELF_64_BITS_LITTLE_ENDIAN = '7f454c460201'
 
@@ -62,7 +62,7 @@ const ORDER: Record<Libc | 'unknown', readonly Libc[]> = {
   unknown: ['musl', 'glibc'],
 }
 
-/** What `npm run build:native` makes in a clone. */
+/** The file that `npm run build:native` makes in a clone. */
 const OWN_BUILD = 'build/Release/fd_broker.node'
 
 let loaded: string | null = null

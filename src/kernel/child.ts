@@ -30,7 +30,7 @@ export interface ChildStart extends ProgramStart {
   readonly pidVariable?: string
   /** They become 3, 4, … in the child; borrowed. */
   readonly fds: readonly OwnedFd[]
-  /** What it gets when this thread ends, however that happens (Linux); 0: nothing. */
+  /** The signal that the child gets when this thread ends, however that happens (Linux); 0: none. */
   readonly deathSignal: number
 }
 
@@ -38,8 +38,8 @@ export interface ChildStart extends ProgramStart {
 const PID_ROOM = '0'.repeat(10)
 
 /**
- * Starts a child that heads a process group of its own, with our stdin, stdout and stderr; its pid, when it has been executed. Who
- * calls this reaps it: Node knows nothing of it. Throws the system call that failed: `execve`, `chdir`, `fork`.
+ * Starts a child that heads a process group of its own, with our stdin, stdout and stderr. Returns its pid after execve. The caller reaps
+ * it: Node knows nothing of it. Throws the system call that failed: `execve`, `chdir`, `fork`.
  */
 export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal }: ChildStart): number {
   const variables = assignments({ ...env, ...(pidVariable !== undefined && { [pidVariable]: undefined }) })
@@ -88,7 +88,7 @@ function terminated(strings: readonly string[]): Buffer {
 }
 
 /**
- * Blocks signals in this thread, bit n - 1 for signal n; other threads hand theirs to it. What comes stays pending, over
+ * Blocks signals in this thread, bit n - 1 for signal n; the other threads hand theirs to it. Signals stay pending, over
  * {@link executeInstead} as well. Throws when some are held already.
  */
 export function holdSignals(signals: number): void {
@@ -100,15 +100,15 @@ export function releaseSignals(): boolean {
   return native.releaseSignals()
 }
 
-/** Of a process of this PID namespace; null where the kernel has none. ESRCH throws. */
+/** Opens a process of this PID namespace; null where the kernel has no pidfds. Throws ESRCH. */
 export function pidfdOf(pid: number, label = `pidfd of ${pid}`): OwnedFd | null {
   const raw = native.pidfdOpen(pid)
   return raw === null ? null : OwnedFd.own(raw, label)
 }
 
 /**
- * Of the process at the other end of a Unix socket, as the kernel noted it; null where the kernel has none. 'dead': that was reaped, and this
- * kernel has none of such (before Linux 6.16); others give one that has ended.
+ * The process at the other end of a Unix socket, as the kernel noted it; null where the kernel has no such call. 'dead': it was reaped, and
+ * this kernel gives no pidfd then (before Linux 6.16); newer ones give a pidfd that has ended.
  */
 export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | 'dead' | null {
   try {

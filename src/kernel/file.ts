@@ -13,7 +13,7 @@ import {
 import { native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** Of a file on a file system, as `fs.openSync()`; throws what that throws. */
+/** Opens a file of a file system, as `fs.openSync()`; throws what that throws. */
 export function openFile(path: string, flags: string | number, label: string, mode?: number): OwnedFd {
   const raw = openSync(path, flags, mode)
   native.adopt(raw)
@@ -59,7 +59,7 @@ export function sync(fd: OwnedFd): void {
   fsyncSync(fd.raw)
 }
 
-/** Of its metadata only what reading it needs. */
+/** fdatasync(2): syncs the data, and only the metadata that reading it needs. */
 export function syncData(fd: OwnedFd): void {
   fdatasyncSync(fd.raw)
 }
@@ -75,7 +75,7 @@ export function syncFolder(path: string): void {
   sync(folder)
 }
 
-/** What `fs.promises.open()` opened, and closes: for calls that are to be done at once. */
+/** A file that `fs.promises.open()` opened, and closes: for calls that must be made at once. */
 export interface OpenFile {
   readonly fd: number
 }

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** What Node makes of the descriptor of a connected TCP or Unix stream socket; it takes the descriptor, and closes it when it throws. */
+/** Makes a `net.Socket` of a connected TCP or Unix stream descriptor. It takes the descriptor, and closes it when it throws. */
 export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts, 'fd'>): net.Socket {
   let socket: net.Socket
   try {
@@ -16,8 +16,8 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
 }
 
 /**
- * Has a server accept on a listening socket; it takes the descriptor. What fails is told by its 'error'. Node calls listen() again, with 511 where
- * it is not told: where more wait, the kernel refuses who comes next until it is corrected.
+ * Has a server accept on a listening socket; it takes the descriptor. The server's 'error' event tells of failures. Node calls listen()
+ * again, with 511 unless it is told a backlog: if more clients wait, the kernel refuses new ones until the backlog is corrected.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)
@@ -30,7 +30,7 @@ export function ownNumber(number: number, label: string): OwnedFd {
   return OwnedFd.own(number, label)
 }
 
-/** For whom a child process inherits: the numbers, which stay their owners'. */
+/** The descriptor numbers for a child process that inherits them; their owners keep them. */
 export function numbersOf(fds: readonly OwnedFd[]): number[] {
   return fds.map(fd => fd.raw)
 }
@@ -40,7 +40,7 @@ export function giveNumber(fd: OwnedFd): number {
   return fd.release()
 }
 
-/** What the peer of a socket has done: `ended` its direction, or the connection is `broken`. */
+/** The peer of a socket has `ended` its direction, or the connection is `broken`. */
 export type Hangup = 'none' | 'ended' | 'broken'
 
 const HANGUPS: readonly Hangup[] = ['none', 'ended', 'broken']
@@ -72,7 +72,7 @@ export function duplicateLent(descriptor: LentFd, label: string): OwnedFd {
   return OwnedFd.duplicate(descriptor, label)
 }
 
-/** Of sockets that are not read from at the moment. */
+/** For sockets that are not read from at the moment. */
 export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }

@@ -40,9 +40,9 @@ export function sealsOf(fd: OwnedFd): number | null {
 const ATTEMPTS = 4
 
 /**
- * Throws EPERM on a read-only descriptor and where the seals are sealed, EBUSY where somebody maps it writable, or holds pages of it for longer
- * than half a second. For pages that are held for a moment (a read in another process, compaction, reclaim) the kernel waits 150 ms, then says EBUSY as well
- * (memfd_wait_for_pins() in mm/memfd.c): it is asked again. Where it is mapped it says so at once.
+ * Throws EPERM on a read-only descriptor and where the seals are sealed, and EBUSY where a process maps it writable or holds pages of it
+ * for longer than half a second. For pages that are held for a moment (a read in another process, compaction, reclaim) the kernel waits 150
+ * ms and then says EBUSY as well (memfd_wait_for_pins() in mm/memfd.c): this is tried again. For a mapping it says so at once.
  */
 export function addSeals(fd: OwnedFd, seals: number): void {
   for (let left = ATTEMPTS - 1; ; left--) {
@@ -56,8 +56,9 @@ export function addSeals(fd: OwnedFd, seals: number): void {
 }
 
 /**
- * The same memory, of its own description: its holder can neither write nor seal, unless the memory belongs to its user. Of another user's
- * memory (this process was another user when it was made) a duplicate: the kernel opens it for its owner and root only.
+ * The same memory with an open file description of its own, by which it can neither be written nor sealed, unless the memory belongs to the
+ * holder's user. Returns a duplicate for another user's memory (this process was another user when it was made): the kernel opens it for
+ * its owner and root only.
  */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
   return reopened(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))

@@ -8,7 +8,7 @@
  */
 import { loadAddon } from './addon.js'
 
-/** What a failed system call throws. */
+/** The error of a failed system call. */
 export interface NativeError extends Error {
   /** Symbolic errno, for example `EADDRINUSE`. */
   code: string
@@ -122,7 +122,7 @@ export interface Native {
    * ENETUNREACH, EADDRNOTAVAIL (no port is left), EMFILE.
    */
   connectTcp(host: string, port: number): number
-  /** What came of it: 0, the connection stands; an errno for {@link failure}, once; -1: nothing yet, or that was told. */
+  /** The result of a connect: 0, the connection stands; an errno for {@link failure}, once; -1: none yet, or it was told. */
   connectResult(fd: number): number
   /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
   connectUnix(path: string, abstract: boolean): number
@@ -201,7 +201,7 @@ export interface Native {
   ): number
 
   // errors.c
-  /** What a call would have thrown. */
+  /** The error that a call would have thrown. */
   failure(errno: number, syscall: string): NativeError
 
   // descriptors.c
@@ -213,7 +213,7 @@ export interface Native {
   makeRoom(count: number): Promise<void>
   close(fd: number): void
   closeMany(fds: readonly number[]): void
-  /** The environment no longer closes it at its end: somebody else owns it from now on. */
+  /** The environment no longer closes it at its end: another owner does. */
   release(fd: number): void
   /** The environment takes charge of a descriptor opened elsewhere (inherited, borrowed from Node). */
   adopt(fd: number): void

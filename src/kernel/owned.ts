@@ -2,7 +2,7 @@ import { close } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { native } from './native.js'
 
-/** What a leak listener is told: the descriptor has been closed already. */
+/** The report of a leak: the descriptor has been closed already. */
 export interface Leak {
   fd: number
   label: string
@@ -12,11 +12,11 @@ export interface Leak {
 interface Slot {
   raw: number
   readonly label: string
-  /** Of those that have this number; null: no other has had it. */
+  /** The owners of this number; null: there has been one only. */
   sharers: { count: number } | null
 }
 
-/** Whether nobody else has its number any more: whoever hears that closes it, or gives it away. */
+/** Returns whether this was the last owner of the number, which then closes it or gives it away. */
 function leave(slot: Slot): boolean {
   slot.raw = -1
   return slot.sharers === null || --slot.sharers.count === 0
@@ -31,7 +31,7 @@ const collected = new FinalizationRegistry((slot: Slot) => {
   try {
     if (leave(slot)) native.close(leak.fd)
   } catch {
-    // Somebody closed the number behind our back: the leak is reported all the same.
+    // Other code closed the number behind our back: the leak is reported all the same.
   }
   for (const listener of listeners) listener(leak)
 })
@@ -61,19 +61,19 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Takes charge of a descriptor that nobody else closes, not one of a stream or socket of Node's. The caller must not use or
-   * close `raw` afterwards. (What was not opened by the addon is closed when its owner says so, not with its thread: `ownNumber()`.)
+   * Takes charge of a descriptor that has no other owner, not of one of Node's streams or sockets. The caller must not use or close `raw`
+   * afterwards. (A descriptor that the addon did not open is closed when its owner says so, not with its thread: `ownNumber()`.)
    */
   static own(raw: number, label: string): OwnedFd {
     return new OwnedFd(raw, label)
   }
 
-  /** A dup of a descriptor that somebody else keeps, for example a socket of Node's. Throws what the kernel says: EMFILE. */
+  /** Duplicates a descriptor that has another owner, for example a socket of Node's. Throws what the kernel says: EMFILE. */
   static duplicate(raw: number, label: string): OwnedFd {
     return new OwnedFd(native.dup(raw), label)
   }
 
-  /** What this descriptor is for, in messages. */
+  /** The purpose of this descriptor, for messages. */
   get label(): string {
     return this.#slot.label
   }
@@ -107,7 +107,7 @@ export class OwnedFd implements Disposable {
     return new OwnedFd(raw, label, this.#slot.sharers)
   }
 
-  /** Gives the descriptor away (to Node: `listen({ fd })`, `new Socket({ fd })`): whoever gets the number closes it. */
+  /** Gives the descriptor away (to Node: `listen({ fd })`, `new Socket({ fd })`): the new owner of the number closes it. */
   release(): number {
     const raw = this.surrender()
     native.release(raw)
@@ -129,8 +129,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * The same of a large memory file: whoever is the last to close it waits for the kernel to free it, 0.2 ms for each MB. Its number is in use for a
-   * moment yet. @internal
+   * Closes a large memory file in another thread: the last one to close it waits for the kernel to free it, 0.2 ms for each MB. Its number
+   * stays in use for a moment. @internal
    */
   closeAside(): void {
     const raw = this.#slot.raw

@@ -7,7 +7,7 @@ import { OwnedFd } from './owned.js'
 const MOST_AT_ONCE = 64
 /** That are read from one at a time before anybody is told of them; no power of 2, so that not all begin in the same lines of a cache. */
 const SLOT = 16 * 1024 + 320
-/** What is read in one call: who is told of it finds it in a cache. */
+/** The most bytes that one call reads: they are still in a cache when their socket hears of them. */
 const MOST_READ = 256 * 1024
 
 const DESCRIPTOR = 0
@@ -24,7 +24,7 @@ class Crowd {
   readonly #slots = Array.from({ length: MOST_AT_ONCE }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
-  /** Who is told, in this turn; as they were when the kernel was asked. Each only once. */
+  /** The sockets that are told in this turn, as they were when the kernel was asked. Each only once. */
   readonly #told = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
   #at = 0
   #end = 0
@@ -74,7 +74,7 @@ class Crowd {
   }
 
   #turn(): void {
-    // Somebody has thrown, and the rest of that turn was to come first.
+    // A callback has thrown before the rest of that turn was told: it comes first.
     this.#tell()
     const ready = this.#ready
     const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MOST_READ)
@@ -124,7 +124,7 @@ export function polledSockets(): boolean {
   return theCrowd() !== null
 }
 
-/** What can be connected to without asking who has that name. */
+/** An address that needs no name lookup. */
 export type KernelAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
 /** A descriptor that Node keeps until it is told to close it. */
@@ -210,7 +210,7 @@ export abstract class PolledSocket {
     return this.#fd as LentFd
   }
 
-  /** What {@link ready} is to tell, as long as it lasts. Throws what the kernel says: ENOSPC, ENOMEM. */
+  /** Sets the events of which {@link ready} is told. Throws what the kernel says: ENOSPC, ENOMEM. */
   protected watch(events: number): void {
     if (events === this.#watched) return
     crowd!.watch(this.#fd, this.#watched, events)
@@ -222,12 +222,12 @@ export abstract class PolledSocket {
     if (this.#fd >= 0) crowd!.setEager(this.#fd, eager ? 1 : 0)
   }
 
-  /** What was read from it, and it has not been told of. */
+  /** Bytes that were read from it in this turn, before it was told. */
   protected takeRead(): Buffer | null {
     return crowd!.takeBack(this)
   }
 
-  /** What is wrong where less than -1 bytes were read. */
+  /** The error of a read that returned less than -1. */
   protected failure(bytes: number): Error {
     return native.failure(-1 - bytes, 'recv')
   }
@@ -237,7 +237,7 @@ export abstract class PolledSocket {
     return native.receive(this.#fd, into, 0, into.length)
   }
 
-  /** FIN. Who reads hears it where the peer has gone. */
+  /** Sends FIN. Reading shows if the peer has gone. */
   protected shutDown(): void {
     native.shutDown(this.#fd)
   }
@@ -247,7 +247,7 @@ export abstract class PolledSocket {
     const fd = this.#fd
     if (fd < 0) return
     this.#fd = -1
-    // Whoever has a dup of it would have it go on being watched.
+    // A holder of a dup would have it watched on.
     if (this.#watched !== 0) crowd!.watch(fd, this.#watched, 0)
     crowd!.remove(fd)
     try {

@@ -27,7 +27,7 @@ export function connectToDatagram(name: string, abstract: boolean, label: string
   return OwnedFd.own(native.connectDatagram(name, abstract), label)
 }
 
-/** Null when nobody waits. */
+/** Null when no connection waits. */
 export function accept(listener: OwnedFd, label: string): OwnedFd | null {
   const raw = native.accept(listener.raw)
   return raw === -1 ? null : OwnedFd.own(raw, label)
@@ -53,8 +53,8 @@ export function peerCredentials(fd: OwnedFd): PeerCredentials {
 }
 
 /**
- * What the peer of a Unix stream socket has not read, counted as the send buffer counts it: a small message takes 768 bytes of
- * it. Always 0 where the kernel does not tell.
+ * Bytes that the peer of a Unix stream socket has not read, counted as the send buffer counts them: a small message takes 768 bytes of it.
+ * Always 0 where the kernel does not tell.
  */
 export function unreadBytes(fd: OwnedFd): number {
   return native.unreadBytes(fd.raw)
@@ -72,7 +72,7 @@ export function setBlocking(fd: OwnedFd, on: boolean): void {
 
 export type { Inspected } from './native.js'
 
-/** What the kernel says about these descriptors, in their order, in one native call. */
+/** The kernel's facts of these descriptors, in their order, in one native call. */
 export function inspect(fds: readonly OwnedFd[]): Inspected[] {
   const raws = new Array<number>(fds.length)
   for (let i = 0; i < fds.length; i++) raws[i] = fds[i]!.raw
@@ -125,7 +125,7 @@ export function receiveMessage(
 }
 
 export interface ReceivedDatagram extends ReceivedMessage {
-  /** Who has sent it, by the kernel's word; pid 0: in another PID namespace. */
+  /** The sender, by the kernel's word; pid 0: in another PID namespace. */
   readonly from: PeerCredentials
 }
 

@@ -5,14 +5,14 @@ import { Script } from 'node:vm'
 import { type CodeCache, isAsGood, type Kept } from './code-cache.js'
 
 /**
- * A CommonJS file, compiled with what V8 has kept of it at an earlier start. What is kept after it has run has the functions in it that
- * were called: with it a start takes half the time, as next to nothing is compiled.
+ * A CommonJS file, compiled with V8's code cache of an earlier start. A cache that was made after running has the functions that were
+ * called: with it a start takes half the time, as next to nothing is compiled.
  */
 export class CachedProgram {
   readonly #file: string
   readonly #cache: CodeCache | null
   #script: Script | undefined
-  /** What the cache has of it, if that was of any use. */
+  /** The contents of the cache, if they were of use. */
   #has: Kept | undefined
   #bytes = 0
 

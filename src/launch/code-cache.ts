@@ -27,22 +27,22 @@ const MARK_BYTES = 24
 const SUM_BYTES = 8
 /** V8 copies what does not begin at a multiple of it. */
 const ALIGNMENT = 8
-/** Of other commands, releases and versions of Node: older files go. */
+/** Files of other commands, releases and versions of Node: older files are removed. */
 const MOST_FILES = 16
 
 export interface CacheSubject {
-  /** Of the file, for whoever looks into the folder. */
+  /** The file's name, for a person who looks into the folder. */
   readonly name: string
-  /** What must be the same for it to be used; V8 checks its own version and flags besides. */
+  /** The facts that must be the same for it to be used; V8 checks its own version and flags besides. */
   readonly facts: string
   /** The package's folder. */
   readonly package: string
-  /** Of the program's file. */
+  /** The owner of the program's file. */
   readonly owner: { readonly uid: number; readonly mode: number }
 }
 
 /**
- * Compiled code in a file. It is trusted as the program is, so it is read and written only where nobody else can write: see
+ * Compiled code in a file. It is trusted as the program is, so it is read and written only where no other user can write: see
  * {@link cacheFolders}.
  */
 export class CodeCache {
@@ -103,7 +103,7 @@ export class CodeCache {
     if (failure !== undefined) throw failure
   }
 
-  /** What is damaged, or was made of another program, must not come to V8, which believes what it reads. */
+  /** A damaged cache, or one of another program, must not come to V8, which believes its input. */
   #headOf(data: Buffer, kept: Kept): Buffer {
     const sum = Buffer.alloc(SUM_BYTES)
     sum.writeUInt32LE(crc32(data))
@@ -131,12 +131,12 @@ function tidy(folder: string): void {
 /** A folder of compiled code. */
 interface CacheFolder {
   readonly path: string
-  /** The only user to whom it, and the files in it, may belong. */
+  /** The only user that may own it, and the files in it. */
   readonly uid: number
-  /** It is below the user's own folders: nobody else may replace one of the folders on the way there. */
+  /** It is below the user's own folders: no other user may replace one of the folders on the way there. */
   readonly guarded: boolean
   readonly mayWrite: boolean
-  /** Of the folder when it is made; its files have the same without the right to execute. */
+  /** The mode of the folder when it is made; its files have the same without the right to execute. */
   readonly mode: number
 }
 
@@ -145,8 +145,8 @@ const VARIABLE = 'FD_BROKER_CODE_CACHE'
 const OTHERS_WRITE = 0o022
 
 /**
- * Where compiled code may be, the best first: in the package's own folder, if it belongs to who owns the program (who could change that, too), and
- * then in the cache folder of this user. Nothing is read from, or written to, a folder that somebody else could write to.
+ * Folders for compiled code, the best first: in the package's own folder, if it belongs to the owner of the program (who could change that,
+ * too), and then in the cache folder of this user. A folder that another user could write to is neither read nor written.
  */
 export function cacheFolders(
   root: string,
@@ -176,7 +176,7 @@ function userFolder(env: NodeJS.ProcessEnv): string {
   return given ?? join(homedir(), '.cache')
 }
 
-/** Whether nobody but its user can have written to it; with `file`, nor to that. Throws when one of them is not there. */
+/** Returns whether only its user can have written to it; with `file`, also to that. Throws when one of them is not there. */
 export function isPrivate({ path, uid, guarded }: CacheFolder, file?: string): boolean {
   const isOwn = (stats: { uid: number; mode: number }) =>
     stats.uid === uid && (stats.mode & OTHERS_WRITE) === 0

@@ -2,15 +2,15 @@ import { readdirSync } from 'node:fs'
 import { constants, getPriority, setPriority } from 'node:os'
 
 const LOW = constants.priority.PRIORITY_BELOW_NORMAL
-/** Of nice, below that of the main thread. What V8 collects it waits for, so that these must not starve. */
+/** The nice value of V8's threads, below the main thread's. The main thread waits for V8's collector, so these must not starve. */
 const BELOW = 5
 
-/** Leaves the processor to others, from now on. Never throws, and gives nobody a higher priority: that takes a right, and was not asked for. */
+/** Lowers the priority from now on. Never throws, and raises no priority: that takes a right, and was not asked for. */
 export function lowerPriority(): void {
   try {
     if (getPriority() < LOW) setPriority(LOW)
   } catch {
-    // What follows comes sooner, no more.
+    // Without it later work comes sooner, no more.
   }
 }
 

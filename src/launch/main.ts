@@ -24,7 +24,7 @@ void main(process.argv.slice(2), (turn, withUsualFlags) => {
   const keep = () => withUsualFlags(() => cached.keep(turn))
   if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {
-    // Nobody waits for it any more, and the one that has just begun needs the processor.
+    // No client waits for it any more, and the process that has just started needs the processor.
     lowerPriority()
     keep()
   }

@@ -9,7 +9,7 @@ import {
 } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
-/** listen() again: the kernel takes the new backlog and drops nobody who waits (measured: shared/kernel facts, Linux). */
+/** Calls listen() again: the kernel takes the new backlog and keeps all waiting connections (measured on Linux). */
 export function setBacklog(fd: OwnedFd, backlog: number): void {
   if (backlog > 0) listen(fd, backlog)
 }

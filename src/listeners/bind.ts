@@ -12,12 +12,11 @@ import { formatListenerSpec, type ListenerSpec } from './spec.js'
 import { isErrno, type NoSocket, type Occupied, replaceStale } from './unix-path.js'
 
 /**
- * Binds what the specification says, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a
- * Unix path has its mode and owner before anybody can connect. The path belongs to whoever holds the socket: it
- * is not removed when the descriptor is closed.
+ * Binds the address of the specification, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a Unix path has its
+ * mode and owner before any client can connect. The path belongs to the holder of the socket: closing the descriptor does not remove it.
  *
- * A Unix path that nobody listens on any more is replaced. Throws ERR_FDB_ADDRESS_IN_USE (with the process that
- * holds the address, where it can be found), ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is no socket) or ERR_FDB_BIND.
+ * Replaces a Unix path on which no process listens any more. Throws ERR_FDB_ADDRESS_IN_USE (with the process that holds the address, where
+ * it can be found), ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is no socket) or ERR_FDB_BIND.
  */
 export function bindListener(spec: ListenerSpec): OwnedFd {
   const options = bindOptions(spec)

@@ -1,7 +1,7 @@
 import type { Inspected } from '../kernel/index.js'
 import { formatEndpoint } from './spec.js'
 
-/** What the kernel says of where a socket is. */
+/** The kernel's facts of a socket's address. */
 type Addressed = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
 
 /**
@@ -18,7 +18,7 @@ export function formatAddress(identity: Addressed): string {
   return formatEndpoint(socketType === 'stream' ? 'tcp' : 'udp', address, port, false)
 }
 
-/** What tells one kernel object from another, and a description of it. An {@link Inspected} is one. */
+/** Tells one kernel object from another, and describes it. An {@link Inspected} is one. */
 export type FdIdentity = Pick<
   Inspected,
   | 'type'

@@ -18,7 +18,7 @@ export interface Occupant {
 
 /** Listening sockets come first in /proc/net/tcp, so that the head is enough on a machine with many connections. */
 const TABLE_BYTES = 4 << 20
-/** Of this process's own work: on a busy machine the same scan takes longer. */
+/** Processor time of this process: on a busy machine the same scan takes longer. */
 const SCAN_MS = 200
 const LOOKS_BETWEEN = 128
 const LOCK_SUFFIX = '.lock'
@@ -141,7 +141,7 @@ function cpuMs(begun: NodeJS.CpuUsage): number {
   return (user + system) / 1000
 }
 
-/** Whoever holds a control socket holds its lock file open: `PATH.lock` beside the socket PATH. */
+/** The holder of a control socket holds its lock file open: `PATH.lock` beside the socket PATH. */
 export function controlOf(pid: number): string | null {
   for (const fd of list(`/proc/${pid}/fd`)) {
     try {

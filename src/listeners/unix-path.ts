@@ -15,9 +15,9 @@ import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 import { parseListenerSpec } from './spec.js'
 
 /**
- * Removes the path of a Unix listener that nobody needs any more, while its socket is still held: only then the kernel can say
- * whether the path is this socket's. What somebody else has put there is left alone, and so is all where the kernel does not say
- * (no unix_diag, an overlay file system). Never throws; answers whether it was removed.
+ * Removes the path of a Unix listener that is needed no more, while its socket is still held: only then the kernel can say whether the path
+ * is this socket's. Leaves a path alone that another program has put there, or of which the kernel does not say (no unix_diag, an overlay
+ * file system). Never throws; returns whether it was removed.
  */
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
@@ -53,10 +53,10 @@ function removeAside(fd: OwnedFd, path: string): boolean {
   return own
 }
 
-/** Who else replaces a path in the folder holds it for a few hundred microseconds. */
+/** Another process that replaces a path in the folder holds the lock for a few hundred microseconds. */
 const LOCK_MS = 500
 
-/** The path leads to somebody; null: who that is must be looked for. */
+/** The path leads to a listener; null: its process must be looked for. */
 export interface Occupied {
   readonly occupant: Occupant | null
 }
@@ -67,11 +67,12 @@ export interface NoSocket {
 }
 
 /**
- * Clears a Unix path where nobody listens any more, and has `bind` bind it. Of several processes that find it so one at a time does that, and the
- * others see what it has made of the path: they hold a lock of its folder (flock; where the folder may not be read there is none).
+ * Clears a Unix path on which no process listens any more, and has `bind` bind it. Several processes may find the path stale: each holds a
+ * lock of its folder in turn, and sees the path that the one before has made (flock; there is none if the folder may not be read).
  *
- * The stale socket is renamed aside and looked at again before it is deleted: a live one that a program without this lock bound there
- * meanwhile is put back. (Binding a temporary name and renaming it over the stale one would leave the temporary name in getsockname() for good.)
+ * The stale socket is renamed aside and looked at again before it is deleted: a live one that a program without this lock has bound there
+ * meanwhile is put back. (Binding a temporary name and renaming it over the stale one would leave the temporary name in getsockname() for
+ * good.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
   const folder = lock(dirname(path))
@@ -137,7 +138,7 @@ function lookAt(path: string): BigIntStats | null {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
 }
 
-/** Who listens on this path: the pid from the kernel of who called listen(), if it lives; null when it cannot be named. */
+/** The process that listens on this path: the pid that called listen(), by the kernel, if it lives; null when it cannot be named. */
 function probe(path: string): Occupant | null | 'stale' {
   try {
     using connection = connectToUnix(path, 'probe')

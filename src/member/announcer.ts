@@ -11,7 +11,7 @@ import { SELF } from './machine.js'
 import type { Shared } from './shared.js'
 import type { Upgrades } from './upgrades.js'
 
-/** What this process is for those outside, as they were told last. */
+/** The role of this process as it was last announced outside. */
 type Stance =
   /** It does not serve yet. */
   | 'starting'
@@ -123,7 +123,7 @@ export class Announcer {
     const status = this.#describe()
     if (stance === before && status === this.#status) return
     const came = before === 'starting' || before === 'replaced'
-    // Who was stopped for long, and does not know yet that another serves again.
+    // A process that was stopped for long may not know yet that another serves again.
     if (came && this.#deps.shared.machine.sealed) return
     this.#stance = stance
     this.#status = status

@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 
 export interface AnswersOptions {
-  /** What is asked for, with its query. Default `/`. */
+  /** The path of the request, with its query. Default `/`. */
   path?: string
   /** The field `Host`, and the server's name with TLS. Default `localhost`. */
   host?: string

@@ -25,7 +25,7 @@ const ENDS: ReadonlySet<string> = new Set([
   'ERR_FDB_CLOSED',
 ])
 
-/** What a successor replaces: tells whether the successor has joined, serves, or has failed. */
+/** The incumbent of a successor: tells whether the successor has joined, serves, or has failed. */
 export interface Replaced {
   /** Where the handoff stands; undefined: that is not known here. */
   readonly phase: string | undefined
@@ -195,7 +195,7 @@ export class Attempt {
     const { pid } = this.child
     const ended = await this.child.end(replaced.graceMs(cancelled))
     await replaced.serves()
-    // The successor came to serve all the same: nobody who could have been asked had seen it coming.
+    // The successor came to serve all the same: no process that could be asked had seen it coming.
     if (this.#hasServed()) return
     const fate = ended
       ? `its successor ${pid} was ended`
@@ -283,7 +283,7 @@ function afterMs(ms: number): Promise<undefined> {
   return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
 }
 
-/** What the successor and `status` are told. */
+/** The reason for the successor and `status`. */
 function toldFor(reason: unknown): FdbError {
   return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
 }

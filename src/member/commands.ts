@@ -97,11 +97,11 @@ interface ServiceCommandsDeps {
   readonly commands: Commands
   readonly reloading: Reloading
   close(options: CloseOptions): Promise<void>
-  /** Tells whoever decides at once how this process is. */
+  /** Sends a heartbeat to the holder at once. */
   beat(): void
 }
 
-/** What operators may ask of every service: `fd-broker reload`, `rollback` and `stop`. */
+/** Commands that operators may send to every service: `fd-broker reload`, `rollback` and `stop`. */
 export function serveServiceCommands({
   shared,
   hosting,

@@ -39,14 +39,14 @@ const HELLO_MS = 5_000
 /** A successor accepts here within milliseconds of its Commit; one that is stopped does not, and the status is to be had. */
 const SLOW_MS = 1_000
 
-/** What the process that is called on lends. */
+/** The parts of the process that answer its clients. */
 export interface Called {
   readonly shared: Shared
   readonly hosting: () => Hosting
   readonly operations: Operations
   readonly moves: Moves
   readonly state: StateLog
-  /** Have the one that stands by release as soon as that is safe: somebody waits. */
+  /** Has the standby release as soon as that is safe: a client waits. */
   hurry(): void
 }
 
@@ -58,7 +58,7 @@ export class ControlSocket {
   #lock: OwnedFd | null = null
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
-  /** Who calls is left to the successor, or was until this. */
+  /** The successor answers clients, or did until this timer ends. */
   #left: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
   /** Joiners that came before this process was its own master. */
@@ -103,7 +103,7 @@ export class ControlSocket {
     this.#older.share()
   }
 
-  /** What older generations closed at the end of their drains. */
+  /** Connections that older generations closed at the end of their drains. */
   get closedByOlder(): readonly ForcedClose[] {
     return this.#older.closed
   }
@@ -171,7 +171,7 @@ export class ControlSocket {
     } else goOn()
   }
 
-  /** Accepts no more; who reports here connects to whoever serves next. The socket stays. */
+  /** Accepts no more; older generations that report here connect to the process that serves next. The socket stays. */
   close(): void {
     this.#watch.stop()
     clearTimeout(this.#left)
@@ -295,7 +295,7 @@ export class ControlSocket {
     hurry()
   }
 
-  /** Refuses who would end with this process, when nobody has said that this process stays. */
+  /** Refuses a client that would end with this process, unless the application has said that this process stays. */
   #refusal({ pid, pidfd }: Caller): FdbError | null {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null

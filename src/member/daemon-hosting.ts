@@ -23,7 +23,7 @@ export interface DaemonHostingDeps {
   readonly shared: Shared
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
-  /** What its operators ask of this process. */
+  /** The answers of this process to operators. */
   readonly operations: Operations
   readonly state: StateLog
   /** Throws when nothing can be taken in any more. */
@@ -47,7 +47,7 @@ export class DaemonHosting implements Hosting {
   readonly #growth: Growth
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
-  /** Nobody can come back in this process's place. */
+  /** No standby can come back any more. */
   #settled = false
 
   constructor(deps: DaemonHostingDeps) {
@@ -237,7 +237,7 @@ export class OperatorRequests {
   /** The link to the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
   readonly #requests: Requests
-  /** What the daemon says of an upgrade that is not wanted any more. */
+  /** The daemon's answer to the cancellation of an upgrade. */
   #cancelled: Pending<Cancelled> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
@@ -278,12 +278,12 @@ export class OperatorRequests {
     return await cancelled.answer
   }
 
-  /** What is under way is told to end. */
+  /** Work under way is told to end. */
   close(): void {
     this.#requests.close(`process ${process.pid} ends`)
   }
 
-  /** What generations that drain forward, through the daemon. */
+  /** Receives the changes that draining generations forward through the daemon. */
   #writesOf(link: Link | undefined): WriteReceiver | null {
     if (link === undefined) return null
     if (this.#writes?.link !== link)
@@ -292,10 +292,10 @@ export class OperatorRequests {
   }
 }
 
-/** What a daemon that does not keep it may leave out. */
+/** The refusal of a daemon that gives no reason. */
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const
 
-/** What the daemon has not answered yet. */
+/** A registration that the daemon has not answered yet. */
 interface Registration {
   /** Borrowed. */
   readonly items: readonly BundleItem[]
@@ -337,7 +337,7 @@ export class Registrations {
     this.#calls.fail(error)
   }
 
-  /** What the link is lost with is told over the next one. */
+  /** A registration that is lost with the link is repeated over the next one. */
   async #tell(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
     const { items, link, number: request } = call
     try {

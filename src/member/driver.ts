@@ -22,7 +22,7 @@ import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 import type { Upgrades } from './upgrades.js'
 
-/** What is done for every effect of the member's machine. What it returns is awaited before the next one. */
+/** The action for each effect of the member's machine. Its promise is awaited before the next effect. */
 type Effects = {
   readonly [Type in MemberEffect['type']]: (
     effect: Extract<MemberEffect, { type: Type }>,
@@ -96,7 +96,7 @@ export class MemberDriver implements RuntimeDriver {
 
   // ---- the machine
 
-  /** What it returns is awaited before the next effect. */
+  /** Its promise is awaited before the next effect. */
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
@@ -106,7 +106,7 @@ export class MemberDriver implements RuntimeDriver {
     return done
   }
 
-  /** What has come of an effect is an event of the machine. */
+  /** The outcome of an effect is an event of the machine. */
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
     const { shutdown, hosting, machine, settings, state, unfitness } = this.runtime
     if (by === 'holder') {
@@ -142,7 +142,7 @@ export class MemberDriver implements RuntimeDriver {
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
     const { generation, machine, readiness, settings } = this.runtime
-    // What is told of a daemon is what becomes of its members.
+    // A daemon's log tells of its members.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
@@ -190,14 +190,14 @@ export class MemberDriver implements RuntimeDriver {
     shutdown.serve()
   }
 
-  /** The application hears of it when whoever decides has been told: who is told by it may ask there at once. */
+  /** The application hears of it after the holder: its listeners may ask there at once. */
   #tellServing(): void {
     const { leadership, readiness } = this.runtime
     readiness.begun()
     leadership.begin()
   }
 
-  /** This process was to serve and cannot write. Who decides hears of it by the machine. */
+  /** This process was to serve and cannot write. The holder hears of it by the machine. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, unfitness } = this.runtime
     const { epoch, link } = machine.member
@@ -206,7 +206,7 @@ export class MemberDriver implements RuntimeDriver {
     application?.unfit(unfitness.refusal())
     if (readiness.served) return
     if (this.first) {
-      // Nobody had it before: there is nothing to answer from.
+      // This is the first process: it has no state to answer from.
       if (link === 'local') this.removePaths()
       machine.step({ type: 'leave' })
     } else if (link === 'local') readiness.serves()
@@ -298,7 +298,7 @@ export class MemberDriver implements RuntimeDriver {
 
   // ---- what the application asks for
 
-  /** There was nobody to take over from, and no state. */
+  /** This is the first process of the service, without a state to take over. */
   get first(): boolean {
     return this.runtime.machine.member.source === 0
   }
@@ -332,7 +332,7 @@ export class MemberDriver implements RuntimeDriver {
     else machine.step({ type: 'refused' })
   }
 
-  /** Throws ERR_FDB_CLOSED once nothing can be taken in any more, as nobody would close it. */
+  /** Throws ERR_FDB_CLOSED once this process takes nothing in any more, as it would never close it. */
   refuseLeft(): void {
     const { phase } = this
     if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
@@ -365,7 +365,7 @@ interface ClosingDeps extends Shared {
   readonly announcer: Announcer
 }
 
-/** What its driver does. */
+/** The part of the driver that closing needs. */
 interface ClosingDriver {
   /** This process does not come to serve. */
   refuse(error: FdbError): void
@@ -430,7 +430,7 @@ function leave(
   }
   if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
   if (accepts(phase) && link === 'local') driver.removePaths()
-  // Who leaves in probation does not come back: the successor need not wait for the end of this process.
+  // A process that leaves in probation does not come back: the successor need not wait for its end.
   if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
   machine.step({ type: 'leave' })
 }

@@ -31,7 +31,7 @@ export interface EmbeddedHostingDeps {
   readonly look: () => void
   /** This process decides from now on, and has taken over. */
   readonly decides: () => void
-  /** Asks whoever serves, over the connection by which this generation reports. */
+  /** Asks the process that serves, over the connection by which this generation reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
 }
@@ -42,9 +42,9 @@ export class EmbeddedHosting implements Hosting {
   readonly mergesAtOnce = true
   readonly #deps: EmbeddedHostingDeps
   readonly #former = new FormerListeners()
-  /** What it says is for who looks into this process when it hangs. */
+  /** A note for a process that looks into this one when it hangs. */
   readonly #note: NamesNote | null = null
-  /** Of successors. */
+  /** Paths that successors made. */
   readonly #madePaths: MadePaths
   #holder: Holder | null = null
   #sealLook: NodeJS.Timeout | undefined
@@ -54,7 +54,7 @@ export class EmbeddedHosting implements Hosting {
     const { generation, registry, serviceStartedAt, settings } = deps.shared
     this.#madePaths = new MadePaths(registry)
     const { control, service } = settings
-    // Who looks into a hung daemon would find the segments of all its services together.
+    // A hung daemon's descriptors hold the segments of all its services together.
     if (control === null || settings.reception !== null) return
     const note = new NamesNote({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#note = note
@@ -81,7 +81,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.member.link === 'up'
   }
 
-  /** Of a process that this one did not hand over to it is not known: the Welcome tells. */
+  /** A process to which this one did not hand over tells it in its Welcome. */
   get takesWrites(): boolean {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
@@ -221,11 +221,11 @@ export class EmbeddedHosting implements Hosting {
       renewBytes: settings.stateLimits.renewBytes,
       firstId: SELF + 1,
     })
-    // Who has yet to read what others wrote hands nothing over before it has.
+    // A process that has not yet read what others wrote hands nothing over before it has.
     if (machine.phase !== 'beginning') decides()
   }
 
-  /** No machine asks for it: there is nobody to come back to. */
+  /** The machine never asks for it: there is no holder to come back to. */
   reconnect(): void {}
 
   fail(): void {}
@@ -239,7 +239,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.close()
   }
 
-  /** Who stands by and decides, and says nothing: nobody can join before it has ended. */
+  /** The standby that decides and is silent: no process can join before it has ended. */
   get #stuck(): HolderLink | null {
     const { heartbeat, joined } = this.#deps
     const silent = this.#holder === null && heartbeat.holderSilent

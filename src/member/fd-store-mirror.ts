@@ -9,7 +9,7 @@ export interface FdStoreMirrorDeps {
   readonly shared: Shared
   /** The control socket and its lock. Borrowed. */
   readonly control: () => readonly BundleItem[]
-  /** Null: nobody keeps anything for this process. */
+  /** Null: there is no FD store. */
   readonly store: FdStore | null
 }
 
@@ -17,8 +17,8 @@ export interface FdStoreMirrorDeps {
 const SWEPT = 8
 
 /**
- * Gives the service manager what a next process needs to go on when this one is killed: listeners, the control socket with its lock,
- * and the segments of the state, each before it is used. Of the one that serves, where no daemon has it all.
+ * Keeps systemd's FD store equal to what a next process needs to go on if this one is killed: listeners, the control socket with its lock,
+ * and the segments of the state, each before it is used. Only for the process that serves, without a daemon.
  */
 export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
@@ -88,7 +88,7 @@ export class FdStoreMirror {
     return this.#deps.shared.segmentSet.all.map(nameOf)
   }
 
-  /** What others have kept under names that nobody uses any more: of the versions beside, and segments that hold nothing. */
+  /** Removes what other processes have stored under names that are not used any more: of the versions beside, and empty segments. */
   #sweep(store: FdStore): void {
     const { generation, segmentSet } = this.#deps.shared
     for (const beside of [generation - 1, generation + 1]) store.drop(`note-${beside}`)

@@ -5,14 +5,14 @@ import type { Shared } from './shared.js'
 import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
 
-/** The connection to whoever serves, which changes go by. */
+/** The connection to the process that serves, by which changes go. */
 export interface WriteConnection {
   /** Starts to connect. Returns false if no process takes changes of this one. */
   open(): boolean
   reconnect(): void
 }
 
-/** What becomes of changes that are made when this process has lost the right to write, and how it sees those of others. */
+/** Redirects the changes of a process that has lost the right to write, and reads those of others. */
 export class FencedWrites {
   readonly forwarder: WriteRedirect
   readonly #shared: Shared
@@ -106,7 +106,7 @@ export class FencedWrites {
     if (!this.#connection.open()) this.forwarder.refuse()
   }
 
-  /** An orderly end with nobody to take over: those who are still served may change what they came for. */
+  /** The service ends in order, without a successor: the last clients may still change the state. */
   get #toTheEnd(): boolean {
     const { shutdown, machine } = this.#shared
     return shutdown.closing && this.#alone && !machine.sealed

@@ -14,15 +14,17 @@ import { isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
 import { Reporter } from './writes/reporter.js'
 
-/** It is looked so often what was written, where nobody says it: the daemon is away, or the member that writes is of an older release. */
+/**
+ * Interval of looking for new records, if no process tells of them: the daemon is away, or the member that writes is of an older release.
+ */
 const LOOK_MS = 250
-/** So many segments that nobody writes to any more are merged here. */
+/** Sealed segments that are merged at a time. */
 const MERGED_SEGMENTS = 8
 
 /**
- * The state of another service of the daemon, in a member that has it in place of its own. Its segments are read here, and changes go by the
- * daemon to the member that writes there, whoever that is: across its upgrades and its death, and across those of the daemon. Owns log
- * and connection.
+ * The state of another service of the daemon, in a member that has it instead of its own. This member reads the segments itself, and its
+ * changes go by the daemon to the member that writes there: across that member's upgrades and death, and across those of the daemon. Owns
+ * log and connection.
  */
 export class FollowedState {
   readonly log: StateLog
@@ -38,9 +40,9 @@ export class FollowedState {
   #taking: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #unreadable: FdbError | null = null
-  /** Of the service whose segments are here; 0: none are. */
+  /** The start of the service whose segments are here; 0: none are. */
   #serviceStartedAt = 0
-  /** Of the service that the next segments are of. */
+  /** The start of the service that the next segments belong to. */
   #offeredBy = 0
   #closed = false
 
@@ -53,7 +55,7 @@ export class FollowedState {
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
-    // Whether it is on the disk the member that writes has said, or nobody knows.
+    // Only the member that writes knows whether it is on the disk.
     const flush = () => Promise.reject(new Error(`the member that writes "${service}" has not said so`))
     this.log.disk = { checkServing: () => {}, flush }
     this.#keeper = new StateKeeper(this.log, this.#segmentSet, logger)
@@ -80,8 +82,8 @@ export class FollowedState {
   }
 
   /**
-   * Resolves when the state is in view. Rejects with what the daemon refuses with, with ERR_FDB_STATE_… where it cannot be read, and with
-   * ERR_FDB_DEADLINE where nobody has come to serve it in time.
+   * Resolves when the state is in view. Rejects with the daemon's refusal, with ERR_FDB_STATE_… if it cannot be read, and with
+   * ERR_FDB_DEADLINE if no process has come to serve it in time.
    */
   open(timeoutMs: number): Promise<void> {
     this.#reporter.start()
@@ -141,7 +143,7 @@ export class FollowedState {
     )
   }
 
-  /** What is on the segment set is read when that can be; where nothing is, all are asked for. */
+  /** Segments of the set are read when that is possible; if there are none, all are asked for. */
   #failed(error: unknown): void {
     if (this.#closed || !this.#inView.settled || !isShortOfDescriptors(error)) {
       this.#cannotRead(error)
@@ -190,7 +192,7 @@ export class FollowedState {
     await this.#keeper.follow()
   }
 
-  /** What this process lacks was merged, or the service has ended and begun again: these are all segments that there are. */
+  /** The segments that this process lacks were merged, or the service has ended and started again: `segments` are all that there are. */
   async #beginAnew(segments: readonly Segment[]): Promise<void> {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
@@ -205,7 +207,7 @@ export class FollowedState {
     this.log.follow()
   }
 
-  /** What was replaced in segments that nobody writes to any more is let go of. */
+  /** Merges sealed segments, to release replaced values. */
   async #merge(): Promise<void> {
     if (this.#closed) return
     await this.#keeper.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {

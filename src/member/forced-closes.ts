@@ -48,7 +48,7 @@ export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
   return { idle, busy, closed: closes.counts.closed! }
 }
 
-/** What is known of the connections of one of Node's servers. */
+/** The facts of connections of one of Node's servers. */
 interface LeftOfServer {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
@@ -59,7 +59,7 @@ interface LeftOfServer {
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
   /** HTTP/1: with an answer under way. The upper sockets, under TLS. */
   readonly busy: ReadonlySet<net.Socket>
-  /** What the clients speak, where the server says it. */
+  /** The protocol of the clients, if the server says it. */
   readonly scheme: string | null
 }
 

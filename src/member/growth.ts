@@ -6,7 +6,7 @@ const LOOK_MS = 1_000
 /** How long a daemon has for a new segment until it is asked again. */
 const ANSWER_MS = 1_000
 
-/** What asks for a new segment, so that the one that is written can be compacted. */
+/** A state that can ask for a new segment, so that the present one can be compacted. */
 export interface GrowingState {
   readonly segmentSet: SegmentSet
   /** A segment of its own is asked for once it has so many bytes, and as many as all before it. */
@@ -52,7 +52,7 @@ export class Growth {
 /** So often is told that something was appended, at most. */
 const EVERY_MS = 10
 
-/** Says that the log of this process has grown, where somebody wants to know: at once, and what comes soon after as one. */
+/** Tells a listener that the log of this process has grown: at once, and what follows soon as one. */
 export class AppendNotice {
   readonly #appended: Set<() => void>
   readonly #tell: () => void
@@ -66,7 +66,7 @@ export class AppendNotice {
     this.#tell = tell
   }
 
-  /** Somebody wants to know, from what is there already on; or nobody does any more. */
+  /** Starts to tell, from the present state on, or stops. */
   want(wanted: boolean): void {
     this.close()
     if (!wanted) return

@@ -67,7 +67,7 @@ export class Heartbeat {
   }
 }
 
-/** What the application says of itself: true, or false, or a sentence that says why it is not well. */
+/** The health of the application: true, or false, or a sentence with the reason. */
 export type Health = () => boolean | string
 
 const MOST_CHARACTERS = 500

@@ -19,10 +19,10 @@ import {
 import { deadlineError, Pending } from '../wire/pending.js'
 
 const { Intent } = fdbroker.wire
-/** What a holder that refuses may leave out. */
+/** The refusal of a holder that gives no reason. */
 export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the holder refused' } as const
 
-/** What a holder says of itself. */
+/** The facts of a holder in its Welcome. */
 export interface HolderFacts {
   readonly pid: number
   /** The holder is a daemon: it decides, and goes on deciding after the handoff. */
@@ -55,9 +55,9 @@ export class HolderLink {
   }
 
   /**
-   * Says Hello on a fresh connection and waits for the Welcome. Throws what the holder rejects with
-   * (ERR_FDB_VERSION, ERR_FDB_SERVICE, ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE,
-   * ERR_FDB_CHANNEL_CLOSED when it went away. What arrives behind the Welcome waits for {@link listen}.
+   * Says Hello on a fresh connection and waits for the Welcome. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
+   * ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and ERR_FDB_CHANNEL_CLOSED when it went away. Messages behind
+   * the Welcome wait for {@link listen}.
    */
   static async greet(
     fd: OwnedFd,
@@ -185,7 +185,7 @@ interface Welcomed {
   readonly pidfd: OwnedFd | null
 }
 
-/** Begins to read. What comes too late is closed. */
+/** Starts to read. Closes descriptors that arrive too late. */
 function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welcomed> {
   const welcomed = new Pending<Welcomed>({ signal })
   link.start({

@@ -9,7 +9,7 @@ import type { Listener } from './listener.js'
 import type { Shared } from './shared.js'
 import { fencedFrom } from './unfit.js'
 
-/** What comes into the registry of this process, and what goes. */
+/** The entries of this process's registry: adds and removes them. */
 export class Holdings {
   readonly #shared: Shared
   readonly #hosting: () => Hosting
@@ -18,7 +18,7 @@ export class Holdings {
 
   readonly #refuse: (error: FdbError) => void
   readonly #unserved = new Unserved()
-  /** Of the version before. */
+  /** Listeners of the version before. */
   readonly offered: OfferedListeners
 
   /** `refuse`: this version cannot take over. */
@@ -104,7 +104,7 @@ export class Holdings {
     hosting.drop(name)
   }
 
-  /** The handoff cannot be undone any more: what this version did not ask for ends here, as nobody else needs it. */
+  /** The handoff cannot be undone any more: listeners that this version did not ask for are closed here, as no other version needs them. */
   settle(): void {
     const { registry, wanted } = this.#shared
     this.#made = null
@@ -133,8 +133,8 @@ export class Holdings {
 type UnservedOption = boolean | readonly string[]
 
 /**
- * What keeps a version from being ready: a listener on which clients are accepted now, and would not be by this version. That is one that it was
- * given no server for, or that the incumbent has opened since the Offer.
+ * Finds listeners that keep a version from being ready: clients are accepted there now, and this version would not accept them. It was
+ * given no server for such a listener, or the incumbent has opened it since the Offer.
  */
 class Unserved {
   /** Opened by the incumbent since the Offer; `elsewhere`: this version has one of that name at another address already. */

@@ -20,11 +20,11 @@ export interface Hosting {
   readonly standsBy: boolean
   /** Another serves for good, by the word of this process's own holder. */
   readonly released: boolean
-  /** Whoever serves hears what older generations report. */
+  /** The process that serves hears the reports of older generations. */
   readonly hearsReports: boolean
   /** False: the process that serves has said in its Hello that it takes no changes of others. */
   readonly takesWrites: boolean
-  /** What was merged can be used without anybody's leave. */
+  /** Merged segments can be used without a grant. */
   readonly mergesAtOnce: boolean
 
   // ---- what it says
@@ -39,21 +39,21 @@ export interface Hosting {
   heard(): void
   /** The channel has ended, as the machine has heard. */
   lost(): void
-  /** Whoever serves hears our reports now. */
+  /** The process that serves hears our reports now. */
   reported(): void
 
   // ---- what it is asked for
 
   /**
-   * Keeps a descriptor beyond this process; of one that this process has `made`, whoever decides removes the path when this process dies before
+   * Keeps a descriptor beyond this process. If this process has `made` a path for it, the holder removes that when this process dies before
    * it serves for good. When it rejects nothing has changed, and the descriptor is closed.
    */
   keep(entry: Entry, made: boolean): void | Promise<void>
   /** Asks for it no more. */
   drop(name: string): void
-  /** What has this name here is replaced, or not asked for any more. */
+  /** The entry of this name is replaced, or not asked for any more. */
   giveUp(name: string): void
-  /** What was given up is not needed by anybody any more. */
+  /** Entries that were given up are not needed any more. */
   settleFormer(): void
   /** Goes on in a new segment. Resolves when it was asked for, or is there. */
   renew(): Promise<void>
@@ -65,14 +65,14 @@ export interface Hosting {
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
   /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. */
   killStuck(): Promise<void>
-  /** The service ends with this process: whoever stands by for it does not come back, and leaves. */
+  /** The service ends with this process: its standby does not come back, and leaves. */
   releaseStandby(): Promise<void>
 
   // ---- effects
 
   becomeHolder(): void
   reconnect(): void
-  /** Who waits for an answer waits in vain. */
+  /** Rejects waiting answers. */
   fail(why: FdbError): void
   close(): void
 }

@@ -1,7 +1,7 @@
 import type net from 'node:net'
 import { sendPast } from '../node/kernel-sender.js'
 
-/** What is needed of an `Http2Session`; the module itself is loaded by those who use it. */
+/** The part of an `Http2Session` that is used; the module itself is loaded by the application. */
 export interface Http2SessionLike extends NodeJS.EventEmitter {
   readonly closed: boolean
   /** The client has not acknowledged our first SETTINGS, before which no other frame may come. */

@@ -33,7 +33,7 @@ export interface ReplaceHung {
   readonly timeoutMs: number
   readonly progress: (step: UpgradeProgress) => void
   readonly signal: AbortSignal
-  /** What is done, for the operator, before it is done. */
+  /** Tells the operator of each step before it is done. */
   readonly say: (line: string) => void
 }
 
@@ -58,7 +58,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const { startedAs } = hung
   const command = commandFor(argv, startedAs)
   const env = { ...blanked(process.env), ...startedAs.env }
-  // What cannot be started is known before anything is ended.
+  // A command that cannot be started is noticed before any process is ended.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
   const { legacy, service } = takeFrom(hung, control)
   const output: OwnedFd[] = []
@@ -69,7 +69,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
       `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
     )
     signal.throwIfAborted()
-    // Should it wake up once more: it cannot write what nobody would read.
+    // If it wakes up once more, it cannot write what no process would read.
     sealLegacy(legacy.segments, ({ message }) => say(`${message}; it is ended all the same`))
     await end(hung)
     // From here on there is no way back: this process is the incumbent until the successor serves.
@@ -156,7 +156,7 @@ function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; servic
     taken.delete(legacy.lock)
     return { legacy, service: noted.service }
   } finally {
-    // What was only looked at; all of it, when this throws.
+    // Descriptors that were only looked at; all of them when this throws.
     closeAll(taken)
   }
 }
@@ -212,9 +212,9 @@ function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 }
 
 /**
- * What a process that hangs has noted, out of its descriptors (where each leads, as /proc says). A socket is told by its inode; all else by its
- * number, where that leads still to what was noted: others may look alike ({@link keptName} says how). Releases before this noted inodes alone: the
- * first that has it counts.
+ * The noted entries of a hung process, found among its descriptors (where each leads, as /proc says). A socket is told by its inode; any
+ * other descriptor by its number, if that still leads to the noted target: others may look alike ({@link keptName} says how). Releases
+ * before this noted inodes alone: the first match counts.
  */
 export function entriesOf(
   noted: Noted,

@@ -18,8 +18,8 @@ export interface KeptOf {
 }
 
 /**
- * What the service manager has kept of a process of this service that is dead. Null: nothing, or somebody serves. What is kept and not
- * whole is let go of.
+ * The descriptors that the service manager has kept of a dead process of this service. Null: there are none, or a process serves. An
+ * incomplete set is discarded.
  */
 export function keptLegacy({ service, control, logger, discard }: KeptOf): Legacy | null {
   const kept = keptFor(service)
@@ -105,7 +105,7 @@ function isServed(control: string): boolean {
   }
 }
 
-/** The path of a Unix socket may have been removed at the end of the process before: nobody would find it. */
+/** The path of a Unix socket may have been removed at the end of the process before: no client would find it. */
 function isReachable(fd: OwnedFd, spec: string): boolean {
   const { family, accepting } = inspectOne(fd)
   if (family !== 'unix' || !accepting || spec === '') return true

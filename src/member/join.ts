@@ -22,11 +22,11 @@ const RETRY_MS = 20
 /**
  * Takes this process's place in a service: the first, or the next version of the one that serves.
  *
- * When it resolves for a next version, the incumbent's listeners and state are here and it still serves. Then ask for
- * sections and listeners, attach servers, and call {@link Member.ready}: that is the commit.
+ * When it resolves for a next version, the incumbent's listeners and state are here and it still serves. Then ask for sections and
+ * listeners, attach servers, and call {@link Member.ready}: that is the commit.
  *
- * Rejects, and nothing has changed for anybody: ERR_FDB_OPTION (also for an option that there is not), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
- * joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (somebody else's socket),
+ * Rejects without any change: ERR_FDB_OPTION (also for an unknown option), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
+ * joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (another program's socket),
  * ERR_FDB_FDS_TRUNCATED (RLIMIT_NOFILE), ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
  */
 export async function join(options: JoinOptions): Promise<Member> {
@@ -51,14 +51,14 @@ async function whileOthersThink({ logger }: Settings): Promise<void> {
   loadForListen()
 }
 
-/** Who has no channel to a parent is none, and need not load all that starts some. */
+/** A process without a channel to a parent is no worker, and need not load `node:cluster`. */
 function isClusterWorker(): boolean {
   if (process.send === undefined) return false
   const cluster: unknown = process.getBuiltinModule('node:cluster')
   return (cluster as Cluster).isWorker
 }
 
-/** Takes a place for whoever has settled how: {@link join}, or a daemon. */
+/** Takes a place for settled options: those of {@link join}, or a daemon's. */
 export async function findPlace(settings: Settings): Promise<MemberDriver> {
   const { control, reception, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
@@ -127,7 +127,7 @@ function keptFrom({ service, logger }: Settings, control: string): Legacy | null
   return keptLegacy({ service, control, logger, discard: name => store?.drop(name) })
 }
 
-/** What a dead process has left with the service manager. */
+/** Goes on with the descriptors that a dead process has left with the service manager. */
 async function goOn(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
   makeRoomForDescriptors()
   const { control, logger } = settings

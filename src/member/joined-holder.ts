@@ -31,7 +31,7 @@ export class JoinedHolder {
     this.#deps = deps
   }
 
-  /** Null: nobody came before, or it has nothing to say any more. */
+  /** Null: there was no process before, or it has nothing to say any more. */
   get facts(): HolderFacts | null {
     return this.#holder?.facts ?? null
   }
@@ -45,7 +45,7 @@ export class JoinedHolder {
     return this.#holder?.link
   }
 
-  /** Says what needs no answer; nobody hears it where there is no holder. */
+  /** Sends a message without an answer; dropped if there is no holder. */
   tell(body: WireBody): void {
     this.#holder?.link.tell(body)
   }
@@ -73,7 +73,7 @@ export class JoinedHolder {
       },
       died: () => {
         died = true
-        // What it said last is in the channel and counts: its end comes when that has been read.
+        // Its last messages are in the channel and count: its end follows when they have been read.
         if (!holder.link.open) inherit()
       },
     })
@@ -90,13 +90,13 @@ export class JoinedHolder {
     const { shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
-      // Nobody came before: as if it were dead.
+      // There was no process before: as if it were dead.
       queueMicrotask(() => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed }))
       return
     }
     void holder.fate().then(fate => {
       if (this.#holder !== holder || shutdown.over) return
-      // What it said last is in the channel and counts: it is read to its end, and then its death is told.
+      // Its last messages are in the channel and count: it is read to its end, and then its death is told.
       if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
         // The message was lost with the channel; the mark in the segment was not.

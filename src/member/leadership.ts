@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 /** Ends what must run in one process only; awaited. `signal`: it takes too long, and the handoff goes on without it. */
 export type QuiesceHook = (context: { readonly signal: AbortSignal }) => unknown
 
-/** What the application is told of its turn. */
+/** The application's events of leadership. */
 export interface LeadershipEvents {
   serving(): void
   /** Another serves. */
@@ -29,7 +29,7 @@ export class Leadership {
   readonly #failed: (error: unknown) => void
   readonly #logger: Logger
   readonly #hooks: QuiesceHook[] = []
-  /** `ended`: by the hooks, and nobody else serves yet. */
+  /** `ended`: by the hooks, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
   #run: Run | null = null
   /** Milliseconds that the last run of the hooks took. */
@@ -74,7 +74,7 @@ export class Leadership {
     else void quiesced.then(done)
   }
 
-  /** Whoever waited for the hooks does so no longer. */
+  /** The handoff waits no longer for the hooks. */
   hurry(): void {
     if (this.#run === null || this.#run.late.signal.aborted) return
     this.#logger.warn(
@@ -91,7 +91,7 @@ export class Leadership {
     this.#after(() => this.#events.resumed())
   }
 
-  /** Another serves, or the service ends. Whoever did not ask for the end of the work before, ends it now. */
+  /** Another serves, or the service ends. Work that the hooks did not end before ends now. */
   retire(): void {
     void this.quiesce()
     if (this.#turn === 'not yet' || this.#turn === 'another’s') return

@@ -103,11 +103,11 @@ export class Listener {
   }
 
   /**
-   * For what is no stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; stopping when
-   * the member retires is then the caller's task (event `retiring`).
+   * For a socket without a stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; the caller stops using
+   * it when the member retires (event `retiring`).
    *
-   * What a stream server does that was given this number with `listen({ fd })` is not known here: its connections do not
-   * move, no drain waits for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
+   * The library does not know a stream server that was given this number with `listen({ fd })`: its connections do not move, no drain waits
+   * for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
    */
   borrow(): number {
     this.#borrowed = true
@@ -119,7 +119,7 @@ export class Listener {
     return this.#served.reduce((sum, served) => sum + served.connections, 0)
   }
 
-  /** What its clients speak, where that is known. */
+  /** The protocol of its clients, if it is known. */
   get scheme(): string | null {
     return this.#served.find(served => served.scheme !== null)?.scheme ?? null
   }
@@ -206,7 +206,7 @@ export class Listener {
     if (this.#accepting) this.#startSecond(second)
   }
 
-  /** @internal The others are let go of: what waits there is somebody else's. */
+  /** @internal Closes the others: connections that wait there belong to another process. */
   keepStandIns(keys: ReadonlySet<string>): void {
     for (const [key, second] of this.#standIns) {
       if (keys.has(key)) continue
@@ -257,7 +257,7 @@ export class Listener {
     for (const served of this.#served) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }
 
-  /** @internal Nobody takes over: what waits for a next request is closed. */
+  /** @internal The service ends: closes connections that wait for a next request. */
   endIdle(): void {
     for (const served of this.#served) served.endIdle()
   }
@@ -309,7 +309,7 @@ export async function startListeners(listeners: readonly Listener[]): Promise<vo
 }
 
 /**
- * Another listening socket whose connections a server takes beside those of its own: of a worker whose place nobody has taken. Owns its
+ * Another listening socket whose connections a server takes beside those of its own: of a worker that was not replaced yet. Owns its
  * descriptor.
  */
 class SecondSource {

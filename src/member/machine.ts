@@ -15,7 +15,7 @@ import type { SegmentSet } from '../holder/segment-set.js'
 /** This process's id for its own holder. */
 export const SELF: Id = 0
 
-/** What the machine asks for, and whom it tells. */
+/** Carries out the machine's effects and hears of its steps. */
 export interface MachineDriver {
   /** Carries out; what it returns is awaited before the next effect. */
   perform(effect: EmbeddedEffect): void | Promise<void>
@@ -60,7 +60,7 @@ export class Machine {
     return this.#segmentSet.isSealed(this.#state.member.epoch)
   }
 
-  /** What a process knows that was offered nothing. Before the first event. */
+  /** Sets the facts of a process that got no offer. Before the first event. */
   assume(known: Partial<MemberState>): void {
     this.#state = { ...this.#state, member: { ...this.#state.member, ...known } }
   }

@@ -9,7 +9,7 @@ export type RetiredReason =
   /** The right to serve was taken back: in probation, or by an operator. */
   | 'lost'
 
-/** Passes unless it throws, rejects or answers false. `signal`: nobody waits for it any more. */
+/** Passes unless it throws, rejects or returns false. `signal`: the check is not awaited any more. */
 export type Check = (context: { readonly signal: AbortSignal }) => unknown
 
 export interface ReadyOptions {
@@ -21,8 +21,8 @@ export interface ReadyOptions {
   /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
   timeout?: number
   /**
-   * Listeners that may have nobody to accept on them, by name; true: any. Without it `ready()` refuses (ERR_FDB_UNSERVED) while a stream
-   * listener that was taken over has no server and was not borrowed, and where the incumbent has opened one since this version joined.
+   * Listeners that may be without a server, by name; true: any. Without it `ready()` refuses (ERR_FDB_UNSERVED) while a stream listener
+   * that was taken over has no server and was not borrowed, and if the incumbent has opened one since this version joined.
    */
   unserved?: boolean | readonly string[]
 }

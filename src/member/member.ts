@@ -48,8 +48,8 @@ export interface MemberEvents {
   /** A server could not be attached to its listener. */
   listenerError: [error: unknown]
   /**
-   * This process was to serve and cannot write (ERR_FDB_UNFIT says why: it may not read what the successor wrote, say). While
-   * nobody else serves it answers from what it has read; the next version begins with everything that was acknowledged.
+   * This process was to serve and cannot write (the reason is in ERR_FDB_UNFIT: it may not read the successor's records, for example).
+   * While no other process serves it answers from what it has read; the next version starts with every acknowledged change.
    */
   unfit: [error: FdbError]
 }
@@ -141,8 +141,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * The service whose state this member has, by the option `follow` of {@link join}; null: its own. What must be done once (a configuration that
-   * is read into the state, keys that are made anew) is done where it is null.
+   * The service whose state this member has, by the option `follow` of {@link join}; null: its own. Work to be done once for a state
+   * (reading a configuration into it, making keys) is done where it is null.
    */
   get follows(): string | null {
     return this.#runtime.settings.follow
@@ -153,7 +153,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#runtime.generation
   }
 
-  /** There was nobody to take over from: the state is empty, or what the state file held. Never where it {@link follows} another. */
+  /** This is the first process of the service: the state is empty, or that of the state file. Never if it {@link follows} another. */
   get first(): boolean {
     return this.follows === null && this.#driver.first
   }
@@ -217,12 +217,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * The listener of this name: adopted from the version before when it listens at the same address, else bound now
-   * (so that a port in use is known before the handoff). What adopted listeners are not asked for until
-   * {@link ready} is closed after the commit.
+   * The listener of this name: adopted from the version before when it listens at the same address, else bound now (so that a port in use
+   * is known before the handoff). Adopted listeners that are not asked for until {@link ready} are closed after the commit.
    *
-   * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE which
-   * names the process that has it.
+   * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
+   * that has the address.
    */
   async listen(name: string, where: string | ListenerOptions): Promise<Listener> {
     return await this.#listeners.listen(name, parseListenerSpec(where))
@@ -268,10 +267,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * What operators can ask this service for while it runs (`OperatorClient.command`, `fd-broker routes`): over the
-   * control socket, through a daemon too. Only the process that serves is asked; the user of the process and root may
-   * ask. Body and reply have at most 15 MiB. A handler that changes the state should await it, and may be called again
-   * while it runs. Throws ERR_FDB_OPTION for a name that is no name, or taken.
+   * Answers a command of operators while the service runs (`OperatorClient.command`, `fd-broker routes`): over the control socket, through
+   * a daemon too. Only the process that serves is asked; the user of the process and root may ask. Body and reply have at most 15 MiB. A
+   * handler that changes the state should await it, and may be called again while it runs. Throws ERR_FDB_OPTION for an invalid name, or
+   * one that is taken.
    */
   command(name: string, handler: CommandHandler): this {
     this.#runtime.commands.set(name, handler)
@@ -279,10 +278,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects it still does,
-   * and this process holds nothing any more and should end.
+   * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects the incumbent still does, and this
+   * process holds nothing any more and should end.
    *
-   * Rejects with what a check threw (ERR_FDB_CHECK), ERR_FDB_UNSERVED (nobody would accept on a listener), ERR_FDB_DEADLINE,
+   * Rejects with the error of a check (ERR_FDB_CHECK), ERR_FDB_UNSERVED (a listener would be without a server), ERR_FDB_DEADLINE,
    * ERR_FDB_ABORTED and its kind from the incumbent, ERR_FDB_SCHEMA.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
@@ -292,11 +291,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Ends what must run in one process only (cron jobs, queue consumers): awaited before another process may serve, and
-   * before this one leaves. All hooks are called at once; they may change the state as ever. At most `upgrade.quiesce`
-   * milliseconds: then `signal` aborts, and the handoff goes on. What it throws is logged and counted.
+   * Ends work that must run in one process only (cron jobs, queue consumers): awaited before another process may serve, and before this one
+   * leaves. All hooks are called at once; they may change the state. At most `upgrade.quiesce` milliseconds: then `signal` aborts, and the
+   * handoff goes on. An exception is logged and counted.
    *
-   * Begin the work with `serving`, and again with `resumed` (the upgrade has failed) and `reinstated`.
+   * Start the work with `serving`, and again with `resumed` (the upgrade has failed) and `reinstated`.
    */
   onQuiesce(hook: QuiesceHook): this {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
@@ -318,8 +317,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * What `fd-broker reload` has this process do: reads its configuration, say. A service manager is told that it is under way. Throws
-   * ERR_FDB_OPTION when there is one already.
+   * Handles `fd-broker reload`: reads the configuration again, for example. A service manager is told that it is under way. Throws
+   * ERR_FDB_OPTION when there is a hook already.
    */
   onReload(hook: () => unknown): this {
     this.#runtime.reloading.set(hook)
@@ -350,8 +349,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Leaves. With nobody to take over the service ends: the listeners are closed. Resolves when the last connection has
-   * ended, or was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
+   * Leaves. Without a successor the service ends: the listeners are closed. Resolves when the last connection has ended, or was closed
+   * after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     checkOptions('close()', options, CLOSE)
@@ -364,11 +363,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Waits as long as processes live that would end with this one (see `mainProcess` of {@link join}), and resolves with the exit
-   * code for it: that of the one that served last, 128 and the number of the signal that ended it. Meanwhile `signals` are
-   * passed on to whoever serves, from the time on when this process does not, and processes without a parent are adopted and
-   * reaped. With `until` it stays as long as another container's process serves, too. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it once, at any time; what
-   * this process does on signals while it serves is its own matter.
+   * Waits as long as processes live that would end with this one (see `mainProcess` of {@link join}), and resolves with the exit code for
+   * it: that of the one that served last, 128 and the number of the signal that ended it. When this process has stopped serving, it passes
+   * `signals` on to the process that serves, and adopts and reaps processes without a parent. With `until` it stays as long as another
+   * container's process serves, too. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it
+   * once, at any time; the signal handlers of a process that serves are its own matter.
    */
   async stay(options: StayOptions = {}): Promise<number> {
     checkOptions('stay()', options, STAY)
@@ -386,7 +385,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this
   }
 
-  /** What `fd-broker status` shows. */
+  /** Returns the report of `fd-broker status`. */
   status(): StatusReport {
     return this.#driver.status()
   }
@@ -396,7 +395,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#runtime.hosting.holder?.timeline.records ?? []
   }
 
-  /** What a listener of the application throws is logged and counted, and undoes nothing. */
+  /** An exception of an application's listener is logged and counted, and undoes nothing. */
   #tell<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
     this.#told.tell(event, args)
   }

@@ -15,11 +15,11 @@ import { Link } from '../wire/link.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 
-/** While nobody takes, it is asked again after so long. */
+/** Interval of asking for a receiver. */
 const ASK_MS = 250
 /**
- * When nobody has come to take for so long, peers are told to go. They may still move later. Of a pause between two questions no more counts than was
- * meant: where this process, or its machine, stood still, who was to come may be at the door.
+ * Peers are told to go when no receiver has come for this long. Connections may still move later. A pause between two questions counts with
+ * its intended length only: if this process, or its machine, stood still, a receiver may be about to come.
  */
 const PATIENCE_MS = 2_000
 /** After the end of one way another is asked for so soon. */
@@ -28,18 +28,18 @@ const AGAIN_MS = 10
 const IN_VAIN_MS = 1_000
 
 /**
- * The moves of this process's connections: while it does not serve it gives them to the process that does, and while
- * it serves it takes those of all older generations. What cannot move is told to go, and drains.
+ * The moves of this process's connections: while it does not serve it gives them to the process that does, and while it serves it takes
+ * those of all older generations. Connections that cannot move are told to go, and drain.
  */
 export class Moves {
   readonly counts = new MoveCounts()
   readonly #settings: Settings
   readonly #listeners: () => Iterable<Listener>
-  /** Asks whoever holds the service for a way to the process that serves. */
+  /** Asks the holder for a migration channel to the process that serves. */
   readonly #ask: () => void
   readonly #takers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
-  /** Who has taken from us since we left, with how many it had before. Owned. */
+  /** Processes that took connections since shutdown, with their earlier counts. Owned. */
   #went: { receiver: OwnedFd; before: number }[] = []
   /** Processes that ended, or went to another, when they had no connection left. */
   readonly #emptied = new Set<string>()
@@ -55,7 +55,7 @@ export class Moves {
   #waited = 0
   #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined
-  /** Whoever is still here by then is told, so that nothing is cut at the end of the drain that could have been told. */
+  /** Connections that are still here by then are told to go, so that the end of the drain cuts none that could have been told. */
   #halfTime: NodeJS.Timeout | undefined
 
   constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
@@ -86,7 +86,7 @@ export class Moves {
     this.#seek()
   }
 
-  /** This process serves (again): what was under way comes back. What the other has is lost if it is dead. */
+  /** This process serves (again): connections in flight come back. Those that a dead receiver has are lost. */
   serve(): void {
     this.#leaving = false
     this.#told = false
@@ -112,7 +112,7 @@ export class Moves {
     this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
 
-  /** Who serves takes none: nothing is gained by keeping them. One that serves later may take those that are left. */
+  /** The process that serves takes no connections: keeping them gains nothing. One that serves later may take the rest. */
   nobodyTakes(): void {
     if (this.#leaving) this.#tell()
   }
@@ -133,7 +133,7 @@ export class Moves {
       if (channel === undefined || log === undefined) return
       const gives = channel.spec === GIVE
       const other = pidfd?.fd ?? (gives ? creatorOf(channel.fd) : null)
-      // Nobody takes: the next way is asked for as ever.
+      // There is no receiver: the next channel is asked for as before.
       if (other === 'dead') return
       if (other !== null) left.add(other)
       left.delete(channel.fd)
@@ -277,7 +277,7 @@ export class Moves {
     this.#settings.logger.warn({ err: error }, message)
 }
 
-/** Whoever made a socket pair counts as the peer of both its ends; embedded, that is who takes. */
+/** The process that made a socket pair counts as the peer of both its ends; embedded, that is the receiver. */
 function creatorOf(channel: OwnedFd): OwnedFd | 'dead' | null {
   return peerPidfd(channel, 'pidfd of who takes connections')
 }

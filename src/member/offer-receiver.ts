@@ -7,7 +7,7 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { WireEnvelope } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
 
-/** What an offer names. */
+/** The contents of an offer. */
 export interface Offered {
   readonly epoch: number
   readonly wayBack: number
@@ -34,7 +34,7 @@ export class OfferReceiver {
     this.#late = late
   }
 
-  /** The pidfds of the other rights-holders: for whom this process may have to come back to. */
+  /** The pidfds of the other lease holders: this process may have to come back to them. */
   get pidfds(): readonly OwnedFd[] {
     return this.#pidfds
   }
@@ -68,7 +68,7 @@ export class OfferReceiver {
     )
   }
 
-  /** Nobody needs the pidfds any more. */
+  /** The pidfds are not needed any more. */
   close(): void {
     closeAll(this.#pidfds.splice(0))
   }

@@ -17,7 +17,7 @@ const UNKNOWN = 'unknown'
 /** A generation that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
 
-/** What the process that they report to lends. */
+/** The parts of the process that they report to. */
 export interface ReportedTo {
   readonly segmentSet: SegmentSet
   readonly moves: {
@@ -40,7 +40,7 @@ function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
-  /** What was closed, by process. */
+  /** Closed connections, by process. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
   readonly #to: ReportedTo
   readonly #supply: SegmentSupply
@@ -54,7 +54,7 @@ export class OlderGenerations {
     return [...this.#callers.values()].sort((a, b) => a.generation - b.generation)
   }
 
-  /** What they closed at the end of their drains, those included that have ended since. */
+  /** Connections that they closed at the end of their drains, with those of generations that have ended since. */
   get closed(): readonly ForcedClose[] {
     const all = new ForcedCloses()
     for (const closed of this.#closed.values()) all.addAll(closed)
@@ -94,7 +94,7 @@ export class OlderGenerations {
     this.#supply.add(caller)
   }
 
-  /** New segments were made: whoever answers from the state must see what is written there. */
+  /** New segments were made: generations that answer from the state must see what is written there. */
   share(): void {
     this.#supply.share()
   }
@@ -111,7 +111,7 @@ export class OlderGenerations {
     }).catch(() => {})
   }
 
-  /** The generations connect again, to whoever serves then. */
+  /** The generations connect again, to the next process that serves. */
   close(): void {
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }

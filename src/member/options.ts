@@ -41,13 +41,13 @@ export interface JoinOptions {
    */
   control?: string | false
   /**
-   * `embedded` (default): whoever is first on the path holds sockets and state itself. `daemon`: only ever join a
-   * running `fd-broker serve`, and wait for it when it is not there.
+   * `embedded` (default): the first process on the path holds sockets and state itself. `daemon`: only ever join a running
+   * `fd-broker serve`, and wait for it when it is not there.
    */
   hosting?: 'embedded' | 'daemon'
   /**
-   * The state is that of this other service of the same daemon (`hosting: 'daemon'`): sections are read, and changes made, as its own member
-   * does, which alone keeps a state file. What must be done once for all who have this state is for the member that does not follow: see
+   * The state is that of this other service of the same daemon (`hosting: 'daemon'`): its sections can be read and changed as by its own
+   * member, which alone keeps a state file. Work to be done once for the state is for the member that does not follow: see
    * {@link Member.follows}.
    */
   follow?: string
@@ -86,18 +86,18 @@ export interface JoinOptions {
     firstWave?: number
   }
   /**
-   * Keeps the state in a file too, so that the first process after a reboot begins with it: {@link Member.first} is true then,
-   * and the sections are filled. Whoever serves writes it; give all versions the same path.
+   * Keeps the state in a file too, so that the first process after a reboot starts with it: {@link Member.first} is true then, and the
+   * sections are filled. The process that serves writes it; give all versions the same path.
    */
   stateFile?: string | StateFileOptions
   /** Bounds of the state, each with a default. */
   stateLimits?: Partial<StateLimits>
   /**
-   * What becomes of this process when another serves, where its end would end that one too: it is PID 1 of a container, the
-   * main process of a systemd unit, or says so itself (the variable FD_BROKER_MAIN_PROCESS=1).
+   * The fate of this process when another serves, and its own end would end that one too: it is PID 1 of a container, the main process of a
+   * systemd unit, or says so itself (the variable FD_BROKER_MAIN_PROCESS=1).
    * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process serves on.
    * - `stays`: the application awaits {@link Member.stay} before it ends.
-   * - `ends`: what was found is wrong here (`KillMode=process`, `ExitType=cgroup`): it may end.
+   * - `ends`: the detection is wrong here (`KillMode=process`, `ExitType=cgroup`): it may end.
    */
   mainProcess?: 'refuse' | 'stays' | 'ends'
   /**
@@ -253,7 +253,7 @@ function workerFor({ service, control }: JoinOptions): WorkerPlace | null {
   return place?.service === service ? place : null
 }
 
-/** What is one for all workers is not this one's. */
+/** Options that all workers share are not this one's. */
 function inPlaceOf({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
   const { pidFile: _, systemd: __, stateFile, ...options } = given
   return {
@@ -273,11 +273,11 @@ function defaultPlace(service: string, hosting: Settings['hosting']): string {
 }
 
 /**
- * What a process is that has members of its own (a daemon): others than its successors call at its control socket. What it holds for them
- * is in its registry, so that it crosses its upgrade as a server's listeners do.
+ * The control socket of a process that has members of its own (a daemon): others than its successors connect to it. The descriptors that it
+ * holds for them are in its registry, so that they cross its upgrade as a server's listeners do.
  */
 export interface Reception {
-  /** Bound at the control path by a service manager, whose the path is; null: it is not. Owned by whoever starts. */
+  /** The socket that a service manager has bound at the control path, and whose path it is; null: none. Owned by the starting process. */
   readonly passed: OwnedFd | null
   /** Whether to take over from the one that is there, or to be refused: ERR_FDB_CONTROL_TAKEN. */
   readonly takesOver: boolean
@@ -289,7 +289,7 @@ export interface Reception {
   connected(uid: number, closed: Promise<void>): FdbError | null
   /** Permission bits of the control socket. */
   readonly controlMode: number
-  /** What it is for those outside. */
+  /** Describes the process for outside. */
   describe(): string
 }
 
@@ -298,7 +298,7 @@ export function whyMain({ systemd }: Settings): string | null {
   return mainProcess(systemd === 'auto' && namesMain())
 }
 
-/** Throws ERR_FDB_MAIN_PROCESS where the end of this process would end `whom`, and nobody has said what is to be done. */
+/** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end the named one, and the option `mainProcess` was not given. */
 export function refuseMainProcess({ settings }: { readonly settings: Settings }, whom: string): void {
   const why = settings.mainProcess === 'refuse' ? whyMain(settings) : null
   if (why === null) return

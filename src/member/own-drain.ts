@@ -13,7 +13,7 @@ import { Reporter } from './writes/reporter.js'
 
 /** A process that has retired has all the segments that it needs: none. */
 const NO_SEGMENTS = 2 ** 32 - 1
-/** The last changes have so long to reach the state file, when this process leaves and nobody takes over. */
+/** Time for the last changes to reach the state file, when this process leaves without a successor. */
 const FILE_END_MS = 10_000
 
 export interface OwnDrainDeps {
@@ -27,13 +27,13 @@ export interface OwnDrainDeps {
   readonly leadership: Leadership
 }
 
-/** The end of this process's connections, and what whoever serves hears of it meanwhile. Owns the connection for that. */
+/** The end of this process's connections, and the reports on it to the process that serves. Owns the connection for these. */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
   #reporter: Reporter | null = null
   /** The process has retired and lives on. */
   #lingers = false
-  /** What was closed at the end of the drain. */
+  /** Connections that were closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
   constructor(deps: OwnDrainDeps) {
@@ -108,7 +108,7 @@ export class OwnDrain {
     const toTheEnd = writes().leave()
     if (!shutdown.closing) shutdown.leave(hosting().released)
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
-    // Who closes while it serves has nobody to give its connections to, unless another stands by, or serves beside it.
+    // A process that closes while it serves has no receiver for its connections, unless another stands by, or serves beside it.
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy
     moves.leave(receiver)
     if (!receiver) endIdle(listeners)
@@ -116,7 +116,7 @@ export class OwnDrain {
       this.#closed = [...this.#closed, ...closed]
       this.#reporter?.now()
     })
-    // What those who have just left have changed.
+    // Changes of the clients that have just left.
     const settled = drained.then(() => changed())
     const file = async () => {
       if (toTheEnd) await settled
@@ -136,7 +136,7 @@ export class OwnDrain {
     this.#reporter?.stop()
   }
 
-  /** Nobody waits for TLS where the service ends. */
+  /** The drain does not wait longer for TLS if the service ends. */
   get #times(): DrainTimes {
     const { shutdown, settings } = this.#deps.shared
     const plain = shutdown.drainTimeout
@@ -155,14 +155,14 @@ export interface Draining {
   readonly connections: number
   /** The listener does not come back. */
   finish(): void
-  /** Nobody takes over: what waits for a next request is closed. */
+  /** The service ends: closes connections that wait for a next request. */
   endIdle(): void
   emptied(): Promise<void>
   /** Closes what is left. */
   cut(tls: boolean): DrainCounts
 }
 
-/** What takes connections to another process, and may bring them back. */
+/** Moves connections to another process, and may bring them back. */
 interface Moving {
   /** Resolves when no connection is between two processes. */
   settled(): Promise<void>
@@ -201,16 +201,13 @@ export async function drainListeners(
   clearTimeout(tls)
 }
 
-/**
- * The service ends, and nobody takes over: connections between two requests have nothing to wait for. What has arrived on
- * them by now is read before.
- */
+/** The service ends: connections between two requests have nothing to wait for. Bytes that have arrived on them are read before. */
 function endIdle(listeners: readonly Draining[]): void {
   // The second one comes when the kernel was asked once more.
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
-/** What is between two processes may come back. A keeper of the application may say that it is empty while it is not. */
+/** Connections between two processes may come back. A keeper of the application may say that it is empty while it is not. */
 async function allGone(listeners: readonly Draining[], moves: Moving): Promise<void> {
   for (;;) {
     await Promise.all(listeners.map(listener => listener.emptied()))

@@ -52,7 +52,7 @@ export class OwnState {
     if (this.file !== null) this.file.onChange = fileChanged
   }
 
-  /** Nobody else can write: the application may fill its state before it is ready. */
+  /** No other process can write: the application may fill its state before it is ready. */
   begin(epoch: Epoch): Promise<void> {
     return this.#keeper.begin(epoch, this.#shared.settings.stateFile)
   }

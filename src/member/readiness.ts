@@ -82,7 +82,7 @@ export class Readiness {
     for (const serving of this.#waiting.splice(0)) serving.reject(why)
   }
 }
-/** Told to whoever awaits, before this process is ready, a change of the state that waits until it serves. */
+/** The error for a change of the state that waits until this process serves, and is awaited before it is ready. */
 export function notReady(): FdbError {
   return new FdbError(
     'ERR_FDB_NOT_READY',
@@ -159,7 +159,7 @@ function nameOf(check: Check): string {
 /** A process that has joined and is not ready for so long has most likely been forgotten, or waits for itself. */
 const REMIND_MS = 10_000
 
-/** Warns once of a process that does not come to `ready()`: until it does, nobody is served by it, and others wait for it. */
+/** Warns once of a process that does not call `ready()`: until it does, it serves no client, and others wait for it. */
 export class ReadyReminder {
   readonly #logger: Logger
   readonly #afterMs: number

@@ -36,14 +36,14 @@ import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
 import { serveMainProcess } from './worker-orders.js'
 
-/** What a process is from the start. */
+/** The facts of a process from its start. */
 export interface Origin {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly scope: Scope
 }
 
-/** What the parts need of the driver that they belong to. */
+/** The part of the driver that its parts use. */
 export interface RuntimeDriver extends MachineDriver {
   /** The time to come to serve is over. */
   late(): void
@@ -69,7 +69,7 @@ export class MemberRuntime implements Shared {
   readonly changes = new Changes()
   readonly timing = new TakeoverTiming()
   readonly unfitness = new Unfitness()
-  /** What the application offers to operators. */
+  /** Commands of the application for operators. */
   readonly commands = new Commands()
   readonly shutdown: Shutdown
   readonly machine: Machine
@@ -77,7 +77,7 @@ export class MemberRuntime implements Shared {
   readonly state: OwnState
   /** Null: the state is its own. */
   readonly followed: FollowedState | null
-  /** What the application may do in one process only. */
+  /** The application's once-only work. */
   readonly leadership: Leadership
   readonly moves: Moves
   readonly drain: OwnDrain
@@ -234,7 +234,7 @@ export class MemberRuntime implements Shared {
 
   #operations(driver: RuntimeDriver): Operations {
     const { changes, machine, settings } = this
-    // Who was heard to accept may have yet to begin, and another may serve already.
+    // A process that accepts may not have the right to write yet, and another may serve already.
     const decided = () =>
       changes.until(
         () => machine.phase !== 'beginning' && machine.holder?.phase !== 'committing',
@@ -267,7 +267,7 @@ export class MemberRuntime implements Shared {
     })
   }
 
-  /** Healthy means serving: nobody waits at a listener where nobody accepts. Null: there is none such. */
+  /** Healthy means serving: no client waits at a listener without a server. Null: there is none such. */
   get #unattended(): string | null {
     if (!this.machine.member.accepting) return null
     const alone = this.listeners.find(listener => !listener.attended)
@@ -275,19 +275,19 @@ export class MemberRuntime implements Shared {
   }
 }
 
-/** What the public {@link Member} lends to its driver, and is told by it. */
+/** The functions of the public {@link Member} that its driver calls. */
 export interface Application {
   listeners(): Iterable<Listener>
-  /** What listeners of its events threw. */
+  /** Exceptions of its event listeners. */
   failures(): number
-  /** What it says of itself in the status. */
+  /** The application's own part of the status. */
   details(): Record<string, unknown>
   serving(): void
   retiring(): void
   reinstated(): void
   unfit(error: FdbError): void
   resumed(): void
-  /** What a hook of the application threw. */
+  /** A hook of the application threw. */
   failed(error: unknown): void
   retired(why: RetiredReason): void
   stateFile(status: StateFileStatus): void

@@ -12,15 +12,15 @@ import type { DrainCounts } from './forced-closes.js'
 export type ServableServer = net.Server
 
 /**
- * Whoever takes the connections of a server into its own hands: a relay, a server of another protocol. It is asked in
- * place of what the library knows about Node's own servers. No call may throw.
+ * Handles the connections of a server itself: a relay, or a server of another protocol. The library asks it instead of looking into Node's
+ * own servers. No call may throw.
  */
 export interface ConnectionKeeper {
   /** Open now. */
   readonly connections: number
   /** The same by what they are doing, for `status`; asked seldom. */
   kinds?(): Readonly<Record<string, number>>
-  /** What its clients speak (`https`, `tcp`), for `status`. */
+  /** The protocol of its clients (`https`, `tcp`), for `status`. */
   readonly scheme?: string
   /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
   announce(): void
@@ -59,7 +59,7 @@ export interface ServeOptions {
 const OPTIONS: Checks<ServeOptions> = { move: flag, http: unchecked, socket: unchecked, keeper: unchecked }
 const HTTP: Checks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
 const SOCKET: Checks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
-/** What a {@link ConnectionKeeper} must have. */
+/** Methods that a {@link ConnectionKeeper} must have. */
 const KEEPER = ['announce', 'emptied', 'cut'] as const
 
 /** Throws ERR_FDB_OPTION unless the options fit the server. */
@@ -107,7 +107,7 @@ function wrong(message: string): FdbError {
 /** Where frameworks have their server. */
 const SERVERS = ['server', 'httpServer', 'listener'] as const
 
-/** Throws ERR_FDB_NOT_A_SERVER: many things that answer requests are no servers, and nobody would accept for them. */
+/** Throws ERR_FDB_NOT_A_SERVER: many objects that answer requests are no servers, and would accept no connection. */
 export function checkServer(server: unknown): asserts server is ServableServer {
   if (server instanceof Server) return
   throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)

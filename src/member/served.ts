@@ -113,7 +113,7 @@ export class Served {
     return this.#keeper?.connections ?? this.#open.size
   }
 
-  /** What its clients speak, for `status`; null where that is not known. */
+  /** The protocol of its clients, for `status`; null if it is not known. */
   get scheme(): string | null {
     const { server } = this
     if (this.#keeper !== null) return this.#keeper.scheme ?? null
@@ -128,7 +128,7 @@ export class Served {
     return this.scheme === 'https' || this.scheme === 'tls' || 'setTicketKeys' in this.server
   }
 
-  /** What they are doing, as far as it is known here. */
+  /** The activities of its connections, as far as they are known here. */
   kinds(): Readonly<Record<string, number>> {
     if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}
     const kinds: Record<string, number> = {}
@@ -191,7 +191,7 @@ export class Served {
     this.#moving?.resume()
   }
 
-  /** What it throws against its contract keeps nothing of a handoff from being done. */
+  /** An exception, against the contract, does not stop the handoff. */
   #ask(question: (keeper: ConnectionKeeper) => void): void {
     if (this.#keeper === null) return
     try {

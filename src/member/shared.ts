@@ -8,7 +8,7 @@ import type { Settings } from './options.js'
 import type { Shutdown } from './shutdown.js'
 import type { Unfitness } from './unfit.js'
 
-/** What all parts of a member's driver know of it, and tell it by. */
+/** The facts and callbacks that all parts of a member's driver share. */
 export interface Shared {
   readonly settings: Settings
   readonly generation: number

@@ -21,14 +21,14 @@ export class Shutdown {
   readonly retired: Promise<RetiredReason>
   /** Milliseconds for the last connections. */
   drainTimeout: number
-  /** What the application closes goes on elsewhere: another process serves the same addresses. */
+  /** Connections that the application closes go on elsewhere: another process serves the same addresses. */
   yields = false
-  /** Who asked for it to leave; null: the application does so by itself. */
+  /** The client that asked for it to leave; null: the application does so by itself. */
   asked: string | null = null
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'
-  /** What whoever decides has said: who is fenced while another serves was not told. */
+  /** The holder's last word: a process that is fenced while another serves was not told. */
   #told: 'nothing' | 'retire' | 'released' = 'nothing'
   #reason: FdbError | null = null
 
@@ -53,7 +53,7 @@ export class Shutdown {
     return this.#stage === 'over'
   }
 
-  /** The application has closed what served: nobody does in its place. */
+  /** The application has closed the service: no process follows. */
   get ended(): boolean {
     return this.#why === 'closed'
   }
@@ -89,7 +89,7 @@ export class Shutdown {
     else if (this.#stage === 'retired') this.#stage = 'closing, retired'
   }
 
-  /** Whoever decides says who serves. */
+  /** The holder says which process serves. */
   hear(word: 'retire' | 'resume' | 'released'): void {
     if (word === 'released') this.#told = word
     else if (this.#told !== 'released') this.#told = word === 'retire' ? word : 'nothing'
@@ -110,7 +110,7 @@ export class Shutdown {
     this.because(why)
   }
 
-  /** Whoever waits hears of it. */
+  /** Tells the waiting callers. */
   tell(application: (why: RetiredReason) => void): void {
     this.#resolve(this.#why)
     application(this.#why)
@@ -164,7 +164,7 @@ export function watchRetired(member: object, { logger, exitWhenRetired, tell }: 
   }, ms).unref()
 }
 
-/** What keeps the event loop of this process alive, by Node's name for it. */
+/** Resources that keep the event loop of this process alive, by Node's names. */
 export function whatKeeps(): Record<string, number> {
   const kept: Record<string, number> = {}
   for (const type of process.getActiveResourcesInfo()) kept[type] = (kept[type] ?? 0) + 1

@@ -11,7 +11,7 @@ import type { Settings } from './options.js'
 /** Epoch of the first segment of a service. */
 const FIRST_EPOCH = 1
 
-/** What a process held that cannot hand it over any more. */
+/** The descriptors of a process that cannot hand them over any more. */
 export interface Legacy {
   readonly generation: number
   readonly serviceStartedAt: number
@@ -23,7 +23,7 @@ export interface Legacy {
   readonly reservation: OwnedFd | null
 }
 
-/** The first process of a service, with nobody to take over from; `control` null: it has no holder at all. */
+/** Starts the first process of a service; `control` null: it has no holder at all. */
 export async function startFirst(
   settings: Settings,
   control: Omit<FirstControl, 'role' | 'path'> | null,
@@ -37,7 +37,7 @@ export async function startFirst(
   machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
   segmentSet.make([FIRST_EPOCH])
   try {
-    // Nobody else can write: the application may fill its state before it is ready.
+    // No other process can write: the application may fill its state before it is ready.
     await state.begin(FIRST_EPOCH)
   } catch (error) {
     state.log.close()
@@ -55,8 +55,8 @@ export async function startFirst(
 }
 
 /**
- * A process that has what a dead one held, and nobody's word: as a successor that was ready when its incumbent died. Its
- * ready() makes it the one that decides. Takes all of it, also when it rejects.
+ * Starts a process with the descriptors of a dead one: as a successor that was ready when its incumbent died. Its ready() makes it the one
+ * that decides. Takes all of it, also when it rejects.
  */
 export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
   const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
@@ -110,7 +110,7 @@ export async function startNext(
     inView?.catch(() => {})
     await readiness.offer()
     await state.read(machine.member.source)
-    // Nobody else can write: the application may fill its state before it is ready.
+    // No other process can write: the application may fill its state before it is ready.
     if (driver.first) await state.begin(machine.member.epoch)
     await inView
     state.file?.prepare()

@@ -27,7 +27,7 @@ export class StateKeeper {
     this.#logger = logger
   }
 
-  /** Nobody had a state to take over: what its file holds, if there is one, is what this epoch begins with. */
+  /** There is no state to take over: this epoch starts with the state file, if there is one. */
   async begin(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
     const segment = this.#segmentSet.get(epoch)!.dup()
     try {
@@ -47,8 +47,8 @@ export class StateKeeper {
   }
 
   /**
-   * Everything that was acknowledged in the segments below this epoch. `heir`: whoever wrote there has lost the right, by
-   * the seal or by its death; after a death the seal is still to be set, or the segments that follow could not be read.
+   * Carries over every acknowledged change of the segments below this epoch. `heir`: their writer has lost the right, by the seal or by its
+   * death; after a death the seal must still be set, or the segments that follow could not be read.
    */
   async carry(below: Epoch, heir: boolean): Promise<void> {
     if (heir) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForTheDead()

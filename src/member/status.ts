@@ -30,7 +30,7 @@ export interface DescribedDeps extends Shared {
   readonly upgrades: Upgrades
 }
 
-/** What a process knows of itself, put together. */
+/** Puts together the status of this process. */
 export function describe(deps: DescribedDeps): StatusReport {
   const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } = deps
   const { file, takenOver } = deps.state

@@ -19,11 +19,15 @@ export interface LingerDeps extends Shared {
 }
 
 export interface StayOptions {
-  /** Passed on to whoever serves in this process's place. Their handlers are installed until it has ended. Default: none. */
+  /**
+   * Signals that are passed on to the process that serves in this one's place. Their handlers are installed until it has ended. Default:
+   * none.
+   */
   signals?: readonly NodeJS.Signals[]
   /**
-   * Stays, too, while another container's process serves, until this is aborted: for who starts anew whatever has ended (Kubernetes), and so
-   * would have the version that was replaced, or rolled back, take over in turn. It ends when nobody has served for some seconds. Default: it ends.
+   * Stays, too, while another container's process serves, until this aborts: for an orchestrator that restarts every container that ends
+   * (Kubernetes), and so would have the replaced version, or the one that was rolled back, take over in turn. It ends when no process has
+   * served for some seconds. Default: it ends.
    */
   until?: AbortSignal
 }
@@ -33,9 +37,9 @@ const LOOK_MS = 5_000
 const ANSWER_MS = 2_000
 /** Another container's process is asked for so often. */
 const ELSEWHERE_MS = 2_000
-/** Where nobody has answered. */
+/** Pause after a question without an answer. */
 const AGAIN_MS = 500
-/** So often, one after the other: nobody serves any more. */
+/** After this many unanswered questions in a row no process serves any more. */
 const UNANSWERED = 3
 
 /** Signals that end a service. */
@@ -133,7 +137,7 @@ class Others {
     }
   }
 
-  /** Resolves when whoever serves in another container serves no more, or `until` is aborted. */
+  /** Resolves when the process in another container serves no more, or `until` aborts. */
   async endedElsewhere(until: AbortSignal): Promise<void> {
     const wake = () => this.wake()
     until.addEventListener('abort', wake, { once: true })
@@ -144,7 +148,7 @@ class Others {
     until.removeEventListener('abort', wake)
   }
 
-  /** The code of a process counts when nobody serves after its end. */
+  /** The code of a process counts if no process serves after its end. */
   #note(pid: number, code: number): void {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#ask()
@@ -167,7 +171,7 @@ class Others {
     })
   }
 
-  /** Who serves, if it would end with us: by a pidfd that is its own. */
+  /** The process that serves, by a pidfd of its own, if it would end with us. */
   async #inOurPlace(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
     const pid = await this.#here()
     if (pid === null || !endsWithUs(pid)) return null
@@ -179,13 +183,13 @@ class Others {
     return null
   }
 
-  /** Pid of whoever serves, if it is one of this PID namespace: what another container calls its process is another one here. */
+  /** Pid of the process that serves, if it is one of this PID namespace: a pid of another container names another process here. */
   async #here(): Promise<number | null> {
     const server = await this.#ask()
     return server === null || server.elsewhere ? null : server.pid
   }
 
-  /** Whoever serves; null: nobody does. */
+  /** The process that serves; null: there is none. */
   async #ask(): Promise<{ pid: number; elsewhere: boolean } | null> {
     const { control, service } = this.#deps.settings
     if (control === null) return null

@@ -20,7 +20,7 @@ type Senders = {
   readonly [Kind in ToHolder['kind']]: (message: Extract<ToHolder, { kind: Kind }>) => void | Promise<void>
 }
 
-/** What this process's member says to the holder that it has joined: each message with what it tells besides. */
+/** Sends the messages of this process's member to the holder that it has joined, each with its additional facts. */
 export class ToHolderSender {
   readonly #deps: ToHolderDeps
   readonly #senders: Senders = {
@@ -84,7 +84,7 @@ export class ToHolderSender {
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
-  /** What is held goes first: the holder decides when it hears Back. */
+  /** Descriptors go first: the holder decides when it hears Back. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
     const { joined, shared } = this.#deps
     const { shutdown, machine, settings, segmentSet } = shared

@@ -4,7 +4,7 @@ import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
 import { noDescriptors } from '../os/limits.js'
 
-/** What a process that was to serve, or stands by for it, could not do: told to its holder, to operators and to who writes. */
+/** The reason why a process cannot serve, or stand by: told to its holder, to operators and to writers. */
 export class Unfitness {
   #cause: FdbError | null = null
 
@@ -27,7 +27,7 @@ export class Unfitness {
     this.#cause = null
   }
 
-  /** What changes are told that are asked for here. */
+  /** The error for changes that are asked for here. */
   refusal(): FdbError {
     const { cause } = this
     return new FdbError(
@@ -62,7 +62,7 @@ const MOST_MS = 5_000
 
 const SHORT: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
-/** What failed may be done when another descriptor has been closed. */
+/** The operation may succeed when another descriptor has been closed. */
 export function isShortOfDescriptors(error: unknown): boolean {
   return SHORT.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
 }
@@ -89,7 +89,7 @@ export class ShortOfDescriptors {
     this.#rest = Math.min(2 * this.#rest, MOST_MS)
   }
 
-  /** It has failed, and somebody else tries again. */
+  /** The operation has failed, and other code tries again. */
   note(error: unknown): void {
     if (this.#said) return
     this.#said = true
@@ -99,7 +99,7 @@ export class ShortOfDescriptors {
     )
   }
 
-  /** It was done, or nobody wants it any more. */
+  /** The operation has succeeded, or is not wanted any more. */
   over(): void {
     clearTimeout(this.#timer)
     this.#rest = FIRST_MS

@@ -35,7 +35,7 @@ export class Upgrades implements Replaced {
   readonly started: Successor[] = []
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
-  /** Of the upgrade under way, when its successor has been started. */
+  /** The upgrade under way, once its successor has been started. */
   #attempt: Attempt | null = null
   /** How long a successor may take to end when it is given up. */
   #graceMs = GRACE_MS
@@ -83,7 +83,7 @@ export class Upgrades implements Replaced {
     return this.shared.changes.watch(look)
   }
 
-  /** What has not joined has nothing to let go of. */
+  /** A successor that has not joined holds nothing. */
   graceMs(cancelled: Cancelled): number {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }

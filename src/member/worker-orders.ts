@@ -15,7 +15,7 @@ import type { WorkerPlace } from '../os/default-control.js'
 import type { Commands } from './commands.js'
 import type { Listener } from './listener.js'
 
-/** A listener of a worker whose place nobody has taken. */
+/** A listener of a worker that was not replaced. */
 export interface UnservedListener {
   readonly name: string
   /** By which the main process is asked for it. */
@@ -73,7 +73,7 @@ function orphansIn(body: Buffer): UnservedListener[] {
     const list: unknown = JSON.parse(body.toString())
     if (Array.isArray(list)) return list.map(({ name, key }) => ({ name: String(name), key: String(key) }))
   } catch {
-    // What is wrong is said below.
+    // The error follows below.
   }
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a main process's order are no list`)
 }
@@ -93,14 +93,14 @@ export class GroupListeners {
     this.#control = control
   }
 
-  /** What is asked for here, of what the application asked for. */
+  /** The specification to bind, for the one that the application asked for. */
   wanted(spec: ListenerSpec): ListenerSpec {
     return spec.kind === 'tcp' ? { ...spec, reusePort: true } : spec
   }
 
   /**
-   * Binds beside the others; `spec`: what it is registered with, as the path of a socket that is shared is the first one's. Throws what
-   * binding throws, also where somebody else shares the address.
+   * Binds beside the other workers; `spec`: the one to register, as a shared socket has the path of the first. Throws what binding throws,
+   * also if another program shares the address.
    */
   async bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; spec: string }> {
     const others = await this.#askFor(name, spec)
@@ -135,7 +135,7 @@ export class GroupListeners {
   }
 }
 
-/** What the main process has of that name; null: nothing. The caller owns it. */
+/** The main process's descriptor of that name; null: none. The caller owns it. */
 async function claimFrom(control: string, name: string): Promise<OwnedFd | null> {
   const until = performance.now() + ANSWER_MS
   for (;;) {

@@ -2,7 +2,7 @@ import type net from 'node:net'
 import { isLent, keepAlive, type Lent, type LentFd } from '../kernel/index.js'
 import { addressOf, descriptorOf, isPlain, plainAddress } from './socket-handle.js'
 
-/** A connection that has been accepted, and that nobody has read from. */
+/** A connection that has been accepted and not read from. */
 export interface Accepted extends Lent {
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
@@ -13,7 +13,7 @@ interface ClientHandle {
   readonly fd: unknown
   close(): void
   setNoDelay?(on: boolean): number
-  /** Of TCP. */
+  /** For TCP. */
   getpeername?(into: { address?: string }): number
 }
 

@@ -4,8 +4,8 @@ import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
 
 /**
- * What has to be known of the inside of `http.Server`: its own list of connections. It is the only one that knows that
- * the native parser holds no byte of a request that has begun.
+ * The inside of `http.Server` that is used: its own list of connections. Only this list knows that the native parser holds no byte of a
+ * request that has begun.
  */
 export interface Parser {
   readonly socket: net.Socket
@@ -44,7 +44,7 @@ export function idleParsers(server: http.Server): readonly Parser[] {
 type ConnectionListener = (this: http.Server, socket: net.Socket) => void
 let own: ConnectionListener | undefined
 
-/** What every `http.Server` has connections given to. */
+/** The listener by which every `http.Server` gets connections. */
 export function ownListener(): ConnectionListener {
   own ??= new (nodeHttp().Server)().listeners('connection')[0] as ConnectionListener
   return own

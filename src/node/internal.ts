@@ -5,7 +5,7 @@ const KNOWN = 'Node 20 to 26'
 export interface Internal {
   /** For example `socket._handle.fd`. */
   readonly name: string
-  /** What this process does where it is otherwise. */
+  /** The behaviour of this process without it. */
   readonly without: string
   /** It is as expected on this Node. Tried once, at the first question. */
   readonly works: boolean
@@ -43,7 +43,7 @@ export function internal(name: string, without: string, attempt: () => boolean):
   }
 }
 
-/** What is wrong, what follows, and what to do. */
+/** Describes the difference, its consequence and the remedy. */
 export function describeMissing({ name, without }: Internal): string {
   return `Node ${process.versions.node} has no ${name} as ${KNOWN} have: ${without}; use one of these, or a release of fd-broker that knows this one`
 }

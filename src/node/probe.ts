@@ -5,24 +5,24 @@ import { describeMissing, type Internal } from './internal.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE } from './socket-handle.js'
 
-/** What servers of every kind without TLS need. */
+/** Internals that servers of every kind without TLS need. */
 const SOON: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
-/** What is for some, and takes long to try. */
+/** Internals that only some servers need, and that take long to try. */
 const LATE: readonly Internal[] = [HTTP_CONNECTIONS]
-/** What servers without TLS need. */
+/** Internals that servers without TLS need. */
 export const INTERNALS: readonly Internal[] = [...SOON, ...LATE]
 
 /**
- * Tries what is not tried yet of `internals`, and returns one ERR_FDB_NODE for each that this version of Node has not, or has
- * otherwise. What needs it is done without it, as the error says; nothing is done half.
+ * Tries those of `internals` that are not tried yet, and returns one ERR_FDB_NODE for each that this version of Node lacks or has
+ * otherwise. A feature that needs it works without it, as the error says, and never half.
  */
 export function missingInternals(internals: readonly Internal[] = INTERNALS): FdbError[] {
   return internals.filter(({ works }) => !works).map(errorOf)
 }
 
 /**
- * The same of {@link INTERNALS}. What every server needs is tried now, each part in a turn of its own: together they would hold the event loop for some
- * milliseconds. What is only for some is tried when it is needed, and told then, once for each `who`.
+ * The same for {@link INTERNALS}. Those that every server needs are tried now, each in a turn of its own: together they would hold the
+ * event loop for some milliseconds. The others are tried when they are needed, and told then, once for each `who`.
  */
 export async function tellMissing(
   who: object,

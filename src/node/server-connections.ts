@@ -1,7 +1,7 @@
 import net from 'node:net'
 import { internal } from './internal.js'
 
-/** What a `net.Server` keeps of its options and its connections, and how it closes, under these names on Node 20 to 26. */
+/** The options and connections of a `net.Server`, and its close, by their names on Node 20 to 26. */
 interface Insides {
   _connections: number
   noDelay?: boolean
@@ -72,7 +72,7 @@ export function letClose(server: net.Server): void {
   ;(server as unknown as Insides)._emitCloseIfDrained?.()
 }
 
-/** What a server keeps of the options that it was made with, of those that say how it takes a connection. */
+/** Options of a server that say how it takes a connection. */
 interface AcceptOptions {
   readonly allowHalfOpen: boolean
   readonly pauseOnConnect: boolean
@@ -94,8 +94,8 @@ interface Accepting {
 }
 
 /**
- * What `from` accepts comes to `to` as if that had accepted it itself. `from` listens, and is closed before `to` stops listening. Where Node is
- * otherwise `to` gets it by its 'connection' event.
+ * Connections that `from` accepts come to `to` as if `to` had accepted them. `from` listens, and is closed before `to` stops listening.
+ * Where Node differs `to` gets them by its 'connection' event.
  */
 export function acceptInto(from: net.Server, to: net.Server): void {
   const [source, target] = [from, to] as unknown as [Accepting, Accepting]

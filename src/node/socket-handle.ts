@@ -65,7 +65,7 @@ export function stopReading(socket: net.Socket): void {
   handleOf(socket)?.readStop()
 }
 
-/** Everything that Node has read and told nobody. Call it without 'data' listeners: `read()` emits that too. */
+/** Returns all bytes that Node has read and not emitted. Call it without 'data' listeners: `read()` emits the bytes too. */
 export function readBuffered(socket: net.Socket): Buffer {
   const chunks: Buffer[] = []
   for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk as Buffer)

@@ -2,7 +2,7 @@ import { Socket } from 'node:net'
 import type { Server, TLSSocket } from 'node:tls'
 import { internal } from './internal.js'
 
-/** What OpenSSL is told of the keys of a ticket, by Node: 0 unknown, 1 open it, 2 open it and seal a new one. */
+/** Node's answer to OpenSSL about the keys of a ticket: 0 unknown, 1 open it, 2 open it and seal a new one. */
 export type TicketAnswer = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
 
 /** Which asks for the keys of each ticket. */
@@ -12,7 +12,7 @@ interface TicketContext {
   setSessionIdContext?(context: string): void
 }
 
-/** What Node keeps in a `tls.Server` and gives no name to: the same on Node 20 to 26. */
+/** Fields of a `tls.Server` that have no public name: the same on Node 20 to 26. */
 export interface SessionFacts {
   readonly sessionIdContext?: string
   readonly requestCert?: boolean
@@ -86,10 +86,10 @@ export const SOCKET_BELOW = internal(
   },
 )
 
-/** What its bytes come from; undefined where this Node does not tell. */
+/** The socket below a TLS socket; undefined where this Node does not tell. */
 export function socketBelow(socket: TLSSocket): Socket | undefined {
   return (socket as unknown as SocketInsides)._parent
 }
 
-/** What servers with TLS need besides. */
+/** Internals that servers with TLS need besides. */
 export const TLS_INTERNALS = [TICKET_CONTEXT, SOCKET_BELOW]

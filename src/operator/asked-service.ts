@@ -9,8 +9,8 @@ export interface OnlyService {
 }
 
 /**
- * Throws ERR_FDB_SERVICE where an operator means another one. Empty: whichever it is. Who looks for a service by its name finds it by that of
- * its control socket, so that is right too.
+ * Throws ERR_FDB_SERVICE if an operator means another service. Empty: any. A client that looks for a service by its name finds it by that
+ * of its control socket, so that name is right too.
  */
 export function refuseOther(asked: string, { service, control }: OnlyService): void {
   const found = control === null ? service : basename(control, '.sock')

@@ -135,7 +135,7 @@ export class OperatorClient implements Disposable {
     return this.#link.channel.peer.pid === 0
   }
 
-  /** What it says itself counts only where the kernel's numbers are its own. */
+  /** A pid that it reports itself counts only if the kernel gives pids of the same namespace. */
   #learn(pid: number | null | undefined): void {
     if (pid && !this.elsewhere) this.#pid = pid
   }
@@ -220,7 +220,7 @@ export class OperatorClient implements Disposable {
     )
   }
 
-  /** What a daemon holds for whoever asks. */
+  /** The descriptors that a daemon holds for other processes. */
   get descriptors(): HeldDescriptors {
     this.#descriptors ??= new HeldDescriptors((body, { what, ...limits }, read, sent) =>
       this.#ask(body, { what: `${what} of ${this.#peer}`, ...limits }, read, sent),
@@ -280,7 +280,7 @@ export class OperatorClient implements Disposable {
     const fds = borrowed.map(fd => fd.dup())
     this.#link
       .send(body, fds)
-      // What the peer said before it left is still read, then its end is told.
+      // Earlier messages of the peer are still read, then its end is told.
       .catch(error => this.#link.open && failed(error))
       .finally(() => closeAll(fds))
   }
@@ -308,7 +308,7 @@ function parseStatus(json: string): StatusAnswer {
     const answer: unknown = JSON.parse(json)
     if (typeof answer === 'object' && answer !== null) return answer
   } catch {
-    // What is wrong is said below.
+    // The error follows below.
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',

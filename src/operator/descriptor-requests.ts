@@ -7,13 +7,13 @@ import { checkDescriptorName, type DescriptorHolder, type DescriptorUser } from 
 type Request = fdbroker.wire.DescriptorRequest.$Properties
 const { Op } = fdbroker.wire.DescriptorRequest
 
-/** What is sent back; the descriptors are closed when it has been. */
+/** The answer; the descriptors are closed when it has been sent. */
 export interface DescriptorAnswer {
   readonly body: WireBody
   readonly fds: readonly OwnedFd[]
 }
 
-/** What one operator asks about descriptors, until it leaves. */
+/** The requests of one operator about descriptors, until it leaves. */
 export class DescriptorRequests {
   readonly #link: Link
   readonly #holder: DescriptorHolder | undefined
@@ -111,7 +111,7 @@ export class DescriptorRequests {
       stale = true
       if (sending || !this.#watches.has(request)) return
       sending = true
-      // What is done together is told together.
+      // Changes of one turn are told together.
       setImmediate(() => {
         stale = false
         this.#link
@@ -127,7 +127,7 @@ export class DescriptorRequests {
   }
 }
 
-/** What an operator might see it may see no more. */
+/** The operator may lose the right to see it. */
 function listed(request: number, holder: DescriptorHolder): WireBody {
   try {
     return { descriptorReply: { request, ok: true, json: JSON.stringify(holder.list()) } }

@@ -14,14 +14,14 @@ import {
 import { ANSWER_MS, ASK, type Ask, type AskOptions } from './requests.js'
 
 export interface PutOptions extends AskOptions {
-  /** How long it is held. Default `forever`: until somebody removes it. */
+  /** How long it is held. Default `forever`: until it is removed. */
   lease?: DescriptorLease
   /** In place of one of that name. Default false: ERR_FDB_FD_TAKEN. */
   replace?: boolean
 }
 
 export interface ClaimOptions extends AskOptions {
-  /** Others may have it too. Default false: nobody else gets it until `release()`, or until this connection ends. */
+  /** Others may have it too. Default false: no other process gets it until `release()`, or until this connection ends. */
   shared?: boolean
   /** Claimed for as long as this process lives, instead of this connection; with `shared` it is only told who has it. */
   while?: { readonly pid: number }
@@ -43,8 +43,8 @@ type Request = fdbroker.wire.DescriptorRequest.$Properties
 type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
- * Descriptors of any kind that a daemon holds for whoever asks, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and as
- * `OperatorClient.status()` does; with ERR_FDB_DEADLINE also at a daemon of release 0.3 or earlier.
+ * Descriptors of any kind that a daemon holds for other processes, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and
+ * as `OperatorClient.status()` does; with ERR_FDB_DEADLINE also at a daemon of release 0.3 or earlier.
  */
 export class HeldDescriptors {
   readonly #ask: Ask
@@ -151,7 +151,7 @@ export class HeldDescriptors {
   }
 
   /**
-   * Others may have it again. What was claimed stays open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one),
+   * Others may have it again. Claimed descriptors stay open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one),
    * ERR_FDB_OPTION (the process has ended: it claims nothing any more).
    */
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
@@ -162,7 +162,7 @@ export class HeldDescriptors {
     await this.#tell(request, `the word that "${name}" is released`, options, () => undefined, sent)
   }
 
-  /** The daemon closes it, whoever has claimed it: those who have one keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
+  /** The daemon closes it, even if it is claimed: processes that have a duplicate keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkOptions('remove()', options, ASK)
     await this.#tell({ op: Op.REMOVE, name }, `the word that "${name}" is removed`, options, () => undefined)
@@ -200,7 +200,7 @@ function listOf(json: string | null | undefined): HeldDescriptor[] {
     const list: unknown = JSON.parse(json ?? '')
     if (Array.isArray(list)) return list
   } catch {
-    // What is wrong is said below.
+    // The error follows below.
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',

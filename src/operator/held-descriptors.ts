@@ -4,7 +4,7 @@ import type { OwnedFd } from '../kernel/index.js'
 /** How long a daemon holds a descriptor: for good, for a time, or as long as a process lives. */
 export type DescriptorLease = 'forever' | { readonly ms: number } | { readonly pid: number }
 
-/** A descriptor that a daemon holds for whoever asks. */
+/** A descriptor that a daemon holds for other processes. */
 export interface HeldDescriptor {
   readonly name: string
   /** `socket`, `file` (a memfd is one too), `fifo`, `char`, `block`, `dir`, `anon` (an eventfd, say) or `other`. */
@@ -13,7 +13,7 @@ export interface HeldDescriptor {
   readonly address: string | null
   /** Decimal; the same for every descriptor of the same object. */
   readonly inode: string
-  /** Who put it; 0: in another PID namespace. */
+  /** The process that put it; 0: in another PID namespace. */
   readonly pid: number
   /** ISO 8601. */
   readonly putAt: string
@@ -21,9 +21,9 @@ export interface HeldDescriptor {
   readonly until: string | null
   /** With which process it goes (0: in another PID namespace); null: with none. */
   readonly whilePid: number | null
-  /** Who has claimed it for himself; null: nobody. */
+  /** The process that has claimed it exclusively; null: none. */
   readonly claimedBy: number | null
-  /** Who has claimed it for as long as he lives, as `fd-broker exec` does, alone or beside others. */
+  /** Processes that have claimed it for their lifetime, as `fd-broker exec` does, alone or beside others. */
   readonly users: readonly ClaimingProcess[]
 }
 
@@ -33,15 +33,15 @@ export interface ClaimingProcess {
   readonly pid: number
   /** ISO 8601. */
   readonly since: string
-  /** Nobody else may have it. */
+  /** No other process may have it. */
   readonly exclusive: boolean
 }
 
-/** What one process has claimed for as long as it lives: in the status of a daemon. */
+/** The claims of one process for its lifetime, in the status of a daemon. */
 export interface DescriptorsOfProcess {
   /** 0: in other PID namespaces. */
   readonly pid: number
-  /** Of the first of them, ISO 8601. */
+  /** The time of the first of them, ISO 8601. */
   readonly since: string
   readonly names: readonly string[]
 }
@@ -50,13 +50,13 @@ export interface DescriptorsOfProcess {
 export interface DescriptorOrder {
   readonly name: string
   readonly fd: OwnedFd
-  /** Of the process with which it goes. */
+  /** The process whose end ends it. */
   readonly lifetime: OwnedFd | null
   /** After which it goes; null: not by itself. */
   readonly ms: number | null
   readonly replace: boolean
   readonly by: DescriptorUser
-  /** So many may there be of its service, or of none. Absent: as many as there is room for. */
+  /** The most descriptors of its service, or without one. Absent: as many as there is room for. */
   readonly most?: number
 }
 
@@ -66,25 +66,25 @@ export interface ClaimOrder {
   readonly by: DescriptorUser
   /** Others may have it too. */
   readonly shared: boolean
-  /** Of the process that claims it for as long as it lives; null: for as long as the connection does. */
+  /** The process that claims it for its lifetime; null: the claim lasts as long as the connection. */
   readonly claimant: OwnedFd | null
 }
 
-/** What was claimed. */
+/** The result of a claim. */
 export interface Claimed {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
-  /** So many other processes have claimed it too, for as long as they live. */
+  /** The number of other processes that have claimed it too, for their lifetime. */
   readonly others: number
 }
 
-/** Who asks: one connection. */
+/** The asking client: one connection. */
 export interface DescriptorUser {
   readonly pid: number
   readonly uid: number
 }
 
-/** Who holds descriptors for others. What it throws is told to whoever asked. */
+/** Holds descriptors for other processes. Its exceptions are sent to the asking client. */
 export interface DescriptorHolder {
   list(): HeldDescriptor[]
   /** Takes both descriptors, also when it throws. */

@@ -12,7 +12,7 @@ export const COMMAND_BYTES = 15 * 1024 * 1024
 /** A handler that does not answer keeps an operator's tool no longer. */
 export const COMMAND_MS = 60_000
 
-/** What a server that refuses may leave out. */
+/** The refusal of a server that gives no reason. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
 
 export interface UpgradeOrder {
@@ -24,7 +24,7 @@ export interface UpgradeOrder {
   readonly service: string
   /** End those first that block it. */
   readonly killStuck: boolean
-  /** Of a supervisor: the link that is to lead to a release. */
+  /** For a supervisor: the link that must lead to a release. */
   readonly release?: Release
 }
 
@@ -48,22 +48,22 @@ export interface CommandOrder {
 }
 
 export interface CommandContext {
-  /** Who asks, by the kernel's word; absent where a daemon passes it on. */
+  /** The operator, by the kernel's word; absent if a daemon passes the request on. */
   readonly by?: { readonly pid: number; readonly uid: number }
-  /** Aborted when the operator's tool has left: nobody waits for the reply any more. */
+  /** Aborts when the operator's tool has left: the reply is not awaited any more. */
   readonly signal: AbortSignal
 }
 
 /**
- * Answers an operator's command. The reply is bytes, or text; nothing is an empty one. What it throws is told to the
- * operator: an FdbError as it is, with its code.
+ * Answers an operator's command. The reply is bytes, or text; undefined is an empty one. The operator gets its exception: an FdbError as it
+ * is, with its code.
  */
 export type CommandHandler = (
   body: Buffer,
   context: CommandContext,
 ) => Uint8Array | string | undefined | Promise<Uint8Array | string | undefined>
 
-/** What an operator may ask for. */
+/** The requests of an operator. */
 export interface Operations {
   status(): object | Promise<object>
   /** `cancel`: it is not wanted any more; the answer says what came of it. */
@@ -77,7 +77,7 @@ export interface Operations {
   readonly descriptors?: DescriptorHolder
 }
 
-// Messages: each may lack any field. What has a `request` repeats it in its answer.
+// Messages: each may lack any field. An answer repeats the `request` of its question.
 
 type UpgradeRequest = fdbroker.wire.UpgradeRequest.$Properties
 type Command = fdbroker.wire.Command.$Properties
@@ -168,15 +168,15 @@ export const ANSWER_MS = 5_000
 export interface AskOptions {
   /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000. */
   timeoutMs?: number
-  /** Rejects with its reason. What was asked for goes on. */
+  /** Rejects with its reason. The requested work goes on. */
   signal?: AbortSignal
 }
 
 export const ASK: Checks<AskOptions> = { timeoutMs: unchecked, signal: abortSignal }
 
 /**
- * What a message is to a question: its answer, a part of what comes before it, or nothing. Takes of its descriptors what it wants.
- * Throws what it refuses with.
+ * The role of a message for a question: its answer, a part before the answer, or none. Takes the descriptors that it wants. Throws its
+ * refusal.
  */
 export type Read<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
 

@@ -47,7 +47,7 @@ export class Requests {
     for (const cancel of this.#cancels) cancel.abort(reason)
   }
 
-  /** Nobody waits for an answer any more. That does not undo what was asked for. Idempotent. */
+  /** The answer is not awaited any more. That does not undo the request. Idempotent. */
   close(why: string): void {
     this.#over.abort(new FdbError('ERR_FDB_ABORTED', why))
   }

@@ -1,23 +1,23 @@
 import { LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 
-/** What every service answers beside the commands of its application: their names, and what is said with them. */
+/** Commands that every service answers beside those of its application: names and bodies. */
 export const RELOAD = 'service.reload'
 export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
-/** What has changed since the process that serves was started. Only who knows has it. */
+/** Changes since the serving process was started, if it knows them. */
 export const CHANGES = 'service.changes'
-/** Of a supervisor: itself, by what is installed now. The connection ends with what it was; an answer is a failure. */
+/** Upgrades a supervisor itself to the installed release. The connection ends with the old one; an answer is a failure. */
 export const UPGRADE_SELF = 'service.upgrade-self'
 
-/** Of a main process: its workers replaced by their next versions, or so many of them. */
+/** Replaces the workers of a main process by their next versions, or sets their number. */
 export const REPLACE_WORKERS = 'workers.replace'
 export const SET_WORKERS = 'workers.set'
-/** Of a worker: it accepts for another one too, whose place nobody has taken; until it is told to end that. */
+/** Tells a worker to accept for another one too that was not replaced; until it is told to stop that. */
 export const STAND_IN = 'workers.foster'
-/** Of a worker: it leaves, and its connections go on in another one. */
+/** Tells a worker to leave; its connections go on in another one. */
 export const YIELD = 'workers.yield'
-/** What a descriptor's name begins with by which a worker asks its main process for a listener of the others. */
+/** Prefix of the descriptor names by which a worker asks its main process for a listener of the others. */
 export const GROUP_LISTENER = 'worker-listener-'
 
 export interface StopOrder {
@@ -27,7 +27,7 @@ export interface StopOrder {
   readonly drop: boolean
 }
 
-/** Who leaves, or stays. */
+/** The process that leaves, or stays. */
 export interface Told {
   readonly pid: number
   readonly generation: number
@@ -36,12 +36,12 @@ export interface Told {
 /** By name: of what is not as it was when the process loaded it. */
 export interface Changes {
   readonly code: readonly string[]
-  /** Of the configuration, but only the next process takes it over. */
+  /** Changed keys of the configuration that only the next process applies. */
   readonly next: readonly string[]
   readonly configuration: readonly string[]
 }
 
-/** Of a supervisor: options of its settings that have changed. */
+/** Changed options of a supervisor's settings. */
 export interface Reloaded extends Told {
   /** They count at once. */
   readonly now: readonly string[]
@@ -55,7 +55,7 @@ export function stopBody({ timeoutMs, drop }: StopOrder): string {
   return JSON.stringify({ timeoutMs, drop })
 }
 
-/** What another release may have left out, or written otherwise. Throws ERR_FDB_MESSAGE. */
+/** Another release may leave fields out, or write them otherwise. Throws ERR_FDB_MESSAGE. */
 export function stopOrderOf(body: Buffer): StopOrder {
   const { timeoutMs, drop } = read(body)
   const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
@@ -112,12 +112,12 @@ function read(body: Buffer): Record<string, unknown> {
     const value: unknown = JSON.parse(body.toString())
     if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
   } catch {
-    // What is wrong is said below.
+    // The error follows below.
   }
   throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a command of the service are no JSON object`)
 }
 
-/** Of a service whose version before cannot be had back. */
+/** The error for a service whose former version cannot come back. */
 export function nobodyStandsBy(whom: string): FdbError {
   return new FdbError(
     'ERR_FDB_NO_STANDBY',

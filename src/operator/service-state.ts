@@ -20,7 +20,7 @@ export interface StateReadOptions extends StateAsk {
 }
 
 export interface StateWatchOptions extends StateReadOptions {
-  /** Of this one alone, which need not be there yet. Default: of all. */
+  /** Only this section, which need not exist yet. Default: all. */
   section?: string
   /** Begins with the entries that there are, each as a `put`. Default false. */
   initial?: boolean
@@ -31,10 +31,10 @@ export interface StateWriteOptions extends StateAsk {
   request?: string
 }
 
-/** What the log, or the process that serves, knows of a section. */
+/** A section, as the log or the process that serves knows it. */
 export interface StateSection {
   readonly name: string
-  /** Of its schema; 0: it has none. */
+  /** The version of its schema; 0: it has none. */
   readonly version: number
   /** The lowest version that may read it. */
   readonly minReader: number
@@ -65,7 +65,7 @@ const READ: Checks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
 const WATCH: Checks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
 const WRITE: Checks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
 
-/** Loaded when somebody asks for the state: a client that does not has no use for a log. */
+/** Loaded with the first question about the state: other clients have no use for a log. */
 const commands = () => import('../state/commands.js')
 
 async function newCopy() {
@@ -126,9 +126,9 @@ export class ServiceState {
   }
 
   /**
-   * What changes from the first look on, which the first `next()` takes. It looks five times a second: an entry that changed more than once
-   * between two looks, or while a change was being dealt with, is told as it is then. Ends with the loop; throws when the process leaves,
-   * when `signal` aborts, and with ERR_FDB_STATE_SECRET.
+   * The changes from the first look on, which the first `next()` takes. It looks five times a second: an entry that changed more than once
+   * between two looks, or while a change was being handled, is told as it is then. Ends with the loop; throws when the process leaves, when
+   * `signal` aborts, and with ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
     checkOptions('watch()', options, WATCH)

@@ -5,7 +5,7 @@ import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest } from '../state/overview.js'
 import type { DescriptorsOfProcess } from './held-descriptors.js'
 
-/** What `fd-broker status --json` prints. */
+/** The output of `fd-broker status --json`. */
 export interface StatusReport {
   readonly service: string
   /** The service whose state it has; null: its own. */
@@ -25,7 +25,7 @@ export interface StatusReport {
   readonly listeners: readonly {
     readonly name: string
     readonly address: string
-    /** What its clients speak: `http`, `https`, `tls`, `tcp`; null where that is not known. */
+    /** The protocol of its clients: `http`, `https`, `tls`, `tcp`; null if it is not known. */
     readonly scheme: string | null
     readonly inode: string
     readonly cookie: string | null
@@ -70,15 +70,15 @@ export interface StatusReport {
   readonly applicationErrors: number
   /** Phase `probation`: seconds until the version before stands by no more, at the earliest; null where that is not known, or there is none. */
   readonly probationSeconds: number | null
-  /** What the application says of itself: {@link Member.describe}. */
+  /** The application's own part: {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>
   /** Writes to stdout and stderr of a version that an upgrade has started, which failed (its terminal is closed, its pipe has no reader), and were dropped. */
   readonly droppedOutput: number
-  /** What keeps this process from its end after it has retired, counted by Node's names; null: it has not retired. */
+  /** Resources that keep this process alive after it has retired, counted by Node's names; null: it has not retired. */
   readonly keptBy: Readonly<Record<string, number>> | null
 }
 
-/** What a generation that does not serve any more tells of itself. */
+/** The report of a generation that does not serve any more. */
 export interface DrainReport {
   readonly pid: number
   readonly generation: number
@@ -87,7 +87,7 @@ export interface DrainReport {
   readonly moves?: MoveReport
   /** How long its `onQuiesce()` hooks took; null: there were none. */
   readonly quiescedMs?: number | null
-  /** What it closed at the end of its drain. */
+  /** Connections that it closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]
   /** Why it could not come back. */
   readonly unfit?: UnfitReport
@@ -102,7 +102,7 @@ export interface DrainReport {
 /** More kinds than this do not keep a process. */
 const MOST_KINDS = 32
 
-/** What another process says of `keptBy`; nothing where that is not as it should be. */
+/** Reads another process's `keptBy`; empty if it is malformed. */
 export function keptOf(told: unknown): Pick<DrainReport, 'keptBy'> {
   if (typeof told !== 'object' || told === null) return {}
   const known = Object.entries(told).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
@@ -175,7 +175,7 @@ export interface HandoffRecord {
 /** One service, perhaps as another release tells it: any field may be missing. */
 export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'hosting' | 'listeners' | 'draining'> & {
   readonly hosting?: StatusReport['hosting'] | 'supervisor'
-  /** null: nobody serves (daemon). */
+  /** null: no process serves (daemon). */
   readonly pid?: number | null
   /** Only the member that serves knows who accepts, a daemon knows the sockets. */
   readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]
@@ -194,11 +194,11 @@ export interface DaemonStatus {
   readonly generation?: number
   readonly startedAt?: string
   readonly rssBytes?: number
-  /** How many it holds for whoever asks (`fd-broker fd`). */
+  /** The number of descriptors that it holds for other processes (`fd-broker fd`). */
   readonly descriptors?: number
-  /** Who has claimed some of them for as long as it lives (`fd-broker exec`). */
+  /** Processes that have claimed some of them for their lifetime (`fd-broker exec`). */
   readonly programs?: readonly DescriptorsOfProcess[]
-  /** Of a main process: its workers, of which each has a service. */
+  /** The workers of a main process, each of which has a service. */
   readonly workers?: {
     readonly count?: number
     readonly replace?: string
@@ -215,7 +215,7 @@ export interface DaemonStatus {
   readonly services: readonly ServiceStatus[]
 }
 
-/** What a control socket answers to a StatusRequest. */
+/** The answer of a control socket to a StatusRequest. */
 export type StatusAnswer = ServiceStatus | DaemonStatus
 
 export function isDaemon(answer: StatusAnswer): answer is DaemonStatus {

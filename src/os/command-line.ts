@@ -10,14 +10,14 @@ export interface CommandLine {
   execArgv: readonly string[]
   /** The script as given (with `node -e` the first argument, if any). */
   script: string | undefined
-  /** What came after the script. */
+  /** The arguments behind the script. */
   args: readonly string[]
   /** The working folder as given: $PWD when it names it, so that a `current/` link is resolved anew later. */
   cwd: string
   env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** What {@link successorCommand} found: ready for spawn. */
+/** The command that {@link successorCommand} found, ready for spawn. */
 export interface SuccessorCommand {
   /** Absolute path of the binary, its symlinks unresolved. */
   file: string

@@ -12,7 +12,7 @@ export interface ConnectOptions {
   signal?: AbortSignal | undefined
   /** How long a full backlog is waited for, milliseconds. Default 5000. */
   timeoutMs?: number | undefined
-  /** What is wanted of the process that listens there; it says whom to trust. Default: `operator`. */
+  /** The role in which this process asks: it says which listener to trust. Default: `operator`. */
   as?: Asker | undefined
 }
 
@@ -36,8 +36,8 @@ export function checkSocketPath(path: string, spare = 0): void {
 }
 
 /**
- * One attempt. 'absent': nothing has that name; 'refused': nothing listens there; 'full': something listens and
- * its queue is full just now. Anything else throws ERR_FDB_CONTROL_PATH, or ERR_FDB_DENIED, with the cause. Who listens is not looked at.
+ * One attempt. 'absent': there is no such path; 'refused': no process listens there; 'full': a process listens and its queue is full at
+ * present. Anything else throws ERR_FDB_CONTROL_PATH, or ERR_FDB_DENIED, with the cause. The listening process is not checked.
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
@@ -156,8 +156,8 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Throws unless whoever listens at the control path may be believed: the kernel's word on the peer of `channel` is this user
- * or root, and so is who may put a socket there. Root may also ask, as an operator, the service of another user in a folder
+ * Throws unless the process that listens at the control path may be trusted: by the kernel's word on the peer of `channel` it is of this
+ * user or root, and so is each user who may put a socket there. Root may also ask, as an operator, the service of another user in a folder
  * of that user's own. ERR_FDB_DENIED, ERR_FDB_CONTROL_PATH. Borrows the descriptor.
  */
 function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
@@ -184,7 +184,7 @@ function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
   }
 }
 
-/** Who may write to the folder may put another socket in the place of ours. In a sticky one (/tmp) only its owner may. */
+/** Refuses a folder in which others may write: they could replace our socket. In a sticky folder (/tmp) only its owner may. */
 export function refuseOpenFolder(
   folder: string,
   { mode, uid }: Pick<Stats, 'mode' | 'uid'>,
@@ -205,8 +205,8 @@ export function refuseOpenFolder(
 }
 
 /**
- * The process that listens at the other end of a client's connection, and lives: whoever accepts on a control socket has
- * called listen() on it, so that the kernel names it. 0: another PID namespace, or one that has handed over and ended.
+ * The living process that listens at the other end of a client's connection: the process that accepts on a control socket has called
+ * listen() on it, so that the kernel names it. 0: another PID namespace, or a process that has handed over and ended.
  */
 export function listeningPid(channel: OwnedFd): number {
   const { pid } = peerCredentials(channel)

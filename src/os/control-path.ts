@@ -56,7 +56,7 @@ export interface FirstControl {
   lock: OwnedFd
   /** Holds the right to the path when the lock file is removed; null where there is none. */
   reservation: OwnedFd | null
-  /** What `path` names; for {@link removeControl}. */
+  /** The entry that `path` names; for {@link removeControl}. */
   entry: PathEntry
 }
 
@@ -68,12 +68,11 @@ export interface NextControl {
 }
 
 /**
- * Decides the start-up race for a control path: exactly one process becomes the first, all others get a
- * connection to whoever holds it.
+ * Decides the start-up race for a control path: exactly one process becomes the first, all others get a connection to it.
  *
- * The judge is flock() on `<path>.lock`. It belongs to the open file description, so it crosses by SCM_RIGHTS
- * with the listener, and ends by itself when the last process that has it is gone, however that happened. A lock
- * file can be removed; the reservation ({@link reserve}) cannot, and crosses in the same way. The socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
+ * The judge is flock() on `<path>.lock`. It belongs to the open file description, so it crosses by SCM_RIGHTS with the listener, and ends
+ * by itself when the last process that has it is gone, however that happened. A lock file can be removed; the reservation ({@link reserve})
+ * cannot, and crosses in the same way. The socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
  */
 export async function acquireControl(
   path: string,
@@ -142,7 +141,7 @@ function lostControl(path: string, state: string, ms: number): FdbError {
   )
 }
 
-/** What `path` names now, or null. A successor remembers it when it takes the listener and the lock over. */
+/** The entry that `path` names now, or null. A successor remembers it when it takes over the listener and the lock. */
 export function controlEntry(path: string): PathEntry | null {
   const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
   return stat === undefined ? null : { dev: stat.dev, ino: stat.ino }
@@ -186,7 +185,7 @@ export function closeControl(control: FirstControl): void {
   closeRight(control)
 }
 
-/** Of a path that is not ours to remove. */
+/** For a path that is not ours to remove. */
 export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'

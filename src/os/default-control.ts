@@ -35,7 +35,7 @@ export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): 
   throw noPlace(name, `this user has no folder of its own among ${folders}`, places)
 }
 
-/** Throws ERR_FDB_CONTROL_PATH where a service of this name needs a path, whoever starts it where. */
+/** Throws ERR_FDB_CONTROL_PATH if a service of this name needs a path, independent of where it is started. */
 export function refuseWithoutPlace(name: string): void {
   if (controlPlaces(name, {}).length === 0) throw noPlace(name, 'that is no name of a file', [])
 }
@@ -90,20 +90,20 @@ const CONTROL = 'FD_BROKER_CONTROL'
 export interface WorkerPlace {
   /** From 0. */
   readonly index: number
-  /** What all of them serve. */
+  /** The service that all workers serve. */
   readonly service: string
   /** The main process's. */
   readonly control: string
 }
 
-/** Null: this process is nobody's worker. */
+/** Null: this process is no worker. */
 export function workerPlace(env: Readonly<NodeJS.ProcessEnv> = process.env): WorkerPlace | null {
   const { [INDEX]: index = '', [SERVICE]: service = '', [CONTROL]: control = '' } = env
   if (!/^\d{1,4}$/.test(index) || service === '' || control === '') return null
   return { index: Number(index), service, control }
 }
 
-/** The environment that tells a worker its place; null: a process that is nobody's worker. */
+/** The environment that tells a worker its place; for null, that of a process that is no worker. */
 export function workerVariables(place: WorkerPlace | null): NodeJS.ProcessEnv {
   if (place === null) return { [INDEX]: undefined, [SERVICE]: undefined }
   return { [INDEX]: `${place.index}`, [SERVICE]: place.service, [CONTROL]: place.control }

@@ -16,7 +16,7 @@ export interface ForeignListener {
   /** A dup, owned by the caller. */
   readonly fd: OwnedFd
   readonly about: Inspected
-  /** Of the descriptor in that process. */
+  /** The number of the descriptor in that process. */
   readonly number: number
 }
 
@@ -93,7 +93,7 @@ export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[])
   }
 }
 
-/** Its options are those of the process that has it too: nobody changes them there. */
+/** The other process has its options too: they must not be changed. */
 function asBound(spec: ListenerSpec, { reuseAddr, reusePort, ipv6Only, family }: Inspected): ListenerSpec {
   if (spec.kind === 'unix') return spec
   return {

@@ -79,7 +79,7 @@ function openFds(folder: string): number | null {
     // Linux 6.2 counts them itself; to read the folder takes 1 ms a thousand.
     const { size } = statSync(folder)
     if (size > 0) return size
-    // Of this process one is the descriptor that reads the folder.
+    // In this process one of them is the descriptor that reads the folder.
     return readdirSync(folder).length - (folder === OWN_FOLDER ? 1 : 0)
   } catch {
     return null

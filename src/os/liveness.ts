@@ -31,7 +31,7 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)
 }
 
-/** The same without a descriptor more, where there are many: this pidfd is polled, which nobody else may do meanwhile. */
+/** The same without one more descriptor, for many processes: it polls this pidfd, so no other watch may. */
 export function watchDeathThere(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.share(), onDead)
 }
@@ -122,8 +122,8 @@ export function pidOf(pidfd: OwnedFd): number {
 }
 
 /**
- * What tells the process of a pidfd from all others: the number of the pidfd, as in other PID namespaces there is no other, and where the kernel does not
- * number them (before Linux 6.9) that of the process. Null: nothing does.
+ * Tells the process of a pidfd from all others: by the number of the pidfd, as other PID namespaces have no other, or by that of the
+ * process if the kernel does not number pidfds (before Linux 6.9). Null: neither is known.
  */
 export function keyOf(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
@@ -148,7 +148,7 @@ export function ownPidfd(): OwnedFd | null {
   return pidfdOf(process.pid, 'own pidfd')
 }
 
-/** What a timer may be late by on a busy machine. */
+/** A timer may be this late on a busy machine. */
 const LATE_MS = 250
 
 /**

@@ -32,7 +32,7 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
     return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
   if (env[MAIN_PROCESS] === '1')
     return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false }
-  // systemd says whom it has started: the variables are inherited, the number is not.
+  // systemd names the process that it has started: the variables are inherited, the number is not.
   if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
     return { why: 'it is the main process of a systemd unit', ofUnit: true }
   if (parent !== 1) return null
@@ -42,7 +42,7 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
   return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
 }
 
-/** What the kernel says of a process; null: there is none, or it cannot be seen. */
+/** The kernel's facts of a process; null: there is none, or it cannot be seen. */
 export function statOf(pid: number): {
   command: string
   state: string

@@ -109,7 +109,7 @@ export class OtherProcess implements Disposable {
 const SYS_PTRACE = 1n << 19n
 const REMEDY = 'or as root with CAP_SYS_PTRACE'
 
-/** What decides whether one process may look into another, as /proc tells it; null: it does not. */
+/** The facts of /proc that decide whether one process may look into another; null: it is not shown. */
 export interface TraceFacts {
   /** Real, effective and saved. */
   readonly uids: readonly number[]
@@ -124,7 +124,7 @@ export interface Tracing {
   readonly pid: number
   readonly own: TraceFacts
   readonly target: TraceFacts | null
-  /** Who owns its descriptors in /proc: root, when it may not be dumped. */
+  /** The owner of its descriptors in /proc: root, if it is not dumpable. */
   readonly keeper: number | null
   /** kernel.yama.ptrace_scope; null: this kernel has no Yama. */
   readonly scope: number | null

@@ -3,13 +3,13 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
 /**
- * A file that names the process that serves. Its readers find the one before or the one after, never a part. What cannot be done is
- * logged: nobody serves less for it.
+ * A file that names the process that serves. A reader finds the former content or the new one, never a part. A failure is logged and harms
+ * no client.
  */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
-  /** Of the file that this process has written last: one of another container may name the same number. */
+  /** The inode of the file that this process has written last: a process of another container may have the same pid. */
   #written: bigint | undefined
 
   /** `path` null: none is wanted. */
@@ -39,7 +39,7 @@ export class PidFile {
     })
   }
 
-  /** This process serves no more, and none in its place. What another has written stays. */
+  /** This process serves no more, and no other in its place. A file that another process has written stays. */
   remove(): void {
     this.#change(() => {
       if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)

@@ -85,9 +85,9 @@ export function startTimeOf(pid: number): string | null | undefined {
 const SIGKILL = 9
 
 /**
- * SIGKILL, never by a number, which may be another process's by now. `pidfd` is one of which the kernel has said whose it is;
- * without one it is opened here, and the process looked at again. Throws ERR_FDB_STUCK when that cannot be: nobody is
- * signalled then. One that has ended meanwhile is no error. Borrows `pidfd`.
+ * Sends SIGKILL, never by a number, which may be another process's by now. `pidfd` is one that the kernel has vouched for; without one it
+ * is opened here, and the process is looked at again. Throws ERR_FDB_STUCK when that is impossible: no process is signalled then. A process
+ * that has ended meanwhile is no error. Borrows `pidfd`.
  */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
   if (pidfd !== null) {

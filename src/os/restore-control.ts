@@ -14,10 +14,10 @@ import {
 } from './control-path.js'
 import { forgetAsked, reserve } from './reservation.js'
 
-/** What a process holds of its control path. */
+/** The parts of its control path that a process holds. */
 export type HeldControl = Pick<FirstControl, 'path' | 'entry' | 'lock' | 'reservation'>
 
-/** What was made again; null: that is as it was. The caller owns the descriptors, and closes those that they replace. */
+/** The parts that were made again; null: this part is unchanged. The caller owns the descriptors, and closes those that they replace. */
 export interface RestoredControl {
   /** Listens at the path now; no client can reach the listener that it replaces. */
   readonly listener: OwnedFd | null
@@ -120,7 +120,7 @@ const LOOK_MS = 5_000
 const REST_MS = 250
 
 interface WatchedControl {
-  /** What must be there; null: another process looks after it now. */
+  /** The place that must be there; null: another process looks after it now. */
   place(): HeldControl | null
   /** Owns the descriptors of what was made again. */
   restored(made: RestoredControl): void

@@ -3,8 +3,8 @@ import { socketOver, socketPair } from '../kernel/index.js'
 import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
- * A connection to a server of this process that nobody else has a part in: its other end is given to the server as one that it has
- * accepted, or to whoever takes it for the server. The server need not listen. Throws when there are no descriptors left.
+ * Connects to a server of this process without its listener: the other end is given to the server as an accepted connection, or to a
+ * function that takes it. The server need not listen. Throws when there are no descriptors left.
  */
 export function connectionTo(
   server: Server,

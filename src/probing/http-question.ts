@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Question } from './question.js'
 
-/** Of an answer that is no good, what its body says. */
+/** Characters of a bad answer's body that are kept. */
 const SAID_CHARACTERS = 100
 
 /** A GET through a connection that is made for it. */
@@ -12,7 +12,7 @@ export interface PrivateGet {
   readonly path: string
   /** The field `Host`; with TLS also the server's name. */
   readonly host: string
-  /** The connection speaks TLS. Nobody's certificate is looked at: it is a question to this version, not who it is. */
+  /** The connection speaks TLS. The certificate is not verified: the question is for this version, whatever its name. */
   readonly tls: boolean
   /** Which status is well. Default: 200 to 399. */
   readonly status?: number | undefined
@@ -79,7 +79,7 @@ function answerOf(
       }
       if (well) resolve(null)
       else answer.once('data', chunk => told(String(chunk))).once('end', () => told(''))
-      // What is cut off then has been answered.
+      // A later break is harmless: the answer is complete.
       answer.once('error', () => told(''))
       answer.resume()
     })

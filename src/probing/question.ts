@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 
 /** One way to find out whether a version is well. */
 export interface Question {
-  /** What is asked, as failures name it: `GET /health`. */
+  /** The name of the question in failures: `GET /health`. */
   readonly asked: string
   /** Null: it is well; else what was answered. Rejects: nothing was. One whose `signal` has aborted is not waited for. */
   ask(signal: AbortSignal): Promise<string | null>
@@ -32,7 +32,7 @@ export async function askOnce(
   return answer === null ? null : oneLine(`${question.asked}: ${answer}`)
 }
 
-/** Rejects as soon as it has: whoever was asked may not look at it. */
+/** Rejects as soon as the signal aborts: the asked program may ignore it. */
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })
@@ -102,7 +102,7 @@ export function tcpQuestion(host: string, port: number): Question {
   }
 }
 
-/** What operators write of a question: the same words for `fd-broker run` and for the proxy. */
+/** The questions that an operator can configure, the same for `fd-broker run` and the proxy. */
 export type Asked =
   /** It answers a GET with 2xx or 3xx; `url` begins with `/`: through a socket that this version alone has. */
   | { readonly kind: 'http'; readonly url: string }

@@ -99,7 +99,7 @@ export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv
   }
 }
 
-/** Of a command's output, the end that is kept. */
+/** Length of the end of a command's output that is kept. */
 const KEPT_CHARACTERS = 1024
 
 /** Whether a line of the shell ends with 0. */

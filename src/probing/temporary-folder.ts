@@ -5,7 +5,7 @@ import { connectToDatagram, connectToUnix, type NativeError, type OwnedFd } from
 
 const PREFIX = 'fd-broker-'
 const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
-/** Of a folder that is younger the socket may be about to be bound. */
+/** The socket of a younger folder may be about to be bound. */
 const YOUNG_MS = 60_000
 
 /**

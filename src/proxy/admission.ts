@@ -3,7 +3,7 @@ import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import type { LimitConfig } from './config/config.js'
 
-/** Of what a client is one too many: of all, of its address, or for the descriptors that are left. */
+/** The limit that a client exceeds: that of all clients, of its address, or the descriptors that are left. */
 export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MOST_LINGERING = 256
@@ -21,9 +21,9 @@ export interface AdmissionOptions {
   room?: DescriptorRoom
 }
 
-/** Who may come in, so that those who are in can be served. */
+/** Limits new clients, so that the present ones can be served. */
 export class Admission {
-  /** Of connections that began while there was a limit for each client. */
+  /** Connections that began while there was a limit for each client. */
   readonly clients = new ClientTally()
   readonly #options: AdmissionOptions
   readonly #room: DescriptorRoom

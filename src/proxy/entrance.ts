@@ -12,7 +12,7 @@ import type { TlsTermination } from './tls/termination.js'
 
 /** How long a client that is one too many may take to read so. */
 const TURNED_AWAY_MS = 2_000
-/** What is told its end at the end of the drain has so long for it. */
+/** A connection that is told its end at the end of the drain has this long for it. */
 const LINGER_MS = 1_000
 /** At the end of the drain. */
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
@@ -28,7 +28,7 @@ const TOO_MANY = [
 
 const NOWHERE: SendOn = { kind: 'upstream', name: '', pick: () => null }
 
-/** What all entrances of a proxy share. */
+/** The parts that all entrances of a proxy share. */
 export type RelayWiring = Pick<
   RelayOptions,
   'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
@@ -63,10 +63,10 @@ export class Entrance implements ConnectionKeeper {
   /** For streams of events, see {@link Relay.end}. */
   readonly #lastEvent: string
   #relays: Relays
-  /** Of configurations before, as long as they have connections. */
+  /** Relays of former configurations, as long as they have connections. */
   #former: Relay[] = []
   #turnedAway = 0
-  /** Of this process to itself. */
+  /** Connections of this process to itself. */
   readonly #own = new WeakSet<Socket>()
   #empty: (() => void)[] = []
 
@@ -99,7 +99,7 @@ export class Entrance implements ConnectionKeeper {
     this.#speak(config)
   }
 
-  /** What new clients speak. */
+  /** The protocol of new clients. */
   get scheme(): string {
     if (this.#forward !== null) return this.#secure ? 'tls' : 'tcp'
     return this.#secure ? 'https' : 'http'
@@ -237,7 +237,7 @@ export class Entrance implements ConnectionKeeper {
     return this.#admission.excess(arriving, trusted !== null && isTrusted(trust, arriving.remoteAddress))
   }
 
-  /** What is in the clear, and not one too many, needs no socket. */
+  /** A connection in the clear, within the limits, needs no socket. */
   #takes(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
     const { relay, route } = this.#placeOf(connection.remoteAddress)
@@ -282,12 +282,12 @@ export class Entrance implements ConnectionKeeper {
       clearTimeout(timer)
       this.#turnedAway--
     })
-    // What it still sends is read, so that closing does not reset the answer.
+    // The client's further bytes are read, so that closing does not reset the answer.
     socket.end(TOO_MANY)
     socket.resume()
   }
 
-  /** A relay has lost its last connection, or somebody has come to wait for that. */
+  /** A relay has lost its last connection, or a caller has come to wait for that. */
   #emptied(): void {
     this.#former = this.#former.filter(relay => {
       if (relay.size > 0) return true

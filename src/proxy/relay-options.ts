@@ -8,7 +8,7 @@ import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 /** Nothing an upstream asks for is refused by the relay's own bounds. */
 const MOST_ATTEMPTS = 11
 
-/** What of a configuration a relay is made with; equal texts of {@link relaySettings} mean equal relays. */
+/** The part of a configuration that a relay is made with; equal texts of {@link relaySettings} mean equal relays. */
 export function relayOptions(
   config: ProxyConfig,
   { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
@@ -64,7 +64,7 @@ const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large
 
 /** Requests without a Host (HTTP/1.0) are for the routes of every host. */
 const NO_HOST = ''
-/** What a CONNECT is looked up as. */
+/** The path by which a CONNECT is looked up. */
 const ROOT = '/'
 
 export function routerOf(table: RouteTable<Action>, config: () => ProxyConfig): Router {

@@ -70,7 +70,7 @@ export class ReverseProxy {
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
-  /** Of all entrances, whatever configuration they began with. */
+  /** The pools of all entrances, whatever configuration they began with. */
   readonly #pools = new UpstreamPools()
   readonly #admission: Admission
   readonly #routes: LiveRoutes
@@ -158,7 +158,7 @@ export class ReverseProxy {
     }
   }
 
-  /** Null where nothing is asked, or nobody would serve in this one's place. */
+  /** Null if there is no health check, or no other process would serve in this one's place. */
   async #healthOf({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
     if (health === null || this.member.incumbent === null) return null
     const listener = listeners.find(
@@ -206,7 +206,7 @@ export class ReverseProxy {
     return reloaded
   }
 
-  /** What another process has written counts here too. */
+  /** Entries that another process has written count here too. */
   #follow(): void {
     if (this.#followed === null || this.member.phase !== 'serving') return
     this.reload(this.#config).catch(error =>
@@ -218,8 +218,8 @@ export class ReverseProxy {
   }
 
   /**
-   * Leaves; with nobody to take over the service ends, and connections without a request are closed at once. The others
-   * have `timeout` milliseconds (default: `drain.timeout`) to end.
+   * Leaves. Without a successor the service ends, and connections without a request are closed at once. The others have `timeout`
+   * milliseconds (default: `drain.timeout`) to end.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     await this.member.close({ ...options, timeout: options.timeout ?? this.#config.drain.timeout })
@@ -342,7 +342,7 @@ export class ReverseProxy {
     await this.#writeFile()
   }
 
-  /** What is served does not depend on it: what fails here is repaired by the next reload, or by who serves then. */
+  /** Serving does not depend on it: the next reload, or the next process that serves, repairs a failure. */
   async #writeFile(): Promise<void> {
     try {
       await this.#write(this.#config)
@@ -371,7 +371,7 @@ export class ReverseProxy {
     if (this.#config.accessLog) accessLine(this.#access, report)
   }
 
-  /** Whoever serves has its own connections to servers; this process may stand by for long. */
+  /** The process that serves has its own connections to servers; this process may stand by for long. */
   #emptied(): void {
     if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
   }
@@ -388,15 +388,15 @@ export class ReverseProxy {
 }
 
 /**
- * Starts a proxy, or the next version of the one that runs with this `control`: resolves when it serves. Rejects with
- * what `join()`, `listen()` and `ready()` reject with; whoever served before serves on then.
+ * Starts a proxy, or the next version of the one that runs with this `control`: resolves when it serves. Rejects with the errors of
+ * `join()`, `listen()` and `ready()`; the incumbent serves on then.
  */
 export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
 }
 
-/** What is not in the configuration. `place`: in place of what is. */
+/** Options that are not in the configuration. `place`: replaces the configured one. */
 type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }
@@ -435,7 +435,7 @@ function drainOf({
   return { timeout, tlsTimeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
-/** One line for each request, or each connection that is forwarded whole. What is not known is left out. */
+/** One line for each request, or each connection that is forwarded whole. Unknown fields are left out. */
 function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report

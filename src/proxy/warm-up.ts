@@ -11,13 +11,13 @@ import { Upstreams } from './upstreams/upstreams.js'
 
 /** As many as it takes until more make little difference: some 200 ms of a processor. */
 const EXCHANGES = 1_000
-/** Who has waited for the handoff is answered first. */
+/** Clients that have waited for the handoff are answered first. */
 const LATER_MS = 50
 
 /**
- * Relays requests of this process to itself when it has taken over, as this configuration says but for routes and servers: what they need is compiled
- * when all clients come, and not while they wait. It has `drain.firstWave` for that, in which only a few come. Nobody is connected to, and no
- * request of it is counted.
+ * Relays requests of this process to itself when it has taken over, by this configuration but for routes and servers: the code that they
+ * need is compiled before all clients come, and not while they wait. It has `drain.firstWave` for that, in which only a few come. It
+ * connects to no server, and none of its requests is counted.
  */
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
   const within = config.drain.firstWave - LATER_MS

@@ -13,7 +13,7 @@ export interface FramesRecord {
   count: number
   /** Payload of this frame that is still to come; its length, as far as it was read, while `count` is above 0. */
   left: number
-  /** Of this frame: 0 data, 1 ping or pong, 2 close; 0 between frames. */
+  /** The kind of this frame: 0 data, 1 ping or pong, 2 close; 0 between frames. */
   kind: number
 }
 
@@ -29,9 +29,9 @@ const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MOST_CONTROL = 125
 
 /**
- * Follows the frames that a WebSocket server sends (RFC 6455, 5.2) through a stream of bytes and knows after every byte
- * whether it stands between two of them: there a control frame may be put in, also within a message of several. It never
- * copies or keeps a byte. What breaks the rules is followed no more: then it is never {@link between} again.
+ * Follows the frames that a WebSocket server sends (RFC 6455, 5.2) through a stream of bytes and knows after every byte whether it stands
+ * between two of them: there a control frame may be put in, also within a message of several. It never copies or keeps a byte. A stream
+ * that breaks the rules is followed no more: then it is never {@link between} again.
  */
 export class FrameTracker {
   #phase: number = Phase.first

@@ -1,18 +1,18 @@
 import type { LentFd } from '../adapter.js'
 
-/** What is written: bytes, or text of which every character is one byte (latin1). */
+/** Output: bytes, or text in which every character is one byte (latin1). */
 export type Bytes = Buffer | string
 
 /**
- * Who is told what happens on a stream. The owner may change while the stream is open (an upstream connection goes from
- * a pool to an exchange and back); after {@link ByteStream.destroy} or {@link ByteStream.detach} nobody is told anything.
+ * Hears the events of a stream. The owner may change while the stream is open (an upstream connection goes from a pool to an exchange and
+ * back); after {@link ByteStream.destroy} or {@link ByteStream.detach} there are no events.
  */
 export interface StreamOwner {
   /** The peer's connection stands. Only for streams that began as `connecting`. */
   onOpen(stream: ByteStream): void
   /** `chunk[0, to)` has come. It is valid during the call only: the next read overwrites it. */
   onData(stream: ByteStream, chunk: Buffer, to: number): void
-  /** What was congested has all been taken by the kernel. */
+  /** The kernel has taken all congested bytes. */
   onDrain(stream: ByteStream): void
   /** The peer sends nothing more (FIN); it may still read. */
   onEnd(stream: ByteStream): void
@@ -20,12 +20,12 @@ export interface StreamOwner {
   onClose(stream: ByteStream, error: Error | null): void
 }
 
-/** Of a stream that was just made, until it has an owner. */
+/** The owner of a new stream, until it has another. */
 export const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
-/** What travels with a stream that was taken out of this process's hands, see {@link ByteStream.detach}. */
+/** The bytes that travel with a stream that leaves this process, see {@link ByteStream.detach}. */
 export interface DetachedStream {
-  /** Read from the peer, told to nobody. */
+  /** Bytes that were read from the peer and not passed on. */
   unread: Buffer
   /** Written by the owner, not yet taken by the kernel. */
   unsent: Buffer
@@ -40,9 +40,9 @@ export interface ByteStream {
   since: number
   /** Not connected, yet or (once it is gone) ever; what is written waits. */
   readonly connecting: boolean
-  /** Something written is not in the kernel yet: whoever writes should stop reading its source until `onDrain`. */
+  /** Written bytes are not in the kernel yet: the writer should stop reading its source until `onDrain`. */
   readonly congested: boolean
-  /** What was written and is not in the kernel yet. */
+  /** The number of written bytes that are not in the kernel yet. */
   readonly unsentBytes: number
   /** False from when it is closed, which is a turn of the event loop before `onClose`. */
   readonly alive: boolean
@@ -72,11 +72,13 @@ export interface ByteStream {
   takeUnsent(): Buffer[]
   /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
   readonly movable: boolean
-  /** Of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only of one that is `alive` and not `connecting`. */
+  /**
+   * The descriptor of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only if it is `alive` and not `connecting`.
+   */
   readonly descriptor: LentFd
   /**
-   * Lets go of the socket in the middle of everything: closes its descriptor, which whoever has a dup of it does not
-   * notice, nor the peer. Only where {@link descriptor} may be read.
+   * Gives up the socket at any point: closes its descriptor, which neither the holder of a dup nor the peer notices. Only if
+   * {@link descriptor} may be read.
    */
   detach(): DetachedStream
 }

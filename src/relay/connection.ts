@@ -21,9 +21,8 @@ export const DIALLING_MS = 100
 const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
 
 /**
- * One client's connection: reads the head of each request and lets an {@link Exchange} answer it, one after the other.
- * What comes early is held back, and the client no longer read. All its state is in its fields and its exchange's; see
- * `ConnectionRecord`.
+ * One client's connection: reads the head of each request and lets an {@link Exchange} answer it, one after the other. Early bytes are held
+ * back, and the client is no longer read. All its state is in its fields and its exchange's; see `ConnectionRecord`.
  */
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread {
   readonly client: ByteStream
@@ -115,7 +114,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.settle()
   }
 
-  /** What has not ended by now: a request without an answer gets one, everything else is closed. */
+  /** Ends the rest: a request without an answer gets one, everything else is closed. */
   giveUp(): void {
     if (this.exchange?.facts.phase === 'waiting') this.exchange.fail(503, 'drained')
     else if (this.exchange?.over) this.#dismiss('drained')
@@ -217,7 +216,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
       at = this.#request(chunk, at, to)
     }
     if (at === to) return
-    // What was held already is not copied again for each request in it.
+    // Held bytes are not copied again for each request in them.
     if (own && !this.closing) this.held = chunk.subarray(at, to)
     else this.#hold(chunk, at, to)
   }
@@ -356,7 +355,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.held = null
   }
 
-  /** The relay knows this connection no more; its streams are somebody else's matter. */
+  /** The relay does not know this connection any more; its streams have another owner. */
   leave(): void {
     this.#gone = true
     this.#setUnread(false)

@@ -1,4 +1,4 @@
-/** What the connections are doing. */
+/** The activities of the connections. */
 export interface RelayCounts {
   /** Between two requests, nothing read. */
   idle: number
@@ -13,7 +13,7 @@ export interface RelayCounts {
   /** The answer's body is a stream of server-sent events. */
   events: number
   webSocket: number
-  /** Of a request: CONNECT, and upgrades to anything but WebSocket. */
+  /** Requests: CONNECT, and upgrades to anything but WebSocket. */
   tunnel: number
   /** Whole TCP connections. */
   tcp: number
@@ -23,9 +23,9 @@ export interface RelayCounts {
 
 export type ConnectionKind = keyof RelayCounts
 
-/** What was closed because the time of the drain was over. */
+/** Connections that were closed because the time of the drain was over. */
 export interface ClosedKind {
-  /** Of a connection that goes from request to request: `http`, `https`. */
+  /** A connection with one request after the other: `http`, `https`. */
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
   /**
    * Why it had not gone: `refused`, the process that serves would not have it. Otherwise what it did. `closing`: it had its

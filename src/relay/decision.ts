@@ -2,7 +2,7 @@ import type { RequestHead } from '../http1/index.js'
 import type { Destination, Origin } from './destination.js'
 import type { FieldRules } from './field-rules.js'
 
-/** What holds for all exchanges of one route; prepared once. */
+/** The options of all exchanges of one route; prepared once. */
 export interface ExchangeOptions {
   fields?: FieldRules
   /** Takes the place of the client's Host. */

@@ -26,7 +26,7 @@ export interface NamedHost {
   tried(address: string, connected: boolean): void
 }
 
-/** One server that requests can be sent to, as whoever balances sees it. One object may stand for it all its life. */
+/** One server that requests can be sent to, for its balancer. One object may stand for it all its life. */
 export interface Destination {
   /** Names its pool of connections: equal keys share them, also after a change of the configuration. */
   readonly key: string

@@ -70,12 +70,12 @@ export class Dispatch {
     this.#begun(stream)
   }
 
-  /** What was sent may be sent {@link sendAgain again}, until it is forgotten. */
+  /** The sent bytes may be sent again ({@link sendAgain}), until they are forgotten. */
   keep(head: HeadWriter): void {
     this.#kept = head
   }
 
-  /** {@link ExchangeFacts.resend}: of an exchange that began here nobody wants it as text mostly. */
+  /** {@link ExchangeFacts.resend}: for an exchange that began here it is rarely needed as text. */
   get resend(): string {
     return this.#kept?.toString() ?? this.#exchange.facts.resend
   }
@@ -180,7 +180,7 @@ export class Dispatch {
       this.#exchange.fail(503, shortage)
       return null
     }
-    // Whoever asks first closes them for all.
+    // The first that asks closes them for all.
     this.#redialled = true
     this.#relay.pools.clear()
     return this.#connect(true)

@@ -12,12 +12,12 @@ import type { BodyCoding } from './response-plan.js'
  */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
-/** What an exchange is about. `unread`: a request whose head was refused, so that there is only an answer. */
+/** The subject of an exchange. `unread`: a request whose head was refused, so that there is only an answer. */
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
 /**
- * All that is known of an exchange at any byte, and all that crosses to another process with its streams and its times: plain
- * values, and trackers that are a few numbers each. Whoever holds the object goes on with the exchange.
+ * The complete state of an exchange at any byte, which crosses to another process with its streams and its times: plain values, and
+ * trackers that are a few numbers each. The process that holds the object goes on with the exchange.
  */
 export interface ExchangeFacts {
   phase: ExchangePhase
@@ -39,18 +39,18 @@ export interface ExchangeFacts {
   /** Name of the route, '' without one. */
   route: string
   coding: BodyCoding
-  /** What is still to come of the bodies; null: nothing. */
+  /** The rest of the bodies; null: none. */
   requestBody: Framing | null
   responseBody: Framing | null
   /** Bytes of the request's body so far. */
   bodySeen: number
-  /** Of an answer that is a stream of events. */
+  /** The tracker of an answer that is a stream of events. */
   events: EventTracker | null
-  /** Of a tunnel that is a WebSocket: what its server sends. */
+  /** The tracker of a WebSocket tunnel: frames of its server. */
   frames: FrameTracker | null
   /** The request, while it may be sent again should the reused connection turn out to be dead; otherwise ''. */
   resend: string
-  /** What its route does to the answer's head, if it does anything; before the answer only. */
+  /** The route's rules for the answer's head, if any; before the answer only. */
   answer: ExchangeOptions | null
   /** For the report at its end only: */
   target: string
@@ -61,7 +61,7 @@ export interface ExchangeFacts {
   bytesReceived: number
 }
 
-/** Of a request that has just been read; without a head, of what is no request. */
+/** The facts of a request that has just been read; without a head, of an exchange without a request. */
 export function newFacts(head?: RequestHead): ExchangeFacts {
   return {
     phase: 'waiting',
@@ -102,13 +102,13 @@ export function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
   return phase === 'tunnel' ? 'tcp' : 'unread'
 }
 
-/** What a route does to the head of an answer; null: nothing. */
+/** The route's rules for the head of an answer; null: none. */
 export function answerRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
   if (options === undefined) return null
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
 }
 
-/** What an exchange knows of the client's connection that it belongs to. */
+/** The client's connection, as its exchange sees it. */
 export interface ExchangeSide {
   readonly client: ByteStream
   readonly origin: Origin
@@ -120,7 +120,7 @@ export interface ExchangeSide {
   readonly isLast: boolean
   /** Its next answer is the last one, if nothing was read ahead. */
   readonly staying: boolean
-  /** What was read ahead. */
+  /** Bytes that were read ahead. */
   takeHeld(): Buffer | null
   /** The present timeout begins anew. */
   arm(): void
@@ -132,7 +132,7 @@ export interface ExchangeSide {
   abort(reason: string): void
 }
 
-/** What an access log wants to know about one request, or one TCP connection. */
+/** The report of one request, or one TCP connection, for an access log. */
 export interface ExchangeReport {
   /** `unread`: a request whose head was refused has no method, target and host; a `tcp` connection has no status either. */
   subject: ExchangeSubject
@@ -141,9 +141,9 @@ export interface ExchangeReport {
   method: string
   /** As it was sent. */
   target: string
-  /** Of Host or the target. */
+  /** From Host or the target. */
   host: string
-  /** What the client was answered; 0 for none. */
+  /** The status that the client got; 0 for none. */
   status: number
   /** Why it was answered here rather than by a server, or cut short. */
   reason: string | undefined
@@ -170,7 +170,7 @@ interface Reported {
   readonly startedAt: number
 }
 
-/** Who is told. */
+/** The receiver of reports. */
 interface Listener {
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined

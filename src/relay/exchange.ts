@@ -22,12 +22,12 @@ import { Tunnel } from './tunnel.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
- * One request and its answer: from the routed head to the last byte of both, or of the tunnel that came of it. Owns the
- * server's connection meanwhile. It only follows the bytes; what a stream could not send yet waits in that stream.
+ * One request and its answer: from the routed head to the last byte of both, or of the tunnel that it became. Owns the server's connection
+ * meanwhile. It only follows the bytes; bytes that a stream could not send yet wait in that stream.
  *
  * A whole TCP connection is one too: a tunnel from its first byte, without a method.
  *
- * What another process must know to go on is in {@link facts}, the streams and two times; all else is this process's own.
+ * Another process goes on with {@link facts}, the streams and two times; all else is this process's own.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts
@@ -352,10 +352,7 @@ export class Exchange implements StreamOwner {
     }
   }
 
-  /**
-   * The time of the drain is over: brings about the end that the protocol has, as soon as there is a place for it. What is
-   * still answered is the last answer.
-   */
+  /** The time of the drain is over: ends as the protocol asks, at the next place for it. The present answer is the last. */
   end(lastEvent: string): void {
     const { facts } = this
     if (facts.phase === 'waiting') return
@@ -368,7 +365,7 @@ export class Exchange implements StreamOwner {
     else this.#tunnel!.end(this.#side.client)
   }
 
-  /** The connection is gone: gives up everything. Of a tunnel the server must see that this was not the end. */
+  /** The connection is gone: gives up everything. The server of a tunnel must see that this was not the end. */
   cancel(reason: string): void {
     this.reason ??= reason
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
@@ -457,7 +454,7 @@ export function errorAnswer(status: number, reason: string, headers: Respond['he
   }
 }
 
-/** What becomes of a request: the gateway's own answer, or what the router says; a router that throws costs its client a 500. */
+/** The decision about a request: the gateway's own answer, or the router's; a router that throws costs its client a 500. */
 function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decision {
   try {
     return relay.gateway?.answerHere(head) ?? relay.route(head, origin)

@@ -1,7 +1,7 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
 import type { Origin } from './destination.js'
 
-/** What a route does to the field lines of its requests and answers. Treat it as frozen: it is prepared once. */
+/** A route's edits of the field lines of requests and answers. Treat it as frozen: it is prepared once. */
 export interface FieldRules {
   request?: FieldEditOptions
   response?: FieldEditOptions
@@ -62,11 +62,11 @@ function responseEdits(
   return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
 }
 
-/** What servers are told about the client. */
+/** Fields that tell servers about the client. */
 export interface ForwardedOptions {
   /**
-   * What becomes of such fields that the client sent. `replace` (default): nobody can forge them. `append`: for a relay
-   * behind another one: the client's address is added behind theirs, and their protocol and host are kept.
+   * The treatment of such fields from the client. `replace` (default): a client cannot forge them. `append`: for a relay behind another
+   * one: the client's address is added behind theirs, and their protocol and host are kept.
    */
   client?: 'replace' | 'append'
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
@@ -79,8 +79,8 @@ export interface ForwardedOptions {
 const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
 /**
- * What servers believe of whoever is in front of them, and nobody here says: who the client is, by which port and scheme it came, which
- * path it asked for. `Proxy` becomes HTTP_PROXY in CGI.
+ * Fields that servers believe of the proxy in front of them, and that are not set here: the client's address, port, scheme and the path
+ * that it asked for. `Proxy` becomes HTTP_PROXY in CGI.
  */
 const FORGED = [
   'X-Real-IP',
@@ -112,7 +112,7 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
   return new FieldEdits({ ...options, remove })
 }
 
-/** So many clients are remembered. */
+/** The number of clients that are remembered. */
 const MOST_CLIENTS = 1024
 
 /** The lines of a client's last request. */

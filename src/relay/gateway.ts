@@ -2,22 +2,19 @@ import { FieldId, listElements, type RequestHead, type ResponseHead } from '../h
 import type { Decision } from './decision.js'
 
 export interface GatewayOptions {
-  /** How this relay calls itself in Via: the same for all processes that take over from each other, and of nobody else. Null: no Via. */
+  /** The name of this relay in Via: the same for all processes that take over from each other, and for no other. Null: no Via. */
   via: string | null
   /** Whether TRACE requests are passed on; otherwise 405. */
   trace: boolean
 }
 
-/** What a request that is refused for its method may be instead. */
+/** The alternatives to a refused method. */
 export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
 
-/** Not for whoever reads the answer to TRACE (RFC 9110, 9.3.8). */
+/** The reader of an answer to TRACE must not see these (RFC 9110, 9.3.8). */
 const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 
-/**
- * What RFC 9110 asks of whoever stands between clients and servers: Via and the loops that it shows (7.6.3), Max-Forwards (7.6.2),
- * Date (6.6.1).
- */
+/** The duties of an intermediary in RFC 9110: Via and the loops that it shows (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
 export class Gateway {
   readonly #via: string | null
   /** The line that shows where a message has come along, by its minor version. */

@@ -59,7 +59,7 @@ function dialled(
   return stream
 }
 
-/** Of several addresses the next is tried when one has not answered for so long; the last one has no such limit. */
+/** Another address is tried when one has not answered for this long; the last one has no such limit. */
 const NEXT_ADDRESS_MS = 500
 
 function connect(

@@ -107,7 +107,7 @@ export interface RelayOptions {
   onEmpty?(): void
   /** Not with shared `pools`, which dial by themselves. */
   dial?: Dial
-  /** Connections to servers, shared with other relays: whoever made them clears them. Left out: a relay has its own. */
+  /** Connections to servers, shared with other relays: their maker clears them. Left out: a relay has its own. */
   pools?: UpstreamPools
   /** How often the one timer looks, in milliseconds. */
   tickMs?: number

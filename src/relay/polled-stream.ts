@@ -20,7 +20,7 @@ const MOST_READS = 4
 export interface PolledInput {
   /** It reads from the beginning. */
   reading: boolean
-  /** The peer's IP address; '' where it has none, or nobody wants it. */
+  /** The peer's IP address; '' if it has none, or none is wanted. */
   remoteAddress: string
   /** Where there is no descriptor yet. */
   dialling?: Dialling
@@ -28,7 +28,7 @@ export interface PolledInput {
   address?: KernelAddress
 }
 
-/** A connection that is being made by somebody else: what comes of it is told to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
+/** A connection that other code is making: the result comes to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
 export interface Dialling {
   readonly destroyed: boolean
   destroy(): void
@@ -46,7 +46,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   readonly #tally: Tally
   /** Null: it is connected. */
   #dialling: Dialling | null
-  /** What the kernel has not taken; null while nothing is unsent. */
+  /** Bytes that the kernel has not taken; null while none are unsent. */
   #queue: Buffer[] | null
   #reading: boolean
   /** The last read was a full one: the kernel may have more. */
@@ -179,7 +179,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#listen()
   }
 
-  /** What fails at once is told as if it had failed later. */
+  /** An immediate failure is told as if it had come later. */
   #connect(address: KernelAddress, again = FIRST_AGAIN_MS): void {
     try {
       this.connectTo(address)
@@ -252,7 +252,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
         return
       }
       this.#got(READ_INTO, bytes, READ_BYTES)
-      // Of one that is broken nobody will tell that there is more.
+      // A broken stream gets no further events.
       if (!this.#more && (this.alive || bytes < 0)) return
     }
   }
@@ -280,7 +280,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.bytesWritten += sent
       return sent
     } catch (error) {
-      // Whoever writes is not told in the middle of it.
+      // The writer is not told in the middle of its write.
       this.#endSoon(error as Error)
       return 0
     }
@@ -321,7 +321,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** @internal */
   endNow(): void {
-    // What the peer said before it broke the connection may be its answer: the kernel still has it.
+    // The peer's bytes before it broke the connection may be its answer: the kernel still has them.
     if (this.#ending) this.#read(MOST_READS)
     if (!this.open) return
     if (this.#ending && this.#more && this.#reading) setImmediate(endNow, this)
@@ -341,7 +341,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       return
     }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
-    // Who has much to say is read in larger pieces.
+    // A peer that sends much is read in larger pieces.
     this.setEager((wanted & READABLE) !== 0 && !this.#more)
     try {
       this.watch(wanted)
@@ -358,7 +358,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 }
 
-/** What this process has asked the kernel for. */
+/** A connect by the kernel, for this process. */
 class OwnDialling implements Dialling {
   destroyed = false
 

@@ -27,7 +27,7 @@ export interface ConnectionRecord {
   endedClient: boolean
   /** The last answer and FIN are under way, what still comes is thrown away. */
   closing: boolean
-  /** From the client, not yet taken in: part of a head, pipelined requests, or bytes that nobody has looked at. */
+  /** Bytes from the client that were not taken in: part of a head, pipelined requests, or bytes that were not looked at. */
   fromClient: Buffer
   /** Taken in, not yet sent. */
   toClient: Buffer
@@ -42,7 +42,7 @@ export interface ExchangeRecord {
   requestMs: number
   /** Whole milliseconds since it began, for the report at its end. */
   elapsedMs: number
-  /** Of an answer's head that is not complete, or that nobody has looked at. */
+  /** Bytes of an answer's head that is not complete, or was not looked at. */
   fromUpstream: Buffer
   /** Taken in, not yet sent. */
   toUpstream: Buffer
@@ -85,7 +85,7 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   return Relayed.encode(message).finish()
 }
 
-/** What is null is not written. */
+/** Null fields are not written. */
 function exchangeMessage({ facts, requestMs, ...streams }: ExchangeRecord): ExchangeMessage {
   return { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
 }
@@ -109,8 +109,8 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
 }
 
 /**
- * What another process says of a connection that comes with so many descriptors. Throws ERR_FDB_RELAYED_RECORD for what
- * no relay can have said: whatever passes can be gone on with.
+ * Decodes another process's record of a connection that comes with so many descriptors. Throws ERR_FDB_RELAYED_RECORD for a record that no
+ * relay can have written: any other record can be continued.
  */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
@@ -198,7 +198,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   return record
 }
 
-/** What cannot be at the same time in any relay. */
+/** Finds facts that cannot be true together in any relay. */
 function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
   const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
   const tcp = phase === 'tunnel' && method === ''
@@ -263,7 +263,7 @@ function milliseconds(ms: number | null | undefined): number {
   return ms == null ? -1 : Math.min(ms, LONGEST_MS)
 }
 
-/** A copy: the message's memory is somebody else's, and larger. */
+/** Makes a copy: the message's memory has another owner, and is larger. */
 function owned(bytes: Uint8Array): Buffer {
   return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0, bytes.length)
 }

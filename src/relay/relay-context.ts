@@ -17,7 +17,7 @@ export interface Leaving {
   readonly notice: () => void
 }
 
-/** What all connections of one relay share. */
+/** The parts that all connections of one relay share. */
 export interface RelayContext {
   readonly route: Router
   readonly timeouts: Readonly<RelayTimeouts>
@@ -31,7 +31,7 @@ export interface RelayContext {
   readonly fields: FieldBook
   /** Every answer from now on announces that its connection ends. */
   readonly draining: boolean
-  /** Connections are leaving, as many of them as may: whoever takes them wants to know of others that may. */
+  /** All movable connections are leaving: the callback is told of others that become movable. */
   readonly leaving: Leaving | null
   readonly abortHalfClosed: boolean
   readonly routeByName: ((name: string) => SendOn | undefined) | undefined

@@ -127,7 +127,7 @@ export class Relay {
     return this.#context.draining
   }
 
-  /** What the client connections are doing now. */
+  /** The present activities of the client connections. */
   counts(): RelayCounts {
     return countKinds(this.#connections)
   }
@@ -180,9 +180,9 @@ export class Relay {
   }
 
   /**
-   * The time of the drain is over. Every connection ends as its protocol asks: a WebSocket by a close frame, a stream of events
-   * behind `lastEvent`, a tunnel by FIN, anything else with its next answer. What has not ended after `lingerMs` is given an
-   * error, and then closed. Returns what they were.
+   * The time of the drain is over. Every connection ends as its protocol asks: a WebSocket by a close frame, a stream of events behind
+   * `lastEvent`, a tunnel by FIN, any other with its next answer. Connections that have not ended after `lingerMs` get an error, and are
+   * then closed. Returns their kinds.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -226,7 +226,7 @@ export class Relay {
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
-      // What comes back meanwhile is behind all the others.
+      // Connections that come back meanwhile are behind all the others.
       if (left-- <= 0) return
       if (!connection.movable) continue
       const exported = connection.mayLeave(which) ? exportConnection(connection, this.#context) : null
@@ -272,7 +272,7 @@ export class Relay {
     importConnection(context, record, connection, server)
     // The connection was between two processes when the others were told.
     if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
-    // In a tunnel nobody has asked for anything that is known of.
+    // A tunnel owes no known answer.
     const owed = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
     return {
       get asked() {

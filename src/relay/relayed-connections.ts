@@ -14,7 +14,7 @@ import { type ConnectionRecord, decodeRecord, encodeRecord } from './record-mess
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {
-  /** Of the listener that all these connections came from. */
+  /** The listener that all these connections came from. */
   listener: string
   /** All that have connections. */
   relays(): Iterable<Relay>
@@ -66,7 +66,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
     }
     const route = state.exchange?.facts.route
-    // Nobody has connected to a server for it yet.
+    // No connection to a server was made for it yet.
     if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
       throw refused(`its request is for ${JSON.stringify(route)}, which is not configured here`)
     }

@@ -18,7 +18,7 @@ import type { ByteStream } from './byte-stream.js'
  */
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
-/** What the request and the connection say about the response. */
+/** The facts of the request and the connection for the response. */
 export interface AskedBy {
   method: string
   /** The request named a protocol to switch to. */
@@ -40,10 +40,10 @@ export interface ResponsePlan {
   reusable: boolean
 }
 
-/** What of the head is written otherwise than the server wrote it. */
+/** Differences of the head from the server's. */
 export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
-/** What to do with a final response head. Throws `Http1Refusal` for one that does not answer the request. */
+/** Plans a final response head. Throws `Http1Refusal` for one that does not answer the request. */
 export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: AnswerRewrite = {}): ResponsePlan {
   const body = head.framing(asked)
   if (body.kind === 'tunnel') {
@@ -126,7 +126,7 @@ export function passBody(
   return stop
 }
 
-/** What of a body that is passed on as it comes stands in `chunk[from, to)`, without the blanks behind its chunk sizes. */
+/** Removes the blanks behind chunk sizes from the part `chunk[from, to)` of a body that is passed on as it comes. */
 export function clean(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
   const blanks = body.takeBlanks()
   if (blanks === null) return chunk.subarray(from, to)
@@ -138,7 +138,7 @@ export function clean(body: Framing, chunk: Buffer, from: number, to: number): B
   return Buffer.concat(pieces)
 }
 
-/** What follows a body that ended with the server's connection. */
+/** The bytes behind a body that ended with the server's connection. */
 export function bodyEnd(coding: BodyCoding): Buffer | null {
   return coding === 'chunks' ? LAST_CHUNK : null
 }

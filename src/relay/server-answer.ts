@@ -39,7 +39,7 @@ export interface Answered {
   finish(): void
   /** The server did not do its part. */
   serverFails(status: number, reason: string): void
-  /** What it sent was refused. */
+  /** The server's bytes were refused. */
   answerRefused(error: unknown): void
 }
 
@@ -169,7 +169,7 @@ export class ServerAnswer {
       facts.closeClient = true
       facts.reusable = false
     } else if (!body.done) return
-    // Bytes behind the answer: nobody asked for them, so nothing that comes on this connection can be trusted.
+    // Unexpected bytes behind the answer: nothing that comes on this connection can be trusted.
     if (end < to) facts.reusable = false
     this.#exchange.finish()
   }

@@ -1,6 +1,6 @@
 import { fdLimits, isBeyond, type LentFd } from '../adapter.js'
 
-/** What this process, or its machine, has too little of: no server is to be blamed. */
+/** A resource that this process, or its machine, lacks: no server is to be blamed. */
 export type Shortage = 'no-descriptors' | 'no-ports'
 
 const SHORTAGES: Readonly<Record<string, Shortage>> = {

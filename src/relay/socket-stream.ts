@@ -28,16 +28,16 @@ export interface SocketInput {
 }
 
 /**
- * A {@link ByteStream} over a TCP or Unix socket, which it owns. What the kernel takes at once never comes into `net.Socket`, unless that
- * is what encrypts it; of the rest at most one write is inside it, and what follows waits here. So whatever is not `congested` is in the
- * kernel, and what is unsent is known to the byte.
+ * A {@link ByteStream} over a TCP or Unix socket, which it owns. Bytes that the kernel takes at once never come into `net.Socket`, unless
+ * that encrypts them; of the rest at most one write is inside it, and later bytes wait here. So if it is not `congested`, all bytes are in
+ * the kernel, and the unsent bytes are known exactly.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
   readonly #socket: StreamSocket
   readonly #tally: Tally
-  /** What waits behind #current; null while nothing is unsent. */
+  /** Bytes that wait behind #current; null while none are unsent. */
   #queue: Buffer[] | null = null
   #current: Buffer | null = null
   #flushed: (() => void) | null = null

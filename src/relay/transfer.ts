@@ -32,7 +32,7 @@ export function exportConnection(
   const address = client.remoteAddress
   const detached = client.detach()
   const underWay = exchange === null ? null : exportExchange(exchange, relay)
-  // Its facts are somebody else's from now on.
+  // Its facts have another owner from now on.
   connection.exchange = null
   connection.leave()
   const early = requestReader?.pending ?? held ?? NOTHING
@@ -70,7 +70,7 @@ function wholeMs(ms: number): number {
 
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
   const { upstream, pending, until, startedAt } = exchange
-  // One that is still connecting has sent nothing: whoever goes on dials again.
+  // A connecting stream has sent nothing: the next process dials again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null

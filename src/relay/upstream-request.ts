@@ -38,7 +38,7 @@ function withFewer(head: RequestHead, told: Uint8Array): Uint8Array {
   return Buffer.concat([told, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
 }
 
-/** What the client gets of an answer's head otherwise than the server wrote it. */
+/** Differences of an answer's head for the client from the server's. */
 export function answerRewrite(
   head: ResponseHead,
   relay: RelayContext,

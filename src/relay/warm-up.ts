@@ -59,7 +59,7 @@ const ANSWERS = [
 ].map(text => Buffer.from(text))
 const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
 
-/** What clients ask, one after the other. */
+/** The stand-in client's requests, one after the other. */
 function request(number: number): Buffer {
   return REQUESTS[number % REQUESTS.length]!
 }
@@ -72,7 +72,7 @@ function answer(server: StandIn, heard: Buffer, bytes: number, number: number): 
   server.say(ofHead && heard[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
 }
 
-/** What came is good until it returns. */
+/** Received bytes are good until it returns. */
 type Hears = (standIn: StandIn, heard: Buffer, bytes: number) => void
 
 /** In place of a client, or of a server: the other end of a connection of this process to itself. */
@@ -87,7 +87,7 @@ export class StandIn extends PolledSocket {
     this.watch(READABLE)
   }
 
-  /** What the kernel does not take is lost: it takes a few lines. Leaves where the other end has gone. */
+  /** Bytes that the kernel does not take are lost: it takes a few lines. Leaves where the other end has gone. */
   say(line: Buffer): void {
     if (!this.open) return
     try {
@@ -116,7 +116,7 @@ export class StandIn extends PolledSocket {
   }
 }
 
-/** What a relay is made with, but for who is connected to. */
+/** The options of a relay, but for its connections to servers. */
 export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
 
 export interface WarmUpOptions {
@@ -133,12 +133,13 @@ const RELAYS = 2
 const CLIENT = '127.0.0.1'
 
 /**
- * Relays requests between clients and servers that this process stands in for, and nobody else: whatever `route` of `relayOf()` says, nothing is connected
- * to. V8 compiles what requests need meanwhile; without that the first few hundred take ten times as long as later ones.
+ * Relays requests between clients and servers that this process stands in for, and no others: whatever `route` of `relayOf()` returns,
+ * nothing is connected to. V8 compiles the needed code meanwhile; without that the first few hundred requests take ten times as long as
+ * later ones.
  *
- * `relayOf` is called twice: from two of everything V8 learns what differs, where it would take what one has for what all
- * have, and compile anew as soon as there is another. Resolves with how many were answered; 0 where this system has no polled
- * sockets. Leaves nothing open. Rejects where there are no descriptors left.
+ * `relayOf` is called twice: from two different ones V8 learns what differs, while from one it would take its values for constant, and
+ * compile again for the next. Resolves with the number of answered requests; 0 where this system has no polled sockets. Leaves nothing
+ * open. Rejects where there are no descriptors left.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!polledSockets()) return 0

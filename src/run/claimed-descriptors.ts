@@ -15,7 +15,7 @@ import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
 import { portOf } from './shared-listeners.js'
 
-/** What a program wants of a daemon. */
+/** A program's request to a daemon. */
 export interface WantedDescriptor {
   /** As the program knows it. */
   readonly name: string
@@ -126,7 +126,7 @@ export async function takeHeld(
   }
 }
 
-/** Where there are no pidfds nobody is told who has it. */
+/** Without pidfds the daemon is not told which process has it. */
 async function claimShared(client: OperatorClient, name: string): Promise<Claimed> {
   try {
     return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
@@ -136,7 +136,10 @@ async function claimShared(client: OperatorClient, name: string): Promise<Claime
   }
 }
 
-/** What `claim` gets; it is bound and put first where it is not held. Two who do so at once both have what the first has bound. */
+/**
+ * The result of `claim`; the descriptor is bound and put first if it is not held. Two processes that do so at once both get the one that
+ * the first has bound.
+ */
 export async function heldOrBound<T>(
   client: OperatorClient,
   name: string,

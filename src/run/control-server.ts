@@ -35,7 +35,7 @@ export interface Operated {
   stop(options: { readonly timeoutMs?: number }): void
 }
 
-/** What operators may ask for. */
+/** The requests of operators. */
 function operationsOf(
   supervisor: Operated,
   { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,

@@ -5,7 +5,7 @@ import { ControlListener } from '../wire/control-listener.js'
 import { type Operated, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
 
-/** The control socket of a supervisor. What answers there is loaded for the first who asks. */
+/** The control socket of a supervisor. Its server is loaded for the first client. */
 export class Control {
   readonly #supervisor: Operated
   readonly #settings: SupervisorSettings

@@ -108,9 +108,9 @@ interface VersionExit {
   readonly seconds: number
 }
 
-/** So many are shown. */
+/** The number of failures that are shown. */
 const MOST = 5
-/** So many ends in a row, none of which had proved itself, are a loop. */
+/** This many ends in a row, without a stable version between, are a loop. */
 const LOOP = 2
 
 /** `with code 1`, `by signal 15`; a code above 128 is 128 and the number of a signal. */

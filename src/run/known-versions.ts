@@ -10,7 +10,7 @@ import type { VersionSettings } from './settings.js'
 export interface KnownVersion {
   readonly id: number
   readonly settings: VersionSettings
-  /** What an operator had put in the place of the command; null: nothing. */
+  /** An operator's replacement of the command; null: none. */
   readonly argv: readonly string[] | null
   /** Where the words of its command led, and its folder. */
   readonly led: Readonly<Record<string, string>>
@@ -18,7 +18,7 @@ export interface KnownVersion {
   readonly links?: LinksOf | undefined
 }
 
-/** What the versions before were started by, kept as long as one of them may be started again. */
+/** The settings of former versions, kept as long as one of them may be started again. */
 export class KnownVersions {
   readonly #known: Map<number, KnownVersion>
   readonly #links = new Map<number, LinksOf>()

@@ -32,7 +32,7 @@ import { LEFT_VARIABLE, type SharedListener } from './shared-listeners.js'
 
 /** How it is written. Another release may have another. */
 const FORMAT = 1
-/** What JSON does not know: no variable of an environment has such a name. */
+/** Marks a value that JSON cannot hold: no variable of an environment has such a name. */
 const NUMBER = 'fd='
 const BIGINT = 'bigint='
 
@@ -46,24 +46,27 @@ export interface LeftVersion extends ProbedBefore {
   readonly replaced: boolean
 }
 
-/** What a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their numbers. */
+/**
+ * The state that a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their
+ * numbers.
+ */
 export interface LeftBehind {
   /** How often that has happened, with this time. */
   readonly replaced: number
   readonly settings: SupervisorSettings
   readonly startedAt: number
   readonly state: SupervisorState
-  /** What an operator has put in the place of the command. */
+  /** An operator's replacement of the command. */
   readonly argv: readonly string[] | null
   readonly draining: readonly number[]
   /** Absent of an earlier release. */
   readonly exits?: ExitReport
   readonly lastFailure: Failure | null
-  /** What is left of them, milliseconds. */
+  /** The rest of each timer, milliseconds. */
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
-  /** Of the service manager's, what nobody wanted yet. */
+  /** Descriptors of the service manager that were not asked for yet. */
   readonly unclaimed: readonly Unclaimed[]
   readonly versions: readonly LeftVersion[]
   /** Absent: an earlier release has left it. */
@@ -89,14 +92,14 @@ export function written(left: LeftBehind): { readonly memory: OwnedFd; readonly 
   }
 }
 
-/** What this process was started with: it goes on in the place of another image (`take`), or only says that it could. */
+/** The state that was left to this process: it goes on in the place of another image (`take`), or only says that it could. */
 export interface Found {
   readonly take: boolean
   /** Null: it is of a release that writes otherwise. */
   readonly left: LeftBehind | null
 }
 
-/** Null: nothing was left to this process. Whoever takes it owns the descriptors. */
+/** Null: nothing was left to this process. The caller of `take` owns the descriptors. */
 export function findLeft(): Found | null {
   const [, order, digits] = /^(take|try):(\d+)$/.exec(process.env[LEFT_VARIABLE] ?? '') ?? []
   delete process.env[LEFT_VARIABLE]
@@ -107,8 +110,8 @@ export function findLeft(): Found | null {
 }
 
 /**
- * What was left in this memory. `take`: the descriptors are this process's from now on; else they are null. Null: it is of a release
- * that writes otherwise. Throws what is no JSON.
+ * Reads the state in this memory. `take`: the descriptors are this process's from now on; else they are null. Null: another release writes
+ * it otherwise. Throws on invalid JSON.
  */
 function readLeft(memory: OwnedFd, take: boolean): LeftBehind | null {
   const bytes = Buffer.alloc(sizeOf(memory))
@@ -233,7 +236,7 @@ function becomeNextImage(left: LeftBehind, env: NodeJS.ProcessEnv): never {
   }
 }
 
-/** As this process was started, looked up anew. What a service manager has passed is among what is left. */
+/** This process's command, looked up again. Descriptors of the service manager are in the left state. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
     env: { ...NONE_PASSED, ...variables, [LEFT_VARIABLE]: order },

@@ -19,9 +19,9 @@ export type Phase =
 export interface Version {
   readonly id: number
   readonly phase: Phase
-  /** Who waits for it to serve. */
+  /** The clients that wait for it to serve. */
   readonly askers: readonly number[]
-  /** It is to be ended as soon as it has a process. */
+  /** It must be ended as soon as it has a process. */
   readonly doomed: boolean
   /** Its exit code is the supervisor's, also after it was told to end. */
   readonly relayed: boolean
@@ -41,7 +41,7 @@ export interface SupervisorState {
   readonly mode: 'running' | 'ending' | 'ended'
   readonly restart: Restart
   readonly versions: readonly Version[]
-  /** Who wants another version after the one that is being brought to serve. */
+  /** The clients that want another version after the candidate. */
   readonly next: readonly number[]
   /** How many versions were started. */
   readonly started: number
@@ -371,7 +371,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
   return true
 }
 
-/** Whoever asked meanwhile has the next version. */
+/** The waiting clients get the next version. */
 function goOn(draft: Draft): void {
   if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
@@ -439,7 +439,7 @@ function cancel(draft: Draft, asker: number): void {
   }
   const version = candidate(draft)
   if (!version?.askers.includes(asker)) return
-  // What nobody else wants, and nothing would be lost without.
+  // No other client wants it, and nothing would be lost without.
   const now = serving(draft)
   if (version.askers.length > 1 || now === undefined || (now.sick && version.of !== null)) {
     change(draft, version.id, { askers: others(version.askers) })

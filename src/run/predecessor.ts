@@ -13,8 +13,8 @@ export interface Takeover {
 }
 
 /**
- * A running process that knows nothing of us, and whose listeners we have too: it serves as ever, beside whoever accepts on them here,
- * until it is told to end. Until then nothing has changed for it.
+ * A running process without fd-broker, whose listeners we have too: it serves as before, beside the versions here, until it is told to end.
+ * Until then nothing has changed for it.
  */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
@@ -77,7 +77,7 @@ export class Predecessor implements Disposable {
    * `stopTimeout`.
    */
   retire({ healthyFor, stopSignal, stopTimeout }: VersionSettings): void {
-    // Nobody accepts on what was taken and is not wanted.
+    // No process accepts on taken listeners that are not wanted.
     passedSockets().discard()
     const signal = this.#endsAt ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
@@ -85,7 +85,7 @@ export class Predecessor implements Disposable {
     this.#timer = setTimeout(() => void this.#end(signal, stopTimeout), healthyFor)
   }
 
-  /** Nobody serves in its place any more: it is not told to end, if it was not yet. */
+  /** No version serves in its place any more: it is not told to end, if it was not yet. */
   spare(): void {
     if (this.#phase === 'serving') clearTimeout(this.#timer)
   }
@@ -153,7 +153,7 @@ export class KeptPath implements Disposable {
   constructor(path: string) {
     this.#path = path
     this.#second = `${path}.adopted-${process.pid}`
-    // Of one of this number that was killed, as in a container that was started anew.
+    // The folder of a killed process with this number, as in a container that was restarted.
     rmSync(this.#second, { force: true })
     linkSync(path, this.#second)
   }
@@ -164,7 +164,7 @@ export class KeptPath implements Disposable {
     try {
       linkSync(this.#second, this.#path)
     } catch {
-      // Somebody else has put something there meanwhile; or the folder is gone.
+      // Another program has put something there meanwhile; or the folder is gone.
     }
   }
 

@@ -22,7 +22,7 @@ import {
   VERSION_VARIABLE,
 } from './shared-listeners.js'
 
-/** The code of a process that was reaped by somebody else. */
+/** The exit code of a process that another process reaped. */
 const UNKNOWN_CODE = 1
 /** Our own reaping tells the code, and comes first where the process is our child. */
 const REAPED_MS = 500
@@ -53,7 +53,7 @@ export class RunningVersion {
   readonly id: number
   settings: VersionSettings
   readonly startedAt: number
-  /** What it says of itself. */
+  /** Its own status text. */
   says = ''
   readonly #children: VersionDeps['children']
   readonly #probe: Probe
@@ -62,7 +62,9 @@ export class RunningVersion {
   readonly #words: LastWords | null
   #pid: number
   #watch: DeathWatch | null = null
-  /** Of a main process that is not our own child: who reaps it does not tell us, and its number may be a stranger's then. */
+  /**
+   * The pidfd of a main process that is not our own child: its parent reaps it without telling us, and its number may be a stranger's then.
+   */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
   #hasServed = false
@@ -102,7 +104,7 @@ export class RunningVersion {
     if (was !== null) this.#goOn(was)
   }
 
-  /** What another program needs to go on with it. */
+  /** The state that another program needs to go on with it. */
   get left(): LeftVersion {
     const { id, pid, settings, startedAt, says } = this
     return {
@@ -117,7 +119,7 @@ export class RunningVersion {
     }
   }
 
-  /** Of its main process. */
+  /** The pid of its main process. */
   get pid(): number {
     return this.#pid
   }
@@ -186,7 +188,7 @@ export class RunningVersion {
     if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 
-  /** Another version serves in its place: it has nobody to hand over to any more. */
+  /** Another version serves in its place: it has no successor of its own any more. */
   replaced(): void {
     this.#isReplaced = true
   }
@@ -208,7 +210,7 @@ export class RunningVersion {
     else signalBy(this.#pidfd, signal)
   }
 
-  /** Its main process, and whoever serves in that one's place. */
+  /** Signals its main process, and the process that serves in that one's place. */
   async #signalAll(signal: NodeJS.Signals): Promise<void> {
     this.signal(signal)
     const { ready } = this.settings
@@ -221,7 +223,7 @@ export class RunningVersion {
     if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
   }
 
-  /** Nobody waits for its end any more. Idempotent. */
+  /** Its end is not awaited any more. Idempotent. */
   close(): void {
     this.#over = true
     this.#watch?.close()
@@ -515,7 +517,7 @@ export class RunningVersions {
       if (id === null || version === id) members.signal(constants.signals.SIGKILL)
   }
 
-  /** Nobody waits for its end any more. */
+  /** Its end is not awaited any more. */
   forget(id: number): void {
     this.#running.get(id)?.close()
     this.#running.delete(id)

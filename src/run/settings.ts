@@ -18,7 +18,7 @@ export interface Asking {
   readonly interval: number | null
   /** An answer that takes longer is none. */
   readonly timeout: number
-  /** So many in a row make it ready. */
+  /** The positive answers in a row that make it ready. */
   readonly passes: number
 }
 
@@ -47,7 +47,7 @@ export interface VersionSettings {
   readonly survive: boolean
 }
 
-/** What holds as long as the supervisor lives. */
+/** Settings that stay as long as the supervisor lives. */
 export interface SupervisorSettings {
   /** In `status` and logs. */
   readonly name: string
@@ -125,7 +125,7 @@ export interface SettingsSource {
 /** Options that have changed, by when that counts. */
 type Changes = Pick<Reloaded, 'now' | 'next' | 'restart'>
 
-/** What the next version is started by: what is read anew for each, and an operator's command in the place of its own. */
+/** The settings of the next version: read again for each, with an operator's command instead of their own if there is one. */
 export class NextSettings {
   readonly #source: SettingsSource
   /** Versions whose command an operator has given. */
@@ -138,7 +138,7 @@ export class NextSettings {
     this.#argv = argv
   }
 
-  /** What an operator has put in the place of the command, since it has served. */
+  /** An operator's replacement of the command, once it has served. */
   get argv(): readonly string[] | null {
     return this.#argv
   }
@@ -148,14 +148,14 @@ export class NextSettings {
     return this.#served
   }
 
-  /** Of this version; `given`: by an operator. */
+  /** The settings of this version; `given`: by an operator. */
   async of(id: number, given: readonly string[] | null): Promise<VersionSettings> {
     const own = await this.#source.read()
     if (given !== null) this.#given.add(id)
     return { ...own, command: given ?? this.#argv ?? own.command }
   }
 
-  /** What it was started by has proved itself. */
+  /** Its settings have led to a version that serves. */
   serves(id: number, { command }: VersionSettings): void {
     this.#served = true
     if (this.#given.delete(id)) this.#argv = command
@@ -166,7 +166,7 @@ export class NextSettings {
     this.#argv = argv
   }
 
-  /** What has changed since `now` was read. Rejects with ERR_FDB_COMMAND_UNKNOWN where nothing can have, and with what reading throws. */
+  /** The changes since `now` was read. Rejects with ERR_FDB_COMMAND_UNKNOWN if there can be none, and with the errors of reading. */
   async reread(now: VersionSettings): Promise<{ readonly ending: Ending; readonly changes: Changes }> {
     const { read, readLasting, settings } = this.#source
     if (readLasting === null) throw nothingToRead()

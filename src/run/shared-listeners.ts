@@ -21,7 +21,7 @@ export interface SharedListener {
   /** By which the first version that wanted it has called it. */
   readonly name: string
   readonly fd: OwnedFd
-  /** Somebody else has it too and goes on to, as a service manager does: its path stays theirs, and nobody could bind it anew. */
+  /** Another process has it too and keeps it, as a service manager does: its path stays theirs, and could not be bound again. */
   readonly passed: boolean
   /** Bound by a process that accepts on it still. */
   readonly adopted: boolean
@@ -37,7 +37,7 @@ export interface GivenListener {
 }
 
 /**
- * The listeners of all versions: bound once, for as long as one version wants them. What connects between two versions waits in the
+ * The listeners of all versions: bound once, for as long as one version wants them. Clients that connect between two versions wait in the
  * kernel's queue.
  */
 export class SharedListeners implements Disposable {
@@ -67,9 +67,10 @@ export class SharedListeners implements Disposable {
   }
 
   /**
-   * Binds those that are not there, or takes what a service manager has bound or kept for them, or the process before. All or none: what was
-   * bound for a list that cannot be had is closed again; what others have too stays here for the next list. `alone`: no version runs. Where
-   * one does, whether a listener blocks stays as it is: a server that accepts until there is nobody left would hang in that.
+   * Binds missing listeners, or takes those that a service manager has bound or kept for them, or that the process before has left. All or
+   * none: if one is impossible, the newly bound ones are closed again, and those that others have too stay here for the next list. `alone`:
+   * no version runs. While one runs, O_NONBLOCK of a listener stays as it is: a server that accepts until no client is left would hang
+   * otherwise.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
@@ -85,7 +86,7 @@ export class SharedListeners implements Disposable {
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           if (passed === null) bound.push(key)
-          // What the manager has bound it has anyway.
+          // The manager keeps its own listeners anyway.
           if (!held.passed) this.#kept.keep(key, fd)
           free = !passed?.inUse
         }
@@ -117,7 +118,7 @@ export class SharedListeners implements Disposable {
     this[Symbol.dispose]()
   }
 
-  /** What the manager keeps it keeps for the next process, if the unit is not stopped. */
+  /** The manager keeps its descriptors for the next process, if the unit is not stopped. */
   [Symbol.dispose](): void {
     for (const held of this.#held.values()) this.#close(held)
     this.#held.clear()
@@ -151,8 +152,8 @@ const PREFIX = 'listener-'
 export class KeptListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
-   * What a process before has left, by specification, and nobody has asked for yet. Where the path of one was taken away there are two: who
-   * bound it anew was killed before it could have the first dropped.
+   * Listeners that a process before has left, by specification, until they are asked for. If the path of one was taken away there are two:
+   * the process that bound it again was killed before it could drop the first.
    */
   readonly #left = new Map<string, OwnedFd[]>()
 
@@ -189,7 +190,7 @@ export class KeptListeners {
     this.#store?.drop(nameOf(key))
   }
 
-  /** Nobody will ask for what is left: who connects there would wait in vain. */
+  /** The left listeners will not be asked for: clients that connect there would wait in vain. */
   discard(): void {
     for (const key of [...this.#left.keys()]) this.#forget(key)
   }
@@ -226,7 +227,7 @@ export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
  */
 export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
-/** What the supervisor was told by its own: none of it is meant for what it starts. */
+/** Variables that a supervisor got from its own: they are not for the programs that it starts. */
 const NONE: NodeJS.ProcessEnv = {
   ...NOTHING_TOLD,
   SERVER_STARTER_PORT: undefined,
@@ -251,7 +252,7 @@ export function listenerVariables(listeners: readonly GivenListener[], version: 
   }
 }
 
-/** Of an address as {@link formatAddress} writes it: `127.0.0.1:80`, `[::1]:80`, `u127.0.0.1:53`, `/run/a.sock`, `@name`. */
+/** The port of an address as {@link formatAddress} writes it: `127.0.0.1:80`, `[::1]:80`, `u127.0.0.1:53`, `/run/a.sock`, `@name`. */
 export function portOf(address: string): string {
   const at = address.indexOf(':')
   const where = address.slice(at + 1).replace(/^\/\/(?!\/)/, '')
@@ -261,7 +262,7 @@ export function portOf(address: string): string {
 /** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
 const WAIT_MS = 10_000
 const MOST_TEXT = 1 << 20
-/** Of the system's manager, or of a user's. */
+/** The socket of the system's manager, or of a user's. */
 const NOTIFY_PATH = '/systemd/notify'
 const USERS = '/run/user/'
 /** An earlier systemctl does not know `whoami`: the last service in the path of the cgroup. */

@@ -22,12 +22,12 @@ export interface StatusDeps {
   readonly startedAt: number
   readonly lastFailure: Failure | null
   readonly replaced: number
-  /** Who served before the first version. */
+  /** The process that served before the first version. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
   readonly timers: TimesLeft
 }
 
-/** What `fd-broker status` shows of a supervisor: the version that serves, those that come and those that go. */
+/** The status of a supervisor: the version that serves, the candidate and those that end. */
 export interface SupervisorStatus extends ServiceStatus {
   readonly supervisor: {
     readonly pid: number
@@ -49,12 +49,12 @@ export interface SupervisorStatus extends ServiceStatus {
     readonly before: number | null
     /** Whether the version that serves answers its health check; null: it is not asked. */
     readonly healthy: boolean | null
-    /** What was asked of the version that serves and what it answered last, if that was bad. */
+    /** The last question to the version that serves and its answer, if that was bad. */
     readonly complaint: string | null
     /** How often it has gone on as another program (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
-  /** What the version that serves says of itself. */
+  /** The status text of the version that serves. */
   readonly says: string | null
 }
 
@@ -118,15 +118,15 @@ function probationSeconds(now: Version | undefined, timers: TimesLeft): number |
   return (timers.leftOf('proved', now.id) ?? 0) / 1000
 }
 
-/** What a service manager is told of a supervisor, which stays its main process. */
+/** Tells a service manager about a supervisor, which stays its main process. */
 export class ManagerReport {
   readonly #manager: ServiceManager | null
   readonly #reminders: Reminders
-  /** What was said last. */
+  /** The last message. */
   #said = ''
   #wasUp = false
 
-  /** `manager` null: nobody wants to hear. */
+  /** `manager` null: there is none. */
   constructor(manager: ServiceManager | null) {
     this.#manager = manager
     this.#reminders = new Reminders(manager, () => true)
@@ -176,7 +176,7 @@ export class ManagerReport {
   }
 }
 
-/** Resident memory of the processes in the group of this leader, in bytes; null: it cannot be read. What they share counts for each. */
+/** Resident memory of the processes in the group of this leader, in bytes; null: it cannot be read. Shared memory counts for each. */
 function memoryOfGroup(leader: number): number | null {
   let sum: number | null = null
   for (const pid of processes()) {

@@ -45,7 +45,7 @@ const EVIDENCE_MS = 50
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
-  /** Who serves until the first version does. Borrowed. */
+  /** The process that serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
 }
 
@@ -148,9 +148,9 @@ export class Supervisor {
   }
 
   /**
-   * Starts the next version, and resolves when it serves; whoever asks while one is being brought to serve waits for the one after
-   * that. Rejects with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with what
-   * reading the settings and binding their listeners throws: the version that serves stays then.
+   * Starts the next version, and resolves when it serves; a client that asks while there is a candidate waits for the version after that.
+   * Rejects with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with the errors of
+   * reading the settings and binding their listeners: the version that serves stays then.
    */
   upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
     return this.#askers.ask(options, cancel, event => this.#dispatch(event))
@@ -260,7 +260,7 @@ export class Supervisor {
     }
   }
 
-  /** What an effect tells at once is taken when the step that asked for it has been carried out. */
+  /** An event that an effect reports at once is handled when the present step has been carried out. */
   #dispatch(event: SupervisorEvent): void {
     this.#events.push(event)
     if (this.#stepping) return
@@ -478,7 +478,7 @@ const REST = 'rest'
 
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
-/** Of a version that an image of an earlier release has started. */
+/** The probation of a version that an image of an earlier release has started. */
 const PROBATION_MS = 10_000
 
 /** How long each timer of a version runs, in milliseconds. */
@@ -530,7 +530,7 @@ export class Timers {
     for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
   }
 
-  /** What is left of each, milliseconds: for {@link resume}. */
+  /** The rest of each, milliseconds: for {@link resume}. */
   get left(): Record<string, number> {
     const now = performance.now()
     return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))

@@ -23,7 +23,7 @@ interface Asker extends UpgradeOptions {
   late?: FdbError
 }
 
-/** Who has asked for an upgrade and was not answered yet. */
+/** The clients that have asked for an upgrade and were not answered yet. */
 export class Askers {
   readonly #waiting = new Map<number, Asker>()
   #count = 0
@@ -60,7 +60,7 @@ export class Askers {
     })
   }
 
-  /** What the last of them wants started; null: nothing else than before. */
+  /** The command that the last of them wants started; null: the same as before. */
   argvOf(ids: readonly number[]): readonly string[] | null {
     const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
     return wanted.at(-1) ?? null

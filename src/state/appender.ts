@@ -11,7 +11,7 @@ import { FRAME_HEADER, frame, type Segment } from './segment.js'
 import { runAtOnce, Slice } from './slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** So many bytes are appended without waiting for the end of the turn, and no more in one append of several changes. */
+/** Bytes that are appended without waiting for the end of the turn, and the most in one append of several changes. */
 const BATCH_BYTES = 64 * 1024
 /** Changes that waited for longer are appended so many bytes at a time: each may be tiny. */
 const BACKLOG_BYTES = 8 * 1024
@@ -78,7 +78,7 @@ export class Appender {
     }
   }
 
-  /** What has waited, in slices: no turn is held up by it, nor by those who hear that their changes were made. */
+  /** Appends the waiting changes in slices: neither they nor their callbacks hold up a turn. */
   async #appendBacklog(): Promise<void> {
     const slice = new Slice(this.#core.sliceMs)
     this.#backlog = true
@@ -135,7 +135,7 @@ export class Appender {
   }
 
   /**
-   * One record for each change, which says what the log does not know yet of its sections; up to one that nobody could read, which is
+   * One record for each change, with the schemas that the log does not have yet; stops at a record that no reader could take, which is
    * rejected when it is the first.
    */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
@@ -174,7 +174,7 @@ export class Appender {
     held.position = found.next
   }
 
-  /** What was not appended whole is cut off. `writes`: those that it was. */
+  /** Cuts off a partial append of `writes`. */
   #refused({ segment, position }: Held, refused: 'sealed' | FdbError, writes: PendingWrite[]): void {
     segment.continueAt(position)
     if (refused === 'sealed') this.#right.fenced()
@@ -239,7 +239,7 @@ export class Appender {
     const { segment } = held
     this.#appending = true
     try {
-      // What was encoded just before has had its share of this turn.
+      // The changes that were encoded just before have used this turn's time.
       await nextTurn()
       if (!this.#hasRoom(segment, write.bytes, [write])) return
       store.giveUp()

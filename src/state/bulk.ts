@@ -14,7 +14,7 @@ export type BulkChange<T> = { key: string; value: T } | { key: string; delete: t
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
-  /** What its changes come to, where it has a request id, see {@link SectionStore.printOf}. */
+  /** The fingerprint of its changes, if it has a request id, see {@link SectionStore.printOf}. */
   print = 0
   readonly #section: SectionStore
   readonly #limits: StateLimits

@@ -22,8 +22,8 @@ export interface CursorStore {
 }
 
 /**
- * Looks at the changes of a record that somebody else wrote, one after the other, and believes only what is right: the name of the
- * section, length and letters of the key. What kind of change it is, is for the caller to judge.
+ * Reads the changes of a record that another process wrote, one after the other, and checks the name of the section and the length and
+ * letters of the key. The caller judges the kind of change.
  */
 export class ChangeCursor {
   /** The one that was looked at last. */
@@ -39,7 +39,7 @@ export class ChangeCursor {
   /** Those that the addon has looked at: where they lie, and what they are. */
   readonly #ranges = new Uint32Array(2 * AHEAD)
   readonly #ahead = new Uint32Array(CHANGE_FIELDS * AHEAD)
-  /** Of the change that was looked at last, if the addon has told it. */
+  /** The hash of the current change's key, if the addon has computed it. */
   #hash: number | null = null
   #print: number | null = null
 
@@ -58,7 +58,7 @@ export class ChangeCursor {
     }
   }
 
-  /** The encoded changes that are looked at from now on, from the first on. What they lie in must stay as it is. */
+  /** Starts to read these encoded changes. Their buffer must not change. */
   begin(buffer: Buffer, changes: readonly number[]): void {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
     this.#changes = changes

@@ -2,9 +2,9 @@ import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
 
-/** What a format has beside objects, arrays, strings, booleans, finite numbers and null. */
+/** Types of a format beside objects, arrays, strings, booleans, finite numbers and null. */
 interface Format {
-  /** Of undefined inside an object a format without it keeps no trace, which reads the same; elsewhere it would become null. */
+  /** Without it a field that is undefined disappears, which reads the same; elsewhere undefined would become null. */
   undefined: boolean
   nonFinite: boolean
   bigint: boolean
@@ -84,7 +84,7 @@ function strangerInObject(value: object, format: Format): Stranger | null {
   return null
 }
 
-/** What an object is whose fields do not say what it holds; empty: the format takes it; null: its fields do. */
+/** The kind of an object whose fields do not say what it holds; empty: the format takes it; null: its fields do. */
 function kindWithoutFields(value: object, format: Format): string | null {
   if (types.isUint8Array(value) && format.bytes) return ''
   if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return `of class ${className(value)}`
@@ -128,8 +128,8 @@ export function bytes(): Codec<Uint8Array> {
 }
 
 /**
- * What JSON has: no undefined, no NaN, no Map, no bytes. An object with a `toJSON` comes back as what that gives (a Date as a
- * text), and a field that is undefined not at all.
+ * JSON: no undefined, no NaN, no Map, no bytes. An object with a `toJSON` comes back as the result of that (a Date as a text), and a field
+ * that is undefined does not come back.
  */
 export function json<T = unknown>(): Codec<T> {
   return {
@@ -159,7 +159,7 @@ export function msgpack<T = unknown>(): Codec<T> {
   }
 }
 
-/** What protobufjs, 7 or 8, generates for a message (static module) or reflects: of any copy, the application's own too. */
+/** A message type that protobufjs, 7 or 8, generates (static module) or reflects, of any copy of the package. */
 export interface ProtobufType<T, P = T> {
   encode(message: P): { finish(): Uint8Array }
   /** Is given a reader of its own copy of protobufjs where it has one to give, else the bytes. */
@@ -210,10 +210,9 @@ interface ReaderClass {
 const DELIMITED = Uint8Array.of(0)
 
 /**
- * What gives `type` its bytes, so that fields it does not know are kept where its protobufjs can (8). A type takes readers of
- * the copy of protobufjs that it was made with and of no other, and the application may have another copy, or release, than
- * this library. A type that tells its own reader to nobody and takes none of ours gets the bytes: what it does not know is then
- * as its runtime has it.
+ * Makes the reader by which `type` keeps unknown fields, where its protobufjs can (8). A type takes readers only of the copy of protobufjs
+ * that it was made with, and the application may have another copy or release than this library. A type that neither shows its own reader
+ * nor takes ours gets the bytes: unknown fields are then as its runtime has them.
  */
 function readerFor(type: Decoding): MakeReader {
   const readers = ownReader(type) ?? (takesOurs(type) ? protobufjs.Reader : null)

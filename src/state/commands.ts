@@ -7,8 +7,8 @@ import type { SegmentKind } from './segment.js'
 import type { StateLog } from './state-log.js'
 
 /**
- * What `fd-broker state` asks a running service for: the log as it is, to be read by the asker. So a look at a million
- * entries costs the service what copying them costs, and nothing is decoded in it.
+ * Commands of `fd-broker state` to a running service. It answers with the log as it is, and the asker reads it: so a look at a million
+ * entries costs the service a copy, and nothing is decoded in it.
  */
 export const STATE_COMMANDS = {
   segments: 'fd-broker.state.segments',
@@ -63,9 +63,9 @@ export interface ImportReply {
 export interface EntryRequest {
   section: string
   key: string
-  /** Of `put` and `delete`: a retry with the same id applies once. */
+  /** For `put` and `delete`: a retry with the same id applies once. */
   request?: string
-  /** Of `get`: also what is secret. */
+  /** For `get`: shows secrets too. */
   secrets?: boolean
 }
 

@@ -6,18 +6,18 @@ import type { LeftWork } from './slices.js'
 import type { Store } from './store.js'
 import type { WriteQueue } from './write-queue.js'
 
-/** What a log tells its owner, and what it asks of it. None of them may throw. */
+/** Events of a log for its owner. None of them may throw. */
 export interface LogOwner {
   /**
-   * An append met a seal: somebody ended this process' right to write. Changes wait from then on, until startWriting
-   * (with another segment) or endWriting. Called once for each seal that is met, in a microtask.
+   * An append met a seal: another process ended this process's right to write. Changes wait from then on, until startWriting (with another
+   * segment) or endWriting. Called once for each seal that is met, in a microtask.
    */
   onFenced: (() => void) | null
   /** A change was refused because of the limit `logBytes`. */
   onFull: (() => void) | null
   /** See {@link StateLog.hasStaleSecrets}. */
   onStaleSecret: (() => void) | null
-  /** What another process writes, and this one follows, cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
+  /** Records of another process that this one follows cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
   /** Called, often, when changes were appended and applied, or segments merged. */
   readonly appended: ReadonlySet<() => void>
@@ -27,7 +27,7 @@ export interface LogOwner {
   disk: Disk | null
 }
 
-/** What those share that do the work of one log: each has its own part of it. */
+/** The state that the parts of one log share. */
 export interface LogCore {
   readonly owner: LogOwner
   readonly store: Store

@@ -4,10 +4,9 @@ import type { ScannedChange } from './records.js'
 const LANES = 8
 
 /**
- * A digest over a set of (section, key, value) that does not depend on their order and is kept up to date by
- * adding and removing single entries: the SHA-256 of each entry's length-prefixed encoding, added lane by lane
- * (8 lanes of 32 bits, each modulo 2^32). The empty set is all zeros. It finds differences; it is no defence
- * against somebody who may choose the entries.
+ * A digest over a set of (section, key, value) that does not depend on their order and is kept up to date by adding and removing single
+ * entries: the SHA-256 of each entry's length-prefixed encoding, added lane by lane (8 lanes of 32 bits, each modulo 2^32). The empty set
+ * is all zeros. It finds differences; it is no defence against an attacker who may choose the entries.
  */
 export class Digest {
   readonly #lanes = new Uint32Array(LANES)
@@ -53,7 +52,7 @@ export class Digest {
   }
 }
 
-/** Of a single entry. */
+/** The digest of a single entry. */
 const one = new Uint32Array(LANES)
 const range = new Uint32Array(4)
 let scratch = Buffer.allocUnsafe(4096)

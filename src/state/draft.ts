@@ -5,15 +5,15 @@ import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { Drawn } from './write-queue.js'
 
-/** What an update's function returns for an entry that is to be deleted. */
+/** The result of an update's function for an entry that it deletes. */
 export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
 
-/** What an update may do with a section. */
+/** A section within an update. */
 export interface DraftSection<T> {
   readonly store: SectionStore
   readonly durable: boolean
   has(key: string): boolean
-  /** A value that nobody else has. */
+  /** Returns a copy that the caller may change. */
   read(key: string): T | undefined
   put(key: string, value: T): NewChange
   delete(key: string): NewChange
@@ -22,15 +22,15 @@ export interface DraftSection<T> {
 /** A {@link Section}, as an update knows it. */
 export interface DraftableSection<T> {
   readonly name: string
-  /** Of the log: what the update has changed so far its {@link StateDraft} knows. */
+  /** Reads the log: the {@link StateDraft} knows the changes of the update so far. */
   get(key: string): T | undefined
   /** @internal */
   draft_(store: Store): DraftSection<T>
 }
 
 /**
- * The state in the middle of an update: as it is, with what the update has changed so far. Values that it reads are the
- * update's own, and may be changed in place. Of use only until the update's function returns.
+ * The state within an update: the log with the update's changes so far. Values that it reads are the update's own, and may be changed in
+ * place. Valid only until the update's function returns.
  */
 export interface StateDraft {
   get<T>(section: DraftableSection<T>, key: string): T | undefined
@@ -145,7 +145,7 @@ class Draft implements StateDraft {
   }
 }
 
-/** What comes from a function that waits is no value. */
+/** A promise is no value. */
 export function refuseThenable(result: unknown): void {
   if (typeof (result as Partial<PromiseLike<unknown>> | null | undefined)?.then !== 'function') return
   throw new FdbError(

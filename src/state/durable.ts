@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 
-/** What brings the log to a disk. */
+/** Writes the log to a disk. */
 export interface Disk {
   /** Throws ERR_FDB_FENCED in a process that does not write there. */
   checkServing(): void
@@ -8,7 +8,7 @@ export interface Disk {
   flush(): Promise<void>
 }
 
-/** What becomes of a change on its way to a disk. */
+/** The progress of a change on its way to a disk. */
 export interface Durability {
   /** It must be on the disk before it is acknowledged. An update may learn that only when it is made. */
   needed: boolean

@@ -34,7 +34,9 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** Has those of another one, which is used up. What lay in the segments before can be read until these are left. */
+  /**
+   * Takes the contents of another index, which must not be used afterwards. Values in the former segments can be read until these are left.
+   */
   become(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations
@@ -113,7 +115,7 @@ export class Entries {
     return at
   }
 
-  /** Where the entry of a slot lies, for listeners of the change that takes its place; null: nobody asks, or there is none. */
+  /** The location of a slot's entry, for listeners of the change that replaces it; null: there is no listener, or no entry. */
   locate({ listeners }: SectionStore, slot: number | undefined): Location | null {
     if (listeners.size === 0 || slot === undefined) return null
     return { ...this.locations.get(slot, this.#at) }
@@ -131,7 +133,7 @@ export class Entries {
     return { value: copyOf(found, valueStart, valueEnd), version }
   }
 
-  /** What `is` says of the value of a slot, where it lies. */
+  /** The result of `is` for the value of a slot, where it lies. */
   look(
     section: SectionStore,
     key: string,
@@ -158,7 +160,7 @@ export class Entries {
     this.#whole(at, this.#ahead.read(this.#held(at), at, into))
   }
 
-  /** What has an encoded Change, from the `start` of {@link ReadAhead} on, until another is looked for. */
+  /** The buffer of an encoded Change, from the `start` of {@link ReadAhead} on; valid until the next call. */
   #find(at: Location): Buffer {
     const held = this.#held(at)
     const block = this.#ahead.find(held, at)

@@ -14,13 +14,13 @@ export interface ForwardedWrite {
   readonly request: string
   /** Records without their place: together one change. None: `reads` are to be confirmed; nor those: what was made before is to come to the disk. */
   readonly parts: readonly Uint8Array[]
-  /** What an update has read. */
+  /** Entries that an update has read. */
   readonly reads: readonly EntryRead[]
   /** Answered once it is on the disk. */
   readonly durable?: boolean
 }
 
-/** What became of it. */
+/** The result of a forwarded change. */
 export type Answer =
   | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
   /** Nothing was done: what it has read has changed. */
@@ -29,7 +29,7 @@ export type Answer =
   | { readonly outcome: 'again' }
   | { readonly outcome: 'refused'; readonly error: FdbError }
 
-/** What an update has read is not so any more. */
+/** An entry that an update has read has changed since. */
 const CONFLICT: unique symbol = Symbol('conflict')
 
 /** Told to those whose forwarded changes cannot be made here. */
@@ -52,7 +52,7 @@ export class ArrivingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
-  /** Of the schemas that came with it, the highest version. */
+  /** The highest version of each schema that came with it. */
   readonly #given = new Map<string, number>()
   #bytes = 0
   #changes = 0
@@ -100,7 +100,7 @@ export class ArrivingWrite {
       if (!reads.every(read => isStill(this.#store, read))) throw CONFLICT
       return { sections, parts, reads: [], result: look() }
     }
-    // What an update comes to, it may come to otherwise when it is tried again.
+    // The result of an update may differ when it is tried again.
     return { sections, parts: [], request, prints: [0], draw, foreign: true }
   }
 
@@ -128,7 +128,7 @@ export class ArrivingWrite {
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
-  /** Who may read it must be known. */
+  /** The lowest reader must be known. */
   #checkVersion({ name, stored }: SectionStore, version: number): void {
     const said = stored !== null || this.#given.has(name)
     const known = Math.max(stored?.version ?? 0, this.#given.get(name) ?? 0)
@@ -141,7 +141,7 @@ export class ArrivingWrite {
   }
 }
 
-/** Nobody knows whether a change was made that was sent. */
+/** It is unknown whether a change that was sent was made. */
 export function mayBeMade(why: string, request: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_DEADLINE',

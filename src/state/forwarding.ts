@@ -16,7 +16,7 @@ const LOOK_MS = 20
 /** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
 const VIEW_MS = 2_000
 
-/** Of ids that changes were given, of all logs of this process. */
+/** Counts the ids of changes, over all logs of this process. */
 let made = 0
 
 /** A way to the process that may write. */
@@ -28,7 +28,7 @@ export interface WriteSender {
 export interface ForwardingOptions {
   /** How long a change waits for its answer, milliseconds. */
   readonly timeoutMs: number
-  /** What those are told that were not made. */
+  /** The error for changes that were not made. */
   readonly refusal: FdbError
 }
 
@@ -53,7 +53,7 @@ export class Forwarding {
   readonly #options: ForwardingOptions
   readonly #ways = new Map<PendingWrite, Way>()
   readonly #numbers = new Map<number, PendingWrite>()
-  /** What updates on their way have read: another of the same entry would come to nothing. */
+  /** Entries that updates in flight have read: another update of the same entry would be in vain. */
   readonly #reads = new Set<string>()
   /** An update that waits for one of these. */
   #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
@@ -95,8 +95,8 @@ export class Forwarding {
   }
 
   /**
-   * Who serves takes no changes: those that wait are refused, until there is another way. What was sent may have been made: it waits on,
-   * to be found in the log, or sent again.
+   * The process that serves takes no changes: waiting ones are refused, until there is another connection. A change that was sent may have
+   * been made: it waits on, to be found in the log or sent again.
    */
   refuse(): void {
     if (this.#stopped) return
@@ -306,10 +306,10 @@ export class Forwarding {
 
 /** A message has 16 MiB at most: so much of it is left for a part, which is never divided. */
 const MOST_PART_BYTES = mostBodyBytes(DEFAULT_LIMITS)
-/** What an update has read is in one message, which has 32,768 fields at most. */
+/** The reads of an update are in one message, which has 32,768 fields at most. */
 const MOST_READS = 32_000
 const MOST_READ_BYTES = 8 * 1024 * 1024
-/** Of a read, beside its names. */
+/** Bytes of a read, beside its names. */
 const READ_BYTES = 32
 
 /** Throws ERR_FDB_STATE_LIMIT for a change that no message brings to the process that writes. */

@@ -32,7 +32,7 @@ export interface Held {
   sequence: number
 }
 
-/** What of a segment counts, for who copies the log as it lies in memory. */
+/** The valid part of a segment, for a copy of the log in memory. */
 export interface LogPiece {
   segment: Segment
   /** File offset behind the last record; what belongs to a bulk that may still become whole does not count. */
@@ -144,7 +144,7 @@ export class History {
   pieces(): LogPiece[] {
     const { open } = this.#store
     return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
-      // What is left of a bulk where no more can come is passed over by who reads it, and what follows is numbered behind it.
+      // Readers pass over the rest of an unfinished bulk; the following records are numbered behind it.
       const whole = open?.ordinal === ordinal && !final ? open.begin : { end: position, sequence }
       return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })

@@ -41,13 +41,13 @@ export class StagedImport {
   readonly #cursor: ChangeCursor
   /** The body of the record to append, at whose bounds it may be divided. */
   readonly #parts: Uint8Array[] = []
-  /** Of sections that have a schema in it, the highest version. */
+  /** The highest version of each section's schema in it. */
   readonly #given = new Map<string, number>()
   #group: Uint8Array[] = []
   #groupBytes = 0
   #puts = 0
   #bytes = 0
-  /** Of its changes, see {@link SectionStore.printOf}. */
+  /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
   #print = 0
   /** One of those that it changes. */
   #section: SectionStore | null = null
@@ -120,7 +120,7 @@ export class StagedImport {
     this.#puts++
   }
 
-  /** Who may read it must be known: the log says the lowest reader of all that it has. */
+  /** The lowest reader must be known: the log has the lowest reader of all its entries. */
   #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
     const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#given.get(name) ?? 0)
     if (version <= known) return
@@ -132,7 +132,9 @@ export class StagedImport {
     )
   }
 
-  /** These stay together. What empties a section comes on top of what was given, and may be too much for one record with it. */
+  /**
+   * These stay together. The change that empties a section comes on top of the given ones, and may be too much for one record with them.
+   */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#close()
@@ -164,7 +166,7 @@ export class StagedImport {
   }
 }
 
-/** What the log is to say of the section: what it says, what the import says, and what this process writes with. */
+/** The schema of a section in the log: merged from the log, the import and this process's own schema. */
 function newer(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
   return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
 }

@@ -10,7 +10,7 @@ const FIRST = 64
 const GROWTH = 16
 /** After so many it may be left, and gone on with later. */
 const STEP = 256
-/** Of a segment, what is read ahead so often. */
+/** Number of read-ahead blocks in the largest segment. */
 const PARTS = 2 ** 32 / READ_AHEAD_BYTES
 
 /** Keys whose entries lie in the same part of a segment, with their slots. */
@@ -24,9 +24,9 @@ interface Places {
 }
 
 /**
- * What `read` makes of each key of a section and its slot: in batches, those together that lie together in the log, so that what is read in one go has
- * many of them. By key they lie anywhere, and each costs a read of its own. Changes meanwhile are seen: a key that is gone by its turn is left out.
- * Null: nothing, or what `read` made nothing of; it may be left there for another turn of the event loop.
+ * Yields the result of `read` for each key of a section and its slot, in batches in the order of the log, so that one read serves many. By
+ * key they lie anywhere, and each costs a read of its own. Changes meanwhile are seen: a deleted key is left out. Yields null without a
+ * result; the caller may pause there for another turn of the event loop.
  */
 export function* inFileOrder<T>(
   section: SectionStore,
@@ -66,7 +66,7 @@ class LeftKeys {
     this.#runs = slots.runs()
   }
 
-  /** So many, by where they lie; fewer only when these are the last. */
+  /** This many, in the order of the log; fewer only when these are the last. */
   *take(most: number, places: Places): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
@@ -87,7 +87,7 @@ class LeftKeys {
     return [...parts.values()]
   }
 
-  /** What it goes through may have been replaced by a bulk, or with the whole log: those slots are free since, or another's. */
+  /** A bulk, or a change of the whole log, may have replaced the entries: those slots are free since, or another's. */
   #slotOf([key, slot]: [string, number]): number | undefined {
     const { slots } = this.#section
     return slots === this.#slots && slots.renewals === this.#renewals ? slot : slots.get(key)

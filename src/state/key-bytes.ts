@@ -27,8 +27,8 @@ export function emptyKey(): KeyBytes {
 }
 
 /**
- * Another one in each process, so that keys that come to one hash in one process do not in the next. It is no defence against who
- * chooses keys and sees how long they take: whoever writes to a state may fill the memory anyway.
+ * Differs between processes, so that keys with one hash in one process do not collide in the next. It is no defence against an attacker who
+ * chooses keys and measures times: a process that may write to a state may fill the memory anyway.
  */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
 /** More are encoded by a call. */
@@ -111,7 +111,7 @@ export function areEqual(a: Bytes, from: number, b: Bytes, start: number, end: n
 /** More are copied faster by a call. */
 const FEW = 128
 
-/** What lies in `from` from `start` to `end` comes to `into`. */
+/** Copies the bytes of `from` from `start` to `end` to `into`. */
 export function copyKey(from: Bytes, start: number, end: number, into: Bytes, to: number): void {
   if (end - start > FEW) {
     from.buffer.copy(into.buffer, to, start, end)

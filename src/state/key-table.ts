@@ -1,6 +1,6 @@
 import { areEqual, Bytes, copyKey, type KeyBytes } from './key-bytes.js'
 
-/** Of an entry of the index: there is none, or was one. Of others it is the place of their key, and this. */
+/** An entry of the index: there is none, or was one. Other entries are the place of their key plus this. */
 const EMPTY = 0
 const GONE = 1
 const PLACES = 2
@@ -27,7 +27,7 @@ export class KeyTable {
   #places: Uint32Array
   #count = 0
   #bytes: Bytes
-  /** Of them, those of keys that were deleted. */
+  /** The number of deleted keys among them. */
   #deleted = 0
   /** Where the last look at the index ended. */
   #found = 0

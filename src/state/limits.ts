@@ -82,7 +82,7 @@ export function limitsToRead(bytes: number): Partial<StateLimits> {
   }
 }
 
-/** What is left of a record for changes: epoch, sequence, request id and a schema may stand before them. */
+/** Bytes of a record that are left for changes: epoch, sequence, request id and a schema may stand before them. */
 export function mostBodyBytes(limits: StateLimits): number {
   return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes
 }
@@ -101,7 +101,7 @@ export function checkKey(key: unknown, section: string): asserts key is string {
     throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'String(key) makes one')
 }
 
-/** Of a key to be written. */
+/** Checks a key that will be written. */
 export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLimits): asserts key is string {
   checkKey(key, section)
   if (key.length > keyBytes || (key.length * 3 > keyBytes && Buffer.byteLength(key) > keyBytes)) {

@@ -39,7 +39,7 @@ export interface RawSection {
   get(key: string): RawEntry | undefined
 }
 
-/** Of each section in the log, by name. */
+/** The digest of each section in the log, by name. */
 export function digestsOf({ sections }: Store): SectionDigest[] {
   const all = [...sections.values()].flatMap(({ name, stored, slots, digest }) => {
     const entries = slots.size
@@ -49,7 +49,7 @@ export function digestsOf({ sections }: Store): SectionDigest[] {
   return all.sort(byName)
 }
 
-/** What the log says of its sections, by name. */
+/** The schema of each section in the log, by name. */
 export function schemasOf({ sections }: Store): StoredSchema[] {
   return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
 }

@@ -2,7 +2,7 @@ import { readAt } from '../kernel/index.js'
 import type { Location } from './locations.js'
 import type { Segment } from './segment.js'
 
-/** Of a segment, read in one go. */
+/** Bytes of a segment that are read in one go. */
 export const BLOCK_BYTES = 64 * 1024
 const MOST_BLOCKS = 16
 /** At most so much is held: of a segment, what lies together from a multiple of it on. */
@@ -10,7 +10,7 @@ export const READ_AHEAD_BYTES = BLOCK_BYTES * MOST_BLOCKS
 /** A block takes as long to read as so many entries one by one. */
 const WORTH = 16
 const MOST_CREDIT = MOST_BLOCKS * WORTH
-/** What each entry that is read by itself is worth, so that blocks are tried again. */
+/** The credit of each entry that is read by itself, so that blocks are tried again. */
 const REGAINED = 1 / 8
 
 /** A segment, and how far it has been read: what lies below never changes. */

@@ -40,7 +40,7 @@ export interface FrameOptions {
   from?: number
   /** The sequence of the record before; unknown when absent. */
   after?: number | undefined
-  /** Somebody may be writing to it now; default: it is not sealed. */
+  /** Another process may be writing to it now; default: it is not sealed. */
   live?: boolean
   /** Other segments may follow in the same place: called at the header of each, may throw. */
   next?: (header: SegmentHeader, offset: number) => void
@@ -62,14 +62,14 @@ export function damaged(
 }
 
 /**
- * Reads the records of a segment up to the size that it has now, by pread, checksum first. Yields a record, or
- * `undefined` where the work may be interrupted. Nothing is allocated that a length in the file merely claims.
+ * Reads the records of a segment up to its present size, by pread, checksum first. Yields a record, or `undefined` where the work may be
+ * interrupted. Allocates nothing for a length that the file merely claims.
  *
- * What ends the log without an error (`torn`): fewer bytes than the frame says, a length of zero, a wrong
- * checksum in the very last frame; and in a segment that is not sealed any wrong checksum, as its writer may be in the
- * middle of it. Everything else is an error. ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed
- * segment, what is no record under a right checksum, a record of another epoch, a sequence that is not one more
- * than the last. ERR_FDB_STATE_LIMIT: a record with a right checksum that is larger than the limits of this reader.
+ * The log ends without an error (`torn`) at: fewer bytes than the frame says, a length of zero, a wrong checksum in the very last frame;
+ * and in a segment that is not sealed at any wrong checksum, as its writer may be in the middle of it. Everything else is an error.
+ * ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed segment, no record under a right checksum, a record of another
+ * epoch, a sequence that is not one more than the last. ERR_FDB_STATE_LIMIT: a record with a right checksum that is larger than the limits
+ * of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,

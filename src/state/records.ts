@@ -7,7 +7,7 @@ export const PUT = fdbroker.state.Change.Op.PUT
 export const DELETE = fdbroker.state.Change.Op.DELETE
 export const CLEAR = fdbroker.state.Change.Op.CLEAR
 
-/** What the payload of a frame says is not a record; the caller knows where and makes the error. */
+/** The payload of a frame is no record; the caller knows where and makes the error. */
 export class MalformedRecord extends Error {}
 
 export interface StoredSchema {

@@ -8,7 +8,7 @@ const FOLLOW_BYTES = 64 * 1024
 
 /** Reads what other processes wrote: one reading after the other, in slices; or, of a log that is followed, as it is appended. */
 export class Replay {
-  /** What others append is to be seen by every read of a section, until it cannot be read. */
+  /** Every read of a section sees the appends of others, until these cannot be read. */
   following = false
   readonly #core: LogCore
   #reading: Promise<unknown> = Promise.resolve()
@@ -76,7 +76,7 @@ export class Replay {
     }
   }
 
-  /** What a section may not be read for is in the log all the same: the others are followed on. */
+  /** A section that may not be read is in the log all the same: the others are followed on. */
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
     if (!forbidden) this.following = false

@@ -5,8 +5,8 @@ import { FdbError } from '../errors.js'
 export interface KnownRequest {
   sequence: number
   /**
-   * Of the change: the sum of what it does to which entries ({@link SectionStore.printOf}), whatever the values; 0: not known, as a
-   * version wrote the snapshot that did not keep it.
+   * The fingerprint of the change: the sum over its entries and operations ({@link SectionStore.printOf}), whatever the values; 0: unknown,
+   * as an older release wrote the snapshot.
    */
   print: number
 }

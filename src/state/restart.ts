@@ -11,7 +11,7 @@ import { Store } from './store.js'
 /** Entries between two yields. */
 const STEP = 32
 
-/** What is another in a section, or there in one of the two alone. */
+/** A section that differs, or that only one of the two has. */
 interface Different {
   readonly section: SectionStore
   /** Null: it has nothing any more. */
@@ -95,7 +95,7 @@ function isSame(
   return was.version === is.version && was.value.equals(is.value)
 }
 
-/** In one step whatever its size: whoever reads finds the one or the other. */
+/** Replaces all in one step whatever its size: a reader finds the old or the new. */
 function replace({ history, store }: LogCore, after: Store, fresh: History, different: readonly Different[]) {
   history.become(fresh, after.open)
   for (const { section, now } of different) section.become(now)

@@ -25,9 +25,8 @@ export interface SectionOptions<T> {
   /** Values are never logged and not shown by the tools unless asked. A section that was secret once stays secret. */
   secret?: boolean
   /**
-   * `get` returns the same object to everybody, decoded once and frozen with all that it holds, instead of one of the caller's own
-   * each time: for large values that are read often and changed seldom. Default false. What cannot be frozen (bytes, a Date, a Map) is
-   * decoded each time all the same.
+   * `get` returns the same object to each caller, decoded once and deeply frozen, instead of a new one each time: for large values that are
+   * read often and changed seldom. Default false. Values that cannot be frozen (bytes, a Date, a Map) are decoded each time all the same.
    */
   frozen?: boolean
   /**
@@ -35,7 +34,7 @@ export interface SectionOptions<T> {
    * does when it changes one of these. Needs a `stateFile`. Default false.
    */
   durable?: boolean
-  /** The most decoded values that are kept in memory, of those that nobody can change; default 1024, 0 for none. */
+  /** The most decoded immutable values that are kept in memory; default 1024, 0 for none. */
   cache?: number
 }
 
@@ -128,8 +127,8 @@ export function storedForm(name: string, schema: SectionSchema<never> | null): S
 }
 
 /**
- * What the log says of a section that was told of it twice. Entries of every version that ever wrote it may be there: so the lowest
- * reader never falls, and what was secret once stays secret.
+ * Merges two schemas of one section. It may have entries of every version that ever wrote it: so the lowest reader never falls, and a
+ * secret section stays secret.
  */
 export function mergedSchema(known: StoredSchema | null, told: StoredSchema): StoredSchema {
   if (known === null) return told

@@ -27,9 +27,9 @@ export class SectionStore {
   readonly listeners = new Set<(change: StoredChange) => void>()
   /** Called when any number of entries has changed at once, before the listeners are told of each. */
   readonly resets = new Set<() => void>()
-  /** What the log says about it; null while it says nothing. */
+  /** The schema in the log; null while there is none. */
   stored: StoredSchema | null = null
-  /** What this process registered. */
+  /** The schema that this process registered. */
   schema: SectionSchema<never> | null = null
   /** The length of the encoded changes that are in force. */
   bytes = 0
@@ -53,9 +53,7 @@ export class SectionStore {
     }
   }
 
-  /**
-   * What the log must say of the section before this process writes to it: what it does not know yet of its schema; null: nothing.
-   */
+  /** The schema that this process must write to the log before its first change of the section; null: none. */
   get unsaid(): StoredSchema | null {
     const { name, stored, schema } = this
     if (stored === null) return storedForm(name, schema)
@@ -64,7 +62,7 @@ export class SectionStore {
     return isSameSchema(wanted, stored) ? null : wanted
   }
 
-  /** What a change does to which entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
+  /** The fingerprint of a change of one entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
   printOf(op: number, key: string | Uint8Array): number {
     return crc32(key, this.#printOf(op))
   }
@@ -99,8 +97,8 @@ export interface SectionChange<T = unknown> {
   /** 'local': appended by this process; 'replay': read from what another one wrote. */
   readonly origin: 'local' | 'replay'
   /**
-   * What the entry was before; undefined: there was none, or it is a `clear`. Read from the log when it is asked for, which
-   * must be before the listener returns. Throws as `get` does where it cannot be decoded.
+   * The entry before the change; undefined: there was none, or it is a `clear`. Read from the log when it is asked for, which must be
+   * before the listener returns. Throws as `get` does where it cannot be decoded.
    */
   readonly previous: T | undefined
 }

@@ -42,7 +42,7 @@ export class Section<T> {
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
   readonly #values: Values<T>
-  /** Values that nobody can change: primitive ones, and frozen ones where the schema says so. */
+  /** Immutable values: primitive ones, and frozen ones if the schema says so. */
   readonly #cache = new Map<string, T>()
   readonly #cacheSize: number
   readonly #warned = new Set<string>()
@@ -91,7 +91,7 @@ export class Section<T> {
     return this.#section.slots.size
   }
 
-  /** Of this section alone; independent of order, codec and history. */
+  /** The digest of this section alone; independent of order, codec and history. */
   get digest(): string {
     this.#core.flush()
     return this.#section.digest.toString()
@@ -120,7 +120,7 @@ export class Section<T> {
     return this.#section.slots.has(key)
   }
 
-  /** What is in the log, without what is {@link waiting}. Throws ERR_FDB_STATE_VALUE when it cannot be decoded. */
+  /** Returns the value in the log, without changes that are {@link waiting}. Throws ERR_FDB_STATE_VALUE when it cannot be decoded. */
   get(key: string): T | undefined {
     checkKey(key, this.name)
     this.#core.flush()
@@ -196,15 +196,15 @@ export class Section<T> {
   }
 
   /**
-   * Resolves once the whole change is in the log. Changes are appended in the order they were made, all those of
-   * one turn of the event loop in one write. In a process that stands by or drains they are
-   * made by the one that writes, and it resolves when this one sees them. Rejects, and has no effect, with ERR_FDB_FENCED (this process
-   * was cut off, or nobody took it in time), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError
-   * (ERR_FDB_STATE_KEY, ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take. ERR_FDB_DEADLINE:
-   * whoever writes did not answer, and it may have been made.
+   * Resolves once the whole change is in the log. Changes are appended in the order they were made, all those of one turn of the event loop
+   * in one write. If this process stands by or drains, the process that writes makes them, and the promise resolves when this one sees
+   * them. Rejects, and has no effect, with ERR_FDB_FENCED (this process was cut off, or no process took the change in time),
+   * ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError (ERR_FDB_STATE_KEY,
+   * ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take. ERR_FDB_DEADLINE: the process that writes
+   * did not answer, and the change may have been made.
    *
-   * In a successor a change waits, before `ready()`, until it serves: then it is made. To await it before that would be to wait for
-   * oneself: it rejects, at once, with ERR_FDB_NOT_READY. Await it after `ready()`. That goes for all changes.
+   * In a successor a change waits, before `ready()`, until it serves: then it is made. Awaiting it before that would never end: it rejects
+   * at once with ERR_FDB_NOT_READY. Await it after `ready()`. That goes for all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     return this.#writing.told(this.#put(key, value, options), options)
@@ -388,7 +388,7 @@ export class Section<T> {
   }
 }
 
-/** Nobody can change it. Freezes it where the schema says so. */
+/** Returns whether the value is immutable. Freezes it if the schema says so. */
 function mayBeShared(value: unknown, frozen: boolean): boolean {
   if (typeof value === 'object' && value !== null) return frozen && deepFreeze(value)
   return typeof value !== 'function'
@@ -397,8 +397,8 @@ function mayBeShared(value: unknown, frozen: boolean): boolean {
 type Step<T> = IteratorResult<T | null, undefined>
 
 /**
- * What an iterator gives, in turns of the event loop bounded in time; for each it costs less than an async generator. Null from it is
- * nothing, but a place where it may be left.
+ * The values of an iterator, in turns of the event loop bounded in time; cheaper than an async generator. A null of the iterator is no
+ * value, but a place to pause.
  */
 class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
   readonly #all: Iterator<T | null, undefined, undefined>

@@ -53,11 +53,11 @@ export interface SegmentHeader {
 }
 
 export interface FileHeader extends SegmentHeader {
-  /** Of a state file: whose it is; empty: it does not say. */
+  /** The service of a state file; empty: unknown. */
   readonly service: string
   /** The number of marks of a state file. */
   readonly marks: number
-  /** Of a mark in a state file: its numbers. Empty in other headers. */
+  /** The numbers of a mark in a state file. Empty in other headers. */
   readonly mark: Uint8Array
 }
 
@@ -128,8 +128,8 @@ export class Segment {
   }
 
   /**
-   * Takes a segment that somebody else made. Owns `fd` from the call on, and closes it when it is refused:
-   * ERR_FDB_STATE_FORMAT when it is no segment or of a newer format.
+   * Opens a segment that another process made. Owns `fd` from the call on, and closes it when it is refused: ERR_FDB_STATE_FORMAT when it
+   * is no segment or of a newer format.
    */
   static open(fd: OwnedFd): Segment {
     try {
@@ -157,7 +157,7 @@ export class Segment {
     return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
   }
 
-  /** The same memory by a dup: whoever holds it has the same rights. */
+  /** The same memory by a dup with the same rights. */
   dup(): Segment {
     return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
   }
@@ -172,7 +172,7 @@ export class Segment {
     return this.#end
   }
 
-  /** Nobody can write any more. Asks the kernel each time: the other side may have sealed it. */
+  /** No process can write any more. Asks the kernel each time: the other side may have sealed it. */
   get sealed(): boolean {
     const seals = sealsOf(this.fd)
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
@@ -267,9 +267,8 @@ export class Segment {
   }
 
   /**
-   * From now on appends continue at `offset`, the end of the last whole record. What lies behind it (half a record
-   * of a writer that was killed or had no memory) is cut off, or blanked where a release forbids to cut. On a
-   * sealed segment nothing is cut.
+   * From now on appends continue at `offset`, the end of the last whole record. Bytes behind it (half a record of a writer that was killed
+   * or had no memory) are cut off, or blanked if a release forbids to cut. A sealed segment is not cut.
    */
   continueAt(offset: number): void {
     this.#end = offset
@@ -301,7 +300,7 @@ function appendFailed(segment: Segment, length: number, error: NativeError): Fdb
   )
 }
 
-/** What the payload of every header begins with; no record does. */
+/** The first bytes of every header's payload; no record begins so. */
 export const HEADER_MARK = Buffer.concat([Buffer.from([(1 << 3) | 2, MAGIC.length]), Buffer.from(MAGIC)])
 
 /** Whether the payload that begins there is a header's. */

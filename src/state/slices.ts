@@ -27,9 +27,9 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
   }
 }
 
-/** What works in slices in the same turn has so much of it together: each has its own share, or what the others have left of this. */
+/** All sliced work shares this time per event-loop turn. */
 const TURN_MS = 5
-/** Whoever comes last goes on all the same. */
+/** The last task of a turn gets this time all the same. */
 const LEAST_MS = 1
 
 /** When the first slice of this turn began; null: none has yet. */
@@ -75,7 +75,7 @@ export class Slice {
    * has had its share.
    */
   async passed(): Promise<void> {
-    // Behind whoever has just been told.
+    // Runs behind the callbacks that were just called.
     await null
     if (this.over) await this.next()
   }
@@ -108,8 +108,8 @@ export function aborted(signal: AbortSignal): FdbError {
 const AT_ONCE = 256
 
 /**
- * What changes of many entries left to do once they count: places are freed and listeners told, in slices, in the order in which
- * it was left. Reads find the same before, meanwhile and after.
+ * Work that changes of many entries leave behind once they count: places are freed and listeners told, in slices, in the order of the
+ * changes. Reads find the same before, meanwhile and after.
  */
 export class LeftWork {
   /** A step is being done: nothing may be applied. */
@@ -120,7 +120,7 @@ export class LeftWork {
   readonly #paused: () => void
   #running: Promise<unknown> | null = null
 
-  /** `paused`: called when nothing is left, or when somebody else is doing it. */
+  /** `paused`: called when nothing is left, or when another does the work. */
   constructor(sliceMs: number, signal: AbortSignal, paused: () => void) {
     this.#sliceMs = sliceMs
     this.#signal = signal

@@ -63,7 +63,7 @@ export class SlotMap {
 
   #put(key: string | KeyBytes, slot: number): void {
     this.#changes++
-    // What lies below in the main map is still to be freed by the merge.
+    // The merge still has to free the entry below, in the main map.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }

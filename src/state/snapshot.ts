@@ -8,11 +8,11 @@ import type { Store } from './store.js'
 const RECORD_BYTES = 64 * 1024
 /** The most schemas, or requests, of one record. */
 const RECORD_LINES = 128
-/** What a request takes of a record beside its id, at most. */
+/** The most bytes that a request takes in a record beside its id. */
 const REQUEST_BYTES = 16
 const STEP = 32
 
-/** What is to be merged: the state at the end of the segment with ordinal `last`. */
+/** The input of a merge: the state at the end of the segment with ordinal `last`. */
 export interface Merge {
   last: number
   epoch: number

@@ -90,7 +90,7 @@ export class StateLog implements LogOwner {
     return this.#core.history.held.map(held => held.segment)
   }
 
-  /** What whoever copies the log needs; valid in this turn only, as a compaction closes segments. */
+  /** The pieces for a copy of the log; valid in this turn only, as a compaction closes segments. */
   pieces(): LogPiece[] {
     return this.#core.history.pieces()
   }
@@ -115,7 +115,7 @@ export class StateLog implements LogOwner {
     return this.#core.store.entries.staleSecrets >= 0
   }
 
-  /** Somebody marked one of the sections as secret. */
+  /** One of the sections is marked as secret. */
   get secret(): boolean {
     return this.#core.store.secret
   }
@@ -254,13 +254,13 @@ export class StateLog implements LogOwner {
     return section
   }
 
-  /** Of each section in the log, by name. */
+  /** The digest of each section in the log, by name. */
   digests(): SectionDigest[] {
     this.#flush()
     return digestsOf(this.#core.store)
   }
 
-  /** What the log says of its sections, by name. */
+  /** The schema of each section in the log, by name. */
   schemas(): StoredSchema[] {
     this.#flush()
     return schemasOf(this.#core.store)
@@ -316,7 +316,7 @@ export class StateLog implements LogOwner {
 
   async #update<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
     checkWrite('update()', options)
-    // What it comes to cannot be known here.
+    // The result of an update is unknown here.
     const request = checkRequest(options.request, this.#core.limits)
     const writing = this.#writing
     return await madeAsDrawn(
@@ -362,7 +362,7 @@ export class StateLog implements LogOwner {
   }
 }
 
-/** Puts a snapshot in the place of the segments to which nobody writes any more, one compaction after the other. */
+/** Replaces the segments that no process writes to any more by a snapshot, one compaction after the other. */
 class Compaction {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -420,7 +420,7 @@ class Compaction {
       // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
-        // What the newest segment displaced was in force at the end of these, and is in the snapshot.
+        // An entry that the newest segment displaced was in force at the end of these, and is in the snapshot.
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)

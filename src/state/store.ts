@@ -169,7 +169,7 @@ export class Store {
     this.#tell(section, 'put', origin, before)
   }
 
-  /** Of the change that the cursor looks at. */
+  /** Tells of the cursor's current change. */
   #tell(
     section: SectionStore,
     op: 'put' | 'delete',

@@ -9,11 +9,11 @@ import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps, type LeftWork } from './slices.js'
 import type { Layer } from './slot-map.js'
 
-/** What a bulk does to one section, once it counts. */
+/** The effect of a bulk on one section, once it counts. */
 interface StagedSection {
   readonly section: SectionStore
   readonly layer: Layer
-  /** What was there before does not count. */
+  /** Earlier entries do not count. */
   readonly cleared: boolean
   /** Entries of the section then, and bytes of their encoded changes. */
   size: number
@@ -32,12 +32,12 @@ const SMALL = 1024
 export class Transaction {
   /** The ordinal of the segment that it is in. */
   readonly ordinal: number
-  /** What of that segment was whole before it: file offset behind the last record, and its number. */
+  /** The whole part of that segment before it: file offset behind the last record, and its number. */
   readonly begin: { readonly end: number; readonly sequence: number }
   /** The index of the part that must come next. */
   next = 0
   readonly schemas: StoredSchema[] = []
-  /** What its changes so far come to, see {@link SectionStore.printOf}. */
+  /** The fingerprint of its changes so far, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
   /** Null: nothing has waited. */
@@ -136,7 +136,7 @@ export class Transaction {
     return true
   }
 
-  /** What transactions before it left to do must be done before it is committed. */
+  /** The left work of earlier transactions must be done before it is committed. */
   get isLarge(): boolean {
     return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
@@ -222,19 +222,19 @@ function* made({ layer }: StagedSection): Generator<number> {
 
 const MOST = 32
 const FIELDS = 5
-/** So many keys are all near, and none has to wait. */
+/** This many keys are all near, and none has to wait. */
 const NEAR = 16_384
 
 /**
- * Puts of a bulk that wait for each other. Of a million keys each is somewhere else in memory, and most of the time of a put is spent on waiting
- * for that: of many at once the processor fetches the places together.
+ * Puts of a bulk that wait for each other. Each of a million keys is somewhere else in memory, and most of the time of a put is spent on
+ * waiting for that: the processor fetches many places together.
  */
 class WaitingPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
   readonly #key = emptyKey()
   #staged: StagedSection | null = null
   #count = 0
-  /** What is looked at must be of use, or it is not looked at. */
+  /** The sum of bytes that were touched: an unused read would be optimized away. */
   touched = 0
 
   /** False: what waits is of another section or lies in another buffer, or there is no room: it is to be flushed. */

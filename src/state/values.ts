@@ -25,7 +25,7 @@ export class Values<T> {
     return (this.#schema?.secret ?? false) || (this.#section.stored?.secret ?? false)
   }
 
-  /** A value that nobody else has. Throws ERR_FDB_STATE_VALUE. */
+  /** A new value, the caller's own. Throws ERR_FDB_STATE_VALUE. */
   decode(key: string, raw: { value: Uint8Array; version: number }, remedy = REMEDY): T {
     const schema = this.#schema
     const { value, version } = raw
@@ -89,7 +89,7 @@ export class Values<T> {
     return `section "${this.#section.name}", key "${key}"`
   }
 
-  /** What may hold a value that is secret is not passed on. */
+  /** A cause that may hold a secret value is not passed on. */
   #cause(error: unknown): unknown {
     return this.secret ? undefined : error
   }

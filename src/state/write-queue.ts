@@ -4,9 +4,9 @@ import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
 import { Slice } from './slices.js'
 
-/** What an update that waits counts for among the bytes that wait. */
+/** Bytes that a waiting update counts for. */
 const UPDATE_BYTES = 512
-/** So many are rejected without a look at the clock. */
+/** Rejections without a look at the clock. */
 const AT_ONCE = 32
 
 /** A change, or a bulk of them, that is to become one record: encoded but for its place in the log. */
@@ -17,19 +17,19 @@ export interface NewWrite {
   readonly parts: readonly Uint8Array[]
   /** '': none. */
   readonly request: string
-  /** Of what it does, or may do, see {@link RequestMemory}. */
+  /** Fingerprints of its changes, see {@link RequestMemory}. */
   readonly prints: readonly number[]
   /** Called right before it is applied: what its promise resolves with. */
   readonly look?: () => unknown
   /** Made by another process, which has it still: it is not forwarded by this one. */
   readonly foreign?: boolean
-  /** It is to be on a disk. */
+  /** It must reach a disk. */
   readonly durability?: Durability | null
-  /** An update: it is made when it is its turn, of the state as it is then; sections and parts are empty. What it throws rejects it. */
+  /** An update: it is made in its turn, of the state as it is then; sections and parts are empty. Its exception rejects it. */
   readonly draw?: () => Drawn
 }
 
-/** What an update came to. */
+/** The result of an update. */
 export interface Drawn {
   /** Entries of the log that it has looked at. */
   readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
@@ -38,7 +38,7 @@ export interface Drawn {
   readonly parts: readonly Uint8Array[]
   /** It changes a section whose changes are durable. */
   readonly durable?: boolean
-  /** What its promise resolves with. */
+  /** The value that its promise resolves with. */
   readonly result: unknown
 }
 
@@ -46,7 +46,7 @@ export interface PendingWrite extends NewWrite {
   /** One that is forwarded gets an id of its own where it has none. */
   request: string
   prints: readonly number[]
-  /** What it resolves with, where it was forwarded and is found in the log. */
+  /** The value that it resolves with, if it was forwarded and is found in the log. */
   outcome?: unknown
   /** It was sent to another process at least once. */
   sent?: boolean
@@ -90,7 +90,7 @@ export class WriteQueue {
     for (const part of write.parts) bytes += part.length
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
-    // A bulk that is larger by itself waits for nobody, and others not for it.
+    // A bulk that is larger by itself does not wait, and others do not wait for it.
     const waiting = head > waitingBytes ? this.#bytes - head : this.#bytes
     const full = waiting + bytes > waitingBytes || this.#writes.length >= waitingWrites
     if (full && this.#writes.length > 0) {

@@ -131,7 +131,9 @@ export class Writing {
     },
   }
 
-  /** What was made here before another process was given the right to write is in that one's log: it says when its disk has all of that. */
+  /**
+   * Changes that were made here before another process got the right to write are in that one's log: it says when its disk has all of them.
+   */
   async #flushTo(disk: Disk): Promise<void> {
     try {
       await disk.flush()
@@ -168,7 +170,7 @@ export class Writing {
     return promise
   }
 
-  /** What a caller gets of a change. A `durable` one does not wait: it is refused. */
+  /** The promise of a change for its caller. A `durable` one does not wait: it is refused. */
   told<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
     if (this.#mode !== 'reading' || options?.durable === true) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
@@ -235,8 +237,8 @@ function nothing(): Drawn {
 }
 
 /**
- * A change that waits for what may never come while somebody waits for the change: to be awaited then rejects, in the next turn, with the
- * remedy. The change itself waits on, and a later `await` is told what became of it.
+ * A change that waits for an event that may never come while its caller awaits it: awaiting it then rejects, in the next turn, with the
+ * remedy. The change itself waits on, and a later `await` gets its result.
  */
 class ToldToWait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
@@ -248,7 +250,7 @@ class ToldToWait<T> extends Promise<T> {
     return told
   }
 
-  // What then(), catch() and finally() give are promises like all others.
+  // The results of then(), catch() and finally() are ordinary promises.
   static override get [Symbol.species](): PromiseConstructor {
     return Promise
   }

@@ -12,7 +12,7 @@ type StoredKeys = fdbroker.tls.TicketKeys
 
 /** The state's section with the keys, one entry a name. */
 export const TICKET_KEYS = 'ticketKeys'
-/** What `tls.Server.setTicketKeys()` takes. */
+/** The length that `tls.Server.setTicketKeys()` takes. */
 const KEY_BYTES = 48
 const NONE = new Uint8Array(0)
 const HOUR = 3_600_000
@@ -156,7 +156,7 @@ export class TicketKeys {
     return this.#section.put(this.name, keys)
   }
 
-  /** They count once they are in the log: whoever reads it has them too. */
+  /** They count once they are in the log: every reader of it has them too. */
   #follow(): void {
     const stored = this.#stored()
     if (stored === null) return

@@ -6,20 +6,20 @@ import { inheritedOutput, LAST_LINES } from './successor-output.js'
 /** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
-/** Of the last lines on stderr. */
+/** Lines of stderr that are kept. */
 const MOST_LINES = 12
 
 let place = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
 /**
- * What a successor says when it ends before it can say it over the control path, as with a configuration that is wrong: by a file
- * beside that, which only its user can write. Else its parent would know no more than an exit code.
+ * The reason that a successor gives when it ends before it can report over the control path, for example a wrong configuration. It crosses
+ * in a file beside that path, which only its user can write. Without it the parent would know only an exit code.
  */
 export class LastWords {
   readonly env: NodeJS.ProcessEnv
   readonly #file: string
-  /** What the successor has written on stderr, by its preload. */
+  /** The last lines on stderr of the successor, written by its preload. */
   readonly #lines: string
 
   constructor(control: string) {
@@ -97,7 +97,7 @@ export function below(lines: string | null): string {
   return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
-/** Why this process ends. Nothing where nobody waits for it. */
+/** Records the reason for this process's end. Does nothing if no process waits for it. */
 export function sayLastWords(text: string): void {
   const file = place
   place = undefined
@@ -109,7 +109,7 @@ export function sayLastWords(text: string): void {
   }
 }
 
-/** This process serves: what it says at its end is nobody's any more. */
+/** This process serves: it reports no reason for its end any more. */
 export function keepLastWords(): void {
   place = undefined
   const output = inheritedOutput()

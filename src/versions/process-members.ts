@@ -102,9 +102,9 @@ export class ProcessMembers implements Disposable {
   }
 
   /**
-   * Of the descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable
-   * `mark` in the environment that they were started with; null: only the group. `orphans`: and those with these signs that have no
-   * mark of this name, with their descendants.
+   * Finds descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable `mark` in
+   * the environment that they were started with; null: only the group. `orphans`: also processes with these signs that have no mark of this
+   * name, with their descendants.
    */
   static ofGroup(leader: number, mark: Mark | null, orphans: OrphanSigns | null = null): ProcessMembers {
     const text = mark === null ? null : `${mark.name}=${mark.value}`

@@ -19,7 +19,7 @@ export class Children {
     process.on('SIGCHLD', this.#reap)
   }
 
-  /** Who is waited for is known: what has ended is reaped from now on. */
+  /** All expected children are known: those that have ended are reaped from now on. */
   begin(): void {
     this.#reapAll()
   }
@@ -31,7 +31,7 @@ export class Children {
     return pid
   }
 
-  /** Somebody else's child that is to become ours: its end is told if it ends as that. */
+  /** A child of another process becomes ours when its parent ends; `ended` is told of its end then. */
   expect(pid: number, ended: Ended): void {
     this.#ended.set(pid, ended)
   }
@@ -50,7 +50,7 @@ export class Children {
     sent(-pid, 'SIGKILL')
   }
 
-  /** Of a child that nobody waits for any more. */
+  /** Its end is not reported any more. */
   forget(pid: number): void {
     if (this.#ended.has(pid)) this.#ended.set(pid, () => {})
   }

@@ -26,11 +26,12 @@ export interface Successor {
   /** Never rejects. */
   exited: Promise<Exit>
   /**
-   * Ends it, and what it has started in its session: SIGTERM, after `graceMs` (default {@link GRACE_MS}) SIGKILL, with 0 at once. What has left its session is
-   * not reached. Resolves with whether all of it has ended: another user's (sudo, setuid) cannot be.
+   * Ends it, and all that it has started in its session: SIGTERM, after `graceMs` (default {@link GRACE_MS}) SIGKILL, with 0 at once. A
+   * process that has left the session is not reached. Resolves with whether all of it has ended: another user's process (sudo, setuid)
+   * cannot be ended.
    */
   end(graceMs?: number): Promise<boolean>
-  /** The successor serves, or is nobody's matter any more. Idempotent. */
+  /** The successor serves, or is not watched any more. Idempotent. */
   letGo(): void
   /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
   unref(): void

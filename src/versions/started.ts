@@ -9,7 +9,7 @@ import { inspect } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
 import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
 
-/** Of the last lines. */
+/** Characters of the last lines that are kept. */
 const MOST_CHARACTERS = 4_000
 /** A terminal is closed; a pipe or a socket has no reader. */
 const GONE: readonly unknown[] = ['EIO', 'EPIPE', 'ECONNRESET']
@@ -17,7 +17,7 @@ const OUTPUTS: readonly unknown[] = [1, 2]
 
 const file = process.env[LAST_LINES]
 const given = process.env[OWN_OPTIONS]
-// What this process starts is no successor.
+// A child of this process is no successor.
 delete process.env[LAST_LINES]
 delete process.env[OWN_OPTIONS]
 if (file !== undefined) {
@@ -115,7 +115,7 @@ function dropWrites(dropped: () => void): void {
 function replace(name: 'write' | 'writeSync' | 'writev' | 'writevSync', by: (write: Write) => Write): void {
   const own = fs[name] as Write
   const more = by(own)
-  // What `promisify` needs, too.
+  // `promisify` needs the custom symbols, too.
   Object.defineProperties(more, Object.getOwnPropertyDescriptors(own))
   Object.assign(fs, { [name]: more })
 }
@@ -125,7 +125,10 @@ function isGone(fd: unknown, error: unknown): boolean {
   return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
 }
 
-/** What a write with these arguments writes: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or (list of bytes). */
+/**
+ * The number of bytes that a write with these arguments writes: (text, position, encoding), (bytes, offset, length), (bytes, { offset,
+ * length }) or (list of bytes).
+ */
 function bytesOf([data, second, third]: readonly unknown[]): number {
   if (typeof data === 'string')
     return Buffer.byteLength(data, typeof third === 'string' ? (third as BufferEncoding) : 'utf8')

@@ -27,9 +27,9 @@ export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 const KEY = 'fd-broker.inherited-output'
 const OWN = Symbol.for(KEY)
 
-/** What becomes of the output of a successor, which it has inherited from the process that has started it. */
+/** The state of the output that a successor has inherited from the process that has started it. */
 interface InheritedOutput {
-  /** Writes to stdout and stderr that failed, as their terminal is closed or their pipe has no reader. Of all threads. */
+  /** The number of writes to stdout and stderr, in all threads, that failed because the terminal is closed or the pipe has no reader. */
   readonly dropped: number
   /** The last lines on stderr; null: the process has come to serve, and they are no reason of a failed start. */
   lines: string | null

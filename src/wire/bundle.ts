@@ -42,7 +42,7 @@ export interface BundleItem {
   /** Segments. */
   readonly epoch?: number
   readonly writable?: boolean
-  /** Sender: borrowed until the bundle is sent. Receiver: owned by whoever takes the bundle. */
+  /** Sender: borrowed until the bundle is sent. Receiver: owned by the code that takes the bundle. */
   readonly fd: OwnedFd
 }
 

@@ -26,7 +26,7 @@ const TURN_BYTES = 256 * 1024
 const TURN_MS = 3
 
 export interface ChannelOptions {
-  /** What a frame may have, in both directions. */
+  /** Limits of a frame, in both directions. */
   limits?: Partial<FrameLimits>
   /** A frame that the kernel has not taken whole after so many milliseconds ends the channel. Default 10 000. */
   sendTimeoutMs?: number
@@ -47,8 +47,8 @@ export interface ChannelHandler {
 /**
  * Framed messages with descriptors over one connected Unix stream socket, which it owns.
  *
- * What it guarantees: messages arrive whole, in order and with exactly their descriptors, or the channel ends;
- * nothing that arrived is leaked; a slow or hostile peer costs bounded time a turn and bounded memory.
+ * It guarantees that messages arrive whole, in order and with exactly their descriptors, or the channel ends; that no descriptor that
+ * arrived is leaked; and that a slow or hostile peer costs bounded time a turn and bounded memory.
  */
 export class Channel implements AsyncDisposable {
   /** Credentials at connect (clients see who called listen()); pid 0: another PID namespace. */
@@ -164,7 +164,7 @@ export class Channel implements AsyncDisposable {
     return this.#outbound.queuedBytes
   }
 
-  /** What the peer has not read of what the kernel has taken, as {@link unreadBytes} counts it. */
+  /** Bytes that the kernel has taken and the peer has not read, as {@link unreadBytes} counts them. */
   get unreadBytes(): number {
     return this.#isClosed ? 0 : unreadBytes(this.#fd)
   }
@@ -200,8 +200,8 @@ export class Channel implements AsyncDisposable {
   }
 
   /**
-   * Closes at once: sends that wait are rejected, what was not delivered is closed, no callback follows. What
-   * the kernel has taken still reaches the peer. Idempotent.
+   * Closes at once: rejects waiting sends, closes undelivered descriptors, and calls no callback afterwards. Bytes that the kernel has
+   * taken still reach the peer. Idempotent.
    */
   close(): Promise<void> {
     this.#shut(null)

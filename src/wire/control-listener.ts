@@ -30,8 +30,8 @@ export interface ControlListenerEvents {
 }
 
 /**
- * Accepts on a listening Unix socket. Borrows the descriptor: it is the owner's to pass on or to close, after
- * {@link stop}. What connects while it is stopped waits in the kernel's queue.
+ * Accepts on a listening Unix socket. Borrows the descriptor: its owner passes it on or closes it, after {@link stop}. Clients that connect
+ * while it is stopped wait in the kernel's queue.
  */
 export class ControlListener {
   readonly fd: OwnedFd
@@ -82,7 +82,7 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
-  /** Whoever connects from now on is told by the kernel that it is us: else the kernel names who called listen() once. */
+  /** From now on the kernel names this process to clients that connect: else it names the process that called listen() first. */
   #name(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)

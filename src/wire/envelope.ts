@@ -58,7 +58,7 @@ export function packToHolder(
   }
 }
 
-/** What decides, of a message to a member; null for everything else. The Offer is told when its descriptors are there. */
+/** The deciding part of a message to a member; null for everything else. The Offer is told when its descriptors have arrived. */
 export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind: 'offer' }> | null {
   switch (envelope.body) {
     case 'quiesce':
@@ -90,7 +90,7 @@ export function epochIsSane(epoch: number | null): boolean {
 
 const ROLES: readonly string[] = ['ready', 'serving', 'frozen', 'standby', 'orphan'] satisfies Role[]
 
-/** What decides, of a message to a holder; null for everything else. */
+/** The deciding part of a message to a holder; null for everything else. */
 export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
   switch (envelope.body) {
     case 'ready':

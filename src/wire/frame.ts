@@ -34,7 +34,7 @@ export interface FrameLimits {
   queuedFds: number
 }
 
-/** One message: the payload is a copy of its own; the descriptors belong to whoever took the frame. */
+/** One message. The payload is a copy of its own; the descriptors belong to the code that took the frame. */
 export interface Frame<F> {
   payload: Buffer
   fds: F[]

@@ -24,7 +24,7 @@ export interface LinkHandler {
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
   /** A whole bundle, every descriptor of it verified. The handler owns them. Absent: none is taken, all are closed. */
   bundle?(items: BundleItem[]): void
-  /** What arrived is not what was announced, or cannot be understood. The link stays; the handler decides. */
+  /** A message is not what was announced, or cannot be understood. The link stays; the handler decides. */
   broken(error: FdbError): void
   /** The channel has ended (not by our own close). */
   end(error: FdbError | null): void
@@ -71,10 +71,13 @@ export class Link {
     return this.channel.send(Envelope.encode(body).finish(), fds)
   }
 
-  /** As {@link send}, for what needs no answer. What comes behind relies on it: where the channel cannot take it, it ends, and that is told. */
+  /**
+   * As {@link send}, for messages without an answer. Later messages rely on it: if the channel cannot take it, the channel ends, and that
+   * is told.
+   */
   tell(body: WireBody): void {
     this.send(body).catch((error: FdbError) => {
-      // What a peer that has left said before is still read: its end comes behind that.
+      // Earlier messages of a peer that has left are still read: its end comes after them.
       if (!this.open || peerLeft(error)) return
       void this.channel.close()
       this.#onChannelEnd(error)
@@ -245,13 +248,13 @@ export const TAKES_CONNECTIONS = 'connections'
 /** Capability of a draining generation, and of who receives it: changes are forwarded to the process that may write. */
 export const FORWARDS_WRITES = 'writes'
 
-/** What another process says of a failure, as it came. */
+/** The report of a failure from another process, as it arrived. */
 interface RemoteError {
   readonly code?: string | null | undefined
   readonly message?: string | null | undefined
   readonly retryable?: boolean | null | undefined
   readonly phase?: string | null | undefined
-  /** What this process knows of it; the wire carries none. */
+  /** Details that this process adds; the wire carries none. */
   readonly details?: FdbError['details']
 }
 

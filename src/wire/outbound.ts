@@ -7,7 +7,7 @@ import { deadlineError } from './pending.js'
 /** Frames up to here are copied behind their header and leave in one call; above, the payload is sent in place. */
 const COPY_BYTES = 32 * 1024
 
-/** What a frame that waits costs beside its bytes: objects, a promise, whoever waits for that. */
+/** Memory that a waiting frame costs beside its bytes: objects and a promise. */
 const FRAME_BYTES = 1024
 
 /** A flush hands the loop back after this many bytes, even when the peer reads as fast as we write. */

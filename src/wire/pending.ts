@@ -37,8 +37,8 @@ export interface PendingOptions {
 }
 
 /**
- * The answer to a request, while it is waited for: settled once, by what arrives, by its limit or by a signal. What comes
- * later is left out. A rejection that nobody waits for is swallowed, never unhandled.
+ * The answer to a request, while it is awaited: settled once, by an arrival, by its limit or by a signal. A later answer is ignored. A
+ * rejection without a listener is swallowed, never unhandled.
  */
 export class Pending<T> {
   readonly answer: Promise<T>
@@ -102,7 +102,7 @@ export class Pending<T> {
 
 interface DeadlineOptions {
   signal?: AbortSignal | undefined
-  /** What is waited for, as a noun: "the holder's Welcome". Stands in the message. */
+  /** The awaited thing, as a noun: "the holder's Welcome". Stands in the message. */
   what: string
 }
 

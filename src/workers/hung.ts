@@ -63,7 +63,7 @@ export class HungWorkers {
 
   #look(): void {
     this.#silence.tick()
-    // What has arrived is read before a worker is called silent.
+    // Arrived messages are read before a worker is called silent.
     clearImmediate(this.#reading)
     this.#reading = setImmediate(() => this.#judge())
   }

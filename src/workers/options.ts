@@ -22,11 +22,14 @@ export const MOST_WORKERS = 256
 const LONGEST_NAME = 124
 
 export interface WorkersOptions {
-  /** What all of them serve: what each gives to `join()`. */
+  /** The service of all of them, which each gives to `join()`. */
   service: string
-  /** So many processes; `auto`: one for each processor that this process may use. */
+  /** The number of processes; `auto`: one for each processor that this process may use. */
   workers: number | 'auto'
-  /** What each worker runs, with its arguments: found as a shell would find it. Default: the command that this process was started with. */
+  /**
+   * The command of each worker, with its arguments: found as a shell would find it. Default: the command that this process was started
+   * with.
+   */
   command?: readonly string[]
   /** Path of the control socket, at most 106 bytes. Default: as that of `join()`. */
   control?: string

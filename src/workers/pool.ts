@@ -24,7 +24,7 @@ const AGAIN_MS = 200
 const FREE_MS = 10_000
 /** Beyond the time that it has to leave. */
 const HEARD_MS = 5_000
-/** In a command to a worker: nobody leaves who waits for its reply. */
+/** For a command to a worker: the client that waits for its reply never leaves. */
 const FOREVER = new AbortController().signal
 
 /** The places of the workers, and what is done with all of them. */
@@ -38,7 +38,7 @@ export class WorkerPool {
   #services: Services | null = null
   #count: number
   #closing = false
-  /** Who has not left by then is killed; on the clock of `performance`. */
+  /** The time at which workers that have not left are killed; on the clock of `performance`. */
   #lateAt = Number.POSITIVE_INFINITY
   #late: NodeJS.Timeout | undefined
   #changed = () => {}
@@ -69,7 +69,7 @@ export class WorkerPool {
     return this.#slots
   }
 
-  /** The services are there; nobody is seen to before {@link startAll}. */
+  /** Sets the services; no worker is started before {@link startAll}. */
   oversee(services: Services): void {
     this.#services = services
   }
@@ -96,7 +96,7 @@ export class WorkerPool {
     return null
   }
 
-  /** Who takes the connections of one that leaves; null: nobody serves any more, or it is none of these that does. */
+  /** The receiver for connections of a worker that leaves; null: no worker serves any more, or it is none of these that leaves. */
   receiver(service: string): Standing['owner'] {
     if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
     return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
@@ -114,7 +114,7 @@ export class WorkerPool {
     await this.resize(this.#count)
   }
 
-  /** Somebody serves there, one who has come back to this main process if there is one. */
+  /** Resolves when a process serves there: one that has come back to this main process if there is one. */
   async #served(slot: WorkerSlot): Promise<void> {
     await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
     if (slot.owner === null && !this.#closing) await slot.start()
@@ -209,7 +209,7 @@ export class WorkerPool {
     return this.#slots.filter(({ wanted }) => wanted)
   }
 
-  /** What a main process before this one has started. */
+  /** Workers that a main process before this one has started. */
   get older(): WorkerSlot[] {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
@@ -221,8 +221,8 @@ export class WorkerPool {
   }
 
   /**
-   * Everybody leaves. Resolves when nobody serves: who does not hear of it in time is killed. Null: as each is configured, and within
-   * `stopTimeout`.
+   * All workers leave. Resolves when none serves: a worker that does not hear of it in time is killed. Null: as each is configured, and
+   * within `stopTimeout`.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true

@@ -7,15 +7,16 @@ import type { WorkerSlot } from './worker-slot.js'
 /** A worker that could not be told is told again. */
 const AGAIN_MS = 100
 
-/** What a worker that serves was told last. */
+/** The last order to a worker that serves. */
 interface Told {
-  /** Of its process, and what it was told. */
+  /** Its process, and the order. */
   readonly text: string
 }
 
 /**
- * Listeners in whose place nobody accepts: of a worker that has died, until the next one serves, of one that hangs, and of one that was too many, for ever. The kernel
- * goes on to give each its part of what comes, and what is queued there would be lost with it: so each is served by another worker meanwhile.
+ * Listeners without a worker: of a worker that has died, until the next one serves, of one that hangs, and of a surplus one, for ever. The
+ * kernel goes on to give each its part of new connections, and those that are queued there would be lost with it: so another worker serves
+ * each meanwhile.
  */
 export class UnservedListeners {
   readonly #tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
@@ -35,7 +36,7 @@ export class UnservedListeners {
     this.#logger = logger
   }
 
-  /** Something may have changed: whoever is to serve others' listeners than before is told. */
+  /** Something may have changed: a worker that must serve others' listeners than before is told. */
   look(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
@@ -44,7 +45,7 @@ export class UnservedListeners {
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
-      // Who has joined there need not come to serve.
+      // A process that has joined there need not come to serve.
       if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }

@@ -21,7 +21,7 @@ export interface WorkerReport {
   readonly service: string
   /** `hung`: its process lives and is silent; others accept in its place. `leaving`: it is one too many, and ends with its connections. */
   readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
-  /** null: nobody serves in its place now. */
+  /** null: no process serves in its place now. */
   readonly pid: number | null
   readonly generation: number
   /** How often it was started again because it had ended, or hung. */
@@ -32,14 +32,14 @@ export interface WorkerReport {
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
-  /** Null: its service is not known, as nobody has come. */
+  /** Null: its service is not known, as no process has come. */
   standing(slot: string): Standing | null
 }
 
-/** The place of one worker: sees to it that somebody serves there. */
+/** The place of one worker: keeps a process serving there. */
 export class WorkerSlot {
   readonly index: number
-  /** Of its service. */
+  /** The name of its service. */
   readonly name: string
   readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
@@ -50,7 +50,7 @@ export class WorkerSlot {
   #restarts = 0
   #lastFailure: string | null = null
   #wanted = true
-  /** It was seen to that somebody serves here: from now on it is again. */
+  /** A process was started here once: from now on it is started again. */
   #kept = false
   #startedHere = false
   /** Its process is silent, and accepts nothing. */
@@ -62,12 +62,15 @@ export class WorkerSlot {
     this.#deps = deps
   }
 
-  /** Whether somebody is to serve here. */
+  /** Whether a process must serve here. */
   get wanted(): boolean {
     return this.#wanted
   }
 
-  /** Nobody is to, from now on; whoever does is left alone. Resolves when a process that was being started has ended, or serves. */
+  /**
+   * No process must serve here from now on; a serving one is left alone. Resolves when a process that was being started has ended, or
+   * serves.
+   */
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#kept = false
@@ -77,14 +80,14 @@ export class WorkerSlot {
     return this.settled()
   }
 
-  /** Somebody is to, from now on. */
+  /** A process must serve here from now on. */
   keep(): void {
     this.#wanted = true
     this.#kept = true
     this.look()
   }
 
-  /** Whoever serves was started by this main process, and so by the command and release that are its own. */
+  /** The serving process was started by this main process, and so by its own command and release. */
   get startedHere(): boolean {
     return this.#startedHere
   }
@@ -93,14 +96,14 @@ export class WorkerSlot {
     return this.#deps.standing(this.name)
   }
 
-  /** Who serves; null: nobody. */
+  /** The serving process; null: none. */
   get owner(): Standing['owner'] {
     return this.standing?.owner ?? null
   }
 
   /**
-   * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and whoever
-   * serves stays. Rejects with ERR_FDB_BUSY while one is being started.
+   * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and the serving
+   * process stays. Rejects with ERR_FDB_BUSY while one is being started.
    */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
@@ -202,7 +205,7 @@ export class WorkerSlot {
     return this.#attempt !== null
   }
 
-  /** Resolves when nobody is being started here. */
+  /** Resolves when no process is being started here. */
   async settled(): Promise<void> {
     await this.#attempt?.outcome.catch(() => {})
   }

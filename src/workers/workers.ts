@@ -21,17 +21,18 @@ import type { WorkerReport } from './worker-slot.js'
 /** In place of all: those that the main process before has started. */
 const OLDER = 'older'
 
-/** What `status` says of workers. */
+/** The workers in `status`. */
 export interface WorkersReport {
-  /** So many are to serve. */
+  /** The number of workers that must serve. */
   readonly count: number
   readonly replace: 'one-by-one' | 'at-once'
   readonly all: readonly WorkerReport[]
 }
 
 /**
- * The main process of N workers: each is a process of its own that joins the same service and serves the same addresses. It starts them, and
- * again when they end; it holds their listeners, so that what one has not accepted when it dies is accepted by the next. It serves nobody itself.
+ * The main process of N workers: each is a process of its own that joins the same service and serves the same addresses. It starts them,
+ * and again when they end; it holds their listeners, so that connections that one has not accepted when it dies are accepted by the next.
+ * It serves no client itself.
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings

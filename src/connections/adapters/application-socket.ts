@@ -11,13 +11,14 @@ export interface SocketProtocol {
   /** Names what the records mean, with a version: `app/chat-1`. Both processes must have the same on the listener. */
   readonly protocol: string
   /**
-   * All that the next process needs to know of this connection, at most 4 MiB (with more it stays in this process, by way of
-   * {@link restore}); undefined: not now, ask again. Anything else, a promise too, is an error of the hook (ERR_FDB_HOOK), and
-   * the connection stays. Once it has returned a record the connection is the library's: the application must not read from
-   * the socket or write to it, and should forget it. What it writes in this very call still goes out before the connection
-   * leaves. The socket's 'close' follows, without an error.
+   * Returns everything that the next process needs of this connection, at most 4 MiB (with more it stays in this process, by way of
+   * {@link restore}); undefined: not now, ask again. Anything else, a promise too, is an error of the hook (ERR_FDB_HOOK), and the
+   * connection stays. Once the hook has returned a record the connection is the library's: the application must not read from the socket or
+   * write to it, and should forget it. Bytes that it writes in this very call still go out before the connection leaves. The socket's
+   * 'close' follows, without an error.
    *
-   * Called when nothing waits to be written, and never for a socket with `setEncoding()`. What Node has read and the application has not travels along.
+   * Called when nothing waits to be written, and never for a socket with `setEncoding()`. Bytes that Node has read and the application has
+   * not travel along.
    */
   serialize(socket: net.Socket): Uint8Array | undefined
   /**
@@ -58,7 +59,7 @@ export function bytesOf(returned: unknown): Uint8Array {
 /** Given away by the application, which has written something at the last moment. */
 interface Given {
   readonly record: Uint8Array
-  /** Of the connection; owned. */
+  /** The descriptor of the connection; owned. */
   readonly fd: OwnedFd
 }
 
@@ -150,7 +151,7 @@ export class ApplicationSockets {
     return null
   }
 
-  /** One that has been given away is read by nobody, and leaves when what was written is out. */
+  /** A connection that was given away is not read, and leaves when its written bytes are out. */
   #keep(socket: net.Socket, given: Given): void {
     if (this.#given.has(socket)) return
     this.#given.set(socket, given)

@@ -2,7 +2,7 @@ import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
 
-/** What was seen of the requests on one connection. */
+/** Observations of the requests on one connection. */
 export interface Seen {
   /** Requests that came here. */
   requests: number

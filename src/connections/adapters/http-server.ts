@@ -37,7 +37,7 @@ import {
 /** How often adopted connections are looked at whose keep-alive timeout may have passed. */
 const EXPIRY_MS = 100
 
-/** What was left of the keep-alive timeouts of connections that arrived. Once a byte has come, Node's own timeouts go on. */
+/** The rest of the keep-alive timeouts of connections that arrived. From the first byte on, Node's own timeouts apply. */
 class KeepAliveExpiry {
   /** When they are closed, if nothing has come on them by then. */
   readonly #expiring = new Map<net.Socket, number>()
@@ -65,7 +65,9 @@ class KeepAliveExpiry {
 
 /** The next request of a client waits in the kernel at most so long for its connection to leave. */
 const HOLD_MS = 200
-/** When nobody came in that time, none is held for so long, and then twice as long: connections leave more slowly than they could. */
+/**
+ * If no receiver came in that time, connections are not held for this long, and then twice as long: holding makes them leave more slowly.
+ */
 const NO_HOLD_MS = 250
 
 /** Connections between two requests that are not read from, so that they can leave before the next one. */
@@ -76,7 +78,7 @@ class HeldSockets {
   #holdAgainAt = 0
   #noHoldMs = NO_HOLD_MS
 
-  /** Not while nobody comes to take them. */
+  /** Not while there is no receiver. */
   hold(socket: net.Socket): void {
     if (performance.now() < this.#holdAgainAt) return
     socket.pause()
@@ -114,10 +116,10 @@ class HeldSockets {
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)
-/** Who could have left for so long, and was not let go by its hook or for want of a descriptor, is told to go. */
+/** A connection that could have left for this long, and was kept by its hook or for want of a descriptor, is told to go. */
 const PATIENCE_MS = 2_000
 
-/** What an application knows of its HTTP/1 connections that the next process must know too. */
+/** The application's knowledge of its HTTP/1 connections that the next process needs. */
 export interface HttpHooks {
   /**
    * Called for a connection between two requests, on its way out: what the application knows of it (`new Uint8Array()`:
@@ -161,7 +163,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   #listens = false
   /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
   readonly #idleAt = new WeakMap<net.Socket, number>()
-  /** Who may leave was looked at in this turn of the event loop. */
+  /** The movable connections were searched in this turn of the event loop. */
   #looked = false
   readonly #expiry = new KeepAliveExpiry()
 
@@ -200,7 +202,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     this.#upgraded?.resume(this.#failed)
   }
 
-  /** Node's own listener gets connections as they come: nothing was read from them before, and nobody else keeps their beginning. */
+  /** Node's own listener gets connections as they come: nothing was read from them before, and no other code keeps their beginning. */
   get #isDirect(): boolean {
     return this.#server.listeners('connection').includes(ownListener())
   }
@@ -319,7 +321,9 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return encoded(fd, { idle: record })
   }
 
-  /** What the application sends along; undefined: the connection is to stay now. Throws what the hook throws, and ERR_FDB_HOOK. */
+  /**
+   * The application's data for the next process; undefined: the connection stays for now. Throws the hook's exception, and ERR_FDB_HOOK.
+   */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
     if (this.#hooks.serialize === undefined) return NOTHING
     const returned = this.#hooks.serialize(socket)
@@ -433,7 +437,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return witnessOf(socket)
   }
 
-  /** What was left of the keep-alive timeout. Once a byte has come, Node's own timeouts go on. */
+  /** Applies the rest of the keep-alive timeout. From the first byte on, Node's own timeouts apply. */
   #expire(socket: net.Socket, ms: number): void {
     const at = performance.now() + ms
     this.#answers.seen(socket).keepAliveUntil = at

@@ -60,7 +60,7 @@ export class NetServerConnections implements MovableConnections<Value> {
     return this.#refused.has(socket)
   }
 
-  /** What is idle only the application knows: `serialize` says so. */
+  /** Only the application knows which connections are idle: `serialize` says so. */
   *departures(_which: MoveWhich): Generator<Value, void, undefined> {
     for (const socket of [...this.#open]) {
       if (this.#refused.has(socket)) continue

@@ -32,13 +32,13 @@ export function connectionOf(socket: net.Socket): OwnedFd | null {
 }
 
 /**
- * Lets go of a connection without its peer noticing, and without an error. The socket's 'close' follows. Returns what
- * was read from the kernel and by nobody from the socket.
+ * Gives up a connection without its peer noticing, and without an error. The socket's 'close' follows. Returns the bytes that were read
+ * from the kernel and not from the socket.
  */
 export function abandon(socket: net.Socket): Buffer {
   let unread: Buffer = NOTHING
   if (socket.readableLength > 0) {
-    // read() emits 'data' too: whoever listens would take for himself what is to travel.
+    // read() emits 'data' too: a listener would take the bytes that travel.
     socket.removeAllListeners('data').removeAllListeners('readable')
     unread = readBuffered(socket)
   }
@@ -47,8 +47,8 @@ export function abandon(socket: net.Socket): Buffer {
 }
 
 /**
- * Makes a socket as `server` would make one of a connection that it accepts, and counts it as accepted. Takes the
- * descriptor, and closes it when it throws. Nothing is read before somebody wants it.
+ * Makes a socket as `server` would make one of a connection that it accepts, and counts it as accepted. Takes the descriptor, and closes it
+ * when it throws. Nothing is read before a listener wants it.
  */
 export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   const options = { ...socketOptionsOf(server), manualStart: true }
@@ -68,7 +68,7 @@ export function witnessOf(socket: net.Socket): Witness {
   }
 }
 
-/** As Node does with those that it accepts: whoever watches servers from outside sees a connection that has come. */
+/** Publishes as Node does for accepted connections: a program that watches servers sees a connection that has come. */
 export function publish(socket: net.Socket): void {
   if (accepted.hasSubscribers) accepted.publish({ socket })
 }

@@ -7,12 +7,12 @@ import { pidOf } from '../../os/liveness.js'
 import { OWNERS_ONLY } from './owners-only.js'
 import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
 
-/** Who asks: uid, gid and pid by the kernel's word at connect. */
+/** The asking process: uid, gid and pid by the kernel's word at connect. */
 export interface Visitor {
   readonly pid: number
   readonly uid: number
   readonly gid: number
-  /** Of which the kernel has said that it is that process's; null: it cannot be proved what it runs. */
+  /** The kernel has confirmed that it is that process's; null: its program cannot be proved. */
   readonly pidfd: OwnedFd | null
 }
 
@@ -21,19 +21,21 @@ export function visitorOf({ pid, uid, gid, pidfd, proven }: Caller): Visitor {
   return { pid, uid, gid, pidfd: proven ? pidfd : null }
 }
 
-/** What is asked, for the log. */
+/** The request, for the log. */
 export interface Asked {
   readonly service: string
-  /** Of a descriptor. */
+  /** The name of a descriptor. */
   readonly descriptor?: string
 }
 
-/** Who may do what, as the configuration says it now. Every decision that lets something change, and every refusal, is a line of the log. */
+/**
+ * Checks each request against the configured policy. Every decision that lets something change, and every refusal, is a line of the log.
+ */
 export class AccessCheck {
   readonly #logger: Logger
   readonly #own = process.geteuid?.() ?? 0
   #policy!: Policy
-  /** Users beside the daemon's own and root of whom a rule speaks; null: of any. */
+  /** Users beside the daemon's own and root that have a rule; null: any user. */
   #others: ReadonlySet<number> | null = new Set()
 
   constructor(policy: Policy, logger: Logger) {
@@ -60,7 +62,7 @@ export class AccessCheck {
     return this.#policy.descriptors
   }
 
-  /** Somebody beside the daemon's user and root may do something. */
+  /** A user other than the daemon's and root may do something. */
   get opensToOthers(): boolean {
     return this.#others?.size !== 0
   }
@@ -70,7 +72,10 @@ export class AccessCheck {
     return this.#isOwner(uid) || (this.#others?.has(uid) ?? true)
   }
 
-  /** What of an answer is for it: a service, or null for descriptors of none. Throws ERR_FDB_DENIED where nothing could be. */
+  /**
+   * The part of an answer that the client may see: a service, or null for descriptors without one. Throws ERR_FDB_DENIED if it may see
+   * nothing.
+   */
   lists(visitor: Visitor): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(visitor, this.#own)
@@ -90,7 +95,7 @@ export class AccessCheck {
     return new Subject(visitor, this.#own).ruleOf(policy.may[action]) !== null
   }
 
-  /** Of the daemon itself. Throws ERR_FDB_DENIED. */
+  /** Checks a request to the daemon itself. Throws ERR_FDB_DENIED. */
   demandDaemon(service: string, visitor: Visitor): void {
     this.#demand('operate', { service }, this.#policy.operate, visitor)
   }
@@ -177,7 +182,7 @@ const ONLY_OWNER: Who = { owner: true, uid: null, gid: null, executable: null }
 
 /** The program that a process runs. */
 interface Executable {
-  /** As it is called in the process's own mount namespace, where nobody else need find it. */
+  /** The path in the process's own mount namespace, which need not exist elsewhere. */
   readonly path: string
   readonly dev: bigint
   readonly ino: bigint
@@ -188,8 +193,8 @@ interface Executable {
 const DELETED = ' (deleted)'
 
 /**
- * What the process of a pidfd runs now; null: it has ended, or cannot be looked at. It is read by number in /proc, then the pidfd is
- * asked: a process that has not ended had that number all along, so that no later one can lend it its program.
+ * The program that the process of a pidfd runs now; null: it has ended, or cannot be looked at. It is read by number in /proc, then the
+ * pidfd is asked: a process that has not ended had that number all along, so that no later one can lend it its program.
  */
 export function executableOf(pidfd: OwnedFd | null): Executable | null {
   const pid = pidfd === null ? 0 : pidOf(pidfd)

@@ -6,7 +6,7 @@ export const ANYONE: Who = { owner: false, uid: null, gid: null, executable: nul
 export const OWNER: Who = { ...ANYONE, owner: true }
 export const OWNERS: readonly Who[] = [OWNER]
 
-/** Of a service of which no file speaks. */
+/** The limits of a service that no file names. */
 export const LIMITS: ServiceLimits = {
   listeners: MAX_ENTRIES,
   descriptors: MAX_ENTRIES,
@@ -14,7 +14,7 @@ export const LIMITS: ServiceLimits = {
   state: 2 ** 30,
 }
 
-/** What a file says of a service; null or absent: nothing. */
+/** A service's rules in a file; null or absent: none. */
 export type GivenService = { readonly [A in Action]?: readonly Who[] | null } & {
   readonly claims?: Claims | null
   readonly limits?: { readonly [L in keyof ServiceLimits]: number | null } | null
@@ -57,7 +57,7 @@ export function allowed(key: string, who: readonly Who[]): Allowed {
   return { key, who }
 }
 
-/** What a daemon without a configuration does: its user and root may do everything, others nothing. */
+/** The policy of a daemon without a configuration: its user and root may do everything, others nothing. */
 export const OWNERS_ONLY: Policy = {
   services: new Map(),
   others: servicePolicy('default', {}),

@@ -1,6 +1,6 @@
 import type { ServiceLimits } from '../service/service-rules.js'
 
-/** What a process may ask of a service. `join` is also to come back, and to drain; `follow` to read its state. */
+/** A request of a process to a service. `join` is also to come back, and to drain; `follow` to read its state. */
 export type Action = 'join' | 'follow' | 'put' | 'claim' | 'list' | 'remove' | 'operate'
 
 /** Processes of one kind: all that is given must be true of one. */
@@ -13,14 +13,14 @@ export interface Who {
   readonly executable: string | null
 }
 
-/** Who may do something; nobody else may. */
+/** The processes that may do something; all others may not. */
 export interface Allowed {
   /** Where that is said: `services.shop.join`. */
   readonly key: string
   readonly who: readonly Who[]
 }
 
-/** What becomes of a service that nobody serves; null: it is held for the next member. */
+/** The fate of a service without members; null: it is held for the next one. */
 export interface Unserved {
   readonly afterMs: number
   /** Ended, with its listeners and its state; or a command line for `sh`. */
@@ -37,14 +37,14 @@ export interface ServicePolicy {
   readonly unserved: Unserved | null
 }
 
-/** What a daemon lets others do. */
+/** The rights of other processes at a daemon. */
 export interface Policy {
   /** By name. */
   readonly services: ReadonlyMap<string, ServicePolicy>
-  /** Of every service that is not named. */
+  /** For every service that is not named. */
   readonly others: ServicePolicy
-  /** Of descriptors that belong to no service. */
+  /** For descriptors that belong to no service. */
   readonly descriptors: ServicePolicy
-  /** Who may upgrade, stop or reload the daemon itself. */
+  /** Upgrading, stopping or reloading the daemon itself. */
   readonly operate: Allowed
 }

@@ -61,7 +61,7 @@ const aPerson: Check<Who> = (value, place) => {
     : described(value, place)
 }
 
-/** Who may; an empty list: nobody. */
+/** The processes that may; an empty list allows none. */
 const whoList: Check<Who[]> = list(aPerson, { most: MOST })
 
 const who = (about: string): Field<Who[] | null> => absent(whoList, null, about)

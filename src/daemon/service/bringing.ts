@@ -102,7 +102,7 @@ function takeSegment(
     segmentSet.put(segment, writable)
     return epoch
   }
-  // All that counts is held. Somebody who was not known, and may still write somewhere, loses that right now.
+  // All segments that count are held. An unknown process that may still write somewhere loses that right now.
   if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
   segment.close()
   return top

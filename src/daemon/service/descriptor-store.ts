@@ -20,21 +20,21 @@ import { overLimit } from './service-rules.js'
 
 interface Held extends Noted {
   readonly timer: NodeJS.Timeout | undefined
-  /** Of the process with which it goes. */
+  /** Watches the process whose end ends it. */
   readonly watch: DeathWatch | null
   readonly whilePid: number | null
   claimedBy: DescriptorUser | null
 }
 
-/** What came to its end by itself. */
+/** The reason why a descriptor was closed without a request. */
 export type Over =
   | 'the time of a descriptor is over'
   | 'the process of a descriptor has ended'
   | 'a claimant has ended'
 
 /**
- * Descriptors of any kind that a daemon holds for whoever asks, by name: for good, for a time, or as long as a process lives. They, and the
- * pidfds of those processes, are entries of a registry: what becomes of that becomes of them.
+ * Descriptors of any kind that a daemon holds for other processes, by name: for good, for a time, or as long as a process lives. They, and
+ * the pidfds of those processes, are entries of a registry and share its fate.
  */
 export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry
@@ -48,8 +48,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #watching = new Set<() => void>()
 
   /**
-   * `wanted`: names of the registry that stay when another process goes on with it. `settled`: nobody is about to, so that descriptors
-   * may come and go. `over`: is told what nobody has asked for.
+   * `wanted`: names of the registry that stay when another process goes on with it. `settled`: no other process is about to, so that
+   * descriptors may come and go. `over`: hears of changes that no request caused.
    */
   constructor(
     registry: Registry,
@@ -71,13 +71,16 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return this.#held.size
   }
 
-  /** All of them: nobody else is asked for them. */
+  /** All of them: no other process has them. */
   get heldAlone(): HeldAlone[] {
     if (this.#held.size === 0) return []
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
 
-  /** What the process before has held, in this registry: its leases go on, and the claims of processes; those of connections have ended with it. */
+  /**
+   * Takes over the descriptors of the former process, in this registry: its leases go on, and the claims of processes; those of connections
+   * have ended with it.
+   */
   takeOver(): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)
@@ -95,7 +98,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
-  /** Who has claimed what for as long as he lives, of what is to be shown. */
+  /** Claims of living processes, among those that may be shown. */
   usersOf(shows: (name: string) => boolean): DescriptorsOfProcess[] {
     const programs = new Map<number, DescriptorsOfProcess>()
     for (const name of [...this.#held.keys()].filter(shows).sort())
@@ -138,7 +141,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   claim({ name, by, shared, claimant }: ClaimOrder): Claimed {
     try {
-      // What a process claims for as long as it lives is handed over.
+      // A claim for the life of a process is handed over.
       if (claimant !== null) this.#refuseUnsettled()
       const held = this.#known(name)
       const others = this.#claimable(name, by, claimant)
@@ -179,7 +182,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#tell()
   }
 
-  /** What is held has come to its end by itself: also while another process is about to go on with it. */
+  /** A descriptor has ended by itself: also while another process is about to go on with it. */
   end(name: string, what: Over): void {
     const { whilePid } = this.#held.get(name)!
     this.#forget(name)
@@ -292,7 +295,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     )
   }
 
-  /** The claims of other processes. Throws where somebody else has it for himself. */
+  /** The claims of other processes. Throws if another has claimed it exclusively. */
   #claimable(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
     const { claimedBy } = this.#known(name)
     if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
@@ -315,10 +318,10 @@ function claimed(name: string, pid: number): FdbError {
   )
 }
 
-/** What is said of one in the registry, beside its descriptor. */
+/** Facts in the registry, beside the descriptor. */
 interface Noted {
   readonly pid: number
-  /** Of the process that put it. Absent: an earlier release has noted it. */
+  /** The uid of the process that put it. Absent: an earlier release has noted it. */
   readonly uid?: number
   /** Milliseconds since 1970. */
   readonly putAt: number

@@ -17,27 +17,27 @@ export interface Limited {
   readonly limits: ServiceLimits
 }
 
-/** What one member has sent that is not the service's, by how far it has come. */
+/** The entries of one member that are not the service's, by their stage. */
 interface Row {
   /** Items of which neither Register nor Back has said yet what for. */
   arrived: BundleItem[]
-  /** Of those, the first so many were registered, and are taken later. */
+  /** The number of entries that were registered, and are taken later. */
   registered: number
-  /** What a member that came back to a restarted daemon has brought, until it is settled who serves; null: nothing. */
+  /** Entries that a member brought back to a restarted daemon, until it is settled which member serves; null: none. */
   brought: readonly Entry[] | null
   /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
   readonly provisional: Map<string, Entry>
-  /** What it let go of while another could come to serve. */
+  /** Names that it dropped while another could come to serve. */
   readonly late: Set<string>
 }
 
 /**
- * The descriptors that a daemon has for one service: those that are the service's, under their names, and for each member a row
- * of those that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when
- * nobody can come back any more who has another there. Owns all of them.
+ * The descriptors that a daemon has for one service: those that are the service's, under their names, and for each member a row of those
+ * that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when no other member that has another
+ * under the name can come back. Owns all of them.
  */
 export class DescriptorTable {
-  /** What the service has, and a successor is offered. */
+  /** The service's entries, which a successor is offered. */
   readonly held = new Registry()
   readonly #rows = new Map<Peer, Row>()
   readonly #former = new FormerListeners()
@@ -114,7 +114,7 @@ export class DescriptorTable {
     provisional.set(entry.name, entry)
   }
 
-  /** The member does not want it any more. `forGood`: nobody can come back that does. */
+  /** The member does not want it any more. `forGood`: no member that wants it can come back. */
   letGo(peer: Peer, name: string, forGood: boolean): void {
     peer.adopted.delete(name)
     const provisional = this.#rows.get(peer)?.provisional
@@ -125,7 +125,7 @@ export class DescriptorTable {
     else this.#row(peer).late.add(name)
   }
 
-  /** This member serves, and no handoff is under way: nobody else can want what it let go of meanwhile. */
+  /** This member serves, and no handoff is under way: no other can want the entries that it dropped meanwhile. */
   letGoLate(owner: Peer | undefined): void {
     const late = owner === undefined ? undefined : this.#rows.get(owner)?.late
     for (const name of late ?? []) if (!owner!.adopted.has(name)) this.#drop(name)
@@ -141,7 +141,7 @@ export class DescriptorTable {
     peer.adopted = new Set(row.brought.map(({ name }) => name))
   }
 
-  /** What this member brought is what the service has; nothing, when it brought nothing. */
+  /** The service has the entries that this member brought; no change if it brought none. */
   adopt(peer: Peer | undefined): void {
     if (peer === undefined) return
     const row = this.#rows.get(peer)
@@ -155,7 +155,7 @@ export class DescriptorTable {
     })
   }
 
-  /** Who serves has come back, and holds what is lacking here. Takes the descriptors. */
+  /** The serving member has come back with entries that are missing here. Takes the descriptors. */
   complete(peer: Peer, entries: readonly Entry[]): void {
     for (const entry of entries) {
       const lacking = this.held.get(entry.name) === undefined && this.held.size < MAX_ENTRIES
@@ -164,7 +164,7 @@ export class DescriptorTable {
     }
   }
 
-  /** Nobody can come back any more: what the member that serves did not ask for is closed. */
+  /** No other member can come back: closes entries that the serving member did not ask for. */
   settle(owner: Peer): void {
     if (this.#rows.get(owner)?.brought) this.adopt(owner)
     for (const row of this.#rows.values()) {
@@ -179,7 +179,7 @@ export class DescriptorTable {
     })
   }
 
-  /** The member died between its Commit and its Serving, and nobody can come back: it may have accepted on what it registered. */
+  /** The member died between its Commit and its Serving, and no other can come back: it may have accepted on its registered listeners. */
   inherit(peer: Peer | undefined): void {
     if (peer === undefined) return
     const entries = this.#takeProvisional(peer)
@@ -234,7 +234,7 @@ export class DescriptorTable {
     return row
   }
 
-  /** What was to be taken later is not wanted any more. */
+  /** An entry that was to be taken later is not wanted any more. */
   #forgetRegistered(peer: Peer, name: string): void {
     const row = this.#rows.get(peer)
     if (row === undefined || row.registered === 0) return
@@ -257,7 +257,7 @@ export class DescriptorTable {
     return entries
   }
 
-  /** What a member has registered and the service does not get: with the paths that it has made. */
+  /** Closes entries that a member has registered and the service does not get, and removes the paths that it has made. */
   #discard(entries: readonly (Entry | undefined)[]): void {
     const made = entries.filter(entry => entry !== undefined)
     if (this.#former.keepPaths) closeItems(made)

@@ -54,7 +54,7 @@ export class Followers {
   }
 }
 
-/** Told to whoever would follow a service that there is not, or not yet: it tries again. */
+/** The error for a follower of a service that does not exist, or not yet: it tries again. */
 export function notThere(service: string): FdbError {
   return new FdbError(
     'ERR_FDB_BUSY',

@@ -16,7 +16,7 @@ import { Calls } from '../../wire/pending.js'
 const GRACE_MS = 4_000
 /** How long the successor's process may take to start. */
 const STARTING_MS = 10_000
-/** What a member that could not upgrade may leave out. */
+/** The failure of a member that gives no reason. */
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
 interface Facts {
@@ -79,7 +79,7 @@ export class ForwardedUpgrades {
     this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, UNTOLD))
   }
 
-  /** The handoff has failed. Who started the successor does not see it: it is told. */
+  /** The handoff has failed. The process that started the successor does not see it: it is told. */
   failed({ code, message, phase }: Failure): void {
     for (const { cancelled, peer, pending } of this.#calls.of()) {
       if (cancelled) continue

@@ -15,7 +15,7 @@ import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
 import { Followers, ForeignFollowers, notThere } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** As many workers as there may be follow twice while all are replaced; more, with those that drain, are a fault of somebody. */
+/** All workers follow twice while all are replaced; more authors, with those that drain, are a mistake. */
 export const MOST_AUTHORS = 1_024
 /** Changes of one author that were answered in their middle, and whose ends have not come: it sends one after the other. */
 const MOST_CUT = 64
@@ -52,14 +52,14 @@ interface UnderWay {
   more: boolean
 }
 
-/** What it needs of its service. */
+/** The part of its service that it uses. */
 export interface WriteTarget {
   readonly name: string
   readonly logger: Logger
   readonly segmentSet: SegmentSet
-  /** Somebody has come to serve, and whoever did is known. */
+  /** A member has come to serve, and it is known which. */
   served(): boolean
-  /** Who may write, if it can be asked. */
+  /** The member that may write, if it can be asked. */
   writer(): Peer | undefined
   /** It hangs, as far as is known. */
   isSilent(peer: Peer): boolean
@@ -68,8 +68,8 @@ export interface WriteTarget {
 }
 
 /**
- * A daemon's part in changes that are made in generations that drain, and by those that follow: they are passed on to the member that
- * serves, and its answers back. What a member that has ended had not answered is sent again, by its author.
+ * A daemon's part in changes of draining generations and of followers: it passes them on to the member that serves, and its answers back.
+ * Changes that a dead member had not answered are sent again, by their author.
  */
 export class ForwardedWrites {
   readonly #target: WriteTarget
@@ -160,7 +160,7 @@ export class ForwardedWrites {
     for (const followers of this.#foreign.values()) followers.look()
   }
 
-  /** What the member that writes says: of a change, or that it has appended. */
+  /** A message of the member that writes: about a change, or that it has appended. */
   hear(peer: Peer, { appended, written }: WireEnvelope): void {
     if (appended) {
       this.#followers.appended(peer)
@@ -181,7 +181,7 @@ export class ForwardedWrites {
     for (const caller of [...this.#authors.keys()]) this.#drop(caller)
   }
 
-  /** Whoever is refused tries again, often: it is logged once. */
+  /** A refused process tries again, often: it is logged once. */
   #refuse(caller: Caller): void {
     const { logger, name } = this.#target
     const why = `${MOST_AUTHORS} processes follow the state of the service "${name}", or drain, and process ${caller.pid} would be one more: have fewer members follow it, or end generations that drain (drain.timeout)`
@@ -285,7 +285,7 @@ export class ForwardedWrites {
   }
 }
 
-/** Who follows, and holds the segments of a service that has ended, has none of this one. */
+/** A follower that holds the segments of a service that has ended has none of this one. */
 function topOf({ hello, intent }: Caller, { serviceStartedAt }: fdbroker.wire.Welcome.$Properties): Epoch {
   const another = intent === 'follow' && hello.serviceStartedAt !== serviceStartedAt
   return another ? 0 : (hello.top ?? 0)

@@ -7,7 +7,7 @@ import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { DescriptorTable } from './descriptor-table.js'
 
-/** What a daemon has of a service, for the one after it. Borrowed. */
+/** A service's items for the next daemon. Borrowed. */
 export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet): BundleItem[] {
   const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
     const writable = segmentSet.isWritable(epoch)
@@ -25,8 +25,8 @@ export interface Heir {
 }
 
 /**
- * Puts what the daemon before had of a service where it belongs. Takes it. Never throws, as nobody else serves by now: the log names what
- * is lost. Of a state of which a part is, that is taken which was written before.
+ * Puts the former daemon's items of a service into their places. Takes them. Never throws, as no other daemon serves by now: the log names
+ * lost items. If a part of the state is missing, it takes the part before.
  */
 export function takeItems(
   items: readonly BundleItem[],
@@ -57,7 +57,7 @@ export function takeItems(
       segment.close()
     } else if (segment.kind === 'epoch') segmentSet.put(segment, writable)
   }
-  // What one of them has merged may be here in part, when a daemon was killed in the middle.
+  // The segments that one of them has merged may be here in part, when a daemon was killed in between.
   const snapshots = merged.map(({ segment }) => segment).filter(({ epoch }) => epoch < end)
   for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) segmentSet.replaceUpTo(snapshot)
 }
@@ -68,14 +68,14 @@ function epochIn(name: string): Epoch {
   return Number(epoch)
 }
 
-/** Nobody serves, and nothing is kept. */
+/** No member serves, and nothing is kept. */
 export const EMPTY = initialHolder('member', NOBODY, 0, 0)
 
 export function isEmpty({ phase, owner, epoch }: HolderState): boolean {
   return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
 }
 
-/** It has been served, and nobody serves it, or tries. */
+/** It has been served, and no member serves it, or tries. */
 export function isUnserved(machine: HolderState): boolean {
   return machine.phase === 'idle' && machine.owner === NOBODY && !isEmpty(machine)
 }
@@ -85,7 +85,7 @@ export function awaitsMembers(segmentSet: SegmentSet): HolderState {
   return { ...restartedHolder(), top: segmentSet.top }
 }
 
-/** Nobody of the service lives: the next member begins with what is here. */
+/** No member of the service lives: the next one starts with what is here. */
 export function heldFor(segmentSet: SegmentSet): HolderState {
   const epoch: Epoch = Math.max(1, segmentSet.top)
   return initialHolder('member', NOBODY, epoch)

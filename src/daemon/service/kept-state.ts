@@ -11,7 +11,7 @@ import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import { withDeadline } from '../../wire/pending.js'
 
-/** What the clocks of the file system and of this process may differ by. */
+/** The clocks of the file system and of this process may differ by this. */
 const CLOCKS_MS = 1_000
 
 export interface KeptState {
@@ -50,7 +50,7 @@ export async function keepState({
   try {
     refuseOthers(path, diedAt)
     for (const segment of segmentSet.all) {
-      // Who wrote there is dead.
+      // The writer of this segment is dead.
       segment.sealForTheDead()
       await log.adopt(segment.dup())
     }
@@ -84,7 +84,7 @@ function refuseOthers(path: string, diedAt: number): void {
     )
 }
 
-/** What of a service only the daemon has: when it ends, clients are refused and the state is gone. */
+/** The part of a service that only the daemon has: when it ends, clients are refused and the state is gone. */
 export interface HeldAlone {
   /** Empty: of no service, but put by operators (`fd-broker fd`). */
   readonly service: string
@@ -110,7 +110,7 @@ export function heldAlone(known: {
   const { service, machine, peer, registry, segmentSet } = known
   const stateFile = known.stateFile === '' ? null : known.stateFile
   const { owner, joiner, standby, phase } = machine
-  // Whoever a restarted daemon waits for has what the service has; the daemon has nothing yet.
+  // The members that a restarted daemon waits for have what the service has; the daemon has nothing yet.
   if (phase === 'rebuilding' || [owner, joiner, standby].some(id => lives(peer(id)))) return null
   const { entries } = registry
   const identities = inspect(entries.map(({ fd }) => fd))
@@ -124,7 +124,7 @@ export function heldAlone(known: {
     : null
 }
 
-/** Who can come back in the place of the member that serves, and can be told to. */
+/** The member that can come back in place of the serving one, and can be told to. */
 export function standbyOf(
   { phase, standby, unfit }: HolderState,
   peer: (id: number) => Peer | undefined,

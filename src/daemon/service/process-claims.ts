@@ -4,7 +4,7 @@ import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
 import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
 
-/** More processes that have one descriptor are a fault of somebody: each costs a descriptor here. */
+/** More processes with one descriptor are a mistake: each costs a descriptor here. */
 const MOST = 64
 
 interface Claim {
@@ -17,7 +17,7 @@ interface Claim {
   /** Milliseconds since 1970. */
   readonly since: number
   readonly exclusive: boolean
-  /** Of the process that asked for it. Absent: an earlier release has noted it. */
+  /** The uid of the process that asked for it. Absent: an earlier release has noted it. */
   readonly uid?: number
 }
 
@@ -39,7 +39,7 @@ export class ProcessClaims {
     this.#ended = ended
   }
 
-  /** Of those that live, in the order of their claims. */
+  /** The claims of living processes, in their order. */
   of(name: string): ClaimingProcess[] {
     return this.#living(name).map(({ pid, since, exclusive }) => ({
       pid,
@@ -48,7 +48,7 @@ export class ProcessClaims {
     }))
   }
 
-  /** So many has this user asked for. */
+  /** The number of claims that this user asked for. */
   countOf(user: number): number {
     return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length
   }
@@ -87,7 +87,7 @@ export class ProcessClaims {
     return claim !== undefined
   }
 
-  /** Nobody claims it any more. */
+  /** Removes all claims of it. */
   forget(name: string): void {
     for (const claim of [...(this.#claims.get(name) ?? [])]) this.#drop(name, claim)
   }

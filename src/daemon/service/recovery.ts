@@ -9,8 +9,8 @@ import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../os/p
 const UNSEEN_MS = 5_000
 
 /**
- * Whom a restarted daemon waits for: rights-holders that are neither back, nor proved dead, nor known to have given up. One that is stopped is waited
- * for as long as it lives; one that cannot be seen, a few seconds.
+ * The lease holders that a restarted daemon waits for: those that are neither back, nor proved dead, nor known to have given up. It waits
+ * for a stopped one as long as that lives; for one that cannot be seen, a few seconds.
  */
 export class Recovery {
   #members: RightsHolder[] = []
@@ -103,7 +103,7 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
   }
 }
 
-/** Told to whoever would join before all are there. */
+/** The error for joining before all are there. */
 export function stillAwaited(pids: readonly number[]): FdbError {
   const missing = pids.map(pid => `process ${pid}`).join(', ')
   const why = `the daemon was restarted and waits for ${missing}: try again`
@@ -113,7 +113,7 @@ export function stillAwaited(pids: readonly number[]): FdbError {
 /** A process that was given descriptors. */
 type RightsHolder = ProcessIdentity
 
-/** What a daemon that is started again must know of a service: whom to wait for. */
+/** The facts of a service that a restarted daemon needs: for which processes to wait. */
 export interface RememberedService {
   readonly service: string
   readonly generation: number
@@ -128,9 +128,9 @@ export interface RememberedService {
 }
 
 /**
- * The list of rights-holders beside a daemon's control socket. Sockets and state are in the members' hands while the
- * daemon is away; this file only says of whom there were any, so that the next daemon names no writer before each is
- * back or proved dead. Written atomically on change, and of each service anew only what has changed: there may be many.
+ * The list of lease holders beside a daemon's control socket. Sockets and state are in the members' hands while the daemon is away; this
+ * file names the members, so that the next daemon names no writer before each is back or proved dead. Written atomically on change, and of
+ * each service only the changes: there may be many.
  */
 export class RightsHolders {
   readonly #path: string

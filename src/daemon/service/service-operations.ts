@@ -32,14 +32,14 @@ const STATUS_MS = 1_000
 /** A successor takes about so long to come: what is over by then is not in its way. */
 const COMING_MS = 1_000
 
-/** What a service lets its operators do. */
+/** The operations of a service for its operators. */
 export interface OperatedService {
   readonly name: string
   readonly times: HandoffTimes
   readonly holder: Holder
   readonly descriptorTable: DescriptorTable
   machine(): HolderState
-  /** Who takes connections when nobody serves here. */
+  /** The receiver of connections when no member serves here. */
   receiver(): Peer | undefined
   /** After a restart: who is awaited. */
   missing(): readonly number[]
@@ -47,9 +47,9 @@ export interface OperatedService {
   describe(answer: Record<string, unknown> | null): object
 }
 
-/** How a service stands, for who sees to it that somebody serves. */
+/** The phase of a service, for its orchestrator. */
 export interface Standing {
-  /** Who has the right to write, and hears: null: nobody, as far as is known. */
+  /** The member that has the right to write, and hears: null: none is known. */
   readonly owner: Peer | null
   readonly phase: HolderPhase
   readonly lastFailure: Failure | null
@@ -59,7 +59,7 @@ export interface Standing {
   readonly entries: readonly Entry[]
 }
 
-/** What a daemon's operators ask of one service, which the member that serves it answers. */
+/** The requests of a daemon's operators to one service, which the member that serves it answers. */
 export class ServiceOperations implements Operations {
   readonly #service: OperatedService
   readonly #statusQuestion = new StatusQuestion()
@@ -94,19 +94,19 @@ export class ServiceOperations implements Operations {
     return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: descriptorTable.seenBy(owner) }
   }
 
-  /** Who takes the connections of members that do not serve any more. */
+  /** The receiver for connections of members that do not serve any more. */
   get receiver(): Peer | undefined {
     return this.#serving ?? this.#service.receiver()
   }
 
-  /** Who has the right to write, or had it last. */
+  /** The member that has the right to write, or had it last. */
   get #serving(): Peer | undefined {
     const { holder, machine } = this.#service
     return holder.peer(machine().owner)
   }
 
   async status(): Promise<object> {
-    // A daemon that was started again may wait long, and its status tells for whom.
+    // A restarted daemon may wait long, and its status names the missing members.
     if (this.#service.machine().phase !== 'rebuilding') await this.#verdict.within(STATUS_MS)
     const asked = this.#serving
     const answer = asked === undefined ? null : await this.#statusQuestion.ask(asked)
@@ -146,7 +146,7 @@ export class ServiceOperations implements Operations {
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
     const { name, holder, machine } = this.#service
     await this.#decided(0, context.signal)
-    // The member cannot know for certain: what it hands back somebody has to take.
+    // The member cannot know for certain: a standby must take what it hands back.
     if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
       throw nobodyStandsBy(`the member that serves "${name}"`)
     }
@@ -188,7 +188,10 @@ export class ServiceOperations implements Operations {
     this.#upgrades.forget(peer)
   }
 
-  /** Waits for who serves, as long as a commit may take. What is left of `timeoutMs` then (0: no limit); rejects with the signal's reason. */
+  /**
+   * Waits for the member that serves, as long as a commit may take. Resolves with the rest of `timeoutMs` (0: no limit); rejects with the
+   * signal's reason.
+   */
   async #decided(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const begun = performance.now()
     const { commit } = this.#service.times
@@ -209,7 +212,7 @@ export class ServiceOperations implements Operations {
     throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true, phase })
   }
 
-  /** Throws when nobody can be asked. */
+  /** Throws when no member can be asked. */
   get #owner(): Peer {
     const owner = this.#serving
     if (owner !== undefined) return owner
@@ -291,12 +294,12 @@ export class StatusQuestion {
   }
 }
 
-/** So many wait; what is asked besides is answered as things stand. */
+/** The most that wait; further requests are answered at once. */
 const MOST_WAITING = 64
 
 /**
- * Who serves, as soon as that is decided: operators who know of it already are not told what was before. Or the end of other phases that are
- * waited for.
+ * The decision of which member serves, as soon as it is made: operators that know of it already do not get the former state. Or the end of
+ * other phases.
  */
 export class Verdict {
   readonly #phase: () => HolderPhase

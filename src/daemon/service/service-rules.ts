@@ -24,7 +24,7 @@ export function overLimit(service: string, what: keyof ServiceLimits, most: numb
   )
 }
 
-/** What a service needs of its daemon. */
+/** The parts of its daemon that a service uses. */
 export interface ServiceDeps {
   readonly times: HandoffTimes
   readonly logger: Logger
@@ -32,8 +32,8 @@ export interface ServiceDeps {
   limits(): ServiceLimits
   /** Something that `status` shows, or is to be remembered, is another. */
   changed(): void
-  /** Who takes connections where nobody serves it; undefined: nobody. */
+  /** The receiver for connections of a service without members; undefined: none. */
   receiver(service: string): Peer | undefined
-  /** What it has is another, and about to be used. */
+  /** Its items have changed, and are about to be used. */
   holds(service: string): void
 }

@@ -6,7 +6,7 @@ import { inspect } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { DrainReport, Failure } from '../../operator/status-report.js'
 
-/** What a daemon knows of one service. */
+/** A daemon's facts of one service. */
 export interface KnownService {
   readonly name: string
   readonly generation: number
@@ -18,9 +18,9 @@ export interface KnownService {
   readonly holder: Pick<Holder, 'peer' | 'peers' | 'probationLeftMs' | 'timeline'>
   /** Processes that have retired and live on. */
   readonly retired: readonly DrainReport[]
-  /** Whom a restarted daemon waits for. */
+  /** Pids that a restarted daemon waits for. */
   readonly missing: readonly number[]
-  /** What the member that serves says of itself; null: it has not answered. */
+  /** The status of the serving member; null: it has not answered. */
   readonly answer: Record<string, unknown> | null
 }
 

@@ -38,7 +38,7 @@ const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled'
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
   readonly name: string
-  /** What operators ask of it. */
+  /** The requests of its operators. */
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
   readonly #descriptorTable: DescriptorTable
@@ -131,7 +131,7 @@ export class Service {
     })
   }
 
-  /** What a restarted daemon would have to know. */
+  /** The facts that a restarted daemon would need. */
   get remembered(): RememberedService {
     const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
     return {
@@ -155,7 +155,7 @@ export class Service {
     return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
   }
 
-  /** What it has changes no more until {@link resume}; a probation ends as soon as that is safe. */
+  /** Its items change no more until {@link resume}; a probation ends as soon as that is safe. */
   pause(): void {
     this.#pause.begin()
     this.#holder.endProbation()
@@ -165,24 +165,24 @@ export class Service {
     this.#pause.end()
   }
 
-  /** Nobody has come to serve, and nobody tries. */
+  /** No member has come to serve, and none tries. */
   get empty(): boolean {
     return isEmpty(this.#machine) && this.#holder.peers.length === 0
   }
 
-  /** It has been served, and nobody serves it, or tries. */
+  /** It has been served, and no member serves it, or tries. */
   get unserved(): boolean {
     return isUnserved(this.#machine)
   }
 
-  /** What would be lost with the daemon; null: nothing. */
+  /** The part that would be lost with the daemon; null: none. */
   get heldAlone(): HeldAlone | null {
     const registry = this.#descriptorTable.held
     const known = { service: this.name, machine: this.#machine, registry, segmentSet: this.#segmentSet }
     return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
   }
 
-  /** What would be lost of the state comes to the members' file, if they have told one. */
+  /** Writes state that would be lost to the members' file, if they have one. */
   async keepState(timeoutMs: number): Promise<void> {
     const { logger } = this.#deps
     await keepHeldAlone({
@@ -244,9 +244,9 @@ export class Service {
     })
   }
 
-  /** `kept`: somebody else has what it has. */
+  /** `kept`: another process has its items. */
   close({ kept }: { readonly kept: boolean }): void {
-    // Nobody else has them.
+    // No other process has them.
     if (!kept && this.heldAlone !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const parts = [
@@ -270,7 +270,7 @@ export class Service {
     const { state, effects } = stepHolder(before, event, this.#segmentSet.rules)
     this.#machine = state
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
-    // Whoever is given something is written down before.
+    // A member is written down before it is given anything.
     this.#deps.changed()
     this.#queue.push(effects)
     this.#holder.stepped()
@@ -281,7 +281,7 @@ export class Service {
     if (state.phase === 'idle') this.#descriptorTable.letGoLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
     this.#writes.look()
-    // What a first member wrote before, and did not come to serve, is nobody's state.
+    // A first member wrote before, and did not come to serve: that is not the service's state.
     if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#segmentSet.dropBelow(before.grant)
     if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
     this.operations.stepped()
@@ -314,7 +314,7 @@ export class Service {
     return true
   }
 
-  /** Who writes wants to go on in a new segment. */
+  /** The writer wants to go on in a new segment. */
   #renew(peer: Peer): void {
     const { phase, epoch } = this.#machine
     if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.holdsAnything(epoch))
@@ -342,7 +342,7 @@ export class Service {
     }
   }
 
-  /** Whether nobody can come back in its place: in probation the standby may, to what it had. */
+  /** No standby can come back in its place: in probation it may, to its former items. */
   #servesForGood(peer: Peer): boolean {
     return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
@@ -353,7 +353,7 @@ export class Service {
     this.#deps.changed()
   }
 
-  /** Nobody can come back any more: what the version that serves did not ask for is closed, here and there. */
+  /** No standby can come back: closes items that the serving version did not ask for, here and there. */
   #settle(): void {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
@@ -384,7 +384,7 @@ export class Service {
     return this.#recovery.missing(back)
   }
 
-  /** Once nobody is awaited any more. */
+  /** Once no lease holder is awaited any more. */
   #tryRebuilt(): void {
     if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
   }
@@ -427,7 +427,7 @@ function candidate(caller: Caller, generation: number): Candidate {
   return { link, pid, pidfd, proven, identity, generation, ...told }
 }
 
-/** What its Welcome says. */
+/** The facts of its Welcome. */
 function factsFor(
   { version }: Caller,
   about: { incarnation: string; generation: number; serviceStartedAt: number; times: HandoffTimes },
@@ -436,7 +436,7 @@ function factsFor(
   return { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, ...facts }
 }
 
-/** What members ask for, and is done later: as long as that would change what is handed over. */
+/** Delays requests of members that would change the items while these are handed over. */
 class Pause {
   #waiting: (() => void)[] | null = null
 
@@ -458,7 +458,7 @@ class Pause {
   }
 }
 
-/** Whether the member that serves does so for good from this step on: nobody can come back in its place. */
+/** The serving member serves for good from this step on: no standby can come back in its place. */
 function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
   if (phase !== 'idle') return false
   // The right is there for a stopped member to take, and it has not: it takes it late, or another member does.

@@ -7,7 +7,7 @@ import { remoteError, type WireBody } from '../../wire/link.js'
 const { Outcome } = fdbroker.wire.Written
 /** Changes that have come in part, of one link. */
 const MOST_ARRIVING = 64
-/** So many authors a daemon has at most: of more that are remembered the oldest have gone. */
+/** A daemon has at most this many authors; the oldest remembered ones are dropped first. */
 const MOST_REMEMBERED = 1_024
 const NO_BYTES = new Uint8Array(0)
 
@@ -15,8 +15,8 @@ type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
 /**
- * Makes the changes that other processes forward over one link, in the order in which they come. Whoever was sent away once is sent
- * away until it connects anew: a later change of it must not be made before an earlier one.
+ * Makes the changes that other processes forward over one link, in the order in which they come. An author that was refused once is refused
+ * until it connects again: a later change of it must not be made before an earlier one.
  */
 export class WriteReceiver {
   readonly #log: StateLog

@@ -33,7 +33,7 @@ export class WriteRedirect {
     this.#useLink()
   }
 
-  /** There is nobody who takes changes. */
+  /** No process takes changes. */
   refuse(): void {
     this.#forwarding?.refuse()
   }

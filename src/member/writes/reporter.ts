@@ -19,17 +19,16 @@ export interface ReporterOptions {
   /** The highest epoch whose segment this process holds. */
   readonly top: () => number
   /**
-   * Segments that were made since: this process answers from the state until its last connection ends. Or a way for its
-   * connections to whoever serves.
+   * New segments: this process answers from the state until its last connection ends. Or a migration channel to the process that serves.
    */
   readonly take: (items: BundleItem[]) => void
-  /** Whoever serves now hears us. */
+  /** The process that serves now hears us. */
   readonly connected: () => void
   /** Takes the changes of this process along. */
   readonly writes: WriteRedirect
   /** The connection ended so; another one follows. */
   readonly broken?: (error: unknown) => void
-  /** What else is said to it. */
+  /** Handles other messages of it. */
   readonly hear?: (envelope: WireEnvelope) => void
 }
 
@@ -39,7 +38,7 @@ const RETRY_MS = 250
 const AGAIN_MS = 10
 
 /**
- * Keeps whoever serves now informed about a generation that stands by or drains, so that `status` shows all of them, or about a
+ * Keeps the process that serves informed about a generation that stands by or drains, so that `status` shows all of them, or about a
  * process that follows its state: over a connection of its own to the control path, made again when that process is replaced in turn.
  */
 export class Reporter {
@@ -73,7 +72,7 @@ export class Reporter {
     if (link !== null) this.#options.writes.lost(link)
   }
 
-  /** Asks whoever serves for a way for our connections. */
+  /** Asks the process that serves for a migration channel for our connections. */
   askForMove(): void {
     this.#link?.tell({ moveRequest: {} })
   }
@@ -153,7 +152,7 @@ export class Reporter {
     link.close()
     if (this.#link === link) this.#link = null
     this.#options.writes.lost(link)
-    // Who sends us away at once does so again.
+    // A process that refuses at once does so again.
     const sentAway = performance.now() - this.#connectedAt < RETRY_MS
     this.#later(() => void this.#connect(), sentAway ? RETRY_MS : AGAIN_MS)
   }

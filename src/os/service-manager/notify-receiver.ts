@@ -13,7 +13,7 @@ const MESSAGES_PER_TURN = 64
 
 /** A message of sd_notify(3). */
 export interface NotifyMessage {
-  /** Of each name the last value. */
+  /** The last value of each name. */
   readonly words: ReadonlyMap<string, string>
   /** The sender, as the kernel names it. */
   readonly from: PeerCredentials

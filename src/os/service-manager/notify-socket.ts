@@ -1,13 +1,13 @@
 import { connectToDatagram, type OwnedFd, restNow, sendMessage } from '../../kernel/index.js'
 
-/** What one datagram says: names with values, in this order. */
+/** The contents of one datagram: names with values, in this order. */
 export type Words = Readonly<Record<string, string | number | bigint>>
 
 /** The kernel's queue of a datagram socket is short. */
 const AGAIN_MS = 10
 /** Milliseconds that are waited in one turn for one that does not read. */
 const MOST_TRIES = 100
-/** More than this many wait only where nobody reads. */
+/** More messages wait only if the manager does not read. */
 const MOST_WAITING = 1_000
 
 interface Waiting {
@@ -24,7 +24,7 @@ export class NotifySocket {
   readonly #waiting: Waiting[] = []
   #timer: NodeJS.Timeout | undefined
 
-  /** Null: nobody wants to hear, or not over a Unix socket. `failed`: what was said is lost. */
+  /** Null: there is no service manager, or it does not use a Unix socket. `failed`: a message is lost. */
   static of(
     { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
     failed: (error: unknown) => void,
@@ -63,7 +63,7 @@ export class NotifySocket {
       for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
         const { text, fd } = next
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
-        // What is to be kept is there before it is used: whoever reads is another process, and quick.
+        // A descriptor is stored before it is used: the manager is another process, and quick.
         for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
           restNow(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])

@@ -12,12 +12,12 @@ import type { NotifySocket } from './notify-socket.js'
 
 /** The number of the first, see sd_listen_fds(3). */
 const FIRST = 3
-/** More are a fault of whoever set the variable. */
+/** More are a mistake in the variable. */
 const MOST = 20_000
-/** What such names begin with was kept for a service, see fd-store.ts. */
+/** Prefix of the names of descriptors that were kept for a service, see fd-store.ts. */
 export const KEPT = 'fdb.'
 
-/** One that nobody has asked for. */
+/** A passed socket that no listener has asked for. */
 export interface Unclaimed {
   readonly name: string
   readonly fd: OwnedFd
@@ -29,7 +29,7 @@ export interface Passed extends Unclaimed {
   readonly about: Inspected
 }
 
-/** What was found for a listener. */
+/** The socket that was found for a listener. */
 export interface PassedListener {
   /** Owned by the caller. */
   readonly fd: OwnedFd
@@ -42,8 +42,8 @@ export interface PassedListener {
 }
 
 /**
- * Listening sockets that a service manager has bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: units of type socket). One that
- * nobody asks for stays as it is: the manager has it too.
+ * Listening sockets that a service manager has bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: units of type socket). A socket that
+ * is not asked for stays as it is: the manager has it too.
  */
 export class PassedSockets {
   #sockets: readonly Passed[]
@@ -75,15 +75,15 @@ export class PassedSockets {
   }
 
   /**
-   * Listeners that were taken out of another process (`adopted`), or that a daemon holds, are found here too. Owns them: those of a
-   * process that nobody takes are closed by {@link discard}.
+   * Adds listeners that were taken out of another process (`adopted`), or that a daemon holds. Owns them: {@link discard} closes those that
+   * are not asked for.
    */
   offer(sockets: readonly Passed[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
 
-  /** Closes what was offered and is still here: whoever holds a listener and does not accept leaves those who connect waiting. */
+  /** Closes the offered sockets that are still here: a process that holds a listener and does not accept leaves clients waiting. */
   discard(): void {
     this.#sockets = this.#sockets.filter(({ fd }) => !this.#adopted.has(fd))
     closeAll(this.#adopted)
@@ -98,7 +98,7 @@ export class PassedSockets {
     return found === undefined ? null : this.#give(found)
   }
 
-  /** Of any kind: what a process before has given to the manager under such names. Owned by the caller. */
+  /** Takes descriptors of any kind that an earlier process has given to the manager under such names. The caller owns them. */
   takeKept(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
     const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
     this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
@@ -176,7 +176,7 @@ export class FdStore {
   }
 }
 
-/** What the manager has kept for this service, by the names that {@link FdStore.keep} got. Owned by the caller. */
+/** The descriptors that the manager has kept for this service, by the names of {@link FdStore.keep}. The caller owns them. */
 export function keptFor(service: string): { readonly name: string; readonly fd: OwnedFd }[] {
   const prefix = prefixOf(service)
   return passedSockets()

@@ -4,7 +4,7 @@ import { pidfdNumber } from '../liveness.js'
 import { NotifySocket, type Words } from './notify-socket.js'
 import { FdStore } from './passed-sockets.js'
 
-/** Whom the manager is to watch from now on. */
+/** The process that the manager must watch from now on. */
 export interface MainProcess {
   readonly pid: number
   /** Borrowed. */
@@ -16,14 +16,14 @@ interface Warnings {
   warn(facts: object, message: string): void
 }
 
-/** What a service manager (systemd, or whoever sets `NOTIFY_SOCKET`) is told of a service: see sd_notify(3). */
+/** Tells a service manager (systemd, or another program that sets `NOTIFY_SOCKET`) about a service: see sd_notify(3). */
 export class ServiceManager {
   /** How often it wants to hear that the service lives, milliseconds; null: it does not. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
   readonly #keeps: boolean
 
-  /** Null: nobody wants to hear. */
+  /** Null: there is no service manager. */
   static find(logger: Warnings): ServiceManager | null {
     const { env } = startedAs
     let told = false
@@ -79,7 +79,7 @@ export class ServiceManager {
     this.#socket.say({ WATCHDOG: 1 })
   }
 
-  /** What it is at may take longer than was configured: it will be heard of again within so long. */
+  /** EXTEND_TIMEOUT_USEC: the current operation may take longer than configured; the next message comes within this time. */
   takesTime(ms: number): void {
     this.#socket.say({ EXTEND_TIMEOUT_USEC: ms * 1000 })
   }
@@ -114,18 +114,18 @@ export const NOTHING_TOLD: Readonly<NodeJS.ProcessEnv> = {
   FDSTORE: undefined,
 }
 
-/** What takes longer says so, for so long again, so often. */
+/** EXTEND_TIMEOUT_USEC: the extension, milliseconds. */
 const TAKES_MS = 30_000
 const SAY_AGAIN_MS = 10_000
 
-/** What a service manager wants to hear again and again. */
+/** Repeats messages to the service manager: WATCHDOG=1 and EXTEND_TIMEOUT_USEC. */
 export class Reminders {
   readonly #manager: ServiceManager | null
   readonly #healthy: () => boolean
   #watchdog: NodeJS.Timeout | undefined
   #patience: NodeJS.Timeout | undefined
 
-  /** `manager` null: nobody wants to hear. */
+  /** `manager` null: there is no service manager. */
   constructor(manager: ServiceManager | null, healthy: () => boolean) {
     this.#manager = manager
     this.#healthy = healthy
@@ -148,7 +148,7 @@ export class Reminders {
     this.#watchdog = undefined
   }
 
-  /** What is under way has limits of its own, and may take longer than the manager's. Idempotent. */
+  /** Extends the manager's timeout: the operation has limits of its own, which may be longer. Idempotent. */
   takeTime(): void {
     const manager = this.#manager
     if (manager === null || this.#patience !== undefined) return

@@ -30,7 +30,7 @@ export function readCertificateFiles(files: Files, place: Place): CertificateCon
   return { ...material, files: { cert: files.cert, key: files.key } }
 }
 
-/** Of a file that an operator named: a mistake must not make the proxy wait, or fill its memory. */
+/** Reads a file that an operator named: a mistake must not make the proxy wait, or fill its memory. */
 function readText(path: string, place: Place): string | undefined {
   try {
     const facts = statSync(path)

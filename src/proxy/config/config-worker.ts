@@ -8,7 +8,7 @@ import { readConfig } from './load.js'
 /** Routes that one message brings: they are taken apart in well under a millisecond. */
 const ROUTES = 200
 
-/** What the worker says: the configuration without its routes or an error first, then some routes for each message that it gets. */
+/** The worker's messages: the configuration without its routes or an error first, then some routes for each message that it gets. */
 export type ReadAside =
   | { type: 'config'; config: ProxyConfig; routes: number }
   | { type: 'routes'; routes: RouteRule[] }

@@ -14,7 +14,7 @@ export interface ProxyConfig {
   service: string
   /** Absolute path of the control socket; null: where that of the service is by default. */
   control: string | null
-  /** Null: this process serves itself. For `fd-broker proxy`: whoever calls `startProxy()` has one process. */
+  /** Null: this process serves itself. For `fd-broker proxy`: `startProxy()` always uses one process. */
   workers: WorkersConfig | null
   /** Response header that carries the pid. */
   instanceHeader: string | null

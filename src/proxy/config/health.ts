@@ -67,7 +67,7 @@ export const healthShape = {
   within: optional(duration(1), '10s', 'for these; then the upgrade is refused'),
 }
 
-/** What `http: /PATH` asks is answered by the process itself. */
+/** The process itself answers the question `http: /PATH`. */
 function asksItself({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }

@@ -4,10 +4,7 @@ export type Duration = `${number}${'ms' | 's' | 'm' | 'h'}`
 export type Size = number | `${number}${'' | 'k' | 'm' | 'g'}`
 type Off = 'off' | false
 
-/**
- * A configuration as it stands in a file (docs/proxy-config.md says what each key is for): what a program gives to `configFrom()`.
- * What is left out has its default.
- */
+/** A configuration as in a file (docs/proxy-config.md explains each key): the argument of `configFrom()`. A missing key has its default. */
 export interface ProxyDocument {
   service: string
   control?: string

@@ -1,13 +1,13 @@
 import protobufjs from 'protobufjs/minimal.js'
 
-/** What all entries of the proxy's sections have. */
+/** The common fields of all entries of the proxy's sections. */
 export interface Entry {
   created: number
   generation: number
   $unknowns?: Uint8Array[]
 }
 
-/** What is looked at of a section. A `Map` of messages is one too. */
+/** The part of a section that is compared. A `Map` of messages is one too. */
 export interface EntryState<M> {
   /** May throw, for an entry that cannot be read: it is written anew. */
   get(key: string): M | undefined
@@ -19,20 +19,20 @@ export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
   /** Unknown fields below this number go when an entry is written, those from it on stay. Default 1: all stay. */
   keptFrom?: number
-  /** Entries that nobody wants are deleted, but for these. */
+  /** Unwanted entries are deleted, but for these. */
   keeps(key: string): boolean
 }
 
 export interface Difference<M> {
   puts: { key: string; value: M }[]
   deletes: string[]
-  /** Of the puts, those that were not there. */
+  /** The puts of keys that were not there. */
   added: string[]
 }
 
 /**
- * What makes the entries of a section those that are wanted. An entry that says the same already, whoever wrote it, stays
- * with its time and generation. What newer versions wrote in an entry stays when that entry is changed. Yields where it may be interrupted.
+ * The changes that give a section the wanted entries. An equal entry, whichever process wrote it, stays with its time and generation.
+ * Fields of newer versions stay when their entry is changed. Yields where it may be interrupted.
  */
 export function* difference<M extends Entry>(
   state: EntryState<M>,
@@ -64,7 +64,7 @@ function readable<M>(state: EntryState<M>, key: string): M | undefined {
   }
 }
 
-/** What newer versions wrote in a message and this one does not know, from this field number on. */
+/** The fields of a message that newer versions wrote and this one does not know, from this field number on. */
 export function unknownFields(message: { $unknowns?: Uint8Array[] } | undefined, from = 1): Uint8Array[] {
   return (message?.$unknowns ?? []).filter(field => protobufjs.Reader.create(field).uint32() >>> 3 >= from)
 }

@@ -8,7 +8,7 @@ export interface Asks {
   readonly tls: boolean
 }
 
-/** What is asked, and what has to be there as long as it is. */
+/** The question, and the resources that it needs while it is asked. */
 export interface HealthQuestion {
   readonly question: Question
   readonly socket: Disposable | null

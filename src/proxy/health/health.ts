@@ -13,7 +13,7 @@ export class Health implements Disposable {
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #over = new AbortController()
-  /** What was asked last, and what was answered; null: all is well. */
+  /** The last question and its bad answer; null: the service is healthy. */
   #complaint: string | null = null
 
   constructor(config: HealthConfig, { question, socket }: HealthQuestion, logger: Logger) {
@@ -29,7 +29,7 @@ export class Health implements Disposable {
   }
 
   /**
-   * Resolves when it has passed so often in a row, and when it is not `needed` any more: nobody else would serve. Rejects with
+   * Resolves when it has passed so often in a row, and when it is not `needed` any more: no other process would serve. Rejects with
    * ERR_FDB_UNHEALTHY, and when `signal` aborts.
    */
   async prove(signal: AbortSignal, needed: () => boolean): Promise<void> {

@@ -21,7 +21,7 @@ export interface NameServersOptions {
   timeout: number
 }
 
-/** Each name is one question on its own: a name that nobody answers for holds up no other. */
+/** Each name is a question of its own: a name without an answer holds up no other. */
 export class NameServers {
   readonly #file: FollowedFile
   #options: NameServersOptions

@@ -91,7 +91,7 @@ export class Names {
     void asking.then(once)
   }
 
-  /** What is known now; asks the name servers if it is time. */
+  /** The present facts; asks the name servers if it is time. */
   #of(name: string, now: number): KnownName {
     let known = this.#known.get(name)
     if (known === undefined) {
@@ -147,12 +147,12 @@ const FAILED_MS = 1_000
 /** An address that could not be connected to comes behind the others for so long. */
 const TROUBLED_MS = 10_000
 
-/** What is known of one name. All times are on the clock of `performance`. */
+/** The facts of one name. All times are on the clock of `performance`. */
 export class KnownName {
   addresses: readonly string[] = []
   /** Why there is no address. */
   code: string | undefined
-  /** What is known counts until then. */
+  /** The facts count until then. */
   until = Number.NEGATIVE_INFINITY
   /** A question that is under way. */
   asking: Promise<void> | null = null

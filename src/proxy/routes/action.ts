@@ -33,7 +33,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action
   return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
 }
 
-/** What the upstream says, with what the route says beside it. Where CONNECT is passed on, the server is a proxy. */
+/** The upstream's rules, with those of the route. If CONNECT is passed on, the server is a proxy. */
 function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstream): SendOn {
   if (!connect && changes === undefined) return sendOn
   const own: ExchangeOptions = {

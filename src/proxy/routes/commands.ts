@@ -1,4 +1,4 @@
-/** What `fd-broker routes` asks a running proxy for. Lists travel as JSON lines: read and written in slices. */
+/** Commands of `fd-broker routes` to a running proxy. Lists travel as JSON lines: read and written in slices. */
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
 
@@ -6,13 +6,13 @@ export type { ListedRoute } from './live-routes.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
-/** Of what a reply names one by one. */
+/** The most items that a reply names one by one. */
 const NAMED = 100
 const STEP = 32
 /** A page of a list is full when it has so many bytes. */
 const PAGE_BYTES = 4 * 1024 * 1024
 
-/** First line of `routes.add`; the routes follow, one a line. Of `routes.remove`: nothing. */
+/** First line of `routes.add`; the routes follow, one a line. `routes.remove` has no further lines. */
 export interface AddRequest {
   replace?: boolean
 }

@@ -6,7 +6,7 @@ import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
 import { type RouteTarget, targetKey } from './target.js'
 
-/** What is followed: the section of the state, or a view of it. */
+/** The followed source: the section of the state, or a view of it. */
 export interface RouteSource {
   /** Appends, and tells of, what was changed in this turn. */
   readonly size: number
@@ -55,7 +55,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (options.scan ?? true) this.refresh()
   }
 
-  /** What somebody else has just read in the section. */
+  /** An entry that other code has just read in the section. */
   put(id: RouteId, target: RouteTarget): void {
     try {
       this.#table.put(id, this.#compile(target))
@@ -67,7 +67,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
 
   /** Resolves when every change made before this call is in the table, or following has stopped. */
   async caughtUp(): Promise<void> {
-    // What was changed in this turn is appended, and told to the listeners, by this read.
+    // This read appends the changes of this turn, and tells the listeners.
     void this.#section.size
     while (this.#working) await this.#working
   }

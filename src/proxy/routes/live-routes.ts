@@ -37,7 +37,7 @@ export class LiveRoutes {
   readonly #unsubscribe: () => void
   /** Changes of the section that were told. */
   #changes = 0
-  /** What {@link prepare} has come to; null: it has been written. */
+  /** The result of {@link prepare}; null: it has been written. */
   #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
   #last: Promise<unknown> = Promise.resolve()
 
@@ -63,7 +63,7 @@ export class LiveRoutes {
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
-      // What was changed meanwhile may have been looked at before it was planned.
+      // An entry that was changed meanwhile may have been looked at before it was planned.
       if (this.#told !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
       this.#prepared = { file, found, changes }
@@ -82,7 +82,7 @@ export class LiveRoutes {
     })
   }
 
-  /** What routes lead to has changed, or whose they are: everything is compiled again. */
+  /** The targets of routes, or their owners, have changed: everything is compiled again. */
   async refresh(): Promise<void> {
     this.#follower.refresh()
     await this.#follower.caughtUp()
@@ -105,7 +105,7 @@ export class LiveRoutes {
     })
   }
 
-  /** Of all routes of the state, in no particular order, and the same as long as {@link digest} is. */
+  /** The keys of all routes of the state, in no particular order, and the same as long as {@link digest} is. */
   keys(): IterableIterator<string> {
     return this.#section.keys()
   }
@@ -128,7 +128,7 @@ export class LiveRoutes {
     this.#follower.stop()
   }
 
-  /** What was found in {@link prepare} of the same file, if it is true still. */
+  /** The result of {@link prepare} for the same file, if it is still true. */
   #foundFor(file: NewFile): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
@@ -207,7 +207,7 @@ export interface ListedRoute {
   host: string
   path: string
   origin: Origin
-  /** Of the file, and kept out of force by one made at run time. */
+  /** A route of the file that one made at run time overrides. */
   shadowed: boolean
   /** null: made by a newer version, not served by this one. */
   target: RouteTarget | null
@@ -229,7 +229,7 @@ export function listedRoute(state: RouteState, key: string): ListedRoute | null 
 
 const STEP = 32
 
-/** What is to be put, by its key, and deleted (null). */
+/** The puts by their key, and the deletions (null). */
 type Plan = ShardedMap<RouteMessage | null>
 
 /** Yields where it may be interrupted. */

@@ -22,7 +22,7 @@ import { shown, Wrong } from '../../config/check.js'
 
 const MOST = 4096
 
-/** What most routes name, and is compared as it stands. */
+/** The form of most paths, which is compared as it stands. */
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
 /** The one spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
@@ -51,7 +51,7 @@ export function canonicalPath(prefix: string): string | Wrong {
       )
 }
 
-/** What a path has escaped when it is compared; of targets every character is one byte (latin1). */
+/** The bytes of a path that are escaped for comparison; in targets every character is one byte (latin1). */
 const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
 /** The same of ASCII, and what must be looked at. */
 const NOT_PLAIN = new Uint8Array(128)
@@ -73,7 +73,7 @@ export function plainEnd(target: string): number {
   return length
 }
 
-/** What some server reads otherwise than by its letters; also a `%` that becomes an escape when what follows is decoded. */
+/** Parts that some server reads otherwise than by their letters; also a `%` that becomes an escape when the bytes behind it are decoded. */
 const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
 /**
@@ -131,14 +131,14 @@ function decodedSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
-/** What is decoded in a path until nothing is left to decode: what means something there, and the sign itself. */
+/** The characters that are decoded in a path until none is left: those with a meaning there, and the sign itself. */
 const MEANS_SOMETHING = /[A-Za-z0-9\-._~/\\;%\0]/
 
 function decodedFully(raw: string): string {
   const out: string[] = []
   for (const character of raw) {
     out.push(character)
-    // What was just decoded may end an escape that began before it.
+    // The byte that was just decoded may end an escape that began before it.
     while (out.length >= 3 && out.at(-3) === '%') {
       const digits = `${out.at(-2)}${out.at(-1)}`
       if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break

@@ -1,9 +1,8 @@
 /**
- * What a new configuration file changes. Its routes replace those of the file before; routes made at run time survive,
- * whatever the file says. Where both have the same host and path, **the one made at run time stays in force until it
- * is removed**, and then the file's is: an operator who changed a route by hand does not lose the change to a
- * deployment that knows nothing of it, and the answer does not depend on which of the two came first. Each
- * such conflict is reported by name, at every reload and upgrade, until it is gone.
+ * Computes the changes of a new configuration file. Its routes replace those of the file before; routes made at run time survive, whatever
+ * the file says. If both have the same host and path, **the one made at run time stays in force until it is removed**, and then the file's
+ * is: an operator who changed a route by hand does not lose the change to a deployment that knows nothing of it, and the result does not
+ * depend on which of the two came first. Each such conflict is reported by name, at every reload and upgrade, until it is gone.
  */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'
@@ -30,7 +29,7 @@ export interface Reconciled {
   conflicts: string[]
   /** `HOST/PATH` of routes made at run time whose upstream the new file does not have, and who had it before does. They stay. */
   former: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream nobody knows. They stay, and answer 503. */
+  /** `HOST/PATH` of routes made at run time with an unknown upstream. They stay, and answer 503. */
   dangling: string[]
   /** The upstreams of both. */
   needed: Set<string>
@@ -84,7 +83,7 @@ export function* reconcile(
   return result
 }
 
-/** What is there beside `found` routes of the file. */
+/** The entries beside `found` routes of the file. */
 function* others(
   state: RouteState,
   file: NewFile,

@@ -16,7 +16,7 @@ export const routesSection = defineSection<RouteMessage>({
   cache: 0,
 })
 
-/** What planning and listing need of the section. A `Map` of messages is one too. */
+/** The part of the section that planning and listing use. A `Map` of messages is one too. */
 export interface RouteState {
   get(key: string): RouteMessage | undefined
   has(key: string): boolean
@@ -29,7 +29,7 @@ export interface RouteState {
 /** A change for the section's `bulk`. */
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
 
-/** Who changes routes, and when (milliseconds since 1970). */
+/** The author of a change of routes, and its time (milliseconds since 1970). */
 export interface RouteStamp {
   generation: number
   now: number
@@ -38,7 +38,7 @@ export interface RouteStamp {
 /** Fields below are targets, of which a route has one; from here on they say what is true of it whatever its target. */
 const FIRST_ATTRIBUTE = 14
 
-/** `before`: the route that this one replaces. What newer versions wrote in it beside the target stays. */
+/** `before`: the route that this one replaces. Fields of newer versions beside its target stay. */
 export function routeMessage(
   target: RouteTarget,
   { generation, now }: RouteStamp,

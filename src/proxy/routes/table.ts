@@ -20,12 +20,12 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * All routes. Of those that match host and path the one with the most specific host wins (the exact name, then the
- * longest `*.suffix`, then `*`), and of its paths the longest. Where a route of the file and one made at run time have
- * the same host and path, the latter is in force until it is removed.
+ * All routes. Among those that match host and path the one with the most specific host wins (the exact name, then the longest `*.suffix`,
+ * then `*`), and among its paths the longest. If a route of the file and one made at run time have the same host and path, the latter is in
+ * force until it is removed.
  *
- * A lookup costs a hash of the host (one more for each label when there are wildcards) and one for each segment of the
- * path that routes know: it does not depend on the number of routes. Changes are visible to the next lookup.
+ * A lookup costs a hash of the host (one more for each label when there are wildcards) and one for each segment of the path that routes
+ * know: it does not depend on the number of routes. Changes are visible to the next lookup.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()

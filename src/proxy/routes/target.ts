@@ -1,4 +1,4 @@
-/** What a route does with a request. Plain data. */
+/** The target of a route. Plain data. */
 export type RouteTarget = UpstreamTarget | RespondTarget
 
 export interface UpstreamTarget {
@@ -7,7 +7,7 @@ export interface UpstreamTarget {
   upstream: string
   /** CONNECT requests are passed on too. */
   connect: boolean
-  /** What is changed in heads on their way; left out: nothing. */
+  /** The changes of heads on their way; left out: none. */
   changes?: RouteChanges
 }
 

@@ -16,9 +16,9 @@ import {
 const FIRST_ATTRIBUTE = 14
 
 /**
- * What the process that serves was configured with, in the state: written by that process, when it begins to serve and at
- * each reload. Upstreams that only the state has can be used as long as they are there: routes made at run time may lead
- * to them, and connections that come from another process.
+ * The configuration of the process that serves, in the state: that process writes it when it starts to serve and at each reload. Upstreams
+ * that only the state has can be used as long as they are there: routes made at run time may lead to them, and connections that come from
+ * another process.
  */
 export class DeclaredState {
   readonly #declared: DeclaredSections
@@ -58,7 +58,7 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
-    // What has not been run yet in this process takes its time.
+    // Code that runs for the first time in this process is slow.
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
@@ -69,7 +69,7 @@ export class DeclaredState {
       settings: await apply(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
-        // Of a newer version, or of an older one.
+        // Keys of a newer version, or of an older one.
         keeps: path => !mayGo(path),
       }),
     }

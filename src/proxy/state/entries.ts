@@ -12,7 +12,7 @@ const { Upstream, Listener, Setting } = fdbroker.proxy
 /** Not written: entries of versions without this key mean the same. */
 const DEFAULT_AGE_MS = 3_600_000
 
-/** Who writes, and when (milliseconds since 1970). */
+/** The writer, and the time (milliseconds since 1970). */
 export interface Stamp {
   generation: number
   created: number
@@ -114,7 +114,7 @@ const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
 
 const HEALTH = 'upgrade.health.'
 
-/** Of a map that may be left out, and whose keys may: they are there as long as they are given. */
+/** Paths in an optional map with optional keys: they are there as long as they are given. */
 export function mayGo(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }

@@ -1,6 +1,6 @@
 /**
- * What the process that serves was configured with, as sections of the state: upstreams and listeners by name, settings by
- * their path in the file. For tools, and for successors.
+ * The configuration of the process that serves, as sections of the state: upstreams and listeners by name, settings by their path in the
+ * file. For tools, and for successors.
  */
 import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'

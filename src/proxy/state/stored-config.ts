@@ -5,7 +5,7 @@ import type { CertificateConfig } from '../tls/material.js'
 import { listenerOf, upstreamOf } from './entries.js'
 import type { DeclaredSections, ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-/** What a configuration can be read from. */
+/** A source from which a configuration can be read. */
 export interface StoredConfig extends DeclaredSections {
   readonly certificates: readonly CertificateConfig[]
 }
@@ -23,8 +23,8 @@ const LOOSE: ReadonlySet<string> = new Set([
 const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile', 'resolver'])
 
 /**
- * The configuration of whoever has written it to the state. `own`: what each process has for itself; and what the state does not say, or
- * says in a way that this version cannot use.
+ * The configuration in the state. `own`: the settings that each process has for itself; it also fills in settings that are missing in the
+ * state, or that this version cannot use.
  */
 export function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   const { routes, ...rest } = own
@@ -75,7 +75,7 @@ function named<M, C>(section: Section<M>, read: (name: string, message: M) => C 
   return found
 }
 
-/** What cannot be read is as if it were not there. */
+/** An unreadable entry counts as absent. */
 function readable<M>(section: Section<M>, key: string): M | undefined {
   try {
     return section.get(key)

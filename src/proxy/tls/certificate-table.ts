@@ -3,9 +3,9 @@ import { nodeTls } from '../../base/lazy.js'
 import { type CertificateMaterial, lookedUp } from './material.js'
 
 /**
- * Which certificate a client gets. The exact name goes before the wildcard; certificates made at run time go before those of
- * the file that have the same name; of several of one origin the first in its list wins. Who asks for a name that none
- * has, or for none, gets the first of the file.
+ * Chooses the certificate for a client. The exact name goes before the wildcard; certificates made at run time go before those of the file
+ * that have the same name; among several of one origin the first in its list wins. A client that asks for an unknown name, or for none,
+ * gets the first of the file.
  */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
@@ -46,7 +46,7 @@ export class CertificateTable {
     return this.#file.some(({ names }) => names.includes(name))
   }
 
-  /** What a certificate of the state is used for here; it is known by what it says. */
+  /** The local use of a certificate in the state; it is known by its contents. */
   standing(
     origin: 'file' | 'runtime',
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },

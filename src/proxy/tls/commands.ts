@@ -1,4 +1,4 @@
-/** What `fd-broker certificates` asks a running proxy for: JSON both ways. */
+/** Commands of `fd-broker certificates` to a running proxy: JSON both ways. */
 import { FdbError, type Member } from '../../index.js'
 import type { CertificateAddition, ListedCertificate } from './live-certificates.js'
 import type { TlsTermination } from './termination.js'
@@ -24,7 +24,7 @@ export interface CertificateList {
   certificates: ListedCertificate[]
   /** null: no listener has TLS. */
   ticketKeys: { created: number; rotateEvery: number } | null
-  /** Of this process. */
+  /** The handshakes of this process. */
   handshakes: { completed: number; resumed: number; failed: Record<string, number> }
 }
 

@@ -7,7 +7,7 @@ import type { CertificateTable } from './certificate-table.js'
 import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
-/** What of a configuration handshakes are made with. */
+/** The part of a configuration that handshakes use. */
 export interface HandshakeSettings {
   /** Milliseconds for a handshake, however much moves; where its beginning is looked at first, for each of the two. */
   readonly timeout: number
@@ -28,8 +28,8 @@ export interface HandshakeOptions {
 }
 
 /**
- * What sessions are called by. The same in every version, for whatever the command line is; the keys of their tickets tell
- * services apart, and clients are asked for nothing.
+ * The session id context. The same in every version, for whatever command line; the keys of their tickets tell services apart, and clients
+ * are asked for nothing.
  */
 const SESSIONS = 'fd-broker proxy'
 
@@ -76,7 +76,7 @@ export class Handshakes {
     this.#shakers.clear()
   }
 
-  /** What is spoken over TLS. */
+  /** The protocol over TLS. */
   set http(http: boolean) {
     if (http === this.#http) return
     this.#http = http

@@ -27,7 +27,7 @@ const MOST_PEM_BYTES = 1024 * 1024
 /** Says everything of a certificate but the key. */
 export interface ListedCertificate {
   origin: CertificateOrigin
-  /** What it is called by. */
+  /** Its name. */
   name: string
   names: string[]
   /** Names that clients get it for; fewer where another goes before it. */
@@ -121,7 +121,7 @@ export class LiveCertificates {
       }
       const shadows = material.names.filter(name => this.#table.hasInFile(name))
       if (!same) await this.#section.put(key, certificateMessage(material, this.#stamp))
-      // What was changed in this turn is told to the listeners by this read.
+      // This read tells the listeners of changes of this turn.
       void this.#section.size
       const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material

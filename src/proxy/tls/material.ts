@@ -115,7 +115,7 @@ export interface CertificateConfig extends CertificateMaterial {
   files: { cert: string; key: string }
 }
 
-/** Of a proxy's configuration, what concerns TLS. */
+/** The TLS part of a proxy's configuration. */
 export interface TlsSettings {
   readonly tls: TlsConfig
   readonly listeners: readonly { readonly tls: boolean }[]

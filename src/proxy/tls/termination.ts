@@ -10,11 +10,11 @@ import { CERTIFICATES, certificatesSection } from './section.js'
 /** Under this name the keys for session tickets are state. */
 const TICKETS = 'proxy'
 
-/** What all listeners of a proxy share of TLS: certificates, keys for tickets, counts. */
+/** The TLS parts that all listeners of a proxy share: certificates, keys for tickets, counts. */
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
-  /** What is in the state of them. */
+  /** The certificates in the state. */
   readonly live: LiveCertificates
   readonly #member: Member
   readonly #logger: Logger
@@ -51,7 +51,7 @@ export class TlsTermination {
     return this.live.write(config.tls.certificates)
   }
 
-  /** Of one listener. */
+  /** Makes the handshakes of one listener. */
   handshakes(own: Pick<HandshakeOptions, 'http' | 'onSecure' | 'onEnd'>): Handshakes {
     const { certificates, counts } = this
     const handshakes = new Handshakes({ ...own, certificates, counts, settings: this.#settings })
@@ -96,7 +96,7 @@ export class TlsTermination {
   }
 }
 
-/** What works, and what clients will not like. */
+/** Warnings about valid certificates that clients will not like. */
 export function certificateWarnings(
   { tls }: TlsSettings,
   now: number,

@@ -29,7 +29,7 @@ export interface ServerOut {
  */
 export class Upstream {
   readonly name: string
-  /** What routes to it say. */
+  /** The rules of routes to it. */
   readonly sendOn: SendOn
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null

@@ -48,7 +48,7 @@ export class Upstreams {
     return this.#forRequests
   }
 
-  /** Adds and changes. What the configuration has no more stays until {@link prune}: routes may still lead there. */
+  /** Adds and changes. Upstreams that the configuration has no more stay until {@link prune}: routes may still lead there. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#configured = new Set(configs.map(({ name }) => name))
     this.#forRequests = new Set(
@@ -98,7 +98,7 @@ export class Upstreams {
     return undefined
   }
 
-  /** What the end of an exchange says about the health of its server. (Connections that fail are told at once.) */
+  /** Judges the health of a server by the end of an exchange. (Failed connections are told at once.) */
   note({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
     // How a TCP connection ends is its protocol's matter: connecting is what tells.
     if (destination === undefined || subject === 'tcp') return

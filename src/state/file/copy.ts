@@ -27,7 +27,7 @@ interface Taken {
   bytes: Buffer
   /** A header is the first of them: it says that all before it is on the disk. */
   header: boolean
-  /** Of the log. */
+  /** Counts records of the log. */
   count: number
   written(): void
 }
@@ -52,7 +52,7 @@ export class FileCopy {
   #marked = 0
   /** A write has failed: what lies behind `#size` is to be cut off. */
   #cut = false
-  /** What a thread does now: writes this at the end, or cuts off what lies behind it. */
+  /** The current work of the thread: it writes this at the end, or cuts the file there. */
   #underWay: Taken | 'cut' | null = null
   #closed = false
   #lost = false
@@ -88,8 +88,8 @@ export class FileCopy {
   }
 
   /**
-   * Nobody knows what the disk has of it: a sync failed, which tells of what was not written once, and says that all is well when
-   * it is asked again; or a write failed otherwise than for want of room. To be left, and written anew.
+   * The contents of the disk are unknown: a sync failed, which reports the lost pages once and succeeds when it is called again; or a write
+   * failed for another reason than a full disk. The copy must be given up and written again.
    */
   get lost(): boolean {
     return this.#lost
@@ -214,7 +214,7 @@ export class FileCopy {
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
       if (from < piece.end) return { piece, from }
-      // What comes behind it may not have begun.
+      // A record behind it may not have begun.
       if (!piece.final) break
     }
     return 'all'
@@ -227,7 +227,8 @@ export class FileCopy {
     const { kind, epoch } = reached.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
     if (index >= 0) return { index, copied: reached.offset - pieces[index]!.segment.start }
-    // It was merged: with just what is here, or with more. What was left out may be a secret that was replaced, and must not stay here.
+    // It was merged, with the records of this copy or with later ones. A record that was left out may be a replaced secret, which must not
+    // stay here.
     if (this.#kind.secret) return null
     const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
     return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
@@ -341,7 +342,7 @@ export class FileCopy {
     return this.#installed
   }
 
-  /** It is what the path names: nobody has removed or replaced it. */
+  /** Returns whether the path still names this file. */
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
     const { lstat } = nodeFiles()
@@ -363,7 +364,7 @@ export class FileCopy {
     try {
       if (!this.#installed) rmSync(this.#path, { force: true })
     } catch {
-      // The disk is read-only by now, say: whoever writes the next one removes it.
+      // The disk may be read-only by now: the next writer removes it.
     }
     await this.#handle.close().catch(() => {})
   }

@@ -9,7 +9,7 @@ import { checkService, keepAside, openStateFile, type StateFileSettings } from '
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 
-/** What was wrong with a state file of which the part before the damage was read. */
+/** The damage of a state file of which the part before it was read. */
 export interface Damage {
   readonly cause: FdbError
   /** The damaged file. */
@@ -17,12 +17,11 @@ export interface Damage {
 }
 
 /**
- * Fills a new segment with what the state file holds; does nothing when there is no file. What the system did not bring to the
- * disk before a power cut is left out with a warning: it is as long as `sync` says. Resolves with the damage that
- * `damaged: 'prefix'` has passed over.
+ * Fills a new segment from the state file; does nothing when there is no file. Records that did not reach the disk before a power cut are
+ * left out with a warning: at most those since the last `sync`. Resolves with the damage that `damaged: 'prefix'` has passed over.
  *
- * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it
- * is no state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's, or another service's.
+ * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it is no
+ * state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's, or another service's.
  */
 export async function loadStateFile(
   { path, damaged, service }: StateFileSettings,

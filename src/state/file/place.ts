@@ -74,7 +74,7 @@ function serviceOf(head: Buffer): string {
   }
 }
 
-/** What is there; null: nothing. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
+/** The file at the path; null: there is none. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
 export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
   const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
@@ -83,7 +83,7 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   })
   if (present === null) return null
   checkKind(path, present)
-  // What cannot be read is not known to be another's.
+  // A file that cannot be read is not known to be another's.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
@@ -122,9 +122,9 @@ function isLink(path: string): FdbError {
   )
 }
 
-/** What a new file must be. */
+/** Requirements for a new file. */
 export interface Kind {
-  /** Nobody but its owner may ever have opened it. */
+  /** No other user may ever have opened it. */
   secret: boolean
   service: string
 }
@@ -215,7 +215,7 @@ export async function keepAside(path: string): Promise<string> {
 
 /** Where the state is kept on a disk, and how. */
 export interface StateFileOptions {
-  /** Its folder must be there. Of one service alone: another's is refused (ERR_FDB_STATE_FILE). */
+  /** Its folder must exist. It belongs to one service: another service's file is refused (ERR_FDB_STATE_FILE). */
   path: string
   /**
    * When what was written is brought to the disk (fdatasync): `always`, behind each write; every so many milliseconds when

@@ -7,7 +7,7 @@ import { type Mark, readMarks } from './marks.js'
 
 export interface FileRecord {
   found: FoundRecord
-  /** Of the segment that it belongs to. */
+  /** The header of the segment that it belongs to. */
   header: SegmentHeader
 }
 
@@ -26,13 +26,12 @@ export interface FileReading {
 }
 
 /**
- * The records of a state file, which is segments one behind the other: a snapshot may be the first, epochs never fall, several
- * segments may be of the same epoch. Checksum first, as {@link recordsOf}.
+ * The records of a state file, which is a sequence of segments: a snapshot may be the first, epochs never fall, several segments may have
+ * the same epoch. Checksum first, as {@link recordsOf}.
  *
- * What was synced must be there: a file that ends, or has no whole record, before the length that its newest mark says throws
- * ERR_FDB_STATE_DAMAGED with the offset in the file and the sequence. A tear behind that ends the log, as half a record does: it is
- * what a power cut leaves. A whole record that cannot be taken is never a tear, wherever it stands: ERR_FDB_STATE_DAMAGED,
- * ERR_FDB_STATE_FORMAT, ERR_FDB_STATE_LIMIT.
+ * Synced data must be there: a file that ends, or has no whole record, before the length in its newest mark throws ERR_FDB_STATE_DAMAGED
+ * with the offset in the file and the sequence. A tear behind that ends the log, as half a record does: a power cut leaves it. A whole
+ * record that cannot be taken is never a tear, wherever it stands: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT, ERR_FDB_STATE_LIMIT.
  */
 export function* recordsOfFile(
   fd: OwnedFd,

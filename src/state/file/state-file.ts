@@ -21,11 +21,11 @@ const SPARE_BYTES = 16 * 1024 * 1024
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Keeps a state log in a file. Off the path of the changes: the log in memory is what is copied, so nothing is queued here
- * however slow the disk is, and a failure of the disk stops nobody.
+ * Keeps a state log in a file. It copies the log in memory, off the path of the changes: nothing is queued here however slow the disk is,
+ * and a failure of the disk stops no change.
  *
- * Only the process whose segment is not sealed writes the state file. It never goes on in the file of another: it writes its
- * own beside and renames it, so that a process that was stopped and replaced writes, when it goes on, to a file without a name.
+ * Only the process whose segment is not sealed writes the state file. It never appends to the file of another: it writes its own beside and
+ * renames it, so that a process that was stopped and replaced writes, when it goes on, to a file without a name.
  */
 export class StateFile {
   /** `ok` has changed. Must not throw. */
@@ -40,11 +40,14 @@ export class StateFile {
   readonly #failures = new WriteFailures()
   /** The state file, as this process made it. */
   #file: FileCopy | null = null
-  /** Is to become it. */
+  /** The file being written; replaces `#file` when complete. */
   #next: FileCopy | null = null
   /** {@link #next} is about to be it. */
   #installing = false
-  /** What is acknowledged and not in the file yet is in memory: it outlives process.exit() and an uncaught exception. */
+  /**
+   * Changes that are acknowledged and not in the file yet are in memory: this writes them at process.exit() and after an uncaught
+   * exception.
+   */
   readonly #atExit = () => this.#finishNow()
   readonly #appended = () => this.#soon(FOLLOW_MS)
   /** Asked for, and not begun. */
@@ -89,8 +92,8 @@ export class StateFile {
   }
 
   /**
-   * This process ends, and nobody takes over: a file that somebody else has put in the place of this one is left alone, and `replaced`
-   * called, as what is written here from then on would be in none.
+   * This process ends without a successor. If another program has replaced the file, it is left alone and `replaced` is called, as later
+   * writes would be lost.
    */
   leave(replaced: () => void): void {
     this.#replaced = replaced
@@ -149,7 +152,7 @@ export class StateFile {
     throw new FdbError('ERR_FDB_FENCED', what, { retryable: true })
   }
 
-  /** The last of it, when nobody writes any more and nobody takes over. Resolves at the latest after `timeoutMs`. */
+  /** Writes the rest, when no process writes any more or takes over. Resolves at the latest after `timeoutMs`. */
   async finish(timeoutMs: number): Promise<void> {
     if (this.#mode !== 'serving' || !this.#mayWrite()) {
       this.stop()
@@ -246,7 +249,7 @@ export class StateFile {
     }
   }
 
-  /** A file of which nobody knows what the disk has is not gone on with: the next pass writes another. */
+  /** A file with unknown contents on the disk is given up: the next pass writes another. */
   async #leaveLost(): Promise<void> {
     const file = this.#file
     if (!file?.lost) return
@@ -262,7 +265,7 @@ export class StateFile {
     const { path } = this.#settings
     try {
       if (!this.#mayWrite()) return
-      // What waits for the end of the turn is appended.
+      // Appends the changes that wait for the end of the turn.
       void this.#log.position
       const installing = this.#installing ? this.#next : null
       finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file })
@@ -287,7 +290,7 @@ export class StateFile {
     if (file.markUnsynced) this.#lookAgain(every)
   }
 
-  /** Throws when somebody has removed or replaced the file: another is written in its place. */
+  /** Throws when the file was removed or replaced: another is written instead. */
   async #checkThere(): Promise<void> {
     const file = this.#file
     const { path } = this.#settings
@@ -332,7 +335,7 @@ export class StateFile {
       }
       if (this.#next === next) this.#next = null
       await next.close()
-      // What it has was merged meanwhile with what it has not: from the beginning.
+      // Its contents were merged meanwhile with later records: start again.
     } while (stops === this.#stops && this.#mayWrite())
   }
 
@@ -357,7 +360,7 @@ export class StateFile {
     await checkReplaceable(path, this.#settings.service)
     if (!this.#mayWrite()) return false
     const before = this.#file
-    // Of a process that was replaced: when it goes on it finds nothing to rename.
+    // A process that was replaced and goes on finds nothing to rename.
     if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
     const stops = this.#stops
@@ -447,7 +450,7 @@ class WriteFailures {
   }
 }
 
-/** What `status` shows of the state file. */
+/** The state file in `status`. */
 export interface StateFileStatus {
   readonly path: string
   /** False: what this process writes does not reach the file now. It is tried again. */

@@ -11,9 +11,9 @@ const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
 /**
- * Appends the records of a state file to a new segment, as they are but for their place: epoch and sequence are those of the
- * segment. What was appended stays when it throws. The end of a snapshot comes along: who reads the segment checks it. `next`: gives
- * another segment for each that follows in the file; default: all come to the first.
+ * Appends the records of a state file to a new segment, unchanged but for their place: epoch and sequence are those of the segment.
+ * Appended records stay when it throws. The end of a snapshot is copied too: the reader of the segment checks it. `next`: returns another
+ * segment for each that follows in the file; default: all go to the first.
  */
 export function* transcribe(
   fd: OwnedFd,
