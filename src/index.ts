@@ -19,7 +19,7 @@ export {
 export { type AnswersOptions, answers } from './member/answers.js'
 export type { DrainCounts } from './member/forced-closes.js'
 export { join } from './member/join.js'
-export type { QuiesceHook } from './member/leadership.js'
+export type { StartWork, StopWork } from './member/leadership.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
 export type { Member, MemberEvents } from './member/member.js'
 export type {

@@ -145,7 +145,7 @@ export class Daemon implements AsyncDisposable {
     // The next daemon has what this one had, unless there is none.
     member.on('retiring', () => leaves({ kept: kept || !runtime.shutdown.ended }))
     // The state is safe before anybody else can be the first of a service here.
-    member.onQuiesce(() => (this.#closing ? services.keepState(KEEP_MS) : undefined))
+    member.whileServing(() => () => (this.#closing ? services.keepState(KEEP_MS) : undefined))
     this.closed = member.retired.then(() => leaves({ kept }))
   }
 

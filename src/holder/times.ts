@@ -7,7 +7,7 @@ import type { fdbroker } from '../proto/wire.js'
 export interface HandoffTimes {
   /** From the Offer to Ready: the successor's own start-up lies in it. */
   ready: number
-  /** For the incumbent's `onQuiesce()` hooks, before Freeze; after it the handoff goes on without them. */
+  /** For stopping the incumbent's `whileServing()` work, before Freeze; after it the handoff goes on. */
   quiesce: number
   /** From Freeze to Frozen; the holder seals whether it came or not. */
   freeze: number

@@ -5,8 +5,8 @@ export { bindFirstOf, bindListener } from './bind.js'
 export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
 export { commandOf, findOccupant, type Occupant, waitingAt } from './occupant.js'
 export {
+  addressOf,
   DEFAULT_BACKLOG,
-  formatEndpoint,
   formatListenerSpec,
   isLocatedAt,
   isOfKind,

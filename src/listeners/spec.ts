@@ -254,9 +254,12 @@ export function formatListenerSpec(spec: ListenerSpec): string {
   }
   if (spec.kind !== 'udp' && spec.backlog !== DEFAULT_BACKLOG) options.push(`backlog=${spec.backlog}`)
   const query = options.length === 0 ? '' : `?${options.join('&')}`
-  return (
-    formatEndpoint(spec.kind, spec.kind === 'unix' ? spec.path : spec.host, spec.port, spec.abstract) + query
-  )
+  return addressOf(spec) + query
+}
+
+/** The address of a specification without its options, in the same notation. */
+export function addressOf({ kind, host, port, path, abstract }: ListenerSpec): string {
+  return formatEndpoint(kind, kind === 'unix' ? path : host, port, abstract)
 }
 
 /** An address without options, in the same notation. */

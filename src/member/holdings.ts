@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { accepts } from '../handoff/phases.js'
 import type { Entry } from '../holder/registry.js'
 import { closeAll, inspectOne, type OwnedFd } from '../kernel/index.js'
-import { formatEndpoint, type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
+import { addressOf, type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
 import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
@@ -241,11 +241,6 @@ export class OfferedListeners {
 
 function inodeOf({ fd }: Entry): string {
   return inspectOne(fd).ino
-}
-
-/** As specs are written, without options. */
-function addressOf({ kind, host, path, port, abstract }: ListenerSpec): string {
-  return formatEndpoint(kind, kind === 'unix' ? path : host, port, abstract)
 }
 
 /** Compared as text: there may be thousands. */

@@ -14,30 +14,31 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
-import { type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
+import { addressOf, type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
-import type { HandoffRecord, StatusReport } from '../operator/status-report.js'
+import type { StatusReport } from '../operator/status-report.js'
 import type { StateDraft } from '../state/draft.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { WriteOptions } from '../state/requests.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 import type { MemberDriver } from './driver.js'
-import type { QuiesceHook } from './leadership.js'
+import type { StartWork } from './leadership.js'
 import { type Listener, startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { checkName, OwnListeners } from './own-listeners.js'
 import type { MemberRuntime } from './runtime.js'
+import { incumbentOf } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
 
 export interface MemberEvents {
-  /** It is us: the first time this process has the right to serve and to write. Start cron jobs, queue consumers. */
+  /** @internal This process has the right to serve and to write, for the first time. */
   serving: []
-  /** Another serves now; this process stands by. Stop cron jobs, queue consumers. Connections go on. */
+  /** Another serves now; this process stands by. Connections go on. */
   retiring: []
-  /** The successor failed, and we serve again. */
+  /** @internal The successor failed, and this process serves again. */
   reinstated: []
-  /** The upgrade failed behind {@link Member.onQuiesce}, before anybody else served: begin again what its hooks have ended. */
+  /** @internal The upgrade failed before another process served, and after the work of {@link Member.whileServing} was stopped. */
   resumed: []
   /** The last connection has ended (or was cut). */
   retired: [RetiredReason]
@@ -124,7 +125,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
       reinstated: () => this.#tell('reinstated'),
       unfit: error => this.#tell('unfit', error),
       resumed: () => this.#tell('resumed'),
-      failed: error => this.#told.failed('onQuiesce', error),
+      failed: error => this.#told.failed('whileServing', error),
       retired: why => this.#tell('retired', why),
       stateFile: status => this.#tell('stateFile', status),
     })
@@ -162,23 +163,9 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.phase
   }
 
-  /**
-   * The pid of the version before, as long as that one could go on in this one's place: it serves until {@link ready} has resolved, and
-   * stands by in probation. Null: there is none (any more), or only a daemon knows.
-   */
+  /** @internal As in {@link status}, which costs more. */
   get incumbent(): number | null {
-    const { hosting, joined } = this.#runtime
-    return hosting.standsBy ? (joined.facts?.pid ?? null) : null
-  }
-
-  /** When the service was first started; outlives upgrades. */
-  get serviceStartedAt(): Date {
-    return new Date(this.#runtime.serviceStartedAt)
-  }
-
-  /** Milliseconds since {@link serviceStartedAt}. */
-  get uptime(): number {
-    return Math.max(0, Date.now() - this.#runtime.serviceStartedAt)
+    return incumbentOf(this.#runtime)
   }
 
   /**
@@ -218,13 +205,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * The listener of this name: adopted from the version before when it listens at the same address, else bound now (so that a port in use
-   * is known before the handoff). Adopted listeners that are not asked for until {@link ready} are closed after the commit.
+   * is known before the handoff). Without a name it is named after its address, `tcp://0.0.0.0:8080`. Adopted listeners that are not asked
+   * for until {@link ready} are closed after the commit.
    *
    * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
    * that has the address.
    */
-  async listen(name: string, where: string | ListenerOptions): Promise<Listener> {
-    return await this.#listeners.listen(name, parseListenerSpec(where))
+  listen(where: string | ListenerOptions): Promise<Listener>
+  listen(name: string, where: string | ListenerOptions): Promise<Listener>
+  async listen(nameOrWhere: string | ListenerOptions, where?: string | ListenerOptions): Promise<Listener> {
+    const spec = parseListenerSpec(where ?? nameOrWhere)
+    return await this.#listeners.listen(where === undefined ? addressOf(spec) : (nameOrWhere as string), spec)
   }
 
   /**
@@ -291,15 +282,16 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Ends work that must run in one process only (cron jobs, queue consumers): awaited before another process may serve, and before this one
-   * leaves. All hooks are called at once; they may change the state. At most `upgrade.quiesce` milliseconds: then `signal` aborts, and the
-   * handoff goes on. An exception is logged and counted.
+   * Runs work in one process only: cron jobs, queue consumers, watchers. `start` is called when this process serves and may write (at once if
+   * it does already), and again when it does so again: after a failed upgrade, or when it is reinstated. It returns the function that stops the
+   * work, which is awaited before another process may serve, and before this one leaves.
    *
-   * Start the work with `serving`, and again with `resumed` (the upgrade has failed) and `reinstated`.
+   * A stop may change the state. All stops run at the same time, for at most `upgrade.quiesce` milliseconds: then their `signal` aborts, and
+   * the handoff goes on. An exception of `start` or a stop is logged and counted; work whose `start` threw is started again the next time.
    */
-  onQuiesce(hook: QuiesceHook): this {
-    if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
-    this.#runtime.leadership.add(hook)
+  whileServing(start: StartWork): this {
+    if (typeof start !== 'function') throw wrongOption('start', start, 'a function')
+    this.#runtime.leadership.add(start)
     return this
   }
 
@@ -388,11 +380,6 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** Returns the report of `fd-broker status`. */
   status(): StatusReport {
     return this.#driver.status()
-  }
-
-  /** The last handoffs in which this process was the incumbent. */
-  get handoffs(): readonly HandoffRecord[] {
-    return this.#runtime.hosting.holder?.timeline.records ?? []
   }
 
   /** An exception of an application's listener is logged and counted, and undoes nothing. */

@@ -71,6 +71,7 @@ export function describe(deps: DescribedDeps): StatusReport {
     rssBytes: process.memoryUsage.rss(),
     lastFailure: deps.upgrades.lastFailure,
     blockedBy: hosting.blockedBy,
+    incumbent: incumbentOf(deps),
     takeover: deps.timing.steps,
     handoffs: hosting.holder?.timeline.records ?? [],
     applicationErrors: application?.failures() ?? 0,
@@ -83,6 +84,11 @@ export function describe(deps: DescribedDeps): StatusReport {
 }
 
 /** The application's own mistake is no reason to have no status. */
+/** Pid of the previous version while it can still take over again: it serves until `ready()` resolves, and stands by in probation. */
+export function incumbentOf({ hosting, joined }: Pick<DescribedDeps, 'hosting' | 'joined'>): number | null {
+  return hosting.standsBy ? (joined.facts?.pid ?? null) : null
+}
+
 function detailsOf(application: DescribedDeps['application']): Record<string, unknown> {
   try {
     return application?.details() ?? {}

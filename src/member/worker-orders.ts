@@ -2,9 +2,9 @@ import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
+  addressOf,
   bindFirstOf,
   bindListener,
-  formatEndpoint,
   formatListenerSpec,
   type ListenerSpec,
   parseListenerSpec,
@@ -153,9 +153,12 @@ async function claimFrom(control: string, name: string): Promise<OwnedFd | null>
 }
 
 /** By what a main process is asked for a listener of any of its workers: name and address, options aside. */
-function groupKey(name: string, { kind, host, path, port, abstract }: ListenerSpec): string {
-  const where = formatEndpoint(kind, kind === 'unix' ? path : host, port, abstract)
-  return `${GROUP_LISTENER}${nodeCrypto().createHash('sha256').update(`${name}\0${where}`).digest('hex').slice(0, 40)}`
+function groupKey(name: string, spec: ListenerSpec): string {
+  return `${GROUP_LISTENER}${nodeCrypto()
+    .createHash('sha256')
+    .update(`${name}\0${addressOf(spec)}`)
+    .digest('hex')
+    .slice(0, 40)}`
 }
 
 /** The key of one that a worker has registered; null: it is another's, or no listener. */

@@ -62,6 +62,8 @@ export interface StatusReport {
   readonly lastFailure: Failure | null
   /** Processes that were given the listeners once and are neither gone nor proved dead: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
+  /** Pid of the previous version while it can still take over again; null: it cannot any more, or only a daemon knows. */
+  readonly incumbent: number | null
   /** How this process took over, in milliseconds after its Hello. */
   readonly takeover: readonly TakeoverStep[]
   /** The last handoffs in which this process was the incumbent. */
@@ -85,7 +87,7 @@ export interface DrainReport {
   readonly phase: string
   readonly connections: number
   readonly moves?: MoveReport
-  /** How long its `onQuiesce()` hooks took; null: there were none. */
+  /** How long the stops of its `whileServing()` work took; null: there was none. */
   readonly quiescedMs?: number | null
   /** Connections that it closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]

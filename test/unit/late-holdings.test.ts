@@ -73,11 +73,11 @@ describe.each(HOSTINGS)(
       await third.ready()
     })
 
-    it('is held by the successor also when a hook of onQuiesce() gives it, behind Ready', async () => {
+    it('is held by the successor also when a stop of whileServing() gives it, behind Ready', async () => {
       const begin = await service(hosting)
       const first = await begin()
       await first.ready()
-      first.onQuiesce(() => first.hold('ledger', file('of the hook')))
+      first.whileServing(() => () => first.hold('ledger', file('of the hook')))
       const second = await begin()
       await second.ready()
       await replaced(first)
@@ -148,7 +148,9 @@ describe.each(HOSTINGS)(
       const first = await begin()
       await first.ready()
       const port = await freePort()
-      first.onQuiesce(async () => serve(await first.listen('extra', `tcp://127.0.0.1:${port}`), 'first'))
+      first.whileServing(
+        () => async () => serve(await first.listen('extra', `tcp://127.0.0.1:${port}`), 'first'),
+      )
       const second = await begin()
       await expect(second.ready()).rejects.toMatchObject({ code: 'ERR_FDB_UNSERVED' })
       expect(await ask(port)).toBe('first')

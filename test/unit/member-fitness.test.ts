@@ -147,10 +147,10 @@ describe('a health hook', () => {
     let word: boolean | string = true
     const next = await service.join({ health: () => word })
     await service.serve(next, 'new')
-    expect([old.incumbent, next.incumbent]).toEqual([null, process.pid])
+    expect([old.status().incumbent, next.status().incumbent]).toEqual([null, process.pid])
     await next.ready()
     await until('the old one stands by', () => old.phase === 'standby')
-    expect([old.incumbent, next.incumbent]).toEqual([null, process.pid])
+    expect([old.status().incumbent, next.status().incumbent]).toEqual([null, process.pid])
     word = 'the database is gone'
     await until('the old one serves', () => old.phase === 'serving')
     expect(old.status().lastFailure?.message).toMatch(/not healthy for \d+ ms .*: the database is gone$/)

@@ -59,7 +59,7 @@ function work(member: Member, story: string[]): { end(): void; readonly signal: 
   const ended = new Promise<void>(resolve => {
     end = resolve
   })
-  member.onQuiesce(async ({ signal }) => {
+  member.whileServing(() => async ({ signal }) => {
     seen = signal
     story.push(`${generation} ends its work`)
     await ended
@@ -92,11 +92,61 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       expect(Buffer.from(second.section('jobs').get('last')!).toString()).toBe('done')
       expect(job.signal?.aborted).toBe(false)
       if (hosting === 'embedded') {
-        expect(first.handoffs.at(-1)).toMatchObject({ quiesce: { ms: expect.any(Number), inTime: true } })
+        expect(first.status().handoffs.at(-1)).toMatchObject({
+          quiesce: { ms: expect.any(Number), inTime: true },
+        })
         const told = () => second.status().draining.find(({ generation }) => generation === 1)?.quiescedMs
         await until('the second knows', () => told() !== undefined)
         expect(told()).toBeGreaterThan(0)
       }
+    })
+
+    it('starts when its process serves, and again when it does so again; its stop is awaited between', async () => {
+      const { join } = await service(hosting)
+      const first = await join()
+      const said: string[] = []
+      first.whileServing(async () => {
+        said.push('starts')
+        await Promise.resolve()
+        return () => void said.push('stops')
+      })
+      await first.ready()
+      first.whileServing(() => void said.push('starts at once'))
+      expect(said).toEqual(['starts', 'starts at once'])
+      const second = await join()
+      await second.ready()
+      await until('the first stands by', () => first.phase === 'standby')
+      expect(said).toEqual(['starts', 'starts at once', 'stops'])
+      await second.close()
+      await until('it starts again', () => said.length > 3)
+      expect(said.slice(3)).toEqual(['starts', 'starts at once'])
+      await first.close()
+      expect(said.slice(5)).toEqual(['stops'])
+    })
+
+    it('whose start throws is logged, counted and started again the next time', async () => {
+      const { join } = await service(hosting)
+      const first = await join()
+      let starts = 0
+      const stopped: number[] = []
+      first.whileServing(() => {
+        const start = ++starts
+        if (start === 1) throw new Error('no queue yet')
+        return () => void stopped.push(start)
+      })
+      // @ts-expect-error: its start returns no function.
+      first.whileServing(() => 'no function')
+      await first.ready()
+      await until('both are counted', () => first.status().applicationErrors === 2)
+      const second = await join()
+      await second.ready()
+      await second.close()
+      await until('the first serves again', () => starts === 2)
+      await first.close()
+      expect(stopped).toEqual([2])
+      // @ts-expect-error: it is no function.
+      const wrong = () => first.whileServing(null)
+      expect(wrong).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))
     })
 
     it('that does not end in time is told so, and the upgrade goes on', async () => {
@@ -108,7 +158,8 @@ for (const hosting of ['embedded', 'daemon'] as const) {
       await until('the first is told', () => story.includes('1 retiring'))
       expect(story).toEqual(['1 serving', '1 ends its work', '2 serving', '1 retiring'])
       expect(job.signal?.aborted).toBe(true)
-      if (hosting === 'embedded') expect(first.handoffs.at(-1)).toMatchObject({ quiesce: { inTime: false } })
+      if (hosting === 'embedded')
+        expect(first.status().handoffs.at(-1)).toMatchObject({ quiesce: { inTime: false } })
       job.end()
     })
 

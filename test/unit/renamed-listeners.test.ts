@@ -50,6 +50,29 @@ async function ask(where: { port: number } | { socketPath: string }): Promise<st
 const at = (port: number) => `tcp://127.0.0.1:${port}`
 
 describe.each(['embedded', 'daemon'] as const)('the next version, %s hosting,', hosting => {
+  it('adopts an address that neither version names, and one that only the old one named', async () => {
+    const { scene, version } = await service(hosting)
+    const [one, two] = [await freePort(), await freePort()]
+    const first = await version('v1', { [at(one)]: at(one), web: at(two) })
+    const second = await join({ service: 'shop', control: scene.control, hosting, upgrade: UPGRADE })
+    onTestFinished(() => second.close({ timeout: 0 }))
+    const listeners = [
+      await second.listen(at(one)),
+      await second.listen({ kind: 'tcp', host: '127.0.0.1', port: two }),
+    ]
+    for (const listener of listeners)
+      listener.serve(
+        http.createServer((_request, response) => response.end(`v2 ${listener.name} ${listener.adopted}`)),
+      )
+    await expect(second.listen(at(one))).rejects.toMatchObject({ code: 'ERR_FDB_LISTENER_TWICE' })
+    await second.ready()
+    await until('the version before has left', () => first.phase === 'gone')
+    expect([await ask({ port: one }), await ask({ port: two })]).toEqual([
+      `v2 ${at(one)} true`,
+      `v2 ${at(two)} true`,
+    ])
+  })
+
   it('has two addresses under swapped names', async () => {
     const { version } = await service(hosting)
     const [one, two] = [await freePort(), await freePort()]

@@ -53,7 +53,7 @@ export async function serve(control: string): Promise<Member> {
     return route?.to
   })
   await routes.update('/', route => (route === undefined ? REMOVE : { to: `${was}${route.to}` }))
-  const last: HandoffRecord | undefined = member.handoffs.at(-1)
+  const last: HandoffRecord | undefined = member.status().handoffs.at(-1)
   const code: FdbErrorCode | undefined = last?.failure?.code
   if (code === 'ERR_FDB_DEADLINE') console.log(member.phase, web.address.port)
   return member
