@@ -9,27 +9,31 @@ interface Block {
   readonly text: string
 }
 
-/** These are for who has a clone: CI runs them there. */
+/** Blocks for a clone: CI runs them there. */
 const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm test$/]
+/** The README installs a clone beside the application; a project here has the tarball, by its name. */
+const FROM_A_CLONE = 'npm install ../fd-broker'
 
 /** Stands in for the real one: it serves on the socket that it inherits. */
 const GUNICORN = `#!/usr/bin/env node
 require('node:http').createServer((request, response) => response.end('ok')).listen({ fd: 3 })
 `
 
-/** What the README shows, in its order. */
+/** The README's blocks for an application, in their order, without pictures. */
 function blocks(): Block[] {
   const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', text = '']) => ({
-    language,
-    text,
-  }))
+  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
+    .map(([, language = '', text = '']) => ({ language, text }))
+    .filter(
+      ({ language, text }) => language !== 'mermaid' && !IN_A_CLONE.some(known => known.test(text.trim())),
+    )
 }
 
-/** In an empty folder of somebody who has nothing but Node and npm: the first block of code, as it stands. What is wrong. */
+/** The first block, in an empty folder with nothing but Node and npm. Returns what is wrong. */
 export async function checkFirstBlock(project: Project): Promise<string[]> {
   const [first] = blocks()
-  if (first?.language !== 'sh') return ['the README does not begin with commands']
+  if (first?.language !== 'sh' || !first.text.includes(FROM_A_CLONE))
+    return [`the README does not begin with ${FROM_A_CLONE}`]
   const port = await freePort()
   // Another port, as whoever runs this may use the README's.
   const { code, text, ms } = await project.run([
@@ -37,7 +41,7 @@ export async function checkFirstBlock(project: Project): Promise<string[]> {
     '-euo',
     'pipefail',
     '-c',
-    first.text.replaceAll('8080', String(port)),
+    first.text.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port)),
   ])
   if (code !== 0) return [`the first block of the README ended with ${code}: ${text}`]
   if (/warn/i.test(text)) return [`the first block of the README warns: ${text}`]
@@ -67,7 +71,6 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   const steps: string[] = []
   for (const { language, text } of blocks().slice(1)) {
     const code = (await here(text)).trim()
-    if (IN_A_CLONE.some(known => known.test(code))) continue
     if (language === 'js') steps.push(`node ${project.write(`block-${steps.length}.mjs`, code)}`)
     else if (language === 'sh') steps.push(...code.split('\n'))
     else wrong.push(`the README has a block of ${language}: how is it tried?`)

@@ -10,7 +10,9 @@ const texts = [
   'README.md',
   'CONTRIBUTING.md',
   'SECURITY.md',
-  ...readdirSync(`${root}/docs`).map(name => `docs/${name}`),
+  ...readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
+    .filter(name => name.endsWith('.md'))
+    .map(name => `docs/${name}`),
 ]
 
 function read(name: string): string {
@@ -56,8 +58,8 @@ describe('the documents', () => {
 
   it.each(texts)('%s links to pages that are there', name => {
     const links = [...read(name).matchAll(/\]\((?!https?:)([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, link]) => link!)
-    const folder = name.startsWith('docs/') ? `${root}/docs` : root
-    expect(links.filter(link => !existsSync(`${folder}/${link}`))).toEqual([])
+    const folder = posix.dirname(name)
+    expect(links.filter(link => !existsSync(`${root}/${folder}/${link}`))).toEqual([])
   })
 
   it.each(texts)('%s links to headings that are there', name => {

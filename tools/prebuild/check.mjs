@@ -1,6 +1,6 @@
 // @ts-check
-// `prepack`: addons that lie in prebuilds/ go into the tarball, so they must be of the present sources. None at all is
-// no fault here (a checkout packs without them to try it); a release makes them.
+// `prepack`: addons that lie in prebuilds/ go into the tarball, so they must be of the present sources. A checkout may pack
+// without them, to try it, and is told what its tarball lacks; a release makes them.
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -18,3 +18,7 @@ if (newer.length > 0) {
   )
   process.exitCode = 1
 }
+if (made.length === 0)
+  console.error(
+    'prepack: this tarball has no addon and cannot be loaded: run npm run prebuilds first, or install this folder (npm install PATH), or name an addon by FD_BROKER_ADDON',
+  )
