@@ -14,7 +14,7 @@ import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { serviceIn } from '../operator/held-descriptors.js'
 import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
 import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
-import { fdLimits } from '../os/limits.js'
+import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { auditOver, type DaemonOperations, OperatorAccess } from './operator-access.js'
@@ -162,7 +162,7 @@ export class Daemon implements AsyncDisposable {
       pid: process.pid,
       generation: this.#member.generation,
       startedAt: new Date(this.#startedAt).toISOString(),
-      rssBytes: process.memoryUsage.rss(),
+      rssBytes: residentBytes(),
       descriptors: this.#descriptors.size,
       programs: this.#descriptors.usersOf(name => shows(serviceIn(name))),
       ...this.#orchestrator?.status(),

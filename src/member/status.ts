@@ -2,7 +2,7 @@ import type { Entry } from '../holder/registry.js'
 import { inspect } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import type { StatusReport } from '../operator/status-report.js'
-import { fdLimits } from '../os/limits.js'
+import { fdLimits, residentBytes } from '../os/limits.js'
 import type { StateLog } from '../state/state-log.js'
 import { inheritedOutput } from '../versions/successor-output.js'
 import type { ControlSocket } from './control-socket.js'
@@ -68,7 +68,7 @@ export function describe(deps: DescribedDeps): StatusReport {
     },
     unfit: deps.unfitness.report,
     openFds: fdLimits().open,
-    rssBytes: process.memoryUsage.rss(),
+    rssBytes: residentBytes(),
     lastFailure: deps.upgrades.lastFailure,
     blockedBy: hosting.blockedBy,
     incumbent: incumbentOf(deps),

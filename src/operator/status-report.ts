@@ -58,7 +58,8 @@ export interface StatusReport {
   /** Why this process cannot write, or could not come back to serve; null: it can. */
   readonly unfit: UnfitReport | null
   readonly openFds: number | null
-  readonly rssBytes: number
+  /** Null without /proc. */
+  readonly rssBytes: number | null
   readonly lastFailure: Failure | null
   /** Processes that were given the listeners once and are neither gone nor proved dead: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
@@ -195,7 +196,7 @@ export interface DaemonStatus {
   /** Counts the daemons that have taken over one from the other: 1 for the first. */
   readonly generation?: number
   readonly startedAt?: string
-  readonly rssBytes?: number
+  readonly rssBytes?: number | null
   /** The number of descriptors that it holds for other processes (`fd-broker fd`). */
   readonly descriptors?: number
   /** Processes that have claimed some of them for their lifetime (`fd-broker exec`). */

@@ -85,3 +85,12 @@ function openFds(folder: string): number | null {
     return null
   }
 }
+
+/** Resident memory of this process; null without /proc. */
+export function residentBytes(): number | null {
+  try {
+    return process.memoryUsage.rss()
+  } catch {
+    return null
+  }
+}

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
-import { fdLimits } from '../os/limits.js'
+import { fdLimits, residentBytes } from '../os/limits.js'
 import { processes, statOf } from '../os/main-process.js'
 import { Reminders, type ServiceManager } from '../os/service-manager/service-manager.js'
 import { type ExitReport, loops } from './failures.js'
@@ -96,7 +96,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
     supervisor: {
       pid: process.pid,
       startedAt: new Date(startedAt).toISOString(),
-      rssBytes: process.memoryUsage.rss(),
+      rssBytes: residentBytes() ?? 0,
       openFds: fdLimits().open,
       failures: state.failures,
       loops: loops(state.failures),

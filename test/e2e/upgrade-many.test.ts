@@ -58,7 +58,7 @@ describe.runIf(NIGHTLY)('many upgrades in a row', () => {
     expect(held(UPGRADES - 5)).toBe(held(7))
     expect(last.state.segments).toBe(tenth.state.segments)
     expect(last.state.bytes).toBeLessThanOrEqual(tenth.state.bytes * 1.05)
-    const rss = (from: number) => median(reports.slice(from, from + 5).map(report => report.rssBytes))
+    const rss = (from: number) => median(reports.slice(from, from + 5).map(report => report.rssBytes!))
     expect(rss(UPGRADES - 5)).toBeLessThanOrEqual(rss(7) * 1.05)
     expect(readdirSync(dirname(scene.control)).sort()).toEqual(['upgrade.sock', 'upgrade.sock.lock'])
   })

@@ -44,7 +44,7 @@ export async function serve(control: string): Promise<Member> {
   web.serve(server, { http: { serialize: (_: Socket) => undefined } })
   shareTicketKeys(member, (await import('node:https')).createServer())
   member
-    .on('serving', () => {})
+    .whileServing(() => () => {})
     .on('retired', why => console.log(why satisfies 'replaced' | 'closed' | 'lost'))
   await member.ready({ checks: [() => routes.size > 0] })
   const was: string | undefined = await member.update(state => {

@@ -6,8 +6,8 @@ export const member = room(
   [
     [
       'member/leadership.ts',
-      "      if (this.#turn === 'ours') tell()",
-      '      tell()',
+      "      if (this.#turn !== 'ours') return\n",
+      '',
       'unit/member-runtime',
       'unit/member-leadership',
     ],
