@@ -6,7 +6,7 @@ import { LOG, STATE, STATE_FILE, STATE_TOOLS } from './state.mjs'
 import { CHANNEL, MOVING } from './wire.mjs'
 
 /**
- * Why an error is raised, and what whoever reads it can do: sentences without their last full stop, in Markdown.
+ * The cause of an error and its remedy: sentences without their last full stop, in Markdown.
  *
  * @typedef {{ readonly cause: string, readonly remedy: string }} Explanation
  */
@@ -14,7 +14,7 @@ import { CHANNEL, MOVING } from './wire.mjs'
 /** @typedef {Partial<Record<import('../../src/errors.js').FdbErrorCode, Explanation>>} Explanations */
 
 /**
- * Every code of src/errors/codes.ts by area: what docs/errors.md is made of.
+ * Every code of src/errors/codes.ts by area: the contents of docs/errors.md.
  *
  * @type {Record<string, Explanations>}
  */
@@ -25,7 +25,7 @@ export const CATALOGUE = {
   'The state: its log': LOG,
   'The state: its file': STATE_FILE,
   'Listeners and servers': LISTENERS,
-  'What a caller passed': CALLER,
+  Arguments: CALLER,
   'The control socket': CONTROL,
   'The machine': MACHINE,
   'Connections that do not move': MOVING,

@@ -7,9 +7,8 @@
 export const JOINING = {
   ERR_FDB_BUSY: {
     cause:
-      'What was asked for cannot be done now: another process is joining, an upgrade is under way, a standby does not answer, no member serves, or a restarted daemon waits for its members',
-    remedy:
-      'Try again; where the message names a process that is stuck, `fd-broker upgrade --kill-stuck` ends it',
+      'It cannot be done now: another process is joining, an upgrade is under way, a standby does not answer, no member serves, or a restarted daemon waits for its members',
+    remedy: 'Try again; if the message names a stuck process, `fd-broker upgrade --kill-stuck` ends it',
   },
   ERR_FDB_SERVICE: {
     cause: 'The control socket is of another service, or the daemon there has no service of that name',
@@ -17,11 +16,11 @@ export const JOINING = {
   },
   ERR_FDB_VERSION: {
     cause:
-      'The two releases of fd-broker have no version of the protocol in common (the message says both ranges); or what is installed cannot go on with what a supervisor leaves to it (`upgrade --self`)',
+      'The two releases of fd-broker have no version of the protocol in common (the message says both ranges); or the installed release cannot continue the state of a supervisor (`upgrade --self`)',
     remedy: 'Upgrade by way of a release that speaks both; a supervisor: restart the service',
   },
   ERR_FDB_NOT_A_DAEMON: {
-    cause: "Who listens on the control path holds its sockets itself, and `hosting: 'daemon'` was asked for",
+    cause: "The process at the control path holds its sockets itself, and `hosting: 'daemon'` was given",
     remedy: "Start `fd-broker serve` on another path, or join with `hosting: 'embedded'`",
   },
   ERR_FDB_CLUSTER_WORKER: {
@@ -30,7 +29,7 @@ export const JOINING = {
     remedy: 'Call it in the primary, or run without cluster',
   },
   ERR_FDB_REJECTED: {
-    cause: 'The other process refused, and told no code of its own',
+    cause: 'The other process refused without a code',
     remedy: 'Read its log; its release may be older than codes',
   },
   ERR_FDB_NOT_READY: {
@@ -44,20 +43,20 @@ export const JOINING = {
   },
   ERR_FDB_CHECK: {
     cause: 'A check of `ready()` threw, or answered false: the incumbent serves on',
-    remedy: 'Correct what the check found, and start the next version again',
+    remedy: 'Correct the cause, and start the next version again',
   },
   ERR_FDB_ABORTED: {
-    cause: 'What was under way was ended by whoever asked for it, or by the other side of the handoff',
-    remedy: 'The message says who: nothing is to be done when it was you, else try again',
+    cause: 'The operation was cancelled, by its caller or by the other side of the handoff',
+    remedy: 'The message names the canceller; try again if it was not you',
   },
   ERR_FDB_DEADLINE: {
     cause: 'Something did not happen within its time: the other side is stuck, stopped or slow',
     remedy:
-      'Continue or end what is stuck, raise the limit if it is only slow. A change that was forwarded may have been made: repeat it with the same `request` id',
+      'Continue or end the stuck process, or raise the limit if it is only slow. A change that was forwarded may have been made: repeat it with the same `request` id',
   },
   ERR_FDB_CLOSED: {
     cause: 'This member has left: it was closed, or has retired',
-    remedy: '`join()` again; after a retirement nothing is to be done',
+    remedy: '`join()` again; after a retirement do nothing',
   },
   ERR_FDB_FENCED: {
     cause:
@@ -65,7 +64,7 @@ export const JOINING = {
     remedy: 'Repeat it: the next connection reaches the process that serves',
   },
   ERR_FDB_UNFIT: {
-    cause: 'This process serves from what it has read and cannot write: it could not take over the state',
+    cause: 'This process answers from the state that it has read and cannot write: it could not take over',
     remedy: 'Upgrade to a version that can; `status` shows the reason under `unfit`',
   },
 }
@@ -91,7 +90,7 @@ export const UPGRADING = {
   },
   ERR_FDB_RELEASE_LINK: {
     cause:
-      '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`: the system refused, see the cause',
+      '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`: a system call failed, see the cause',
     remedy:
       'Let the user of `run` write in the folder of the link; meanwhile `fd-broker upgrade` changes it itself',
   },
@@ -100,7 +99,7 @@ export const UPGRADING = {
     remedy: 'Make it again, or start the next version by hand in another folder; of `run`: `--cwd`',
   },
   ERR_FDB_SPAWN: {
-    cause: 'The successor could not be started: the system refused, see the cause',
+    cause: 'The successor could not be started: a system call failed, see the cause',
     remedy: 'Correct its command, its folder or the limits of this user',
   },
   ERR_FDB_SUCCESSOR_EXITED: {
@@ -118,13 +117,13 @@ export const UPGRADING = {
   ERR_FDB_SUCCESSOR_LEFT: {
     cause:
       'The successor was told to end while the incumbent stood by, which serves again; under `fd-broker run`: `fd-broker rollback` started the version before again',
-    remedy: 'Nothing if that was meant; else find out who told it',
+    remedy: 'None if that was meant; else find the process that told it',
   },
   ERR_FDB_UNHEALTHY: {
     cause:
-      'The successor did not pass what it was asked before it took over; or was silent, or said that it is not healthy, while the incumbent stood by: that one serves',
+      'The successor failed its health check before it took over, or was silent or unhealthy in probation: the incumbent serves',
     remedy:
-      'The message says what was asked and what was answered, if it was; else read its log: its event loop was blocked',
+      'The message has the question and the answer, if there was one; else read its log: its event loop was blocked',
   },
   ERR_FDB_DIGEST: {
     cause: 'The successor read another state than the incumbent has: the handoff is refused',
@@ -145,7 +144,7 @@ export const UPGRADING = {
   },
   ERR_FDB_TRACE: {
     cause:
-      'This process may not look into another one, to take its listeners: a right is missing, which the message and `details.right` name',
+      'This process may not look into another one to take its listeners: the message and `details.right` name the missing right',
     remedy:
       'Run as the user of that process, or as root with CAP_SYS_PTRACE; for Yama, seccomp and the like as the message says',
   },

@@ -1,13 +1,13 @@
 // @ts-check
 /**
- * `fd-broker proxy`: nothing is changed by what is refused.
+ * `fd-broker proxy`: a refused input changes nothing.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
 export const PROXY = {
   ERR_FDB_CONFIG: {
     cause: 'The configuration cannot be read, or has mistakes: one a line, with its place',
-    remedy: 'Correct them; the proxy, or the daemon, goes on with what it had',
+    remedy: 'Correct them; the proxy, or the daemon, keeps its present configuration',
   },
   ERR_FDB_RELOAD: {
     cause: 'A reload cannot change this key: the message names it',
@@ -19,7 +19,7 @@ export const PROXY = {
   },
   ERR_FDB_CERTIFICATE: {
     cause: 'A certificate or its key cannot be read, or do not belong together',
-    remedy: 'As the message says; the certificates that were there are still used',
+    remedy: 'As the message says; the present certificates are still used',
   },
 }
 
@@ -30,12 +30,12 @@ export const PROXY = {
  */
 export const RELAY = {
   ERR_FDB_RELAY_OPTION: {
-    cause: 'A limit or time of the relay is a number that cannot be',
+    cause: 'A limit or time of the relay is an invalid number',
     remedy: 'Give one as the message says, or leave it out for the default',
   },
   ERR_FDB_RELAYED_RECORD: {
     cause:
-      'The record of a relayed connection cannot be: it is damaged, or of a version that this one does not understand',
+      'The record of a relayed connection is invalid: it is damaged, or of a version that this one does not understand',
     remedy: 'The connection stays where it is',
   },
   ERR_FDB_RELAYED_REFUSED: {

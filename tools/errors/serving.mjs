@@ -1,17 +1,17 @@
 // @ts-check
 /**
- * What a caller passed.
+ * Arguments of a call.
  *
  * @satisfies {import('./catalogue.mjs').Explanations}
  */
 export const CALLER = {
   ERR_FDB_OPTION: {
-    cause: 'An option that there is not, or a value that cannot be',
-    remedy: 'The message names it, and what was likely meant',
+    cause: 'An unknown option, or an invalid value',
+    remedy: 'The message names it, and the likely meaning',
   },
   ERR_FDB_EVENT: {
-    cause: 'An event that a member does not have: one that is misspelt would be waited for in vain',
-    remedy: 'The message lists those that there are',
+    cause: 'An unknown event: a listener would wait for it in vain',
+    remedy: 'The message lists the known events',
   },
   ERR_FDB_LIMIT: {
     cause: 'A limit of a channel is no whole number, or more than frames can carry',
@@ -30,7 +30,7 @@ export const CALLER = {
     remedy: 'Divide it',
   },
   ERR_FDB_NO_STANDBY: {
-    cause: '`fd-broker rollback` when nobody stands by: the probation is over, or this version was the first',
+    cause: '`fd-broker rollback` without a standby: the probation is over, or this version was the first',
     remedy: 'Upgrade to the release before: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {
@@ -46,7 +46,7 @@ export const CALLER = {
     remedy: 'Choose another name, or say that it is to be replaced',
   },
   ERR_FDB_FD_CLAIMED: {
-    cause: 'Somebody has claimed this descriptor for himself; the message names the process',
+    cause: 'Another process has claimed this descriptor exclusively; the message names it',
     remedy: 'Try again when it has released it, or has ended',
   },
 }
@@ -96,14 +96,14 @@ export const LISTENERS = {
     cause:
       'A service of a daemon, or the daemon, has as much as its configuration lets it have, or 1,024 processes follow one service, or drain: the message says of what',
     remedy:
-      'Let go of what is not needed, or raise the limit and send the daemon a HUP; that of who follows is fixed: have fewer members follow it',
+      'Drop descriptors or members that are not needed, or raise the limit and send the daemon a HUP; the limit of followers is fixed',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',
     remedy: 'Give the server that Node made; the message says where it is',
   },
   ERR_FDB_SERVER_LISTENS: {
-    cause: '`serve()` was given a server that listens by itself, so that nobody would accept on the listener',
+    cause: '`serve()` was given a server that listens by itself, so the listener would be without a server',
     remedy: 'Do not call its `listen()`',
   },
   ERR_FDB_SERVER_TWICE: {
@@ -135,7 +135,7 @@ export const CONTROL = {
   },
   ERR_FDB_CONTROL_TAKEN: {
     cause:
-      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start, and is none that this one could take over from (`takeOver`). In the log of a process that serves: its control path or lock file was removed, and another process has taken the place',
+      'Another process holds the control path of the daemon, or of the `fd-broker run`, that was to start, and this one cannot take over from it (`takeOver`). In the log of a process that serves: its control path or lock file was removed, and another process has taken the place',
     remedy: 'End it (have a `run` upgrade: `fd-broker upgrade`), or give the new one another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
@@ -144,7 +144,7 @@ export const CONTROL = {
   },
   ERR_FDB_DENIED: {
     cause:
-      'The other side is of another user: who connects, who listens, who owns the folder, or whose descriptor was wanted; or the configuration of a daemon does not allow it',
+      'The other side belongs to another user: the client, the listening process, the owner of the folder or of the descriptor; or the configuration of a daemon does not allow it',
     remedy: 'Run as the user that the message names, or as root; or have the rule that it names allow it',
   },
   ERR_FDB_FOREIGN: {
@@ -162,7 +162,7 @@ export const CONTROL = {
   },
   ERR_FDB_ACCEPT: {
     cause: 'Accepting on the control socket failed (logged, and tried again)',
-    remedy: 'Raise `RLIMIT_NOFILE`, or what else the message names',
+    remedy: 'Raise `RLIMIT_NOFILE`, or the limit that the message names',
   },
 }
 
@@ -174,9 +174,9 @@ export const CONTROL = {
 export const MACHINE = {
   ERR_FDB_NODE: {
     cause:
-      'This version of Node has something inside otherwise than those on which this release was tried; it is logged, at the start or when it is first needed',
+      'This version of Node differs inside from those on which this release was tried; it is logged, at the start or when it is first needed',
     remedy:
-      'The message names it, and what is done without it: run a version of Node that is named, or a newer release of fd-broker',
+      'The message names it, and the consequence: run a named version of Node, or a newer release of fd-broker',
   },
   ERR_FDB_PLATFORM: {
     cause: 'Windows has no descriptors that move between processes',
@@ -200,12 +200,12 @@ export const MACHINE = {
   },
   ERR_FDB_NO_PROC: {
     cause:
-      'There is no `/proc` in the mount namespace of this process: what it hands over cannot be opened read-only',
+      'There is no `/proc` in the mount namespace of this process: memory files cannot be opened read-only',
     remedy: 'Mount it there: `mount -t proc proc /proc`',
   },
   ERR_FDB_INTERNAL: {
     cause:
-      'What was thrown has no code of this library: see the cause. A hook of the application threw it, or it is a bug of ours',
+      'The exception has no code of this library: see the cause. A hook of the application threw it, or it is a bug of ours',
     remedy: 'Correct the hook that it names; else please report it with the stack',
   },
 }

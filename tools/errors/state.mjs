@@ -32,7 +32,7 @@ export const STATE = {
     remedy: 'Try again when earlier ones have settled',
   },
   ERR_FDB_STATE_FULL: {
-    cause: 'There is no memory for the record; what was there stays whole',
+    cause: 'There is no memory for the record; earlier entries stay whole',
     remedy: 'Free memory, or raise the limit of the control group; then try again',
   },
   ERR_FDB_STATE_CLOSED: {
@@ -40,7 +40,7 @@ export const STATE = {
     remedy: 'Write before the end; `join()` again',
   },
   ERR_FDB_STATE_MOVED: {
-    cause: 'What was to be read is not in the log any more: it was compacted, or the entry was changed',
+    cause: 'The wanted entry is not in the log any more: it was compacted, or changed',
     remedy: 'Begin again; read `previous` before the listener returns',
   },
 }
@@ -59,7 +59,7 @@ export const LOG = {
     cause:
       'A record has been changed since it was written: its checksum, its sequence or its length does not fit. Or a state file is shorter than it was when it was synced',
     remedy:
-      'Use another copy; or keep what stands before the damage: `fd-broker state repair --file PATH`, which keeps the damaged file aside',
+      'Use another copy; or keep the part before the damage: `fd-broker state repair --file PATH`, which keeps the damaged file aside',
   },
   ERR_FDB_STATE_ORDER: {
     cause: 'A segment was adopted or written out of its order',
@@ -67,11 +67,11 @@ export const LOG = {
       'Adopt the snapshot first, then segments with rising epochs, each when the one before it was sealed',
   },
   ERR_FDB_STATE_BEHIND: {
-    cause: 'A segment was to be taken as read, and has bytes that were not',
+    cause: 'A segment that was taken as read has unread bytes',
     remedy: 'Adopt it, or catch up first',
   },
   ERR_FDB_STATE_SEAL: {
-    cause: 'A memory file cannot be sealed, or was sealed by somebody while it was filled',
+    cause: 'A memory file cannot be sealed, or was sealed by another process while it was filled',
     remedy: 'Try again; see the cause where the kernel refused',
   },
   ERR_FDB_STATE_IO: {
@@ -88,7 +88,7 @@ export const LOG = {
 export const STATE_FILE = {
   ERR_FDB_STATE_FILE: {
     cause:
-      'The state file cannot be read or written, or is not to be trusted: a link, of another user or service, replaced by somebody',
+      'The state file cannot be read or written, or cannot be trusted: it is a link, belongs to another user or service, or was replaced',
     remedy:
       'As the message says. A durable change that ends so with `details.made` is made, in memory, and comes to the disk when that can be written',
   },
@@ -101,7 +101,7 @@ export const STATE_FILE = {
  */
 export const STATE_TOOLS = {
   ERR_FDB_STATE_SOURCE: {
-    cause: 'It was not said which state is meant, or said twice',
+    cause: 'No state was named, or two',
     remedy: 'Give `--control` or `--file` (`-` is standard input)',
   },
   ERR_FDB_STATE_NO_ENTRY: {
@@ -110,7 +110,7 @@ export const STATE_TOOLS = {
   },
   ERR_FDB_STATE_SECRET: {
     cause: 'The values of a secret section were asked for, or were left out when the file was written',
-    remedy: 'Give `--secrets` where they are to be shown or exported',
+    remedy: 'Give `--secrets` to show or export them',
   },
   ERR_FDB_STATE_DIGEST: {
     cause: 'The entries do not add up to the digest that was written with them',
@@ -118,7 +118,7 @@ export const STATE_TOOLS = {
   },
   ERR_FDB_STATE_IMPORT: {
     cause: 'An import cannot be read, or says too little of its sections: nothing was imported',
-    remedy: 'Give what `state export` wrote, with its lines under "sections"',
+    remedy: 'Give the output of `state export`, with its lines under "sections"',
   },
   ERR_FDB_STATE_DIFFERENT: {
     cause: 'The two states that were compared differ (`state diff`, exit code 1)',

@@ -7,7 +7,7 @@
 export const CHANNEL = {
   ERR_FDB_CHANNEL_CLOSED: {
     cause: 'The other side closed the connection, or died, before the answer; or this side had closed it',
-    remedy: 'Connect again; what was asked for may have been done: `status` tells',
+    remedy: 'Connect again; the request may have been carried out: `status` tells',
   },
   ERR_FDB_CHANNEL_RESET: {
     cause: 'The other side closed the connection, or died, before it had read all that was sent',
@@ -34,7 +34,7 @@ export const CHANNEL = {
     remedy: 'As the cause says',
   },
   ERR_FDB_MESSAGE: {
-    cause: 'The other side sent what is no message, or none that can come here',
+    cause: 'The other side sent an invalid message, or one that is not allowed here',
     remedy: 'It is faulty, or of a release that this one does not understand',
   },
   ERR_FDB_FRAME_TOO_LARGE: {
@@ -70,7 +70,7 @@ export const CHANNEL = {
     remedy: 'The other side is faulty',
   },
   ERR_FDB_NO_PIDFD: {
-    cause: 'A process sent a descriptor as its proof of life that is none: it is refused',
+    cause: 'A process sent a descriptor that is no pidfd as its proof of life: it is refused',
     remedy: 'It is faulty',
   },
 }
@@ -82,11 +82,11 @@ export const CHANNEL = {
  */
 export const MOVING = {
   ERR_FDB_NO_TARGET: {
-    cause: 'This version has no server, or no hooks, for what the connection speaks',
+    cause: 'This version has no server, or no hooks, for the protocol of the connection',
     remedy: 'Give `serve()` the hooks that the version before had; else the connection ends where it is',
   },
   ERR_FDB_HOOK: {
-    cause: '`serialize()` returned what is no `Uint8Array`',
+    cause: '`serialize()` did not return a `Uint8Array`',
     remedy: 'Return bytes at once, or `undefined` for "not now"',
   },
   ERR_FDB_CONNECTION: {
