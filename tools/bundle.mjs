@@ -97,8 +97,11 @@ const lazy = await Promise.all(
   ),
 )
 
+const JS_YAML = "load('#js-yaml')"
+
 /**
- * The command, all of which is one file, has what it reads a configuration with in it, and that waits there.
+ * The command is one file and reads its configuration at each start: it has js-yaml inside, where V8's code cache keeps it, and evaluates it when it
+ * is asked for.
  * @type {import('esbuild').Plugin}
  */
 const lazyWithin = {
@@ -110,10 +113,11 @@ const lazyWithin = {
       contents: text ?? '',
       loader: 'js',
     }))
-    onLoad({ filter: /build\/modules\/document\/js-yaml\.js$/ }, () => ({
-      contents: "export const jsYaml = () => require('js-yaml')",
-      resolveDir: root,
-    }))
+    onLoad({ filter: /build\/modules\/base\/lazy\.js$/ }, ({ path }) => {
+      const module = readFileSync(path, 'utf8')
+      if (!module.includes(JS_YAML)) throw new Error(`${path} does not say ${JS_YAML}`)
+      return { contents: module.replace(JS_YAML, "require('js-yaml')"), resolveDir: root }
+    })
   },
 }
 
