@@ -62,9 +62,11 @@ export type {
   StateWriteOptions,
 } from './operator/service-state.js'
 export type {
+  DaemonStatus,
   Failure,
   ForcedClose,
   HandoffRecord,
+  ServiceStatus,
   StatusAnswer,
   StatusReport,
 } from './operator/status-report.js'

@@ -14,6 +14,7 @@ import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { serviceIn } from '../operator/held-descriptors.js'
 import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
 import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
@@ -149,11 +150,12 @@ export class Daemon implements AsyncDisposable {
     this.closed = member.retired.then(() => leaves({ kept }))
   }
 
-  async status(): Promise<object> {
+  /** Returns what `fd-broker status --json` prints of a daemon. */
+  async status(): Promise<DaemonStatus> {
     return await this.#status(() => true)
   }
 
-  async #status(shows: (service: string | null) => boolean): Promise<object> {
+  async #status(shows: (service: string | null) => boolean): Promise<DaemonStatus> {
     const shown = this.#services.all.filter(({ name }) => shows(name))
     const services = await Promise.all(shown.map(({ operations }) => operations.status()))
     return {

@@ -1,5 +1,47 @@
-/** Every reason for which a message is refused: the status that answers such a request, and a sentence. Its code is `ERR_FDB_HTTP1_` and the reason in capitals. */
-export const REFUSALS = {
+/** Every reason for which a message is refused. Its code is `ERR_FDB_HTTP1_` and the reason in capitals. */
+export type Http1Reason =
+  | 'request-line'
+  | 'method-unsupported'
+  | 'target-invalid'
+  | 'target-too-long'
+  | 'version-unsupported'
+  | 'status-line'
+  | 'line-ending'
+  | 'field-name'
+  | 'field-folded'
+  | 'field-value'
+  | 'field-lookalike'
+  | 'head-too-large'
+  | 'fields-too-many'
+  | 'host-missing'
+  | 'host-repeated'
+  | 'host-invalid'
+  | 'host-mismatch'
+  | 'length-invalid'
+  | 'length-repeated'
+  | 'coding-invalid'
+  | 'coding-unsupported'
+  | 'coding-repeated'
+  | 'coding-with-length'
+  | 'coding-in-http10'
+  | 'connection-invalid'
+  | 'upgrade-invalid'
+  | 'expectation-unknown'
+  | 'connect-with-body'
+  | 'body-forbidden'
+  | 'switch-unasked'
+  | 'chunk-size'
+  | 'chunk-extension'
+  | 'chunk-ending'
+  | 'trailer-invalid'
+  | 'trailer-forbidden'
+  | 'trailers-too-large'
+
+/** The statuses that answer refused requests. */
+export type RequestRefusalStatus = 400 | 414 | 417 | 431 | 501 | 505
+
+/** For each reason the status that answers such a request, and a sentence. */
+export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStatus, string]>> = {
   'request-line': [400, 'the request line is not "method SP target SP HTTP/1.x CRLF"'],
   'method-unsupported': [501, 'the method is longer than 32 characters or not made of A-Z, 0-9, "-" and "_"'],
   'target-invalid': [400, 'the request target holds a byte or has a form that its method does not allow'],
@@ -48,9 +90,7 @@ export const REFUSALS = {
   'trailer-invalid': [400, 'a trailer line is not "name: value CRLF"'],
   'trailer-forbidden': [400, 'a trailer field that frames, routes or authenticates a message'],
   'trailers-too-large': [431, 'the trailers are larger than the limit'],
-} as const satisfies Record<string, readonly [number, string]>
-
-export type Http1Reason = keyof typeof REFUSALS
+}
 
 type Capitals<Text extends string> = Text extends `${infer First}-${infer Rest}`
   ? `${Uppercase<First>}_${Capitals<Rest>}`

@@ -1,11 +1,11 @@
-import { type Http1Reason, http1Code, REFUSALS } from '../errors/http1-refusals.js'
+import { type Http1Reason, http1Code, REFUSALS, type RequestRefusalStatus } from '../errors/http1-refusals.js'
 import { FdbError } from '../errors.js'
 
 /** Whose message it is. */
 export type Side = 'request' | 'response'
 
 /** Statuses with which a request can be refused before anything was forwarded. */
-export type RefusalStatus = 400 | 414 | 417 | 431 | 501 | 502 | 505
+export type RefusalStatus = RequestRefusalStatus | 502
 
 export type RefusalReason = Http1Reason
 
@@ -29,7 +29,7 @@ export class Http1Refusal extends FdbError {
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {
-    const [status, sentence]: readonly [RefusalStatus, string] = REFUSALS[reason]
+    const [status, sentence] = REFUSALS[reason]
     super(http1Code(reason), `${side} refused at byte ${offset}: ${sentence}${note}; close the connection`, {
       details: { reason, offset },
     })

@@ -1,6 +1,5 @@
 import type { MoveReport } from '../connections/counts.js'
 import type { FdbErrorCode } from '../errors.js'
-import type { HolderPhase } from '../handoff/phases.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { SectionDigest } from '../state/overview.js'
 import type { DescriptorsOfProcess } from './held-descriptors.js'
@@ -145,7 +144,7 @@ export interface TakeoverStep {
 
 /** One phase that was entered. */
 export interface PhaseEntry {
-  readonly phase: HolderPhase
+  readonly phase: string
   /** Milliseconds since 1970. */
   readonly at: number
 }

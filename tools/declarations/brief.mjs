@@ -3,23 +3,28 @@
 /** A line of a report is not longer, where it can be broken. */
 const WIDTH = 120
 
+/** Entries whose declarations the later reports leave out. */
+const FIRST = ['errors', 'index']
+
 /**
- * Reports whose changes are easy to see: one member of a long union a line; what an entry only comes to, and the first one's report
- * has, is said there alone.
+ * Reports whose changes are easy to see: one member of a long union a line; a declaration that an entry only comes to is left out
+ * where an earlier report has it.
  * @param {Map<string, string>} reports by the entries' names
  * @returns {Map<string, string>}
  */
 export function brief(reports) {
-  const split = new Map([...reports].map(([name, text]) => [name, broken(undecorated(text)).split('\n\n')]))
-  const [[first, known = []] = ['']] = split
-  const said = new Set(known.map(plain))
-  return new Map(
-    [...split].map(([name, blocks]) => {
-      const kept =
-        name === first ? blocks : blocks.filter(block => isExported(block) || !said.has(plain(block)))
-      return [name, kept.join('\n\n')]
-    }),
-  )
+  const rank = (/** @type {string} */ name) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length)
+  /** @type {Set<string>} */
+  const said = new Set()
+  const kept = [...reports]
+    .toSorted(([a], [b]) => rank(a) - rank(b))
+    .map(([name, text]) => {
+      const blocks = broken(undecorated(text)).split('\n\n')
+      const own = blocks.filter(block => isExported(block) || !said.has(plain(block)))
+      if (rank(name) < FIRST.length) for (const block of blocks) said.add(plain(block))
+      return /** @type {const} */ ([name, own.join('\n\n')])
+    })
+  return new Map(kept)
 }
 
 /** @param {string} block */
