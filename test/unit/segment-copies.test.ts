@@ -3,7 +3,7 @@ import { SegmentCopies } from '../../src/daemon/service/followers.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { readAt, sizeOf } from '../../src/kernel/index.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { frame, type Segment } from '../../src/state/segment.js'
+import { frame, Segment } from '../../src/state/segment.js'
 
 const { Record } = fdbroker.state
 
@@ -64,6 +64,25 @@ describe('the copies of segments', () => {
     const one = copies.since(0)
     expect(seals(one)).toEqual([2])
     one.release()
+  })
+
+  it('are completed and sealed where their segments are sealed and leave the set before the next copy', async () => {
+    const { copies, segmentSet, segment } = open()
+    const first = record(1, 'first')
+    const second = record(2, 'second')
+    segment.append(first)
+    await copies.refresh()
+    const given = copies.since(0)
+    const reader = Segment.open(given.items[0]!.fd.dup())
+    onTestFinished(() => reader.close())
+    given.release()
+    segment.append(second)
+    segment.seal()
+    segmentSet.make([2])
+    segmentSet.dropBelow(2)
+    expect(await copies.refresh()).toBe(true)
+    expect(reader.sealed).toBe(true)
+    expect(reader.size()).toBe(reader.start + first.length + second.length)
   })
 
   it('of a large segment are made a few milliseconds at a time', async () => {

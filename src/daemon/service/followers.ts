@@ -152,6 +152,8 @@ const PIECE_BYTES = 1024 * 1024
 const LIMITS = { ...DEFAULT_LIMITS, segmentBytes: Number.MAX_SAFE_INTEGER, recordBytes: 2 ** 32 }
 
 interface Copy {
+  /** A dup: the segment may be sealed and merged before the copy is complete. */
+  readonly source: Segment
   readonly segment: Segment
   /** Behind the last whole record that was copied. */
   end: number
@@ -172,19 +174,24 @@ export class SegmentCopies {
     this.#segmentSet = segmentSet
   }
 
-  /** Copies what the segments have by now, a few milliseconds in each turn of the event loop. Reports whether that was anything. */
+  /**
+   * Copies the bytes that the segments have by now, a few milliseconds in each turn of the event loop. Reports whether there were any. The copy of a
+   * segment that was sealed and has left the set since is completed and sealed too: a reader of it waits for the seal.
+   */
   async refresh(): Promise<boolean> {
     let copied = false
     for (;;) {
       const sources = this.#segmentSet.all
+      for (const source of sources) this.#open(source)
+      const copies = [...this.#copies.values()]
       const begun = performance.now()
       let piece: 'end' | 'more' | 'nothing' = 'nothing'
-      for (const source of sources) {
+      for (const copy of copies) {
         do {
-          piece = this.#copy(source)
+          piece = copyPiece(copy)
           copied ||= piece !== 'nothing'
         } while (piece === 'more' && performance.now() - begun < TURN_MS)
-        if (performance.now() - begun >= TURN_MS && source !== sources.at(-1)) piece = 'more'
+        if (performance.now() - begun >= TURN_MS && copy !== copies.at(-1)) piece = 'more'
         if (piece === 'more') break
       }
       if (piece !== 'more') {
@@ -204,57 +211,65 @@ export class SegmentCopies {
   close(): void {
     this.#closed = true
     this.#complete = []
-    for (const { segment } of this.#copies.values()) segment.close()
+    for (const copy of this.#copies.values()) closeBoth(copy)
     this.#copies.clear()
   }
 
-  /** A part of what a segment has and its copy has not. Throws what the kernel throws. */
-  #copy(source: Segment): 'end' | 'more' | 'nothing' {
-    const { sealed } = source
-    const copy = this.#copyOf(source)
-    if (copy.segment.sealed) return 'nothing'
-    const from = copy.end
-    const records = recordsOf(source, { from, live: true, limits: LIMITS })
-    let next = records.next()
-    let end = from
-    while (!next.done && end - from < PIECE_BYTES) {
-      end = next.value?.next ?? end
-      next = records.next()
+  /** Makes the copy of a segment, empty, unless there is one. Throws what the kernel throws. */
+  #open(from: Segment): void {
+    const key = keyOf(from)
+    if (this.#copies.has(key)) return
+    const { epoch, start } = from
+    const source = from.dup()
+    try {
+      const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
+      const header = Buffer.alloc(start)
+      readAt(source.fd, header, 0, start, 0)
+      writeAllAt(fd, header, 0)
+      const segment = Segment.open(fd)
+      this.#copies.set(key, { source, segment, end: segment.start })
+    } catch (error) {
+      source.close()
+      throw error
     }
-    if (end > from) {
-      const bytes = Buffer.allocUnsafe(end - from)
-      writeAllAt(copy.segment.fd, bytes.subarray(0, readAt(source.fd, bytes, 0, bytes.length, from)), from)
-      copy.end = end
-    }
-    if (!next.done) return 'more'
-    if (sealed) copy.segment.seal()
-    return end > from || sealed ? 'end' : 'nothing'
-  }
-
-  #copyOf(source: Segment): Copy {
-    const key = keyOf(source)
-    const known = this.#copies.get(key)
-    if (known !== undefined) return known
-    const { epoch, start } = source
-    const fd = memoryFile(`fdb-state-${epoch}-copy`, `copy of state segment ${epoch}`)
-    const header = Buffer.alloc(start)
-    readAt(source.fd, header, 0, start, 0)
-    writeAllAt(fd, header, 0)
-    const segment = Segment.open(fd)
-    const copy = { segment, end: segment.start }
-    this.#copies.set(key, copy)
-    return copy
   }
 
   #publish(sources: readonly Segment[]): void {
     const keys = new Set(sources.map(keyOf))
     this.#complete = sources.map(source => this.#copies.get(keyOf(source))!.segment)
-    for (const [key, { segment }] of this.#copies) {
+    for (const [key, copy] of this.#copies) {
       if (keys.has(key)) continue
-      segment.close()
+      closeBoth(copy)
       this.#copies.delete(key)
     }
   }
+}
+
+/** Copies up to {@link PIECE_BYTES} that a segment has and its copy lacks. Throws what the kernel throws. */
+function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
+  if (copy.segment.sealed) return 'nothing'
+  const { end: from, source } = copy
+  const { sealed } = source
+  const records = recordsOf(source, { from, live: true, limits: LIMITS })
+  let next = records.next()
+  let end = from
+  while (!next.done && end - from < PIECE_BYTES) {
+    end = next.value?.next ?? end
+    next = records.next()
+  }
+  if (end > from) {
+    const bytes = Buffer.allocUnsafe(end - from)
+    writeAllAt(copy.segment.fd, bytes.subarray(0, readAt(source.fd, bytes, 0, bytes.length, from)), from)
+    copy.end = end
+  }
+  if (!next.done) return 'more'
+  if (sealed) copy.segment.seal()
+  return end > from || sealed ? 'end' : 'nothing'
+}
+
+function closeBoth({ segment, source }: Copy): void {
+  segment.close()
+  source.close()
 }
 
 /** The epochs of a service that begins again are those of the one before. */
