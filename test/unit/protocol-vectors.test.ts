@@ -35,7 +35,7 @@ describe('the vectors of the protocol', () => {
       expect(readFileSync(fileOf(name), 'utf8'), name).toBe(textOf(lines))
   })
 
-  it('come with a table on the page that is made of the same machine (npx tsx test/vectors/make.ts writes it)', () => {
+  it('come with a table in member.md that is made of the same machine (npx tsx test/vectors/make.ts writes it)', () => {
     const page = readFileSync(PAGE, 'utf8')
     expect(withTable(page)).toBe(page)
     expect(withTable(page.replace('`send serving`', '`send quiesced`'))).toBe(page)

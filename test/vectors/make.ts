@@ -1,4 +1,4 @@
-// npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md and the table of events on that page, as the codec, the state log and
+// npx tsx test/vectors/make.ts: writes the vectors of docs/protocol.md and the table of events beside them, as the codec, the state log and
 // the machine of this checkout make them. test/unit/protocol-vectors.test.ts fails when they would be others.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -26,7 +26,7 @@ export function textOf(lines: readonly object[]): string {
   return `[\n${lines.map(line => JSON.stringify(line)).join(',\n')}\n]\n`
 }
 
-export const PAGE = new URL('../../docs/protocol.md', import.meta.url)
+export const PAGE = new URL('member.md', import.meta.url)
 const TABLE = /(?<=<!-- made by test\/vectors\/make\.ts -->\n)[\s\S]*?(?=\n<!-- end -->)/
 
 /** The page, with the table of this checkout in it. */

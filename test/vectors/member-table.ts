@@ -18,7 +18,7 @@ const FACTS = {
 type Fact = keyof typeof FACTS
 const NOTHING = ''
 
-/** The table of docs/protocol.md: what comes of each event in each phase. Where a phase is not named nothing does. */
+/** The table of member.md: what comes of each event in each phase. Where a phase is not named nothing does. */
 export function memberTable(): string {
   const states = [...reachable().values()].map(({ state }) => state)
   const rows = new Map<string, string[]>()
