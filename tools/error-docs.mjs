@@ -11,13 +11,11 @@ const BUILT = 'build/modules/errors/http1-refusals.js'
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
 
-Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields where a caller passed something of the wrong kind.
-\`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` makes one of anything.
+Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type.
+\`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` converts any value.
 
-- \`code\` (type \`FdbErrorCode\`) stays the same from release to release; decide by it. The message has the numbers, and the remedy at its end.
-- \`retryable\`: trying again later, unchanged, may succeed.
-- \`phase\`: that of the handoff in which it happened; \`details\`: facts for logs; \`cause\`: the error below it.
-- Another process may be of a newer release: a code that it tells is passed on also when it is not in this list.
+- \`code\` (type \`FdbErrorCode\`) is stable: decide by it. The message has the numbers, and the remedy at its end. A code of a newer release is passed on.
+- \`retryable\`: the same call may succeed later. \`phase\`: the phase of the handoff. \`details\`: facts for logs. \`cause\`: the error below it.
 `
 
 /**
@@ -39,7 +37,7 @@ export function errorDocs(refusals) {
 ## HTTP/1 messages that the relay refuses
 
 A message that two servers could read differently is not passed on: a request is answered with the status, an answer becomes a 502,
-and the connection is closed. The access log has the reason; whoever sent the message must correct it.
+and the connection is closed. The access log has the reason.
 
 | code | status | why |
 | --- | --- | --- |

@@ -6,11 +6,11 @@
  */
 export const CHANNEL = {
   ERR_FDB_CHANNEL_CLOSED: {
-    cause: 'The other side closed the connection, or died, before the answer; or this side had closed it',
-    remedy: 'Connect again; the request may have been carried out: `status` tells',
+    cause: 'The other side closed the connection or died before the answer, or this side had closed it',
+    remedy: 'Connect again; the request may have been carried out: see `status`',
   },
   ERR_FDB_CHANNEL_RESET: {
-    cause: 'The other side closed the connection, or died, before it had read all that was sent',
+    cause: 'The other side closed the connection, or died, with unread data',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_TRUNCATED: {
@@ -22,23 +22,23 @@ export const CHANNEL = {
     remedy: 'Await earlier sends, or raise it',
   },
   ERR_FDB_CHANNEL_STARTED: {
-    cause: 'The channel was started before: one handler reads it',
+    cause: 'The channel was started before',
     remedy: 'Start it once',
   },
   ERR_FDB_SEND: {
-    cause: 'Sending failed: see the cause',
-    remedy: 'As the cause says',
+    cause: 'Sending failed',
+    remedy: 'See the cause',
   },
   ERR_FDB_RECEIVE: {
-    cause: 'Receiving failed: see the cause',
-    remedy: 'As the cause says',
+    cause: 'Receiving failed',
+    remedy: 'See the cause',
   },
   ERR_FDB_MESSAGE: {
     cause: 'The other side sent an invalid message, or one that is not allowed here',
-    remedy: 'It is faulty, or of a release that this one does not understand',
+    remedy: 'It is faulty, or of an incompatible release',
   },
   ERR_FDB_FRAME_TOO_LARGE: {
-    cause: 'A message is larger than the limit of a frame',
+    cause: 'A message exceeds the limit of a frame',
     remedy: 'Split it, or raise the limit on both sides',
   },
   ERR_FDB_FRAME_TOO_MANY_FDS: {
@@ -46,31 +46,31 @@ export const CHANNEL = {
     remedy: 'Send them in several messages',
   },
   ERR_FDB_FDS_TRUNCATED: {
-    cause: 'Descriptors were lost on arrival: this process has as many open as it may',
+    cause: 'Descriptors were lost on arrival: this process has reached its limit',
     remedy: 'Raise `RLIMIT_NOFILE`, and try again',
   },
   ERR_FDB_FDS_MISSING: {
     cause: 'Fewer descriptors arrived than were announced',
-    remedy: 'The other side is faulty, or something between the two reads the socket without `recvmsg`',
+    remedy: 'The other side is faulty, or a program between the two reads the socket without `recvmsg`',
   },
   ERR_FDB_FDS_UNEXPECTED: {
     cause: 'Descriptors arrived that no message claims',
     remedy: 'The other side is faulty: its connection is closed',
   },
   ERR_FDB_FDS_MANY: {
-    cause: 'The other side sends descriptors without ever completing a bundle of them',
+    cause: 'The other side sends descriptors and never completes a bundle',
     remedy: 'It is faulty: its connection is closed',
   },
   ERR_FDB_FDS_REFUSED: {
-    cause: 'The other side takes no descriptors: `SO_PASSRIGHTS` is off, or a security policy forbids it',
-    remedy: 'Allow it in the policy (SELinux, AppArmor, seccomp)',
+    cause: 'The other side takes no descriptors: `SO_PASSRIGHTS` is off, or a policy forbids it',
+    remedy: 'Allow it (SELinux, AppArmor, seccomp)',
   },
   ERR_FDB_FD_MISMATCH: {
-    cause: 'A descriptor is not what was announced: the handoff is refused',
+    cause: 'A descriptor is not as announced: the handoff is refused',
     remedy: 'The other side is faulty',
   },
   ERR_FDB_NO_PIDFD: {
-    cause: 'A process sent a descriptor that is no pidfd as its proof of life: it is refused',
+    cause: 'A process sent a descriptor that is no pidfd as its proof of life',
     remedy: 'It is faulty',
   },
 }
@@ -82,27 +82,27 @@ export const CHANNEL = {
  */
 export const MOVING = {
   ERR_FDB_NO_TARGET: {
-    cause: 'This version has no server, or no hooks, for the protocol of the connection',
-    remedy: 'Give `serve()` the hooks that the version before had; else the connection ends where it is',
+    cause: "This version has no server, or no hooks, for the connection's protocol",
+    remedy: 'Give `serve()` the hooks of the version before; else the connection ends where it is',
   },
   ERR_FDB_HOOK: {
     cause: '`serialize()` did not return a `Uint8Array`',
     remedy: 'Return bytes at once, or `undefined` for "not now"',
   },
   ERR_FDB_CONNECTION: {
-    cause: 'The record of a connection cannot be read, or its descriptor is no connected stream socket',
+    cause: "A connection's record cannot be read, or its descriptor is no connected stream socket",
     remedy: 'The two versions disagree on the record; the connection ends where it is',
   },
   ERR_FDB_CONNECTION_LARGE: {
-    cause: 'The record of a connection is more than a message may hold (4 MiB)',
+    cause: "A connection's record is larger than a message (4 MiB)",
     remedy: 'Let `serialize()` return less',
   },
   ERR_FDB_REFUSED: {
-    cause: 'The successor refused a connection and told no code',
+    cause: 'The successor refused a connection without a code',
     remedy: 'Read its log',
   },
   ERR_FDB_MOVE_LOG: {
-    cause: 'The shared log of a move is none, or was written before the move began: no connection moves',
+    cause: 'The shared log of a move is invalid, or was written before the move began: no connection moves',
     remedy: 'The other side is faulty',
   },
 }
