@@ -43,28 +43,24 @@ export const healthShape = {
   http: absent(
     asked('http'),
     null,
-    'a GET that is answered with 2xx or 3xx: `/PATH`, through a socket that the new process alone has; `http://HOST:PORT/PATH`, there',
+    'a GET with an answer of 2xx or 3xx: `/PATH`, through a socket of the new process alone; or `http://HOST:PORT/PATH`',
   ),
-  tcp: absent(asked('tcp'), null, '`HOST:PORT`, where a connection is taken'),
+  tcp: absent(asked('tcp'), null, '`HOST:PORT` that accepts a connection'),
   command: absent(
     asked('command'),
     null,
     '`sh -c` of it ends with 0; it has `FD_BROKER_PID`, and in `FD_BROKER_SOCKET` the path of a socket of the new process alone',
   ),
-  host: absent(
-    text('a host', hostField),
-    null,
-    'the `Host` that `http: /PATH` asks for; `localhost` where it is left out',
-  ),
+  host: absent(text('a host', hostField), null, '`Host` of `http: /PATH`; default: `localhost`'),
   listener: absent(
     text('the name of a listener', name => name),
     null,
-    'whose clients `http: /PATH` and `FD_BROKER_SOCKET` are like; the first that takes requests where it is left out',
+    'listener that `http: /PATH` and `FD_BROKER_SOCKET` imitate; default: the first that takes requests',
   ),
   interval: optional(duration(1), '250ms', 'between an answer and the next question'),
-  timeout: optional(duration(1), '2s', 'an answer that takes longer is none'),
+  timeout: optional(duration(1), '2s', 'limit for an answer'),
   passes: optional(integer(1, 1000), 2, 'good answers in a row before the commit'),
-  within: optional(duration(1), '10s', 'for these; then the upgrade is refused'),
+  within: optional(duration(1), '10s', 'limit for these; then the upgrade is refused'),
 }
 
 /** The process itself answers the question `http: /PATH`. */

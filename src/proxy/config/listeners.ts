@@ -31,7 +31,7 @@ function listenerAddress(given: string): ListenerSpec | Wrong {
 }
 
 export const listenerShape = {
-  name: required(text('a name', name), 'the listener’s name, by which the next version finds it'),
+  name: required(text('a name', name), 'name by which the next version finds the listener'),
   address: required(
     text('a listener address', listenerAddress),
     '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
@@ -39,9 +39,9 @@ export const listenerShape = {
   forward: absent(
     text('the name of an upstream', name => name),
     undefined,
-    'it is no HTTP: each connection goes as it is to a server of this upstream',
+    'not HTTP: each connection is passed to a server of this upstream',
   ),
-  tls: optional(boolean, false, 'whether its clients speak TLS, with the certificates under `tls`'),
+  tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
   halfClose: optional(
     boolean,
     false,

@@ -64,26 +64,26 @@ function controlPath(given: string): string | Wrong {
 }
 
 const certificateShape = {
-  cert: required(absolutePath, 'file with the certificate and those of its issuers, PEM'),
+  cert: required(absolutePath, 'file with the certificate and its issuers, PEM'),
   key: required(absolutePath, 'file with its private key, PEM'),
   names: absent(
     list(text('a name', canonicalName), { least: 1 }),
     null,
-    'hosts that it is for (`app.example.com`, `*.example.com`), in place of those in the certificate',
+    'hosts (`app.example.com`, `*.example.com`) instead of those in the certificate',
   ),
 }
 const tlsShape = {
   certificates: optional(
     list(refine(map(certificateShape), readCertificateFiles), { most: 1000 }),
     [],
-    'by the name that a client asks for; the first is the default',
+    'by the name that a client requests; the first is the default',
     certificateShape,
   ),
   minVersion: optional(oneOf('TLSv1.2', 'TLSv1.3'), 'TLSv1.2', 'older clients are refused'),
   rotateTicketKeys: optional(
     duration(1000),
     '12h',
-    'new keys for session tickets; each client then needs one full handshake',
+    'interval of new keys for session tickets; each client then needs one full handshake',
   ),
 }
 
@@ -98,22 +98,22 @@ const drainShape = {
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
-    'connections go on in the new process: `auto` at any byte, `idle` only between two requests, `off` none',
+    'connections go on in the new process: `auto` at any byte, `idle` between two requests, `off` none',
   ),
   tlsTimeout: optional(
     duration(0),
     '1h',
-    'the same for connections over TLS, which cannot move (not less than `drain.timeout`); they are told to go by their next answer',
+    'the limit for connections over TLS, which cannot move (at least `drain.timeout`); their next answer asks them to leave',
   ),
   firstWave: optional(
     duration(0),
     '250ms',
-    'a few connections of each kind move first, the rest when the new process has been healthy with them for so long, and has answered over them if it was asked; it comes evenly, within three times that, 750 ms at most; `0s`: all at once',
+    'a few connections of each kind move first, the rest when the new process has been healthy with them for this time ([waves](connections.md)); `0s`: all at once',
   ),
   movesPerSecond: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'connections that move in a second, at most; `off`: no bound',
+    'connections that move in a second, at most; `off`: no limit',
   ),
   lastEvent: optional(
     text('the text of an event', given =>
@@ -122,7 +122,7 @@ const drainShape = {
         : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
-    'the last lines of a `text/event-stream` that has not ended by then, such as `event: bye`; it ends between two events',
+    'last lines of a `text/event-stream` that has not ended by then, such as `event: bye`; it ends between two events',
   ),
 }
 
@@ -131,7 +131,7 @@ const upgradeShape = {
   probation: optional(
     duration(0),
     '10s',
-    'how long the old process stands by; `0s`: until the first sign of health',
+    'time that the old process stands by; `0s`: until the first sign of health',
   ),
   ready: optional(duration(1), '30s', 'from the offer until the new process is ready'),
   freeze: optional(duration(1), '1s', 'for the old process to stop writing'),
@@ -141,12 +141,12 @@ const upgradeShape = {
   silence: optional(
     duration(1),
     '3s',
-    'silence in probation, or bad health, that brings the old process back',
+    'silence in probation, or bad health, after which the old process takes over again',
   ),
   health: optional(
     health,
     'off',
-    'what the new process is asked before the commit and in probation; `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with',
+    'question to the new process before the commit and in probation; `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with',
     healthShape,
   ),
 } satisfies Record<keyof UpgradeConfig, unknown>
@@ -160,24 +160,24 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 })
 
 const timeoutShape = {
-  handshake: optional(duration(1), '10s', 'for a TLS handshake, however much moves'),
+  handshake: optional(duration(1), '10s', 'for a TLS handshake'),
   head: optional(duration(1), '10s', 'for a request’s head, from its first byte (408)'),
   idle: optional(duration(1), '60s', 'a client’s connection between two requests'),
   stall: absent(
     duration(1),
     undefined,
-    'in place of `timeouts.idle`, for a body of which nothing moves; a peer that reads slowly moves, one that reads nothing is cut after one to two times this',
+    'overrides `timeouts.idle` for a body of which nothing moves; a peer that reads nothing is cut after one to two times this',
   ),
   tunnel: absent(
     duration(1),
     undefined,
-    'in place of `timeouts.idle`, for WebSockets and other upgrades, CONNECT, and connections of `forward`',
+    'overrides `timeouts.idle` for WebSockets and other upgrades, CONNECT, and connections of `forward`',
   ),
   connect: optional(duration(1), '3s', 'for a connection to a server (504, or another server)'),
   response: optional(
     duration(1),
     '60s',
-    'from the end of a request, or the last interim answer (1xx), until the head of its answer (504)',
+    'from the end of a request, or the last interim answer (1xx), to the head of its answer (504)',
   ),
   request: optional(
     orOff(duration(1)),
@@ -197,12 +197,12 @@ const limitShape = {
   connections: optional(
     orAuto(orOff(integer(1, 10_000_000))),
     'auto',
-    'clients at a time; more are accepted and answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
+    'clients at a time; more are answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'the same for each client address (IPv6: each network of 64 bits) that is not in `forwarded.trust`; for connections that begin with it',
+    'the same for each client address (IPv6: /64) that is not in `forwarded.trust`',
   ),
 }
 
@@ -214,12 +214,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
           ? given
           : new Wrong(`${shown(given)} is no service name (1 to 128 visible characters)`),
       ),
-      'names what is served; a control socket of another service refuses',
+      'name of the service; a control socket of another service refuses',
     ),
     control: absent(
       text('a path', controlPath),
       null,
-      'absolute path of the control socket, at most 106 bytes; default: [by the name of the service](systemd.md#commands)',
+      "absolute path of the control socket, at most 106 bytes; default: [by the service's name](systemd.md#commands)",
     ),
     instanceHeader: optional(
       orOff(text('a header name', headerName)),
@@ -229,17 +229,17 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     workers: optional(
       workers,
       'off',
-      '[several processes](workers.md) that serve the same listeners, kept by a main process: their number, `auto`, or a map with',
+      '[several processes](workers.md) that serve the same listeners: their number, `auto`, or a map with',
       workersShape,
     ),
     listeners: required(
       fresh(listeners(upstreamNames), { least: 1, most: 1000 }),
-      'where it listens',
+      'addresses to listen on',
       listenerShape,
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
-    routes: optional(routeList(upstreamNames), [], 'what goes where', routeShape),
-    resolver: group(resolverShape, 'how names of servers are looked up that `/etc/hosts` does not have'),
+    routes: optional(routeList(upstreamNames), [], 'which requests go where', routeShape),
+    resolver: group(resolverShape, 'lookup of server names that `/etc/hosts` does not have'),
     tls: group(tlsShape, 'TLS with clients'),
     drain: group(drainShape, 'leaving'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
@@ -248,17 +248,17 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     via: optional(
       orOff(text('a name for Via', viaName)),
       'auto',
-      'how it calls itself in `Via`; `auto`: after service, control socket and host, the same for every generation; `off`: no `Via`',
+      'name in `Via`; `auto`: from service, control socket and host, equal in every generation; `off`: no `Via`',
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'one line for each request, as JSON on standard output'),
     stateFile: optional(
       stateFile,
       'off',
-      'a file with the routes of run time, for after a reboot; its path, or a map with',
+      'file that keeps the routes made at run time across a reboot; its path, or a map with',
       stateFileShape,
     ),
-    forwarded: optional(forwarded, {}, 'what upstreams are told about the client', forwardedShape),
+    forwarded: optional(forwarded, {}, 'what upstreams learn about the client', forwardedShape),
   } satisfies Shape
 }
 
@@ -332,16 +332,16 @@ const resolverShape = {
 }
 
 const stateFileShape = {
-  path: required(absolutePath, 'absolute path; its folder must be there; of one service alone'),
+  path: required(absolutePath, 'absolute path in an existing folder; for one service alone'),
   sync: optional(
     alwaysOr(duration(1)),
     '1s',
-    '`always`, `never`, or how often what was written is brought to the disk',
+    'when written data is flushed to the disk: `always`, `never`, or this often',
   ),
   damaged: optional(
     oneOf('refuse', 'prefix'),
     'refuse',
-    'what a start does with a damaged file: nothing, or it takes what stands before the damage',
+    'at the start with a damaged file: refuse, or take what precedes the damage',
   ),
 }
 const stateFileMap = map(stateFileShape)
@@ -363,21 +363,21 @@ const count: Check<number | 'auto'> = (value, place) =>
   value === 'auto' ? value : integer(1, MOST)(value, place)
 
 export const workersShape = {
-  count: required(count, `so many processes (1 to ${MOST}); \`auto\`: one for each processor`),
+  count: required(count, `number of processes (1 to ${MOST}); \`auto\`: one for each processor`),
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
-    'how an upgrade replaces them when the first has been: one after the other, or all the others at once',
+    'how an upgrade replaces them after the first: one after the other, or all others at once',
   ),
   stopTimeout: optional(
     orOff(duration(1)),
     '30s',
-    'at TERM: a worker that has not stopped serving by then is killed; `off`: it is waited for',
+    'after TERM: a worker that has not stopped serving by then is killed; `off`: wait',
   ),
   hungTimeout: optional(
     orOff(duration(2_000)),
     '10s',
-    'a worker that lives and is silent for so long is replaced; `off`: never',
+    'a living worker that is silent for this long is replaced; `off`: never',
   ),
 }
 const workersMap = map(workersShape)
@@ -409,7 +409,7 @@ const forwardedShape = {
   trust: optional(
     list(text('an address', addressRange)),
     [],
-    'clients (`10.0.0.0/8`) whose own headers are kept and appended to; those of all others are replaced',
+    'clients (`10.0.0.0/8`) whose own headers are kept and appended to; others’ are replaced',
   ),
 }
 const forwardedMap = map(forwardedShape)

@@ -22,22 +22,22 @@ const healthShape = {
   failures: optional(
     orOff(integer(1, 1000)),
     3,
-    'failures in a row after which a server is passed over; `off`: never',
+    'failures in a row after which a server is skipped; `off`: never',
   ),
-  coolDown: optional(duration(1), '10s', 'for how long; then one request tries it'),
+  coolDown: optional(duration(1), '10s', 'time that it is skipped; then one request tries it'),
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(duration(1), '4s', 'for how long; choose less than the server’s own limit (Node’s is 5 s)'),
+  idle: optional(duration(1), '4s', 'for how long; less than the server’s own limit (Node’s is 5 s)'),
   age: optional(
     orOff(duration(1)),
     '1h',
-    'after this time a connection is not kept any more, however much it is used; `off`: no limit',
+    'age after which a connection is not kept any more; `off`: no limit',
   ),
 }
 const ownTimeoutShape = {
-  connect: absent(duration(1), undefined, 'in place of `timeouts.connect`, for this upstream'),
-  response: absent(duration(1), undefined, 'in place of `timeouts.response`, for this upstream'),
+  connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
+  response: absent(duration(1), undefined, 'overrides `timeouts.response`'),
 }
 export const upstreamShape = {
   servers: required(
@@ -45,16 +45,16 @@ export const upstreamShape = {
       unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
       { least: 1, most: 1000 },
     ),
-    '`http://HOST:PORT` or `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; taken in turn',
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
   ),
-  health: group(healthShape, 'what makes a server count as down'),
+  health: group(healthShape, 'when a server counts as down'),
   keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'to each server, used and idle; with all in use another server is tried, or 503',
+    'connections to each server, used and idle; if all are in use: another server, or 503',
   ),
-  retry: optional(integer(0, 10), 2, 'other servers that are tried where nothing was sent yet'),
+  retry: optional(integer(0, 10), 2, 'other servers to try if nothing was sent yet'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
 export type Upstream = Fields<typeof upstreamShape> & { name: string }

@@ -48,7 +48,7 @@ export const respondShape = {
   headers: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'further headers; the proxy itself sets those of the connection and of the length',
+    'further headers; the proxy sets those of connection and length',
   ),
 }
 
@@ -79,16 +79,16 @@ const fieldShape = {
   set: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'fields that take the place of all of their name',
+    'fields that replace all of their name',
   ),
   remove: optional(
     list(text('a header name', headerName), { most: 100 }),
     [],
-    'names of fields that are not passed on',
+    'fields that are not passed on',
   ),
 }
 export const requestShape = {
-  host: absent(text('a host', sentHost), undefined, '`Host` in place of the client’s'),
+  host: absent(text('a host', sentHost), undefined, '`Host` instead of the client’s'),
   ...fieldShape,
 }
 const requestChanges = refine(map(requestShape), onceEach)
@@ -108,19 +108,14 @@ export const routeShape = {
     undefined,
     'the upstream that serves it',
   ),
-  respond: absent(
-    respond,
-    undefined,
-    'instead of an upstream: what the proxy answers by itself',
-    respondShape,
-  ),
+  respond: absent(respond, undefined, 'instead of an upstream: a fixed answer', respondShape),
   connect: optional(
     boolean,
     false,
-    'whether CONNECT requests are passed to the upstream: a proxy, to which clients may authenticate',
+    'whether CONNECT requests are passed to the upstream, which must be a proxy',
   ),
-  request: absent(requestChanges, undefined, 'what is changed in its requests', requestShape),
-  response: absent(responseChanges, undefined, 'what is changed in the answers of its servers', fieldShape),
+  request: absent(requestChanges, undefined, 'changes to its requests', requestShape),
+  response: absent(responseChanges, undefined, 'changes to the answers of its servers', fieldShape),
 }
 
 /** Checks one route at a time, as they come in a list. */
