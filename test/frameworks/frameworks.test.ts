@@ -13,16 +13,17 @@ const PAGE = 'frameworks.md'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MOVABLE = fileURLToPath(new URL('../../examples/websocket/movable-websockets.mjs', import.meta.url))
 const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'express.cjs', 'server.mts']
-const OTHERS = ['ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'behind.mjs', 'edge.yaml']
+const OTHERS = ['service.mjs', 'ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'edge.yaml']
 /** Tried in heavy/. */
 const LARGE = ['nest.ts', 'tsconfig.json', 'next.mjs', 'vite-ssr.mjs', 'vite-preview.mjs']
 const BUILDS = ['node --import tsx nest', 'npx next build', 'npx vite build --out', 'npx vite build --ssr']
-const [UPGRADE, BY_TSX, START_WORKERS, UPGRADE_WORKERS] = [
+const [UPGRADE, BY_TSX, START_WORKERS, UPGRADE_WORKERS, START_BEHIND] = [
   'npx fd-broker upgrade',
   'node --import tsx server',
-  'for n in 1 2; do WORKER',
+  'for n in 1 2; do WORKER=$n node',
   'for n in 1 2; do npx',
-].map(begin => commandOf(PAGE, begin)) as [string, string, string, string]
+  'for n in 1 2; do WORKER=$n LISTEN',
+].map(begin => commandOf(PAGE, begin)) as [string, string, string, string, string]
 let modules = ''
 
 beforeAll(() => {
@@ -48,13 +49,21 @@ describe('docs/frameworks.md', () => {
     const files = blocksOf(PAGE).flatMap(({ file, language }) => (language === 'sh' ? [] : [file]))
     expect(files.sort()).toEqual([...PLAIN, ...OTHERS, ...LARGE].sort())
     const builds = BUILDS.map(begin => commandOf(PAGE, begin))
-    expect(commandsOf(PAGE)).toEqual([UPGRADE, ...builds, BY_TSX, START_WORKERS, UPGRADE_WORKERS])
+    expect(commandsOf(PAGE)).toEqual([
+      UPGRADE,
+      ...builds,
+      BY_TSX,
+      START_WORKERS,
+      UPGRADE_WORKERS,
+      START_BEHIND,
+    ])
   })
 })
 
-/** Its lines, as they are in docs/frameworks.md. */
+/** Its lines, as they are in docs/frameworks.md, beside the file that most programs of the page share. */
 function shown(...files: string[]): Promise<Application> {
-  return Application.with(Object.fromEntries(files.map(file => [file, blockOf(PAGE, file)])), modules)
+  const blocks = ['service.mjs', ...files].map(file => [file, blockOf(PAGE, file)])
+  return Application.with(Object.fromEntries(blocks), modules)
 }
 
 /** Upgraded three times under load, and ended: nothing is lost, and nothing is complained about. */
@@ -165,9 +174,9 @@ describe('docs/frameworks.md: several cores', () => {
   })
 
   it('are behind the proxy, which is upgraded with them', async () => {
-    const application = await shown('behind.mjs', 'edge.yaml')
-    const services = ['1.upgrade', '2.upgrade', 'edge'].map(name => application.service(`run/${name}.sock`))
-    for (const worker of ['1', '2']) await application.launch('env', `WORKER=${worker}`, 'node', 'behind.mjs')
+    const application = await shown('worker.mjs', 'edge.yaml')
+    const services = ['1', '2', 'edge'].map(name => application.service(`run/${name}.sock`))
+    await application.launch('sh', '-c', application.here(START_BEHIND))
     for (const service of services.slice(0, 2)) await service.serves(1)
     await application.launch('node', CLI, 'proxy', '--config', 'edge.yaml')
     await services[2]!.serves(1)

@@ -12,12 +12,12 @@ beforeAll(() => {
   modules = installed(fileURLToPath(new URL('.', import.meta.url)))
 }, 300_000)
 
-/** The lines of the page, and what they are written around. */
+/** The lines of the page, the file that most of its programs share, and what they are written around. */
 async function shown(
   files: readonly string[],
   others: Readonly<Record<string, string>> = {},
 ): Promise<Application> {
-  const blocks = Object.fromEntries(files.map(file => [file, blockOf(PAGE, file)]))
+  const blocks = Object.fromEntries(['service.mjs', ...files].map(file => [file, blockOf(PAGE, file)]))
   return await Application.with({ ...others, ...blocks }, modules)
 }
 
