@@ -71,12 +71,12 @@ const command = text('a command', given =>
 )
 
 const unservedShape = {
-  after: optional(duration(0), '0s', 'how long nobody must have served'),
+  after: optional(duration(0), '0s', 'time without a serving member'),
   close: optional(boolean, false, 'the service ends, with its listeners and its state'),
   run: absent(
     command,
     null,
-    'a command for `sh`, which is to start a member; again, ever later, until one serves',
+    'a command for `sh` that starts a member; repeated, ever later, until one serves',
   ),
 }
 
@@ -95,27 +95,27 @@ const unserved: Check<Unserved | 'hold'> = (value, place) => {
 const claims = oneOf('any', 'exclusive', 'shared')
 
 const limitsShape = {
-  listeners: absent(integer(0, MAX_ENTRIES), null, 'listening sockets that members bring, 10,000 by default'),
+  listeners: absent(integer(0, MAX_ENTRIES), null, 'listening sockets that members bring; default 10,000'),
   descriptors: absent(
     integer(0, MAX_ENTRIES),
     null,
-    'listeners and other named descriptors; as many put by others: 10,000 by default',
+    'listeners and other named descriptors; as many put by others; default 10,000',
   ),
   members: absent(
     integer(1, 1000),
     null,
-    'processes that are its members: the one that serves, its successor, those that drain or stand by; 64 by default',
+    'processes that are its members: serving, joining, draining or standing by; default 64',
   ),
   state: absent(
     size(1, Number.MAX_SAFE_INTEGER),
     null,
-    'bytes of its state in memory (`512m`): where it is more, a line of the log says so; 1g by default',
+    'bytes of its state in memory (`512m`), above which the log warns; default 1g',
   ),
 }
 
-const aboutPut = 'who may have it hold a descriptor'
+const aboutPut = 'who may store a descriptor'
 const aboutClaim = 'who may have a duplicate of a descriptor, or of a listener'
-const aboutRemove = 'who may have it let go of a descriptor'
+const aboutRemove = 'who may remove a descriptor'
 
 const one: Check<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
@@ -127,17 +127,15 @@ export const serviceShape = {
   claim: who(aboutClaim),
   list: who('who sees it in `status`, and its descriptors in `fd list`'),
   remove: who(aboutRemove),
-  operate: who(
-    'who may upgrade, stop, reload or roll back, and ask the member that serves, for its state too',
-  ),
-  serving: absent(one, null, 'how many members serve at a time: 1'),
+  operate: who('who may upgrade, stop, reload or roll back, and ask the serving member, for its state too'),
+  serving: absent(one, null, 'members that serve at a time: 1'),
   claims: absent(
     claims,
     null,
     'whether one process at a time may claim a descriptor, or many; `any`, the default: as it asks',
   ),
-  limits: absent(map(limitsShape), null, 'how much it may have', limitsShape),
-  unserved: absent(unserved, null, '`hold`, the default: for the next member; or a map', unservedShape),
+  limits: absent(map(limitsShape), null, 'limits of a service', limitsShape),
+  unserved: absent(unserved, null, '`hold`, the default: wait for the next member; or a map', unservedShape),
 }
 
 export const descriptorsShape = {
@@ -146,7 +144,7 @@ export const descriptorsShape = {
   list: who('who sees them in `fd list`'),
   remove: who(aboutRemove),
   claims: absent(claims, null, 'as for a service'),
-  limit: absent(integer(0, MAX_ENTRIES), null, 'how many, 10,000 by default'),
+  limit: absent(integer(0, MAX_ENTRIES), null, 'how many; default 10,000'),
 }
 
 const daemonShape = {
@@ -165,7 +163,7 @@ export const policyShape = {
   default: absent(
     map(serviceShape),
     null,
-    'services that are not named, and what a named one leaves out',
+    'services without a name here, and what a named one leaves out',
     serviceShape,
   ),
   services: absent(named(serviceName, map(serviceShape)), [], 'by name, with the keys of `default`'),
