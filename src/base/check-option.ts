@@ -56,10 +56,7 @@ export const abortSignal = such('an AbortSignal', value => {
   return typeof aborted === 'boolean' && typeof addEventListener === 'function'
 })
 
-/**
- * Throws ERR_FDB_OPTION unless `given` is an object with no other keys than `known` has. `what`: the call it is given to, or the
- * option that it is.
- */
+/** Throws ERR_FDB_OPTION unless `given` is an object with no keys but those of `known`. `what`: the call or option that it is given to. */
 export function checkKeys(what: string, given: unknown, known: object): void {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new FdbError(
@@ -91,7 +88,6 @@ export function checkMs(name: string, value: unknown, least: number): void {
   }
 }
 
-/** In a line of an error. */
 export function shown(value: unknown): string {
   if (typeof value === 'function') return value.name === '' ? 'a function' : `the function ${value.name}()`
   const text =

@@ -22,7 +22,6 @@ export abstract class DividingMap<K, V> {
   protected abstract getInPart(key: string | K): V | undefined
   /** Returns undefined where it was not there, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
-  /** Whether it was there. */
   protected abstract deleteInPart(key: string | K): boolean
   protected abstract clearParts(): void
   /** The entries of a part. Every map has a given key in the part of the same number. */
@@ -92,7 +91,6 @@ export abstract class DividingMap<K, V> {
     }
   }
 
-  /** Whether it was there. */
   delete(key: string | K): boolean {
     if (this.#first !== null && this.#moving === null) return this.#first.delete(this.textOf(key))
     const wasFirst = this.#first?.delete(this.textOf(key)) ?? false
@@ -206,10 +204,7 @@ export class ShardedMap<V> extends DividingMap<never, V> {
 
 const CHUNK = 4096
 
-/**
- * A list that never stalls the event loop while it grows: an array copies all that it has each time that it needs more room, which holds
- * it for 30 ms at a million.
- */
+/** A list that never stalls the event loop while it grows: an array copies all its items for more room, 30 ms at a million. */
 export class GrowingList<T> implements Iterable<T> {
   readonly #chunks: T[][] = []
   #length = 0

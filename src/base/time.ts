@@ -9,7 +9,6 @@ export function durationMs(text: string): number | null {
   return unit === '' ? null : Math.round(Number(number) * UNITS[unit]!)
 }
 
-/** The bounds of an exponential backoff, milliseconds. */
 export interface BackoffBounds {
   readonly firstMs: number
   readonly longestMs: number

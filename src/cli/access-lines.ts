@@ -5,15 +5,11 @@ const LATE_MS = 20
 /** So much is not. */
 const MOST = 64 * 1024
 
-/** Where lines go to. */
 interface Sink {
   write(text: string): unknown
 }
 
-/**
- * A log of lines as pino writes them, many in one write: a write of its own for each line costs more than the request that it tells
- * of. Facts are flat: strings, numbers, and what is left out.
- */
+/** A log of lines as pino writes them, many in one write. Facts are flat: strings, numbers, and what is left out. */
 export class AccessLines implements Pick<Logger, 'info'> {
   readonly #sink: Sink
   readonly #pid = `,"pid":${process.pid}`
@@ -43,7 +39,6 @@ export class AccessLines implements Pick<Logger, 'info'> {
     if (this.#text.length > MOST) this.flush()
   }
 
-  /** Writes what there is. */
   flush(): void {
     const text = this.#text
     this.#text = ''

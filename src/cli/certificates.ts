@@ -98,7 +98,6 @@ async function pem(file: string): Promise<string> {
 }
 
 const DAY = 86_400_000
-/** Characters of a fingerprint. */
 const SHOWN = 16
 
 function certificatesText({ certificates, ticketKeys, handshakes }: CertificateList, now: number): string {

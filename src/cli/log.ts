@@ -18,7 +18,6 @@ export interface LogOptions {
   readonly other?: (facts: object, message: string) => void
 }
 
-/** The log of a server. Rejects as {@link LogFile.open} does. */
 export async function openLog({ level, file: path, other }: LogOptions): Promise<Log> {
   // Loaded here: the other commands start faster without.
   const { pino } = await import('pino')
@@ -129,7 +128,6 @@ export class LogFile {
     }
   }
 
-  /** Opens its file anew. */
   reopen(): void {
     if (this.#place.path === undefined) return
     // One after the other: what was opened last is what counts.

@@ -1,7 +1,6 @@
 import { wrongOption } from '../base/check-option.js'
 import { type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 
-/** A listener by name. */
 export interface Named {
   readonly name: string
   readonly spec: ListenerSpec

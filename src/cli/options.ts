@@ -19,7 +19,6 @@ export function durationOption(flags: string, description: string, byDefault?: s
   return byDefault === undefined ? option : option.default(toMs(byDefault), byDefault)
 }
 
-/** Parses an option. */
 export function toMs(text: string): number {
   const ms = parseDuration(text)
   if (ms !== null) return ms

@@ -35,12 +35,10 @@ export function sayOnStderr(text: string): void {
   }
 }
 
-/** The output of `--json`. */
 export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
 
-/** The exit codes of commands. */
 export type ExitCode = keyof typeof EXIT_CODES
 
 /** Told by `--help` and in the documents: scripts count on them. */

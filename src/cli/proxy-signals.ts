@@ -6,7 +6,6 @@ import { obey, Signals } from './signals.js'
 /** After the order to end at once: what was closed is told to the kernel within this time. */
 const AT_ONCE_MS = 500
 
-/** The actions of a proxy on signals. */
 export interface ProxySignals {
   /** Aborted by a signal to end before the proxy serves. */
   readonly starting: AbortSignal

@@ -108,7 +108,6 @@ export type RunFlags = Readonly<
   readonly nonBlocking?: true | string
 }
 
-/** The keys of a configuration file. */
 interface RunDocument
   extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'from' | 'listen' | 'survive' | 'nonBlocking'> {
   readonly command?: readonly string[]
@@ -232,7 +231,6 @@ function isTexts(value: unknown): boolean {
   return Array.isArray(value) && value.every(word => typeof word === 'string')
 }
 
-/** Checks the document's command alone. */
 const COMMAND: Check<unknown> = (document, place) =>
   list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
 

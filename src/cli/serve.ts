@@ -102,10 +102,7 @@ async function checkOnly(config: string | undefined): Promise<void> {
 /** For so long a first TERM counts, when it would take something away. */
 const SECOND_MS = 60_000
 
-/**
- * The actions of a daemon on signals. `drop`: descriptors that only it holds do not keep it from ending; `reopen` opens the file of the log
- * again.
- */
+/** The actions of a daemon on signals. `drop`: descriptors that only it holds do not keep it from ending. */
 function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
   let firstAt = Number.NEGATIVE_INFINITY
   const mayEnd = ({ heldAlone: alone }: Daemon) => {

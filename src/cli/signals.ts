@@ -5,10 +5,7 @@ import { FdbError } from '../errors.js'
 export const ORDERS = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGWINCH', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 export type Order = (typeof ORDERS)[number]
 
-/**
- * A second order to end that comes sooner is the same one: systemd, for one, sends it to the whole unit, and again to what is
- * left when the main process has ended.
- */
+/** A second order to end that comes sooner is the same one: systemd sends it to the whole unit, and again to what is left of it. */
 const IMPATIENT_MS = 2_000
 
 /** The action of a command for each signal. `target`: the running thing, null until {@link Signals.attach}. */
@@ -82,7 +79,6 @@ export type OnTurn = (turn: Turn, withUsualFlags: WithUsualFlags) => void
 
 let told: OnTurn = () => {}
 
-/** Reports the state of the server in this process. */
 export function onTurn(tell: OnTurn): void {
   told = tell
 }

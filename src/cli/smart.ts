@@ -11,7 +11,6 @@ import {
 } from '../operator/service-commands.js'
 import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 
-/** The plan of `fd-broker upgrade --smart`. */
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
   /** For people. */

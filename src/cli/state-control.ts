@@ -5,9 +5,7 @@ import type { StateLog } from '../state/state-log.js'
 import { AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import type { ProgressLine } from './output.js'
 
-/**
- * Also where the log was compacted. Where the connection ended it may have been done: that is why changes have a request id.
- */
+/** Also where the log was compacted. A change may have been made when the connection ended: it has a request id. */
 export const AGAIN_STATE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...AGAIN_HARMLESS,
   'ERR_FDB_STATE_MOVED',

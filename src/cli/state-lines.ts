@@ -111,7 +111,6 @@ export class LineWriter {
     })
   }
 
-  /** The reader has gone. */
   get gone(): boolean {
     return this.#gone
   }

@@ -276,7 +276,6 @@ function* count(segment: Segment, limits: StateLimits): Generator<undefined, num
   return records
 }
 
-/** `fd-broker state repair`. */
 async function repairState({ file, json }: { file: string; json?: true }): Promise<void> {
   const path = resolve(file)
   const { damage, entries, kept } = await repairStateFile(path)

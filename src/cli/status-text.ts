@@ -85,7 +85,6 @@ function serviceLines(report: ServiceStatus, now: number): string[] {
   ]
 }
 
-/** The servers of a proxy. */
 function serversOut({ details }: ServiceStatus): readonly Record<string, unknown>[] | undefined {
   const out = details?.serversOut
   return Array.isArray(out) ? out.filter(one => typeof one === 'object' && one !== null) : undefined
@@ -96,7 +95,6 @@ function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']
   return keptBy ? `${phase}, kept by ${plain(keptText(keptBy))}` : phase
 }
 
-/** `2 idle, 1 tcp` */
 function kindsOf(kinds: Readonly<Record<string, number>> | undefined): string {
   return Object.entries(kinds ?? {})
     .map(([kind, count]) => `${count} ${plain(kind)}`)

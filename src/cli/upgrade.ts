@@ -33,7 +33,6 @@ interface UpgradeFlags {
   self?: true
 }
 
-/** One phase as `--json` prints it. */
 interface Phase {
   readonly phase: string
   /** Since the request. */

@@ -1,7 +1,6 @@
 import { InvalidArgumentError } from 'commander'
 import { MOST_WORKERS } from '../workers/options.js'
 
-/** How many workers, as text. */
 export function countIn(text: string): number | 'auto' {
   if (text === 'auto') return text
   const count = /^\d{1,9}$/.test(text) ? Number(text) : 0

@@ -42,7 +42,6 @@ export async function runWorkers(
   }
 }
 
-/** The actions of a main process on signals. */
 function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
   const logged =
     (act: (workers: Workers | null, signal: Order) => void) => (workers: Workers | null, signal: Order) => {

@@ -170,7 +170,6 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
   }
 }
 
-/** Applies a second rule to what passed the first. */
 export function refine<T, U>(check: Check<T>, rule: (value: T, place: Place) => U | undefined): Check<U> {
   return (value, place) => {
     const checked = check(value, place)

@@ -2,7 +2,6 @@ import type { Document, LineCounter, Node } from 'yaml'
 import { jsYaml, yaml } from '../base/lazy.js'
 import type { Path } from './check.js'
 
-/** Line and column, from 1. */
 export interface Position {
   line: number
   column: number
@@ -12,10 +11,7 @@ export interface SyntaxProblem extends Position {
   message: string
 }
 
-/**
- * A YAML 1.2 document (JSON is one too) as plain values that know where they were written. The package that knows positions is loaded only
- * for an error or a position: the other reads YAML eight times as fast, and JSON forty times.
- */
+/** A YAML 1.2 document (JSON is one too). `yaml`, which knows positions, is loaded only for an error or a position: it is eight times as slow. */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
   readonly value: unknown
@@ -166,10 +162,7 @@ function colonsIn(json: string): number {
 /** Syntax that the other package may read differently, or warn about: an anchor, a tag, a directive. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
-/**
- * The value of a YAML 1.2 text, by `js-yaml`, which needs an eighth of the time of `yaml`; undefined: it is left to that one, which says what is
- * wrong and where. Where there is a value both packages have the same.
- */
+/** The value of a YAML 1.2 text, by `js-yaml`; undefined: left to `yaml`, which says what is wrong and where. Both give the same values. */
 export function yamlValue(text: string): unknown {
   if (UNUSUAL.test(text)) return undefined
   const { CORE_SCHEMA, load } = jsYaml()

@@ -1,7 +1,4 @@
-/**
- * The most work that moves were in one turn of this process's event loop: by the clock, or by the processor's time where
- * other processes had the processor meanwhile. An upper bound: what V8 does beside is in the processor's time.
- */
+/** The most work that moves were in one turn of the event loop: an upper bound, the lesser of the clock's and the processor's time. */
 export class TurnWork {
   #longestMs = 0
   #turn = -1
@@ -51,10 +48,7 @@ export class TurnWork {
   }
 }
 
-/**
- * A part of one turn. It is used up when the clock and the processor say so: on a busy machine this process has the
- * processor for a part of the time, and would otherwise do next to nothing in each turn.
- */
+/** A part of one turn, used up when both the clock and the processor's time say so: a busy machine gives this process little of the clock. */
 export class TurnBudget {
   readonly #ms: number
   readonly #begun = performance.now()

@@ -36,7 +36,6 @@ export function movePair(): MovePair {
   }
 }
 
-/** One end of a way, lent. */
 export interface MigrationChannelEnd {
   readonly spec: typeof GIVE | typeof TAKE
   readonly channel: OwnedFd

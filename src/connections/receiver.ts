@@ -39,10 +39,7 @@ interface HeldSlice {
   released: boolean
 }
 
-/**
- * Takes connections from a process that does not serve any more. Arrived connections are held, and not read from, until the sender says
- * that it has released them; if it cannot say so any more, the move log decides.
- */
+/** Takes connections from a draining process. They are held unread until the sender says that it has released them, or the move log does. */
 export class ConnectionReceiver {
   readonly #options: ConnectionReceiverOptions
   #machine = initialMoveIn()
@@ -121,8 +118,6 @@ export class ConnectionReceiver {
       return 'back'
     }
   }
-
-  // ---- a slice
 
   #prepared(slice: number, connections: readonly WireMoving[], fds: OwnedFd[]): void {
     const before = this.#machine.held
@@ -213,8 +208,6 @@ export class ConnectionReceiver {
       if (!this.#over) this.#options.link.tell({ waveProved: proof })
     })
   }
-
-  // ---- the end
 
   #doubt(): void {
     if (this.#over) return

@@ -31,10 +31,7 @@ const SPREAD = { waves: 3, mostMs: 750 }
 /** So much of that may be made up for. */
 const LATE_MS = 10
 
-/**
- * How many connections may go by now, where so many may go in a second, evenly. Those that may and did not are not kept for long: what
- * comes after is no faster for it.
- */
+/** How many connections may go by now, evenly over a second. Those that may and did not are not kept for long. */
 export class Pace {
   readonly #perMs: number
   readonly #most: number
@@ -246,8 +243,6 @@ export class ConnectionSender {
       return false
     }
   }
-
-  // ---- a slice
 
   #soon(): void {
     if (this.#over || this.#turn !== undefined || this.#proving) return

@@ -37,7 +37,6 @@ export class SliceFiller {
     this.#budget = work.budget(TURN_MS)
   }
 
-  /** Whether one more may be asked for. */
   get open(): boolean {
     return (
       this.#bytes < SLICE_BYTES &&
@@ -89,7 +88,6 @@ const PART = 0.01
 const LEAST = 8
 /** Where nothing is answered by then, though something was asked, the rest follows: some answers take long. */
 export const LONGEST_PROOF_MS = 5_000
-/** How often it is looked. */
 const LOOK_MS = 25
 
 /** How many of each kind may go before the next version has shown that it can serve them. */
@@ -128,10 +126,7 @@ interface Proof {
   readonly answered: number
 }
 
-/**
- * Resolves when this process has lived for `healthyMs` with these connections, and has answered over one of them if anything was asked
- * there. `over`: the result is not awaited any more.
- */
+/** Resolves when this process has lived for `healthyMs` with these connections, and has answered over one if anything was asked there. */
 export async function proved(
   witnesses: readonly Witness[],
   healthyMs: number,

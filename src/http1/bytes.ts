@@ -86,10 +86,7 @@ export function wordsOf(bytes: Uint8Array): DataView | null {
   return null
 }
 
-/**
- * The first byte in `[at, to)` that may be a control character: it is one, or it is among the last three, which are not looked at. Bytes below 0x20
- * and 0x7f are (tab too), others are not.
- */
+/** The first byte in `[at, to)` that may be a control character (below 0x20, or 0x7f): it is one, or among the last three, not looked at. */
 export function plainUntil(words: DataView, at: number, to: number): number {
   const last = to - 4
   while (at <= last) {

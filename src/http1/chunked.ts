@@ -18,7 +18,6 @@ import { Http1Refusal, type Side } from './refusal.js'
 const MOST_DIGITS = 16
 /** Most bytes of the extensions of one chunk. They are passed on: `;token`, `;token=token` and `;token="quoted"`. */
 export const MOST_EXTENSION_BYTES = 256
-/** Most bytes of all trailer lines together. */
 export const MOST_TRAILER_BYTES = 8 * 1024
 
 /** Where inside the chunk syntax (RFC 9112, 7.1) the next byte is. The numbers are part of exported records. */
@@ -45,7 +44,6 @@ const ChunkPhase = {
 
 export const CHUNKED_DONE = ChunkPhase.done
 
-/** Another chunk may be put in here. */
 export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
   return phase === ChunkPhase.size && count === 0
 }
@@ -56,10 +54,7 @@ interface ChunkState extends FramingRecord {
   blanks: number[] | null
 }
 
-/**
- * Follows a chunked body through `bytes[at, to)`, or with `one` to the end of the first chunk's data that ends there;
- * returns where it stopped. See `Framing.advance`.
- */
+/** Follows a chunked body through `bytes[at, to)`, or with `one` to the end of the first chunk that ends there; returns where it stopped. */
 export function advanceChunked(
   state: ChunkState,
   bytes: Uint8Array,

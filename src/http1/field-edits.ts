@@ -21,10 +21,7 @@ export interface Edit {
   readonly line: string
 }
 
-/**
- * A field line with its CRLF. Throws for a name or value that could be read as more than one line, that is response
- * splitting: values often come from a peer.
- */
+/** A field line with its CRLF. Throws for a name or value that could be read as more than one line (response splitting). */
 export function fieldLine(name: string, value: string): string {
   if (!NAME.test(name) || !VALUE.test(value)) {
     throw new FdbError(
@@ -40,7 +37,6 @@ export class FieldEdits {
   readonly #byLength: (Edit[] | undefined)[] = []
   /** 1 for the first bytes of their names, small letters and capitals. */
   readonly #first = new Uint8Array(256)
-  /** The edits that write a line. */
   readonly #written: Edit[] = []
 
   constructor(options: FieldEditOptions = {}) {
@@ -60,7 +56,6 @@ export class FieldEdits {
     return undefined
   }
 
-  /** The lines that are not in `placed`. */
   rest(placed: readonly Edit[]): string {
     if (this.#written.length === 0) return ''
     let lines = ''

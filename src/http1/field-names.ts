@@ -1,9 +1,6 @@
 import { isToken } from './bytes.js'
 
-/**
- * The fields that a relay must understand or may not pass on, by small numbers, so that the parser recognises them
- * without making a string. 0 is every other field.
- */
+/** The fields that a relay must understand or may not pass on, by small numbers: no string is made of them. 0 is every other field. */
 export const FieldId = {
   other: 0,
   host: 1,

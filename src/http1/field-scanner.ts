@@ -102,10 +102,7 @@ export class FieldScanner implements Marks {
     this.#phase = LINE
   }
 
-  /**
-   * The lines of `bytes[at, to)` up to the first one that is not all there, or not as it must be: what is to be said of that one is not said
-   * here. Returns where it begins.
-   */
+  /** The whole, valid lines of `bytes[at, to)`. Returns where the first other one begins, which {@link scan} judges. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
     const token = TOKEN_LOWER
@@ -180,7 +177,6 @@ function behindValue(bytes: Uint8Array, at: number, to: number, words: DataView 
   return at
 }
 
-/** Without white space at its end. */
 function trimmedEnd(bytes: Uint8Array, start: number, end: number): number {
   while (end > start && (bytes[end - 1] === SPACE || bytes[end - 1] === TAB)) end--
   return end

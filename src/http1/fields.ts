@@ -60,7 +60,6 @@ export class Fields {
     return this.#marks[index * MARKS + 1]!
   }
 
-  /** Without the white space around it. */
   value(index: number): string {
     return this.text(this.valueStart(index), this.valueEnd(index))
   }

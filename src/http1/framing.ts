@@ -11,10 +11,7 @@ import type { Side } from './refusal.js'
 
 const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']
 
-/**
- * Follows the body of one message through a stream of bytes and knows after every byte where it stands. It never
- * copies and never keeps a byte: it only tells how many belong to the message.
- */
+/** Follows the body of one message and knows after every byte where it stands. It never copies or keeps a byte. */
 export class Framing implements FramingRecord {
   readonly kind: FramingKind
   readonly side: Side
@@ -141,7 +138,6 @@ function isPosition(framing: Framing): boolean {
   return phase === 0 && count === 0 && hash === 0 && (kind === 'length' || left === 0)
 }
 
-/** The end of a chunked body without trailers. */
 export const LAST_CHUNK: Buffer = Buffer.from('0\r\n\r\n', 'latin1')
 
 const CRLF = Buffer.from('\r\n', 'latin1')

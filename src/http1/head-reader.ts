@@ -7,9 +7,7 @@ import { Http1Refusal, type Side } from './refusal.js'
 export interface HeadLimits {
   /** Bytes from the first one to the last CRLF, an empty line in front included. */
   headBytes: number
-  /** Field lines. */
   fields: number
-  /** Bytes of the request target. */
   targetBytes: number
 }
 
@@ -19,7 +17,6 @@ export const DEFAULT_HEAD_LIMITS: Readonly<HeadLimits> = {
   targetBytes: 8 * 1024,
 }
 
-/** Fills in the defaults and checks the numbers. */
 function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
   const all = { ...DEFAULT_HEAD_LIMITS, ...limits }
   for (const [name, value] of Object.entries(all)) {
@@ -68,7 +65,6 @@ export abstract class HeadReader<Head> {
     return Buffer.from(this.#held.subarray(0, this.#heldBytes))
   }
 
-  /** True when part of a head has arrived. */
   get started(): boolean {
     return this.#heldBytes > 0
   }
@@ -153,10 +149,7 @@ export abstract class HeadReader<Head> {
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 
-/**
- * The refusal of the byte at `index` of `HTTP/1.x`: another digit than ours is a version that is not spoken, anything
- * else no version.
- */
+/** The refusal of the byte at `index` of `HTTP/1.x`: another digit is a version that is not spoken, anything else no version. */
 export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
   const digit = byte >= 0x30 && byte <= 0x39
   if (digit && (index === MAJOR || index === VERSION_BYTES.length)) {

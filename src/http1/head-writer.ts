@@ -34,7 +34,6 @@ export class HeadWriter {
     return this.#bytes
   }
 
-  /** How many bytes the head has. */
   get length(): number {
     return this.#length
   }
@@ -68,7 +67,6 @@ export class HeadWriter {
     else for (let i = 0; i < length; i++) bytes[to + i] = text.charCodeAt(i)
   }
 
-  /** Where `bytes` more begin. */
   #room(bytes: number): number {
     const at = this.#length
     this.#length = at + bytes

@@ -7,7 +7,6 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const PROTOCOL = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?$/
 const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
-/** The usual value of Connection. */
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
 /** Values that are compared without making a string of them, in small letters. */
@@ -48,26 +47,18 @@ function isCodings(value: string): boolean {
   )
 }
 
-/**
- * The common part of requests and responses: the fields, and their statements about body and connection. Without a class above both: one is
- * made for each message, in half the time.
- */
+/** The common part of requests and responses. Without a class above both: one is made for each message, in half the time. */
 export interface MessageHead extends Said {
   /** The minor version: 1 for HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
 }
 
-/** The statements of a head's fields about body and connection. */
 export interface Said {
   /** The body's length as announced by Content-Length. */
   readonly contentLength: number | undefined
-  /** Transfer-Encoding: chunked. */
   readonly chunked: boolean
-  /**
-   * For an answer: it breaks a rule about its end, but every reader finds the same end. It is passed on without that, and bytes behind it
-   * on its connection are not trusted.
-   */
+  /** An answer breaks a rule about its end, but every reader finds the same end. It is passed on without that, and its connection not reused. */
   readonly odd: boolean
   /** The options of Connection, in small letters. */
   readonly connection: readonly string[]
@@ -181,7 +172,6 @@ class KnownFields implements Said {
     this.chunked = true
   }
 
-  /** The value is that one, in any case. */
   #is(line: number, lower: Uint8Array): boolean {
     const { bytes, base } = this.#fields
     const start = base + this.#fields.valueStart(line)

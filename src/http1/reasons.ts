@@ -1,7 +1,4 @@
-/**
- * The reason phrase of each status, as in `node:http` (IANA's registry; 418 and 509 are custom). A table of our own: loading `node:http`
- * for it would take as long as the rest of a first answer.
- */
+/** The reason phrase of each status, as in `node:http`: loading that would take as long as the rest of a first answer. */
 const REASONS: ReadonlyMap<number, string> = new Map([
   [100, 'Continue'],
   [101, 'Switching Protocols'],

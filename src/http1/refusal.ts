@@ -9,7 +9,6 @@ export type RefusalStatus = RequestRefusalStatus | 502
 
 export type RefusalReason = Http1Reason
 
-/** All reasons, for tests and documentation. */
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 
 /**
@@ -22,10 +21,7 @@ export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
   /** The status for the client: for responses always 502. Once a body is under way it is too late for a status. */
   readonly status: RefusalStatus
-  /**
-   * For a head: the offset of the bad byte or the bad line from its first byte; the same however the bytes were split. For a body: the
-   * index of the bad byte in the buffer that was being read.
-   */
+  /** In a head: from its first byte, however the bytes were split. In a body: the index in the buffer that was being read. */
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {

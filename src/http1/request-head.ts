@@ -38,7 +38,6 @@ export function isIdempotent(method: string): boolean {
   }
 }
 
-/** The four forms of a target (RFC 9112, 3.2). */
 export type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk'
 
 /** Where the parts of a request line are, counted from the first byte of the head. */

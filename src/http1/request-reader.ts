@@ -108,10 +108,7 @@ export class RequestReader extends HeadReader<RequestHead> {
     return at
   }
 
-  /**
-   * The request line at `at` where it is all there, and as it must be: what is to be said of another one is not said here. Returns where it
-   * ends, or `at`.
-   */
+  /** Reads a request line that is whole and valid; leaves any other one to {@link scan}. Returns where it ends, or `at`. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     const method = IN_METHOD
     let end = at

@@ -9,7 +9,6 @@ export interface StatusLine {
   minor: 0 | 1
   status: number
   reasonStart: number
-  /** The end of its CRLF. */
   end: number
 }
 

@@ -75,10 +75,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     return at
   }
 
-  /**
-   * The status line at `at` where it is all there, and as it must be: what is to be said of another one is not said here. Returns where it
-   * ends, or `at`.
-   */
+  /** Reads a status line that is whole and valid; leaves any other one to {@link scan}. Returns where it ends, or `at`. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     if (to - at < SHORTEST_LINE) return at
     for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at

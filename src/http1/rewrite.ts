@@ -194,7 +194,6 @@ function writeFields(
   OUT.text(edits.rest(placed ?? NO_EDIT))
 }
 
-/** Those that an option of Connection takes away. */
 function namedFields(connection: readonly string[]): ReadonlySet<string> {
   return connection.every(option => NO_FIELDS.has(option))
     ? NONE

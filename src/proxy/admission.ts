@@ -15,7 +15,6 @@ export type Arriving = Pick<Accepted, 'remoteAddress'> & {
 
 export interface AdmissionOptions {
   limits: () => LimitConfig
-  /** Connections of clients that are open. */
   open: () => number
   logger: Logger
   room?: DescriptorRoom

@@ -14,7 +14,6 @@ import type { TlsTermination } from './tls/termination.js'
 const TURNED_AWAY_MS = 2_000
 /** A connection that is told its end at the end of the drain has this long for it. */
 const LINGER_MS = 1_000
-/** At the end of the drain. */
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TOO_MANY = [
   'HTTP/1.1 503 Service Unavailable',
@@ -42,10 +41,7 @@ interface Relays {
   trust: BlockList
 }
 
-/**
- * One listener's connections. A configuration that was read anew is for new ones: those that are open go on as they
- * began.
- */
+/** One listener's connections. A new configuration is for new connections: those that are open go on as they began. */
 export class Entrance implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
@@ -55,9 +51,7 @@ export class Entrance implements ConnectionKeeper {
   readonly #wiring: RelayWiring
   readonly #admission: Admission
   readonly #onEmpty: () => void
-  /** The upstream that whole connections go to. */
   #forward: string | null
-  /** Made when the first configuration asks for TLS. */
   #handshakes: Handshakes | null = null
   #secure = false
   /** For streams of events, see {@link Relay.end}. */
@@ -99,7 +93,6 @@ export class Entrance implements ConnectionKeeper {
     this.#speak(config)
   }
 
-  /** The protocol of new clients. */
   get scheme(): string {
     if (this.#forward !== null) return this.#secure ? 'tls' : 'tcp'
     return this.#secure ? 'https' : 'http'

@@ -64,7 +64,6 @@ const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large
 
 /** Requests without a Host (HTTP/1.0) are for the routes of every host. */
 const NO_HOST = ''
-/** The path by which a CONNECT is looked up. */
 const ROOT = '/'
 
 export function routerOf(table: RouteTable<Action>, config: () => ProxyConfig): Router {

@@ -45,7 +45,6 @@ export interface ProxyOptions {
    * state, and are never written there; `drain`, `upgrade` and `control` are its own.
    */
   place?: JoinedBy['place'] & object
-  /** Aborts the start. */
   signal?: AbortSignal
   /** @internal Called before it may serve: what operators can ask of it is there from the first moment. */
   prepare?: (proxy: ReverseProxy) => void
@@ -124,7 +123,6 @@ export class ReverseProxy {
     void member.retired.then(() => this.#release())
   }
 
-  /** See {@link startProxy}. */
   static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
     const { timeout } = config.upgrade
     let health: Health | null = null
@@ -178,7 +176,6 @@ export class ReverseProxy {
     return Object.fromEntries([...this.#listeners].map(([name, { address }]) => [name, address.url]))
   }
 
-  /** Open client connections. */
   get connections(): number {
     let sum = 0
     for (const entrance of this.#allEntrances()) sum += entrance.connections
@@ -401,7 +398,6 @@ type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> &
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }
 
-/** How a proxy of this configuration joins its service. */
 function joinOptions(
   config: ProxyConfig,
   { logger, pidFile, place, signal, systemd }: JoinedBy,

@@ -1,11 +1,7 @@
-/**
- * Where inside the streams of servers something may be put in: between two WebSocket frames, between two events. Pure: no
- * I/O, no clock; a few numbers that follow the bytes.
- */
+/** Where something may be put into the streams of servers: between two WebSocket frames, or two events. Pure: no I/O, no clock. */
 
 import { FdbError } from '../errors.js'
 
-/** The whole state of a {@link FrameTracker}. */
 export interface FramesRecord {
   /** Where inside a frame the next byte is; the numbers are part of exported records. */
   phase: number
@@ -71,7 +67,6 @@ export class FrameTracker {
     return this.#phase >= Phase.ended
   }
 
-  /** Follows `bytes[from, to)`. */
   follow(bytes: Uint8Array, from: number, to: number): void {
     for (let at = from; at < to; ) at = this.followFrame(bytes, at, to)
   }

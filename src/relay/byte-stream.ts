@@ -42,23 +42,17 @@ export interface ByteStream {
   readonly connecting: boolean
   /** Written bytes are not in the kernel yet: the writer should stop reading its source until `onDrain`. */
   readonly congested: boolean
-  /** The number of written bytes that are not in the kernel yet. */
   readonly unsentBytes: number
   /** False from when it is closed, which is a turn of the event loop before `onClose`. */
   readonly alive: boolean
   /** Nothing is under way in either direction, as far as can be told, and neither side has ended: another exchange may begin. */
   readonly reusable: boolean
-  /** Bytes that came from the peer in this process. */
   readonly bytesRead: number
-  /** Bytes that were written in this process. */
   readonly bytesWritten: number
   /** The peer's IP address without zone or port; '' where it has none (Unix). */
   readonly remoteAddress: string
 
-  /**
-   * Sends `bytes[from, to)` (text: all of it), and behind that `more[moreFrom, moreTo)`. Both are the caller's again when it returns: what
-   * has to wait is copied.
-   */
+  /** Sends `bytes[from, to)` (text: all of it), then `more[moreFrom, moreTo)`. Both are the caller's again: what has to wait is copied. */
   write(bytes: Bytes, from?: number, to?: number, more?: Buffer, moreFrom?: number, moreTo?: number): void
   /** Whether bytes of the peer are wanted. Accepted and dialled streams begin by themselves, reopened ones do not. */
   setReading(on: boolean): void
@@ -72,9 +66,7 @@ export interface ByteStream {
   takeUnsent(): Buffer[]
   /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
   readonly movable: boolean
-  /**
-   * The descriptor of the socket, which keeps it: for a dup (if `movable`) or a look at once. Only if it is `alive` and not `connecting`.
-   */
+  /** The descriptor, which the stream keeps: for a dup (if `movable`) or a look at once. Only if it is `alive` and not `connecting`. */
   readonly descriptor: LentFd
   /**
    * Gives up the socket at any point: closes its descriptor, which neither the holder of a dup nor the peer notices. Only if

@@ -37,11 +37,7 @@ export function concat(pieces: readonly Buffer[]): Buffer {
   return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
 }
 
-/** The most that one read brings. */
 export const READ_BYTES: number = 64 * 1024
 
-/**
- * All sockets read into this memory, one after the other: each chunk is passed on before the next read. That saves an allocation for each
- * read, and a paused socket holds no hidden bytes.
- */
+/** All sockets read into this memory, one after the other: no read allocates, and a paused socket holds no hidden bytes. */
 export const READ_INTO: Buffer = Buffer.allocUnsafeSlow(READ_BYTES)

@@ -1,7 +1,4 @@
-/**
- * Open connections by the IP address of their client; IPv6 by the network of 64 bits, as one client has all its addresses. Connections without an
- * address, of Unix sockets, are not counted.
- */
+/** Open connections by the IP address of their client (IPv6: the network of 64 bits). Those of Unix sockets are not counted. */
 export class ClientTally {
   readonly #open = new Map<string, number>()
 

@@ -1,6 +1,5 @@
 import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
-/** How often is looked, in milliseconds. */
 const EVERY_MS = 100
 
 /** A client's connection that is not read from at the moment. */
@@ -10,10 +9,7 @@ export interface Unread {
   hungUp(how: Exclude<Hangup, 'none'>): void
 }
 
-/**
- * Notices clients that go away while nothing is read from them, because the server behind takes nothing or they have sent far
- * ahead: the event loop watches only what is read.
- */
+/** Notices clients that go away while nothing is read from them: the event loop watches only what is read. */
 export class ClientWatch {
   readonly #unread = new Set<Unread>()
   #timer: NodeJS.Timeout | undefined

@@ -12,10 +12,7 @@ import { type ExchangeSide, newFacts } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
 
-/**
- * So long a connection waits for its server before it leaves: what is still connecting is dialled again, and the server sees
- * a connection that brings nothing.
- */
+/** How long a connection waits for its server before it leaves: what is still connecting is dialled again. */
 export const DIALLING_MS = 100
 /** A record has room for it, and for heads that are not complete. */
 const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
@@ -74,7 +71,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
   }
 
-  /** Another process can go on with it, now or later. */
   get movable(): boolean {
     return !this.staying && this.client.movable
   }
@@ -100,7 +96,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return this.client.bytesRead === 0
   }
 
-  /** Ends the connection if it is idle. A request that is on its way is lost then. */
   closeIdle(): void {
     if (this.kind === 'idle') this.#close()
   }
@@ -139,8 +134,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.client.reset()
     this.#leave(reason)
   }
-
-  // ---- what happens on the client's stream
 
   onOpen(): void {}
 
@@ -198,8 +191,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.#takenBytes = taken(this.client) + taken(this.exchange?.upstream ?? null)
     return this.#takenBytes > before
   }
-
-  // ---- requests
 
   /** Sends the whole connection on, unread, from its first byte. */
   forward(route: SendOn): void {
@@ -265,8 +256,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.exchange = exchange
     exchange.fail(status, reason)
   }
-
-  // ---- between exchanges
 
   finished(close: boolean): void {
     this.exchange = null
@@ -335,8 +324,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     if (this.closing) return timeouts.linger
     return this.requestReader === null ? timeouts.idle : timeouts.head
   }
-
-  // ---- ends
 
   /** FIN behind the last answer. The client may go on sending for a moment: closing at once would reset its answer. */
   #close(): void {

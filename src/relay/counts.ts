@@ -1,4 +1,3 @@
-/** The activities of the connections. */
 export interface RelayCounts {
   /** Between two requests, nothing read. */
   idle: number
@@ -15,7 +14,6 @@ export interface RelayCounts {
   webSocket: number
   /** Requests: CONNECT, and upgrades to anything but WebSocket. */
   tunnel: number
-  /** Whole TCP connections. */
   tcp: number
   /** The last answer is under way, or the client has not closed its side yet. */
   closing: number
@@ -27,10 +25,7 @@ export type ConnectionKind = keyof RelayCounts
 export interface ClosedKind {
   /** A connection with one request after the other: `http`, `https`. */
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /**
-   * Why it had not gone: `refused`, the process that serves would not have it. Otherwise what it did. `closing`: it had its
-   * last answer, and did not go.
-   */
+  /** `refused`: the process that serves would not have it. Otherwise what it did; `closing`: it had its last answer, and did not go. */
   readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
 }
 

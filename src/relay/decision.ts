@@ -5,7 +5,6 @@ import type { FieldRules } from './field-rules.js'
 /** The options of all exchanges of one route; prepared once. */
 export interface ExchangeOptions {
   fields?: FieldRules
-  /** Takes the place of the client's Host. */
   host?: string
   /** The server is a proxy too: clients and it may authenticate to each other. */
   proxyAuthentication?: boolean
@@ -14,7 +13,6 @@ export interface ExchangeOptions {
   responseTimeout?: number
 }
 
-/** Send it on. */
 export interface SendOn {
   kind: 'upstream'
   /** Names the route in a connection's record, so that another process finds it again. */

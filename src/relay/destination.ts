@@ -1,10 +1,8 @@
 import type { LookupFunction } from 'node:net'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
 
-/** Where a server listens. */
 export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
-/** Why a server could not be used. */
 export type DialFailure = 'connect-failed' | 'connect-timeout'
 
 /** Connections to a server that are kept open for the next request. */
@@ -50,7 +48,6 @@ export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) 
 
 /** Facts about a listener, shared by all connections that it accepted. */
 export interface Origin {
-  /** The listener's name. */
   listener: string
   scheme: 'http' | 'https'
 }

@@ -51,10 +51,7 @@ export class Dispatch {
     return destination
   }
 
-  /**
-   * Sends all that there is of the request to the chosen server: `bytes[from, to)` and `more[moreFrom, moreTo)` behind them. `now`: for who has
-   * just read the clock of `performance`.
-   */
+  /** Sends all that there is of the request: `bytes[from, to)`, then `more[moreFrom, moreTo)`. `now`: for who has just read the clock. */
   send(
     bytes: Buffer,
     from = 0,
@@ -86,10 +83,7 @@ export class Dispatch {
     this.#kept = null
   }
 
-  /**
-   * Sends the same over a new connection, where the last one was closed while it was unused, or at the sight of a request that may be
-   * repeated. False: it was not.
-   */
+  /** Sends the same over a new connection, if the reused one was closed before it answered. False: it may not be repeated. */
   sendAgain(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
@@ -110,10 +104,7 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /**
-   * A connection to the chosen server, or to the next one; null: there is none, and the exchange has failed. A tunnel always has a
-   * connection of its own, as what is `fresh` has.
-   */
+  /** A connection to the chosen server, or to the next one; null: the exchange has failed. A tunnel, and what is `fresh`, has its own. */
   #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange

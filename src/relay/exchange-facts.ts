@@ -6,33 +6,24 @@ import type { ExchangeOptions } from './decision.js'
 import type { Origin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
 
-/**
- * Where an exchange is. `waiting`: the head of the answer has not come. `answering`: the answer's body is under way.
- * `tunnel`: bytes go both ways unread, for good.
- */
+/** `waiting`: the head of the answer has not come. `answering`: its body is under way. `tunnel`: bytes go both ways unread, for good. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
 /** The subject of an exchange. `unread`: a request whose head was refused, so that there is only an answer. */
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
-/**
- * The complete state of an exchange at any byte, which crosses to another process with its streams and its times: plain values, and
- * trackers that are a few numbers each. The process that holds the object goes on with the exchange.
- */
+/** The complete state of an exchange at any byte, which crosses to another process: plain values, and trackers of a few numbers each. */
 export interface ExchangeFacts {
   phase: ExchangePhase
   /** '' for a whole TCP connection, and for a head that was refused. */
   method: string
-  /** The request named a protocol to switch to. */
   upgrade: boolean
   http10: boolean
-  /** The client's connection ends with this answer. */
   closeClient: boolean
   /** The server's connection may be used again behind this answer. */
   reusable: boolean
   /** The server's connection had served another request before this one. */
   reused: boolean
-  /** Bytes of an answer have come. */
   heard: boolean
   /** Key of the server's destination, '' without one. */
   destination: string
@@ -112,15 +103,12 @@ export function answerRules(options: ExchangeOptions | undefined): ExchangeOptio
 export interface ExchangeSide {
   readonly client: ByteStream
   readonly origin: Origin
-  /** The client has sent FIN. */
   readonly ended: boolean
-  /** Something was read ahead. */
   readonly hasHeld: boolean
   /** The client has sent FIN, and no request behind the one under way. */
   readonly isLast: boolean
   /** Its next answer is the last one, if nothing was read ahead. */
   readonly staying: boolean
-  /** Bytes that were read ahead. */
   takeHeld(): Buffer | null
   /** The present timeout begins anew. */
   arm(): void
@@ -149,9 +137,7 @@ export interface ExchangeReport {
   reason: string | undefined
   /** The server did not answer, or not to the end, or not in HTTP. A tunnel's end is its protocol's matter. */
   serverFailed: boolean
-  /** The server's key. */
   destination: string | undefined
-  /** Servers tried. */
   attempts: number
   /** Bytes of the answer, head included, that were given to the client's stream. */
   bytesSent: number
@@ -161,7 +147,6 @@ export interface ExchangeReport {
   milliseconds: number
 }
 
-/** An exchange at its end. */
 interface Reported {
   readonly facts: ExchangeFacts
   readonly reason: string | undefined
@@ -170,7 +155,6 @@ interface Reported {
   readonly startedAt: number
 }
 
-/** The receiver of reports. */
 interface Listener {
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined

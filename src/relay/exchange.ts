@@ -59,7 +59,6 @@ export class Exchange implements StreamOwner {
     return kindOf(this.facts)
   }
 
-  /** The tunnel has been told its end. */
   get over(): boolean {
     return this.#tunnel?.over ?? false
   }
@@ -105,8 +104,6 @@ export class Exchange implements StreamOwner {
     const clientOwes = this.facts.requestBody !== null && this.upstream?.congested === false
     this.fail(clientOwes ? 408 : 504, 'request-timeout')
   }
-
-  // ---- the request
 
   /** Begins with a head and what of its body is in `chunk[at, to)`; returns where that ends. */
   begin(head: RequestHead, chunk: Buffer, at: number, to: number): number {
@@ -156,10 +153,7 @@ export class Exchange implements StreamOwner {
     if (this.#dispatch.choose(route) !== null) this.#dispatch.send(NOTHING)
   }
 
-  /**
-   * Goes on with what was somewhere else until now, over its connection to a server; null: there was none yet, and these bytes
-   * are still to be sent.
-   */
+  /** Goes on with an exchange of another process over its connection to a server; null: there was none, and `unsent` is still to be sent. */
   goOn(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
     this.#dispatch.find()
@@ -199,7 +193,6 @@ export class Exchange implements StreamOwner {
     return end
   }
 
-  /** The client sends nothing more. */
   clientEnded(): void {
     if (this.#tunnel !== null) this.upstream?.end()
     else if (this.facts.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
@@ -214,8 +207,6 @@ export class Exchange implements StreamOwner {
     if (at === end && facts.requestBody === null && isIdempotent(head.method)) this.#dispatch.keep(keepHead())
     this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)
   }
-
-  // ---- what happens on the server's stream
 
   onOpen(): void {
     tell(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
@@ -287,7 +278,6 @@ export class Exchange implements StreamOwner {
     this.#side.client.write(bytes, from, to)
   }
 
-  /** The client's connection cannot serve another request behind this answer. */
   get isLast(): boolean {
     const { closeClient, requestBody, method } = this.facts
     // Behind a CONNECT that was not granted the client may already have sent what was meant for the tunnel.
@@ -295,8 +285,6 @@ export class Exchange implements StreamOwner {
     const { isLast, staying, hasHeld } = this.#side
     return isLast || ((this.#relay.draining || staying) && !hasHeld)
   }
-
-  // ---- answers made here, and ends
 
   #respond(answer: Respond): void {
     this.facts.closeClient = this.isLast
@@ -420,7 +408,6 @@ function answerText(answer: Respond, options: AnswerOptions): string {
   return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
 }
 
-/** As it goes to the client. */
 export interface WrittenAnswer {
   readonly status: number
   readonly text: string

@@ -112,7 +112,6 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
   return new FieldEdits({ ...options, remove })
 }
 
-/** The number of clients that are remembered. */
 const MOST_CLIENTS = 1024
 
 /** The lines of a client's last request. */
@@ -123,10 +122,7 @@ interface Told {
   readonly lines: Uint8Array
 }
 
-/**
- * Writes the field lines that tell a server about the client. Values come from the parser or the kernel. They are those of the client's
- * last request mostly: then they are not written again.
- */
+/** Writes the field lines that tell a server about the client, from values of the parser or the kernel; mostly those of its last request. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean

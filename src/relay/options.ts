@@ -63,7 +63,6 @@ export interface RelayLimits {
   upstreamConnections: number
   /** Unused connections kept to one server, unless its destination or shared {@link RelayOptions.pools} say otherwise. */
   upstreamIdle: number
-  /** Servers tried for one request. */
   attempts: number
 }
 
@@ -99,7 +98,6 @@ export interface RelayOptions {
   onExchange?(report: ExchangeReport): void
   /** There was no connection to a server for a request, and that was not the server's fault. */
   onShortage?(shortage: Shortage, destination: string): void
-  /** Counts the connections by client. */
   clients?: ClientTally
   /** A callback of these options threw: the request got a 500. */
   onFault?(error: unknown): void

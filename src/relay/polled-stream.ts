@@ -57,7 +57,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
   /** It ends in the next turn: with this error, when what is left has been read, or null, because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
-  /** As {@link PolledSocket}'s. */
   constructor(
     fd: OwnedFd | Lent | null,
     owner: StreamOwner,
@@ -94,7 +93,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return this.#there && this.#ending === undefined
   }
 
-  /** It is open, or may be yet. */
   get #there(): boolean {
     return this.open || this.#dialling?.destroyed === false
   }
@@ -272,7 +270,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  /** How many the kernel has taken. */
   #send(first: Buffer, from: number, to: number, more: Buffer, moreFrom: number, moreTo: number): number {
     try {
       const taken = sendOn(this.descriptor, first, from, to - from, more, moreFrom, moreTo - moreFrom)
@@ -358,7 +355,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 }
 
-/** A connect by the kernel, for this process. */
 class OwnDialling implements Dialling {
   destroyed = false
 

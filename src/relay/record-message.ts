@@ -21,7 +21,6 @@ export interface ConnectionRecord {
   client: string
   /** Whole milliseconds until the present timeout; -1: none runs. */
   remainingMs: number
-  /** The client has sent FIN. */
   clientEnded: boolean
   /** FIN was sent to the client, or goes behind the unsent bytes. */
   endedClient: boolean
@@ -35,7 +34,6 @@ export interface ConnectionRecord {
   exchange: ExchangeRecord | null
 }
 
-/** The request under way, or the whole TCP connection. */
 export interface ExchangeRecord {
   facts: ExchangeFacts
   /** Whole milliseconds that are left for the whole exchange; -1: no limit. */
@@ -108,10 +106,7 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
   return { kind: BODIES.indexOf(kind), left, phase, count, hash }
 }
 
-/**
- * Decodes another process's record of a connection that comes with so many descriptors. Throws ERR_FDB_RELAYED_RECORD for a record that no
- * relay can have written: any other record can be continued.
- */
+/** Decodes another process's record of a connection with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD if no relay can have written it. */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
     throw damaged(`it has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`)

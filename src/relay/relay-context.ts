@@ -42,7 +42,6 @@ export interface RelayContext {
   readonly onFault: ((error: unknown) => void) | undefined
   /** No other process can go on with the connection any more. */
   stays(connection: object): void
-  /** The connection is gone. */
   forget(connection: object): void
 }
 
@@ -55,10 +54,7 @@ export function tell({ onFault }: RelayContext, call: () => void): void {
   }
 }
 
-/**
- * Readers that stand between two heads. A head mostly comes in one piece: then a connection only borrows a reader for
- * the moment, and holds none while it is idle. One that has refused a head must not come back.
- */
+/** Readers that stand between two heads, lent for a head: an idle connection holds none. One that has refused a head must not come back. */
 export class Readers {
   readonly #limits: Partial<HeadLimits>
   #request: RequestReader | null = null

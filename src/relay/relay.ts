@@ -28,10 +28,7 @@ interface Ending {
   readonly lingerMs: number
 }
 
-/**
- * Relays HTTP/1, or whole TCP connections, between clients and the servers that a router names. Knows no listeners:
- * connections are given to it.
- */
+/** Relays HTTP/1, or whole TCP connections, to the servers that a router names. Knows no listeners: connections are given to it. */
 export class Relay {
   readonly #context: RelayContext & { draining: boolean; leaving: Leaving | null }
   readonly #connections = new Set<RelayConnection>()
@@ -42,7 +39,6 @@ export class Relay {
   /** Connections that no other process can go on with. */
   #fixed = 0
   #turnedAway = 0
-  /** The time of the drain is over. */
   #ending: Ending | null = null
 
   constructor(options: RelayOptions) {
@@ -113,7 +109,6 @@ export class Relay {
     connection.arm()
   }
 
-  /** Client connections. */
   get size(): number {
     return this.#connections.size
   }
@@ -127,7 +122,6 @@ export class Relay {
     return this.#context.draining
   }
 
-  /** The present activities of the client connections. */
   counts(): RelayCounts {
     return countKinds(this.#connections)
   }
@@ -164,10 +158,7 @@ export class Relay {
     }
   }
 
-  /**
-   * Ends idle connections with FIN; requests on their way to them are lost. Those that have said nothing yet end in a moment: the request
-   * of who has just connected is on its way.
-   */
+  /** Ends idle connections with FIN; requests on their way to them are lost. Those that have said nothing yet get a moment for their request. */
   closeIdle(): void {
     const left = [...this.#connections]
     const silent = left.filter(connection => connection.silent)

@@ -14,9 +14,7 @@ import { type ConnectionRecord, decodeRecord, encodeRecord } from './record-mess
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {
-  /** The listener that all these connections came from. */
   listener: string
-  /** All that have connections. */
   relays(): Iterable<Relay>
   /** The one for a client of that IP address ('' where it has none). */
   relayFor(client: string): Relay

@@ -12,10 +12,7 @@ import {
 import { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 
-/**
- * How a response's body goes on to the client: as it came; as bare content up to the end of the connection (HTTP/1.0
- * clients know no chunks); in chunks made here (a body that ends with the server's connection).
- */
+/** How a body goes on to the client: as it came; as bare content up to the end of the connection (HTTP/1.0); in chunks made here. */
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
 /** The facts of the request and the connection for the response. */
@@ -24,7 +21,6 @@ export interface AskedBy {
   /** The request named a protocol to switch to. */
   upgrade: boolean
   http10: boolean
-  /** The client's connection cannot be used again. */
   closeClient: boolean
 }
 
@@ -40,7 +36,6 @@ export interface ResponsePlan {
   reusable: boolean
 }
 
-/** Differences of the head from the server's. */
 export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
 /** Plans a final response head. Throws `Http1Refusal` for one that does not answer the request. */
@@ -86,7 +81,6 @@ export function eventsOf(head: ResponseHead, { body }: ResponsePlan): EventTrack
   return coding === '' || coding.toLowerCase() === 'identity' ? new EventTracker() : null
 }
 
-/** The tunnel of a WebSocket. */
 export function framesOf(head: ResponseHead): FrameTracker | null {
   return head.status === 101 && head.upgrade?.toLowerCase() === 'websocket' ? new FrameTracker() : null
 }
@@ -138,7 +132,6 @@ export function clean(body: Framing, chunk: Buffer, from: number, to: number): B
   return Buffer.concat(pieces)
 }
 
-/** The bytes behind a body that ended with the server's connection. */
 export function bodyEnd(coding: BodyCoding): Buffer | null {
   return coding === 'chunks' ? LAST_CHUNK : null
 }

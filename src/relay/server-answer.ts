@@ -35,7 +35,6 @@ export interface Answered {
   send(bytes: Bytes): void
   /** The server has switched: what it sends now is no answer any more. */
   switched(): void
-  /** The answer has ended. */
   finish(): void
   /** The server did not do its part. */
   serverFails(status: number, reason: string): void
@@ -45,7 +44,6 @@ export interface Answered {
 
 /** The answer of a server on its way to the client: heads as they are to be, and the body as it comes. */
 export class ServerAnswer {
-  /** Part of a head has come. */
   #reader: ResponseReader | null = null
   /** The answer is to end between two events. */
   #last: LastEvent | null = null
@@ -205,10 +203,7 @@ export class LastEvent {
     this.#coding = coding
   }
 
-  /**
-   * Passes on what of the body is in `chunk[from, stop)`, up to the first place for the end, and writes that there. True: the body
-   * has ended, here or by its server. Throws `Http1Refusal`.
-   */
+  /** Passes on the body up to the first place for the end, and writes that there. True: it has ended. Throws `Http1Refusal`. */
   pass(
     to: ByteStream,
     body: Framing,

@@ -56,10 +56,7 @@ export class SocketStream implements ByteStream {
   #error: Error | null = null
   #remoteAddress: string | undefined
 
-  /**
-   * The socket must not have been read from, and not carry other listeners. `tally` is counted up now and down when the
-   * stream is gone.
-   */
+  /** The socket must not have been read from, and not carry other listeners. `tally` counts the stream until it is gone. */
   constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
     this.#socket = socket
     this.#sender = isPlain(socket) ? new KernelSender(socket) : null

@@ -7,7 +7,6 @@ import { type Timed, TimerWheel } from './timer-wheel.js'
 export interface PoolOptions {
   /** Connections to one server, used and unused. Default: no limit. */
   connections?: number
-  /** For destinations that say nothing of it. */
   keepAlive?: KeepAlive
   dial?: Dial
   /** How often unused connections are looked at, in milliseconds. */
@@ -128,10 +127,7 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
-/**
- * The connections to all servers, by the key of their destination. Several relays may share them. Destinations of equal
- * keys share a pool also where they differ in `keepAlive`: each follows its own.
- */
+/** The connections to all servers, by key of destination; several relays may share them. Each destination follows its own `keepAlive`. */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
@@ -146,10 +142,7 @@ export class UpstreamPools {
     this.#dial = options.dial ?? dialSocket
   }
 
-  /**
-   * An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. `now`: for who has just
-   * read the clock.
-   */
+  /** An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. */
   take(
     destination: Destination,
     owner: StreamOwner,
@@ -176,7 +169,6 @@ export class UpstreamPools {
     if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
   }
 
-  /** For a stream that came from another process. */
   tally(key: string): Tally {
     return this.#poolOf(key).tally
   }
@@ -195,7 +187,6 @@ export class UpstreamPools {
     return open
   }
 
-  /** Servers that have a pool. */
   get size(): number {
     return this.#pools.size
   }
@@ -209,7 +200,6 @@ export class UpstreamPools {
     }
   }
 
-  /** Closes the unused ones. */
   clear(): void {
     for (const pool of this.#pools.values()) pool.clear()
   }

@@ -116,11 +116,9 @@ export class StandIn extends PolledSocket {
   }
 }
 
-/** The options of a relay, but for its connections to servers. */
 export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
 
 export interface WarmUpOptions {
-  /** Exchanges, in all. */
   readonly most: number
   /** Milliseconds. */
   readonly within: number

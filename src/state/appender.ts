@@ -24,17 +24,13 @@ export interface Right {
   fenced(): void
 }
 
-/**
- * Brings the changes that wait to the segment: in order, those of one turn of the event loop in one write, what has waited for
- * longer in slices. A change is settled when its whole record is in the segment and applied.
- */
+/** Appends waiting changes in order: those of one turn in one write, older ones in slices. A change is settled when its record is applied. */
 export class Appender {
   readonly #core: LogCore
   readonly #right: Right
   #scheduled = false
   /** So much waited that it is appended in slices. */
   #backlog = false
-  /** A large bulk is being appended. */
   #appending = false
   /** The function of an update is running: sections may be read, nothing may be appended. */
   #drawing = false
@@ -134,10 +130,7 @@ export class Appender {
     if (refused !== null) this.#refused(held, refused, writes.slice(done))
   }
 
-  /**
-   * One record for each change, with the schemas that the log does not have yet; stops at a record that no reader could take, which is
-   * rejected when it is the first.
-   */
+  /** One record for each change, with the schemas that the log lacks; stops at one that is too large, which is rejected when it is the first. */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
     const { history, limits } = this.#core
     const told = new Set<SectionStore>()
@@ -174,17 +167,13 @@ export class Appender {
     held.position = found.next
   }
 
-  /** Cuts off a partial append of `writes`. */
   #refused({ segment, position }: Held, refused: 'sealed' | FdbError, writes: PendingWrite[]): void {
     segment.continueAt(position)
     if (refused === 'sealed') this.#right.fenced()
     else this.#reject(writes, refused)
   }
 
-  /**
-   * Makes the change of an update that is next, of the state as it is now, in its place in `ready`. False: it is settled, as
-   * there is nothing to change, or it failed.
-   */
+  /** Makes the change of the next update, of the state as it is now. False: it is settled, as there is nothing to change, or it failed. */
   #draw(ready: PendingWrite[]): boolean {
     const write = ready[0]!
     this.#drawing = true

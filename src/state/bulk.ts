@@ -41,7 +41,6 @@ export class Bulk {
     if (this.#group.length >= Math.min(PART_CHANGES, changesPerRecord)) this.close()
   }
 
-  /** Ends a part, if one has begun. */
   close(): void {
     if (this.#group.length === 0) return
     const part = encodeBody(this.#group)

@@ -21,12 +21,8 @@ export interface CursorStore {
   sectionNamed(name: string): SectionStore
 }
 
-/**
- * Reads the changes of a record that another process wrote, one after the other, and checks the name of the section and the length and
- * letters of the key. The caller judges the kind of change.
- */
+/** Reads the changes of a record of another process one by one, and checks section name and key. The caller judges the kind of change. */
 export class ChangeCursor {
-  /** The one that was looked at last. */
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
   readonly #key = emptyKey()
@@ -135,7 +131,6 @@ export class ChangeCursor {
     return key
   }
 
-  /** Where it lies. */
   get buffer(): Buffer {
     return this.#bytes.buffer
   }

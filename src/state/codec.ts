@@ -194,7 +194,6 @@ function kindOf(value: unknown): string {
     : `a ${typeof value}`
 }
 
-/** Makes of bytes what a message type decodes. */
 type MakeReader = (bytes: Uint8Array) => never
 
 interface Decoding {

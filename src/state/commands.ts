@@ -6,10 +6,7 @@ import type { KnownSection } from './overview.js'
 import type { SegmentKind } from './segment.js'
 import type { StateLog } from './state-log.js'
 
-/**
- * Commands of `fd-broker state` to a running service. It answers with the log as it is, and the asker reads it: so a look at a million
- * entries costs the service a copy, and nothing is decoded in it.
- */
+/** Commands of `fd-broker state` to a running service. It answers with a copy of the log, which the asker decodes. */
 export const STATE_COMMANDS = {
   segments: 'fd-broker.state.segments',
   read: 'fd-broker.state.read',

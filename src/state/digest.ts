@@ -31,7 +31,6 @@ export class Digest {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! + other.#lanes[i]!
   }
 
-  /** Takes all entries of another set out. */
   subtract(other: Digest): void {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - other.#lanes[i]!
   }
@@ -70,7 +69,6 @@ function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, valu
   addSums(lanes, section, into, range, 1)
 }
 
-/** The most entries that are hashed in one go. */
 const MOST = 64
 
 /** Entries of a record that are to be in a digest: many are added for the price of a few. They lie where they were scanned until {@link flush}. */

@@ -8,7 +8,6 @@ import type { Drawn } from './write-queue.js'
 /** The result of an update's function for an entry that it deletes. */
 export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
 
-/** A section within an update. */
 export interface DraftSection<T> {
   readonly store: SectionStore
   readonly durable: boolean
@@ -19,7 +18,6 @@ export interface DraftSection<T> {
   delete(key: string): NewChange
 }
 
-/** A {@link Section}, as an update knows it. */
 export interface DraftableSection<T> {
   readonly name: string
   /** Reads the log: the {@link StateDraft} knows the changes of the update so far. */
@@ -145,7 +143,6 @@ class Draft implements StateDraft {
   }
 }
 
-/** A promise is no value. */
 export function refuseThenable(result: unknown): void {
   if (typeof (result as Partial<PromiseLike<unknown>> | null | undefined)?.then !== 'function') return
   throw new FdbError(

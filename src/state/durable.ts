@@ -1,6 +1,5 @@
 import { FdbError } from '../errors.js'
 
-/** Writes the log to a disk. */
 export interface Disk {
   /** Throws ERR_FDB_FENCED in a process that does not write there. */
   checkServing(): void
@@ -8,7 +7,6 @@ export interface Disk {
   flush(): Promise<void>
 }
 
-/** The progress of a change on its way to a disk. */
 export interface Durability {
   /** It must be on the disk before it is acknowledged. An update may learn that only when it is made. */
   needed: boolean
@@ -20,10 +18,7 @@ interface Asked {
   durable?: boolean
 }
 
-/**
- * Makes a change, and resolves with what that gives; a durable one only once it is on the disk. `byDefault`: of a durable section, where
- * the caller does not say; such a change waits before `ready()` as any other does.
- */
+/** Makes a change; a durable one resolves once it is on the disk. `byDefault`: of a durable section, where the caller does not say. */
 export function made<R>(
   change: (durability: Durability | null) => Promise<R>,
   { durable }: Asked,

@@ -12,13 +12,9 @@ const SMALL_CHANGE = 64 * 1024
 
 /** Where the entries of all sections lie, and what a change that displaces one costs the sums and the digests. */
 export class Entries {
-  /** Readable segments by ordinal. */
   readonly segments = new Map<number, ReadSegment>()
   locations = new Locations()
-  /**
-   * Where entries lay that changes of the newest segment replaced or deleted: with them the state at the end of
-   * the segments before it is known exactly, which compaction needs.
-   */
+  /** Where entries lay that changes of the newest segment displaced: compaction needs the exact state at the end of those before it. */
   displaced = new Locations()
   /** The ordinal of the newest segment that has records. */
   newest = 0
@@ -34,9 +30,7 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /**
-   * Takes the contents of another index, which must not be used afterwards. Values in the former segments can be read until these are left.
-   */
+  /** Takes the contents of another index, which must not be used afterwards. Values in the former segments can be read until these are left. */
   become(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations
@@ -71,7 +65,6 @@ export class Entries {
     this.count--
   }
 
-  /** Takes the old value of a slot out of the digest and the sums. */
   #forget(section: SectionStore, slot: number, ordinal: number): void {
     const at = this.subtract(section, slot, section.digest)
     this.#weigh(section, -at.length)

@@ -14,13 +14,11 @@ export interface ForwardedWrite {
   readonly request: string
   /** Records without their place: together one change. None: `reads` are to be confirmed; nor those: what was made before is to come to the disk. */
   readonly parts: readonly Uint8Array[]
-  /** Entries that an update has read. */
   readonly reads: readonly EntryRead[]
   /** Answered once it is on the disk. */
   readonly durable?: boolean
 }
 
-/** The result of a forwarded change. */
 export type Answer =
   | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
   /** Nothing was done: what it has read has changed. */
@@ -166,7 +164,6 @@ function malformed(why: string): FdbError {
 const MARK_BYTES = 16
 const NONE: Uint8Array = new Uint8Array(0)
 
-/** An entry that an update has read. */
 export interface EntryRead {
   readonly section: string
   readonly key: string

@@ -28,15 +28,12 @@ export interface WriteSender {
 export interface ForwardingOptions {
   /** How long a change waits for its answer, milliseconds. */
   readonly timeoutMs: number
-  /** The error for changes that were not made. */
   readonly refusal: FdbError
 }
 
-/** A change that is, or was, on its way. */
 interface Way {
   readonly number: number
   readonly bytes: number
-  /** Entries that an update has read. */
   readonly reads: readonly string[]
   answer: Answer | null
   answeredAt: number
@@ -59,7 +56,6 @@ export class Forwarding {
   #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
-  /** The process that serves takes no changes. */
   #refused = false
   #number = 0
   #bytes = 0
@@ -94,10 +90,7 @@ export class Forwarding {
     this.wake()
   }
 
-  /**
-   * The process that serves takes no changes: waiting ones are refused, until there is another connection. A change that was sent may have
-   * been made: it waits on, to be found in the log or sent again.
-   */
+  /** The process that serves takes no changes: waiting ones are refused. One that was sent may have been made: it waits on. */
   refuse(): void {
     if (this.#stopped) return
     this.#writeSender = null

@@ -16,7 +16,6 @@ export interface Position {
   digest: string
 }
 
-/** A segment in its place in the log. */
 export interface Held {
   segment: Segment
   ordinal: number
@@ -43,13 +42,9 @@ export interface LogPiece {
   final: boolean
 }
 
-/**
- * The segments of a log in order, and how far each has been applied to the store. Decides what may come next, reads
- * it, and says what may be merged. Knows nothing of turns of the event loop, nor of changes that wait.
- */
+/** The segments of a log in order, and how far each has been applied. Decides what may come next, reads it, and says what may be merged. */
 export class History {
   held: Held[] = []
-  /** The segment that this log appends to. */
   writing: Held | null = null
   /** A record is being applied: sections may be read, nothing may be appended. */
   applying = false

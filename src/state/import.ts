@@ -100,7 +100,6 @@ export class StagedImport {
     this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
   }
 
-  /** The change that the cursor looks at. */
   #check(section: SectionStore): void {
     const { change, key, value } = this.#cursor
     const { op, version } = change
@@ -132,9 +131,7 @@ export class StagedImport {
     )
   }
 
-  /**
-   * These stay together. The change that empties a section comes on top of the given ones, and may be too much for one record with them.
-   */
+  /** Keeps these together. The change that empties a section comes on top of the given ones, and may be too much for one record with them. */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#close()

@@ -21,15 +21,11 @@ export interface KeyBytes {
   text: string | null
 }
 
-/** One to be filled in. */
 export function emptyKey(): KeyBytes {
   return { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
 }
 
-/**
- * Differs between processes, so that keys with one hash in one process do not collide in the next. It is no defence against an attacker who
- * chooses keys and measures times: a process that may write to a state may fill the memory anyway.
- */
+/** Differs between processes: keys that collide in one do not in the next. No defence against an attacker who chooses keys. */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
 /** More are encoded by a call. */
 const SHORT = 256
@@ -37,7 +33,6 @@ const SHORT = 256
 const scratch = new Bytes(Buffer.allocUnsafeSlow(SHORT))
 const ofText = emptyKey()
 
-/** The text of a key. */
 export function textOf(key: string | KeyBytes): string {
   if (typeof key === 'string') return key
   return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))

@@ -22,7 +22,6 @@ export class KeyMap<V extends number | null = number> extends DividingMap<KeyByt
     return this.put(key, value)
   }
 
-  /** See {@link KeyTable.touch}. */
   touch(hash: number): number {
     return this.#tableOf(hash)?.touch(hash) ?? 0
   }

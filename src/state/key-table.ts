@@ -27,7 +27,6 @@ export class KeyTable {
   #places: Uint32Array
   #count = 0
   #bytes: Bytes
-  /** The number of deleted keys among them. */
   #deleted = 0
   /** Where the last look at the index ended. */
   #found = 0
@@ -79,7 +78,6 @@ export class KeyTable {
     this.#append(key, stored)
   }
 
-  /** Whether it was there. */
   delete(key: KeyBytes): boolean {
     const place = this.#find(key)
     if (place < 0) return false

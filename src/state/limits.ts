@@ -101,7 +101,6 @@ export function checkKey(key: unknown, section: string): asserts key is string {
     throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'String(key) makes one')
 }
 
-/** Checks a key that will be written. */
 export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLimits): asserts key is string {
   checkKey(key, section)
   if (key.length > keyBytes || (key.length * 3 > keyBytes && Buffer.byteLength(key) > keyBytes)) {

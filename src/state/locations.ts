@@ -86,10 +86,7 @@ export class Locations {
     return copy
   }
 
-  /**
-   * Slots that still are where they were `before` (a copy) are from now on where they are in `after` (another one, which is used
-   * up); slots that were changed meanwhile stay.
-   */
+  /** Moves slots that still are where they were `before` (a copy) to where they are in `after` (used up); slots changed meanwhile stay. */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {
       const now = this.#chunks[c]!

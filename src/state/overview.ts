@@ -39,7 +39,6 @@ export interface RawSection {
   get(key: string): RawEntry | undefined
 }
 
-/** The digest of each section in the log, by name. */
 export function digestsOf({ sections }: Store): SectionDigest[] {
   const all = [...sections.values()].flatMap(({ name, stored, slots, digest }) => {
     const entries = slots.size
@@ -49,7 +48,6 @@ export function digestsOf({ sections }: Store): SectionDigest[] {
   return all.sort(byName)
 }
 
-/** The schema of each section in the log, by name. */
 export function schemasOf({ sections }: Store): StoredSchema[] {
   return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
 }
@@ -64,7 +62,6 @@ export function knownSections({ sections }: Store, registered: ReadonlySet<strin
   return all.sort(byName)
 }
 
-/** A section as it lies in the log. Empty when there is none of that name. */
 export function rawSectionOf({ sections, entries }: Store, name: string): RawSection {
   const section = sections.get(name)
   return {

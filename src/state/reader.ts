@@ -27,7 +27,6 @@ export interface FoundRecord {
   next: number
 }
 
-/** Where reading stopped. */
 export interface ReadEnd {
   /** File offset behind the last whole record. */
   position: number

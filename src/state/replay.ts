@@ -20,7 +20,6 @@ export class Replay {
     this.#core = core
   }
 
-  /** A reading has begun and not ended. */
   get busy(): boolean {
     return this.#readers > 0
   }

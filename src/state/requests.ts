@@ -1,7 +1,6 @@
 import { type Checks, checkOptions, flag, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 
-/** A request whose change is in the log. */
 export interface KnownRequest {
   sequence: number
   /**
@@ -11,10 +10,7 @@ export interface KnownRequest {
   print: number
 }
 
-/**
- * The client request ids whose changes are in the log, at most `most`: when a new one comes the oldest is forgotten.
- * Kept by count alone, so that every reader of a log remembers the same ones.
- */
+/** The client request ids whose changes are in the log. The oldest is forgotten by count alone, so every reader remembers the same ones. */
 export class RequestMemory {
   readonly #most: number
   readonly #known = new Map<string, KnownRequest>()
@@ -58,9 +54,7 @@ export class RequestMemory {
   }
 }
 
-/**
- * Two changes with the same id: null when they are one that is tried again. An update has several prints, of what it may come to.
- */
+/** Two changes with the same id: null when they are one that is tried again. An update has several prints, of what it may come to. */
 export function requestRefusal(
   id: string,
   known: readonly number[],

@@ -126,10 +126,7 @@ export function storedForm(name: string, schema: SectionSchema<never> | null): S
   return { name, version, minReader, codec: codec.name, secret }
 }
 
-/**
- * Merges two schemas of one section. It may have entries of every version that ever wrote it: so the lowest reader never falls, and a
- * secret section stays secret.
- */
+/** Merges two schemas of one section: the lowest reader never falls, and a secret section stays secret. */
 export function mergedSchema(known: StoredSchema | null, told: StoredSchema): StoredSchema {
   if (known === null) return told
   const { name, version, codec } = told.version >= known.version ? told : known

@@ -6,7 +6,6 @@ import type { StoredSchema } from './records.js'
 import { isSameSchema, mergedSchema, type SectionSchema, storedForm } from './schema.js'
 import { SlotMap } from './slot-map.js'
 
-/** A change that was applied. */
 export interface StoredChange {
   readonly op: 'put' | 'delete' | 'clear'
   /** Empty for `clear`. */
@@ -29,7 +28,6 @@ export class SectionStore {
   readonly resets = new Set<() => void>()
   /** The schema in the log; null while there is none. */
   stored: StoredSchema | null = null
-  /** The schema that this process registered. */
   schema: SectionSchema<never> | null = null
   /** The length of the encoded changes that are in force. */
   bytes = 0
@@ -105,7 +103,6 @@ export interface SectionChange<T = unknown> {
 
 export type ChangeListener<T = unknown> = (change: SectionChange<T>) => void
 
-/** A change as a listener is told of it. */
 export class ToldChange<T> implements SectionChange<T> {
   readonly op: SectionChange['op']
   readonly key: string

@@ -396,10 +396,7 @@ function mayBeShared(value: unknown, frozen: boolean): boolean {
 
 type Step<T> = IteratorResult<T | null, undefined>
 
-/**
- * The values of an iterator, in turns of the event loop bounded in time; cheaper than an async generator. A null of the iterator is no
- * value, but a place to pause.
- */
+/** The values of an iterator, in turns bounded in time; cheaper than an async generator. A null is no value, but a place to pause. */
 class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
   readonly #all: Iterator<T | null, undefined, undefined>
   readonly #sliceMs: number
@@ -443,10 +440,7 @@ function gives<T>(step: Step<T>): step is IteratorResult<T, undefined> {
   return step.done === true || step.value !== null
 }
 
-/**
- * Freezes a value and all that it holds; false: it holds something that cannot be frozen (bytes, a Date, a Map), and some of it
- * is frozen now.
- */
+/** Freezes a value and all that it holds; false: something in it cannot be frozen (bytes, a Date, a Map), the rest may be. */
 export function deepFreeze(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'function'
   if (Object.isFrozen(value)) return true

@@ -55,7 +55,6 @@ export interface SegmentHeader {
 export interface FileHeader extends SegmentHeader {
   /** The service of a state file; empty: unknown. */
   readonly service: string
-  /** The number of marks of a state file. */
   readonly marks: number
   /** The numbers of a mark in a state file. Empty in other headers. */
   readonly mark: Uint8Array
@@ -69,10 +68,7 @@ export interface SegmentOptions {
 
 /** How an append ended. Nothing is thrown: a seal is an expected answer on a hot path. */
 export interface Appended {
-  /**
-   * Bytes that are in the segment. All of them when `refused` is null. Less than all is possible only when the
-   * memory or disk ran out, or when the kernel split a huge write and the seal came between.
-   */
+  /** Bytes that are in the segment: less than all only when memory or disk ran out, or a seal came within a huge write. */
   written: number
   /** 'sealed': the right to write here has ended. An error: it could not be written (retry is allowed). */
   refused: 'sealed' | FdbError | null
@@ -105,7 +101,6 @@ export class Segment {
     this.#end = end
   }
 
-  /** A new, empty segment. */
   static create(epoch: number, options: SegmentOptions = {}): Segment {
     const { kind = 'epoch', name = `fdb-state-${epoch}` } = options
     if (!Number.isSafeInteger(epoch) || epoch < 0) {
@@ -127,10 +122,7 @@ export class Segment {
     }
   }
 
-  /**
-   * Opens a segment that another process made. Owns `fd` from the call on, and closes it when it is refused: ERR_FDB_STATE_FORMAT when it
-   * is no segment or of a newer format.
-   */
+  /** Opens another process's segment. Owns `fd`, and closes it when it is refused (ERR_FDB_STATE_FORMAT: no segment, or a newer format). */
   static open(fd: OwnedFd): Segment {
     try {
       const { epoch, kind, start } = readHeader(fd, 0)
@@ -162,7 +154,6 @@ export class Segment {
     return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
   }
 
-  /** Bytes in the file. */
   size(): number {
     return sizeOf(this.fd)
   }
@@ -207,10 +198,7 @@ export class Segment {
     new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
   }
 
-  /**
-   * The mark that the standby may not come back any more (F_SEAL_SHRINK); appends go on. Idempotent. Returns false,
-   * and marks nothing, when the segment was sealed before it was released.
-   */
+  /** Marks that the standby may not come back (F_SEAL_SHRINK); appends go on. Idempotent. False, without a mark: it was sealed before. */
   markReleased(): boolean {
     if (this.released) return true
     if (this.sealed) return false

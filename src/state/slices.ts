@@ -70,10 +70,7 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /**
-   * After each bit of work that others hear of: what they do in the same turn counts too. Resolves in the next turn once this one
-   * has had its share.
-   */
+  /** Called after each bit of work that others hear of. Resolves in the next turn once this one has had its share. */
   async passed(): Promise<void> {
     // Runs behind the callbacks that were just called.
     await null
@@ -81,7 +78,6 @@ export class Slice {
   }
 }
 
-/** Things of which each is little work, as work in steps. */
 export function* inSteps<T>(all: Iterable<T>, work: (one: T) => void): Generator<undefined, void> {
   let done = 0
   for (const one of all) {
@@ -90,7 +86,6 @@ export function* inSteps<T>(all: Iterable<T>, work: (one: T) => void): Generator
   }
 }
 
-/** The same work in one go. */
 export function runAtOnce<T>(work: Generator<unknown, T>): T {
   for (;;) {
     const step = work.next()
@@ -107,10 +102,7 @@ export function aborted(signal: AbortSignal): FdbError {
 /** Entries that are so few are not worth a turn of their own. */
 const AT_ONCE = 256
 
-/**
- * Work that changes of many entries leave behind once they count: places are freed and listeners told, in slices, in the order of the
- * changes. Reads find the same before, meanwhile and after.
- */
+/** Work that large changes leave behind once they count: places are freed and listeners told, in slices, in order. Reads see no difference. */
 export class LeftWork {
   /** A step is being done: nothing may be applied. */
   stepping = false

@@ -6,10 +6,7 @@ import { inSteps } from './slices.js'
 /** Keys that a bulk has put, with their slots, and keys that it has deleted (null). */
 export type Layer = KeyMap<number | null>
 
-/**
- * Keys of a section and their slots. A large bulk comes in as a layer over what was there, in one step whatever its size;
- * it is then merged bit by bit, and at every moment a look finds the same.
- */
+/** Keys of a section and their slots. A large bulk comes in as a layer in one step, and is merged bit by bit: a look finds the same. */
 export class SlotMap {
   #main = new KeyMap<number>()
   #layer: Layer | null = null
@@ -31,12 +28,10 @@ export class SlotMap {
     return this.#renewals
   }
 
-  /** Nothing is there, and nothing is left to be merged. */
   get empty(): boolean {
     return this.#size === 0 && this.#layer === null
   }
 
-  /** See {@link KeyMap.touch}. */
   touch(hash: number): number {
     return this.#main.touch(hash)
   }
@@ -85,10 +80,7 @@ export class SlotMap {
     for (const run of this.runs()) yield* run
   }
 
-  /**
-   * The same, part by part where both maps are divided: what the layer has is passed over in the main map in short runs, and not all of
-   * it between two keys.
-   */
+  /** The same, part by part where both maps are divided: what the layer has is passed over in short runs. */
   *runs(): IterableIterator<Iterable<[string, number]>> {
     const layer = this.#layer
     if (layer === null) {

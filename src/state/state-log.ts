@@ -95,7 +95,6 @@ export class StateLog implements LogOwner {
     return this.#core.history.pieces()
   }
 
-  /** The number of the last record. */
   get sequence(): number {
     return this.#core.history.sequence
   }
@@ -115,7 +114,6 @@ export class StateLog implements LogOwner {
     return this.#core.store.entries.staleSecrets >= 0
   }
 
-  /** One of the sections is marked as secret. */
   get secret(): boolean {
     return this.#core.store.secret
   }
@@ -191,10 +189,7 @@ export class StateLog implements LogOwner {
     this.#writing.end(error)
   }
 
-  /**
-   * Another process was given the right to write: changes that wait, and later ones, are forwarded to it by what this returns; until
-   * startWriting, which makes what was not, or endWriting.
-   */
+  /** Another process writes: changes that wait, and later ones, are forwarded to it by what this returns, until startWriting or endWriting. */
   forwardWriting(options: ForwardingOptions): Forwarding {
     this.#checkOpen()
     return this.#writing.forward(options)
@@ -342,10 +337,7 @@ export class StateLog implements LogOwner {
     return this.segments
   }
 
-  /**
-   * Closes the segments. Changes that wait are rejected (ERR_FDB_STATE_CLOSED); reading and compacting that is under
-   * way stops, and the segments are closed when it has. Idempotent.
-   */
+  /** Closes the segments, after reading and compacting have stopped. Waiting changes are rejected (ERR_FDB_STATE_CLOSED). Idempotent. */
   close(): void {
     if (this.#core.closing.aborted) return
     this.#replay.following = false
@@ -379,7 +371,6 @@ class Compaction {
     return this.#running !== null
   }
 
-  /** Resolves when none is under way. */
   async ended(): Promise<void> {
     while (this.#running) await this.#running
   }

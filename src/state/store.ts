@@ -26,7 +26,6 @@ export class Store {
   readonly #reportListener: (error: unknown, section: string) => void
   readonly #cursor: ChangeCursor
   readonly #added = new AddedEntries()
-  /** The record that is being applied. */
   #found!: FoundRecord
   #segment!: Segment
   /** A bulk of several records whose last one has not come. */
@@ -56,7 +55,6 @@ export class Store {
     return total
   }
 
-  /** The section of a name, made when it is new. */
   sectionNamed(name: string): SectionStore {
     let section = this.sections.get(name)
     if (!section) {
@@ -169,7 +167,6 @@ export class Store {
     this.#tell(section, 'put', origin, before)
   }
 
-  /** Tells of the cursor's current change. */
   #tell(
     section: SectionStore,
     op: 'put' | 'delete',
@@ -188,7 +185,6 @@ export class Store {
     }
   }
 
-  /** The bulk that is not whole; null: there is none. */
   get open(): Transaction | null {
     return this.#open
   }

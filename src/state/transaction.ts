@@ -18,17 +18,13 @@ interface StagedSection {
   /** Entries of the section then, and bytes of their encoded changes. */
   size: number
   bytes: number
-  /** To be added to the section's digest. */
   digest: Digest
 }
 
 /** The most entries of a section that are changed one by one. */
 const SMALL = 1024
 
-/**
- * Changes that are looked at as they come and count all at once: those of a record, or of the several records of a large bulk with
- * its last one. Between these there are no others, so nothing else changes the sections meanwhile.
- */
+/** Changes that count all at once: those of a record, or of the several records of a large bulk with its last one. */
 export class Transaction {
   /** The ordinal of the segment that it is in. */
   readonly ordinal: number
@@ -215,7 +211,6 @@ export class Transaction {
   }
 }
 
-/** Slots that it has made. */
 function* made({ layer }: StagedSection): Generator<number> {
   for (const [, slot] of layer.entries()) if (slot !== null) yield slot
 }
@@ -225,10 +220,7 @@ const FIELDS = 5
 /** This many keys are all near, and none has to wait. */
 const NEAR = 16_384
 
-/**
- * Puts of a bulk that wait for each other. Each of a million keys is somewhere else in memory, and most of the time of a put is spent on
- * waiting for that: the processor fetches many places together.
- */
+/** Puts of a bulk that wait for each other: each key is somewhere else in memory, and the processor fetches many places together. */
 class WaitingPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
   readonly #key = emptyKey()
@@ -253,7 +245,6 @@ class WaitingPuts {
     this.#fields[at + 4] = length
   }
 
-  /** Each that waits, in order. */
   flush(put: (staged: StagedSection, key: KeyBytes, offset: number, length: number) => void): void {
     const count = this.#count
     const staged = this.#staged

@@ -23,13 +23,11 @@ export interface NewWrite {
   readonly look?: () => unknown
   /** Made by another process, which has it still: it is not forwarded by this one. */
   readonly foreign?: boolean
-  /** It must reach a disk. */
   readonly durability?: Durability | null
   /** An update: it is made in its turn, of the state as it is then; sections and parts are empty. Its exception rejects it. */
   readonly draw?: () => Drawn
 }
 
-/** The result of an update. */
 export interface Drawn {
   /** Entries of the log that it has looked at. */
   readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
@@ -38,7 +36,6 @@ export interface Drawn {
   readonly parts: readonly Uint8Array[]
   /** It changes a section whose changes are durable. */
   readonly durable?: boolean
-  /** The value that its promise resolves with. */
   readonly result: unknown
 }
 
@@ -149,7 +146,6 @@ export class WriteQueue {
     if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
   }
 
-  /** The change that is next. */
   get head(): PendingWrite | undefined {
     return this.#writes[0]
   }

@@ -27,7 +27,6 @@ export class Writing {
   readonly #appender: Appender
   #mode: Mode = 'reading'
   #ended: unknown = null
-  /** Where changes go while another process writes. */
   #forwarding: Forwarding | null = null
 
   constructor(core: LogCore, replay: Replay) {
@@ -131,9 +130,7 @@ export class Writing {
     },
   }
 
-  /**
-   * Changes that were made here before another process got the right to write are in that one's log: it says when its disk has all of them.
-   */
+  /** Changes that were made here before another process got the right to write are in that one's log: it says when its disk has all of them. */
   async #flushTo(disk: Disk): Promise<void> {
     try {
       await disk.flush()
@@ -231,15 +228,11 @@ function serves(disk: Disk): boolean {
   }
 }
 
-/** A change that changes nothing. */
 function nothing(): Drawn {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
-/**
- * A change that waits for an event that may never come while its caller awaits it: awaiting it then rejects, in the next turn, with the
- * remedy. The change itself waits on, and a later `await` gets its result.
- */
+/** A change that waits for an event that may never come while it is awaited: awaiting it rejects in the next turn. It waits on all the same. */
 class ToldToWait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 

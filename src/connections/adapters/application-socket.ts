@@ -31,7 +31,6 @@ export interface SocketProtocol {
 
 type Record = fdbroker.connections.Application.$Properties
 
-/** Throws ERR_FDB_OPTION. */
 export function checkProtocol(hooks: SocketProtocol): void {
   const { protocol, serialize, restore } = hooks
   if (typeof protocol === 'string' && /^app\/[!-~]{1,64}$/.test(protocol)) {

@@ -2,7 +2,6 @@ import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
 
-/** Observations of the requests on one connection. */
 export interface Seen {
   /** Requests that came here. */
   requests: number
@@ -14,10 +13,7 @@ export interface Seen {
   keepAliveUntil: number
 }
 
-/**
- * The answers that an HTTP/1 server is giving, in the clear or not, and what they are to say about the end of their
- * connections. An answer that announces it is the last on its connection: Node closes behind it.
- */
+/** The answers that an HTTP/1 server is giving. One that announces the end is the last on its connection: Node closes behind it. */
 export class HttpAnswers {
   readonly #server: http.Server
   readonly #open = new Set<http.ServerResponse>()
@@ -106,10 +102,7 @@ export class HttpAnswers {
     return before > 0 && limit > 0 && before + requests >= limit
   }
 
-  /**
-   * The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: Node closes behind the
-   * one that says so, and those that follow would be lost.
-   */
+  /** The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: those behind it would be lost. */
   #mark(response: http.ServerResponse): void {
     if (response.headersSent || !response.shouldKeepAlive) return
     if (this.seen(response.req.socket).newest !== response) return

@@ -65,9 +65,7 @@ class KeepAliveExpiry {
 
 /** The next request of a client waits in the kernel at most so long for its connection to leave. */
 const HOLD_MS = 200
-/**
- * If no receiver came in that time, connections are not held for this long, and then twice as long: holding makes them leave more slowly.
- */
+/** If no receiver came in that time, connections are not held for this long, and then twice as long: holding slows their leaving. */
 const NO_HOLD_MS = 250
 
 /** Connections between two requests that are not read from, so that they can leave before the next one. */
@@ -137,10 +135,7 @@ type IdleRecord = fdbroker.connections.IdleHttp.$Properties
 type State = fdbroker.connections.HttpConnection.$Properties
 type Value = ConnectionValue<State>
 
-/**
- * The connections of a plain `http.Server`. Those between two requests can leave: the server's own list says that its
- * parser has no byte of a next one. A request that comes during the move stays in the kernel.
- */
+/** The connections of a plain `http.Server`, which leave between two requests. A request that comes during the move stays in the kernel. */
 export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'
   readonly #server: http.Server
@@ -248,8 +243,6 @@ export class HttpServerConnections implements MovableConnections<Value> {
     })
   }
 
-  // ---- leaving
-
   *departures(which: MoveWhich): Generator<Value, void, undefined> {
     if (!this.#sniffed && !this.#isDirect) return
     for (const socket of this.#candidates()) {
@@ -321,9 +314,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return encoded(fd, { idle: record })
   }
 
-  /**
-   * The application's data for the next process; undefined: the connection stays for now. Throws the hook's exception, and ERR_FDB_HOOK.
-   */
+  /** The application's data for the next process; undefined: the connection stays for now. Throws the hook's exception, and ERR_FDB_HOOK. */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
     if (this.#hooks.serialize === undefined) return NOTHING
     const returned = this.#hooks.serialize(socket)
@@ -350,8 +341,6 @@ export class HttpServerConnections implements MovableConnections<Value> {
     for (const { socket: idle } of idleParsers(this.#server)) this.#idleAt.set(idle, idle.bytesRead)
     return this.#idleAt.get(socket) === socket.bytesRead
   }
-
-  // ---- arriving
 
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value {
     const state = decoded(HttpConnection.decode, record)

@@ -31,10 +31,7 @@ export function connectionOf(socket: net.Socket): OwnedFd | null {
   }
 }
 
-/**
- * Gives up a connection without its peer noticing, and without an error. The socket's 'close' follows. Returns the bytes that were read
- * from the kernel and not from the socket.
- */
+/** Gives up a connection unnoticed by its peer; 'close' follows. Returns the bytes that were read from the kernel and not from the socket. */
 export function abandon(socket: net.Socket): Buffer {
   let unread: Buffer = NOTHING
   if (socket.readableLength > 0) {
@@ -46,10 +43,7 @@ export function abandon(socket: net.Socket): Buffer {
   return unread
 }
 
-/**
- * Makes a socket as `server` would make one of a connection that it accepts, and counts it as accepted. Takes the descriptor, and closes it
- * when it throws. Nothing is read before a listener wants it.
- */
+/** Makes a socket as `server` would for a connection that it accepts. Takes the descriptor, and closes it when it throws. Reads nothing yet. */
 export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
   const options = { ...socketOptionsOf(server), manualStart: true }
   const socket = socketOver(fd, options)
@@ -114,7 +108,6 @@ export class OpenSockets implements Iterable<net.Socket> {
     for (const resolve of emptied) resolve()
   }
 
-  /** Resolves when none is left; at once when none is open. */
   emptied(): Promise<void> {
     return this.#sockets.size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
   }

@@ -88,7 +88,6 @@ export interface WorkersConfig {
 
 export interface StateFileConfig extends Required<StateFileOptions> {}
 
-/** How the names of servers are looked up. */
 export interface ResolverConfig {
   /** None: those of /etc/resolv.conf. */
   servers: string[]

@@ -63,7 +63,6 @@ export const healthShape = {
   within: optional(duration(1), '10s', 'limit for these; then the upgrade is refused'),
 }
 
-/** The process itself answers the question `http: /PATH`. */
 function asksItself({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
@@ -122,7 +121,6 @@ export function healthInTime(given: UpgradeConfig, place: Place): boolean {
   return false
 }
 
-/** The listener that is asked is there, and takes requests. */
 export function healthListener(
   { listeners, upgrade: { health } }: { listeners: ListenerConfig[]; upgrade: UpgradeConfig },
   place: Place,

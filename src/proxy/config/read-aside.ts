@@ -25,10 +25,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   }
 }
 
-/**
- * Asks for the routes bit by bit: each message is a turn of the event loop of its own. A caller that asks for the next one at once has it
- * in the same turn, as long as the thread is quick enough.
- */
+/** Asks for the routes bit by bit: each message is a turn of the event loop of its own. */
 function received(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined

@@ -262,7 +262,6 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
   } satisfies Shape
 }
 
-/** Checks a whole document. */
 export const checkConfig: Check<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
   const given = map(configShape(new Set(names)))(value, place)

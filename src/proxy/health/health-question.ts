@@ -8,7 +8,6 @@ export interface Asks {
   readonly tls: boolean
 }
 
-/** The question, and the resources that it needs while it is asked. */
 export interface HealthQuestion {
   readonly question: Question
   readonly socket: Disposable | null

@@ -3,10 +3,7 @@ import { askAgain, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 import type { HealthQuestion } from './health-question.js'
 
-/**
- * By what this process proves that it is well: before the commit, and as long as the version before stands by. Its questions come by
- * a socket that this process alone has. Owns what it opens.
- */
+/** Proves that this process is well: before the commit, and while the version before stands by. Owns what it opens. */
 export class Health implements Disposable {
   readonly #config: HealthConfig
   readonly #question: Question
@@ -28,10 +25,7 @@ export class Health implements Disposable {
     return this.#complaint ?? true
   }
 
-  /**
-   * Resolves when it has passed so often in a row, and when it is not `needed` any more: no other process would serve. Rejects with
-   * ERR_FDB_UNHEALTHY, and when `signal` aborts.
-   */
+  /** Resolves after so many good answers in a row, or when it is not `needed` any more. Rejects with ERR_FDB_UNHEALTHY, and when `signal` aborts. */
   async prove(signal: AbortSignal, needed: () => boolean): Promise<void> {
     const { passes, within } = this.#config
     const late = AbortSignal.timeout(within)

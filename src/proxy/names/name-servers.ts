@@ -57,7 +57,6 @@ export class NameServers {
     }
   }
 
-  /** Ends the questions under way. */
   close(): void {
     this.#resolver?.cancel()
     this.#resolver = null
@@ -121,7 +120,6 @@ function failure(error: unknown): Answer {
   return { kind: code === 'ENOTFOUND' || code === 'ENODATA' ? 'nothing' : 'failed', code }
 }
 
-/** The search list of a resolv.conf (resolv.conf(5)). */
 interface SearchList {
   readonly domains: readonly string[]
   /** A name with so many dots is asked for as it is first. */

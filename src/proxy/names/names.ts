@@ -130,7 +130,6 @@ interface Sayer {
   say(kind: string, facts: object, message: string): void
 }
 
-/** Logs each name that could not be looked up. */
 export function serverNames(options: NameServersOptions, complaints: Sayer): Names {
   const onFailure = (name: string, code: string) =>
     complaints.say(`name ${name}`, { host: name, code }, 'the name of a server could not be looked up')
@@ -154,12 +153,10 @@ export class KnownName {
   code: string | undefined
   /** The facts count until then. */
   until = Number.NEGATIVE_INFINITY
-  /** A question that is under way. */
   asking: Promise<void> | null = null
   #next = 0
   readonly #troubled = new Map<string, number>()
 
-  /** It is time to ask. */
   due(now: number): boolean {
     return this.asking === null && now >= this.until
   }

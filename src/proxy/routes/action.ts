@@ -12,7 +12,6 @@ import type { FieldChanges, RouteTarget, UpstreamTarget } from './target.js'
 
 type FieldEditOptions = FieldRules['request'] & object
 
-/** A route as requests use it. */
 export type Action =
   | {
       readonly kind: 'upstream'

@@ -9,7 +9,6 @@ export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list
 /** The most items that a reply names one by one. */
 const NAMED = 100
 const STEP = 32
-/** A page of a list is full when it has so many bytes. */
 const PAGE_BYTES = 4 * 1024 * 1024
 
 /** First line of `routes.add`; the routes follow, one a line. `routes.remove` has no further lines. */

@@ -23,10 +23,7 @@ export interface LiveRoutesOptions {
   logger: Logger
 }
 
-/**
- * The routes of a running proxy: what the state says, in a table for lookups; and every change of it, one after the other,
- * so that what one was checked against is still true when it is written.
- */
+/** The routes of a running proxy, in a table for lookups; changes are made one after the other, so that what was checked is still true. */
 export class LiveRoutes {
   readonly table = new RouteTable<Action>()
   readonly #section: Section<RouteMessage>

@@ -35,10 +35,7 @@ export function routeName({ host, path }: { host: string; path: string }): strin
   return `${host}${path}`
 }
 
-/**
- * The routes of one host, by path segment. Most nodes have one child or none, and then no map: the child itself hangs
- * there, and knows its segment.
- */
+/** The routes of one host, by path segment. Most nodes have one child or none, and no map: the child knows its segment. */
 export class PathNode<T> {
   readonly segment: string
   /** The value in force for the path that ends here. */

@@ -121,7 +121,6 @@ function* others(
   }
 }
 
-/** Routes of another file. */
 function* unwanted(state: RouteState, { routes }: NewFile, into: string[]): Generator<void> {
   const wanted = new ShardedMap<true>()
   let steps = 0
@@ -135,7 +134,6 @@ function* unwanted(state: RouteState, { routes }: NewFile, into: string[]): Gene
   }
 }
 
-/** For the section's `bulk`. */
 export function* changesOf({ puts, deletes }: Reconciled): Generator<RouteChange> {
   yield* puts
   for (const key of deletes) yield { key, delete: true }

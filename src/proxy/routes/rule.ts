@@ -28,7 +28,6 @@ export interface RouteRule {
   target: RouteTarget
 }
 
-/** Where each name was given first. */
 type Seen = ShardedMap<string | number>
 
 const MOST_BODY = 64 * 1024
@@ -100,7 +99,6 @@ function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined
   return again === undefined ? given : place.wrong(`the field ${shown(again)} is named twice`)
 }
 
-/** The keys of a route. */
 export const routeShape = {
   ...placeShape,
   upstream: absent(
@@ -118,7 +116,6 @@ export const routeShape = {
   response: absent(responseChanges, undefined, 'changes to the answers of its servers', fieldShape),
 }
 
-/** Checks one route at a time, as they come in a list. */
 export class RouteChecker {
   readonly #upstreams: ReadonlySet<string>
   readonly #seen: Seen = new ShardedMap()
@@ -162,7 +159,6 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
   return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
 
-/** Checks what names a route: `{ host, path }`. */
 export class RouteNameChecker {
   readonly #seen: Seen = new ShardedMap()
 

@@ -6,7 +6,6 @@ import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from '.
 /** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
 export type RouteMessage = fdbroker.proxy.Route
 
-/** The state's section with all routes, of both origins. */
 export const ROUTES = 'routes'
 
 /** Nothing is cached: the table holds what lookups need. */
@@ -26,7 +25,6 @@ export interface RouteState {
   isStored_?: Section<RouteMessage>['isStored_']
 }
 
-/** A change for the section's `bulk`. */
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
 
 /** The author of a change of routes, and its time (milliseconds since 1970). */
@@ -50,7 +48,6 @@ export function routeMessage(
   return message
 }
 
-/** The fields of a message that are its target. */
 export function targetFields(target: RouteTarget): fdbroker.proxy.Route.$Properties {
   if (target.kind === 'upstream') {
     const { upstream: name, connect, changes } = target
@@ -105,7 +102,6 @@ export function targetOf(message: RouteMessage): RouteTarget | null {
   }
 }
 
-/** Whether a stored route, if there is one, does what `target` says. */
 export function hasTarget(stored: RouteMessage | undefined, target: RouteTarget): boolean {
   const its = stored && targetOf(stored)
   return its != null && sameTarget(its, target)

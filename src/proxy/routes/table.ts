@@ -12,7 +12,6 @@ import {
   trail,
 } from './path-tree.js'
 
-/** No route for this host and path. */
 export const NO_ROUTE = Symbol('no route')
 /** Servers disagree about the path (see path.ts), and it is refused, or its readings have different routes: to be answered with 400. */
 export const AMBIGUOUS_PATH = Symbol('ambiguous path')

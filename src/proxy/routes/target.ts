@@ -1,13 +1,10 @@
-/** The target of a route. Plain data. */
 export type RouteTarget = UpstreamTarget | RespondTarget
 
 export interface UpstreamTarget {
   kind: 'upstream'
-  /** Name of the upstream. */
   upstream: string
   /** CONNECT requests are passed on too. */
   connect: boolean
-  /** The changes of heads on their way; left out: none. */
   changes?: RouteChanges
 }
 
@@ -40,7 +37,6 @@ export function routeChanges(
   return Object.keys(changes).length > 0 ? changes : undefined
 }
 
-/** The proxy answers by itself. */
 export interface RespondTarget {
   kind: 'respond'
   status: number

@@ -119,7 +119,6 @@ export function mayGo(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }
 
-/** All settings of a configuration, by their path in the file. */
 export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, SettingMessage> {
   const settings = new Map<string, SettingMessage>()
   const add = (path: string, value: unknown): void => {

@@ -1,7 +1,4 @@
-/**
- * The configuration of the process that serves, as sections of the state: upstreams and listeners by name, settings by their path in the
- * file. For tools, and for successors.
- */
+/** The configuration of the process that serves, as sections of the state: settings by their path in the file. For tools and successors. */
 import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 

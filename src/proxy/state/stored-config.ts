@@ -5,7 +5,6 @@ import type { CertificateConfig } from '../tls/material.js'
 import { listenerOf, upstreamOf } from './entries.js'
 import type { DeclaredSections, ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
 
-/** A source from which a configuration can be read. */
 export interface StoredConfig extends DeclaredSections {
   readonly certificates: readonly CertificateConfig[]
 }
@@ -22,10 +21,7 @@ const LOOSE: ReadonlySet<string> = new Set([
 /** They are each process's own: they count from its start on. */
 const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile', 'resolver'])
 
-/**
- * The configuration in the state. `own`: the settings that each process has for itself; it also fills in settings that are missing in the
- * state, or that this version cannot use.
- */
+/** The configuration in the state. `own` has the settings of each process, and those that the state lacks or this version cannot use. */
 export function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
@@ -75,7 +71,6 @@ function named<M, C>(section: Section<M>, read: (name: string, message: M) => C 
   return found
 }
 
-/** An unreadable entry counts as absent. */
 function readable<M>(section: Section<M>, key: string): M | undefined {
   try {
     return section.get(key)

@@ -59,7 +59,6 @@ export class CertificateTable {
     return { inForce, standard: material !== undefined && material === this.standard }
   }
 
-  /** Made when it is first asked for. */
   contextFor(material: CertificateMaterial): SecureContext {
     let context = this.#contexts.get(material)
     if (context === undefined) {

@@ -24,7 +24,6 @@ export interface CertificateList {
   certificates: ListedCertificate[]
   /** null: no listener has TLS. */
   ticketKeys: { created: number; rotateEvery: number } | null
-  /** The handshakes of this process. */
   handshakes: { completed: number; resumed: number; failed: Record<string, number> }
 }
 

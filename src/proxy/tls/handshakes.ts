@@ -7,7 +7,6 @@ import type { CertificateTable } from './certificate-table.js'
 import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
-/** The part of a configuration that handshakes use. */
 export interface HandshakeSettings {
   /** Milliseconds for a handshake, however much moves; where its beginning is looked at first, for each of the two. */
   readonly timeout: number
@@ -27,10 +26,7 @@ export interface HandshakeOptions {
   onEnd: () => void
 }
 
-/**
- * The session id context. The same in every version, for whatever command line; the keys of their tickets tell services apart, and clients
- * are asked for nothing.
- */
+/** The session id context, the same in every version and command line; the keys of their tickets tell services apart. */
 const SESSIONS = 'fd-broker proxy'
 
 /** A server of Node, which only does handshakes, and the certificate that it has by itself. */
@@ -66,7 +62,6 @@ export class Handshakes {
     this.#http = options.http
   }
 
-  /** Under way now. */
   get size(): number {
     return this.#underWay.size
   }
@@ -76,7 +71,6 @@ export class Handshakes {
     this.#shakers.clear()
   }
 
-  /** The protocol over TLS. */
   set http(http: boolean) {
     if (http === this.#http) return
     this.#http = http
@@ -99,7 +93,6 @@ export class Handshakes {
     })
   }
 
-  /** Breaks off all that are under way. */
   cut(): void {
     for (const raw of [...this.#underWay]) raw.destroy()
   }
@@ -163,10 +156,7 @@ export class Handshakes {
 
 type PeekEnd = 'timeout' | 'broken-off'
 
-/**
- * Looks which server name the client of a socket asks for, and puts back what it has read. `done` gets the name (null: none) or
- * why there will be none: then the socket is closed.
- */
+/** Reads ahead which server name a client asks for. `done` gets the name (null: none) or why there will be none: then the socket is closed. */
 function peekServerName(
   raw: Socket,
   timeoutMs: number,
@@ -225,7 +215,6 @@ function failureOf(error: Error): string {
   }
 }
 
-/** How handshakes came to their end, since this process began. */
 export class HandshakeCounts {
   readonly #logger: Pick<Logger, 'warn'>
   readonly #failures = new Map<string, number>()

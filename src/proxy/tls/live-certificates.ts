@@ -27,7 +27,6 @@ const MOST_PEM_BYTES = 1024 * 1024
 /** Says everything of a certificate but the key. */
 export interface ListedCertificate {
   origin: CertificateOrigin
-  /** Its name. */
   name: string
   names: string[]
   /** Names that clients get it for; fewer where another goes before it. */

@@ -115,7 +115,6 @@ export interface CertificateConfig extends CertificateMaterial {
   files: { cert: string; key: string }
 }
 
-/** The TLS part of a proxy's configuration. */
 export interface TlsSettings {
   readonly tls: TlsConfig
   readonly listeners: readonly { readonly tls: boolean }[]

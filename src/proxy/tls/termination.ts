@@ -14,7 +14,6 @@ const TICKETS = 'proxy'
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
-  /** The certificates in the state. */
   readonly live: LiveCertificates
   readonly #member: Member
   readonly #logger: Logger
@@ -51,7 +50,6 @@ export class TlsTermination {
     return this.live.write(config.tls.certificates)
   }
 
-  /** Makes the handshakes of one listener. */
   handshakes(own: Pick<HandshakeOptions, 'http' | 'onSecure' | 'onEnd'>): Handshakes {
     const { certificates, counts } = this
     const handshakes = new Handshakes({ ...own, certificates, counts, settings: this.#settings })

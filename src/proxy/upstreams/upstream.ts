@@ -4,9 +4,7 @@ import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 
-/** Callbacks about servers. */
 export interface ServerWatch {
-  /** The server failed once. */
   failed(server: string): void
   /** The server gets no requests from now on. */
   out(upstream: string, server: string): void
@@ -23,10 +21,7 @@ export interface ServerOut {
   readonly triedInSeconds: number
 }
 
-/**
- * One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration
- * has it.
- */
+/** One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration has it. */
 export class Upstream {
   readonly name: string
   /** The rules of routes to it. */
@@ -49,7 +44,6 @@ export class Upstream {
     return this.#balancer !== null
   }
 
-  /** It is configured, and its servers speak HTTP. */
   get takesRequests(): boolean {
     return this.#balancer !== null && this.#takesRequests
   }
@@ -80,7 +74,6 @@ export class Upstream {
     return this.#destinations.get(key)
   }
 
-  /** The server answered. */
   succeeded(key: string): void {
     if (this.#balancer?.succeeded(key, performance.now())) this.#watch.in(this.name, key)
   }
@@ -90,7 +83,6 @@ export class Upstream {
     this.#balancer?.undecided(key, performance.now())
   }
 
-  /** Servers that get no share of the requests. */
   get out(): ServerOut[] {
     const out = this.#balancer?.out(performance.now()) ?? []
     return out.map(({ address, kind, ms }) => ({

@@ -4,7 +4,6 @@ import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
 import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from './upstream.js'
 
-/** Logs each server that goes out or comes back. */
 export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'out' | 'in'> {
   return {
     out: (upstream, server) =>
@@ -13,7 +12,6 @@ export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWat
   }
 }
 
-/** All groups of servers that routes and listeners name. */
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
@@ -29,7 +27,6 @@ export class Upstreams {
     this.#watch = { ...watch, failed: server => this.#troubled.add(server) }
   }
 
-  /** Names in the configuration. */
   get names(): ReadonlySet<string> {
     return this.#configured
   }
@@ -85,7 +82,6 @@ export class Upstreams {
     return upstream?.configured ? upstream : undefined
   }
 
-  /** Servers of the configuration that get no share of the requests. */
   get out(): ServerOut[] {
     return [...this.#configured].flatMap(name => this.#upstreams.get(name)?.out ?? [])
   }

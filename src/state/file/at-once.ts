@@ -31,7 +31,6 @@ export function finishAtOnce(
 
 const CHUNK = 1024 * 1024
 
-/** The whole log, in a new file. */
 function writeStateFileNow(path: string, log: StateLog, { secret, service }: Kind): void {
   using present = openStateFile(path)
   if (present !== null) checkService(path, present, service)

@@ -27,7 +27,6 @@ interface Taken {
   bytes: Buffer
   /** A header is the first of them: it says that all before it is on the disk. */
   header: boolean
-  /** Counts records of the log. */
   count: number
   written(): void
 }
@@ -105,10 +104,7 @@ export class FileCopy {
     return bytes - at.copied
   }
 
-  /**
-   * Copies what comes next, at most 256 KiB. Returns how many bytes of the log: 0 when there is no more; null when it cannot
-   * be continued.
-   */
+  /** Copies what comes next, at most 256 KiB. Returns the number of bytes: 0 when there is no more; null when it cannot be continued. */
   async copySome(log: StateLog): Promise<number | null> {
     const taken = this.#take(log)
     if (taken === null || taken === 0) return taken
@@ -117,10 +113,7 @@ export class FileCopy {
     return taken.count
   }
 
-  /**
-   * The rest of the log in one go, and brought to the disk: at the end of the process, where no turn of the event loop comes any
-   * more. False: it cannot be continued.
-   */
+  /** Writes and syncs the rest of the log at once, at the end of the process. False: it cannot be continued. */
   finishNow(log: StateLog): boolean {
     // A thread that is writing may go on meanwhile: it writes the same bytes to the same place. One that cuts would cut these.
     const underWay = this.#underWay
@@ -342,7 +335,6 @@ export class FileCopy {
     return this.#installed
   }
 
-  /** Returns whether the path still names this file. */
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
     const { lstat } = nodeFiles()

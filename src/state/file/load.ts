@@ -12,7 +12,6 @@ import { transcribe } from './transcribe.js'
 /** The damage of a state file of which the part before it was read. */
 export interface Damage {
   readonly cause: FdbError
-  /** The damaged file. */
   readonly aside: string
 }
 

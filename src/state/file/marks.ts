@@ -38,7 +38,6 @@ export class MarkPlaces {
     this.#at = at
   }
 
-  /** The bytes of the next mark, and their offset. */
   next(mark: Mark): { bytes: Buffer; at: number } {
     const bytes = markFrame(this.#epoch, mark)
     return { bytes, at: this.#at + this.#turn * bytes.length }

@@ -45,7 +45,6 @@ export function serviceIn(fd: OwnedFd): string {
   return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
 }
 
-/** Reports whether the file begins as a state file does. */
 export function isStateFile(fd: OwnedFd): boolean {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
   try {
@@ -122,7 +121,6 @@ function isLink(path: string): FdbError {
   )
 }
 
-/** Requirements for a new file. */
 export interface Kind {
   /** No other user may ever have opened it. */
   secret: boolean
@@ -134,7 +132,6 @@ export interface NewFile {
   handle: FileHandle
 }
 
-/** For writing a new file. */
 export const CREATE = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
 
 export function besidePath(path: string): string {

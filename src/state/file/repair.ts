@@ -11,7 +11,6 @@ import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './pl
 export interface Repaired {
   /** Null: nothing was damaged, and nothing was changed. */
   readonly damage: Damage | null
-  /** Entries in the file now. */
   readonly entries: number
   /** The last change before the damage, as the damaged file numbers it. */
   readonly kept: number

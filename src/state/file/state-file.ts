@@ -44,10 +44,7 @@ export class StateFile {
   #next: FileCopy | null = null
   /** {@link #next} is about to be it. */
   #installing = false
-  /**
-   * Changes that are acknowledged and not in the file yet are in memory: this writes them at process.exit() and after an uncaught
-   * exception.
-   */
+  /** Writes what is acknowledged and only in memory at process.exit() and after an uncaught exception. */
   readonly #atExit = () => this.#finishNow()
   readonly #appended = () => this.#soon(FOLLOW_MS)
   /** Asked for, and not begun. */
@@ -91,10 +88,7 @@ export class StateFile {
     this.#soon(0)
   }
 
-  /**
-   * This process ends without a successor. If another program has replaced the file, it is left alone and `replaced` is called, as later
-   * writes would be lost.
-   */
+  /** This process ends without a successor. A file that another program has replaced is left alone, and `replaced` is called. */
   leave(replaced: () => void): void {
     this.#replaced = replaced
   }
@@ -216,7 +210,6 @@ export class StateFile {
     return done
   }
 
-  /** Everything that is to be done now. */
   async #pass(): Promise<void> {
     if (this.#mode === 'serving' && !this.#mayWrite()) return
     const file = this.#file

@@ -79,10 +79,7 @@ function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
   return buffer.subarray(at, end)
 }
 
-/**
- * The segments of a state file as memory files, sealed, in the order to adopt them in: those of one epoch are one. The caller
- * owns them. `torn`: bytes behind them that are no whole record.
- */
+/** The segments of a state file as sealed memory files, one for each epoch; the caller owns them. `torn`: bytes that are no whole record. */
 export function* segmentsOfFile(
   fd: OwnedFd,
   reading: FileReading,
