@@ -30,6 +30,7 @@ export type {
   UpgradeOptions,
 } from './member/member-options.js'
 export type { JoinOptions } from './member/options.js'
+export { runOnce } from './member/run-once.js'
 export type {
   ConnectionKeeper,
   ServableServer,

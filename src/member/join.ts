@@ -14,6 +14,7 @@ import { HolderLink } from './holder-link.js'
 import { keptLegacy } from './inherited-state.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
+import { memberJoined, memberJoins } from './process-member.js'
 import { type Legacy, startFirst, startHeir, startNext } from './start.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
@@ -40,9 +41,14 @@ export async function join(options: JoinOptions): Promise<Member> {
       'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
     )
   }
+  await memberJoins(error =>
+    settings.logger.error({ err: error }, 'a stop of runOnce() threw before this process joined'),
+  )
   const place = findPlace(settings)
   void whileOthersThink(settings)
-  return memberOf(await place)
+  const member = memberOf(await place)
+  memberJoined(member)
+  return member
 }
 
 /** While the incumbent is thinking about the Hello there is time for what is needed soon. */

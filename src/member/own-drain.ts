@@ -8,7 +8,7 @@ import type { Leadership } from './leadership.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import type { Shared } from './shared.js'
-import { RETIRED_MS, whatKeeps } from './shutdown.js'
+import { RETIRED_MS, watchDoubledIntervals, whatKeeps } from './shutdown.js'
 import { Reporter } from './writes/reporter.js'
 
 /** A process that has retired has all the segments that it needs: none. */
@@ -106,7 +106,10 @@ export class OwnDrain {
     const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
-    if (!shutdown.closing) shutdown.leave(hosting().released)
+    if (!shutdown.closing) {
+      shutdown.leave(hosting().released)
+      watchDoubledIntervals(settings.logger, () => machine.phase === 'serving')
+    }
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
     // A process that closes while it serves has no receiver for its connections, unless another stands by, or serves beside it.
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy

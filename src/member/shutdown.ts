@@ -1,5 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
+import { activeIntervals } from '../node/intervals.js'
 import { keptText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
 
@@ -162,6 +163,31 @@ export function watchRetired(member: object, { logger, exitWhenRetired, tell }: 
     )
     tell()
   }, ms).unref()
+}
+
+/** A process that drains has had this time to stop its timers. */
+const DOUBLED_MS = 1_000
+/** Values of NODE_ENV. */
+const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
+/** Shorter intervals are seldom jobs. */
+const JOB_MS = 1_001
+
+/**
+ * Names, in development, the intervals of a process that was replaced: the next version runs them too. `over` says that the process serves
+ * again, or has let go of everything and ends.
+ */
+export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
+  if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
+  setTimeout(() => {
+    if (over()) return
+    const intervals = activeIntervals(JOB_MS)
+    if (intervals.length === 0) return
+    const list = intervals.map(({ everyMs, what }) => `setInterval of ${everyMs} ms, ${what}`)
+    logger.warn(
+      { intervals },
+      `process ${process.pid} was replaced and its intervals still run, as do those of the next version: ${list.join('; ')}. Start them in runOnce() or member.whileServing(), or clear them on retiring`,
+    )
+  }, DOUBLED_MS).unref()
 }
 
 /** Resources that keep the event loop of this process alive, by Node's names. */

@@ -158,7 +158,14 @@ process.stdout.write(JSON.stringify(same))`
     const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
       exports: Record<string, string | { types: string; default: string }>
     }
-    expect(Object.keys(exports)).toEqual(['.', './proxy', './adapter', './errors', './package.json'])
+    expect(Object.keys(exports)).toEqual([
+      '.',
+      './proxy',
+      './adapter',
+      './errors',
+      './stores',
+      './package.json',
+    ])
     const files = Object.values(exports).flatMap(entry =>
       typeof entry === 'string' ? [entry] : Object.values(entry),
     )

@@ -102,7 +102,13 @@ process.exitCode = failures === 0 ? 0 : 1
 
 /** Every entry, as a module and from CommonJS: the same classes both ways. */
 async function loads(project: Project): Promise<string[]> {
-  const entries = ['fd-broker', 'fd-broker/proxy', 'fd-broker/adapter', 'fd-broker/errors']
+  const entries = [
+    'fd-broker',
+    'fd-broker/proxy',
+    'fd-broker/adapter',
+    'fd-broker/errors',
+    'fd-broker/stores',
+  ]
   const program = project.write(
     'loads.cjs',
     `const entries = ${JSON.stringify(entries)}

@@ -114,6 +114,11 @@ export const ROOMS: readonly Room[] = [
     places: ['adapter.ts'],
     about: 'the public face for a relay of one’s own: `fd-broker/adapter`',
   },
+  {
+    name: 'stores',
+    about: 'sessions and key-value stores over a section: `fd-broker/stores`',
+    only: ['errors', 'base', 'state', 'member'],
+  },
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {
     name: 'relay',

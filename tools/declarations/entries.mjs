@@ -6,4 +6,5 @@ export const ENTRIES = [
   { name: 'proxy', path: 'proxy/index.d.ts' },
   { name: 'adapter', path: 'adapter.d.ts' },
   { name: 'errors', path: 'errors.d.ts' },
+  { name: 'stores', path: 'stores/index.d.ts' },
 ]

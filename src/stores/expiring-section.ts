@@ -1,0 +1,118 @@
+import { wrongOption } from '../base/check-option.js'
+import type { Member } from '../member/member.js'
+import { processMember } from '../member/process-member.js'
+import { REMOVE } from '../state/draft.js'
+import type { SectionSchema } from '../state/schema.js'
+import type { Section } from '../state/section.js'
+
+/** A value, and the time at which it ends. */
+export interface Expiring<T> {
+  readonly value: T
+  /** Milliseconds since 1970; null: never. */
+  readonly expires: number | null
+}
+
+export interface ExpiringSectionOptions<T> {
+  readonly section: string
+  readonly schema: SectionSchema<Expiring<T>>
+  /** Default: the member of this process. */
+  readonly member: Member | undefined
+}
+
+const SWEEP_MS = 60_000
+
+/**
+ * A section whose entries end by themselves: no read returns an entry after its time, and the process that serves deletes it. Before this process
+ * has a member, the entries are in its own memory; the member gets them when it joins.
+ */
+export class ExpiringSection<T> {
+  readonly #options: ExpiringSectionOptions<T>
+  readonly #early = new Map<string, Expiring<T>>()
+  #section: Section<Expiring<T>> | null = null
+
+  constructor(options: ExpiringSectionOptions<T>) {
+    this.#options = options
+    const { section } = options
+    if (typeof section !== 'string' || section === '')
+      throw wrongOption('section', section, 'the name of a section')
+    const own = processMember()
+    const member = options.member ?? own.member
+    const joined = (joiner: Member) => this.#open(joiner)
+    if (member === null) own.waiting.add({ joined })
+    else joined(member)
+  }
+
+  get(key: string): T | undefined {
+    return valid(this.#section === null ? this.#early.get(key) : this.#section.get(key))
+  }
+
+  /** `ttlMs` null: it never ends. */
+  async put(key: string, value: T, ttlMs: number | null): Promise<void> {
+    const entry = { value, expires: ttlMs === null ? null : Date.now() + ttlMs }
+    if (this.#section === null) this.#early.set(key, entry)
+    else await this.#section.put(key, entry)
+  }
+
+  /** Changes an entry that is there. Without a change of `change` it is not written. */
+  async change(key: string, change: (entry: Expiring<T>) => Expiring<T> | undefined): Promise<void> {
+    const changed = (entry: Expiring<T> | undefined) =>
+      valid(entry) === undefined ? undefined : change(entry!)
+    if (this.#section !== null) {
+      if (changed(this.#section.get(key)) !== undefined) await this.#section.update(key, changed)
+      return
+    }
+    const entry = changed(this.#early.get(key))
+    if (entry !== undefined) this.#early.set(key, entry)
+  }
+
+  /** Resolves with whether there was an entry. */
+  async delete(key: string): Promise<boolean> {
+    const there = this.get(key) !== undefined
+    if (this.#section === null) this.#early.delete(key)
+    else await this.#section.delete(key)
+    return there
+  }
+
+  /** Deletes entries whose key has the prefix. */
+  async clear(prefix = ''): Promise<void> {
+    if (this.#section !== null && prefix === '') {
+      await this.#section.clear()
+      return
+    }
+    for (const key of [...(this.#section ?? this.#early).keys()])
+      if (key.startsWith(prefix)) await this.delete(key)
+  }
+
+  async *entries(): AsyncGenerator<[string, T], void> {
+    const all: AsyncIterable<[string, Expiring<T>]> | Iterable<[string, Expiring<T>]> =
+      this.#section ?? this.#early
+    for await (const [key, entry] of all) {
+      const value = valid(entry)
+      if (value !== undefined) yield [key, value]
+    }
+  }
+
+  #open(member: Member): void {
+    const section = member.section(this.#options.section, this.#options.schema)
+    this.#section = section
+    // Those of a successor wait until it serves.
+    for (const [key, entry] of this.#early) section.put(key, entry).catch(() => {})
+    this.#early.clear()
+    member.whileServing(() => {
+      const timer = setInterval(() => void sweep(section).catch(() => {}), SWEEP_MS)
+      timer.unref()
+      return () => clearInterval(timer)
+    })
+  }
+}
+
+function valid<T>(entry: Expiring<T> | undefined): T | undefined {
+  if (entry === undefined || (entry.expires !== null && entry.expires <= Date.now())) return undefined
+  return entry.value
+}
+
+async function sweep<T>(section: Section<Expiring<T>>): Promise<void> {
+  for await (const [key, entry] of section)
+    if (valid(entry) === undefined)
+      await section.update(key, now => (now !== undefined && valid(now) === undefined ? REMOVE : undefined))
+}

@@ -1,0 +1,166 @@
+import { EventEmitter } from 'node:events'
+import { type Checks, checkOptions, milliseconds, unchecked, wrongOption } from '../base/check-option.js'
+import type { Member } from '../member/member.js'
+import { json } from '../state/codec.js'
+import { defineSection } from '../state/schema.js'
+import { type Expiring, ExpiringSection } from './expiring-section.js'
+
+export interface SessionStoreOptions {
+  /** Name of the section; default `sessions`. */
+  section?: string
+  /** Milliseconds that a session lives whose cookie has no end; default: a day. */
+  ttl?: number
+  /** Default: the member of this process, which may join later. */
+  member?: Member
+}
+
+/** A session as express-session gives it. */
+export interface SessionRecord {
+  cookie?: { expires?: Date | string | null | undefined }
+  [name: string]: unknown
+}
+
+/** The methods of a store that express-session calls. */
+export interface SessionStoreMethods {
+  get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void
+  set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void
+  destroy(sid: string, callback?: (error?: unknown) => void): void
+  touch(sid: string, session: SessionRecord, callback?: () => void): void
+  all(callback: (error: unknown, sessions?: Record<string, SessionRecord>) => void): void
+  length(callback: (error: unknown, length?: number) => void): void
+  clear(callback?: (error?: unknown) => void): void
+}
+
+/** express-session itself, or another module with its class `Store`. */
+export interface SessionModule<S extends object> {
+  readonly Store: abstract new () => S
+}
+
+const OPTIONS: Checks<SessionStoreOptions> = {
+  section: unchecked,
+  ttl: milliseconds(1),
+  member: unchecked,
+}
+/** One for all stores: several may share a section. */
+const SCHEMA = defineSection({ version: 1, codec: json<Expiring<SessionRecord>>(), secret: true })
+const DAY_MS = 86_400_000
+/** A touch is written when it moves the end of the session by this part of its lifetime, or by a minute. */
+const TOUCH_PART = 0.01
+const MOST_TOUCH_MS = 60_000
+
+/**
+ * Makes a store of express-session whose sessions are in the state of this process's service: logins outlive upgrades. With express-session it is
+ * `session({ store: sessionStore(session), … })`; for `@fastify/session`, which needs no base class, `sessionStore()`.
+ *
+ * The section is secret: tools do not show its values. A session must be JSON.
+ */
+export function sessionStore(module?: null, options?: SessionStoreOptions): SessionStoreMethods & EventEmitter
+export function sessionStore<S extends object>(
+  module: SessionModule<S>,
+  options?: SessionStoreOptions,
+): SessionStoreMethods & S
+export function sessionStore(
+  module?: SessionModule<object> | null,
+  options: SessionStoreOptions = {},
+): SessionStoreMethods {
+  checkOptions('sessionStore()', options, OPTIONS)
+  const Base = module === undefined || module === null ? EventEmitter : module.Store
+  if (typeof Base !== 'function') throw wrongOption('module', module, 'express-session, with its class Store')
+  const sessions = new Sessions(options)
+  class SectionStore extends (Base as new () => object) implements SessionStoreMethods {
+    get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void {
+      answer(async () => sessions.get(sid) ?? null, callback)
+    }
+
+    set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
+      answer(() => sessions.set(sid, session), callback)
+    }
+
+    destroy(sid: string, callback?: (error?: unknown) => void): void {
+      answer(() => sessions.destroy(sid), callback)
+    }
+
+    touch(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void {
+      answer(() => sessions.touch(sid, session), callback)
+    }
+
+    all(callback: (error: unknown, all?: Record<string, SessionRecord>) => void): void {
+      answer(() => sessions.all(), callback)
+    }
+
+    length(callback: (error: unknown, length?: number) => void): void {
+      answer(async () => Object.keys(await sessions.all()).length, callback)
+    }
+
+    clear(callback?: (error?: unknown) => void): void {
+      answer(() => sessions.clear(), callback)
+    }
+  }
+  return new SectionStore()
+}
+
+/** An exception of the callback is not one of the store. */
+function answer<T>(ask: () => Promise<T>, callback: ((error: unknown, value?: T) => void) | undefined): void {
+  ask().then(
+    value => callback && process.nextTick(callback, null, value),
+    error => callback && process.nextTick(callback, error),
+  )
+}
+
+class Sessions {
+  readonly #entries: ExpiringSection<SessionRecord>
+  readonly #ttl: number
+
+  constructor({ section = 'sessions', ttl = DAY_MS, member }: SessionStoreOptions) {
+    this.#entries = new ExpiringSection({ section, schema: SCHEMA, member })
+    this.#ttl = ttl
+  }
+
+  get(sid: string): SessionRecord | undefined {
+    return this.#entries.get(sid)
+  }
+
+  async set(sid: string, session: SessionRecord): Promise<void> {
+    const left = this.#timeLeft(session)
+    if (left <= 0) await this.#entries.delete(sid)
+    else await this.#entries.put(sid, plain(session), left)
+  }
+
+  async destroy(sid: string): Promise<void> {
+    await this.#entries.delete(sid)
+  }
+
+  /** A session that was destroyed meanwhile is not made again. */
+  async touch(sid: string, session: SessionRecord): Promise<void> {
+    const left = this.#timeLeft(session)
+    const expires = Date.now() + left
+    await this.#entries.change(sid, entry => {
+      const moved = expires - (entry.expires ?? expires)
+      if (Math.abs(moved) < Math.min(MOST_TOUCH_MS, left * TOUCH_PART)) return undefined
+      return { expires, value: { ...entry.value, cookie: plain(session.cookie ?? {}) } }
+    })
+  }
+
+  async all(): Promise<Record<string, SessionRecord>> {
+    const all: Record<string, SessionRecord> = {}
+    for await (const [sid, session] of this.#entries.entries()) all[sid] = session
+    return all
+  }
+
+  async clear(): Promise<void> {
+    await this.#entries.clear()
+  }
+
+  /** Milliseconds. */
+  #timeLeft({ cookie }: SessionRecord): number {
+    const expires = cookie?.expires
+    if (expires === undefined || expires === null) return this.#ttl
+    const left = new Date(expires).getTime() - Date.now()
+    return Number.isNaN(left) ? this.#ttl : left
+  }
+}
+
+/** Without the classes of express-session, as every store that keeps JSON has it. */
+function plain<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value)) as T
+}
