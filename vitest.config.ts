@@ -24,6 +24,7 @@ export default defineConfig({
       ['fd-broker', 'index'],
       ['fd-broker/proxy', 'proxy'],
       ['fd-broker/adapter', 'adapter'],
+      ['fd-broker/operator', 'operator'],
       ['fd-broker/errors', 'errors'],
     ].map(([name, file]) => ({
       find: new RegExp(`^${name}$`),

@@ -1,11 +1,11 @@
 /** fd-broker: replace a running server by its next version without losing a connection. */
 
+import { OperatorClient as Client } from './operator/client.js'
+
 export type { Logger } from './base/logger.js'
 export type { SocketProtocol } from './connections/adapters/application-socket.js'
 export type { HttpHooks } from './connections/adapters/http-server.js'
-export type { Arrival, Departure, MovableConnections, MoveWhich } from './connections/movable.js'
 export { type Daemon, type DaemonOptions, serveDaemon } from './daemon/daemon.js'
-export type { HeldAlone } from './daemon/service/kept-state.js'
 export { FdbError, type FdbErrorCode, FdbTypeError } from './errors.js'
 export type { HandoffTimes } from './holder/times.js'
 export { OwnedFd, onLeak } from './kernel/index.js'
@@ -17,7 +17,6 @@ export {
   parseListenerSpec,
 } from './listeners/index.js'
 export { type AnswersOptions, answers } from './member/answers.js'
-export type { DrainCounts } from './member/forced-closes.js'
 export { join } from './member/join.js'
 export type { StartWork, StopWork } from './member/leadership.js'
 export type { Listener, ListenerAddress } from './member/listener.js'
@@ -31,44 +30,18 @@ export type {
 } from './member/member-options.js'
 export type { JoinOptions } from './member/options.js'
 export { runOnce } from './member/run-once.js'
-export type {
-  ConnectionKeeper,
-  ServableServer,
-  ServeOptions,
-} from './member/serve-options.js'
+export type { ServableServer, ServeOptions } from './member/serve-options.js'
 export type { StayOptions } from './member/stay.js'
-export { type CommandAsk, OperatorClient, type UpgradeAsk } from './operator/client.js'
-export type { ClaimOptions, HeldDescriptors, PutOptions, ReleaseOptions } from './operator/descriptors.js'
 export type {
-  ClaimingProcess,
-  DescriptorLease,
-  DescriptorsOfProcess,
-  HeldDescriptor,
-} from './operator/held-descriptors.js'
-export type {
-  AskOptions,
   CommandContext,
   CommandHandler,
   Upgraded,
   UpgradeProgress,
 } from './operator/requests.js'
 export type {
-  ServiceState,
-  StateAsk,
-  StateChange,
-  StateEntry,
-  StateReadOptions,
-  StateSection,
-  StateWatchOptions,
-  StateWriteOptions,
-} from './operator/service-state.js'
-export type {
-  DaemonStatus,
   Failure,
   ForcedClose,
   HandoffRecord,
-  ServiceStatus,
-  StatusAnswer,
   StatusReport,
 } from './operator/status-report.js'
 export type { BulkChange } from './state/bulk.js'
@@ -85,5 +58,7 @@ export { runInSlices, type SliceOptions } from './state/slices.js'
 export { type TicketKeyOptions, TicketKeys } from './tls/ticket-keys.js'
 export { shareTicketKeys, type TicketKeyPair, useTicketKeys } from './tls/ticket-server.js'
 export type { WorkersOptions } from './workers/options.js'
-export type { WorkerReport } from './workers/worker-slot.js'
-export { startWorkers, type Workers, type WorkersReport } from './workers/workers.js'
+export { startWorkers, type Workers } from './workers/workers.js'
+
+/** @internal `fd-broker/operator` exports it; release 0.4.0 exported it here. */
+export const OperatorClient = Client

@@ -1,7 +1,7 @@
 // @ts-check
 // Makes dist/, which is what is published and what end-to-end tests run, of the modules that tsc has written to build/modules:
 //
-//   index, proxy, adapter, errors, stores   one file for each entry of `exports`; what they share is in chunks that they import, so that
+//   index, proxy, operator …        one file for each entry of `exports`; what they share is in chunks that they import, so that
 //                                   there is one class FdbError and one of everything else, whatever was imported first
 //   config-worker                   the thread that reads a configuration
 //   started.cjs                     what a successor is started with: src/versions/started.ts
@@ -136,6 +136,7 @@ const results = await Promise.all([
     entryPoints: {
       index: join(modules, 'index.js'),
       proxy: join(modules, 'proxy/index.js'),
+      operator: join(modules, 'operator.js'),
       adapter: join(modules, 'adapter.js'),
       errors: join(modules, 'errors.js'),
       stores: join(modules, 'stores/index.js'),

@@ -10,7 +10,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { OperatorClient } from 'fd-broker'
+import { OperatorClient } from 'fd-broker/operator'
 import { freePort } from '../app.mjs'
 import { Figures, Progress } from '../report.mjs'
 import { Clients, Round } from './chaos/clients.mjs'

@@ -124,8 +124,8 @@ async function intoDaemon(
 async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
   const { OperatorClient } = await import('../operator/client.js')
   const { isDaemon } = await import('../operator/status-report.js')
-  using client = await OperatorClient.connect(control, { timeoutMs: timeout })
-  const answer = await client.status({ timeoutMs: timeout })
+  using client = await OperatorClient.connect(control, { timeout })
+  const answer = await client.status({ timeout })
   if (!isDaemon(answer))
     throw new FdbError(
       'ERR_FDB_NOT_A_DAEMON',

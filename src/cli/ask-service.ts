@@ -19,12 +19,12 @@ export interface AskFlags {
 export async function asked<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
-  ask: (client: OperatorClient, timeoutMs: number) => Promise<T>,
+  ask: (client: OperatorClient, timeout: number) => Promise<T>,
 ): Promise<T> {
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, Math.round(until - performance.now()))
-    using client = await OperatorClient.connect(control, { timeoutMs: left })
+    using client = await OperatorClient.connect(control, { timeout: left })
     try {
       return await ask(client, left)
     } catch (error) {

@@ -82,8 +82,8 @@ function ask<T>(
   request: object,
 ): Promise<T> {
   const { service = '' } = flags
-  return asked(flags, again, async (client, timeoutMs) => {
-    const answer = await client.command(command, JSON.stringify(request), { timeoutMs, service })
+  return asked(flags, again, async (client, timeout) => {
+    const answer = await client.command(command, JSON.stringify(request), { timeout, service })
     return JSON.parse(answer.toString()) as T
   })
 }

@@ -57,8 +57,8 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
     exclusive: flags.exclusive ?? false,
     nonBlocking: flags.nonBlocking ?? flags.nginx ?? false,
   }
-  const claimed = await asked(flags, AGAIN_HARMLESS, (client, timeoutMs) =>
-    claimForLife(client, wanted, { ...claiming, timeoutMs }),
+  const claimed = await asked(flags, AGAIN_HARMLESS, (client, timeout) =>
+    claimForLife(client, wanted, { ...claiming, timeoutMs: timeout }),
   )
   const numbers = claimed.map((_, index) => `${3 + index};`).join('')
   const { file, argv0, args, cwd, env } = successorCommand({

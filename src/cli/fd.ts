@@ -106,11 +106,11 @@ async function list({ json, service, watch, ...flags }: Flags & { watch?: true }
     process.stdout.write(json ? jsonText(held) : listText(held))
   }
   if (!watch) {
-    show(await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.list({ timeoutMs })))
+    show(await asked(flags, AGAIN, (client, timeout) => client.descriptors.list({ timeout })))
     return
   }
-  using client = await OperatorClient.connect(flags.control, { timeoutMs: flags.timeout })
-  for await (const held of client.descriptors.watch({ timeoutMs: flags.timeout })) show(held)
+  using client = await OperatorClient.connect(flags.control, { timeout: flags.timeout })
+  for await (const held of client.descriptors.watch({ timeout: flags.timeout })) show(held)
 }
 
 async function put(name: string, { descriptor, pid, replace, json, ...flags }: PutFlags): Promise<void> {
@@ -126,8 +126,8 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
         ? { pid: pidOf('while', flags.while) }
         : 'forever'
   using fd = pid === undefined ? ownOne(descriptor) : ofProcess(pidOf('pid', pid), descriptor)
-  await asked(flags, AGAIN, (client, timeoutMs) =>
-    client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeoutMs }),
+  await asked(flags, AGAIN, (client, timeout) =>
+    client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeout }),
   )
   process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is held\n`)
 }
@@ -135,18 +135,17 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
 async function get(name: string, argv: string[], { exclusive, remove, ...flags }: GetFlags): Promise<void> {
   const names = name.split(',')
   const [file = '', ...args] = [...WITH_PID, ...argv]
-  const { timeout: timeoutMs } = flags
+  const { timeout } = flags
   let child: ChildProcess | null = null
   for (const signal of PASSED_ON)
     process.on(signal, () => {
       if (child === null) process.exit(128 + constants.signals[signal])
       child.kill(signal)
     })
-  using client = await OperatorClient.connect(flags.control, { timeoutMs })
+  using client = await OperatorClient.connect(flags.control, { timeout })
   const fds: OwnedFd[] = []
   try {
-    for (const each of names)
-      fds.push(await client.descriptors.claim(each, { shared: !exclusive, timeoutMs }))
+    for (const each of names) fds.push(await client.descriptors.claim(each, { shared: !exclusive, timeout }))
     const env = { ...process.env, LISTEN_FDS: `${fds.length}`, LISTEN_FDNAMES: names.join(':') }
     const started = spawn(file, args, { stdio: ['inherit', 'inherit', 'inherit', ...numbersOf(fds)], env })
     child = started
@@ -156,7 +155,7 @@ async function get(name: string, argv: string[], { exclusive, remove, ...flags }
       started.once('error', reject)
       started.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal!]))
     })
-    if (remove) for (const each of names) await client.descriptors.remove(each, { timeoutMs })
+    if (remove) for (const each of names) await client.descriptors.remove(each, { timeout })
     closeAll(fds)
     process.exitCode = await ended
   } finally {
@@ -172,8 +171,8 @@ interface ClaimFlags extends Flags {
 async function claim(name: string, { json, shared, while: who, ...flags }: ClaimFlags): Promise<void> {
   const pid = pidOf('while', who)
   const options = { while: { pid }, shared: shared ?? false }
-  const fd = await asked(flags, AGAIN, (client, timeoutMs) =>
-    client.descriptors.claim(name, { ...options, timeoutMs }),
+  const fd = await asked(flags, AGAIN, (client, timeout) =>
+    client.descriptors.claim(name, { ...options, timeout }),
   )
   fd.close()
   process.stdout.write(json ? jsonText({ ok: true, name, pid }) : `${name} is claimed by process ${pid}\n`)
@@ -181,14 +180,14 @@ async function claim(name: string, { json, shared, while: who, ...flags }: Claim
 
 async function release(name: string, { json, while: who, ...flags }: ClaimFlags): Promise<void> {
   const pid = pidOf('while', who)
-  await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.release(name, { pid, timeoutMs }))
+  await asked(flags, AGAIN, (client, timeout) => client.descriptors.release(name, { pid, timeout }))
   process.stdout.write(
     json ? jsonText({ ok: true, name, pid }) : `${name} is not claimed by process ${pid} any more\n`,
   )
 }
 
 async function remove(name: string, { json, ...flags }: Flags): Promise<void> {
-  await asked(flags, AGAIN, (client, timeoutMs) => client.descriptors.remove(name, { timeoutMs }))
+  await asked(flags, AGAIN, (client, timeout) => client.descriptors.remove(name, { timeout }))
   process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is not held any more\n`)
 }
 

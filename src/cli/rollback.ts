@@ -61,15 +61,15 @@ async function rolledBack(flags: AskFlags, service: string, installed: Installed
   } catch (error) {
     if (installed === null || !FdbError.is(error) || error.code !== 'ERR_FDB_NO_STANDBY') throw error
   }
-  const { control, timeout: timeoutMs } = flags
+  const { control, timeout } = flags
   const swap = () => installed.swap()
   return await upgradeTo(
     { control, service },
     installed.kept,
     { path: installed.path, put: swap, back: swap },
     async release => {
-      using client = await OperatorClient.connect(control, { timeoutMs })
-      return await client.upgrade({ service, timeoutMs, release })
+      using client = await OperatorClient.connect(control, { timeout })
+      return await client.upgrade({ service, timeout, release })
     },
   )
 }
@@ -81,8 +81,8 @@ interface HandedBack extends Told {
 async function handedBack(flags: AskFlags, service: string, at: string | null): Promise<HandedBack> {
   const until = performance.now() + flags.timeout
   const left = readTold(
-    await asked(flags, AGAIN, (client, timeoutMs) =>
-      client.command(ROLLBACK, rollbackBody(at), { timeoutMs, service }),
+    await asked(flags, AGAIN, (client, timeout) =>
+      client.command(ROLLBACK, rollbackBody(at), { timeout, service }),
     ),
   )
   return await another(flags.control, service, left, until)
@@ -91,8 +91,8 @@ async function handedBack(flags: AskFlags, service: string, at: string | null): 
 /** The process that serves in its place. */
 async function another(control: string, service: string, left: Told, until: number): Promise<HandedBack> {
   for (;;) {
-    const timeoutMs = Math.max(1, Math.round(until - performance.now()))
-    const now = await statusOf(control, service, timeoutMs)
+    const timeout = Math.max(1, Math.round(until - performance.now()))
+    const now = await statusOf(control, service, timeout)
     // In different PID namespaces both may have the same number.
     const isAnother = now?.pid !== left.pid || now.generation !== left.generation
     if (now?.pid && isAnother && now.role === 'serving')
@@ -112,10 +112,10 @@ async function another(control: string, service: string, left: Told, until: numb
 }
 
 /** Null: no process can be asked now. */
-async function statusOf(control: string, service: string, timeoutMs: number): Promise<ServiceStatus | null> {
+async function statusOf(control: string, service: string, timeout: number): Promise<ServiceStatus | null> {
   try {
-    using client = await OperatorClient.connect(control, { timeoutMs })
-    return serviceOf(await client.status({ timeoutMs }), service) ?? null
+    using client = await OperatorClient.connect(control, { timeout })
+    return serviceOf(await client.status({ timeout }), service) ?? null
   } catch {
     return null
   }

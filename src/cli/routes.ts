@@ -73,8 +73,8 @@ function placed(command: Command): Command {
 
 async function list(flags: Flags): Promise<void> {
   const { service = '' } = flags
-  const routes = await asked(flags, AGAIN_HARMLESS, (client, timeoutMs) =>
-    listAll(client, { timeoutMs, service }),
+  const routes = await asked(flags, AGAIN_HARMLESS, (client, timeout) =>
+    listAll(client, { timeout, service }),
   )
   process.stdout.write(flags.json ? jsonText(routes) : listText(routes))
 }
@@ -89,8 +89,8 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
   const { service = '' } = flags
-  const reply = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) => {
-    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeoutMs, service })
+  const reply = await asked(flags, AGAIN_HARMLESS, async (client, timeout) => {
+    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeout, service })
     return JSON.parse(answer.toString()) as AddReply
   })
   process.stdout.write(flags.json ? jsonText(reply) : addText(reply))
@@ -106,8 +106,8 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
   })
   const body = lines([{}, ...places])
   const { service = '' } = flags
-  const reply = await asked(flags, AGAIN, async (client, timeoutMs) => {
-    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeoutMs, service })
+  const reply = await asked(flags, AGAIN, async (client, timeout) => {
+    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeout, service })
     return JSON.parse(answer.toString()) as RemoveReply
   })
   process.stdout.write(flags.json ? jsonText(reply) : removeText(reply))

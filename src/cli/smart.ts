@@ -20,8 +20,8 @@ export interface Plan {
 
 /** Asks the process that serves for its changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if it does not know. */
 export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
-  const changes = await asked(flags, AGAIN_HARMLESS, async (client, timeoutMs) =>
-    readChanges(await client.command(CHANGES, '', { timeoutMs, service })),
+  const changes = await asked(flags, AGAIN_HARMLESS, async (client, timeout) =>
+    readChanges(await client.command(CHANGES, '', { timeout, service })),
   ).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
     const why = 'this service does not know what it has loaded (fd-broker proxy does): leave --smart out'
@@ -41,8 +41,8 @@ export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
 
 /** Has the process that serves read its configuration. */
 export async function reloaded(flags: AskFlags, service: string): Promise<Told | Reloaded> {
-  const reply = await asked(flags, AGAIN, (client, timeoutMs) =>
-    client.command(RELOAD, '', { timeoutMs, service }),
+  const reply = await asked(flags, AGAIN, (client, timeout) =>
+    client.command(RELOAD, '', { timeout, service }),
   )
   return readReloaded(reply) ?? readTold(reply)
 }

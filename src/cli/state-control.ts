@@ -21,8 +21,8 @@ export async function askServing<T>(
   work: (ask: AskCommand) => Promise<T>,
 ): Promise<T> {
   const { service } = options
-  return await asked(options, AGAIN_STATE, (client, timeoutMs) =>
-    work((command, body) => client.command(command, body, { timeoutMs, service })),
+  return await asked(options, AGAIN_STATE, (client, timeout) =>
+    work((command, body) => client.command(command, body, { timeout, service })),
   )
 }
 

@@ -20,8 +20,8 @@ interface WatchFlags extends Flags {
 /** The state of the process that serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
 function stateOf({ control, service = '', timeout }: Flags): ServiceState {
   return new ServiceState((command, body) =>
-    asked({ control, timeout }, AGAIN_STATE, (client, timeoutMs) =>
-      client.command(command, body, { timeoutMs, service }),
+    asked({ control, timeout }, AGAIN_STATE, (client, timeout) =>
+      client.command(command, body, { timeout, service }),
     ),
   )
 }

@@ -36,8 +36,8 @@ Examples:
 }
 
 async function status({ control, json, service = '', timeout }: StatusFlags): Promise<void> {
-  using client = await OperatorClient.connect(control, { timeoutMs: timeout })
-  const answer = withAges(answerOf(await client.status({ timeoutMs: timeout }), { control, service }))
+  using client = await OperatorClient.connect(control, { timeout })
+  const answer = withAges(answerOf(await client.status({ timeout }), { control, service }))
   process.stdout.write(json ? jsonText(answer) : statusText(answer))
   const ill = illnessOf(answer)
   if (ill === null) return

@@ -48,8 +48,8 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let seen = true
-  const told = await asked(flags, AGAIN, async (client, timeoutMs) => {
-    const left = readTold(await client.command(STOP, body, { timeoutMs, service }))
+  const told = await asked(flags, AGAIN, async (client, timeout) => {
+    const left = readTold(await client.command(STOP, body, { timeout, service }))
     // Its number is its own as long as it has not closed this connection.
     seen = !client.elsewhere
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
@@ -83,7 +83,7 @@ async function whyStill(client: OperatorClient, { pid }: Told, timeout: number):
   const told = `process ${pid} was told to end, and lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
-    answer = await client.status({ timeoutMs: ANSWER_MS })
+    answer = await client.status({ timeout: ANSWER_MS })
   } catch (error) {
     const { code } = error as Partial<FdbError>
     const why =

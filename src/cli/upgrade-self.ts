@@ -9,20 +9,20 @@ const LOOK_MS = 50
 
 /** Has a supervisor go on as what is installed now, and waits until it answers as that. */
 export async function upgradeSelf(
-  { control, timeout: timeoutMs }: AskFlags,
+  { control, timeout }: AskFlags,
   service: string,
   json: boolean,
 ): Promise<void> {
   const begun = performance.now()
-  const before = await supervisorAt(control, timeoutMs)
-  using client = await OperatorClient.connect(control, { timeoutMs })
+  const before = await supervisorAt(control, timeout)
+  using client = await OperatorClient.connect(control, { timeout })
   try {
-    await client.command(UPGRADE_SELF, '', { timeoutMs, service })
+    await client.command(UPGRADE_SELF, '', { timeout, service })
   } catch (error) {
     // The connection is one of those that its next image has not.
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
   }
-  const { pid } = await again(control, before?.replaced ?? 0, begun + timeoutMs)
+  const { pid } = await again(control, before?.replaced ?? 0, begun + timeout)
   const ms = Math.round(performance.now() - begun)
   if (json) process.stdout.write(jsonText({ ok: true, pid, ms }))
   else process.stdout.write(`supervisor ${pid} goes on as what is installed now, after ${ms} ms\n`)
@@ -49,8 +49,8 @@ async function again(
 /** Undefined: it is no supervisor, and will say so. */
 async function supervisorAt(
   control: string,
-  timeoutMs: number,
+  timeout: number,
 ): Promise<SupervisorStatus['supervisor'] | undefined> {
-  using client = await OperatorClient.connect(control, { timeoutMs })
-  return ((await client.status({ timeoutMs })) as Partial<SupervisorStatus>).supervisor
+  using client = await OperatorClient.connect(control, { timeout })
+  return ((await client.status({ timeout })) as Partial<SupervisorStatus>).supervisor
 }

@@ -110,8 +110,8 @@ async function upgrade(
   if (plan !== null) say(`${plain(plan.because)}: an upgrade`)
   const decided = plan === null ? {} : { done: plan.done, changes: plan.changes }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
-  using client = await OperatorClient.connect(control, { timeoutMs: answerMs })
-  const hung = await client.status({ timeoutMs: answerMs }).then(
+  using client = await OperatorClient.connect(control, { timeout: answerMs })
+  const hung = await client.status({ timeout: answerMs }).then(
     answer => {
       // One of an earlier release would not refuse it; a daemon does.
       if (!isDaemon(answer)) answerOf(answer, { control, service })
@@ -139,10 +139,15 @@ async function upgrade(
   }
   for (const signal of CANCELLING) process.on(signal, cancel)
   try {
-    const limits = { argv, timeoutMs: timeout, progress, signal: interrupted.signal }
+    const limits = { argv, timeout, progress, signal: interrupted.signal }
     const upgrade = async (release?: Release) =>
       hung
-        ? await (await import('../member/hung-incumbent.js')).replaceHung({ ...limits, control, say })
+        ? await (await import('../member/hung-incumbent.js')).replaceHung({
+            ...limits,
+            timeoutMs: timeout,
+            control,
+            say,
+          })
         : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
     const { pid, generation } =
       binary === undefined || at === undefined
@@ -163,9 +168,9 @@ async function upgrade(
   }
 }
 
-async function statusOf(control: string, timeoutMs: number): Promise<StatusAnswer> {
-  using client = await OperatorClient.connect(control, { timeoutMs })
-  return await client.status({ timeoutMs })
+async function statusOf(control: string, timeout: number): Promise<StatusAnswer> {
+  using client = await OperatorClient.connect(control, { timeout })
+  return await client.status({ timeout })
 }
 
 function headline(answer: StatusAnswer, name: string): string {

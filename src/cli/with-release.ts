@@ -60,8 +60,8 @@ async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () =
 /** The paths of a process in another container may be other files. */
 async function leadsLinks({ control, service }: Place): Promise<boolean> {
   try {
-    using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-    const answer = await client.status({ timeoutMs: ANSWER_MS })
+    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
+    const answer = await client.status({ timeout: ANSWER_MS })
     const { supervisor } = (serviceOf(answer, service) ?? {}) as Partial<SupervisorStatus>
     return supervisor?.leadsLinks === true && !client.elsewhere
   } catch {
@@ -71,8 +71,8 @@ async function leadsLinks({ control, service }: Place): Promise<boolean> {
 
 async function serving({ control, service }: Place): Promise<string | null> {
   try {
-    using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-    return whoServes(await client.status({ timeoutMs: ANSWER_MS }), service)
+    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
+    return whoServes(await client.status({ timeout: ANSWER_MS }), service)
   } catch {
     return null
   }

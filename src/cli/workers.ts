@@ -114,6 +114,6 @@ async function ask(
   body: string,
   done: string,
 ): Promise<void> {
-  await asked(flags, AGAIN, (client, timeoutMs) => client.command(name, body, { timeoutMs, service }))
+  await asked(flags, AGAIN, (client, timeout) => client.command(name, body, { timeout, service }))
   process.stdout.write(json ? jsonText({ ok: true }) : `${done}\n`)
 }

@@ -177,7 +177,7 @@ export class Daemon implements AsyncDisposable {
     return this.#member.generation
   }
 
-  /** Descriptors and state that no living member has and no service manager keeps: they are lost when this daemon closes or ends. */
+  /** @internal Descriptors and state that no living member has and no service manager keeps: they are lost when this daemon closes or ends. */
   get heldAlone(): HeldAlone[] {
     return this.#kept ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
   }
@@ -216,7 +216,7 @@ export class Daemon implements AsyncDisposable {
     return await this.#member.stay(options)
   }
 
-  /** Another daemon serves, and this process stays for it. */
+  /** @internal Another daemon serves, and this process stays for it. */
   get staysForOthers(): boolean {
     return this.#member.staysForOthers
   }

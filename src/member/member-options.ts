@@ -1,13 +1,10 @@
 import type { UpgradeProgress } from '../operator/requests.js'
 
-/** Why a member does not serve any more. */
-export type RetiredReason =
-  /** Another version serves. */
-  | 'replaced'
-  /** {@link Member.close} was called. */
-  | 'closed'
-  /** The right to serve was taken back: in probation, or by an operator. */
-  | 'lost'
+/**
+ * Why a member does not serve any more: another version serves, {@link Member.close} was called, or the right to serve was taken back (in
+ * probation, or by an operator).
+ */
+export type RetiredReason = 'replaced' | 'closed' | 'lost'
 
 /** Passes unless it throws, rejects or returns false. `signal`: the check is not awaited any more. */
 export type Check = (context: { readonly signal: AbortSignal }) => unknown

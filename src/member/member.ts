@@ -12,7 +12,6 @@ import {
 } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { MemberPhase } from '../handoff/phases.js'
 import { type OwnedFd, ownNumber } from '../kernel/index.js'
 import { addressOf, type ListenerOptions, type OptionChange, parseListenerSpec } from '../listeners/index.js'
 import type { CommandHandler, Upgraded } from '../operator/requests.js'
@@ -159,7 +158,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.follows === null && this.#driver.first
   }
 
-  get phase(): MemberPhase {
+  get phase(): string {
     return this.#driver.phase
   }
 
@@ -349,7 +348,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#driver.close(options)
   }
 
-  /** Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
+  /** @internal Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
     return staysForOthers(this.#runtime)
   }

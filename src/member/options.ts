@@ -120,7 +120,7 @@ export interface JoinOptions {
    * `status` name what keeps it.
    */
   exitWhenRetired?: boolean | number
-  /** Versions of the protocol to speak; for tests and staged roll-outs. */
+  /** @internal Versions of the protocol to speak; for tests. */
   versions?: VersionRange
 }
 

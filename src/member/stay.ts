@@ -194,8 +194,8 @@ class Others {
     const { control, service } = this.#deps.settings
     if (control === null) return null
     try {
-      using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-      const pid = serverOf(await client.status({ timeoutMs: ANSWER_MS }), service)
+      using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
+      const pid = serverOf(await client.status({ timeout: ANSWER_MS }), service)
       return pid === null ? null : { pid, elsewhere: client.elsewhere }
     } catch {
       return null

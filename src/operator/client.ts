@@ -15,6 +15,7 @@ import {
   COMMAND_MS,
   checkCommandSize,
   type Limits,
+  limitOf,
   type Read,
   readCommandReply,
   readProgress,
@@ -27,6 +28,8 @@ import type { StatusAnswer } from './status-report.js'
 
 /** A server ends an upgrade at the limit it was given; this much later its word must be here. */
 const RESULT_GRACE_MS = 5_000
+/** An upgrade without a limit of its own. */
+const UPGRADE_MS = 60_000
 /** For the answer of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
 const CANCELLED_MS = 30_000
 
@@ -35,8 +38,10 @@ export interface UpgradeAsk {
   argv?: readonly string[]
   /** Which service of a daemon that holds several. */
   service?: string
-  /** Until the new version serves, milliseconds. */
-  timeoutMs: number
+  /** Until the new version serves, milliseconds. Default 60000. */
+  timeout?: number
+  /** @internal The name of `timeout` before 0.5. */
+  timeoutMs?: number
   /**
    * First end (SIGKILL) those that block the upgrade: given descriptors once, and neither gone nor proved dead. `status`
    * names them (`blockedBy`). ERR_FDB_STUCK when one does not end.
@@ -91,8 +96,8 @@ export class OperatorClient implements Disposable {
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
     checkOptions('OperatorClient.connect()', options, ASK)
-    const { timeoutMs = ANSWER_MS, signal } = options
-    return new OperatorClient(control, await Channel.connect(control, { timeoutMs, signal }))
+    const limits = { timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal }
+    return new OperatorClient(control, await Channel.connect(control, limits))
   }
 
   private constructor(control: string, channel: Channel) {
@@ -146,9 +151,9 @@ export class OperatorClient implements Disposable {
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
     checkOptions('status()', options, ASK)
-    const { timeoutMs = ANSWER_MS, signal } = options
     const what = `the status of ${this.#peer}`
-    const json = await this.#ask({ statusRequest: {} }, { what, timeoutMs, signal }, ({ status, result }) => {
+    const limits = { what, timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal }
+    const json = await this.#ask({ statusRequest: {} }, limits, ({ status, result }) => {
       if (result) readUpgraded(result)
       return status ? { answer: status.json ?? '' } : null
     })
@@ -163,11 +168,12 @@ export class OperatorClient implements Disposable {
    * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
    *
    * When `signal` aborts the server is told to give it up. It then rejects with ERR_FDB_ABORTED, and the server that there
-   * is serves on; or the Commit had left, and it resolves or rejects as ever. A server of release 0.2 or earlier goes on.
+   * is serves on; or the Commit had left, and it resolves or rejects as ever.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkOptions('upgrade()', ask, UPGRADE)
-    const { argv = [], service = '', timeoutMs, killStuck = false, progress, release, signal } = ask
+    const { argv = [], service = '', killStuck = false, progress, release, signal } = ask
+    const timeoutMs = limitOf(ask, UPGRADE_MS)
     const what = `the result of the upgrade of ${this.#peer}`
     signal?.throwIfAborted()
     const unanswered = new AbortController()
@@ -209,13 +215,14 @@ export class OperatorClient implements Disposable {
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
     checkOptions('command()', ask, COMMAND)
-    const { timeoutMs = COMMAND_MS, service = '', signal } = ask
+    const { service = '', signal } = ask
     const bytes = typeof body === 'string' ? Buffer.from(body) : body
     checkCommandSize(`the body of the command "${name}"`, bytes.length)
     const request = ++this.#commands
     const what = `the reply of ${this.#peer} to the command "${name}"`
     const command: WireBody = { command: { name, body: bytes, service, request } }
-    return await this.#ask(command, { what, timeoutMs, signal }, ({ commandReply: reply }) =>
+    const limits = { what, timeoutMs: limitOf(ask, COMMAND_MS), signal }
+    return await this.#ask(command, limits, ({ commandReply: reply }) =>
       reply?.request === request ? { answer: readCommandReply(reply) } : null,
     )
   }

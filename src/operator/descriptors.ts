@@ -11,7 +11,7 @@ import {
   type DescriptorLease,
   type HeldDescriptor,
 } from './held-descriptors.js'
-import { ANSWER_MS, ASK, type Ask, type AskOptions } from './requests.js'
+import { ANSWER_MS, ASK, type Ask, type AskOptions, limitOf } from './requests.js'
 
 export interface PutOptions extends AskOptions {
   /** How long it is held. Default `forever`: until it is removed. */
@@ -67,7 +67,8 @@ export class HeldDescriptors {
    */
   async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
     checkOptions('watch()', options, ASK)
-    const { timeoutMs = ANSWER_MS, signal } = options
+    const { signal } = options
+    const timeoutMs = limitOf(options, ANSWER_MS)
     const what = 'the list of descriptors'
     const request = ++this.#requests
     const over = new AbortController()
@@ -171,14 +172,14 @@ export class HeldDescriptors {
   #tell<T>(
     asked: Request,
     what: string,
-    { timeoutMs = ANSWER_MS, signal }: AskOptions,
+    options: AskOptions,
     read: (reply: Reply, fds: OwnedFd[]) => T,
     sent?: readonly OwnedFd[],
   ): Promise<T> {
     const request = ++this.#requests
     return this.#ask(
       { descriptorRequest: { ...asked, request } },
-      { what, timeoutMs, signal },
+      { what, timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal },
       (envelope, fds) => {
         const reply = replyTo(request, envelope)
         return reply && { answer: read(reply, fds) }

@@ -166,13 +166,19 @@ export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
 export const ANSWER_MS = 5_000
 
 export interface AskOptions {
-  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000. */
+  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000; of `command()` 60000. */
+  timeout?: number
+  /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
   /** Rejects with its reason. The requested work goes on. */
   signal?: AbortSignal
 }
 
-export const ASK: Checks<AskOptions> = { timeoutMs: unchecked, signal: abortSignal }
+export const ASK: Checks<AskOptions> = { timeout: unchecked, timeoutMs: unchecked, signal: abortSignal }
+
+export function limitOf(options: AskOptions, otherwise: number): number {
+  return options.timeout ?? options.timeoutMs ?? otherwise
+}
 
 /**
  * The role of a message for a question: its answer, a part before the answer, or none. Takes the descriptors that it wants. Throws its

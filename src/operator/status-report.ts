@@ -201,20 +201,31 @@ export interface DaemonStatus {
   /** Processes that have claimed some of them for their lifetime (`fd-broker exec`). */
   readonly programs?: readonly DescriptorsOfProcess[]
   /** The workers of a main process, each of which has a service. */
-  readonly workers?: {
-    readonly count?: number
-    readonly replace?: string
-    readonly all?: readonly {
-      readonly index?: number
-      readonly service?: string
-      readonly phase?: string
-      readonly pid?: number | null
-      readonly generation?: number
-      readonly restarts?: number
-      readonly lastFailure?: string | null
-    }[]
-  }
+  readonly workers?: Partial<Omit<WorkersReport, 'all'>> & { readonly all?: readonly Partial<WorkerReport>[] }
   readonly services: readonly ServiceStatus[]
+}
+
+/** A worker for `status`. */
+export interface WorkerReport {
+  readonly index: number
+  readonly service: string
+  /** `hung`: its process lives and is silent; others accept in its place. `leaving`: it is one too many, and ends with its connections. */
+  readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
+  /** null: no process serves in its place now. */
+  readonly pid: number | null
+  readonly generation: number
+  /** How often it was started again because it had ended, or hung. */
+  readonly restarts: number
+  /** Why it was not brought to serve, last. */
+  readonly lastFailure: string | null
+}
+
+/** The workers in `status`. */
+export interface WorkersReport {
+  /** The number of workers that must serve. */
+  readonly count: number
+  readonly replace: 'one-by-one' | 'at-once'
+  readonly all: readonly WorkerReport[]
 }
 
 /** The answer of a control socket to a StatusRequest. */

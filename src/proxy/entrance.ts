@@ -1,6 +1,7 @@
 import { BlockList, createServer, type Server, type Socket } from 'node:net'
+import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
 import { isIPv6 } from '../base/lazy.js'
-import type { ConnectionKeeper, DrainCounts, ForcedClose } from '../index.js'
+import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'

@@ -52,7 +52,7 @@ export async function claimForLife(
   try {
     for (const { name, spec } of wanted) {
       const held = nameIn(service, name)
-      const options = { shared: !exclusive, while: { pid: process.pid }, timeoutMs }
+      const options = { shared: !exclusive, while: { pid: process.pid }, timeout: timeoutMs }
       const claim = () => client.descriptors.claimAmong(held, options)
       const { fd, others } =
         spec === null ? await known(held, claim) : await heldOrBound(client, held, spec, claim)

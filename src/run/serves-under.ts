@@ -24,8 +24,8 @@ export async function servesForUs(control: string): Promise<number | null> {
 }
 
 async function serverAt(control: string): Promise<number | null> {
-  using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
-  const answer = await client.status({ timeoutMs: ANSWER_MS })
+  using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
+  const answer = await client.status({ timeout: ANSWER_MS })
   return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
 }
 

@@ -4,6 +4,7 @@ import { FdbError } from '../errors.js'
 import { isGranted } from '../handoff/phases.js'
 import { Attempt, OWN_END_MS, type Replaced } from '../member/attempt.js'
 import type { Upgraded } from '../operator/requests.js'
+import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
@@ -14,21 +15,6 @@ import type { WorkersSettings } from './options.js'
 
 /** A worker that has served for so long and ends is started again at once. */
 const PROVED_MS = 1_000
-
-/** A worker for `status`. */
-export interface WorkerReport {
-  readonly index: number
-  readonly service: string
-  /** `hung`: its process lives and is silent; others accept in its place. `leaving`: it is one too many, and ends with its connections. */
-  readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
-  /** null: no process serves in its place now. */
-  readonly pid: number | null
-  readonly generation: number
-  /** How often it was started again because it had ended, or hung. */
-  readonly restarts: number
-  /** Why it was not brought to serve, last. */
-  readonly lastFailure: string | null
-}
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings

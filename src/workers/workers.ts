@@ -14,20 +14,12 @@ import {
   stopOrderOf,
   toldReply,
 } from '../operator/service-commands.js'
+import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
 import { WorkerPool } from './pool.js'
-import type { WorkerReport } from './worker-slot.js'
 
 /** In place of all: those that the main process before has started. */
 const OLDER = 'older'
-
-/** The workers in `status`. */
-export interface WorkersReport {
-  /** The number of workers that must serve. */
-  readonly count: number
-  readonly replace: 'one-by-one' | 'at-once'
-  readonly all: readonly WorkerReport[]
-}
 
 /**
  * The main process of N workers: each is a process of its own that joins the same service and serves the same addresses. It starts them,
@@ -84,6 +76,7 @@ export class Workers implements AsyncDisposable {
     return await this.#daemon!.stay(options)
   }
 
+  /** @internal */
   get staysForOthers(): boolean {
     return this.#daemon!.staysForOthers
   }

@@ -105,6 +105,7 @@ async function loads(project: Project): Promise<string[]> {
   const entries = [
     'fd-broker',
     'fd-broker/proxy',
+    'fd-broker/operator',
     'fd-broker/adapter',
     'fd-broker/errors',
     'fd-broker/stores',

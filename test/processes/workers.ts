@@ -1,4 +1,4 @@
-import type { WorkersReport } from '../../src/workers/workers.js'
+import type { WorkersReport } from '../../src/operator/status-report.js'
 import { ask } from './client.js'
 import { daemonStatus } from './daemon.js'
 import { until } from './until.js'

@@ -29,7 +29,7 @@ describe('what a caller passes is checked at the call', () => {
     ['a text', 'shop', 'the options of join() are "shop"'],
     ['a misspelt option', { ...ALONE, controll: '/x' }, 'did you mean "control"'],
     ['a misspelt limit of upgrades', { ...ALONE, upgrade: { probaton: 1 } }, 'did you mean "probation"'],
-    ['a misspelt option of drains', { ...ALONE, drain: { timout: 1 } }, 'did you mean "timeout"'],
+    ['a misspelt option of drains', { ...ALONE, drain: { timeOut: 1 } }, 'did you mean "timeout"'],
     ['a misspelt limit of the state', { ...ALONE, stateLimits: { keybytes: 1 } }, 'did you mean "keyBytes"'],
     [
       'a misspelt option of the file',
@@ -75,8 +75,8 @@ describe('what a caller passes is checked at the call', () => {
     expect(() => defineSection({ version: 1, codec: codec.json(), secrets: true } as never)).toThrow(
       expect.objectContaining(refused('did you mean "secret"')),
     )
-    await expect(OperatorClient.connect('/x', { timeout: 1 } as never)).rejects.toMatchObject(
-      refused('did you mean "timeoutMs"'),
+    await expect(OperatorClient.connect('/x', { timeOut: 1 } as never)).rejects.toMatchObject(
+      refused('did you mean "timeout"'),
     )
   })
 })

@@ -95,7 +95,11 @@ export const ROOMS: readonly Room[] = [
     name: 'connections',
     about: 'live connections that move to the next version; `adapters/`: one for each kind of server',
   },
-  { name: 'operator', about: 'what operators ask, and what they are answered' },
+  {
+    name: 'operator',
+    places: ['operator', 'operator.ts'],
+    about: 'what operators ask, and what they are answered: `fd-broker/operator`',
+  },
   { name: 'holder', about: 'who owns the registry and decides' },
   { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },
   {
@@ -129,7 +133,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'proxy',
     about: 'the reference proxy: `fd-broker/proxy`',
-    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'relay'],
+    only: ['proto', 'errors', 'base', 'config', 'node', 'probing', 'index', 'adapter', 'relay'],
     packages: ['protobufjs'],
   },
   {

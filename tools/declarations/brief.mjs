@@ -4,7 +4,7 @@
 const WIDTH = 120
 
 /** Entries whose declarations the later reports leave out. */
-const FIRST = ['errors', 'index']
+const FIRST = ['errors', 'operator', 'adapter', 'index']
 
 /**
  * Reports whose changes are easy to see: one member of a long union a line; a declaration that an entry only comes to is left out

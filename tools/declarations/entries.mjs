@@ -4,6 +4,7 @@
 export const ENTRIES = [
   { name: 'index', path: 'index.d.ts' },
   { name: 'proxy', path: 'proxy/index.d.ts' },
+  { name: 'operator', path: 'operator.d.ts' },
   { name: 'adapter', path: 'adapter.d.ts' },
   { name: 'errors', path: 'errors.d.ts' },
   { name: 'stores', path: 'stores/index.d.ts' },

@@ -11,7 +11,6 @@ import {
   type Listener,
   type Logger,
   type Member,
-  OperatorClient,
   REMOVE,
   type Section,
   type StatusReport,
@@ -19,6 +18,7 @@ import {
 } from 'fd-broker'
 import { type ConnectionKeeper, OwnedFd } from 'fd-broker/adapter'
 import { FdbError as SameError } from 'fd-broker/errors'
+import { OperatorClient } from 'fd-broker/operator'
 import { type ProxyConfig, parseConfig, type ReverseProxy, startProxy } from 'fd-broker/proxy'
 
 interface Route {
