@@ -11,7 +11,7 @@ const BUILT = 'build/modules/errors/http1-refusals.js'
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
 
-Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type.
+Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type. Each code below has its cause, and in italics the remedy.
 \`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` converts any value.
 
 - \`code\` (type \`FdbErrorCode\`) is stable: decide by it. The message has the numbers, and the remedy at its end. A code of a newer release is passed on.
@@ -26,21 +26,17 @@ Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same
 export function errorDocs(refusals) {
   const areas = Object.entries(CATALOGUE).map(([area, explanations]) => {
     const rows = Object.entries(explanations).map(
-      ([code, { cause, remedy }]) => `| \`${code}\` | ${cause} | ${remedy} |`,
+      ([code, { cause, remedy }]) => `- \`${code}\`: ${cause}. _${remedy}._`,
     )
-    return `\n## ${area}\n\n| code | why | what to do |\n| --- | --- | --- |\n${rows.join('\n')}\n`
+    return `\n## ${area}\n\n${rows.join('\n')}\n`
   })
-  const refused = Object.entries(refusals).map(
-    ([code, [status, why]]) => `| \`${code}\` | ${status} | ${why} |`,
-  )
+  const refused = Object.entries(refusals).map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`)
   return `${HEAD}${areas.join('')}
 ## HTTP/1 messages that the relay refuses
 
 A message that two servers could read differently is not passed on: a request is answered with the status, an answer becomes a 502,
 and the connection is closed. The access log has the reason.
 
-| code | status | why |
-| --- | --- | --- |
 ${refused.join('\n')}
 `
 }
