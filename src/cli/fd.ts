@@ -201,7 +201,7 @@ function ownOne(number: number): OwnedFd {
 
 function ofProcess(pid: number, number: number): OwnedFd {
   using other = OtherProcess.of(pid)
-  return other.take(number, `descriptor ${number} of process ${pid}`)
+  return other.duplicate(number, `descriptor ${number} of process ${pid}`)
 }
 
 function numberOf(text: string): number {

@@ -34,7 +34,7 @@ export async function readControl(
   const copy = new StateCopy()
   const reading = (done: number, total: number) => progress.bytes('reading the state', done, total)
   try {
-    const position = await askServing(options, ask => copy.look(ask, reading))
+    const position = await askServing(options, ask => copy.readNew(ask, reading))
     // Nothing comes behind it: what is wrong in it is no record that is being written.
     copy.log.segments.at(-1)?.seal()
     return { log: copy.log, position }

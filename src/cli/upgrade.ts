@@ -146,7 +146,7 @@ async function upgrade(
             ...limits,
             timeoutMs: timeout,
             control,
-            say,
+            report: say,
           })
         : await client.upgrade({ ...limits, service, killStuck: killStuck ?? false, release })
     const { pid, generation } =

@@ -134,7 +134,7 @@ export class ConnectionReceiver {
     held.looked = inTurns(arrived, this.#options.counts.taking, ({ index, wire, own }) => {
       try {
         if (held.released) closeAll(own)
-        else held.items.push(this.#look(wire, own))
+        else held.items.push(this.#itemOf(wire, own))
       } catch (error) {
         closeAll(own)
         const { code, message } = FdbError.from(error, 'ERR_FDB_CONNECTION')
@@ -144,13 +144,13 @@ export class ConnectionReceiver {
     // One slice is adopted before the next is acknowledged: the sender goes no faster than this process can.
     void Promise.all([held.looked, this.#adopting]).then(() => {
       if (this.#over) return
-      this.#options.link.tell({ prepareAck: { slice, refused, waves: true } })
+      this.#options.link.post({ prepareAck: { slice, refused, waves: true } })
       this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)
       this.#decision.unref()
     })
   }
 
-  #look({ listener, protocol, record, fds: announced }: WireMoving, fds: readonly OwnedFd[]): Item {
+  #itemOf({ listener, protocol, record, fds: announced }: WireMoving, fds: readonly OwnedFd[]): Item {
     const bytes = record ?? new Uint8Array(0)
     if (fds.length !== announced || fds.length === 0 || fds.length > MAX_CONNECTION_FDS) {
       throw new FdbError(
@@ -205,7 +205,7 @@ export class ConnectionReceiver {
       const witnesses = this.#witnesses ?? []
       this.#witnesses = null
       const proof = await proved(witnesses, Math.min(healthyMs, MOST_HEALTHY_MS), () => this.#over)
-      if (!this.#over) this.#options.link.tell({ waveProved: proof })
+      if (!this.#over) this.#options.link.post({ waveProved: proof })
     })
   }
 

@@ -260,10 +260,10 @@ export class ConnectionSender {
   }
 
   #work(): void {
-    this.#options.counts.giving.run(() => this.#begin())
+    this.#options.counts.giving.run(() => this.#startSending())
   }
 
-  #begin(): void {
+  #startSending(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
     const filler = new SliceFiller(this.#options.counts.giving)
     this.#fill(filler)
@@ -287,7 +287,7 @@ export class ConnectionSender {
     this.#proving = true
     // No connection need be kept from its next request meanwhile.
     for (const source of this.#heard) source.moving.onMovable = null
-    if (this.#waves) link.tell({ firstWave: { healthyMs: firstWaveMs } })
+    if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
     this.#proof = setTimeout(() => this.#proved(), Math.min(longest, this.#drainMs / 2))
     this.#proof.unref()
@@ -418,7 +418,7 @@ export class ConnectionSender {
       }
     }
     this.#items = []
-    link.tell({ moved: { slice } })
+    link.post({ moved: { slice } })
     counts.moved += gone.length
     closeItems(gone)
     if (refused.length > 0) this.#return(refused, 'refused')

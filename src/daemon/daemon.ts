@@ -21,7 +21,7 @@ import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { auditOver, type DaemonOperations, OperatorAccess } from './operator-access.js'
 import { meansAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
-import { AccessCheck, visitorOf } from './policy/access-check.js'
+import { AccessCheck, credentialsOf } from './policy/access-check.js'
 import { OWNERS_ONLY } from './policy/owners-only.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
@@ -129,10 +129,10 @@ export class Daemon implements AsyncDisposable {
     const { gate } = policyFile
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, gate, shares, logger, workerListener }
-    const operationsFor = (caller: Caller) => new OperatorAccess(checks, visitorOf(caller))
+    const operationsFor = (caller: Caller) => new OperatorAccess(checks, credentialsOf(caller))
     reception.staff({ runtime, services, operationsFor })
     const take = () => {
-      services.begin()
+      services.restore()
       descriptors.takeOver()
     }
     const serves = () => reception.open(take)
@@ -337,8 +337,8 @@ export async function openDaemon(
     gate: policyFile.gate,
     shares: reception.shares,
     changed: () => {
-      changes.tell()
-      orchestrator?.look()
+      changes.notify()
+      orchestrator?.servicesChanged()
     },
     receiver: service => orchestrator?.receiver(service) ?? undefined,
   })

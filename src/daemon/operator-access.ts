@@ -23,7 +23,7 @@ import type {
 } from '../operator/requests.js'
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
 import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
-import type { AccessCheck, Visitor } from './policy/access-check.js'
+import type { AccessCheck, PeerCredentials } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, Over } from './service/descriptor-store.js'
 import type { Shares } from './shares.js'
@@ -52,18 +52,18 @@ export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations
   readonly #gate: AccessCheck
-  readonly #visitor: Visitor
+  readonly #peer: PeerCredentials
 
-  /** Owns the visitor's pidfd until it has left. */
-  constructor(checks: AccessChecks, visitor: Visitor) {
+  /** Owns the client's pidfd until it has left. */
+  constructor(checks: AccessChecks, peer: PeerCredentials) {
     this.#operations = checks.operations
     this.#gate = checks.gate
-    this.#visitor = visitor
-    this.descriptors = new DescriptorAccess(checks, visitor)
+    this.#peer = peer
+    this.descriptors = new DescriptorAccess(checks, peer)
   }
 
   async status(): Promise<object> {
-    return await this.#operations.status(this.#gate.lists(this.#visitor))
+    return await this.#operations.status(this.#gate.lists(this.#peer))
   }
 
   async upgrade(
@@ -82,18 +82,18 @@ export class OperatorAccess implements Operations {
     return await this.#operations.command({ ...order, service }, context)
   }
 
-  /** The name of the service that is meant, which the visitor may operate. A refusal names only services that it may see. */
+  /** The name of the service that is meant, which the client may operate. A refusal names only services that it may see. */
   #demanded(given: string): string {
     const gate = this.#gate
-    const visitor = this.#visitor
-    const shows = (service: string) => gate.allows('list', gate.of(service), visitor)
-    if (given === '') gate.lists(visitor)
+    const peer = this.#peer
+    const shows = (service: string) => gate.allows('list', gate.of(service), peer)
+    if (given === '') gate.lists(peer)
     const meant = given === '' ? this.#operations.named('', shows) : given
     if (meant === DAEMON_ITSELF) {
-      gate.demandDaemon(meant, visitor)
+      gate.demandDaemon(meant, peer)
       return given
     }
-    gate.demand('operate', { service: meant }, gate.of(meant), visitor)
+    gate.demand('operate', { service: meant }, gate.of(meant), peer)
     this.#operations.named(meant, shows)
     return meant
   }
@@ -103,26 +103,26 @@ export class OperatorAccess implements Operations {
 export class DescriptorAccess implements DescriptorHolder {
   readonly #store: DescriptorStore
   readonly #gate: AccessCheck
-  readonly #visitor: Visitor
+  readonly #peer: PeerCredentials
   readonly #shares: Shares
   readonly #logger: Logger
   readonly #workerListener: AccessChecks['workerListener']
 
-  /** Owns the visitor's pidfd until it has left. */
+  /** Owns the client's pidfd until it has left. */
   constructor(
     { gate, logger, shares, store, workerListener }: Omit<AccessChecks, 'operations'>,
-    visitor: Visitor,
+    peer: PeerCredentials,
   ) {
     this.#store = store
     this.#gate = gate
-    this.#visitor = visitor
+    this.#peer = peer
     this.#shares = shares
     this.#logger = logger
     this.#workerListener = workerListener
   }
 
   list(): HeldDescriptor[] {
-    const lists = this.#gate.lists(this.#visitor)
+    const lists = this.#gate.lists(this.#peer)
     return this.#store.list().filter(({ name }) => lists(serviceIn(name)))
   }
 
@@ -147,7 +147,7 @@ export class DescriptorAccess implements DescriptorHolder {
     try {
       this.#demandClaim(order)
       if (order.claimant !== null) {
-        demandProcess(this.#visitor, order.claimant)
+        demandProcess(this.#peer, order.claimant)
         this.#demandShare()
       }
     } catch (error) {
@@ -169,7 +169,7 @@ export class DescriptorAccess implements DescriptorHolder {
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
     // Its answer says whether the descriptor is held, and which process has claimed it.
     this.#demand('claim', name)
-    if (claimant !== null) demandProcess(this.#visitor, claimant)
+    if (claimant !== null) demandProcess(this.#peer, claimant)
     const facts = { descriptor: name, ...by, ...claimantOf(claimant) }
     this.#audited('a descriptor was released', facts, () => this.#store.release(name, by, claimant))
   }
@@ -182,12 +182,12 @@ export class DescriptorAccess implements DescriptorHolder {
 
   left(by: DescriptorUser): void {
     this.#store.left(by)
-    this.#visitor.pidfd?.close()
+    this.#peer.pidfd?.close()
   }
 
   watch(changed: () => void): () => void {
-    this.#gate.lists(this.#visitor)
-    const back = this.#shares.watch(this.#visitor.uid)
+    this.#gate.lists(this.#peer)
+    const back = this.#shares.watch(this.#peer.uid)
     const end = this.#store.watch(changed)
     return () => {
       end()
@@ -212,7 +212,7 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 
   #demandShare(): void {
-    const { uid } = this.#visitor
+    const { uid } = this.#peer
     if (isForeign({ uid })) this.#shares.demandNames(uid, this.#store.heldBy(uid) + 1)
   }
 
@@ -232,7 +232,7 @@ export class DescriptorAccess implements DescriptorHolder {
   #demand(action: Action, name: string): ServicePolicy {
     const service = serviceIn(name)
     const policy = service === null ? this.#gate.descriptors : this.#gate.of(service)
-    this.#gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#visitor)
+    this.#gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
     return policy
   }
 }
@@ -246,28 +246,28 @@ function claimantOf(claimant: OwnedFd | null): { claimant?: number } {
   return claimant === null ? {} : { claimant: pidOf(claimant) }
 }
 
-/** Reports whether the pidfd is of the visitor's own process, by the kernel's word. Borrows the pidfd. */
-function isOwnProcess(visitor: Visitor, pidfd: OwnedFd): boolean {
-  if (visitor.pidfd !== null) {
+/** Reports whether the pidfd is of the client's own process, by the kernel's word. Borrows the pidfd. */
+function isOwnProcess(peer: PeerCredentials, pidfd: OwnedFd): boolean {
+  if (peer.pidfd !== null) {
     const key = keyOf(pidfd)
-    return key !== null && key === keyOf(visitor.pidfd)
+    return key !== null && key === keyOf(peer.pidfd)
   }
-  return visitor.pid > 0 && pidOf(pidfd) === visitor.pid && isOfUser(pidfd, visitor.uid)
+  return peer.pid > 0 && pidOf(pidfd) === peer.pid && isOfUser(pidfd, peer.uid)
 }
 
 /**
- * Throws unless the visitor may act for the process of a pidfd: its own process, or one of its user; the daemon's user and root may act for every process.
+ * Throws unless the client may act for the process of a pidfd: its own process, or one of its user; the daemon's user and root may act for every process.
  * Anybody can open a pidfd of any process, so that having one proves nothing. ERR_FDB_DENIED, ERR_FDB_NO_PIDFD. Borrows the pidfd.
  */
-function demandProcess(visitor: Visitor, pidfd: OwnedFd): void {
+function demandProcess(peer: PeerCredentials, pidfd: OwnedFd): void {
   // Another descriptor may have the inode number of a pidfd.
   refuseNoPidfd(pidfd)
-  if (!isForeign(visitor) || isOwnProcess(visitor, pidfd) || isOfUser(pidfd, visitor.uid)) return
+  if (!isForeign(peer) || isOwnProcess(peer, pidfd) || isOfUser(pidfd, peer.uid)) return
   const pid = pidOf(pidfd)
   throw new FdbError(
     'ERR_FDB_DENIED',
-    `process ${visitor.pid} (uid ${visitor.uid}) may not act for ${pid > 0 ? `process ${pid}` : 'the process of this pidfd'}, which is another user's: name a process of uid ${visitor.uid}`,
-    { details: { pid, uid: visitor.uid } },
+    `process ${peer.pid} (uid ${peer.uid}) may not act for ${pid > 0 ? `process ${pid}` : 'the process of this pidfd'}, which is another user's: name a process of uid ${peer.uid}`,
+    { details: { pid, uid: peer.uid } },
   )
 }
 

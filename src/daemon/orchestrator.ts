@@ -21,7 +21,7 @@ export interface Orchestrator {
   /** The receiver for connections of a service without members that serve; null: there is none. */
   receiver(service: string): Peer | null
   /** Something of the services has changed. */
-  look(): void
+  servicesChanged(): void
 }
 
 /** Whether all that it sees to is meant: by no name, or by theirs. */

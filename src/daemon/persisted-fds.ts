@@ -29,7 +29,7 @@ export class PersistedFds {
   }
 
   /** The items of the former daemon, by service. The caller owns the descriptors. */
-  take(): Map<string, BundleItem[]> {
+  claimAll(): Map<string, BundleItem[]> {
     const services = new Map<string, BundleItem[]>()
     this.#services.clear()
     for (const { name, spec, fd } of this.#registry.entries) {

@@ -5,7 +5,7 @@ import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
-import { type AccessCheck, visitorOf } from './policy/access-check.js'
+import { type AccessCheck, credentialsOf } from './policy/access-check.js'
 import { notThere } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
@@ -24,7 +24,7 @@ const IDLE_MS = 60_000
 export interface Office {
   readonly runtime: MemberRuntime
   readonly services: Services
-  /** As a visitor may use them, who has said Hello. Takes the caller's pidfd. */
+  /** As a client may use them, who has said Hello. Takes the caller's pidfd. */
   operationsFor(caller: Caller): Operations
 }
 
@@ -64,7 +64,7 @@ export class DaemonReception implements Reception {
   /** The daemon is there; it does not serve yet. */
   staff(office: Office): void {
     this.#office = office
-    office.runtime.changes.watch(() => this.#look())
+    office.runtime.changes.watch(() => this.#checkSuccessor())
   }
 
   /** The daemon serves, once it has taken its items. If that fails it serves with those that it has: no other daemon does. */
@@ -76,7 +76,7 @@ export class DaemonReception implements Reception {
       this.#admitted = false
       this.#office?.services.resume()
       this.#serveWaiting()
-      this.#office?.runtime.changes.tell()
+      this.#office?.runtime.changes.notify()
     }
   }
 
@@ -137,7 +137,7 @@ export class DaemonReception implements Reception {
 
   #refusesOther(caller: Caller): boolean {
     try {
-      this.#gate.demandOwner(DAEMON_ITSELF, visitorOf(caller))
+      this.#gate.demandOwner(DAEMON_ITSELF, credentialsOf(caller))
       return false
     } catch (error) {
       turnAway(caller, FdbError.from(error))
@@ -176,7 +176,7 @@ export class DaemonReception implements Reception {
     if (caller.intent !== 'operate') {
       try {
         const action = caller.intent === 'follow' ? 'follow' : 'join'
-        this.#gate.demand(action, { service: name }, this.#gate.of(name), visitorOf(caller))
+        this.#gate.demand(action, { service: name }, this.#gate.of(name), credentialsOf(caller))
       } catch (error) {
         turnAway(caller, FdbError.from(error))
         return
@@ -196,7 +196,7 @@ export class DaemonReception implements Reception {
       case 'follow': {
         const service = services.get(name)
         if (service !== undefined)
-          service.forwards(caller, this.#gate.allows('join', this.#gate.of(name), visitorOf(caller)))
+          service.forwards(caller, this.#gate.allows('join', this.#gate.of(name), credentialsOf(caller)))
         else if (caller.intent === 'follow') turnAway(caller, notThere(name))
         else dismiss(caller)
         return
@@ -250,7 +250,7 @@ export class DaemonReception implements Reception {
       if (link.open) link.channel.resume()
     }
     if (this.#stage === 'handing over' && !this.#admitted) this.open()
-    else runtime.changes.tell()
+    else runtime.changes.notify()
   }
 
   /** There is a successor already. While that waits itself no other is offered anything; later the holder answers that it is busy. */
@@ -274,7 +274,7 @@ export class DaemonReception implements Reception {
   }
 
   /** A successor that has failed leaves this daemon as it was. */
-  #look(): void {
+  #checkSuccessor(): void {
     const machine = this.#office?.runtime.machine
     const serves = machine?.phase === 'serving' || machine?.phase === 'unfit'
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')

@@ -62,8 +62,8 @@ export class Services {
   }
 
   /** They are this daemon's: those of which members of an earlier one live, and those that it has handed over. */
-  begin(): void {
-    const items = this.#deps.persisted.take()
+  restore(): void {
+    const items = this.#deps.persisted.claimAll()
     for (const remembered of this.#rightsHolders.read()) {
       const handedOver = items.get(remembered.service) ?? []
       items.delete(remembered.service)
@@ -90,7 +90,7 @@ export class Services {
 
   /** Other rules count from now on. */
   governed(): void {
-    for (const name of this.#services.keys()) this.#unserved.look(name)
+    for (const name of this.#services.keys()) this.#unserved.update(name)
   }
 
   /** Another daemon may have them now, or is to. */
@@ -223,9 +223,9 @@ export class Services {
   #noteChangeOf(name: string): void {
     const service = this.get(name)
     if (service === undefined) return
-    this.#unserved.look(name)
+    this.#unserved.update(name)
     this.#touched.add(name)
-    if (!this.#paused) this.#rightsHolders.note(service.remembered)
+    if (!this.#paused) this.#rightsHolders.remember(service.remembered)
     this.#noteChange()
   }
 
@@ -262,7 +262,7 @@ export class Services {
     this.#rightsHolders.forget(service.name)
     service.close({ kept: false })
     this.#deps.persisted.forget(service.name)
-    this.#unserved.look(service.name)
+    this.#unserved.update(service.name)
   }
 
   #writeRightsHolders(): void {
@@ -306,10 +306,10 @@ export class StateSizes {
   /** Looks every few seconds. */
   open(): void {
     clearInterval(this.#timer)
-    this.#timer = setInterval(() => this.look(), EVERY_MS).unref()
+    this.#timer = setInterval(() => this.update(), EVERY_MS).unref()
   }
 
-  look(): void {
+  update(): void {
     const sizes = this.#sizes()
     for (const size of sizes) this.#judge(size)
     const present = new Set(sizes.map(({ service }) => service))

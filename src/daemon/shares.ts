@@ -35,7 +35,7 @@ export class Shares {
     if (this.#count('connections', uid) >= ofAUser) return over(uid, 'connections', ofAUser)
     if (this.#count('connections') >= ofOthers)
       return over(uid, 'connections of all other users together', ofOthers)
-    void closed.then(this.#take('connections', uid))
+    void closed.then(this.#reserve('connections', uid))
     return null
   }
 
@@ -43,7 +43,7 @@ export class Shares {
   watch(uid: number): () => void {
     if (!isForeign({ uid })) return () => {}
     if (this.#count('watches', uid) >= MOST_WATCHES) throw over(uid, 'watches', MOST_WATCHES)
-    return this.#take('watches', uid)
+    return this.#reserve('watches', uid)
   }
 
   /** Throws ERR_FDB_SHARE where the user has put as many descriptors, or claims as many. `has`: with this one. */
@@ -67,7 +67,7 @@ export class Shares {
     return this.#taken.get(uid === undefined ? kind : `${kind} ${uid}`) ?? 0
   }
 
-  #take(kind: Kind, uid: number): () => void {
+  #reserve(kind: Kind, uid: number): () => void {
     const add = (by: number) => {
       for (const key of [kind, `${kind} ${uid}`]) {
         const count = (this.#taken.get(key) ?? 0) + by

@@ -35,7 +35,7 @@ export class UnservedServices {
   }
 
   /** Something about it has changed, or its rule. */
-  look(service: string): void {
+  update(service: string): void {
     const rule = this.#deps.rule(service)
     const waiting = this.#waiting.get(service)
     if (rule === null && waiting === undefined) return

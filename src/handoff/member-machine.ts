@@ -244,7 +244,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         // Turned away before it began. Whether to leave or to inherit depends on whether the incumbent lives.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
-      return begin({ ...state, epoch: message.epoch }, rules)
+      return beginServing({ ...state, epoch: message.epoch }, rules)
     case 'retire':
       // The member was to accept in place of one that was silent.
       if (phase === 'standby' && state.accepting)
@@ -263,7 +263,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'reinstate':
       if (sealed || !state.holds || phase === 'joining' || phase === 'leaving' || phase === 'gone')
         return same(state)
-      return begin({ ...state, epoch: message.epoch }, rules)
+      return beginServing({ ...state, epoch: message.epoch }, rules)
     case 'released':
       if (phase === 'standby' || phase === 'orphan') return leave(state)
       if (hasRight(state) && scope === 'holder' && state.link !== 'local') {
@@ -294,7 +294,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
 }
 
 /** Accept first, then take over what others acknowledged, then write; Serving is said when all that is done. */
-function begin(state: MemberState, rules: Rules): MemberStep {
+function beginServing(state: MemberState, rules: Rules): MemberStep {
   const { epoch } = state
   const next: MemberState = {
     ...state,

@@ -24,7 +24,7 @@ export interface Heard {
 }
 
 /** Takes one message of a peer: notes what it says of itself, and tells the machine what decides. Owns the descriptors. */
-export function hear(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void {
+export function handleMessage(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void {
   const { heartbeat, endProbation } = envelope
   if (heartbeat) {
     closeAll(fds)

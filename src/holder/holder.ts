@@ -8,7 +8,7 @@ import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
-import { type Heard, type HolderHost, hear } from './hearing.js'
+import { type Heard, type HolderHost, handleMessage } from './hearing.js'
 import { insist } from './insist.js'
 import { killPeer, Silence, untilGone } from './kill-stuck.js'
 import type { Peer } from './peer.js'
@@ -66,7 +66,7 @@ export class Holder {
     }
     this.#peers = new Peers({
       handler: {
-        message: (from, envelope, fds) => hear(heard, from, envelope, fds),
+        message: (from, envelope, fds) => handleMessage(heard, from, envelope, fds),
         ...(host.bundle && { bundle: (from, items) => host.bundle?.(from, items) }),
         lost: lost => this.#onLost(lost),
         replaced: lost => host.dispatch({ type: 'lost', id: lost.id }),
@@ -179,12 +179,12 @@ export class Holder {
     const { phase, joiner } = this.#host.state()
     if (phase === this.#phase) return
     this.#phase = phase
-    if (phase === 'offering') this.timeline.begin(this.#peers.get(joiner)?.pid ?? 0)
+    if (phase === 'offering') this.timeline.startHandoff(this.#peers.get(joiner)?.pid ?? 0)
     this.timeline.enter(phase)
     this.#logger.debug({ phase }, 'handoff phase')
     this.#setDeadline(phase)
     this.#successorWatch.enter(phase)
-    if (phase === 'probation') this.#probation.begin()
+    if (phase === 'probation') this.#probation.start()
     else this.#probation.end()
     this.#prune()
     this.#host.changed?.()
@@ -194,7 +194,7 @@ export class Holder {
   perform(effect: HolderEffect): void | Promise<void> {
     switch (effect.type) {
       case 'tell':
-        return this.#tell(effect.to, effect.message)
+        return this.#sendTo(effect.to, effect.message)
       case 'seal':
         return this.#insist('seal', () => this.segmentSet.seal(effect.from, effect.below))
       case 'make':
@@ -279,7 +279,7 @@ export class Holder {
     return insist(act, what, this.#logger, () => this.#closed)
   }
 
-  #tell(to: Id, message: ToMember): void {
+  #sendTo(to: Id, message: ToMember): void {
     const peer = this.#peers.get(to)
     if (peer === undefined || !peer.link.open || peer.returning) return
     switch (message.kind) {
@@ -288,7 +288,7 @@ export class Holder {
         return
       case 'abort': {
         const { code, message: why } = this.#reason(peer)
-        peer.link.tell({ abort: { code, message: why, phase: this.#phase } })
+        peer.link.post({ abort: { code, message: why, phase: this.#phase } })
         return
       }
       case 'freeze':
@@ -297,11 +297,11 @@ export class Holder {
         break
       case 'sealed': {
         const owner = this.#peers.get(this.#host.state().owner)
-        peer.link.tell(packToMember(message, this.#host.position() ?? owner?.position ?? undefined))
+        peer.link.post(packToMember(message, this.#host.position() ?? owner?.position ?? undefined))
         return
       }
     }
-    peer.link.tell(packToMember(message))
+    peer.link.post(packToMember(message))
   }
 
   #refuse(id: Id, because: 'busy' | 'bound'): void {

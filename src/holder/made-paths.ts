@@ -59,7 +59,7 @@ export class FormerListeners {
   keepPaths = false
 
   /** The registry's entry of this name is given up, or replaced. */
-  note(registry: Registry, name: string): void {
+  remember(registry: Registry, name: string): void {
     const entry = registry.get(name)
     if (this.keepPaths) return
     if (entry?.role !== 'listener' || !entry.spec.startsWith('unix:')) return

@@ -35,7 +35,7 @@ export class Probation {
     this.#heartbeatMs = heartbeatMs
   }
 
-  begin(): void {
+  start(): void {
     this.#since = performance.now()
     clearInterval(this.#ticker)
     this.#awake.restart()

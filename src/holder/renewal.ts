@@ -30,14 +30,14 @@ export class Renewal {
     this.#machine = machine
     this.#segmentSet = segmentSet
     this.#renewBytes = renewBytes
-    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.#check(), LOOK_MS).unref()
   }
 
   close(): void {
     clearInterval(this.#timer)
   }
 
-  #look(): void {
+  #check(): void {
     const { phase, epoch, owner, unfit } = this.#machine.state()
     if ((phase === 'idle' || phase === 'returning') && unfit.includes(owner)) {
       this.#tryAgain()

@@ -85,7 +85,7 @@ export class Sharing {
     const { ready: timeoutMs, quiesce: quiesceMs } = this.#times()
     const { channel } = peer.link
     const before = channel.fdsSent
-    peer.link.tell({
+    peer.link.post({
       offer: {
         epoch,
         wayBack,

@@ -33,7 +33,7 @@ export class SuccessorWatch {
     if (!waitsForSuccessor(phase)) this.end()
     else if (this.#ticker === undefined) {
       this.#awake.restart()
-      this.#ticker = setInterval(() => this.#look(), LOOK_MS).unref()
+      this.#ticker = setInterval(() => this.#check(), LOOK_MS).unref()
     }
   }
 
@@ -44,7 +44,7 @@ export class SuccessorWatch {
     this.#ticker = undefined
   }
 
-  #look(): void {
+  #check(): void {
     const awakeSince = this.#awake.tick(LOOK_MS)
     // Arrived messages are read before the joiner is called silent.
     clearImmediate(this.#reading)

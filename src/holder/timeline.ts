@@ -9,7 +9,7 @@ export class Timeline {
   lastFailure: Failure | null = null
   #quiescing: { since: number; inTime: boolean } | null = null
 
-  begin(successor: number): void {
+  startHandoff(successor: number): void {
     this.records.push({ successor, phases: [], quiesce: null, outcome: 'under way', failure: null })
     if (this.records.length > KEPT) this.records.shift()
   }

@@ -1,7 +1,8 @@
 import { isUnderWay } from '../handoff/phases.js'
 import { pidOf } from '../os/liveness.js'
 import { PidFile } from '../os/pid-file.js'
-import { type MainProcess, Reminders, ServiceManager } from '../os/service-manager/service-manager.js'
+import { type MainProcess, ServiceManager } from '../os/service-manager/service-manager.js'
+import { Watchdog } from '../os/service-manager/watchdog.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { FdStoreMirror } from './fd-store-mirror.js'
 import { wellness } from './heartbeat.js'
@@ -39,7 +40,7 @@ export interface AnnouncerDeps {
 export class Announcer {
   readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null
-  readonly #reminders: Reminders
+  readonly #watchdog: Watchdog
   readonly #pidFile: PidFile | null
   readonly #storeMirror: FdStoreMirror
   #stance: Stance = 'starting'
@@ -51,17 +52,17 @@ export class Announcer {
     const { health, logger, pidFile, service, systemd } = deps.shared.settings
     this.#deps = deps
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
-    this.#reminders = new Reminders(this.#manager, () => wellness(health).healthy)
+    this.#watchdog = new Watchdog(this.#manager, () => wellness(health).healthy)
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
     this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })
-    deps.shared.changes.watch(() => this.#look())
+    deps.shared.changes.watch(() => this.#update())
   }
 
   /** Runs it, and tells that it is under way. */
   async reload(work: () => unknown): Promise<void> {
     this.#reloading++
-    this.#look()
+    this.#update()
     try {
       await work()
       this.#reloadFailed = null
@@ -70,7 +71,7 @@ export class Announcer {
       throw error
     } finally {
       this.#reloading--
-      this.#look()
+      this.#update()
     }
   }
 
@@ -80,21 +81,21 @@ export class Announcer {
     this.#stance = 'ending'
     this.#storeMirror.end()
     this.#manager?.ends(`generation ${this.#deps.shared.generation} ends`)
-    this.#reminders.takeTime()
+    this.#watchdog.extendTimeout()
   }
 
   /** Nothing more is said. */
   close(): void {
-    this.#reminders.close()
+    this.#watchdog.close()
     this.#storeMirror.close()
     if (this.#stance === 'ending') this.#pidFile?.remove()
   }
 
-  #look(): void {
+  #update(): void {
     const before = this.#stance
     const { shutdown, machine } = this.#deps.shared
     if (shutdown.over || before === 'ending') return
-    if (shutdown.closing) this.#reminders.takeTime()
+    if (shutdown.closing) this.#watchdog.extendTimeout()
     switch (machine.phase) {
       case 'serving':
       case 'unfit':
@@ -128,20 +129,20 @@ export class Announcer {
     this.#stance = stance
     this.#status = status
     if (came) {
-      this.#storeMirror.begin()
+      this.#storeMirror.start()
       this.#pidFile?.write()
-      this.#reminders.live()
+      this.#watchdog.start()
       if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
       else this.#manager?.serves(status)
     }
     if (stance === 'changing') {
       if (before !== 'changing') this.#manager?.changes(status)
       else this.#manager?.says(status)
-      this.#reminders.takeTime()
+      this.#watchdog.extendTimeout()
     } else if (!came) {
       if (before === 'changing') this.#manager?.serves(status)
       else this.#manager?.says(status)
-      if (!this.#deps.shared.shutdown.closing) this.#reminders.takeNoTime()
+      if (!this.#deps.shared.shutdown.closing) this.#watchdog.endExtension()
     }
   }
 
@@ -155,7 +156,7 @@ export class Announcer {
     this.#stance = 'replaced'
     this.#storeMirror.end()
     this.#status = ''
-    this.#reminders.close()
+    this.#watchdog.close()
     const successor = this.#successor
     if (successor === null) return
     const { generation } = this.#deps.shared

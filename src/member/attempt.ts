@@ -97,10 +97,10 @@ export class Attempt {
     this.#replaced = replaced
     this.#options = options
     this.#failureBefore = replaced.lastFailure
-    this.#tell('started', child.pid)
+    this.#report('started', child.pid)
     const { limitMs, signals } = options
     const timer = setTimeout(() => void this.#cancel(this.#late(limitMs)), limitMs)
-    const stop = replaced.watch(() => this.#look())
+    const stop = replaced.watch(() => this.#check())
     const cancel = ({ target }: { target: EventTarget | null }) =>
       void this.#cancel((target as AbortSignal).reason)
     this.outcome = this.#settled.answer.finally(() => {
@@ -126,7 +126,7 @@ export class Attempt {
       if (signal.aborted) void this.#cancel(signal.reason)
       else signal.addEventListener('abort', cancel, { once: true })
     }
-    this.#look()
+    this.#check()
   }
 
   /** The command has ended with code 0: as long as something lives that it has started, that may join. */
@@ -139,7 +139,7 @@ export class Attempt {
       setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
       return
     }
-    const said = words.take()
+    const said = words.takeLine()
     const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}${this.#servesOn}`
     this.#exited(text, { code: 0, signal: null })
   }
@@ -158,7 +158,7 @@ export class Attempt {
     return this.#options.ours ? '; this process serves on' : ''
   }
 
-  #tell(phase: string, pid: number): void {
+  #report(phase: string, pid: number): void {
     this.#options.progress?.({ phase, at: Date.now(), pid })
   }
 
@@ -188,7 +188,7 @@ export class Attempt {
     const cancelled = await replaced.cancelHandoff(toldFor(reason))
     if (cancelled === 'late') {
       this.#cancelling = false
-      this.#look()
+      this.#check()
       this.#boundTheRest()
       return
     }
@@ -220,12 +220,12 @@ export class Attempt {
     if (served === null) return false
     this.#over = true
     this.child.letGo()
-    this.#tell('serving', served.pid)
+    this.#report('serving', served.pid)
     this.#settled.resolve(served)
     return true
   }
 
-  #look(): void {
+  #check(): void {
     if (this.#over || this.#hasServed() || this.#cancelling) return
     const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#replaced
     if (failure !== null && failure !== this.#failureBefore) {
@@ -235,7 +235,7 @@ export class Attempt {
     // Probation is told as what it is: serving.
     if (phase === this.#phase || phase === 'probation' || phase === 'released') return
     this.#phase = phase
-    this.#tell(phase, joinerPid ?? this.child.pid)
+    this.#report(phase, joinerPid ?? this.child.pid)
   }
 
   /** Its process says more of its end than the handoff knows. */
@@ -254,7 +254,7 @@ export class Attempt {
     if (ENDS.has(code) && !committed) {
       const exit = await Promise.race([this.child.exited, afterMs(SAID_MS)])
       how = exit === undefined ? null : exitText(exit)
-      said = this.child.words.take()
+      said = this.child.words.takeLine()
       lines = this.child.words.takeLines()
     }
     this.#saidMore = how !== null || lines !== null || said !== null
@@ -271,7 +271,7 @@ export class Attempt {
 
   /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
   #late(limit: number): FdbError {
-    const said = this.child.words.take()
+    const said = this.child.words.takeLine()
     const what = this.#forked
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
       : `${this.#name} did not serve`

@@ -78,7 +78,7 @@ export class ControlSocket {
   }
 
   /** Takes what was given of these, from the start-up race or from the incumbent; earlier ones are closed. */
-  take(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
+  adopt(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
     const { listener, lock, reservation = null, spec } = control
     const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
     if (listener !== undefined) {
@@ -191,7 +191,7 @@ export class ControlSocket {
   }
 
   #moveTo({ entry, listener, lock, reservation }: RestoredControl): void {
-    this.take({ entry, reservation, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
+    this.adopt({ entry, reservation, ...(lock !== null && { lock }), ...(listener !== null && { listener }) })
     this.open()
   }
 
@@ -217,7 +217,7 @@ export class ControlSocket {
 
   /** This process is its own master now. */
   admitWaiting(): void {
-    setImmediate(() => this.#watch.look())
+    setImmediate(() => this.#watch.check())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 

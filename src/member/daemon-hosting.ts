@@ -60,10 +60,10 @@ export class DaemonHosting implements Hosting {
       renewBytes: settings.stateLimits.renewBytes,
       written: () => (machine.phase === 'serving' ? machine.member.epoch : null),
       amidBulk: () => state.amidBulk,
-      ask: () => joined.tell({ renew: {} }),
+      ask: () => joined.post({ renew: {} }),
       changes,
     })
-    this.#appends = new AppendNotice(state.appended, () => joined.tell({ appended: {} }))
+    this.#appends = new AppendNotice(state.appended, () => joined.post({ appended: {} }))
   }
 
   /** As far as this process knows: the daemon does. */
@@ -81,7 +81,7 @@ export class DaemonHosting implements Hosting {
     return this.#deps.joined.facts?.forwardsWrites ?? false
   }
 
-  hear(envelope: WireEnvelope): boolean {
+  handle(envelope: WireEnvelope): boolean {
     const { moveRequest, registered, tellAppended } = envelope
     if (moveRequest) {
       this.#deps.nobodyTakes()
@@ -91,7 +91,7 @@ export class DaemonHosting implements Hosting {
       this.#appends.want(tellAppended.wanted ?? false)
       return true
     }
-    if (!registered) return this.#requests.take(envelope)
+    if (!registered) return this.#requests.handle(envelope)
     this.#registrations.answered(registered)
     return true
   }
@@ -100,7 +100,7 @@ export class DaemonHosting implements Hosting {
     const { settled, shared } = this.#deps
     this.#settled = true
     if (shared.machine.phase === 'serving') settled()
-    else shared.shutdown.hear('released')
+    else shared.shutdown.handleVerdict('released')
   }
 
   silent(): void {
@@ -122,7 +122,7 @@ export class DaemonHosting implements Hosting {
   }
 
   drop(name: string): void {
-    this.#deps.joined.tell({ register: { drop: true, item: { name } } })
+    this.#deps.joined.post({ register: { drop: true, item: { name } } })
   }
 
   /** The daemon sees to it. */
@@ -142,7 +142,7 @@ export class DaemonHosting implements Hosting {
   }
 
   askForMove(): void {
-    this.#deps.joined.tell({ moveRequest: {} })
+    this.#deps.joined.post({ moveRequest: {} })
   }
 
   cancelHandoff(reason: FdbError): Promise<Cancelled> {
@@ -156,7 +156,7 @@ export class DaemonHosting implements Hosting {
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#deps
     this.#settled = true
-    if (shared.machine.member.link === 'up') joined.tell({ endProbation: { closing: true } })
+    if (shared.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
   }
 
   /** No machine asks for it: the daemon decides. */
@@ -244,22 +244,22 @@ export class OperatorRequests {
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
     this.#state = state
     this.#link = link
-    this.#requests = new Requests(operations, body => this.#link()?.tell(body))
+    this.#requests = new Requests(operations, body => this.#link()?.post(body))
   }
 
   /** Whether it was an order. */
-  take(envelope: WireEnvelope): boolean {
+  handle(envelope: WireEnvelope): boolean {
     const { write, result, upgradeCancelled } = envelope
     const link = this.#link()
     const answer = this.#requests.answer(envelope)
     if (answer !== null) {
       void answer.then(body => {
         // An upgrade's answer may be due when the daemon has been come back to; a new daemon numbers its commands anew.
-        if (envelope.upgradeRequest) this.#link()?.tell(body)
+        if (envelope.upgradeRequest) this.#link()?.post(body)
         // Without a status: a Result would be taken for an upgrade's.
-        else link?.tell(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
+        else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
       })
-    } else if (write) this.#writesOf(link)?.take(write)
+    } else if (write) this.#writesOf(link)?.receive(write)
     else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as Cancelled)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
@@ -272,7 +272,7 @@ export class OperatorRequests {
 
   /** Has the daemon give up the successor that this member started. One of an earlier release does not know the question. */
   async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
-    this.#link()?.tell({ cancelUpgrade: { code, message } })
+    this.#link()?.post({ cancelUpgrade: { code, message } })
     const cancelled = new Pending<Cancelled>()
     this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
     return await cancelled.answer
@@ -287,7 +287,7 @@ export class OperatorRequests {
   #writesOf(link: Link | undefined): WriteReceiver | null {
     if (link === undefined) return null
     if (this.#writes?.link !== link)
-      this.#writes = { link, receiver: new WriteReceiver(this.#state, body => link.tell(body)) }
+      this.#writes = { link, receiver: new WriteReceiver(this.#state, body => link.post(body)) }
     return this.#writes.receiver
   }
 }
@@ -311,7 +311,7 @@ export class Registrations {
   async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
     const call = this.#calls.open(null, { items, link })
     try {
-      await this.#tell(call, timeoutMs)
+      await this.#announce(call, timeoutMs)
     } catch (error) {
       call.pending.reject(error)
     }
@@ -323,7 +323,7 @@ export class Registrations {
   again(link: Link, timeoutMs: number): void {
     for (const call of this.#calls.of()) {
       call.link = link
-      this.#tell(call, timeoutMs).catch(error => call.pending.reject(error))
+      this.#announce(call, timeoutMs).catch(error => call.pending.reject(error))
     }
   }
 
@@ -338,7 +338,7 @@ export class Registrations {
   }
 
   /** A registration that is lost with the link is repeated over the next one. */
-  async #tell(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
+  async #announce(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
     const { items, link, number: request } = call
     try {
       await link.sendBundle(items, timeoutMs)

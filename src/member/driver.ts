@@ -75,7 +75,7 @@ export class MemberDriver implements RuntimeDriver {
       this.#keepOptions()
       this.runtime.hosting.reconnect()
     },
-    drain: () => this.runtime.drain.begin(),
+    drain: () => this.runtime.drain.start(),
     exit: () => this.end(this.runtime.shutdown.reason),
   }
 
@@ -124,7 +124,7 @@ export class MemberDriver implements RuntimeDriver {
     }
     settings.logger.error({ err: error, effect: effect.type }, 'a step of the handoff failed')
     if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
-    shutdown.because(unfitness.note(error))
+    shutdown.because(unfitness.record(error))
     const epoch =
       effect.type === 'accept' ? {} : { epoch: effect.type === 'carry' ? effect.below : effect.epoch }
     machine.step({ type: 'failed', effect: effect.type, ...epoch })
@@ -135,7 +135,7 @@ export class MemberDriver implements RuntimeDriver {
     const { member } = machine
     if (before.phase !== member.phase) this.#phaseChanged(before.phase, member)
     hosting.holder?.stepped()
-    changes.tell()
+    changes.notify()
     if (event.to === 'holder' && event.event.type === 'renew' && member.epoch !== before.epoch)
       void machine.settled().then(() => state.compact())
   }
@@ -186,7 +186,7 @@ export class MemberDriver implements RuntimeDriver {
     writes.begun()
     this.runtime.followed?.begun()
     drain.stop()
-    timing.note('serving')
+    timing.record('serving')
     shutdown.serve()
   }
 
@@ -194,14 +194,14 @@ export class MemberDriver implements RuntimeDriver {
   #tellServing(): void {
     const { leadership, readiness } = this.runtime
     readiness.begun()
-    leadership.begin()
+    leadership.acquire()
   }
 
   /** This process was to serve and cannot write. The holder hears of it by the machine. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, unfitness } = this.runtime
     const { epoch, link } = machine.member
-    const why = unfitness.note(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
+    const why = unfitness.record(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
     settings.logger.error({ err: why, epoch }, 'this process cannot write')
     application?.unfit(unfitness.refusal())
     if (readiness.served) return
@@ -277,7 +277,7 @@ export class MemberDriver implements RuntimeDriver {
     for (const listener of this.runtime.listeners) listener.release()
     readiness.fail(why)
     hosting.fail(why)
-    shutdown.tell(reason => application?.retired(reason))
+    shutdown.settle(reason => application?.retired(reason))
     this.#watchRetired()
   }
 
@@ -293,7 +293,7 @@ export class MemberDriver implements RuntimeDriver {
       writes.forwarder.end()
       drain.linger()
     }
-    watchRetired(this, { logger, exitWhenRetired, tell })
+    watchRetired(this, { logger, exitWhenRetired, report: tell })
   }
 
   // ---- what the application asks for
@@ -384,7 +384,7 @@ async function closeInOrder(
   if (shutdown.over) return
   if (!shutdown.closing) {
     shutdown.close()
-    changes.tell()
+    changes.notify()
     await finishWork(runtime, timeout ?? settings.drainTimeout, handBack)
     if (shutdown.over) return
     leave(runtime, handBack, driver)
@@ -409,7 +409,7 @@ async function endLeadership({ changes, shutdown, leadership, settings }: Closin
   let ended = false
   void quiesced.then(() => {
     ended = true
-    changes.tell()
+    changes.notify()
   })
   await changes.until(() => shutdown.over || ended, settings.times.quiesce)
   leadership.hurry()

@@ -28,7 +28,7 @@ export interface EmbeddedHostingDeps {
   readonly controlSocket: ControlSocket
   readonly state: OwnState
   /** Our own segment may be sealed: then the machine wants to know. */
-  readonly look: () => void
+  readonly checkSeal: () => void
   /** This process decides from now on, and has taken over. */
   readonly decides: () => void
   /** Asks the process that serves, over the connection by which this generation reports. */
@@ -92,7 +92,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
-  hear(): boolean {
+  handle(): boolean {
     return false
   }
 
@@ -105,7 +105,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** Without a channel the seals are looked at regularly. */
   lost(): void {
-    const { look, shared } = this.#deps
+    const { checkSeal: look, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared
     clearInterval(this.#sealLook)
     if (shutdown.over || machine.member.link !== 'down') return
@@ -142,7 +142,7 @@ export class EmbeddedHosting implements Hosting {
   drop(): void {}
 
   giveUp(name: string): void {
-    this.#former.note(this.#deps.shared.registry, name)
+    this.#former.remember(this.#deps.shared.registry, name)
   }
 
   /** As long as an incumbent may come back it needs what it has. */
@@ -186,14 +186,14 @@ export class EmbeddedHosting implements Hosting {
   async releaseStandby(): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#deps.shared
     if (machine.member.link !== 'up') return
-    this.#deps.joined.tell({ endProbation: { closing: true } })
+    this.#deps.joined.post({ endProbation: { closing: true } })
     await changes.until(() => shutdown.over || machine.member.link !== 'up', settings.times.silence)
   }
 
   becomeHolder(): void {
     const { controlSocket, decides, heartbeat, joined, offers, shared, state } = this.#deps
     const { changes, machine, registry, settings, segmentSet, timing } = shared
-    timing.note('released')
+    timing.record('released')
     joined.detach()
     heartbeat.stop()
     clearInterval(this.#sealLook)
@@ -211,7 +211,7 @@ export class EmbeddedHosting implements Hosting {
         changed: () => {
           controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
           if (machine.holder?.phase === 'released') this.#madePaths.close()
-          changes.tell()
+          changes.notify()
         },
       },
       registry,

@@ -38,7 +38,7 @@ export class FdStoreMirror {
   }
 
   /** This process serves. Idempotent. */
-  begin(): void {
+  start(): void {
     const { shared, store } = this.#deps
     const { machine, registry, segmentSet } = shared
     if (store === null || this.#serves || machine.member.scope === 'member') return
@@ -47,10 +47,10 @@ export class FdStoreMirror {
     const { changed } = registry
     registry.changed = () => {
       changed()
-      this.#look()
+      this.#update()
     }
-    segmentSet.changed = () => this.#look()
-    this.#look()
+    segmentSet.changed = () => this.#update()
+    this.#update()
     this.#sweep(store)
   }
 
@@ -65,7 +65,7 @@ export class FdStoreMirror {
     this.#note.close()
   }
 
-  #look(): void {
+  #update(): void {
     const { store } = this.#deps
     if (store === null || !this.#serves) return
     const wanted = this.#wanted()

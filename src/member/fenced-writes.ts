@@ -51,7 +51,7 @@ export class FencedWrites {
   }
 
   /** Is our segment sealed? Then the machine wants to know. */
-  look(): void {
+  checkSeal(): void {
     const { shutdown, machine } = this.#shared
     if (shutdown.over || !machine.sealed) return
     if (shutdown.closing && machine.phase === 'leaving') this.#forward()
@@ -102,7 +102,7 @@ export class FencedWrites {
   }
 
   #forward(): void {
-    this.forwarder.begin(this.#fenced())
+    this.forwarder.start(this.#fenced())
     if (!this.#connection.open()) this.forwarder.refuse()
   }
 

@@ -71,13 +71,13 @@ export class FollowedState {
       everyMs: () => times.heartbeat,
       report: () => ({ pid: process.pid, generation, phase: machine.phase, sequence: this.log.sequence }),
       top: () => this.#segmentSet.top,
-      take: items => this.#take(items),
+      adopt: items => this.#queueSegments(items),
       connected: () => {},
       writes: this.#writes,
       broken: error => {
-        if (isShortOfDescriptors(error)) this.#short.note(error)
+        if (isShortOfDescriptors(error)) this.#short.record(error)
       },
-      hear: envelope => this.#hear(envelope),
+      handle: envelope => this.#handle(envelope),
     })
   }
 
@@ -97,7 +97,7 @@ export class FollowedState {
   /** This process serves: its changes leave from now on. */
   begun(): void {
     const why = `nobody who writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
-    this.#writes.begin(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
+    this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 
   /** Why answers here may be of an older state; null: they are not. */
@@ -120,18 +120,18 @@ export class FollowedState {
     this.#segmentSet.close()
   }
 
-  #hear({ appended, reject: rejected, welcome }: WireEnvelope): void {
-    if (appended) this.#look()
+  #handle({ appended, reject: rejected, welcome }: WireEnvelope): void {
+    if (appended) this.#readNew()
     if (welcome) this.#offeredBy = welcome.serviceStartedAt ?? 0
     if (rejected && !rejected.retryable) this.#inView.reject(remoteError(rejected, REFUSED))
   }
 
-  #look(): void {
+  #readNew(): void {
     if (!this.#closed) void this.log.position
   }
 
   /** Takes the segments that this process lacks. */
-  #take(items: readonly BundleItem[]): void {
+  #queueSegments(items: readonly BundleItem[]): void {
     const from = this.#offeredBy
     this.#queue(() => this.#read(items, from))
   }
@@ -160,11 +160,11 @@ export class FollowedState {
     const [first] = segments
     if (first === undefined) return
     const another = from !== this.#serviceStartedAt
-    if (!this.#inView.settled) await this.#begin(segments)
+    if (!this.#inView.settled) await this.#start(segments)
     else if (another || first.kind === 'snapshot') await this.#beginAnew(segments)
     else await this.#goOn(segments)
     this.#serviceStartedAt = from
-    this.#look()
+    this.#readNew()
     await this.#merge()
   }
 
@@ -175,12 +175,12 @@ export class FollowedState {
     return Segment.openAll(wanted.map(({ fd }) => fd))
   }
 
-  async #begin(segments: readonly Segment[]): Promise<void> {
+  async #start(segments: readonly Segment[]): Promise<void> {
     for (const segment of segments) this.#segmentSet.put(segment, false)
     await this.#keeper.read(Number.POSITIVE_INFINITY)
     await this.#keeper.follow()
     if (this.#closed) return
-    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.#readNew(), LOOK_MS).unref()
     this.#inView.resolve()
   }
 

@@ -26,10 +26,10 @@ export class Growth {
 
   constructor(state: GrowingState) {
     this.#state = state
-    this.#timer = setInterval(() => this.#look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.#check(), LOOK_MS).unref()
   }
 
-  #look(): void {
+  #check(): void {
     const { segmentSet, renewBytes } = this.#state
     const epoch = this.#state.written()
     if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#state.amidBulk()) this.#state.ask()

@@ -30,7 +30,7 @@ export interface Hosting {
   // ---- what it says
 
   /** Takes a message that only this hosting knows; false: it was none of those. */
-  hear(envelope: WireEnvelope): boolean
+  handle(envelope: WireEnvelope): boolean
   /** The holder has said Released; the machine hears of it next. */
   heardReleased(): void
   /** The holder has a channel to us and says nothing on it. */

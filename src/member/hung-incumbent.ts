@@ -34,7 +34,7 @@ export interface ReplaceHung {
   readonly progress: (step: UpgradeProgress) => void
   readonly signal: AbortSignal
   /** Tells the operator of each step before it is done. */
-  readonly say: (line: string) => void
+  readonly report: (line: string) => void
 }
 
 /**
@@ -46,7 +46,7 @@ export interface ReplaceHung {
  * anything with ERR_FDB_STUCK (it cannot be told, or is no such process), ERR_FDB_DENIED, ERR_FDB_TRACE; later with what `upgrade` rejects with.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
-  const { control, argv, timeoutMs, progress, signal, say } = options
+  const { control, argv, timeoutMs, progress, signal, report: say } = options
   using hung = await whoListens(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
@@ -64,7 +64,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
-    for (const number of [1, 2]) output.push(hung.take(number, 'output of the hung process'))
+    for (const number of [1, 2]) output.push(hung.duplicate(number, 'output of the hung process'))
     say(
       `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
     )
@@ -121,7 +121,7 @@ function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; servic
   const descriptors = hung.descriptors()
   const taken = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
-    const fd = hung.take(number, label)
+    const fd = hung.duplicate(number, label)
     taken.add(fd)
     return fd
   }
@@ -163,7 +163,7 @@ function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; servic
 
 /** The control socket was bound under a temporary name, which it keeps for the kernel. */
 function isControl(hung: OtherProcess, number: number, control: string): boolean {
-  using fd = hung.take(number, 'socket')
+  using fd = hung.duplicate(number, 'socket')
   const { family, accepting, address } = inspectOne(fd)
   return family === 'unix' && accepting === true && (address === `${control}~` || address === control)
 }

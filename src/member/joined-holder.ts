@@ -46,8 +46,8 @@ export class JoinedHolder {
   }
 
   /** Sends a message without an answer; dropped if there is no holder. */
-  tell(body: WireBody): void {
-    this.#holder?.link.tell(body)
+  post(body: WireBody): void {
+    this.#holder?.link.post(body)
   }
 
   /** Takes the link; an earlier one is left to its owner. */
@@ -58,8 +58,8 @@ export class JoinedHolder {
     let died = false
     const inherit = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
-      message: envelope => this.#hear(envelope),
-      bundle: items => this.#take(items),
+      message: envelope => this.#handle(envelope),
+      bundle: items => this.#adopt(items),
       broken: error => {
         shutdown.because(error)
         refuse(error)
@@ -115,7 +115,7 @@ export class JoinedHolder {
     })
   }
 
-  #hear(envelope: WireEnvelope): void {
+  #handle(envelope: WireEnvelope): void {
     const { offers, readiness, refuse, hosting, shared } = this.#deps
     const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
@@ -132,7 +132,7 @@ export class JoinedHolder {
       readiness.limit(settings.times.ready + (offer.quiesceMs ?? 0) + settings.timeout)
       return
     }
-    if (hosting().hear(envelope)) return
+    if (hosting().handle(envelope)) return
     if (rejected) {
       shutdown.because(remoteError(rejected, REFUSED))
       machine.step({ type: 'refused' })
@@ -153,14 +153,14 @@ export class JoinedHolder {
     // Turned away from because it could not begin: that is why.
     if (message.kind === 'fenced' && unfitness.cause === null)
       shutdown.becauseFenced(fenced(machine.member.epoch))
-    if (message.kind === 'retire') shutdown.hear('retire')
-    else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.hear('resume')
+    if (message.kind === 'retire') shutdown.handleVerdict('retire')
+    else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
     else if (message.kind === 'released') hosting().heardReleased()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
   }
 
-  #take(items: BundleItem[]): void {
+  #adopt(items: BundleItem[]): void {
     const { followOn, offers, openMigrationChannel, readiness, refuse, shared } = this.#deps
     const { machine, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
@@ -169,7 +169,7 @@ export class JoinedHolder {
     }
     let offer: Offered | null
     try {
-      offer = offers.take(items)
+      offer = offers.accept(items)
     } catch (error) {
       settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
       refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
@@ -181,7 +181,7 @@ export class JoinedHolder {
       return
     }
     machine.step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
-    timing.note('offered')
+    timing.record('offered')
     readiness.offered()
   }
 }

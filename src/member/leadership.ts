@@ -104,7 +104,7 @@ export class Leadership {
   }
 
   /** This process may write, for the first time or again. */
-  begin(): void {
+  acquire(): void {
     const before = this.#turn
     if (before === 'ended') {
       this.resume()

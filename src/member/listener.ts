@@ -154,7 +154,7 @@ export class Listener {
   /** @internal This process begins to serve: the socket gets the options that this version wants. A failure is told, and does not keep it from serving. */
   setOptions(): void {
     this.#orTell(() => {
-      const changes = this.#options.begin()
+      const changes = this.#options.apply()
       if (changes.length > 0) this.#changed(changes)
     })
   }
@@ -377,7 +377,7 @@ export class SocketOptions {
   }
 
   /** This process begins to serve. Returns what had to change. Throws what the kernel says. */
-  begin(): OptionChange[] {
+  apply(): OptionChange[] {
     const wanted = this.#wanted
     if (wanted === null) return []
     const changes = adjustListener(this.#fd, inspectOne(this.#fd), this.#before, wanted)

@@ -99,7 +99,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   readonly #driver: MemberDriver
   readonly #runtime: MemberRuntime
   readonly #listeners: OwnListeners
-  readonly #told: ToldListeners
+  readonly #told: GuardedListeners
   #details: () => Record<string, unknown> = () => ({})
 
   private constructor(driver: MemberDriver) {
@@ -107,26 +107,26 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     const { runtime } = driver
     this.#driver = driver
     this.#runtime = runtime
-    this.#told = new ToldListeners(this, runtime.settings.logger)
+    this.#told = new GuardedListeners(this, runtime.settings.logger)
     this.#listeners = new OwnListeners({
       shared: runtime,
       holdings: runtime.holdings,
       refuseLeft: () => driver.refuseLeft(),
-      changed: (name, changes) => this.#tell('listenerChanged', name, changes),
-      failed: error => this.#tell('listenerError', error),
+      changed: (name, changes) => this.#emit('listenerChanged', name, changes),
+      failed: error => this.#emit('listenerError', error),
     })
     driver.bind({
       listeners: () => this.#listeners.all,
       failures: () => this.#told.failures,
       details: () => this.#details(),
-      serving: () => this.#tell('serving'),
-      retiring: () => this.#tell('retiring'),
-      reinstated: () => this.#tell('reinstated'),
-      unfit: error => this.#tell('unfit', error),
-      resumed: () => this.#tell('resumed'),
+      serving: () => this.#emit('serving'),
+      retiring: () => this.#emit('retiring'),
+      reinstated: () => this.#emit('reinstated'),
+      unfit: error => this.#emit('unfit', error),
+      resumed: () => this.#emit('resumed'),
       failed: error => this.#told.failed('whileServing', error),
-      retired: why => this.#tell('retired', why),
-      stateFile: status => this.#tell('stateFile', status),
+      retired: why => this.#emit('retired', why),
+      stateFile: status => this.#emit('stateFile', status),
     })
     const known = Object.keys(EVENTS)
     super.on('newListener' as never, ((event: string | symbol) => checkEvent(event, known)) as never)
@@ -382,8 +382,8 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /** An exception of an application's listener is logged and counted, and undoes nothing. */
-  #tell<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
-    this.#told.tell(event, args)
+  #emit<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
+    this.#told.call(event, args)
   }
 }
 
@@ -405,7 +405,7 @@ function checkEvent(event: string | symbol, known: readonly string[]): void {
  * Tells the application's listeners, each of them whatever the others do: what one throws (or rejects with) is logged and
  * counted, and undoes nothing.
  */
-class ToldListeners {
+class GuardedListeners {
   readonly #emitter: NodeJS.EventEmitter
   readonly #logger: Logger
   /** Exceptions so far. */
@@ -416,7 +416,7 @@ class ToldListeners {
     this.#logger = logger
   }
 
-  tell(event: string, args: readonly unknown[]): void {
+  call(event: string, args: readonly unknown[]): void {
     // With their wrappers: one that wants to hear it once takes itself off.
     for (const listener of this.#emitter.rawListeners(event)) {
       try {

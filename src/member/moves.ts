@@ -70,7 +70,7 @@ export class Moves {
     for (const each of this.#takers) void each.stop()
     if (!receiver || move === 'off') {
       this.#leaving = false
-      this.#tell()
+      this.#report()
       return
     }
     for (const listener of this.#listeners()) listener.announceFixed()
@@ -81,7 +81,7 @@ export class Moves {
     this.#waited = 0
     this.#pause = { since: 0, ms: 0 }
     this.#cutAt = performance.now() + drainTimeout
-    this.#halfTime = setTimeout(() => this.#tell(), Math.min(drainTimeout / 2, LONGEST_MS))
+    this.#halfTime = setTimeout(() => this.#report(), Math.min(drainTimeout / 2, LONGEST_MS))
     this.#halfTime.unref()
     this.#seek()
   }
@@ -114,7 +114,7 @@ export class Moves {
 
   /** The process that serves takes no connections: keeping them gains nothing. One that serves later may take the rest. */
   nobodyTakes(): void {
-    if (this.#leaving) this.#tell()
+    if (this.#leaving) this.#report()
   }
 
   /** A way may be open now that was not before. */
@@ -139,7 +139,7 @@ export class Moves {
       left.delete(channel.fd)
       left.delete(log.fd)
       if (gives) this.give(channel.fd, log.fd, other)
-      else this.take(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
+      else this.adopt(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
       this.#settings.logger.warn({ err: error }, 'a way for connections cannot be used')
     } finally {
@@ -171,7 +171,7 @@ export class Moves {
       },
       counts: this.counts,
       fault: this.#fault,
-      rested: () => this.#say(),
+      rested: () => this.#announceEmpty(),
       ended: () => {
         this.#sender = null
         const inVain = this.counts.moved === moved
@@ -186,7 +186,7 @@ export class Moves {
   }
 
   /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
-  take(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
+  adopt(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
     if (this.#leaving) {
       closeAll([channel, log])
       return
@@ -211,7 +211,7 @@ export class Moves {
 
   /** Nothing goes or comes any more. */
   close(): void {
-    this.#say()
+    this.#announceEmpty()
     this.#leaving = false
     this.#stopTimers()
     void this.#sender?.stop()
@@ -237,12 +237,12 @@ export class Moves {
     if (movableOf(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
     this.#waited += Math.min(performance.now() - since, ms)
-    if (this.#waited >= PATIENCE_MS) this.#tell()
+    if (this.#waited >= PATIENCE_MS) this.#report()
     this.#later(ASK_MS)
   }
 
   /** Once: nothing is left here. */
-  #say(): void {
+  #announceEmpty(): void {
     if (!this.#leaving || this.#since === null) return
     for (const listener of this.#listeners()) if (listener.connections > 0) return
     const { at, moved } = this.#since
@@ -267,7 +267,7 @@ export class Moves {
     this.#timer.unref()
   }
 
-  #tell(): void {
+  #report(): void {
     if (this.#told) return
     this.#told = true
     for (const listener of this.#listeners()) listener.announce()

@@ -48,7 +48,7 @@ export class OfferReceiver {
    * Takes a bundle. Answers the offer that it completes, or null where none was announced. Throws what is wrong with it;
    * what was not taken by then is closed.
    */
-  take(items: readonly BundleItem[]): Offered | null {
+  accept(items: readonly BundleItem[]): Offered | null {
     const left = [...items]
     try {
       for (let item = left.shift(); item !== undefined; item = left.shift()) this.#place(item)
@@ -91,13 +91,13 @@ export class OfferReceiver {
         this.#pidfds.push(fd)
         return
       case 'control':
-        controlSocket.take({ listener: fd, spec })
+        controlSocket.adopt({ listener: fd, spec })
         return
       case 'lock':
-        controlSocket.take({ lock: fd })
+        controlSocket.adopt({ lock: fd })
         return
       case 'reservation':
-        controlSocket.take({ reservation: fd })
+        controlSocket.adopt({ reservation: fd })
         return
       default:
         fd.close()

@@ -22,7 +22,7 @@ export interface ReportedTo {
   readonly segmentSet: SegmentSet
   readonly moves: {
     /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
-    take(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
+    adopt(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
     /** A process that had no connection left has ended. */
     emptied(process: { readonly pid: number; readonly pidfd: OwnedFd | null }): void
   }
@@ -75,12 +75,12 @@ export class OlderGenerations {
     })
     link.channel.unref()
     const { state, generation, serviceStartedAt } = this.#to
-    const writes = new WriteReceiver(state, body => link.tell(body))
+    const writes = new WriteReceiver(state, body => link.post(body))
     link.start({
       message: (envelope, fds) => {
         closeAll(fds)
-        if (envelope.write) writes.take(envelope.write)
-        if (envelope.heartbeat?.report) this.#note(caller, envelope.heartbeat.report)
+        if (envelope.write) writes.receive(envelope.write)
+        if (envelope.heartbeat?.report) this.#recordReport(caller, envelope.heartbeat.report)
         if (envelope.moveRequest) this.#openMigrationChannel(caller)
       },
       broken: () => this.#drop(caller),
@@ -105,7 +105,7 @@ export class OlderGenerations {
     openMigrationChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
-        moves.take(channel, log, caller.pidfd ?? caller.pid)
+        moves.adopt(channel, log, caller.pidfd ?? caller.pid)
       },
       give: end => caller.link.sendBundle(migrationItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
@@ -116,7 +116,7 @@ export class OlderGenerations {
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
 
-  #note(caller: Caller, text: string): void {
+  #recordReport(caller: Caller, text: string): void {
     try {
       const { generation, phase, connections, moves, closed, unfit, quiescedMs, keptBy, standbySeconds } =
         parseReport(text) as DrainReport

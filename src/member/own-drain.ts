@@ -54,7 +54,7 @@ export class OwnDrain {
       everyMs: () => (this.#lingers ? RETIRED_MS : times.heartbeat),
       report: () => this.report,
       top: () => (this.#lingers ? NO_SEGMENTS : segmentSet.top),
-      take: (items: BundleItem[]) => {
+      adopt: (items: BundleItem[]) => {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
       },
@@ -102,7 +102,7 @@ export class OwnDrain {
   }
 
   /** Waits for the end of all connections, which the machine hears of. */
-  begin(): void {
+  start(): void {
     const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()

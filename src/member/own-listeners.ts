@@ -146,7 +146,7 @@ export class OwnListeners {
   }
 
   async #bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; passed: boolean }> {
-    const passed = passedSockets().take(name, spec)
+    const passed = passedSockets().claim(name, spec)
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
     const bound = (await this.#group?.bind(name, spec)) ?? {
       fd: bindListener(spec),

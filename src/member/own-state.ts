@@ -53,8 +53,8 @@ export class OwnState {
   }
 
   /** No other process can write: the application may fill its state before it is ready. */
-  begin(epoch: Epoch): Promise<void> {
-    return this.#keeper.begin(epoch, this.#shared.settings.stateFile)
+  startFirst(epoch: Epoch): Promise<void> {
+    return this.#keeper.startFirst(epoch, this.#shared.settings.stateFile)
   }
 
   /** The state as of the offer. */
@@ -93,7 +93,7 @@ export class OwnState {
   unreadable(error: unknown): void {
     const { shutdown, machine, settings, unfitness } = this.#shared
     if (shutdown.over || machine.phase !== 'standby') return
-    const why = unfitness.note(error)
+    const why = unfitness.record(error)
     settings.logger.warn(
       { err: why },
       'this process cannot come back: what is written now cannot be read here',

@@ -6,7 +6,7 @@ import type { Check, ReadyOptions } from './member-options.js'
 /** How this process comes to serve: its offer, the application's checks, those who wait for it, and the time that they have. */
 export class Readiness {
   readonly #late: () => void
-  readonly #reminder: ReadyReminder
+  readonly #missingReady: MissingReadyWarning
   readonly #offer = new Pending<void>()
   #checks: Checks | null = null
   #waiting: Pending<void>[] = []
@@ -15,7 +15,7 @@ export class Readiness {
 
   constructor(late: () => void, logger: Logger) {
     this.#late = late
-    this.#reminder = new ReadyReminder(logger)
+    this.#missingReady = new MissingReadyWarning(logger)
   }
 
   /** This process has come to serve, once. */
@@ -25,7 +25,7 @@ export class Readiness {
 
   /** Warns when the application does not come to ready(). `incumbent`: who serves meanwhile. */
   remind(incumbent: () => number | null): void {
-    this.#reminder.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
+    this.#missingReady.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
   }
 
   /** The time begins now; an earlier limit does not count any more. */
@@ -59,7 +59,7 @@ export class Readiness {
     this.#checks = new Checks(options)
     await this.#checks.run(serving)
     last()
-    this.#reminder.stop()
+    this.#missingReady.stop()
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
   }
 
@@ -76,7 +76,7 @@ export class Readiness {
   }
 
   fail(why: Error): void {
-    this.#reminder.stop()
+    this.#missingReady.stop()
     this.#limit?.clear()
     this.#offer.reject(why)
     for (const serving of this.#waiting.splice(0)) serving.reject(why)
@@ -160,7 +160,7 @@ function nameOf(check: Check): string {
 const REMIND_MS = 10_000
 
 /** Warns once of a process that does not call `ready()`: until it does, it serves no client, and others wait for it. */
-export class ReadyReminder {
+export class MissingReadyWarning {
   readonly #logger: Logger
   readonly #afterMs: number
   #timer: NodeJS.Timeout | undefined

@@ -97,7 +97,7 @@ export class MemberRuntime implements Shared {
 
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const hosting = () => this.hosting
-    const look = () => this.writes.look()
+    const look = () => this.writes.checkSeal()
     this.settings = settings
     // A daemon's is as large as those of all its services.
     this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
@@ -147,7 +147,7 @@ export class MemberRuntime implements Shared {
       operations,
       moves: this.moves,
       state: log,
-      hurry: () => this.joined.tell({ endProbation: {} }),
+      hurry: () => this.joined.post({ endProbation: {} }),
     })
     const { controlSocket, registry, segmentSet } = this
     this.offers = new OfferReceiver(
@@ -181,7 +181,7 @@ export class MemberRuntime implements Shared {
             offers: this.offers,
             controlSocket,
             state: this.state,
-            look,
+            checkSeal: look,
             decides: () => driver.decides(),
             askForMove: () => this.drain.askForMove(),
             retryMoves: () => this.moves.retry(),

@@ -35,7 +35,7 @@ export class Changes {
     return () => this.#listeners.delete(listener)
   }
 
-  tell(): void {
+  notify(): void {
     for (const listener of [...this.#listeners]) listener()
   }
 
@@ -57,7 +57,7 @@ export class TakeoverTiming {
   readonly #steps: TakeoverStep[] = []
 
   /** The first time counts. */
-  note(step: TakeoverStep['step']): void {
+  record(step: TakeoverStep['step']): void {
     if (this.#steps.some(one => one.step === step)) return
     this.#steps.push({ step, ms: Math.round((performance.now() - this.#begun) * 10) / 10 })
   }

@@ -91,7 +91,7 @@ export class Shutdown {
   }
 
   /** The holder says which process serves. */
-  hear(word: 'retire' | 'resume' | 'released'): void {
+  handleVerdict(word: 'retire' | 'resume' | 'released'): void {
     if (word === 'released') this.#told = word
     else if (this.#told !== 'released') this.#told = word === 'retire' ? word : 'nothing'
   }
@@ -112,7 +112,7 @@ export class Shutdown {
   }
 
   /** Tells the waiting callers. */
-  tell(application: (why: RetiredReason) => void): void {
+  settle(application: (why: RetiredReason) => void): void {
     this.#resolve(this.#why)
     application(this.#why)
   }
@@ -126,7 +126,7 @@ interface LingeringDeps {
   /** Milliseconds from the retirement to the end of the process; null: the application ends it. */
   readonly exitWhenRetired: number | null
   /** The process that serves learns what keeps this one. */
-  readonly tell: () => void
+  readonly report: () => void
 }
 
 /** Members of this process (or thread) that have not retired. */
@@ -146,7 +146,7 @@ export function livesNoMore(member: object): void {
  * Watches the process of a member that has retired: reports what keeps it, or ends it (`exitWhenRetired`). Does nothing while another member
  * lives in the process. The timer does not keep the process.
  */
-export function watchRetired(member: object, { logger, exitWhenRetired, tell }: LingeringDeps): void {
+export function watchRetired(member: object, { logger, exitWhenRetired, report: tell }: LingeringDeps): void {
   living.delete(member)
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {

@@ -38,7 +38,7 @@ export async function startFirst(
   segmentSet.make([FIRST_EPOCH])
   try {
     // No other process can write: the application may fill its state before it is ready.
-    await state.begin(FIRST_EPOCH)
+    await state.startFirst(FIRST_EPOCH)
   } catch (error) {
     state.log.close()
     segmentSet.close()
@@ -48,7 +48,7 @@ export async function startFirst(
   tellUnsealed(driver)
   if (control !== null) {
     const { listener, lock, reservation, entry } = control
-    controlSocket.take({ listener, lock, reservation, entry })
+    controlSocket.adopt({ listener, lock, reservation, entry })
     controlSocket.open()
   }
   return driver
@@ -72,7 +72,7 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
   const passed = settings.reception?.passed ?? null
   // Its path is the service manager's.
-  controlSocket.take({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
+  controlSocket.adopt({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
     await state.read(top)
@@ -111,10 +111,10 @@ export async function startNext(
     await readiness.offer()
     await state.read(machine.member.source)
     // No other process can write: the application may fill its state before it is ready.
-    if (driver.first) await state.begin(machine.member.epoch)
+    if (driver.first) await state.startFirst(machine.member.epoch)
     await inView
     state.file?.prepare()
-    timing.note('read')
+    timing.record('read')
     tellUnsealed(driver)
     if (machine.phase === 'gone') throw driver.whyNot()
   } catch (error) {

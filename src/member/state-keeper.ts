@@ -28,7 +28,7 @@ export class StateKeeper {
   }
 
   /** There is no state to take over: this epoch starts with the state file, if there is one. */
-  async begin(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
+  async startFirst(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
     const segment = this.#segmentSet.get(epoch)!.dup()
     try {
       if (file !== null) await loadStateFile(file, segment, this.#log.limits, this.#logger)

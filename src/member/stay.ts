@@ -85,7 +85,7 @@ export async function stay(deps: LingerDeps, { signals = [], until }: StayOption
 /** The processes that would end with this one. */
 class Others {
   readonly #deps: LingerDeps
-  readonly #orphans = new OrphanReaper((pid, code) => this.#note(pid, code))
+  readonly #reaper = new OrphanReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}
@@ -122,12 +122,12 @@ class Others {
   async ended(): Promise<number> {
     // Node tells of those that this process has started itself.
     for (const { pid, exited } of this.#deps.upgrades.started)
-      void exited.then(exit => this.#note(pid, codeOf(exit)))
+      void exited.then(exit => this.#recordExit(pid, codeOf(exit)))
     for (;;) {
-      const children = this.#orphans.reap()
+      const children = this.#reaper.reap()
       await this.#judging
       if (children) {
-        await this.#change(this.#orphans.waiting ? ADOPTED_MS : LOOK_MS)
+        await this.#change(this.#reaper.waiting ? ADOPTED_MS : LOOK_MS)
         continue
       }
       // No child: it came from elsewhere into what ends with us (docker exec), and its end shows on its pidfd.
@@ -149,7 +149,7 @@ class Others {
   }
 
   /** The code of a process counts if no process serves after its end. */
-  #note(pid: number, code: number): void {
+  #recordExit(pid: number, code: number): void {
     this.#judging = this.#judging.then(async () => {
       const serves = await this.#ask()
       this.#code = serves === null ? this.#code || code : 0

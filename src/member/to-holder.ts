@@ -36,7 +36,7 @@ export class ToHolderSender {
     abort: () => this.#abort(),
     back: message => this.#back(message),
     unfit: ({ epoch }) => {
-      this.#deps.joined.tell({ unfit: { epoch, ...this.#deps.shared.unfitness.report } })
+      this.#deps.joined.post({ unfit: { epoch, ...this.#deps.shared.unfitness.report } })
     },
   }
 
@@ -51,16 +51,16 @@ export class ToHolderSender {
 
   #plain(message: Extract<ToHolder, { kind: 'quiesced' | 'frozen' | 'serving' | 'gone' }>): void {
     const { joined, state } = this.#deps
-    joined.tell(packToHolder(message, state.frozenAt ?? state.log.position))
+    joined.post(packToHolder(message, state.frozenAt ?? state.log.position))
   }
 
   #ready(): void {
     const { heartbeat, joined, shared, state } = this.#deps
     const { registry, timing, wanted } = shared
-    timing.note('ready')
+    timing.record('ready')
     // Before Ready: from then on silence tells that this process is stuck.
     heartbeat.start()
-    joined.tell({
+    joined.post({
       ready: {
         adopted: [...wanted],
         refused: registry.names.filter(name => !wanted.has(name)),
@@ -71,8 +71,8 @@ export class ToHolderSender {
 
   #prepared(): void {
     const { joined, shared, state } = this.#deps
-    joined.tell(packToHolder({ kind: 'prepared' }, state.log.position))
-    shared.timing.note('prepared')
+    joined.post(packToHolder({ kind: 'prepared' }, state.log.position))
+    shared.timing.record('prepared')
     state.takenOver = { ...state.log.position }
   }
 

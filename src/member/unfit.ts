@@ -17,7 +17,7 @@ export class Unfitness {
   }
 
   /** The first cause counts: what failed because of it says less. */
-  note(error: unknown): FdbError {
+  record(error: unknown): FdbError {
     this.#cause ??= FdbError.from(error)
     return this.#cause
   }
@@ -83,14 +83,14 @@ export class ShortOfDescriptors {
 
   /** It has failed; `again` follows, unless {@link over} is called before. */
   failed(error: unknown, again: () => void): void {
-    this.note(error)
+    this.record(error)
     clearTimeout(this.#timer)
     this.#timer = setTimeout(again, this.#rest).unref()
     this.#rest = Math.min(2 * this.#rest, MOST_MS)
   }
 
   /** The operation has failed, and other code tries again. */
-  note(error: unknown): void {
+  record(error: unknown): void {
     if (this.#said) return
     this.#said = true
     this.#logger.warn(

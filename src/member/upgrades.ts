@@ -114,18 +114,18 @@ export class Upgrades implements Replaced {
         await upgraded.catch(() => {})
       },
     }
-    this.shared.changes.tell()
+    this.shared.changes.notify()
     try {
       return await upgraded
     } catch (error) {
       // Else the handoff has noted it.
       const unknown = this.lastFailure === failureBefore || this.#attempt?.saidMore === true
-      if (FdbError.is(error) && unknown) this.#note(error)
+      if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error
     } finally {
       this.#underWay = null
       this.#attempt = null
-      this.shared.changes.tell()
+      this.shared.changes.notify()
     }
   }
 
@@ -178,9 +178,9 @@ export class Upgrades implements Replaced {
     throw new FdbError('ERR_FDB_BUSY', `${why}: try again later`, { retryable: true, phase })
   }
 
-  #note({ code, message, phase = 'starting' }: FdbError): void {
+  #recordFailure({ code, message, phase = 'starting' }: FdbError): void {
     this.#failure = { code, message, phase, at: Date.now() }
-    this.shared.changes.tell()
+    this.shared.changes.notify()
   }
 
   #peer(id: Id = SELF): Peer | undefined {

@@ -49,7 +49,7 @@ export function serveMainProcess({ close, commands, listeners, worker: { control
     }
   }
   commands.set(STAND_IN, async body => {
-    const unserved = orphansIn(body)
+    const unserved = unservedIn(body)
     turn = turn.then(() => follow(unserved))
     const done = turn
     turn = turn.catch(() => {})
@@ -68,7 +68,7 @@ export function standInBody(unserved: readonly UnservedListener[]): string {
 }
 
 /** Throws ERR_FDB_MESSAGE. */
-function orphansIn(body: Buffer): UnservedListener[] {
+function unservedIn(body: Buffer): UnservedListener[] {
   try {
     const list: unknown = JSON.parse(body.toString())
     if (Array.isArray(list)) return list.map(({ name, key }) => ({ name: String(name), key: String(key) }))

@@ -73,7 +73,7 @@ const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control
 
 interface Waiting {
   /** Whether the message was for it. */
-  take(envelope: WireEnvelope, fds: OwnedFd[]): boolean
+  accept(envelope: WireEnvelope, fds: OwnedFd[]): boolean
   reject(error: FdbError): void
 }
 
@@ -108,7 +108,7 @@ export class OperatorClient implements Disposable {
       message: (envelope, fds) => {
         if (envelope.welcome) this.#learn(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
         if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
-        else for (const waiting of this.#waiting) if (waiting.take(envelope, fds)) break
+        else for (const waiting of this.#waiting) if (waiting.accept(envelope, fds)) break
         closeAll(fds)
       },
       broken: error => this.#fail(error),
@@ -117,7 +117,7 @@ export class OperatorClient implements Disposable {
         for (const waiting of [...this.#waiting]) waiting.reject(this.#left())
       },
     })
-    this.#link.tell({
+    this.#link.post({
       hello: {
         versionMin: VERSIONS.min,
         versionMax: VERSIONS.max,
@@ -180,7 +180,7 @@ export class OperatorClient implements Disposable {
     const limits = { what, timeoutMs: timeoutMs + RESULT_GRACE_MS, signal: unanswered.signal }
     let timer: NodeJS.Timeout | undefined
     const cancel = () => {
-      this.#link.tell({ cancelUpgrade: {} })
+      this.#link.post({ cancelUpgrade: {} })
       const late = deadlineError(`${what} that was cancelled`, CANCELLED_MS)
       timer = setTimeout(() => unanswered.abort(late), CANCELLED_MS)
     }
@@ -261,7 +261,7 @@ export class OperatorClient implements Disposable {
   #ask<T>(body: WireBody, limits: Limits, read: Read<T>, sent?: readonly OwnedFd[]): Promise<T> {
     const { what, timeoutMs, signal } = limits
     const waiting: Waiting = {
-      take: (envelope, fds) => {
+      accept: (envelope, fds) => {
         try {
           const got = read(envelope, fds)
           if (got !== null && got !== 'part') pending.resolve(got.answer)
@@ -277,7 +277,7 @@ export class OperatorClient implements Disposable {
     if (pending.settled) return pending.answer
     this.#waiting.add(waiting)
     // A failed send is no news: what the peer said before it left is still read, then its end is told.
-    if (sent === undefined) this.#link.tell(body)
+    if (sent === undefined) this.#link.post(body)
     else this.#send(body, sent, error => pending.reject(error))
     if (timeoutMs === null) return pending.answer
     return pending.limit(timeoutMs, () => pending.reject(deadlineError(what, timeoutMs))).answer

@@ -58,7 +58,9 @@ export class HeldDescriptors {
   /** All of them, by name. */
   async list(options: AskOptions = {}): Promise<HeldDescriptor[]> {
     checkOptions('list()', options, ASK)
-    return await this.#tell({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) => listOf(json))
+    return await this.#request({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) =>
+      listOf(json),
+    )
   }
 
   /**
@@ -126,7 +128,7 @@ export class HeldDescriptors {
     const leaseMs = lease !== 'forever' && 'ms' in lease ? lease.ms : 0
     const request = { op: Op.PUT, name, replace, leaseMs }
     const sent = lifetime === null ? [fd] : [fd, lifetime]
-    await this.#tell(request, `the word that "${name}" is held`, options, () => undefined, sent)
+    await this.#request(request, `the word that "${name}" is held`, options, () => undefined, sent)
   }
 
   /**
@@ -148,7 +150,7 @@ export class HeldDescriptors {
       if (fd !== undefined) return { fd, others: othersIn(json) }
       throw new FdbError('ERR_FDB_FDS_MISSING', `the descriptor "${name}" did not come with the answer`)
     }
-    return await this.#tell(request, `the descriptor "${name}"`, options, read, sent)
+    return await this.#request(request, `the descriptor "${name}"`, options, read, sent)
   }
 
   /**
@@ -160,16 +162,21 @@ export class HeldDescriptors {
     using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
     const sent = claimant === null ? undefined : [claimant]
     const request = { op: Op.RELEASE, name }
-    await this.#tell(request, `the word that "${name}" is released`, options, () => undefined, sent)
+    await this.#request(request, `the word that "${name}" is released`, options, () => undefined, sent)
   }
 
   /** The daemon closes it, even if it is claimed: processes that have a duplicate keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkOptions('remove()', options, ASK)
-    await this.#tell({ op: Op.REMOVE, name }, `the word that "${name}" is removed`, options, () => undefined)
+    await this.#request(
+      { op: Op.REMOVE, name },
+      `the word that "${name}" is removed`,
+      options,
+      () => undefined,
+    )
   }
 
-  #tell<T>(
+  #request<T>(
     asked: Request,
     what: string,
     options: AskOptions,

@@ -95,7 +95,7 @@ export class Requests {
  * reads the answers is read no further. `idleMs`: one that asks nothing for so long, waits for no answer, watches nothing and has no claim is sent away; null: none is.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
-  const requests = new Requests(operations, body => link.tell(body), link.channel.peer)
+  const requests = new Requests(operations, body => link.post(body), link.channel.peer)
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let underWay = 0
   let idle: NodeJS.Timeout | undefined

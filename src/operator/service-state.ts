@@ -102,7 +102,7 @@ export class ServiceState {
     checkOptions('list()', options, READ)
     const { secrets = false, ...ask } = options
     using copy = await newCopy()
-    await copy.look((command, body) => this.#ask(command, body, ask))
+    await copy.readNew((command, body) => this.#ask(command, body, ask))
     const { log } = copy
     const names = namesIn(log, section)
     // Registered, and empty: no error.
@@ -139,7 +139,7 @@ export class ServiceState {
     const changes = new EntryChanges(log)
     if (section !== undefined) changes.follow(section)
     for (let first = true; ; first = false) {
-      await copy.look((command, body) => this.#ask(command, body, ask))
+      await copy.readNew((command, body) => this.#ask(command, body, ask))
       const hidden = await hiddenIn(log, section, secrets)
       for (const name of namesIn(log, section)) if (!hidden.has(name)) changes.follow(name)
       if (first && !initial) changes.forget()

@@ -24,17 +24,17 @@ export class StateCopy implements Disposable {
    * log was compacted meanwhile, or the service has begun anew, of what is different. After a failure it may be called again. Rejects as
    * `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
-  async look(ask: AskCommand, reading: Reading = () => {}): Promise<Position> {
+  async readNew(ask: AskCommand, reading: Reading = () => {}): Promise<Position> {
     for (let moves = 0; ; moves++) {
       try {
-        return await this.#look(ask, reading)
+        return await this.#readOnce(ask, reading)
       } catch (error) {
         if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_MOVED' || moves >= MOST_MOVES) throw error
       }
     }
   }
 
-  async #look(ask: AskCommand, reading: Reading): Promise<Position> {
+  async #readOnce(ask: AskCommand, reading: Reading): Promise<Position> {
     const reply = await ask(STATE_COMMANDS.segments, '')
     const { position, segments } = JSON.parse(reply.toString()) as SegmentsReply
     const fill = filling(ask, segments, reading)

@@ -65,7 +65,7 @@ export class OtherProcess implements Disposable {
   }
 
   /** A dup of one of its descriptors; the caller owns it. Throws ERR_FDB_TRACE where this user may not look into it. */
-  take(number: number, label: string): OwnedFd {
+  duplicate(number: number, label: string): OwnedFd {
     const taken = this.takeIfThere(number, label)
     if (taken !== null) return taken
     throw new FdbError(

@@ -145,7 +145,7 @@ export class ControlWatch {
 
   /** Idempotent. */
   start(): void {
-    this.#timer ??= setInterval(() => this.look(), LOOK_MS).unref()
+    this.#timer ??= setInterval(() => this.check(), LOOK_MS).unref()
   }
 
   /** Idempotent. */
@@ -156,7 +156,7 @@ export class ControlWatch {
   }
 
   /** Now. Never throws. */
-  look(): void {
+  check(): void {
     const { logger } = this.#watched
     const place = this.#watched.place()
     this.#rest()
@@ -202,7 +202,7 @@ export class ControlWatch {
   #lookSoon(): void {
     const wait = this.#acted + REST_MS - performance.now()
     clearTimeout(this.#soon)
-    this.#soon = setTimeout(() => this.look(), Math.max(0, wait)).unref()
+    this.#soon = setTimeout(() => this.check(), Math.max(0, wait)).unref()
   }
 
   #rest(): void {

@@ -37,7 +37,7 @@ export class VersionFailures {
   }
 
   /** Before the machine is told, which answers with it. */
-  note(version: number, reason: FdbError): void {
+  record(version: number, reason: FdbError): void {
     this.#reasons.set(version, reason)
     const { code, message, phase = 'starting' } = reason
     this.#last = { code, message, phase, at: Date.now() }
@@ -63,7 +63,7 @@ export class VersionFailures {
         ? 'a program that goes to the background cannot be run, have it stay in the foreground'
         : reason
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${below(lines)}`
-    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
+    this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 
   /** It served, and has ended in its probation. */
@@ -72,19 +72,19 @@ export class VersionFailures {
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
-    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
+    this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
   /** An operator has the version before serve again. */
   left({ id, pid, settings }: Failed, before: number, asked: string): void {
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
-    this.note(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
+    this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 
   /** It was not ready within so many milliseconds. */
   late({ id, pid, complaint }: Failed, ms: number): void {
     const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
-    this.note(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
+    this.record(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
   }
 
   of(version: number | null): FdbError | undefined {
@@ -128,7 +128,7 @@ export class Exits {
     this.#last = before?.last ?? []
   }
 
-  note(exit: Omit<VersionExit, 'at' | 'seconds'>, startedAt: number): void {
+  record(exit: Omit<VersionExit, 'at' | 'seconds'>, startedAt: number): void {
     const at = Date.now()
     this.#count++
     this.#last = [...this.#last, { ...exit, at, seconds: Math.max(0, (at - startedAt) / 1000) }].slice(-MOST)

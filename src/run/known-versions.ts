@@ -29,7 +29,7 @@ export class KnownVersions {
   }
 
   /** Notes what a version is started by. `of`: it is an earlier version again. */
-  note(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
+  record(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
     this.#known.set(id, { ...(earlier ?? { settings, argv, led: ledOf(settings) }), id })
     const links = of === null ? undefined : this.#links.get(of)

@@ -71,7 +71,7 @@ export type SupervisorEvent =
   | { readonly type: 'unhealthy' | 'healthy'; readonly version: number }
   | { readonly type: 'exited'; readonly version: number; readonly code: number }
   | { readonly type: 'elapsed'; readonly timer: Timer; readonly version: number }
-  | { readonly type: 'rested' }
+  | { readonly type: 'backed-off' }
   /** `rollback`: the version before must serve again. */
   | { readonly type: 'upgrade' | 'rollback' | 'cancel'; readonly asker: number }
   /** `now`: without waiting for what they still do. */
@@ -84,7 +84,7 @@ export type SupervisorEffect =
   | { readonly type: 'watch'; readonly version: number }
   | { readonly type: 'wait'; readonly timer: Timer; readonly version: number }
   /** Before the next start, after so many failures. */
-  | { readonly type: 'rest'; readonly failures: number }
+  | { readonly type: 'back-off'; readonly failures: number }
   /** It serves now. */
   | { readonly type: 'promote'; readonly version: number }
   | { readonly type: 'end'; readonly version: number; readonly why: EndReason }
@@ -168,12 +168,12 @@ const FAILED_CODE = 1
 export function step(state: SupervisorState, event: SupervisorEvent): Step {
   const draft: Draft = { ...state, effects: [] }
   const asks = event.type === 'upgrade' || event.type === 'rollback'
-  if (state.mode !== 'ended' || asks) take(draft, event)
+  if (state.mode !== 'ended' || asks) apply(draft, event)
   const { effects, ...after } = draft
   return { state: after, effects }
 }
 
-function take(draft: Draft, event: SupervisorEvent): void {
+function apply(draft: Draft, event: SupervisorEvent): void {
   switch (event.type) {
     case 'start':
       if (draft.started === 0) launch(draft, [])
@@ -199,7 +199,7 @@ function take(draft: Draft, event: SupervisorEvent): void {
     case 'elapsed':
       elapsed(draft, event.timer, event.version)
       return
-    case 'rested':
+    case 'backed-off':
       if (draft.waiting && draft.mode === 'running') launch(draft, [], draft.anew)
       return
     case 'upgrade':
@@ -352,7 +352,7 @@ function lost(draft: Draft, version: Version, code: number): void {
 
 /**
  * Starts a version in place of one that failed: at once the version before, if it failed in its probation or before it served; else
- * after a rest, if the restart policy says so. False: none is started.
+ * after a back-off, if the restart policy says so. False: none is started.
  */
 function replace(draft: Draft, failed: Version, code: number): boolean {
   draft.failures++
@@ -367,7 +367,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
   if (draft.restart === 'never' || (draft.restart === 'on-failure' && code === 0)) return false
   draft.waiting = true
   draft.anew = failed.proved && failed.of === null ? null : best
-  draft.effects.push({ type: 'rest', failures: draft.failures })
+  draft.effects.push({ type: 'back-off', failures: draft.failures })
   return true
 }
 

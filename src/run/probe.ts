@@ -69,7 +69,7 @@ export class Probe implements Disposable {
   }
 
   /** The version's process is running. */
-  begin(_pid: number, _events: ProbeEvents): void {}
+  start(_pid: number, _events: ProbeEvents): void {}
 
   serves(): void {
     this.settle()
@@ -99,7 +99,7 @@ export class DelayProbe extends Probe {
     this.#ms = ms
   }
 
-  override begin(_pid: number, events: ProbeEvents): void {
+  override start(_pid: number, events: ProbeEvents): void {
     this.#timer = setTimeout(() => events.ready(), this.#ms)
   }
 
@@ -124,7 +124,7 @@ export class ReadyFdProbe extends Probe {
     this.env = { FD_BROKER_READY_FD: `${number}` }
   }
 
-  override begin(_pid: number, events: ProbeEvents): void {
+  override start(_pid: number, events: ProbeEvents): void {
     closeAll(this.fds)
     const bytes = Buffer.alloc(64)
     this.#poll = watch(this.#own, () => {
@@ -187,7 +187,7 @@ export class PollingProbe extends Probe {
     return this.#isOpen
   }
 
-  override begin(pid: number, events: ProbeEvents): void {
+  override start(pid: number, events: ProbeEvents): void {
     const { interval, timeout, passes } = this.#asking
     const usual = () => (this.#isProved ? PROVED_MS : this.#isReady ? UNPROVED_MS : STARTING_MS)
     let [passed, failed, sick] = [0, 0, false]
@@ -307,7 +307,7 @@ export class NotifyProbe extends Probe {
     this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
   }
 
-  override begin(pid: number, events: ProbeEvents): void {
+  override start(pid: number, events: ProbeEvents): void {
     const { socket } = this.hearing
     // An earlier release opened it without.
     setSocketOption(socket, 'passCred', true)

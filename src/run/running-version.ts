@@ -146,7 +146,7 @@ export class RunningVersion {
 
   /** It is looked at whether it is ready. */
   watch(): void {
-    this.#probe.begin(this.#pid, {
+    this.#probe.start(this.#pid, {
       ready: () => this.#events.ready(),
       failed: why => this.#events.failed(why),
       recovered: () => this.#events.recovered(),
@@ -454,7 +454,7 @@ export class RunningVersions {
     const { stopSignal } = settings
     const { pids } = left
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
-    if (served) this.exits.note({ generation: id, pid, code }, startedAt)
+    if (served) this.exits.record({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
     else void this.#endStrays({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
     // The next version is started at once in place of one that served.

@@ -80,9 +80,9 @@ export class SharedListeners implements Disposable {
         let held = this.#held.get(key)
         let free = alone && held !== undefined && !held.passed && !held.adopted
         if (held === undefined) {
-          const passed = passedSockets().take(name, spec)
+          const passed = passedSockets().claim(name, spec)
           const adopted = passed?.adopted ?? false
-          const fd = passed?.fd ?? this.#kept.take(key, spec) ?? bindListener(spec)
+          const fd = passed?.fd ?? this.#kept.claim(key, spec) ?? bindListener(spec)
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           if (passed === null) bound.push(key)
@@ -172,7 +172,7 @@ export class KeptListeners {
   }
 
   /** The one of this specification, if it can be connected to still. Owned by the caller, who has it kept ({@link keep}) from now on. */
-  take(key: string, spec: ListenerSpec): OwnedFd | null {
+  claim(key: string, spec: ListenerSpec): OwnedFd | null {
     const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []
     const reached = there.map(fd => isReached(fd, spec))
     const found = there[reached.indexOf(true)] ?? there[reached.indexOf(null)] ?? null

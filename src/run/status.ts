@@ -3,7 +3,8 @@ import { formatListenerSpec } from '../listeners/index.js'
 import type { Failure, ServiceStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { processes, statOf } from '../os/main-process.js'
-import { Reminders, type ServiceManager } from '../os/service-manager/service-manager.js'
+import type { ServiceManager } from '../os/service-manager/service-manager.js'
+import { Watchdog } from '../os/service-manager/watchdog.js'
 import { type ExitReport, loops } from './failures.js'
 import { candidate, type SupervisorState, serving, type Timer, type Version } from './machine.js'
 import type { Predecessor } from './predecessor.js'
@@ -121,7 +122,7 @@ function probationSeconds(now: Version | undefined, timers: TimesLeft): number |
 /** Tells a service manager about a supervisor, which stays its main process. */
 export class ManagerReport {
   readonly #manager: ServiceManager | null
-  readonly #reminders: Reminders
+  readonly #watchdog: Watchdog
   /** The last message. */
   #said = ''
   #wasUp = false
@@ -129,12 +130,12 @@ export class ManagerReport {
   /** `manager` null: there is none. */
   constructor(manager: ServiceManager | null) {
     this.#manager = manager
-    this.#reminders = new Reminders(manager, () => true)
-    this.#reminders.live()
+    this.#watchdog = new Watchdog(manager, () => true)
+    this.#watchdog.start()
   }
 
   /** A step was taken. `failure`: why the last version that was tried does not serve. */
-  look(state: SupervisorState, failure: string | null): void {
+  update(state: SupervisorState, failure: string | null): void {
     const manager = this.#manager
     if (manager === null) return
     const [now, next] = [serving(state), candidate(state)]
@@ -154,11 +155,11 @@ export class ManagerReport {
         manager.serves(now.id === state.started || failure === null ? status : `${status}: ${failure}`)
     }
     // Readiness and stopping have limits of their own.
-    if (now !== undefined && next === undefined && state.mode === 'running') this.#reminders.takeNoTime()
-    else this.#reminders.takeTime()
+    if (now !== undefined && next === undefined && state.mode === 'running') this.#watchdog.endExtension()
+    else this.#watchdog.extendTimeout()
   }
 
-  /** The settings are read anew; what comes of it the next {@link look} tells. */
+  /** The settings are read anew; what comes of it the next {@link update} tells. */
   rereads(): void {
     if (!this.#wasUp) return
     this.#manager?.changes('the settings are read anew')
@@ -166,7 +167,7 @@ export class ManagerReport {
   }
 
   close(): void {
-    this.#reminders.close()
+    this.#watchdog.close()
   }
 
   #isNew(what: string): boolean {

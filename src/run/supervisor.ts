@@ -60,7 +60,7 @@ export class Supervisor {
   readonly #versions: RunningVersions
   readonly #timers = new Timers({
     elapsed: (timer, version, ms) => this.#elapsed(timer, version, ms),
-    rested: () => this.#dispatch({ type: 'rested' }),
+    backedOff: () => this.#dispatch({ type: 'backed-off' }),
   })
   readonly #failures: VersionFailures
   readonly #known: KnownVersions
@@ -114,7 +114,7 @@ export class Supervisor {
     if (settings.control !== null)
       supervisor.#control = await Control.open(settings.control, supervisor, settings, logger)
     supervisor.#pidFile?.write()
-    supervisor.#versions.children.begin()
+    supervisor.#versions.children.startReaping()
     supervisor.#dispatch({ type: 'start' })
     return supervisor
   }
@@ -137,8 +137,8 @@ export class Supervisor {
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
     deps.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
-    supervisor.#look()
-    supervisor.#versions.children.begin()
+    supervisor.#updateReport()
+    supervisor.#versions.children.startReaping()
     return supervisor
   }
 
@@ -178,7 +178,7 @@ export class Supervisor {
       this.#deps.logger.info(changes, 'the settings were read anew')
       return { pid: version.pid, generation: version.id, ...changes }
     } finally {
-      this.#look()
+      this.#updateReport()
     }
   }
 
@@ -271,13 +271,13 @@ export class Supervisor {
       // The links of releases follow each step, before its effects.
       this.#links.follow(state)
       for (const effect of effects) this.#perform(effect)
-      this.#look()
+      this.#updateReport()
     }
     this.#stepping = false
   }
 
-  #look(): void {
-    this.#report.look(this.#state, this.#failures.last?.message ?? null)
+  #updateReport(): void {
+    this.#report.update(this.#state, this.#failures.last?.message ?? null)
   }
 
   #perform(effect: SupervisorEffect): void {
@@ -291,10 +291,10 @@ export class Supervisor {
       case 'wait':
         this.#wait(effect.timer, effect.version)
         return
-      case 'rest': {
+      case 'back-off': {
         const { failures } = effect
-        const ms = this.#timers.rest(this.#deps.settings.restartDelay, failures)
-        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
+        const ms = this.#timers.backOff(this.#deps.settings.restartDelay, failures)
+        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a back-off')
         return
       }
       case 'promote':
@@ -329,16 +329,16 @@ export class Supervisor {
       if (this.#find(id)?.doomed) throw whyNot('cancelled')
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)
-      known.note(id, settings, given ?? this.#settings.argv, of)
+      known.record(id, settings, given ?? this.#settings.argv, of)
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
       this.#deps.logger.info(
         facts,
         of === null ? 'a version was started' : 'the version before was started again',
       )
-      askers.tell(asked, 'started', pid)
+      askers.report(asked, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })
     } catch (error) {
-      this.#failures.note(id, FdbError.from(error))
+      this.#failures.record(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
       // In a step the machine takes it, and answers with the reason, when the step is over.
       await Promise.resolve()
@@ -354,7 +354,7 @@ export class Supervisor {
   #ready(id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined) return
-    this.#askers.tell(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
+    this.#askers.report(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
     this.#dispatch({ type: 'ready', version: id })
   }
 
@@ -362,7 +362,7 @@ export class Supervisor {
     const served = this.#find(id)?.phase === 'serving'
     const text = served ? `version ${id} serves and is not healthy: ${why}` : `version ${id}: ${why}`
     const phase = served ? 'serving' : 'starting'
-    this.#failures.note(id, new FdbError('ERR_FDB_UNHEALTHY', text, { phase }))
+    this.#failures.record(id, new FdbError('ERR_FDB_UNHEALTHY', text, { phase }))
     this.#dispatch({ type: 'unhealthy', version: id })
   }
 
@@ -447,7 +447,7 @@ export class Supervisor {
   #answer({ askers, version, outcome }: Extract<SupervisorEffect, { type: 'answer' }>): void {
     if (outcome === 'serving') {
       const { pid } = this.#versions.get(version!)!
-      this.#askers.tell(askers, 'serving', pid)
+      this.#askers.report(askers, 'serving', pid)
       this.#askers.answer(askers, { pid, generation: version! })
     } else this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
   }
@@ -473,8 +473,8 @@ export class Supervisor {
   }
 }
 
-/** In the place of a timer and its version: the time between two starts. */
-const REST = 'rest'
+/** Stands for a timer and its version; releases since 0.4.0 hand it on by this name. */
+const BACK_OFF = 'rest'
 
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
@@ -497,7 +497,7 @@ interface Waiting {
 interface TimerEvents {
   /** After so many milliseconds. */
   elapsed(timer: Timer, version: number, ms: number): void
-  rested(): void
+  backedOff(): void
 }
 
 /** The machine's timers. */
@@ -514,10 +514,10 @@ export class Timers {
     this.#start(`${timer} ${version}`, ms)
   }
 
-  /** Returns how long the rest is, milliseconds. */
-  rest(delay: number, failures: number): number {
+  /** Returns how long the back-off is, milliseconds. */
+  backOff(delay: number, failures: number): number {
     const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
-    this.#start(REST, ms)
+    this.#start(BACK_OFF, ms)
     return ms
   }
 
@@ -558,7 +558,7 @@ export class Timers {
   #elapsed(name: string, ms: number): void {
     this.#waiting.delete(name)
     const [timer, version] = name.split(' ')
-    if (name === REST) this.#events.rested()
+    if (name === BACK_OFF) this.#events.backedOff()
     else this.#events.elapsed(timer as Timer, Number(version), ms)
   }
 }

@@ -76,7 +76,7 @@ export class Askers {
     return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
   }
 
-  tell(ids: readonly number[], phase: string, pid: number): void {
+  report(ids: readonly number[], phase: string, pid: number): void {
     for (const id of ids) this.#waiting.get(id)?.progress?.({ phase, at: Date.now(), pid })
   }
 

@@ -40,7 +40,7 @@ export class LastWords {
   }
 
   /** In one line; null: it said nothing. They are there once. */
-  take(): string | null {
+  takeLine(): string | null {
     const text = readOnce(this.#file)
     return (
       text
@@ -66,7 +66,7 @@ export class LastWords {
 
   /** For the sentence that says how it ended, and for {@link below} that. There is an answer once. */
   takeReason(): { readonly why: string; readonly lines: string | null } {
-    const said = this.take()
+    const said = this.takeLine()
     const lines = said === null ? this.takeLines() : null
     return {
       why: said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'),

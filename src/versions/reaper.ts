@@ -20,7 +20,7 @@ export class Children {
   }
 
   /** All expected children are known: those that have ended are reaped from now on. */
-  begin(): void {
+  startReaping(): void {
     this.#reapAll()
   }
 

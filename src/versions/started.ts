@@ -23,13 +23,13 @@ delete process.env[OWN_OPTIONS]
 if (file !== undefined) {
   if (given === undefined) delete process.env.NODE_OPTIONS
   else process.env.NODE_OPTIONS = given
-  if (isMainThread) begin(file)
+  if (isMainThread) keepOutput(file)
 }
 // In the threads of a successor too: loggers write there.
 const dropped = counter()
 if (dropped !== null) dropWrites(dropped)
 
-function begin(file: string): void {
+function keepOutput(file: string): void {
   const output = beginOutput()
   const drop = counter()!
   const remember = (text: string) => {

@@ -75,7 +75,7 @@ export class Link {
    * As {@link send}, for messages without an answer. Later messages rely on it: if the channel cannot take it, the channel ends, and that
    * is told.
    */
-  tell(body: WireBody): void {
+  post(body: WireBody): void {
     this.send(body).catch((error: FdbError) => {
       // Earlier messages of a peer that has left are still read: its end comes after them.
       if (!this.open || peerLeft(error)) return
@@ -84,9 +84,9 @@ export class Link {
     })
   }
 
-  /** As {@link tell}, for a Heartbeat: none where many wait unread, so that a peer that is stopped for long has room for what it must hear. */
+  /** As {@link post}, for a Heartbeat: none where many wait unread, so that a peer that is stopped for long has room for what it must hear. */
   beat(heartbeat: NonNullable<WireBody['heartbeat']>): void {
-    if (this.open && this.channel.unreadBytes < BEATS_UNREAD_BYTES) this.tell({ heartbeat })
+    if (this.open && this.channel.unreadBytes < BEATS_UNREAD_BYTES) this.post({ heartbeat })
   }
 
   /**
@@ -199,7 +199,7 @@ export class Link {
       this.#handler?.broken(error as FdbError)
       return
     }
-    this.tell({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
+    this.post({ fdsAck: { bundle, index: message.index ?? 0, verified: fds.length } })
     if (!message.last) return
     this.#incoming.delete(bundle)
     this.#incomingFds -= items.length

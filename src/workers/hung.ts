@@ -52,7 +52,7 @@ export class HungWorkers {
   /** Idempotent. */
   start(): void {
     if (this.#ticker !== undefined) return
-    this.#ticker = setInterval(() => this.#look(), LOOK_MS).unref()
+    this.#ticker = setInterval(() => this.#check(), LOOK_MS).unref()
   }
 
   stop(): void {
@@ -61,7 +61,7 @@ export class HungWorkers {
     this.#ticker = undefined
   }
 
-  #look(): void {
+  #check(): void {
     this.#silence.tick()
     // Arrived messages are read before a worker is called silent.
     clearImmediate(this.#reading)
@@ -77,7 +77,7 @@ export class HungWorkers {
       if (hung !== slot.hung) {
         changed = true
         slot.hung = hung
-        this.#tell(slot)
+        this.#reportHung(slot)
       }
       if (hung) this.#replace(slot, owner!, ms)
     }
@@ -85,7 +85,7 @@ export class HungWorkers {
     if (changed) this.#deps.changed()
   }
 
-  #tell(slot: WorkerSlot): void {
+  #reportHung(slot: WorkerSlot): void {
     const { logger } = this.#deps
     const { hung, index, owner } = slot
     const facts = { worker: index, pid: owner?.pid }

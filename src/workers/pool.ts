@@ -47,15 +47,15 @@ export class WorkerPool {
     this.#settings = settings
     this.#count = settings.count
     this.#unserved = new UnservedListeners(
-      (slot, unserved) => this.#tell(slot, STAND_IN, standInBody(unserved)),
-      () => this.look(),
+      (slot, unserved) => this.#order(slot, STAND_IN, standInBody(unserved)),
+      () => this.update(),
       settings.logger,
     )
     this.#hung = new HungWorkers({
       logger: settings.logger,
       limitMs: settings.hungTimeout,
       slots: () => (this.#services?.paused || this.#closing ? [] : this.#slots),
-      changed: () => this.look(),
+      changed: () => this.update(),
     })
     this.#fill(this.#count - 1)
   }
@@ -75,22 +75,22 @@ export class WorkerPool {
   }
 
   /** Something of the services may have changed. */
-  look(): void {
+  update(): void {
     // Another main process may have them.
     if (this.#services === null || this.#services.paused) return
     for (const slot of this.#slots) {
-      slot.look()
+      slot.update()
       if (!slot.wanted && !this.#closing) this.#haveLeave(slot)
     }
-    this.#unserved.look(this.#closing ? [] : this.#slots)
+    this.#unserved.update(this.#closing ? [] : this.#slots)
     this.#changed()
   }
 
   /** A duplicate of a worker's listener; null: none has this key. */
   listener(key: string): OwnedFd | null {
     if (!key.startsWith(GROUP_LISTENER)) return null
-    const orphan = this.#unserved.listener(key, this.#slots)
-    if (orphan !== null) return orphan
+    const unserved = this.#unserved.listener(key, this.#slots)
+    if (unserved !== null) return unserved
     for (const { standing } of this.#slots)
       for (const entry of standing?.entries ?? []) if (groupKeyOf(entry) === key) return entry.fd.dup()
     return null
@@ -169,7 +169,7 @@ export class WorkerPool {
   async #leaveBeyond(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
     await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
-    this.look()
+    this.update()
   }
 
   /** Each process once. */
@@ -177,13 +177,13 @@ export class WorkerPool {
     const { owner } = slot
     if (owner === null || this.#told.get(slot) === owner.pid) return
     this.#told.set(slot, owner.pid)
-    this.#tell(slot, YIELD, '').catch(error => {
+    this.#order(slot, YIELD, '').catch(error => {
       this.#settings.logger.warn(
         { err: error, worker: slot.index },
         'a worker too many cannot be told to end',
       )
       this.#told.delete(slot)
-      setTimeout(() => this.look(), AGAIN_MS).unref()
+      setTimeout(() => this.update(), AGAIN_MS).unref()
     })
   }
 
@@ -192,14 +192,14 @@ export class WorkerPool {
     const failures: unknown[] = []
     for (const slot of this.wanted) {
       if (slot.hung) failures.push(hangs(slot))
-      else await this.#tell(slot, RELOAD, '').catch(error => failures.push(error))
+      else await this.#order(slot, RELOAD, '').catch(error => failures.push(error))
     }
     if (failures.length > 0) throw failures[0]
   }
 
   /** The versions before serve again where they stand by. Resolves with the word of the first that leaves; rejects where none does. */
   async rollback(): Promise<Buffer> {
-    const told = await Promise.allSettled(this.wanted.map(slot => this.#tell(slot, ROLLBACK, '')))
+    const told = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = told.find(one => one.status === 'fulfilled') ?? told[0]!
     if (left.status === 'rejected') throw left.reason
     return left.value
@@ -214,7 +214,7 @@ export class WorkerPool {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
 
-  async #tell(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
+  async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
     const service = this.#services?.only(slot.name)
     const order = { name, body: Buffer.from(body), service: slot.name }
     return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
@@ -231,7 +231,7 @@ export class WorkerPool {
     const serving = this.#slots.filter(({ owner }) => owner !== null)
     const body = stopBody({ timeoutMs, drop: false })
     for (const slot of serving)
-      this.#tell(slot, STOP, body).catch(error => {
+      this.#order(slot, STOP, body).catch(error => {
         // One that has ended answers no more.
         if (slot.owner !== null)
           this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')

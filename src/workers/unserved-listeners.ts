@@ -37,7 +37,7 @@ export class UnservedListeners {
   }
 
   /** Something may have changed: a worker that must serve others' listeners than before is told. */
-  look(slots: readonly WorkerSlot[]): void {
+  update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
     )
@@ -49,20 +49,20 @@ export class UnservedListeners {
       if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
-    for (const [slot, unserved] of shares) this.#say(slot, unserved)
+    for (const [slot, unserved] of shares) this.#order(slot, unserved)
   }
 
   /** A duplicate of the one of this key; null: it is no key of these. */
   listener(key: string, slots: readonly WorkerSlot[]): OwnedFd | null {
     for (const slot of slots) {
       if (!key.startsWith(prefixOf(slot))) continue
-      const found = orphansIn(slot).find(one => one.key === key)
+      const found = unservedIn(slot).find(one => one.key === key)
       if (found !== undefined) return found.entry.fd.dup()
     }
     return null
   }
 
-  #say(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
+  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
     const { pid, generation } = slot.owner ?? {}
     const text = JSON.stringify([pid, generation, unserved])
     const before = this.#told.get(slot)
@@ -81,11 +81,11 @@ export class UnservedListeners {
 }
 
 function unservedOf(slot: WorkerSlot): UnservedListener[] {
-  return orphansIn(slot).map(({ name, key }) => ({ name, key }))
+  return unservedIn(slot).map(({ name, key }) => ({ name, key }))
 }
 
 /** Those that are its own: what all share is served by the others anyway. */
-function orphansIn(slot: WorkerSlot) {
+function unservedIn(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries
     .filter(({ role, spec }) => role === 'listener' && spec.startsWith('tcp:'))

@@ -70,7 +70,7 @@ export class WorkerSlot {
   keep(): void {
     this.#wanted = true
     this.#kept = true
-    this.look()
+    this.update()
   }
 
   /** The serving process was started by this main process, and so by its own command and release. */
@@ -107,7 +107,7 @@ export class WorkerSlot {
       throw error
     } finally {
       this.#attempt = null
-      this.look()
+      this.update()
     }
   }
 
@@ -197,7 +197,7 @@ export class WorkerSlot {
   }
 
   /** Something of its service may have changed: one that has ended is started again. */
-  look(): void {
+  update(): void {
     this.#lookAgain()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
     if (owner !== null) {

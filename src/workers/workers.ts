@@ -200,7 +200,7 @@ export class Workers implements AsyncDisposable {
       command: (name, body) => this.#command(name, body),
       listener: key => this.#pool.listener(key),
       receiver: service => this.#pool.receiver(service),
-      look: () => this.#pool.look(),
+      servicesChanged: () => this.#pool.update(),
     }
   }
 

@@ -37,10 +37,10 @@ export async function ask<T>(
         end,
       })
       const { min: versionMin, max: versionMax } = VERSIONS
-      link.tell({
+      link.post({
         hello: { versionMin, versionMax, intent: fdbroker.wire.Intent.OPERATE, pid: process.pid },
       })
-      link.tell(question)
+      link.post(question)
     })
   } finally {
     link.close()

@@ -59,7 +59,7 @@ describe('a version that is asked again and again', () => {
         const { question, asked } = asks([...order, ...Array(inARow).fill('yes')], 'no')
         const told: string[] = []
         const probe = new PollingProbe(() => question, { ...PACE, passes: inARow })
-        probe.begin(1, {
+        probe.start(1, {
           ready: () => told.push(`ready after ${asked.length}`),
           failed: why => told.push(why),
           recovered: () => {},
@@ -86,7 +86,7 @@ describe('a version that is asked again and again', () => {
         const { question } = asks(['yes', ...order, 'no', 'yes'], 'yes')
         const told: string[] = []
         const probe = new PollingProbe(() => question, { ...PACE, passes: 1 })
-        probe.begin(1, {
+        probe.start(1, {
           ready: () => probe.serves(),
           failed: () => told.push('failed'),
           recovered: () => told.push('recovered'),
@@ -109,7 +109,7 @@ describe('a version that is asked again and again', () => {
       { ...PACE, timeout: LONG_MS, passes: 1 },
     )
     let told = 0
-    probe.begin(1, {
+    probe.start(1, {
       ready: () => told++,
       failed: () => told++,
       recovered: () => {},

@@ -14,7 +14,7 @@ import {
 
 /** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
 type Choice =
-  | { readonly kind: 'upgrade' | 'rollback' | 'cancel' | 'stop' | 'stop now' | 'rested' }
+  | { readonly kind: 'upgrade' | 'rollback' | 'cancel' | 'stop' | 'stop now' | 'backed-off' }
   | {
       readonly kind: 'spawned' | 'spawn-failed' | 'ready' | 'unhealthy' | 'healthy' | 'exited' | 'elapsed'
       readonly which: number
@@ -24,7 +24,7 @@ type Choice =
 const choice: fc.Arbitrary<Choice> = fc.oneof(
   {
     weight: 4,
-    arbitrary: fc.record({ kind: fc.constantFrom('upgrade', 'upgrade', 'rollback', 'cancel', 'rested') }),
+    arbitrary: fc.record({ kind: fc.constantFrom('upgrade', 'upgrade', 'rollback', 'cancel', 'backed-off') }),
   },
   { weight: 1, arbitrary: fc.record({ kind: fc.constantFrom('stop', 'stop now') }) },
   {
@@ -104,7 +104,7 @@ class World {
       case 'wait':
         this.timers.push({ timer: effect.timer, version: effect.version })
         return
-      case 'rest':
+      case 'back-off':
         this.resting = true
         return
       case 'promote':
@@ -145,8 +145,8 @@ class World {
         this.stopped = true
         this.tell({ type: 'stop', now: choice.kind === 'stop now' })
         return
-      case 'rested':
-        if (this.resting) this.tell({ type: 'rested' })
+      case 'backed-off':
+        if (this.resting) this.tell({ type: 'backed-off' })
         return
       case 'spawned':
       case 'spawn-failed': {
@@ -385,7 +385,7 @@ describe('a version that served through its probation', () => {
     for (let version = 2; version < 8; version++) {
       world.alive.delete(version)
       world.tell({ type: 'exited', version, code: 1 })
-      if (version > 2) world.tell({ type: 'rested' })
+      if (version > 2) world.tell({ type: 'backed-off' })
       expect(candidate(world.state)).toMatchObject({ id: version + 1, of: 1 })
       up(version + 1)
     }
@@ -428,26 +428,26 @@ describe('a supervisor', () => {
     const early = (code: number) => told('never', up[0], { type: 'exited', version: 1, code }).effects
     expect([early(0), early(5)]).toEqual([[{ type: 'exit', code: 1 }], [{ type: 'exit', code: 5 }]])
     const anew = told('on-failure', up[0], { type: 'exited', version: 1, code: 0 })
-    expect(anew.effects).toEqual([{ type: 'rest', failures: 1 }])
+    expect(anew.effects).toEqual([{ type: 'back-off', failures: 1 }])
   })
 
   it('starts a version anew after a rest that grows, until one has proved itself', () => {
     const died = { type: 'exited', code: 1 } as const
     const first = told('on-failure', ...up, { ...died, version: 1 })
-    expect(first.effects).toEqual([{ type: 'rest', failures: 1 }])
+    expect(first.effects).toEqual([{ type: 'back-off', failures: 1 }])
     const again = [
-      { type: 'rested' },
+      { type: 'backed-off' },
       { type: 'spawned', version: 2 },
       { type: 'ready', version: 2 },
     ] as const
     const second = told('on-failure', ...up, { ...died, version: 1 }, ...again, { ...died, version: 2 })
-    expect(second.effects).toEqual([{ type: 'rest', failures: 2 }])
+    expect(second.effects).toEqual([{ type: 'back-off', failures: 2 }])
     const proved = { type: 'elapsed', timer: 'proved', version: 2 } as const
     const third = told('on-failure', ...up, { ...died, version: 1 }, ...again, proved, {
       ...died,
       version: 2,
     })
-    expect(third.effects).toEqual([{ type: 'rest', failures: 1 }])
+    expect(third.effects).toEqual([{ type: 'back-off', failures: 1 }])
     expect(told('on-failure', ...up, { type: 'exited', version: 1, code: 0 }).effects).toEqual([
       { type: 'exit', code: 0 },
     ])

@@ -461,7 +461,7 @@ describe('connections that move', () => {
         for (const fd of fds) fd.close()
         if (!prepare) return
         const refused = (prepare.connections ?? []).map((_, index) => ({ index }))
-        link.tell({ prepareAck: { slice: prepare.slice ?? 0, refused } })
+        link.post({ prepareAck: { slice: prepare.slice ?? 0, refused } })
       },
       broken() {},
       end() {},
@@ -494,8 +494,8 @@ describe('connections that move', () => {
         closeAll(fds)
         if (!prepare) return
         const slice = prepare.slice ?? 0
-        link.tell({ prepareAck: { slice: slice + 1, refused: [{ index: 0, code: 'ERR_FDB_REFUSED' }] } })
-        link.tell({ prepareAck: { slice } })
+        link.post({ prepareAck: { slice: slice + 1, refused: [{ index: 0, code: 'ERR_FDB_REFUSED' }] } })
+        link.post({ prepareAck: { slice } })
       },
       broken() {},
       end() {},

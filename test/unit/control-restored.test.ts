@@ -58,7 +58,7 @@ class Holder {
       logger,
     })
     this.watch.start()
-    this.watch.look()
+    this.watch.check()
     onTestFinished(() => {
       this.watch.stop()
       closeControl(this.place)
@@ -113,7 +113,7 @@ describe('what a holder has of its control path, when it is removed', () => {
     native.tryLock(other)
     await until('it is told', () => holder.errors.length > 0)
     expect(holder.errors[0]).toContain('another process holds the new one')
-    holder.watch.look()
+    holder.watch.check()
     expect(holder.errors).toHaveLength(1)
   })
 
@@ -128,7 +128,7 @@ describe('what a holder has of its control path, when it is removed', () => {
     const { restored } = holder
     other.close()
     await closed
-    holder.watch.look()
+    holder.watch.check()
     await restored
 
     rmSync(path)
@@ -163,7 +163,7 @@ describe('the reservation of a control path', () => {
   it('survives more processes that ask than its queue is long', async () => {
     const holder = new Holder(await asFirst())
     for (let asked = 0; asked < 300; asked++) {
-      if (asked % 100 === 0) holder.watch.look()
+      if (asked % 100 === 0) holder.watch.check()
       expect(reserve(path)).toBe('taken')
     }
   })

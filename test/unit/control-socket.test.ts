@@ -12,10 +12,10 @@ describe('the control socket of a member', () => {
     const shared = { generation: 1, serviceStartedAt: 0, segmentSet: new SegmentSet(), settings }
     const socket = new ControlSocket({ shared } as unknown as Called)
     const [first, second] = socketPair('listener')
-    socket.take({ listener: first })
+    socket.adopt({ listener: first })
     socket.open()
     expect(vi.getTimerCount()).toBe(1)
-    socket.take({ listener: second })
+    socket.adopt({ listener: second })
     socket.open()
     expect(vi.getTimerCount()).toBe(1)
     socket.close()

@@ -5,7 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { AccessCheck, executableOf, isProgram, type Visitor } from '../../src/daemon/policy/access-check.js'
+import {
+  AccessCheck,
+  executableOf,
+  isProgram,
+  type PeerCredentials,
+} from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { OwnedFd } from '../../src/kernel/index.js'
@@ -24,12 +29,12 @@ function gateOf(config: string) {
   return { gate: new AccessCheck(parsePolicy(config, 'broker.yaml'), logger), lines }
 }
 
-function visitor(uid: number, gid = uid, pidfd: OwnedFd | null = null): Visitor {
+function peer(uid: number, gid = uid, pidfd: OwnedFd | null = null): PeerCredentials {
   return { pid: 7, uid, gid, pidfd }
 }
 
 /** Whether it may join the service shop. */
-function joins({ gate, lines }: ReturnType<typeof gateOf>, who: Visitor): boolean {
+function joins({ gate, lines }: ReturnType<typeof gateOf>, who: PeerCredentials): boolean {
   try {
     gate.demand('join', { service: 'shop' }, gate.of('shop'), who)
     return lines.at(-1)?.allowed === true
@@ -44,13 +49,13 @@ describe('who may do what', () => {
     const nothing = gateOf('')
     const bare = { gate: new AccessCheck(OWNERS_ONLY, SILENT), lines: [{ allowed: true }] }
     for (const each of [nothing, bare])
-      expect([own, 0, OTHER].map(uid => joins(each, visitor(uid)))).toEqual([true, true, false])
+      expect([own, 0, OTHER].map(uid => joins(each, peer(uid)))).toEqual([true, true, false])
     expect([nothing.gate.opensToOthers, nothing.gate.mayConnect(OTHER)]).toEqual([false, false])
   })
 
   it('is whoever a rule names, by user and by group', () => {
     const one = gateOf(`services: { shop: { join: [{ uid: ${OTHER}, gid: 5 }, { gid: 6 }] } }`)
-    const asked = [visitor(OTHER, 5), visitor(OTHER, 4), visitor(OTHER + 1, 6), visitor(own, 4)]
+    const asked = [peer(OTHER, 5), peer(OTHER, 4), peer(OTHER + 1, 6), peer(own, 4)]
     expect(asked.map(who => joins(one, who))).toEqual([true, false, true, false])
     expect(one.lines.map(({ rule }) => rule)).toEqual([
       'services.shop.join[0]',
@@ -66,16 +71,16 @@ describe('who may do what', () => {
     using pidfd = ownPidfd()
     if (pidfd === null) return skip('no pidfds here')
     const one = gateOf(`services: { shop: { join: [{ uid: ${OTHER}, executable: ${process.execPath} }] } }`)
-    expect(joins(one, visitor(OTHER, OTHER, pidfd))).toBe(true)
-    expect(joins(one, visitor(OTHER))).toBe(false)
+    expect(joins(one, peer(OTHER, OTHER, pidfd))).toBe(true)
+    expect(joins(one, peer(OTHER))).toBe(false)
   })
 
   it('is for a named service what is said there, and else what is said for all', () => {
     const both = gateOf(`
 default: { join: [anyone], limits: { members: 3, listeners: 4 }, unserved: { after: 1s, close: true } }
 services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold } }`)
-    expect(joins(both, visitor(OTHER))).toBe(true)
-    expect(() => both.gate.demand('join', { service: 'mail' }, both.gate.of('mail'), visitor(own))).toThrow(
+    expect(joins(both, peer(OTHER))).toBe(true)
+    expect(() => both.gate.demand('join', { service: 'mail' }, both.gate.of('mail'), peer(own))).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_DENIED',
         message: expect.stringContaining('services.mail.join'),

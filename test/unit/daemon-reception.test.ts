@@ -93,7 +93,7 @@ describe('who calls at a daemon', () => {
     expect([second.code(), offered]).toEqual(['ERR_FDB_BUSY', []])
     expect([state.paused, reception.handsOver]).toEqual([true, true])
     state.settled = true
-    changes.tell()
+    changes.notify()
     await until('the first one is offered it', () => offered.length > 0)
     expect(offered).toEqual([first.caller])
   })

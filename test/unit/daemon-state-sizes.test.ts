@@ -13,7 +13,7 @@ it('says once of each service when its state has come to be larger than it may, 
       { service: 'shop', bytes: shop, most: 100 },
       { service: 'mail', bytes: mail, most: 50 },
     ]
-    watch.look()
+    watch.update()
     return logged.splice(0)
   }
   expect(look(100, 50)).toEqual([])
@@ -23,6 +23,6 @@ it('says once of each service when its state has come to be larger than it may, 
   expect(look(120, 51)).toHaveLength(1)
   // It has ended, and another one of its name has begun.
   sizes = []
-  watch.look()
+  watch.update()
   expect(look(120, 0)).toHaveLength(1)
 })

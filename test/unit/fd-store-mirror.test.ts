@@ -63,7 +63,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     rmSync(folder, { recursive: true })
   })
   put('writes', opened('w'))
-  storeMirror.begin()
+  storeMirror.start()
   put('reads', opened('r'))
   const socket = bindSocket({ kind: 'udp', host: '127.0.0.1', port: 0 }, 'a socket')
   put('one', socket)

@@ -54,7 +54,7 @@ describe('a process that may not write any more', () => {
     }
     for (const facts of [{ phase: 'unfit' }, { phase: 'leaving', alone: true }]) {
       const { writes } = late(facts)
-      writes.forwarder.begin(new Error('late') as never)
+      writes.forwarder.start(new Error('late') as never)
       await writes.end()
       expect(writes.leave()).toBe(false)
       expect(writes.forwarder.active).toBe(false)
@@ -63,14 +63,14 @@ describe('a process that may not write any more', () => {
 
   it('that finds its segment sealed forwards them when it leaves, and else asks where it stands', () => {
     const leaving = late({ phase: 'leaving', closing: true, sealed: true })
-    leaving.writes.look()
+    leaving.writes.checkSeal()
     expect([leaving.writes.forwarder.active, leaving.steps]).toEqual([true, []])
     const serving = late({ phase: 'serving', sealed: true })
-    serving.writes.look()
+    serving.writes.checkSeal()
     expect([serving.writes.forwarder.active, serving.steps]).toEqual([false, ['sealed']])
     for (const facts of [{ phase: 'serving' }, { phase: 'gone', over: true, sealed: true }]) {
       const quiet = late(facts)
-      quiet.writes.look()
+      quiet.writes.checkSeal()
       expect(quiet.steps).toEqual([])
     }
   })

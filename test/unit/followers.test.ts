@@ -22,7 +22,7 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   const [first, second, one, two] = [hearing(), hearing(), hearing(), hearing()]
   let writer: Peer | undefined = first.peer
   const followers = new Followers(() => writer)
-  followers.look()
+  followers.updateWriter()
   followers.add(one.link)
   followers.add(two.link)
   await until('it is asked', () => first.heard().length > 0)
@@ -31,10 +31,10 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   expect([first.heard(), one.heard(), two.heard()]).toEqual([['wanted'], ['appended'], ['appended']])
   // It dies; another comes to write.
   writer = undefined
-  followers.look()
+  followers.updateWriter()
   writer = second.peer
-  followers.look()
-  followers.look()
+  followers.updateWriter()
+  followers.updateWriter()
   await until('the other is asked', () => second.heard().length > 0)
   followers.remove(one.link)
   followers.remove(one.link)

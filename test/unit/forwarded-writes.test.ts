@@ -51,10 +51,10 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       broken: () => {},
       end: () => {},
     })
-    const say = (report: string) => generation.tell({ heartbeat: { healthy: true, report } })
+    const say = (report: string) => generation.post({ heartbeat: { healthy: true, report } })
     /** What was said before has been heard. */
     const heard = (number: number) => {
-      generation.tell({ write: { number, request: 'a' } })
+      generation.post({ write: { number, request: 'a' } })
       return until(`${number} is answered`, () => answered.includes(number))
     }
     for (const report of ['', 'no report', 'null', '{"phase":"standby"}', '{"phase":"serving"}']) say(report)
@@ -84,7 +84,7 @@ describe('those that follow a service', () => {
     const told: WireBody[] = []
     const follower = () => {
       const send = (body: WireBody) => Promise.resolve(void told.push(body))
-      const link = { channel: { unref() {} }, start() {}, send, tell() {}, close() {} }
+      const link = { channel: { unref() {} }, start() {}, send, post() {}, close() {} }
       const hello = { service: 'shop', capabilities: [FORWARDS_WRITES] }
       writes.add(
         { hello, intent: 'follow', link, pid: 7, uid: 0, pidfd: null } as unknown as Caller,
@@ -117,7 +117,7 @@ describe('a change that is forwarded in several pieces', () => {
         open: true,
         channel: { crowded: false },
         send: ({ write }: WireBody) => Promise.resolve(void got.push(write!)),
-        tell: ({ write }: WireBody) => void told.push(write!),
+        post: ({ write }: WireBody) => void told.push(write!),
       }
       return {
         got,
@@ -149,7 +149,7 @@ describe('a change that is forwarded in several pieces', () => {
           handler = given
         },
         send: () => Promise.resolve(),
-        tell: ({ written }: WireBody) => void (written && told.push([written.number!, written.outcome])),
+        post: ({ written }: WireBody) => void (written && told.push([written.number!, written.outcome])),
         close: () => {
           link.closed = true
         },
@@ -165,7 +165,7 @@ describe('a change that is forwarded in several pieces', () => {
       return { told, link, piece, leave: () => handler.end(null) }
     }
     const answer = (member: Member, number: number, outcome: number) =>
-      writes.hear(member.peer, Envelope.create({ written: { number, outcome } }))
+      writes.handle(member.peer, Envelope.create({ written: { number, outcome } }))
     const serve = (member: Member | undefined) => {
       writer = member
     }
@@ -234,14 +234,14 @@ describe('a change that is forwarded in several pieces', () => {
     const one = author()
     one.piece(1, false)
     silent.add(members[0].peer)
-    writes.look()
+    writes.writerChanged()
     expect(one.told).toEqual([])
     serve(members[1])
     silent.clear()
-    writes.look()
+    writes.writerChanged()
     expect(one.told).toEqual([])
     silent.add(members[0].peer)
-    writes.look()
+    writes.writerChanged()
     expect(one.told).toEqual([[1, Outcome.AGAIN]])
   })
 

@@ -75,7 +75,7 @@ it('what a peer has said counts, also when its death is heard first', async ({ s
   // All in one turn: the kernel tells of what was first, first.
   process.kill(pid, 'SIGKILL')
   for (const give = performance.now() + 20_000; !hasEnded(pid); ) expect(performance.now()).toBeLessThan(give)
-  far.tell({ abort: { code: 'ERR_FDB_CHECK', message: 'the warehouse is closed' } })
+  far.post({ abort: { code: 'ERR_FDB_CHECK', message: 'the warehouse is closed' } })
   await until('it is forgotten', () => story.includes('forgotten true'))
   expect(story).toEqual(['join', 'abort', 'dead', 'forgotten true'])
   far.close()

@@ -44,7 +44,7 @@ function watched(phase: HolderPhase = 'probation') {
 describe('probation', () => {
   it('ends when its time is over and the successor says that it is well', () => {
     const { probation, heard, live } = watched()
-    probation.begin()
+    probation.start()
     live(900)
     expect(heard).toEqual([])
     live(200)
@@ -54,7 +54,7 @@ describe('probation', () => {
 
   it('is not ended by a heartbeat that is two beats old', () => {
     const { probation, heard, live } = watched()
-    probation.begin()
+    probation.start()
     live(800)
     // The successor is silent from here; its last word, that it is well, is no evidence at the end.
     vi.advanceTimersByTime(300)
@@ -67,7 +67,7 @@ describe('probation', () => {
 
   it('is not ended by a fresh heartbeat that says that the successor is not well', () => {
     const { probation, heard, live } = watched()
-    probation.begin()
+    probation.start()
     live(700)
     live(400, false)
     expect(heard).toEqual([])
@@ -79,7 +79,7 @@ describe('probation', () => {
 
   it('does not take its own stall for the silence of the successor', () => {
     const { probation, heard, live } = watched()
-    probation.begin()
+    probation.start()
     live(300)
     // The process was stopped: its clock went on, and no timer ran.
     vi.setSystemTime(Date.now())
@@ -94,12 +94,12 @@ describe('probation', () => {
 
   it('is in no hurry for the next successor because the one before had to be', () => {
     const { probation, heard, live } = watched()
-    probation.begin()
+    probation.start()
     probation.endSoon()
     expect(heard).toEqual(['healthy'])
     probation.end()
     heard.length = 0
-    probation.begin()
+    probation.start()
     live(500)
     expect(heard).toEqual([])
     probation.end()
@@ -107,8 +107,8 @@ describe('probation', () => {
 
   it('leaves no timer behind', () => {
     const { probation } = watched()
-    probation.begin()
-    probation.begin()
+    probation.start()
+    probation.start()
     probation.end()
     expect(vi.getTimerCount()).toBe(0)
   })

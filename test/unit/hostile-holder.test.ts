@@ -50,7 +50,7 @@ async function joinTo(tale: Tale): Promise<{ code?: string; message?: string }> 
       const welcome = { version: 1, pid: process.pid, generation: 2, incarnation: '', serviceStartedAt: 1 }
       link.send({ welcome }, tale.pidfd ? [tale.pidfd] : []).catch(() => {})
       const items = tale.items?.(place) ?? []
-      link.tell({
+      link.post({
         offer: { epoch: 2, wayBack: 3, source: 1, items: items.length, timeoutMs: 2_000, ...tale.offer },
       })
       link

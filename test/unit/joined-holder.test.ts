@@ -19,7 +19,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
   const story: string[] = []
   const because = (error: FdbError) => story.push(`because ${error.code}`)
   const hosting = {
-    hear: () => false,
+    handle: () => false,
     lost: () => story.push('hosting lost'),
     heardReleased: () => story.push('hosting released'),
   }
@@ -27,7 +27,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
     shutdown: {
       because,
       becauseFenced: because,
-      hear: (word: string) => story.push(`shutdown ${word}`),
+      handleVerdict: (word: string) => story.push(`shutdown ${word}`),
       over: false,
     },
     machine: {
@@ -118,8 +118,8 @@ describe('the link to a holder', () => {
       message: ({ hello }, fds) => {
         closeAll(fds)
         if (!hello) return
-        far.tell({ welcome: { version: 1, pid: process.pid, generation: 3 } })
-        far.tell({ heartbeat: { healthy: true } })
+        far.post({ welcome: { version: 1, pid: process.pid, generation: 3 } })
+        far.post({ heartbeat: { healthy: true } })
       },
       broken: () => {},
       end: () => {},

@@ -68,7 +68,7 @@ describe('listeners that a service manager keeps', () => {
     bound(text, manager.next()).fd.close()
     unlinkSync(spec.path)
     const kept = manager.next()
-    expect(kept.take(formatListenerSpec(spec), spec)).toBeNull()
+    expect(kept.claim(formatListenerSpec(spec), spec)).toBeNull()
     expect(manager.inodes).toEqual([])
   })
 
@@ -90,7 +90,7 @@ describe('listeners that a service manager keeps', () => {
       const [[name = '', there = []] = []] = manager.kept
       manager.kept.set(name, turned ? [other, ...there] : [...there, other])
       const kept = manager.next()
-      const taken = kept.take(formatListenerSpec(spec), spec)!
+      const taken = kept.claim(formatListenerSpec(spec), spec)!
       expect(inodeOf(taken)).toBe(second.ino)
       kept.keep(formatListenerSpec(spec), taken)
       taken.close()
@@ -119,7 +119,7 @@ describe('listeners that a service manager keeps', () => {
       const manager = new Manager()
       const { fd, ino } = bound(text, manager.next())
       fd.close()
-      const taken = manager.next().take(formatListenerSpec(spec), spec)!
+      const taken = manager.next().claim(formatListenerSpec(spec), spec)!
       expect(inodeOf(taken)).toBe(ino)
       expect(namesSocket(taken, spec.path)).toBeNull()
       expect(namesSocket(taken, folder)).toBe(false)

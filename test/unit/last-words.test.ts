@@ -9,9 +9,9 @@ it('what a successor says at its end is read once, in one line, and its file goe
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
   const words = new LastWords(join(folder, 'control.sock'))
   const file = words.env.FD_BROKER_LAST_WORDS!
-  expect(words.take()).toBeNull()
+  expect(words.takeLine()).toBeNull()
   writeFileSync(file, 'no port\n  give one\n')
-  expect(words.take()).toBe('no port; give one')
+  expect(words.takeLine()).toBe('no port; give one')
   expect(existsSync(file)).toBe(false)
-  expect(words.take()).toBeNull()
+  expect(words.takeLine()).toBeNull()
 })

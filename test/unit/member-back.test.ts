@@ -40,7 +40,7 @@ async function deafDaemon(control: string, deaf: number): Promise<WireEnvelope[]
         end: () => {},
       })
       const { pid } = process
-      link.tell({ welcome: { version: 1, pid, daemon: true, incarnation: 'another', generation: 1 } })
+      link.post({ welcome: { version: 1, pid, daemon: true, incarnation: 'another', generation: 1 } })
     }),
   )
   onTestFinished(() => {

@@ -10,7 +10,7 @@ import type { Logger } from '../../src/base/logger.js'
 import { join } from '../../src/member/join.js'
 import type { Member } from '../../src/member/member.js'
 import type { JoinOptions } from '../../src/member/options.js'
-import { ReadyReminder } from '../../src/member/readiness.js'
+import { MissingReadyWarning } from '../../src/member/readiness.js'
 import * as codec from '../../src/state/codec.js'
 import { defineSection } from '../../src/state/schema.js'
 import { NIGHTLY } from '../lanes/lane.js'
@@ -109,15 +109,15 @@ describe('ready()', () => {
 describe('a process that does not come to ready()', () => {
   it('is warned of once, with the remedy and who serves meanwhile', async () => {
     const { logger, told } = warnings()
-    const reminder = new ReadyReminder(logger, 20)
-    reminder.start(() => ({ check: null, incumbent: 4711 }))
+    const warning = new MissingReadyWarning(logger, 20)
+    warning.start(() => ({ check: null, incumbent: 4711 }))
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/ready\(\) was not called: process 4711 serves.*await no change/)
   })
 
   it('is warned of with the check that has not settled', async () => {
     const { logger, told } = warnings()
-    new ReadyReminder(logger, 20).start(() => ({ check: 'database', incumbent: null }))
+    new MissingReadyWarning(logger, 20).start(() => ({ check: 'database', incumbent: null }))
     await until('it warns', () => told.length > 0)
     expect(told[0]!.text).toMatch(/check "database" has not settled: it accepts nothing/)
   })

@@ -124,7 +124,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     everyMs: () => 20,
     report,
     top: () => 0,
-    take: () => {},
+    adopt: () => {},
     connected: () => {},
     writes: new WriteRedirect(log, 1_000, () => {}),
   })

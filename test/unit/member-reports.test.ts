@@ -45,7 +45,7 @@ async function serving(options: Partial<JoinOptions> = {}) {
     const [versionMin, versionMax] = [VERSIONS.min, VERSIONS.max]
     const capabilities = [FORWARDS_WRITES]
     const { pid } = process
-    link.tell({
+    link.post({
       hello: {
         versionMin,
         versionMax,
@@ -58,9 +58,9 @@ async function serving(options: Partial<JoinOptions> = {}) {
       },
     })
     await until('it is welcome', () => welcomed)
-    const forward = (write: Write) => link.tell({ write })
+    const forward = (write: Write) => link.post({ write })
     const report = (facts: object) =>
-      link.tell({ heartbeat: { healthy: true, report: JSON.stringify(facts) } })
+      link.post({ heartbeat: { healthy: true, report: JSON.stringify(facts) } })
     return { link, told, forward, report }
   }
   return { member, section, draining }

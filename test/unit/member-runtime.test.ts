@@ -40,21 +40,21 @@ describe('work that one process does at a time', () => {
     work.resume()
     work.retire()
     expect(story).toEqual([])
-    work.begin()
+    work.acquire()
     work.resume()
-    work.begin()
+    work.acquire()
     expect(story).toEqual(['serving'])
     work.retire()
     work.retire()
     work.resume()
     expect(story).toEqual(['serving', 'retiring'])
-    work.begin()
+    work.acquire()
     expect(story).toEqual(['serving', 'retiring', 'reinstated'])
   })
 
   it('ends once when another serves, also where its end was not asked for before', () => {
     const { work, ends } = leadership()
-    work.begin()
+    work.acquire()
     work.retire()
     work.retire()
     expect(ends()).toBe(1)
@@ -62,7 +62,7 @@ describe('work that one process does at a time', () => {
 
   it('is not begun again without its turn: another serves by the time the work before has ended', async () => {
     const { work, story, end, settle } = leadership()
-    work.begin()
+    work.acquire()
     void work.quiesce()
     work.resume()
     work.retire()
@@ -76,7 +76,7 @@ describe('work that one process does at a time', () => {
     work.resume()
     work.retire()
     expect(story).toEqual([])
-    work.begin()
+    work.acquire()
     work.resume()
     await settle()
     expect(story).toEqual(['serving'])
@@ -84,7 +84,7 @@ describe('work that one process does at a time', () => {
 
   it('is begun again once it has ended, where the handoff has failed', async () => {
     const { work, story, end, settle } = leadership()
-    work.begin()
+    work.acquire()
     void work.quiesce()
     work.resume()
     expect(story).toEqual(['serving'])
@@ -207,7 +207,7 @@ describe('a service that nobody serves', () => {
       isUnserved: () => true,
       end: service => ended.push(service),
     })
-    services.look('shop')
+    services.update('shop')
     services.close()
     expect(vi.getTimerCount()).toBe(0)
     vi.advanceTimersByTime(2_000)
@@ -222,13 +222,13 @@ describe('a state that is larger than its limit', () => {
     let sizes = [{ service: 'shop', bytes: 11, most: 10 }]
     const watched = new StateSizes(() => sizes, logger)
     const all = sizes
-    watched.look()
-    watched.look()
+    watched.update()
+    watched.update()
     expect(said).toHaveLength(1)
     sizes = []
-    watched.look()
+    watched.update()
     sizes = all
-    watched.look()
+    watched.update()
     expect(said).toHaveLength(2)
   })
 })

@@ -9,7 +9,7 @@ const failed = new FdbError('ERR_FDB_DEADLINE', 'too late')
 async function ended(shutdown: Shutdown): Promise<string[]> {
   const told: string[] = []
   shutdown.end(failed)
-  shutdown.tell(why => told.push(why))
+  shutdown.settle(why => told.push(why))
   return [await shutdown.retired, ...told]
 }
 
@@ -46,7 +46,7 @@ describe('the departure of a process', () => {
     ] as const
     const whys = words.map(async said => {
       const shutdown = new Shutdown(DRAIN_MS)
-      for (const word of said) shutdown.hear(word)
+      for (const word of said) shutdown.handleVerdict(word)
       shutdown.leave(false)
       return await ended(shutdown)
     })

@@ -12,7 +12,7 @@ function heard(pid: number) {
   const probe = new NotifyProbe()
   onTestFinished(() => probe[Symbol.dispose]())
   const told: string[] = []
-  probe.begin(pid, {
+  probe.start(pid, {
     ready: () => told.push('ready'),
     failed: why => told.push(why),
     recovered() {},
@@ -30,14 +30,14 @@ describe('what is told at the notify socket of a version', () => {
     const [stranger, version] = await Promise.all([SecondUser.start(), SecondUser.start(12_002)])
     const { path, told, own } = heard(version.pid)
     await stranger.notifies(path, `READY=1\nSTATUS=not the version\nMAINPID=${stranger.pid}`)
-    own.say({ STATUS: 'of root' })
+    own.send({ STATUS: 'of root' })
     await until('root is heard', () => told.length > 0)
     expect(told).toEqual(['of root'])
     // It has become another user since it was started.
     expect(await version.notifies(path, 'READY=1')).toBe('done')
     await until('the version is heard', () => told.includes('ready'))
     await stranger.notifies(path, 'READY=1')
-    own.say({ STATUS: 'last' })
+    own.send({ STATUS: 'last' })
     await until('root is heard again', () => told.includes('last'))
     expect(told).toEqual(['of root', 'ready', 'last'])
   })
@@ -46,8 +46,8 @@ describe('what is told at the notify socket of a version', () => {
     const { told, own } = heard(process.pid)
     const [kept, given] = socketPair('a barrier')
     onTestFinished(() => kept.close())
-    own.say({ BARRIER: 1 }, given)
-    own.say({ STATUS: 'behind it' })
+    own.send({ BARRIER: 1 }, given)
+    own.send({ STATUS: 'behind it' })
     await until('what comes behind it is heard', () => told.length > 0)
     given.close()
     // Its end: no process has the other end any more.

@@ -6,7 +6,8 @@ import { bindSocket, memoryFile, receiveMessage } from '../../src/kernel/index.j
 import { startedAs } from '../../src/os/command-line.js'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
 import { FdStore, PassedSockets } from '../../src/os/service-manager/passed-sockets.js'
-import { Reminders, ServiceManager } from '../../src/os/service-manager/service-manager.js'
+import { ServiceManager } from '../../src/os/service-manager/service-manager.js'
+import { Watchdog } from '../../src/os/service-manager/watchdog.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
 import { until } from '../processes/until.js'
 
@@ -41,7 +42,7 @@ const open = () => readdirSync('/proc/self/fd').length
 describe('what a service manager is told', () => {
   it('is one assignment a line, whatever a status says', async () => {
     const recorder = NotifyRecorder.open(folder())
-    NotifySocket.of(recorder.env, () => {})!.say({ STATUS: 'one\nREADY=1\r\ntwo' })
+    NotifySocket.of(recorder.env, () => {})!.send({ STATUS: 'one\nREADY=1\r\ntwo' })
     await until('it is heard', () => recorder.notes.length > 0)
     expect(recorder.notes).toEqual([{ STATUS: 'one READY=1 two' }])
   })
@@ -49,7 +50,7 @@ describe('what a service manager is told', () => {
   it('waits for a manager that does not read, in order, and comes when it does', async () => {
     const { env, read } = unread()
     const socket = NotifySocket.of(env, () => {})!
-    for (let n = 0; n < 900; n++) socket.say({ STATUS: n })
+    for (let n = 0; n < 900; n++) socket.send({ STATUS: n })
     const heard: string[] = []
     await until('all is heard', () => {
       heard.push(...read())
@@ -62,10 +63,10 @@ describe('what a service manager is told', () => {
     const { env, read } = unread()
     const socket = NotifySocket.of(env, () => {})!
     using fd = memoryFile('kept', 'kept')
-    for (let n = 0; n < 1_000; n++) socket.say({ STATUS: n })
+    for (let n = 0; n < 1_000; n++) socket.send({ STATUS: n })
     const before = open()
-    socket.say({ FDSTORE: 1, FDNAME: 'a' }, fd)
-    for (let n = 0; n < 1_500; n++) socket.say({ STATUS: `later ${n}` })
+    socket.send({ FDSTORE: 1, FDNAME: 'a' }, fd)
+    for (let n = 0; n < 1_500; n++) socket.send({ STATUS: `later ${n}` })
     expect(open()).toBe(before)
     const heard: string[] = []
     await until('the last is heard', () => {
@@ -79,11 +80,11 @@ describe('what a service manager is told', () => {
     const { env, read } = unread()
     using fd = memoryFile('kept', 'kept')
     const before = open()
-    NotifySocket.of(env, () => {})!.say({ FDSTORE: 1, FDNAME: 'a' }, fd)
+    NotifySocket.of(env, () => {})!.send({ FDSTORE: 1, FDNAME: 'a' }, fd)
     expect(read()).toHaveLength(1)
     expect(open()).toBe(before)
     const failed: unknown[] = []
-    NotifySocket.of({ NOTIFY_SOCKET: join(folder(), 'none') }, error => failed.push(error))!.say(
+    NotifySocket.of({ NOTIFY_SOCKET: join(folder(), 'none') }, error => failed.push(error))!.send(
       { FDSTORE: 1 },
       fd,
     )
@@ -99,7 +100,7 @@ describe('what a service manager is told', () => {
     onTestFinished(() => env.mockRestore())
     const manager = ServiceManager.find({ warn: () => {} })!
     expect(manager.watchdogMs).toBe(3_000)
-    manager.takesTime(30_000)
+    manager.extendTimeout(30_000)
     await until('it is heard', () => recorder.notes.length > 0)
     expect(recorder.notes).toEqual([{ EXTEND_TIMEOUT_USEC: '30000000' }])
   })
@@ -108,7 +109,7 @@ describe('what a service manager is told', () => {
 describe('the name under which a descriptor is kept', () => {
   it('has at most 255 bytes: with a longer one nothing is kept', () => {
     const said: unknown[] = []
-    const store = new FdStore({ say: (words: object) => said.push(words) } as never, 'shop')
+    const store = new FdStore({ send: (words: object) => said.push(words) } as never, 'shop')
     using fd = memoryFile('kept', 'kept')
     const room = 255 - 'fdb.shop.'.length
     store.keep('a'.repeat(room), fd)
@@ -128,25 +129,25 @@ describe('sockets that were offered and that nobody took', () => {
 })
 
 describe('what a service manager wants to hear again', () => {
-  function remindersOf(watchdogMs: number | null) {
+  function watchdogOf(watchdogMs: number | null) {
     vi.useFakeTimers()
     const heard: string[] = []
     let healthy = true
     const manager = {
       watchdogMs,
       lives: () => heard.push('lives'),
-      takesTime: (ms: number) => heard.push(`${ms}`),
+      extendTimeout: (ms: number) => heard.push(`${ms}`),
     }
-    const reminders = new Reminders(manager as unknown as ServiceManager, () => healthy)
+    const watchdog = new Watchdog(manager as unknown as ServiceManager, () => healthy)
     const fall = () => {
       healthy = false
     }
-    return { heard, reminders, fall }
+    return { heard, watchdog, fall }
   }
 
   it('is that the service lives, at least twice in the time that it was given, and only while it does', () => {
-    const { heard, reminders, fall } = remindersOf(1_000)
-    reminders.live()
+    const { heard, watchdog, fall } = watchdogOf(1_000)
+    watchdog.start()
     vi.advanceTimersByTime(1_000)
     expect(heard.length).toBeGreaterThan(2)
     fall()
@@ -156,9 +157,9 @@ describe('what a service manager wants to hear again', () => {
   })
 
   it('is nothing more once another process is watched', () => {
-    const { heard, reminders } = remindersOf(1_000)
-    reminders.live()
-    reminders.rest()
+    const { heard, watchdog } = watchdogOf(1_000)
+    watchdog.start()
+    watchdog.stop()
     heard.length = 0
     vi.advanceTimersByTime(5_000)
     expect(heard).toEqual([])
@@ -166,11 +167,11 @@ describe('what a service manager wants to hear again', () => {
   })
 
   it('is that it takes longer, before the time before is over, until it does not', () => {
-    const { heard, reminders } = remindersOf(null)
-    reminders.takeTime()
+    const { heard, watchdog } = watchdogOf(null)
+    watchdog.extendTimeout()
     vi.advanceTimersByTime(25_000)
     expect(heard).toEqual(['30000', '30000', '30000'])
-    reminders.takeNoTime()
+    watchdog.endExtension()
     expect(vi.getTimerCount()).toBe(0)
   })
 })

@@ -18,8 +18,8 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
   const gate = new AccessCheck(OWNERS_ONLY, SILENT)
   const checks = { store, gate, shares: new Shares(1_024), logger: SILENT }
   const uid = process.geteuid?.() ?? 0
-  const visitor = { pid: process.pid, uid, gid: uid, pidfd: null }
-  const overseen = new DescriptorAccess({ ...checks, workerListener: listener }, visitor)
+  const peer = { pid: process.pid, uid, gid: uid, pidfd: null }
+  const overseen = new DescriptorAccess({ ...checks, workerListener: listener }, peer)
   const ask = (name: string) => {
     const claimant = ownPidfd()!
     try {

@@ -29,7 +29,7 @@ function scene(name = 'current') {
   const at = join(folder, name)
   symlinkSync(join(folder, '1'), at)
   const known = new KnownVersions([])
-  known.note(1, SETTINGS, null, null)
+  known.record(1, SETTINGS, null, null)
   const links = new ReleaseLinks(known, SILENT, 1)
   return {
     at,
@@ -38,7 +38,7 @@ function scene(name = 'current') {
     links,
     install: (id: number, now: number, by = links) => {
       by.install(id, { at, to: join(folder, String(id)) }, now)
-      known.note(id, SETTINGS, null, null)
+      known.record(id, SETTINGS, null, null)
     },
     led: () => [at, `${at}.previous`].map(path => ledAt(path)?.to.slice(folder.length + 1) ?? null),
   }
@@ -63,7 +63,7 @@ describe('the link of releases', () => {
     links.follow(state({ 2: 'stopping', 3: 'serving' }))
     expect(led()).toEqual(['3', '2'])
     links.follow(state({ 4: 'spawning' }, 2))
-    known.note(4, SETTINGS, null, 2)
+    known.record(4, SETTINGS, null, 2)
     links.follow(state({ 4: 'serving' }, 2))
     expect(led()).toEqual(['2', '1'])
     links.follow(state({ 5: 'spawning' }, 1))

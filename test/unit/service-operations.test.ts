@@ -11,7 +11,7 @@ function open(phase: HolderPhase) {
   const peerOf = (id: number) => ({
     id,
     pid: 100 + id,
-    link: { open: true, tell: (body: WireBody) => told.push(body) },
+    link: { open: true, post: (body: WireBody) => told.push(body) },
   })
   const owner = peerOf(1)
   const service = {

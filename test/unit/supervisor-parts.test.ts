@@ -28,7 +28,7 @@ describe('the timers of a supervisor', () => {
     const heard: string[] = []
     const all = new Timers({
       elapsed: (timer, version, ms) => heard.push(`${timer} ${version} ${ms}`),
-      rested: () => heard.push('rested'),
+      backedOff: () => heard.push('backed off'),
     })
     return { all, heard }
   }
@@ -36,7 +36,7 @@ describe('the timers of a supervisor', () => {
   it('rest twice as long each time, and 30 s at most', () => {
     vi.useFakeTimers()
     const { all } = timers()
-    expect([1, 2, 3, 10].map(failures => all.rest(1_000, failures))).toEqual([1_000, 2_000, 4_000, 30_000])
+    expect([1, 2, 3, 10].map(failures => all.backOff(1_000, failures))).toEqual([1_000, 2_000, 4_000, 30_000])
     all.close()
     expect(vi.getTimerCount()).toBe(0)
   })
@@ -77,7 +77,7 @@ describe('a version', () => {
       readyAt = asked
     }
     const probe = new PollingProbe(() => question, { interval: 1, timeout: 1_000, passes: 2 })
-    probe.begin(1, { ...events, ready })
+    probe.start(1, { ...events, ready })
     await until('it is ready', () => readyAt > 0)
     probe.settle()
     expect(readyAt).toBe(4)
@@ -88,7 +88,7 @@ describe('a version', () => {
     const open = native.openCount()
     const probe = new ReadyFdProbe(3)
     const theirs = probe.fds[0]!.dup()
-    probe.begin(1, events)
+    probe.start(1, events)
     const line = Buffer.from('not yet')
     sendMessage(theirs, line, 0, line.length, [])
     theirs.close()
@@ -100,7 +100,7 @@ describe('a version', () => {
     const { heard, events } = told()
     const probe = new ReadyFdProbe(3)
     const theirs = probe.fds[0]!.dup()
-    probe.begin(1, events)
+    probe.start(1, events)
     sendMessage(theirs, Buffer.from('ready\n'), 0, 6, [])
     await until('it is ready', () => heard.length > 0)
     theirs.close()
@@ -110,7 +110,7 @@ describe('a version', () => {
     vi.useFakeTimers()
     const { heard, events } = told()
     const probe = new DelayProbe(1_000)
-    probe.begin(1, events)
+    probe.start(1, events)
     vi.advanceTimersByTime(500)
     probe.settle()
     vi.advanceTimersByTime(1_000)
@@ -175,7 +175,7 @@ describe('the machine of a supervisor', () => {
 
   it('does not take a version for proved that is to end', () => {
     const gone: SupervisorEvent = { type: 'exited', version: 1, code: 1 }
-    const again: SupervisorEvent = { type: 'rested' }
+    const again: SupervisorEvent = { type: 'backed-off' }
     const spawned: SupervisorEvent = { type: 'spawned', version: 2 }
     const proved: SupervisorEvent = { type: 'elapsed', timer: 'proved', version: 1 }
     expect(after(...FIRST, gone, again, spawned, proved).state.failures).toBe(1)

@@ -39,7 +39,7 @@ describe('a service that nobody serves', () => {
       afterMs: 0,
       act: { run: `env > ${file}~; mv ${file}~ ${file}` },
     }))
-    services.look('shop')
+    services.update('shop')
     await until('it has run', () => existsSync(file))
     const names = readFileSync(file, 'utf8')
       .split('\n')
@@ -51,7 +51,7 @@ describe('a service that nobody serves', () => {
   it('whose command cannot be started is waited for, and that is said', async () => {
     // No process is given an argument of that length.
     const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
-    services.look('shop')
+    services.update('shop')
     await until('it was tried', () => lines.length > 0)
     expect(lines[0]).toMatchObject({ facts: { service: 'shop', err: { code: 'E2BIG' }, againMs: 1000 } })
   })
@@ -60,7 +60,7 @@ describe('a service that nobody serves', () => {
     vi.useFakeTimers()
     onTestFinished(() => void vi.useRealTimers())
     const { lines, services } = underRule(() => ({ afterMs: 0, act: { run: `: ${'x'.repeat(300_000)}` } }))
-    services.look('shop')
+    services.update('shop')
     vi.advanceTimersByTime(150_000)
     const pauses = lines.map(({ facts }) => (facts as { againMs: number }).againMs / 1000)
     expect(pauses).toEqual([1, 2, 4, 8, 16, 32, 60, 60])
@@ -68,7 +68,7 @@ describe('a service that nobody serves', () => {
 
   it('is not waited for anew when the same rule was read anew', async () => {
     const { ended, services } = underRule(() => ({ afterMs: 200, act: 'close' }))
-    const looks = setInterval(() => services.look('shop'), 20)
+    const looks = setInterval(() => services.update('shop'), 20)
     onTestFinished(() => clearInterval(looks))
     await until('it is ended', () => ended.length > 0)
   })

@@ -31,10 +31,10 @@ describe('the wait for who serves', () => {
     async phase => {
       const { now, verdict } = open(phase)
       const waiting = verdict.within(60_000)
-      verdict.look()
+      verdict.phaseChanged()
       expect(await isSettled(waiting)).toBe(false)
       now.phase = 'idle'
-      verdict.look()
+      verdict.phaseChanged()
       expect(await isSettled(waiting)).toBe(true)
     },
   )

@@ -55,7 +55,7 @@ function slotWith(settings: Partial<WorkersSettings> = {}) {
   })
   const stands = (now: Standing | null) => {
     standing = now
-    slot.look()
+    slot.update()
   }
   return { slot, rests, stands }
 }
@@ -204,7 +204,7 @@ describe('a worker that fails behind its Commit', () => {
     const fails = async (bound: readonly number[] = []) => {
       await started()
       at.standing = { ...owned(), bound, lastFailure: failure }
-      slot.look()
+      slot.update()
       return await outcome
     }
     /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */
@@ -297,7 +297,7 @@ describe('all workers', () => {
   it('that are too many are told once to leave, not at each look', async () => {
     const { pool, told } = crewWith()
     await pool.slots[1]!.abandon('it is one too many')
-    for (let i = 0; i < 3; i++) pool.look()
+    for (let i = 0; i < 3; i++) pool.update()
     expect(told.filter(text => text.startsWith(pool.slots[1]!.name))).toHaveLength(1)
   })
 
@@ -335,8 +335,8 @@ describe('listeners in whose place nobody accepts', () => {
       SILENT,
     )
     const serving = slot(0, owned())
-    unserved.look([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
-    unserved.look([serving, slot(1, owned(43))])
+    unserved.update([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
+    unserved.update([serving, slot(1, owned(43))])
     expect(told).toEqual([1, 0])
   })
 })

@@ -87,7 +87,7 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
     forwarder.welcomed(link, { capabilities: [FORWARDS_WRITES] })
     return link
   }
-  forwarder.begin(new FdbError('ERR_FDB_FENCED', 'another serves'))
+  forwarder.start(new FdbError('ERR_FDB_FENCED', 'another serves'))
   const first = connect()
   log
     .section('s')

@@ -8,7 +8,7 @@ import { OWNERS_ONLY } from './owners-only.js'
 import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
 
 /** The asking process: uid, gid and pid by the kernel's word at connect. */
-export interface Visitor {
+export interface PeerCredentials {
   readonly pid: number
   readonly uid: number
   readonly gid: number
@@ -17,7 +17,7 @@ export interface Visitor {
 }
 
 /** Borrows the pidfd. */
-export function visitorOf({ pid, uid, gid, pidfd, proven }: Caller): Visitor {
+export function credentialsOf({ pid, uid, gid, pidfd, proven }: Caller): PeerCredentials {
   return { pid, uid, gid, pidfd: proven ? pidfd : null }
 }
 
@@ -76,9 +76,9 @@ export class AccessCheck {
    * The part of an answer that the client may see: a service, or null for descriptors without one. Throws ERR_FDB_DENIED if it may see
    * nothing.
    */
-  lists(visitor: Visitor): (service: string | null) => boolean {
+  lists(peer: PeerCredentials): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
-    const subject = new Subject(visitor, this.#own)
+    const subject = new Subject(peer, this.#own)
     const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
     if (![others, descriptors, ...services.values()].some(sees))
       throw this.#deny('list', { service: '' }, { key: 'list', who: [] }, subject)
@@ -86,27 +86,27 @@ export class AccessCheck {
   }
 
   /** Throws ERR_FDB_DENIED. */
-  demand(action: Action, asked: Asked, policy: ServicePolicy, visitor: Visitor): void {
-    this.#demand(action, asked, policy.may[action], visitor)
+  demand(action: Action, asked: Asked, policy: ServicePolicy, peer: PeerCredentials): void {
+    this.#demand(action, asked, policy.may[action], peer)
   }
 
   /** Reports whether a rule allows it; no line of the log. */
-  allows(action: Action, policy: ServicePolicy, visitor: Visitor): boolean {
-    return new Subject(visitor, this.#own).ruleOf(policy.may[action]) !== null
+  allows(action: Action, policy: ServicePolicy, peer: PeerCredentials): boolean {
+    return new Subject(peer, this.#own).ruleOf(policy.may[action]) !== null
   }
 
   /** Checks a request to the daemon itself. Throws ERR_FDB_DENIED. */
-  demandDaemon(service: string, visitor: Visitor): void {
-    this.#demand('operate', { service }, this.#policy.operate, visitor)
+  demandDaemon(service: string, peer: PeerCredentials): void {
+    this.#demand('operate', { service }, this.#policy.operate, peer)
   }
 
   /** The next daemon gets everything that there is: no configuration lets another user be one. Throws ERR_FDB_DENIED. */
-  demandOwner(service: string, visitor: Visitor): void {
-    this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, visitor)
+  demandOwner(service: string, peer: PeerCredentials): void {
+    this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, peer)
   }
 
-  #demand(action: Action, asked: Asked, allowed: Allowed, visitor: Visitor): void {
-    const subject = new Subject(visitor, this.#own)
+  #demand(action: Action, asked: Asked, allowed: Allowed, peer: PeerCredentials): void {
+    const subject = new Subject(peer, this.#own)
     const rule = subject.ruleOf(allowed)
     if (rule === null) throw this.#deny(action, asked, allowed, subject)
     // Where there is no configuration it is no news that the daemon's own user may.
@@ -137,20 +137,20 @@ export class AccessCheck {
   }
 }
 
-/** A visitor as it is now: what it runs is looked at once, when it is asked for. */
+/** A client as it is now: what it runs is looked at once, when it is asked for. */
 class Subject {
-  readonly #visitor: Visitor
+  readonly #peer: PeerCredentials
   readonly #own: number
   #executable: Executable | null | undefined
 
-  constructor(visitor: Visitor, own: number) {
-    this.#visitor = visitor
+  constructor(peer: PeerCredentials, own: number) {
+    this.#peer = peer
     this.#own = own
   }
 
   /** For a line of the log. */
   get told() {
-    const { uid, gid, pid } = this.#visitor
+    const { uid, gid, pid } = this.#peer
     return { uid, gid, pid, executable: this.#runs?.path ?? null }
   }
 
@@ -161,7 +161,7 @@ class Subject {
   }
 
   #is(who: Who): boolean {
-    const { uid, gid } = this.#visitor
+    const { uid, gid } = this.#peer
     if (who.owner) return uid === this.#own || uid === 0
     if (who.uid !== null && who.uid !== uid) return false
     if (who.gid !== null && who.gid !== gid) return false
@@ -169,7 +169,7 @@ class Subject {
   }
 
   get #runs(): Executable | null {
-    if (this.#executable === undefined) this.#executable = executableOf(this.#visitor.pidfd)
+    if (this.#executable === undefined) this.#executable = executableOf(this.#peer.pidfd)
     return this.#executable
   }
 }

@@ -63,7 +63,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#over = over
     this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
       over('a claimant has ended', name, pid)
-      this.#tell()
+      this.#notifyWatchers()
     })
   }
 
@@ -135,7 +135,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       lifetime?.close()
       throw error
     } finally {
-      if (begun) this.#tell()
+      if (begun) this.#notifyWatchers()
     }
   }
 
@@ -154,7 +154,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
         fd.close()
         throw error
       }
-      if (claimant !== null || !shared) this.#tell()
+      if (claimant !== null || !shared) this.#notifyWatchers()
       return { fd, others: others.length }
     } catch (error) {
       claimant?.close()
@@ -166,20 +166,20 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const held = this.#known(name)
     if (claimant !== null) {
       this.#refuseUnsettled()
-      if (this.#claims.release(name, claimant)) this.#tell()
+      if (this.#claims.release(name, claimant)) this.#notifyWatchers()
       return
     }
     this.#claimable(name, by, null)
     if (held.claimedBy === null) return
     held.claimedBy = null
-    this.#tell()
+    this.#notifyWatchers()
   }
 
   remove(name: string): void {
     this.#refuseUnsettled()
     this.#known(name)
     this.#forget(name)
-    this.#tell()
+    this.#notifyWatchers()
   }
 
   /** A descriptor has ended by itself: also while another process is about to go on with it. */
@@ -187,7 +187,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     const { whilePid } = this.#held.get(name)!
     this.#forget(name)
     this.#over(what, name, whilePid)
-    this.#tell()
+    this.#notifyWatchers()
   }
 
   heldBy(user: number): number {
@@ -197,7 +197,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   left(by: DescriptorUser): void {
     const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
     for (const held of claimed) held.claimedBy = null
-    if (claimed.length > 0) this.#tell()
+    if (claimed.length > 0) this.#notifyWatchers()
   }
 
   watch(changed: () => void): () => void {
@@ -305,7 +305,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return others
   }
 
-  #tell(): void {
+  #notifyWatchers(): void {
     for (const changed of [...this.#watching]) changed()
   }
 }

@@ -284,12 +284,12 @@ export class DescriptorTable {
   }
 
   #put(entry: Entry): void {
-    this.#former.note(this.held, entry.name)
+    this.#former.remember(this.held, entry.name)
     this.held.put(entry)
   }
 
   #giveUp(name: string): void {
-    this.#former.note(this.held, name)
+    this.#former.remember(this.held, name)
     this.held.drop(name)
   }
 

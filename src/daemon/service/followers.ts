@@ -30,27 +30,27 @@ export class Followers {
 
   add(link: Link): void {
     this.#links.add(link)
-    this.look()
+    this.updateWriter()
   }
 
   remove(link: Link): void {
-    if (this.#links.delete(link)) this.look()
+    if (this.#links.delete(link)) this.updateWriter()
   }
 
   /** Another member may write by now, or over another link. */
-  look(): void {
+  updateWriter(): void {
     const link = this.size > 0 ? (this.#writer()?.link ?? null) : null
     if (link === this.#asked) return
-    if (this.size === 0) this.#asked?.tell({ tellAppended: { wanted: false } })
+    if (this.size === 0) this.#asked?.post({ tellAppended: { wanted: false } })
     this.#asked = link
-    link?.tell({ tellAppended: { wanted: true } })
+    link?.post({ tellAppended: { wanted: true } })
   }
 
   /** The member that writes has appended. */
   appended(peer: Peer): void {
     // Another daemon had asked it.
-    if (this.size === 0) peer.link.tell({ tellAppended: { wanted: false } })
-    for (const link of this.#links) link.tell({ appended: {} })
+    if (this.size === 0) peer.link.post({ tellAppended: { wanted: false } })
+    for (const link of this.#links) link.post({ appended: {} })
   }
 }
 
@@ -86,7 +86,7 @@ export class ForeignFollowers {
     this.#copies = new SegmentCopies(segmentSet)
     this.#supply = new SegmentSupply(this.#copies, drop)
     this.#drop = drop
-    this.#timer = setInterval(() => this.look(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.refresh(), LOOK_MS).unref()
   }
 
   get size(): number {
@@ -96,7 +96,7 @@ export class ForeignFollowers {
   add(caller: Caller, top: Epoch): void {
     this.#all.add(caller)
     this.#new.set(caller, top)
-    this.look()
+    this.refresh()
   }
 
   remove(caller: Caller): void {
@@ -106,7 +106,7 @@ export class ForeignFollowers {
   }
 
   /** Something was appended, or a segment was made. */
-  look(): void {
+  refresh(): void {
     this.#again = true
     if (!this.#running) void this.#run()
   }
@@ -141,7 +141,7 @@ export class ForeignFollowers {
       this.#new.delete(caller)
       this.#supply.add(caller, top)
     }
-    if (copied) for (const { link } of this.#all) link.tell({ appended: {} })
+    if (copied) for (const { link } of this.#all) link.post({ appended: {} })
   }
 }
 

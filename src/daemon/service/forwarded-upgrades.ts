@@ -65,7 +65,7 @@ export class ForwardedUpgrades {
       within(most, `${most} ms after it was cancelled`)
     }
     within(limit + GRACE_MS, `${limit} ms (and ${GRACE_MS} more)`)
-    peer.link.tell({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
+    peer.link.post({ upgradeRequest: { argv: [...argv], timeoutMs, request } })
     if (cancel.aborted) cancelled()
     else cancel.addEventListener('abort', cancelled, { once: true })
     return pending.answer
@@ -96,5 +96,5 @@ export class ForwardedUpgrades {
 }
 
 function tellFailed(peer: Peer, why: { code: string; message: string; phase?: string }): void {
-  peer.link.tell({ result: { ok: false, ...why } })
+  peer.link.post({ result: { ok: false, ...why } })
 }

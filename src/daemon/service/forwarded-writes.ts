@@ -120,7 +120,7 @@ export class ForwardedWrites {
       message: ({ write, heartbeat }, fds) => {
         closeAll(fds)
         if (write) this.#pass(author, write)
-        if (heartbeat && drains) this.#note(author, heartbeat.report ?? '')
+        if (heartbeat && drains) this.#recordReport(author, heartbeat.report ?? '')
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -136,7 +136,7 @@ export class ForwardedWrites {
     return [...this.#authors.values()].flatMap(({ retired }) => retired ?? [])
   }
 
-  #note(author: Author, text: string): void {
+  #recordReport(author: Author, text: string): void {
     const { caller } = author
     const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
     if (GIVEN_UP.has(phase)) this.#target.gaveUp(caller.identity)
@@ -146,25 +146,25 @@ export class ForwardedWrites {
   }
 
   /** Another member may write by now. One that hung before will not answer: its changes are sent again. */
-  look(): void {
+  writerChanged(): void {
     const writer = this.#target.writer()
     for (const [number, { peer }] of [...this.#underWay])
       if (writer !== undefined && peer !== writer && this.#target.isSilent(peer))
         this.#settle(number, { outcome: Outcome.AGAIN })
-    this.#followers.look()
+    this.#followers.updateWriter()
   }
 
   /** New segments were made. */
   share(): void {
     this.#supply.share()
-    for (const followers of this.#foreign.values()) followers.look()
+    for (const followers of this.#foreign.values()) followers.refresh()
   }
 
   /** A message of the member that writes: about a change, or that it has appended. */
-  hear(peer: Peer, { appended, written }: WireEnvelope): void {
+  handle(peer: Peer, { appended, written }: WireEnvelope): void {
     if (appended) {
       this.#followers.appended(peer)
-      for (const followers of this.#foreign.values()) followers.look()
+      for (const followers of this.#foreign.values()) followers.refresh()
     }
     if (!written) return
     const underWay = this.#underWay.get(written.number ?? 0)
@@ -244,7 +244,7 @@ export class ForwardedWrites {
     const mapped = author.underWay.get(number)
     if (mapped !== undefined) this.#takeBack(author, mapped)
     if (written.outcome === Outcome.AGAIN) author.sentAway = true
-    author.caller.link.tell({ written: { ...written, number } })
+    author.caller.link.post({ written: { ...written, number } })
     if (more) author.cut.add(number)
     if (author.cut.size > MOST_CUT) this.#drop(author.caller)
   }
@@ -254,7 +254,7 @@ export class ForwardedWrites {
     const { number, peer, more } = this.#underWay.get(mapped)!
     this.#underWay.delete(mapped)
     underWay.delete(number)
-    if (more) peer.link.tell({ write: { number: mapped, source } })
+    if (more) peer.link.post({ write: { number: mapped, source } })
   }
 
   #foreignOf({ uid }: Caller): ForeignFollowers {

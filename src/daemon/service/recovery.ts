@@ -165,7 +165,7 @@ export class RightsHolders {
   }
 
   /** Counts when it is written. */
-  note(remembered: RememberedService): void {
+  remember(remembered: RememberedService): void {
     const line = JSON.stringify(remembered)
     if (this.#lines.get(remembered.service) === line) return
     this.#lines.set(remembered.service, line)
@@ -181,7 +181,7 @@ export class RightsHolders {
   replace(services: readonly RememberedService[]): void {
     this.#lines.clear()
     this.#stale = true
-    for (const remembered of services) this.note(remembered)
+    for (const remembered of services) this.remember(remembered)
   }
 
   /** Throws when it cannot be written: it is tried with the next change. */

@@ -165,8 +165,8 @@ export class ServiceOperations implements Operations {
 
   /** The machine has made a step. */
   stepped(): void {
-    this.#verdict.look()
-    this.#handoff.look()
+    this.#verdict.phaseChanged()
+    this.#handoff.phaseChanged()
   }
 
   /** The service is held here no more. */
@@ -244,7 +244,7 @@ export class ForwardedCommands {
     }
     const { number: request, pending } = this.#calls.open(peer, {}, { signal })
     if (pending.settled) return pending.answer
-    peer.link.tell({ command: { name, body, request } })
+    peer.link.post({ command: { name, body, request } })
     const late = `process ${peer.pid} has not answered the command "${name}" within ${COMMAND_MS} ms`
     return pending.limit(COMMAND_MS, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', late))).answer
   }
@@ -289,7 +289,7 @@ export class StatusQuestion {
 
   #ask(peer: Peer): Pending<string> {
     const { pending } = this.#calls.open(peer, {})
-    peer.link.tell({ statusRequest: {} })
+    peer.link.post({ statusRequest: {} })
     return pending.limit(ANSWER_MS, () => pending.resolve(''))
   }
 }
@@ -325,7 +325,7 @@ export class Verdict {
   }
 
   /** The phase may be another by now. */
-  look(): void {
+  phaseChanged(): void {
     if (!this.open) this.end()
   }
 

@@ -157,7 +157,7 @@ export class Service {
 
   /** Its items change no more until {@link resume}; a probation ends as soon as that is safe. */
   pause(): void {
-    this.#pause.begin()
+    this.#pause.start()
     this.#holder.endProbation()
   }
 
@@ -280,7 +280,7 @@ export class Service {
     if (settles(before, state, event)) this.#settle()
     if (state.phase === 'idle') this.#descriptorTable.letGoLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
-    this.#writes.look()
+    this.#writes.writerChanged()
     // A first member wrote before, and did not come to serve: that is not the service's state.
     if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#segmentSet.dropBelow(before.grant)
     if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
@@ -308,7 +308,7 @@ export class Service {
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
     } else if (moveRequest) openMigrationChannelBetween(peer, this.operations.receiver, this.#deps.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
-    else if (written || appended) this.#writes.hear(peer, envelope)
+    else if (written || appended) this.#writes.handle(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
     else return this.operations.answered(peer, envelope)
     return true
@@ -323,7 +323,7 @@ export class Service {
 
   #register(peer: Peer, request: number): void {
     const failure = takeRegistered(peer, this.#servesForGood(peer), this.#receiving)
-    peer.link.tell({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
+    peer.link.post({ registered: { request, code: failure?.code ?? '', message: failure?.message ?? '' } })
   }
 
   #takeBack(peer: Peer): void {
@@ -358,7 +358,7 @@ export class Service {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
     this.#descriptorTable.settle(owner)
-    owner.link.tell({ released: {} })
+    owner.link.post({ released: {} })
   }
 
   #forgotten(peer: Peer): void {
@@ -373,7 +373,7 @@ export class Service {
     if (peer.id !== state.owner && peer.id !== state.standby) return
     const dispatch = (event: HolderEvent) => this.#dispatch(event)
     const outcome = cancelHandoff({ state, peer: this.#holder.peer(state.joiner), dispatch }, reason)
-    peer.link.tell({ upgradeCancelled: { outcome } })
+    peer.link.post({ upgradeCancelled: { outcome } })
   }
 
   // ---- after a restart
@@ -440,7 +440,7 @@ function factsFor(
 class Pause {
   #waiting: (() => void)[] | null = null
 
-  begin(): void {
+  start(): void {
     this.#waiting ??= []
   }
 
@@ -481,7 +481,7 @@ export function takesFrom(to: Peer | undefined, from: Peer): boolean {
  */
 function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
   if (to === undefined || to === from) return
-  if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.tell({ moveRequest: { nobody: true } })
+  if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.post({ moveRequest: { nobody: true } })
   if (!takesFrom(to, from)) return
   openMigrationChannel({
     take: end => to.link.sendBundle(migrationItems(end, from), WAY_MS),

@@ -32,7 +32,15 @@ export class WriteReceiver {
     this.#tell = tell
   }
 
-  take({ number = 0, source = 0, request = '', parts = [], more = false, reads = [], durable }: Write): void {
+  receive({
+    number = 0,
+    source = 0,
+    request = '',
+    parts = [],
+    more = false,
+    reads = [],
+    durable,
+  }: Write): void {
     const key = `${source} ${number}`
     // No more of it comes: its author has gone, or was answered.
     if (request === '') {

@@ -27,7 +27,7 @@ export class WriteRedirect {
   }
 
   /** Changes that were made, or will be, are forwarded. `refusal`: what they are told where that cannot be. Idempotent. */
-  begin(refusal: FdbError): void {
+  start(refusal: FdbError): void {
     if (this.#forwarding !== null) return
     this.#forwarding = this.#log.forwardWriting({ timeoutMs: this.#timeoutMs, refusal })
     this.#useLink()

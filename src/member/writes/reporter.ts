@@ -21,7 +21,7 @@ export interface ReporterOptions {
   /**
    * New segments: this process answers from the state until its last connection ends. Or a migration channel to the process that serves.
    */
-  readonly take: (items: BundleItem[]) => void
+  readonly adopt: (items: BundleItem[]) => void
   /** The process that serves now hears us. */
   readonly connected: () => void
   /** Takes the changes of this process along. */
@@ -29,7 +29,7 @@ export interface ReporterOptions {
   /** The connection ended so; another one follows. */
   readonly broken?: (error: unknown) => void
   /** Handles other messages of it. */
-  readonly hear?: (envelope: WireEnvelope) => void
+  readonly handle?: (envelope: WireEnvelope) => void
 }
 
 const { Intent } = fdbroker.wire
@@ -65,7 +65,7 @@ export class Reporter {
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)
-    if (this.#link !== null) this.#tell(this.#link)
+    if (this.#link !== null) this.#sendReport(this.#link)
     const link = this.#link
     this.#link = null
     link?.close()
@@ -74,7 +74,7 @@ export class Reporter {
 
   /** Asks the process that serves for a migration channel for our connections. */
   askForMove(): void {
-    this.#link?.tell({ moveRequest: {} })
+    this.#link?.post({ moveRequest: {} })
   }
 
   /** Perhaps another serves by now, or will soon. */
@@ -88,7 +88,7 @@ export class Reporter {
   }
 
   async #connect(): Promise<void> {
-    const { control, follower, service, generation, versions, hear } = this.#options
+    const { control, follower, service, generation, versions, handle: hear } = this.#options
     const turn = this.#turn
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
@@ -108,14 +108,14 @@ export class Reporter {
           if (written) this.#options.writes.written(link, written)
           hear?.(envelope)
         },
-        bundle: items => this.#options.take(items),
+        bundle: items => this.#options.adopt(items),
         broken: error => {
           this.#options.broken?.(error)
           this.#again(link)
         },
         end: () => this.#again(link),
       })
-      link.tell({
+      link.post({
         hello: {
           versionMin: versions.min,
           versionMax: versions.max,
@@ -140,11 +140,11 @@ export class Reporter {
 
   #beat(link: Link): void {
     if (!this.#running || this.#link !== link) return
-    this.#tell(link)
+    this.#sendReport(link)
     this.#later(() => this.#beat(link), this.#options.everyMs())
   }
 
-  #tell(link: Link): void {
+  #sendReport(link: Link): void {
     link.beat({ healthy: true, report: JSON.stringify(this.#options.report()) })
   }
 

@@ -39,7 +39,7 @@ export class NotifySocket {
   }
 
   /** In the order of the calls; at once where the other side has room for it. Borrows the descriptor. Never throws. */
-  say(words: Words, fd?: OwnedFd): void {
+  send(words: Words, fd?: OwnedFd): void {
     const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
     try {
       this.#waiting.push({ text: Buffer.from(text.join('\n')), fd: fd?.dup() ?? null })

@@ -65,7 +65,7 @@ export class PassedSockets {
    * The one at this address; else, for tcp and udp, the only one that has this name (`FileDescriptorName=`). Null: there is none. The
    * path of a Unix socket stays the manager's.
    */
-  take(name: string, spec: ListenerSpec): PassedListener | null {
+  claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
     const found = there.find(each => each.name === name) ?? there[0]
@@ -167,12 +167,12 @@ export class FdStore {
   /** Borrows the descriptor. The same object under the same name is kept once. A manager that keeps none closes it. */
   keep(name: string, fd: OwnedFd): void {
     const whole = this.#prefix + name
-    if (whole.length <= MOST_NAME) this.#socket.say({ FDSTORE: 1, FDNAME: whole, FDPOLL: 0 }, fd)
+    if (whole.length <= MOST_NAME) this.#socket.send({ FDSTORE: 1, FDNAME: whole, FDPOLL: 0 }, fd)
   }
 
   drop(name: string): void {
     const whole = this.#prefix + name
-    if (whole.length <= MOST_NAME) this.#socket.say({ FDSTOREREMOVE: 1, FDNAME: whole })
+    if (whole.length <= MOST_NAME) this.#socket.send({ FDSTOREREMOVE: 1, FDNAME: whole })
   }
 }
 

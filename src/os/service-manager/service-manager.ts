@@ -53,35 +53,35 @@ export class ServiceManager {
 
   /** The service is up, or has come to the end of what {@link changes} told of. */
   serves(status: string): void {
-    this.#socket.say({ READY: 1, STATUS: status })
+    this.#socket.send({ READY: 1, STATUS: status })
   }
 
   /** {@link serves}, and another process than before is its main process. */
   servesBy(main: MainProcess, status: string): void {
-    this.#socket.say({ ...mainPid(main), READY: 1, STATUS: status })
+    this.#socket.send({ ...mainPid(main), READY: 1, STATUS: status })
   }
 
   /** It is up, and changes: is upgraded, or reads its configuration. {@link serves} ends it. */
   changes(status: string): void {
     const usec = process.hrtime.bigint() / 1000n
-    this.#socket.say({ RELOADING: 1, MONOTONIC_USEC: usec, STATUS: status })
+    this.#socket.send({ RELOADING: 1, MONOTONIC_USEC: usec, STATUS: status })
   }
 
   ends(status: string): void {
-    this.#socket.say({ STOPPING: 1, STATUS: status })
+    this.#socket.send({ STOPPING: 1, STATUS: status })
   }
 
   says(status: string): void {
-    this.#socket.say({ STATUS: status })
+    this.#socket.send({ STATUS: status })
   }
 
   lives(): void {
-    this.#socket.say({ WATCHDOG: 1 })
+    this.#socket.send({ WATCHDOG: 1 })
   }
 
   /** EXTEND_TIMEOUT_USEC: the current operation may take longer than configured; the next message comes within this time. */
-  takesTime(ms: number): void {
-    this.#socket.say({ EXTEND_TIMEOUT_USEC: ms * 1000 })
+  extendTimeout(ms: number): void {
+    this.#socket.send({ EXTEND_TIMEOUT_USEC: ms * 1000 })
   }
 }
 
@@ -112,59 +112,4 @@ export const NOTHING_TOLD: Readonly<NodeJS.ProcessEnv> = {
   WATCHDOG_USEC: undefined,
   WATCHDOG_PID: undefined,
   FDSTORE: undefined,
-}
-
-/** EXTEND_TIMEOUT_USEC: the extension, milliseconds. */
-const TAKES_MS = 30_000
-const SAY_AGAIN_MS = 10_000
-
-/** Repeats messages to the service manager: WATCHDOG=1 and EXTEND_TIMEOUT_USEC. */
-export class Reminders {
-  readonly #manager: ServiceManager | null
-  readonly #healthy: () => boolean
-  #watchdog: NodeJS.Timeout | undefined
-  #patience: NodeJS.Timeout | undefined
-
-  /** `manager` null: there is no service manager. */
-  constructor(manager: ServiceManager | null, healthy: () => boolean) {
-    this.#manager = manager
-    this.#healthy = healthy
-  }
-
-  /** This process is the one to be watched. Idempotent. */
-  live(): void {
-    const manager = this.#manager
-    if (manager === null || manager.watchdogMs === null || this.#watchdog !== undefined) return
-    const lives = () => {
-      if (this.#healthy()) manager.lives()
-    }
-    this.#watchdog = setInterval(lives, Math.max(1, manager.watchdogMs / 2)).unref()
-    lives()
-  }
-
-  /** Another is. */
-  rest(): void {
-    clearInterval(this.#watchdog)
-    this.#watchdog = undefined
-  }
-
-  /** Extends the manager's timeout: the operation has limits of its own, which may be longer. Idempotent. */
-  takeTime(): void {
-    const manager = this.#manager
-    if (manager === null || this.#patience !== undefined) return
-    const say = () => manager.takesTime(TAKES_MS)
-    say()
-    this.#patience = setInterval(say, SAY_AGAIN_MS).unref()
-  }
-
-  /** It is over. */
-  takeNoTime(): void {
-    clearInterval(this.#patience)
-    this.#patience = undefined
-  }
-
-  close(): void {
-    this.rest()
-    this.takeNoTime()
-  }
 }

@@ -21,7 +21,7 @@ export const daemon = room(
     ],
     [
       'daemon/operator-access.ts',
-      "gate.demand('operate', { service: meant }, gate.of(meant), visitor)",
+      "gate.demand('operate', { service: meant }, gate.of(meant), peer)",
       '',
       'unit/daemon-access-check',
       'e2e/daemon-policy',

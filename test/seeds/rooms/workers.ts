@@ -45,8 +45,8 @@ export const workers = room(
     ['workers/pool.ts', 'if (failures.length > 0) throw failures[0]', ''],
     [
       'workers/unserved-listeners.ts',
-      '  #say(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n',
-      '  #say(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n    if (orphans.length === 0) return\n',
+      '  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n',
+      '  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n    if (unserved.length === 0) return\n',
     ],
   ],
 )
