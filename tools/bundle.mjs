@@ -3,6 +3,8 @@
 //
 //   index, proxy, operator …        one file for each entry of `exports`; what they share is in chunks that they import, so that
 //                                   there is one class FdbError and one of everything else, whatever was imported first
+//   auto.cjs, auto.js               what `node --import` and `--require` load before a program: small, and for import it waits until it is known
+//                                   whether another version serves; auto-service loads the library
 //   config-worker                   the thread that reads a configuration
 //   started.cjs                     what a successor is started with: src/versions/started.ts
 //   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
@@ -121,7 +123,27 @@ const lazyWithin = {
   },
 }
 
+/**
+ * What is preloaded has the library as a file of its own, with the chunks of the entries.
+ * @type {import('esbuild').Plugin}
+ */
+const laterService = {
+  name: 'the library, later',
+  setup({ onResolve }) {
+    onResolve({ filter: /^\.\/service\.js$/ }, ({ kind }) =>
+      kind === 'dynamic-import' ? { path: './auto-service.js', external: true } : undefined,
+    )
+  },
+}
+
 const results = await Promise.all([
+  build({
+    ...common,
+    entryPoints: { auto: join(modules, 'auto/index.js') },
+    format: 'cjs',
+    outExtension: { '.js': '.cjs' },
+    plugins: [unused, laterService],
+  }),
   build({
     ...common,
     entryPoints: { started: join(modules, 'versions/started.js') },
@@ -140,6 +162,7 @@ const results = await Promise.all([
       adapter: join(modules, 'adapter.js'),
       errors: join(modules, 'errors.js'),
       stores: join(modules, 'stores/index.js'),
+      'auto-service': join(modules, 'auto/service.js'),
       'config-worker': join(modules, 'proxy/config/config-worker.js'),
     },
     format: 'esm',
@@ -182,6 +205,9 @@ for (const { outputFiles, metafile } of [...lazy, ...results]) {
 }
 for (const name of existsSync(declarations) ? readdirSync(declarations) : [])
   if (name.endsWith('.d.ts')) files.set(join('types', name), readFileSync(join(declarations, name), 'utf8'))
+// A CommonJS module cannot make its importer wait.
+files.set('auto.js', "import auto from './auto.cjs'\nawait auto.started\nexport const { ready } = auto\n")
+files.set('types/auto.d.cts', 'export declare function ready(): void\n')
 files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {

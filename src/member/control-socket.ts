@@ -55,6 +55,7 @@ export class ControlSocket {
   readonly #called: Called
   readonly #older: OlderGenerations
   #listener: ControlListener | null = null
+  #keepsAlive = true
   #lock: OwnedFd | null = null
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
@@ -85,6 +86,7 @@ export class ControlSocket {
       this.#listener?.stop()
       this.#listener?.fd.close()
       this.#listener = new ControlListener(listener)
+      this.keepAlive(this.#keepsAlive)
     }
     if (lock !== undefined) {
       this.#lock?.close()
@@ -96,6 +98,13 @@ export class ControlSocket {
     }
     const path = this.#called.shared.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
+  }
+
+  /** Whether a socket that waits for clients keeps the process alive (it does at first). */
+  keepAlive(on: boolean): void {
+    this.#keepsAlive = on
+    if (on) this.#listener?.ref()
+    else this.#listener?.unref()
   }
 
   /** New segments were made. */

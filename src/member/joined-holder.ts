@@ -26,6 +26,7 @@ export interface JoinedHolderDeps {
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
+  #keepsAlive = true
 
   constructor(deps: JoinedHolderDeps) {
     this.#deps = deps
@@ -53,6 +54,7 @@ export class JoinedHolder {
   /** Takes the link; an earlier one is left to its owner. */
   attach(holder: HolderLink): void {
     this.#holder = holder
+    this.keepAlive(this.#keepsAlive)
     const { hosting, refuse, shared } = this.#deps
     const { shutdown, machine } = shared
     let died = false
@@ -77,6 +79,14 @@ export class JoinedHolder {
         if (!holder.link.open) inherit()
       },
     })
+  }
+
+  /** Whether the link keeps the process alive (it does at first). */
+  keepAlive(on: boolean): void {
+    this.#keepsAlive = on
+    const channel = this.#holder?.link.channel
+    if (on) channel?.ref()
+    else channel?.unref()
   }
 
   /** Closes the link: it has released, or this process lets go of everything. */

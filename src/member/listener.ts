@@ -103,6 +103,17 @@ export class Listener {
   }
 
   /**
+   * @internal As {@link serve}, of a server that has a handle on this socket already, and so says that it listens: it accepts from the call of
+   * `begin` on, if not before.
+   */
+  serveListening(server: ServableServer, begin: () => void): this {
+    const served = new Served(server, {}, error => this.#failed(this.#named(error)), begin)
+    this.#served.push(served)
+    if (this.#accepting) this.#attach(served).catch(() => {})
+    return this
+  }
+
+  /**
    * For a socket without a stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; the caller stops using
    * it when the member retires (event `retiring`).
    *

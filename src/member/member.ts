@@ -217,6 +217,29 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return await this.#listeners.listen(where === undefined ? addressOf(spec) : (nameOrWhere as string), spec)
   }
 
+  /** @internal As {@link listen}, of a socket that this process has bound itself. Takes the descriptor. */
+  async listenOn(name: string, where: ListenerOptions, fd: OwnedFd): Promise<Listener> {
+    return await this.#listeners.listenOn(name, parseListenerSpec(where), fd)
+  }
+
+  /** @internal A dup of the socket that {@link listen} would adopt; null: it would bind the address. */
+  offered(name: string, where: ListenerOptions): OwnedFd | null {
+    return this.#listeners.offered(name, parseListenerSpec(where))
+  }
+
+  /** @internal The names of the listeners that the service has, those of the version before included. */
+  get known(): readonly string[] {
+    return [...this.#runtime.registry.entries].flatMap(({ name, role }) =>
+      role === 'listener' ? [name] : [],
+    )
+  }
+
+  /** @internal Whether its place in the service keeps the process alive (it does at first). */
+  keepAlive(on: boolean): void {
+    this.#runtime.controlSocket.keepAlive(on)
+    this.#runtime.joined.keepAlive(on)
+  }
+
   /**
    * The listener of this name is to listen elsewhere, or to be there now if it was not: while this process serves, for
    * a configuration that was read anew. At the same address it is the listener that there is. Otherwise the new address

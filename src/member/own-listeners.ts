@@ -58,6 +58,17 @@ export class OwnListeners {
     return this.#open(name, spec)
   }
 
+  /** See `Member.listenOn`. */
+  async listenOn(name: string, spec: ListenerSpec, fd: OwnedFd): Promise<Listener> {
+    if (this.#listeners.has(name)) throw twice(name)
+    return this.#open(name, spec, fd)
+  }
+
+  /** A dup of the socket that {@link listen} would adopt now; null: it would bind the address. */
+  offered(name: string, spec: ListenerSpec): OwnedFd | null {
+    return this.#offered.find(name, spec)?.entry.fd.dup() ?? null
+  }
+
   /** See `Member.relisten`. */
   async relisten(name: string, spec: ListenerSpec): Promise<Listener> {
     const present = this.#listeners.get(name)
@@ -86,27 +97,27 @@ export class OwnListeners {
   }
 
   /** One at a time of a name: the daemon's answer may take a while. */
-  async #open(name: string, spec: ListenerSpec): Promise<Listener> {
+  async #open(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
     this.#deps.refuseLeft()
     checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
     try {
-      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec)
+      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec, given)
     } finally {
       this.#opening.delete(name)
     }
   }
 
-  async #openAlone(name: string, spec: ListenerSpec): Promise<Listener> {
+  async #openAlone(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
     const { changed, failed, shared } = this.#deps
     const { machine, settings } = shared
-    const offered = this.#offered.find(name, spec)
+    const offered = given === undefined ? this.#offered.find(name, spec) : null
     const adopted = offered !== null
     const before = offered?.before ?? null
     const { fd, passed } = adopted
       ? { fd: await this.#adopt(name, spec, offered), passed: false }
-      : await this.#bind(name, spec)
+      : await this.#bind(name, spec, given)
     this.#offered.use(fd)
     const listener = Listener.of({
       name,
@@ -145,11 +156,16 @@ export class OwnListeners {
     return entry.fd
   }
 
+<<<<<<< HEAD
   async #bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; passed: boolean }> {
     const passed = passedSockets().claim(name, spec)
+=======
+  async #bind(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
+    const passed = given === undefined ? passedSockets().take(name, spec) : null
+>>>>>>> 544168c4 (auto: run unchanged programs as members of a service)
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
-    const bound = (await this.#group?.bind(name, spec)) ?? {
-      fd: bindListener(spec),
+    const bound = (given === undefined ? await this.#group?.bind(name, spec) : undefined) ?? {
+      fd: given ?? bindListener(spec),
       spec: formatListenerSpec(spec),
     }
     // The old one of that name, elsewhere, stays the incumbent's until the commit, and at hand for another name of this version.

@@ -50,18 +50,21 @@ export class Served {
   readonly #stays: boolean
   /** The context in which the application gave the server: whatever comes to the server runs in it, accepted or from another process. */
   readonly #context = new AsyncResource('FDB_SERVER')
+  /** Has a server that listens here already accept, the first time; null: it was called, or the server has to listen. */
+  #begin: (() => void) | null
   #attached = false
   #taken = () => {}
   #left = false
 
   /**
    * `failed` hears what the application's hooks throw. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
-   * ERR_FDB_OPTION.
+   * ERR_FDB_OPTION. `begin`: the server has a handle on this very socket, and accepts from this call on, if not before.
    */
   constructor(
     server: ServableServer,
     options: ServeOptions = {},
     failed: (error: unknown) => void = () => {},
+    begin: (() => void) | null = null,
   ) {
     checkServer(server)
     if (taken.has(server)) {
@@ -70,7 +73,8 @@ export class Served {
         'this server was given to a listener before, and a server accepts on one only: give each listener a server of its own',
       )
     }
-    if (server.listening) throw listensAlready()
+    if (server.listening && begin === null) throw listensAlready()
+    this.#begin = begin
     this.server = server
     this.#failed = failed
     checkServeOptions(server, options)
@@ -140,6 +144,9 @@ export class Served {
   attach(fd: OwnedFd, backlog: number): Promise<void> {
     if (this.#left) this.#resume()
     const { server } = this
+    const begin = this.#begin
+    this.#begin = null
+    if (begin !== null && server.listening) return this.#goOn(begin)
     if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
     let own: OwnedFd
     try {
@@ -178,9 +185,14 @@ export class Served {
     })
   }
 
+  async #goOn(begin: () => void): Promise<void> {
+    begin()
+    this.#attached = true
+  }
+
   /** Throws ERR_FDB_SERVER_LISTENS when it could not be attached now. */
   check(): void {
-    if (this.server.listening && !this.#attached) throw listensAlready()
+    if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()
   }
 
   #resume(): void {

@@ -40,8 +40,11 @@ export interface SuccessorOptions {
 /** A variable of the environment; `1`: the process is a main process, see main-process.ts. Not for those that it starts. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
+/** Where the first copy of this module leaves its finding for others: `fd-broker/auto` is a bundle of its own, and loads the library later. */
+const CAPTURED = Symbol.for('fd-broker.started-as')
+
 /** Captured when this module is first imported: before anybody calls chdir() or sets process.title. */
-export const startedAs: CommandLine = capture()
+export const startedAs: CommandLine = capturedOnce(globalThis as Shared)
 
 /**
  * The command that starts the next version of this program: the same words, looked up again now. The binary is
@@ -104,6 +107,13 @@ function runnable(file: string): boolean {
   } catch {
     return false
   }
+}
+
+type Shared = { [CAPTURED]?: CommandLine }
+
+function capturedOnce(shared: Shared): CommandLine {
+  shared[CAPTURED] ??= capture()
+  return shared[CAPTURED]
 }
 
 function capture(): CommandLine {

@@ -1,4 +1,5 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { dirname, isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 
@@ -17,9 +18,24 @@ export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): s
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
 }
 
+/**
+ * The control socket of a service under `fd-broker/auto` if {@link defaultControl} knows no place for this user: in a folder of the user's own
+ * among the temporary files.
+ */
+export function temporaryControl(name: string): string {
+  refuseWithoutPlace(name)
+  return join(temporaryFolder(), `${name}${SUFFIX}`)
+}
+
+/** Another user may have made it: then nothing is looked for there, and joining refuses it. */
+function temporaryFolder(): string {
+  return join(tmpdir(), `${FOLDER}-${process.geteuid?.() ?? 0}`)
+}
+
 /** Where the control socket is by which this service is asked: its own, else, of a worker, its main process's, else that of a daemon. */
 export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
-  return [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
+  const usual = [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
+  return usual.length > 0 && isOurs(temporaryFolder()) ? [...usual, temporaryControl(name)] : usual
 }
 
 /**
@@ -50,7 +66,8 @@ function noPlace(name: string, why: string, places: readonly string[]): FdbError
 
 /** All control sockets in those folders: none is looked into. */
 export function controlsThere(env: Readonly<NodeJS.ProcessEnv>): string[] {
-  return folders(env).flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
+  const own = isOurs(temporaryFolder()) ? [temporaryFolder()] : []
+  return [...folders(env), ...own].flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
 }
 
 function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR = '' }: Readonly<NodeJS.ProcessEnv>): string[] {

@@ -123,6 +123,11 @@ export const ROOMS: readonly Room[] = [
     about: 'sessions and key-value stores over a section: `fd-broker/stores`',
     only: ['errors', 'base', 'state', 'member'],
   },
+  {
+    name: 'auto',
+    about: 'the servers of a program that knows nothing of us become listeners of a member: `fd-broker/auto`',
+    only: ['errors', 'base', 'kernel', 'node', 'listeners', 'os', 'index'],
+  },
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {
     name: 'relay',

@@ -1,0 +1,104 @@
+import { errorMonitor } from 'node:events'
+import { existsSync } from 'node:fs'
+import type net from 'node:net'
+import type { Servers } from './intercept.js'
+import type { ListenRequest } from './listen-request.js'
+import { sayOnce } from './say.js'
+import type { Service } from './service.js'
+import type { AutoSettings } from './settings.js'
+import { WaitingServer } from './waiting-server.js'
+
+/**
+ * Has the servers of a program be those of a service. The library is loaded when it is needed: at the start of a next version, else when the
+ * first server listens, beside its first answers.
+ */
+export class Auto implements Servers {
+  readonly #settings: AutoSettings
+  readonly #forget = new WeakMap<net.Server, () => void>()
+  #service: Service | null = null
+  #joining: Promise<void> | null = null
+  #without = false
+  #called = false
+  undecided: Promise<unknown> | null = null
+
+  constructor(settings: AutoSettings) {
+    this.#settings = settings
+  }
+
+  /** Resolves when it is known whether another version serves, whose sockets are here then. Never rejects. */
+  async start(): Promise<void> {
+    if (!existsSync(this.#settings.control)) return
+    this.undecided = this.#join()
+    await this.undecided
+    this.undecided = null
+  }
+
+  get adopts(): boolean {
+    return this.#service?.adopts ?? false
+  }
+
+  adopt(server: net.Server, request: ListenRequest): boolean {
+    return this.#service?.adopt(server, request) ?? false
+  }
+
+  listens(server: net.Server, request: ListenRequest): void {
+    if (this.#without) return
+    this.#forget.get(server)?.()
+    const waiting = new WaitingServer(server)
+    // A listener of 'error' would make an error that the program does not handle end nothing.
+    const monitored: NodeJS.EventEmitter = server
+    const listening = () => {
+      off()
+      void this.#take(waiting, request)
+    }
+    const failed = () => {
+      off()
+      waiting.handOver(() => {})
+    }
+    const off = () => {
+      server.off('listening', listening)
+      monitored.off(errorMonitor, failed)
+      this.#forget.delete(server)
+    }
+    server.prependListener('listening', listening)
+    monitored.prependListener(errorMonitor, failed)
+    this.#forget.set(server, failed)
+  }
+
+  /** See {@link AutoSettings.ready}. */
+  ready(): void {
+    this.#called = true
+    this.#service?.call()
+  }
+
+  async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
+    if (this.#service === null) {
+      // The program's own first answers do not wait for this.
+      await new Promise(setImmediate)
+      await this.#join()
+    }
+    if (this.#service === null) waiting.handOver(() => {})
+    else this.#service.take(waiting, request)
+  }
+
+  #join(): Promise<void> {
+    this.#joining ??= this.#joinNow().finally(() => {
+      this.#joining = null
+    })
+    return this.#joining
+  }
+
+  async #joinNow(): Promise<void> {
+    if (this.#without || this.#service !== null) return
+    try {
+      const { Service } = await import('./service.js')
+      this.#service = await Service.join(this.#settings, () => {
+        this.#service = null
+      })
+    } catch (error) {
+      sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)
+    }
+    this.#without = this.#service === null
+    if (this.#called) this.#service?.call()
+  }
+}

@@ -1,0 +1,45 @@
+/** `node --import fd-broker/auto server.js`: the servers of a program that knows nothing of fd-broker cross to its next version. */
+
+import { resolve } from 'node:path'
+import { startedAs } from '../os/command-line.js'
+import { Auto } from './auto.js'
+import { bystander } from './bystander.js'
+import { delayMain } from './delay-main.js'
+import { intercept } from './intercept.js'
+import { sayOnce } from './say.js'
+import { settingsOf } from './settings.js'
+
+const auto = begin()
+
+/**
+ * Resolves when it is known whether another version of this program serves, whose sockets are here then. The entry for `import` awaits it.
+ * @internal
+ */
+export const started: Promise<void> = auto?.start() ?? Promise.resolve()
+
+delayMain(started)
+
+/** Tells that this version may serve, where FD_BROKER_READY is `call`. Elsewhere it does nothing. */
+export function ready(): void {
+  auto?.ready()
+}
+
+function begin(): Auto | null {
+  // As it was before the program changes it: a successor starts with the same.
+  const { env } = startedAs
+  const script = process.argv[1]
+  const program = script === undefined ? undefined : resolve(script)
+  const left = bystander(program, process.env)
+  if (left !== null) {
+    if (left.said) sayOnce(left.why)
+    return null
+  }
+  try {
+    const made = new Auto(settingsOf(program!, env))
+    intercept(made)
+    return made
+  } catch (error) {
+    sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)
+    return null
+  }
+}

@@ -1,0 +1,80 @@
+import net from 'node:net'
+
+/** The arguments of `server.listen()`. */
+export interface ListenRequest {
+  /** Undefined: every address, of both families where there are both. */
+  readonly host: string | undefined
+  readonly port: number
+  /** A Unix socket's, as it was given; undefined: it is TCP. */
+  readonly path: string | undefined
+  readonly backlog: number
+  readonly ipv6Only: boolean
+  readonly signal: AbortSignal | undefined
+  readonly callback: (() => void) | undefined
+}
+
+/** A call that Node answers alone; `why` is for the log, null: nothing is said. */
+export interface LeftToNode {
+  readonly why: string | null
+}
+
+/** Node's own. */
+const BACKLOG = 511
+
+interface Options extends net.ListenOptions {
+  readonly fd?: unknown
+  readonly reusePort?: boolean
+}
+
+const LEFT: LeftToNode = { why: null }
+
+/** Takes the arguments of `server.listen()` apart as Node does. Calls that Node refuses are left to it. */
+export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToNode {
+  const last = args.at(-1)
+  const callback = typeof last === 'function' ? (last as () => void) : undefined
+  const [first, second, third] = args
+  const form = typeof first === 'object' && first !== null ? (first as Options) : formOf(args)
+  if (form === null) return LEFT
+  const { fd, path, exclusive, reusePort, port } = form
+  // A descriptor or handle: of fd-broker itself, too.
+  if ((fd !== undefined && fd !== null) || form instanceof net.Server || '_handle' in form || !isPlain(form))
+    return LEFT
+  if (exclusive) return { why: 'a server with the option "exclusive" is left as it is' }
+  if (reusePort) return { why: 'a server with the option "reusePort" is left as it is' }
+  const wanted = port === undefined || port === null ? null : portOf(port)
+  if (wanted === null && (typeof path !== 'string' || path === '' || (port ?? null) !== null)) return LEFT
+  return {
+    host: form.host || undefined,
+    port: wanted ?? 0,
+    path: wanted === null ? path : undefined,
+    backlog: number(second) || number(third) || form.backlog || BACKLOG,
+    ipv6Only: form.ipv6Only ?? false,
+    signal: form.signal,
+    callback,
+  }
+}
+
+/** The words of a call without an object of options; null: it is none that Node takes. */
+function formOf([first, second]: readonly unknown[]): Options | null {
+  if (first === undefined || first === null || typeof first === 'function') return { port: 0 }
+  if (typeof first === 'string' && portOf(first) === null) return { path: first }
+  if (typeof first !== 'number' && typeof first !== 'string') return null
+  return { port: Number(first), ...(typeof second === 'string' && { host: second }) }
+}
+
+/** Null: it is none. */
+function portOf(port: unknown): number | null {
+  const value =
+    typeof port === 'number' ? port : typeof port === 'string' && port.trim() !== '' ? Number(port) : -1
+  return Number.isInteger(value) && value >= 0 && value <= 65_535 ? value : null
+}
+
+function number(value: unknown): number {
+  const found = typeof value === 'number' || typeof value === 'string' ? Number(value) : 0
+  return Math.max(found, 0)
+}
+
+/** Handles of Node are objects of its own kinds. */
+function isPlain(form: object): boolean {
+  return typeof (form as { readonly listen?: unknown }).listen !== 'function'
+}

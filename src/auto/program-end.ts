@@ -1,0 +1,79 @@
+import type { Member, RetiredReason } from '../index.js'
+import { say } from './say.js'
+
+/** A handler of SIGTERM may wait for its jobs so long. */
+export const HANDLER_MS = 30_000
+/** A process that is ended without a drain. */
+const CLOSE_MS = 2_000
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+
+/** The end of the program: by a signal while it serves, and when it has retired. */
+export class ProgramEnd {
+  readonly #member: Member
+  readonly #exitMs: number
+  #ending = false
+
+  constructor(member: Member, exitMs: number) {
+    this.#member = member
+    this.#exitMs = exitMs
+    void member.retired.then(why => this.#retired(why))
+  }
+
+  /** The program's process is the service: a signal that ends the one ends the other. */
+  serves(): void {
+    for (const signal of SIGNALS)
+      if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
+  }
+
+  /** Signals are its own matter again. */
+  stops(): void {
+    for (const signal of SIGNALS) process.off(signal, this.#onSignal)
+  }
+
+  /** Another process is to serve, or none: what comes of this one is the program's own matter. */
+  leave(): void {
+    this.#ending = true
+    this.stops()
+  }
+
+  readonly #onSignal = (signal: NodeJS.Signals): void => {
+    const own = process.listenerCount(signal) > 1
+    // A version that stands by would serve again as soon as this process ends.
+    if (own && this.#member.incumbent !== null) {
+      this.#ending = true
+      void this.#member.close({ handBack: false })
+    }
+    if (own) return
+    this.leave()
+    const limit = setTimeout(() => process.kill(process.pid, signal), CLOSE_MS)
+    void this.#member.close({ handBack: false, timeout: 0 }).finally(() => {
+      clearTimeout(limit)
+      process.kill(process.pid, signal)
+    })
+  }
+
+  /** As if it was told to stop: its own handler closes what it has opened. */
+  #retired(why: RetiredReason): void {
+    this.stops()
+    if (this.#ending || why === 'lost') return
+    this.#ending = true
+    if (process.listenerCount('SIGTERM') > 0) {
+      process.emit('SIGTERM', 'SIGTERM')
+      return
+    }
+    setTimeout(() => {
+      const kept = Object.entries(resources()).map(([name, count]) => `${count} ${name}`)
+      say(
+        `process ${process.pid} does not serve any more and its last connection has ended; ${kept.join(', ') || 'something'} kept it: it is ended (a handler of SIGTERM that closes timers and pools ends it sooner)`,
+      )
+      process.exit()
+    }, this.#exitMs).unref()
+  }
+}
+
+function resources(): Record<string, number> {
+  const found: Record<string, number> = {}
+  for (const type of process.getActiveResourcesInfo()) found[type] = (found[type] ?? 0) + 1
+  return found
+}

@@ -1,0 +1,286 @@
+import { existsSync } from 'node:fs'
+import type net from 'node:net'
+import { answers, type Check, FdbError, join, type Listener, type Member, OperatorClient } from '../index.js'
+import { duplicateLent, listenOver } from '../kernel/index.js'
+import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
+import { addressesOf, addressNow, listenerName } from './addresses.js'
+import { autoLog } from './auto-log.js'
+import { PARENT } from './bystander.js'
+import { openInspector } from './inspector.js'
+import type { ListenRequest } from './listen-request.js'
+import { HANDLER_MS, ProgramEnd } from './program-end.js'
+import { say, sayOnce } from './say.js'
+import { tellClose } from './server-end.js'
+import type { AutoSettings } from './settings.js'
+import type { WaitingServer } from './waiting-server.js'
+
+/** A next version that has listened to some of what the version before serves, and to nothing more for so long, is complete. */
+const QUIET_MS = 1_000
+/** The version that serves says so soon which program it is. */
+const ASK_MS = 5_000
+/** Between two questions to a server that is not well yet. */
+const AGAIN_MS = 100
+
+/** The program's place in its service: its servers are listeners of a member. */
+export class Service {
+  readonly #settings: AutoSettings
+  readonly #member: Member
+  readonly #end: ProgramEnd
+  /** The version before has these. */
+  readonly #offered: ReadonlySet<string>
+  readonly #names = new Map<net.Server, string>()
+  readonly #attaching: Promise<unknown>[] = []
+  #adopted = 0
+  #quiet: NodeJS.Timeout | undefined
+  #called: () => void = () => {}
+  readonly #call = new Promise<void>(resolve => {
+    this.#called = resolve
+  })
+  #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
+  readonly #gone: () => void
+
+  /** Null: this program has no place there, which is said. `gone`: it has one no more, and may look for another. Rejects as `join()` does. */
+  static async join(settings: AutoSettings, gone: () => void): Promise<Service | null> {
+    const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
+    const other = settings.named ? null : await otherProgram(settings)
+    if (other !== null) {
+      say(
+        `"${service}" is the service of another program, ${other}: this one runs without upgrades; name its service by FD_BROKER_NAME (the same name makes it the next version of that program)`,
+      )
+      return null
+    }
+    const member = await join({
+      service,
+      control,
+      logger: autoLog(settings.log),
+      systemd: 'auto',
+      // Its own end follows; no other process ends with it that lives on.
+      mainProcess: 'refuse',
+      exitWhenRetired: Math.max(HANDLER_MS, exitMs),
+      upgrade: {
+        ...(readyMs !== undefined && { ready: readyMs }),
+        ...(probationMs !== undefined && { probation: probationMs }),
+      },
+      ...(drainMs !== undefined && { drain: { timeout: drainMs } }),
+      ...(pidFile !== undefined && { pidFile }),
+      ...(stateFile !== undefined && { stateFile }),
+    })
+    return new Service(settings, member, gone)
+  }
+
+  private constructor(settings: AutoSettings, member: Member, gone: () => void) {
+    this.#settings = settings
+    this.#member = member
+    this.#gone = gone
+    this.#offered = new Set(member.known)
+    this.#end = new ProgramEnd(member, settings.exitMs)
+    member.describe(() => ({ program: settings.program }))
+    // Servers keep the process alive, as they do without fd-broker.
+    member.keepAlive(false)
+    member.on('retiring', () => {
+      member.keepAlive(true)
+      this.#end.stops()
+    })
+    member.on('reinstated', () => {
+      member.keepAlive(false)
+      this.#end.serves()
+    })
+    process.once('beforeExit', this.#unused)
+    if (this.#offered.size > 0) openInspector()
+  }
+
+  /** Whether the version before may have a socket for a server of this one. */
+  get adopts(): boolean {
+    return this.#offered.size > 0 && this.#phase === 'starts'
+  }
+
+  /** See {@link Servers.adopt}. */
+  adopt(server: net.Server, request: ListenRequest): boolean {
+    for (const address of addressesOf(request)) {
+      const name = listenerName(address, taken => this.#isTaken(taken))
+      if (this.#isTaken(name) || (address.kind === 'unix' && !address.abstract && !existsSync(address.path!)))
+        continue
+      const fd = this.#member.offered(name, address)
+      if (fd === null) continue
+      const { callback, signal, backlog } = request
+      if (callback !== undefined) server.once('listening', callback)
+      let begin: (() => void) | null = null
+      const listen = () => listenOver(server, fd, backlog)
+      if (HELD_HANDLE.works) begin = holdHandle(server, listen)
+      else listen()
+      if (request.path !== undefined) nameSocket(server, request.path)
+      if (signal?.aborted) process.nextTick(() => server.close())
+      else signal?.addEventListener('abort', () => server.close(), { once: true })
+      this.#adopted++
+      this.#member.keepAlive(true)
+      const listener = this.#member.listen(name, address)
+      this.#attach(server, name, listener, found => found.serveListening(server, begin ?? (() => {})))
+      return true
+    }
+    return false
+  }
+
+  /** Takes a server that listens already. */
+  take(waiting: WaitingServer, request: ListenRequest): void {
+    const { server } = waiting
+    const lent = descriptorOf(server)
+    if (lent === null || this.#phase === 'left') {
+      waiting.handOver(() => {})
+      return
+    }
+    const address = addressNow(server, request)
+    const name = listenerName(address, taken => this.#isTaken(taken))
+    const listener = this.#member.listenOn(name, address, duplicateLent(lent, name))
+    this.#attach(server, name, listener, found =>
+      waiting.handOver(() => found.serveListening(server, () => {})),
+    )
+  }
+
+  #isTaken(name: string): boolean {
+    return [...this.#names.values()].includes(name)
+  }
+
+  #attach(
+    server: net.Server,
+    name: string,
+    listener: Promise<Listener>,
+    serve: (listener: Listener) => void,
+  ): void {
+    process.env[PARENT] = `${process.pid}`
+    this.#names.set(server, name)
+    const attached = listener.then(serve, error =>
+      sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`),
+    )
+    this.#attaching.push(attached)
+    tellClose(server, () => this.#closed(server))
+    this.#listened()
+  }
+
+  /** The program has closed a server. Returns whether another process serves in its place. */
+  #closed(server: net.Server): boolean {
+    const name = this.#names.get(server)
+    if (name === undefined) return false
+    const { phase } = this.#member
+    const taken = !server.listening && phase !== 'joining' && phase !== 'ready'
+    this.#names.delete(server)
+    if (taken || this.#phase === 'left') return taken
+    this.#member.unlisten(name)
+    if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
+    return false
+  }
+
+  /** One more server listens: when all do, this process is ready. */
+  #listened(): void {
+    if (this.#phase !== 'starts') return
+    clearTimeout(this.#quiet)
+    const names = new Set(this.#names.values())
+    const whole = [...this.#offered].every(name => names.has(name))
+    // Those that the program opens in the same turn belong to it, too.
+    if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
+    else this.#quiet = setTimeout(() => this.#settle(), QUIET_MS)
+  }
+
+  #settle(): void {
+    if (this.#adopted > 0) {
+      void this.#ready()
+      return
+    }
+    const { service } = this.#settings
+    say(
+      `"${service}" is served by another process, on other addresses: this one is no next version of it, and runs without upgrades; name its service by FD_BROKER_NAME`,
+    )
+    this.#leave()
+  }
+
+  /** See {@link AutoSettings.ready}. */
+  call(): void {
+    this.#called()
+  }
+
+  async #ready(): Promise<void> {
+    this.#phase = 'readies'
+    const { service, log, ready } = this.#settings
+    try {
+      await Promise.all(this.#attaching)
+      await this.#member.ready({ checks: this.#checks(ready), unserved: true })
+    } catch (error) {
+      this.#failed(error)
+      return
+    }
+    this.#phase = 'serves'
+    this.#member.keepAlive(false)
+    this.#end.serves()
+    if (log !== 'warn') say(`generation ${this.#member.generation} of "${service}" serves`)
+    if (this.#names.size === 0) this.#leave()
+  }
+
+  #checks(ready: AutoSettings['ready']): Check[] {
+    if (ready === 'listen') return []
+    if (ready === 'call') return [() => this.#call]
+    const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
+    return servers.slice(0, 1).map(
+      server =>
+        async ({ signal }) =>
+          await untilWell(answers(server, { path: ready.path }), signal),
+    )
+  }
+
+  #failed(error: unknown): void {
+    if (this.#phase === 'left') return
+    this.#end.leave()
+    this.#phase = 'left'
+    if (this.#offered.size === 0) {
+      say(`this process runs without upgrades: ${messageOf(error)}`)
+      this.#gone()
+      return
+    }
+    say(`this version does not serve: ${messageOf(error)}`)
+    process.exit(1)
+  }
+
+  /** The program has come to its end without a server. */
+  readonly #unused = (): void => {
+    if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
+  }
+
+  #leave(): void {
+    if (this.#phase === 'left') return
+    this.#phase = 'left'
+    clearTimeout(this.#quiet)
+    process.off('beforeExit', this.#unused)
+    this.#end.leave()
+    this.#member.keepAlive(true)
+    void this.#member.close().finally(() => this.#gone())
+  }
+}
+
+/** The program that serves under this name, if it is another than this one; null: none does, or it does not say. */
+async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
+  if (!existsSync(control)) return null
+  try {
+    using client = await OperatorClient.connect(control, { timeoutMs: ASK_MS })
+    const answer = await client.status({ timeoutMs: ASK_MS })
+    const { program: served } = 'details' in answer ? answer.details : { program: undefined }
+    if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
+    return served === program ? null : served
+  } catch (error) {
+    // Nothing listens there any more: joining finds out.
+    if (FdbError.is(error)) return null
+    throw error
+  }
+}
+
+async function untilWell(check: Check, signal: AbortSignal): Promise<boolean> {
+  for (;;) {
+    try {
+      return (await check({ signal })) !== false
+    } catch (error) {
+      if (signal.aborted) throw error
+    }
+    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

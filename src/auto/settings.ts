@@ -1,0 +1,105 @@
+import { readFileSync } from 'node:fs'
+import { basename, dirname, extname, join, resolve } from 'node:path'
+import { durationMs } from '../base/time.js'
+import { FdbError } from '../errors.js'
+import { defaultControl, temporaryControl } from '../os/default-control.js'
+
+/** How a program runs under `fd-broker/auto`: from its path and the variables FD_BROKER_…. */
+export interface AutoSettings {
+  /** The program's file as it was started: a `current/` link stays a link. */
+  readonly program: string
+  readonly service: string
+  /** The operator has named the service: another program of that name is its next version. */
+  readonly named: boolean
+  readonly control: string
+  /** The process is ready when it listens, at a call, or when it answers a GET of this path. */
+  readonly ready: 'listen' | 'call' | { readonly path: string }
+  /** A retired process without a handler of SIGTERM is ended after so many milliseconds. */
+  readonly exitMs: number
+  /** Options of join() in milliseconds, those that were given. */
+  readonly drainMs: number | undefined
+  readonly probationMs: number | undefined
+  readonly readyMs: number | undefined
+  readonly pidFile: string | undefined
+  readonly stateFile: string | undefined
+  readonly log: 'debug' | 'info' | 'warn'
+}
+
+type Env = Readonly<NodeJS.ProcessEnv>
+
+const EXIT_MS = 2_000
+/** Programs that say nothing of themselves by their name. */
+const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
+
+/** Throws ERR_FDB_OPTION for a variable with a wrong value, ERR_FDB_CONTROL_PATH where there is no place for the control socket. */
+export function settingsOf(program: string, env: Env): AutoSettings {
+  const name = env.FD_BROKER_NAME
+  const service = name || serviceName(program)
+  return {
+    program,
+    service,
+    named: Boolean(name),
+    control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : placeFor(service, env),
+    ready: readyOf(env.FD_BROKER_READY),
+    exitMs: duration(env, 'FD_BROKER_EXIT') ?? EXIT_MS,
+    drainMs: duration(env, 'FD_BROKER_DRAIN'),
+    probationMs: duration(env, 'FD_BROKER_PROBATION'),
+    readyMs: duration(env, 'FD_BROKER_READY_TIMEOUT'),
+    pidFile: env.FD_BROKER_PID_FILE || undefined,
+    stateFile: env.FD_BROKER_STATE_FILE || undefined,
+    log: env.FD_BROKER_LOG === 'debug' || env.FD_BROKER_LOG === 'info' ? env.FD_BROKER_LOG : 'warn',
+  }
+}
+
+/**
+ * The service of a program: the name of its package, else of its folder, and the script's own where that says more than `server` or `index`.
+ * A program that a package has installed (`next start`) is named after the folder in which it runs.
+ */
+export function serviceName(program: string): string {
+  const installed = /[\\/]node_modules[\\/]/.test(program)
+  const folder = installed ? process.cwd() : dirname(program)
+  const script = basename(program, extname(program))
+  const whole = packageName(folder) ?? basename(folder)
+  const own = COMMON.has(script) || installed ? whole : `${whole}-${script}`
+  return own.replace(/^@[^/]*\//, '').replace(/[^\w.-]+/g, '-') || script
+}
+
+/** The name in the nearest package.json that has one. */
+function packageName(folder: string): string | null {
+  for (let at = folder; ; at = dirname(at)) {
+    try {
+      const { name } = JSON.parse(readFileSync(join(at, 'package.json'), 'utf8')) as { name?: unknown }
+      if (typeof name === 'string' && name !== '') return name
+    } catch {
+      // There is none here, or none that can be read.
+    }
+    if (dirname(at) === at) return null
+  }
+}
+
+function placeFor(service: string, env: Env): string {
+  try {
+    return defaultControl(service, env)
+  } catch {
+    return temporaryControl(service)
+  }
+}
+
+function readyOf(text = ''): AutoSettings['ready'] {
+  if (text === '' || text === 'listen') return 'listen'
+  if (text === 'call') return 'call'
+  if (text.startsWith('/')) return { path: text }
+  throw wrong('FD_BROKER_READY', text, '"listen", "call", or a path such as /health')
+}
+
+function duration(env: Env, name: string): number | undefined {
+  const text = env[name]
+  if (text === undefined || text === '') return undefined
+  const ms = /^\d+$/.test(text) ? Number(text) : durationMs(text)
+  if (ms === null) throw wrong(name, text, 'a duration, for example 500ms, 30s or 2m')
+  return ms
+}
+
+function wrong(name: string, text: string, wanted: string): FdbError {
+  return new FdbError('ERR_FDB_OPTION', `${name} is "${text}": give ${wanted}`)
+}

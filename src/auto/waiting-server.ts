@@ -1,0 +1,44 @@
+import type net from 'node:net'
+
+const EVENTS = ['connection', 'secureConnection', 'session'] as const
+type Met = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
+
+/**
+ * A server that listens by Node's own means while the library is being loaded. Remembers the connections that come meanwhile, for the
+ * member that takes the server.
+ */
+export class WaitingServer {
+  readonly server: net.Server
+  readonly #met = new Set<Met>()
+  readonly #listeners = EVENTS.map(event => ({
+    event,
+    hear: (of: NodeJS.EventEmitter) => this.#meet(event, of),
+  }))
+
+  constructor(server: net.Server) {
+    this.server = server
+    for (const { event, hear } of this.#listeners) server.on(event, hear)
+  }
+
+  #meet(event: Met['event'], of: NodeJS.EventEmitter): void {
+    const met = { event, of }
+    this.#met.add(met)
+    of.once('close', () => this.#met.delete(met))
+  }
+
+  /** Has the listeners that `add` brings to the server hear of those that are open, as if they came now. */
+  handOver(add: () => void): void {
+    const { server } = this
+    for (const { event, hear } of this.#listeners) server.off(event, hear)
+    const before = new Map(EVENTS.map(event => [event, new Set(server.listeners(event))]))
+    add()
+    const added = EVENTS.map(event => ({
+      event,
+      listeners: server.listeners(event).filter(listener => !before.get(event)!.has(listener)),
+    }))
+    for (const met of this.#met)
+      for (const { event, listeners } of added)
+        if (event === met.event) for (const listener of listeners) Reflect.apply(listener, server, [met.of])
+    this.#met.clear()
+  }
+}

@@ -1,0 +1,250 @@
+import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { expect, onTestFinished } from 'vitest'
+import { startLoad } from '../../bench/referee/load.mjs'
+import { LOSSES } from '../../bench/referee/verdicts.mjs'
+import { get, type Workload, wrong } from '../../bench/referee/workload.mjs'
+import type { StatusReport } from '../../src/operator/status-report.js'
+import { hasEnded, launchUnrelated } from '../processes/launch.js'
+import * as operator from '../processes/operator.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { Desk, type Ran } from './cli-processes.js'
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+const PATIENCE_MS = 8_000
+/** An open-loop prober asks so often. */
+const ASK_EVERY_MS = 5
+/** Answers of each generation before the next one comes. */
+const ANSWERS = 10
+
+/** In the folder that is its first word. */
+const IN_FOLDER = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh']
+
+export type By = 'import' | 'require' | 'options' | 'nothing'
+
+const WORDS: Record<By, readonly string[]> = {
+  import: ['node', '--import', 'fd-broker/auto'],
+  require: ['node', '--require', 'fd-broker/auto'],
+  options: ['env', 'NODE_OPTIONS=--import fd-broker/auto', 'node'],
+  nothing: ['node'],
+}
+
+/** A program that knows nothing of fd-broker, in a folder of its own with the package installed; 8080 in its text is a free port. */
+export class AutoProgram {
+  readonly desk = Desk.open()
+  readonly port: number
+  readonly file: string
+
+  static async of(text: string, file = 'server.mjs'): Promise<AutoProgram> {
+    const program = new AutoProgram(await freePort(), file)
+    program.write(file, text)
+    return program
+  }
+
+  private constructor(port: number, file: string) {
+    this.port = port
+    this.file = file
+    mkdirSync(join(this.desk.folder, 'run'), { mode: 0o700 })
+    mkdirSync(join(this.desk.folder, 'node_modules'))
+    symlinkSync(ROOT, join(this.desk.folder, 'node_modules/fd-broker'))
+    this.write('package.json', '{ "name": "shop" }')
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  /** Its control socket, if it is not named otherwise. */
+  get control(): string {
+    return join(this.desk.folder, 'run/shop.sock')
+  }
+
+  get output(): string {
+    return this.desk.output
+  }
+
+  path(name: string): string {
+    return join(this.desk.folder, name)
+  }
+
+  read(name: string): string {
+    return existsSync(this.path(name)) ? readFileSync(this.path(name), 'utf8') : ''
+  }
+
+  write(name: string, text: string): void {
+    writeFileSync(this.path(name), text.replaceAll('8080', String(this.port)))
+  }
+
+  #command(by: By, env: Readonly<Record<string, string>>, args: readonly string[]): string[] {
+    const variables = Object.entries({ RUNTIME_DIRECTORY: this.path('run'), ...env })
+    const own = [
+      'env',
+      '-u',
+      'VITEST',
+      '-u',
+      'NODE_ENV',
+      ...variables.map(([name, value]) => `${name}=${value}`),
+    ]
+    return [...IN_FOLDER, this.desk.folder, ...own, ...WORDS[by], this.file, ...args]
+  }
+
+  /** As nobody's child. Resolves with its pid when it was launched. */
+  launch(
+    by: By = 'import',
+    env: Readonly<Record<string, string>> = {},
+    args: readonly string[] = [],
+  ): Promise<number> {
+    return launchUnrelated(this.#command(by, env, args), { log: this.desk.log, env: this.desk.env })
+  }
+
+  /** Until it ends. */
+  run(
+    by: By = 'import',
+    env: Readonly<Record<string, string>> = {},
+    args: readonly string[] = [],
+  ): Promise<Ran> {
+    return this.desk.runCommand(this.#command(by, env, args))
+  }
+
+  /** Launches it, and waits until it serves as this generation. */
+  async serve(
+    by: By = 'import',
+    generation = 1,
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<number> {
+    const pid = await this.launch(by, env)
+    await this.serves(generation)
+    return pid
+  }
+
+  /** Its pid, when that generation serves. */
+  async serves(generation: number): Promise<number> {
+    const { pid } = await this.statusWhere(
+      `generation ${generation} serves`,
+      status => status.generation === generation && status.role === 'serving',
+    )
+    return pid
+  }
+
+  statusWhere(what: string, holds: (status: StatusReport) => boolean): Promise<StatusReport> {
+    return until(
+      what,
+      async () => {
+        const status = await operator.status(this.control).catch(() => null)
+        return status !== null && holds(status) ? status : null
+      },
+      PATIENCE_MS,
+      () => this.output,
+    )
+  }
+
+  says(text: string | RegExp): Promise<true> {
+    const there = () => (typeof text === 'string' ? this.output.includes(text) : text.test(this.output))
+    return until(
+      `it says ${text}`,
+      () => there() || null,
+      PATIENCE_MS,
+      () => this.output,
+    )
+  }
+
+  /** `fd-broker …` about its service, which must succeed. */
+  async command(name: 'upgrade' | 'stop'): Promise<void> {
+    expect(await this.desk.run(name, '--control', this.control)).toMatchObject({ code: 0 })
+  }
+
+  async ends(pid: number): Promise<void> {
+    await until(
+      `process ${pid} ends`,
+      () => hasEnded(pid) || null,
+      PATIENCE_MS,
+      () => this.output,
+    )
+  }
+
+  /**
+   * Upgrades it three times while clients of HTTP/1 ask, over kept and fresh connections: by its own command, then twice by `fd-broker upgrade`. Every
+   * request must be answered by one of the generations, and each of them must have answered.
+   */
+  async upgradedUnderLoad(by: By = 'import'): Promise<void> {
+    const pids = new Pids()
+    const load = startLoad({
+      target: this.url,
+      workload: pids,
+      ...{ rate: 200, connections: 8, freshShare: 0.2, slow: 0, streams: 0, writes: 0 },
+      ...{ idle: 4, idleEveryMs: 500, deadlineMs: PATIENCE_MS },
+    })
+    let report: Awaited<ReturnType<typeof load.stop>> | undefined
+    onTestFinished(() => {
+      if (report === undefined) void load.stop()
+    })
+    for (let generation = 1; generation <= 4; generation++)
+      await this.#next(generation, by, pid => pids.by(pid))
+    report = await load.stop()
+    const lost = LOSSES.filter(kind => report!.total.counts[kind] > 0)
+    expect({ lost, incidents: report.incidents.slice(0, 5) }).toMatchObject({ lost: [] })
+  }
+
+  /** The same with clients that have a connection for each question: `ask` resolves with the pid that the answer has in it. */
+  async upgradedWhileAsked(ask: () => Promise<string>, by: By = 'import'): Promise<void> {
+    const answers = new Map<number, number>()
+    const failures: unknown[] = []
+    const open = new Set<Promise<void>>()
+    const timer = setInterval(() => {
+      const asked = ask().then(
+        text => void answers.set(pidIn(text), (answers.get(pidIn(text)) ?? 0) + 1),
+        error => void failures.push(error),
+      )
+      open.add(asked)
+      void asked.finally(() => open.delete(asked))
+    }, ASK_EVERY_MS)
+    try {
+      for (let generation = 1; generation <= 4; generation++)
+        await this.#next(generation, by, pid => answers.get(pid) ?? 0)
+    } finally {
+      clearInterval(timer)
+    }
+    await Promise.all(open)
+    expect(failures).toEqual([])
+    expect(answers.has(0)).toBe(false)
+  }
+
+  async #next(generation: number, by: By, answersBy: (pid: number) => number): Promise<void> {
+    if (generation === 2) await this.launch(by)
+    else if (generation > 2) await this.command('upgrade')
+    const pid = await this.serves(generation)
+    await until(
+      `generation ${generation} answers`,
+      () => answersBy(pid) >= ANSWERS || null,
+      PATIENCE_MS,
+      () => this.output,
+    )
+  }
+}
+
+function pidIn(text: string): number {
+  return Number(/\bpid (\d+)/.exec(text)?.[1] ?? 0)
+}
+
+/** Answers at `/` that say `pid 4711`, counted by that. */
+class Pids implements Workload {
+  readonly #answers = new Map<number, number>()
+
+  readonly read = () =>
+    get('/', body => {
+      const pid = pidIn(body)
+      if (pid === 0) return wrong(`no pid: ${JSON.stringify(body.slice(0, 200))}`)
+      this.#answers.set(pid, this.by(pid) + 1)
+      return null
+    })
+
+  readonly slow = this.read
+  readonly stream = this.read
+  readonly write = () => null
+
+  by(pid: number): number {
+    return this.#answers.get(pid) ?? 0
+  }
+}

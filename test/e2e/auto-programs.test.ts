@@ -1,0 +1,120 @@
+import { readFileSync } from 'node:fs'
+import { connect as http2Connect } from 'node:http2'
+import { get as httpsGet } from 'node:https'
+import { connect } from 'node:net'
+import { describe, it } from 'vitest'
+import { WebSocket } from 'ws'
+import { makeCertificate } from '../processes/certificate.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+const HTTP = `import http from 'node:http'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+const COMMONJS = `const http = require('node:http')
+const server = http.createServer((request, response) => response.end('pid ' + process.pid))
+server.listen({ port: 8080, host: 'localhost' }, () => console.log(server.address().port))
+process.on('SIGTERM', () => server.close(() => process.exit(0)))
+`
+const TCP = `import net from 'node:net'
+net.createServer(socket => socket.end('pid ' + process.pid)).listen(8080, '127.0.0.1')
+`
+const HTTP2 = `import http2 from 'node:http2'
+http2.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+const UNIX = `import net from 'node:net'
+net.createServer(socket => socket.end('pid ' + process.pid)).listen('./shop.sock')
+`
+
+/** All that the peer writes until it ends. */
+function whole(socket: NodeJS.ReadableStream): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    socket.on('data', chunk => (text += chunk))
+    socket.once('end', () => resolve(text))
+    socket.once('error', reject)
+  })
+}
+
+describe('a program under fd-broker/auto is upgraded three times without a lost request:', () => {
+  it.each(['import', 'options'] as const)('an HTTP server, by %s', async by => {
+    const program = await AutoProgram.of(HTTP)
+    await program.serve(by)
+    await program.upgradedUnderLoad(by)
+  })
+
+  it('CommonJS, by --require', async () => {
+    const program = await AutoProgram.of(COMMONJS, 'server.cjs')
+    await program.serve('require')
+    await program.upgradedUnderLoad('require')
+  })
+
+  it('a TCP server', async () => {
+    const program = await AutoProgram.of(TCP)
+    await program.serve()
+    await program.upgradedWhileAsked(() => whole(connect(program.port, '127.0.0.1')))
+  })
+
+  it('a server on a Unix socket', async () => {
+    const program = await AutoProgram.of(UNIX)
+    await program.serve()
+    await program.upgradedWhileAsked(() => whole(connect(program.path('shop.sock'))))
+  })
+
+  it('an HTTPS server', async () => {
+    const program = await AutoProgram.of('')
+    const { cert, key } = makeCertificate(program.desk)
+    program.write(
+      'server.mjs',
+      `import { readFileSync } from 'node:fs'
+import https from 'node:https'
+const options = { cert: readFileSync('${cert}'), key: readFileSync('${key}') }
+https.createServer(options, (request, response) => response.end('pid ' + process.pid)).listen(8080)
+`,
+    )
+    await program.serve()
+    const ca = readFileSync(cert)
+    const ask = () =>
+      new Promise<string>((resolve, reject) => {
+        const options = { port: program.port, host: '127.0.0.1', servername: 'localhost', ca, agent: false }
+        httpsGet(options, response => whole(response).then(resolve, reject)).once('error', reject)
+      })
+    await program.upgradedWhileAsked(ask)
+  })
+
+  it('an HTTP/2 server', async () => {
+    const program = await AutoProgram.of(HTTP2)
+    await program.serve()
+    const ask = () =>
+      new Promise<string>((resolve, reject) => {
+        const session = http2Connect(program.url).once('error', reject)
+        const request = session.request().once('error', reject)
+        whole(request)
+          .then(resolve, reject)
+          .finally(() => session.close())
+      })
+    await program.upgradedWhileAsked(ask)
+  })
+
+  it('a server of WebSockets, whose sockets stay with the version that has them', async () => {
+    const program = await AutoProgram.of(
+      `import http from 'node:http'
+import { WebSocketServer } from '${import.meta.resolve('ws')}'
+const server = http.createServer((request, response) => response.end('pid ' + process.pid))
+new WebSocketServer({ server }).on('connection', socket => socket.on('message', () => socket.send('pid ' + process.pid)))
+server.listen(8080)
+`,
+    )
+    const first = await program.serve()
+    const said: string[] = []
+    const socket = new WebSocket(program.url.replace('http', 'ws')).on('message', data =>
+      said.push(String(data)),
+    )
+    await until('it is open', () => socket.readyState === WebSocket.OPEN || null)
+    await program.upgradedUnderLoad()
+    socket.send('who?')
+    await until('the first version answers', () => said.at(-1) === `pid ${first}` || null)
+    socket.close()
+    await program.ends(first)
+  })
+})
