@@ -156,13 +156,8 @@ export class OwnListeners {
     return entry.fd
   }
 
-<<<<<<< HEAD
-  async #bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; passed: boolean }> {
-    const passed = passedSockets().claim(name, spec)
-=======
   async #bind(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
-    const passed = given === undefined ? passedSockets().take(name, spec) : null
->>>>>>> 544168c4 (auto: run unchanged programs as members of a service)
+    const passed = given === undefined ? passedSockets().claim(name, spec) : null
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
     const bound = (given === undefined ? await this.#group?.bind(name, spec) : undefined) ?? {
       fd: given ?? bindListener(spec),
