@@ -1,5 +1,5 @@
 // @ts-check
-// `npm run build`: the addon, the protobuf code, the TypeScript, and of these what is published; each part is skipped by its
+// `npm run build`: the addon, the protobuf code, the TypeScript, and of these what is published, with the manual page; each part is skipped by its
 // own tool when it is up to date. Parts can be named: `node tools/build.mjs proto types`.
 import { spawnSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -12,7 +12,7 @@ const parts = {
   proto: [['tools/build-proto.mjs']],
   types: [['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']],
   declarations: [['tools/declarations.mjs']],
-  bundle: [['tools/bundle.mjs']],
+  bundle: [['tools/bundle.mjs'], ['tools/man-page.mjs']],
 }
 
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(parts)

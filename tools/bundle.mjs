@@ -212,7 +212,8 @@ files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {
   const path = join(name.parentPath, name.name)
-  if (name.isFile() && !files.has(relative(dist, path))) rmSync(path)
+  // tools/man-page.mjs makes it.
+  if (name.isFile() && !files.has(relative(dist, path)) && name.name !== 'fd-broker.1') rmSync(path)
 }
 for (const [name, content] of files) {
   const path = join(dist, name)

@@ -7,6 +7,22 @@ export function plain(value: unknown): string {
   return String(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
 }
 
+const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yellow: [33, 39] } as const
+
+export type Style = keyof typeof CODES
+
+/** In colour where the stream is a terminal, unless NO_COLOR asks for none. */
+export function style(style: Style, text: string, out: NodeJS.WriteStream = process.stdout): string {
+  if (!isColoured(out)) return text
+  const [on, off] = CODES[style]
+  return `\x1b[${on}m${text}\x1b[${off}m`
+}
+
+function isColoured({ isTTY }: NodeJS.WriteStream): boolean {
+  const { NO_COLOR = '', TERM } = process.env
+  return isTTY === true && NO_COLOR === '' && TERM !== 'dumb'
+}
+
 /** Lines with columns two blanks apart, as wide as needed; numbers to the right. */
 export function table(head: readonly string[], rows: readonly (readonly unknown[])[]): string[] {
   const right = head.map((_, i) => rows.length > 0 && rows.every(row => typeof row[i] === 'number'))

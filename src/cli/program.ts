@@ -50,7 +50,17 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
+  ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
+  [
+    'completion',
+    async program => (await import('./completion.js')).addCompletion(program, () => wholeProgram()),
+  ],
 ])
+
+/** The program with all its commands. */
+export function wholeProgram(): Promise<Command> {
+  return program(['--help', '--version'])
+}
 
 async function program(args: readonly string[]): Promise<Command> {
   const [name = ''] = args

@@ -84,6 +84,9 @@ describe.skipIf(!hasDpkg || architecture === '')('the Debian package', () => {
     expect(executable).toHaveLength(1)
     const names = listed.map(line => line.split(/\s+/)[5])
     expect(names).toContain('./usr/share/man/man1/fd-broker.1.gz')
+    for (const shell of ['bash-completion/completions/', 'zsh/vendor-completions/_'])
+      expect(names).toContain(`./usr/share/${shell}fd-broker`)
+    expect(names).toContain('./usr/share/fish/vendor_completions.d/fd-broker.fish')
     expect(names).toContain('./usr/share/doc/fd-broker/copyright')
     expect(names.join()).not.toContain('.code-cache')
     // Nothing for other platforms, and nothing that only builds.

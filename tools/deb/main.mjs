@@ -12,7 +12,6 @@ import { outputOf } from '../release/run.mjs'
 import { pack } from '../release/tarball.mjs'
 import { writeDeb } from './archive.mjs'
 import { ARCHITECTURES, debianVersion } from './control.mjs'
-import { manPage } from './man-page.mjs'
 import { layOut } from './tree.mjs'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -31,11 +30,10 @@ try {
   const unpacked = join(staged, 'package')
   const manifest = JSON.parse(readFileSync(join(unpacked, 'package.json'), 'utf8'))
   const time = new Date(outputOf('git', ['log', '-1', '--format=%cI'], root))
-  const page = await manPage(join(unpacked, manifest.bin['fd-broker']), manifest, time)
   mkdirSync(out, { recursive: true })
   for (const architecture of values.arch) {
     const tree = join(staged, architecture)
-    layOut(tree, { root, unpacked, manifest, architecture, page })
+    layOut(tree, { root, unpacked, manifest, architecture })
     const file = join(out, `fd-broker_${debianVersion(manifest.version)}_${architecture}.deb`)
     writeDeb(tree, file, time)
     console.log(relative(process.cwd(), file))

@@ -1,5 +1,6 @@
 // @ts-check
 // Lays out the files of the Debian package, as they are installed.
+import { execFileSync } from 'node:child_process'
 import {
   chmodSync,
   cpSync,
@@ -11,7 +12,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { ARCHITECTURES, control, scripts } from './control.mjs'
 
@@ -19,6 +20,12 @@ const HOME = 'usr/lib/fd-broker'
 const UNITS = 'usr/lib/systemd/system'
 const DOC = 'usr/share/doc/fd-broker'
 const EXAMPLES = `${DOC}/examples/systemd`
+/** Where shells look for the scripts that packages bring. */
+const COMPLETIONS = {
+  bash: 'usr/share/bash-completion/completions/fd-broker',
+  zsh: 'usr/share/zsh/vendor-completions/_fd-broker',
+  fish: 'usr/share/fish/vendor_completions.d/fd-broker.fish',
+}
 
 /** @param {string} folder every file below it, links too */
 const filesIn = folder =>
@@ -34,9 +41,8 @@ const filesIn = folder =>
  * @param {string} from.unpacked what the npm tarball holds
  * @param {any} from.manifest
  * @param {string} from.architecture Debian's name
- * @param {string} from.page the manual page
  */
-export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
+export function layOut(tree, { root, unpacked, manifest, architecture }) {
   const home = join(tree, HOME)
   cpSync(unpacked, home, { recursive: true })
   const kept = `linux-${ARCHITECTURES[architecture]}`
@@ -65,8 +71,15 @@ export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
 
   const doc = join(tree, DOC)
   mkdirSync(doc, { recursive: true })
+  const page = join(home, manifest.man)
   mkdirSync(join(tree, 'usr/share/man/man1'), { recursive: true })
-  writeFileSync(join(tree, 'usr/share/man/man1/fd-broker.1.gz'), gzipSync(page, { level: 9 }))
+  writeFileSync(join(tree, 'usr/share/man/man1/fd-broker.1.gz'), gzipSync(readFileSync(page), { level: 9 }))
+  rmSync(page)
+  const command = join(unpacked, manifest.bin['fd-broker'])
+  for (const [shell, file] of Object.entries(COMPLETIONS)) {
+    mkdirSync(dirname(join(tree, file)), { recursive: true })
+    writeFileSync(join(tree, file), completionOf(command, shell))
+  }
   writeFileSync(join(doc, 'changelog.gz'), gzipSync(readFileSync(join(home, 'CHANGELOG.md')), { level: 9 }))
   writeFileSync(
     join(doc, 'copyright'),
@@ -75,6 +88,13 @@ export function layOut(tree, { root, unpacked, manifest, architecture, page }) {
   rmSync(join(home, 'CHANGELOG.md'))
 
   describe(tree, manifest, architecture, units)
+}
+
+/** @param {string} command @param {string} shell */
+function completionOf(command, shell) {
+  // What it keeps of itself would be packed with it.
+  const env = { ...process.env, FD_BROKER_CODE_CACHE: 'off' }
+  return execFileSync(process.execPath, [command, 'completion', shell], { env })
 }
 
 /** DEBIAN/, and the modes of all files. @param {string} tree @param {any} manifest @param {string} architecture @param {readonly string[]} units */

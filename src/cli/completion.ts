@@ -1,0 +1,159 @@
+import { Argument, type Command } from 'commander'
+import { allOf, type Outline, outlineOf, type ValueKind } from './outline.js'
+
+const SHELLS = { bash, zsh, fish } as const
+
+/** `whole`: the program with all its commands. */
+export function addCompletion(program: Command, whole: () => Promise<Command>): void {
+  program
+    .command('completion')
+    .description('print the script by which a shell completes the command lines of fd-broker')
+    .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SHELLS)))
+    .addHelpText(
+      'after',
+      `
+The Debian package brings these scripts.
+
+Examples:
+  $ source <(fd-broker completion bash)                                       # in ~/.bashrc
+  $ source <(fd-broker completion zsh)                                        # in ~/.zshrc, behind compinit
+  $ fd-broker completion fish > ~/.config/fish/completions/fd-broker.fish`,
+    )
+    .action(async (shell: keyof typeof SHELLS) => {
+      process.stdout.write(SHELLS[shell](outlineOf(await whole())))
+    })
+}
+
+/** Names of services by their control sockets, for all shells. */
+const SERVICES =
+  'for each in /run/fd-broker/*.sock "$XDG_RUNTIME_DIR"/fd-broker/*.sock; do test -S "$each" && basename "$each" .sock; done 2>/dev/null'
+
+const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`
+const isList = (value: ValueKind): value is readonly string[] => Array.isArray(value)
+
+/** The ways into commands: `'fd-broker state') … show`. */
+function steps(root: Outline, assign: (path: string) => string): string {
+  return allOf(root)
+    .filter(({ path }) => path !== root.path)
+    .map(({ path }) => `      ${quoted(path)}) ${assign(path)} ;;\n`)
+    .join('')
+}
+
+/** Per kind of value the patterns `path option`. */
+function* valuesOf(root: Outline): Generator<{ readonly pattern: string; readonly value: ValueKind }> {
+  for (const { path, options } of allOf(root))
+    for (const { names, value } of options)
+      if (value !== 'none') yield { pattern: names.map(name => quoted(`${path} ${name}`)).join('|'), value }
+}
+
+function bash(root: Outline): string {
+  const words = (list: readonly string[]) => `COMPREPLY=($(compgen -W ${quoted(list.join(' '))} -- "$cur"))`
+  const complete = (value: ValueKind) => {
+    if (isList(value)) return words(value)
+    if (value === 'file') return 'compopt -o filenames; COMPREPLY=($(compgen -f -- "$cur"))'
+    return value === 'service' ? `COMPREPLY=($(compgen -W "$(${SERVICES})" -- "$cur"))` : ':'
+  }
+  return `# bash completion for fd-broker; made by: fd-broker completion bash
+_fd_broker() {
+  local cur=\${COMP_WORDS[COMP_CWORD]} prev=\${COMP_WORDS[COMP_CWORD-1]} at=${quoted(root.name)} i each
+  COMPREPLY=()
+  for ((i = 1; i < COMP_CWORD; i++)); do
+    if [[ \${COMP_WORDS[i]} == -- ]]; then
+      compopt -o default
+      return
+    fi
+    case "$at \${COMP_WORDS[i]}" in
+${steps(root, path => `at=${quoted(path)}`)}    esac
+  done
+  case "$at $prev" in
+${[...valuesOf(root)].map(({ pattern, value }) => `    ${pattern}) ${complete(value)}; return ;;\n`).join('')}  esac
+  case $at in
+${allOf(root)
+  .map(({ path, options, commands, words: own }) => {
+    const list = [...commands.map(({ name }) => name), ...own, ...options.flatMap(({ names }) => names)]
+    return `    ${quoted(path)}) ${words(list)} ;;\n`
+  })
+  .join('')}  esac
+}
+complete -F _fd_broker fd-broker
+`
+}
+
+function zsh(root: Outline): string {
+  const complete = (value: ValueKind) => {
+    if (isList(value)) return `compadd -- ${value.map(quoted).join(' ')}`
+    if (value === 'file') return '_files'
+    return value === 'service' ? `compadd -- $(${SERVICES})` : "_message 'a value'"
+  }
+  const described = (name: string, description: string) =>
+    quoted(`${name.replaceAll(':', '\\:')}:${description}`)
+  const list = ({ path, options, commands, words }: Outline) => {
+    const all = options.flatMap(({ names, description }) => names.map(name => described(name, description)))
+    const below = commands.map(({ name, description }) => described(name, description))
+    const parts = [
+      ...(below.length > 0 ? [`list=(${below.join(' ')}); _describe -t commands command list`] : []),
+      ...(words.length > 0 ? [`compadd -- ${words.map(quoted).join(' ')}`] : []),
+      `list=(${all.join(' ')}); _describe -o -t options option list`,
+    ]
+    return `    ${quoted(path)}) ${parts.join('; ')} ;;\n`
+  }
+  return `#compdef fd-broker
+# zsh completion for fd-broker; made by: fd-broker completion zsh
+_fd_broker() {
+  local at=${quoted(root.name)} each i
+  local -a list
+  setopt local_options null_glob
+  for ((i = 2; i < CURRENT; i++)); do
+    if [[ $words[i] == -- ]]; then
+      shift $i words
+      (( CURRENT -= i ))
+      _normal
+      return
+    fi
+    case "$at $words[i]" in
+${steps(root, path => `at=${quoted(path)}`)}    esac
+  done
+  case "$at $words[CURRENT-1]" in
+${[...valuesOf(root)].map(({ pattern, value }) => `    ${pattern}) ${complete(value)}; return ;;\n`).join('')}  esac
+  case $at in
+${allOf(root).map(list).join('')}  esac
+}
+if [[ $funcstack[1] == _fd_broker ]]; then _fd_broker "$@"; else compdef _fd_broker fd-broker; fi
+`
+}
+
+function fish(root: Outline): string {
+  const escaped = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`
+  const line = (path: string, rest: string) =>
+    `complete -c fd-broker -n ${escaped(`__fd_broker_at ${escaped(path)}`)} ${rest}\n`
+  const value = (kind: ValueKind) => {
+    if (kind === 'none') return ''
+    if (isList(kind)) return ` -x -a ${escaped(kind.join(' '))}`
+    if (kind === 'service') return ` -x -a ${escaped(`(sh -c ${escaped(SERVICES)})`)}`
+    return kind === 'file' ? ' -r -F' : ' -x'
+  }
+  const name = (long: string) => (long.startsWith('--') ? `-l ${long.slice(2)}` : `-s ${long.slice(1)}`)
+  return `# fish completion for fd-broker; made by: fd-broker completion fish
+function __fd_broker_at
+  set -l at ${escaped(root.name)}
+  for word in (commandline -opc)[2..]
+    test "$word" = --; and return 1
+    switch "$at $word"
+${allOf(root)
+  .filter(({ path }) => path !== root.path)
+  .map(({ path }) => `      case ${escaped(path)}\n        set at ${escaped(path)}\n`)
+  .join('')}    end
+  end
+  test "$at" = "$argv[1]"
+end
+complete -c fd-broker -n 'not contains -- -- (commandline -opc)' -f
+${allOf(root)
+  .flatMap(({ path, options, commands, words }) => [
+    ...words.map(word => line(path, `-a ${escaped(word)}`)),
+    ...commands.map(({ name, description }) => line(path, `-a ${escaped(name)} -d ${escaped(description)}`)),
+    ...options.map(({ names, description, value: kind }) =>
+      line(path, `${names.map(name).join(' ')}${value(kind)} -d ${escaped(description)}`),
+    ),
+  ])
+  .join('')}`
+}

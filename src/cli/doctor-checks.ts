@@ -1,0 +1,271 @@
+import { existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { FdbError } from '../errors.js'
+
+/** The result of one question about this machine. */
+export interface Finding {
+  readonly name: string
+  /** `failed`: no upgrade works; `warning`: one works without something. */
+  readonly status: 'ok' | 'note' | 'warning' | 'failed'
+  readonly found: string
+  readonly remedy?: string
+}
+
+interface Place {
+  readonly control: string | undefined
+  readonly service: string
+  readonly env: Readonly<NodeJS.ProcessEnv>
+}
+
+type Answer = Omit<Finding, 'name'>
+
+const PM2: Answer = {
+  status: 'note',
+  found: 'it has started this process',
+  remedy: 'let pm2 keep a small parent, and fd-broker replace the server: docs/deploy.md',
+}
+const OLDEST_NODE = [20, 19] as const
+const OLDEST_KERNEL = [5, 10] as const
+/** Fewer descriptors are soon used up: in an upgrade two versions have those of all clients. */
+const FEW_DESCRIPTORS = 4_096
+
+/** Asks everything that needs no addon, and then the addon. */
+export async function examine(place: Place): Promise<Finding[]> {
+  const findings: Finding[] = []
+  const ask = async (name: string, question: () => Answer | Promise<Answer>) => {
+    try {
+      findings.push({ name, ...(await question()) })
+    } catch (error) {
+      findings.push({ name, status: 'failed', found: messageOf(error) })
+    }
+  }
+  await ask('Node', () => nodeOf(process.versions.node))
+  await ask('system', () => systemOf(process.platform, kernelRelease()))
+  let loaded = false
+  await ask('addon', async () => {
+    const { addonFile } = await import('../kernel/index.js')
+    loaded = true
+    return { status: 'ok', found: addonFile() ?? 'loaded' }
+  })
+  if (loaded) {
+    await ask('inside of Node', internals)
+    await ask('descriptors over Unix sockets', descriptorsCross)
+    await ask('sealed memory', sealedMemory)
+    await ask('pidfd', pidfd)
+    await ask('SO_REUSEPORT', reusePort)
+    await ask('control socket', () => controlSocket(place))
+    await ask('limit on descriptors', descriptorLimit)
+    await ask('main process', mainProcessOf)
+  }
+  await ask('/proc', () => proc(existsSync('/proc/self/stat')))
+  await ask('systemd', () => systemd(place.env, existsSync('/run/systemd/system')))
+  if (place.env.pm_id !== undefined) await ask('pm2', () => PM2)
+  return findings
+}
+
+function messageOf(error: unknown): string {
+  return FdbError.is(error) ? `${error.code}: ${error.message}` : String((error as Error).message ?? error)
+}
+
+function nodeOf(version: string): Answer {
+  if (!isOlder(version, OLDEST_NODE)) return { status: 'ok', found: version }
+  return {
+    status: 'failed',
+    found: `${version} is older than ${OLDEST_NODE.join('.')}`,
+    remedy: 'install Node 20.19 or newer',
+  }
+}
+
+function systemOf(platform: string, release: string): Answer {
+  const found = `${platform} ${release} ${process.arch}`
+  if (platform === 'darwin')
+    return {
+      status: 'warning',
+      found,
+      remedy:
+        'macOS is untested and has no sealed memory: a commit is final. Use it for development, and Linux in production',
+    }
+  if (platform !== 'linux')
+    return {
+      status: 'failed',
+      found,
+      remedy: 'processes cannot pass sockets here: run the service on Linux (WSL 2, a container)',
+    }
+  if (!isOlder(release, OLDEST_KERNEL)) return { status: 'ok', found }
+  return {
+    status: 'failed',
+    found: `${found} is older than ${OLDEST_KERNEL.join('.')}`,
+    remedy: 'upgrade the kernel to 5.10 or newer',
+  }
+}
+
+function isOlder(version: string, [major, minor]: readonly [number, number]): boolean {
+  const [own = 0, ownMinor = 0] = version.split(/[.-]/).map(Number)
+  return own < major || (own === major && ownMinor < minor)
+}
+
+function kernelRelease(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/osrelease', 'utf8').trim()
+  } catch {
+    return process.getBuiltinModule('node:os').release()
+  }
+}
+
+async function internals(): Promise<Answer> {
+  const { missingInternals } = await import('../node/probe.js')
+  const missing = missingInternals()
+  if (missing.length === 0) return { status: 'ok', found: 'as expected' }
+  return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
+}
+
+async function descriptorsCross(): Promise<Answer> {
+  const { closeAll, receiveMessage, sendMessage, socketPair } = await import('../kernel/index.js')
+  const pair = socketPair('doctor')
+  let received: ReturnType<typeof receiveMessage>['fds'] = null
+  try {
+    sendMessage(pair[0], Buffer.from('x'), 0, 1, [pair[0]])
+    received = receiveMessage(pair[1], Buffer.alloc(1), 0, 1).fds
+  } finally {
+    closeAll([...pair, ...(received ?? [])])
+  }
+  if (received?.length === 1) return { status: 'ok', found: 'they arrive (SCM_RIGHTS)' }
+  return {
+    status: 'failed',
+    found: 'a descriptor that was sent did not arrive (SCM_RIGHTS)',
+    remedy: 'allow sendmsg with SCM_RIGHTS in the sandbox of this process, or run it outside of that',
+  }
+}
+
+const NO_SEALS =
+  'an upgrade works, but its commit is final: the old version cannot take over again, and connections do not move'
+
+async function sealedMemory(): Promise<Answer> {
+  const { addSeals, memoryFile, SEAL_WRITE, sealsOf } = await import('../kernel/index.js')
+  using memory = memoryFile('fd-broker-doctor', 'doctor')
+  if (sealsOf(memory) === null)
+    return {
+      status: 'warning',
+      found: `memfd_create is missing or refused: ${NO_SEALS}`,
+      remedy: 'allow memfd_create in the filter of system calls (seccomp) of this process',
+    }
+  addSeals(memory, SEAL_WRITE)
+  return { status: 'ok', found: 'memfd_create, F_SEAL_WRITE' }
+}
+
+async function pidfd(): Promise<Answer> {
+  const { openPidfd } = await import('../os/liveness.js')
+  const own = openPidfd(process.pid)
+  if (own === null || own === 'dead')
+    return {
+      status: 'warning',
+      found: 'pidfd_open is missing or refused: the end of a process is seen in /proc, later',
+      remedy:
+        'allow pidfd_open and pidfd_send_signal in the filter of system calls (seccomp) of this process',
+    }
+  own.close()
+  return { status: 'ok', found: 'pidfd_open' }
+}
+
+async function reusePort(): Promise<Answer> {
+  const { bindSocket } = await import('../kernel/index.js')
+  try {
+    using socket = bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, reusePort: true }, 'doctor')
+    return { status: 'ok', found: socket.closed ? '' : 'can be set; a handoff does not need it' }
+  } catch (error) {
+    return {
+      status: 'note',
+      found: `cannot be set (${(error as Error).message}): listeners with reusePort are refused, all others work`,
+    }
+  }
+}
+
+async function controlSocket({ control, service, env }: Place): Promise<Answer> {
+  const { checkSocketPath, refuseOpenFolder } = await import('../os/connect.js')
+  const { defaultControl } = await import('../os/default-control.js')
+  const { bindControl, ensureFolder } = await import('../os/control-path.js')
+  let path = control
+  try {
+    path ??= defaultControl(service, env)
+    checkSocketPath(path)
+    const folder = dirname(path)
+    const there = statSync(folder, { throwIfNoEntry: false })
+    if (there === undefined) ensureFolder(folder)
+    else refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
+    // Not the path itself: a service may be there.
+    const trial = join(folder, `.doctor-${process.pid}`)
+    try {
+      bindControl(trial, 0o600).listener.close()
+      unlinkSync(trial)
+    } finally {
+      if (there === undefined) rmdirSync(folder)
+    }
+    return { status: 'ok', found: `${path} can be made${existsSync(path) ? ', and is there' : ''}` }
+  } catch (error) {
+    const remedy =
+      control === undefined
+        ? `create /run/fd-broker for this user (RuntimeDirectory=fd-broker in a unit), log in with a session that sets XDG_RUNTIME_DIR, or give join() a path (control) and try --control PATH`
+        : undefined
+    return { status: 'failed', found: messageOf(error), ...(remedy !== undefined && { remedy }) }
+  }
+}
+
+async function descriptorLimit(): Promise<Answer> {
+  const { fdLimits } = await import('../os/limits.js')
+  const { soft, hard, open } = fdLimits()
+  if (soft === null) return { status: 'note', found: 'unknown: there is no /proc' }
+  const found = `${soft} (at most ${hard}), of which this process uses ${open}`
+  if (soft >= FEW_DESCRIPTORS) return { status: 'ok', found }
+  return {
+    status: 'warning',
+    found: `${found}: each client needs one, and in an upgrade both versions have them`,
+    remedy:
+      'raise it: LimitNOFILE=65536 in a unit, ulimit -n 65536 in a shell, --ulimit nofile=65536 of docker',
+  }
+}
+
+async function mainProcessOf(): Promise<Answer> {
+  const { mainProcess } = await import('../os/main-process.js')
+  const why = mainProcess()
+  if (why === null) return { status: 'ok', found: 'the end of a process here ends no other one' }
+  return {
+    status: 'note',
+    found: why,
+    remedy:
+      "a server that starts its next version itself must stay for it: join({ mainProcess: 'stays' }) and await member.stay()",
+  }
+}
+
+function proc(there: boolean): Answer {
+  if (there) return { status: 'ok', found: 'mounted' }
+  return {
+    status: process.platform === 'linux' ? 'warning' : 'note',
+    found: 'not mounted: limits, and the processes that have an address, are unknown',
+    remedy: 'mount it: mount -t proc proc /proc',
+  }
+}
+
+function systemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): Answer {
+  const { NOTIFY_SOCKET = '', FDSTORE = '', INVOCATION_ID = '' } = env
+  if (NOTIFY_SOCKET !== '') {
+    const keeps = Number(FDSTORE) > 0
+    return {
+      status: 'ok',
+      found: `this unit is told of upgrades (NOTIFY_SOCKET), and ${keeps ? `keeps up to ${FDSTORE} descriptors` : 'keeps no descriptors'}`,
+      ...(!keeps && {
+        remedy:
+          'for a restart without a refused connection: FileDescriptorStoreMax=64 in the unit (systemd 254)',
+      }),
+    }
+  }
+  if (INVOCATION_ID !== '')
+    return {
+      status: 'note',
+      found: 'this is a unit without NOTIFY_SOCKET: systemd ends the service when its first process ends',
+      remedy: 'Type=notify and NotifyAccess=all in the unit',
+    }
+  return {
+    status: 'note',
+    found: boots ? 'it runs here, and did not start this process' : 'it does not run here',
+  }
+}

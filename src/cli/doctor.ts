@@ -1,0 +1,58 @@
+import type { Command } from 'commander'
+import type { Finding } from './doctor-checks.js'
+import { jsonText, plain, style } from './output.js'
+
+interface DoctorFlags {
+  control?: string
+  service: string
+  json?: true
+}
+
+export function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description(
+      'say what works on this machine, what does not, and the remedy; exit code 1 if upgrades do not',
+    )
+    .option('--control <path>', 'control socket that a service is to have; default: by its name')
+    .option('--service <name>', 'name that a service is to have', 'app')
+    .option('--json', 'print one JSON object')
+    .addHelpText(
+      'after',
+      `
+Run it as the user of the service, in its unit or container: limits, folders and filters of system calls are those of that place.
+
+Examples:
+  $ fd-broker doctor
+  $ sudo -u shop fd-broker doctor --control /run/shop/upgrade.sock
+  $ docker run --rm --entrypoint npx IMAGE fd-broker doctor`,
+    )
+    .action(doctor)
+}
+
+async function doctor({ control, service, json }: DoctorFlags): Promise<void> {
+  const { examine } = await import('./doctor-checks.js')
+  const findings = await examine({ control, service, env: process.env })
+  const ok = findings.every(({ status }) => status !== 'failed')
+  if (json) process.stdout.write(jsonText({ ok, findings }))
+  else process.stdout.write(textOf(findings))
+  if (!ok) process.exitCode = 1
+}
+
+const COLOURS = { ok: 'green', note: 'dim', warning: 'yellow', failed: 'red' } as const
+
+export function textOf(findings: readonly Finding[]): string {
+  const lines = findings.flatMap(({ status, name, found, remedy }) => [
+    `${style(COLOURS[status], status.padEnd(7))}  ${style('bold', name)}: ${plain(found)}`,
+    ...(remedy === undefined ? [] : [`         ${plain(remedy)}`]),
+  ])
+  const failed = findings.filter(({ status }) => status === 'failed').length
+  const warnings = findings.filter(({ status }) => status === 'warning').length
+  const sum =
+    failed > 0
+      ? `Upgrades do not work here: ${failed} failed.`
+      : warnings > 0
+        ? `Upgrades work here, with ${warnings === 1 ? '1 warning' : `${warnings} warnings`}.`
+        : 'Upgrades work here.'
+  return `${lines.join('\n')}\n\n${sum}\n`
+}

@@ -1,0 +1,65 @@
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { Desk } from './cli-processes.js'
+
+const MAN_PAGE = fileURLToPath(new URL('../../dist/fd-broker.1', import.meta.url))
+
+/** The words that bash offers for a command line whose last word is being written. */
+function completedBy(script: string, ...words: string[]): string[] {
+  const program = `${script}
+COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+compopt() { :; }
+_fd_broker; printf '%s\\n' "\${COMPREPLY[@]}"`
+  const text = execFileSync('bash', ['-c', program, 'bash', 'fd-broker', ...words], { encoding: 'utf8' })
+  return text.split('\n').filter(line => line !== '')
+}
+
+describe('fd-broker completion', () => {
+  it('completes commands, options, choices, files and services in bash', async () => {
+    const desk = Desk.open()
+    const { code, stdout: script } = await desk.run('completion', 'bash')
+    expect(code).toBe(0)
+    const completed = (...words: string[]) => completedBy(script, ...words)
+    expect(completed('st').sort()).toEqual(['state', 'status', 'stop'])
+    expect(completed('state', 's').sort()).toEqual(['show', 'stats'])
+    expect(completed('upgrade', '--ti')).toEqual(['--timeout'])
+    expect(completed('run', '--log-level', 'w')).toEqual(['warn'])
+    expect(completed('completion', 'z')).toEqual(['zsh'])
+    await desk.shop()
+    expect(completed('status', '--control', `${desk.folder}/up`)).toContain(desk.control)
+    expect(completed('upgrade', '--timeout', '')).toEqual([])
+    // Behind it is another program's command line.
+    expect(completed('run', '--', '--l')).toEqual([])
+  })
+
+  it('names every command and option in each shell, and in the manual page', async () => {
+    const desk = Desk.open()
+    const page = readFileSync(MAN_PAGE, 'utf8').replaceAll('\\-', '-')
+    const help = (await desk.run('--help')).stdout
+    const [, list = ''] = help.split(/^Commands:$/m)
+    const names = [...list.matchAll(/^ {2}([a-z]+)/gm)].map(([, name]) => name!)
+    expect(names.length).toBeGreaterThan(15)
+    const { stdout: zsh } = await desk.run('completion', 'zsh')
+    const { stdout: fish } = await desk.run('completion', 'fish')
+    for (const name of names.filter(name => name !== 'help')) {
+      expect(zsh).toContain(`'fd-broker ${name}')`)
+      expect(fish).toContain(`-a '${name}'`)
+      expect(page).toMatch(new RegExp(`^\\.SS ${name}\\b`, 'm'))
+    }
+    for (const option of ['kill-stuck', 'binary']) {
+      expect(zsh).toContain(`'--${option}:`)
+      expect(fish).toContain(`-l ${option} `)
+      expect(page).toContain(`.B --${option}`)
+    }
+  })
+
+  it('refuses a shell that it does not know', async () => {
+    const { code, stderr } = await Desk.open().run('completion', 'tcsh')
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: expect.stringMatching(/'tcsh' is invalid.*bash, zsh, fish/),
+    })
+  })
+})

@@ -1,0 +1,104 @@
+import { chmodSync, existsSync, mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import type { Finding } from '../../src/cli/doctor-checks.js'
+import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+const fixture = (name: string) => fileURLToPath(new URL(`../fixtures/${name}`, import.meta.url))
+
+/** The report, with these variables in the environment. */
+async function doctor(desk: Desk, env: Record<string, string> = {}, ...args: string[]) {
+  const variables = Object.entries({ ...env, NOTIFY_SOCKET: '', ...env }).map(pair => pair.join('='))
+  const command = ['env', ...variables, process.execPath, CLI, 'doctor', '--json']
+  const { code, stdout } = await desk.runCommand([...command, ...args])
+  const { ok, findings } = JSON.parse(stdout) as { ok: boolean; findings: Finding[] }
+  expect(code).toBe(ok ? 0 : 1)
+  return { ok, of: (name: string) => findings.find(finding => finding.name === name) }
+}
+
+describe('fd-broker doctor', () => {
+  it('says what works here, and leaves nothing behind', async () => {
+    const desk = Desk.open()
+    const folder = join(desk.folder, 'new')
+    const { ok, of } = await doctor(desk, {}, '--control', join(folder, 'upgrade.sock'))
+    expect(ok).toBe(true)
+    for (const name of [
+      'Node',
+      'system',
+      'addon',
+      'descriptors over Unix sockets',
+      'control socket',
+      '/proc',
+    ])
+      expect(of(name)).toMatchObject({ status: 'ok' })
+    expect(existsSync(folder)).toBe(false)
+  })
+
+  it('fails, with the remedy, where the addon cannot be loaded', async () => {
+    const { ok, of } = await doctor(Desk.open(), { FD_BROKER_ADDON: '/nowhere' })
+    expect(ok).toBe(false)
+    expect(of('addon')).toMatchObject({
+      status: 'failed',
+      found: expect.stringMatching(
+        /^ERR_FDB_ADDON: .*\/nowhere: there is no such file.*correct FD_BROKER_ADDON/,
+      ),
+    })
+  })
+
+  it('fails where the control socket cannot be made: a folder that is open to others, missing, or a path that is too long', async () => {
+    const desk = Desk.open()
+    const open = join(desk.folder, 'open')
+    mkdirSync(open)
+    chmodSync(open, 0o777)
+    for (const [path, why] of [
+      [join(open, 'a.sock'), /may be written to by others.*mode 0700/],
+      [join(desk.folder, 'a/b/c.sock'), /create its parent folder first/],
+      [join(desk.folder, `${'long'.repeat(30)}.sock`), /ERR_FDB_PATH_TOO_LONG/],
+    ] as const) {
+      const { ok, of } = await doctor(desk, {}, '--control', path)
+      expect(ok).toBe(false)
+      expect(of('control socket')).toMatchObject({ status: 'failed', found: expect.stringMatching(why) })
+    }
+  })
+
+  it('warns where memory cannot be sealed, where there are no pidfds, and of few descriptors', async () => {
+    const desk = Desk.open()
+    const control = ['--control', join(desk.folder, 'a.sock')]
+    const unsealed = await doctor(desk, { FD_BROKER_ADDON: fixture('addon-without-seals.cjs') }, ...control)
+    expect(unsealed.ok).toBe(true)
+    expect(unsealed.of('sealed memory')).toMatchObject({
+      status: 'warning',
+      remedy: expect.stringMatching(/allow memfd_create/),
+    })
+    const blind = await doctor(desk, { FD_BROKER_ADDON: fixture('addon-without-pidfds.cjs') }, ...control)
+    expect(blind.of('pidfd')).toMatchObject({ status: 'warning' })
+    const words = `ulimit -n 256; exec ${process.execPath} ${CLI} doctor ${control.join(' ')}`
+    const few = await desk.runCommand(['bash', '-c', words])
+    expect(few.code).toBe(0)
+    expect(few.stdout).toMatch(/^warning {2}limit on descriptors: 256 .*\n +raise it: LimitNOFILE=65536/m)
+    expect(few.stdout).toMatch(/\n\nUpgrades work here, with 1 warning\.\n$/)
+  })
+
+  it('sees systemd and pm2 by the environment', async () => {
+    const desk = Desk.open()
+    const env = { NOTIFY_SOCKET: '/run/systemd/notify', FDSTORE: '16', pm_id: '0' }
+    const { ok, of } = await doctor(desk, env, '--control', join(desk.folder, 'a.sock'))
+    expect(of('systemd')).toMatchObject({
+      status: 'ok',
+      found: expect.stringMatching(/up to 16 descriptors/),
+    })
+    expect(of('pm2')).toMatchObject({ status: 'note' })
+    expect(ok).toBe(true)
+  })
+
+  it('colours its text on a terminal alone, and not with NO_COLOR', async () => {
+    const desk = Desk.open()
+    const onTerminal = (words: string) => desk.runCommand(['script', '-qec', words, '/dev/null'])
+    const words = `${process.execPath} ${CLI} doctor --control ${join(desk.folder, 'a.sock')}`
+    expect((await onTerminal(`TERM=xterm ${words}`)).stdout).toContain('\x1b[32mok')
+    expect((await onTerminal(`NO_COLOR=1 ${words}`)).stdout).not.toContain('\x1b[')
+    expect((await desk.runCommand(['bash', '-c', words])).stdout).not.toContain('\x1b[')
+  })
+})

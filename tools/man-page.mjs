@@ -1,0 +1,72 @@
+// @ts-check
+// Makes dist/fd-broker.1, the manual page of the command, of the definitions of its commands as tsc has written them to build/modules.
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+/** @param {string} name */
+const load = name => import(pathToFileURL(join(root, 'build/modules/cli', name)).href)
+/** @type {typeof import('../src/cli/program.js')} */
+const { wholeProgram } = await load('program.js')
+/** @type {typeof import('../src/cli/outline.js')} */
+const { allOf, outlineOf } = await load('outline.js')
+/** @type {typeof import('../src/cli/output.js')} */
+const { EXIT_CODES } = await load('output.js')
+
+/** @typedef {import('../src/cli/outline.js').Outline} Outline */
+
+/** @param {string} text as roff reads it literally */
+const literal = text =>
+  text
+    .replaceAll('\\', '\\e')
+    .replaceAll('-', '\\-')
+    .replace(/^([.'])/gm, '\\&$1')
+
+/** @param {Outline} outline */
+const optionsOf = ({ options }) =>
+  options.map(({ flags, description }) => `.TP\n.B ${literal(flags)}\n${literal(description)}\n`).join('')
+
+/** @param {Outline} outline */
+const sectionOf = outline => {
+  const { path, usage, description, after } = outline
+  const more = after === '' ? '' : `.PP\n.nf\n${literal(after)}\n.fi\n`
+  return `.SS ${literal(path.replace(/^fd-broker /, ''))}
+.B ${literal(path)}
+${literal(usage)}
+.PP
+${literal(description)}
+${optionsOf(outline)}${more}`
+}
+
+const { version, description } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+const whole = outlineOf(await wholeProgram())
+const codes = Object.entries(EXIT_CODES).map(([code, what]) => `.TP\n.B ${code}\n${literal(what)}\n`)
+const page = `.TH FD\\-BROKER 1 "" "fd\\-broker ${literal(version)}"
+.SH NAME
+fd\\-broker \\- ${literal(description)}
+.SH SYNOPSIS
+.B fd\\-broker
+${literal(whole.usage)}
+.SH DESCRIPTION
+${literal(whole.description)}
+${optionsOf(whole)}.SH COMMANDS
+${allOf(whole)
+  .filter(({ commands }) => commands.length === 0)
+  .map(sectionOf)
+  .join('')}.SH EXIT STATUS
+${codes.join('')}.SH ENVIRONMENT
+.TP
+.B FD_BROKER_CONTROL
+control socket of the service that a command asks
+.TP
+.B FD_BROKER_ADDON
+the file of the addon; no other is tried then
+.TP
+.B FD_BROKER_CODE_CACHE
+folder of compiled code, or off
+.TP
+.B NO_COLOR
+if it is set, no text is coloured
+`
+writeFileSync(join(root, 'dist/fd-broker.1'), page)
