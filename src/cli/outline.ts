@@ -1,6 +1,6 @@
 import type { Command, Option } from 'commander'
 
-/** What follows an option, for a shell that completes it. */
+/** The kind of value that follows an option, for a shell that completes it. */
 export type ValueKind = 'none' | 'file' | 'service' | 'other' | readonly string[]
 
 interface OutlinedOption {
@@ -22,7 +22,7 @@ export interface Outline {
   readonly usage: string
   readonly options: readonly OutlinedOption[]
   readonly commands: readonly Outline[]
-  /** What its help says behind the options: examples. */
+  /** The part of its help behind the options: examples. */
   readonly after: string
   /** Values that its arguments may have. */
   readonly words: readonly string[]
