@@ -193,10 +193,10 @@ async function controlSocket({ control, service, env }: Place): Promise<Answer> 
     if (there === undefined) ensureFolder(folder)
     else refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
     // Not the path itself: a service may be there.
-    const trial = join(folder, `.doctor-${process.pid}`)
+    const temporary = join(folder, `.doctor-${process.pid}`)
     try {
-      bindControl(trial, 0o600).listener.close()
-      unlinkSync(trial)
+      bindControl(temporary, 0o600).listener.close()
+      unlinkSync(temporary)
     } finally {
       if (there === undefined) rmdirSync(folder)
     }
