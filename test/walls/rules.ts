@@ -199,4 +199,4 @@ export const LONGER: readonly string[] = ['src/handoff/holder-machine.ts', 'src/
 export const UNIT_TESTS = { imported: 250, casts: 102 }
 
 /** How much of the sources and pages takes two readings (`words.ts`): each number only falls. */
-export const HARD_WORDS = { comments: 0, pages: 278, names: 0 }
+export const HARD_WORDS = { comments: 0, pages: 1, names: 0 }
