@@ -34,14 +34,13 @@ export function addProxy(program: Command): void {
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'a file that names the process that serves')
     .addOption(
-      new Option(
-        '--workers <number>',
-        'so many processes, or auto; in place of what the configuration says',
-      ).argParser(countIn),
+      new Option('--workers <number>', 'number of processes, or auto; overrides the configuration').argParser(
+        countIn,
+      ),
     )
-    .option('--stay', 'as PID 1, replaced by another container’s: stays until it is told to end (Kubernetes)')
-    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
-    .option('--access-log-file <file>', 'of the access log, in place of stdout; opened anew by USR1')
+    .option('--stay', 'as PID 1: stay after another container has taken over, until told to end (Kubernetes)')
+    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
+    .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )

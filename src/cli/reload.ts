@@ -15,7 +15,7 @@ export function addReload(program: Command): void {
   findsService(
     program
       .command('reload')
-      .description('have the running server read its configuration anew; exit code 0 when it counts'),
+      .description('let the running server read its configuration again; exit code 0 when it is in force'),
   )
     .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
     .option('--json', 'print the answer as JSON')

@@ -23,14 +23,12 @@ export function addRollback(program: Command): void {
   findsService(
     program
       .command('rollback')
-      .description(
-        'have the version before serve again, which stands by in probation; exit code 0 when it does',
-      ),
+      .description('let the standby serve again, in probation; exit code 0 when it does'),
   )
     .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
     .option(
       '--at <path>',
-      'what upgrade --binary has replaced: put back, and upgraded to where nobody stands by',
+      'restore the file that upgrade --binary has replaced; upgrade to it if there is no standby',
     )
     .option('--json', 'print the answer as JSON')
     .addHelpText(

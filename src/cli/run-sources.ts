@@ -43,28 +43,22 @@ export const RUN_OPTIONS = {
   ],
   adopt: [
     '--adopt <pid>',
-    'process that has these listeners and knows nothing of this: they are taken over, and it is told to end when the first version serves',
+    'process whose listeners are taken over; it is told to end when the first version serves',
   ],
   from: [
     '--from <control>',
-    'daemon (fd-broker serve) that holds these listeners by their names: what it does not hold is bound, and held there',
+    'daemon (fd-broker serve) that holds these listeners by name; missing ones are bound, and put there',
   ],
-  adoptSignal: ['--adopt-signal <signal>', 'by which it ends in order, or none (default: --stop-signal)'],
+  adoptSignal: ['--adopt-signal <signal>', 'ends that process in order; or none (default: --stop-signal)'],
   ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
   readyTimeout: ['--ready-timeout <duration>', 'until a version must be ready (default: 60s)'],
   healthInterval: [
     '--health-interval <duration>',
     'between two questions of --ready (default: 100ms until it is ready, then 250ms)',
   ],
-  healthTimeout: ['--health-timeout <duration>', 'an answer that takes longer is none (default: 5s)'],
-  healthPasses: [
-    '--health-passes <count>',
-    'so many good answers in a row make a version ready (default: 1)',
-  ],
-  healthyFor: [
-    '--healthy-for <duration>',
-    'a ready version runs beside the old one for so long (default: 0s)',
-  ],
+  healthTimeout: ['--health-timeout <duration>', 'limit for an answer (default: 5s)'],
+  healthPasses: ['--health-passes <count>', 'good answers in a row that make a version ready (default: 1)'],
+  healthyFor: ['--healthy-for <duration>', 'time that a ready version runs beside the old one (default: 0s)'],
   probation: [
     '--probation <duration>',
     'a version that serves and fails within it is replaced by the one before (default: 10s)',
@@ -86,7 +80,7 @@ export const RUN_OPTIONS = {
   cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
   survive: ['--survive', 'the program lives on when this process is killed'],
   nonBlocking: ['--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not'],
-  config: ['--config <file>', 'settings in YAML or JSON, read anew for every version'],
+  config: ['--config <file>', 'settings in YAML or JSON, read again for every version'],
 } as const satisfies Record<string, readonly [flags: string, description: string]>
 
 const COMMAND_LINE_ONLY: readonly string[] = [

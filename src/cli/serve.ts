@@ -26,12 +26,12 @@ export function addServe(program: Command): void {
       'run the daemon that holds listeners and state for its members, so that they outlive a kill -9',
     )
     .addOption(controlOption().makeOptionMandatory(false))
-    .option('--config <file>', 'who may do what, limits, and what becomes of a service that nobody serves')
+    .option('--config <file>', 'access rules, limits, and the fate of a service without a member')
     .option('--check', 'only check the configuration')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
-    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
+    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
     .addHelpText(

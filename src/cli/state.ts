@@ -86,19 +86,19 @@ Examples:
     .addOption(secretsOption())
     .action(watchEntries)
   source(state.command('stats'))
-    .description('print what the state has: sections, entries, bytes')
+    .description('print sections, entries and bytes')
     .option('--json', 'as JSON')
     .action(stats)
   source(state.command('verify'))
     .description(
-      'read all of the log and compare it with its checksums and digests; exit code 0 when it is right',
+      'read the whole log and compare it with its checksums and digests; exit code 0 if it is right',
     )
     .option('--json', 'as JSON')
     .action(verify)
   state
     .command('repair')
     .description(
-      'make a damaged state file readable: keep what stands before the damage, and the damaged file under another name',
+      'make a damaged state file readable: keep the part before the damage, and the damaged file under another name',
     )
     .requiredOption('--file <file>', 'the state file of a service that does not run')
     .option('--json', 'as JSON')
@@ -131,7 +131,7 @@ Examples:
     )
     .requiredOption('--file <file>', 'what "state export" wrote; - is standard input')
     .option('--section <name...>', 'only these sections')
-    .option('--replace', 'empty the sections first: what is not in the file is deleted')
+    .option('--replace', 'empty the sections first')
     .option('--edited', 'the file was changed by hand: do not compare it with its first line')
     .option('--json', 'print the answer as JSON')
     .action(importState)

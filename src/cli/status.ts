@@ -18,7 +18,7 @@ export function addStatus(program: Command): void {
     program
       .command('status')
       .description(
-        'show who serves: generation, listeners, connections, state, draining generations, last failure',
+        'show the service: generation, listeners, connections, state, draining generations, last failure',
       ),
   )
     .option('--json', 'print the report as JSON')

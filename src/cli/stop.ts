@@ -30,7 +30,7 @@ export function addStop(program: Command): void {
   )
     .addOption(durationOption('--timeout <duration>', 'how long to wait for its end', '60s'))
     .addOption(durationOption('--drain <duration>', 'for its last connections; default: as it is configured'))
-    .option('--drop', 'of a daemon: also when it alone holds a service, which is lost then')
+    .option('--drop', 'of a daemon: even if it alone holds a service, which is then lost')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

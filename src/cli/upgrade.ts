@@ -43,29 +43,26 @@ interface Phase {
 export function addUpgrade(program: Command): void {
   findsService(program.command('upgrade'))
     .description(
-      'have the running server start its next version, and wait until that one serves; exit code 0 only then',
+      'start the next version of the running server, and wait until it serves; exit code 0 only then',
     )
-    .argument('[command...]', 'of the next version, after --; default: as the running one was started')
+    .argument('[command...]', 'of the next version, after --; default: that of the running one')
     .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
     .option(
       '--kill-stuck',
-      'first end (SIGKILL) the processes that status names as blocking the upgrade; and a server that does not answer, whose listeners and state are kept',
+      'first kill the processes that block the upgrade (see status), and a server that does not answer; its listeners and state are kept',
     )
-    .option(
-      '--binary <new>',
-      'put this release in the place of --at before, and take it back when the upgrade fails',
-    )
+    .option('--binary <new>', 'first put this release in the place of --at; undone if the upgrade fails')
     .option(
       '--at <path>',
       'the symbolic link of a release folder, or the executable, that the server is started from',
     )
     .option(
       '--smart',
-      'reload where only the configuration has changed, upgrade where the code has, do nothing where nothing has; says which (fd-broker proxy)',
+      'reload if only the configuration has changed, upgrade if the code has, else do nothing; says which (fd-broker proxy)',
     )
     .option(
       '--self',
-      'of fd-broker run: have the supervisor itself go on as what is installed now, with its program; of a daemon: the daemon itself, and none of its services',
+      'of fd-broker run: replace the supervisor itself by the installed release; of a daemon: the daemon itself, not its services',
     )
     .option('--json', 'print one JSON object at the end instead of lines as it goes')
     .addHelpText(

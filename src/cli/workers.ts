@@ -31,11 +31,11 @@ export function addWorkers(program: Command): void {
     .description('several processes that serve the same listeners, kept by a main process')
   workers
     .command('start')
-    .description('be the main process of so many, of any program that calls join() with this service')
-    .argument('<command...>', 'that each of them runs, after --')
-    .requiredOption('--service <name>', 'what all of them serve')
+    .description('be the main process of workers: any program that calls join() with this service')
+    .argument('<command...>', 'of each worker, after --')
+    .requiredOption('--service <name>', 'service of the workers')
     .addOption(
-      new Option('--count <number>', 'so many; auto: one for each processor')
+      new Option('--count <number>', 'number of workers; auto: one for each processor')
         .argParser(countIn)
         .default('auto'),
     )
@@ -49,18 +49,18 @@ export function addWorkers(program: Command): void {
     .addOption(
       new Option(
         '--stop-timeout <duration>',
-        'at TERM: then a worker that has not stopped serving is killed, or off',
+        'after TERM a worker that still serves by then is killed; or off',
       )
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(30_000, '30s'),
     )
     .addOption(
-      new Option('--hung-timeout <duration>', 'a worker that is silent for so long is replaced, or off')
+      new Option('--hung-timeout <duration>', 'a worker that is silent for this long is replaced; or off')
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(10_000, '10s'),
     )
     .option('--pid-file <file>', 'a file that names the main process')
-    .option('--log-file <file>', 'of the log, in place of stderr; opened anew by USR1')
+    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .addOption(
       new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
     )
@@ -79,7 +79,7 @@ Examples:
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers restart --control /run/shop/upgrade.sock')
     .action((flags: Flags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   asking(workers.command('set'))
-    .description('from now on so many')
+    .description('change the number of workers')
     .argument('<number>', 'or auto: one for each processor', countIn)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
     .action((count: number | 'auto', flags: Flags) =>
