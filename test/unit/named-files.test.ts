@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { posix } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -44,13 +43,6 @@ function exists(path: string): boolean {
   return readdirSync(`${root}/${place}`).some(entry => entry.startsWith(name))
 }
 
-/** Says which of some modules this version of Node cannot read, and why: one process for all documents. */
-const READ = `
-import { readFileSync } from 'node:fs'
-import { SourceTextModule } from 'node:vm'
-for (const { name, code } of JSON.parse(readFileSync(0, 'utf8')))
-  try { new SourceTextModule(code) } catch (error) { console.log(name, error.stack) }`
-
 describe('the documents', () => {
   it.each(texts)('%s names files that are there', name => {
     expect(filesNamed(read(name)).filter(path => !exists(path))).toEqual([])
@@ -69,19 +61,6 @@ describe('the documents', () => {
       return page.endsWith('.md') && !anchors(read(page)).includes(anchor!)
     })
     expect(wrong.map(([link]) => link)).toEqual([])
-  })
-
-  it('show JavaScript that this version of Node can read', () => {
-    const blocks = texts.flatMap(name =>
-      [...read(name).matchAll(/^```js\n(.*?)^```$/gms)].map(([, code]) => ({ name, code: code! })),
-    )
-    expect(blocks.length).toBeGreaterThan(20)
-    const args = ['--experimental-vm-modules', '--no-warnings', '--input-type=module', '--eval', READ]
-    const { status, stdout, stderr } = spawnSync(process.execPath, args, {
-      input: JSON.stringify(blocks),
-      encoding: 'utf8',
-    })
-    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '', stderr: '' })
   })
 })
 

@@ -136,7 +136,7 @@ export const UPGRADING = {
   ERR_FDB_ADOPT: {
     cause:
       'The listeners of a running process are not taken over: it does not exist, does not listen there, has several sockets at one address, or speaks fd-broker itself',
-    remedy: 'The message says which; `fd-broker adopt --pid` lists what a process listens on',
+    remedy: 'The message says which; `fd-broker adopt --pid PID` lists what a process listens on',
   },
   ERR_FDB_TRACE: {
     cause: "This process may not take another's listeners: `details.right` names the missing right",
