@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = new URL('..', import.meta.url)
-const BUILT = 'build/modules/cli/'
+const BUILT = 'build/modules/cli/program.js'
 /** An option that as many commands have, with the same words, is explained once. */
 const COMMON = 4
 
@@ -126,7 +126,6 @@ function markdown(text) {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { wholeProgram } = await import(new URL(`${BUILT}program.js`, root).href)
-  const { EXIT_CODES } = await import(new URL(`${BUILT}output.js`, root).href)
+  const { EXIT_CODES, wholeProgram } = await import(new URL(BUILT, root).href)
   writeFileSync(new URL('docs/commands.md', root), commandDocs(await wholeProgram(), EXIT_CODES))
 }

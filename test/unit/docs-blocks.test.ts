@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import { transform } from 'esbuild'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { parse } from 'yaml'
-import { program } from '../../src/cli/program.js'
+import { wholeProgram } from '../../src/cli/program.js'
 import { RunSources } from '../../src/cli/run-sources.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { Member } from '../../src/member/member.js'
@@ -160,7 +160,7 @@ function issued(folder: string, text: string): { cert: string; key: string } {
 let understood: Command | undefined
 
 async function complaints(shells: readonly PageBlock[]): Promise<string[]> {
-  understood ??= await program([])
+  understood ??= await wholeProgram()
   const all = understood
   return shells.flatMap(({ at, text }) =>
     commandLines(text)
