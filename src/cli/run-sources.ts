@@ -7,15 +7,10 @@ import { durationMs, LONGEST_MS } from '../base/time.js'
 import { type Check, list, text } from '../config/check.js'
 import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
-import type { Restart } from '../run/machine.js'
 import type { Takeover } from '../run/predecessor.js'
-import {
-  type NamedListener,
-  parseReadiness,
-  READINESS,
-  type SupervisorSettings,
-  type VersionSettings,
-} from '../run/settings.js'
+import type { NamedListener, SupervisorSettings, VersionSettings } from '../run/settings.js'
+import type { Restart } from '../versions/machine.js'
+import { parseReadiness, READINESS } from '../versions/probe.js'
 import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 

@@ -1,8 +1,8 @@
 import type { FdbError } from '../errors.js'
-import type { Cancelled } from '../holder/cancel.js'
 import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
 import type { Segment } from '../state/segment.js'
+import type { Cancelled } from '../versions/attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
 /**

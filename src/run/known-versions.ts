@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { type Led, lead, ledAt, type Release } from '../os/release-link.js'
-import { candidate, type SupervisorState, serving } from './machine.js'
+import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
 /** A version that may be started again: with the files that its command named when it was started. */

@@ -22,12 +22,12 @@ import { preloadedWith, startedAs, successorCommand } from '../os/command-line.j
 import type { FirstControl } from '../os/control-path.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
+import type { SupervisorState } from '../versions/machine.js'
+import type { ProbedBefore } from '../versions/probe.js'
 import type { Children } from '../versions/reaper.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
-import type { SupervisorState } from './machine.js'
-import type { ProbedBefore } from './probe.js'
-import type { SupervisorSettings } from './settings.js'
+import type { SupervisorSettings, VersionSettings } from './settings.js'
 import { LEFT_VARIABLE, type SharedListener } from './shared-listeners.js'
 
 /** How it is written. Another release may have another. */
@@ -38,6 +38,7 @@ const BIGINT = 'bigint='
 
 /** A version that lives on. */
 export interface LeftVersion extends ProbedBefore {
+  readonly settings: VersionSettings
   readonly id: number
   readonly pid: number
   readonly startedAt: number

@@ -5,13 +5,13 @@ import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { LastWords } from '../versions/last-words.js'
+import type { Probe, ProbeEvents } from '../versions/probe.js'
 import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
 import { Children } from '../versions/reaper.js'
 import { startedWith } from '../versions/successor-output.js'
 import { Exits } from './failures.js'
 import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
-import type { Probe, ProbeEvents } from './probe.js'
 import type { Ending, VersionSettings } from './settings.js'
 import {
   type KeptListeners,
@@ -335,7 +335,7 @@ export class RunningVersion {
 
 /** Loaded where it is needed: it is half of the protocol. */
 async function servesAt(control: string): Promise<number | null> {
-  return await (await import('./serves-under.js')).servesForUs(control)
+  return await (await import('../versions/serves-under.js')).servesForUs(control)
 }
 
 /** One that has ended, or is another user's by now, is not. */

@@ -1,25 +1,14 @@
 import { isDeepStrictEqual } from 'node:util'
-import { durationMs, LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { ListenerSpec } from '../listeners/index.js'
 import type { Reloaded } from '../operator/service-commands.js'
-import { ASKED, type Asked } from '../probing/question.js'
-import type { Restart } from './machine.js'
+import type { Restart } from '../versions/machine.js'
+import type { Asking, Readiness } from '../versions/probe.js'
 
 /** A listener that every version is given. */
 export interface NamedListener {
   readonly name: string
   readonly spec: ListenerSpec
-}
-
-/** How a version is asked whether it is ready, where it does not say so itself. Milliseconds. */
-export interface Asking {
-  /** Between two questions; null: often until it is ready, seldomer then. */
-  readonly interval: number | null
-  /** An answer that takes longer is none. */
-  readonly timeout: number
-  /** The positive answers in a row that make it ready. */
-  readonly passes: number
 }
 
 /** How a version is started, judged and stopped: read anew for each. Times in milliseconds. */
@@ -69,44 +58,6 @@ export interface StopOptions {
   readonly timeoutMs?: number
   /** By SIGKILL, at once. */
   readonly now?: boolean
-}
-
-/** How it is known that a version is ready. */
-type Readiness =
-  /** It says READY=1 on its NOTIFY_SOCKET. */
-  | { readonly kind: 'notify' }
-  /** It writes a line to the descriptor whose number FD_BROKER_READY_FD has. */
-  | { readonly kind: 'fd' }
-  | Asked
-  /** It has lived for so long, milliseconds. */
-  | { readonly kind: 'delay'; readonly ms: number }
-  /** It speaks fd-broker, and its status says that it serves. */
-  | { readonly kind: 'handoff'; readonly control: string }
-
-export const READINESS =
-  'notify, fd, http:URL, http:/PATH, tcp:HOST:PORT, command:TEXT, delay:DURATION or handoff:CONTROL'
-
-/** Throws ERR_FDB_OPTION. */
-export function parseReadiness(text: string): Readiness {
-  const colon = text.indexOf(':')
-  const kind = colon < 0 ? text : text.slice(0, colon)
-  const rest = colon < 0 ? '' : text.slice(colon + 1)
-  const read = READERS[kind]?.(rest)
-  if (read) return read
-  throw new FdbError('ERR_FDB_OPTION', `ready is "${text}"; give ${READINESS}`, {
-    details: { option: 'ready' },
-  })
-}
-
-const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
-  notify: rest => (rest === '' ? { kind: 'notify' } : null),
-  fd: rest => (rest === '' ? { kind: 'fd' } : null),
-  ...ASKED,
-  delay: rest => {
-    const ms = durationMs(rest)
-    return ms === null || ms > LONGEST_MS ? null : { kind: 'delay', ms }
-  },
-  handoff: control => (control === '' ? null : { kind: 'handoff', control }),
 }
 
 /** How versions that run already are told to end. */

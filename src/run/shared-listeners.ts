@@ -11,6 +11,7 @@ import { startedAs } from '../os/command-line.js'
 import { type FdStore, keptFor, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import { childShell, type Starts } from '../probing/shell.js'
+import type { GivenListener } from '../versions/probe.js'
 import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
 
@@ -25,15 +26,6 @@ export interface SharedListener {
   readonly passed: boolean
   /** Bound by a process that accepts on it still. */
   readonly adopted: boolean
-}
-
-/** One as a version gets it. The descriptor is lent. */
-export interface GivenListener {
-  readonly name: string
-  readonly fd: OwnedFd
-  readonly spec: ListenerSpec
-  /** Where it really is: `tcp://127.0.0.1:8080`. */
-  readonly address: string
 }
 
 /**

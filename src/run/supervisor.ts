@@ -1,5 +1,4 @@
 import type { Logger } from '../base/logger.js'
-import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Reloaded, Told } from '../operator/service-commands.js'
@@ -7,11 +6,6 @@ import { PidFile } from '../os/pid-file.js'
 import { keepPassed, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { Starts } from '../probing/shell.js'
-import { GRACE_MS } from '../versions/process-members.js'
-import { Control } from './control.js'
-import { type SupervisorEnd, VersionFailures } from './failures.js'
-import { KnownVersions, ReleaseLinks } from './known-versions.js'
-import { goOnAsInstalled, type LeftBehind } from './left-behind.js'
 import {
   candidate,
   type EndReason,
@@ -24,9 +18,15 @@ import {
   step,
   type Timer,
   type Version,
-} from './machine.js'
+} from '../versions/machine.js'
+import { probeFor, probeOfLeft } from '../versions/probe.js'
+import { GRACE_MS } from '../versions/process-members.js'
+import { Timers } from '../versions/timers.js'
+import { Control } from './control.js'
+import { type SupervisorEnd, VersionFailures } from './failures.js'
+import { KnownVersions, ReleaseLinks } from './known-versions.js'
+import { goOnAsInstalled, type LeftBehind } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
-import { probeFor, probeOfLeft } from './probe.js'
 import { type MainEnd, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
 import { KeptListeners } from './shared-listeners.js'
@@ -42,6 +42,10 @@ import {
 
 /** When a probation ends, an answer that is awaited is looked for so often. */
 const EVIDENCE_MS = 50
+/** After SIGKILL: a process that is still there waits in the kernel. */
+const KILLED_MS = 5_000
+/** The probation of a version that an image of an earlier release has started. */
+const PROBATION_MS = 10_000
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
@@ -294,7 +298,7 @@ export class Supervisor {
       case 'back-off': {
         const { failures } = effect
         const ms = this.#timers.backOff(this.#deps.settings.restartDelay, failures)
-        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a back-off')
+        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
         return
       }
       case 'promote':
@@ -473,92 +477,9 @@ export class Supervisor {
   }
 }
 
-/** Stands for a timer and its version; releases since 0.4.0 hand it on by this name. */
-const BACK_OFF = 'rest'
-
-/** After SIGKILL: a process that is still there waits in the kernel. */
-const KILLED_MS = 5_000
-/** The probation of a version that an image of an earlier release has started. */
-const PROBATION_MS = 10_000
-
 /** How long each timer of a version runs, in milliseconds. */
 function timesOf(
   given: Readonly<Record<'ready' | 'healthy' | 'stop', number> & { proved: number | undefined }>,
 ): Record<Timer, number> {
   return { ...given, proved: given.proved ?? PROBATION_MS, kill: KILLED_MS }
-}
-
-interface Waiting {
-  readonly timer: NodeJS.Timeout
-  /** By the clock of {@link performance}. */
-  readonly until: number
-}
-
-interface TimerEvents {
-  /** After so many milliseconds. */
-  elapsed(timer: Timer, version: number, ms: number): void
-  backedOff(): void
-}
-
-/** The machine's timers. */
-export class Timers {
-  readonly #waiting = new Map<string, Waiting>()
-  readonly #events: TimerEvents
-
-  constructor(events: TimerEvents) {
-    this.#events = events
-  }
-
-  /** In the place of an earlier one. */
-  start(timer: Timer, version: number, ms: number): void {
-    this.#start(`${timer} ${version}`, ms)
-  }
-
-  /** Returns how long the back-off is, milliseconds. */
-  backOff(delay: number, failures: number): number {
-    const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
-    this.#start(BACK_OFF, ms)
-    return ms
-  }
-
-  /** Milliseconds that are left of one; null: it does not run. */
-  leftOf(timer: Timer, version: number): number | null {
-    return this.left[`${timer} ${version}`] ?? null
-  }
-
-  forget(version: number): void {
-    for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
-  }
-
-  /** The rest of each, milliseconds: for {@link resume}. */
-  get left(): Record<string, number> {
-    const now = performance.now()
-    return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))
-  }
-
-  resume(left: Readonly<Record<string, number>>): void {
-    for (const [name, ms] of Object.entries(left)) this.#start(name, ms)
-  }
-
-  close(): void {
-    for (const name of this.#waiting.keys()) this.#stop(name)
-  }
-
-  #start(name: string, ms: number): void {
-    this.#stop(name)
-    const timer = setTimeout(() => this.#elapsed(name, ms), ms)
-    this.#waiting.set(name, { timer, until: performance.now() + ms })
-  }
-
-  #stop(name: string): void {
-    clearTimeout(this.#waiting.get(name)?.timer)
-    this.#waiting.delete(name)
-  }
-
-  #elapsed(name: string, ms: number): void {
-    this.#waiting.delete(name)
-    const [timer, version] = name.split(' ')
-    if (name === BACK_OFF) this.#events.backedOff()
-    else this.#events.elapsed(timer as Timer, Number(version), ms)
-  }
 }

@@ -1,8 +1,8 @@
 import { FdbError } from '../errors.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Release } from '../os/release-link.js'
+import type { SupervisorEvent } from '../versions/machine.js'
 import { Pending } from '../wire/pending.js'
-import type { SupervisorEvent } from './machine.js'
 
 export interface UpgradeOptions {
   /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */

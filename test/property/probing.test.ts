@@ -4,7 +4,7 @@ import type { Logger } from '../../src/index.js'
 import type { Question } from '../../src/probing/question.js'
 import type { HealthConfig } from '../../src/proxy/config/config.js'
 import { Health } from '../../src/proxy/health/health.js'
-import { PollingProbe } from '../../src/run/probe.js'
+import { PollingProbe } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
 /** What may come of a question: `never` ends with its time. */

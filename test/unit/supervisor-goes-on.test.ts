@@ -6,10 +6,10 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
-import { SETTLED } from '../../src/run/probe.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
 import { KeptListeners, SharedListeners } from '../../src/run/shared-listeners.js'
+import { SETTLED } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')

@@ -2,10 +2,10 @@ import { afterEach, describe, expect, it, vi } from 'vitest'
 import { sendMessage } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import type { Question } from '../../src/probing/question.js'
-import { initial, type SupervisorEvent, step } from '../../src/run/machine.js'
-import { DelayProbe, PollingProbe, type ProbeEvents, ReadyFdProbe } from '../../src/run/probe.js'
-import { Timers } from '../../src/run/supervisor.js'
 import { Askers } from '../../src/run/upgrade-requests.js'
+import { initial, type SupervisorEvent, step } from '../../src/versions/machine.js'
+import { DelayProbe, PollingProbe, type ProbeEvents, ReadyFdProbe } from '../../src/versions/probe.js'
+import { Timers } from '../../src/versions/timers.js'
 import { until } from '../processes/until.js'
 
 afterEach(() => vi.useRealTimers())

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { RunSources } from '../../src/cli/run-sources.js'
-import { parseReadiness } from '../../src/run/settings.js'
 import { listenerVariables } from '../../src/run/shared-listeners.js'
+import { parseReadiness } from '../../src/versions/probe.js'
 
 describe('--ready', () => {
   it.each([

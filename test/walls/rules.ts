@@ -71,11 +71,6 @@ export const ROOMS: readonly Room[] = [
     only: ['errors', 'base', 'kernel', 'listeners'],
   },
   {
-    name: 'versions',
-    about: 'starts a version of a program: its command, its process group, its last words',
-    only: ['errors', 'base', 'kernel', 'os'],
-  },
-  {
     name: 'handoff',
     about: 'pure: the messages of a handoff, its state machines, their rules and phases',
     only: ['errors', 'base'],
@@ -99,6 +94,12 @@ export const ROOMS: readonly Room[] = [
     name: 'operator',
     places: ['operator', 'operator.ts'],
     about: 'what operators ask, and what they are answered: `fd-broker/operator`',
+  },
+  {
+    name: 'versions',
+    about:
+      'starts a version of a program, knows when it is ready, promotes it or ends it, and starts it again',
+    only: ['errors', 'base', 'kernel', 'probing', 'listeners', 'os', 'handoff', 'wire', 'operator'],
   },
   { name: 'holder', about: 'who owns the registry and decides' },
   { name: 'member', about: 'what an embedding server is: join, listen, ready, retire' },

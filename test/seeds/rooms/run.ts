@@ -1,32 +1,32 @@
 import { room } from '../seed.js'
 
-const MACHINE = ['property/supervisor-machine', 'unit/supervisor-parts']
+const MACHINE = ['property/versions-machine', 'unit/supervisor-parts']
 const PARTS = ['unit/supervisor-parts', 'unit/supervisor-settings']
 
 export const run = room('run', PARTS, [
   [
-    'run/supervisor.ts',
+    'versions/timers.ts',
     'backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)',
     'delay',
     ...PARTS,
   ],
-  ['run/supervisor.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
-  ['run/supervisor.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
+  ['versions/timers.ts', '    this.#stop(name)\n    const timer', '    const timer', ...PARTS],
+  ['versions/timers.ts', 'Math.max(0, until - now)', 'until', ...PARTS],
   [
-    'run/probe.ts',
+    'versions/probe.ts',
     'passed = why === null ? passed + 1 : 0',
     'passed = why === null ? passed + 1 : passed',
     'unit/supervisor-parts',
     'unit/probing',
   ],
   [
-    'run/probe.ts',
+    'versions/probe.ts',
     'if (got === 0) this.settle()\n      else if',
     'if',
     'unit/supervisor-parts',
     'e2e/run-programs',
   ],
-  ['run/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
+  ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
   [
     'versions/reaper.ts',
     "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
@@ -42,35 +42,35 @@ export const run = room('run', PARTS, [
     'e2e/run',
   ],
   ['run/upgrade-requests.ts', 'this.#waiting.delete(id)', '', ...PARTS],
-  ['run/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
+  ['versions/machine.ts', "end(draft, before.id, before.sick ? 'failed' : 'replaced')", '', ...MACHINE],
   [
-    'run/machine.ts',
+    'versions/machine.ts',
     "{ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id }",
     "{ type: 'end', version: id, why }",
     ...MACHINE,
   ],
   [
-    'run/machine.ts',
+    'versions/machine.ts',
     "else end(draft, id, 'ending')\n    }\n  }\n  if (now)",
     "else if (phase === 'serving') end(draft, id, 'ending')\n    }\n  }\n  if (now)",
     ...MACHINE,
   ],
-  ['run/machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
-  ['run/machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
+  ['versions/machine.ts', ' && of === null) draft.good', ') draft.good', ...MACHINE],
+  ['versions/machine.ts', "if (why === 'cancelled') {", '{', ...MACHINE],
   [
-    'run/machine.ts',
+    'versions/machine.ts',
     "if (now) for (const { id, phase } of draft.versions) if (phase === 'stopping') kill(draft, id)",
     '',
     ...MACHINE,
   ],
   [
-    'run/machine.ts',
+    'versions/machine.ts',
     'draft.failures = 0\n  change(draft, id, { proved: true })',
     'change(draft, id, { proved: true })',
     ...MACHINE,
   ],
   [
-    'run/machine.ts',
+    'versions/machine.ts',
     "draft.restart === 'on-failure' && code === 0",
     "draft.restart === 'on-failure'",
     ...MACHINE,

@@ -17,18 +17,18 @@ export const workers = room(
       'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n',
       '',
     ],
-    ['member/attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
+    ['versions/attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
     [
-      'member/attempt.ts',
+      'versions/attempt.ts',
       'void this.#cancel(this.#late(limitMs)), limitMs)',
       'void this.#cancel(this.#late(limitMs)), limitMs * 1000)',
     ],
     [
-      'member/attempt.ts',
+      'versions/attempt.ts',
       'if (signal.aborted) void this.#cancel(signal.reason)\n      else signal',
       'signal',
     ],
-    ['member/attempt.ts', 'isCommitted(phase)', 'false'],
+    ['versions/attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
     [
       'workers/pool.ts',

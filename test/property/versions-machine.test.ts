@@ -10,7 +10,7 @@ import {
   serving,
   step,
   type Timer,
-} from '../../src/run/machine.js'
+} from '../../src/versions/machine.js'
 
 /** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
 type Choice =

@@ -2,14 +2,13 @@ import type { StdioOptions } from 'node:child_process'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isCommitted } from '../handoff/phases.js'
-import type { Cancelled } from '../holder/cancel.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../os/command-line.js'
-import { below } from '../versions/last-words.js'
-import { mayLive } from '../versions/process-members.js'
-import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { Pending } from '../wire/pending.js'
+import { below } from './last-words.js'
+import { mayLive } from './process-members.js'
+import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
 /** A successor that has failed, or was sent its Commit, has this time to say why and to end. */
 export const OWN_END_MS = 5_000
@@ -24,6 +23,15 @@ const ENDS: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_DIED',
   'ERR_FDB_CLOSED',
 ])
+
+/** Whether an upgrade that is not wanted any more has come so far that its successor decides. */
+export type Cancelled =
+  /** The joiner was given up; the incumbent serves on. */
+  | 'cancelled'
+  /** Commit has left: who serves is decided without us. */
+  | 'late'
+  /** No process was joining. */
+  | 'idle'
 
 /** The incumbent of a successor: tells whether the successor has joined, serves, or has failed. */
 export interface Replaced {

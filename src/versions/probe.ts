@@ -1,5 +1,7 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { durationMs, LONGEST_MS } from '../base/time.js'
+import { FdbError } from '../errors.js'
 import {
   bindSocket,
   closeAll,
@@ -14,16 +16,29 @@ import {
   socketPair,
   watch,
 } from '../kernel/index.js'
-import { bindListener, formatAddress, parseListenerSpec, waitingAt } from '../listeners/index.js'
+import {
+  bindListener,
+  formatAddress,
+  type ListenerSpec,
+  parseListenerSpec,
+  waitingAt,
+} from '../listeners/index.js'
 import { lineOf } from '../os/process-identity.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
-import { askAgain, type Question } from '../probing/question.js'
+import { ASKED, type Asked, askAgain, type Question } from '../probing/question.js'
 import { childShell, type Starts } from '../probing/shell.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
-import type { Asking, VersionSettings } from './settings.js'
-import type { GivenListener } from './shared-listeners.js'
 
 const NEWLINE = 10
+
+/** One as a version gets it. The descriptor is lent. */
+export interface GivenListener {
+  readonly name: string
+  readonly fd: OwnedFd
+  readonly spec: ListenerSpec
+  /** Where it really is: `tcp://127.0.0.1:8080`. */
+  readonly address: string
+}
 
 export interface ProbeEvents {
   ready(): void
@@ -321,7 +336,7 @@ export class NotifyProbe extends Probe {
       },
     }
     this.#receiver = new NotifyReceiver(socket, message => {
-      if (mayTell(message.from, roots)) take(message, heard)
+      if (mayTell(message.from, roots)) report(message, heard)
     })
   }
 
@@ -366,7 +381,7 @@ function mayTell({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boo
   return false
 }
 
-function take({ words }: NotifyMessage, events: ProbeEvents): void {
+function report({ words }: NotifyMessage, events: ProbeEvents): void {
   const main = Number(words.get('MAINPID'))
   if (Number.isInteger(main) && main > 0) events.mainProcess(main)
   const status = words.get('STATUS')
@@ -374,11 +389,70 @@ function take({ words }: NotifyMessage, events: ProbeEvents): void {
   if (words.get('READY') === '1') events.ready()
 }
 
+/** How a version is asked whether it is ready, where it does not say so itself. Milliseconds. */
+export interface Asking {
+  /** Between two questions; null: often until it is ready, seldomer then. */
+  readonly interval: number | null
+  /** An answer that takes longer is none. */
+  readonly timeout: number
+  /** The positive answers in a row that make it ready. */
+  readonly passes: number
+}
+
+/** How it is known that a version is ready. */
+export type Readiness =
+  /** It says READY=1 on its NOTIFY_SOCKET. */
+  | { readonly kind: 'notify' }
+  /** It writes a line to the descriptor whose number FD_BROKER_READY_FD has. */
+  | { readonly kind: 'fd' }
+  | Asked
+  /** It has lived for so long, milliseconds. */
+  | { readonly kind: 'delay'; readonly ms: number }
+  /** It speaks fd-broker, and its status says that it serves. */
+  | { readonly kind: 'handoff'; readonly control: string }
+
+export const READINESS =
+  'notify, fd, http:URL, http:/PATH, tcp:HOST:PORT, command:TEXT, delay:DURATION or handoff:CONTROL'
+
+/** Throws ERR_FDB_OPTION. */
+export function parseReadiness(text: string): Readiness {
+  const colon = text.indexOf(':')
+  const kind = colon < 0 ? text : text.slice(0, colon)
+  const rest = colon < 0 ? '' : text.slice(colon + 1)
+  const read = READERS[kind]?.(rest)
+  if (read) return read
+  throw new FdbError('ERR_FDB_OPTION', `ready is "${text}"; give ${READINESS}`, {
+    details: { option: 'ready' },
+  })
+}
+
+const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
+  notify: rest => (rest === '' ? { kind: 'notify' } : null),
+  fd: rest => (rest === '' ? { kind: 'fd' } : null),
+  ...ASKED,
+  delay: rest => {
+    const ms = durationMs(rest)
+    return ms === null || ms > LONGEST_MS ? null : { kind: 'delay', ms }
+  },
+  handoff: control => (control === '' ? null : { kind: 'handoff', control }),
+}
+
+/** The settings of a version that its probe needs. */
+export interface ProbedSettings {
+  readonly ready: Readiness
+  readonly asking: Asking
+  /** The listeners that every version is given. */
+  readonly listen: readonly unknown[]
+  readonly nonBlocking: boolean
+  readonly cwd?: string | undefined
+  readonly env: Readonly<NodeJS.ProcessEnv>
+}
+
 /** The number of the first listener. */
 const FIRST_FD = 3
 
 /** Loads only the question that this kind of probe asks, to keep the supervisor small. */
-export async function probeFor(settings: VersionSettings, children: Starts): Promise<Probe> {
+export async function probeFor(settings: ProbedSettings, children: Starts): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
   switch (ready.kind) {
@@ -416,7 +490,7 @@ export async function probeFor(settings: VersionSettings, children: Starts): Pro
 
 /** A version that another image of this process started. */
 export interface ProbedBefore {
-  readonly settings: VersionSettings
+  readonly settings: ProbedSettings
   /** Where the version reports. Owned by its probe. */
   readonly hearing: Hearing | null
   /** Where it alone is asked whether it is healthy. Absent: nowhere, or an earlier release has left it. */
@@ -438,7 +512,7 @@ export async function probeOfLeft(
   return probe
 }
 
-async function atPlace(url: string, asking: VersionSettings['asking']): Promise<Probe> {
+async function atPlace(url: string, asking: Asking): Promise<Probe> {
   const { httpQuestion } = await import('../probing/http-question.js')
   return new PollingProbe(() => httpQuestion(url), asking)
 }

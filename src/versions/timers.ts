@@ -1,0 +1,80 @@
+import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
+import type { Timer } from './machine.js'
+
+/** Stands for a timer and its version; releases since 0.4.0 hand it on by this name. */
+const BACK_OFF = 'rest'
+
+interface Waiting {
+  readonly timer: NodeJS.Timeout
+  /** By the clock of {@link performance}. */
+  readonly until: number
+}
+
+interface TimerEvents {
+  /** After so many milliseconds. */
+  elapsed(timer: Timer, version: number, ms: number): void
+  backedOff(): void
+}
+
+/** The machine's timers. */
+export class Timers {
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #events: TimerEvents
+
+  constructor(events: TimerEvents) {
+    this.#events = events
+  }
+
+  /** In the place of an earlier one. */
+  start(timer: Timer, version: number, ms: number): void {
+    this.#start(`${timer} ${version}`, ms)
+  }
+
+  /** Returns how long the back-off is, milliseconds. */
+  backOff(delay: number, failures: number): number {
+    const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
+    this.#start(BACK_OFF, ms)
+    return ms
+  }
+
+  /** Milliseconds that are left of one; null: it does not run. */
+  leftOf(timer: Timer, version: number): number | null {
+    return this.left[`${timer} ${version}`] ?? null
+  }
+
+  forget(version: number): void {
+    for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
+  }
+
+  /** The rest of each, milliseconds: for {@link resume}. */
+  get left(): Record<string, number> {
+    const now = performance.now()
+    return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))
+  }
+
+  resume(left: Readonly<Record<string, number>>): void {
+    for (const [name, ms] of Object.entries(left)) this.#start(name, ms)
+  }
+
+  close(): void {
+    for (const name of this.#waiting.keys()) this.#stop(name)
+  }
+
+  #start(name: string, ms: number): void {
+    this.#stop(name)
+    const timer = setTimeout(() => this.#elapsed(name, ms), ms)
+    this.#waiting.set(name, { timer, until: performance.now() + ms })
+  }
+
+  #stop(name: string): void {
+    clearTimeout(this.#waiting.get(name)?.timer)
+    this.#waiting.delete(name)
+  }
+
+  #elapsed(name: string, ms: number): void {
+    this.#waiting.delete(name)
+    const [timer, version] = name.split(' ')
+    if (name === BACK_OFF) this.#events.backedOff()
+    else this.#events.elapsed(timer as Timer, Number(version), ms)
+  }
+}
