@@ -1,6 +1,7 @@
 import { errorMonitor } from 'node:events'
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
+import { noMember } from '../member/process-member.js'
 import type { Servers } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
 import { sayOnce } from './say.js'
@@ -94,11 +95,13 @@ export class Auto implements Servers {
       const { Service } = await import('./service.js')
       this.#service = await Service.join(this.#settings, () => {
         this.#service = null
+        noMember()
       })
     } catch (error) {
       sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)
     }
     this.#without = this.#service === null
+    if (this.#without) noMember()
     if (this.#called) this.#service?.call()
   }
 }

@@ -1,5 +1,6 @@
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
+import { WaitingLine } from './output.js'
 
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
 const AGAIN_MS = 50
@@ -22,6 +23,7 @@ export async function asked<T>(
   ask: (client: OperatorClient, timeout: number) => Promise<T>,
 ): Promise<T> {
   const until = performance.now() + timeout
+  using _line = new WaitingLine(`waiting for the process at ${control}`)
   for (;;) {
     const left = Math.max(1, Math.round(until - performance.now()))
     using client = await OperatorClient.connect(control, { timeout: left })

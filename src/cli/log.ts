@@ -35,7 +35,10 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
   // A fact stands in place of one of these: no line has a key twice. `ownPid` is this process where a line tells of another.
   const mixin = (facts: object) => ('pid' in facts ? { ...own, ownPid: process.pid } : { ...own })
-  const lines = pino({ base: null, level, mixin }, file)
+  const human = path === undefined && process.stderr.isTTY
+  const { humanLine } = human ? await import('./human-log.js') : { humanLine: null }
+  const out = humanLine === null ? file : { write: (text: string) => file.write(humanLine(text)) }
+  const lines = pino({ base: null, level, mixin }, out)
   // Without pino's own functions, by which the library would know a logger that writes keys of its own.
   const logger: Logger = {
     debug: (facts, message) => lines.debug(facts, message),

@@ -116,6 +116,49 @@ export class ProgressLine implements Disposable {
   }
 }
 
+/** A command that takes longer shows what it waits for. */
+const SHOWN_AFTER_MS = 1_000
+const FRAMES = ['|', '/', '-', '\\']
+
+/** A line on standard error that says what a command waits for, from its second second on; nothing where that is no terminal. */
+export class WaitingLine implements Disposable {
+  readonly #out: NodeJS.WriteStream
+  readonly #begun = performance.now()
+  readonly #timer: NodeJS.Timeout | undefined
+  #text: string
+  #shown = false
+
+  constructor(text: string, out: NodeJS.WriteStream = process.stderr) {
+    this.#text = text
+    this.#out = out
+    if (out.isTTY) this.#timer = setInterval(() => this.#draw(), EVERY_MS).unref()
+  }
+
+  set text(text: string) {
+    this.#text = text
+  }
+
+  /** Before another line is written. */
+  clear(): void {
+    if (this.#shown) this.#out.write('\r\x1b[K')
+    this.#shown = false
+  }
+
+  #draw(): void {
+    const ms = performance.now() - this.#begun
+    if (ms < SHOWN_AFTER_MS) return
+    this.#shown = true
+    const frame = FRAMES[Math.floor(ms / EVERY_MS) % FRAMES.length]
+    const line = `${frame} ${plain(this.#text)}, ${(ms / 1000).toFixed(1)} s`
+    this.#out.write(`\r\x1b[K${line.slice(0, (this.#out.columns || 80) - 1)}`)
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer)
+    this.clear()
+  }
+}
+
 function mib(bytes: number): string {
   return (bytes / 2 ** 20).toFixed(1)
 }

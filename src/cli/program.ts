@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { EXIT_CODES, type ExitCode, failureText, jsonText, sayOnStderr } from './output.js'
+import { EXIT_CODES, type ExitCode, failureText, jsonText, sayOnStderr, style } from './output.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -12,13 +12,18 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
-    sayOnStderr(why)
+    sayOnStderr(coloured(why))
     if (wantsJson(args)) process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
     const { sayLastWords } = await import('../versions/last-words.js')
     sayLastWords(why)
     if (!FdbError.is(error)) return 1
     return (await import('./exit-code-of.js')).exitCodeOf(error)
   }
+}
+
+/** The code of an error in red. */
+function coloured(why: string): string {
+  return why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr))
 }
 
 /** Commands that print no JSON of their own when they fail. */

@@ -42,7 +42,9 @@ export function addProxy(program: Command): void {
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')
     .addOption(
-      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+        .choices(LEVELS)
+        .default('info'),
     )
     .addHelpText(
       'after',

@@ -28,7 +28,9 @@ export function addRun(program: Command): void {
   }
   command
     .addOption(
-      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+        .choices(LEVELS)
+        .default('info'),
     )
     .addHelpText(
       'after',

@@ -29,7 +29,9 @@ export function addServe(program: Command): void {
     .option('--config <file>', 'access rules, limits, and the fate of a service without a member')
     .option('--check', 'only check the configuration')
     .addOption(
-      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+        .choices(LEVELS)
+        .default('info'),
     )
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')

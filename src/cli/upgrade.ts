@@ -11,7 +11,7 @@ import type { AskFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
 import { durationOption } from './options.js'
-import { jsonText, plain } from './output.js'
+import { jsonText, plain, style, WaitingLine } from './output.js'
 import { type Plan, planFor, reloaded } from './smart.js'
 import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
@@ -94,7 +94,9 @@ async function upgrade(
     return await (await import('./upgrade-self.js')).upgradeSelf({ control, timeout }, named, json ?? false)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
+  using waiting = new WaitingLine('waiting for the server')
   const say = (line: string) => {
+    waiting.clear()
     if (!json) process.stdout.write(`${line}\n`)
   }
   if (smart && (argv.length > 0 || binary !== undefined || killStuck))
@@ -126,11 +128,13 @@ async function upgrade(
   const progress = ({ phase, at, pid }: UpgradeProgress) => {
     const ms = at > 0 ? Math.max(0, Math.round(at - begun)) : since()
     phases.push({ phase, ms, pid })
+    waiting.text = `${phase} (pid ${pid})`
     say(`${String(ms).padStart(7)} ms  ${plain(phase).padEnd(11)} pid ${pid}`)
   }
   const interrupted = new AbortController()
   const cancel = (signal: NodeJS.Signals) => {
     if (interrupted.signal.aborted) process.exit(1)
+    waiting.clear()
     process.stderr.write(`${signal}: cancelling the upgrade\n`)
     interrupted.abort()
   }
@@ -150,7 +154,7 @@ async function upgrade(
       binary === undefined || at === undefined
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
-    say(`generation ${generation} (pid ${pid}) serves, after ${since()} ms`)
+    say(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
     const output = client.elsewhere ? undefined : outputOf(pid)
     const goes = output === undefined ? null : outputText(output)
     if (goes !== null) say(plain(goes))

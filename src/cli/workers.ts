@@ -62,7 +62,9 @@ export function addWorkers(program: Command): void {
     .option('--pid-file <file>', 'a file that names the main process')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .addOption(
-      new Option('--log-level <level>', 'of the log, JSON lines on stderr').choices(LEVELS).default('info'),
+      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+        .choices(LEVELS)
+        .default('info'),
     )
     .addHelpText(
       'after',

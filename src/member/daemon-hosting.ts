@@ -374,7 +374,7 @@ export async function reconnectToDaemon(
       )
     } catch (error) {
       if (signal.aborted) return null
-      logger.debug({ err: error }, 'the holder cannot be reached yet')
+      logger.debug({ err: error }, 'the daemon cannot be reached yet')
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }

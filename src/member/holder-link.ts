@@ -20,7 +20,7 @@ import { deadlineError, Pending } from '../wire/pending.js'
 
 const { Intent } = fdbroker.wire
 /** The refusal of a holder that gives no reason. */
-export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the holder refused' } as const
+export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process that serves refused' } as const
 
 /** The facts of a holder in its Welcome. */
 export interface HolderFacts {
@@ -204,9 +204,13 @@ function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welc
     end: error =>
       welcomed.reject(
         error ??
-          new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the holder closed the connection before its Welcome', {
-            retryable: true,
-          }),
+          new FdbError(
+            'ERR_FDB_CHANNEL_CLOSED',
+            'the process that serves closed the connection before its Welcome',
+            {
+              retryable: true,
+            },
+          ),
       ),
   })
   return welcomed

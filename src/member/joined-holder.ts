@@ -181,7 +181,10 @@ export class JoinedHolder {
     try {
       offer = offers.accept(items)
     } catch (error) {
-      settings.logger.warn({ err: error }, 'the holder sent what cannot be taken')
+      settings.logger.warn(
+        { err: error },
+        'the process at the control socket sent a message that cannot be taken',
+      )
       refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
       return
     }

@@ -64,7 +64,7 @@ export class OfferReceiver {
     const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
     throw new FdbError(
       'ERR_FDB_FDS_MISSING',
-      `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the holder is faulty; the handoff is refused`,
+      `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the process that made it is faulty; the handoff is refused`,
     )
   }
 

@@ -31,12 +31,7 @@ export function processMember(): ProcessMember {
   return holder[OWN]
 }
 
-/** A member will join, however long it takes. */
-export function expectMember(): void {
-  processMember().expected = true
-}
-
-/** No member will join: the program runs as it would without this library. */
+/** No member will join, or serve: the program runs as it would without this library. */
 export function noMember(): void {
   const own = processMember()
   own.expected = false
@@ -53,10 +48,16 @@ export async function memberJoins(failed: (error: unknown) => void): Promise<voi
 export function memberJoined(member: Member): void {
   const own = processMember()
   own.member = member
-  void member.retired.then(() => {
-    if (own.member === member) own.member = null
-  })
   const waiting = [...own.waiting]
   own.waiting.clear()
+  let served = false
+  member.once('serving', () => {
+    served = true
+  })
+  void member.retired.then(() => {
+    if (own.member === member) own.member = null
+    // Another member may join, or none.
+    if (!served) for (const each of waiting) own.waiting.add(each)
+  })
   for (const each of waiting) each.joined(member)
 }

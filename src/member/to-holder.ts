@@ -94,7 +94,10 @@ export class ToHolderSender {
       .then(() => link.send({ back: { role, epoch, sealed, top: segmentSet.top, unfit } }))
       .catch(error => {
         if (shutdown.over || joined.link !== link) return
-        settings.logger.warn({ err: error }, 'the holder did not take back what is held: it is told again')
+        settings.logger.warn(
+          { err: error },
+          'the process at the control socket did not take back what is held: it is told again',
+        )
         machine.step({ type: 'failed', effect: 'back' })
       })
   }

@@ -70,21 +70,25 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
     if (kind !== null)
       throw new FdbError(
         'ERR_FDB_NO_HOLDER',
-        `no holder at ${path}: it is ${kind}, and no socket. Give the path of the control socket`,
+        `no process serves at ${path}: it is ${kind}, and no socket. Give the path of the control socket`,
         {
           details: { path, errno: 'ECONNREFUSED' },
         },
       )
     const why = result === 'absent' ? 'it does not exist (ENOENT)' : 'nothing listens on it (ECONNREFUSED)'
-    throw new FdbError('ERR_FDB_NO_HOLDER', `no holder at ${path}: ${why}. Start one, or check the path`, {
-      retryable: true,
-      details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
-    })
+    throw new FdbError(
+      'ERR_FDB_NO_HOLDER',
+      `no process serves at ${path}: ${why}. Start one, or check the path`,
+      {
+        retryable: true,
+        details: { path, errno: result === 'absent' ? 'ENOENT' : 'ECONNREFUSED' },
+      },
+    )
   }
   const late = () =>
     new FdbError(
       'ERR_FDB_DEADLINE',
-      `the queue of the control socket ${path} stayed full for ${timeoutMs} ms: its holder is stuck, stopped or overloaded`,
+      `the queue of the control socket ${path} stayed full for ${timeoutMs} ms: its process is stuck, stopped or overloaded`,
       { retryable: true, details: { path, ms: timeoutMs } },
     )
   return await retry(attempt, performance.now() + timeoutMs, signal, late)

@@ -155,20 +155,23 @@ process.stdout.write(JSON.stringify(same))`
   })
 
   it('each has its types beside it', () => {
+    type Conditions = string | { readonly [condition: string]: Conditions }
     const { exports } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
-      exports: Record<string, string | { types: string; default: string }>
+      exports: Record<string, Conditions>
     }
     expect(Object.keys(exports)).toEqual([
       '.',
       './proxy',
+      './operator',
       './adapter',
+      './auto',
       './errors',
       './stores',
       './package.json',
     ])
-    const files = Object.values(exports).flatMap(entry =>
-      typeof entry === 'string' ? [entry] : Object.values(entry),
-    )
+    const filesOf = (entry: Conditions): string[] =>
+      typeof entry === 'string' ? [entry] : Object.values(entry).flatMap(filesOf)
+    const files = Object.values(exports).flatMap(filesOf)
     expect(files.filter(file => !existsSync(join(root, file)))).toEqual([])
   })
 

@@ -1,6 +1,8 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { Scene } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-once.mjs', import.meta.url))
 
@@ -42,5 +44,32 @@ describe('runOnce()', () => {
     expect(text.match(/setInterval of/g)).toHaveLength(1)
     first.signal('SIGTERM')
     await first.end()
+  })
+
+  const UNDER_AUTO = `import { appendFileSync } from 'node:fs'
+import http from 'node:http'
+import { runOnce } from 'fd-broker'
+const note = text => appendFileSync('journal', text + ' ' + process.pid + '\\n')
+runOnce(() => {
+  note('start')
+  return () => note('stop')
+})
+http.createServer((_request, response) => response.end('hello')).listen(8080, '127.0.0.1')
+`
+
+  it('runs work once over upgrades of a program under fd-broker/auto', async () => {
+    const program = await AutoProgram.of(UNDER_AUTO)
+    const first = await program.serve()
+    await until('the first works', () => program.read('journal').includes(`start ${first}\n`))
+    const second = await program.serve('import', 2)
+    await until('the second works', () => program.read('journal').includes(`start ${second}\n`))
+    expect(program.read('journal')).toBe(`start ${first}\nstop ${first}\nstart ${second}\n`)
+  })
+
+  it('runs work of a program that fd-broker/auto leaves without upgrades', async () => {
+    const program = await AutoProgram.of(UNDER_AUTO)
+    const pid = await program.launch('import', { FD_BROKER_CONTROL: '/nowhere/at/all.sock' })
+    await until('it works', () => program.read('journal').includes(`start ${pid}\n`))
+    expect(program.output).toContain('runs without upgrades')
   })
 })

@@ -127,7 +127,7 @@ export const ROOMS: readonly Room[] = [
   {
     name: 'auto',
     about: 'the servers of a program that knows nothing of us become listeners of a member: `fd-broker/auto`',
-    only: ['errors', 'base', 'kernel', 'node', 'listeners', 'os', 'operator', 'index'],
+    only: ['errors', 'base', 'kernel', 'node', 'listeners', 'os', 'operator', 'member', 'index'],
   },
   { name: 'http1', about: 'pure: heads, framing, rewriting', only: ['errors'] },
   {

@@ -1,0 +1,65 @@
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { humanLine } from '../../src/cli/human-log.js'
+import { Scene } from '../processes/scene.js'
+import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+/** Control sequences as they can be read. */
+const visible = (text: string) => text.replaceAll('\x1b', '^')
+
+/** The output of a command line in a terminal of its own. */
+async function onTerminal(desk: Desk, words: string): Promise<string> {
+  const { stdout } = await desk.runCommand(['script', '-qec', `TERM=xterm ${words}`, '/dev/null'])
+  return visible(stdout.replaceAll('\r\n', '\n'))
+}
+
+describe('on a terminal', () => {
+  it('the log of run is text, with colour; elsewhere it is JSON', async () => {
+    const desk = Desk.open()
+    const words = `${process.execPath} ${CLI} run -- true`
+    const text = await onTerminal(desk, words)
+    expect(text).toMatch(/\d\d:\d\d:\d\d\^\[22m \^\[32minfo \^\[39m a version was started /)
+    expect(text).toContain('^[2mcommand=["true"]^[22m')
+    expect(await onTerminal(desk, `NO_COLOR=1 ${words}`)).toMatch(
+      /^\d\d:\d\d:\d\d info {2}a version was started version=1 child=\d+ command=\["true"\]$/m,
+    )
+    const { stderr } = await desk.runCommand(['bash', '-c', words])
+    expect(JSON.parse(stderr.split('\n', 1)[0]!)).toMatchObject({ level: 30, msg: 'a version was started' })
+  })
+
+  it('an upgrade that takes long says in which phase it is, and since when', async () => {
+    const desk = Desk.open()
+    const scene = Scene.open({ readyDelay: 1_400 })
+    await scene.serve()
+    const words = `${process.execPath} ${CLI} upgrade --control ${scene.control}`
+    const text = await onTerminal(desk, words)
+    expect(text).toMatch(/\r\^\[K[|/\\-] \w+ \(pid \d+\), 1\.\d s\r\^\[K/)
+    expect(text).toMatch(/\^\[32mgeneration 2 \(pid \d+\) serves, after \d+ ms\^\[39m/)
+    const { stderr } = await desk.run('status', '--control', join(desk.folder, 'none'))
+    expect(visible(stderr)).toMatch(/^ERR_FDB_NO_HOLDER: no process serves at /)
+  })
+})
+
+describe('a line of the log as text', () => {
+  const out = { isTTY: false } as unknown as NodeJS.WriteStream
+
+  it.each([
+    [
+      { level: 50, msg: 'it failed', err: { code: 'ERR_FDB_X', message: 'a\nb' } },
+      'error it failed (ERR_FDB_X: a b)',
+    ],
+    [{ level: 40, msg: 'late', ms: 3, pid: 1, hostname: 'h', name: 'n' }, 'warn  late ms=3'],
+    [{ level: 20, msg: 'peer', pid: 1, ownPid: 2 }, 'debug peer pid=1'],
+    [{ level: 30, msg: 'an error', err: { message: 'm', stack: 's' } }, 'info  an error (s)'],
+  ])('%j', (line, text) => {
+    const at = new Date(2026, 0, 2, 3, 4, 5).getTime()
+    expect(humanLine(JSON.stringify({ time: at, ...line }), out)).toBe(`03:04:05 ${text}\n`)
+  })
+
+  it('that is none stays as it is', () => {
+    expect(humanLine('no JSON\n', out)).toBe('no JSON\n')
+  })
+})
