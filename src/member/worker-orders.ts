@@ -139,9 +139,9 @@ export class GroupListeners {
 async function claimFrom(control: string, name: string): Promise<OwnedFd | null> {
   const until = performance.now() + ANSWER_MS
   for (;;) {
-    using client = await OperatorClient.connect(control, { timeoutMs: ANSWER_MS })
+    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
     try {
-      return await client.descriptors.claim(name, { shared: true, timeoutMs: ANSWER_MS })
+      return await client.descriptors.claim(name, { shared: true, timeout: ANSWER_MS })
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_FD_UNKNOWN') return null
       // It has just handed over to the next one.

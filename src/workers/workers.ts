@@ -92,7 +92,7 @@ export class Workers implements AsyncDisposable {
     toldOf(options.progress, this.#settings.logger)({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
-    await client.command(REPLACE_WORKERS, OLDER, { timeoutMs })
+    await client.command(REPLACE_WORKERS, OLDER, { timeout: timeoutMs })
     return upgraded
   }
 

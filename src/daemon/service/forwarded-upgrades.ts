@@ -10,7 +10,7 @@ import {
 } from '../../operator/requests.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
-import { Calls } from '../../wire/pending.js'
+import { Calls } from '../../wire/calls.js'
 
 /** A member ends an upgrade at the limit itself: its word may take so much longer. */
 const GRACE_MS = 4_000

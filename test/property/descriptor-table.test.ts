@@ -1,0 +1,95 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
+import type { Peer } from '../../src/holder/peer.js'
+import type { Entry } from '../../src/holder/registry.js'
+import { memoryFile } from '../../src/kernel/index.js'
+import { native } from '../../src/kernel/native.js'
+
+const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
+const KINDS = [
+  'arrive',
+  'takeArrived',
+  'awaitTaking',
+  'hold',
+  'holdProvisionally',
+  'letGo',
+  'letGoForGood',
+  'letGoLate',
+  'bring',
+  'adopt',
+  'complete',
+  'settle',
+  'inherit',
+  'keepProvisional',
+  'forget',
+] as const
+type Kind = (typeof KINDS)[number]
+
+const STEP = fc.record({
+  kind: fc.constantFrom(...KINDS),
+  peer: fc.nat(2),
+  names: fc.uniqueArray(fc.constantFrom('a', 'b', 'c'), { minLength: 1, maxLength: 2 }),
+})
+
+const peer = (pid: number) => ({ pid, adopted: new Set<string>() }) as Peer
+const entry = (name: string): Entry => ({ name, role: 'named', spec: '', fd: memoryFile(name, name) })
+
+/** Carries out one step. The descriptors that it makes are the table's, or are closed here. */
+function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly string[]): void {
+  const [name = ''] = names
+  switch (kind) {
+    case 'arrive':
+      table.arrive(by, names.map(entry))
+      return
+    case 'takeArrived':
+      for (const { fd } of table.takeArrived(by)) fd.close()
+      return
+    case 'awaitTaking':
+      table.awaitTaking(by)
+      return
+    case 'hold':
+    case 'holdProvisionally':
+      table[kind](by, entry(name))
+      return
+    case 'letGo':
+    case 'letGoForGood':
+      table.letGo(by, name, kind === 'letGoForGood')
+      return
+    case 'bring':
+    case 'complete':
+      table[kind](by, names.map(entry))
+      return
+    case 'keepProvisional':
+      table.keepProvisional([by])
+      return
+    default:
+      table[kind](by)
+  }
+}
+
+describe('the descriptors that a daemon has for one service', () => {
+  it("have one owner each, in any order of what members do: none is lost, none is closed that is the service's", () => {
+    fc.assert(
+      fc.property(fc.array(STEP, { maxLength: 60, size: 'max' }), steps => {
+        const before = native.openCount()
+        const table = new DescriptorTable(SILENT)
+        const peers = [peer(1), peer(2), peer(3)]
+        for (const { kind, peer: who, names } of steps) {
+          carryOut(table, peers[who]!, kind, names)
+          const { held } = table
+          expect(held.names).toEqual([...new Set(held.names)])
+          for (const { fd } of held.entries) expect(fd.closed).toBe(false)
+          for (const one of peers)
+            for (const { fd, name } of table.seenBy(one)) expect([name, fd.closed]).toEqual([name, false])
+          // When no other member can come back, the service has what the serving one wants, and no more.
+          if (kind === 'settle')
+            for (const name of held.names) expect(peers[who]!.adopted.has(name)).toBe(true)
+        }
+        table.close()
+        expect(native.openCount()).toBe(before)
+      }),
+      { numRuns: 300 },
+    )
+  })
+})
