@@ -5,17 +5,17 @@ import { parsePolicy, policyShape } from '../../src/daemon/policy/schema.js'
 
 const text = readFileSync(new URL('../../docs/daemon.md', import.meta.url), 'utf8')
 
-/** The table's row for each key, as the schema has it. */
+/** The page's line for each key, as the schema has it. */
 function rows(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, { about, fields }]) => {
     const path = before + key
-    return [`| \`${path}\` | ${about} |`, ...(fields ? rows(fields, `${path}.`) : [])]
+    return [`- \`${path}\`: ${about}`, ...(fields ? rows(fields, `${path}.`) : [])]
   })
 }
 
-it('docs/daemon.md has a row for every key of a daemon’s configuration', () => {
+it('docs/daemon.md has a line for every key of a daemon’s configuration', () => {
   const [, table = ''] = text.split('## Keys\n')
-  expect(table.split('\n').filter(line => line.startsWith('| `'))).toEqual(rows(policyShape))
+  expect(table.split('\n').filter(line => line.startsWith('- `'))).toEqual(rows(policyShape))
 })
 
 it('docs/daemon.md shows a configuration that is accepted', () => {

@@ -6,28 +6,28 @@ import { config, EXAMPLE, LEAST } from '../fixtures/proxy-config.js'
 
 const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url), 'utf8')
 
-/** The table's row for each key, as the schema has it. */
+/** The page's line for each key, as the schema has it. */
 function rows(shape: Shape, before = ''): string[] {
   return Object.entries(shape).flatMap(([key, field]) => {
     const path = before + key
     const within =
       { listeners: '[].', routes: '[].', upstreams: '.NAME.', 'tls.certificates': '[].' }[path] ?? '.'
     const below = field.fields ? rows(field.fields, path + within) : []
-    return [`| \`${path}\` | ${byDefault(field)} | ${field.about} |`, ...below]
+    return [`- \`${path}\`${byDefault(field)}: ${field.about}`, ...below]
   })
 }
 
 function byDefault({ byDefault, fields }: Field<unknown>): string {
-  if (!byDefault) return '**needed**'
+  if (!byDefault) return ' (needed)'
   const { written } = byDefault
   if (written === undefined || (fields && JSON.stringify(written) === '{}')) return ''
-  return `\`${typeof written === 'string' && written !== '' ? written : JSON.stringify(written)}\``
+  return ` (\`${typeof written === 'string' && written !== '' ? written : JSON.stringify(written)}\`)`
 }
 
 describe('docs/proxy-config.md', () => {
-  it('has a row for every key, with the default that is used', () => {
+  it('has a line for every key, with the default that is used', () => {
     const expected = rows(configShape(new Set()))
-    expect(text.split('\n').filter(line => line.startsWith('| `'))).toEqual(expected)
+    expect(text.split('\n').filter(line => line.startsWith('- `'))).toEqual(expected)
   })
 
   it('shows ways for a version to prove itself that are accepted', () => {

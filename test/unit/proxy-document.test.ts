@@ -100,7 +100,7 @@ function keysOf(value: unknown, path = ''): string[] {
 describe('a configuration that a program makes', () => {
   it('has every key that a file can have, and no other', () => {
     const text = readFileSync(new URL('../../docs/proxy-config.md', import.meta.url), 'utf8')
-    const documented = [...text.matchAll(/^\| `([a-zA-Z.[\]]+)` \|/gm)].map(([, key]) => key!)
+    const documented = [...text.matchAll(/^- `([a-zA-Z.[\]]+)`(?: \(.*?\))?: /gm)].map(([, key]) => key!)
     const given = new Set([...keysOf(EVERY), ...FILES, ...OTHERS])
     given.delete('upstreams.NAME')
     expect([...given].sort()).toEqual(documented.sort())
