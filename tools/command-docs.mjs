@@ -29,35 +29,36 @@ const COMMON = 4
  * @param {Readonly<Record<number, string>>} exitCodes
  */
 export function commandDocs(program, exitCodes) {
-  const all = leaves(program)
-  const shared = sharedOptions(all.map(({ command }) => command))
+  const groups = below(program)
+  const shared = sharedOptions(groups.flatMap(group => leaves(group).map(({ command }) => command)))
+  const codes = Object.entries(exitCodes).map(([code, meaning]) => `${code} ${meaning}`)
   return `<!-- Made by tools/command-docs.mjs from the commands in src/cli. -->
 # Commands
 
 \`fd-broker COMMAND --help\` has examples. [How a command finds the service](systemd.md#commands)
 
-Exit codes: ${Object.entries(exitCodes)
-    .map(([code, meaning]) => `${code} ${meaning}`)
-    .join('; ')}. [More](systemd.md#commands)
+Exit codes: ${codes.join('; ')}. [More](systemd.md#commands)
 
-Options of many commands; below they are named only:
+Options of many commands, which are only named below:
 
 ${[...shared.values()].map(line).join('\n')}
-${all.map(({ path, command }) => section(path, command, shared)).join('')}`
+${groups.map(group => section(group, shared)).join('')}`
+}
+
+/** @param {Described} command */
+function below({ commands }) {
+  return commands.filter(each => each.name() !== 'help')
 }
 
 /**
- * Commands without commands of their own, by their whole name.
+ * Commands without commands of their own, by their name within the group.
  *
- * @param {Described} command
- * @param {string} before
- * @returns {{ path: string, command: Described }[]}
+ * @param {Described} group
  */
-function leaves(command, before = '') {
-  const path = `${before}${command.name()}`
-  const below = command.commands.filter(each => each.name() !== 'help')
-  if (below.length === 0) return [{ path, command }]
-  return below.flatMap(each => leaves(each, `${path} `))
+function leaves(group) {
+  const within = below(group)
+  if (within.length === 0) return [{ name: '', command: group }]
+  return within.map(command => ({ name: command.name(), command }))
 }
 
 /** @param {readonly Described[]} commands */
@@ -82,35 +83,59 @@ function visible({ options }) {
 }
 
 /**
- * @param {string} path
- * @param {Described} command
+ * @param {Described} group
  * @param {ReadonlyMap<string, DescribedOption>} shared
  */
-function section(path, command, shared) {
+function section(group, shared) {
+  const commands = leaves(group)
+  const everywhere = [...shared.keys()].filter(key =>
+    commands.every(({ command }) => visible(command).some(option => line(option) === key)),
+  )
+  const name = `fd-broker ${group.name()}`
+  if (commands.length === 1 && commands[0]?.name === '')
+    return `\n## \`${called(name, group)}\`\n\n${sentence(group.description())}\n${list(group, shared, [])}`
+  const all = named(everywhere.flatMap(key => shared.get(key) ?? []))
+  const each = commands.map(
+    ({ name, command }) =>
+      `\n**\`${called(name, command)}\`** ${sentence(command.description())}\n${list(command, shared, everywhere)}`,
+  )
+  return `\n## \`${name}\`\n${all === '' ? '' : `\nAll of these have ${all}.\n`}${each.join('')}`
+}
+
+/**
+ * @param {string} name
+ * @param {Described} command
+ */
+function called(name, command) {
+  return `${name} ${command.usage().replace(/\[options\] ?/, '')}`.trimEnd()
+}
+
+/**
+ * @param {Described} command
+ * @param {ReadonlyMap<string, DescribedOption>} shared
+ * @param {readonly string[]} said
+ */
+function list(command, shared, said) {
   const options = visible(command)
-  const own = options.filter(option => !shared.has(line(option)))
-  const others = options.filter(option => shared.has(line(option)))
-  const named = others.map(({ flags }) => `\`${long(flags)}\``).join(', ')
+  const others = named(options.filter(option => shared.has(line(option)) && !said.includes(line(option))))
   const lines = [
     ...command.registeredArguments
       .filter(({ description }) => description !== '')
       .map(argument => `- \`${argument.name()}\`: ${markdown(argument.description)}`),
-    ...own.map(line),
-    ...(named === '' ? [] : [`- ${named}`]),
+    ...options.filter(option => !shared.has(line(option))).map(line),
+    ...(others === '' ? [] : [`- ${others}`]),
   ]
-  const list = lines.length === 0 ? '' : `\n${lines.join('\n')}\n`
-  const usage = command.usage().replace(/\[options\] ?/, '')
-  return `\n## \`${path} ${usage}`.trimEnd() + `\`\n\n${markdown(sentence(command.description()))}\n${list}`
+  return lines.length === 0 ? '' : `\n${lines.join('\n')}\n`
+}
+
+/** @param {readonly DescribedOption[]} options */
+function named(options) {
+  return options.map(({ flags }) => `\`${/--[\w-]+/.exec(flags)?.[0] ?? flags}\``).join(', ')
 }
 
 /** @param {string} text */
 function sentence(text) {
-  return `${text.slice(0, 1).toUpperCase()}${text.slice(1)}.`
-}
-
-/** @param {string} flags */
-function long(flags) {
-  return /--[\w-]+/.exec(flags)?.[0] ?? flags
+  return `${text.slice(0, 1).toUpperCase()}${markdown(text.slice(1))}.`
 }
 
 /** @param {DescribedOption} option */

@@ -12,10 +12,10 @@ import { blockOf, blocksOf, commandOf, commandsOf, pageText } from './page.js'
 const PAGE = 'frameworks.md'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
 const MOVABLE = fileURLToPath(new URL('../../examples/websocket/movable-websockets.mjs', import.meta.url))
-const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'express.cjs', 'server.mts']
+const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'server.mts']
 const OTHERS = ['service.mjs', 'ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'edge.yaml']
 /** Tried in heavy/. */
-const LARGE = ['nest.ts', 'tsconfig.json', 'next.mjs', 'vite-ssr.mjs', 'vite-preview.mjs']
+const LARGE = ['nest.ts', 'tsconfig.json', 'next.mjs', 'vite-ssr.mjs']
 const BUILDS = ['node --import tsx nest', 'npx next build', 'npx vite build --out', 'npx vite build --ssr']
 const [UPGRADE, BY_TSX, START_WORKERS, UPGRADE_WORKERS, START_BEHIND] = [
   'npx fd-broker upgrade',

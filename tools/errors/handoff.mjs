@@ -7,8 +7,8 @@
 export const JOINING = {
   ERR_FDB_BUSY: {
     cause:
-      'Not possible now: another process joins, an upgrade is under way, a standby does not answer, no member serves, or a restarted daemon waits for its members',
-    remedy: 'Try again; `fd-broker upgrade --kill-stuck` ends a stuck process that the message names',
+      'Another process joins, an upgrade is under way, a standby does not answer, no member serves, or a restarted daemon waits for its members',
+    remedy: 'Try again; `fd-broker upgrade --kill-stuck` ends a stuck process',
   },
   ERR_FDB_SERVICE: {
     cause: 'The control socket is of another service, or the daemon has no service of that name',
@@ -80,16 +80,15 @@ export const UPGRADING = {
   ERR_FDB_MAIN_PROCESS: {
     cause:
       'The end of this process would end its successor too: it is PID 1, or the main process of its unit',
-    remedy: "Give `join()` `mainProcess: 'stays'` and await `member.stay()`, or `'ends'` if that is not so",
+    remedy: 'Set [`mainProcess`](api.md#pid-1-of-a-container-main-process-of-a-unit)',
   },
   ERR_FDB_NO_BINARY: {
     cause: 'The program of this process does not exist any more',
     remedy: "Give the successor's `argv` with an absolute path",
   },
   ERR_FDB_RELEASE_LINK: {
-    cause: '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`: see the cause',
-    remedy:
-      'Let the user of `run` write in the folder of the link; meanwhile `fd-broker upgrade` changes it itself',
+    cause: '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`',
+    remedy: "Let its user write in the link's folder; meanwhile `fd-broker upgrade` changes it",
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started does not exist any more',
@@ -113,13 +112,13 @@ export const UPGRADING = {
   },
   ERR_FDB_SUCCESSOR_LEFT: {
     cause:
-      'The successor was told to end in probation: the incumbent serves again; under `fd-broker run`, `fd-broker rollback` started the version before',
+      'The successor was told to end in probation, or `fd-broker rollback` started the version before again',
     remedy: 'None if that was intended; else find the sender',
   },
   ERR_FDB_UNHEALTHY: {
     cause:
       'The successor failed its health check before it took over, or was silent or unhealthy in probation: the incumbent serves',
-    remedy: 'The message has question and answer; else read its log: its event loop was blocked',
+    remedy: 'See the message (question and answer), or its log: its event loop was blocked',
   },
   ERR_FDB_DIGEST: {
     cause: 'The successor read another state than the incumbent has: the handoff is refused',
@@ -135,12 +134,12 @@ export const UPGRADING = {
   },
   ERR_FDB_ADOPT: {
     cause:
-      'The listeners of a running process are not taken over: it does not exist, does not listen there, has several sockets at one address, or speaks fd-broker itself',
-    remedy: 'The message says which; `fd-broker adopt --pid PID` lists what a process listens on',
+      'The listeners of a process are not taken over: it does not exist, does not listen there, has several sockets at one address, or speaks fd-broker',
+    remedy: 'The message says which; `fd-broker adopt --pid PID` lists the listeners',
   },
   ERR_FDB_TRACE: {
     cause: "This process may not take another's listeners: `details.right` names the missing right",
     remedy:
-      'Run as the user of that process, or as root with CAP_SYS_PTRACE; for Yama, seccomp and the like see the message',
+      "Run as that process's user, or as root with CAP_SYS_PTRACE; for Yama, seccomp and the like see the message",
   },
 }

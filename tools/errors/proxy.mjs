@@ -43,11 +43,11 @@ export const RELAY = {
   },
   ERR_FDB_FRAMES_RECORD: {
     cause: 'A record has an impossible position in a WebSocket stream',
-    remedy: 'The connection is closed; the two versions disagree on the record',
+    remedy: 'The connection is closed: the versions disagree',
   },
   ERR_FDB_HTTP1_RECORD: {
     cause: 'A record has an impossible position in a body',
-    remedy: 'The connection is closed; the two versions disagree on the record',
+    remedy: 'The connection is closed: the versions disagree',
   },
   ERR_FDB_HTTP1_LIMIT: {
     cause: 'A limit of the parser is no positive whole number',

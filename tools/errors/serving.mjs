@@ -95,8 +95,7 @@ export const LISTENERS = {
   ERR_FDB_SERVICE_LIMIT: {
     cause:
       'A service or its daemon has reached a configured limit, or 1,024 processes follow one service, or drain',
-    remedy:
-      'Drop descriptors or members, or raise the limit and send the daemon a HUP; the limit of followers is fixed',
+    remedy: 'Drop descriptors or members, or raise the limit and send a HUP; that of followers is fixed',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',
@@ -135,7 +134,7 @@ export const CONTROL = {
   },
   ERR_FDB_CONTROL_TAKEN: {
     cause:
-      'Another process holds the control path of the daemon or `fd-broker run` that should start, and cannot be replaced (`takeOver`). In the log of a serving process: its control path or lock file was removed, and another process has taken it',
+      "Another process holds the control path of the daemon or `fd-broker run` that should start, and cannot be replaced (`takeOver`). In a serving process's log: its control path or lock file was removed, and another process took it",
     remedy: 'End that process (upgrade a `run` with `fd-broker upgrade`), or choose another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
@@ -144,8 +143,8 @@ export const CONTROL = {
   },
   ERR_FDB_DENIED: {
     cause:
-      "The other side belongs to another user (the client, the listening process, the owner of the folder or descriptor), or a daemon's configuration forbids it",
-    remedy: 'Run as the user that the message names, or as root; or change the rule that it names',
+      "The other side belongs to another user (client, listening process, owner of the folder or descriptor), or a daemon's rule forbids it",
+    remedy: 'Run as the user that the message names, or as root; or change the rule',
   },
   ERR_FDB_FOREIGN: {
     cause:
@@ -190,9 +189,8 @@ export const MACHINE = {
   },
   ERR_FDB_NO_SEALS: {
     cause:
-      'The kernel has no sealable memory files, or a filter refuses `memfd_create`: connections cannot move; or the file used instead cannot be made in `TMPDIR`',
-    remedy:
-      'Run Linux 5.10 or newer, and allow `memfd_create`; without it connections drain. Or set `TMPDIR` to a writable folder',
+      'The kernel has no sealable memory files, or a filter refuses `memfd_create`, so connections cannot move; or the file used instead cannot be made in `TMPDIR`',
+    remedy: 'Run Linux 5.10 or newer, allow `memfd_create`, or set `TMPDIR` to a writable folder',
   },
   ERR_FDB_NO_PROC: {
     cause: 'This mount namespace has no `/proc`: memory files cannot be opened read-only',

@@ -54,8 +54,7 @@ export const LOG = {
     remedy: 'Give a file that fd-broker wrote, or use a newer release',
   },
   ERR_FDB_STATE_DAMAGED: {
-    cause:
-      'A record was changed after it was written (checksum, sequence or length), or a state file is shorter than when it was synced',
+    cause: 'A record was changed after it was written, or a state file is shorter than when it was synced',
     remedy: 'Use another copy; or keep the part before the damage: `fd-broker state repair --file PATH`',
   },
   ERR_FDB_STATE_ORDER: {

@@ -6,15 +6,15 @@
  */
 export const CHANNEL = {
   ERR_FDB_CHANNEL_CLOSED: {
-    cause: 'The other side closed the connection or died before the answer, or this side had closed it',
-    remedy: 'Connect again; the request may have been carried out: see `status`',
+    cause: 'The other side closed the connection or died before the answer, or this side closed it',
+    remedy: 'Connect again; `status` shows whether the request was carried out',
   },
   ERR_FDB_CHANNEL_RESET: {
     cause: 'The other side closed the connection, or died, with unread data',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_TRUNCATED: {
-    cause: 'The other side closed the connection, or died, in the middle of a message',
+    cause: 'The other side closed the connection, or died, in a message',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_FULL: {
@@ -50,16 +50,16 @@ export const CHANNEL = {
     remedy: 'Raise `RLIMIT_NOFILE`, and try again',
   },
   ERR_FDB_FDS_MISSING: {
-    cause: 'Fewer descriptors arrived than were announced',
-    remedy: 'The other side is faulty, or a program between the two reads the socket without `recvmsg`',
+    cause: 'Fewer descriptors arrived than announced',
+    remedy: 'The other side is faulty, or a program in between reads the socket without `recvmsg`',
   },
   ERR_FDB_FDS_UNEXPECTED: {
     cause: 'Descriptors arrived that no message claims',
-    remedy: 'The other side is faulty: its connection is closed',
+    remedy: 'The other side is faulty',
   },
   ERR_FDB_FDS_MANY: {
-    cause: 'The other side sends descriptors and never completes a bundle',
-    remedy: 'It is faulty: its connection is closed',
+    cause: 'The other side never completes a bundle of descriptors',
+    remedy: 'It is faulty',
   },
   ERR_FDB_FDS_REFUSED: {
     cause: 'The other side takes no descriptors: `SO_PASSRIGHTS` is off, or a policy forbids it',
@@ -91,7 +91,7 @@ export const MOVING = {
   },
   ERR_FDB_CONNECTION: {
     cause: "A connection's record cannot be read, or its descriptor is no connected stream socket",
-    remedy: 'The two versions disagree on the record; the connection ends where it is',
+    remedy: 'The connection ends where it is: the versions disagree',
   },
   ERR_FDB_CONNECTION_LARGE: {
     cause: "A connection's record is larger than a message (4 MiB)",

@@ -26,16 +26,9 @@ async function run(application: Application, line: string): Promise<void> {
   expect({ line, code }, `${stdout}\n${stderr}`).toEqual({ line, code: 0 })
 }
 
-async function upgraded(
-  application: Application,
-  command: string,
-  behind: (generation: number) => void = () => {},
-): Promise<void> {
+async function upgraded(application: Application, command: string): Promise<void> {
   const service = await application.serve(...command.split(' '))
-  await application.underLoad(async generation => {
-    expect(await service.upgrade()).toBe(generation)
-    behind(generation)
-  })
+  await application.underLoad(async generation => expect(await service.upgrade()).toBe(generation))
   await application.stop()
 }
 
@@ -71,14 +64,6 @@ export default () => <p>{\`generation \${process.env.GENERATION}\`}</p>
     for (const begin of ['npx vite build --outDir', 'npx vite build --ssr'])
       await run(application, commandOf(PAGE, begin))
     await upgraded(application, 'node vite-ssr.mjs')
-    expect(application.desk.output).toBe('')
-  })
-
-  it('vite-preview.mjs', async () => {
-    const application = await shown(['vite-preview.mjs'])
-    const page = (generation: number) => application.write('dist/index.html', `generation ${generation}\n`)
-    page(1)
-    await upgraded(application, 'node vite-preview.mjs', page)
     expect(application.desk.output).toBe('')
   })
 })
