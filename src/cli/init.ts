@@ -1,0 +1,69 @@
+import { writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import type { InitPlan } from './init-plan.js'
+import { plain, style } from './output.js'
+
+interface InitFlags {
+  entry?: string
+  yes?: true
+}
+
+export function addInit(program: Command): void {
+  program
+    .command('init')
+    .description(
+      'prepare an application: show what fd-broker adds to its package.json, and write it after a yes',
+    )
+    .argument('[folder]', 'of the application', '.')
+    .option('--entry <file>', 'the script that is started; default: as package.json starts it')
+    .option('--yes', 'write without a question')
+    .addHelpText(
+      'after',
+      `
+The sources are read, and never changed: what could surprise in an upgrade is named, with file and line.
+
+Examples:
+  $ fd-broker init
+  $ fd-broker init --entry src/server.js --yes`,
+    )
+    .action(init)
+}
+
+async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
+  const { planOf } = await import('./init-plan.js')
+  const plan = planOf(resolve(folder), entry)
+  process.stdout.write(textOf(plan))
+  if (plan.change === null) return
+  const { file, text } = plan.change
+  if (!yes && !(await agreed())) {
+    process.stdout.write('nothing was written\n')
+    return
+  }
+  writeFileSync(file, text)
+  process.stdout.write(`${file} was written. Next:\n${plan.next.map(line => `  $ ${line}\n`).join('')}`)
+}
+
+function textOf({ found, notes, change, reason }: InitPlan): string {
+  const lines = found.map(([name, value]) => `${style('bold', name)}: ${plain(value)}`)
+  const surprises = notes.map(({ place, note }) => `${style('yellow', 'note')}  ${plain(place)}: ${note}`)
+  const coloured = (line: string) =>
+    line.startsWith('+') ? style('green', line) : line.startsWith('-') ? style('red', line) : line
+  const rest = change === null ? [reason] : change.difference.map(coloured)
+  return `${[...lines, ...surprises, '', ...rest].join('\n')}\n`
+}
+
+/** Without a terminal to ask on, no. */
+async function agreed(): Promise<boolean> {
+  if (!process.stdin.isTTY || !process.stdout.isTTY) {
+    process.stdout.write('give --yes to write this; ')
+    return false
+  }
+  const { createInterface } = await import('node:readline/promises')
+  using lines = closing(createInterface({ input: process.stdin, output: process.stdout }))
+  return /^y(?:es)?$/i.test((await lines.question('Write this? [y/N] ')).trim())
+}
+
+function closing<T extends { close(): void }>(what: T): T & Disposable {
+  return Object.assign(what, { [Symbol.dispose]: () => what.close() })
+}

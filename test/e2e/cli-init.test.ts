@@ -1,0 +1,132 @@
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, it } from 'vitest'
+import { AutoProgram } from './auto-program.js'
+import { Desk } from './cli-processes.js'
+
+const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+
+const SHOP = `{
+    "name": "shop", "private": true,
+    "scripts": {
+        "start": "node server.js --port 8080",
+        "test": "vitest"
+    },
+    "dependencies": { "express": "^5.0.0" }
+}
+`
+
+const SERVER = `const session = require('express-session')
+const cron = require('node-cron')
+app.use(session({ secret: 'x', resave: false }))
+cron.schedule('* * * * *', report)
+app.listen(8080)
+`
+
+/** A folder with these files, and init in it. */
+function application(files: Record<string, string>) {
+  const desk = Desk.open()
+  for (const [name, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(desk.folder, name)), { recursive: true })
+    writeFileSync(join(desk.folder, name), text)
+  }
+  const init = (...args: string[]) => desk.run('init', desk.folder, ...args)
+  return { desk, init, read: (name: string) => readFileSync(join(desk.folder, name), 'utf8') }
+}
+
+describe('fd-broker init', () => {
+  it('finds framework and entry, shows the difference, and writes only with --yes', async () => {
+    const { init, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const shown = await init()
+    expect(shown).toMatchObject({ code: 0, stderr: '' })
+    expect(shown.stdout).toMatch(/^framework: express \^5\.0\.0\nentry: server\.js\n/)
+    expect(shown.stdout).toMatch(/note {2}server\.js:3: sessions in memory .*sessionStore\(session\)/)
+    expect(shown.stdout).toMatch(/note {2}server\.js:4: a cron job .*runOnce\(\)/)
+    expect(shown.stdout).toContain(`     "scripts": {
+-        "start": "node server.js --port 8080",
++        "start": "node --import fd-broker/auto server.js --port 8080",
++        "upgrade": "fd-broker upgrade --service shop",
+         "test": "vitest"
+`)
+    expect(shown.stdout).toMatch(/give --yes to write this; nothing was written\n$/)
+    expect(read('package.json')).toBe(SHOP)
+    const written = await init('--yes')
+    expect(written.stdout).toMatch(
+      /was written\. Next:\n {2}\$ npm install fd-broker\n {2}\$ npm start\n {2}\$ npx fd-broker upgrade --service shop\n$/,
+    )
+    expect(JSON.parse(read('package.json')).scripts).toEqual({
+      start: 'node --import fd-broker/auto server.js --port 8080',
+      upgrade: 'fd-broker upgrade --service shop',
+      test: 'vitest',
+    })
+    // Only the lines of the scripts have changed.
+    expect(read('package.json')).toContain('"name": "shop", "private": true,')
+    expect((await init()).stdout).toContain('fd-broker starts it already: nothing is written')
+  })
+
+  it('asks on a terminal, and takes y', async () => {
+    const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const words = `${process.execPath} ${CLI} init ${desk.folder}`
+    const answered = (answer: string) =>
+      desk.runCommand(['sh', '-c', `echo ${answer} | script -qec 'TERM=xterm ${words}' /dev/null`])
+    expect((await answered('n')).stdout).toMatch(/Write this\? \[y\/N\][\s\S]*nothing was written/)
+    expect(read('package.json')).toBe(SHOP)
+    expect((await answered('y')).stdout).toContain('\x1b[32m+        "start"')
+    expect(read('package.json')).toContain('fd-broker/auto')
+  })
+
+  it.each([
+    ['no start', '{ "name": "a" }', 'node --import fd-broker/auto index.mjs'],
+    ['next', '{"scripts":{"start":"next start"}}', "NODE_OPTIONS='--import fd-broker/auto' next start"],
+    ['a variable', '{"scripts":{"start":"PORT=80 node ."}}', 'PORT=80 node --import fd-broker/auto .'],
+    [
+      'two commands',
+      '{"scripts":{"start":"tsc && PORT=80 node dist/a.js"}}',
+      'tsc && PORT=80 node --import fd-broker/auto dist/a.js',
+    ],
+  ])('starts it with auto: %s', async (_what, manifest, start) => {
+    const { init, read } = application({ 'package.json': manifest, 'index.mjs': '' })
+    expect(await init('--yes')).toMatchObject({ code: 0 })
+    expect(JSON.parse(read('package.json')).scripts.start).toBe(start)
+  })
+
+  it.each([
+    ['{"scripts":{"start":"pm2 start app.js"}}', /pm2 starts it: docs\/deploy\.md/],
+    ['{"scripts":{"start":"nodemon app.js"}}', /a watcher starts it/],
+    ['{"main":"joined.mjs"}', /joined\.mjs calls join\(\) already: nothing is needed/],
+    ['{}', /there is nothing to start: name the script by --entry/],
+  ])('writes nothing where nothing is needed: %s', async (manifest, why) => {
+    const joined = "import { join } from 'fd-broker'\nawait join({ service: 'a' })\n"
+    const { init, read } = application({ 'package.json': manifest, 'joined.mjs': joined })
+    const { code, stdout } = await init('--yes')
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringMatching(why) })
+    expect(read('package.json')).toBe(manifest)
+  })
+
+  it('refuses a folder without a package.json, one that is no JSON, and an entry that is not there', async () => {
+    expect(await application({}).init()).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/package\.json: go to/),
+    })
+    expect(await application({ 'package.json': '{' }).init()).toMatchObject({ code: 2 })
+    const missing = application({ 'package.json': '{}' }).init('--entry', 'none.js')
+    expect(await missing).toMatchObject({ code: 2, stderr: expect.stringMatching(/"none\.js"/) })
+  })
+
+  it('names the service as auto does: its script "upgrade" upgrades what its script "start" has started', async () => {
+    const server = "require('node:http').createServer((_q, r) => r.end('x')).listen(8080, '127.0.0.1')\n"
+    const program = await AutoProgram.of(server, 'app.cjs')
+    program.write('package.json', '{ "name": "@team/shop", "scripts": { "start": "node app.cjs" } }')
+    expect(await program.desk.run('init', program.desk.folder, '--yes')).toMatchObject({ code: 0 })
+    const { scripts } = JSON.parse(program.read('package.json'))
+    expect(scripts.upgrade).toBe('fd-broker upgrade --service shop')
+    await program.serve()
+    const runtime = `RUNTIME_DIRECTORY=${program.path('run')}`
+    const words = scripts.upgrade.split(' ').slice(1)
+    expect(await program.desk.runCommand(['env', runtime, process.execPath, CLI, ...words])).toMatchObject({
+      code: 0,
+    })
+    await program.serves(2)
+  })
+})
