@@ -140,7 +140,7 @@ function entryOf(folder: string, { main, scripts }: Manifest): string | null {
   return named.find(name => existsSync(join(folder, name))) ?? null
 }
 
-/** The same command, with the servers of the program taken by `auto`. Of several commands the last is the one that serves. */
+/** The same command, with the servers of the program taken by `auto`. The last of several commands serves. */
 function withAuto(start: string): string {
   const [, before = '', last = ''] = /^(.*(?:&&|\|\||;)\s*)?(.*)$/s.exec(start)!
   const node = /^((?:[A-Z_][A-Z0-9_]*=\S*\s+)*node)\s+(.*)$/s.exec(last)
