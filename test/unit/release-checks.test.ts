@@ -73,15 +73,21 @@ describe('what is released', () => {
     expect(checkout({ workflow: tagged }).wrong.join()).toContain('v1.2.4')
   })
 
-  it('cannot be published while nobody has said where the project lives', () => {
-    for (const repository of [undefined, '', { url: 'git+https://fd-broker.invalid/fd-broker.git' }]) {
+  it('cannot be published while package.json does not say where the project lives', () => {
+    for (const repository of [undefined, '', { url: 'git+.git' }]) {
       const { wrong, unpublishable } = checkout({
         manifest: { name: 'fd-broker', version: '1.2.3', repository },
       })
       expect(wrong).toEqual([])
       expect(unpublishable).toHaveLength(1)
     }
-    expect(homeOf(withHome({}, HOME))).toEqual({ url: HOME, decided: true })
+    const { homepage, bugs, ...at } = withHome({ name: 'fd-broker', license: 'MIT', type: 'module' }, HOME)
+    expect([homepage, bugs]).toEqual([`${HOME}#readme`, `${HOME}/issues`])
+    expect(Object.keys(at)).toEqual(['name', 'license', 'repository', 'type'])
+    expect(homeOf(at)).toEqual({ url: HOME, decided: true })
+    expect(withHome({ homepage, bugs, ...at }, 'https://other.test/o/n')).toMatchObject({
+      repository: { url: 'git+https://other.test/o/n.git' },
+    })
     expect(() => withHome({}, 'https://host.test/owner')).toThrow('HOST/OWNER/NAME')
   })
 

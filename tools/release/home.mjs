@@ -1,42 +1,53 @@
 // @ts-check
-// Where the project lives, as package.json says it. A registry that publishes with provenance compares this with the
-// repository whose workflow publishes. `node tools/release/home.mjs https://HOST/OWNER/NAME` writes it.
+// The project's home, as package.json says it. A registry that publishes with provenance compares this with the
+// repository whose workflow publishes. `node tools/release/home.mjs https://HOST/OWNER/NAME` writes it; until then nothing is published.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-/** Names no host can have (RFC 6761): the mark of a home that nobody has decided yet. */
-const UNDECIDED = /(^|\.)invalid$/
+const FRONT = ['name', 'version', 'description', 'keywords']
 
 /**
  * @param {{ repository?: { url?: string } | string }} manifest
- * @returns {{ url: string, decided: boolean }} the address without `git+` and `.git`
+ * @returns {{ url: string, decided: boolean }} the address without `git+` and `.git`; decided: there is one
  */
 export function homeOf({ repository }) {
   const written = typeof repository === 'string' ? repository : (repository?.url ?? '')
   const url = written.replace(/^git\+/, '').replace(/\.git$/, '')
   const { hostname } = URL.canParse(url) ? new URL(url) : { hostname: '' }
-  return { url, decided: hostname !== '' && !UNDECIDED.test(hostname) }
+  return { url, decided: hostname !== '' }
 }
 
 /**
- * @template {object} T
- * @param {T} manifest
+ * @param {Record<string, unknown>} manifest
  * @param {string} url https://HOST/OWNER/NAME
  */
 export function withHome(manifest, url) {
   const { protocol, pathname } = new URL(url)
   if (protocol !== 'https:' || !/^\/[^/]+\/[^/]+$/.test(pathname))
     throw new Error(`${url} is no https://HOST/OWNER/NAME`)
-  return {
-    ...manifest,
+  const { license, ...rest } = manifest
+  const home = {
     homepage: `${url}#readme`,
     bugs: `${url}/issues`,
+    ...(license === undefined ? {} : { license }),
     repository: { type: 'git', url: `git+${url}.git` },
   }
+  // Behind what says what it is.
+  const known = Object.entries(rest).filter(([key]) => !(key in home))
+  const front = known.filter(([key]) => FRONT.includes(key))
+  const behind = known.filter(([key]) => !FRONT.includes(key))
+  return { ...Object.fromEntries(front), ...home, ...Object.fromEntries(behind) }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const file = new URL('../../package.json', import.meta.url)
-  const manifest = withHome(JSON.parse(readFileSync(file, 'utf8')), process.argv[2] ?? '')
-  writeFileSync(file, `${JSON.stringify(manifest, null, 2)}\n`)
+  const manifest = JSON.parse(readFileSync(file, 'utf8'))
+  const [, , url] = process.argv
+  if (url !== undefined) writeFileSync(file, `${JSON.stringify(withHome(manifest, url), null, 2)}\n`)
+  else if (!homeOf(manifest).decided) {
+    console.error(
+      'package.json does not say yet where the project lives: node tools/release/home.mjs https://HOST/OWNER/NAME',
+    )
+    process.exitCode = 1
+  }
 }
