@@ -1,4 +1,4 @@
-/** fd-broker: replace a running server by its next version without losing a connection. */
+/** fd-broker: replace a running server with its next version without losing a connection. */
 
 import { OperatorClient as Client } from './operator/client.js'
 

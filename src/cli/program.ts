@@ -76,7 +76,7 @@ async function program(args: readonly string[]): Promise<Command> {
     .map(([code, what]) => `${code} ${what}`)
     .join(', ')
   const root = new Command('fd-broker')
-    .description('Replace a running server by its next version without losing a connection.')
+    .description('Replace a running server with its next version without losing a connection.')
     .exitOverride()
     .showHelpAfterError('(--help shows the options and examples)')
     .addHelpText(
