@@ -6,7 +6,7 @@ import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { namedListeners } from './named-listeners.js'
 import { durationOption, pidOf } from './options.js'
-import { jsonText, table } from './output.js'
+import { jsonText, print, table } from './output.js'
 
 interface AdoptFlags {
   pid: string
@@ -55,11 +55,9 @@ async function adopt({ pid: text, listener, control, service, json, timeout }: A
       'give --listener, --control and --service to have a daemon hold the listeners, or none of them to see which there are',
     )
   const held = await intoDaemon(pid, { listener, control, service, timeout })
-  if (json) process.stdout.write(jsonText({ ok: true, pid, service, listeners: held }))
-  else
-    process.stdout.write(
-      `${held.map(({ name, address }) => `${name}  ${address}`).join('\n')}\nthe daemon holds them for ${service}; process ${pid} serves on\n`,
-    )
+  const names = held.map(({ name, address }) => `${name}  ${address}`).join('\n')
+  const told = `${names}\nthe daemon holds them for ${service}; process ${pid} serves on\n`
+  print(json, { ok: true, pid, service, listeners: held }, told)
 }
 
 function shown(pid: number, json: boolean): string {
@@ -124,10 +122,9 @@ async function intoDaemon(
 
 /** Its member would be replaced by one that does not serve. */
 async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
-  const { OperatorClient } = await import('../operator/client.js')
+  const { statusAt } = await import('./ask-service.js')
   const { isDaemon } = await import('../operator/status-report.js')
-  using client = await OperatorClient.connect(control, { timeout })
-  const answer = await client.status({ timeout })
+  const answer = await statusAt(control, timeout)
   if (!isDaemon(answer))
     throw new FdbError(
       'ERR_FDB_NOT_A_DAEMON',

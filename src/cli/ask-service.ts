@@ -1,5 +1,7 @@
+import { setTimeout as rest } from 'node:timers/promises'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
+import type { StatusAnswer } from '../operator/status-report.js'
 import { WaitingLine } from './output.js'
 
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
@@ -11,9 +13,17 @@ export const AGAIN_HARMLESS: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_CHANNEL_CLOSED',
 ])
 
+/** A running service, and how long it may take to answer. */
 export interface AskFlags {
   control: string
+  /** Default: the only one there. */
+  service?: string
   timeout: number
+}
+
+/** The options of commands that print an answer. */
+export interface AnswerFlags extends AskFlags {
+  json?: true
 }
 
 /** Asks the process that serves; again if it has just been replaced and nothing was done. */
@@ -33,6 +43,34 @@ export async function asked<T>(
       const again = FdbError.is(error) && codes.has(error.code) && error.retryable
       if (!again || performance.now() + AGAIN_MS >= until) throw error
     }
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+    await rest(AGAIN_MS)
+  }
+}
+
+/** As {@link asked}, one command. */
+export function commanded(
+  flags: AskFlags,
+  codes: ReadonlySet<FdbErrorCode>,
+  command: string,
+  body: string | Uint8Array = '',
+): Promise<Buffer> {
+  const { service = '' } = flags
+  return asked(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
+}
+
+export async function statusAt(control: string, timeout: number): Promise<StatusAnswer> {
+  using client = await OperatorClient.connect(control, { timeout })
+  return await client.status({ timeout })
+}
+
+/** Looks again and again, until there is what `look` looks for; null: there was nothing by `until`. */
+export async function lookedUntil<T>(
+  until: number,
+  look: (leftMs: number) => Promise<T | null>,
+): Promise<T | null> {
+  for (;;) {
+    const found = await look(Math.max(1, Math.round(until - performance.now())))
+    if (found !== null || performance.now() + AGAIN_MS >= until) return found
+    await rest(AGAIN_MS)
   }
 }

@@ -8,17 +8,12 @@ import {
   type CertificateList,
   type ListedCertificate,
 } from '../proxy/tls/commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, AGAIN_HARMLESS, type AnswerFlags, commanded } from './ask-service.js'
 import { asking } from './find-service.js'
 import { formatDuration } from './options.js'
-import { jsonText, plain, table } from './output.js'
+import { plain, print, table } from './output.js'
 
-interface Flags extends AskFlags {
-  json?: true
-  service?: string
-}
-
-interface AddFlags extends Flags {
+interface AddFlags extends AnswerFlags {
   cert: string
   key: string
   name?: string[]
@@ -54,9 +49,9 @@ export function addCertificates(program: Command): void {
     .action(remove)
 }
 
-async function list(flags: Flags): Promise<void> {
+async function list(flags: AnswerFlags): Promise<void> {
   const reply = await ask<CertificateList>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.list, {})
-  process.stdout.write(flags.json ? jsonText(reply) : certificatesText(reply, Date.now()))
+  print(flags.json, reply, () => certificatesText(reply, Date.now()))
 }
 
 async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags): Promise<void> {
@@ -67,25 +62,21 @@ async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags)
     ...(replace && { replace }),
   }
   const reply = await ask<CertificateAddition>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.add, request)
-  process.stdout.write(flags.json ? jsonText(reply) : additionText(reply))
+  print(flags.json, reply, additionText(reply))
 }
 
-async function remove(name: string, flags: Flags): Promise<void> {
+async function remove(name: string, flags: AnswerFlags): Promise<void> {
   const reply = await ask<{ name: string }>(flags, AGAIN, CERTIFICATE_COMMANDS.remove, { name })
-  process.stdout.write(flags.json ? jsonText(reply) : `${plain(reply.name)} removed\n`)
+  print(flags.json, reply, `${plain(reply.name)} removed\n`)
 }
 
-function ask<T>(
-  flags: Flags,
+async function ask<T>(
+  flags: AnswerFlags,
   again: ReadonlySet<FdbErrorCode>,
   command: string,
   request: object,
 ): Promise<T> {
-  const { service = '' } = flags
-  return asked(flags, again, async (client, timeout) => {
-    const answer = await client.command(command, JSON.stringify(request), { timeout, service })
-    return JSON.parse(answer.toString()) as T
-  })
+  return JSON.parse(`${await commanded(flags, again, command, JSON.stringify(request))}`) as T
 }
 
 async function pem(file: string): Promise<string> {

@@ -6,17 +6,12 @@ import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js
 import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
 import { OtherProcess } from '../os/other-process.js'
-import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, type AnswerFlags, asked } from './ask-service.js'
 import { asking } from './find-service.js'
 import { durationOption, pidOf } from './options.js'
-import { jsonText, table } from './output.js'
+import { print, table } from './output.js'
 
-interface Flags extends AskFlags {
-  json?: true
-  service?: string
-}
-
-interface PutFlags extends Flags {
+interface PutFlags extends AnswerFlags {
   descriptor: number
   pid?: string
   for?: number
@@ -24,7 +19,7 @@ interface PutFlags extends Flags {
   replace?: true
 }
 
-interface GetFlags extends Flags {
+interface GetFlags extends AnswerFlags {
   exclusive?: true
   remove?: true
 }
@@ -73,7 +68,7 @@ Examples:
   asking(fd.command('watch'))
     .description('list --watch: show the held descriptors, and again after each change')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
-    .action((flags: Flags) => list({ ...flags, watch: true }))
+    .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   asking(fd.command('claim'))
     .description('claim one for a process as long as it lives: no other process gets it')
     .argument('<name>', 'of one that is held')
@@ -100,10 +95,10 @@ Examples:
     .action(remove)
 }
 
-async function list({ json, service, watch, ...flags }: Flags & { watch?: true }): Promise<void> {
+async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: true }): Promise<void> {
   const show = (all: readonly HeldDescriptor[]) => {
     const held = service === undefined ? all : all.filter(({ name }) => serviceIn(name) === service)
-    process.stdout.write(json ? jsonText(held) : listText(held))
+    print(json, held, () => listText(held))
   }
   if (!watch) {
     show(await asked(flags, AGAIN, (client, timeout) => client.descriptors.list({ timeout })))
@@ -129,7 +124,7 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
   await asked(flags, AGAIN, (client, timeout) =>
     client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeout }),
   )
-  process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is held\n`)
+  print(json, { ok: true, name }, `${name} is held\n`)
 }
 
 async function get(name: string, argv: string[], { exclusive, remove, ...flags }: GetFlags): Promise<void> {
@@ -163,7 +158,7 @@ async function get(name: string, argv: string[], { exclusive, remove, ...flags }
   }
 }
 
-interface ClaimFlags extends Flags {
+interface ClaimFlags extends AnswerFlags {
   while: string
   shared?: true
 }
@@ -175,20 +170,18 @@ async function claim(name: string, { json, shared, while: who, ...flags }: Claim
     client.descriptors.claim(name, { ...options, timeout }),
   )
   fd.close()
-  process.stdout.write(json ? jsonText({ ok: true, name, pid }) : `${name} is claimed by process ${pid}\n`)
+  print(json, { ok: true, name, pid }, `${name} is claimed by process ${pid}\n`)
 }
 
 async function release(name: string, { json, while: who, ...flags }: ClaimFlags): Promise<void> {
   const pid = pidOf('while', who)
   await asked(flags, AGAIN, (client, timeout) => client.descriptors.release(name, { pid, timeout }))
-  process.stdout.write(
-    json ? jsonText({ ok: true, name, pid }) : `${name} is not claimed by process ${pid} any more\n`,
-  )
+  print(json, { ok: true, name, pid }, `${name} is not claimed by process ${pid} any more\n`)
 }
 
-async function remove(name: string, { json, ...flags }: Flags): Promise<void> {
+async function remove(name: string, { json, ...flags }: AnswerFlags): Promise<void> {
   await asked(flags, AGAIN, (client, timeout) => client.descriptors.remove(name, { timeout }))
-  process.stdout.write(json ? jsonText({ ok: true, name }) : `${name} is not held any more\n`)
+  print(json, { ok: true, name }, `${name} is not held any more\n`)
 }
 
 function ownOne(number: number): OwnedFd {

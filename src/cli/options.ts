@@ -2,8 +2,12 @@ import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/time.js'
 
-/** The levels of pino. */
-export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']
+/** The levels are those of pino. */
+export function logLevelOption(): Option {
+  return new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+    .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
+    .default('info')
+}
 
 export function controlOption(): Option {
   return new Option('--control <path>', 'control socket of the service')

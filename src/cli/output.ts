@@ -55,6 +55,11 @@ export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
 
+/** Prints an answer, as JSON or for people. */
+export function print(json: boolean | undefined, value: unknown, text: string | (() => string)): void {
+  process.stdout.write(json ? jsonText(value) : typeof text === 'string' ? text : text())
+}
+
 export type ExitCode = keyof typeof EXIT_CODES
 
 /** Told by `--help` and in the documents: scripts count on them. */

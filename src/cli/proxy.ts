@@ -8,7 +8,7 @@ import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
 import { LoadedCode } from './loaded-code.js'
 import { KEPT, LogFile, MISSING, openLog } from './log.js'
-import { LEVELS } from './options.js'
+import { logLevelOption } from './options.js'
 import { proxySignals } from './proxy-signals.js'
 import { ORDERS, tellTurn } from './signals.js'
 import { countIn } from './worker-count.js'
@@ -41,11 +41,7 @@ export function addProxy(program: Command): void {
     .option('--stay', 'as PID 1: stay after another container has taken over, until told to end (Kubernetes)')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')
-    .addOption(
-      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
-        .choices(LEVELS)
-        .default('info'),
-    )
+    .addOption(logLevelOption())
     .addHelpText(
       'after',
       `

@@ -1,15 +1,10 @@
 import type { Command } from 'commander'
 import type { Reloaded } from '../operator/service-commands.js'
-import type { AskFlags } from './ask-service.js'
+import type { AnswerFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain } from './output.js'
 import { reloaded } from './smart.js'
-
-interface ReloadFlags extends AskFlags {
-  json?: true
-  service?: string
-}
 
 export function addReload(program: Command): void {
   findsService(
@@ -29,8 +24,8 @@ Examples:
     .action(reload)
 }
 
-async function reload({ json, service = '', ...flags }: ReloadFlags): Promise<void> {
-  const told = await reloaded(flags, service)
+async function reload({ json, ...flags }: AnswerFlags): Promise<void> {
+  const told = await reloaded(flags)
   const { pid, generation } = told
   if (json) process.stdout.write(jsonText({ ok: true, ...told }))
   else if ('restart' in told) process.stdout.write(`${lines(told).join('\n')}\n`)

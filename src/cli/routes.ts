@@ -8,19 +8,14 @@ import {
   type RemoveReply,
   ROUTE_COMMANDS,
 } from '../proxy/routes/commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, AGAIN_HARMLESS, type AnswerFlags, asked, commanded } from './ask-service.js'
 import { asking } from './find-service.js'
-import { jsonText, plain, table } from './output.js'
+import { plain, print, table } from './output.js'
 
 /** A list of several pages is asked for again when the routes change meanwhile. */
 const LIST_TRIES = 5
 
-interface Flags extends AskFlags {
-  json?: true
-  service?: string
-}
-
-interface PlaceFlags extends Flags {
+interface PlaceFlags extends AnswerFlags {
   file?: string
   host?: string
   path?: string
@@ -71,12 +66,12 @@ function placed(command: Command): Command {
     .option('--path <prefix>', 'path of the route; default: /')
 }
 
-async function list(flags: Flags): Promise<void> {
+async function list(flags: AnswerFlags): Promise<void> {
   const { service = '' } = flags
   const routes = await asked(flags, AGAIN_HARMLESS, (client, timeout) =>
     listAll(client, { timeout, service }),
   )
-  process.stdout.write(flags.json ? jsonText(routes) : listText(routes))
+  print(flags.json, routes, () => listText(routes))
 }
 
 async function add({ file, host, path, upstream, connect, replace, ...flags }: AddFlags): Promise<void> {
@@ -88,12 +83,9 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
     '--host and --upstream',
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
-  const { service = '' } = flags
-  const reply = await asked(flags, AGAIN_HARMLESS, async (client, timeout) => {
-    const answer = await client.command(ROUTE_COMMANDS.add, body, { timeout, service })
-    return JSON.parse(answer.toString()) as AddReply
-  })
-  process.stdout.write(flags.json ? jsonText(reply) : addText(reply))
+  const answer = await commanded(flags, AGAIN_HARMLESS, ROUTE_COMMANDS.add, body)
+  const reply = JSON.parse(answer.toString()) as AddReply
+  print(flags.json, reply, addText(reply))
 }
 
 async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void> {
@@ -105,12 +97,9 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
     return { host, path }
   })
   const body = lines([{}, ...places])
-  const { service = '' } = flags
-  const reply = await asked(flags, AGAIN, async (client, timeout) => {
-    const answer = await client.command(ROUTE_COMMANDS.remove, body, { timeout, service })
-    return JSON.parse(answer.toString()) as RemoveReply
-  })
-  process.stdout.write(flags.json ? jsonText(reply) : removeText(reply))
+  const answer = await commanded(flags, AGAIN, ROUTE_COMMANDS.remove, body)
+  const reply = JSON.parse(answer.toString()) as RemoveReply
+  print(flags.json, reply, removeText(reply))
 }
 
 async function given(

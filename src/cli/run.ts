@@ -7,7 +7,7 @@ import type { Predecessor } from '../run/predecessor.js'
 import type { VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
 import { openLog } from './log.js'
-import { LEVELS } from './options.js'
+import { logLevelOption } from './options.js'
 import { codeAndMessage, sayOnStderr } from './output.js'
 import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADING } from './run-sources.js'
 import { Signals, tellTurn } from './signals.js'
@@ -27,11 +27,7 @@ export function addRun(program: Command): void {
     command.addOption(name === 'from' ? option.conflicts('adopt') : option)
   }
   command
-    .addOption(
-      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
-        .choices(LEVELS)
-        .default('info'),
-    )
+    .addOption(logLevelOption())
     .addHelpText(
       'after',
       `

@@ -1,11 +1,11 @@
 import { resolve } from 'node:path'
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 import type { Daemon } from '../daemon/daemon.js'
 import { DAEMON, defaultControl } from '../os/default-control.js'
 import { openLog } from './log.js'
-import { controlOption, LEVELS } from './options.js'
+import { controlOption, logLevelOption } from './options.js'
 import { plain } from './output.js'
 import { ORDERS, obey, Signals, tellTurn } from './signals.js'
 
@@ -28,11 +28,7 @@ export function addServe(program: Command): void {
     .addOption(controlOption().makeOptionMandatory(false))
     .option('--config <file>', 'access rules, limits, and the fate of a service without a member')
     .option('--check', 'only check the configuration')
-    .addOption(
-      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
-        .choices(LEVELS)
-        .default('info'),
-    )
+    .addOption(logLevelOption())
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--pid-file <file>', 'a file that names the daemon’s process')
     .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')

@@ -9,7 +9,7 @@ import {
   readTold,
   type Told,
 } from '../operator/service-commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, AGAIN_HARMLESS, type AskFlags, commanded } from './ask-service.js'
 
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
@@ -19,14 +19,13 @@ export interface Plan {
 }
 
 /** Asks the process that serves for its changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if it does not know. */
-export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
-  const changes = await asked(flags, AGAIN_HARMLESS, async (client, timeout) =>
-    readChanges(await client.command(CHANGES, '', { timeout, service })),
-  ).catch(error => {
+export async function planFor(flags: AskFlags): Promise<Plan> {
+  const reply = await commanded(flags, AGAIN_HARMLESS, CHANGES).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
     const why = 'this service does not know what it has loaded (fd-broker proxy does): leave --smart out'
     throw new FdbError(error.code, why, { cause: error })
   })
+  const changes = readChanges(reply)
   const { code, next, configuration } = changes
   if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${named(code)})`, changes }
   if (next.length > 0) {
@@ -40,10 +39,8 @@ export async function planFor(flags: AskFlags, service: string): Promise<Plan> {
 }
 
 /** Has the process that serves read its configuration. */
-export async function reloaded(flags: AskFlags, service: string): Promise<Told | Reloaded> {
-  const reply = await asked(flags, AGAIN, (client, timeout) =>
-    client.command(RELOAD, '', { timeout, service }),
-  )
+export async function reloaded(flags: AskFlags): Promise<Told | Reloaded> {
+  const reply = await commanded(flags, AGAIN, RELOAD)
   return readReloaded(reply) ?? readTold(reply)
 }
 

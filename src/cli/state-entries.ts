@@ -1,36 +1,26 @@
 import { buffer } from 'node:stream/consumers'
 import { FdbError } from '../errors.js'
 import { ServiceState, type StateSection } from '../operator/service-state.js'
-import { asked } from './ask-service.js'
+import { type AskFlags, commanded } from './ask-service.js'
 import { AGAIN_STATE } from './state-control.js'
 import { bytesOf, entryLine, LineWriter } from './state-lines.js'
 
-interface Flags {
-  control: string
-  service?: string
-  timeout: number
-}
-
-interface WatchFlags extends Flags {
+interface WatchFlags extends AskFlags {
   section?: string
   initial?: true
   secrets?: boolean
 }
 
 /** The state of the process that serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
-function stateOf({ control, service = '', timeout }: Flags): ServiceState {
-  return new ServiceState((command, body) =>
-    asked({ control, timeout }, AGAIN_STATE, (client, timeout) =>
-      client.command(command, body, { timeout, service }),
-    ),
-  )
+function stateOf(flags: AskFlags): ServiceState {
+  return new ServiceState((command, body) => commanded(flags, AGAIN_STATE, command, body))
 }
 
 export async function putEntry(
   section: string,
   key: string,
   value: string | undefined,
-  flags: Flags,
+  flags: AskFlags,
 ): Promise<void> {
   const state = stateOf(flags)
   const bytes = value === undefined ? await buffer(process.stdin) : await encoded(state, section, value)
@@ -58,7 +48,7 @@ function parsed(text: string): unknown {
   }
 }
 
-export async function deleteEntry(section: string, key: string, flags: Flags): Promise<void> {
+export async function deleteEntry(section: string, key: string, flags: AskFlags): Promise<void> {
   if (!(await stateOf(flags).delete(section, key)))
     throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `section "${section}" had no key ${JSON.stringify(key)}`)
   process.stdout.write(`${key} of ${section} is deleted\n`)

@@ -6,7 +6,7 @@ import { FdbError } from '../errors.js'
 import { type OwnedFd, openFile, readAt, sync, writerInto } from '../kernel/index.js'
 import type { ExportHead } from './state-file.js'
 import { LineWriter, writeEntries } from './state-lines.js'
-import { type OpenState, openState, type SourceFlags } from './state-source.js'
+import { type OpenState, openState, type SourceFlags, schemasIn, withDigests } from './state-source.js'
 
 interface ExportFlags extends SourceFlags {
   format: 'lines' | 'log'
@@ -66,23 +66,16 @@ function openNew(out: string): OwnedFd {
 }
 
 async function writeLines(
-  { log, redacted }: OpenState,
+  state: OpenState,
   wanted: string[] | undefined,
   secrets: boolean,
   writer: Writable,
 ): Promise<void> {
-  const schemas = log.schemas().filter(({ name }) => wanted === undefined || wanted.includes(name))
-  for (const name of wanted ?? []) {
-    if (!schemas.some(schema => schema.name === name))
-      throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `there is no section ${JSON.stringify(name)}`)
-  }
+  const { log, redacted } = state
+  const schemas = schemasIn(state, wanted)
   const { epoch, sequence } = log.position
-  const digests = new Map(log.digests().map(one => [one.name, one]))
   const out = new LineWriter(writer)
-  const sections = schemas.map(schema => {
-    const { entries = 0, digest = '' } = digests.get(schema.name) ?? {}
-    return { ...schema, entries, digest }
-  })
+  const sections = withDigests(log, schemas)
   await out.write({ fdbState: 1, epoch, sequence, sections } satisfies ExportHead)
   for (const schema of schemas) await writeEntries(log, schema, { secrets, exact: true }, out)
   await out.flush()

@@ -4,9 +4,9 @@ import { type ImportReply, type ImportRequest, type PartRequest, STATE_COMMANDS 
 import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
-import { jsonText, ProgressLine } from './output.js'
+import { ProgressLine, print } from './output.js'
 import { askServing } from './state-control.js'
-import { openState, type SourceFlags } from './state-source.js'
+import { openState, type SourceFlags, schemasIn } from './state-source.js'
 
 /** The most bytes of values in one piece, and entries. */
 const PIECE_BYTES = 1024 * 1024
@@ -30,11 +30,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
       `${state.redacted} values of ${state.name} were left out as secrets when it was written; export it with --secrets`,
     )
   }
-  const schemas = state.log.schemas().filter(({ name }) => wanted === undefined || wanted.includes(name))
-  for (const name of wanted ?? []) {
-    if (!schemas.some(schema => schema.name === name))
-      throw new FdbError('ERR_FDB_STATE_NO_ENTRY', `${state.name} has no section ${JSON.stringify(name)}`)
-  }
+  const schemas = schemasIn(state, wanted)
   // Lines without a head say nothing of their sections' schemas: the service knows them, or refuses.
   const request: ImportRequest = {
     request: `import ${nodeCrypto().randomUUID()}`,
@@ -72,8 +68,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   })
   const names = schemas.map(({ name }) => name)
   const answer = { imported: reply.puts, sections: names, replaced: request.replace }
-  const text = `${reply.puts} entries of ${names.join(', ') || 'no section'} imported`
-  process.stdout.write(json ? jsonText(answer) : `${text}\n`)
+  print(json, answer, `${reply.puts} entries of ${names.join(', ') || 'no section'} imported\n`)
 }
 
 function withHead(head: ImportRequest | PartRequest, bytes: Buffer): Buffer {

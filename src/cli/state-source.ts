@@ -1,5 +1,6 @@
 import { statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
+import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 import { ProgressLine } from './output.js'
 import { readControl } from './state-control.js'
@@ -40,6 +41,30 @@ export async function openState(flags: SourceFlags, options: OpenOptions = {}): 
   )
 }
 
+/** The schemas of the sections with these names; undefined: of all. Throws ERR_FDB_STATE_NO_ENTRY. */
+export function schemasIn({ log, name }: OpenState, wanted?: readonly string[]): StoredSchema[] {
+  const all = log.schemas()
+  const names = all.map(schema => schema.name)
+  const missing = wanted?.find(each => !names.includes(each))
+  if (missing === undefined) return all.filter(schema => wanted?.includes(schema.name) ?? true)
+  throw new FdbError(
+    'ERR_FDB_STATE_NO_ENTRY',
+    `there is no section ${JSON.stringify(missing)} in ${name} (there are: ${names.join(', ') || 'none'})`,
+  )
+}
+
+/** Each schema, with the digest of its section. */
+export function withDigests(
+  log: StateLog,
+  schemas: readonly StoredSchema[],
+): (StoredSchema & { entries: number; digest: string })[] {
+  const digests = new Map(log.digests().map(one => [one.name, one]))
+  return schemas.map(schema => {
+    const { entries = 0, digest = '' } = digests.get(schema.name) ?? {}
+    return { ...schema, entries, digest }
+  })
+}
+
 /** Opens a place of `state diff`: a control socket, a file, or `-`. */
 export async function openPlace(place: string, flags: SourceFlags): Promise<OpenState> {
   const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
@@ -53,7 +78,14 @@ async function openControl({
 }: SourceFlags & { control: string }): Promise<OpenState> {
   using progress = new ProgressLine()
   const { log } = await readControl({ control, service, timeout }, progress)
-  return opened(log, control, 'the service', 0, 0)
+  return {
+    log,
+    name: control,
+    verified: 'the service',
+    redacted: 0,
+    torn: 0,
+    [Symbol.dispose]: () => log.close(),
+  }
 }
 
 async function openFile(file: string, { edited = false }: OpenOptions): Promise<OpenState> {
@@ -69,15 +101,6 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
       `${name} is not as it was written: ${differences.slice(0, 5).join('; ')}. Give --edited when it was changed on purpose`,
     )
   }
-  return opened(log, name, compared ? 'its first line' : 'its checksums', redacted, torn)
-}
-
-function opened(
-  log: StateLog,
-  name: string,
-  verified: OpenState['verified'],
-  redacted: number,
-  torn: number,
-): OpenState {
+  const verified = compared ? 'its first line' : 'its checksums'
   return { log, name, verified, redacted, torn, [Symbol.dispose]: () => log.close() }
 }

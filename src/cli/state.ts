@@ -6,7 +6,6 @@ import type { StateLimits } from '../state/limits.js'
 import { recordsOf } from '../state/reader.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/slices.js'
-import type { StateLog } from '../state/state-log.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, table } from './output.js'
@@ -15,7 +14,7 @@ import { deleteEntry, putEntry, watchEntries } from './state-entries.js'
 import { exportState } from './state-export.js'
 import { importState } from './state-import.js'
 import { entryLine, LineWriter, writeEntries } from './state-lines.js'
-import { openState, type SourceFlags } from './state-source.js'
+import { openState, type SourceFlags, schemasIn, withDigests } from './state-source.js'
 
 interface ShowFlags extends SourceFlags {
   section?: string
@@ -161,10 +160,8 @@ function secretsOption(): Option {
 
 async function show({ section, prefix = '', secrets, ...flags }: ShowFlags): Promise<void> {
   using state = await openState(flags)
-  const schemas = state.log.schemas().filter(schema => section === undefined || schema.name === section)
-  if (section !== undefined && schemas.length === 0) throw noSection(state.log, section)
   const out = new LineWriter()
-  for (const schema of schemas) {
+  for (const schema of schemasIn(state, section === undefined ? undefined : [section])) {
     await writeEntries(state.log, schema, { secrets: secrets ?? false, exact: false }, out, prefix)
   }
   await out.flush()
@@ -177,8 +174,7 @@ interface GetFlags extends SourceFlags {
 
 async function get(name: string, key: string, { secrets, raw, ...flags }: GetFlags): Promise<void> {
   using state = await openState(flags)
-  const schema = state.log.schemas().find(schema => schema.name === name)
-  if (!schema) throw noSection(state.log, name)
+  const schema = schemasIn(state, [name])[0]!
   const entry = state.log.rawSection(name).get(key)
   if (!entry) {
     throw new FdbError(
@@ -200,23 +196,11 @@ async function get(name: string, key: string, { secrets, raw, ...flags }: GetFla
   process.stdout.write(jsonText(line))
 }
 
-function noSection(log: StateLog, name: string): FdbError {
-  const names = log.schemas().map(schema => schema.name)
-  return new FdbError(
-    'ERR_FDB_STATE_NO_ENTRY',
-    `there is no section ${JSON.stringify(name)} (there are: ${names.join(', ') || 'none'})`,
-  )
-}
-
 async function stats({ json, ...flags }: JsonFlags): Promise<void> {
   using state = await openState(flags)
   const { segments, bytes, liveBytes, entries, sequence } = state.log.stats()
   const { epoch, digest } = state.log.position
-  const digests = new Map(state.log.digests().map(one => [one.name, one]))
-  const sections = state.log.schemas().map(schema => {
-    const { entries = 0, digest = '' } = digests.get(schema.name) ?? {}
-    return { ...schema, entries, digest }
-  })
+  const sections = withDigests(state.log, state.log.schemas())
   if (json) {
     const all = { epoch, sequence, digest, entries, segments, bytes, liveBytes, sections }
     process.stdout.write(jsonText(all))

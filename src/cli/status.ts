@@ -1,17 +1,10 @@
 import type { Command } from 'commander'
-import { OperatorClient } from '../operator/client.js'
+import { type AnswerFlags, statusAt } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
-import { jsonText, sayOnStderr } from './output.js'
+import { print, sayOnStderr } from './output.js'
 import { illnessOf, statusText, withAges } from './status-text.js'
 import { answerOf } from './who-serves.js'
-
-interface StatusFlags {
-  control: string
-  json?: true
-  service?: string
-  timeout: number
-}
 
 export function addStatus(program: Command): void {
   findsService(
@@ -35,10 +28,9 @@ Examples:
     .action(status)
 }
 
-async function status({ control, json, service = '', timeout }: StatusFlags): Promise<void> {
-  using client = await OperatorClient.connect(control, { timeout })
-  const answer = withAges(answerOf(await client.status({ timeout }), { control, service }))
-  process.stdout.write(json ? jsonText(answer) : statusText(answer))
+async function status({ control, json, service = '', timeout }: AnswerFlags): Promise<void> {
+  const answer = withAges(answerOf(await statusAt(control, timeout), { control, service }))
+  print(json, answer, () => statusText(answer))
   const ill = illnessOf(answer)
   if (ill === null) return
   sayOnStderr(ill.why)

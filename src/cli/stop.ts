@@ -5,17 +5,15 @@ import type { OperatorClient } from '../operator/client.js'
 import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
 import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
-import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, type AnswerFlags, asked } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
-import { jsonText, plain } from './output.js'
+import { plain, print } from './output.js'
 
 /** The time for a process that was told to end to say why it has not. */
 const ANSWER_MS = 2_000
 
-interface StopFlags extends AskFlags {
-  json?: true
-  service?: string
+interface StopFlags extends AnswerFlags {
   drain?: number
   drop?: true
 }
@@ -55,8 +53,7 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
   })
-  if (json) process.stdout.write(jsonText({ ok: true, ...told }))
-  else process.stdout.write(`process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
+  print(json, { ok: true, ...told }, `process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
 }
 
 /** Resolves with true when the process has ended, and where it cannot be seen from here (another PID namespace): its word is enough there. */

@@ -7,7 +7,7 @@ import { OperatorClient } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
-import type { AskFlags } from './ask-service.js'
+import { type AnswerFlags, type AskFlags, statusAt } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
 import { durationOption } from './options.js'
@@ -21,11 +21,7 @@ const FIRST_ANSWER_MS = 5_000
 
 const CANCELLING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
-interface UpgradeFlags {
-  control: string
-  json?: true
-  timeout: number
-  service?: string
+interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
   binary?: string
   at?: string
@@ -87,11 +83,11 @@ async function upgrade(
   { control, json, timeout, service: named = '', killStuck, binary, at, smart, self }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
-  const daemon = self === true && isDaemon(await statusOf(control, timeout))
+  const daemon = self === true && isDaemon(await statusAt(control, timeout))
   const service = daemon ? DAEMON_ITSELF : named
   if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
-    return await (await import('./upgrade-self.js')).upgradeSelf({ control, timeout }, named, json ?? false)
+    return await (await import('./upgrade-self.js')).upgradeSelf({ control, timeout, service: named }, json)
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   using waiting = new WaitingLine('waiting for the server')
@@ -101,9 +97,9 @@ async function upgrade(
   }
   if (smart && (argv.length > 0 || binary !== undefined || killStuck))
     command.error('error: --smart decides by itself: not with a command, --binary or --kill-stuck')
-  const plan = smart ? await planFor({ control, timeout }, service) : null
+  const plan = smart ? await planFor({ control, timeout, service }) : null
   if (plan !== null && plan.done !== 'upgrade') {
-    await withoutUpgrade(plan, { control, timeout }, service, json === true)
+    await withoutUpgrade(plan, { control, timeout, service }, json === true)
     return
   }
   if (plan !== null) say(`${plain(plan.because)}: an upgrade`)
@@ -169,11 +165,6 @@ async function upgrade(
   }
 }
 
-async function statusOf(control: string, timeout: number): Promise<StatusAnswer> {
-  using client = await OperatorClient.connect(control, { timeout })
-  return await client.status({ timeout })
-}
-
 function headline(answer: StatusAnswer, name: string): string {
   const now = serviceOf(answer, name)
   // The daemon itself refuses a name that it does not hold.
@@ -185,11 +176,10 @@ function headline(answer: StatusAnswer, name: string): string {
 async function withoutUpgrade(
   { done, because, changes }: Plan,
   flags: AskFlags,
-  service: string,
   json: boolean,
 ): Promise<void> {
   const begun = Date.now()
-  const told = done === 'reload' ? await reloaded(flags, service) : null
+  const told = done === 'reload' ? await reloaded(flags) : null
   if (json) print({ ok: true, done, changes, ...told, ms: Math.max(0, Date.now() - begun) })
   else if (told === null) process.stdout.write(`${because}\n`)
   else {

@@ -3,6 +3,7 @@ import { FdbError } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { ledAt, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
+import { statusAt } from './ask-service.js'
 import { type Place, serviceOf, whoServes } from './who-serves.js'
 
 /** Changes what the server is started from, and back when the upgrade to it has failed. */
@@ -70,10 +71,6 @@ async function leadsLinks({ control, service }: Place): Promise<boolean> {
 }
 
 async function serving({ control, service }: Place): Promise<string | null> {
-  try {
-    using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
-    return whoServes(await client.status({ timeout: ANSWER_MS }), service)
-  } catch {
-    return null
-  }
+  const answer = await statusAt(control, ANSWER_MS).catch(() => null)
+  return answer && whoServes(answer, service)
 }

@@ -1,10 +1,10 @@
 import { type Command, Option } from 'commander'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
-import { AGAIN, type AskFlags, asked } from './ask-service.js'
+import { AGAIN, type AnswerFlags, commanded } from './ask-service.js'
 import { asking } from './find-service.js'
 import { openLog } from './log.js'
-import { controlOption, durationOption, LEVELS, toMs } from './options.js'
-import { jsonText } from './output.js'
+import { controlOption, durationOption, logLevelOption, toMs } from './options.js'
+import { print } from './output.js'
 import { countIn } from './worker-count.js'
 
 interface StartFlags {
@@ -18,11 +18,6 @@ interface StartFlags {
   logLevel: string
   logFile?: string
   pidFile?: string
-}
-
-interface Flags extends AskFlags {
-  json?: true
-  service?: string
 }
 
 export function addWorkers(program: Command): void {
@@ -61,11 +56,7 @@ export function addWorkers(program: Command): void {
     )
     .option('--pid-file <file>', 'a file that names the main process')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
-    .addOption(
-      new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
-        .choices(LEVELS)
-        .default('info'),
-    )
+    .addOption(logLevelOption())
     .addHelpText(
       'after',
       `
@@ -79,12 +70,12 @@ Examples:
   asking(workers.command('restart'))
     .description('replace every worker by a new process: the first, then the others')
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers restart --control /run/shop/upgrade.sock')
-    .action((flags: Flags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
+    .action((flags: AnswerFlags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   asking(workers.command('set'))
     .description('change the number of workers')
     .argument('<number>', 'or auto: one for each processor', countIn)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
-    .action((count: number | 'auto', flags: Flags) =>
+    .action((count: number | 'auto', flags: AnswerFlags) =>
       ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),
     )
 }
@@ -110,12 +101,7 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
   )
 }
 
-async function ask(
-  { json, service = '', ...flags }: Flags,
-  name: string,
-  body: string,
-  done: string,
-): Promise<void> {
-  await asked(flags, AGAIN, (client, timeout) => client.command(name, body, { timeout, service }))
-  process.stdout.write(json ? jsonText({ ok: true }) : `${done}\n`)
+async function ask(flags: AnswerFlags, name: string, body: string, done: string): Promise<void> {
+  await commanded(flags, AGAIN, name, body)
+  print(flags.json, { ok: true }, `${done}\n`)
 }

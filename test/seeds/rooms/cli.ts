@@ -59,8 +59,8 @@ export const cli = room(
     ],
     [
       'cli/rollback.ts',
-      'now?.pid !== left.pid || now.generation !== left.generation',
-      'now?.pid !== left.pid',
+      'pid !== left.pid || generation !== left.generation',
+      'pid !== left.pid',
       'e2e/cli-service',
       'unit/cli-parts',
     ],
