@@ -5,11 +5,7 @@ const MOVED = 8
 /** Parts of which a key has one, a power of two. */
 export const PARTS = 256
 
-/**
- * A map that never stalls the event loop while it grows: one `Map` that passes 524,288 keys rehashes for 20 ms in a single `set`, 256 small
- * parts do not. While it has few keys it is one `Map`. Iteration is in order of insertion then, and part by part later; keys that are added
- * meanwhile may be seen or not, all others are seen once. No value is undefined. `K`: what a key may be given as beside a text.
- */
+/** A map that never stalls the event loop: one `Map` while it is small (in order), then 256 parts. Keys added during iteration may be missed. No value is undefined. */
 export abstract class DividingMap<K, V> {
   /** All keys while they are few; then those of that time, until each is in its part too. Null: all are in parts. */
   #first: Map<string, V> | null = new Map()
@@ -23,7 +19,6 @@ export abstract class DividingMap<K, V> {
   /** Returns undefined where it was not there, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
   protected abstract deleteInPart(key: string | K): boolean
-  protected abstract clearParts(): void
   /** The entries of a part. Every map has a given key in the part of the same number. */
   abstract run(part: number): Iterable<[string, V]>
 
@@ -99,13 +94,6 @@ export abstract class DividingMap<K, V> {
     return deleted
   }
 
-  clear(): void {
-    this.#first = new Map()
-    this.#moving = null
-    this.#size = 0
-    this.clearParts()
-  }
-
   *keys(): IterableIterator<string> {
     for (const [key] of this.entries()) yield key
   }
@@ -133,7 +121,7 @@ export abstract class DividingMap<K, V> {
         yield entry
         continue
       }
-      // All are in parts since, or it was cleared.
+      // All are in parts since.
       const value = this.get(entry[0])
       if (value !== undefined) yield [entry[0], value]
     }
@@ -168,7 +156,7 @@ function hashed(key: string): number {
 
 /** A {@link DividingMap} of texts with anything, whose parts are maps. */
 export class ShardedMap<V> extends DividingMap<never, V> {
-  #shards: (Map<string, V> | undefined)[] = []
+  readonly #shards: (Map<string, V> | undefined)[] = []
 
   set(key: string, value: V): void {
     this.put(key, value)
@@ -191,10 +179,6 @@ export class ShardedMap<V> extends DividingMap<never, V> {
 
   protected deleteInPart(key: string): boolean {
     return this.#shards[shardOf(key)]?.delete(key) ?? false
-  }
-
-  protected clearParts(): void {
-    this.#shards = []
   }
 
   run(part: number): Iterable<[string, V]> {

@@ -1,7 +1,4 @@
-/**
- * The name of this process, or of this thread of it, which no other has or had. It is no secret. V8 begins the random numbers of each thread with
- * bytes of the kernel; to load `node:crypto` for them would take 4 ms of each start.
- */
+/** The name of this process or thread, which no other has or had; no secret. V8 seeds each thread from the kernel, and `node:crypto` takes 4 ms to load. */
 export const OWN_INSTANCE = `${process.pid}-${Date.now().toString(36)}-${random()}${random()}`
 
 function random(): string {

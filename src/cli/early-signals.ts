@@ -1,9 +1,6 @@
 import { forgetPreload } from '../os/command-line.js'
 
-/**
- * Imported before all else. Node opens its inspector on SIGUSR1, which a server's command line must not do; and signals that a supervisor
- * sends to a server that is just starting (HUP: read the configuration, USR2: upgrade) end a process that has no handler yet.
- */
+/** Imported first. SIGUSR1 would open Node's inspector; signals of a supervisor (HUP, USR2) would end a server that has no handler yet. */
 const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
 const [, , command = '', part = ''] = process.argv
 const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each))

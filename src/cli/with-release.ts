@@ -18,10 +18,7 @@ export interface ReleaseChange {
 
 const ANSWER_MS = 5_000
 
-/**
- * Upgrades to the release `to`. A supervisor leads the link itself, and back where the version fails; for every other server, and where the
- * supervisor may not, this tool carries out the change.
- */
+/** Upgrades to the release `to`. A supervisor leads the link itself, and back after a failure; for all others this tool changes it. */
 export async function upgradeTo<T>(
   place: Place,
   to: string,

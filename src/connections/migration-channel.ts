@@ -42,11 +42,7 @@ export interface MigrationChannelEnd {
   readonly log: OwnedFd
 }
 
-/**
- * Opens a way for connections between two processes: each gets its end, which it may use until it has resolved. Rejects where there
- * are no memory files or descriptors left, and when an end is refused at once; the giving one has not been asked for when the
- * taking one was.
- */
+/** Opens a way for connections: each process gets its end until it has resolved. Rejects for lack of memory files or descriptors, or when one is refused. */
 export async function openMigrationChannel(ends: {
   take(end: MigrationChannelEnd): void | Promise<void>
   give(end: MigrationChannelEnd): void | Promise<void>

@@ -26,11 +26,7 @@ const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 
 export type MoveRecord = 'moved' | 'back'
 
-/**
- * The fate of each slice of connections, in a memory file that the sender and the receiver both hold (rule 10 of the design). The sender
- * writes before it acts; the receiver seals when it is in doubt, and believes the log then. A write and a seal exclude each other, so that
- * both come to the same answer even if a message is lost.
- */
+/** The fate of each slice of connections, in memory that both sides hold (rule 10). The sender writes before it acts; the receiver seals when in doubt. */
 export class MoveLog implements Disposable {
   readonly fd: OwnedFd
   #end = 0

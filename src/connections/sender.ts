@@ -23,10 +23,7 @@ import {
   type Source,
 } from './slice.js'
 
-/**
- * A process that has just begun needs several times as long for each of its first requests: those who ask all the time come one after the other
- * within so many times that of the first wave, and no more milliseconds than this.
- */
+/** A fresh process needs several times as long for its first requests: busy clients come spread over so many times the first wave, at most this long. */
 const SPREAD = { waves: 3, mostMs: 750 }
 /** So much of that may be made up for. */
 const LATE_MS = 10
@@ -70,10 +67,7 @@ const { POSITIVE_INFINITY: ANY } = Number
 /** All may go. It has nothing to remember: many may share it. */
 const UNBOUNDED = new Pace({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/**
- * The pace of all those behind a first wave, which takes no longer than `mostMs`. `atOnce`: connections that are worth a turn; no more than
- * those are not spread.
- */
+/** The pace behind a first wave, which takes no longer than `mostMs`. `atOnce`: connections that are worth a turn; no more than those are not spread. */
 export function spread(of: {
   connections: number
   firstWaveMs: number
@@ -123,11 +117,7 @@ export interface ConnectionSenderOptions {
   readonly ended: () => void
 }
 
-/**
- * Gives connections to another process, slice by slice: one that was taken out of its server is frozen until the receiver
- * has acknowledged it, then its descriptors are closed here; or it comes back into its server. Which of the two is
- * what the move log says.
- */
+/** Gives connections to another process by slices, frozen until the receiver acknowledges them; then they are closed here, or come back, as the move log says. */
 export class ConnectionSender {
   readonly #options: ConnectionSenderOptions
   #machine = initialMoveOut()

@@ -232,10 +232,7 @@ function mostCount(phase: number): number {
   return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
 }
 
-/**
- * Trailer names are judged without keeping their bytes: a 32-bit hash (FNV-1a) of the name in small letters, `_` taken
- * for `-`, is all that a tracker remembers of one. A collision refuses a harmless trailer, never lets a bad one through.
- */
+/** All that a tracker keeps of a trailer's name: FNV-1a of its small letters, `_` as `-`. A collision refuses a harmless trailer, and passes no bad one. */
 const FNV_OFFSET = 0x811c9dc5
 const FNV_PRIME = 0x01000193
 const UNDERSCORE = 0x5f

@@ -13,10 +13,7 @@ const DONE = 6
 
 const FIRST_LINES = 32
 
-/**
- * Scans the field section of a head (RFC 9112, 5) once, from the byte behind the start line to its last CRLF. Stops
- * and goes on at any byte; refuses at the first byte that no valid section could have there.
- */
+/** Scans the fields of a head (RFC 9112, 5) once, up to the last CRLF; stops and goes on at any byte, and refuses at the first that cannot be valid there. */
 export class FieldScanner implements Marks {
   readonly #limit: number
   readonly #side: Side

@@ -13,10 +13,7 @@ export interface Marks {
   readonly ids: number
 }
 
-/**
- * The field lines of one head: a view of the bytes that it was read from, which makes a string only when asked for. Offsets count from the
- * first byte of the head. Good until its reader reads on, or the bytes are overwritten.
- */
+/** The field lines of one head, a view of its bytes: good until its reader reads on, or they are overwritten. Offsets count from the head's first byte. */
 export class Fields {
   readonly bytes: Buffer
   /** Where in `bytes` the head begins. */
@@ -72,10 +69,7 @@ export class Fields {
     return this.#marks[index * MARKS + 3]!
   }
 
-  /**
-   * A tab behind the line's name, where alone there may be one. Legal, but in the white space around a framing field's value a classic of smuggling: Node's
-   * parser, for one, takes `chunked<TAB>` in a response for another coding.
-   */
+  /** A tab behind the line's name: legal, but Node's parser takes `chunked<TAB>` in a response for another coding, which smuggling uses. */
   hasTab(index: number): boolean {
     const end = this.base + this.lineEnd(index)
     for (let at = this.base + this.nameEnd(index); at < end; at++) if (this.bytes[at] === TAB) return true

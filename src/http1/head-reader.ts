@@ -65,10 +65,6 @@ export abstract class HeadReader<Head> {
     return Buffer.from(this.#held.subarray(0, this.#heldBytes))
   }
 
-  get started(): boolean {
-    return this.#heldBytes > 0
-  }
-
   /**
    * Takes in `chunk[from, to)`: the head if it ends there (see {@link consumed} for where), null if more is needed.
    * Throws {@link Http1Refusal}. The chunk may be reused afterwards, but the head is a view of it: it is good until then, and until

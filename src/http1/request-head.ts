@@ -108,12 +108,6 @@ export class RequestHead implements MessageHead {
     this.expectsContinue = this.#expectation() && line.minor === 1
   }
 
-  /** `resource` up to the question mark. Neither decoded nor normalised. */
-  get path(): string {
-    const query = this.resource.indexOf('?')
-    return query < 0 ? this.resource : this.resource.slice(0, query)
-  }
-
   /** A fresh tracker of the body. The caller handles bytes after a CONNECT, or an Upgrade that was granted. */
   framing(): Framing {
     if (this.chunked) return Framing.chunked('request')
@@ -216,10 +210,7 @@ const PORT = /^[0-9]{0,5}$/
 const PLAIN = new Uint8Array(128)
 for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789-._~') PLAIN[character.charCodeAt(0)] = 1
 
-/**
- * Undefined for anything but a name, an IPv4 address or an IPv6 address in brackets, with an optional port: no user,
- * no list, no percent-encoding, no empty name. An empty port is none (RFC 3986, 3.2.3).
- */
+/** Undefined for anything but a name, an IPv4 address or an IPv6 address in brackets, with an optional port. An empty port is none (RFC 3986, 3.2.3). */
 function parseAuthority(text: string): Authority | undefined {
   let end = 0
   while (end < text.length && PLAIN[text.charCodeAt(end)] === 1) end++

@@ -14,11 +14,7 @@ const EXCHANGES = 1_000
 /** Clients that have waited for the handoff are answered first. */
 const LATER_MS = 50
 
-/**
- * Relays requests of this process to itself when it has taken over, by this configuration but for routes and servers: the code that they
- * need is compiled before all clients come, and not while they wait. It has `drain.firstWave` for that, in which only a few come. It
- * connects to no server, and none of its requests is counted.
- */
+/** Relays requests of this process to itself, in `drain.firstWave` after it took over, so that its code is compiled before all clients come. Connects to no server. */
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
   const within = config.drain.firstWave - LATER_MS
   if (member.incumbent === null || within < 1) return

@@ -171,10 +171,7 @@ export function closeFrame(code: number, reason: string): Buffer {
 const LF = 10
 const CR = 13
 
-/**
- * Follows a stream of server-sent events and knows after every byte whether it stands between two of them: behind a
- * blank line, or at the beginning. Its whole state is one number, its last four bytes: CR LF, LF and CR all end a line.
- */
+/** Knows after every byte of a stream of server-sent events whether it stands between two of them, from the last four bytes: CR LF, LF and CR end a line. */
 export class EventTracker {
   /** The last four bytes, the newest lowest. The beginning is like the end of an event. */
   tail: number

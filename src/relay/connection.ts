@@ -180,11 +180,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.settle()
   }
 
-  /**
-   * Whether a peer that reads more slowly than bytes come has taken some since the last deadline: the kernel has up to some
-   * megabytes for it, and says nothing while these go. The first deadline of a peer that takes nothing counts as progress, so that
-   * it is cut after two.
-   */
+  /** Whether a slow peer has taken some of the megabytes its kernel holds since the last deadline. The first counts as progress: it is cut after two. */
   #peersGoOn(): boolean {
     if (this.exchange?.overdue) return false
     const before = this.#takenBytes

@@ -78,10 +78,7 @@ export interface ForwardedOptions {
 /** Some servers take `_` for `-`, so each name is removed in every spelling. */
 const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
-/**
- * Fields that servers believe of the proxy in front of them, and that are not set here: the client's address, port, scheme and the path
- * that it asked for. `Proxy` becomes HTTP_PROXY in CGI.
- */
+/** Fields by which servers believe the proxy in front of them, and that are not set here. `Proxy` becomes HTTP_PROXY in CGI. */
 const FORGED = [
   'X-Real-IP',
   'X-Forwarded-Port',

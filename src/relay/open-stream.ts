@@ -88,10 +88,7 @@ function connect(
   return socket
 }
 
-/**
- * Over the descriptor of a connected TCP or Unix stream socket, which it takes, and closes when it throws.
- * Reads nothing before it is asked to: otherwise each move would read a chunk more of a connection that is stopped.
- */
+/** Over a connected stream socket, whose descriptor it takes, and closes when it throws. Reads nothing until asked: each move would read one chunk more. */
 export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (polledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const onread = new Feed()

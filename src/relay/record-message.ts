@@ -10,10 +10,7 @@ import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
-/**
- * The whole state of a connection at any byte: plain values, so that it fits one small message. With the descriptors of
- * its two sockets it is all that another process needs to go on.
- */
+/** The whole state of a connection at any byte, in plain values: all that another process needs besides the descriptors of its two sockets. */
 export interface ConnectionRecord {
   listener: string
   scheme: 'http' | 'https'

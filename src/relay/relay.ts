@@ -118,10 +118,6 @@ export class Relay {
     return this.#turnedAway
   }
 
-  get draining(): boolean {
-    return this.#context.draining
-  }
-
   counts(): RelayCounts {
     return countKinds(this.#connections)
   }

@@ -9,10 +9,7 @@ export interface Timed {
 
 const SLOTS = 256
 
-/**
- * The deadlines of any number of connections behind one timer. Putting a deadline off costs two assignments, because an
- * entry stays where it is and is moved when its old time has come. Deadlines are kept to within two ticks, never early.
- */
+/** Deadlines of any number of connections behind one timer, kept to within two ticks, never early. Putting one off costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())

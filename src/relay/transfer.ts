@@ -15,11 +15,7 @@ export interface ExportedConnection {
   upstream: OwnedFd | null
 }
 
-/**
- * Takes a connection out of the relay, whatever it is doing, between two bytes. It is told nothing any more, and its
- * peers notice nothing. Null where one of its streams has just gone: that is settled here, in the next turn of the event
- * loop. Throws, and changes nothing, when there is no descriptor left for a dup.
- */
+/** Takes a connection out of the relay between two bytes, unnoticed by its peers. Null: a stream has just gone. Throws, without effect, if no dup can be made. */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,

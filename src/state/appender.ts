@@ -219,10 +219,7 @@ export class Appender {
     )
   }
 
-  /**
-   * Appends a large bulk as several records, in slices; it counts with the last of them. When the right to write ends
-   * meanwhile, or writing is paused and goes on elsewhere, it stays the first of the queue: it is appended anew, whole.
-   */
+  /** Appends a large bulk as several records, in slices; it counts with the last. Interrupted, it stays the first of the queue and is appended anew, whole. */
   async #appendLarge(held: Held, write: PendingWrite): Promise<void> {
     const { store, history, queue, left, limits, sliceMs } = this.#core
     const { segment } = held

@@ -27,10 +27,7 @@ const MSGPACK_FORMAT: Format = {
   dates: true,
 }
 
-/**
- * Throws a TypeError that says what in a value would come back as something else, and where it is. An object with a `toJSON` says
- * itself what it is written as (a Date a text, for JSON). The value has no cycles: the encoder has refused them.
- */
+/** Throws a TypeError that says what in a value would come back as something else, and where. `toJSON` is taken at its word. There are no cycles. */
 function checkPlain(value: unknown, format: Format): void {
   const found = strangerIn(value, format)
   if (found === null) return
@@ -208,11 +205,7 @@ interface ReaderClass {
 /** An empty message, after its length. */
 const DELIMITED = Uint8Array.of(0)
 
-/**
- * Makes the reader by which `type` keeps unknown fields, where its protobufjs can (8). A type takes readers only of the copy of protobufjs
- * that it was made with, and the application may have another copy or release than this library. A type that neither shows its own reader
- * nor takes ours gets the bytes: unknown fields are then as its runtime has them.
- */
+/** A reader by which `type` keeps unknown fields (protobufjs 8), of its own copy of protobufjs: it takes no other. A type that takes none gets the bytes. */
 function readerFor(type: Decoding): MakeReader {
   const readers = ownReader(type) ?? (takesOurs(type) ? protobufjs.Reader : null)
   if (readers === null) return bytes => bytes as never

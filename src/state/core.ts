@@ -8,10 +8,7 @@ import type { WriteQueue } from './write-queue.js'
 
 /** Events of a log for its owner. None of them may throw. */
 export interface LogOwner {
-  /**
-   * An append met a seal: another process ended this process's right to write. Changes wait from then on, until startWriting (with another
-   * segment) or endWriting. Called once for each seal that is met, in a microtask.
-   */
+  /** Another process ended this one's right to write; changes wait until startWriting or endWriting. Called once for each seal met, in a microtask. */
   onFenced: (() => void) | null
   /** A change was refused because of the limit `logBytes`. */
   onFull: (() => void) | null

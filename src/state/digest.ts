@@ -3,11 +3,7 @@ import type { ScannedChange } from './records.js'
 
 const LANES = 8
 
-/**
- * A digest over a set of (section, key, value) that does not depend on their order and is kept up to date by adding and removing single
- * entries: the SHA-256 of each entry's length-prefixed encoding, added lane by lane (8 lanes of 32 bits, each modulo 2^32). The empty set
- * is all zeros. It finds differences; it is no defence against an attacker who may choose the entries.
- */
+/** A digest of a set of (section, key, value): the sum of the SHA-256 of all, in 8 lanes modulo 2^32. Finds differences; is no defence against an attacker. */
 export class Digest {
   readonly #lanes = new Uint32Array(LANES)
 
@@ -33,14 +29,6 @@ export class Digest {
 
   subtract(other: Digest): void {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - other.#lanes[i]!
-  }
-
-  clear(): void {
-    this.#lanes.fill(0)
-  }
-
-  equals(other: Digest): boolean {
-    return this.#lanes.every((lane, i) => lane === other.#lanes[i])
   }
 
   /** 64 hexadecimal digits. */

@@ -41,11 +41,7 @@ export function answerOf(error: unknown, sequence: number): Answer {
   return refusal.code === 'ERR_FDB_FENCED' ? { outcome: 'again' } : { outcome: 'refused', error: refusal }
 }
 
-/**
- * A change that another process forwards, which comes in one piece or several. Each is checked when it comes: it is only changes
- * and schemas, which this process and all that read its log may read. Values are taken as they are: their author has checked
- * them, and an entry of an older schema is migrated when it is read.
- */
+/** A change that another process forwards, in pieces, each checked to be changes and schemas that all may read. Values are as their author checked them. */
 export class ArrivingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
@@ -171,11 +167,7 @@ export interface EntryRead {
   readonly mark: Uint8Array
 }
 
-/**
- * Stands for what an entry is: its value and the schema version that wrote it; empty: there is none. Two processes with the same
- * state come to the same one. An entry that has become what it was before has its mark again: an update that has read
- * it comes to the same.
- */
+/** Stands for an entry's value and schema version, equal in all processes with that state; empty: there is none. One that is as it was has its mark again. */
 export function markOf(store: Store, section: SectionStore | undefined, key: string): Uint8Array {
   const slot = section?.slots.get(key)
   if (section === undefined || slot === undefined) return NONE

@@ -39,11 +39,7 @@ interface Way {
   answeredAt: number
 }
 
-/**
- * The changes of a process that does not write any more, on their way to the one that does: in the order they were made, each made
- * once. They stay in the queue until they are in view here, so that who made one reads it; when this process writes again, or a
- * way has broken, they are made or sent again under the same ids.
- */
+/** Changes on their way to the process that writes, in order, each made once. They stay in the queue until they are in view, or this process writes again. */
 export class Forwarding {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -250,10 +246,7 @@ export class Forwarding {
     return true
   }
 
-  /**
-   * Updates go with updates of other entries: the process that writes compares what each has read. All else is behind an update only when that
-   * is in view, as one that is made anew would come after it; an update is behind all else likewise, which it may have looked at.
-   */
+  /** An update waits only for updates of the same entries, which the writer compares; all else waits for updates to be in view, and updates for all else. */
   #waits(write: PendingWrite, before: PendingWrite): boolean {
     if (write.draw === undefined) return before.draw !== undefined
     return before.draw === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))

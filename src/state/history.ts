@@ -83,10 +83,7 @@ export class History {
     return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
   }
 
-  /**
-   * Returns why a segment cannot be the next; null when it can. `mayWrite`: this log may append to the segment before. One that has
-   * given up its right may hold the next before the seal: nothing of it is read until then.
-   */
+  /** Why a segment cannot be the next; null when it can. `mayWrite`: this log may append before it; else it may be held early, and is not read before the seal. */
   refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
     const order = (why: string) =>

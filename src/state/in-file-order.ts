@@ -23,11 +23,7 @@ interface Places {
   readonly locations: Locations
 }
 
-/**
- * Yields the result of `read` for each key of a section and its slot, in batches in the order of the log, so that one read serves many. By
- * key they lie anywhere, and each costs a read of its own. Changes meanwhile are seen: a deleted key is left out. Yields null without a
- * result; the caller may pause there for another turn of the event loop.
- */
+/** Yields `read` of each key, in batches in the order of the log, so that one read serves many. Deleted keys are left out. Null: a place to pause. */
 export function* inFileOrder<T>(
   section: SectionStore,
   places: Places,

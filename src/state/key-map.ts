@@ -15,7 +15,7 @@ function partOf(hash: number): number {
  * can be given as texts, or where they lie in UTF-8. While they are few, no code of tables must be compiled first.
  */
 export class KeyMap<V extends number | null = number> extends DividingMap<KeyBytes, V> {
-  #tables: (KeyTable | undefined)[] = []
+  readonly #tables: (KeyTable | undefined)[] = []
 
   /** A text without half a surrogate pair. Returns what it had; undefined: it was not there. */
   set(key: string | KeyBytes, value: V): V | undefined {
@@ -49,10 +49,6 @@ export class KeyMap<V extends number | null = number> extends DividingMap<KeyByt
   protected deleteInPart(key: string | KeyBytes): boolean {
     const bytes = keyBytesOf(key)
     return bytes !== null && (this.#tableOf(bytes.hash)?.delete(bytes) ?? false)
-  }
-
-  protected clearParts(): void {
-    this.#tables = []
   }
 
   run(part: number): Iterable<[string, V]> {

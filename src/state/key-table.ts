@@ -171,10 +171,7 @@ export class KeyTable {
     return moved
   }
 
-  /**
-   * The keys that are there when it is called, with the values that they have when it is their turn, in order; what is deleted meanwhile is left
-   * out. `moved`: tells the value of a key once this table was made anew; undefined: it is not there any more.
-   */
+  /** The keys that are there when it is called, with their values then and there; deleted ones are left out. `moved`: the value once this table was made anew. */
   entries(moved: (key: string) => number | null | undefined): IterableIterator<[string, number | null]> {
     return this.#entries(this.#places, this.#bytes.buffer, this.#count, moved)
   }

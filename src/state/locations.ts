@@ -11,11 +11,7 @@ export interface Location {
   length: number
 }
 
-/**
- * Where each live entry lies, in typed arrays outside the JavaScript heap: a million entries are 12 MB and no
- * work for the garbage collector. An entry is a slot number; freed slots are used again, without a list of them that would have to grow. Copies share what neither has
- * changed: a copy of a million costs a few microseconds.
- */
+/** Where each live entry lies, by slot number, in 12 bytes outside the JavaScript heap. Freed slots are used again. Copies share what neither has changed. */
 export class Locations {
   readonly #chunks: Uint32Array[] = []
   /** False: a copy has the same chunk, which is duplicated before it is changed. */

@@ -27,11 +27,7 @@ interface Block {
   filled: number
 }
 
-/**
- * Reads entries a block at a time while many are read at once, which takes a tenth of the system calls and more; where blocks turn out
- * to hold little that is asked for, one by one. Blocks are forgotten when a turn of the event loop asks for nothing: what they hold
- * may be secret.
- */
+/** Reads entries by blocks while many are read at once, which takes a tenth of the system calls. Blocks, which may be secret, go when a turn asks for none. */
 export class ReadAhead {
   readonly #blocks = new Array<Block | undefined>(MOST_BLOCKS)
   /** Entries found in blocks, less what these have cost. */

@@ -22,10 +22,6 @@ export class RequestMemory {
     this.#most = most
   }
 
-  get size(): number {
-    return this.#known.size
-  }
-
   get(id: string): KnownRequest | undefined {
     return this.#known.get(id)
   }

@@ -23,10 +23,7 @@ interface Different {
   }>
 }
 
-/**
- * Reads a whole log beside the one that is there, and puts it in its place in one step; listeners are then told what is different. For who
- * lacks what others have merged meanwhile, or finds that another state has begun. Takes the segments. When it throws all is as before.
- */
+/** Reads a whole log beside the present one, takes its place in one step, and tells listeners the differences. Takes the segments; no effect if it throws. */
 export function restart(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return readAnew(core, segments)
   for (const segment of segments) segment.close()

@@ -254,10 +254,7 @@ export class Segment {
     }
   }
 
-  /**
-   * From now on appends continue at `offset`, the end of the last whole record. Bytes behind it (half a record of a writer that was killed
-   * or had no memory) are cut off, or blanked if a release forbids to cut. A sealed segment is not cut.
-   */
+  /** Appends continue at `offset`, the end of the last whole record. Bytes behind it are cut off, or blanked if a release forbids to cut. Not if sealed. */
   continueAt(offset: number): void {
     this.#end = offset
     const behind = this.size() - offset

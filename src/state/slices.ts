@@ -7,11 +7,7 @@ export interface SliceOptions {
   signal?: AbortSignal | undefined
 }
 
-/**
- * Work in steps: a generator yields wherever it may be interrupted, as often as it likes (a step should take well
- * under a millisecond). Runs it to its end, at most `sliceMs` in one turn, and less where others work in slices in the same turn. Aborting stops it
- * between two steps.
- */
+/** Runs a generator that yields wherever it may be interrupted, at most `sliceMs` in one turn, shared with others that do so. Aborting stops it between steps. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
   const slice = new Slice(sliceMs)

@@ -31,11 +31,7 @@ export interface Merged {
   after: Locations
 }
 
-/**
- * Writes the state at the end of the merged segments into a new sealed snapshot, entry by entry as they were
- * encoded (fields that this version does not know included). The store may change meanwhile: this works on a
- * copy of its locations. The snapshot is closed when this is left before its end.
- */
+/** Writes the state of the merged segments to a sealed snapshot, entries as encoded, from a copy of its locations. Closed when this is left before its end. */
 export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, Merged> {
   const { epoch, sequence, last } = merge
   const before = store.entries.locations.copy()

@@ -72,11 +72,7 @@ export class Store {
     return section
   }
 
-  /**
-   * Applies a record. Several changes of an epoch are a transaction: all of them are looked at before the first counts, and all count
-   * in one step. A single one is checked by itself, and a snapshot counts for nothing before its end. May be left between two
-   * steps, and begun again.
-   */
+  /** Applies a record: several changes of an epoch in one step, after a look at all; a snapshot at its end. May be left between two steps, and begun again. */
   *apply(
     found: FoundRecord,
     ordinal: number,

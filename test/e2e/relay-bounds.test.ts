@@ -463,10 +463,11 @@ describe('patient drain', () => {
 
   it('counts connections by what they do', async () => {
     const { client, relay } = await start(({ peer, head }) => {
-      if (head.path === '/tunnel') {
+      if (head.resource === '/tunnel') {
         peer.raw = true
         peer.socket.write(SWITCH)
-      } else if (head.path === '/half') peer.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nha')
+      } else if (head.resource === '/half')
+        peer.socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nha')
     })
     const texts = [
       '',

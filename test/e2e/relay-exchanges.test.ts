@@ -15,7 +15,7 @@ let other: World
 
 beforeAll(async () => {
   upstream = await Upstream.start(async ({ head, peer }) => {
-    const index = Number(head.path.slice(1) || 0)
+    const index = Number(head.resource.slice(1).split('?')[0] || 0)
     const reply = kind.replies[index]!
     const ends = kind.replyEnds && (index === 0 || index === kind.replies.length - 1)
     peer.raw = reply.startsWith('HTTP/1.1 101') || head.method === 'CONNECT'

@@ -171,7 +171,7 @@ describe('only those between two exchanges', () => {
     await idle.write(GET)
     await busy.write(GET)
     await until(() => there.asked.length === 3, 'three requests at the new side')
-    expect(there.asked.map(({ head }) => head.path).sort()).toEqual(['/half', '/x', '/x'])
+    expect(there.asked.map(({ head }) => head.resource).sort()).toEqual(['/half', '/x', '/x'])
   })
 
   it('one that comes while they leave is told of', async () => {
@@ -323,8 +323,8 @@ describe('connections that leave', () => {
     await peer.gets(OK.length * 2)
     await peer.write('TP/1.1\r\nHost: a\r\n\r\n')
     await until(() => there.asked.length === 1, 'the third')
-    expect(there.asked[0]!.head.path).toBe('/third')
-    expect(here.asked.map(({ head, body }) => [head.path, body])).toEqual([
+    expect(there.asked[0]!.head.resource).toBe('/third')
+    expect(here.asked.map(({ head, body }) => [head.resource, body])).toEqual([
       ['/p', '0123456789'],
       ['/x', ''],
     ])

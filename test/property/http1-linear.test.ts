@@ -9,7 +9,7 @@ import {
   rewriteRequest,
   takeContent,
 } from '../../src/http1/index.js'
-import { canonicalPath, normalised } from '../../src/proxy/routes/path.js'
+import { canonicalPath, readings } from '../../src/proxy/routes/path.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
 import { Forwarder, requestEdits } from '../../src/relay/field-rules.js'
 import { eventsOf, planResponse } from '../../src/relay/response-plan.js'
@@ -84,7 +84,7 @@ function passRequest(text: string): void {
     const head = new RequestReader(LIMITS).read(Buffer.from(text, 'latin1'))!
     head.framing()
     table.lookup(head.authority?.host ?? '', head.resource)
-    normalised(head.resource)
+    readings(head.resource)
     const extra = forwarder.lines(head, '192.0.2.1', { listener: 'web', scheme: 'http' })
     void rewriteRequest(head, { edits, extra, connection: 'upgrade' }).charCodeAt(0)
   } catch (error) {

@@ -14,9 +14,9 @@ describe('the digest', () => {
     two.add(b('s'), b('c'), b('3'))
     two.add(b('s'), b('b'), b('2'))
     two.add(b('s'), b('a'), b('1'))
-    expect(one.equals(two)).toBe(false)
+    expect(one.toString()).not.toBe(two.toString())
     two.remove(b('s'), b('c'), b('3'))
-    expect(one.equals(two)).toBe(true)
+    expect(one.toString()).toBe(two.toString())
     expect(two.toString()).toBe(one.toString())
     one.remove(b('s'), b('a'), b('1'))
     one.remove(b('s'), b('b'), b('2'))
@@ -65,10 +65,6 @@ describe('the sharded map', () => {
     ])
     expect(new Set(map.keys()).size).toBe(count - 1)
     expect([...map.entries()].every(([key, value]) => key === `key-${value}`)).toBe(true)
-    map.clear()
-    expect([map.size, [...map.keys()].length]).toEqual([0, 0])
-    map.set('again', 1)
-    expect([...map.values()]).toEqual([1])
   })
 
   it('behaves like a Map in each step in which it becomes large', () => {
@@ -171,6 +167,9 @@ describe('the memory of request ids', () => {
       5,
     ])
     const upTo = (sequence: number) => memory.upTo(sequence).map(({ id, print }) => `${id}=${print}`)
-    expect([memory.size, upTo(4), upTo(99)]).toEqual([3, ['r3=3', 'r4=4'], ['r3=3', 'r4=4', 'r5=5']])
+    expect([upTo(4), upTo(99)]).toEqual([
+      ['r3=3', 'r4=4'],
+      ['r3=3', 'r4=4', 'r5=5'],
+    ])
   })
 })

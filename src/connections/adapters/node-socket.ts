@@ -9,10 +9,7 @@ const NOTHING = Buffer.alloc(0)
 /** Node's own, for connections that a server accepts. */
 const accepted = channel('net.server.socket')
 
-/**
- * A plain TCP or Unix connection, open both ways on our side, of which nothing waits to be written. (Where it was given an
- * encoding, half a character may be in a decoder, which does not give it back.)
- */
+/** A plain TCP or Unix connection, open on our side, with nothing left to write. (A decoder may hold half a character, which it does not give back.) */
 export function canLeave(socket: net.Socket): boolean {
   if (socket.readableEncoding !== null) return false
   if (socket.destroyed || socket.connecting || !socket.writable || socket.writableLength > 0) return false

@@ -30,10 +30,7 @@ export interface Difference<M> {
   added: string[]
 }
 
-/**
- * The changes that give a section the wanted entries. An equal entry, whichever process wrote it, stays with its time and generation.
- * Fields of newer versions stay when their entry is changed. Yields where it may be interrupted.
- */
+/** The changes that give a section the wanted entries. Equal ones stay as they are; fields of newer versions stay. Yields where it may be interrupted. */
 export function* difference<M extends Entry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,

@@ -18,10 +18,7 @@ const ASKED_AGAIN_MS = 1_000
 
 type Done = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
-/**
- * The addresses of the names of servers: of the hosts file, else of the name servers, for as long as these said. No name waits for another
- * one, and a name is asked for once at a time. While the name servers do not answer, the addresses known last are used.
- */
+/** Addresses by name: of the hosts file, else of name servers for as long as these said, or longer while they do not answer. No name waits for another. */
 export class Names {
   readonly #hosts: HostsFile
   readonly #servers: NameServers

@@ -41,10 +41,7 @@ export function canonicalHost(pattern: string): string | Wrong {
   return wildcard ? `*.${ascii}` : ascii
 }
 
-/**
- * A request's host (Host header, or the authority of an absolute target) as it is looked up: without port and trailing
- * dot, lower case. Whether it is a host at all is the head parser's to decide; what is none is found nowhere.
- */
+/** A request's host as it is looked up: without port and trailing dot, in lower case. The head parser has checked it; one that is invalid is not found. */
 export function requestHost(host: string): string {
   let end = 0
   let lower = true

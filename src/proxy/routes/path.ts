@@ -100,11 +100,6 @@ export function readings(target: string): string[] | null {
   return found
 }
 
-/** The path of any target by its letters; null: it is refused. */
-export function normalised(target: string): string | null {
-  return readings(target)?.[0] ?? null
-}
-
 /** Segments without their parameters; null for dot segments and NUL. */
 function joined(text: string): string | null {
   if (text.includes('\0') || text.includes('%00')) return null

@@ -44,11 +44,7 @@ export interface NewFile {
 
 const STEP = 32
 
-/**
- * Yields where it may be interrupted. Routes that are made or removed at run time meanwhile cannot make its changes
- * wrong, only what it says about them incomplete. Applying only a part of the changes does no harm: the next call
- * finds the rest. `served`: told of each route that there is with these changes.
- */
+/** Yields where it may be interrupted. Routes changed meanwhile, or changes applied in part, do no harm. `served`: told of each route there is with them. */
 export function* reconcile(
   state: RouteState,
   file: NewFile,

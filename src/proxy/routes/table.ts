@@ -1,16 +1,7 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { requestHost } from './host.js'
 import { plainEnd, readings } from './path.js'
-import {
-  growTo,
-  longestPrefix,
-  type Origin,
-  PathNode,
-  prune,
-  type RouteId,
-  routeName,
-  trail,
-} from './path-tree.js'
+import { growTo, longestPrefix, PathNode, prune, type RouteId, routeName, trail } from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
 /** Servers disagree about the path (see path.ts), and it is refused, or its readings have different routes: to be answered with 400. */
@@ -126,12 +117,6 @@ export class RouteTable<T extends NonNullable<unknown>> {
     this.#any = new PathNode('')
     this.#shadowed = new ShardedMap()
     this.#size = 0
-  }
-
-  /** Where the value in force for exactly this host and path comes from. */
-  originAt(host: string, path: string): Origin | null {
-    const root = this.#find(host)
-    return (root && trail(root, path)?.at(-1)?.origin) ?? null
   }
 
   #find(host: string): PathNode<T> | undefined {

@@ -15,11 +15,7 @@ import {
 /** As in Route: fields below it are values, of which a setting has one. */
 const FIRST_ATTRIBUTE = 14
 
-/**
- * The configuration of the process that serves, in the state: that process writes it when it starts to serve and at each reload. Upstreams
- * that only the state has can be used as long as they are there: routes made at run time may lead to them, and connections that come from
- * another process.
- */
+/** The configuration of the process that serves, in the state: it writes it. Others, and routes made at run time, may use upstreams that only the state has. */
 export class DeclaredState {
   readonly #declared: DeclaredSections
   readonly #member: Member
@@ -39,10 +35,7 @@ export class DeclaredState {
     })
   }
 
-  /**
-   * Writes what differs. `between`: what is written when upstreams are there and none has gone yet, as others may read along; gives those
-   * that stay though the configuration does not have them. Rejects when this process may not write (any more).
-   */
+  /** Writes what differs. `between` runs while all upstreams, old and new, are there; gives those that must stay. Rejects when this process may not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,

@@ -2,11 +2,7 @@ import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
 import { type CertificateMaterial, lookedUp } from './material.js'
 
-/**
- * Chooses the certificate for a client. The exact name goes before the wildcard; certificates made at run time go before those of the file
- * that have the same name; among several of one origin the first in its list wins. A client that asks for an unknown name, or for none,
- * gets the first of the file.
- */
+/** Chooses a certificate: exact name before wildcard, run time before file, first of its list before others. No or unknown name: the first of the file. */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
   #runtime: readonly CertificateMaterial[] = []

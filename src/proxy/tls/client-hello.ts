@@ -8,10 +8,7 @@ const HOST_NAME = 0
 const RECORD_HEAD = 5
 const MESSAGE_HEAD = 4
 
-/**
- * The name of the server that a ClientHello asks for (RFC 8446 and 5246 section 4.1.2 and 7.4.1.2, RFC 6066 section 3). undefined: there
- * must be more bytes. null: it names none, or these are no ClientHello; the next reader reports errors in them.
- */
+/** The server name in a ClientHello (RFC 6066, 3). undefined: there must be more bytes. null: it names none, or is malformed, which the next reader reports. */
 export function serverNameOf(bytes: Buffer): string | null | undefined {
   const message = helloOf(bytes)
   if (!message) return message

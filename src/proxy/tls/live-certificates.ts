@@ -52,11 +52,7 @@ export interface CertificateAddition {
   warning: string | null
 }
 
-/**
- * The certificates of a running proxy. Those of the file are this process's own, whatever the state says; the process that
- * serves writes them there. Those made at run time are what the state says, in every process; they go before those of
- * the file for the same name, the last one made first, until they are removed.
- */
+/** The certificates of a running proxy: the file's, which are this process's own, and those made at run time, in the state, which go before them, newest first. */
 export class LiveCertificates {
   readonly #section: Section<CertificateMessage>
   readonly #table: CertificateTable

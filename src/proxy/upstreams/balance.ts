@@ -40,10 +40,7 @@ export class Balancer {
     return this.#out === 0
   }
 
-  /**
-   * Returns the next server that is not among `tried`, or undefined if all are: one whose trial is due, else the next that is
-   * up, else the next. A request that has failed once becomes a trial only if no server that is up is left.
-   */
+  /** The next server that is not among `tried`: a due trial (unless this request failed before and another is up), else one that is up, else any; undefined: none. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#out === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
@@ -118,10 +115,7 @@ interface HealthRules {
   readonly coolDown: number
 }
 
-/**
- * The health of one server. `up`: it gets its share of the requests. `down`: it gets none before `until`. `probing`: one
- * request is on its way to it as a trial; if that has no outcome by `until`, the next request becomes the trial.
- */
+/** Of one server. `up`: gets its share. `down`: gets no request before `until`. `probing`: one request is its trial; without an outcome by `until`, the next is. */
 export type ServerHealth =
   | { readonly kind: 'up'; readonly failures: number }
   | { readonly kind: 'down'; readonly until: number }

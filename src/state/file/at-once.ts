@@ -14,10 +14,7 @@ import {
   syncFolderNow,
 } from './place.js'
 
-/**
- * Brings all of the log to the state file and the disk in one go: at the end of a process, where no turn of the event loop comes any
- * more. `file`: what it is, as far as this process knows; `installing`: what a thread may be putting in its place just now.
- */
+/** Brings all of the log to the state file and disk in one go, at the end of a process. `installing`: what a thread may be putting in its place just now. */
 export function finishAtOnce(
   path: string,
   log: StateLog,

@@ -31,11 +31,7 @@ interface Taken {
   written(): void
 }
 
-/**
- * A file on the disk that becomes a copy of a log: its segments one behind the other, byte for byte. Written by one call at a
- * time. A write for which there was no room is made again, at the same place. Owns its descriptor; a file that did not come to be the
- * state file is removed when it is closed.
- */
+/** A file that becomes a copy of a log, segment behind segment. One write at a time; repeated where there was no room. Removed at close unless installed. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
@@ -86,10 +82,7 @@ export class FileCopy {
     return this.#size
   }
 
-  /**
-   * The contents of the disk are unknown: a sync failed, which reports the lost pages once and succeeds when it is called again; or a write
-   * failed for another reason than a full disk. The copy must be given up and written again.
-   */
+  /** What is on the disk is unknown: a sync failed, which reports lost pages only once, or a write, but for a full disk. The copy must be written again. */
   get lost(): boolean {
     return this.#lost
   }

@@ -10,11 +10,7 @@ const BATCH = 256 * 1024
 const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
-/**
- * Appends the records of a state file to a new segment, unchanged but for their place: epoch and sequence are those of the segment.
- * Appended records stay when it throws. The end of a snapshot is copied too: the reader of the segment checks it. `next`: returns another
- * segment for each that follows in the file; default: all go to the first.
- */
+/** Appends a state file's records to a new segment, with its epoch and sequence. What was appended stays when it throws. `next`: a segment for each in the file. */
 export function* transcribe(
   fd: OwnedFd,
   segment: Segment,
