@@ -115,7 +115,7 @@ interface HealthRules {
   readonly coolDown: number
 }
 
-/** Of one server. `up`: gets its share. `down`: gets no request before `until`. `probing`: one request is its trial; without an outcome by `until`, the next is. */
+/** The health of a server. `up`: gets its share. `down`: gets no request before `until`. `probing`: one request is its trial; without an outcome by `until`, the next is. */
 export type ServerHealth =
   | { readonly kind: 'up'; readonly failures: number }
   | { readonly kind: 'down'; readonly until: number }

@@ -82,7 +82,7 @@ export class FileCopy {
     return this.#size
   }
 
-  /** What is on the disk is unknown: a sync failed, which reports lost pages only once, or a write, but for a full disk. The copy must be written again. */
+  /** The contents of the disk are unknown: a sync failed, which reports lost pages only once, or a write, but for a full disk. The copy must be written again. */
   get lost(): boolean {
     return this.#lost
   }

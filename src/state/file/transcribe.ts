@@ -10,7 +10,7 @@ const BATCH = 256 * 1024
 const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
-/** Appends a state file's records to a new segment, with its epoch and sequence. What was appended stays when it throws. `next`: a segment for each in the file. */
+/** Appends a state file's records to a new segment, with its epoch and sequence. Appended records stay when it throws. `next`: a segment for each in the file. */
 export function* transcribe(
   fd: OwnedFd,
   segment: Segment,
