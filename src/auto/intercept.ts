@@ -47,11 +47,11 @@ export function intercept(servers: Servers): void {
 
   const adoptOr = (server: net.Server, request: ListenRequest, args: readonly unknown[]) => {
     const { host } = request
-    if (host === undefined || request.path !== undefined || net.isIP(host) !== 0) {
+    if (host === undefined || request.path !== undefined) {
       if (!servers.adopt(server, request)) bind(server, request, args)
       return
     }
-    // As Node does with a name, and with its error.
+    // As Node does, with an address too. The error for a name that is not known is left to it.
     lookup(host, (error, address) => {
       if (error !== null || !servers.adopt(server, { ...request, host: address })) bind(server, request, args)
     })

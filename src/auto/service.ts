@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
+import { noMember } from '../member/process-member.js'
 import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
 import { OperatorClient } from '../operator.js'
 import { addressesOf, addressNow, listenerName } from './addresses.js'
@@ -30,7 +31,12 @@ export class Service {
   /** The version before has these. */
   readonly #offered: ReadonlySet<string>
   readonly #names = new Map<net.Server, string>()
-  readonly #attaching: Promise<unknown>[] = []
+  /** Those that have a server, by their names. */
+  readonly #listeners = new Map<string, Listener>()
+  /** One after the other of a name: a program may close a server and listen again at once. */
+  readonly #attaching = new Map<string, Promise<void>>()
+  /** Adopted, and without a server since the program has closed it: the version before has the address still. */
+  readonly #kept = new Map<string, Listener>()
   #adopted = 0
   #quiet: NodeJS.Timeout | undefined
   #called: () => void = () => {}
@@ -50,7 +56,7 @@ export class Service {
       )
       return null
     }
-    const member = await join({
+    const joining = join({
       service,
       control,
       logger: autoLog(settings.log),
@@ -66,7 +72,7 @@ export class Service {
       ...(pidFile !== undefined && { pidFile }),
       ...(stateFile !== undefined && { stateFile }),
     })
-    return new Service(settings, member, gone)
+    return new Service(settings, await joining.catch(withoutMember), gone)
   }
 
   private constructor(settings: AutoSettings, member: Member, gone: () => void) {
@@ -98,8 +104,8 @@ export class Service {
   /** See {@link Servers.adopt}. */
   adopt(server: net.Server, request: ListenRequest): boolean {
     for (const address of addressesOf(request)) {
-      const name = listenerName(address, taken => this.#isTaken(taken))
-      if (this.#isTaken(name) || (address.kind === 'unix' && !address.abstract && !existsSync(address.path!)))
+      const name = listenerName(address, other => this.#isUsed(other))
+      if (this.#isUsed(name) || (address.kind === 'unix' && !address.abstract && !existsSync(address.path!)))
         continue
       const fd = this.#member.offered(name, address)
       if (fd === null) continue
@@ -114,8 +120,8 @@ export class Service {
       else signal?.addEventListener('abort', () => server.close(), { once: true })
       this.#adopted++
       this.#member.keepAlive(true)
-      const listener = this.#member.listen(name, address)
-      this.#attach(server, name, listener, found => found.serveListening(server, begin ?? (() => {})))
+      const open = async () => this.#kept.get(name) ?? (await this.#member.listen(name, address))
+      this.#attach(server, name, open, listener => listener.serveListening(server, begin ?? (() => {})))
       return true
     }
     return false
@@ -130,44 +136,75 @@ export class Service {
       return
     }
     const address = addressNow(server, request)
-    const name = listenerName(address, taken => this.#isTaken(taken))
-    const listener = this.#member.listenOn(name, address, duplicateLent(lent, name))
-    this.#attach(server, name, listener, found =>
-      waiting.handOver(() => found.serveListening(server, () => {})),
+    const name = listenerName(address, other => this.#isUsed(other))
+    const fd = duplicateLent(lent, name)
+    const open = () => this.#member.listenOn(name, address, fd)
+    this.#attach(server, name, open, listener =>
+      waiting.handOver(() => listener.serveListening(server, () => {})),
     )
   }
 
-  #isTaken(name: string): boolean {
+  #isUsed(name: string): boolean {
     return [...this.#names.values()].includes(name)
   }
 
   #attach(
     server: net.Server,
     name: string,
-    listener: Promise<Listener>,
+    open: () => Promise<Listener>,
     serve: (listener: Listener) => void,
   ): void {
     process.env[PARENT] = `${process.pid}`
     this.#names.set(server, name)
-    const attached = listener.then(serve, error =>
-      sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`),
-    )
-    this.#attaching.push(attached)
-    tellClose(server, () => this.#closed(server))
+    const before = this.#attaching.get(name) ?? Promise.resolve()
+    const attached = before
+      .then(open)
+      .then(listener => {
+        if (this.#names.get(server) !== name) {
+          this.#letGo(name, listener)
+          return
+        }
+        this.#kept.delete(name)
+        this.#listeners.set(name, listener)
+        serve(listener)
+      })
+      .catch(error => sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`))
+    this.#attaching.set(name, attached)
+    tellClose(server, { taken: () => this.#isTaken(server), closed: () => this.#closed(server) })
     this.#listened()
   }
 
-  /** The program has closed a server. Returns whether another process serves in its place. */
-  #closed(server: net.Server): boolean {
-    const name = this.#names.get(server)
-    if (name === undefined) return false
+  /** Another process serves in its place. */
+  #isTaken(server: net.Server): boolean {
     const { phase } = this.#member
-    const taken = !server.listening && phase !== 'joining' && phase !== 'ready'
+    return this.#names.has(server) && !server.listening && phase !== 'joining' && phase !== 'ready'
+  }
+
+  /** The program has closed a server. */
+  #closed(server: net.Server): void {
+    const name = this.#names.get(server)
+    if (name === undefined) return
     this.#names.delete(server)
-    if (taken || this.#phase === 'left') return taken
+    if (this.#names.size === 0 && this.#phase === 'starts') {
+      // It serves nothing: the version before does, unless another server comes.
+      clearTimeout(this.#quiet)
+      this.#member.keepAlive(false)
+    }
+    const listener = this.#listeners.get(name)
+    if (listener === undefined || this.#phase === 'left') return
+    if (this.#phase === 'starts') listener.forget(server)
+    this.#letGo(name, listener)
+  }
+
+  /** Its server was closed by the program. */
+  #letGo(name: string, listener: Listener): void {
+    this.#listeners.delete(name)
+    if (listener.adopted && this.#phase === 'starts') {
+      this.#kept.set(name, listener)
+      return
+    }
     this.#member.unlisten(name)
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
-    return false
   }
 
   /** One more server listens: when all do, this process is ready. */
@@ -202,7 +239,8 @@ export class Service {
     this.#phase = 'readies'
     const { service, log, ready } = this.#settings
     try {
-      await Promise.all(this.#attaching)
+      await Promise.all(this.#attaching.values())
+      for (const [name, listener] of this.#kept) this.#letGo(name, listener)
       await this.#member.ready({ checks: this.#checks(ready), unserved: true })
     } catch (error) {
       this.#failed(error)
@@ -253,6 +291,12 @@ export class Service {
     this.#member.keepAlive(true)
     void this.#member.close().finally(() => this.#gone())
   }
+}
+
+/** Once-only work of the program (`runOnce`) waits no longer. */
+function withoutMember(error: unknown): never {
+  noMember()
+  throw error
 }
 
 /** The program that serves under this name, if it is another than this one; null: none does, or it does not say. */

@@ -113,6 +113,12 @@ export class Listener {
     return this
   }
 
+  /** @internal The application has closed a server before it accepted here: another may take its place, or the same one again. */
+  forget(server: ServableServer): void {
+    const at = this.#served.findIndex(served => served.server === server)
+    if (at >= 0) this.#served.splice(at, 1)[0]!.release()
+  }
+
   /**
    * For a socket without a stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; the caller stops using
    * it when the member retires (event `retiring`).

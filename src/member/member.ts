@@ -222,7 +222,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return await this.#listeners.listenOn(name, parseListenerSpec(where), fd)
   }
 
-  /** @internal A dup of the socket that {@link listen} would adopt; null: it would bind the address. */
+  /** @internal A dup of the socket that {@link listen} would adopt, or has adopted under that name; null: it would bind the address. */
   offered(name: string, where: ListenerOptions): OwnedFd | null {
     return this.#listeners.offered(name, parseListenerSpec(where))
   }
@@ -238,6 +238,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   keepAlive(on: boolean): void {
     this.#runtime.controlSocket.keepAlive(on)
     this.#runtime.joined.keepAlive(on)
+    this.#runtime.readiness.keepAlive(on)
   }
 
   /**

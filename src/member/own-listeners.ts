@@ -64,8 +64,11 @@ export class OwnListeners {
     return this.#open(name, spec, fd)
   }
 
-  /** A dup of the socket that {@link listen} would adopt now; null: it would bind the address. */
+  /** A dup of the socket that {@link listen} would adopt now, or has adopted under that name; null: it would bind the address. */
   offered(name: string, spec: ListenerSpec): OwnedFd | null {
+    const present = this.#listeners.get(name)
+    if (present?.adopted && sameAddress(present.spec, spec))
+      return this.#deps.shared.registry.get(name)?.fd.dup() ?? null
     return this.#offered.find(name, spec)?.entry.fd.dup() ?? null
   }
 

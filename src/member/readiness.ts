@@ -12,6 +12,7 @@ export class Readiness {
   #waiting: Pending<void>[] = []
   #limit: Limit | undefined
   #served = false
+  #keepsAlive = true
 
   constructor(late: () => void, logger: Logger) {
     this.#late = late
@@ -32,6 +33,13 @@ export class Readiness {
   limit(ms: number): void {
     this.#limit?.clear()
     this.#limit = afterHearing(ms, this.#late)
+    this.keepAlive(this.#keepsAlive)
+  }
+
+  /** Whether the limit keeps the process alive (it does at first). */
+  keepAlive(on: boolean): void {
+    this.#keepsAlive = on
+    this.#limit?.keepAlive(on)
   }
 
   /** Resolves when an offer is here whole; rejects when it is clear that none will be. */

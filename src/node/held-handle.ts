@@ -20,7 +20,7 @@ export const HELD_HANDLE = internal(
   'a successor under fd-broker/auto accepts as soon as it listens',
   () => {
     const server = new net.Server()
-    const begin = holdHandle(server, () => server.listen({ host: '127.0.0.1', port: 0 }))
+    const begin = holdHandle(server, () => server.listen(0))
     const held = descriptorOf(server) !== null
     server.close()
     return begin !== null && held

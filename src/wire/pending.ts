@@ -5,6 +5,8 @@ import { FdbError } from '../errors.js'
 export interface Limit {
   /** Idempotent. */
   clear(): void
+  /** Whether it keeps the process alive (it does at first). */
+  keepAlive(on: boolean): void
 }
 
 /**
@@ -25,6 +27,10 @@ export function afterHearing(ms: number, late: () => void, { unref = false } = {
     clear: () => {
       clearTimeout(timer)
       clearImmediate(reading)
+    },
+    keepAlive: on => {
+      if (on) timer.ref()
+      else timer.unref()
     },
   }
 }

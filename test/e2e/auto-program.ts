@@ -13,7 +13,7 @@ import { until } from '../processes/until.js'
 import { Desk, type Ran } from './cli-processes.js'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const PATIENCE_MS = 8_000
+const PATIENCE_MS = 15_000
 /** An open-loop prober asks so often. */
 const ASK_EVERY_MS = 5
 /** Answers of each generation before the next one comes. */

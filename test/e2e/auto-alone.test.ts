@@ -1,0 +1,158 @@
+import { describe, expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import * as operator from '../processes/operator.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+const SERVER = `import http from 'node:http'
+const port = Number(process.env.OTHER_PORT ?? 8080)
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(port)
+`
+
+async function answerOf(url: string): Promise<string> {
+  const answer = await until(`${url} answers`, () => fetch(url).catch(() => null))
+  return await answer.text()
+}
+
+/** Times that the text has in it. */
+function count(text: string, part: string): number {
+  return text.split(part).length - 1
+}
+
+describe('a program under fd-broker/auto runs as without it, and says why once,', () => {
+  it('if its control socket cannot be made', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const pid = await program.launch('import', { FD_BROKER_CONTROL: '/proc/none/shop.sock' })
+    expect(await answerOf(program.url)).toBe(`pid ${pid}`)
+    await program.says('runs without upgrades')
+    expect(program.output).toMatch(/^fd-broker: this process runs without upgrades: .*\n$/)
+    signalPid(pid, 'SIGTERM')
+    await program.ends(pid)
+  })
+
+  it('if another program has a service of that name', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    program.write('index.mjs', SERVER)
+    const other = await program.desk.launch([
+      ...[
+        'sh',
+        '-c',
+        `cd ${program.desk.folder} && exec "$@"`,
+        'sh',
+        'env',
+        `RUNTIME_DIRECTORY=${program.path('run')}`,
+      ],
+      ...['OTHER_PORT=0', 'node', '--import', 'fd-broker/auto', 'index.mjs'],
+    ])
+    await program.says(`"shop" is the service of another program, ${program.path('server.mjs')}`)
+    expect([hasEnded(first), hasEnded(other)]).toEqual([false, false])
+    expect((await operator.status(program.control)).generation).toBe(1)
+  })
+
+  it('if it is the same program on another port', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    const second = await program.launch('import', { OTHER_PORT: '0' })
+    await program.says('"shop" is served by another process, on other addresses')
+    expect([hasEnded(first), hasEnded(second)]).toEqual([false, false])
+    expect(await answerOf(program.url)).toBe(`pid ${first}`)
+    expect((await operator.status(program.control)).generation).toBe(1)
+  })
+
+  it('under node --watch, whose edits restart it', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await program.launch('import', {}, [])
+    const watched = await AutoProgram.of(SERVER)
+    await watched.desk.launch([
+      ...[
+        'sh',
+        '-c',
+        `cd ${watched.desk.folder} && exec "$@"`,
+        'sh',
+        'env',
+        `RUNTIME_DIRECTORY=${watched.path('run')}`,
+      ],
+      ...['node', '--watch', '--import', 'fd-broker/auto', 'server.mjs'],
+    ])
+    const before = await answerOf(watched.url)
+    await watched.says('fd-broker: node --watch restarts this program')
+    for (let edit = 1; edit <= 2; edit++) {
+      watched.write('server.mjs', SERVER.replace("'pid '", `'edit ${edit}, pid '`))
+      await until(`edit ${edit} answers`, async () =>
+        (await answerOf(watched.url)).startsWith(`edit ${edit}`),
+      )
+    }
+    expect(before).toMatch(/^pid/)
+    await expect(operator.status(watched.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
+  })
+
+  it('where it is switched off, and says nothing', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const pid = await program.launch('import', { FD_BROKER_AUTO: 'off' })
+    expect(await answerOf(program.url)).toBe(`pid ${pid}`)
+    expect(program.output).toBe('')
+  })
+})
+
+describe('a program under fd-broker/auto', () => {
+  it('ends as without it if it listens to nothing, also while another version serves', async () => {
+    const program = await AutoProgram.of(`if (process.argv[2] === '--help') console.log('help')
+else await import('node:http').then(http => http.createServer((_, response) => response.end('pid ' + process.pid)).listen(8080))
+`)
+    const first = await program.serve()
+    const help = { code: 0, stdout: 'help\n', stderr: '' }
+    expect(await program.run('import', {}, ['--help'])).toEqual(help)
+    expect(await program.run('require', {}, ['--help'])).toEqual(help)
+    expect(await answerOf(program.url)).toBe(`pid ${first}`)
+  })
+
+  it('has children that listen, which are no versions of it', async () => {
+    const program = await AutoProgram.of(`import { fork } from 'node:child_process'
+import http from 'node:http'
+const server = http.createServer((request, response) => response.end('pid ' + process.pid))
+if (process.send) server.listen(0, () => process.send('listens'))
+else server.listen(8080, () => setTimeout(() => fork(import.meta.filename).on('message', text => console.log(text, process.pid)), 300))
+`)
+    const first = await program.serve('options')
+    await program.says(`listens ${first}`)
+    expect((await operator.status(program.control)).generation).toBe(1)
+    expect(await answerOf(program.url)).toBe(`pid ${first}`)
+    expect(count(program.output, 'fd-broker')).toBe(0)
+  })
+
+  it('takes over when it answers at the path that FD_BROKER_READY names', async () => {
+    const program = await AutoProgram.of(`import http from 'node:http'
+import { existsSync } from 'node:fs'
+const server = http.createServer((request, response) => {
+  response.statusCode = request.url === '/health' && !existsSync('well') ? 503 : 200
+  response.end('pid ' + process.pid)
+})
+server.listen(8080, () => console.log('listens ' + process.pid))
+`)
+    program.write('well', '')
+    const first = await program.serve('import', 1, { FD_BROKER_READY: '/health' })
+    const { rmSync } = await import('node:fs')
+    rmSync(program.path('well'))
+    const second = await program.launch('import', { FD_BROKER_READY: '/health' })
+    await program.says(`listens ${second}`)
+    expect(await answerOf(program.url)).toBe(`pid ${first}`)
+    program.write('well', '')
+    expect(await program.serves(2)).toBe(second)
+  })
+
+  it('takes over when it calls ready(), if FD_BROKER_READY says so', async () => {
+    const program = await AutoProgram.of(`import http from 'node:http'
+import { ready } from 'fd-broker/auto'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+process.on('SIGUSR2', ready)
+console.log('waits ' + process.pid)
+`)
+    for (const generation of [1, 2]) {
+      const pid = await program.launch('import', { FD_BROKER_READY: 'call' })
+      await program.says(`waits ${pid}`)
+      signalPid(pid, 'SIGUSR2')
+      expect(await program.serves(generation)).toBe(pid)
+    }
+  })
+})

@@ -1,0 +1,115 @@
+import { describe, expect, it } from 'vitest'
+import { hasEnded, signalPid } from '../processes/launch.js'
+import { until } from '../processes/until.js'
+import { AutoProgram } from './auto-program.js'
+
+const SERVER = `import http from 'node:http'
+http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+`
+const HANDLED = `import http from 'node:http'
+const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
+const timer = setInterval(() => {}, 1_000)
+process.on('SIGTERM', () => {
+  console.log(process.pid + ' is told to stop')
+  server.close(error => {
+    console.log(process.pid + ' has closed ' + error)
+    clearInterval(timer)
+  })
+})
+`
+/** It stands by only until the next one is known to be well. */
+const SOON = { FD_BROKER_PROBATION: '0' }
+
+async function refuses(url: string): Promise<void> {
+  await until(`${url} refuses`, () =>
+    fetch(url).then(
+      () => null,
+      () => true,
+    ),
+  )
+}
+
+describe('under fd-broker/auto a signal to the process that serves ends the service:', () => {
+  it.each(['SIGTERM', 'SIGINT'] as const)('%s, by its default action', async signal => {
+    const program = await AutoProgram.of(SERVER)
+    const pid = await program.serve()
+    signalPid(pid, signal)
+    await program.ends(pid)
+    await refuses(program.url)
+  })
+
+  it('also the version that stands by', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    const second = await program.serve('import', 2)
+    expect(hasEnded(first)).toBe(false)
+    signalPid(second, 'SIGTERM')
+    await program.ends(second)
+    await program.ends(first)
+    await refuses(program.url)
+  })
+
+  it('by its own handler, and the version that stands by', async () => {
+    const program = await AutoProgram.of(HANDLED)
+    const first = await program.serve()
+    const second = await program.serve('import', 2)
+    signalPid(second, 'SIGTERM')
+    await program.ends(second)
+    await program.ends(first)
+    await refuses(program.url)
+    expect(program.output).toContain(`${second} has closed undefined`)
+  })
+})
+
+describe('under fd-broker/auto a replaced version', () => {
+  it('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {
+    const program = await AutoProgram.of(HANDLED)
+    const first = await program.serve('import', 1, SOON)
+    await program.serve('import', 2, SOON)
+    await program.ends(first)
+    expect(program.output).toBe(`${first} is told to stop\n${first} has closed undefined\n`)
+  })
+
+  it('ends without a word if nothing keeps it', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve('import', 1, SOON)
+    await program.serve('import', 2, SOON)
+    await program.ends(first)
+    expect(program.output).toBe('')
+  })
+
+  it('is ended if it has no handler, and says what kept it', async () => {
+    const program = await AutoProgram.of(`${SERVER}setInterval(() => {}, 1_000)\n`)
+    const env = { ...SOON, FD_BROKER_EXIT: '100ms' }
+    const first = await program.serve('import', 1, env)
+    await program.serve('import', 2, env)
+    await program.ends(first)
+    expect(program.output).toMatch(/^fd-broker: process \d+ does not serve any more.*1 Timeout kept it.*\n$/)
+  })
+
+  it('serves on if the next one fails at its start, or before it listens to all', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    program.write('server.mjs', `${SERVER}throw new Error('a mistake')\n`)
+    const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    expect(code).toBe(1)
+    expect(stderr).toContain('a mistake')
+    expect(await (await fetch(program.url)).text()).toBe(`pid ${first}`)
+  })
+
+  it('serves again if the next one dies while it stands by', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.serve()
+    const second = await program.serve('import', 2)
+    signalPid(second, 'SIGKILL')
+    await until('the first one answers', async () => {
+      const text = await fetch(program.url).then(
+        answer => answer.text(),
+        () => '',
+      )
+      return text === `pid ${first}` || null
+    })
+    signalPid(first, 'SIGTERM')
+    await program.ends(first)
+  })
+})

@@ -1,0 +1,95 @@
+import { describe, expect, it } from 'vitest'
+import { AutoProgram } from './auto-program.js'
+
+/** Says in lines all that it sees of its servers, and ends by itself. `HOLD` in its environment: it serves. */
+const RECORD = `import { once } from 'node:events'
+import http from 'node:http'
+import http2 from 'node:http2'
+import net from 'node:net'
+const say = (...facts) => console.log(JSON.stringify(facts))
+const facts = server => [server.listening, server.address()]
+const serve = http.createServer((request, response) => response.end('pid ' + process.pid))
+const returned = serve.listen(8080, function () {
+  say('callback', this === serve, ...facts(serve))
+})
+say('returned', returned === serve, ...facts(serve), serve.listenerCount('error'))
+await once(serve, 'listening')
+say('listening', ...facts(serve))
+try { serve.listen(8081) } catch (error) { say(error.code, error.message) }
+const busy = net.createServer()
+busy.once('error', error => say({ ...error }, error.message, ...facts(busy)))
+busy.listen({ port: 8080 })
+await once(busy, 'error').catch(() => {})
+const paths = net.createServer(() => {}).listen('./own.sock')
+say('path', ...facts(paths))
+await once(paths, 'listening')
+say('path listens', ...facts(paths))
+const any = net.createServer().listen(0, '127.0.0.1')
+say('any', ...facts(any))
+await once(any, 'listening')
+say('any listens', any.address().address, any.address().port > 0)
+const named = http2.createServer().listen({ port: 0, host: 'localhost' }, () => say('named', named.address().family))
+say('named', ...facts(named))
+await once(named, 'listening')
+for (const wrong of [[99_999], [{ port: -1 }], [{}], ['']]) {
+  try { say(typeof net.createServer().listen(...wrong).close) } catch (error) { say(error.code, error.message) }
+}
+const nowhere = net.createServer().listen({ host: 'nowhere.invalid', port: 1 })
+say((await once(nowhere, 'error').catch(error => [error]))[0]?.code)
+const controller = new AbortController()
+const aborted = net.createServer().listen({ port: 0, signal: controller.signal })
+controller.abort()
+await once(aborted, 'close')
+say('aborted', ...facts(aborted))
+const unreferenced = net.createServer().listen(0).unref()
+say('unref', unreferenced.listening)
+if (process.env.HOLD) await new Promise(() => setInterval(() => {}, 1_000))
+for (const server of [paths, any, named, serve]) {
+  say('close', server.close(error => say('closed', error?.code ?? null)) === server, ...facts(server))
+  server.close(error => say('closed twice', error?.code ?? null))
+  await once(server, 'close')
+}
+const again = serve.listen(8080)
+await once(again, 'listening')
+say('again', ...facts(again))
+again.close()
+`
+
+/** Lines that a run must have in common with a run without fd-broker. */
+async function linesOf(
+  program: AutoProgram,
+  by: 'nothing' | 'import' | 'require' | 'options',
+): Promise<string[]> {
+  const { code, stdout, stderr } = await program.run(by)
+  expect({ by, code, stderr }).toEqual({ by, code: 0, stderr: '' })
+  return stdout.trim().split('\n')
+}
+
+describe('a program under fd-broker/auto sees of its servers what it sees without it:', () => {
+  it.each(['import', 'options', 'require'] as const)('as the first version, by %s', async by => {
+    const program = await AutoProgram.of(RECORD)
+    const wanted = await linesOf(program, 'nothing')
+    expect(wanted.length).toBeGreaterThan(20)
+    expect(await linesOf(program, by)).toEqual(wanted)
+  })
+
+  it('as the next version, whose listeners are those of the version before', async () => {
+    const program = await AutoProgram.of(RECORD)
+    const wanted = await linesOf(program, 'nothing')
+    const first = await program.launch('import', { HOLD: '1' })
+    await program.serves(1)
+    await program.statusWhere('all of it listens', ({ listeners }) => listeners.length >= 4)
+    expect(await linesOf(program, 'import')).toEqual(wanted)
+    expect(first).toBeGreaterThan(0)
+  })
+
+  it('an error that it does not handle ends it', async () => {
+    const program = await AutoProgram.of(`import net from 'node:net'
+net.createServer().listen(8080, () => net.createServer().listen(8080))
+`)
+    const [without, under] = [await program.run('nothing'), await program.run('import')]
+    const told = (stderr: string) => /Error: listen EADDRINUSE.*/.exec(stderr)?.[0]
+    expect(told(without.stderr)).toMatch(/EADDRINUSE/)
+    expect([under.code, told(under.stderr)]).toEqual([without.code, told(without.stderr)])
+  })
+})
