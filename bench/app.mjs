@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { hasEnded, signal, startUnrelated, untilEnded } from './unrelated.mjs'
 
-const EXAMPLE = fileURLToPath(new URL('../examples/shop/server.mjs', import.meta.url))
+const EXAMPLE = fileURLToPath(new URL('../docs/examples/shop/server.mjs', import.meta.url))
 const START_MS = 10_000
 /** How long a naive stop waits for a drain before it kills. */
 const STOP_MS = 3000

@@ -1,5 +1,5 @@
 // @ts-check
-// `npm run api`: compares what the entries of the package export, as it was built last, with the reports in `api/`, and prints what
+// `npm run api`: compares what the entries of the package export, as it was built last, with the reports in `test/api`, and prints what
 // is otherwise (exit code 1). `npm run api -- --update` writes the reports: a change of the public API is seen in the diff.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -10,10 +10,10 @@ import { ENTRIES } from './declarations/entries.mjs'
 
 const { values: flags } = parseArgs({ options: { update: { type: 'boolean', default: false } } })
 const root = fileURLToPath(new URL('..', import.meta.url))
-mkdirSync(join(root, 'api'), { recursive: true })
+mkdirSync(join(root, 'test/api'), { recursive: true })
 
 for (const { name } of ENTRIES) {
-  const report = join(root, 'api', `${name}.api.md`)
+  const report = join(root, 'test/api', `${name}.api.md`)
   const built = join(root, 'build/declarations', `${name}.api.md`)
   const now = readFileSync(built, 'utf8')
   if (existsSync(report) && readFileSync(report, 'utf8') === now) continue

@@ -3,7 +3,7 @@
 //
 //   index.d.ts, proxy.d.ts …   what an entry of the package exports, by name
 //   declarations.d.ts          what that is: all that the entries come to, and nothing that is @internal
-//   index.api.md …             reports of the same, of which `npm run api` compares those in api/
+//   index.api.md …             reports of the same, of which `npm run api` compares those in test/api
 //
 // Does nothing when it has been made of the same before.
 import { createHash } from 'node:crypto'

@@ -1,5 +1,5 @@
 // @ts-check
-// What the load asks of examples/shop.
+// What the load asks of docs/examples/shop.
 import { get, ok, same, slowAndStream, wrong } from './workload.mjs'
 
 /** @typedef {import('./workload.mjs').Fault} Fault */

@@ -35,7 +35,7 @@ export function same(what, body, wanted) {
   return body === wanted ? null : wrong(`${what}: ${JSON.stringify(body.slice(0, 60))}`)
 }
 
-/** What examples/shop and bench/proxy/upstream.mjs both have. @param {number} lines of a stream */
+/** What docs/examples/shop and bench/proxy/upstream.mjs both have. @param {number} lines of a stream */
 export function slowAndStream(lines) {
   return {
     slow: () => get('/slow', body => same('slow', body, 'slow but sure\n')),

@@ -12,7 +12,7 @@ import { launchUnrelated, signalPid } from '../processes/launch.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
-const ROOM = fileURLToPath(new URL('../../examples/websocket/server.mjs', import.meta.url))
+const ROOM = fileURLToPath(new URL('../../docs/examples/websocket/server.mjs', import.meta.url))
 
 /** On a machine that has much else to do. Alone an upgrade takes a tenth of a second. */
 const BUSY_MS = 60_000
@@ -187,7 +187,7 @@ describe('WebSockets that the application terminates', () => {
   })
 })
 
-describe('the example examples/websocket', () => {
+describe('the example docs/examples/websocket', () => {
   it('goes on with its guests in the next process', { timeout: 240_000 }, async () => {
     const [scene, port] = await sceneWith('none')
     const command = [ROOM, '--control', scene.control, '--listen', `tcp://127.0.0.1:${port}`]

@@ -20,11 +20,11 @@ const FRESH = { freshShare: 1, slow: 0, streams: 0, writes: 0, idle: 0 }
 /** The manifests' own words, with this machine's paths. */
 // biome-ignore lint/suspicious/noExplicitAny: as it is written
 function manifest(name: string): any[] {
-  const text = readFileSync(new URL(`../../examples/kubernetes/${name}`, import.meta.url), 'utf8')
+  const text = readFileSync(new URL(`../../docs/examples/kubernetes/${name}`, import.meta.url), 'utf8')
   return parseAllDocuments(text).map(document => document.toJS())
 }
 
-/** Pods of examples/kubernetes/edge.yaml on one node: they share its network, and the folder of the control socket. */
+/** Pods of docs/examples/kubernetes/edge.yaml on one node: they share its network, and the folder of the control socket. */
 async function node(probation: string) {
   const app = await upstream()
   const edge = await Edge.prepare({

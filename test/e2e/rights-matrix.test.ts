@@ -22,7 +22,7 @@ import { hello } from '../processes/stranger.js'
 
 const { DescriptorRequest, Envelope, Intent } = fdbroker.wire
 const { Op } = DescriptorRequest
-const SECURITY = fileURLToPath(new URL('../../SECURITY.md', import.meta.url))
+const SECURITY = fileURLToPath(new URL('../../.github/SECURITY.md', import.meta.url))
 const PROTO = fileURLToPath(new URL('../../proto/wire.proto', import.meta.url))
 const DENIED = 'ERR_FDB_DENIED'
 const DAEMON = 'fd-broker.daemon'

@@ -15,7 +15,7 @@ routes: [{ host: '*', respond: { body: fine } }]
 
 const KEPT = '- { host: kept.test, respond: { body: kept } }'
 
-describe('the units in systemd/, as they are, with a systemd of their own', () => {
+describe('the units in docs/examples/systemd, as they are, with a systemd of their own', () => {
   it.skipIf(why !== null)(
     `are upgraded, rolled back, killed and stopped as systemd knows it, and no connect is refused${why === null ? '' : `: not here, ${why}`}`,
     async () => {

@@ -6,7 +6,7 @@ const why = noMachine()
 const KILLS = Number(process.env.FD_BROKER_KILLS ?? 3)
 const RATE = Number(process.env.FD_BROKER_KILLS_RATE ?? 300)
 
-describe('shop.service in systemd/, as it is, with a systemd of its own', () => {
+describe('shop.service in docs/examples/systemd, as it is, with a systemd of its own', () => {
   it.skipIf(why !== null)(
     `is released by a link, rolled back, and killed ${KILLS} times: no connect is refused, every acknowledged change is there${why === null ? '' : `: not here, ${why}`}`,
     { timeout: 400_000 },

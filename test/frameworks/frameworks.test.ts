@@ -11,7 +11,9 @@ import { blockOf, blocksOf, commandOf, commandsOf, pageText } from './page.js'
 
 const PAGE = 'frameworks.md'
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
-const MOVABLE = fileURLToPath(new URL('../../examples/websocket/movable-websockets.mjs', import.meta.url))
+const MOVABLE = fileURLToPath(
+  new URL('../../docs/examples/websocket/movable-websockets.mjs', import.meta.url),
+)
 const PLAIN = ['express.mjs', 'fastify.mjs', 'koa.mjs', 'hono.mjs', 'server.mts']
 const OTHERS = ['service.mjs', 'ws.mjs', 'ws-moves.mjs', 'socketio.mjs', 'worker.mjs', 'edge.yaml']
 /** Tried in heavy/. */

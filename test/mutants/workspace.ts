@@ -16,18 +16,15 @@ import { switchableHeader } from './native.js'
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url))
 /** Of the project, as far as tests need it. */
-const COPIED = ['src', 'test', 'bench', 'examples', 'proto', 'tools', 'docs', 'native', 'systemd', '.ci']
+const COPIED = ['src', 'test', 'bench', 'proto', 'tools', 'docs', 'native', '.ci', '.github']
 const FILES = [
   'package.json',
   'binding.gyp',
   'README.md',
   'CHANGELOG.md',
-  'CONTRIBUTING.md',
   'LICENSE',
-  'SECURITY.md',
   'biome.json',
   'tsconfig.json',
-  'tsconfig.test.json',
   'vitest.config.ts',
 ]
 const ADDON = 'build/Release'

@@ -5,7 +5,7 @@ type Rule = readonly [pattern: RegExp, mostBytes: number, optional?: '?']
 /** What the tarball may have, each with the most bytes that a file of that kind has. What is no `?` must be there. */
 const FILES: readonly Rule[] = [
   [/^package\.json$/, 4_000],
-  [/^(?:README|SECURITY)\.md$/, 12_000],
+  [/^(?:README|\.github\/SECURITY)\.md$/, 12_000],
   [/^CHANGELOG\.md$/, 50_000],
   [/^LICENSE$/, 12_000],
   [/^dist\/THIRD-PARTY-NOTICES\.txt$/, 40_000],

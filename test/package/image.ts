@@ -24,7 +24,7 @@ export async function checkImage(
     upgrade: { probation: '0s' },
   }
   const ask = `fd-broker status --control ${CONTROL}`
-  const { code, text } = await tryImage(readFileSync(join(ROOT, 'Dockerfile'), 'utf8'), {
+  const { code, text } = await tryImage(readFileSync(join(ROOT, 'docs/examples/image/Dockerfile'), 'utf8'), {
     tarball: tarball.path,
     env: { npm_config_registry: registry, npm_config_cache: cache },
     files: { '/etc/fd-broker/proxy.yaml': JSON.stringify(config) },

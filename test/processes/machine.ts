@@ -48,7 +48,7 @@ export function noMachine(): string | null {
 }
 
 /**
- * Boots a machine with these units beside those in `systemd/`, runs a driver (`node /opt/fd-broker/test/…` inside) and resolves with what it said when
+ * Boots a machine with these units beside those in `docs/examples/systemd`, runs a driver (`node /opt/fd-broker/test/…` inside) and resolves with what it said when
  * the machine has ended. `files`: in /out.
  */
 export async function runMachine(driver: string, files: Readonly<Record<string, string>>): Promise<Said[]> {
@@ -56,7 +56,7 @@ export async function runMachine(driver: string, files: Readonly<Record<string, 
   const folder = mkdtempSync('/var/tmp/fdb-machine-')
   try {
     for (const name of ['machine', 'out']) mkdirSync(join(folder, name))
-    cpSync(join(ROOT, 'systemd'), join(folder, 'units'), { recursive: true })
+    cpSync(join(ROOT, 'docs/examples/systemd'), join(folder, 'units'), { recursive: true })
     writeFileSync(join(folder, 'units/test.target'), '[Unit]\nRequires=driver.service\n')
     writeFileSync(
       join(folder, 'units/driver.service'),

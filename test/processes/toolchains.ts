@@ -62,7 +62,7 @@ export async function builtMember(
   language: MemberLanguage,
 ): Promise<{ command: string; env: Readonly<Record<string, string>> }> {
   if (language === 'python') {
-    const env = { PYTHONPATH: at('clients/python'), PYTHONDONTWRITEBYTECODE: '1' }
+    const env = { PYTHONPATH: at('proto/clients/python'), PYTHONDONTWRITEBYTECODE: '1' }
     return { command: `python3 ${at('test/fixtures/app.py')}`, env }
   }
   built ??= buildGo()

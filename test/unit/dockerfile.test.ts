@@ -3,10 +3,11 @@ import { expect, it } from 'vitest'
 import { parseDockerfile } from '../package/dockerfile.js'
 
 const ROOT = new URL('../../', import.meta.url)
+const FILE = 'docs/examples/image/Dockerfile'
 const read = (name: string) => readFileSync(new URL(name, ROOT), 'utf8')
 
 it('the image is of any base, in stages that there are, and what runs in it is not root', () => {
-  const { args, stages } = parseDockerfile(read('Dockerfile'))
+  const { args, stages } = parseDockerfile(read(FILE))
   expect(stages).toHaveLength(2)
   const [install, image] = stages as [(typeof stages)[0], (typeof stages)[0]]
   for (const { from } of stages) expect(from.slice(2, -1)).toBe('NODE')
@@ -20,12 +21,12 @@ it('the image is of any base, in stages that there are, and what runs in it is n
 })
 
 it('the image runs a command of the package, and what it is built from is the tarball alone', () => {
-  const { args, stages } = parseDockerfile(read('Dockerfile'))
+  const { args, stages } = parseDockerfile(read(FILE))
   const said = (name: string) =>
     JSON.parse(stages.at(-1)!.steps.find(({ instruction }) => instruction === name)!.args) as string[]
   const { bin, name } = JSON.parse(read('package.json'))
   expect(bin).toHaveProperty([said('ENTRYPOINT')[0]!])
   expect(said('CMD')[0]).toBe('proxy')
-  expect(read('.dockerignore')).toBe(`*\n!${args.get('TARBALL')}\n`)
+  expect(read(`${FILE}.dockerignore`)).toBe(`*\n!${args.get('TARBALL')}\n`)
   expect(args.get('TARBALL')).toBe(`${name}-*.tgz`)
 })

@@ -135,7 +135,7 @@ describe('a command on a page', () => {
   })
 
   it('of npm runs a script of the package', () => {
-    const text = ['CONTRIBUTING.md', ...pages()].map(pageText).join('\n')
+    const text = ['.github/CONTRIBUTING.md', ...pages()].map(pageText).join('\n')
     const run = [...text.matchAll(/\bnpm run (?:-s |--silent )?([\w:-]+)/g)].map(([, name]) => name!)
     expect(run.filter(name => !(name in scripts))).toEqual([])
   })

@@ -7,7 +7,7 @@ import { durationMs } from '../../src/base/time.js'
 import { parseConfig } from '../../src/proxy/config/load.js'
 
 const ROOT = new URL('../../', import.meta.url)
-const FOLDER = new URL('examples/kubernetes/', ROOT)
+const FOLDER = new URL('docs/examples/kubernetes/', ROOT)
 const CLI = fileURLToPath(new URL('dist/cli.cjs', ROOT))
 
 // biome-ignore lint/suspicious/noExplicitAny: as it is written
@@ -91,7 +91,7 @@ function optionsOf(command: string): string[] {
   return stdout.match(/--[a-z-]+/g) ?? []
 }
 
-describe.each(files)('examples/kubernetes/%s', name => {
+describe.each(files)('docs/examples/kubernetes/%s', name => {
   const documents = read(name)
 
   it('has fields that Kubernetes knows, and labels that its selector finds', () => {
@@ -123,7 +123,9 @@ describe.each(files)('examples/kubernetes/%s', name => {
 
   it('has the image’s user, and leaves its version to who builds it', () => {
     const { containers, initContainers = [] } = podOf(documents)
-    const user = /^USER (\d+):(\d+)$/m.exec(readFileSync(new URL('Dockerfile', ROOT), 'utf8'))!
+    const user = /^USER (\d+):(\d+)$/m.exec(
+      readFileSync(new URL('docs/examples/image/Dockerfile', ROOT), 'utf8'),
+    )!
     const { runAsUser, runAsGroup } = containers[0].securityContext
     expect([runAsUser, runAsGroup]).toEqual([Number(user[1]), Number(user[2])])
     for (const { image } of [...containers, ...initContainers]) expect(image).toBe('fd-broker:VERSION')

@@ -33,7 +33,7 @@ export function badServer(onRequest: (hit: Hit) => void, path?: string): Promise
   )
 }
 
-/** The routes of examples/shop on node:http, from memory. */
+/** The routes of docs/examples/shop on node:http, from memory. */
 export function goodServer(
   change: (request: IncomingMessage, response: ServerResponse) => boolean = () => false,
 ) {

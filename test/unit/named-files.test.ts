@@ -7,8 +7,8 @@ import { ROOMS } from '../walls/rules.js'
 const root = fileURLToPath(new URL('../..', import.meta.url))
 const texts = [
   'README.md',
-  'CONTRIBUTING.md',
-  'SECURITY.md',
+  '.github/CONTRIBUTING.md',
+  '.github/SECURITY.md',
   ...readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
     .filter(name => name.endsWith('.md'))
     .map(name => `docs/${name}`),

@@ -15,8 +15,8 @@ import type { MemberWalk } from '../vectors/member.js'
 import { jsonOf, type MessageVector } from '../vectors/messages.js'
 import { type DigestVector, type StateVector, sectionsOf } from '../vectors/state.js'
 
-const PYTHON = fileURLToPath(new URL('../../clients/python', import.meta.url))
-const GO = fileURLToPath(new URL('../../clients/go', import.meta.url))
+const PYTHON = fileURLToPath(new URL('../../proto/clients/python', import.meta.url))
+const GO = fileURLToPath(new URL('../../proto/clients/go', import.meta.url))
 const read = <T>(name: string) => JSON.parse(readFileSync(fileOf(name), 'utf8')) as T[]
 
 /** The code of what it throws; undefined: nothing. */

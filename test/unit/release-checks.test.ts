@@ -122,7 +122,10 @@ describe('what is released', () => {
   it('has the version of package.json in every file that names it, and release:version writes the next one there', () => {
     const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
     const { version } = JSON.parse(read('package.json'))
-    expect(Object.keys(NAMED)).toEqual(['clients/python/pyproject.toml', 'clients/python/fd_broker.py'])
+    expect(Object.keys(NAMED)).toEqual([
+      'proto/clients/python/pyproject.toml',
+      'proto/clients/python/fd_broker.py',
+    ])
     for (const path of Object.keys(NAMED)) {
       const text = read(path)
       expect(withNamedVersion(path, text, version), path).toBe(text)

@@ -6,8 +6,9 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const units = readdirSync(join(root, 'systemd'))
-const text = (unit: string) => readFileSync(join(root, 'systemd', unit), 'utf8')
+const folder = join(root, 'docs/examples/systemd')
+const units = readdirSync(folder)
+const text = (unit: string) => readFileSync(join(folder, unit), 'utf8')
 
 /** Which systemd there is here; null: none that can check units. */
 function analyzer(): string | null {
@@ -15,10 +16,10 @@ function analyzer(): string | null {
   return status === 0 ? stdout.split('\n')[0]! : null
 }
 
-describe('the units in systemd/', () => {
+describe('the units in docs/examples/systemd', () => {
   it('are each linked from docs/systemd.md', () => {
     const page = readFileSync(join(root, 'docs', 'systemd.md'), 'utf8')
-    const linked = [...page.matchAll(/\]\(\.\.\/systemd\/([^)]+)\)/g)].map(([, unit]) => unit!)
+    const linked = [...page.matchAll(/\]\(examples\/systemd\/([^)]+)\)/g)].map(([, unit]) => unit!)
     expect(linked.sort()).toEqual([...units].sort())
   })
 

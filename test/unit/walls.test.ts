@@ -31,7 +31,7 @@ describe('the sources', () => {
   })
 
   it('are described in CONTRIBUTING.md as they are checked', () => {
-    const text = readFileSync(`${root}/CONTRIBUTING.md`, 'utf8')
+    const text = readFileSync(`${root}/.github/CONTRIBUTING.md`, 'utf8')
     const rows = text.split('\n').filter(line => /^\| `src\//.test(line))
     expect(rows).toEqual(
       ROOMS.map(({ name, places = [name], about, only }) => {
@@ -47,7 +47,12 @@ describe('the sources', () => {
 describe('the words', () => {
   it('of the sources and pages are no harder than the walls say', () => {
     const names = readdirSync(`${root}/docs`, { recursive: true, encoding: 'utf8' })
-    const pages = ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...names.map(name => `docs/${name}`)]
+    const pages = [
+      'README.md',
+      '.github/CONTRIBUTING.md',
+      '.github/SECURITY.md',
+      ...names.map(name => `docs/${name}`),
+    ]
     const found = hardWords(
       [...sourcesBelow(root, 'src').values()],
       pages.filter(name => name.endsWith('.md')).map(name => readFileSync(`${root}/${name}`, 'utf8')),

@@ -17,6 +17,8 @@ import { gzipSync } from 'node:zlib'
 import { ARCHITECTURES, control, scripts } from './control.mjs'
 
 const HOME = 'usr/lib/fd-broker'
+/** The units, in the checkout. */
+const SOURCES = 'docs/examples/systemd'
 const UNITS = 'usr/lib/systemd/system'
 const DOC = 'usr/share/doc/fd-broker'
 const EXAMPLES = `${DOC}/examples/systemd`
@@ -64,10 +66,10 @@ export function layOut(tree, { root, unpacked, manifest, architecture }) {
   }
 
   // The daemon is the package's own; the others are of services that an operator names, to be copied and changed.
-  const all = readdirSync(join(root, 'systemd'))
+  const all = readdirSync(join(root, SOURCES))
   const units = all.filter(name => name.startsWith('fd-broker.'))
   for (const name of all)
-    cpSync(join(root, 'systemd', name), join(tree, units.includes(name) ? UNITS : EXAMPLES, name))
+    cpSync(join(root, SOURCES, name), join(tree, units.includes(name) ? UNITS : EXAMPLES, name))
 
   const doc = join(tree, DOC)
   mkdirSync(doc, { recursive: true })

@@ -7,8 +7,8 @@
  * @type {Readonly<Record<string, RegExp>>}
  */
 export const NAMED = {
-  'clients/python/pyproject.toml': /^(version = ")[^"]+/m,
-  'clients/python/fd_broker.py': /^(__version__ = ')[^']+/m,
+  'proto/clients/python/pyproject.toml': /^(version = ")[^"]+/m,
+  'proto/clients/python/fd_broker.py': /^(__version__ = ')[^']+/m,
 }
 
 /**

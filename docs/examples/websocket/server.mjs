@@ -3,7 +3,7 @@
 // Start it, and start it again whenever you like: the second process goes on with the open WebSockets of the first, and
 // with what it knows of them. Nobody reconnects.
 //
-//   node examples/websocket/server.mjs --control /run/room/upgrade.sock --listen tcp://127.0.0.1:8081
+//   node docs/examples/websocket/server.mjs --control /run/room/upgrade.sock --listen tcp://127.0.0.1:8081
 //
 // The first message of a client is its name; `/who` is answered with the generation, the process, and how many messages the
 // client has sent. `--control none` runs it alone, without upgrades.

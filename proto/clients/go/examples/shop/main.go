@@ -19,8 +19,8 @@ import (
 	"syscall"
 	"time"
 
-	fdbroker "fd-broker.invalid/owner/fd-broker/clients/go"
-	"fd-broker.invalid/owner/fd-broker/clients/go/fdbhttp"
+	fdbroker "fd-broker.invalid/owner/fd-broker/proto/clients/go"
+	"fd-broker.invalid/owner/fd-broker/proto/clients/go/fdbhttp"
 )
 
 type price struct {

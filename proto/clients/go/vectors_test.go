@@ -16,7 +16,7 @@ import (
 )
 
 // The vectors of the project, made by its real codec.
-const tests = "../../test"
+const tests = "../../../test"
 
 func readJSON(t *testing.T, into any, strict bool, path ...string) {
 	t.Helper()

@@ -12,7 +12,7 @@ import (
 	"net/http"
 	"sync"
 
-	fdbroker "fd-broker.invalid/owner/fd-broker/clients/go"
+	fdbroker "fd-broker.invalid/owner/fd-broker/proto/clients/go"
 )
 
 // Drain serves with a server, and counts its connections.

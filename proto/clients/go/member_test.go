@@ -458,7 +458,7 @@ func TestJoinSaysThatNobodyListens(t *testing.T) {
 }
 
 func TestEveryCodeIsDocumented(t *testing.T) {
-	docs, err := os.ReadFile("../../docs/errors.md")
+	docs, err := os.ReadFile("../../../docs/errors.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import fd_broker
 from fd_broker import FdBrokerError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-TESTS = os.path.join(HERE, '..', '..', 'test')
+TESTS = os.path.join(HERE, '..', '..', '..', 'test')
 F_ADD_SEALS = 1033
 
 

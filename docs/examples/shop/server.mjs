@@ -2,7 +2,7 @@
 // A shop whose routes are state. Start it, and start it again whenever you like: the second process takes over the listener
 // and the routes from the first, and no client notices.
 //
-//   node examples/shop/server.mjs --control /run/shop/upgrade.sock --listen tcp://127.0.0.1:8080
+//   node docs/examples/shop/server.mjs --control /run/shop/upgrade.sock --listen tcp://127.0.0.1:8080
 //
 // GET /r/<n> answers by the route's value, PUT /r/<n> changes it, /visit/<name> counts the visits of somebody, /slow and
 // /stream take their time, /whoami says who answers. `--control none` runs it alone, without upgrades.

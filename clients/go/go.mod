@@ -1,3 +1,0 @@
-module fd-broker.invalid/owner/fd-broker/clients/go
-
-go 1.21

@@ -1,0 +1,3 @@
+module fd-broker.invalid/owner/fd-broker/proto/clients/go
+
+go 1.21
