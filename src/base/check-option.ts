@@ -6,7 +6,6 @@ import { LONGEST_MS } from './time.js'
 /** Checks the value of an option that was given. Throws ERR_FDB_OPTION; `name` is what its message calls the option. */
 export type Check = (value: unknown, name: string) => void
 
-/** The schema of the options of a call: a check for each. */
 export type Checks<T> = { readonly [Name in keyof T]-?: Check }
 
 /** Throws ERR_FDB_OPTION for the first option that is wrong or unknown. `prefix`: of the names in messages. */

@@ -11,7 +11,6 @@ export abstract class DividingMap<K, V> {
   #first: Map<string, V> | null = new Map()
   /** The keys of `#first` that are not yet in their part. Null: there are no parts, or all keys have moved. */
   #moving: IterableIterator<[string, V]> | null = null
-  /** Where there are parts. */
   #size = 0
 
   protected abstract textOf(key: string | K): string

@@ -27,7 +27,6 @@ export function backoffMs({ firstMs, longestMs }: BackoffBounds, failures: numbe
   return Math.min(firstMs * 2 ** Math.min(failures - 1, MOST_DOUBLINGS), longestMs)
 }
 
-/** Counts the failures of one operation. */
 export class Backoff {
   readonly #bounds: BackoffBounds
   #failures = 0
@@ -36,12 +35,10 @@ export class Backoff {
     this.#bounds = bounds
   }
 
-  /** Counts one more failure and returns the wait after it. */
   next(): number {
     return backoffMs(this.#bounds, ++this.#failures)
   }
 
-  /** The operation succeeded: the next wait is the first one again. */
   reset(): void {
     this.#failures = 0
   }

@@ -21,7 +21,6 @@ export interface AskFlags {
   timeout: number
 }
 
-/** The options of commands that print an answer. */
 export interface AnswerFlags extends AskFlags {
   json?: true
 }
@@ -47,7 +46,6 @@ export async function asked<T>(
   }
 }
 
-/** As {@link asked}, one command. */
 export function commanded(
   flags: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,

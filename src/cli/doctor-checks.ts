@@ -2,7 +2,6 @@ import { existsSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:
 import { dirname, join } from 'node:path'
 import { FdbError } from '../errors.js'
 
-/** The result of one question about this machine. */
 export interface Finding {
   readonly name: string
   /** `failed`: no upgrade works; `warning`: one works without something. */

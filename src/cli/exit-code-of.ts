@@ -22,7 +22,6 @@ const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_STATE_SOURCE',
 ])
 
-/** The exit code of a command that failed with this error. */
 export function exitCodeOf(error: FdbError): ExitCode {
   if (USAGE.has(error.code) && !wasTold(error) && !foundThere(error)) return 2
   return OTHER.get(error.code) ?? 1

@@ -6,7 +6,6 @@ import { askedPlaces, controlPlaces, controlsThere } from '../os/default-control
 import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
 
-/** How a running service may be named. */
 export interface ServiceFlags {
   /** Found, when the action runs. */
   readonly control: string

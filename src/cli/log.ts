@@ -72,7 +72,6 @@ interface LogPlace {
   readonly most?: number
 }
 
-/** Log state callbacks. */
 interface LogEvents {
   /** It cannot be written: lines are dropped until it can. Told once. */
   readonly failed: (error: Error) => void

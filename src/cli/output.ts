@@ -55,7 +55,6 @@ export function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`
 }
 
-/** Prints an answer, as JSON or for people. */
 export function print(json: boolean | undefined, value: unknown, text: string | (() => string)): void {
   process.stdout.write(json ? jsonText(value) : typeof text === 'string' ? text : text())
 }

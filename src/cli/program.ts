@@ -65,7 +65,6 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
 
 export { EXIT_CODES }
 
-/** The program with all its commands. */
 export function wholeProgram(): Promise<Command> {
   return program(['--help', '--version'])
 }

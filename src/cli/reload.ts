@@ -32,7 +32,6 @@ async function reload({ json, ...flags }: AnswerFlags): Promise<void> {
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
 }
 
-/** The changes, and when they take effect. */
 function lines({ now, next, restart }: Reloaded): string[] {
   const all = [
     ['at once', now],

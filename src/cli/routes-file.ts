@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
 import { yaml } from '../base/lazy.js'
+import { isMap } from '../config/check.js'
 import { yamlValue } from '../config/document.js'
 import { FdbError } from '../errors.js'
 
@@ -56,8 +57,4 @@ function positioned(text: string, name: string): unknown {
     throw new FdbError('ERR_FDB_ROUTES', `${name}:${line}:${col}: ${error.message}`)
   }
   return document.toJS()
-}
-
-function isMap(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -101,7 +101,6 @@ interface RunDocument
   extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'from' | 'listen' | 'survive' | 'nonBlocking'> {
   readonly command?: readonly string[]
   readonly env?: Readonly<Record<string, string | number | boolean | null>>
-  /** Address by name. */
   readonly listen?: Readonly<Record<string, string>>
   readonly survive?: boolean
   readonly nonBlocking?: boolean

@@ -38,7 +38,6 @@ export async function planFor(flags: AskFlags): Promise<Plan> {
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
-/** Has the process that serves read its configuration. */
 export async function reloaded(flags: AskFlags): Promise<Told | Reloaded> {
   const reply = await commanded(flags, AGAIN, RELOAD)
   return readReloaded(reply) ?? readTold(reply)

@@ -12,7 +12,6 @@ import { StateLog } from '../state/state-log.js'
 import type { ProgressLine } from './output.js'
 import { bytesOf } from './state-lines.js'
 
-/** The first line of an export. */
 export interface ExportHead {
   fdbState: 1
   epoch: number

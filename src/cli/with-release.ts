@@ -10,9 +10,7 @@ import { type Place, serviceOf, whoServes } from './who-serves.js'
 export interface ReleaseChange {
   put(): void
   back(): void
-  /** It stands. */
   settle?(): void
-  /** Its path, for people. */
   readonly path: string
 }
 

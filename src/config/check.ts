@@ -19,7 +19,6 @@ export function text<T>(what: string, read: (text: string) => T | Wrong): Check<
   }
 }
 
-/** A value of a few words. */
 export function oneOf<const T extends string>(...words: T[]): Check<T> {
   return (value, place) => {
     const found = words.find(word => word === value)
@@ -170,6 +169,15 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
   }
 }
 
+/** A map, or only the value of one of its keys: `4` for `{ count: 4 }`. */
+export function shortFor<S extends Shape>(key: keyof S & string, shape: S): Check<Fields<S>> {
+  const whole = map(shape)
+  return (value, place) => {
+    if (isMap(value)) return whole(value, place)
+    return shape[key]!.check(value, place) === undefined ? undefined : whole({ [key]: value }, place)
+  }
+}
+
 export function refine<T, U>(check: Check<T>, rule: (value: T, place: Place) => U | undefined): Check<U> {
   return (value, place) => {
     const checked = check(value, place)
@@ -250,7 +258,6 @@ export class Place {
     return this.#within === null ? [] : [...this.#within.path, this.#step]
   }
 
-  /** The last of {@link path}; of the root, nothing. */
   get step(): string | number {
     return this.#step
   }
@@ -264,7 +271,6 @@ export class Place {
     this.problems.add({ path: this.path, atKey: false, message })
   }
 
-  /** The key at this place is wrong. */
   wrongKey(message: string): undefined {
     this.problems.add({ path: this.path, atKey: true, message })
   }

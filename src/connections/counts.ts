@@ -87,7 +87,6 @@ export interface MoveReport {
   readonly longestTakingMs: number
 }
 
-/** Keeps a {@link MoveReport}. */
 export class MoveCounts {
   moved = 0
   arrived = 0

@@ -42,7 +42,6 @@ export interface Departure {
 
 /** A connection as a value: who has it in this process need not read its record again to go on with it. */
 export interface ConnectionValue<State> extends Departure {
-  /** The contents of the record. */
   readonly state: State
 }
 

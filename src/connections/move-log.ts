@@ -84,7 +84,6 @@ export class MoveLog implements Disposable {
     addSeals(this.fd, SEAL_WRITE)
   }
 
-  /** The log's present record of `slice`. */
   read(slice: number): MoveRecord | 'nothing' {
     const entries = Math.floor(sizeOf(this.fd) / ENTRY_BYTES)
     const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)

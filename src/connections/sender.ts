@@ -100,14 +100,12 @@ export interface ConnectionSenderOptions {
   readonly log: MoveLog
   readonly sources: () => Iterable<Source>
   readonly which: MoveWhich
-  /** Connections a second at most. */
   readonly perSecond: number
   /** A few go first, the rest when the receiver has served them for so long, milliseconds, and not all at once; 0: all at once. */
   readonly firstWaveMs: number
   /** Connections that have not left after this time are closed. Default: none. */
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
-  /** Reports a mistake of an adapter. */
   readonly fault: (error: unknown, message: string) => void
   /** The receiver has shown that it can serve what it takes. */
   readonly proved?: () => void

@@ -7,7 +7,6 @@ export const TURN_MS = 3
 /** A slice ends when its records have so many bytes: one with much in flight goes alone. */
 const SLICE_BYTES = 1024 * 1024
 
-/** The connections of one server on one listener. */
 export interface Source {
   readonly listener: string
   readonly moving: MovableConnections
@@ -20,7 +19,6 @@ export function movableOf(sources: Iterable<Source>): number {
   return sum
 }
 
-/** A connection between two servers. */
 export interface Item {
   readonly source: Source
   readonly departure: Departure
@@ -105,7 +103,6 @@ export class FirstWave {
     this.#gone++
   }
 
-  /** How many have gone in it. */
   get gone(): number {
     return this.#gone
   }

@@ -7,7 +7,6 @@ export const MARKS = 5
 /** The scanner's findings in a field section; the next section uses the same memory. */
 export interface Marks {
   readonly numbers: Int32Array
-  /** Lines. */
   readonly count: number
   /** A bit for each field id among them. */
   readonly ids: number

@@ -1,7 +1,6 @@
 import { type Http1Reason, http1Code, REFUSALS, type RequestRefusalStatus } from '../errors/http1-refusals.js'
 import { FdbError } from '../errors.js'
 
-/** Whose message it is. */
 export type Side = 'request' | 'response'
 
 /** Statuses with which a request can be refused before anything was forwarded. */

@@ -184,7 +184,6 @@ interface NamedTarget {
   form: TargetForm
   resource: string
   authority: Authority | undefined
-  /** The default port. */
   port: number
 }
 

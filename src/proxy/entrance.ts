@@ -28,7 +28,6 @@ const TOO_MANY = [
 
 const NOWHERE: SendOn = { kind: 'upstream', name: '', pick: () => null }
 
-/** The parts that all entrances of a proxy share. */
 export type RelayWiring = Pick<
   RelayOptions,
   'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'

@@ -52,7 +52,6 @@ function ownName({ service, control }: ProxyConfig): string {
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
 }
 
-/** Everything that {@link relayOptions} looks at. */
 export function relaySettings(config: ProxyConfig, halfClose: boolean): string {
   const { timeouts, limits, instanceHeader, forwarded, via, trace } = config
   return JSON.stringify([timeouts, limits, instanceHeader, forwarded, via, trace, halfClose])

@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import { InOrder } from '../base/in-order.js'
 import {
   type Check,
   type CloseOptions,
@@ -79,7 +80,7 @@ export class ReverseProxy {
   readonly #wiring: RelayWiring
   readonly #tls: TlsTermination
   #config: ProxyConfig
-  #reloading: Promise<unknown> = Promise.resolve()
+  readonly #reloads = new InOrder()
 
   private constructor(member: Member, given: ProxyConfig, options: ProxyOptions) {
     const { logger = SILENT, access = logger } = options
@@ -198,9 +199,7 @@ export class ReverseProxy {
    * because an address is in use or another process serves by now: then it serves on as before.
    */
   reload(config: ProxyConfig): Promise<void> {
-    const reloaded = this.#reloading.then(() => this.#reload(this.#followed?.read(config) ?? config))
-    this.#reloading = reloaded.catch(() => {})
-    return reloaded
+    return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
   }
 
   /** Entries that another process has written count here too. */

@@ -2,7 +2,6 @@ import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
 const EVERY_MS = 100
 
-/** A client's connection that is not read from at the moment. */
 export interface Unread {
   /** Null: there is none to look at. */
   readonly descriptor: LentFd | null

@@ -7,7 +7,6 @@ import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { type RelayContext, tell } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 
-/** An exchange that has something for a server. */
 export interface Sender extends StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null

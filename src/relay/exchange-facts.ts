@@ -33,7 +33,6 @@ export interface ExchangeFacts {
   /** The rest of the bodies; null: none. */
   requestBody: Framing | null
   responseBody: Framing | null
-  /** Bytes of the request's body so far. */
   bodySeen: number
   /** The tracker of an answer that is a stream of events. */
   events: EventTracker | null

@@ -82,7 +82,6 @@ export class Exchange implements StreamOwner {
     return this.upstream !== null && !this.upstream.congested
   }
 
-  /** The time for the whole exchange is over. */
   get overdue(): boolean {
     return this.#relay.wheel.now >= this.until
   }
@@ -431,7 +430,6 @@ export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: Rela
   }
 }
 
-/** The answer that tells why a request is not served. */
 export function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
   return {
     kind: 'respond',

@@ -62,7 +62,6 @@ function responseEdits(
   return new FieldEdits({ remove, set: { ...Object.fromEntries(ours), ...set } })
 }
 
-/** Fields that tell servers about the client. */
 export interface ForwardedOptions {
   /**
    * The treatment of such fields from the client. `replace` (default): a client cannot forge them. `append`: for a relay behind another

@@ -39,7 +39,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
   /** The peer's IP address; '' where it has none, or nothing asks for it. */
   remoteAddress: string
-  /** See {@link ByteStream.since}. */
   since = 0
   bytesRead = 0
   bytesWritten = 0

@@ -17,7 +17,6 @@ export interface Leaving {
   readonly notice: () => void
 }
 
-/** The parts that all connections of one relay share. */
 export interface RelayContext {
   readonly route: Router
   readonly timeouts: Readonly<RelayTimeouts>
@@ -38,7 +37,6 @@ export interface RelayContext {
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
-  /** A callback threw. */
   readonly onFault: ((error: unknown) => void) | undefined
   /** No other process can go on with the connection any more. */
   stays(connection: object): void

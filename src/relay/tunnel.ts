@@ -10,7 +10,6 @@ const GOING_AWAY = 1001
 export interface Tunnelled {
   readonly facts: ExchangeFacts
   readonly upstream: ByteStream | null
-  /** Sends to the client: see {@link ByteStream.write}. */
   send(bytes: Bytes, from?: number, to?: number): void
 }
 

@@ -173,7 +173,6 @@ export class UpstreamPools {
     return this.#poolOf(key).tally
   }
 
-  /** Unused ones, of all servers. */
   get idle(): number {
     let idle = 0
     for (const pool of this.#pools.values()) idle += pool.idle

@@ -20,7 +20,6 @@ const BACKLOG_BYTES = 8 * 1024
 export interface Right {
   /** This process has it, and does not pause. */
   mayAppend(): boolean
-  /** An append met a seal. */
   fenced(): void
 }
 
@@ -283,7 +282,6 @@ export class Appender {
     return []
   }
 
-  /** The first ones of the queue. */
   #reject(writes: PendingWrite[], error: unknown): void {
     const { queue } = this.#core
     if (queue.head?.promise !== writes[0]?.promise) return

@@ -39,7 +39,6 @@ export class Digest {
   }
 }
 
-/** The digest of a single entry. */
 const one = new Uint32Array(LANES)
 const range = new Uint32Array(4)
 let scratch = Buffer.allocUnsafe(4096)

@@ -274,7 +274,6 @@ export class Forwarding {
     }
   }
 
-  /** The first one is settled. */
   #done(write: PendingWrite): void {
     this.#forget(write)
     this.#core.queue.remove(1)

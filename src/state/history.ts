@@ -31,7 +31,6 @@ export interface Held {
   sequence: number
 }
 
-/** The valid part of a segment, for a copy of the log in memory. */
 export interface LogPiece {
   segment: Segment
   /** File offset behind the last record; what belongs to a bulk that may still become whole does not count. */

@@ -9,7 +9,6 @@ const DELETED = 0xffff_ffff
 const NULL = 0xffff_fffe
 
 const LEAST = 8
-/** Room for a key, at first. */
 const KEY_BYTES = 16
 
 /**

@@ -71,7 +71,6 @@ export class Locations {
     return (this.#chunks[index] = chunk.slice())
   }
 
-  /** A copy that later changes do not touch. */
   copy(): Locations {
     const copy = new Locations()
     for (const [index, chunk] of this.#chunks.entries()) {

@@ -43,7 +43,6 @@ export class Store {
     this.#cursor = new ChangeCursor(this, why => this.#damaged(why))
   }
 
-  /** A section is marked as secret, by the log or by this process. */
   get secret(): boolean {
     for (const { stored, schema } of this.sections.values()) if (stored?.secret || schema?.secret) return true
     return false

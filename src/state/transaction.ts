@@ -9,7 +9,6 @@ import type { SectionStore, StoredChange } from './section-store.js'
 import { inSteps, type LeftWork } from './slices.js'
 import type { Layer } from './slot-map.js'
 
-/** The effect of a bulk on one section, once it counts. */
 interface StagedSection {
   readonly section: SectionStore
   readonly layer: Layer

@@ -174,7 +174,6 @@ export class Writing {
     return premature() === null ? change : ToldToWait.of(change, premature)
   }
 
-  /** How many changes reads do not see yet. */
   get waiting(): number {
     this.#core.flush()
     return this.#core.queue.length

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { listedRoute } from '../../src/proxy/routes/live-routes.js'
 import { originOf, parseRouteKey, routeKey } from '../../src/proxy/routes/path-tree.js'
-import { changesOf, reconcile } from '../../src/proxy/routes/reconcile.js'
+import { reconcile } from '../../src/proxy/routes/reconcile.js'
 import type { RouteRule } from '../../src/proxy/routes/rule.js'
 import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'
 import {
@@ -138,7 +138,8 @@ describe('a new file', () => {
       conflicts: [],
       dangling: [],
     })
-    apply(current, changesOf(result))
+    apply(current, result.puts)
+    for (const key of result.deletes) current.delete(key)
     expect([...current.keys()].sort()).toEqual([
       'file:a/',
       'file:b/',
@@ -157,7 +158,8 @@ describe('a new file', () => {
     const current = state({ 'runtime:a/x': answer })
     const result = reconciled(current, [rule('a/x'), rule('a/')])
     expect(result.conflicts).toEqual(['a/x'])
-    apply(current, changesOf(result))
+    apply(current, result.puts)
+    for (const key of result.deletes) current.delete(key)
     const listed = listOf(current).map(({ host, path, origin, shadowed }) => [host + path, origin, shadowed])
     expect(listed).toEqual([
       ['a/x', 'runtime', false],

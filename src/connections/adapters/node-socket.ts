@@ -64,7 +64,6 @@ export function publish(socket: net.Socket): void {
   if (accepted.hasSubscribers) accepted.publish({ socket })
 }
 
-/** The sockets of a server that are open in this process. */
 export class OpenSockets implements Iterable<net.Socket> {
   readonly #sockets = new Set<net.Socket>()
   #emptied: (() => void)[] = []

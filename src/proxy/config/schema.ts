@@ -21,6 +21,7 @@ import {
   refine,
   required,
   type Shape,
+  shortFor,
   shown,
   size,
   text,
@@ -343,14 +344,7 @@ const stateFileShape = {
     'at the start with a damaged file: refuse, or take what precedes the damage',
   ),
 }
-const stateFileMap = map(stateFileShape)
-/** `stateFile: /path` is short for `stateFile: { path: /path }`. */
-const stateFile: Check<StateFileConfig | null> = (value, place) => {
-  if (value === 'off' || value === false) return null
-  if (isMap(value)) return stateFileMap(value, place)
-  const path = absolutePath(value, place)
-  return path === undefined ? undefined : stateFileMap({ path }, place)
-}
+const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
 
 function alwaysOr(check: Check<number>): Check<number | 'always' | 'never'> {
   return (value, place) => (value === 'always' || value === 'never' ? value : check(value, place))
@@ -379,14 +373,7 @@ export const workersShape = {
     'a living worker that is silent for this long is replaced; `off`: never',
   ),
 }
-const workersMap = map(workersShape)
-/** `workers: 4` is short for `workers: { count: 4 }`. */
-export const workers: Check<WorkersConfig | null> = (value, place) => {
-  if (value === 'off' || value === false) return null
-  if (isMap(value)) return workersMap(value, place)
-  const given = count(value, place)
-  return given === undefined ? undefined : workersMap({ count: given }, place)
-}
+export const workers: Check<WorkersConfig | null> = orOff(shortFor('count', workersShape))
 
 function addressRange(given: string): AddressRange | Wrong {
   const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
@@ -411,11 +398,4 @@ const forwardedShape = {
     'clients (`10.0.0.0/8`) whose own headers are kept and appended to; others’ are replaced',
   ),
 }
-const forwardedMap = map(forwardedShape)
-/** `forwarded: both` is short for `forwarded: { headers: both }`. */
-const forwarded: Check<ForwardedConfig> = (value, place) =>
-  isMap(value) ? forwardedMap(value, place) : asForwarded(headers(value === false ? 'off' : value, place))
-
-function asForwarded(headers: ForwardedConfig['headers'] | undefined): ForwardedConfig | undefined {
-  return headers && { headers, trust: [] }
-}
+const forwarded: Check<ForwardedConfig> = shortFor('headers', forwardedShape)

@@ -1,6 +1,6 @@
 import protobufjs from 'protobufjs/minimal.js'
+import type { BulkChange } from '../../index.js'
 
-/** The common fields of all entries of the proxy's sections. */
 export interface Entry {
   created: number
   generation: number
@@ -53,7 +53,17 @@ export function* difference<M extends Entry>(
   return result
 }
 
-function readable<M>(state: EntryState<M>, key: string): M | undefined {
+/** The changes, for `bulk`. */
+export function* changesOf<M>({
+  puts,
+  deletes,
+}: Pick<Difference<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
+  yield* puts
+  for (const key of deletes) yield { key, delete: true }
+}
+
+/** Undefined: it is not there, or cannot be read. */
+export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
   try {
     return state.get(key)
   } catch {

@@ -1,4 +1,5 @@
 /** Commands of `fd-broker routes` to a running proxy. Lists travel as JSON lines: read and written in slices. */
+import { isMap } from '../../config/check.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
 
@@ -132,8 +133,4 @@ export function* page(
   }
   const head: ListReply = { total, digest, next }
   return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), ...lines])
-}
-
-function isMap(value: unknown): value is object {
-  return typeof value === 'object' && value !== null
 }

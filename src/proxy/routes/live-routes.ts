@@ -1,9 +1,11 @@
+import { InOrder } from '../../base/in-order.js'
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
+import { changesOf } from '../entries/difference.js'
 import type { Action } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
 import { type Origin, originOf, parseRouteKey, routeKey } from './path-tree.js'
-import { changesOf, type NewFile, type Reconciled, reconcile } from './reconcile.js'
+import { type NewFile, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
 import { type RouteChange, type RouteMessage, type RouteStamp, type RouteState, targetOf } from './section.js'
 import { RouteTable } from './table.js'
@@ -36,7 +38,7 @@ export class LiveRoutes {
   #changes = 0
   /** The result of {@link prepare}; null: it has been written. */
   #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #order = new InOrder()
 
   constructor(options: LiveRoutesOptions) {
     const { section, generation, serves, compile, logger } = options
@@ -55,7 +57,7 @@ export class LiveRoutes {
 
   /** Once, before this process may write: requests will find the routes of the file, and those that were made at run time. */
   prepare(file: NewFile): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const changes = this.#told
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
@@ -69,7 +71,7 @@ export class LiveRoutes {
 
   /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
   apply(file: NewFile): Promise<Reconciled> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const changes = this.#foundFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
       for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
       this.#view.plan(null)
@@ -87,7 +89,7 @@ export class LiveRoutes {
 
   /** All or none. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. Requests find them when it resolves. */
   add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
       await this.#change(addition.changes)
       return addition
@@ -95,7 +97,7 @@ export class LiveRoutes {
   }
 
   remove(given: unknown): Promise<RouteRemoval> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const removal = await runInSlices(removeRoutes(this.#section, given))
       await this.#change(removal.changes)
       return removal
@@ -176,12 +178,6 @@ export class LiveRoutes {
         'routes made at run time lead to upstreams that nobody knows, and are answered with 503',
       )
     }
-  }
-
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work)
-    this.#last = result.catch(() => {})
-    return result
   }
 }
 

@@ -10,7 +10,6 @@ import { originOf, parseRouteKey, type RouteId, routeKey, routeName } from './pa
 import type { RouteRule } from './rule.js'
 import {
   hasTarget,
-  type RouteChange,
   type RouteMessage,
   type RouteStamp,
   type RouteState,
@@ -128,11 +127,6 @@ function* unwanted(state: RouteState, { routes }: NewFile, into: string[]): Gene
     if (++steps % STEP === 0) yield
     if (originOf(key) === 'file' && !wanted.has(key)) into.push(key)
   }
-}
-
-export function* changesOf({ puts, deletes }: Reconciled): Generator<RouteChange> {
-  yield* puts
-  for (const key of deletes) yield { key, delete: true }
 }
 
 /** Targets whose encoding is kept: most files have many routes of few, some as many as routes. None that is longer. */

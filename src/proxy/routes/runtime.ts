@@ -11,7 +11,6 @@ const MOST = 20
 const STEP = 16
 
 export interface AddOptions extends RouteStamp {
-  /** Names that routes may refer to. */
   upstreams: ReadonlySet<string>
   /** Routes made at run time with another target are replaced; otherwise they are an error. */
   replace?: boolean

@@ -26,7 +26,6 @@ export class RouteTable<T extends NonNullable<unknown>> {
   #shadowed = new ShardedMap<T>()
   #size = 0
 
-  /** Pairs of host and path. */
   get size(): number {
     return this.#size
   }

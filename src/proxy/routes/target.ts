@@ -10,7 +10,6 @@ export interface UpstreamTarget {
 
 /** Empty parts are left out, so that equal changes look equal. */
 export interface RouteChanges {
-  /** Host in place of the client's. */
   host?: string
   request?: FieldChanges
   response?: FieldChanges

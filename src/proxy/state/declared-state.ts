@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { type BulkChange, type Logger, type Member, runInSlices, type Section } from '../../index.js'
+import { type Logger, type Member, runInSlices, type Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
-import { type Difference, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
+import { changesOf, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { listenerMessage, mayGo, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
@@ -108,9 +108,4 @@ async function apply<M extends Entry>(
     ...(changed.length > 0 && { changed }),
     ...(removed.length > 0 && { removed }),
   }
-}
-
-function* changesOf<M>({ puts, deletes }: Difference<M>): Generator<BulkChange<M>> {
-  yield* puts
-  for (const key of deletes) yield { key, delete: true }
 }

@@ -92,25 +92,16 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
   })
 }
 
-/** Sections of their own, what is not to be read by everybody, and what is a main process's matter. */
-type NoSetting = 'listeners' | 'upstreams' | 'routes' | 'tls' | 'workers'
-
-/** Every other key of the configuration. */
-const SETTING_KEYS: Record<Exclude<keyof ProxyConfig, NoSetting>, true> = {
-  service: true,
-  control: true,
-  instanceHeader: true,
-  drain: true,
-  upgrade: true,
-  timeouts: true,
-  limits: true,
-  via: true,
-  trace: true,
-  accessLog: true,
-  stateFile: true,
-  forwarded: true,
-  resolver: true,
-}
+/** Sections of their own, what is not to be read by everybody, and what is a main process's matter; and what is written in another form. */
+const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
+  'listeners',
+  'upstreams',
+  'routes',
+  'tls',
+  'workers',
+  'forwarded',
+  'upgrade',
+])
 
 const HEALTH = 'upgrade.health.'
 
@@ -126,9 +117,7 @@ export function settingMessages(config: ProxyConfig, stamp: Stamp): Map<string, 
       for (const [key, below] of Object.entries(value)) add(`${path}.${key}`, below)
     } else settings.set(path, settingMessage(value, stamp))
   }
-  for (const key of Object.keys(SETTING_KEYS) as (keyof typeof SETTING_KEYS)[]) {
-    if (key !== 'forwarded' && key !== 'upgrade') add(key, config[key])
-  }
+  for (const [key, value] of Object.entries(config)) if (!NO_SETTINGS.has(key)) add(key, value)
   const { health, ...upgrade } = config.upgrade
   add('upgrade', upgrade)
   for (const [key, value] of Object.entries(health ?? {})) if (value !== null) add(`${HEALTH}${key}`, value)

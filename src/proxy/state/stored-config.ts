@@ -1,6 +1,7 @@
 import { isIPv6 } from '../../base/lazy.js'
 import type { Section } from '../../index.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
+import { readable } from '../entries/difference.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { listenerOf, upstreamOf } from './entries.js'
 import type { DeclaredSections, ListenerMessage, SettingMessage, UpstreamMessage } from './sections.js'
@@ -69,12 +70,4 @@ function named<M, C>(section: Section<M>, read: (name: string, message: M) => C 
     if (config !== null) found.push(config)
   }
   return found
-}
-
-function readable<M>(section: Section<M>, key: string): M | undefined {
-  try {
-    return section.get(key)
-  } catch {
-    return undefined
-  }
 }

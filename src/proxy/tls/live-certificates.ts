@@ -1,6 +1,7 @@
+import { InOrder } from '../../base/in-order.js'
 import { isMap, shown } from '../../config/check.js'
 import { FdbError, type Logger, runInSlices, type Section } from '../../index.js'
-import { difference } from '../entries/difference.js'
+import { changesOf, difference } from '../entries/difference.js'
 import type { CertificateTable } from './certificate-table.js'
 import {
   type CertificateConfig,
@@ -61,7 +62,7 @@ export class LiveCertificates {
   readonly #unsubscribe: () => void
   /** Made at run time, by key. */
   readonly #runtime = new Map<string, { material: CertificateMaterial; created: number }>()
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #order = new InOrder()
 
   constructor(options: {
     section: Section<CertificateMessage>
@@ -84,7 +85,7 @@ export class LiveCertificates {
 
   /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
   write(file: readonly CertificateConfig[]): Promise<void> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const wanted = new Map<string, CertificateMessage>()
       for (const [index, certificate] of file.entries()) {
         const stamp = { ...this.#stamp, position: index + 1 }
@@ -92,10 +93,8 @@ export class LiveCertificates {
       }
       const encode = certificatesSection.codec.encode
       const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
-      const { puts, deletes } = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
-      if (puts.length + deletes.length > 0) {
-        await this.#section.bulk([...puts, ...deletes.map(key => ({ key, delete: true as const }))])
-      }
+      const found = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
+      if (found.puts.length + found.deletes.length > 0) await this.#section.bulk(changesOf(found))
       this.#report(file)
     })
   }
@@ -105,7 +104,7 @@ export class LiveCertificates {
    * @throws ERR_FDB_CERTIFICATE; or as the state's `put`
    */
   add(given: unknown): Promise<CertificateAddition> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const { material, replace } = readAddition(given)
       const [name = ''] = material.names
       const key = certificateKey('runtime', name)
@@ -129,7 +128,7 @@ export class LiveCertificates {
    * @throws ERR_FDB_CERTIFICATE; or as the state's `delete`
    */
   remove(given: unknown): Promise<{ name: string }> {
-    return this.#inOrder(async () => {
+    return this.#order.run(async () => {
       const name = canonicalName(isMap(given) && typeof given.name === 'string' ? given.name : '')
       if (typeof name !== 'string') throw refusal(name.why)
       const key = certificateKey('runtime', name)
@@ -197,12 +196,6 @@ export class LiveCertificates {
   #tell(): void {
     const newest = [...this.#runtime.values()].toSorted((a, b) => b.created - a.created)
     this.#table.set({ runtime: newest.map(({ material }) => material) })
-  }
-
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(work)
-    this.#last = result.catch(() => {})
-    return result
   }
 }
 

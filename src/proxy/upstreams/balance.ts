@@ -98,7 +98,6 @@ export class Balancer {
     )
   }
 
-  /** Addresses that are up. */
   healthy(): string[] {
     return this.#servers.filter(({ health }) => health.kind === 'up').map(({ address }) => address)
   }

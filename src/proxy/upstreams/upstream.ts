@@ -24,7 +24,6 @@ export interface ServerOut {
 /** One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration has it. */
 export class Upstream {
   readonly name: string
-  /** The rules of routes to it. */
   readonly sendOn: SendOn
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null

@@ -1,0 +1,10 @@
+/** Runs work one after the other, also behind work that failed. */
+export class InOrder {
+  #last: Promise<unknown> = Promise.resolve()
+
+  run<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(work)
+    this.#last = result.catch(() => {})
+    return result
+  }
+}
