@@ -1,10 +1,11 @@
+import { spawnSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { castsIn, importedBy } from '../walls/casts.js'
 import { violations } from '../walls/check.js'
 import { importsOf, sourcesBelow } from '../walls/imports.js'
-import { HARD_WORDS, ROOMS, UNIT_TESTS } from '../walls/rules.js'
+import { HARD_WORDS, ROOMS, ROOT_ENTRIES, UNIT_TESTS } from '../walls/rules.js'
 import { commentLines, hardWords, proseLines, retiredNames } from '../walls/words.js'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
@@ -82,6 +83,14 @@ describe('the words', () => {
   it('of names are those of code, as parts of a name too', () => {
     const source = "const frontDesk = 'duty' // custody\nfrontDesk.custodyOf(deskTop, shelf_of, crewed)"
     expect(retiredNames(source)).toEqual(['frontDesk', 'frontDesk', 'custodyOf', 'deskTop', 'shelf_of'])
+  })
+})
+
+describe('the root folder', () => {
+  it('has no more entries than the walls say', () => {
+    const files = spawnSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' }).stdout.split('\n')
+    const entries = new Set(files.filter(file => file !== '').map(file => file.split('/')[0]))
+    expect(entries.size, [...entries].join(' ')).toBeLessThanOrEqual(ROOT_ENTRIES)
   })
 })
 
