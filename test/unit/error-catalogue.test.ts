@@ -55,7 +55,7 @@ describe('the catalogue of errors', () => {
 
   it('has no status of a refused request that is not among the proxy’s own answers in docs/proxy.md', () => {
     const [, answers = ''] = readFileSync(`${root}/docs/proxy.md`, 'utf8').split('## Answers of its own\n')
-    const rows = answers.split('\n## ')[0]!.matchAll(/^\| ([\d, ]+) \|/gm)
+    const rows = answers.split('\n## ')[0]!.matchAll(/^- ([\d, ]+): /gm)
     const shown = [...rows].flatMap(([, statuses]) => statuses!.split(', ').map(Number))
     const statuses = new Set(REFUSAL_REASONS.map(reason => REFUSALS[reason][0]))
     expect([...statuses].filter(status => !shown.includes(status))).toEqual([])
