@@ -11,16 +11,16 @@ export const JOINING = {
     remedy: 'Try again; `fd-broker upgrade --kill-stuck` ends a stuck process',
   },
   ERR_FDB_SERVICE: {
-    cause: 'The control socket is of another service, or the daemon has no service of that name',
-    remedy: 'Give each service its own control path, or a daemon the name of a service that it holds',
+    cause: 'The control socket is of another service, or the daemon has none of that name',
+    remedy: 'Give each service its own control path; name a service that the daemon holds',
   },
   ERR_FDB_VERSION: {
     cause:
-      "The two releases have no version of the protocol in common (the message has both ranges); or the installed release cannot continue a supervisor's state (`upgrade --self`)",
-    remedy: 'Upgrade by way of a release that speaks both; for a supervisor restart the service',
+      "The two releases have no version of the protocol in common; or the installed release cannot continue a supervisor's state (`upgrade --self`)",
+    remedy: "Upgrade by way of a release that speaks both; restart a supervisor's service",
   },
   ERR_FDB_NOT_A_DAEMON: {
-    cause: "`hosting: 'daemon'` was given, but the process at the control path holds its sockets itself",
+    cause: "`hosting: 'daemon'` was given, but the process at the control path is no daemon",
     remedy: "Start `fd-broker serve` on another path, or join with `hosting: 'embedded'`",
   },
   ERR_FDB_CLUSTER_WORKER: {
@@ -50,20 +50,19 @@ export const JOINING = {
   ERR_FDB_DEADLINE: {
     cause: 'A time limit is over: the other side is stuck, stopped or slow',
     remedy:
-      'Continue or end the stuck process, or raise the limit. A forwarded change may have been made: repeat it with the same `request` id',
+      'End the stuck process, or raise the limit. A forwarded change may have been made: repeat it with the same `request` id',
   },
   ERR_FDB_CLOSED: {
     cause: 'This member was closed, or has retired',
     remedy: '`join()` again; after a retirement do nothing',
   },
   ERR_FDB_FENCED: {
-    cause:
-      'Another process serves now, and the change was not made: that process did not take it within `timeout`',
-    remedy: 'Repeat it: the next connection reaches the process that serves',
+    cause: 'Another process serves now, and did not take the change within `timeout`: it was not made',
+    remedy: 'Repeat it: the next connection reaches the right process',
   },
   ERR_FDB_UNFIT: {
-    cause: 'This process could not take over: it answers from the state that it has read, and cannot write',
-    remedy: 'Upgrade to a version that can; `status` shows the reason under `unfit`',
+    cause: 'This process could not take over: it answers from the state that it has read',
+    remedy: 'Upgrade to a version that can; see `unfit` in `status`',
   },
 }
 
@@ -92,10 +91,10 @@ export const UPGRADING = {
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started does not exist any more',
-    remedy: 'Make it again, or start the next version by hand in another folder; of `run`: `--cwd`',
+    remedy: 'Make it again, or start the next version in another folder; of `run`: `--cwd`',
   },
   ERR_FDB_SPAWN: {
-    cause: 'A system call failed when the successor was started: see the cause',
+    cause: 'A system call failed when the successor was started',
     remedy: "Correct its command, its folder or this user's limits",
   },
   ERR_FDB_SUCCESSOR_EXITED: {
@@ -108,7 +107,7 @@ export const UPGRADING = {
   },
   ERR_FDB_SUCCESSOR_DIED: {
     cause: 'The successor died in the handoff or in probation: the incumbent serves again',
-    remedy: 'Find out why: a core dump, the out-of-memory killer, a signal',
+    remedy: 'Look for a core dump, the out-of-memory killer, a signal',
   },
   ERR_FDB_SUCCESSOR_LEFT: {
     cause:
@@ -126,11 +125,11 @@ export const UPGRADING = {
   },
   ERR_FDB_STUCK: {
     cause: 'A process that blocks the upgrade cannot be ended, or not be identified',
-    remedy: 'End it by hand; the message names it if it is known',
+    remedy: 'End it by hand',
   },
   ERR_FDB_LOST: {
     cause: 'A proxy was judged dead or unhealthy, and lost its right to serve',
-    remedy: "See the log; another process serves, or the supervisor's restart will",
+    remedy: 'See the log; another process serves',
   },
   ERR_FDB_ADOPT: {
     cause:

@@ -35,7 +35,7 @@ export const CALLER = {
   },
   ERR_FDB_HELD_ALONE: {
     cause: '`fd-broker stop` of a daemon with listeners or state that no living member has',
-    remedy: 'Start a member, or stop it with `--drop`, which loses them',
+    remedy: 'Start a member, or give `--drop`, which loses them',
   },
   ERR_FDB_FD_UNKNOWN: {
     cause: 'The daemon holds no descriptor of that name: it was never put, was removed, or its lease is over',
@@ -63,7 +63,7 @@ export const LISTENERS = {
   },
   ERR_FDB_ADDRESS_IN_USE: {
     cause: 'Another process has the address; the message names it if the kernel tells',
-    remedy: 'Join it at its control socket to take the address over, end it, or choose another address',
+    remedy: 'Join it at its control socket, end it, or choose another address',
   },
   ERR_FDB_BIND_DENIED: {
     cause: 'This user may not bind the address',
@@ -84,12 +84,11 @@ export const LISTENERS = {
   ERR_FDB_SHARE: {
     cause:
       'A user other than the daemon’s has reached its share of connections, watches, claimed descriptors or services',
-    remedy:
-      'Close some, or start the daemon with more descriptors (`ulimit -n`, `LimitNOFILE=`): shares are parts of that',
+    remedy: 'Close some, or give the daemon more descriptors (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
     cause:
-      'A file beside the control socket (`PATH.members`) is not read: it is a link, belongs to another user, or others may write it',
+      'A file beside the control socket (`PATH.members`) is a link, belongs to another user, or others may write it',
     remedy: 'Remove it, and keep the control socket in its own folder with mode 0700',
   },
   ERR_FDB_SERVICE_LIMIT: {
@@ -114,8 +113,7 @@ export const LISTENERS = {
     remedy: 'Do not call its `close()`: the library detaches it',
   },
   ERR_FDB_UNSERVED: {
-    cause:
-      'A listener would have no server: it was taken over, or the incumbent opened it while this version started',
+    cause: 'A listener would have no server: it was taken over, or opened while this version started',
     remedy:
       'Call `serve()` before `ready()`, or start the upgrade again; if intended, `ready({ unserved: [NAME] })`',
   },
@@ -134,7 +132,7 @@ export const CONTROL = {
   },
   ERR_FDB_CONTROL_TAKEN: {
     cause:
-      "Another process holds the control path of the daemon or `fd-broker run` that should start, and cannot be replaced (`takeOver`). In a serving process's log: its control path or lock file was removed, and another process took it",
+      "Another process holds the control path, and cannot be replaced (`takeOver`). In a serving process's log: its control path or lock file was removed, and another process took it",
     remedy: 'End that process (upgrade a `run` with `fd-broker upgrade`), or choose another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
@@ -148,7 +146,7 @@ export const CONTROL = {
   },
   ERR_FDB_FOREIGN: {
     cause:
-      'Another program listens on the control path; or a process of fd-broker whose lock file was removed, in another network namespace or of a release before 0.4',
+      'Another program listens on the control path; or a process of fd-broker without its lock file, in another network namespace or of a release before 0.4',
     remedy: 'Stop it, or choose another path',
   },
   ERR_FDB_NOT_FD_BROKER: {
@@ -173,7 +171,7 @@ export const CONTROL = {
 export const MACHINE = {
   ERR_FDB_NODE: {
     cause: 'The internals of this Node version differ from the tested ones (logged)',
-    remedy: 'The message names the consequence: run a named version of Node, or a newer release of fd-broker',
+    remedy: 'Run a named version of Node, or a newer release of fd-broker',
   },
   ERR_FDB_PLATFORM: {
     cause: 'Windows has no descriptors that move between processes',
@@ -181,7 +179,7 @@ export const MACHINE = {
   },
   ERR_FDB_ADDON: {
     cause: 'The addon could not be loaded: the message names each file tried, and its problem',
-    remedy: 'Install the package again. If no prebuilt addon fits the platform, [build it](install.md)',
+    remedy: 'Install the package again, or [build the addon](install.md#building-from-source)',
   },
   ERR_FDB_NO_DESCRIPTORS: {
     cause: 'The process has reached its limit of open descriptors',
@@ -197,7 +195,7 @@ export const MACHINE = {
     remedy: 'Mount it: `mount -t proc proc /proc`',
   },
   ERR_FDB_INTERNAL: {
-    cause: 'An exception without a code: a hook of the application threw it, or it is a bug of ours',
-    remedy: 'Correct the hook that it names; else please report it with the stack',
+    cause: 'An exception without a code: of a hook of the application, or a bug of ours',
+    remedy: 'Correct the hook; else please report it with the stack',
   },
 }

@@ -84,8 +84,7 @@ export const STATE_FILE = {
   ERR_FDB_STATE_FILE: {
     cause:
       'The state file cannot be read or written, or is not trusted: a link, of another user or service, or replaced',
-    remedy:
-      'See the message. A durable change with `details.made` is made in memory, and written when the disk allows',
+    remedy: 'See the message. A durable change with `details.made` is made in memory, and written later',
   },
 }
 

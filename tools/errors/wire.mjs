@@ -83,7 +83,7 @@ export const CHANNEL = {
 export const MOVING = {
   ERR_FDB_NO_TARGET: {
     cause: "This version has no server, or no hooks, for the connection's protocol",
-    remedy: 'Give `serve()` the hooks of the version before; else the connection ends where it is',
+    remedy: 'Give `serve()` the hooks of the version before',
   },
   ERR_FDB_HOOK: {
     cause: '`serialize()` did not return a `Uint8Array`',
