@@ -1,15 +1,16 @@
 import type { Logger } from '../base/logger.js'
+import { Backoff } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
-import { type HolderPhase, isBeforeCommit } from '../handoff/phases.js'
+import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
+import type { Cancelled } from '../versions/attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
 import { type Heard, type HolderHost, handleMessage } from './hearing.js'
-import { insist } from './insist.js'
 import { killPeer, Silence, untilGone } from './kill-stuck.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
@@ -167,6 +168,17 @@ export class Holder {
     killPeer(owner, 'the member that serves and is silent', this.#logger)
     await untilGone(() => (owner.died ? [] : [owner.pid]), timeoutMs)
     return owner.pid
+  }
+
+  /** Gives the joiner up for `reason`, unless its Commit has left. */
+  cancel(reason: FdbError): Cancelled {
+    const { joiner, phase } = this.#host.state()
+    if (isCommitted(phase) || phase === 'released') return 'late'
+    if (!isBeforeCommit(phase)) return 'idle'
+    const peer = this.#peers.get(joiner)
+    if (peer !== undefined) peer.reason = reason
+    this.#host.dispatch({ type: 'cancel' })
+    return 'cancelled'
   }
 
   /** Releases the standby as soon as there is fresh evidence that the successor is healthy: a process waits to join. */
@@ -375,5 +387,41 @@ export class Holder {
       { pid: peer.pid, err: reasonSeen(peer, this.#phase, this.#times) },
       'the successor is not well, and is kept: the process that stands by for it cannot come back',
     )
+  }
+}
+
+const INSISTS = { firstMs: 10, longestMs: 1_000 }
+
+/**
+ * Does a necessary step (a seal, a segment to write in): at once, or again and again until it is done, while later steps wait. `over`: it
+ * is not needed any more.
+ */
+export function insist(
+  act: () => void,
+  what: string,
+  logger: Logger,
+  over: () => boolean,
+): void | Promise<void> {
+  try {
+    act()
+  } catch (error) {
+    logger.error(
+      { err: error, effect: what },
+      'a step of the handoff failed; it is tried again until it is done',
+    )
+    return again(act, over)
+  }
+}
+
+async function again(act: () => void, over: () => boolean): Promise<void> {
+  const backoff = new Backoff(INSISTS)
+  while (!over()) {
+    await new Promise(resolve => setTimeout(resolve, backoff.next()))
+    try {
+      if (!over()) act()
+      return
+    } catch {
+      // The first failure was logged.
+    }
   }
 }

@@ -134,27 +134,13 @@ export class SegmentSet {
   }
 
   /** The items for a joiner: the state read-only (a writable dup could seal it), the two new ones to share. */
-  offer(current: Epoch, shared: readonly Epoch[]): { items: BundleItem[]; release(): void } {
-    const own: Segment[] = []
-    const items: BundleItem[] = []
-    const release = () => {
-      for (const segment of own) segment.close()
-    }
-    try {
-      for (const segment of this.all) {
-        if (shared.includes(segment.epoch))
-          items.push({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd })
-        else if (segment.epoch <= current) {
-          const readOnly = segment.readOnly()
-          own.push(readOnly)
-          items.push({ role: 'segment', epoch: segment.epoch, writable: false, fd: readOnly.fd })
-        }
-      }
-    } catch (error) {
-      release()
-      throw error
-    }
-    return { items, release }
+  offer(current: Epoch, shared: readonly Epoch[]): Since {
+    const writable = this.all.filter(({ epoch }) => shared.includes(epoch))
+    const { items, release } = readOnly(
+      this.all.filter(({ epoch }) => !shared.includes(epoch) && epoch <= current),
+    )
+    const own = writable.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: true, fd }) as const)
+    return { items: [...items, ...own], release }
   }
 
   /**
@@ -181,13 +167,17 @@ export class SegmentSet {
 /** The answer of {@link SegmentSet.since} from `all`, read-only. */
 export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): Since {
   const newer = all.filter(segment => segment.epoch > top)
+  return readOnly(whole || !newer.some(({ kind }) => kind === 'snapshot') ? newer : [])
+}
+
+/** Read-only descriptors of the segments. */
+function readOnly(segments: readonly Segment[]): Since {
   const own: Segment[] = []
   const release = () => {
     for (const segment of own) segment.close()
   }
   try {
-    if (whole || !newer.some(segment => segment.kind === 'snapshot'))
-      for (const segment of newer) own.push(segment.readOnly())
+    for (const segment of segments) own.push(segment.readOnly())
   } catch (error) {
     release()
     throw error

@@ -20,54 +20,35 @@ export interface Offered {
   readonly source: Epoch
 }
 
+interface SharingDeps {
+  registry: Registry
+  segmentSet: SegmentSet
+  peers: Peers
+  extraItems: () => BundleItem[]
+  times: () => HandoffTimes
+  insist: (what: string, act: () => void) => void | Promise<void>
+  /** An Offer did not get through; `taken`: the kernel took descriptors for the joiner. */
+  undelivered: (peer: Peer, taken: boolean) => void
+  descriptors: () => number | null
+  /** The joiner, until its Commit. */
+  joining: () => Peer | undefined
+  /** Ends the joiner's handoff. */
+  giveUp: () => void
+  logger: Logger
+}
+
 /**
  * Gives descriptors to peers: all to a joiner, with those that the service takes in until the Commit; new segments to processes that may
  * have to read or write there. Owns the dups in flight.
  */
 export class Sharing {
-  readonly #registry: Registry
-  readonly #segmentSet: SegmentSet
-  readonly #peers: Peers
-  readonly #extraItems: () => BundleItem[]
-  readonly #times: () => HandoffTimes
-  readonly #insist: (what: string, act: () => void) => void | Promise<void>
-  readonly #undelivered: (peer: Peer, taken: boolean) => void
-  readonly #descriptors: () => number | null
-  readonly #joining: () => Peer | undefined
-  readonly #giveUp: () => void
-  readonly #logger: Logger
+  readonly #parts: SharingDeps
   /** The last Offer is on its way; what comes later must not be taken for a part of it. */
   #offering: Promise<void> = Promise.resolve()
 
-  /**
-   * `undelivered`: an Offer did not get through; `taken`: the kernel took descriptors for the joiner. `joining`: the joiner, until its Commit.
-   * `giveUp`: ends its handoff.
-   */
-  constructor(parts: {
-    registry: Registry
-    segmentSet: SegmentSet
-    peers: Peers
-    extraItems: () => BundleItem[]
-    times: () => HandoffTimes
-    insist: (what: string, act: () => void) => void | Promise<void>
-    undelivered: (peer: Peer, taken: boolean) => void
-    descriptors: () => number | null
-    joining: () => Peer | undefined
-    giveUp: () => void
-    logger: Logger
-  }) {
-    this.#registry = parts.registry
-    this.#segmentSet = parts.segmentSet
-    this.#peers = parts.peers
-    this.#extraItems = parts.extraItems
-    this.#times = parts.times
-    this.#insist = parts.insist
-    this.#undelivered = parts.undelivered
-    this.#descriptors = parts.descriptors
-    this.#joining = parts.joining
-    this.#giveUp = parts.giveUp
+  constructor(parts: SharingDeps) {
+    this.#parts = parts
     parts.registry.added = entry => this.#late(entry)
-    this.#logger = parts.logger
   }
 
   offer(peer: Peer, offered: Offered): void {
@@ -77,12 +58,12 @@ export class Sharing {
     } catch (cause) {
       peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
       // The machine hears of it after the step that this is part of.
-      queueMicrotask(() => this.#undelivered(peer, false))
+      queueMicrotask(() => this.#parts.undelivered(peer, false))
       return
     }
     peer.holds = true
     const { epoch, wayBack, source } = offered
-    const { ready: timeoutMs, quiesce: quiesceMs } = this.#times()
+    const { ready: timeoutMs, quiesce: quiesceMs } = this.#parts.times()
     const { channel } = peer.link
     const before = channel.fdsSent
     peer.link.post({
@@ -93,15 +74,15 @@ export class Sharing {
         items: sent.length,
         timeoutMs,
         quiesceMs,
-        descriptors: this.#descriptors() ?? 0,
+        descriptors: this.#parts.descriptors() ?? 0,
       },
     })
     this.#offering = peer.link
       .sendBundle(sent, timeoutMs)
       .catch(error => {
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
-        this.#undelivered(peer, channel.fdsSent > before)
+        this.#parts.logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
+        this.#parts.undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeItems(sent))
   }
@@ -111,7 +92,7 @@ export class Sharing {
    * it first: a listener or descriptor that was acknowledged is not lost with the process that acknowledged it.
    */
   #late({ name, role, spec, fd }: Entry): void {
-    const peer = this.#joining()
+    const peer = this.#parts.joining()
     // One that has not been made its Offer yet finds it there.
     if (peer === undefined || !peer.holds) return
     if (role === 'named') {
@@ -120,11 +101,11 @@ export class Sharing {
     }
     const item = { name, role, spec, fd: fd.share() }
     void this.#offering
-      .then(() => peer.link.sendBundle([item], this.#times().ready))
+      .then(() => peer.link.sendBundle([item], this.#parts.times().ready))
       .catch(error => {
-        if (this.#joining() !== peer) return
+        if (this.#parts.joining() !== peer) return
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#giveUp()
+        this.#parts.giveUp()
       })
       .finally(() => item.fd.close())
   }
@@ -135,30 +116,31 @@ export class Sharing {
    * else it is repeated until it is done.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
-    if (offer) return this.#shareAll(this.#segmentSet.make(epochs))
+    if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
     let made: Segment[] = []
-    const making = this.#insist('make', () => {
-      made = this.#segmentSet.make(epochs)
+    const making = this.#parts.insist('make', () => {
+      made = this.#parts.segmentSet.make(epochs)
     })
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
   /** One that was away has missed the segments made meanwhile. */
   catchUp(peer: Peer): void {
-    const missed = this.#segmentSet.all.filter(
-      segment => segment.kind === 'epoch' && this.#segmentSet.isWritable(segment.epoch) && !segment.sealed,
+    const missed = this.#parts.segmentSet.all.filter(
+      segment =>
+        segment.kind === 'epoch' && this.#parts.segmentSet.isWritable(segment.epoch) && !segment.sealed,
     )
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
   /** Shared for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
   #collect(peer: Peer, { epoch, wayBack, source }: Offered): BundleItem[] {
-    if (this.#segmentSet.get(epoch) === undefined || this.#segmentSet.get(wayBack) === undefined)
+    if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
     const sent: BundleItem[] = []
-    const segments = this.#segmentSet.offer(source, [epoch, wayBack])
+    const segments = this.#parts.segmentSet.offer(source, [epoch, wayBack])
     try {
-      const items = [...this.#registry.items(), ...this.#extraItems(), ...segments.items]
+      const items = [...this.#parts.registry.items(), ...this.#parts.extraItems(), ...segments.items]
       for (const item of [...items, ...this.#pidfds(peer)]) sent.push({ ...item, fd: item.fd.share() })
       return sent
     } catch (error) {
@@ -171,13 +153,13 @@ export class Sharing {
 
   /** Members know each other's pidfd, so that a restarted daemon can be told who may still be alive. */
   #pidfds(except: Peer): BundleItem[] {
-    return this.#peers.all
+    return this.#parts.peers.all
       .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
       .map(p => ({ role: 'pidfd', name: String(p.pid), fd: p.pidfd! }))
   }
 
   #shareAll(made: readonly Segment[]): void | Promise<void> {
-    const sharers = this.#peers.holding
+    const sharers = this.#parts.peers.holding
     if (sharers.length === 0) return
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
@@ -187,7 +169,7 @@ export class Sharing {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,
     )
-    await peer.link.sendBundle(items, this.#times().freeze).finally(() => closeItems(items))
+    await peer.link.sendBundle(items, this.#parts.times().freeze).finally(() => closeItems(items))
   }
 }
 

@@ -112,11 +112,6 @@ export class DaemonHosting implements Hosting {
     this.#deps.shared.machine.step({ type: 'heard' })
   }
 
-  lost(): void {}
-
-  /** A way for connections comes from the daemon. */
-  reported(): void {}
-
   /** The daemon keeps it too, so that it outlives this process. */
   keep(entry: Entry): void | Promise<void> {
     if (this.#deps.joined.holder !== null) return this.#keep(entry)
@@ -125,11 +120,6 @@ export class DaemonHosting implements Hosting {
   drop(name: string): void {
     this.#deps.joined.post({ register: { drop: true, item: { name } } })
   }
-
-  /** The daemon sees to it. */
-  giveUp(): void {}
-
-  settleFormer(): void {}
 
   async renew(): Promise<void> {
     await this.#growth.renewed()
@@ -150,18 +140,12 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  /** Operators ask the daemon itself. */
-  async killStuck(): Promise<void> {}
-
   /** The daemon reads this before it hears that we have gone. */
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#deps
     this.#settled = true
     if (shared.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
   }
-
-  /** No machine asks for it: the daemon decides. */
-  becomeHolder(): void {}
 
   /** The channel is lost: the daemon may live, or have been restarted. */
   reconnect(): void {

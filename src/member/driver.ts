@@ -3,7 +3,7 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
 import { accepts, isUnderWay, type MemberPhase } from '../handoff/phases.js'
-import { insist } from '../holder/insist.js'
+import { insist } from '../holder/holder.js'
 import { removePaths } from '../holder/made-paths.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
@@ -69,11 +69,11 @@ export class MemberDriver implements RuntimeDriver {
       return this.runtime.state.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
-    becomeHolder: () => this.runtime.hosting.becomeHolder(),
+    becomeHolder: () => this.runtime.hosting.becomeHolder?.(),
     judge: () => this.runtime.joined.judge(),
     reconnect: () => {
       this.#keepOptions()
-      this.runtime.hosting.reconnect()
+      this.runtime.hosting.reconnect?.()
     },
     drain: () => this.runtime.drain.start(),
     exit: () => this.end(this.runtime.shutdown.reason),
@@ -276,7 +276,7 @@ export class MemberDriver implements RuntimeDriver {
     this.runtime.segmentSet.close()
     for (const listener of this.runtime.listeners) listener.release()
     readiness.fail(why)
-    hosting.fail(why)
+    hosting.fail?.(why)
     shutdown.settle(reason => application?.retired(reason))
     this.#watchRetired()
   }

@@ -1,5 +1,4 @@
 import type { FdbError } from '../errors.js'
-import { cancelHandoff } from '../holder/cancel.js'
 import { Holder } from '../holder/holder.js'
 import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { FormerListeners, MadePaths } from '../holder/made-paths.js'
@@ -93,17 +92,6 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
-  handle(): boolean {
-    return false
-  }
-
-  heardReleased(): void {}
-
-  /** The incumbent decides: its silence is no reason to do anything. */
-  silent(): void {}
-
-  heard(): void {}
-
   /** Without a channel the seals are looked at regularly. */
   lost(): void {
     const { checkSeal: look, shared } = this.#deps
@@ -140,8 +128,6 @@ export class EmbeddedHosting implements Hosting {
       .finally(() => shared.close())
   }
 
-  drop(): void {}
-
   giveUp(name: string): void {
     this.#former.remember(this.#deps.shared.registry, name)
   }
@@ -165,11 +151,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   cancelHandoff(reason: FdbError): Cancelled {
-    const { machine } = this.#deps.shared
-    const state = machine.holder
-    if (state === null) return 'idle'
-    const peer = this.#holder?.peer(state.joiner)
-    return cancelHandoff({ state, peer, dispatch: event => machine.stepHolder(event) }, reason)
+    return this.#holder?.cancel(reason) ?? 'idle'
   }
 
   async killStuck(): Promise<void> {
@@ -225,11 +207,6 @@ export class EmbeddedHosting implements Hosting {
     // A process that has not yet read what others wrote hands nothing over before it has.
     if (machine.phase !== 'beginning') decides()
   }
-
-  /** The machine never asks for it: there is no holder to come back to. */
-  reconnect(): void {}
-
-  fail(): void {}
 
   close(): void {
     clearInterval(this.#sealLook)

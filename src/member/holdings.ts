@@ -46,10 +46,10 @@ export class Holdings {
       this.#made?.delete(entry)
       throw error
     }
-    hosting.giveUp(entry.name)
+    hosting.giveUp?.(entry.name)
     registry.put(entry)
     wanted.add(entry.name)
-    hosting.settleFormer()
+    hosting.settleFormer?.()
   }
 
   /** Throws ERR_FDB_UNSERVED where clients would not be accepted any more; `meant`: by these listeners that is meant. */
@@ -100,8 +100,8 @@ export class Holdings {
     const hosting = this.#hosting()
     this.#shared.wanted.delete(name)
     this.#drop(name)
-    hosting.settleFormer()
-    hosting.drop(name)
+    hosting.settleFormer?.()
+    hosting.drop?.(name)
   }
 
   /** The handoff cannot be undone any more: listeners that this version did not ask for are closed here, as no other version needs them. */
@@ -110,7 +110,7 @@ export class Holdings {
     this.#made = null
     this.offered.close()
     for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
-    this.#hosting().settleFormer()
+    this.#hosting().settleFormer?.()
   }
 
   /** All is closed. This process leaves, and the paths that it has made with it, unless they are the service's. */
@@ -124,7 +124,7 @@ export class Holdings {
   }
 
   #drop(name: string): void {
-    this.#hosting().giveUp(name)
+    this.#hosting().giveUp?.(name)
     this.#shared.registry.drop(name)
   }
 }

@@ -27,20 +27,20 @@ export interface Hosting {
   /** Merged segments can be used without a grant. */
   readonly mergesAtOnce: boolean
 
-  // ---- what it says
+  // ---- what it says; a hosting that has nothing to do then leaves the function out
 
-  /** Takes a message that only this hosting knows; false: it was none of those. */
-  handle(envelope: WireEnvelope): boolean
+  /** Takes a message that only this hosting knows. Returns whether it was one of those. */
+  handle?(envelope: WireEnvelope): boolean
   /** The holder has said Released; the machine hears of it next. */
-  heardReleased(): void
+  heardReleased?(): void
   /** The holder has a channel to us and says nothing on it. */
-  silent(): void
+  silent?(): void
   /** It says something again. */
-  heard(): void
+  heard?(): void
   /** The channel has ended, as the machine has heard. */
-  lost(): void
+  lost?(): void
   /** The process that serves hears our reports now. */
-  reported(): void
+  reported?(): void
 
   // ---- what it is asked for
 
@@ -50,11 +50,11 @@ export interface Hosting {
    */
   keep(entry: Entry, made: boolean): void | Promise<void>
   /** Asks for it no more. */
-  drop(name: string): void
+  drop?(name: string): void
   /** The entry of this name is replaced, or not asked for any more. */
-  giveUp(name: string): void
+  giveUp?(name: string): void
   /** Entries that were given up are not needed any more. */
-  settleFormer(): void
+  settleFormer?(): void
   /** Goes on in a new segment. Resolves when it was asked for, or is there. */
   renew(): Promise<void>
   /** A compacted segment takes the place of what it merged, unless a handoff counts on that. */
@@ -63,16 +63,16 @@ export interface Hosting {
   askForMove(): void
   /** The successor is not wanted any more: it is given up, unless its Commit has left. */
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
-  /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. */
-  killStuck(): Promise<void>
+  /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent: operators ask the daemon itself. */
+  killStuck?(): Promise<void>
   /** The service ends with this process: its standby does not come back, and leaves. */
   releaseStandby(): Promise<void>
 
   // ---- effects
 
-  becomeHolder(): void
-  reconnect(): void
+  becomeHolder?(): void
+  reconnect?(): void
   /** Rejects waiting answers. */
-  fail(why: FdbError): void
+  fail?(why: FdbError): void
   close(): void
 }

@@ -71,7 +71,7 @@ export class JoinedHolder {
         else if (!machine.member.holds) shutdown.because(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) inherit()
-        hosting().lost()
+        hosting().lost?.()
       },
       died: () => {
         died = true
@@ -142,7 +142,7 @@ export class JoinedHolder {
       readiness.limit(settings.times.ready + (offer.quiesceMs ?? 0) + settings.timeout)
       return
     }
-    if (hosting().handle(envelope)) return
+    if (hosting().handle?.(envelope)) return
     if (rejected) {
       shutdown.because(remoteError(rejected, REFUSED))
       machine.step({ type: 'refused' })
@@ -165,7 +165,7 @@ export class JoinedHolder {
       shutdown.becauseFenced(fenced(machine.member.epoch))
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') hosting().heardReleased()
+    else if (message.kind === 'released') hosting().heardReleased?.()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
   }

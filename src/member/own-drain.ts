@@ -58,7 +58,7 @@ export class OwnDrain {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
       },
-      connected: () => hosting().reported(),
+      connected: () => hosting().reported?.(),
       writes: writes().forwarder,
     })
     this.#reporter.start()

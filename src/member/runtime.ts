@@ -244,7 +244,7 @@ export class MemberRuntime implements Shared {
       status: () => driver.status(),
       upgrade: async ({ argv, timeoutMs, killStuck }, progress, signal) => {
         await decided()
-        if (killStuck) await this.hosting.killStuck()
+        if (killStuck) await this.hosting.killStuck?.()
         return driver.upgrade({ argv, progress, signal, ...(timeoutMs > 0 ? { timeout: timeoutMs } : {}) })
       },
       command: async ({ name, body }, context) => {
@@ -262,8 +262,8 @@ export class MemberRuntime implements Shared {
       link: () => this.joined.link,
       healthy: () => this.#unattended ?? this.followed?.unwell ?? health(),
       report: () => this.drain.report,
-      silent: () => this.hosting.silent(),
-      heard: () => this.hosting.heard(),
+      silent: () => this.hosting.silent?.(),
+      heard: () => this.hosting.heard?.(),
     })
   }
 

@@ -25,15 +25,6 @@ export interface KeptState {
   readonly timeoutMs: number
 }
 
-/** {@link keepState} of what a daemon holds alone, if it holds any state so, and the members have told a file. */
-export async function keepHeldAlone({
-  held,
-  ...rest
-}: Omit<KeptState, 'service' | 'path'> & { readonly held: HeldAlone | null }): Promise<void> {
-  if (held === null || held.stateFile === null || held.stateBytes === 0) return
-  await keepState({ ...rest, service: held.service, path: held.stateFile })
-}
-
 /**
  * Writes what a daemon alone holds of a service's state to the file that its members keep it in: it has every acknowledged
  * change, the file perhaps not the last ones before the member was killed. Never rejects: what came of it is logged.

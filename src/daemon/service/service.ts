@@ -13,7 +13,6 @@ import {
 import { NOBODY } from '../../handoff/messages.js'
 import { isGranted } from '../../handoff/phases.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
-import { cancelHandoff } from '../../holder/cancel.js'
 import { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
@@ -27,7 +26,7 @@ import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './brin
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
 import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
-import { type HeldAlone, heldAlone, keepHeldAlone } from './kept-state.js'
+import { type HeldAlone, heldAlone, keepState } from './kept-state.js'
 import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
 import { ServiceOperations } from './service-operations.js'
 import { overLimit, type ServiceDeps } from './service-rules.js'
@@ -184,9 +183,12 @@ export class Service {
 
   /** Writes state that would be lost to the members' file, if they have one. */
   async keepState(timeoutMs: number): Promise<void> {
+    const { stateFile: path, stateBytes = 0 } = this.heldAlone ?? {}
+    if (path == null || stateBytes === 0) return
     const { logger } = this.#deps
-    await keepHeldAlone({
-      held: this.heldAlone,
+    await keepState({
+      service: this.name,
+      path,
       diedAt: this.#diedAt,
       segmentSet: this.#segmentSet,
       logger,
@@ -369,11 +371,9 @@ export class Service {
 
   /** The successor that this member has started is not wanted any more. */
   #cancel(peer: Peer, reason: FdbError): void {
-    const state = this.#machine
-    if (peer.id !== state.owner && peer.id !== state.standby) return
-    const dispatch = (event: HolderEvent) => this.#dispatch(event)
-    const outcome = cancelHandoff({ state, peer: this.#holder.peer(state.joiner), dispatch }, reason)
-    peer.link.post({ upgradeCancelled: { outcome } })
+    const { owner, standby } = this.#machine
+    if (peer.id === owner || peer.id === standby)
+      peer.link.post({ upgradeCancelled: { outcome: this.#holder.cancel(reason) } })
   }
 
   // ---- after a restart
