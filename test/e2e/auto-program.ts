@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished } from 'vitest'
 import { startLoad } from '../../bench/referee/load.mjs'
 import { LOSSES } from '../../bench/referee/verdicts.mjs'
-import { get, type Workload, wrong } from '../../bench/referee/workload.mjs'
+import { get, type Request, type Workload, wrong } from '../../bench/referee/workload.mjs'
 import type { StatusReport } from '../../src/operator/status-report.js'
 import { hasEnded, launchUnrelated } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
@@ -22,6 +22,17 @@ const ANSWERS = 10
 /** In the folder that is its first word. */
 const IN_FOLDER = ['sh', '-c', 'cd "$1" && shift && exec "$@"', 'sh']
 
+export interface ProgramOptions {
+  /** Its `node_modules`, with the package in it; else it has the package alone. */
+  readonly modules?: string
+  /** Of each of its processes. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Words of Node's between `node` and the file. */
+  readonly words?: readonly string[]
+  /** Behind the file; 8080 is the port here, too. */
+  readonly args?: readonly string[]
+}
+
 export type By = 'import' | 'require' | 'options' | 'nothing'
 
 const WORDS: Record<By, readonly string[]> = {
@@ -36,19 +47,24 @@ export class AutoProgram {
   readonly desk = Desk.open()
   readonly port: number
   readonly file: string
+  readonly #more: ProgramOptions
 
-  static async of(text: string, file = 'server.mjs'): Promise<AutoProgram> {
-    const program = new AutoProgram(await freePort(), file)
-    program.write(file, text)
+  static async of(text: string, file = 'server.mjs', options: ProgramOptions = {}): Promise<AutoProgram> {
+    const program = new AutoProgram(await freePort(), file, options)
+    if (text !== '') program.write(file, text)
     return program
   }
 
-  private constructor(port: number, file: string) {
+  private constructor(port: number, file: string, options: ProgramOptions) {
     this.port = port
     this.file = file
+    this.#more = options
+    const { modules } = options
     mkdirSync(join(this.desk.folder, 'run'), { mode: 0o700 })
-    mkdirSync(join(this.desk.folder, 'node_modules'))
-    symlinkSync(ROOT, join(this.desk.folder, 'node_modules/fd-broker'))
+    if (modules === undefined) {
+      mkdirSync(join(this.desk.folder, 'node_modules'))
+      symlinkSync(ROOT, join(this.desk.folder, 'node_modules/fd-broker'))
+    } else symlinkSync(modules, join(this.desk.folder, 'node_modules'))
     this.write('package.json', '{ "name": "shop" }')
   }
 
@@ -74,20 +90,20 @@ export class AutoProgram {
   }
 
   write(name: string, text: string): void {
+    mkdirSync(dirname(this.path(name)), { recursive: true })
     writeFileSync(this.path(name), text.replaceAll('8080', String(this.port)))
   }
 
   #command(by: By, env: Readonly<Record<string, string>>, args: readonly string[]): string[] {
-    const variables = Object.entries({ RUNTIME_DIRECTORY: this.path('run'), ...env })
-    const own = [
-      'env',
-      '-u',
-      'VITEST',
-      '-u',
-      'NODE_ENV',
-      ...variables.map(([name, value]) => `${name}=${value}`),
+    const { words = [], args: own = [] } = this.#more
+    const variables = Object.entries({ RUNTIME_DIRECTORY: this.path('run'), ...this.#more.env, ...env })
+    const clean = ['env', '-u', 'VITEST', '-u', 'NODE_ENV']
+    const given = own.map(word => word.replaceAll('8080', String(this.port)))
+    return [
+      ...IN_FOLDER,
+      ...[this.desk.folder, ...clean, ...variables.map(([name, value]) => `${name}=${value}`)],
+      ...[...WORDS[by], ...words, this.file, ...given, ...args],
     ]
-    return [...IN_FOLDER, this.desk.folder, ...own, ...WORDS[by], this.file, ...args]
   }
 
   /** As nobody's child. Resolves with its pid when it was launched. */
@@ -165,11 +181,14 @@ export class AutoProgram {
   }
 
   /**
-   * Upgrades it three times while clients of HTTP/1 ask, over kept and fresh connections: by its own command, then twice by `fd-broker upgrade`. Every
-   * request must be answered by one of the generations, and each of them must have answered.
+   * Upgrades it while clients of HTTP/1 ask, over kept and fresh connections: by its own command and by `fd-broker upgrade` in turn. Every
+   * request must be answered by one of the generations, and each of them must have answered. `others` are asked beside `/`.
    */
-  async upgradedUnderLoad(by: By = 'import'): Promise<void> {
-    const pids = new Pids()
+  async upgradedUnderLoad(
+    by: By = 'import',
+    { upgrades = 3, others = [] }: UpgradeOptions = {},
+  ): Promise<void> {
+    const pids = new Pids(others)
     const load = startLoad({
       target: this.url,
       workload: pids,
@@ -180,15 +199,19 @@ export class AutoProgram {
     onTestFinished(() => {
       if (report === undefined) void load.stop()
     })
-    for (let generation = 1; generation <= 4; generation++)
+    for (let generation = 1; generation <= 1 + upgrades; generation++)
       await this.#next(generation, by, pid => pids.by(pid))
     report = await load.stop()
-    const lost = LOSSES.filter(kind => report!.total.counts[kind] > 0)
+    const lost = [...LOSSES, 'closedIdle' as const].filter(kind => report!.total.counts[kind] > 0)
     expect({ lost, incidents: report.incidents.slice(0, 5) }).toMatchObject({ lost: [] })
   }
 
   /** The same with clients that have a connection for each question: `ask` resolves with the pid that the answer has in it. */
-  async upgradedWhileAsked(ask: () => Promise<string>, by: By = 'import'): Promise<void> {
+  async upgradedWhileAsked(
+    ask: () => Promise<string>,
+    by: By = 'import',
+    { upgrades = 3 }: UpgradeOptions = {},
+  ): Promise<void> {
     const answers = new Map<number, number>()
     const failures: unknown[] = []
     const open = new Set<Promise<void>>()
@@ -201,7 +224,7 @@ export class AutoProgram {
       void asked.finally(() => open.delete(asked))
     }, ASK_EVERY_MS)
     try {
-      for (let generation = 1; generation <= 4; generation++)
+      for (let generation = 1; generation <= 1 + upgrades; generation++)
         await this.#next(generation, by, pid => answers.get(pid) ?? 0)
     } finally {
       clearInterval(timer)
@@ -212,7 +235,7 @@ export class AutoProgram {
   }
 
   async #next(generation: number, by: By, answersBy: (pid: number) => number): Promise<void> {
-    if (generation === 2) await this.launch(by)
+    if (generation % 2 === 0) await this.launch(by)
     else if (generation > 2) await this.command('upgrade')
     const pid = await this.serves(generation)
     await until(
@@ -228,11 +251,28 @@ function pidIn(text: string): number {
   return Number(/\bpid (\d+)/.exec(text)?.[1] ?? 0)
 }
 
+interface UpgradeOptions {
+  readonly upgrades?: number
+  /** Other requests, one after the other. */
+  readonly others?: readonly Request[]
+}
+
 /** Answers at `/` that say `pid 4711`, counted by that. */
 class Pids implements Workload {
   readonly #answers = new Map<number, number>()
+  readonly #others: readonly Request[]
+  #asked = 0
 
-  readonly read = () =>
+  constructor(others: readonly Request[]) {
+    this.#others = others
+  }
+
+  readonly read = () => {
+    const turn = this.#asked++ % (this.#others.length + 1)
+    return this.#others[turn - 1] ?? this.#who()
+  }
+
+  readonly #who = () =>
     get('/', body => {
       const pid = pidIn(body)
       if (pid === 0) return wrong(`no pid: ${JSON.stringify(body.slice(0, 200))}`)

@@ -1,22 +1,20 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
+/** `$1`: this checkout. */
+const INSTALL = `cmp -s package-lock.json node_modules/.installed && exit
+npm ci --ignore-scripts --no-audit --no-fund --silent
+ln -s "$1" node_modules/fd-broker
+ln -s ../fd-broker/dist/cli.cjs node_modules/.bin/fd-broker
+cp package-lock.json node_modules/.installed`
 
 /**
  * The `node_modules` of a folder with a lock file of its own, and this checkout in it as `fd-broker`. They are installed, without
- * their scripts, when the lock file is another than the last time.
+ * their scripts, when the lock file is another than the last time; by one test file, while others of the folder wait.
  */
 export function installed(folder: string): string {
-  const modules = join(folder, 'node_modules')
-  const stamp = join(modules, '.installed')
-  const lock = readFileSync(join(folder, 'package-lock.json'), 'utf8')
-  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === lock) return modules
-  execFileSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--silent'], { cwd: folder })
-  symlinkSync(ROOT, join(modules, 'fd-broker'))
-  symlinkSync('../fd-broker/dist/cli.cjs', join(modules, '.bin/fd-broker'))
-  writeFileSync(stamp, lock)
-  return modules
+  execFileSync('flock', [folder, 'sh', '-ec', INSTALL, 'sh', ROOT], { cwd: folder })
+  return join(folder, 'node_modules')
 }

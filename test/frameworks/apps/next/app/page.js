@@ -1,0 +1,3 @@
+export const dynamic = 'force-dynamic'
+
+export default () => <p>{`pid ${process.pid}`}</p>
