@@ -11,6 +11,7 @@
 //                                   runs the second with what V8 has kept of it
 //   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json. The command has only js-yaml in
 //   yaml.cjs                        its own file, too: what it reads a configuration with, at each start
+//   bundled.js, lazy.cjs            the first entry as the bundler of an application finds it, and those packages by their paths
 //   types/                          declarations, see tools/declarations.mjs
 //   THIRD-PARTY-NOTICES.txt         the licences of packages whose code is in these files
 //
@@ -118,7 +119,7 @@ const lazyWithin = {
     onLoad({ filter: /build\/modules\/base\/lazy\.js$/ }, ({ path }) => {
       const module = readFileSync(path, 'utf8')
       if (!module.includes(JS_YAML)) throw new Error(`${path} does not say ${JS_YAML}`)
-      return { contents: module.replace(JS_YAML, "require('js-yaml')"), resolveDir: root }
+      return { contents: module.replace(JS_YAML, "require('js-yaml')"), resolveDir: dirname(path) }
     })
   },
 }
@@ -208,6 +209,12 @@ for (const name of existsSync(declarations) ? readdirSync(declarations) : [])
 // A CommonJS module cannot make its importer wait.
 files.set('auto.js', "import auto from './auto.cjs'\nawait auto.started\nexport const { ready } = auto\n")
 files.set('types/auto.d.cts', 'export declare function ready(): void\n')
+// The bundler of an application follows these to the packages that the library loads when they are asked for.
+files.set('bundled.js', "import './lazy.cjs'\nexport * from './index.js'\n")
+files.set(
+  'lazy.cjs',
+  "globalThis[Symbol.for('fd-broker.lazy')]=n=>n==='#msgpackr'?require('./msgpackr.cjs'):n==='#yaml'?require('./yaml.cjs'):require('./js-yaml.cjs')\n",
+)
 files.set('THIRD-PARTY-NOTICES.txt', notices(root, Object.keys(inputs)))
 
 for (const name of existsSync(dist) ? readdirSync(dist, { recursive: true, withFileTypes: true }) : []) {

@@ -1,13 +1,27 @@
 import type * as crypto from 'node:crypto'
 import type * as files from 'node:fs/promises'
 import type http from 'node:http'
-import { createRequire } from 'node:module'
 import net from 'node:net'
 import type tls from 'node:tls'
+import { requireAs, thisFile } from './this-file.js'
 
 /** Modules that are loaded by the first call: most processes start sooner, and have less memory, without them. */
 
-const load = createRequire(import.meta.url)
+/** Set in the bundle of an application, where the names of a package lead nowhere. */
+const BUNDLED = Symbol.for('fd-broker.lazy')
+
+function load(name: string): never {
+  const { [BUNDLED]: bundled } = globalThis as { [BUNDLED]?: NodeJS.Require }
+  if (bundled !== undefined) return bundled(name) as never
+  const require = requireAs(thisFile())
+  try {
+    return require(name) as never
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
+    // A bundler did not follow the package: the file may lie beside the bundle.
+    return require(`./${name.slice(1)}.cjs`) as never
+  }
+}
 
 export const nodeCrypto = (): typeof crypto => process.getBuiltinModule('node:crypto')
 

@@ -42,7 +42,8 @@ export async function examine(place: Place): Promise<Finding[]> {
   await ask('system', () => systemOf(process.platform, kernelRelease()))
   let loaded = false
   await ask('addon', async () => {
-    const { addonFile } = await import('../kernel/index.js')
+    const { addonFile, requireAddon } = await import('../kernel/index.js')
+    requireAddon()
     loaded = true
     return { status: 'ok', found: addonFile() ?? 'loaded' }
   })

@@ -38,6 +38,9 @@ function codeOf(error: unknown): { readonly code: string; readonly message: stri
   return { code: 'ERR_FDB_INTERNAL', message: error instanceof Error ? error.message : String(error) }
 }
 
+/** Commands that work where the addon cannot be loaded. */
+const WITHOUT_ADDON: ReadonlySet<string> = new Set(['completion', 'doctor', 'init'])
+
 /** Adds a command to the program; its modules are loaded for it alone, and for the help on all. */
 const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
   ['status', async (program: Command) => (await import('./status.js')).addStatus(program)],
@@ -97,6 +100,8 @@ Examples:
 
 Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
     )
+  if (!WITHOUT_ADDON.has(name))
+    root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
   const named = COMMANDS.get(name)
   // It is in a file of its own, which most command lines do without.
   if (named === undefined || args.includes('--version') || args.includes('-V')) root.version(version())

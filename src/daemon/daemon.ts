@@ -4,6 +4,7 @@ import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, settleTimes } from '../holder/times.js'
+import { requireAddon } from '../kernel/index.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
@@ -292,6 +293,7 @@ export async function openDaemon(
 ): Promise<Daemon> {
   checkOptions('serveDaemon()', options, OPTIONS)
   OPTIONS.control(options.control, 'control')
+  requireAddon()
   const {
     config,
     control,

@@ -1,7 +1,6 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { basename, dirname, join, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { requireAs, thisFile } from '../base/this-file.js'
 import { FdbError } from '../errors.js'
 
 /** The C libraries for which there are builds of the addon. */
@@ -54,7 +53,7 @@ function bytesAt(fd: number, position: number, length: number): Buffer {
   return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, position))
 }
 
-const require = createRequire(import.meta.url)
+const require = requireAs(thisFile())
 
 const ORDER: Record<Libc | 'unknown', readonly Libc[]> = {
   glibc: ['glibc', 'musl'],
@@ -139,7 +138,7 @@ function reason(file: string, error: unknown): string {
  * application: where that finds the package.
  */
 function packageRoot(): string {
-  const here = dirname(fileURLToPath(import.meta.url))
+  const here = dirname(thisFile())
   for (let folder = here; folder !== dirname(folder); folder = dirname(folder)) {
     if (isOurs(join(folder, 'package.json'))) return folder
   }

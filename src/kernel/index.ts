@@ -72,7 +72,7 @@ export {
   SEAL_WRITE,
   sealsOf,
 } from './memory-file.js'
-export type { NativeError } from './native.js'
+export { type NativeError, requireAddon } from './native.js'
 export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'
 export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
 export {

@@ -352,4 +352,21 @@ export interface Native {
   openCount(): number
 }
 
-export const native = loadAddon() as Native
+let missing: unknown = null
+
+/** Every call throws if there is no addon: the import of the library works everywhere. */
+export const native: Native = load()
+
+/** Throws ERR_FDB_ADDON or ERR_FDB_PLATFORM if the addon was not loaded. */
+export function requireAddon(): void {
+  if (missing !== null) throw missing
+}
+
+function load(): Native {
+  try {
+    return loadAddon() as Native
+  } catch (error) {
+    missing = error
+    return new Proxy({} as Native, { get: () => requireAddon })
+  }
+}

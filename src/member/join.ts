@@ -1,6 +1,7 @@
 import type { Cluster } from 'node:cluster'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import { requireAddon } from '../kernel/index.js'
 import { tellMissing } from '../node/probe.js'
 import { loadForListen } from '../node/server-connections.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
@@ -32,6 +33,7 @@ const RETRY_MS = 20
  */
 export async function join(options: JoinOptions): Promise<Member> {
   const settings = settle(options)
+  requireAddon()
   if (settings.service === DAEMON_ITSELF)
     throw wrongOption('service', DAEMON_ITSELF, 'another name: this is a daemon’s own')
   settings.signal?.throwIfAborted()

@@ -3,7 +3,14 @@ import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Backoff } from '../base/time.js'
 import { FdbError } from '../errors.js'
-import { connectToUnix, type NativeError, OwnedFd, peerCredentials, peerLives } from '../kernel/index.js'
+import {
+  connectToUnix,
+  type NativeError,
+  OwnedFd,
+  peerCredentials,
+  peerLives,
+  requireAddon,
+} from '../kernel/index.js'
 
 /** Bytes of sun_path without its final NUL. */
 export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
@@ -61,6 +68,7 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
  */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
+  requireAddon()
   checkSocketPath(path)
   const attempt = () => {
     const result = tryConnect(path)

@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
+import { thisFile } from '../base/this-file.js'
 
 /** A variable of the environment: the file for the last lines on stderr of a successor that does not come to serve. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'
@@ -12,7 +13,7 @@ export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
  * does not run from its bundle, or is just being replaced on the disk.
  */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  const preload = join(import.meta.dirname, 'started.cjs')
+  const preload = join(dirname(thisFile()), 'started.cjs')
   if (env[LAST_LINES] === undefined || preload.includes('"') || !existsSync(preload)) return env
   const { NODE_OPTIONS: own } = env
   const option = `--require "${preload.replaceAll('\\', '\\\\')}"`

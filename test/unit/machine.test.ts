@@ -13,10 +13,28 @@ function said(program: string, imported: string, env: NodeJS.ProcessEnv = {}): s
 }
 
 describe('on a machine', () => {
-  it('that is Windows, the import says at once that it cannot be', () => {
+  const JOIN = `
+    const { codec, join, parseListenerSpec, runOnce } = await import('fd-broker')
+    await import('fd-broker/stores')
+    parseListenerSpec('tcp://127.0.0.1:8080')
+    codec.json()
+    await join({ service: 'a', control: false }).catch(({ code, message }) => console.log(code, message))`
+
+  it('that is Windows, the import works, and join() says that it cannot be', () => {
     const windows = 'data:text/javascript,Object.defineProperty(process, "platform", { value: "win32" })'
-    const program = `await import('fd-broker').catch(({ code, message }) => console.log(code, message))`
-    expect(said(program, windows)).toMatch(/^ERR_FDB_PLATFORM .*Windows/)
+    expect(said(JOIN, windows)).toMatch(/^ERR_FDB_PLATFORM .*Windows/)
+  })
+
+  it('without an addon, the import works, and join() and a daemon say what is missing', () => {
+    const nothing = 'data:text/javascript,'
+    const env = { FD_BROKER_ADDON: '/nowhere/fd_broker.node' }
+    const missing =
+      /^ERR_FDB_ADDON no addon could be loaded for .*\/nowhere\/fd_broker\.node: there is no such file.*correct FD_BROKER_ADDON/
+    expect(said(JOIN, nothing, env)).toMatch(missing)
+    const daemon = `
+      const { serveDaemon } = await import('fd-broker')
+      await serveDaemon({ control: '/nowhere/a.sock' }).catch(({ code, message }) => console.log(code, message))`
+    expect(said(daemon, nothing, env)).toMatch(missing)
   })
 
   it('without memory files that can be sealed, connections are said not to move', () => {

@@ -46,7 +46,7 @@ export const ROOMS: readonly Room[] = [
     name: 'kernel',
     about:
       'the addon, and all that is a number to the kernel: owned descriptors, pidfds, memory files, locks',
-    only: ['errors'],
+    only: ['errors', 'base'],
     door: 'index.ts',
   },
   {

@@ -1,4 +1,6 @@
+import { dirname, join } from 'node:path'
 import type { Worker } from 'node:worker_threads'
+import { thisFile } from '../../base/this-file.js'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
 import type { ReadAside } from './config-worker.js'
@@ -17,7 +19,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return configOf(bytes, file)
   const { Worker } = process.getBuiltinModule('node:worker_threads')
   // In the package too it lies beside this file, under this name.
-  const worker = new Worker(new URL('config-worker.js', import.meta.url), { workerData: file })
+  const worker = new Worker(join(dirname(thisFile()), 'config-worker.js'), { workerData: file })
   try {
     return await received(worker)
   } finally {

@@ -1,0 +1,85 @@
+import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { build as esbuild } from 'esbuild'
+import { build as rolldown } from 'rolldown'
+import { describe, expect, it } from 'vitest'
+import { libcOf } from '../../src/kernel/addon.js'
+import { ask } from '../processes/client.js'
+import { freePort } from '../processes/scene.js'
+import { until } from '../processes/until.js'
+import { Desk } from './cli-processes.js'
+
+const APP = fileURLToPath(new URL('../fixtures/app-bundled.mjs', import.meta.url))
+const ADDON = fileURLToPath(new URL('../../build/Release/fd_broker.node', import.meta.url))
+
+/** The place of the addon of this machine, below the folder of a bundle. */
+const PREBUILT = `prebuilds/${process.platform}-${process.arch}/fd-broker.${libcOf(process.execPath)}.node`
+
+type Format = 'cjs' | 'esm'
+
+/** Each writes one file, and returns its warnings. */
+const BUNDLERS: Record<string, (file: string, format: Format) => Promise<readonly string[]>> = {
+  esbuild: async (file, format) => {
+    const options = { bundle: true, platform: 'node', format, logLevel: 'silent' } as const
+    const { warnings } = await esbuild({
+      ...options,
+      entryPoints: [APP],
+      outfile: file,
+      minify: format === 'cjs',
+    })
+    return warnings.map(({ text }) => text)
+  },
+  rolldown: async (file, format) => {
+    const warnings: string[] = []
+    await rolldown({
+      input: APP,
+      platform: 'node',
+      output: { file, format, codeSplitting: false },
+      onLog: (_level, { message }) => warnings.push(message),
+    })
+    return warnings
+  },
+}
+
+describe.each(Object.keys(BUNDLERS))('a server that %s has bundled', name => {
+  it.each<[Format, string]>([
+    ['cjs', 'server.cjs'],
+    ['esm', 'server.mjs'],
+  ])('as %s is upgraded, with its state, and finds the addon below its folder', async (format, file) => {
+    const desk = Desk.open()
+    const bundle = join(desk.folder, file)
+    expect(await BUNDLERS[name]!(bundle, format)).toEqual([])
+    expect(readFileSync(bundle, 'utf8')).not.toContain(fileURLToPath(new URL('../../', import.meta.url)))
+    mkdirSync(join(desk.folder, PREBUILT, '..'), { recursive: true })
+    copyFileSync(ADDON, join(desk.folder, PREBUILT))
+    const port = await freePort()
+    await desk.launch([process.execPath, bundle, desk.control, `tcp://127.0.0.1:${port}`])
+    const visit = async () => (await ask(`http://127.0.0.1:${port}`).answer.catch(() => null))?.body
+    await until(
+      'it answers',
+      async () => (await visit()) !== undefined,
+      10_000,
+      () => desk.output,
+    )
+    expect(await visit()).toBe('generation 1, visit 2\n')
+    expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
+    expect(await visit()).toBe('generation 2, visit 3\n')
+    expect(await desk.run('stop', '--control', desk.control)).toMatchObject({ code: 0 })
+  })
+})
+
+describe('a bundle without the addon', () => {
+  it('says which files it has tried, and takes the one that FD_BROKER_ADDON names', async () => {
+    const desk = Desk.open()
+    const bundle = join(desk.folder, 'server.cjs')
+    await BUNDLERS.esbuild!(bundle, 'cjs')
+    const words = [process.execPath, bundle, desk.control, 'tcp://127.0.0.1:0']
+    const { code, stderr } = await desk.runCommand(words)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/^ERR_FDB_ADDON no addon could be loaded for .* name it by FD_BROKER_ADDON/)
+    expect(stderr).toContain(`${join(desk.folder, PREBUILT)}: there is no such file`)
+    await desk.launch(['env', `FD_BROKER_ADDON=${ADDON}`, ...words])
+    await desk.statusWhere('it serves', ({ role }) => role === 'serving')
+  })
+})
