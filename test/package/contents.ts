@@ -29,7 +29,7 @@ const FILES: readonly Rule[] = [
 export const MOST_UNPACKED = 3_230_000
 /** Of the whole, and of it what is not below `prebuilds/`: a checkout may be without, and the gate sees there what grows. */
 const MOST = {
-  filesWithoutAddons: 59,
+  filesWithoutAddons: 64,
   packed: 1_080_000,
   packedWithoutAddons: 870_000,
   withoutAddons: 2_740_000,
