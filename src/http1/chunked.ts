@@ -69,15 +69,6 @@ export function advanceChunked(
       case ChunkPhase.size:
         takeSize(state, byte, at)
         break
-      case ChunkPhase.extensionNameFirst:
-      case ChunkPhase.extensionName:
-      case ChunkPhase.extensionValueFirst:
-      case ChunkPhase.extensionValue:
-      case ChunkPhase.extensionQuoted:
-      case ChunkPhase.extensionEscaped:
-      case ChunkPhase.extensionQuotedEnd:
-        takeExtension(state, byte, at)
-        break
       case ChunkPhase.sizeLf:
         if (byte !== LF) throw new Http1Refusal('chunk-size', at, state.side)
         state.count = 0
@@ -103,7 +94,8 @@ export function advanceChunked(
       case ChunkPhase.done:
         return at
       default:
-        takeTrailer(state, byte, at)
+        if (isExtension(state.phase)) takeExtension(state, byte, at)
+        else takeTrailer(state, byte, at)
     }
     at++
   }
@@ -159,9 +151,7 @@ function takeExtension(state: ChunkState, byte: number, at: number): void {
     phase === ChunkPhase.extensionName ||
     phase === ChunkPhase.extensionValue ||
     phase === ChunkPhase.extensionQuotedEnd
-  if (!mayEnd) {
-    throw new Http1Refusal('chunk-extension', at, state.side)
-  }
+  if (!mayEnd) throw new Http1Refusal('chunk-extension', at, state.side)
   if (byte === SEMICOLON) state.phase = ChunkPhase.extensionNameFirst
   else if (byte === CR) {
     state.phase = ChunkPhase.sizeLf

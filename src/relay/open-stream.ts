@@ -3,7 +3,6 @@ import { keepAlive, type OwnedFd, polledSockets, socketOver } from '../kernel/in
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
-import { READ_INTO } from './bytes.js'
 import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { SocketStream } from './socket-stream.js'
@@ -31,9 +30,7 @@ export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
   if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, named, owner, tally)
-  const onread = new Feed()
-  const socket = connect(address, named, { onread })
-  return (onread.stream = new SocketStream(socket, owner, tally, { fed: true }))
+  return new SocketStream(connect(address, named), owner, tally)
 }
 
 /** Node finds the address of a name and connects; from then on it knows nothing of the connection. */
@@ -62,14 +59,10 @@ function dialled(
 /** Another address is tried when one has not answered for this long; the last one has no such limit. */
 const NEXT_ADDRESS_MS = 500
 
-function connect(
-  address: DialAddress,
-  named?: NamedHost,
-  options: Pick<net.ConnectOpts, 'onread'> = {},
-): net.Socket {
-  if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true, ...options })
+function connect(address: DialAddress, named?: NamedHost): net.Socket {
+  if (address.kind === 'unix') return net.connect({ path: address.path, allowHalfOpen: true })
   const { host, port } = address
-  const common = { host, port, allowHalfOpen: true, noDelay: true, ...options }
+  const common = { host, port, allowHalfOpen: true, noDelay: true }
   const lookup = named && {
     lookup: named.lookup,
     autoSelectFamily: true,
@@ -91,22 +84,6 @@ function connect(
 /** Over a connected stream socket, whose descriptor it takes, and closes when it throws. Reads nothing until asked: each move would read one chunk more. */
 export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (polledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
-  const onread = new Feed()
-  const options = {
-    allowHalfOpen: true,
-    readable: true,
-    writable: true,
-    manualStart: true,
-    onread,
-  }
-  const socket = socketOver(fd, options)
-  const input = { fed: true, reading: false, remoteAddress }
-  return (onread.stream = new SocketStream(socket, owner, tally, input))
-}
-
-class Feed implements net.OnReadOpts {
-  readonly buffer = READ_INTO
-  stream: SocketStream | null = null
-  /** Node may read once more when it was resumed and paused again within one turn: false stops that. */
-  readonly callback = (bytes: number): boolean => this.stream!.received(READ_INTO, bytes)
+  const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }
+  return new SocketStream(socketOver(fd, options), owner, tally, { reading: false, remoteAddress })
 }

@@ -19,8 +19,6 @@ const STREAM = Symbol('stream')
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
 export interface SocketInput {
-  /** Chunks come through {@link SocketStream.received}; otherwise they are listened for. */
-  fed?: boolean
   /** The socket has begun to read (default). */
   reading?: boolean
   /** The peer's IP address, where it is known already. */
@@ -45,7 +43,6 @@ export class SocketStream implements ByteStream {
   #past = 0
   /** Null where the socket encrypts. */
   readonly #sender: KernelSender | null
-  readonly #fed: boolean
   #connecting: boolean
   /** The last read was a full one: the kernel may have more. */
   #more = false
@@ -73,10 +70,10 @@ export class SocketStream implements ByteStream {
     socket.on('error', onError)
     socket.on('close', onClose)
     socket.on('end', onEnd)
-    this.#fed = input.fed ?? false
     this.#reading = input.reading ?? true
     this.#remoteAddress = input.remoteAddress
-    if (!this.#fed) socket.on('data', onData)
+    if (!this.#reading) socket.pause()
+    socket.on('data', onData)
   }
 
   get connecting(): boolean {
@@ -182,7 +179,7 @@ export class SocketStream implements ByteStream {
     stopReading(socket)
     this.#leave()
     socket.removeListener('data', onData)
-    const unread = this.#fed ? NOTHING : readBuffered(socket)
+    const unread = readBuffered(socket)
     socket.removeListener('close', onClose)
     socket.removeListener('end', onEnd)
     const unsent = this.#unsent()
@@ -234,11 +231,9 @@ export class SocketStream implements ByteStream {
     this.#onFlushed()
   }
 
-  /** Returns whether more is wanted. */
-  received(chunk: Buffer, to: number): boolean {
-    this.#more = to >= READ_BYTES
-    this.owner?.onData(this, chunk, to)
-    return this.#reading
+  received(chunk: Buffer): void {
+    this.#more = chunk.length >= READ_BYTES
+    this.owner?.onData(this, chunk, chunk.length)
   }
 
   peerEnded(): void {
@@ -263,7 +258,7 @@ function onConnect(this: StreamSocket): void {
 }
 
 function onData(this: StreamSocket, chunk: Buffer): void {
-  this[STREAM]!.received(chunk, chunk.length)
+  this[STREAM]!.received(chunk)
 }
 
 function onEnd(this: StreamSocket): void {

@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { ByteStream } from '../../src/relay/byte-stream.js'
-import { quietMs } from '../../src/relay/exchange.js'
+import { quietMs, Tunnel } from '../../src/relay/exchange.js'
 import { type ExchangeFacts, newFacts } from '../../src/relay/exchange-facts.js'
-import { Tunnel, type Tunnelled } from '../../src/relay/tunnel.js'
 
 describe('how long nothing may happen in an exchange', () => {
   const timeouts = { connect: 1, tunnel: 2, stall: 3, response: 4 } as never
@@ -28,7 +27,7 @@ describe('a tunnel without frames', () => {
           passed.push(`${name} ${chunk.toString('latin1', from, to)}`),
         end: () => passed.push(`${name} ends`),
       }) as unknown as ByteStream
-    const exchange: Tunnelled = { facts: newFacts(), upstream: stream('server'), send: () => {} }
+    const exchange = { facts: newFacts(), upstream: stream('server'), send: () => {} }
     const tunnel = new Tunnel(exchange)
     tunnel.fromClient(Buffer.from('before'), 6)
     tunnel.end(stream('client'))

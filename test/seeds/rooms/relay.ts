@@ -66,7 +66,7 @@ export const relay = room(
       'e2e/relay-failures',
     ],
     [
-      'relay/tunnel.ts',
+      'relay/exchange.ts',
       'if (this.over && facts.frames === null) return\n',
       '',
       'e2e/relay-tcp',
