@@ -6,11 +6,8 @@ import { startedAs, successorCommand } from '../os/command-line.js'
 const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]
 
 /**
- * The code that this process has loaded, to be compared with the code that its command would load now: Node, the package's files, its
- * addons, and the folder that it was started in. Told by device, inode, size and times, not by content: a file that was replaced cannot be
- * read any more, and reading all at every start would slow each of them. `ctime` is one of the times, as packages come with times of their
- * own, inode numbers are used again, and `ctime` cannot be set. So a file that was written again with the same bytes counts as changed:
- * that costs a harmless upgrade; the opposite error would leave an installed correction out of force.
+ * The code of this process (Node, the package, its addons, its folder), to be compared with what its command would load now: by device, inode, size and times,
+ * not content, which would slow each start. A file written again with the same bytes counts as changed: that costs a harmless upgrade.
  */
 export class LoadedCode {
   readonly #then = lookAtStart()

@@ -27,10 +27,7 @@ export const UPGRADING: readonly NodeJS.Signals[] = [
   'SIGCONT',
 ]
 
-/**
- * The flags of `fd-broker run`. Each has a variable of the environment (`--pid-file`: FD_BROKER_PID_FILE) and, but for those of
- * {@link COMMAND_LINE_ONLY}, a name in --config.
- */
+/** The flags of `fd-broker run`. Each has a variable (`--pid-file`: FD_BROKER_PID_FILE), and but for {@link COMMAND_LINE_ONLY} a name in --config. */
 export const RUN_OPTIONS = {
   listen: [
     '--listen <name=address...>',

@@ -34,10 +34,7 @@ export interface FileState {
 const BATCH = 1000
 const SLICE_MS = 50
 
-/**
- * The state in a file: a state file, a segment of the log (`export --format log`, or a memory file in /proc/PID/fd), or the
- * lines of an export. `-` is standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}.
- */
+/** The state in a state file, a segment of the log or the lines of an export; `-`: standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}. */
 export async function readStateFile(file: string, progress: ProgressLine): Promise<FileState> {
   const name = file === '-' ? 'standard input' : file
   const stream: AsyncIterable<Buffer> = file === '-' ? process.stdin : createReadStream(file)

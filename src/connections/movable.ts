@@ -75,22 +75,17 @@ export interface MovableConnections<Value extends Departure = Departure> {
   /** Connections that are here and have not been refused: those that may leave now or later. */
   readonly movable: number
   /**
-   * Takes one connection out of the server with each step: nothing is read from it any more, and nothing that was read
-   * is unanswered without being in the record. The caller may stop between two steps, and need not come back. Skips
-   * what cannot leave now; then {@link onMovable} is called when that may have changed.
+   * Takes one connection out of the server with each step; all that was read and not answered is in its record. The caller may stop between two steps.
+   * Skips those that cannot leave now: {@link onMovable} is called when that may have changed.
    */
   departures(which: MoveWhich): Iterator<Value, void, undefined>
   /** Called, at most once a turn of the event loop, when a connection that could not leave may be able to. Set by the engine. */
   onMovable: (() => void) | null
   /**
-   * Looks at what another process offers, and opens nothing: the descriptors stay the caller's. Returns what {@link arrive} is
-   * given when the other process has let go; undefined: record and descriptors as they came. Throws an
-   * FdbError that says why it cannot be had: that is what the other process is told, and the connection stays there.
+   * Looks at an offer, and opens nothing: the descriptors stay the caller's. Returns the argument of {@link arrive}; undefined: record and descriptors as they came.
+   * Throws an FdbError if it cannot be had, which the other process is told.
    */
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value | undefined
-  /**
-   * Goes on with what {@link check} has returned, or with one of its own {@link departures}. Takes the descriptors, and closes
-   * them when it throws. Undefined: what passes on it is not known yet.
-   */
+  /** Goes on with the result of {@link check}, or one of its own {@link departures}. Takes the descriptors, also when it throws. Undefined: not known yet. */
   arrive(value: Value, how: Arrival): Witness | undefined
 }

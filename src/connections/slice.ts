@@ -50,10 +50,7 @@ export class SliceFiller {
   }
 }
 
-/**
- * Does something with each item, while moves have had less than {@link TURN_MS} of a turn of the event loop, and at least
- * one in each turn. Resolves when all are done.
- */
+/** Does something with each item, at least one in a turn of the event loop, while moves have had less than {@link TURN_MS} of it. Resolves behind the last. */
 export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0

@@ -47,10 +47,7 @@ fill(IN_METHOD, `${UPPER}${DIGITS}-_`, 1)
 const IN_PATH = 1
 const IN_QUERY = 2
 
-/**
- * Visible ASCII without `#`, where a target ends for some servers. Legal only behind the question mark, where the path ends: a backslash, which
- * some servers take for a slash, and bytes above ASCII, which clients send as they are. Tested with {@link IN_PATH} or {@link IN_QUERY}.
- */
+/** Visible ASCII without `#`; only behind the question mark a backslash or bytes above ASCII. Tested with {@link IN_PATH} or {@link IN_QUERY}. */
 export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
 fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
@@ -73,10 +70,7 @@ const PLACES = 128
 const seen = new Array<Uint8Array | null>(PLACES).fill(null)
 const views = new Array<DataView | null>(PLACES).fill(null)
 
-/**
- * A view of `bytes` for {@link plainUntil} and {@link copyWords}, where it is worth one: null for bytes that were not asked for twice in a
- * row at the same place of a memory, since making one costs more than a short head gains. Sockets always read into the same memory.
- */
+/** A view of `bytes` for {@link plainUntil} and {@link copyWords}; null where it is not worth making: the memory was not asked for twice in a row. */
 export function wordsOf(bytes: Uint8Array): DataView | null {
   const place = (bytes.byteOffset >>> APART_BITS) & (PLACES - 1)
   if (bytes === seen[place])

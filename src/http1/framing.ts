@@ -68,10 +68,7 @@ export class Framing implements FramingRecord {
     return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
   }
 
-  /**
-   * Where in the bytes of the last {@link advance} blanks stood behind chunk sizes, which servers write that put the size into a
-   * field of fixed width. Null: nowhere. They are not for the next reader.
-   */
+  /** Where in the bytes of the last {@link advance} blanks stood behind chunk sizes, not to be passed on. Null: nowhere. */
   takeBlanks(): number[] | null {
     const { blanks } = this
     this.blanks = null
@@ -109,11 +106,8 @@ export class Framing implements FramingRecord {
   }
 
   /**
-   * Follows the body through `bytes[from, to)`; returns how many of them belong to it, all of them unless it is
-   * {@link done}. Throws {@link Http1Refusal} at the first byte that breaks the chunk syntax; the bytes before it were
-   * right, and the tracker is of no more use.
-   *
-   * `data` collects the parts of `bytes` that are content rather than chunk syntax: start, end, start, end, …
+   * Follows the body through `bytes[from, to)`; returns how many of them belong to it, all unless it is {@link done}. Throws {@link Http1Refusal} at the first byte
+   * that breaks the chunk syntax. `data` collects start and end of each part that is content.
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     if (this.kind === 'chunked') {
@@ -148,10 +142,7 @@ export function encodeChunk(content: Buffer): Buffer[] {
   return [Buffer.from(`${content.length.toString(16)}\r\n`, 'latin1'), content, CRLF]
 }
 
-/**
- * Follows a body like {@link Framing.advance} and returns the parts of `bytes` that are content, without chunk syntax
- * and trailers: for HTTP/1.0 clients, which know no chunks. `taken` is how many bytes belong to the message.
- */
+/** Follows a body like {@link Framing.advance} and returns the parts of `bytes` that are content; `taken`: how many bytes belong to the message. */
 export function takeContent(
   framing: Framing,
   bytes: Buffer,

@@ -34,11 +34,8 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Reads heads out of a stream of bytes that arrives in any split: what it returns or refuses, and at which byte,
- * depends on the bytes alone. No byte is looked at more than twice. A head that arrives in one piece is read in place; only an
- * unfinished one is copied, so an idle reader holds no memory.
- *
- * After a refusal the reader repeats it for ever.
+ * Reads heads out of a stream of bytes: results depend on the bytes alone, not on their split. No byte is looked at more than twice. A head in one piece is read
+ * in place; an idle reader holds no memory. A refusal is repeated for ever.
  */
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
@@ -66,9 +63,8 @@ export abstract class HeadReader<Head> {
   }
 
   /**
-   * Takes in `chunk[from, to)`: the head if it ends there (see {@link consumed} for where), null if more is needed.
-   * Throws {@link Http1Refusal}. The chunk may be reused afterwards, but the head is a view of it: it is good until then, and until
-   * this reader reads on.
+   * Takes in `chunk[from, to)`: the head if it ends there ({@link consumed}: where), else null. Throws {@link Http1Refusal}.
+   * The head is a view of the chunk: it is good until the chunk is reused, or this reader reads on.
    */
   read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
     if (this.#refusal !== undefined) throw this.#refusal
@@ -131,10 +127,7 @@ export abstract class HeadReader<Head> {
     this.#heldBytes = bytes
   }
 
-  /**
-   * Scans `bytes[at, to)` of a head that begins at `base`, start line first, then {@link fields}; returns where it
-   * stopped, which is `to` unless the head is finished.
-   */
+  /** Scans `bytes[at, to)` of a head that begins at `base`, start line first, then {@link fields}; returns where it stopped: `to` unless finished. */
   protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
 
   /** Makes the head and gets ready for the next one. */

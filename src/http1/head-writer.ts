@@ -11,9 +11,7 @@ const MOST_SPARE_BYTES = 8192
 
 const spare: HeadWriter[] = []
 
-/**
- * Puts a head together from slices of read bytes and text, one behind the other. The output is good until {@link begin} is called again.
- */
+/** Puts a head together from read bytes and text. The output is good until {@link begin} is called again. */
 export class HeadWriter {
   #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES)
   #words = new DataView(this.#bytes.buffer)

@@ -10,12 +10,7 @@ export type RefusalReason = Http1Reason
 
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 
-/**
- * A message that is not passed on. `code` is `ERR_FDB_HTTP1_` and the reason in capitals.
- *
- * After a refusal nothing on that connection can be trusted to begin a message: answer `status` if it was the head of
- * a request, then close.
- */
+/** A message that is not passed on; `code` is `ERR_FDB_HTTP1_` and the reason in capitals. Answer `status` if it was a request's head, then close. */
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
   /** The status for the client: for responses always 502. Once a body is under way it is too late for a status. */

@@ -235,10 +235,7 @@ const MOST_SEEN = 512
 const MOST_SEEN_BYTES = 64
 const seen: (Seen | undefined)[] = new Array(MOST_SEEN).fill(undefined)
 
-/**
- * {@link parseAuthority} of `bytes[start, end)`. Clients name the same hosts again and again: those named last are known by their bytes,
- * and their strings, which routes are looked up by, are the same ones.
- */
+/** {@link parseAuthority} of `bytes[start, end)`. The hosts named last are known by their bytes, and have the same strings. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!

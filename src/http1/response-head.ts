@@ -65,10 +65,7 @@ export class ResponseHead implements MessageHead {
     return this.status < 200 && this.status !== 101
   }
 
-  /**
-   * A fresh tracker of the body behind this head when it answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 without a
-   * request for it.
-   */
+  /** A tracker of the body behind this head, which answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 that was not asked for. */
   framing(asked: AskedFor): Framing {
     const { status } = this
     if (status === 101) {

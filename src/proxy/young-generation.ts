@@ -6,10 +6,8 @@ const USUAL = '--semi-space-growth-factor=2'
 let isSmall = false
 
 /**
- * Keeps V8's young generation at the size that it has when this is called, a few MiB. Otherwise it grows to 32 MiB and
- * stays there once many clients have connected at the same time, although next to nothing of a relayed request
- * outlives the request: measured with 10,000 idle connections, 94 MiB for the whole process in place of 108, and requests
- * cost the same CPU time. It is for the whole process, so only for one that does nothing else.
+ * Keeps V8's young generation at its present size. Otherwise it grows to 32 MiB once many clients connect, and stays there, though next to nothing outlives
+ * a request: with 10,000 idle connections 94 MiB in place of 108, for the same CPU time. It is for the whole process.
  */
 export function keepYoungGenerationSmall(): void {
   // Behind a change of the flags, what Node loads is not as it was compiled when Node was built, and takes three times as long.

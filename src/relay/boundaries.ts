@@ -25,9 +25,8 @@ const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MOST_CONTROL = 125
 
 /**
- * Follows the frames that a WebSocket server sends (RFC 6455, 5.2) through a stream of bytes and knows after every byte whether it stands
- * between two of them: there a control frame may be put in, also within a message of several. It never copies or keeps a byte. A stream
- * that breaks the rules is followed no more: then it is never {@link between} again.
+ * Knows after every byte of a WebSocket server's frames (RFC 6455, 5.2) whether it stands between two, where a control frame may be put in. Keeps no byte.
+ * A stream that breaks the rules is never {@link between} again.
  */
 export class FrameTracker {
   #phase: number = Phase.first

@@ -3,10 +3,7 @@ import type { LentFd } from '../adapter.js'
 /** Output: bytes, or text in which every character is one byte (latin1). */
 export type Bytes = Buffer | string
 
-/**
- * Hears the events of a stream. The owner may change while the stream is open (an upstream connection goes from a pool to an exchange and
- * back); after {@link ByteStream.destroy} or {@link ByteStream.detach} there are no events.
- */
+/** Hears the events of a stream. Its owner may change while it is open; after {@link ByteStream.destroy} or {@link ByteStream.detach} there are none. */
 export interface StreamOwner {
   /** The peer's connection stands. Only for streams that began as `connecting`. */
   onOpen(stream: ByteStream): void
@@ -68,10 +65,7 @@ export interface ByteStream {
   readonly movable: boolean
   /** The descriptor, which the stream keeps: for a dup (if `movable`) or a look at once. Only if it is `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /**
-   * Gives up the socket at any point: closes its descriptor, which neither the holder of a dup nor the peer notices. Only if
-   * {@link descriptor} may be read.
-   */
+  /** Gives up the socket at any point, unnoticed by the holder of a dup and the peer. Only if {@link descriptor} may be read. */
   detach(): DetachedStream
 }
 

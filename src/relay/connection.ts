@@ -18,8 +18,8 @@ export const DIALLING_MS = 100
 const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
 
 /**
- * One client's connection: reads the head of each request and lets an {@link Exchange} answer it, one after the other. Early bytes are held
- * back, and the client is no longer read. All its state is in its fields and its exchange's; see `ConnectionRecord`.
+ * One client's connection: lets an {@link Exchange} answer each request, one after the other. Early bytes are held, and the client is no longer read.
+ * All its state is in its fields and its exchange's; see `ConnectionRecord`.
  */
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread {
   readonly client: ByteStream

@@ -22,12 +22,8 @@ import { ServerAnswer } from './server-answer.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
- * One request and its answer: from the routed head to the last byte of both, or of the tunnel that it became. Owns the server's connection
- * meanwhile. It only follows the bytes; bytes that a stream could not send yet wait in that stream.
- *
- * A whole TCP connection is one too: a tunnel from its first byte, without a method.
- *
- * Another process goes on with {@link facts}, the streams and two times; all else is this process's own.
+ * One request and its answer, to the last byte of both, or of the tunnel that it became. Owns the server's connection. A whole TCP connection is one too:
+ * a tunnel from its first byte, without a method. Another process goes on with {@link facts}, the streams and two times.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts

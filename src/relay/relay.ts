@@ -78,9 +78,8 @@ export class Relay {
   }
 
   /**
-   * Takes over an accepted socket from which nothing has been read. At the limit of connections it is closed. With
-   * `forward` it is no HTTP: the whole connection goes to a server of that route, both ways unread, and where there is
-   * none it is reset.
+   * Takes over an accepted socket from which nothing has been read; at the limit of connections it is closed.
+   * `forward`: the whole connection goes to a server of that route, both ways unread; where there is none it is reset.
    */
   accept(socket: net.Socket, origin: Origin, forward?: SendOn): void {
     if (this.#connections.size >= this.#context.limits.connections) {
@@ -134,10 +133,7 @@ export class Relay {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
   }
 
-  /**
-   * Patient drain: every answer from now on announces that its connection ends, and ends it. None is closed while a
-   * request may be on its way: an idle one stays until its next request, its timeout, {@link closeIdle} or {@link close}.
-   */
+  /** Patient drain: every answer from now on announces and ends its connection; an idle one stays until its next request, {@link closeIdle} or {@link close}. */
   drain(): void {
     this.#context.draining = true
   }
@@ -167,9 +163,8 @@ export class Relay {
   }
 
   /**
-   * The time of the drain is over. Every connection ends as its protocol asks: a WebSocket by a close frame, a stream of events behind
-   * `lastEvent`, a tunnel by FIN, any other with its next answer. Connections that have not ended after `lingerMs` get an error, and are
-   * then closed. Returns their kinds.
+   * Ends every connection as its protocol asks: a WebSocket by a close frame, events behind `lastEvent`, a tunnel by FIN, any other with its next answer.
+   * After `lingerMs` the rest get an error, and are closed. Returns their kinds.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -203,10 +198,8 @@ export class Relay {
   }
 
   /**
-   * Takes connections out of this relay, one at each step, at whatever byte they are; their descriptors are the caller's.
-   * Each is looked at once. One of which a stream has just gone stays, and is mostly gone a turn later. Until
-   * {@link resume}, `notice` is called when another one may leave. Throws when there is no descriptor left for a dup: nothing
-   * has happened to the connection then.
+   * Takes connections out of this relay, one at each step; their descriptors are the caller's. Each is looked at once; until {@link resume}, `notice` is called
+   * when another one may leave. Throws, without effect, when there is no descriptor left for a dup.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, notice }
@@ -232,10 +225,7 @@ export class Relay {
     return this.#context.routeByName?.(name) !== undefined
   }
 
-  /**
-   * Goes on with a connection that was exported. Takes the descriptors, and closes them when it throws. One that is `staying`
-   * is not exported any more, and its next answer announces the end, until {@link resume}.
-   */
+  /** Goes on with an exported connection. Takes the descriptors, also when it throws. `staying`: it is not exported again, and its next answer is the last. */
   import({ record, client, upstream }: ExportedConnection, staying = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null

@@ -26,9 +26,8 @@ export interface SocketInput {
 }
 
 /**
- * A {@link ByteStream} over a TCP or Unix socket, which it owns. Bytes that the kernel takes at once never come into `net.Socket`, unless
- * that encrypts them; of the rest at most one write is inside it, and later bytes wait here. So if it is not `congested`, all bytes are in
- * the kernel, and the unsent bytes are known exactly.
+ * A {@link ByteStream} over a socket, which it owns. Bytes that the kernel takes at once never come into it, unless it encrypts; of the rest one write at most
+ * is inside, the others wait here. So unless it is `congested` all bytes are in the kernel, and the unsent ones are known exactly.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null

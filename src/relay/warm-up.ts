@@ -131,13 +131,9 @@ const RELAYS = 2
 const CLIENT = '127.0.0.1'
 
 /**
- * Relays requests between clients and servers that this process stands in for, and no others: whatever `route` of `relayOf()` returns,
- * nothing is connected to. V8 compiles the needed code meanwhile; without that the first few hundred requests take ten times as long as
- * later ones.
- *
- * `relayOf` is called twice: from two different ones V8 learns what differs, while from one it would take its values for constant, and
- * compile again for the next. Resolves with the number of answered requests; 0 where this system has no polled sockets. Leaves nothing
- * open. Rejects where there are no descriptors left.
+ * Relays requests between clients and servers that this process stands in for, so that V8 compiles the code: otherwise the first hundreds take ten times as long.
+ * `relayOf` is called twice: from one alone V8 would take its values for constant. Resolves with the number of answered requests, 0 without polled sockets.
+ * Leaves nothing open. Rejects where there are no descriptors left.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!polledSockets()) return 0

@@ -30,9 +30,8 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
 }
 
 /**
- * An import that comes in pieces, each encoded with {@link encodeImport}. Each is checked when it comes and kept in memory: every
- * change has a section with a schema that this log has, takes over, or registered itself; what is registered must be able to decode and
- * accept each value. All of them become one change with {@link commit}, or none when that is not called, or rejects.
+ * An import in pieces, each checked when it comes and kept in memory: its sections have schemas that this log has or takes over, and values that they accept.
+ * All become one change with {@link commit}, or none.
  */
 export class StagedImport {
   readonly #core: LogCore

@@ -10,10 +10,7 @@ function partOf(hash: number): number {
   return (hash >>> BITS) & MASK
 }
 
-/**
- * A {@link DividingMap} of the keys of a section, with a number below 2^32 - 2 or null for each, whose parts are tables outside the JavaScript heap. Keys
- * can be given as texts, or where they lie in UTF-8. While they are few, no code of tables must be compiled first.
- */
+/** A {@link DividingMap} of a section's keys, as texts or where they lie in UTF-8, with a number below 2^32 - 2 or null each: tables outside the JavaScript heap. */
 export class KeyMap<V extends number | null = number> extends DividingMap<KeyBytes, V> {
   readonly #tables: (KeyTable | undefined)[] = []
 

@@ -11,11 +11,7 @@ const NULL = 0xffff_fffe
 const LEAST = 8
 const KEY_BYTES = 16
 
-/**
- * Keys, and for each a number below 2^32 - 2 or null, in three arrays outside the JavaScript heap, without an object for any key: the garbage
- * collector has no work with a million, and a key that is not there costs one look at the index. Keys are in the order in which they came.
- * When it grows it is made anew, in one go: many keys take several, see `KeyMap`.
- */
+/** Keys, with a number below 2^32 - 2 or null each, in three arrays outside the JavaScript heap, in the order in which they came. Grows in one go: see `KeyMap`. */
 export class KeyTable {
   size = 0
   /** Hash and place of each key, from where its hash says on. At most half of it is not empty. */

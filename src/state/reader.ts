@@ -61,14 +61,10 @@ export function damaged(
 }
 
 /**
- * Reads the records of a segment up to its present size, by pread, checksum first. Yields a record, or `undefined` where the work may be
- * interrupted. Allocates nothing for a length that the file merely claims.
- *
- * The log ends without an error (`torn`) at: fewer bytes than the frame says, a length of zero, a wrong checksum in the very last frame;
- * and in a segment that is not sealed at any wrong checksum, as its writer may be in the middle of it. Everything else is an error.
- * ERR_FDB_STATE_DAMAGED: a wrong checksum with more behind it in a sealed segment, no record under a right checksum, a record of another
- * epoch, a sequence that is not one more than the last. ERR_FDB_STATE_LIMIT: a record with a right checksum that is larger than the limits
- * of this reader.
+ * Reads the records of a segment up to its present size, checksum first. Yields `undefined` where the work may be interrupted. Allocates nothing for a claimed length.
+ * The log ends without an error (`torn`) at a frame that is cut, a length of zero, a wrong checksum in the last frame, or any in a segment that is not sealed.
+ * ERR_FDB_STATE_DAMAGED: a wrong checksum elsewhere, no record under a right one, another epoch, a sequence that is not one more.
+ * ERR_FDB_STATE_LIMIT: a record that is larger than the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,

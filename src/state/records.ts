@@ -166,10 +166,7 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
   if (list.length >= most) throw new MalformedRecord(`more than ${most} ${what}`)
 }
 
-/**
- * Scans a Record in `buffer` from `start` to `end`. Its changes are not looked into: {@link scanChange} does. Throws MalformedRecord;
- * ERR_FDB_STATE_LIMIT for more changes than `changesPerRecord`.
- */
+/** Scans a Record, but not its changes ({@link scanChange}). Throws MalformedRecord; ERR_FDB_STATE_LIMIT for more changes than `changesPerRecord`. */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
   const record: ScannedRecord = {
     epoch: 0,

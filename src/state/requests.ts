@@ -3,10 +3,7 @@ import { FdbError } from '../errors.js'
 
 export interface KnownRequest {
   sequence: number
-  /**
-   * The fingerprint of the change: the sum over its entries and operations ({@link SectionStore.printOf}), whatever the values; 0: unknown,
-   * as an older release wrote the snapshot.
-   */
+  /** The change's fingerprint: the sum over its entries and operations ({@link SectionStore.printOf}); 0: unknown, as an older release wrote the snapshot. */
   print: number
 }
 

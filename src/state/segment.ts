@@ -75,11 +75,8 @@ export interface Appended {
 }
 
 /**
- * One memory file of the state log: a header, then frames (see proto/state.proto). Owns its descriptor.
- *
- * Sealing (F_SEAL_WRITE) ends everybody's right to write, at once and visibly to all who hold it; a seal and a
- * write exclude each other. Releasing (F_SEAL_SHRINK alone) is a mark that leaves appends working. As a seal also
- * forbids to cut the file, GROW tells the two apart: it is set by a seal of what was not released.
+ * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. Sealing (F_SEAL_WRITE) ends everybody's right to write;
+ * releasing (F_SEAL_SHRINK alone) leaves appends working. GROW, set by a seal of what was not released, tells the two apart.
  */
 export class Segment {
   readonly epoch: number

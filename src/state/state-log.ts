@@ -40,11 +40,8 @@ export interface StateLogOptions {
 }
 
 /**
- * The state of a service: the segments of its log in order, and the sections that they add up to.
- *
- * A log reads (adopt, catchUp), and writes while the right to write is its own (startWriting until a seal). Changes that
- * are made while it does not write wait, in order and bounded; none is dropped without its promise being
- * rejected, none is visible before it is in the segment.
+ * The state of a service: the segments of its log in order, and the sections that they add up to. Changes made while it does not write wait, in order and bounded;
+ * none is dropped without a rejection, none is visible before it is in the segment.
  */
 export class StateLog implements LogOwner {
   onFenced: (() => void) | null = null
@@ -125,11 +122,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Takes a segment as the next of the log (a snapshot is the first, epochs rise) and reads it to its present end.
-   * Owns it from the call on, and closes it when its place is wrong (ERR_FDB_STATE_ORDER). Rejects with
-   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT at a record that it cannot believe: all before it is
-   * applied. Rejects with ERR_FDB_SCHEMA when the segment was read whole but a registered section may not read it.
-   * Reads see a bulk when it is whole.
+   * Takes a segment as the next of the log, and reads it to its present end. Owns it, and closes it when its place is wrong (ERR_FDB_STATE_ORDER). Rejects with
+   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT behind what it has applied; with ERR_FDB_SCHEMA when a registered section may not read it.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
@@ -145,9 +139,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Reads these segments, a whole log, in place of those that are held: in one turn the sections are what they say, and listeners are told of
-   * what is different. For a log that was never written to, and lacks what others have merged. Takes the segments, also when it
-   * rejects, as {@link adopt} does: then all is as before.
+   * Reads these segments, a whole log, in place of those that are held, in one turn; listeners are told the differences. For a log that was never written to.
+   * Takes the segments, also when it rejects, as {@link adopt} does: then all is as before.
    */
   async restart(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
@@ -164,9 +157,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Appends go to this segment from now on; those that waited are appended first, in order. The segment is a new, empty
-   * one, or one that was adopted and read to its end (half a record at its end is cut off); the log owns it. All
-   * segments before it must be sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND, and nothing has changed.
+   * Appends go to this segment from now on, those that waited first. It is new and empty, or was adopted and read to its end; the log owns it. All before it must be
+   * sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND, and nothing has changed.
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
@@ -279,10 +271,7 @@ export class StateLog implements LogOwner {
     return new StagedImport(this.#core, this.#writing, options.replace ?? false)
   }
 
-  /**
-   * Appends what {@link encodeImport} encoded, all of it or nothing, for any sections; checked in slices first. Rejects as
-   * {@link StagedImport} does.
-   */
+  /** Appends the result of {@link encodeImport}, all or nothing, checked in slices first. Rejects as {@link StagedImport} does. */
   async importRecord(
     bytes: Buffer,
     options: { replace?: boolean; request?: string } = {},
@@ -301,10 +290,7 @@ export class StateLog implements LogOwner {
     return { segments, bytes, liveBytes, entries: count, sequence, waiting }
   }
 
-  /**
-   * Changes entries of several sections by what they are, in one change. `change` is called when it is its turn, as that of
-   * {@link Section.update}. Resolves with what it returned; undefined also where a change with this `request` id was made before.
-   */
+  /** Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`; undefined where `request` was made before. */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#writing.told(this.#update(change, options), options)
   }
@@ -327,10 +313,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Merges all segments that are sealed and read (at the front of the log; not the one that this log writes to, until
-   * startWriting with the next or endWriting) into one sealed snapshot, in slices. Changes
-   * made meanwhile go to the segment that is written and are not touched. In one turn at the end the snapshot takes the
-   * place of what it merged, which is closed. Returns the new list, the same one when there was nothing to merge.
+   * Merges all sealed and read segments, but for the one that is written, into one snapshot, in slices; it takes their place in one turn, and they are closed.
+   * Returns the new list, or the same one when there was nothing to merge.
    */
   async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
     await this.#compaction.run(options.signal)

@@ -150,10 +150,7 @@ export class WriteQueue {
     return this.#writes[0]
   }
 
-  /**
-   * The first ones, up to `bytes` in all (at least one), an update only by itself, a retry only as the first; they stay until
-   * {@link remove}.
-   */
+  /** The first ones, up to `bytes` in all (at least one), an update or a retry only as the first; they stay until {@link remove}. */
   first(bytes: number): PendingWrite[] {
     let count = 0
     for (let sum = 0; count < this.#writes.length; count++) {

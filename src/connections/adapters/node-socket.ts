@@ -16,10 +16,7 @@ export function canLeave(socket: net.Socket): boolean {
   return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
 }
 
-/**
- * A descriptor of a connection that {@link canLeave}. The socket goes on until {@link abandon}. Null: this process may not
- * have one more now; those of connections that have gone are closed soon.
- */
+/** A descriptor of a connection that {@link canLeave}, which goes on until {@link abandon}. Null: no descriptor is left at the moment. */
 export function connectionOf(socket: net.Socket): OwnedFd | null {
   try {
     return duplicateLent(descriptorOf(socket)!, 'connection')

@@ -26,10 +26,7 @@ export interface FollowOptions<T> {
   scan?: boolean
 }
 
-/**
- * Keeps a table equal to the section of the state: first what is there, then each change, all in slices, so that
- * 100,000 changes at once stall nothing. The table is behind the section until {@link caughtUp} resolves.
- */
+/** Keeps a table equal to the section of the state, in slices: 100,000 changes at once stall nothing. It is behind until {@link caughtUp} resolves. */
 export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #section: RouteSource
   readonly #table: RouteTable<T>

@@ -242,11 +242,8 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
 type Listener = Parameters<RouteSource['onChange']>[0]
 
 /**
- * The routes as this process serves them, which is not always what the state says.
- *
- * Before a successor may write, the routes of its file are planned: they count here already, so that the first request
- * it accepts finds them. And while another process serves, the state has the routes of *its* file: they do not count for
- * the connections that are left here, whose upstreams may have other names; routes made at run time do.
+ * The routes as this process serves them. Those of its file count before it may write them, so that its first request finds them;
+ * the state's file routes do not count while another process serves, whose upstreams may have other names.
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource

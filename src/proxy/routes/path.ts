@@ -76,11 +76,7 @@ export function plainEnd(target: string): number {
 /** Parts that some server reads otherwise than by their letters; also a `%` that becomes an escape when the bytes behind it are decoded. */
 const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
-/**
- * The paths that servers may take a target for, each as it is compared, the one by its letters first: then with escaped
- * slashes, backslashes and semicolons taken for what they stand for, then with all escapes decoded until none is left. Mostly
- * one. Null: it is refused.
- */
+/** The paths that servers may take a target for, by its letters first, then with escaped slashes, backslashes and semicolons decoded, then all. Null: refused. */
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)

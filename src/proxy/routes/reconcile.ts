@@ -1,8 +1,6 @@
 /**
- * Computes the changes of a new configuration file. Its routes replace those of the file before; routes made at run time survive, whatever
- * the file says. If both have the same host and path, **the one made at run time stays in force until it is removed**, and then the file's
- * is: an operator who changed a route by hand does not lose the change to a deployment that knows nothing of it, and the result does not
- * depend on which of the two came first. Each such conflict is reported by name, at every reload and upgrade, until it is gone.
+ * Computes the changes of a new configuration file. Its routes replace those of the file before. A route made at run time with the same host and path
+ * **stays in force until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by name.
  */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'

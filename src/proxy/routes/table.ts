@@ -10,12 +10,8 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * All routes. Among those that match host and path the one with the most specific host wins (the exact name, then the longest `*.suffix`,
- * then `*`), and among its paths the longest. If a route of the file and one made at run time have the same host and path, the latter is in
- * force until it is removed.
- *
- * A lookup costs a hash of the host (one more for each label when there are wildcards) and one for each segment of the path that routes
- * know: it does not depend on the number of routes. Changes are visible to the next lookup.
+ * All routes. The most specific host wins (the name, then the longest `*.suffix`, then `*`), then the longest path; at the same host and path one made at run time.
+ * A lookup costs a hash of the host and one for each segment of the path, whatever the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()
@@ -35,10 +31,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return this.#shadowed.size
   }
 
-  /**
-   * @param host as in the Host header, with or without port
-   * @param target as in the request line, in origin form (`/path?query`) or `*`; for CONNECT `/`
-   */
+  /** `host` as in the Host header; `target` as in the request line, in origin form (`/path?query`) or `*`; for CONNECT `/`. */
   lookup(host: string, target: string): Found<T> {
     const name = requestHost(host)
     const end = plainEnd(target)

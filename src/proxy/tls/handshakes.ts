@@ -36,11 +36,8 @@ interface Shaker {
 }
 
 /**
- * Does the TLS handshakes of one listener's connections. New settings are for new handshakes; none is broken off.
- *
- * Node only adds the certificate for a name to the one that a server has by itself, and OpenSSL chooses between them by the
- * kind of key: with both RSA and ECDSA a client may get the default in place of the one that it asked for. So each kind
- * has a server of its own; where there are several kinds the name is looked up in the client's first message.
+ * Does the TLS handshakes of one listener's connections. New settings are for new handshakes. Each kind of key has a server of its own: with RSA and ECDSA
+ * in one, OpenSSL may choose the default in place of the certificate that a client asked for.
  */
 export class Handshakes {
   readonly #certificates: CertificateTable

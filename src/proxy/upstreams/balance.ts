@@ -4,12 +4,8 @@ interface Server {
 }
 
 /**
- * Takes the servers of one upstream in turn, passing over those that are out. Times are the caller's, in milliseconds
- * of any clock that does not go back.
- *
- * A server that failed `failures` times in a row is out for `coolDown`. The first request after that tries it, alone: if it
- * answers it is up again, else it is out for another `coolDown`. When all servers are out they are used nevertheless:
- * refusing for the rest of a cool-down would make a short outage longer.
+ * Takes the servers of one upstream in turn, but for those that are out: after `failures` in a row, for `coolDown`; then one request tries it.
+ * When all are out they are used nevertheless. Times in milliseconds, on a clock of the caller's.
  */
 export class Balancer {
   #servers: Server[] = []

@@ -254,9 +254,8 @@ export class FileCopy {
   }
 
   /**
-   * Brings it to the disk, and marks how far that is where it is {@link whole}. When it fails the file is {@link lost}. A file that is
-   * not the state file yet is marked first, as it comes to be that only when the sync has succeeded. In the state file a mark must
-   * not reach the disk before the bytes that it tells of: the next sync brings it there, or {@link settle}.
+   * Brings it to the disk, with a mark of how far that is where it is {@link whole}. {@link lost} when it fails. In the state file a mark must not reach the disk
+   * before the bytes that it tells of: the next sync brings it there, or {@link settle}. Another file is marked first.
    */
   async sync(): Promise<void> {
     if (!this.unsynced) return

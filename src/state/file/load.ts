@@ -75,10 +75,7 @@ function remedy(path: string, { code, details }: FdbError): string {
   return `. Nothing was changed. Give join() stateLimits with ${String(limit)} of at least ${String(got)}`
 }
 
-/**
- * As {@link transcribe}, of a state file that holds more than one segment may have: what of it is in force. It is merged for that, in
- * memory of its own. Where it throws, what stands before the damage has come to the segment too.
- */
+/** As {@link transcribe}, of what is in force in a file that is larger than a segment: merged in memory of its own. The part before any damage has come when it throws. */
 async function condense(fd: OwnedFd, segment: Segment, reading: FileReading): Promise<FileEnd> {
   // A record may be longer than in the file, which says its place there.
   const limits = { ...reading.limits, segmentBytes: DEFAULT_LIMITS.segmentBytes }

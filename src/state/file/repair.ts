@@ -17,9 +17,8 @@ export interface Repaired {
 }
 
 /**
- * Replaces a damaged state file by one of what stands before the damage, and keeps the damaged one aside. Where nothing stands before
- * it no file is left. Rejects with ERR_FDB_STATE_FILE where there is no file, a process writes it, or it belongs to another user;
- * otherwise as {@link loadStateFile}.
+ * Replaces a damaged state file by what stands before the damage, if anything, and keeps the damaged one aside. Rejects with ERR_FDB_STATE_FILE if there is none,
+ * a process writes it, or it belongs to another user; otherwise as {@link loadStateFile}.
  */
 export async function repairStateFile(path: string): Promise<Repaired> {
   const { service, bytes } = facts(path)

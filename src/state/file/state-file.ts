@@ -21,11 +21,8 @@ const SPARE_BYTES = 16 * 1024 * 1024
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Keeps a state log in a file. It copies the log in memory, off the path of the changes: nothing is queued here however slow the disk is,
- * and a failure of the disk stops no change.
- *
- * Only the process whose segment is not sealed writes the state file. It never appends to the file of another: it writes its own beside and
- * renames it, so that a process that was stopped and replaced writes, when it goes on, to a file without a name.
+ * Keeps a state log in a file, off the path of the changes: a slow or failing disk stops none. Only the process whose segment is not sealed writes it, never to
+ * another's file: it renames its own over it, so that a process that was stopped and replaced writes to a file without a name.
  */
 export class StateFile {
   /** `ok` has changed. Must not throw. */
