@@ -144,6 +144,7 @@ const results = await Promise.all([
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     plugins: [unused, laterService],
+    define: { 'import.meta.dirname': '__dirname' },
   }),
   build({
     ...common,

@@ -1,4 +1,5 @@
 import type { Member, RetiredReason } from '../index.js'
+import type { PlaceKeeper } from './place-keeper.js'
 import { say } from './say.js'
 
 /** A handler of SIGTERM may wait for its jobs so long. */
@@ -12,11 +13,13 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 export class ProgramEnd {
   readonly #member: Member
   readonly #exitMs: number
+  readonly #keeper: PlaceKeeper
   #ending = false
 
-  constructor(member: Member, exitMs: number) {
+  constructor(member: Member, exitMs: number, keeper: PlaceKeeper) {
     this.#member = member
     this.#exitMs = exitMs
+    this.#keeper = keeper
     void member.retired.then(why => this.#retired(why))
   }
 
@@ -54,14 +57,19 @@ export class ProgramEnd {
   }
 
   /** As if it was told to stop: its own handler closes what it has opened. */
-  #retired(why: RetiredReason): void {
+  async #retired(why: RetiredReason): Promise<void> {
     this.stops()
+    await this.#keeper.decided
+    if (why === 'replaced') this.#keeper.stopPassing()
+    else this.#keeper.stop()
     if (this.#ending || why === 'lost') return
     this.#ending = true
     if (process.listenerCount('SIGTERM') > 0) {
       process.emit('SIGTERM', 'SIGTERM')
+      this.#keeper.pass()
       return
     }
+    this.#keeper.pass()
     setTimeout(() => {
       const kept = Object.entries(resources()).map(([name, count]) => `${count} ${name}`)
       say(

@@ -10,6 +10,7 @@ import { autoLog } from './auto-log.js'
 import { PARENT } from './bystander.js'
 import { openInspector } from './inspector.js'
 import type { ListenRequest } from './listen-request.js'
+import { PlaceKeeper } from './place-keeper.js'
 import { HANDLER_MS, ProgramEnd } from './program-end.js'
 import { say, sayOnce } from './say.js'
 import { tellClose } from './server-end.js'
@@ -61,8 +62,8 @@ export class Service {
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // Its own end follows; no other process ends with it that lives on.
-      mainProcess: 'refuse',
+      // A PlaceKeeper follows in its place.
+      mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
         ...(readyMs !== undefined && { ready: readyMs }),
@@ -80,16 +81,19 @@ export class Service {
     this.#member = member
     this.#gone = gone
     this.#offered = new Set(member.known)
-    this.#end = new ProgramEnd(member, settings.exitMs)
+    const keeper = new PlaceKeeper(settings.control)
+    this.#end = new ProgramEnd(member, settings.exitMs, keeper)
     member.describe(() => ({ program: settings.program }))
     // Servers keep the process alive, as they do without fd-broker.
     member.keepAlive(false)
     member.on('retiring', () => {
       member.keepAlive(true)
       this.#end.stops()
+      keeper.replaced()
     })
     member.on('reinstated', () => {
       member.keepAlive(false)
+      keeper.stop()
       this.#end.serves()
     })
     process.once('beforeExit', this.#unused)
@@ -303,8 +307,8 @@ function withoutMember(error: unknown): never {
 async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
   if (!existsSync(control)) return null
   try {
-    using client = await OperatorClient.connect(control, { timeoutMs: ASK_MS })
-    const answer = await client.status({ timeoutMs: ASK_MS })
+    using client = await OperatorClient.connect(control, { timeout: ASK_MS })
+    const answer = await client.status({ timeout: ASK_MS })
     const { program: served } = 'details' in answer ? answer.details : { program: undefined }
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
     return served === program ? null : served

@@ -58,6 +58,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['routes', async program => (await import('./routes.js')).addRoutes(program)],
   ['certificates', async program => (await import('./certificates.js')).addCertificates(program)],
   ['state', async program => (await import('./state.js')).addState(program)],
+  ['keep', async program => (await import('./keep.js')).addKeep(program)],
   ['init', async program => (await import('./init.js')).addInit(program)],
   ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
   [

@@ -49,6 +49,8 @@ export function statOf(pid: number): {
   parent: number
   group: number
   session: number
+  /** The controlling terminal's number; 0: none. */
+  terminal: number
   startTicks: number
 } | null {
   try {
@@ -61,6 +63,7 @@ export function statOf(pid: number): {
       parent: Number(fields[1]),
       group: Number(fields[2]),
       session: Number(fields[3]),
+      terminal: Number(fields[4]),
       startTicks: Number(fields[19]),
     }
   } catch {

@@ -77,6 +77,11 @@ export class AutoProgram {
     return join(this.desk.folder, 'run/shop.sock')
   }
 
+  /** The folder for its control socket. */
+  get place(): { readonly RUNTIME_DIRECTORY: string } {
+    return { RUNTIME_DIRECTORY: this.path('run') }
+  }
+
   get output(): string {
     return this.desk.output
   }
@@ -94,9 +99,9 @@ export class AutoProgram {
     writeFileSync(this.path(name), text.replaceAll('8080', String(this.port)))
   }
 
-  #command(by: By, env: Readonly<Record<string, string>>, args: readonly string[]): string[] {
+  words(by: By, env: Readonly<Record<string, string>>, args: readonly string[]): string[] {
     const { words = [], args: own = [] } = this.#more
-    const variables = Object.entries({ RUNTIME_DIRECTORY: this.path('run'), ...this.#more.env, ...env })
+    const variables = Object.entries({ ...this.place, ...this.#more.env, ...env })
     const clean = ['env', '-u', 'VITEST', '-u', 'NODE_ENV']
     const given = own.map(word => word.replaceAll('8080', String(this.port)))
     return [
@@ -112,7 +117,7 @@ export class AutoProgram {
     env: Readonly<Record<string, string>> = {},
     args: readonly string[] = [],
   ): Promise<number> {
-    return launchUnrelated(this.#command(by, env, args), { log: this.desk.log, env: this.desk.env })
+    return launchUnrelated(this.words(by, env, args), { log: this.desk.log, env: this.desk.env })
   }
 
   /** Until it ends. */
@@ -121,7 +126,7 @@ export class AutoProgram {
     env: Readonly<Record<string, string>> = {},
     args: readonly string[] = [],
   ): Promise<Ran> {
-    return this.desk.runCommand(this.#command(by, env, args))
+    return this.desk.runCommand(this.words(by, env, args))
   }
 
   /** Launches it, and waits until it serves as this generation. */
