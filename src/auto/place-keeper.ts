@@ -109,9 +109,9 @@ function writesToOurTerminal(pid: number): boolean {
   return [1, 2].some(fd => ours.has(target(pid, fd)))
 }
 
-function target(pid: number, fd: number): string {
+function target(pid: number, stream: number): string {
   try {
-    return readlinkSync(`/proc/${pid}/fd/${fd}`)
+    return readlinkSync(`/proc/${pid}/fd/${stream}`)
   } catch {
     return ''
   }
