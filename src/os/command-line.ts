@@ -117,7 +117,18 @@ function capturedOnce(shared: Shared): CommandLine {
 }
 
 function capture(): CommandLine {
-  const argv = kernelArgv() ?? [process.argv0, ...process.execArgv, ...process.argv.slice(1)]
+  const given = kernelArgv()
+  const start = { cwd: givenCwd(), env: { ...process.env } }
+  // In its own process.argv a single executable has its name twice.
+  if (given === null && isSingleExecutable())
+    return {
+      argv0: process.argv0,
+      execArgv: [],
+      script: undefined,
+      args: process.argv.slice(2),
+      ...start,
+    }
+  const argv = given ?? [process.argv0, ...process.execArgv, ...process.argv.slice(1)]
   const rest = process.argv.length - 1
   const at = rest === 0 ? argv.length : argv.length - rest
   return {
@@ -125,9 +136,13 @@ function capture(): CommandLine {
     execArgv: argv.slice(1, at),
     script: rest === 0 ? undefined : argv[at],
     args: argv.slice(at + 1),
-    cwd: givenCwd(),
-    env: { ...process.env },
+    ...start,
   }
+}
+
+function isSingleExecutable(): boolean {
+  const sea = process.getBuiltinModule('node:sea') as { isSea?(): boolean } | undefined
+  return sea?.isSea?.() === true
 }
 
 /** The words from /proc; null where there is none, or where process.title has overwritten it. */

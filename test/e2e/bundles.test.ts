@@ -1,4 +1,4 @@
-import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build as esbuild } from 'esbuild'
@@ -11,6 +11,7 @@ import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
 const APP = fileURLToPath(new URL('../fixtures/app-bundled.mjs', import.meta.url))
+const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const ADDON = fileURLToPath(new URL('../../build/Release/fd_broker.node', import.meta.url))
 
 /** The place of the addon of this machine, below the folder of a bundle. */
@@ -18,28 +19,38 @@ const PREBUILT = `prebuilds/${process.platform}-${process.arch}/fd-broker.${libc
 
 type Format = 'cjs' | 'esm'
 
-/** Each writes one file, and returns its warnings. */
-const BUNDLERS: Record<string, (file: string, format: Format) => Promise<readonly string[]>> = {
-  esbuild: async (file, format) => {
-    const options = { bundle: true, platform: 'node', format, logLevel: 'silent' } as const
-    const { warnings } = await esbuild({
-      ...options,
-      entryPoints: [APP],
-      outfile: file,
-      minify: format === 'cjs',
-    })
-    return warnings.map(({ text }) => text)
-  },
-  rolldown: async (file, format) => {
-    const warnings: string[] = []
-    await rolldown({
-      input: APP,
-      platform: 'node',
-      output: { file, format, codeSplitting: false },
-      onLog: (_level, { message }) => warnings.push(message),
-    })
-    return warnings
-  },
+/** Each bundles `app.mjs` of the folder into a file there, and returns its warnings. */
+const BUNDLERS: Record<string, (folder: string, file: string, format: Format) => Promise<readonly string[]>> =
+  {
+    esbuild: async (folder, file, format) => {
+      const options = { bundle: true, platform: 'node', format, logLevel: 'silent' } as const
+      const { warnings } = await esbuild({
+        ...options,
+        entryPoints: [join(folder, 'app.mjs')],
+        outfile: join(folder, file),
+        minify: format === 'cjs',
+      })
+      return warnings.map(({ text }) => text)
+    },
+    rolldown: async (folder, file, format) => {
+      const warnings: string[] = []
+      await rolldown({
+        input: join(folder, 'app.mjs'),
+        platform: 'node',
+        output: { file: join(folder, file), format, codeSplitting: false },
+        onLog: (_level, { message }) => warnings.push(message),
+      })
+      return warnings
+    },
+  }
+
+/** A folder with the program, and the package installed; the bundle runs in the folder above, without it. */
+function application(desk: Desk): string {
+  const folder = join(desk.folder, 'shop')
+  mkdirSync(join(folder, 'node_modules'), { recursive: true })
+  symlinkSync(ROOT, join(folder, 'node_modules/fd-broker'))
+  copyFileSync(APP, join(folder, 'app.mjs'))
+  return folder
 }
 
 describe.each(Object.keys(BUNDLERS))('a server that %s has bundled', name => {
@@ -49,8 +60,9 @@ describe.each(Object.keys(BUNDLERS))('a server that %s has bundled', name => {
   ])('as %s is upgraded, with its state, and finds the addon below its folder', async (format, file) => {
     const desk = Desk.open()
     const bundle = join(desk.folder, file)
-    expect(await BUNDLERS[name]!(bundle, format)).toEqual([])
-    expect(readFileSync(bundle, 'utf8')).not.toContain(fileURLToPath(new URL('../../', import.meta.url)))
+    expect(await BUNDLERS[name]!(application(desk), file, format)).toEqual([])
+    copyFileSync(join(desk.folder, 'shop', file), bundle)
+    expect(readFileSync(bundle, 'utf8')).not.toContain(ROOT)
     mkdirSync(join(desk.folder, PREBUILT, '..'), { recursive: true })
     copyFileSync(ADDON, join(desk.folder, PREBUILT))
     const port = await freePort()
@@ -73,7 +85,8 @@ describe('a bundle without the addon', () => {
   it('says which files it has tried, and takes the one that FD_BROKER_ADDON names', async () => {
     const desk = Desk.open()
     const bundle = join(desk.folder, 'server.cjs')
-    await BUNDLERS.esbuild!(bundle, 'cjs')
+    await BUNDLERS.esbuild!(application(desk), 'server.cjs', 'cjs')
+    copyFileSync(join(desk.folder, 'shop/server.cjs'), bundle)
     const words = [process.execPath, bundle, desk.control, 'tcp://127.0.0.1:0']
     const { code, stderr } = await desk.runCommand(words)
     expect(code).toBe(1)
