@@ -1,0 +1,54 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { extname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { AutoProgram, type ProgramOptions } from '../e2e/auto-program.js'
+import { JSON_BODY, type Question } from '../e2e/auto-record.js'
+
+/** A version that was replaced stands by so long; a retired one waits for its timers so long. */
+const SOON = { FD_BROKER_PROBATION: '500ms', FD_BROKER_EXIT: '500ms' }
+const CHAIR = JSON.stringify({ title: 'A chair' })
+export const MISSING: Question = { path: '/missing' }
+export const ADD: Question = { method: 'POST', path: '/articles', headers: JSON_BODY, body: CHAIR }
+export const ARTICLES: readonly Question[] = [
+  { path: '/articles/7' },
+  { path: '/articles/8', headers: { accept: 'text/html' } },
+  { method: 'HEAD', path: '/articles/7' },
+  ADD,
+  MISSING,
+]
+
+function textOf(path: string): string {
+  return readFileSync(new URL(`apps/${path}`, import.meta.url), 'utf8')
+}
+
+/** An application of apps/ that knows nothing of fd-broker; `edit` gives it a line. */
+export function unmodified(
+  file: string,
+  options: ProgramOptions,
+  edit: (text: string) => string = text => text,
+): Promise<AutoProgram> {
+  const env = { ...SOON, ...options.env }
+  return AutoProgram.of(edit(textOf(file)), `server${extname(file)}`, { ...options, env })
+}
+
+/** A folder of apps/ as a package, with a program of its `node_modules`. */
+export async function unmodifiedFolder(
+  folder: string,
+  program: string,
+  options: ProgramOptions,
+): Promise<AutoProgram> {
+  const made = await AutoProgram.of('', program, { ...options, env: { ...SOON, ...options.env } })
+  made.write('package.json', '{ "name": "shop", "type": "module" }')
+  const files = readdirSync(fileURLToPath(new URL(`apps/${folder}`, import.meta.url)), {
+    recursive: true,
+    encoding: 'utf8',
+  })
+  for (const file of files.filter(file => extname(file) !== '')) made.write(file, textOf(`${folder}/${file}`))
+  return made
+}
+
+/** What its processes have written; a replaced one may say that a timer kept it. */
+export function complaints(program: AutoProgram): string[] {
+  const ended = /^fd-broker: process \d+ does not serve any more .* kept it: it is ended /
+  return program.output.split('\n').filter(line => line !== '' && !ended.test(line))
+}
