@@ -43,7 +43,7 @@ export interface MigrationChannelEnd {
 }
 
 /** Opens a way for connections: each process gets its end until it has resolved. Rejects for lack of memory files or descriptors, or when one is refused. */
-export async function openMigrationChannel(ends: {
+export async function createMigrationChannel(ends: {
   take(end: MigrationChannelEnd): void | Promise<void>
   give(end: MigrationChannelEnd): void | Promise<void>
 }): Promise<void> {

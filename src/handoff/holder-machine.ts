@@ -195,11 +195,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
     case 'frozen':
       return state.phase === 'freezing' && from === state.owner ? prepare(state, rules) : same(state)
     case 'prepared':
-      if (state.phase !== 'preparing' || from !== state.joiner) return same(state)
-      return {
-        state: { ...state, phase: 'committing' },
-        effects: [{ type: 'tell', to: from, message: { kind: 'commit', epoch: state.grant } }],
-      }
+      return state.phase === 'preparing' && from === state.joiner ? commit(state) : same(state)
     case 'serving':
       return onServing(state, from, message.epoch, rules)
     case 'abort':
@@ -240,7 +236,7 @@ function freeze(state: HolderState): HolderStep {
   }
 }
 
-/** The owner's right ends here, before Commit leaves: the seal is the commit and the fence. */
+/** The seal ends the owner's right to write, before {@link commit}. */
 function prepare(state: HolderState, rules: Rules): HolderStep {
   return {
     state: { ...state, phase: 'preparing' },
@@ -248,6 +244,14 @@ function prepare(state: HolderState, rules: Rules): HolderStep {
       ...(rules.sealFirst ? [{ type: 'seal', from: 0, below: state.grant } as const] : []),
       { type: 'tell', to: state.joiner, message: { kind: 'sealed' } },
     ],
+  }
+}
+
+/** The joiner serves from its receipt of Commit on. Until Commit is sent the joiner can be given up, and the owner goes on in another segment. */
+function commit(state: HolderState): HolderStep {
+  return {
+    state: { ...state, phase: 'committing' },
+    effects: [{ type: 'tell', to: state.joiner, message: { kind: 'commit', epoch: state.grant } }],
   }
 }
 

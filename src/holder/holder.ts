@@ -6,7 +6,7 @@ import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
-import type { Cancelled } from '../versions/attempt.js'
+import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
@@ -18,7 +18,7 @@ import { Probation } from './probation.js'
 import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentSet } from './segment-set.js'
-import { Sharing } from './sharing.js'
+import { DescriptorSharing } from './sharing.js'
 import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
@@ -31,7 +31,7 @@ export class Holder {
   readonly #ownTimes: HandoffTimes
   readonly #logger: Logger
   readonly #peers: Peers
-  readonly #sharing: Sharing
+  readonly #sharing: DescriptorSharing
   readonly #probation: Probation
   readonly #successorWatch: SuccessorWatch
   readonly #renewal: Renewal
@@ -77,7 +77,7 @@ export class Holder {
       logger,
       firstId,
     })
-    this.#sharing = new Sharing({
+    this.#sharing = new DescriptorSharing({
       registry,
       segmentSet,
       peers: this.#peers,

@@ -41,7 +41,7 @@ interface SharingDeps {
  * Gives descriptors to peers: all to a joiner, with those that the service takes in until the Commit; new segments to processes that may
  * have to read or write there. Owns the dups in flight.
  */
-export class Sharing {
+export class DescriptorSharing {
   readonly #parts: SharingDeps
   /** The last Offer is on its way; what comes later must not be taken for a part of it. */
   #offering: Promise<void> = Promise.resolve()

@@ -235,7 +235,7 @@ function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
 
-/** Fields that frame, route, authenticate or describe a message may not come behind it (RFC 9110, 6.5.1). */
+/** Fields that frame, route, authenticate or describe a message are not allowed in its trailers (RFC 9110, 6.5.1). */
 const FORBIDDEN = [
   'authorization',
   'cache-control',

@@ -89,7 +89,7 @@ export function loadAddon(root?: string): unknown {
   const folder = root ?? packageRoot()
   return loadFirst(
     [OWN_BUILD, ...prebuilt(process.platform, process.arch)].map(file => join(folder, file)),
-    'install the package again if files are missing; where no prebuilt one fits, build it in a clone (npm run build:native) and name it by FD_BROKER_ADDON',
+    'install the package again if files of it are missing; if no prebuilt addon fits this platform, build one in a clone of the repository (npm run build:native) and give its path in FD_BROKER_ADDON',
   )
 }
 

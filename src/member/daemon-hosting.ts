@@ -6,17 +6,17 @@ import { connectUnix } from '../os/connect.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
-import type { Cancelled } from '../versions/attempt.js'
+import type { Cancelled } from '../versions/upgrade-attempt.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type Call, Calls } from '../wire/calls.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
 import { deadlineError, Pending } from '../wire/pending.js'
-import { AppendNotice, Growth } from './growth.js'
 import type { Heartbeat } from './heartbeat.js'
 import { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import type { Settings } from './options.js'
+import { AppendNotice, SegmentRenewal } from './segment-renewal.js'
 import type { Shared } from './shared.js'
 import { WriteReceiver } from './writes/receiver.js'
 
@@ -45,7 +45,7 @@ export class DaemonHosting implements Hosting {
   readonly #deps: DaemonHostingDeps
   readonly #registrations = new Registrations()
   readonly #requests: OperatorRequests
-  readonly #growth: Growth
+  readonly #renewal: SegmentRenewal
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
   /** No standby can come back any more. */
@@ -56,7 +56,7 @@ export class DaemonHosting implements Hosting {
     const { joined, operations, shared, state } = deps
     const { changes, machine, settings, segmentSet } = shared
     this.#requests = new OperatorRequests(operations, state, () => joined.link)
-    this.#growth = new Growth({
+    this.#renewal = new SegmentRenewal({
       segmentSet,
       renewBytes: settings.stateLimits.renewBytes,
       written: () => (machine.phase === 'serving' ? machine.member.epoch : null),
@@ -122,7 +122,7 @@ export class DaemonHosting implements Hosting {
   }
 
   async renew(): Promise<void> {
-    await this.#growth.renewed()
+    await this.#renewal.renewed()
   }
 
   async shelve(snapshot: Segment): Promise<void> {
@@ -182,7 +182,7 @@ export class DaemonHosting implements Hosting {
 
   close(): void {
     this.#requests.close()
-    this.#growth.close()
+    this.#renewal.close()
     this.#appends.close()
     this.#returning?.abort()
   }

@@ -8,11 +8,11 @@ import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { Pending } from '../wire/pending.js'
 import { REFUSED } from './holder-link.js'
 import { notReady } from './readiness.js'
+import { ServingLink } from './serving-link.js'
 import type { Shared } from './shared.js'
 import { StateKeeper } from './state-keeper.js'
 import { isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
-import { Reporter } from './writes/reporter.js'
 
 /**
  * Interval of looking for new records, if no process tells of them: the daemon is away, or the member that writes is of an older release.
@@ -33,7 +33,7 @@ export class FollowedState {
   readonly #segmentSet = new SegmentSet()
   readonly #keeper: StateKeeper
   readonly #writes: WriteRedirect
-  readonly #reporter: Reporter
+  readonly #link: ServingLink
   readonly #inView = new Pending<void>()
   readonly #short: ShortOfDescriptors
   /** One bundle after the other. */
@@ -59,9 +59,9 @@ export class FollowedState {
     const flush = () => Promise.reject(new Error(`the member that writes "${service}" has not said so`))
     this.log.disk = { checkServing: () => {}, flush }
     this.#keeper = new StateKeeper(this.log, this.#segmentSet, logger)
-    const again = () => this.#reporter.reconnect()
+    const again = () => this.#link.reconnect()
     this.#writes = new WriteRedirect(this.log, timeout, again)
-    this.#reporter = new Reporter({
+    this.#link = new ServingLink({
       control: control ?? '',
       service,
       follower: settings.service,
@@ -86,7 +86,7 @@ export class FollowedState {
    * ERR_FDB_DEADLINE if no process has come to serve it in time.
    */
   open(timeoutMs: number): Promise<void> {
-    this.#reporter.start()
+    this.#link.start()
     const why = `the state of "${this.#service}" was not to be had within ${timeoutMs} ms: start a member of that service first`
     this.#inView.limit(timeoutMs, () =>
       this.#inView.reject(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true })),
@@ -110,7 +110,7 @@ export class FollowedState {
     this.#closed = true
     clearInterval(this.#timer)
     this.#short.over()
-    this.#reporter.stop()
+    this.#link.stop()
     this.#writes.end()
     this.#inView.reject(new FdbError('ERR_FDB_CLOSED', 'this member has left'))
     this.log.endWriting(
@@ -150,7 +150,7 @@ export class FollowedState {
       return
     }
     this.#short.failed(error, () => {
-      if (this.#segmentSet.all.length === 0) this.#reporter.reconnect()
+      if (this.#segmentSet.all.length === 0) this.#link.reconnect()
       else this.#queue(() => this.#keeper.follow())
     })
   }
@@ -197,7 +197,7 @@ export class FollowedState {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
-      await this.log.restart(dupsOf(segments))
+      await this.log.rebuild(dupsOf(segments))
     } catch (error) {
       // All are asked for again.
       this.#segmentSet.close()

@@ -159,7 +159,8 @@ class Unserved {
       if ((elsewhere || !taken) && !this.#isMeant(name)) throw openedMeanwhile(name, spec)
     }
     for (const listener of listeners)
-      if (listener.adopted && !listener.served && !this.#isMeant(listener.name)) throw withoutServer(listener)
+      if (listener.adopted && !listener.hasServer && !this.#isMeant(listener.name))
+        throw withoutServer(listener)
   }
 
   #isMeant(name: string): boolean {

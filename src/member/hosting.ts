@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
 import type { Segment } from '../state/segment.js'
-import type { Cancelled } from '../versions/attempt.js'
+import type { Cancelled } from '../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
 /**

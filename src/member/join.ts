@@ -11,8 +11,8 @@ import { makeRoomForDescriptors } from '../os/limits.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { peerLeft } from '../wire/link.js'
 import type { MemberDriver } from './driver.js'
+import { recoverFromFdStore } from './fd-store-recovery.js'
 import { HolderLink } from './holder-link.js'
-import { keptLegacy } from './inherited-state.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
 import { memberJoined, memberJoins } from './process-member.js'
@@ -132,7 +132,7 @@ function taken(control: string, remedy: string): FdbError {
 
 function keptFrom({ service, logger }: Settings, control: string): Legacy | null {
   const store = ServiceManager.find(logger)?.storeFor(service)
-  return keptLegacy({ service, control, logger, discard: name => store?.drop(name) })
+  return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
 }
 
 /** Goes on with the descriptors that a dead process has left with the service manager. */

@@ -1,11 +1,12 @@
 import { FdbError } from '../errors.js'
+import type { Offered } from '../holder/sharing.js'
 import { tooFewFor } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import { type HolderFacts, type HolderLink, REFUSED } from './holder-link.js'
 import type { Hosting } from './hosting.js'
-import type { Offered, OfferReceiver } from './offer-receiver.js'
+import type { OfferReceiver } from './offer-receiver.js'
 import type { Readiness } from './readiness.js'
 import type { Shared } from './shared.js'
 import { fenced } from './unfit.js'
@@ -17,7 +18,7 @@ export interface JoinedHolderDeps {
   readonly offers: OfferReceiver
   readonly refuse: (error: FdbError) => void
   /** Owns the items: a way for connections. */
-  readonly openMigrationChannel: (items: BundleItem[]) => void
+  readonly acceptMigrationChannel: (items: BundleItem[]) => void
   /** Newer segments have come. */
   readonly followOn: () => void
 }
@@ -171,7 +172,14 @@ export class JoinedHolder {
   }
 
   #adopt(items: BundleItem[]): void {
-    const { followOn, offers, openMigrationChannel, readiness, refuse, shared } = this.#deps
+    const {
+      followOn,
+      offers,
+      acceptMigrationChannel: openMigrationChannel,
+      readiness,
+      refuse,
+      shared,
+    } = this.#deps
     const { machine, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
       openMigrationChannel(items)

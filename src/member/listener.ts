@@ -4,10 +4,9 @@ import { FdbError } from '../errors.js'
 import { giveNumber, inspectOne, listenOver, type OwnedFd } from '../kernel/index.js'
 import { adjustListener, type ListenerSpec, type OptionChange, optionsNow } from '../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../node/server-connections.js'
-
+import { AttachedServer } from './attached-server.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
-import { Served } from './served.js'
 
 /** Where a listener listens. */
 export interface ListenerAddress {
@@ -44,7 +43,7 @@ export class Listener {
   /** Whether it came from the version before. */
   readonly adopted: boolean
   readonly #fd: OwnedFd
-  readonly #served: Served[] = []
+  readonly #servers: AttachedServer[] = []
   readonly #failed: (error: unknown) => void
   readonly #changed: (changes: readonly OptionChange[]) => void
   readonly #options: SocketOptions
@@ -91,13 +90,13 @@ export class Listener {
    * that do not fit the server).
    */
   serve(server: ServableServer, options?: ServeOptions): this {
-    let served: Served
+    let served: AttachedServer
     try {
-      served = new Served(server, options, error => this.#failed(this.#named(error)))
+      served = new AttachedServer(server, options, error => this.#failed(this.#named(error)))
     } catch (error) {
       throw this.#named(error)
     }
-    this.#served.push(served)
+    this.#servers.push(served)
     if (this.#accepting) this.#attach(served).catch(() => {})
     return this
   }
@@ -107,16 +106,16 @@ export class Listener {
    * `begin` on, if not before.
    */
   serveListening(server: ServableServer, begin: () => void): this {
-    const served = new Served(server, {}, error => this.#failed(this.#named(error)), begin)
-    this.#served.push(served)
+    const served = new AttachedServer(server, {}, error => this.#failed(this.#named(error)), begin)
+    this.#servers.push(served)
     if (this.#accepting) this.#attach(served).catch(() => {})
     return this
   }
 
   /** @internal The application has closed a server before it accepted here: another may take its place, or the same one again. */
   forget(server: ServableServer): void {
-    const at = this.#served.findIndex(served => served.server === server)
-    if (at >= 0) this.#served.splice(at, 1)[0]!.release()
+    const at = this.#servers.findIndex(served => served.server === server)
+    if (at >= 0) this.#servers.splice(at, 1)[0]!.release()
   }
 
   /**
@@ -133,18 +132,18 @@ export class Listener {
 
   /** Connections of the servers attached here. */
   get connections(): number {
-    return this.#served.reduce((sum, served) => sum + served.connections, 0)
+    return this.#servers.reduce((sum, served) => sum + served.connections, 0)
   }
 
   /** The protocol of its clients, if it is known. */
   get scheme(): string | null {
-    return this.#served.find(served => served.scheme !== null)?.scheme ?? null
+    return this.#servers.find(served => served.scheme !== null)?.scheme ?? null
   }
 
   /** The connections by what they are doing, as far as their keepers say it. */
   kinds(): Record<string, number> {
     const sum: Record<string, number> = {}
-    for (const served of this.#served)
+    for (const served of this.#servers)
       for (const [kind, count] of Object.entries(served.kinds()))
         if (count > 0) sum[kind] = (sum[kind] ?? 0) + count
     return sum
@@ -155,17 +154,17 @@ export class Listener {
    * servers itself.
    */
   get accepting(): boolean {
-    return this.#accepting && (this.#borrowed || this.#served.some(served => served.accepting))
+    return this.#accepting && (this.#borrowed || this.#servers.some(served => served.accepting))
   }
 
   /** @internal A server accepts here, or none should. */
   get attended(): boolean {
-    return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#served.length === 0)
+    return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
   /** @internal Its clients will be accepted once this process serves; a datagram socket has none that wait for that. */
-  get served(): boolean {
-    return this.#served.length > 0 || this.#borrowed || this.spec.kind === 'udp'
+  get hasServer(): boolean {
+    return this.#servers.length > 0 || this.#borrowed || this.spec.kind === 'udp'
   }
 
   /** @internal This process begins to serve: the socket gets the options that this version wants. A failure is told, and does not keep it from serving. */
@@ -192,7 +191,7 @@ export class Listener {
 
   /** @internal Throws ERR_FDB_SERVER_LISTENS when a server cannot be attached, as the application has called its listen(). */
   check(): void {
-    for (const served of this.#served) {
+    for (const served of this.#servers) {
       try {
         served.check()
       } catch (error) {
@@ -206,7 +205,7 @@ export class Listener {
     if (this.#leaving) return
     this.#paused = false
     this.#accepting = true
-    await Promise.all(this.#served.map(served => this.#attach(served)))
+    await Promise.all(this.#servers.map(served => this.#attach(served)))
     for (const second of this.#standIns.values()) this.#startSecond(second)
   }
 
@@ -233,7 +232,7 @@ export class Listener {
   }
 
   #startSecond(second: SecondSource): void {
-    const first = this.#served.find(({ accepting }) => accepting)
+    const first = this.#servers.find(({ accepting }) => accepting)
     if (first !== undefined) second.start(first.server, this.spec.backlog)
   }
 
@@ -241,7 +240,7 @@ export class Listener {
   stop(): void {
     this.#accepting = false
     for (const second of this.#standIns.values()) second.stop()
-    for (const served of this.#served) served.detach()
+    for (const served of this.#servers) served.detach()
   }
 
   /** @internal As the application wants it: until {@link start}. */
@@ -261,46 +260,46 @@ export class Listener {
 
   /** @internal It does not come back: its servers say 'close' when their last connection has ended. */
   finish(): void {
-    for (const served of this.#served) served.finish()
+    for (const served of this.#servers) served.finish()
   }
 
   /** @internal Every connection's peer is told to go. */
   announce(): void {
-    for (const served of this.#served) served.announce()
+    for (const served of this.#servers) served.announce()
   }
 
   /** @internal Announces it to the clients of servers of which no connection can move. */
   announceFixed(): void {
-    for (const served of this.#served) if ((served.moving?.movable ?? 0) === 0) served.announce()
+    for (const served of this.#servers) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }
 
   /** @internal The service ends: closes connections that wait for a next request. */
   endIdle(): void {
-    for (const served of this.#served) served.endIdle()
+    for (const served of this.#servers) served.endIdle()
   }
 
   /** @internal */
   get moving(): MovableConnections[] {
-    return this.#served.flatMap(({ moving }) => moving ?? [])
+    return this.#servers.flatMap(({ moving }) => moving ?? [])
   }
 
   /** @internal */
   async emptied(): Promise<void> {
-    await Promise.all(this.#served.map(served => served.emptied()))
+    await Promise.all(this.#servers.map(served => served.emptied()))
   }
 
   /** @internal */
   cut(tls: boolean): DrainCounts {
-    return addedUp(this.#served.filter(served => served.secure === tls).map(served => served.cut()))
+    return addedUp(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 
   /** @internal */
   release(): void {
     this.keepStandIns(new Set())
-    for (const served of this.#served) served.release()
+    for (const served of this.#servers) served.release()
   }
 
-  async #attach(served: Served): Promise<void> {
+  async #attach(served: AttachedServer): Promise<void> {
     try {
       await served.attach(this.#fd, this.spec.backlog)
     } catch (error) {

@@ -37,7 +37,7 @@ export interface MemberEvents {
   retiring: []
   /** @internal The successor failed, and this process serves again. */
   reinstated: []
-  /** @internal The upgrade failed before another process served, and after the work of {@link Member.whileServing} was stopped. */
+  /** @internal The upgrade failed when the work of {@link Member.whileServing} had been stopped already: this process serves on, and starts it again. */
   resumed: []
   /** The last connection has ended (or was cut). */
   retired: [RetiredReason]
@@ -232,6 +232,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return [...this.#runtime.registry.entries].flatMap(({ name, role }) =>
       role === 'listener' ? [name] : [],
     )
+  }
+
+  /** @internal */
+  get hasServed(): boolean {
+    return this.#runtime.readiness.served
   }
 
   /** @internal Whether its place in the service keeps the process alive (it does at first). */

@@ -1,18 +1,12 @@
 import { FdbError } from '../errors.js'
 import type { Entry, Registry } from '../holder/registry.js'
 import type { SegmentSet } from '../holder/segment-set.js'
+import type { Offered } from '../holder/sharing.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { WireEnvelope } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
-
-/** The contents of an offer. */
-export interface Offered {
-  readonly epoch: number
-  readonly wayBack: number
-  readonly source: number
-}
 
 /** Puts the descriptors that a holder sends where they belong, and knows whether those of an offer are all here. */
 export class OfferReceiver {

@@ -1,4 +1,4 @@
-import { migrationItems, openMigrationChannel, ownEnd } from '../connections/migration-channel.js'
+import { createMigrationChannel, migrationItems, ownEnd } from '../connections/migration-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/hearing.js'
 import type { SegmentSet } from '../holder/segment-set.js'
@@ -102,7 +102,7 @@ export class OlderGenerations {
   /** Opens a way for its connections, to us. Without descriptors or memory files it asks again, and drains. */
   #openMigrationChannel(caller: Caller): void {
     const { moves } = this.#to
-    openMigrationChannel({
+    createMigrationChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
         moves.adopt(channel, log, caller.pidfd ?? caller.pid)

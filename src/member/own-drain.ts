@@ -7,9 +7,9 @@ import type { Hosting } from './hosting.js'
 import type { Leadership } from './leadership.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
+import { ServingLink } from './serving-link.js'
 import type { Shared } from './shared.js'
 import { RETIRED_MS, watchDoubledIntervals, whatKeeps } from './shutdown.js'
-import { Reporter } from './writes/reporter.js'
 
 /** A process that has retired has all the segments that it needs: none. */
 const NO_SEGMENTS = 2 ** 32 - 1
@@ -30,7 +30,7 @@ export interface OwnDrainDeps {
 /** The end of this process's connections, and the reports on it to the process that serves. Owns the connection for these. */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
-  #reporter: Reporter | null = null
+  #link: ServingLink | null = null
   /** The process has retired and lives on. */
   #lingers = false
   /** Connections that were closed at the end of the drain. */
@@ -45,8 +45,8 @@ export class OwnDrain {
     const { hosting, moves, shared, writes } = this.#deps
     const { generation, settings, segmentSet } = shared
     const { control, service, versions, times } = settings
-    if (control === null || !hosting().hearsReports) return this.#reporter !== null
-    this.#reporter ??= new Reporter({
+    if (control === null || !hosting().hearsReports) return this.#link !== null
+    this.#link ??= new ServingLink({
       control,
       service,
       versions,
@@ -61,16 +61,16 @@ export class OwnDrain {
       connected: () => hosting().reported?.(),
       writes: writes().forwarder,
     })
-    this.#reporter.start()
+    this.#link.start()
     return hosting().takesWrites
   }
 
   reconnect(): void {
-    this.#reporter?.reconnect()
+    this.#link?.reconnect()
   }
 
   askForMove(): void {
-    this.#reporter?.askForMove()
+    this.#link?.askForMove()
   }
 
   get report(): DrainReport {
@@ -117,7 +117,7 @@ export class OwnDrain {
     if (!receiver) endIdle(listeners)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
       this.#closed = [...this.#closed, ...closed]
-      this.#reporter?.now()
+      this.#link?.now()
     })
     // Changes of the clients that have just left.
     const settled = drained.then(() => changed())
@@ -131,12 +131,12 @@ export class OwnDrain {
   /** The process has retired, and something keeps it: the process that serves shows it in its status. */
   linger(): void {
     this.#lingers = true
-    this.#reporter?.start()
+    this.#link?.start()
   }
 
   /** This process serves again, or has ended: says once more how it is. */
   stop(): void {
-    this.#reporter?.stop()
+    this.#link?.stop()
   }
 
   /** The drain does not wait longer for TLS if the service ends. */

@@ -50,14 +50,10 @@ export function memberJoined(member: Member): void {
   own.member = member
   const waiting = [...own.waiting]
   own.waiting.clear()
-  let served = false
-  member.once('serving', () => {
-    served = true
-  })
   void member.retired.then(() => {
     if (own.member === member) own.member = null
     // Another member may join, or none.
-    if (!served) for (const each of waiting) own.waiting.add(each)
+    if (!member.hasServed) for (const each of waiting) own.waiting.add(each)
   })
   for (const each of waiting) each.joined(member)
 }

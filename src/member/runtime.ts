@@ -161,7 +161,7 @@ export class MemberRuntime implements Shared {
       readiness: this.readiness,
       offers: this.offers,
       refuse: error => driver.refuse(error),
-      openMigrationChannel: items => this.moves.open(items),
+      acceptMigrationChannel: items => this.moves.open(items),
       followOn: () => this.writes.followOn(),
     })
     this.heartbeat = this.#beats()

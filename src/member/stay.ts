@@ -7,7 +7,7 @@ import { OperatorClient } from '../operator/client.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
-import { ADOPTED_MS, OrphanReaper } from '../versions/reaper.js'
+import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Exit } from '../versions/spawn-successor.js'
 import { whyMain } from './options.js'
 import type { Shared } from './shared.js'
@@ -85,7 +85,7 @@ export async function stay(deps: LingerDeps, { signals = [], until }: StayOption
 /** The processes that would end with this one. */
 class Others {
   readonly #deps: LingerDeps
-  readonly #reaper = new OrphanReaper((pid, code) => this.#recordExit(pid, code))
+  readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}

@@ -6,10 +6,10 @@ import type { Peer } from '../holder/peer.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
-import type { Cancelled } from '../versions/attempt.js'
-import { Attempt, OWN_END_MS, type Replaced } from '../versions/attempt.js'
 import { GRACE_MS } from '../versions/process-members.js'
 import type { Successor } from '../versions/spawn-successor.js'
+import type { Cancelled } from '../versions/upgrade-attempt.js'
+import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { UpgradeOptions } from './member-options.js'
@@ -36,7 +36,7 @@ export class Upgrades implements Replaced {
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
-  #attempt: Attempt | null = null
+  #attempt: UpgradeAttempt | null = null
   /** How long a successor may take to end when it is given up. */
   #graceMs = GRACE_MS
   /** Why a successor failed that never came as far as a handoff. */
@@ -142,7 +142,7 @@ export class Upgrades implements Replaced {
     const { control, logger, times, timeout } = this.shared.settings
     const { argv = [], cwd, env, signal, stdio } = options
     const { ready, quiesce, freeze, prepare, commit } = times
-    const attempt = await Attempt.start(this, {
+    const attempt = await UpgradeAttempt.start(this, {
       command: successorCommand({ argv: argv.length > 0 ? argv : undefined, env, cwd }),
       control: control!,
       stdio,

@@ -84,7 +84,7 @@ export class StateCopy implements Disposable {
       for (const segment of segments) segment.close()
       throw error
     }
-    await this.log.restart(segments)
+    await this.log.rebuild(segments)
   }
 
   [Symbol.dispose](): void {

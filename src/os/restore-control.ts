@@ -31,7 +31,7 @@ export interface RestoredControl {
  * the path clients do not find the service, without the others a second process could start to serve. A path that a service manager has
  * bound is left to it. Null: all of it is there.
  *
- * Throws ERR_FDB_CONTROL_TAKEN when another process has taken one of them, and what {@link takeLock} and {@link bindControl} throw.
+ * Throws ERR_FDB_CONTROL_TAKEN when another process has taken the path, the lock or the reservation, and the errors of {@link takeLock} and {@link bindControl}.
  */
 export function restoreControl(held: HeldControl): RestoredControl | null {
   const { path, entry } = held

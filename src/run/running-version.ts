@@ -4,13 +4,13 @@ import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
+import { ChildProcesses } from '../versions/child-processes.js'
 import { LastWords } from '../versions/last-words.js'
 import type { Probe, ProbeEvents } from '../versions/probe.js'
 import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
-import { Children } from '../versions/reaper.js'
 import { startedWith } from '../versions/successor-output.js'
+import type { ExecState, LeftVersion } from './exec-state.js'
 import { Exits } from './failures.js'
-import type { LeftBehind, LeftVersion } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
 import type { Ending, VersionSettings } from './settings.js'
 import {
@@ -31,7 +31,7 @@ export interface VersionDeps {
   readonly id: number
   readonly settings: VersionSettings
   readonly probe: Probe
-  readonly children: Pick<Children, 'expect' | 'forget' | 'kill' | 'signal' | 'start'>
+  readonly children: Pick<ChildProcesses, 'expect' | 'forget' | 'kill' | 'signal' | 'start'>
   readonly listeners: SharedListeners
   /** No other version has a process. */
   readonly alone: boolean
@@ -391,7 +391,7 @@ interface RunningEvents {
 
 /** Those versions that have a process, with what they share. */
 export class RunningVersions {
-  readonly children = new Children()
+  readonly children = new ChildProcesses()
   readonly exits: Exits
   readonly listeners: SharedListeners
   /** Versions that know themselves when they have served out what they have. */
@@ -405,7 +405,7 @@ export class RunningVersions {
   constructor(
     events: RunningEvents,
     kept: KeptListeners,
-    left: LeftBehind | null,
+    left: ExecState | null,
     predecessor: Pick<Predecessor, 'phase'> | null,
     control: string | null = null,
   ) {
@@ -524,7 +524,7 @@ export class RunningVersions {
     this.draining.delete(id)
   }
 
-  get left(): Pick<LeftBehind, 'draining' | 'exits' | 'listeners' | 'versions'> {
+  get left(): Pick<ExecState, 'draining' | 'exits' | 'listeners' | 'versions'> {
     return {
       exits: this.exits.report,
       draining: [...this.draining],

@@ -23,9 +23,9 @@ import { probeFor, probeOfLeft } from '../versions/probe.js'
 import { GRACE_MS } from '../versions/process-members.js'
 import { Timers } from '../versions/timers.js'
 import { Control } from './control.js'
+import { type ExecState, goOnAsInstalled } from './exec-state.js'
 import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
-import { goOnAsInstalled, type LeftBehind } from './left-behind.js'
 import type { Predecessor } from './predecessor.js'
 import { type MainEnd, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
@@ -79,7 +79,7 @@ export class Supervisor {
   readonly #pidFile: PidFile | null
   #end!: (end: SupervisorEnd) => void
 
-  private constructor(deps: SupervisorDeps, left: LeftBehind | null) {
+  private constructor(deps: SupervisorDeps, left: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     this.#deps = deps
     this.#state = left === null ? initial(deps.settings.restart) : resumed(left.state, left.timers)
@@ -124,7 +124,7 @@ export class Supervisor {
   }
 
   /** Goes on in the place of another image of this process, with all that it has left. Owns that. */
-  static async goOn(deps: SupervisorDeps, left: LeftBehind): Promise<Supervisor> {
+  static async goOn(deps: SupervisorDeps, left: ExecState): Promise<Supervisor> {
     const children: Starts = {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
       kill: pid => supervisor.#versions.children.kill(pid),
@@ -244,7 +244,7 @@ export class Supervisor {
   }
 
   /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
-  get #left(): LeftBehind {
+  get #left(): ExecState {
     const state = this.#state
     if (state.mode !== 'running') throw whyNot('ending')
     const ending = this.#deps.predecessor?.over === false || this.#versions.strays.length > 0

@@ -18,12 +18,12 @@ export class SlotMap {
     return this.#size
   }
 
-  /** Another number than before: a key may have another slot than it had then, or none. */
+  /** Counts the changes of slots: when the count has changed, a slot that was looked up before may be another key's, or free. */
   get changes(): number {
     return this.#changes
   }
 
-  /** Another number than before: many keys have other slots at once, and who is still going through {@link runs} is told of those of before. */
+  /** Counts the times at which many keys got other slots at once: an iteration over {@link runs} that began before goes through the former slots. */
   get renewals(): number {
     return this.#renewals
   }

@@ -19,10 +19,10 @@ import {
   type StateStats,
   schemasOf,
 } from './overview.js'
+import { rebuild } from './rebuild.js'
 import type { StoredSchema } from './records.js'
 import { Replay } from './replay.js'
 import { checkWrite, type WriteOptions } from './requests.js'
-import { restart } from './restart.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
@@ -142,9 +142,9 @@ export class StateLog implements LogOwner {
    * Reads these segments, a whole log, in place of those that are held, in one turn; listeners are told the differences. For a log that was never written to.
    * Takes the segments, also when it rejects, as {@link adopt} does: then all is as before.
    */
-  async restart(segments: readonly Segment[]): Promise<void> {
+  async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
-    await this.#replay.next(() => restart(this.#core, segments), undefined)
+    await this.#replay.next(() => rebuild(this.#core, segments), undefined)
   }
 
   /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */

@@ -14,8 +14,9 @@ interface StagedSection {
   readonly layer: Layer
   /** Earlier entries do not count. */
   readonly cleared: boolean
-  /** Entries of the section then, and bytes of their encoded changes. */
+  /** The number of entries of the section after the transaction. */
   size: number
+  /** The bytes of the encoded changes of these entries. */
   bytes: number
   digest: Digest
 }

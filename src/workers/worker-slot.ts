@@ -8,9 +8,9 @@ import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
-import { Attempt, OWN_END_MS, type Replaced } from '../versions/attempt.js'
 import { GRACE_MS } from '../versions/process-members.js'
 import type { Successor } from '../versions/spawn-successor.js'
+import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
 /** A worker that has served for so long and ends is started again at once. */
@@ -30,7 +30,7 @@ export class WorkerSlot {
   readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
   #lookAgain = () => {}
-  #restTimer: NodeJS.Timeout | undefined
+  #backOff: NodeJS.Timeout | undefined
   #failures = 0
   #servesSince: number | null = null
   #restarts = 0
@@ -60,8 +60,8 @@ export class WorkerSlot {
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#kept = false
-    clearTimeout(this.#restTimer)
-    this.#restTimer = undefined
+    clearTimeout(this.#backOff)
+    this.#backOff = undefined
     this.#attempt?.cancel.abort(new FdbError('ERR_FDB_ABORTED', `${this.name}: ${why}`))
     return this.settled()
   }
@@ -115,7 +115,7 @@ export class WorkerSlot {
     const { index } = this
     const { control, logger, service, timeout } = this.#deps.settings
     const env = { ...NOTHING_TOLD, ...workerVariables({ index, service, control }) }
-    const attempt = await Attempt.start(this.#replaced, {
+    const attempt = await UpgradeAttempt.start(this.#replaced, {
       command: successorCommand({ env, ...(command !== null && { argv: command }) }),
       control,
       logger,
@@ -207,23 +207,23 @@ export class WorkerSlot {
     const { logger, restartDelay } = this.#deps.settings
     // Those who held something when the main process ended come back, or are proved dead.
     if (!this.#wanted || !this.#kept || phase !== 'idle') return
-    if (this.#attempt !== null || this.#restTimer !== undefined) return
+    if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
     // A worker that served briefly waits once; one that never served backs off.
     if (since === null) this.#failures++
     else this.#failures = performance.now() - since >= PROVED_MS ? 1 : 2
     const bounds = { firstMs: restartDelay, longestMs: LONGEST_RESTART_MS }
-    const rest = this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)
-    logger.warn({ worker: this.index, failures: this.#failures, ms: rest }, 'a worker is started again')
-    this.#restTimer = setTimeout(() => {
-      this.#restTimer = undefined
+    const ms = this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)
+    logger.warn({ worker: this.index, failures: this.#failures, ms }, 'a worker is started again')
+    this.#backOff = setTimeout(() => {
+      this.#backOff = undefined
       if (!this.#wanted || this.owner !== null || this.#attempt !== null) return
       this.#restarts++
       this.start().catch(error =>
         logger.error({ worker: this.index, err: error }, 'a worker was not brought to serve'),
       )
-    }, rest)
+    }, ms)
   }
 
   get report(): WorkerReport {

@@ -4,13 +4,13 @@ import net from 'node:net'
 import { onTestFinished } from 'vitest'
 import type { HttpHooks } from '../../src/connections/adapters/http-server.js'
 import type { Arrival, Departure, MovableConnections, MoveWhich } from '../../src/connections/movable.js'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import type { ServeOptions } from '../../src/member/serve-options.js'
-import { Served } from '../../src/member/served.js'
 
 /** A server as a listener has it, and what went wrong in its hooks. */
 export interface Place<Server extends net.Server = net.Server> {
   readonly server: Server
-  readonly served: Served
+  readonly served: AttachedServer
   readonly moving: MovableConnections
   readonly faults: unknown[]
   /** That it has had. */
@@ -26,7 +26,7 @@ export async function place<Server extends net.Server>(
   const faults: unknown[] = []
   const sockets: net.Socket[] = []
   server.on('connection', socket => sockets.push(socket))
-  const served = new Served(server, options, error => faults.push(error))
+  const served = new AttachedServer(server, options, error => faults.push(error))
   if (path === undefined) server.listen(0, '127.0.0.1')
   else server.listen(path)
   await once(server, 'listening')

@@ -133,7 +133,7 @@ class Follower {
     const way = this.#way
     const top = Math.max(0, ...this.log.segments.map(({ epoch }) => epoch))
     const lacking = this.#world.writer.segments.filter(({ epoch }) => epoch > top).map(one => one.readOnly())
-    if (top > 0 && lacking[0]?.kind === 'snapshot') await this.log.restart(lacking)
+    if (top > 0 && lacking[0]?.kind === 'snapshot') await this.log.rebuild(lacking)
     else for (const segment of lacking) await this.log.adopt(segment)
     this.log.follow()
     this.connected = true

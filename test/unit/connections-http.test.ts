@@ -3,7 +3,7 @@ import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
-import { Served } from '../../src/member/served.js'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import { descriptorOf } from '../../src/node/socket-handle.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import {
@@ -92,7 +92,7 @@ describe('an idle HTTP connection', () => {
     await client.ask('/')
     await idle
     const server = http.createServer((_request, response) => response.end('young'))
-    const served = new Served(server)
+    const served = new AttachedServer(server)
     onTestFinished(() => served.release())
     server.listen(0, '127.0.0.1')
     for (const departure of taken(from)) served.moving!.arrive(departure, 'moved')

@@ -14,7 +14,7 @@ import {
   openFile,
 } from '../../src/kernel/index.js'
 import { FdStoreMirror } from '../../src/member/fd-store-mirror.js'
-import { keptLegacy } from '../../src/member/inherited-state.js'
+import { recoverFromFdStore } from '../../src/member/fd-store-recovery.js'
 import type { Shared } from '../../src/member/shared.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 
@@ -75,7 +75,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   expect(names).toEqual([...new Set(names)])
   keepPassed(store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd })))
 
-  const legacy = keptLegacy({
+  const legacy = recoverFromFdStore({
     service: 'shop',
     control: join(folder, 'nobody'),
     logger: SILENT,

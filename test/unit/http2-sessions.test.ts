@@ -2,17 +2,17 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
-import { Served } from '../../src/member/served.js'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import { pause, until } from '../processes/until.js'
 
 const EACH_WAY_MS = 25
 
-async function served(name: string): Promise<{ port: number; served: Served }> {
+async function served(name: string): Promise<{ port: number; served: AttachedServer }> {
   const server = http2.createServer((request, response) => {
     request.resume()
     response.end(name)
   })
-  const one = new Served(server)
+  const one = new AttachedServer(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   onTestFinished(() => {

@@ -4,11 +4,11 @@ import http2 from 'node:http2'
 import { type AddressInfo, connect } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import { join } from '../../src/member/join.js'
 import type { Listener } from '../../src/member/listener.js'
 import type { Member } from '../../src/member/member.js'
 import type { ConnectionKeeper } from '../../src/member/serve-options.js'
-import { Served } from '../../src/member/served.js'
 import { pause, until } from '../processes/until.js'
 
 async function alone(): Promise<Member> {
@@ -40,7 +40,7 @@ async function answersWhenTold() {
   const server = createServer((request, response) => {
     pending.push(() => response.end(`answer to ${request.url}`))
   })
-  const served = new Served(server)
+  const served = new AttachedServer(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = connect((server.address() as AddressInfo).port, '127.0.0.1')
@@ -78,7 +78,7 @@ describe('a server given to a listener', () => {
     vi.useFakeTimers({ toFake: ['setTimeout'] })
     onTestFinished(() => void vi.useRealTimers())
     const server = answering()
-    const served = new Served(server)
+    const served = new AttachedServer(server)
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     const arrived = async () => {
@@ -229,7 +229,7 @@ describe('a server given to a listener', () => {
 describe('an HTTP/2 session', () => {
   it('that begins when the end was announced before is told to go', async () => {
     const server = http2.createServer()
-    const served = new Served(server)
+    const served = new AttachedServer(server)
     server.listen(0, '127.0.0.1')
     await once(server, 'listening')
     onTestFinished(() => {

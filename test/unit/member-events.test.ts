@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/member/join.js'
+import { ServingLink } from '../../src/member/serving-link.js'
 import { WriteRedirect } from '../../src/member/writes/redirect.js'
-import { Reporter } from '../../src/member/writes/reporter.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { VERSIONS } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
@@ -116,7 +116,7 @@ it('a reporter that is stopped and started again has one connection', async () =
   await once(server, 'listening')
   const report = () => ({ pid: 1, generation: 1, phase: 'standby', connections: 0 })
   const log = new StateLog()
-  const reporter = new Reporter({
+  const reporter = new ServingLink({
     control,
     service: 'shop',
     generation: 1,

@@ -6,7 +6,7 @@ import https from 'node:https'
 import net from 'node:net'
 import tls from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Served } from '../../src/member/served.js'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import { get } from '../connections-support/http-client.js'
 import { folders } from '../native/support.js'
 import { issue } from '../processes/certificate.js'
@@ -19,8 +19,8 @@ async function certificate(): Promise<{ key: Buffer; cert: Buffer }> {
   return { key: readFileSync(key), cert: readFileSync(cert) }
 }
 
-async function served(server: net.Server): Promise<{ served: Served; port: number }> {
-  const it = new Served(server)
+async function served(server: net.Server): Promise<{ served: AttachedServer; port: number }> {
+  const it = new AttachedServer(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   onTestFinished(() => {
@@ -44,7 +44,7 @@ async function client(port: number, secure: boolean, text = ''): Promise<net.Soc
   return socket
 }
 
-async function expectKinds(served: Served, kinds: Record<string, number>): Promise<void> {
+async function expectKinds(served: AttachedServer, kinds: Record<string, number>): Promise<void> {
   const sum = Object.values(kinds).reduce((all, count) => all + count, 0)
   await until(
     'they are known',
@@ -136,7 +136,7 @@ describe('connections that are closed at the end of the drain are named', () => 
       tls.createServer(),
       http.createServer(),
     ])
-      expect(() => new Served(server, { socket: hooks })).toThrow(
+      expect(() => new AttachedServer(server, { socket: hooks })).toThrow(
         expect.objectContaining({ code: 'ERR_FDB_OPTION' }),
       )
   })

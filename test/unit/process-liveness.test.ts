@@ -6,7 +6,7 @@ import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { ownPidfd, watchDeath } from '../../src/os/liveness.js'
 import { fateOf } from '../../src/os/process-identity.js'
-import { OrphanReaper } from '../../src/versions/reaper.js'
+import { ZombieReaper } from '../../src/versions/child-processes.js'
 
 const children: ChildProcess[] = []
 afterEach(() => {
@@ -102,7 +102,7 @@ describe('fateOf', () => {
 
 it('a child of Node that has just ended is left to Node, which hears of its code', async () => {
   const reaped: number[] = []
-  const orphans = new OrphanReaper(pid => reaped.push(pid))
+  const orphans = new ZombieReaper(pid => reaped.push(pid))
   const child = spawn('/bin/sh', ['-c', 'exit 3'])
   children.push(child)
   const exited = once(child, 'exit')

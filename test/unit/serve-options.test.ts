@@ -4,9 +4,9 @@ import http from 'node:http'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { AttachedServer } from '../../src/member/attached-server.js'
 import { join } from '../../src/member/join.js'
 import type { ServeOptions } from '../../src/member/serve-options.js'
-import { Served } from '../../src/member/served.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import {
   carry,
@@ -58,7 +58,7 @@ describe('what serve() is told of connections', () => {
     ['half a keeper', () => new net.Server(), { keeper: { announce() {} } }, /"keeper.emptied"/],
   ]
   it.each(wrong)('is refused when it is %s', (_, server, options, message) => {
-    expect(() => new Served(server(), options as ServeOptions)).toThrow(
+    expect(() => new AttachedServer(server(), options as ServeOptions)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_OPTION', message: expect.stringMatching(message) }),
     )
   })

@@ -56,7 +56,7 @@ describe('a log that is read anew in place of another', () => {
     goOn(writer, 4)
     await writer.compact()
     const changes = told(reader)
-    await reader.restart(whole(writer))
+    await reader.rebuild(whole(writer))
     expect(changes.toSorted((a, b) => (a.key < b.key ? -1 : 1))).toEqual([
       { op: 'put', key: 'b', previous: 2, origin: 'replay' },
       { op: 'delete', key: 'c', previous: 3, origin: 'replay' },
@@ -85,7 +85,7 @@ describe('a log that is read anew in place of another', () => {
     await other.section('counts', schema).put('z', 26)
     await other.section('more', schema).put('y', 25)
     const changes = told(reader)
-    await reader.restart(whole(other))
+    await reader.rebuild(whole(other))
     expect(changes).toHaveLength(4)
     expect(reader.position).toEqual(other.position)
     expect([...reader.section('counts', schema).keys()]).toEqual(['z'])
@@ -96,7 +96,7 @@ describe('a log that is read anew in place of another', () => {
   it('knows the requests that were made there', async () => {
     const { writer, reader } = await pair()
     await writer.section('counts', schema).put('a', 9, { request: 'once' })
-    await reader.restart(whole(writer))
+    await reader.rebuild(whole(writer))
     writer.segments[0]!.seal()
     reader.startWriting(Segment.create(7))
     await reader.section('counts', schema).put('a', 9, { request: 'once' })
@@ -111,16 +111,16 @@ describe('a log that is read anew in place of another', () => {
     await expect(
       Promise.resolve()
         .then(() => segmentOf(torn, { sealed: true }))
-        .then(segment => reader.restart([segment])),
+        .then(segment => reader.rebuild([segment])),
     ).rejects.toThrow()
     const [first, second] = [writer.segments[0]!.readOnly(), writer.segments[0]!.readOnly()]
-    await expect(reader.restart([first, second])).rejects.toEqual(code('ERR_FDB_STATE_ORDER'))
+    await expect(reader.rebuild([first, second])).rejects.toEqual(code('ERR_FDB_STATE_ORDER'))
     expect([reader.position, changes]).toEqual([before, []])
     await writer.section('counts', schema).put('a', 2)
     await reader.catchUp()
     expect(reader.section('counts', schema).get('a')).toBe(2)
     reader.close()
-    await expect(reader.restart([writer.segments[0]!.readOnly()])).rejects.toEqual(
+    await expect(reader.rebuild([writer.segments[0]!.readOnly()])).rejects.toEqual(
       code('ERR_FDB_STATE_CLOSED'),
     )
   })
@@ -133,7 +133,7 @@ describe('a log that is read anew in place of another', () => {
     const changes = told(reader)
     // A part comes in each turn: a poll by time may see it whole on a busy machine.
     while (writer.sequence <= 3) await new Promise(resolve => setImmediate(resolve))
-    await reader.restart(whole(writer))
+    await reader.rebuild(whole(writer))
     expect(reader.section('counts', schema).size).toBe(3)
     reader.follow()
     await bulk
@@ -154,7 +154,7 @@ describe('a log that is read anew in place of another', () => {
     onTestFinished(() => next.close())
     await next.adopt(writer.segments[0]!.readOnly())
     next.startWriting(Segment.create(2))
-    await reader.restart([next.segments[0]!.readOnly()])
+    await reader.rebuild([next.segments[0]!.readOnly()])
     await next.section('counts', schema).put('d', 4)
     await reader.adopt(next.segments[1]!.readOnly())
     expect(reader.position).toEqual(next.position)
@@ -174,7 +174,7 @@ describe('a log that is read anew in place of another', () => {
     await other.section('counts', schema).bulk(few)
     const entries = counts.entries()
     for (let i = 0; i < 100; i++) entries.next()
-    await reader.restart(whole(other))
+    await reader.rebuild(whole(other))
     for (const [key, value] of entries) expect([key, value]).toEqual([key, -1])
     expect([...counts.keys()]).toHaveLength(50)
   })
@@ -202,7 +202,7 @@ describe('a log that is read anew in place of another', () => {
         if (previous !== 1 || copy.get(key) !== 2) wrong++
       })
       const [before] = reader.segments
-      const turn = await longestTurn(() => reader.restart(whole(writer)))
+      const turn = await longestTurn(() => reader.rebuild(whole(writer)))
       expect({ changes, wrong }).toEqual({ changes: count, wrong: 0 })
       expect(before!.fd.closed).toBe(true)
       expect(reader.position).toEqual(writer.position)
@@ -221,7 +221,7 @@ describe('a log that is read anew in place of another', () => {
     reader.section('counts', schema).onChange(() => {
       if (++changes === 100) reader.close()
     })
-    await expect(reader.restart(next)).rejects.toEqual(code('ERR_FDB_ABORTED'))
+    await expect(reader.rebuild(next)).rejects.toEqual(code('ERR_FDB_ABORTED'))
     await until('all are closed', () => [...held, ...next].every(({ fd }) => fd.closed))
     expect(changes).toBeLessThan(2_000)
   })

@@ -1,5 +1,5 @@
 import type { Logger } from '../../base/logger.js'
-import { migrationItems, openMigrationChannel } from '../../connections/migration-channel.js'
+import { createMigrationChannel, migrationItems } from '../../connections/migration-channel.js'
 import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -483,7 +483,7 @@ function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: L
   if (to === undefined || to === from) return
   if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.post({ moveRequest: { nobody: true } })
   if (!takesFrom(to, from)) return
-  openMigrationChannel({
+  createMigrationChannel({
     take: end => to.link.sendBundle(migrationItems(end, from), WAY_MS),
     give: end => from.link.sendBundle(migrationItems(end, to), WAY_MS),
   }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))

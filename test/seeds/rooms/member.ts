@@ -67,14 +67,14 @@ export const member = room(
     ],
     ['member/shutdown.ts', 'this.#reason ??= error', 'this.#reason = error', 'unit/member-shutdown'],
     [
-      'member/growth.ts',
+      'member/segment-renewal.ts',
       'Math.max(0, this.#toldAt + EVERY_MS - performance.now())',
       '0',
       'unit/member-runtime',
       'unit/append-notice',
     ],
     [
-      'member/growth.ts',
+      'member/segment-renewal.ts',
       'this.#appended.delete(this.#note)',
       '',
       'unit/member-runtime',

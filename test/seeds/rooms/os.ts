@@ -63,7 +63,7 @@ export const os = room(
       'unit/process-remainder',
     ],
     [
-      'versions/reaper.ts',
+      'versions/child-processes.ts',
       'if (now - this.#seen.at < ADOPTED_MS) return true\n',
       '',
       'unit/process-liveness',

@@ -28,14 +28,14 @@ export const run = room('run', PARTS, [
   ],
   ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
   [
-    'versions/reaper.ts',
+    'versions/child-processes.ts',
     "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
     '',
     'unit/supervisor-parts',
     'e2e/run',
   ],
   [
-    'versions/reaper.ts',
+    'versions/child-processes.ts',
     'status < 0 ? 128 - status : status',
     'status < 0 ? 128 + status : status',
     'unit/supervisor-parts',

@@ -9,7 +9,7 @@ export const workers = room(
     ['workers/worker-slot.ts', 'performance.now() - since >= PROVED_MS ? 1 : 2', '1'],
     [
       'workers/worker-slot.ts',
-      '    clearTimeout(this.#restTimer)\n    this.#restTimer = undefined\n    this.#attempt',
+      '    clearTimeout(this.#backOff)\n    this.#backOff = undefined\n    this.#attempt',
       '    this.#attempt',
     ],
     [
@@ -17,18 +17,18 @@ export const workers = room(
       'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n',
       '',
     ],
-    ['versions/attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
+    ['versions/upgrade-attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
     [
-      'versions/attempt.ts',
+      'versions/upgrade-attempt.ts',
       'void this.#cancel(this.#late(limitMs)), limitMs)',
       'void this.#cancel(this.#late(limitMs)), limitMs * 1000)',
     ],
     [
-      'versions/attempt.ts',
+      'versions/upgrade-attempt.ts',
       'if (signal.aborted) void this.#cancel(signal.reason)\n      else signal',
       'signal',
     ],
-    ['versions/attempt.ts', 'isCommitted(phase)', 'false'],
+    ['versions/upgrade-attempt.ts', 'isCommitted(phase)', 'false'],
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
     [
       'workers/pool.ts',

@@ -1,11 +1,11 @@
-import { closeAll } from '../../kernel/index.js'
-import { fdbroker } from '../../proto/wire.js'
-import type { BundleItem } from '../../wire/bundle.js'
-import { Channel } from '../../wire/channel.js'
-import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../../wire/link.js'
-import type { WriteRedirect } from './redirect.js'
+import { closeAll } from '../kernel/index.js'
+import { fdbroker } from '../proto/wire.js'
+import type { BundleItem } from '../wire/bundle.js'
+import { Channel } from '../wire/channel.js'
+import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../wire/link.js'
+import type { WriteRedirect } from './writes/redirect.js'
 
-export interface ReporterOptions {
+export interface ServingLinkOptions {
   readonly control: string
   readonly service: string
   readonly generation: number
@@ -41,8 +41,8 @@ const AGAIN_MS = 10
  * Keeps the process that serves informed about a generation that stands by or drains, so that `status` shows all of them, or about a
  * process that follows its state: over a connection of its own to the control path, made again when that process is replaced in turn.
  */
-export class Reporter {
-  readonly #options: ReporterOptions
+export class ServingLink {
+  readonly #options: ServingLinkOptions
   #link: Link | null = null
   #timer: NodeJS.Timeout | undefined
   #running = false
@@ -50,7 +50,7 @@ export class Reporter {
   /** Counts the starts. */
   #turn = 0
 
-  constructor(options: ReporterOptions) {
+  constructor(options: ServingLinkOptions) {
     this.#options = options
   }
 

@@ -76,7 +76,7 @@ export interface AttemptOptions {
 }
 
 /** The attempt to bring one successor to serve, until it serves, has failed or was given up. */
-export class Attempt {
+export class UpgradeAttempt {
   /** Owned by the attempt until it serves. */
   readonly child: Successor
   readonly outcome: Promise<Upgraded>
@@ -94,10 +94,10 @@ export class Attempt {
   #saidMore = false
 
   /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
-  static async start(replaced: Replaced, options: AttemptOptions): Promise<Attempt> {
+  static async start(replaced: Replaced, options: AttemptOptions): Promise<UpgradeAttempt> {
     const child = await spawnSuccessor(options.command, options)
     child.unref()
-    return new Attempt(replaced, child, options)
+    return new UpgradeAttempt(replaced, child, options)
   }
 
   private constructor(replaced: Replaced, child: Successor, options: AttemptOptions) {

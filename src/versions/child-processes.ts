@@ -9,7 +9,7 @@ type Ended = (code: number) => void
  * subreaper). It reaps every child there is, so that Node must not start any here. A child's number is its own until it is reaped,
  * which is done in the turn in which its end is told: no signal meets a stranger.
  */
-export class Children {
+export class ChildProcesses {
   readonly #ended = new Map<number, Ended>()
   readonly #groups = new Set<number>()
   readonly #reap = () => this.#reapAll()
@@ -95,7 +95,7 @@ export const ADOPTED_MS = 500
  * Children that this process did not start: those whose own parents have ended. PID 1 has them from the kernel; any other
  * process asks for them. Node waits only for its own children, and the others would stay as zombies.
  */
-export class OrphanReaper {
+export class ZombieReaper {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }
 

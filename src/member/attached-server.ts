@@ -37,7 +37,7 @@ const taken = new WeakSet<ServableServer>()
  * answer, which says `Connection: close`; an HTTP/2 session gets GOAWAY in two steps; anything else ends by itself.
  * (`http.Server.close()` closes idle connections at once, and so loses the request that crosses its FIN.)
  */
-export class Served {
+export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()

@@ -24,7 +24,7 @@ interface Different {
 }
 
 /** Reads a whole log beside the present one, takes its place in one step, and tells listeners the differences. Takes the segments; no effect if it throws. */
-export function restart(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
+export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return readAnew(core, segments)
   for (const segment of segments) segment.close()
   throw closed()

@@ -22,9 +22,9 @@ import { preloadedWith, startedAs, successorCommand } from '../os/command-line.j
 import type { FirstControl } from '../os/control-path.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
+import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
 import type { ProbedBefore } from '../versions/probe.js'
-import type { Children } from '../versions/reaper.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
@@ -51,7 +51,7 @@ export interface LeftVersion extends ProbedBefore {
  * The state that a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their
  * numbers.
  */
-export interface LeftBehind {
+export interface ExecState {
   /** How often that has happened, with this time. */
   readonly replaced: number
   readonly settings: SupervisorSettings
@@ -75,7 +75,7 @@ export interface LeftBehind {
 }
 
 /** As memory that another program can read. The caller owns it; `fds`, which it names, stay their owners'. */
-export function written(left: LeftBehind): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
+export function written(left: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
   const fds: OwnedFd[] = []
   const text = JSON.stringify({ format: FORMAT, ...left }, (_name, value: unknown) => {
     if (typeof value === 'bigint') return { [BIGINT]: `${value}` }
@@ -97,7 +97,7 @@ export function written(left: LeftBehind): { readonly memory: OwnedFd; readonly 
 export interface Found {
   readonly take: boolean
   /** Null: it is of a release that writes otherwise. */
-  readonly left: LeftBehind | null
+  readonly left: ExecState | null
 }
 
 /** Null: nothing was left to this process. The caller of `take` owns the descriptors. */
@@ -114,7 +114,7 @@ export function findLeft(): Found | null {
  * Reads the state in this memory. `take`: the descriptors are this process's from now on; else they are null. Null: another release writes
  * it otherwise. Throws on invalid JSON.
  */
-function readLeft(memory: OwnedFd, take: boolean): LeftBehind | null {
+function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
   const bytes = Buffer.alloc(sizeOf(memory))
   const text = bytes.toString('utf8', 0, readAt(memory, bytes, 0, bytes.length, 0))
   if (JSON.parse(text).format !== FORMAT) return null
@@ -164,8 +164,8 @@ const TRIAL_MS = 30_000
  * which tells what there is to be left at that moment.
  */
 export async function goOnAsInstalled(
-  left: () => LeftBehind,
-  children: Children,
+  left: () => ExecState,
+  children: ChildProcesses,
   logger: Logger,
 ): Promise<never> {
   try {
@@ -187,7 +187,7 @@ export async function goOnAsInstalled(
 }
 
 /** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
-async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJS.ProcessEnv | null> {
+async function tryNextImage(left: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables()
   const code = holding === null ? null : await canaryOf(left, holding, children)
   if (code === RELEASES_SIGNALS) return holding
@@ -199,7 +199,7 @@ async function tryNextImage(left: LeftBehind, children: Children): Promise<NodeJ
 }
 
 /** Starts it as a process of its own, which reads what would be left to it, and says by its exit code whether it could go on. */
-async function canaryOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Children): Promise<number> {
+async function canaryOf(left: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = written(left).memory
   return await new Promise<number>((resolve, reject) => {
@@ -223,7 +223,7 @@ async function canaryOf(left: LeftBehind, env: NodeJS.ProcessEnv, children: Chil
 }
 
 /** Does not return; throws with nothing changed. */
-function becomeNextImage(left: LeftBehind, env: NodeJS.ProcessEnv): never {
+function becomeNextImage(left: ExecState, env: NodeJS.ProcessEnv): never {
   const { memory, fds } = written(left)
   try {
     const next = nextCommand(`take:${numbersOf([memory])[0]}`, env)

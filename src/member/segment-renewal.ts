@@ -20,7 +20,7 @@ export interface GrowingState {
 }
 
 /** A member of a daemon, which decides when there is a new segment, and does not know this process's limits. */
-export class Growth {
+export class SegmentRenewal {
   readonly #state: GrowingState
   readonly #timer: NodeJS.Timeout
 

@@ -21,7 +21,7 @@ export interface KeptOf {
  * The descriptors that the service manager has kept of a dead process of this service. Null: there are none, or a process serves. An
  * incomplete set is discarded.
  */
-export function keptLegacy({ service, control, logger, discard }: KeptOf): Legacy | null {
+export function recoverFromFdStore({ service, control, logger, discard }: KeptOf): Legacy | null {
   const kept = keptFor(service)
   const left = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
