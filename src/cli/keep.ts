@@ -3,7 +3,7 @@ import type { Command } from 'commander'
 import { OwnedFd } from '../kernel/index.js'
 import { isDaemon } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
-import { ADOPTED_MS, OrphanReaper } from '../versions/reaper.js'
+import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { statusAt } from './ask-service.js'
 import { controlOption } from './options.js'
 
@@ -34,7 +34,7 @@ export function addKeep(program: Command): void {
 
 async function keep({ control, main }: KeepFlags): Promise<void> {
   const codes = new Map<number, number>()
-  const reaper = new OrphanReaper((pid, code) => codes.set(pid, code))
+  const reaper = new ZombieReaper((pid, code) => codes.set(pid, code))
   const reaping = setInterval(() => reaper.reap(), ADOPTED_MS)
   let served: number | null = null
   const pass = async (signal: NodeJS.Signals) => {
