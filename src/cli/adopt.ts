@@ -20,15 +20,13 @@ interface AdoptFlags {
 export function addAdopt(program: Command): void {
   program
     .command('adopt')
-    .description(
-      'show the listeners of a running process, or take them over into a daemon, without a restart',
-    )
+    .description('show the listeners of a running process, or take them over into a daemon')
     .requiredOption('--pid <pid>', 'a process that knows nothing of fd-broker')
-    .option('--listener <name=address...>', 'which of its listeners, and their names in the service')
-    .option('--control <path>', 'control socket of the daemon that will hold them')
-    .option('--service <name>', 'their service there; it has no member yet')
+    .option('--listener <name=address...>', 'its listeners, with their names in the service')
+    .option('--control <path>', 'control socket of the daemon')
+    .option('--service <name>', 'their service there, without a member yet')
     .option('--json', 'print the answer as JSON')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the daemon', '10s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '10s'))
     .addHelpText(
       'after',
       `

@@ -25,15 +25,15 @@ export function addCertificates(program: Command): void {
     .command('certificates')
     .description('show and change the TLS certificates of a running proxy; they cross its upgrades')
   asking(certificates.command('list'))
-    .description('show all certificates, of the file and made at run time; keys are not shown')
+    .description('show all certificates, without keys')
     .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')
     .action(list)
   asking(certificates.command('add'))
-    .description('add a certificate, or replace it: for new connections, at once')
-    .requiredOption('--cert <file>', 'the certificate and those of its issuers, PEM')
+    .description('add or replace a certificate for new connections')
+    .requiredOption('--cert <file>', 'the certificate and its issuers, PEM')
     .requiredOption('--key <file>', 'its private key, PEM')
-    .option('--name <name...>', 'hosts that it is for, in place of those in the certificate')
-    .option('--replace', 'one made at run time before, with the same first name, may be another one')
+    .option('--name <name...>', 'hosts instead of those in the certificate')
+    .option('--replace', 'replace one of the same first name')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',

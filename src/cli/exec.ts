@@ -19,17 +19,12 @@ interface ExecFlags extends ServiceFlags {
 
 export function addExec(program: Command): void {
   findsService(program.command('exec'))
-    .description(
-      'become a program with listeners of a daemon (fd-broker serve): it can be killed and started again',
-    )
-    .argument(
-      '<name[=address]...>',
-      'of a held descriptor; with an address it is bound and held if it is missing',
-    )
-    .option('--exclusive', 'no other process gets them as long as the program lives')
+    .description('become a program with listeners that a daemon (fd-broker serve) holds')
+    .argument('<name[=address]...>', 'with an address it is bound if it is missing')
+    .option('--exclusive', 'exclude other processes')
     .option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not')
     .option('--nginx', 'tell nginx too (NGINX=3;4;), with --non-blocking')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the daemon', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .addHelpText(
       'after',
       `

@@ -44,7 +44,7 @@ export function addFd(program: Command): void {
     .option('--descriptor <number>', 'which one of this command’s own', numberOf, 0)
     .option('--pid <pid>', 'take it from that process (as fd-broker adopt)')
     .addOption(durationOption('--for <duration>', 'time that it is held; default: for good'))
-    .option('--while <pid>', 'as long as that process lives')
+    .option('--while <pid>', 'until that process ends')
     .option('--replace', 'in place of one of that name')
     .addHelpText(
       'after',
@@ -55,10 +55,10 @@ Examples:
     )
     .action(put)
   asking(fd.command('get'))
-    .description('start a command with descriptors: from 3 on, as LISTEN_FDS and LISTEN_FDNAMES say')
-    .argument('<name>', 'of one that is held; of several, with commas between')
+    .description('start a command with descriptors, from 3 on (LISTEN_FDS)')
+    .argument('<name>', 'one or several, with commas between')
     .argument('<command...>', 'that gets them, after --')
-    .option('--exclusive', 'no other process gets them as long as the command runs')
+    .option('--exclusive', 'exclude other processes')
     .option('--remove', 'the daemon drops them once the command has them')
     .addHelpText(
       'after',
@@ -70,10 +70,10 @@ Examples:
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   asking(fd.command('claim'))
-    .description('claim one for a process as long as it lives: no other process gets it')
-    .argument('<name>', 'of one that is held')
+    .description('claim one for a process as long as it lives')
+    .argument('<name>', 'of a held descriptor')
     .requiredOption('--while <pid>', 'the process')
-    .option('--shared', 'others may have it too: the claim is only listed')
+    .option('--shared', 'do not exclude others')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd claim --control /run/shop/broker.sock serial --while 4711',
@@ -81,7 +81,7 @@ Examples:
     .action(claim)
   asking(fd.command('release'))
     .description('end the claim of a process that lives')
-    .argument('<name>', 'of one that is held')
+    .argument('<name>', 'of a held descriptor')
     .requiredOption('--while <pid>', 'the process')
     .addHelpText(
       'after',
@@ -90,7 +90,7 @@ Examples:
     .action(release)
   asking(fd.command('remove'))
     .description('close one; processes that have it keep it')
-    .argument('<name>', 'of one that is held')
+    .argument('<name>', 'of a held descriptor')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
     .action(remove)
 }

@@ -22,8 +22,8 @@ whose daemon.sock is there; without a name it is the only one there. A service t
 export function findsService(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
-    .option('--pid-file <file>', 'of the service, in place of its control socket')
-    .option('--service <name>', 'by its name; or which one, of a daemon that holds several')
+    .option('--pid-file <file>', 'pid file of the service')
+    .option('--service <name>', 'name of the service')
     .addHelpText('after', HELP)
     .hook('preAction', (_root, asked) => {
       if (!needless(asked)) asked.setOptionValue('control', find(asked))
@@ -72,5 +72,5 @@ function noService(why: string): FdbError {
 export function asking(command: Command): Command {
   return findsService(command)
     .option('--json', 'print the answer as JSON')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }

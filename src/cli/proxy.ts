@@ -27,18 +27,12 @@ interface ProxyFlags {
 export function addProxy(program: Command): void {
   program
     .command('proxy')
-    .description(
-      'run the reference reverse proxy; starting a second one with the same control is the upgrade',
-    )
+    .description('run the reference reverse proxy; a second start is the upgrade')
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
-    .option('--pid-file <file>', 'a file that names the process that serves')
-    .addOption(
-      new Option('--workers <number>', 'number of processes, or auto; overrides the configuration').argParser(
-        countIn,
-      ),
-    )
-    .option('--stay', 'as PID 1: stay after another container has taken over, until told to end (Kubernetes)')
+    .option('--pid-file <file>', 'pid file of the serving process')
+    .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(countIn))
+    .option('--stay', 'as PID 1: stay after another container has taken over')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')
     .addOption(logLevelOption())

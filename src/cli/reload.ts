@@ -7,12 +7,8 @@ import { jsonText, plain } from './output.js'
 import { reloaded } from './smart.js'
 
 export function addReload(program: Command): void {
-  findsService(
-    program
-      .command('reload')
-      .description('let the running server read its configuration again; exit code 0 when it is in force'),
-  )
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '60s'))
+  findsService(program.command('reload').description('let the running server read its configuration again'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

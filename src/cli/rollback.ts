@@ -15,16 +15,9 @@ interface RollbackFlags extends AnswerFlags {
 }
 
 export function addRollback(program: Command): void {
-  findsService(
-    program
-      .command('rollback')
-      .description('let the standby serve again, in probation; exit code 0 when it does'),
-  )
+  findsService(program.command('rollback').description('let the standby serve again, in probation'))
     .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
-    .option(
-      '--at <path>',
-      'restore the file that upgrade --binary has replaced; upgrade to it if there is no standby',
-    )
+    .option('--at <path>', 'restore what upgrade --binary has replaced')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

@@ -32,14 +32,14 @@ export function addRoutes(program: Command): void {
     .command('routes')
     .description('show and change the routes of a running proxy; they cross its upgrades')
   asking(routes.command('list'))
-    .description('show all routes, of the file and made at run time')
+    .description('show all routes')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
   placed(asking(routes.command('add')))
-    .description('add routes: one, or all of a file or none of them')
+    .description('add a route, or all of a file or none')
     .option('--upstream <name>', 'the upstream that serves it')
-    .option('--connect', 'CONNECT requests are passed to the upstream too')
-    .option('--replace', 'routes made at run time before may have another target')
+    .option('--connect', 'pass CONNECT requests too')
+    .option('--replace', 'replace routes made at run time')
     .addHelpText(
       'after',
       `
@@ -51,7 +51,7 @@ Examples:
     )
     .action(add)
   placed(asking(routes.command('remove')))
-    .description('remove routes that were made at run time: one, or all of a file or none of them')
+    .description('remove a route that was made at run time, or all of a file or none')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old',
@@ -61,7 +61,7 @@ Examples:
 
 function placed(command: Command): Command {
   return command
-    .option('--file <file>', 'routes of this file, instead of a single one')
+    .option('--file <file>', 'routes of this file')
     .option('--host <host>', 'host of the route')
     .option('--path <prefix>', 'path of the route; default: /')
 }

@@ -29,45 +29,39 @@ export const UPGRADING: readonly NodeJS.Signals[] = [
 
 /** The flags of `fd-broker run`. Each has a variable (`--pid-file`: FD_BROKER_PID_FILE), and but for {@link COMMAND_LINE_ONLY} a name in --config. */
 export const RUN_OPTIONS = {
-  listen: [
-    '--listen <name=address...>',
-    'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
-  ],
+  listen: ['--listen <name=address...>', 'listener of every version, for example web=tcp://0.0.0.0:8080'],
   adopt: [
     '--adopt <pid>',
     'process whose listeners are taken over; it is told to end when the first version serves',
   ],
   from: [
     '--from <control>',
-    'daemon (fd-broker serve) that holds these listeners by name; missing ones are bound, and put there',
+    'daemon that holds these listeners by name; missing ones are bound, and put there',
   ],
   adoptSignal: ['--adopt-signal <signal>', 'ends that process in order; or none (default: --stop-signal)'],
   ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
   readyTimeout: ['--ready-timeout <duration>', 'until a version must be ready (default: 60s)'],
   healthInterval: [
     '--health-interval <duration>',
-    'between two questions of --ready (default: 100ms until it is ready, then 250ms)',
+    'interval of questions (default: 100ms until it is ready, then 250ms)',
   ],
   healthTimeout: ['--health-timeout <duration>', 'limit for an answer (default: 5s)'],
   healthPasses: ['--health-passes <count>', 'good answers in a row that make a version ready (default: 1)'],
-  healthyFor: ['--healthy-for <duration>', 'time that a ready version runs beside the old one (default: 0s)'],
+  healthyFor: ['--healthy-for <duration>', 'time that it runs beside the old one (default: 0s)'],
   probation: [
     '--probation <duration>',
-    'a version that serves and fails within it is replaced by the one before (default: 10s)',
+    'within it a failed version is replaced by the one before (default: 10s)',
   ],
   stopSignal: ['--stop-signal <signal>', 'tells a version to end (default: TERM)'],
   stopTimeout: ['--stop-timeout <duration>', 'then it is killed (default: 30s)'],
   upgradeSignal: ['--upgrade-signal <signal>', 'starts the next version (default: HUP)'],
   restart: [
     '--restart <when>',
-    'when the version that serves ends by itself: never, on-failure, always (default: never)',
+    'when the serving version ends by itself: never, on-failure, always (default: never)',
   ],
-  restartDelay: [
-    '--restart-delay <duration>',
-    'before that, each time twice as long, up to 30s (default: 100ms)',
-  ],
+  restartDelay: ['--restart-delay <duration>', 'doubled each time, up to 30s (default: 100ms)'],
   control: ['--control <path>', 'control socket, for fd-broker upgrade, status and stop'],
-  pidFile: ['--pid-file <file>', 'a file that names this process'],
+  pidFile: ['--pid-file <file>', 'pid file of this process'],
   name: ['--name <name>', 'in status and log (default: the name of the program)'],
   cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
   survive: ['--survive', 'the program lives on when this process is killed'],

@@ -22,16 +22,14 @@ interface ServeFlags {
 export function addServe(program: Command): void {
   program
     .command('serve')
-    .description(
-      'run the daemon that holds listeners and state for its members, so that they outlive a kill -9',
-    )
+    .description('run the daemon that holds listeners and state for its members')
     .addOption(controlOption().makeOptionMandatory(false))
     .option('--config <file>', 'access rules, limits, and the fate of a service without a member')
     .option('--check', 'only check the configuration')
     .addOption(logLevelOption())
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
-    .option('--pid-file <file>', 'a file that names the daemon’s process')
-    .option('--drop', 'let the first TERM or INT end it, also when it alone holds a service')
+    .option('--pid-file <file>', 'pid file of the daemon')
+    .option('--drop', 'let the first TERM or INT end it, even if it alone holds a service')
     .addHelpText(
       'after',
       `

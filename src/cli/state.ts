@@ -58,30 +58,27 @@ Examples:
     )
     .action(show)
   source(state.command('get'))
-    .description('print one entry as a JSON object; exit code 1 when it is not there')
+    .description('print one entry as JSON; exit code 1 if it is not there')
     .argument('<section>')
     .argument('<key>')
     .addOption(secretsOption())
-    .option('--raw', 'print the bytes of the value, as they are')
+    .option('--raw', 'print the bytes of the value')
     .action(get)
   running(state.command('put'))
-    .description('put one entry, which the process that serves checks as its own')
+    .description('put one entry, checked by the serving process')
     .argument('<section>')
     .argument('<key>')
-    .argument(
-      '[value]',
-      'JSON, for sections of codec json or msgpack; without it: the bytes of standard input',
-    )
+    .argument('[value]', 'JSON, for codec json or msgpack; default: the bytes of standard input')
     .action(putEntry)
   running(state.command('delete'))
-    .description('delete one entry; exit code 1 when it is not there')
+    .description('delete one entry; exit code 1 if it is not there')
     .argument('<section>')
     .argument('<key>')
     .action(deleteEntry)
   running(state.command('watch'))
-    .description('print each change as a JSON object on a line, until it is ended')
+    .description('print each change as a line of JSON')
     .option('--section <name>', 'only of this section')
-    .option('--initial', 'begin with the entries that there are')
+    .option('--initial', 'begin with the present entries')
     .addOption(secretsOption())
     .action(watchEntries)
   source(state.command('stats'))
@@ -89,17 +86,13 @@ Examples:
     .option('--json', 'as JSON')
     .action(stats)
   source(state.command('verify'))
-    .description(
-      'read the whole log and compare it with its checksums and digests; exit code 0 if it is right',
-    )
+    .description('compare the whole log with its checksums and digests')
     .option('--json', 'as JSON')
     .action(verify)
   state
     .command('repair')
-    .description(
-      'make a damaged state file readable: keep the part before the damage, and the damaged file under another name',
-    )
-    .requiredOption('--file <file>', 'the state file of a service that does not run')
+    .description('keep the part of a state file before its damage; the damaged file gets another name')
+    .requiredOption('--file <file>', 'state file of a stopped service')
     .option('--json', 'as JSON')
     .addHelpText(
       'after',
@@ -107,8 +100,8 @@ Examples:
     )
     .action(repairState)
   limited(state.command('diff'))
-    .option('--service <name>', 'which one, of a daemon that holds several')
-    .description('print the entries that differ, one JSON object a line; exit code 1 when there are any')
+    .option('--service <name>', 'name of the service')
+    .description('print entries that differ, as lines of JSON; exit code 1 if there are any')
     .argument('<from>', 'control socket, file, or -')
     .argument('<to>', 'control socket, file, or -')
     .addOption(secretsOption())
@@ -125,19 +118,17 @@ Examples:
     .addOption(secretsOption())
     .action(exportState)
   running(state.command('import'))
-    .description(
-      'put the entries of an export into a running service: all of them, or none and an error that says why',
-    )
+    .description('put the entries of an export into a running service: all or none')
     .requiredOption('--file <file>', 'what "state export" wrote; - is standard input')
     .option('--section <name...>', 'only these sections')
     .option('--replace', 'empty the sections first')
-    .option('--edited', 'the file was changed by hand: do not compare it with its first line')
+    .option('--edited', 'do not compare the file with its first line')
     .option('--json', 'print the answer as JSON')
     .action(importState)
 }
 
 function limited(command: Command): Command {
-  return command.addOption(durationOption('--timeout <duration>', 'how long to wait for the service', '60s'))
+  return command.addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }
 
 function running(command: Command): Command {
@@ -150,12 +141,12 @@ function source(command: Command): Command {
     return file !== undefined && pidFile === undefined
   }
   return limited(
-    findsService(command, isFile).option('--file <file>', 'instead of a service; - is standard input'),
+    findsService(command, isFile).option('--file <file>', 'a state file or export; - is standard input'),
   )
 }
 
 function secretsOption(): Option {
-  return new Option('--secrets', 'values of secret sections too').default(false)
+  return new Option('--secrets', 'include secret values').default(false)
 }
 
 async function show({ section, prefix = '', secrets, ...flags }: ShowFlags): Promise<void> {

@@ -10,12 +10,10 @@ export function addStatus(program: Command): void {
   findsService(
     program
       .command('status')
-      .description(
-        'show the service: generation, listeners, connections, state, draining generations, last failure',
-      ),
+      .description('show generation, listeners, connections, state, draining generations, last failure'),
   )
     .option('--json', 'print the report as JSON')
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for the answer', '5s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '5s'))
     .addHelpText(
       'after',
       `

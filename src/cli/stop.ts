@@ -20,13 +20,9 @@ interface StopFlags extends AnswerFlags {
 
 export function addStop(program: Command): void {
   findsService(
-    program
-      .command('stop')
-      .description(
-        'end the running server when its last connection has ended; exit code 0 when its process has',
-      ),
+    program.command('stop').description('end the running server when its last connection has ended'),
   )
-    .addOption(durationOption('--timeout <duration>', 'how long to wait for its end', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for its end', '60s'))
     .addOption(durationOption('--drain <duration>', 'for its last connections; default: as it is configured'))
     .option('--drop', 'of a daemon: even if it alone holds a service, which is then lost')
     .option('--json', 'print the answer as JSON')

@@ -38,29 +38,21 @@ interface Phase {
 
 export function addUpgrade(program: Command): void {
   findsService(program.command('upgrade'))
-    .description(
-      'start the next version of the running server, and wait until it serves; exit code 0 only then',
-    )
+    .description('start the next version of the running server, and wait until it serves')
     .argument('[command...]', 'of the next version, after --; default: that of the running one')
-    .addOption(durationOption('--timeout <duration>', 'until the next version must serve', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the next version to serve', '60s'))
     .option(
       '--kill-stuck',
-      'first kill the processes that block the upgrade (see status), and a server that does not answer; its listeners and state are kept',
+      'first kill processes that block the upgrade, and a server that does not answer; its listeners and state stay',
     )
     .option('--binary <new>', 'first put this release in the place of --at; undone if the upgrade fails')
-    .option(
-      '--at <path>',
-      'the symbolic link of a release folder, or the executable, that the server is started from',
-    )
+    .option('--at <path>', 'the link of a release folder, or the executable, of the server')
     .option(
       '--smart',
       'reload if only the configuration has changed, upgrade if the code has, else do nothing; says which (fd-broker proxy)',
     )
-    .option(
-      '--self',
-      'of fd-broker run: replace the supervisor itself by the installed release; of a daemon: the daemon itself, not its services',
-    )
-    .option('--json', 'print one JSON object at the end instead of lines as it goes')
+    .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
+    .option('--json', 'print one JSON object at the end')
     .addHelpText(
       'after',
       `

@@ -36,16 +36,13 @@ export function addWorkers(program: Command): void {
     )
     .addOption(controlOption().makeOptionMandatory(false))
     .addOption(
-      new Option('--replace <how>', 'how an upgrade replaces them when the first has been')
+      new Option('--replace <how>', 'how an upgrade replaces them after the first')
         .choices(['one-by-one', 'at-once'])
         .default('one-by-one'),
     )
     .addOption(durationOption('--timeout <duration>', 'until each must serve', '60s'))
     .addOption(
-      new Option(
-        '--stop-timeout <duration>',
-        'after TERM a worker that still serves by then is killed; or off',
-      )
+      new Option('--stop-timeout <duration>', 'then a worker that still serves is killed; or off')
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(30_000, '30s'),
     )
@@ -54,7 +51,7 @@ export function addWorkers(program: Command): void {
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(10_000, '10s'),
     )
-    .option('--pid-file <file>', 'a file that names the main process')
+    .option('--pid-file <file>', 'pid file of the main process')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .addOption(logLevelOption())
     .addHelpText(
