@@ -79,12 +79,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     log.reopen()
     accessLog.reopen()
   }
-  const options: ProxyOptions = {
-    logger,
-    systemd: 'auto',
-    ...(pidFile !== undefined && { pidFile }),
-    access,
-  }
+  const options: ProxyOptions = { logger, systemd: 'auto', ...(pidFile !== undefined && { pidFile }), access }
   const read = () => readConfigAside(file)
   const signals = proxySignals(logger, reopen)
   try {

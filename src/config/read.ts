@@ -27,10 +27,7 @@ export function readDocument<T>(file: string, check: Check<T>): T {
     throw new FdbError(
       'ERR_FDB_CONFIG',
       `${file} cannot be read (${why}); give the path of a YAML or JSON file`,
-      {
-        cause: error,
-        details: { file },
-      },
+      { cause: error, details: { file } },
     )
   }
   return documentOf(bytes, file, check)

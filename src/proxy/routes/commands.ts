@@ -101,9 +101,7 @@ function parse(line: string, index: number): unknown {
     throw new FdbError(
       'ERR_FDB_ROUTES',
       `line ${index + 1} of the request is no JSON: ${line.slice(0, 80)}`,
-      {
-        cause: error,
-      },
+      { cause: error },
     )
   }
 }

@@ -37,11 +37,7 @@ export function serveCertificateCommands(member: Member, tls: TlsTermination): v
     .command(CERTIFICATE_COMMANDS.list, () => {
       const { tickets, counts } = tls
       const ticketKeys = tickets && { created: tickets.createdAt.getTime(), rotateEvery: tickets.rotateEvery }
-      const reply: CertificateList = {
-        certificates: tls.live.list(),
-        ticketKeys,
-        handshakes: counts.report,
-      }
+      const reply: CertificateList = { certificates: tls.live.list(), ticketKeys, handshakes: counts.report }
       return JSON.stringify(reply)
     })
 }

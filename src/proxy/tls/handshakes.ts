@@ -237,11 +237,7 @@ export class HandshakeCounts {
   }
 
   get report(): { completed: number; resumed: number; failed: Record<string, number> } {
-    return {
-      completed: this.#completed,
-      resumed: this.#resumed,
-      failed: Object.fromEntries(this.#failures),
-    }
+    return { completed: this.#completed, resumed: this.#resumed, failed: Object.fromEntries(this.#failures) }
   }
 
   #tell(): void {
