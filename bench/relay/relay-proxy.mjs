@@ -1,7 +1,7 @@
 // @ts-check
 // node relay-proxy.mjs UPSTREAM_PORT: the bare relay, with the fields that a proxy adds.
 import net from 'node:net'
-import { Relay } from '../../build/modules/relay/index.js'
+import { Relay, UpstreamPools } from '../../build/modules/relay/index.js'
 
 const port = Number(process.argv[2])
 const destination = {
@@ -11,6 +11,7 @@ const destination = {
 }
 const route = { kind: /** @type {const} */ ('upstream'), name: 'r', pick: () => destination }
 const relay = new Relay({
+  pools: new UpstreamPools(),
   route: () => route,
   responseFields: { set: { 'X-Gen': String(process.pid) } },
 })

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { ClientTally } from './client-tally.js'
 import type { Router, SendOn } from './decision.js'
-import type { Destination, Dial } from './destination.js'
+import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { ForwardedOptions } from './field-rules.js'
 import type { GatewayOptions } from './gateway.js'
@@ -35,8 +35,6 @@ export interface RelayTimeouts {
   tunnel: number
   /** How long a client that was answered before it had sent everything may go on sending. */
   linger: number
-  /** An unused connection to a server, unless its destination or shared {@link RelayOptions.pools} say otherwise. */
-  upstreamIdle: number
 }
 
 export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
@@ -48,7 +46,6 @@ export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
   stall: 300_000,
   tunnel: 3_600_000,
   linger: 2_000,
-  upstreamIdle: 30_000,
 }
 
 /** Whole numbers of at least 1; `Infinity` is no limit. */
@@ -59,10 +56,6 @@ export interface RelayLimits {
   pipelinedBytes: number
   /** Bytes of a request's body, as announced or (chunked) as they come. */
   bodyBytes: number
-  /** Connections to one server, used and unused. Not with shared {@link RelayOptions.pools}. */
-  upstreamConnections: number
-  /** Unused connections kept to one server, unless its destination or shared {@link RelayOptions.pools} say otherwise. */
-  upstreamIdle: number
   attempts: number
 }
 
@@ -70,8 +63,6 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
   connections: Number.POSITIVE_INFINITY,
   pipelinedBytes: 16 * 1024,
   bodyBytes: Number.POSITIVE_INFINITY,
-  upstreamConnections: Number.POSITIVE_INFINITY,
-  upstreamIdle: 4096,
   attempts: 3,
 }
 
@@ -103,10 +94,8 @@ export interface RelayOptions {
   onFault?(error: unknown): void
   /** Called whenever the last client connection is gone. */
   onEmpty?(): void
-  /** Not with shared `pools`, which dial by themselves. */
-  dial?: Dial
-  /** Connections to servers, shared with other relays: their maker clears them. Left out: a relay has its own. */
-  pools?: UpstreamPools
+  /** Connections to servers, which other relays may share: their maker clears them. */
+  pools: UpstreamPools
   /** How often the one timer looks, in milliseconds. */
   tickMs?: number
 }

@@ -15,7 +15,6 @@ import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { type Leaving, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
 import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
-import { UpstreamPools } from './upstream-pools.js'
 
 /** For the first request of a connection, see {@link Relay.closeIdle}. */
 const SILENT_MS = 500
@@ -33,7 +32,6 @@ export class Relay {
   readonly #context: RelayContext & { draining: boolean; leaving: Leaving | null }
   readonly #connections = new Set<RelayConnection>()
   readonly #tally: Tally = { open: 0 }
-  readonly #sharesPools: boolean
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
   /** Connections that no other process can go on with. */
@@ -45,11 +43,6 @@ export class Relay {
     const timeouts = relayTimeouts(options.timeouts)
     const limits = relayLimits(options.limits)
     const wheel = new TimerWheel(options.tickMs)
-    const keepAlive = { connections: limits.upstreamIdle, idleMs: timeouts.upstreamIdle }
-    const { dial } = options
-    const own = { connections: limits.upstreamConnections, keepAlive, ...(dial && { dial }) }
-    const pools = options.pools ?? new UpstreamPools(own, wheel)
-    this.#sharesPools = options.pools !== undefined
     this.#onEmpty = options.onEmpty
     this.#clients = options.clients
     const gateway = options.gateway === undefined ? null : new Gateway(options.gateway)
@@ -59,7 +52,7 @@ export class Relay {
       limits,
       wheel,
       readers: new Readers(options.headLimits),
-      pools,
+      pools: options.pools,
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
       gateway,
@@ -186,10 +179,9 @@ export class Relay {
     setTimeout(giveUp, lingerMs).unref()
   }
 
-  /** Closes everything at once, but not unused connections in shared pools. Connections given later are served. */
+  /** Closes all clients' connections at once. Connections given later are served. */
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
-    if (!this.#sharesPools) this.#context.pools.clear()
   }
 
   /** Connections that another process can go on with, now or later. */

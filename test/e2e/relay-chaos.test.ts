@@ -1,7 +1,7 @@
 import { readdirSync, readlinkSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { reset } from '../../src/node/socket-handle.js'
-import type { Relay, RelayOptions } from '../../src/relay/index.js'
+import { type Relay, type RelayOptions, UpstreamPools } from '../../src/relay/index.js'
 import { perLane } from '../lanes/lane.js'
 import { KINDS } from './relay-kinds.js'
 import { startMoving, startTravelling } from './relay-moving.js'
@@ -52,6 +52,7 @@ describe.each([
     const before = sockets()
     const route = send(upstream)
     const options: Partial<RelayOptions> = {
+      pools: new UpstreamPools({ keepAlive: { connections: 4096, idleMs: 200 }, tickMs: 10 }),
       routeByName: () => route,
       destinationByKey: () => upstream,
       timeouts: {
@@ -61,7 +62,6 @@ describe.each([
         head: 300,
         tunnel: 300,
         linger: 100,
-        upstreamIdle: 200,
       },
     }
     const world = await startWorld(route, options)

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Relay, type RelayedConnection, RelayedConnections } from '../../src/relay/index.js'
+import { Relay, type RelayedConnection, RelayedConnections, UpstreamPools } from '../../src/relay/index.js'
 import { type Peer, send, startWorld, Upstream, until } from './relay-world.js'
 
 /** What the client sends, what the server answers, and what the connection is doing then. */
@@ -81,6 +81,7 @@ beforeAll(async () => {
     route: () => route,
     routeByName: () => route,
     onFault: error => faults.push(error),
+    pools: new UpstreamPools(),
     tickMs: 10,
     timeouts: { idle: 50, head: 50, response: 50, stall: 50, tunnel: 50, linger: 20 },
   })

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import tls from 'node:tls'
 import { afterEach, describe, expect, it } from 'vitest'
-import { type ByteStream, Relay, SocketStream } from '../../src/relay/index.js'
+import { type ByteStream, Relay, SocketStream, UpstreamPools } from '../../src/relay/index.js'
 import { CERTIFICATE, KEY } from './relay-certificate.js'
 import { movable, move } from './relay-moving.js'
 import { Peer, type Reply, send, Upstream, until } from './relay-world.js'
@@ -28,8 +28,13 @@ async function listening<S extends net.Server>(server: S, path: string | 0): Pro
   return server
 }
 
+const pools = new UpstreamPools()
+
 function started(relay: Relay): Relay {
-  ends.push(() => relay.close())
+  ends.push(() => {
+    relay.close()
+    pools.clear()
+  })
   return relay
 }
 
@@ -59,7 +64,7 @@ describe('Unix sockets on both sides', () => {
     const destination = { key: 'u', authority: 'a', address: { kind: 'unix', path: paths.back } } as const
     const route = send(destination)
     const relay = started(
-      new Relay({ route: () => route, routeByName: () => route, destinationByKey: () => destination }),
+      new Relay({ pools, route: () => route, routeByName: () => route, destinationByKey: () => destination }),
     )
     await listening(
       net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, socket =>
@@ -81,7 +86,7 @@ describe('Unix sockets on both sides', () => {
 describe('a TLS client', () => {
   it('is served like any other, and the server is told so', async () => {
     const server = await upstream()
-    const relay = started(new Relay({ route: () => send(server) }))
+    const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(
       tls.createServer({ key: KEY, cert: CERTIFICATE, allowHalfOpen: true }, socket =>
         relay.accept(socket, origin('https')),
@@ -99,7 +104,7 @@ describe('a TLS client', () => {
 
   it('that goes away in the middle, or is closed here, harms nobody', async () => {
     const server = await upstream()
-    const relay = started(new Relay({ route: () => send(server) }))
+    const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(
       tls.createServer({ key: KEY, cert: CERTIFICATE }, socket => relay.accept(socket, origin('https'))),
       0,
@@ -158,7 +163,7 @@ describe('a stream that is reset', () => {
 describe('a socket of a server without pauseOnConnect', () => {
   it('is served too', async () => {
     const server = await upstream()
-    const relay = started(new Relay({ route: () => send(server) }))
+    const relay = started(new Relay({ pools, route: () => send(server) }))
     const front = await listening(
       net.createServer(socket => relay.accept(socket, origin('http'))),
       0,

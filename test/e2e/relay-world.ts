@@ -10,6 +10,7 @@ import {
   Relay,
   type RelayOptions,
   type SendOn,
+  UpstreamPools,
 } from '../../src/relay/index.js'
 import { GivenTime } from '../processes/given-time.js'
 
@@ -207,11 +208,13 @@ export async function startWorld(
 ): Promise<World> {
   const reports: ExchangeReport[] = []
   const faults: unknown[] = []
+  const pools = new UpstreamPools({ tickMs: 10 })
   const relay = new Relay({
     route: typeof route === 'function' ? route : () => route,
     onExchange: report => reports.push(report),
     onFault: error => faults.push(error),
     tickMs: 10,
+    pools,
     ...options,
   })
   const origin = { listener: 'test', scheme: 'http' } as const
@@ -243,6 +246,7 @@ export async function startWorld(
     },
     async close() {
       relay.close()
+      pools.clear()
       for (const peer of clients) peer.socket.destroy()
       await new Promise(resolve => server.close(resolve))
     },

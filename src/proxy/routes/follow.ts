@@ -18,8 +18,6 @@ export interface RouteSource {
 export interface FollowOptions<T> {
   /** Turns a target into what the table gives for it. Equal upstream targets are compiled once. */
   compile: (target: RouteTarget) => T
-  /** The most milliseconds of work in one turn of the event loop; default 3. */
-  sliceMs?: number
   /** A stored value that cannot be read or compiled: its route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
   /** False: what is there already comes by {@link RouteFollower.put}. */
@@ -84,9 +82,8 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   }
 
   async #work(): Promise<void> {
-    const { sliceMs = 3 } = this.#options
     await nextTurn()
-    await runInSlices(this.#steps(), { sliceMs })
+    await runInSlices(this.#steps(), { sliceMs: 3 })
   }
 
   *#steps(): Generator<undefined> {
