@@ -191,7 +191,7 @@ export class AutoProgram {
    */
   async upgradedUnderLoad(
     by: By = 'import',
-    { upgrades = 3, others = [] }: UpgradeOptions = {},
+    { upgrades = 3, others = [], settled }: UpgradeOptions = {},
   ): Promise<void> {
     const pids = new Pids(others)
     const load = startLoad({
@@ -204,8 +204,10 @@ export class AutoProgram {
     onTestFinished(() => {
       if (report === undefined) void load.stop()
     })
-    for (let generation = 1; generation <= 1 + upgrades; generation++)
+    for (let generation = 1; generation <= 1 + upgrades; generation++) {
       await this.#next(generation, by, pid => pids.by(pid))
+      await settled?.()
+    }
     report = await load.stop()
     const lost = [...LOSSES, 'closedIdle' as const].filter(kind => report!.total.counts[kind] > 0)
     const incidents = report.incidents.filter(({ kind }) => lost.includes(kind as never)).slice(0, 5)
@@ -261,6 +263,8 @@ interface UpgradeOptions {
   readonly upgrades?: number
   /** Other requests, one after the other. */
   readonly others?: readonly Request[]
+  /** Resolves when the next upgrade may come. */
+  readonly settled?: () => Promise<unknown>
 }
 
 /** Answers at `/` that say `pid 4711`, counted by that. */

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { type Question, upgradedFiveTimes } from '../e2e/auto-record.js'
-import { Postgres } from '../processes/postgres.js'
+import { articles } from './articles.js'
 import { installed } from './installed.js'
 import { ADD, ARTICLES, complaints, MISSING, unmodified } from './unmodified.js'
 
@@ -25,17 +25,6 @@ beforeAll(() => {
   modules = installed(fileURLToPath(new URL('.', import.meta.url)))
 }, 300_000)
 
-/** A database of articles, which knows the jobs that it was asked to do. */
-async function database() {
-  const jobs: string[] = []
-  const postgres = await Postgres.start((sql, [id = '']) => {
-    if (sql.startsWith('SELECT id, title')) return [{ id, title: `Article ${id}` }]
-    jobs.push(sql)
-    return []
-  })
-  return { postgres, jobs }
-}
-
 describe('under fd-broker/auto an application answers as without it, and is upgraded five times without a lost request:', () => {
   it.each(Object.keys(APPS))('%s', async file => {
     const program = await unmodified(file, { modules })
@@ -44,8 +33,8 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
   })
 
   it('express.mjs, with a pool of pg and a job of node-cron', async () => {
-    const { postgres, jobs } = await database()
-    const program = await unmodified('express.mjs', { modules, env: { DATABASE_URL: postgres.url } })
+    const { url, jobs } = await articles()
+    const program = await unmodified('express.mjs', { modules, env: { DATABASE_URL: url } })
     await upgradedFiveTimes(program, { questions: ARTICLES })
     expect(complaints(program)).toEqual([])
     expect(jobs.length).toBeGreaterThan(0)

@@ -55,7 +55,7 @@ class Talk {
   #bytes = Buffer.alloc(0)
   #begun = false
   #sql = ''
-  #values: string[] = []
+  #bound: ReturnType<Answer> = []
 
   constructor(socket: net.Socket, answer: Answer) {
     this.#socket = socket
@@ -100,14 +100,14 @@ class Talk {
         this.#send('1')
         return
       case 'B':
-        this.#values = boundValues(body)
+        this.#bound = this.#answer(this.#sql, boundValues(body))
         this.#send('2')
         return
       case 'D':
-        this.#describe(this.#answer(this.#sql, this.#values))
+        this.#describe(this.#bound)
         return
       case 'E':
-        this.#rows(this.#answer(this.#sql, this.#values))
+        this.#rows(this.#bound)
         return
       case 'S':
         this.#ready()

@@ -14,4 +14,4 @@ app.get('/articles/:id', async (request, response) => {
 app.post('/articles', (request, response) => response.status(201).json({ title: request.body.title }))
 app.listen(8080)
 
-cron.schedule('* * * * * *', () => db.query('SELECT refresh_prices()'))
+cron.schedule('* * * * * *', ({ date }) => db.query('SELECT refresh_prices($1)', [date.toISOString()]))
