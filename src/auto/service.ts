@@ -1,15 +1,18 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
+import { join } from 'node:path'
+import { answers, type Check, FdbError, join as joinService, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import { noMember } from '../member/process-member.js'
 import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
 import { OperatorClient } from '../operator.js'
+import { startedAs } from '../os/command-line.js'
 import { addressesOf, addressNow, listenerName } from './addresses.js'
 import { autoLog } from './auto-log.js'
 import { PARENT } from './bystander.js'
 import { openInspector } from './inspector.js'
 import type { ListenRequest } from './listen-request.js'
+import { linkLog, openPart, ownPart } from './log-files.js'
 import { PlaceKeeper } from './place-keeper.js'
 import { HANDLER_MS, ProgramEnd } from './program-end.js'
 import { say, sayOnce } from './say.js'
@@ -46,6 +49,8 @@ export class Service {
   })
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #gone: () => void
+  /** Null: its output goes where that of the process goes. */
+  readonly #log: ReturnType<typeof ownPart>
 
   /** Null: this program has no place there, which is said. `gone`: it has one no more, and may look for another. Rejects as `join()` does. */
   static async join(settings: AutoSettings, gone: () => void): Promise<Service | null> {
@@ -57,7 +62,7 @@ export class Service {
       )
       return null
     }
-    const joining = join({
+    const joining = joinService({
       service,
       control,
       logger: autoLog(settings.log),
@@ -83,7 +88,13 @@ export class Service {
     this.#offered = new Set(member.known)
     const keeper = new PlaceKeeper(settings.control)
     this.#end = new ProgramEnd(member, settings.exitMs, keeper)
-    member.describe(() => ({ program: settings.program }))
+    const log = ownPart(startedAs.env)
+    this.#log = log
+    member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
+    if (log !== null) {
+      const cli = join(import.meta.dirname, 'cli.cjs')
+      member.outputOfSuccessors(() => openPart(log.log, cli, startedAs.env))
+    }
     // Servers keep the process alive, as they do without fd-broker.
     member.keepAlive(false)
     member.on('retiring', () => {
@@ -251,6 +262,7 @@ export class Service {
       return
     }
     this.#phase = 'serves'
+    if (this.#log !== null) linkLog(this.#log, this.#member.generation)
     this.#member.keepAlive(false)
     this.#end.serves()
     if (log !== 'warn') say(`generation ${this.#member.generation} of "${service}" serves`)

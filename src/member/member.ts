@@ -29,6 +29,7 @@ import { checkName, OwnListeners } from './own-listeners.js'
 import type { MemberRuntime } from './runtime.js'
 import { incumbentOf } from './status.js'
 import { type StayOptions, stay, staysForOthers } from './stay.js'
+import type { SuccessorOutput } from './upgrades.js'
 
 export interface MemberEvents {
   /** @internal This process has the right to serve and to write, for the first time. */
@@ -237,6 +238,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   /** @internal */
   get hasServed(): boolean {
     return this.#runtime.readiness.served
+  }
+
+  /** @internal Opens the output of each successor that this process starts, in place of its own. */
+  outputOfSuccessors(open: () => SuccessorOutput): void {
+    this.#runtime.upgrades.output = open
   }
 
   /** @internal Whether its place in the service keeps the process alive (it does at first). */

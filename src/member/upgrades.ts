@@ -28,11 +28,21 @@ export interface Place {
   readonly stdio?: StdioOptions
 }
 
+/** Where a successor writes, if not to the output of this process. */
+export interface SuccessorOutput {
+  readonly stdio: StdioOptions
+  readonly env: NodeJS.ProcessEnv
+  /** The successor has it, or was not started. */
+  close(): void
+}
+
 /** The upgrades that this process has begun: one at a time. Owns the successors that it starts. */
 export class Upgrades implements Replaced {
   readonly shared: Shared
   /** Successors that this process has started. */
   readonly started: Successor[] = []
+  /** Opens the output of the next successor; null: it has that of this process. */
+  output: (() => SuccessorOutput) | null = null
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
@@ -140,12 +150,17 @@ export class Upgrades implements Replaced {
 
   async #run(options: UpgradeOptions & Place, ended: AbortSignal): Promise<Upgraded> {
     const { control, logger, times, timeout } = this.shared.settings
-    const { argv = [], cwd, env, signal, stdio } = options
+    const { argv = [], cwd, env, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
+    const output = options.stdio === undefined ? (this.output?.() ?? null) : null
     const attempt = await UpgradeAttempt.start(this, {
-      command: successorCommand({ argv: argv.length > 0 ? argv : undefined, env, cwd }),
+      command: successorCommand({
+        argv: argv.length > 0 ? argv : undefined,
+        env: { ...env, ...output?.env },
+        cwd,
+      }),
       control: control!,
-      stdio,
+      stdio: output?.stdio ?? options.stdio,
       logger,
       limitMs: options.timeout ?? ready + quiesce + freeze + prepare + commit + timeout,
       commitMs: commit + prepare + OWN_END_MS,
@@ -154,7 +169,7 @@ export class Upgrades implements Replaced {
       ours: true,
       progress: toldOf(options.progress, logger),
       signals: signal === undefined ? [ended] : [ended, signal],
-    })
+    }).finally(() => output?.close())
     this.#attempt = attempt
     this.started.push(attempt.child)
     return await attempt.outcome

@@ -159,7 +159,7 @@ export const ROOMS: readonly Room[] = [
       'holder',
     ],
   },
-  { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'yaml'] },
+  { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'] },
   { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['base', 'cli'] },
 ]
 

@@ -1,0 +1,106 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { lstatSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs'
+import { homedir } from 'node:os'
+import { basename, dirname, isAbsolute, join } from 'node:path'
+
+/** Names the log of a program that `fd-broker start` has started: `shop.log`, a link to the file of the version that serves. */
+export const LOG_FILE = 'FD_BROKER_LOG_FILE'
+/** Names the file of this very process; not for those that it starts. */
+const OWN_PART = 'FD_BROKER_LOG_PART'
+/** Limits of each file, for the command that writes it. */
+export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
+/** Generations whose files are kept. */
+const KEPT = 10
+
+type Env = Readonly<NodeJS.ProcessEnv>
+
+/** The output of one version on its way into a file of its own, written by a small process that ends with the last writer. */
+export interface LogPart {
+  readonly path: string
+  readonly env: NodeJS.ProcessEnv
+  readonly stdio: ['ignore', NonNullable<ChildProcess['stdin']>, NonNullable<ChildProcess['stdin']>]
+  /** The version has its output, or was not started: this process lets go of it. */
+  close(): void
+}
+
+/** The log of a service that was given no file: below `/var/log/fd-broker`, or in the state folder of the user. */
+export function defaultLog(service: string, env: Env): string {
+  const { XDG_STATE_HOME: state = '' } = env
+  const own = isAbsolute(state) ? state : join(homedir(), '.local/state')
+  const folder = process.geteuid?.() === 0 ? '/var/log' : own
+  return join(folder, 'fd-broker', `${service}.log`)
+}
+
+/** Starts the process that writes the next version's output. `cli`: the command's file. */
+export function openPart(log: string, cli: string, env: Env): LogPart {
+  const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
+  const path = join(dirname(log), `${stem(log)}.${stamp}.log`)
+  const size = env[LOG_SIZE] ?? '10M'
+  const writer = spawn(process.execPath, [cli, 'write-log', '--file', path, '--size', size], {
+    cwd: '/',
+    detached: true,
+    env: { ...env, NODE_OPTIONS: '' },
+    stdio: ['pipe', 'ignore', 'ignore'],
+  })
+  writer.on('error', () => {})
+  writer.unref()
+  const { stdin } = writer
+  stdin.on('error', () => {})
+  return {
+    path,
+    env: { [LOG_FILE]: log, [OWN_PART]: path, [LOG_SIZE]: size },
+    stdio: ['ignore', stdin, stdin],
+    close: () => stdin.destroy(),
+  }
+}
+
+/** The file that has the output of this process; null: it was not started so. */
+export function ownPart(env: Env): { readonly log: string; readonly part: string } | null {
+  const { [LOG_FILE]: log, [OWN_PART]: part } = env
+  return log && part ? { log, part } : null
+}
+
+/** This generation serves: the log leads to its file. Old files are removed. Never throws. */
+export function linkLog(
+  { log, part }: { readonly log: string; readonly part: string },
+  generation: number,
+): void {
+  try {
+    link(part, generationLog(log, generation))
+    link(part, log)
+    removeOld(log)
+  } catch {
+    // The file is there under its own name.
+  }
+}
+
+/** Leads to the file of that generation. */
+export function generationLog(log: string, generation: number): string {
+  return join(dirname(log), `${stem(log)}.generation-${generation}.log`)
+}
+
+function stem(log: string): string {
+  return basename(log, '.log')
+}
+
+function link(to: string, at: string): void {
+  const made = `${at}.${process.pid}`
+  rmSync(made, { force: true })
+  symlinkSync(basename(to), made)
+  renameSync(made, at)
+}
+
+/** Of the generations before the last ones, and with them what rotation has left of their files. */
+function removeOld(log: string): void {
+  const folder = dirname(log)
+  const names = readdirSync(folder)
+  const links = names
+    .filter(name => name.startsWith(`${stem(log)}.generation-`))
+    .map(name => ({ name, at: lstatSync(join(folder, name)).mtimeMs }))
+    .toSorted((a, b) => b.at - a.at)
+  for (const { name } of links.slice(KEPT)) {
+    const file = readlinkSync(join(folder, name))
+    for (const part of names) if (part.startsWith(file)) rmSync(join(folder, part), { force: true })
+    rmSync(join(folder, name), { force: true })
+  }
+}

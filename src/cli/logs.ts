@@ -1,0 +1,166 @@
+import { existsSync, realpathSync } from 'node:fs'
+import { type FileHandle, open } from 'node:fs/promises'
+import { setTimeout as rest } from 'node:timers/promises'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { defaultLog, generationLog } from '../auto/log-files.js'
+import { FdbError } from '../errors.js'
+import { isDaemon } from '../operator/status-report.js'
+import { askedPlaces } from '../os/default-control.js'
+import { statusAt } from './ask-service.js'
+import { findsService } from './find-service.js'
+
+const ANSWER_MS = 2_000
+/** A file that is followed is looked at so often. */
+const LOOK_MS = 200
+/** Read at a time, from the end backwards. */
+const BLOCK = 64 * 1024
+const NEWLINE = 10
+
+interface LogsFlags {
+  readonly control?: string
+  readonly service?: string
+  readonly logFile?: string
+  readonly generation?: number
+  readonly lines: number
+  readonly follow?: true
+}
+
+export function addLogs(program: Command): void {
+  findsService(
+    program.command('logs').description('show the output of a program that fd-broker start has started'),
+    asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
+  )
+    .option('-f, --follow', 'go on with what is written, by the next versions too')
+    .addOption(
+      new Option(
+        '--generation <number>',
+        'of that version; default: of the one that serves, or has last',
+      ).argParser(count),
+    )
+    .addOption(new Option('-n, --lines <number>', 'so many from the end').argParser(count).default(100))
+    .option('--log-file <file>', 'as it was given to fd-broker start')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ fd-broker logs --service shop
+  $ fd-broker logs --service shop --follow
+  $ fd-broker logs --service shop --generation 3 --lines 1000`,
+    )
+    .action(logs)
+}
+
+function count(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Give a number.')
+}
+
+async function logs(flags: LogsFlags): Promise<void> {
+  const { generation, lines, follow } = flags
+  const log = await logOf(flags)
+  const path = generation === undefined ? log : generationLog(log, generation)
+  if (!existsSync(path)) {
+    const what = generation === undefined ? 'it' : `generation ${generation}`
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      `there is no log ${path}: ${what} was not started by fd-broker start, or its log is too old; give --log-file`,
+    )
+  }
+  const shown = new ShownFile()
+  await shown.lastLines(path, lines)
+  while (follow) {
+    await rest(LOOK_MS)
+    await shown.more(path)
+  }
+  await shown.close()
+}
+
+async function logOf({ control, service, logFile }: LogsFlags): Promise<string> {
+  if (logFile !== undefined) return logFile
+  const { env } = process
+  const place = control ?? (service === undefined ? undefined : askedPlaces(service, env).find(existsSync))
+  const told = place === undefined ? null : await logOfRunning(place)
+  const name = told?.service ?? service ?? ''
+  return told?.log ?? defaultLog(name, env)
+}
+
+/** Null: it does not answer. */
+async function logOfRunning(control: string): Promise<{ service?: string; log?: string } | null> {
+  try {
+    const answer = await statusAt(control, ANSWER_MS)
+    if (isDaemon(answer)) return {}
+    const { log } = answer.details ?? {}
+    return { ...(answer.service && { service: answer.service }), ...(typeof log === 'string' && { log }) }
+  } catch {
+    return null
+  }
+}
+
+/** The file whose lines are shown, and how far. */
+class ShownFile {
+  #handle: FileHandle | null = null
+  #real = ''
+  #at = 0
+
+  async lastLines(path: string, lines: number): Promise<void> {
+    const { size } = await this.#open(path)
+    const blocks: Buffer[] = []
+    let found = 0
+    let from = size
+    while (from > 0 && found <= lines) {
+      const start = Math.max(0, from - BLOCK)
+      const block = await this.#read(start, from - start)
+      found += block.reduce((sum, byte) => sum + (byte === NEWLINE ? 1 : 0), 0)
+      blocks.unshift(block)
+      from = start
+    }
+    const text = Buffer.concat(blocks).toString()
+    const whole = text.endsWith('\n') ? text.slice(0, -1).split('\n') : text.split('\n')
+    const last = lines === 0 || text === '' ? [] : whole.slice(-lines)
+    if (last.length > 0) process.stdout.write(`${last.join('\n')}\n`)
+    this.#at = size
+  }
+
+  /** The path may lead to the file of the next version by now, or to a new one since a rotation: the rest of this one comes first. */
+  async more(path: string): Promise<void> {
+    await this.#rest()
+    const inode = (await this.#handle!.stat()).ino
+    const now = await open(path).catch(() => null)
+    if (now === null) return
+    const same = (await now.stat()).ino === inode
+    await now.close()
+    if (same) return
+    await this.#rest()
+    const before = this.#real
+    await this.#open(path)
+    if (this.#real !== before) process.stdout.write(`==> ${this.#real} <==\n`)
+    await this.#rest()
+  }
+
+  async close(): Promise<void> {
+    await this.#handle?.close()
+  }
+
+  async #open(path: string): Promise<{ size: number }> {
+    await this.close()
+    this.#handle = await open(path)
+    this.#real = realpathSync(path)
+    this.#at = 0
+    return await this.#handle.stat()
+  }
+
+  async #rest(): Promise<void> {
+    for (;;) {
+      const block = await this.#read(this.#at, BLOCK)
+      if (block.length === 0) return
+      this.#at += block.length
+      process.stdout.write(block)
+    }
+  }
+
+  async #read(at: number, length: number): Promise<Buffer> {
+    const buffer = Buffer.alloc(length)
+    const { bytesRead } = await this.#handle!.read(buffer, 0, length, at)
+    return buffer.subarray(0, bytesRead)
+  }
+}

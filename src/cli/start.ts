@@ -1,0 +1,140 @@
+import { existsSync, mkdirSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { defaultLog, LOG_FILE, LOG_SIZE, openPart } from '../auto/log-files.js'
+import { settingsOf } from '../auto/settings.js'
+import { wrongOption } from '../base/check-option.js'
+import { FdbError } from '../errors.js'
+import { isDaemon } from '../operator/status-report.js'
+import { successorCommand } from '../os/command-line.js'
+import { below } from '../versions/last-words.js'
+import { AFTERMATH_MS, exitText, spawnSuccessor } from '../versions/spawn-successor.js'
+import { lookedUntil, statusAt } from './ask-service.js'
+import { durationOption } from './options.js'
+import { print } from './output.js'
+
+const ANSWER_MS = 2_000
+
+interface StartFlags {
+  readonly name?: string
+  readonly ready?: string
+  readonly logFile?: string
+  readonly logSize: string
+  readonly pidFile?: string
+  readonly timeout: number
+  readonly json?: true
+}
+
+export function addStart(program: Command): void {
+  program
+    .command('start')
+    .description(
+      'start a Node program in the background under fd-broker/auto, or its next version if it runs already; exit code 0 when it serves',
+    )
+    .argument('<program>', 'its file')
+    .argument('[args...]', 'its arguments, after --')
+    .option('--name <service>', 'name of the service; default: by its package or folder')
+    .option('--ready <how>', 'listen, call, or a path such as /health that it must answer; default: listen')
+    .option(
+      '--log-file <file>',
+      'of its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder of the user',
+    )
+    .addOption(
+      new Option('--log-size <size>', 'of a file, at which it is rotated').argParser(sizeIn).default('10M'),
+    )
+    .option(
+      '--pid-file <file>',
+      'names the process that serves; default: SERVICE.pid beside the control socket',
+    )
+    .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
+    .option('--json', 'print the answer as JSON')
+    .addHelpText(
+      'after',
+      `
+The program has a session of its own: it survives the end of the terminal. Each version writes into a file of its own; fd-broker logs shows
+them. fd-broker status, upgrade and stop find it by --service.
+
+Examples:
+  $ fd-broker start server.js
+  $ fd-broker start server.js --ready /health -- --port 8080
+  $ fd-broker logs --service shop --follow
+  $ fd-broker stop --service shop`,
+    )
+    .action(start)
+}
+
+function sizeIn(text: string): string {
+  if (/^[1-9]\d*[BKMG]$/.test(text)) return text
+  throw new InvalidArgumentError('Give a number with its unit: 500K, 10M, 1G.')
+}
+
+async function start(program: string, args: string[], flags: StartFlags): Promise<void> {
+  const file = resolve(program)
+  if (!existsSync(file)) throw wrongOption('program', program, 'the file of a program')
+  const named: NodeJS.ProcessEnv = {
+    ...(flags.name !== undefined && { FD_BROKER_NAME: flags.name }),
+    ...(flags.ready !== undefined && { FD_BROKER_READY: flags.ready }),
+  }
+  const { service, control } = settingsOf(file, { ...process.env, ...named })
+  const log = resolve(flags.logFile ?? process.env[LOG_FILE] ?? defaultLog(service, process.env))
+  const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
+  makeFolder('log-file', log)
+  makeFolder('pid-file', pidFile)
+  const here = import.meta.dirname
+  const part = openPart(log, join(here, 'cli.cjs'), { ...process.env, [LOG_SIZE]: flags.logSize })
+  const auto = pathToFileURL(join(here, 'auto.js')).href
+  const command = successorCommand({
+    argv: [process.execPath, '--import', auto, file, ...args],
+    env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile },
+  })
+  const begun = performance.now()
+  const child = await spawnSuccessor(command, { control, stdio: part.stdio })
+  part.close()
+  child.unref()
+  const ended = child.exited.then(async exit => {
+    await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
+    const { why, lines } = child.words.takeReason()
+    throw new FdbError(
+      'ERR_FDB_SUCCESSOR_EXITED',
+      `${program} (pid ${child.pid}) ended ${exitText(exit)} before it served: ${why}; its log is ${part.path}${below(lines)}`,
+    )
+  })
+  let over = false
+  ended.catch(() => {
+    over = true
+  })
+  // The number is of no use behind its end, but ends the wait for it.
+  const look = async () => (over ? 0 : await generationOf(child.pid, control))
+  const generation = await Promise.race([ended, lookedUntil(begun + flags.timeout, look)])
+  if (generation === null) {
+    await child.end()
+    throw new FdbError(
+      'ERR_FDB_DEADLINE',
+      `${program} (pid ${child.pid}) did not serve within ${flags.timeout} ms, and was ended; its log is ${part.path}`,
+    )
+  }
+  child.words.close()
+  const ms = Math.round(performance.now() - begun)
+  const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
+  print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)
+}
+
+function makeFolder(option: string, path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+  } catch (error) {
+    throw wrongOption(option, path, `a file in a folder that can be made (${(error as Error).message})`)
+  }
+}
+
+/** Null: it does not serve yet. */
+async function generationOf(pid: number, control: string): Promise<number | null> {
+  try {
+    const answer = await statusAt(control, ANSWER_MS)
+    if (isDaemon(answer) || answer.pid !== pid || answer.role !== 'serving') return null
+    return answer.generation ?? null
+  } catch {
+    return null
+  }
+}

@@ -1,0 +1,31 @@
+import { mkdirSync } from 'node:fs'
+import { basename, dirname } from 'node:path'
+import { pipeline } from 'node:stream/promises'
+import type { Command } from 'commander'
+
+/** Files that rotation keeps of one version, beside the one that is written. */
+const KEPT = 5
+
+interface WriteFlags {
+  readonly file: string
+  readonly size: string
+}
+
+/** The process that has the output of a program that was started by `fd-broker start`: it ends with the last process that writes there. */
+export function addWriteLog(program: Command): void {
+  program
+    .command('write-log', { hidden: true })
+    .description('write standard input into a file, and rotate that by its size')
+    .requiredOption('--file <path>', 'of the log')
+    .requiredOption('--size <size>', 'of the file, at which it is rotated')
+    .action(writeLog)
+}
+
+async function writeLog({ file, size }: WriteFlags): Promise<void> {
+  const { createStream } = await import('rotating-file-stream')
+  // It ends when its input does, whatever its terminal or group is told.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
+  const path = dirname(file)
+  mkdirSync(path, { recursive: true, mode: 0o700 })
+  await pipeline(process.stdin, createStream(basename(file), { path, size, rotate: KEPT, mode: 0o600 }))
+}
