@@ -90,7 +90,7 @@ function link(to: string, at: string): void {
   renameSync(made, at)
 }
 
-/** Of the generations before the last ones, and with them what rotation has left of their files. */
+/** Removes the files of generations before the last ones, those that rotation has left too. */
 function removeOld(log: string): void {
   const folder = dirname(log)
   const names = readdirSync(folder)
