@@ -23,11 +23,11 @@ export interface Noted {
   readonly serviceStartedAt: number
   readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & {
     readonly ino: string
-    /** See {@link keptName}. Absent: of a release that knew all by their inodes. */
-    readonly keptAs?: string
-    /** Which descriptor of that process it is, and of which file system. Absent: of such a release too. */
-    readonly number?: number
-    readonly dev?: string
+    /** See {@link keptName}. */
+    readonly keptAs: string
+    /** Which descriptor of that process it is, and of which file system. */
+    readonly number: number
+    readonly dev: string
   })[]
   /** Without one of these the state is not whole. Absent: it is not said. */
   readonly segments?: readonly string[]

@@ -255,7 +255,7 @@ export class OperatorRequests {
     return true
   }
 
-  /** Has the daemon give up the successor that this member started. One of an earlier release does not know the question. */
+  /** Has the daemon give up the successor that this member started. */
   async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
     this.#link()?.post({ cancelUpgrade: { code, message } })
     const cancelled = new Pending<Cancelled>()

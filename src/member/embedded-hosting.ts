@@ -114,7 +114,7 @@ export class EmbeddedHosting implements Hosting {
     if (made && this.#holder === null) this.#tellOfPath(entry)
   }
 
-  /** The incumbent removes the path when this process dies. One of an earlier release closes what it is sent here. */
+  /** The incumbent removes the path when this process dies. */
   #tellOfPath({ name, role, spec, fd }: Entry): void {
     const { joined } = this.#deps
     const { settings } = this.#deps.shared

@@ -51,7 +51,7 @@ export function recoverFromFdStore({ service, control, logger, discard }: KeptOf
     }
     const entries: Entry[] = []
     const taken = new Map<string, OwnedFd>()
-    for (const { name, role, spec, ino, keptAs = `entry-${ino}` } of noted.entries) {
+    for (const { name, role, spec, keptAs } of noted.entries) {
       // A socket may be held under several names.
       const fd = taken.get(keptAs)?.dup() ?? take(keptAs)
       if (fd === undefined) continue

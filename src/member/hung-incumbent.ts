@@ -213,8 +213,7 @@ function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 
 /**
  * The noted entries of a hung process, found among its descriptors (where each leads, as /proc says). A socket is told by its inode; any
- * other descriptor by its number, if that still leads to the noted target: others may look alike ({@link keptName} says how). Releases
- * before this noted inodes alone: the first match counts.
+ * other descriptor by its number, if that still leads to the noted target: others may look alike ({@link keptName} says how).
  */
 export function entriesOf(
   noted: Noted,
@@ -224,13 +223,10 @@ export function entriesOf(
   const entries: Entry[] = []
   for (const { name, role, spec, ino, dev, number } of noted.entries) {
     for (const [candidate, leads] of descriptors) {
-      const may = leads.startsWith('socket:')
-        ? leads === `socket:[${ino}]`
-        : number === undefined || number === candidate
-      if (!may) continue
+      if (leads.startsWith('socket:') ? leads !== `socket:[${ino}]` : candidate !== number) continue
       const fd = take(candidate, name)
       const about = inspectOne(fd)
-      if (about.ino === ino && (dev === undefined || about.dev === dev)) {
+      if (about.ino === ino && about.dev === dev) {
         entries.push({ name, role, spec, fd })
         break
       }

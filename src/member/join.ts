@@ -99,13 +99,6 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
         },
         { timeoutMs: left, signal },
       )
-      if (reception !== null && holderLink.facts.daemon) {
-        holderLink.close()
-        throw taken(
-          control,
-          'it is a daemon of a release that hands nothing over: end it, and start this one; its members serve on',
-        )
-      }
       if (hosting === 'daemon' && !holderLink.facts.daemon) {
         holderLink.close()
         throw new FdbError(

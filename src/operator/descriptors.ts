@@ -44,7 +44,7 @@ type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
  * Descriptors of any kind that a daemon holds for other processes, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and
- * as `OperatorClient.status()` does; with ERR_FDB_DEADLINE also at a daemon of release 0.3 or earlier.
+ * as `OperatorClient.status()` does.
  */
 export class HeldDescriptors {
   readonly #ask: Ask

@@ -76,8 +76,7 @@ async function newCopy() {
 type Ask = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
- * The state of the process that serves, as bytes. All reject as `OperatorClient.command()` does, at a service of release 0.3 or earlier with
- * ERR_FDB_COMMAND_UNKNOWN. After a `retryable` error connect again; a change with a `request` of one's own is then made once.
+ * The state of the process that serves, as bytes. All reject as `OperatorClient.command()` does. After a `retryable` error connect again; a change with a `request` of one's own is then made once.
  */
 export class ServiceState {
   readonly #ask: Ask

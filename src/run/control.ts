@@ -33,8 +33,7 @@ export class Control {
     this.#supervisor = supervisor
     this.#settings = settings
     this.#logger = logger
-    // An image of an earlier release leaves no reservation.
-    this.#place = { ...place, reservation: place.reservation ?? null }
+    this.#place = place
     this.#listen()
     this.#watch = new ControlWatch({
       place: () => this.#place,

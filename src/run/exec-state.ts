@@ -60,8 +60,7 @@ export interface ExecState {
   /** An operator's replacement of the command. */
   readonly argv: readonly string[] | null
   readonly draining: readonly number[]
-  /** Absent of an earlier release. */
-  readonly exits?: ExitReport
+  readonly exits: ExitReport
   readonly lastFailure: Failure | null
   /** The rest of each timer, milliseconds. */
   readonly timers: Readonly<Record<string, number>>
@@ -70,8 +69,7 @@ export interface ExecState {
   /** Descriptors of the service manager that were not asked for yet. */
   readonly unclaimed: readonly Unclaimed[]
   readonly versions: readonly LeftVersion[]
-  /** Absent: an earlier release has left it. */
-  readonly known?: readonly KnownVersion[]
+  readonly known: readonly KnownVersion[]
 }
 
 /** As memory that another program can read. The caller owns it; `fds`, which it names, stay their owners'. */

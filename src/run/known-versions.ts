@@ -14,7 +14,7 @@ export interface KnownVersion {
   readonly argv: readonly string[] | null
   /** Where the words of its command led, and its folder. */
   readonly led: Readonly<Record<string, string>>
-  /** Absent: no operator has given a link, or an earlier release has left it. */
+  /** Absent: no operator has given a link. */
   readonly links?: LinksOf | undefined
 }
 

@@ -10,7 +10,6 @@ import {
   candidate,
   type EndReason,
   initial,
-  resumed,
   type SupervisorEffect,
   type SupervisorEvent,
   type SupervisorState,
@@ -44,8 +43,6 @@ import {
 const EVIDENCE_MS = 50
 /** After SIGKILL: a process that is still there waits in the kernel. */
 const KILLED_MS = 5_000
-/** The probation of a version that an image of an earlier release has started. */
-const PROBATION_MS = 10_000
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
@@ -82,14 +79,12 @@ export class Supervisor {
   private constructor(deps: SupervisorDeps, left: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     this.#deps = deps
-    this.#state = left === null ? initial(deps.settings.restart) : resumed(left.state, left.timers)
+    this.#state = left?.state ?? initial(deps.settings.restart)
     this.#startedAt = left?.startedAt ?? Date.now()
     this.#replaced = left?.replaced ?? 0
     this.#settings = new NextSettings(deps, left?.argv ?? null)
     this.#failures = new VersionFailures(deps.logger, left?.lastFailure ?? null)
-    this.#known = new KnownVersions(
-      left?.known ?? left?.versions.map(each => ({ ...each, argv: left.argv, led: {} })) ?? [],
-    )
+    this.#known = new KnownVersions(left?.known ?? [])
     this.#links = new ReleaseLinks(this.#known, deps.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
       {
@@ -404,7 +399,7 @@ export class Supervisor {
     const { askers = [] } = candidate(this.#state) ?? {}
     const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
     const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
-    this.#timers.start(timer, id, timesOf({ ready, healthy, proved, stop })[timer])
+    this.#timers.start(timer, id, { ready, healthy, proved, stop, kill: KILLED_MS }[timer])
   }
 
   #elapsed(timer: Timer, id: number, ms: number): void {
@@ -475,11 +470,4 @@ export class Supervisor {
     this.#versions.close()
     this.#end({ code, failure: this.#settings.served || this.#replaced > 0 ? null : this.#failures.last })
   }
-}
-
-/** How long each timer of a version runs, in milliseconds. */
-function timesOf(
-  given: Readonly<Record<'ready' | 'healthy' | 'stop', number> & { proved: number | undefined }>,
-): Record<Timer, number> {
-  return { ...given, proved: given.proved ?? PROBATION_MS, kill: KILLED_MS }
 }

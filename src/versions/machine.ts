@@ -119,20 +119,6 @@ export function initial(restart: Restart = 'never'): SupervisorState {
   }
 }
 
-/** As an image before has left it; one of an earlier release knows nothing of probation. `timers`: what is left of them, by name and version. */
-export function resumed(left: SupervisorState, timers: Readonly<Record<string, number>>): SupervisorState {
-  const versions = left.versions.map(version => ({
-    ...version,
-    of: version.of ?? null,
-    proved: version.proved ?? timers[`proved ${version.id}`] === undefined,
-    sick: version.sick ?? false,
-    wanted: version.wanted ?? false,
-  }))
-  const proved = versions.find(({ phase, proved }) => phase === 'serving' && proved)
-  const good = left.good ?? (proved ? [proved.id] : [])
-  return { ...left, versions, anew: left.anew ?? null, good, before: left.before ?? null }
-}
-
 /** The version that is being brought to serve. */
 export function candidate({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')

@@ -324,8 +324,6 @@ export class NotifyProbe extends Probe {
 
   override start(pid: number, events: ProbeEvents): void {
     const { socket } = this.hearing
-    // An earlier release opened it without.
-    setSocketOption(socket, 'passCred', true)
     /** Present and former main processes of the version. */
     const roots = new Set([pid])
     const heard = {
@@ -493,7 +491,7 @@ export interface ProbedBefore {
   readonly settings: ProbedSettings
   /** Where the version reports. Owned by its probe. */
   readonly hearing: Hearing | null
-  /** Where it alone is asked whether it is healthy. Absent: nowhere, or an earlier release has left it. */
+  /** Where it alone is asked whether it is healthy. Absent: nowhere. */
   readonly place?: string | undefined
 }
 

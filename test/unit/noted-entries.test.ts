@@ -95,10 +95,3 @@ it('what is not there any more as it was noted is not taken, but for a socket, w
   for (let i = 0; i < 2; i++) file()('r+')
   expect(Object.keys(taken(noted))).toEqual(['socket'])
 })
-
-it('what a release has noted that knew all by their inodes is taken by these', () => {
-  const journal = file()('r+')
-  const noted = noteOf([named('journal', journal)])
-  const entries = noted.entries.map(({ name, role, spec, ino }) => ({ name, role, spec, ino }))
-  expect(taken({ ...noted, entries })).toEqual({ journal: numberOf(journal) })
-})

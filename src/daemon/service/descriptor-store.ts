@@ -321,8 +321,8 @@ function claimed(name: string, pid: number): FdbError {
 /** Facts in the registry, beside the descriptor. */
 interface Noted {
   readonly pid: number
-  /** The uid of the process that put it. Absent: an earlier release has noted it. */
-  readonly uid?: number
+  /** The uid of the process that put it. */
+  readonly uid: number
   /** Milliseconds since 1970. */
   readonly putAt: number
   readonly until: number | null
@@ -345,14 +345,8 @@ function nameOf(key: string): string | null {
 /** Null: of a release that says it otherwise. */
 function notedIn(spec: string): Noted | null {
   try {
-    const { pid, uid, putAt, until } = JSON.parse(spec) as Partial<Noted>
-    if (typeof putAt !== 'number') return null
-    return {
-      pid: pid ?? 0,
-      ...(uid !== undefined && { uid }),
-      putAt,
-      until: until ?? null,
-    }
+    const { pid = 0, uid = 0, putAt, until = null } = JSON.parse(spec) as Partial<Noted>
+    return typeof putAt === 'number' ? { pid, uid, putAt, until } : null
   } catch {
     return null
   }

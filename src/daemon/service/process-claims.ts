@@ -17,8 +17,8 @@ interface Claim {
   /** Milliseconds since 1970. */
   readonly since: number
   readonly exclusive: boolean
-  /** The uid of the process that asked for it. Absent: an earlier release has noted it. */
-  readonly uid?: number
+  /** The uid of the process that asked for it. */
+  readonly uid: number
 }
 
 /**
@@ -152,10 +152,8 @@ function nameIn(key: string): string | null {
 /** Null: of a release that says it otherwise. */
 function notedIn(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
   try {
-    const { since, exclusive, uid } = JSON.parse(spec) as Partial<Claim>
-    return typeof since === 'number'
-      ? { since, exclusive: exclusive === true, ...(uid !== undefined && { uid }) }
-      : null
+    const { since, exclusive = false, uid = 0 } = JSON.parse(spec) as Partial<Claim>
+    return typeof since === 'number' ? { since, exclusive, uid } : null
   } catch {
     return null
   }
