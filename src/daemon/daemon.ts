@@ -23,7 +23,7 @@ import { auditOver, type DaemonOperations, OperatorAccess } from './operator-acc
 import { meansAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
 import { AccessCheck, credentialsOf } from './policy/access-check.js'
-import { OWNERS_ONLY } from './policy/owners-only.js'
+import { OWNERS_ONLY } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
 import type { HeldAlone } from './service/kept-state.js'

@@ -101,29 +101,18 @@ export class OperatorAccess implements Operations {
 
 /** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. Each change, and each refusal, is a line of the log. */
 export class DescriptorAccess implements DescriptorHolder {
-  readonly #store: DescriptorStore
-  readonly #gate: AccessCheck
+  readonly #checks: Omit<AccessChecks, 'operations'>
   readonly #peer: PeerCredentials
-  readonly #shares: Shares
-  readonly #logger: Logger
-  readonly #workerListener: AccessChecks['workerListener']
 
   /** Owns the client's pidfd until it has left. */
-  constructor(
-    { gate, logger, shares, store, workerListener }: Omit<AccessChecks, 'operations'>,
-    peer: PeerCredentials,
-  ) {
-    this.#store = store
-    this.#gate = gate
+  constructor(checks: Omit<AccessChecks, 'operations'>, peer: PeerCredentials) {
+    this.#checks = checks
     this.#peer = peer
-    this.#shares = shares
-    this.#logger = logger
-    this.#workerListener = workerListener
   }
 
   list(): HeldDescriptor[] {
-    const lists = this.#gate.lists(this.#peer)
-    return this.#store.list().filter(({ name }) => lists(serviceIn(name)))
+    const lists = this.#checks.gate.lists(this.#peer)
+    return this.#checks.store.list().filter(({ name }) => lists(serviceIn(name)))
   }
 
   put(order: DescriptorOrder): void {
@@ -140,7 +129,7 @@ export class DescriptorAccess implements DescriptorHolder {
     const { name, by, ms, replace, lifetime } = order
     const lease = lifetime !== null ? { whilePid: pidOf(lifetime) } : ms !== null ? { leaseMs: ms } : {}
     const facts = { descriptor: name, ...by, ...lease, ...(replace && { replace }) }
-    this.#audited('a descriptor was put', facts, () => this.#store.put({ ...order, most }))
+    this.#audited('a descriptor was put', facts, () => this.#checks.store.put({ ...order, most }))
   }
 
   claim(order: ClaimOrder): Claimed {
@@ -155,15 +144,15 @@ export class DescriptorAccess implements DescriptorHolder {
       throw error
     }
     const { name, by, shared, claimant } = order
-    if (this.#workerListener !== null && name.startsWith(GROUP_LISTENER)) {
+    if (this.#checks.workerListener !== null && name.startsWith(GROUP_LISTENER)) {
       // It is the workers' own: a claim excludes no other worker.
       claimant?.close()
-      const fd = this.#workerListener(name)
+      const fd = this.#checks.workerListener(name)
       if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
       return { fd, others: 0 }
     }
     const facts = { descriptor: name, ...by, shared, ...claimantOf(claimant) }
-    return this.#audited('a descriptor was claimed', facts, () => this.#store.claim(order))
+    return this.#audited('a descriptor was claimed', facts, () => this.#checks.store.claim(order))
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
@@ -171,24 +160,24 @@ export class DescriptorAccess implements DescriptorHolder {
     this.#demand('claim', name)
     if (claimant !== null) demandProcess(this.#peer, claimant)
     const facts = { descriptor: name, ...by, ...claimantOf(claimant) }
-    this.#audited('a descriptor was released', facts, () => this.#store.release(name, by, claimant))
+    this.#audited('a descriptor was released', facts, () => this.#checks.store.release(name, by, claimant))
   }
 
   remove(name: string, by: DescriptorUser): void {
     this.#demand('remove', name)
     const facts = { descriptor: name, ...by }
-    this.#audited('a descriptor was removed', facts, () => this.#store.remove(name))
+    this.#audited('a descriptor was removed', facts, () => this.#checks.store.remove(name))
   }
 
   left(by: DescriptorUser): void {
-    this.#store.left(by)
+    this.#checks.store.left(by)
     this.#peer.pidfd?.close()
   }
 
   watch(changed: () => void): () => void {
-    this.#gate.lists(this.#peer)
-    const back = this.#shares.watch(this.#peer.uid)
-    const end = this.#store.watch(changed)
+    this.#checks.gate.lists(this.#peer)
+    const back = this.#checks.shares.watch(this.#peer.uid)
+    const end = this.#checks.store.watch(changed)
     return () => {
       end()
       back()
@@ -199,21 +188,21 @@ export class DescriptorAccess implements DescriptorHolder {
     const audit = { audit: 'descriptor', ...facts }
     try {
       const done = work()
-      this.#logger.info(audit, what)
+      this.#checks.logger.info(audit, what)
       return done
     } catch (error) {
       const { code } = FdbError.from(error)
       const line = { ...audit, code }
       // A program that binds a missing listener asks first.
-      if (code === 'ERR_FDB_FD_UNKNOWN') this.#logger.debug(line, 'a descriptor is not held')
-      else this.#logger.warn(line, 'what was asked of a descriptor was refused')
+      if (code === 'ERR_FDB_FD_UNKNOWN') this.#checks.logger.debug(line, 'a descriptor is not held')
+      else this.#checks.logger.warn(line, 'what was asked of a descriptor was refused')
       throw error
     }
   }
 
   #demandShare(): void {
     const { uid } = this.#peer
-    if (isForeign({ uid })) this.#shares.demandNames(uid, this.#store.heldBy(uid) + 1)
+    if (isForeign({ uid })) this.#checks.shares.demandNames(uid, this.#checks.store.heldBy(uid) + 1)
   }
 
   #demandClaim({ name, shared }: ClaimOrder): void {
@@ -231,8 +220,8 @@ export class DescriptorAccess implements DescriptorHolder {
 
   #demand(action: Action, name: string): ServicePolicy {
     const service = serviceIn(name)
-    const policy = service === null ? this.#gate.descriptors : this.#gate.of(service)
-    this.#gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
+    const policy = service === null ? this.#checks.gate.descriptors : this.#checks.gate.of(service)
+    this.#checks.gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
     return policy
   }
 }

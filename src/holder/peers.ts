@@ -2,8 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Id } from '../handoff/messages.js'
 import { closeAll, hasEnded, type OwnedFd } from '../kernel/index.js'
-import { unwatchable, watchDeath } from '../os/liveness.js'
-import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../os/process-identity.js'
+import { isAlive, isSame, type ProcessIdentity, watchProcess } from '../os/process-identity.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type Link, peerLeft, type WireEnvelope } from '../wire/link.js'
 import { afterHearing } from '../wire/pending.js'
@@ -73,17 +72,11 @@ export class Peers {
   add(candidate: Candidate): Peer | null {
     const id = this.#nextId++
     const peer = newPeer(id, candidate)
-    if (candidate.pidfd !== null) {
-      try {
-        peer.watch = watchDeath(candidate.pidfd, () => this.#died(peer))
-        peer.watch.unref()
-      } catch (cause) {
-        turnAway(candidate, unwatchable(candidate.pid, cause))
-        return null
-      }
-    } else {
-      peer.watch = watchIdentity(candidate.identity, () => this.#died(peer))
-      peer.watch?.unref()
+    try {
+      peer.watch = watchProcess(candidate.pidfd, candidate.identity, () => this.#died(peer))
+    } catch (error) {
+      turnAway(candidate, FdbError.from(error))
+      return null
     }
     this.#peers.set(id, peer)
     this.#listen(peer)

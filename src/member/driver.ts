@@ -9,18 +9,13 @@ import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { keepLastWords } from '../versions/last-words.js'
 import { afterHearing, type Limit } from '../wire/pending.js'
-import type { Announcer } from './announcer.js'
-import type { Hosting } from './hosting.js'
-import type { Leadership } from './leadership.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
-import type { Shared } from './shared.js'
 import { lives, livesNoMore, watchRetired } from './shutdown.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
-import type { Upgrades } from './upgrades.js'
 
 /** The action for each effect of the member's machine. Its promise is awaited before the next effect. */
 type Effects = {
@@ -61,12 +56,15 @@ export class MemberDriver implements RuntimeDriver {
       this.runtime.state.freeze()
     },
     thaw: () => this.runtime.state.thaw(),
-    carry: ({ below }) => this.runtime.state.carry(below),
+    carry: ({ below }) => {
+      const { machine, state } = this.runtime
+      return state.keeper.carry(below, machine.member.link === 'local')
+    },
     seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.seal(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
       this.#setOptions()
-      return this.runtime.state.write(epoch)
+      return this.runtime.state.keeper.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
     becomeHolder: () => this.runtime.hosting.becomeHolder?.(),
@@ -357,14 +355,6 @@ export class MemberDriver implements RuntimeDriver {
   }
 }
 
-/** The parts of the process that is closed. */
-interface ClosingDeps extends Shared {
-  readonly hosting: Hosting
-  readonly leadership: Leadership
-  readonly upgrades: Upgrades
-  readonly announcer: Announcer
-}
-
 /** The part of the driver that closing needs. */
 interface ClosingDriver {
   /** This process does not come to serve. */
@@ -375,7 +365,7 @@ interface ClosingDriver {
 
 /** The end that the application asks for: whatever is under way comes to its end first. Resolves when all is let go of. */
 async function closeInOrder(
-  runtime: ClosingDeps,
+  runtime: MemberRuntime,
   { timeout, handBack = true }: CloseOptions,
   driver: ClosingDriver,
 ): Promise<void> {
@@ -392,7 +382,7 @@ async function closeInOrder(
   if (!shutdown.over) await shutdown.retired
 }
 
-async function finishWork(runtime: ClosingDeps, timeoutMs: number, handBack: boolean): Promise<void> {
+async function finishWork(runtime: MemberRuntime, timeoutMs: number, handBack: boolean): Promise<void> {
   const { changes, shutdown, hosting, machine, upgrades } = runtime
   // A successor that this process starts itself is to end with it.
   await upgrades.end(timeoutMs)
@@ -403,7 +393,7 @@ async function finishWork(runtime: ClosingDeps, timeoutMs: number, handBack: boo
   await endLeadership(runtime)
 }
 
-async function endLeadership({ changes, shutdown, leadership, settings }: ClosingDeps): Promise<void> {
+async function endLeadership({ changes, shutdown, leadership, settings }: MemberRuntime): Promise<void> {
   const quiesced = leadership.quiesce()
   if (quiesced === undefined) return
   let ended = false
@@ -416,7 +406,7 @@ async function endLeadership({ changes, shutdown, leadership, settings }: Closin
 }
 
 function leave(
-  { announcer, shutdown, hosting, machine }: ClosingDeps,
+  { announcer, shutdown, hosting, machine }: MemberRuntime,
   handBack: boolean,
   driver: ClosingDriver,
 ): void {

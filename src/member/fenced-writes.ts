@@ -38,7 +38,7 @@ export class FencedWrites {
     if (this.#toTheEnd) return
     this.#handOver()
     if (this.#shared.machine.sealed) this.#state.file?.stop()
-    return this.#state.follow()
+    return this.#state.keeper.follow()
   }
 
   /** The last connections drain. Whether what they came for is changed here, to the end. */
@@ -77,7 +77,7 @@ export class FencedWrites {
     const { shutdown, machine, settings } = this.#shared
     if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
     if (shutdown.closing && !this.forwarder.active) return
-    this.#state.follow().then(
+    this.#state.keeper.follow().then(
       () => this.#short.over(),
       error => {
         if (shutdown.over) return

@@ -2,15 +2,14 @@ import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import type { HandoffTimes } from '../holder/times.js'
 import { closeAll, listen, type OwnedFd } from '../kernel/index.js'
-import { type DeathWatch, ownPidfd, pidOf, unwatchable, watchDeath } from '../os/liveness.js'
-import { fateOf, identify, killVerified, watchIdentity } from '../os/process-identity.js'
+import { type DeathWatch, ownPidfd, pidOf } from '../os/liveness.js'
+import { fateOf, identify, killVerified, watchProcess } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { Channel } from '../wire/channel.js'
 import {
   FORWARDS_WRITES,
   Link,
-  type LinkHandler,
   remoteError,
   TAKES_CONNECTIONS,
   type VersionRange,
@@ -119,7 +118,7 @@ export class HolderLink {
     lost(error: FdbError | null): void
     died(): void
   }): void {
-    const linkHandler: LinkHandler = {
+    this.link.start({
       message: (envelope, fds) => {
         closeAll(fds)
         handler.message(envelope)
@@ -127,25 +126,12 @@ export class HolderLink {
       bundle: items => handler.bundle(items),
       broken: error => handler.broken(error),
       end: error => handler.lost(error),
-    }
-    this.link.start(linkHandler)
+    })
     this.link.channel.resume()
     if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
-    if (this.#pidfd !== null) {
-      try {
-        this.#watch = watchDeath(this.#pidfd, () => {
-          if (!this.#closed) handler.died()
-        })
-      } catch (cause) {
-        throw unwatchable(this.facts.pid, cause)
-      }
-      this.#watch.unref()
-    } else {
-      this.#watch = watchIdentity(identify(this.#seenPid), () => {
-        if (!this.#closed) handler.died()
-      })
-      this.#watch?.unref()
-    }
+    this.#watch = watchProcess(this.#pidfd, identify(this.#seenPid, this.facts), () => {
+      if (!this.#closed) handler.died()
+    })
   }
 
   /** The interval of our heartbeats: the holder judges by them, so that it says how long it may be at most. */

@@ -220,7 +220,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /** @internal As {@link listen}, of a socket that this process has bound itself. Takes the descriptor. */
   async listenOn(name: string, where: ListenerOptions, fd: OwnedFd): Promise<Listener> {
-    return await this.#listeners.listenOn(name, parseListenerSpec(where), fd)
+    return await this.#listeners.listen(name, parseListenerSpec(where), fd)
   }
 
   /** @internal A dup of the socket that {@link listen} would adopt, or has adopted under that name; null: it would bind the address. */

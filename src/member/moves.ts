@@ -132,7 +132,8 @@ export class Moves {
     try {
       if (channel === undefined || log === undefined) return
       const gives = channel.spec === GIVE
-      const other = pidfd?.fd ?? (gives ? creatorOf(channel.fd) : null)
+      // The process that made a socket pair counts as the peer of both its ends; embedded, that is the receiver.
+      const other = pidfd?.fd ?? (gives ? peerPidfd(channel.fd, 'pidfd of who takes connections') : null)
       // There is no receiver: the next channel is asked for as before.
       if (other === 'dead') return
       if (other !== null) left.add(other)
@@ -275,11 +276,6 @@ export class Moves {
 
   readonly #fault = (error: unknown, message: string): void =>
     this.#settings.logger.warn({ err: error }, message)
-}
-
-/** The process that made a socket pair counts as the peer of both its ends; embedded, that is the receiver. */
-function creatorOf(channel: OwnedFd): OwnedFd | 'dead' | null {
-  return peerPidfd(channel, 'pidfd of who takes connections')
 }
 
 /** `other` is a dup, owned by the caller as the rest. */

@@ -52,16 +52,10 @@ export class OwnListeners {
     return [...this.#listeners.values(), ...this.#leaving]
   }
 
-  /** See `Member.listen`. */
-  async listen(name: string, spec: ListenerSpec): Promise<Listener> {
+  /** See `Member.listen`; `given`: see `Member.listenOn`. */
+  async listen(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
     if (this.#listeners.has(name)) throw twice(name)
-    return this.#open(name, spec)
-  }
-
-  /** See `Member.listenOn`. */
-  async listenOn(name: string, spec: ListenerSpec, fd: OwnedFd): Promise<Listener> {
-    if (this.#listeners.has(name)) throw twice(name)
-    return this.#open(name, spec, fd)
+    return this.#open(name, spec, given)
   }
 
   /** A dup of the socket that {@link listen} would adopt now, or has adopted under that name; null: it would bind the address. */

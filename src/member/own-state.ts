@@ -1,6 +1,5 @@
 import { Backoff, IN_BACKGROUND } from '../base/time.js'
 import { FdbError } from '../errors.js'
-import type { Epoch } from '../handoff/messages.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { StateLog } from '../state/state-log.js'
 import type { StatePosition } from '../wire/envelope.js'
@@ -20,12 +19,12 @@ export interface OwnStateDeps {
 /** The state in this process: its log, its file, and what becomes of the segments that it is read from. Owns log and file. */
 export class OwnState {
   readonly log: StateLog
+  readonly keeper: StateKeeper
   readonly file: StateFile | null
   /** Where both sides stood at the last commit, as this process read it. */
   takenOver: StatePosition | null = null
   readonly #shared: Shared
   readonly #hosting: () => Hosting
-  readonly #keeper: StateKeeper
   readonly #forgetting: Forgetting
   #frozenAt: StatePosition | null = null
   #makingRoom = false
@@ -36,7 +35,7 @@ export class OwnState {
     this.#shared = shared
     this.#hosting = hosting
     this.log = new StateLog({ logger, limits: stateLimits })
-    this.#keeper = new StateKeeper(this.log, segmentSet, logger)
+    this.keeper = new StateKeeper(this.log, segmentSet, logger)
     this.#forgetting = new Forgetting({
       stale: () => this.log.hasStaleSecrets,
       possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
@@ -50,30 +49,6 @@ export class OwnState {
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
     if (this.file !== null) this.file.onChange = fileChanged
-  }
-
-  /** No other process can write: the application may fill its state before it is ready. */
-  startFirst(epoch: Epoch): Promise<void> {
-    return this.#keeper.startFirst(epoch, this.#shared.settings.stateFile)
-  }
-
-  /** The state as of the offer. */
-  read(source: Epoch): Promise<void> {
-    return this.#keeper.read(source)
-  }
-
-  /** Everything that was acknowledged below this epoch. */
-  carry(below: Epoch): Promise<void> {
-    return this.#keeper.carry(below, this.#shared.machine.member.link === 'local')
-  }
-
-  write(epoch: Epoch): void {
-    this.#keeper.write(epoch)
-  }
-
-  /** Sees from now on what another writes. */
-  follow(): Promise<void> {
-    return this.#keeper.follow()
   }
 
   freeze(): void {
@@ -105,7 +80,7 @@ export class OwnState {
   async compact(options: { needed?: boolean } = {}): Promise<void> {
     const { shutdown } = this.#shared
     if (shutdown.over) return
-    await this.#keeper.compact(async snapshot => {
+    await this.keeper.compact(async snapshot => {
       if (!shutdown.over) await this.#hosting().shelve(snapshot)
     }, options)
   }

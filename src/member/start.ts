@@ -38,7 +38,7 @@ export async function startFirst(
   segmentSet.make([FIRST_EPOCH])
   try {
     // No other process can write: the application may fill its state before it is ready.
-    await state.startFirst(FIRST_EPOCH)
+    await state.keeper.startFirst(FIRST_EPOCH, settings.stateFile)
   } catch (error) {
     state.log.close()
     segmentSet.close()
@@ -75,7 +75,7 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   controlSocket.adopt({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
-    await state.read(top)
+    await state.keeper.read(top)
     tellUnsealed(driver)
     return driver
   } catch (error) {
@@ -109,9 +109,9 @@ export async function startNext(
     const inView = followed?.open(timeoutMs)
     inView?.catch(() => {})
     await readiness.offer()
-    await state.read(machine.member.source)
+    await state.keeper.read(machine.member.source)
     // No other process can write: the application may fill its state before it is ready.
-    if (driver.first) await state.startFirst(machine.member.epoch)
+    if (driver.first) await state.keeper.startFirst(machine.member.epoch, settings.stateFile)
     await inView
     state.file?.prepare()
     timing.record('read')

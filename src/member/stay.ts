@@ -10,13 +10,7 @@ import { endsWithUs, statOf } from '../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Exit } from '../versions/spawn-successor.js'
 import { whyMain } from './options.js'
-import type { Shared } from './shared.js'
-import type { Upgrades } from './upgrades.js'
-
-/** The process that stays. */
-export interface LingerDeps extends Shared {
-  readonly upgrades: Upgrades
-}
+import type { MemberRuntime } from './runtime.js'
 
 export interface StayOptions {
   /**
@@ -46,17 +40,17 @@ const UNANSWERED = 3
 const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 /** See `Member.staysForOthers`. */
-export function staysForOthers(deps: LingerDeps): boolean {
+export function staysForOthers(deps: MemberRuntime): boolean {
   // Signals are this process's own matter as long as it serves, or is to.
   return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
 }
 
-function whyStay({ settings }: LingerDeps): string | null {
+function whyStay({ settings }: MemberRuntime): string | null {
   return settings.mainProcess === 'stays' ? whyMain(settings) : null
 }
 
 /** See `Member.stay`. */
-export async function stay(deps: LingerDeps, { signals = [], until }: StayOptions): Promise<number> {
+export async function stay(deps: MemberRuntime, { signals = [], until }: StayOptions): Promise<number> {
   const why = whyStay(deps)
   if (why === null) {
     await deps.shutdown.retired
@@ -84,13 +78,13 @@ export async function stay(deps: LingerDeps, { signals = [], until }: StayOption
 
 /** The processes that would end with this one. */
 class Others {
-  readonly #deps: LingerDeps
+  readonly #deps: MemberRuntime
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
   #judging: Promise<void> = Promise.resolve()
   #woken = () => {}
 
-  constructor(deps: LingerDeps) {
+  constructor(deps: MemberRuntime) {
     this.#deps = deps
   }
 

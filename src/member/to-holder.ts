@@ -16,37 +16,31 @@ export interface ToHolderDeps {
   readonly heartbeat: Heartbeat
 }
 
-type Senders = {
-  readonly [Kind in ToHolder['kind']]: (message: Extract<ToHolder, { kind: Kind }>) => void | Promise<void>
-}
-
 /** Sends the messages of this process's member to the holder that it has joined, each with its additional facts. */
 export class ToHolderSender {
   readonly #deps: ToHolderDeps
-  readonly #senders: Senders = {
-    ready: () => this.#ready(),
-    quiesced: message => this.#plain(message),
-    frozen: message => this.#plain(message),
-    prepared: () => this.#prepared(),
-    serving: message => {
-      this.#plain(message)
-      this.#deps.heartbeat.start()
-    },
-    gone: message => this.#plain(message),
-    abort: () => this.#abort(),
-    back: message => this.#back(message),
-    unfit: ({ epoch }) => {
-      this.#deps.joined.post({ unfit: { epoch, ...this.#deps.shared.unfitness.report } })
-    },
-  }
-
   constructor(deps: ToHolderDeps) {
     this.#deps = deps
   }
 
   send(message: ToHolder): void | Promise<void> {
-    if (this.#deps.joined.holder === null) return
-    return (this.#senders[message.kind] as (message: ToHolder) => void | Promise<void>)(message)
+    const { heartbeat, joined, shared } = this.#deps
+    if (joined.holder === null) return
+    switch (message.kind) {
+      case 'ready':
+        return this.#ready()
+      case 'prepared':
+        return this.#prepared()
+      case 'abort':
+        return this.#abort()
+      case 'back':
+        return this.#back(message)
+      case 'unfit':
+        return joined.post({ unfit: { epoch: message.epoch, ...shared.unfitness.report } })
+      default:
+        this.#plain(message)
+        if (message.kind === 'serving') heartbeat.start()
+    }
   }
 
   #plain(message: Extract<ToHolder, { kind: 'quiesced' | 'frozen' | 'serving' | 'gone' }>): void {

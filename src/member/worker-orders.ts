@@ -1,5 +1,6 @@
 import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
+import type { Entry } from '../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
   addressOf,
@@ -23,7 +24,7 @@ export interface UnservedListener {
 }
 
 /** A worker. */
-export interface Employed {
+interface Employed {
   readonly commands: Commands
   readonly worker: WorkerPlace
   listeners(): readonly Listener[]
@@ -162,14 +163,6 @@ function groupKey(name: string, spec: ListenerSpec): string {
 }
 
 /** The key of one that a worker has registered; null: it is another's, or no listener. */
-export function groupKeyOf({
-  name,
-  role,
-  spec,
-}: {
-  readonly name: string
-  readonly role: string
-  readonly spec: string
-}): string | null {
+export function groupKeyOf({ name, role, spec }: Entry): string | null {
   return role === 'listener' && spec !== '' ? groupKey(name, parseListenerSpec(spec)) : null
 }

@@ -42,17 +42,25 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
   return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
 }
 
-/** The kernel's facts of a process; null: there is none, or it cannot be seen. */
-export function statOf(pid: number): {
-  command: string
-  state: string
-  parent: number
-  group: number
-  session: number
+/** The kernel's facts of a process, see proc_pid_stat(5). */
+interface ProcessStat {
+  readonly command: string
+  readonly state: string
+  readonly parent: number
+  readonly group: number
+  readonly session: number
   /** The controlling terminal's number; 0: none. */
-  terminal: number
-  startTicks: number
-} | null {
+  readonly terminal: number
+  readonly startTicks: number
+}
+
+/** Null: there is no such process, or it cannot be seen. */
+export function statOf(pid: number): ProcessStat | null {
+  return statIfSeen(pid) ?? null
+}
+
+/** Null: there is no such process; undefined: it cannot be told. */
+export function statIfSeen(pid: number): ProcessStat | null | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const end = stat.lastIndexOf(')')
@@ -66,9 +74,28 @@ export function statOf(pid: number): {
       terminal: Number(fields[4]),
       startTicks: Number(fields[19]),
     }
-  } catch {
-    return null
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException
+    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
   }
+}
+
+/** More steps up than this are a loop of numbers that are given anew. */
+const MOST_STEPS = 100
+
+/** The process and its ancestors that can be seen from here, nearest first. Where /proc does not tell: itself. */
+export function* lineOf(pid: number): Generator<number> {
+  let at = pid
+  for (let steps = 0; at > 0 && steps < MOST_STEPS; steps++) {
+    yield at
+    at = statOf(at)?.parent ?? 0
+  }
+}
+
+/** Whether a process is another one, or descends from it. */
+export function descendsFrom(pid: number, from: number): boolean {
+  for (const at of lineOf(pid)) if (at === from) return true
+  return false
 }
 
 /** The processes that can be seen; none where they cannot be told: no descriptor is free, or there is no /proc. */
@@ -84,7 +111,5 @@ export function processes(): number[] {
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
   if (process.pid === 1) return statOf(pid) !== null
-  for (let at = statOf(pid); at !== null && at.parent > 1; at = statOf(at.parent))
-    if (at.parent === process.pid) return true
-  return false
+  return descendsFrom(pid, process.pid)
 }

@@ -1,7 +1,7 @@
-import { readFileSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { hasEnded, type NativeError, type OwnedFd, signalTo } from '../kernel/index.js'
-import { type DeathWatch, openPidfd, watchDeath } from './liveness.js'
+import { type DeathWatch, openPidfd, unwatchable, watchDeath } from './liveness.js'
+import { statIfSeen } from './main-process.js'
 
 /** Tells one process from every other. */
 export interface ProcessIdentity {
@@ -68,18 +68,28 @@ export function watchIdentity(identity: ProcessIdentity, onDead: () => void): De
 }
 
 /**
- * Field 22 of /proc/PID/stat; the command in field 2 may hold spaces and parentheses. Null: there is no such process, or a
- * zombie; undefined: it cannot be told.
+ * Calls `onDead` once when the process has ended: by its pidfd, or by its identity if there is none. Does not keep this process alive.
+ * Null: its death cannot be proved. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
  */
-export function startTimeOf(pid: number): string | null | undefined {
+export function watchProcess(
+  pidfd: OwnedFd | null,
+  identity: ProcessIdentity,
+  onDead: () => void,
+): DeathWatch | null {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]
-  } catch (error) {
-    const { code = '' } = error as NodeJS.ErrnoException
-    return code === 'ENOENT' || code === 'ESRCH' ? null : undefined
+    const watch = pidfd === null ? watchIdentity(identity, onDead) : watchDeath(pidfd, onDead)
+    watch?.unref()
+    return watch
+  } catch (cause) {
+    throw unwatchable(identity.pid, cause)
   }
+}
+
+/** Null: there is no such process, or a zombie; undefined: it cannot be told. */
+export function startTimeOf(pid: number): string | null | undefined {
+  const stat = statIfSeen(pid)
+  if (!stat) return stat
+  return stat.state === 'Z' || stat.state === 'X' ? null : String(stat.startTicks)
 }
 
 const SIGKILL = 9
@@ -119,24 +129,6 @@ function stuck({ pid }: ProcessIdentity, why: string): FdbError {
   return new FdbError('ERR_FDB_STUCK', `process ${pid} is not ended: ${why}; end it by hand`, {
     details: { pids: [pid] },
   })
-}
-
-/** The process and its ancestors that can be seen from here, nearest first. Where /proc does not tell: itself. */
-export function* lineOf(pid: number): Generator<number> {
-  for (let at = pid; at > 0; at = parentOf(at)) yield at
-}
-
-/** 0: it has none here, has ended, or cannot be looked at. */
-function parentOf(pid: number): number {
-  try {
-    // The name, in brackets, may have anything in it.
-    const [, parent = '0'] = readFileSync(`/proc/${pid}/stat`, 'latin1')
-      .replace(/^.*\) /s, '')
-      .split(' ')
-    return Number(parent)
-  } catch {
-    return 0
-  }
 }
 
 const PID_POLL_MS = 5

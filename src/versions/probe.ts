@@ -23,7 +23,7 @@ import {
   parseListenerSpec,
   waitingAt,
 } from '../listeners/index.js'
-import { lineOf } from '../os/process-identity.js'
+import { lineOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
 import { ASKED, type Asked, askAgain, type Question } from '../probing/question.js'
 import { childShell, type Starts } from '../probing/shell.js'

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
-import { endsWithUs, processes, statOf } from '../os/main-process.js'
+import { endsWithUs, lineOf, processes, statOf } from '../os/main-process.js'
 
 /** USER_HZ of every Linux: the unit of a start time. */
 const TICKS_A_SECOND = 100
@@ -190,16 +190,12 @@ function environmentHas(pid: number, mark: string): boolean | null {
   }
 }
 
-/** More steps up than this are a loop of numbers that are given anew. */
-const MOST_STEPS = 100
-
-/** The child of this process that a descendant of it descends from. */
+/** The child of this process that a descendant of it descends from; 0: it is no descendant. */
 function adopted(pid: number): number {
-  for (let [at, steps] = [pid, 0]; steps < MOST_STEPS; steps++) {
-    const parent = statOf(at)?.parent ?? 0
-    if (parent === process.pid) return at
-    if (parent <= 1) return 0
-    at = parent
+  let child = 0
+  for (const at of lineOf(pid)) {
+    if (at === process.pid) return child
+    child = at
   }
   return 0
 }

@@ -1,6 +1,6 @@
 import { OperatorClient } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
-import { endsWithUs, statOf } from '../os/main-process.js'
+import { descendsFrom, endsWithUs } from '../os/main-process.js'
 import type { Question } from '../probing/question.js'
 
 const ANSWER_MS = 2_000
@@ -12,7 +12,7 @@ export function servesUnder(control: string, pid: number): Question {
     async ask() {
       const server = await serverAt(control)
       if (server === null) return 'nobody'
-      return descends(server, pid) ? null : `process ${server}`
+      return descendsFrom(server, pid) ? null : `process ${server}`
     },
   }
 }
@@ -27,9 +27,4 @@ async function serverAt(control: string): Promise<number | null> {
   using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
   const answer = await client.status({ timeout: ANSWER_MS })
   return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
-}
-
-function descends(pid: number, from: number): boolean {
-  for (let at = pid; at > 1; at = statOf(at)?.parent ?? 0) if (at === from) return true
-  return false
 }

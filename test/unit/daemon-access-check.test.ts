@@ -11,7 +11,7 @@ import {
   isProgram,
   type PeerCredentials,
 } from '../../src/daemon/policy/access-check.js'
-import { OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
+import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd, ownPidfd } from '../../src/os/liveness.js'

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { AccessCheck } from '../../src/daemon/policy/access-check.js'
-import { ANYONE, OWNERS_ONLY } from '../../src/daemon/policy/owners-only.js'
+import { ANYONE, OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { DaemonReception } from '../../src/daemon/reception.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'

@@ -33,7 +33,7 @@ describe('a process that may not write any more', () => {
       segmentSet,
       unfitness: { refusal: () => new Error('unfit') },
     }
-    const state = { log, file: null, follow: async () => {} }
+    const state = { log, file: null, keeper: { follow: async () => {} } }
     const writes = new FencedWrites(shared as never, state as never, {
       open: () => true,
       reconnect: () => {},

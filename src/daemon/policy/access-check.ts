@@ -4,8 +4,8 @@ import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import { pidOf } from '../../os/liveness.js'
-import { OWNERS_ONLY } from './owners-only.js'
 import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
+import { OWNERS_ONLY } from './policy.js'
 
 /** The asking process: uid, gid and pid by the kernel's word at connect. */
 export interface PeerCredentials {

@@ -22,8 +22,8 @@ import {
 } from '../../config/check.js'
 import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
-import { ANYONE, allowed, LIMITS, OWNER, OWNERS, servicePolicy } from './owners-only.js'
 import type { Policy, Unserved, Who } from './policy.js'
+import { ANYONE, allowed, LIMITS, OWNER, OWNERS, servicePolicy } from './policy.js'
 
 export type { ConfigProblem }
 

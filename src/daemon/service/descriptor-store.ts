@@ -14,9 +14,9 @@ import {
   serviceIn,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
+import { overLimit } from '../policy/policy.js'
 import type { HeldAlone } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
-import { overLimit } from './service-rules.js'
 
 interface Held extends Noted {
   readonly timer: NodeJS.Timeout | undefined

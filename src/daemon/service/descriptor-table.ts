@@ -5,7 +5,7 @@ import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import { overLimit, type ServiceLimits } from './service-rules.js'
+import { overLimit, type ServiceLimits } from '../policy/policy.js'
 
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000

@@ -18,10 +18,13 @@ import type { Peer } from '../../holder/peer.js'
 import type { Candidate } from '../../holder/peers.js'
 import { SegmentSet } from '../../holder/segment-set.js'
 import { type HandoffTimes, readTimes } from '../../holder/times.js'
-import { closeAll, type OwnedFd } from '../../kernel/index.js'
+import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
+import { formatAddress } from '../../listeners/index.js'
+import type { Failure } from '../../operator/status-report.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
+import { overLimit, type ServiceLimits } from '../policy/policy.js'
 import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
@@ -29,10 +32,22 @@ import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems 
 import { type HeldAlone, heldAlone, keepState } from './kept-state.js'
 import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
 import { ServiceOperations } from './service-operations.js'
-import { overLimit, type ServiceDeps } from './service-rules.js'
-import { describeService } from './service-status.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
+
+/** The parts of its daemon that a service uses. */
+interface ServiceDeps {
+  readonly times: HandoffTimes
+  readonly logger: Logger
+  readonly incarnation: string
+  limits(): ServiceLimits
+  /** Something that `status` shows, or is to be remembered, is another. */
+  changed(): void
+  /** The receiver for connections of a service without members; undefined: none. */
+  receiver(service: string): Peer | undefined
+  /** Its items have changed, and are about to be used. */
+  holds(service: string): void
+}
 
 /** One service that a daemon holds: its registry, its segments and its holder's machine. */
 export class Service {
@@ -231,19 +246,45 @@ export class Service {
     return factsFor(caller, { incarnation, generation, times, serviceStartedAt: this.#startedAt })
   }
 
+  /** For `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
   #describe(answer: Record<string, unknown> | null): object {
-    return describeService({
-      name: this.name,
-      generation: this.#generation,
-      startedAt: this.#startedAt,
-      machine: this.#machine,
-      entries: this.#descriptorTable.seenBy(this.#holder.peer(this.#machine.owner)),
-      segmentSet: this.#segmentSet,
-      holder: this.#holder,
-      retired: this.#writes.retired,
-      missing: this.#missing,
-      answer,
+    const { peers, timeline, probationLeftMs } = this.#holder
+    const { bound, epoch, joiner, owner: ownerId, phase } = this.#machine
+    const owner = this.#holder.peer(ownerId)
+    const entries = this.#descriptorTable.seenBy(owner)
+    const identities = inspect(entries.map(({ fd }) => fd))
+    const listeners = entries.flatMap(({ name, role }, i) => {
+      const { ino: inode, cookie = null } = identities[i]!
+      return role === 'listener'
+        ? [{ name, role, address: formatAddress(identities[i]!), inode, cookie }]
+        : []
     })
+    const segments = this.#segmentSet.all
+    return {
+      ...answer,
+      service: this.name,
+      hosting: 'daemon',
+      generation: owner?.generation ?? this.#generation,
+      pid: owner?.pid ?? null,
+      epoch,
+      phase,
+      serviceStartedAt: new Date(this.#startedAt).toISOString(),
+      uptimeSeconds: Math.max(0, (Date.now() - this.#startedAt) / 1000),
+      listeners: answer === null ? listeners : merged(listeners, answer),
+      draining: [
+        ...peers
+          .filter(({ id, report }) => id !== ownerId && id !== joiner && report !== null)
+          .map(({ report }) => report),
+        ...this.#writes.retired,
+      ],
+      held: entries.filter(({ role }) => role === 'named').map(({ name }) => name),
+      segments: segments.length,
+      logBytes: segments.reduce((sum, segment) => sum + segment.size(), 0),
+      probationSeconds: probationLeftMs === null ? null : probationLeftMs / 1000,
+      lastFailure: newer(timeline.lastFailure, answer?.lastFailure),
+      blockedBy: [...bound.map(id => this.#holder.peer(id)?.pid ?? 0), ...this.#missing],
+      handoffs: timeline.records,
+    }
   }
 
   /** `kept`: another process has its items. */
@@ -487,4 +528,23 @@ function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: L
     take: end => to.link.sendBundle(migrationItems(end, from), WAY_MS),
     give: end => from.link.sendBundle(migrationItems(end, to), WAY_MS),
   }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
+}
+
+/** The member knows how the process of a successor ended, the daemon knows the handoff. */
+const OF_THE_PROCESS: ReadonlySet<unknown> = new Set([
+  'ERR_FDB_SUCCESSOR_EXITED',
+  'ERR_FDB_SUCCESSOR_LOST',
+  'ERR_FDB_SUCCESSOR_DIED',
+])
+
+function newer(own: Failure | null, told: unknown): unknown {
+  const { at, code } = (told ?? {}) as Partial<Failure>
+  return OF_THE_PROCESS.has(code) && at !== undefined && at > (own?.at ?? 0) ? told : own
+}
+
+/** The daemon knows which sockets there are; the member knows who accepts on them. */
+function merged<T extends { name: string }>(own: readonly T[], answer: Record<string, unknown>): object[] {
+  const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
+  const theirs = new Map(listeners.map(listener => [listener?.name, listener]))
+  return own.map(listener => ({ ...theirs.get(listener.name), ...listener }))
 }

@@ -50,8 +50,8 @@ export const os = room(
     ['os/control-path.ts', 'if (!tryLock(lock)) return false\n', '', ...CONTROL],
     [
       'os/process-identity.ts',
-      "return fields[0] === 'Z' || fields[0] === 'X' ? null : fields[19]",
-      'return fields[19]',
+      "return stat.state === 'Z' || stat.state === 'X' ? null : String(stat.startTicks)",
+      'return String(stat.startTicks)',
     ],
     [
       'os/process-identity.ts',
