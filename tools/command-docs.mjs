@@ -16,6 +16,7 @@ const COMMON = 4
  * @property {() => string} description
  * @property {() => string} usage
  * @property {readonly Described[]} commands
+ * @property {() => { visibleCommands: (command: any) => Described[] }} createHelp
  * @property {readonly DescribedOption[]} options
  * @property {readonly DescribedArgument[]} registeredArguments
  */
@@ -46,8 +47,11 @@ ${groups.map(group => section(group, shared)).join('')}`
 }
 
 /** @param {Described} command */
-function below({ commands }) {
-  return commands.filter(each => each.name() !== 'help')
+function below(command) {
+  return command
+    .createHelp()
+    .visibleCommands(command)
+    .filter(each => each.name() !== 'help')
 }
 
 /**
