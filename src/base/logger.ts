@@ -27,7 +27,10 @@ export function takenLogger(given: Logger = SILENT): Logger {
   const apart = (facts: object) =>
     Object.keys(facts).some(key => own.has(key))
       ? Object.fromEntries(
-          Object.entries(facts).map(([key, value]) => [own.has(key) ? otherOf(key) : key, value]),
+          Object.entries(facts).map(([key, value]) => [
+            own.has(key) ? `other${key.charAt(0).toUpperCase()}${key.slice(1)}` : key,
+            value,
+          ]),
         )
       : facts
   return {
@@ -36,11 +39,6 @@ export function takenLogger(given: Logger = SILENT): Logger {
     warn: (facts, message) => given.warn(apart(facts), message),
     error: (facts, message) => given.error(apart(facts), message),
   }
-}
-
-/** `otherPid`: that of a process which the line tells of. */
-function otherOf(key: string): string {
-  return `other${key.charAt(0).toUpperCase()}${key.slice(1)}`
 }
 
 /** Throws ERR_FDB_OPTION unless it has what this library calls, or is not given. */

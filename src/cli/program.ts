@@ -12,8 +12,9 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     // Commander has told what was wrong already.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
-    sayOnStderr(coloured(why))
-    if (wantsJson(args)) process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
+    sayOnStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
+    if (JSON_HERE.has(args[0]) && args.includes('--json'))
+      process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
     const { sayLastWords } = await import('../versions/last-words.js')
     sayLastWords(why)
     if (!FdbError.is(error)) return 1
@@ -21,17 +22,8 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   }
 }
 
-/** The code of an error in red. */
-function coloured(why: string): string {
-  return why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr))
-}
-
 /** Commands that print no JSON of their own when they fail. */
 const JSON_HERE: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
-
-function wantsJson(args: readonly string[]): boolean {
-  return JSON_HERE.has(args[0]) && args.includes('--json')
-}
 
 function codeOf(error: unknown): { readonly code: string; readonly message: string } {
   if (FdbError.is(error)) return { code: error.code, message: error.message }

@@ -99,7 +99,8 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
   const body = lines([{}, ...places])
   const answer = await commanded(flags, AGAIN, ROUTE_COMMANDS.remove, body)
   const reply = JSON.parse(answer.toString()) as RemoveReply
-  print(flags.json, reply, removeText(reply))
+  const again = named('the file’s are in force again', reply.uncovers, reply.uncovered)
+  print(flags.json, reply, `${reply.removed} removed\n${again}`)
 }
 
 async function given(
@@ -167,10 +168,6 @@ function addText({ added, replaced, unchanged, shadows, shadowed }: AddReply): s
   if (replaced > 0) counts.push(`${replaced} replaced`)
   if (unchanged > 0) counts.push(`${unchanged} there already`)
   return `${counts.join(', ')}\n${named('in place of routes of the file', shadows, shadowed)}`
-}
-
-function removeText({ removed, uncovers, uncovered }: RemoveReply): string {
-  return `${removed} removed\n${named('the file’s are in force again', uncovers, uncovered)}`
 }
 
 function named(what: string, names: readonly string[], count: number): string {

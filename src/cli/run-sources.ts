@@ -8,7 +8,7 @@ import { type Check, list, text } from '../config/check.js'
 import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
 import type { Takeover } from '../run/predecessor.js'
-import type { NamedListener, SupervisorSettings, VersionSettings } from '../run/settings.js'
+import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
 import { parseReadiness, READINESS } from '../versions/probe.js'
 import { named, namedListeners } from './named-listeners.js'
@@ -159,7 +159,9 @@ export class RunSources {
       cwd: cwd === undefined ? undefined : resolve(cwd),
       env: environment(document.env),
       listen:
-        this.#flags.listen === undefined ? ofDocument(document.listen) : namedListeners(this.#flags.listen),
+        this.#flags.listen === undefined
+          ? named(Object.entries(document.listen ?? {}))
+          : namedListeners(this.#flags.listen),
       nonBlocking: flag('nonBlocking', this.#flags.nonBlocking ?? document.nonBlocking),
       ready: parseReadiness(`${ready ?? 'delay:1s'}`),
       asking: {
@@ -237,10 +239,6 @@ function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
 function environment(given: RunDocument['env'] = {}): NodeJS.ProcessEnv {
   const entries = Object.entries(given)
   return Object.fromEntries(entries.map(([name, value]) => [name, value === null ? undefined : `${value}`]))
-}
-
-function ofDocument(listen: RunDocument['listen'] = {}): NamedListener[] {
-  return named(Object.entries(listen))
 }
 
 function duration(name: string, text: string | undefined, byDefault: number, least = 0): number {

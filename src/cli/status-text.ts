@@ -19,7 +19,7 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
     ['uptime', since(startedAt, now)],
     ['memory', of(rssBytes, size)],
     ['workers', of(workers?.count)],
-    ['connections', workers ? of(sum(services.map(({ connections = 0 }) => connections))) : null],
+    ['connections', workers ? of(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null],
     ['descriptors', descriptors ? of(descriptors) : null],
   ]
   const claims = block('programs', ['PID', 'SINCE', 'DESCRIPTORS'], programs, program => [
@@ -208,17 +208,13 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
       : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${how(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
   return [
     ['serves again', of(again, id => `generation ${id}, started again as generation ${report.generation}`)],
-    ['probation', probationLine(report)],
+    ['probation', of(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
     ['health', healthLine(supervisor)],
     ['way back', of(before, id => `generation ${id} (fd-broker rollback)`)],
     ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
     ['crashed', ended],
     ['loop', loops ? `IT CRASHES AGAIN AND AGAIN: ${plain(failures)} ends or failures in a row` : null],
   ]
-}
-
-function probationLine({ probationSeconds }: ServiceStatus): string | null {
-  return of(probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)
 }
 
 function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
@@ -273,10 +269,6 @@ function block<T>(
 
 function of<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
   return value === undefined || value === null ? null : plain(show(value))
-}
-
-function sum(numbers: readonly number[]): number {
-  return numbers.reduce((all, one) => all + one, 0)
 }
 
 function short(digest: unknown): string {

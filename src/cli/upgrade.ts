@@ -143,7 +143,7 @@ async function upgrade(
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
     say(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
-    const output = client.elsewhere ? undefined : outputOf(pid)
+    const output = client.elsewhere ? undefined : { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
     const goes = output === undefined ? null : outputText(output)
     if (goes !== null) say(plain(goes))
     if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases, output })
@@ -198,10 +198,6 @@ function print(outcome: object): void {
 interface OutputOf {
   readonly stdout: string | undefined
   readonly stderr: string | undefined
-}
-
-function outputOf(pid: number): OutputOf {
-  return { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
 }
 
 /** Where that may end before the process does; null: it goes to a file, or nowhere. */

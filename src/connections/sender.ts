@@ -336,7 +336,7 @@ export class ConnectionSender {
   /** The next connection that can leave in this pass over all sources; null at its end. */
   #next(): Departure | null {
     for (;;) {
-      if (this.#departures !== null && this.#mayLeave()) {
+      if (this.#departures !== null && (this.#wave?.mayLeave(this.#source!.moving) ?? true)) {
         const next = this.#departures.next()
         if (!next.done) {
           this.#wave?.left(this.#source!.moving)
@@ -353,10 +353,6 @@ export class ConnectionSender {
       this.#listen(source.value)
       this.#departures = source.value.moving.departures(this.#options.which)
     }
-  }
-
-  #mayLeave(): boolean {
-    return this.#wave === null || this.#wave.mayLeave(this.#source!.moving)
   }
 
   #listen(source: Source): void {

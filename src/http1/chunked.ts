@@ -190,7 +190,7 @@ function takeTrailer(state: ChunkState, byte: number, at: number): void {
     state.hash = hashName(hash, TOKEN_LOWER[byte]!)
     state.phase = ChunkPhase.trailerName
   } else if (state.phase === ChunkPhase.trailerName && byte === COLON) {
-    if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)
+    if (FORBIDDEN_HASHES.has(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)
     state.hash = 0
     state.phase = ChunkPhase.trailerValue
   } else throw new Http1Refusal('trailer-invalid', at, state.side)
@@ -267,10 +267,6 @@ const FORBIDDEN = [
 ]
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, NO_NAME)))
-
-function isForbiddenTrailer(hash: number): boolean {
-  return FORBIDDEN_HASHES.has(hash)
-}
 
 /** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'

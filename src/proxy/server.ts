@@ -404,11 +404,12 @@ function joinOptions(
 ): JoinOptions {
   const { control, drain, service, stateFile, upgrade } = config
   const { timeout: _, health: __, ...times } = upgrade
+  const { lastEvent: ___, movesPerSecond, ...leaving } = drain
   return {
     service,
     ...(control !== null && { control }),
     upgrade: times,
-    drain: drainOf(drain),
+    drain: { ...leaving, ...(movesPerSecond !== null && { movesPerSecond }) },
     mainProcess: 'stays',
     health,
     ...(logger && { logger }),
@@ -418,16 +419,6 @@ function joinOptions(
     ...(pidFile && { pidFile }),
     ...place,
   }
-}
-
-function drainOf({
-  timeout,
-  tlsTimeout,
-  move,
-  firstWave,
-  movesPerSecond,
-}: ProxyConfig['drain']): JoinOptions['drain'] & object {
-  return { timeout, tlsTimeout, move, firstWave, ...(movesPerSecond !== null && { movesPerSecond }) }
 }
 
 /** One line for each request, or each connection that is forwarded whole. Unknown fields are left out. */

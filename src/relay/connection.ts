@@ -75,10 +75,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return !this.staying && this.client.movable
   }
 
-  get #waitsFor(): number {
-    return this.waitsSince === 0 ? 0 : performance.now() - this.waitsSince
-  }
-
   get closedKind(): ClosedKind {
     return closedKind(this.kind, this.origin.scheme, this.staying)
   }
@@ -87,7 +83,9 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   mayLeave(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
-    if (upstream?.connecting && this.#waitsFor < DIALLING_MS) return false
+    const { waitsSince } = this
+    if (upstream?.connecting && (waitsSince === 0 || performance.now() - waitsSince < DIALLING_MS))
+      return false
     return this.heldBytes <= MOST_IN_FLIGHT
   }
 

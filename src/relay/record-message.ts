@@ -53,7 +53,6 @@ type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
 /** Each fact has a field of its name: one that the message lacks, or that is not written, is an error of types. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
-type FramesMessage = fdbroker.connections.RelayedFrames.$Properties
 type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
 type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
@@ -76,13 +75,11 @@ export function encodeRecord(record: ConnectionRecord): Uint8Array {
   if (record.closing) message.closing = true
   if (record.fromClient.length > 0) message.fromClient = record.fromClient
   if (record.toClient.length > 0) message.toClient = record.toClient
-  if (record.exchange !== null) message.exchange = exchangeMessage(record.exchange)
+  if (record.exchange !== null) {
+    const { facts, requestMs, ...streams } = record.exchange
+    message.exchange = { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
+  }
   return Relayed.encode(message).finish()
-}
-
-/** Null fields are not written. */
-function exchangeMessage({ facts, requestMs, ...streams }: ExchangeRecord): ExchangeMessage {
-  return { ...factsMessage(facts), ...streams, requestMs: requestMs < 0 ? null : requestMs }
 }
 
 function factsMessage(facts: ExchangeFacts): FactsMessage {
@@ -167,7 +164,9 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     responseBody: bodyOf(message.responseBody, 'response'),
     bodySeen: message.bodySeen,
     events: message.events == null ? null : new EventTracker(message.events),
-    frames: framesOf(message.frames),
+    frames: message.frames
+      ? FrameTracker.fromRecord(message.frames as fdbroker.connections.RelayedFrames)
+      : null,
     resend,
     answer: answerOf(message.answer),
     target,
@@ -245,10 +244,6 @@ function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | 
     throw damaged('it changes its answer in a way that is none', cause)
   }
   return { fields: { response }, proxyAuthentication }
-}
-
-function framesOf(message: FramesMessage | null | undefined): FrameTracker | null {
-  return message ? FrameTracker.fromRecord(message as fdbroker.connections.RelayedFrames) : null
 }
 
 function milliseconds(ms: number | null | undefined): number {

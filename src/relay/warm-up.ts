@@ -59,11 +59,6 @@ const ANSWERS = [
 ].map(text => Buffer.from(text))
 const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
 
-/** The stand-in client's requests, one after the other. */
-function request(number: number): Buffer {
-  return REQUESTS[number % REQUESTS.length]!
-}
-
 /** As a server that was sent the end of a request, or a part of one. */
 function answer(server: StandIn, heard: Buffer, bytes: number, number: number): void {
   const ofHead = heard[bytes - 1] === LF
@@ -169,7 +164,7 @@ class Stage {
       }
       const timer = setTimeout(over, within)
       const ask = (client: StandIn) => {
-        if (asked < most) client.say(request(asked++))
+        if (asked < most) client.say(REQUESTS[asked++ % REQUESTS.length]!)
       }
       const hears = (client: StandIn) => {
         answered++

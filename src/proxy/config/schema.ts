@@ -187,8 +187,9 @@ const timeoutShape = {
   ),
 }
 
-function orAuto<T>(check: Check<T>): Check<T | 'auto'> {
-  return (value, place) => (value === 'auto' ? 'auto' : check(value, place))
+/** One of a few words, or another value. */
+function or<const W extends string, T>(check: Check<T>, ...words: W[]): Check<T | W> {
+  return (value, place) => words.find(word => word === value) ?? check(value, place)
 }
 
 const limitShape = {
@@ -196,7 +197,7 @@ const limitShape = {
   fields: optional(integer(1, 10_000), 100, 'header fields of a head (431, 502)'),
   body: optional(orOff(size(0, 1024 * GiB)), 'off', 'a request’s body (413)'),
   connections: optional(
-    orAuto(orOff(integer(1, 10_000_000))),
+    or(orOff(integer(1, 10_000_000)), 'auto'),
     'auto',
     'clients at a time; more are answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
@@ -334,7 +335,7 @@ const resolverShape = {
 const stateFileShape = {
   path: required(absolutePath, 'absolute path in an existing folder; for one service alone'),
   sync: optional(
-    alwaysOr(duration(1)),
+    or(duration(1), 'always', 'never'),
     '1s',
     'when written data is flushed to the disk: `always`, `never`, or this often',
   ),
@@ -346,17 +347,13 @@ const stateFileShape = {
 }
 const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
 
-function alwaysOr(check: Check<number>): Check<number | 'always' | 'never'> {
-  return (value, place) => (value === 'always' || value === 'never' ? value : check(value, place))
-}
-
 const MOST = 256
 
-const count: Check<number | 'auto'> = (value, place) =>
-  value === 'auto' ? value : integer(1, MOST)(value, place)
-
 export const workersShape = {
-  count: required(count, `number of processes (1 to ${MOST}); \`auto\`: one for each processor`),
+  count: required(
+    or(integer(1, MOST), 'auto'),
+    `number of processes (1 to ${MOST}); \`auto\`: one for each processor`,
+  ),
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',

@@ -33,7 +33,7 @@ export const http1 = room(
     ],
     [
       'http1/chunked.ts',
-      "if (isForbiddenTrailer(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)",
+      "if (FORBIDDEN_HASHES.has(state.hash)) throw new Http1Refusal('trailer-forbidden', at, state.side)",
       '',
       ...CHUNKED,
     ],
