@@ -92,6 +92,10 @@ describe('a block of code on a page', () => {
       const sources = new RunSources([], { config: join(folder, 'run.yaml') })
       expect(await sources.lasting()).toMatchObject({ restart: 'never' })
       expect((await sources.read()).command).toEqual(document.command)
+    } else if ('jobs' in document || text.startsWith('# compose.yaml')) {
+      // Of GitHub and of Docker Compose: tried in test/frameworks/guides.test.ts.
+      const parts = Object.values((document.jobs ?? document.services) as Record<string, object>)
+      for (const part of parts) expect(part).toSatisfy(it => 'steps' in it || 'command' in it)
     } else if ('services' in document) {
       expect(parsePolicy(text, 'broker.yaml').services.size).toBeGreaterThan(0)
     } else {
