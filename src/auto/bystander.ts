@@ -1,6 +1,7 @@
 import type { Cluster } from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
+import { workerPlace } from '../os/default-control.js'
 
 /** Names the process with a service whose children inherit the variable: they are parts of the program, and no next versions of it. */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
@@ -29,6 +30,7 @@ export function bystander(program: string | undefined, env: Readonly<NodeJS.Proc
   if (program === undefined) return quiet('there is no program')
   if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return quiet('a tool')
   if (process.platform === 'win32') return aloud('fd-broker does not run on Windows')
+  if (workerPlace(env) !== null) return aloud('a worker of fd-broker workers calls join() itself')
   const watcher = watcherOf(env)
   if (watcher !== null) return aloud(`${watcher} restarts this program when a file changes`)
   if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`)
