@@ -8,6 +8,7 @@ import { delayMain } from './delay-main.js'
 import { intercept } from './intercept.js'
 import { sayOnce } from './say.js'
 import { settingsOf } from './settings.js'
+import { tellOfUdp } from './udp.js'
 
 const auto = begin()
 
@@ -37,6 +38,7 @@ function begin(): Auto | null {
   try {
     const made = new Auto(settingsOf(program!, env))
     intercept(made)
+    tellOfUdp()
     return made
   } catch (error) {
     sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)

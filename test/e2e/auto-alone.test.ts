@@ -1,4 +1,6 @@
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
@@ -60,31 +62,34 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     expect((await operator.status(program.control)).generation).toBe(1)
   })
 
-  it('under node --watch, whose edits restart it', async () => {
+  it.each([
+    ['node --watch', ['node', '--watch']],
+    ['tsx watch', [fileURLToPath(new URL('../../node_modules/.bin/tsx', import.meta.url)), 'watch']],
+  ])('under %s, whose edits restart it', async (name, command) => {
     const program = await AutoProgram.of(SERVER)
-    await program.launch('import', {}, [])
-    const watched = await AutoProgram.of(SERVER)
-    await watched.desk.launch([
-      ...[
-        'sh',
-        '-c',
-        `cd ${watched.desk.folder} && exec "$@"`,
-        'sh',
-        'env',
-        `RUNTIME_DIRECTORY=${watched.path('run')}`,
-      ],
-      ...['node', '--watch', '--import', 'fd-broker/auto', 'server.mjs'],
+    await program.desk.launch([
+      ...['sh', '-c', `cd ${program.desk.folder} && exec "$@"`, 'sh', 'env'],
+      ...[`RUNTIME_DIRECTORY=${program.path('run')}`, ...command, '--import', 'fd-broker/auto', 'server.mjs'],
     ])
-    const before = await answerOf(watched.url)
-    await watched.says('fd-broker: node --watch restarts this program')
-    for (let edit = 1; edit <= 2; edit++) {
-      watched.write('server.mjs', SERVER.replace("'pid '", `'edit ${edit}, pid '`))
-      await until(`edit ${edit} answers`, async () =>
-        (await answerOf(watched.url)).startsWith(`edit ${edit}`),
+    expect(await answerOf(program.url)).toMatch(/^pid/)
+    await program.says(`fd-broker: ${name} restarts this program`)
+    for (let edit = 1; edit <= perLane(2, 10); edit++) {
+      program.write('server.mjs', SERVER.replace("'pid '", `'edit ${edit}, pid '`))
+      await until(
+        `edit ${edit} answers`,
+        async () => (await answerOf(program.url)).startsWith(`edit ${edit},`) || null,
       )
     }
-    expect(before).toMatch(/^pid/)
-    await expect(operator.status(watched.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
+    await expect(operator.status(program.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
+  })
+
+  it('of a UDP socket', async () => {
+    const program = await AutoProgram.of(
+      `import dgram from 'node:dgram'\nfor (const count of [1, 2]) dgram.createSocket({ type: 'udp4', reuseAddr: true }).bind(8080)\n${SERVER}`,
+    )
+    const pid = await program.serve()
+    expect(program.output).toMatch(/^fd-broker: the UDP port \d+ is left as it is.*\n$/)
+    expect(await answerOf(program.url)).toBe(`pid ${pid}`)
   })
 
   it('where it is switched off, and says nothing', async () => {
