@@ -12,6 +12,7 @@ import { autoLog } from './auto-log.js'
 import { PARENT } from './bystander.js'
 import { openInspector } from './inspector.js'
 import type { ListenRequest } from './listen-request.js'
+import { ListeningOnce } from './listening-once.js'
 import { linkLog, openPart, ownPart } from './log-files.js'
 import { PlaceKeeper } from './place-keeper.js'
 import { HANDLER_MS, ProgramEnd } from './program-end.js'
@@ -41,6 +42,7 @@ export class Service {
   readonly #attaching = new Map<string, Promise<void>>()
   /** Adopted, and without a server since the program has closed it: the version before has the address still. */
   readonly #kept = new Map<string, Listener>()
+  readonly #listening = new ListeningOnce()
   #adopted = 0
   #quiet: NodeJS.Timeout | undefined
   #called: () => void = () => {}
@@ -100,10 +102,12 @@ export class Service {
     member.on('retiring', () => {
       member.keepAlive(true)
       this.#end.stops()
+      this.#listening.setAside(this.#names.keys())
       keeper.replaced()
     })
     member.on('reinstated', () => {
       member.keepAlive(false)
+      this.#listening.bringBack()
       keeper.stop()
       this.#end.serves()
     })

@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
@@ -97,8 +100,10 @@ describe('under fd-broker/auto a replaced version', () => {
     expect(await (await fetch(program.url)).text()).toBe(`pid ${first}`)
   })
 
-  it('serves again if the next one dies while it stands by', async () => {
-    const program = await AutoProgram.of(SERVER)
+  it('serves again if the next one dies while it stands by, and does not hear again that it listens', async () => {
+    const program = await AutoProgram.of(
+      `${SERVER.replace('listen(8080)', "listen(8080).on('listening', () => console.log(process.pid + ' listens'))")}`,
+    )
     const first = await program.serve()
     const second = await program.serve('import', 2)
     signalPid(second, 'SIGKILL')
@@ -109,7 +114,50 @@ describe('under fd-broker/auto a replaced version', () => {
       )
       return text === `pid ${first}` || null
     })
+    const said = program.output.split('\n').filter(line => line.endsWith(' listens'))
+    expect(said).toEqual([`${first} listens`, `${second} listens`])
     signalPid(first, 'SIGTERM')
     await program.ends(first)
+  })
+
+  it('lets go of what the next one does not listen to any more, a second after that has listened', async () => {
+    const program = await AutoProgram.of(`${SERVER}http.createServer().listen('./other.sock')\n`)
+    const first = await program.serve('import', 1, SOON)
+    await program.statusWhere('both listen', ({ listeners }) => listeners.length === 2)
+    program.write('server.mjs', SERVER)
+    const second = await program.serve('import', 2, SOON)
+    await program.ends(first)
+    expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
+    expect(existsSync(program.path('other.sock'))).toBe(false)
+  })
+
+  it('has its first connections, of before the library was there, answered after an upgrade', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await program.launch()
+    const socket = await until('it accepts', async () => {
+      const client = connect(program.port, '127.0.0.1')
+      return await once(client, 'connect').then(
+        () => client,
+        () => null,
+      )
+    })
+    let answers = ''
+    socket.setEncoding('utf8').on('data', text => (answers += text))
+    const ask = async (pid: number) => {
+      socket.write('GET / HTTP/1.1\r\nHost: shop\r\n\r\n')
+      await until(
+        `${pid} answers`,
+        () => answers.endsWith(`pid ${pid}`) || null,
+        10_000,
+        () => answers,
+      )
+    }
+    await ask(first)
+    await program.serves(1)
+    await program.command('upgrade')
+    const second = await program.serves(2)
+    await program.statusWhere('it has come over', ({ listeners }) => listeners[0]?.connections === 1)
+    await ask(second)
+    socket.destroy()
   })
 })
