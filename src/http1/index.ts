@@ -16,21 +16,14 @@ export { DEFAULT_HEAD_LIMITS, type HeadLimits } from './head-reader.js'
 export type { HeadWriter } from './head-writer.js'
 export { listElements } from './message.js'
 export { reasonOf } from './reasons.js'
-export {
-  Http1Refusal,
-  REFUSAL_REASONS,
-  type RefusalReason,
-  type RefusalStatus,
-  type Side,
-} from './refusal.js'
-export type { Authority, RequestHead, TargetForm } from './request-head.js'
+export { Http1Refusal, REFUSAL_REASONS, type RefusalReason, type Side } from './refusal.js'
+export type { Authority, RequestHead } from './request-head.js'
 export { isIdempotent } from './request-head.js'
 export { RequestReader } from './request-reader.js'
-export type { AskedFor, ResponseHead } from './response-head.js'
+export type { ResponseHead } from './response-head.js'
 export { ResponseReader } from './response-reader.js'
 export {
   keepHead,
-  type RequestRewriteOptions,
   type ResponseRewriteOptions,
   type RewriteOptions,
   rewriteRequest,

@@ -1,7 +1,7 @@
 import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendOn, socketPair } from '../kernel/index.js'
+import type { Dial } from './destination.js'
 import {
   type ByteStream,
-  type Dial,
   NOBODY,
   type Origin,
   Relay,
