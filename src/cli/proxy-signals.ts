@@ -26,8 +26,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     const unlessReplaced = (proxy: ReverseProxy) => {
       if (!proxy.member.staysForOthers) act(proxy)
     }
-    return (proxy: ReverseProxy | null, signal: NodeJS.Signals) => {
-      logger.info({ signal }, 'signal')
+    return (proxy: ReverseProxy | null) => {
       if (proxy !== null) unlessReplaced(proxy)
       else if (held) {
         early.delete(unlessReplaced)
@@ -36,7 +35,6 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     }
   }
   const end = (proxy: ReverseProxy | null, signal: 'SIGTERM' | 'SIGINT' | 'SIGQUIT') => {
-    logger.info({ signal }, 'signal')
     if (proxy === null) {
       if (signals.starting.aborted) process.exit(1)
       signals.abandon(signal, 'it served')
@@ -54,11 +52,8 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     proxy.cut()
     if (!proxy.member.staysForOthers) setTimeout(() => process.exit(), AT_ONCE_MS).unref()
   }
-  const signals = new Signals<ReverseProxy>({
-    SIGUSR1: (_proxy, signal) => {
-      logger.info({ signal }, 'signal')
-      reopen()
-    },
+  const signals = new Signals<ReverseProxy>(logger, {
+    SIGUSR1: reopen,
     // An upgrade is for the process that serves: before, USR2 is dropped.
     SIGUSR2: ofServing(proxy => void upgrade(proxy, logger), { held: false }),
     SIGHUP: ofServing(proxy => void reload(proxy, logger), { held: true }),

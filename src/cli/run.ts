@@ -1,5 +1,5 @@
 import { type Command, Option } from 'commander'
-import type { Logger } from '../base/logger.js'
+import { type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
 import { type Found, findLeft, RELEASES_SIGNALS } from '../run/exec-state.js'
@@ -134,7 +134,7 @@ function runSignals(
     // The log has the result.
     else supervisor?.upgrade().catch(() => {})
   }
-  const signals = new Signals<Supervisor>({
+  const signals = new Signals<Supervisor>(SILENT, {
     ...Object.fromEntries(UPGRADING.map(signal => [signal, other])),
     SIGTERM: end,
     SIGINT: end,

@@ -113,39 +113,33 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
       )
     return drop || again || alone.length === 0
   }
-  const logged =
-    (act: (daemon: Daemon | null, signal: NodeJS.Signals) => void) =>
-    (daemon: Daemon | null, signal: NodeJS.Signals) => {
-      logger.info({ signal }, 'signal')
-      act(daemon, signal)
-    }
-  const end = logged((daemon, signal) => {
+  const end = (daemon: Daemon | null, signal: NodeJS.Signals) => {
     if (daemon === null) signals.abandon(signal, 'it listened')
     else if (mayEnd(daemon)) {
       logger.info({ signal }, 'the daemon ends')
       void daemon.close()
     }
-  })
-  const signals = new Signals<Daemon>({
-    SIGUSR1: logged(reopen),
-    SIGUSR2: logged(daemon => {
+  }
+  const signals = new Signals<Daemon>(logger, {
+    SIGUSR1: reopen,
+    SIGUSR2: daemon => {
       if (daemon === null || daemon.staysForOthers) return
       void obey(logger, () => daemon.upgrade(), {
         done: ({ pid, generation }) => logger.info({ successor: pid, generation }, 'upgraded'),
         failed: 'the upgrade failed; this daemon goes on',
       })
-    }),
-    SIGHUP: logged(daemon => {
+    },
+    SIGHUP: daemon => {
       if (daemon === null) return
       daemon.resume()
       void obey(logger, () => daemon.reload(), {
         failed: 'the configuration is wrong: what counted before counts on',
       })
-    }),
-    SIGWINCH: logged(daemon => {
+    },
+    SIGWINCH: daemon => {
       daemon?.pause()
       logger.warn({}, 'who comes to join waits until HUP')
-    }),
+    },
     SIGTERM: end,
     SIGINT: end,
     SIGQUIT: end,

@@ -20,10 +20,14 @@ export class Signals<T> {
   #target: T | null = null
   #endingSince: number | null = null
 
-  constructor(table: SignalTable<T>) {
+  /** `logger` is told of each signal. */
+  constructor(logger: Logger, table: SignalTable<T>) {
     this.#handlers = Object.entries(table).map(([signal, act]) => [
       signal as NodeJS.Signals,
-      () => (act as (target: T | null, signal: string) => void)(this.#target, signal),
+      () => {
+        logger.info({ signal }, 'signal')
+        ;(act as (target: T | null, signal: string) => void)(this.#target, signal)
+      },
     ])
     for (const [signal, handler] of this.#handlers) process.on(signal, handler)
   }

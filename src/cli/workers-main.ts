@@ -43,17 +43,12 @@ export async function runWorkers(
 }
 
 function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
-  const logged =
-    (act: (workers: Workers | null, signal: Order) => void) => (workers: Workers | null, signal: Order) => {
-      logger.info({ signal }, 'signal')
-      act(workers, signal)
-    }
   const act = (what: string, work: () => Promise<unknown>) =>
     void obey(logger, work, {
       done: () => logger.info({}, `${what}: done`),
       failed: `${what}: failed; the workers serve on`,
     })
-  const end = logged((workers, signal) => {
+  const end = (workers: Workers | null, signal: Order) => {
     if (workers === null) {
       signals.abandon(signal, 'the workers served')
       return
@@ -67,19 +62,19 @@ function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
     }
     const timeout = signal === 'SIGQUIT' ? { timeout: LONGEST_MS } : signal === 'SIGINT' ? { timeout: 0 } : {}
     act('end', () => workers.close(timeout))
-  })
-  const signals = new Signals<Workers>({
-    SIGUSR1: logged(workers => {
+  }
+  const signals = new Signals<Workers>(logger, {
+    SIGUSR1: workers => {
       reopen()
       workers?.signal('SIGUSR1')
-    }),
-    SIGUSR2: logged(workers => {
+    },
+    SIGUSR2: workers => {
       if (workers !== null && !workers.staysForOthers) act('upgrade', () => workers.upgrade())
-    }),
-    SIGHUP: logged(workers => {
+    },
+    SIGHUP: workers => {
       if (workers !== null && !workers.staysForOthers) act('reload', () => workers.reload())
-    }),
-    SIGWINCH: logged(workers => workers?.signal('SIGWINCH')),
+    },
+    SIGWINCH: workers => workers?.signal('SIGWINCH'),
     SIGTERM: end,
     SIGINT: end,
     SIGQUIT: end,
