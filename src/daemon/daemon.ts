@@ -411,10 +411,7 @@ export function checkingRoom(
   return { checks: [room, () => persisted.demandReadable()] }
 }
 
-/**
- * Throws ERR_FDB_NO_DESCRIPTORS where there are too few for what comes: members could not come back. `brought`: the most that one of them
- * brings.
- */
+/** Throws ERR_FDB_NO_DESCRIPTORS if members could not come back for lack of them. `brought`: the most that one of them brings. */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
   if (open === null || soft === null) return

@@ -13,10 +13,7 @@ interface PersistedFd {
 
 const WRITABLE = 'writable'
 
-/**
- * The descriptors of a daemon's services, as entries in the registry of its own member: so they cross its upgrade, and a service manager
- * keeps them, as it does with a server's listeners.
- */
+/** The descriptors of a daemon's services, as entries of its own member's registry: they cross its upgrade, and a manager keeps them. */
 export class PersistedFds {
   readonly #registry: Registry
   readonly #wanted: Set<string>
@@ -56,9 +53,7 @@ export class PersistedFds {
     return Math.max(0, ...counts.values())
   }
 
-  /**
-   * Throws as {@link readHeader} does, and ERR_FDB_TOO_MANY_NAMES: there is something that this release cannot take, and another one holds.
-   */
+  /** Throws as {@link readHeader} does, and ERR_FDB_TOO_MANY_NAMES: this release cannot take what another one holds. */
   demandReadable(): void {
     const counts = new Map<string, number>()
     for (const { name, spec, fd } of this.#registry.entries) {
@@ -81,10 +76,7 @@ export class PersistedFds {
     }
   }
 
-  /**
-   * Sets the descriptors of the service. Borrows them. Descriptors that are not stored when it throws (EMFILE) are tried with the next
-   * change.
-   */
+  /** Sets the descriptors of the service. Borrows them. Those not stored when it throws (EMFILE) are tried with the next change. */
   update(service: string, items: readonly BundleItem[]): void {
     this.#registry.together(() => this.#update(service, items))
   }

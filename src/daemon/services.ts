@@ -288,10 +288,7 @@ export interface StateSize {
   readonly most: number
 }
 
-/**
- * Says in the log when the state of a service has come to be larger than its limit, and when it is not any more. No more can be done:
- * members write in memory that they share with the daemon.
- */
+/** Logs when a service's state exceeds its limit, and when no more. Nothing else can be done: members write in shared memory. */
 export class StateSizes {
   readonly #sizes: () => readonly StateSize[]
   readonly #logger: Logger

@@ -1,7 +1,4 @@
-/**
- * Embedded hosting: the holder and its own member in one process, joined by a function call instead of a channel. Messages between them are
- * handled in place, in order, between the other effects.
- */
+/** Embedded hosting: the holder and its own member in one process. Messages between them are handled in place, in order. */
 
 import {
   type HolderEffect,

@@ -34,10 +34,7 @@ export interface HolderState {
   readonly wayBack: Epoch
   /** The highest epoch ever made. */
   readonly top: Epoch
-  /**
-   * Those that were given descriptors once, have no right any more, and are not yet gone or proved dead: no new Offer meanwhile
-   * (rule `gone`).
-   */
+  /** Given descriptors once, without a right, and neither gone nor proved dead: no new Offer meanwhile (rule `gone`). */
   readonly bound: readonly Id[]
   /** Those without a channel at present. */
   readonly down: readonly Id[]
@@ -70,10 +67,7 @@ export type HolderEvent =
   | { readonly type: 'silent' }
   /** Probation: its time is over and there is fresh evidence of health. */
   | { readonly type: 'healthy' }
-  /**
-   * The owner's segment has grown: it is to go on in a new one, so that the old one can be compacted. Or the owner was
-   * unfit, and is to try again: in `returning` in the segment that it was given.
-   */
+  /** The owner goes on in a new segment: its own has grown and can be compacted, or it was unfit and tries again (`returning`: as given). */
   | { readonly type: 'renew' }
   /** Rebuilding: every rights-holder is back or proved dead. */
   | { readonly type: 'rebuilt' }
@@ -82,10 +76,7 @@ export type HolderEffect =
   | { readonly type: 'tell'; readonly to: Id; readonly message: ToMember }
   /** Seal every segment with from <= epoch < below. */
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
-  /**
-   * Make these segments and share them with every process that may need them, before anybody writes there. `offer`: for a
-   * joiner, which is refused when it cannot be done now; else it is repeated until it is done.
-   */
+  /** Make these segments and share them before anybody writes there. `offer`: for a joiner, refused if it fails; else repeated until done. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
   /** F_SEAL_SHRINK: the standby may not come back, visible to a successor without a channel. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
@@ -595,10 +586,7 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
   }
 }
 
-/**
- * `owner` is stopped, or slow, and the only process that can serve: the right is there for it to take whenever it goes on. A joiner
- * may come meanwhile, and fences it as it fences any incumbent that says nothing.
- */
+/** `owner` is stopped or slow, and the only one that can serve: it takes the right when it goes on. A joiner may come, and fence it. */
 function takeLater(state: HolderState, owner: Id): HolderStep {
   return {
     state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
@@ -748,10 +736,7 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
   return { state: second.state, effects: [...first.effects, ...second.effects] }
 }
 
-/**
- * The owner goes on in a new segment only while no other process could come to serve: a bound process may not have heard that it may not,
- * and lacks the new segment.
- */
+/** The owner gets a new segment only while no other process could come to serve: a bound one would lack the segment. */
 function onRenew(state: HolderState): HolderStep {
   const { phase, owner, joiner, down, bound, unfit } = state
   // The one that was turned away from cannot be given the right, as it has no channel. It has the owner's segment from the Offer on.

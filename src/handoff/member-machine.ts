@@ -60,10 +60,7 @@ export type MemberEvent =
   | { readonly type: 'drained' }
   /** Everything up to the effect `write` of this epoch was carried out. */
   | { readonly type: 'begun'; readonly epoch: Epoch }
-  /**
-   * An effect was not carried out, nor was what followed it in its step. `epoch`: of the carry or write. `follow` is no
-   * effect: while it stands by, it cannot read any more what the one that serves writes.
-   */
+  /** An effect, and the rest of its step, was not carried out. `epoch`: of carry or write. `follow`: a standby cannot read any more. */
   | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
   /** The application wants to go, whether or not anybody takes over. */
   | { readonly type: 'leave' }

@@ -1,7 +1,4 @@
-/**
- * The messages between holder and member, reduced to what decides. The wire (`proto/wire.proto`) carries more with them: manifests,
- * descriptors, digests, reasons.
- */
+/** The messages between holder and member, reduced to what decides. The wire (`proto/wire.proto`) carries more with them. */
 
 /** A process in the eyes of a holder. The holder's own member (embedded hosting) has an id like any other. */
 export type Id = number
@@ -11,19 +8,13 @@ export const NOBODY: Id = -1
 export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 
-/**
- * The contents of a handoff. `holder`: listeners, state **and** the registry, the epoch and the control listener (embedded hosting, where
- * the incumbent decides until it has released). `member`: listeners and state (daemon).
- */
+/** The contents of a handoff. `holder` (embedded): listeners, state, registry, epoch and control listener. `member` (daemon): the first two. */
 export type Scope = 'holder' | 'member'
 
 export type ToMember =
   /** Everything is with you: your segment, the incumbent's way back, and the segment that is written now. */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
-  /**
-   * Bring to its end what must run in one process only, and say so. `epoch`: of the successor, so that an answer that is late
-   * is not taken for that of another handoff. Known since 0.3.
-   */
+  /** End what must run in one process only, and say so. `epoch`: of the successor; a late answer is not taken for another handoff's. */
   | { readonly kind: 'quiesce'; readonly epoch: Epoch }
   /** The handoff is off, and you were not frozen: begin it again. */
   | { readonly kind: 'unquiesce' }
@@ -56,10 +47,7 @@ export type ToHolder =
   | { readonly kind: 'serving'; readonly epoch: Epoch }
   /** I do not take over, and have closed what I was given. */
   | { readonly kind: 'abort' }
-  /**
-   * I cannot read what others wrote, accept, or write: I serve reads at most. `epoch`: where I was to write, or my own when
-   * I stand by. Ignored by releases before 0.3.
-   */
+  /** I cannot read what others wrote, accept, or write: I serve reads at most. `epoch`: where I was to write, or my own on standby. */
   | { readonly kind: 'unfit'; readonly epoch: Epoch }
   /** I have closed my listeners. */
   | { readonly kind: 'gone' }

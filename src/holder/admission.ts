@@ -57,9 +57,8 @@ export interface AdmissionOptions {
 }
 
 /**
- * Reads the Hello of a client. The user of this process and root may connect, by the kernel's word at connect, and the users that
- * `mayConnect` names; any other client is told and closed before its bytes are read. Calls `admit` at most once, in the turn in which the
- * Hello arrived.
+ * Reads the Hello of a client of this process's user, of root, or of a user that `mayConnect` names; others are told, and closed unread.
+ * Calls `admit` at most once, in the turn in which the Hello arrived.
  */
 export function receiveHello(
   fd: OwnedFd,

@@ -156,10 +156,7 @@ export class Holder {
     await untilGone(() => bound().map(id => this.#peers.get(id)?.pid ?? 0), timeoutMs)
   }
 
-  /**
-   * Daemon: ends the member that serves if it has said nothing for longer than a successor in probation may be silent. Resolves
-   * with its pid when it has ended, or null when it is heard. Rejects with ERR_FDB_STUCK.
-   */
+  /** Ends a serving member that was silent for longer than probation allows. Resolves with its pid; null if it is heard. ERR_FDB_STUCK. */
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
@@ -359,10 +356,7 @@ export class Holder {
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
 
-  /**
-   * Members of a daemon take its silence for its end: they accept, so that no client is refused. A successor in probation notices by it
-   * that the deciding process is stopped, and says so.
-   */
+  /** Members of a silent daemon accept, so that no client is refused; a successor in probation notices that the deciding process is stopped. */
   #beat(): void {
     this.#silence.tick()
     for (const peer of this.#peers.holding) peer.link.beat({ healthy: true })
@@ -392,10 +386,7 @@ export class Holder {
 
 const INSISTS = { firstMs: 10, longestMs: 1_000 }
 
-/**
- * Does a necessary step (a seal, a segment to write in): at once, or again and again until it is done, while later steps wait. `over`: it
- * is not needed any more.
- */
+/** Does a necessary step, again and again until it is done; later steps wait. `over`: it is not needed any more. */
 export function insist(
   act: () => void,
   what: string,

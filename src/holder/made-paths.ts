@@ -7,10 +7,7 @@ import type { Entry, Registry } from './registry.js'
 /** More Unix paths than this of one successor are not watched over. */
 const MOST = 1_000
 
-/**
- * The Unix paths that a successor has bound for the service, each with its socket: the incumbent removes them when that process has died or left
- * and does not serve. Owns the descriptors.
- */
+/** The Unix paths that a successor has bound: the incumbent removes them if that process ends and does not serve. Owns descriptors. */
 export class MadePaths {
   readonly #registry: Registry
   readonly #made = new Map<Peer, BundleItem[]>()

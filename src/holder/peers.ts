@@ -120,10 +120,7 @@ export class Peers {
     this.#letGo(peer)
   }
 
-  /**
-   * Tells at once of those that have ended, by the kernel's word, and that nothing more is to be read of: who was stopped, or late,
-   * hears of a death and of who comes for it in one turn of the event loop.
-   */
+  /** Tells at once of ended processes with nothing left to read: a late process hears of a death and of the joiner in one turn. */
   tellOfTheDead(): void {
     for (const peer of this.all) {
       if (peer.over || peer.link.open) continue

@@ -5,10 +5,7 @@ import type { SegmentSet } from './segment-set.js'
 /** One that takes its segments later than this connects anew. */
 const SUPPLY_MS = 5_000
 
-/**
- * Gives draining generations and followers the segments that were made since: a process that answers from the state must see what is
- * written there.
- */
+/** Gives draining generations and followers the segments made since: a process that answers from the state must see all of it. */
 export class SegmentSupply {
   readonly #segmentSet: Pick<SegmentSet, 'since'>
   readonly #drop: (caller: Caller) => void

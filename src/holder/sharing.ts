@@ -87,10 +87,7 @@ export class DescriptorSharing {
       .finally(() => closeItems(sent))
   }
 
-  /**
-   * An entry that the service takes in between Offer and Commit crosses too. It is in the channel before the Commit, and the joiner takes
-   * it first: a listener or descriptor that was acknowledged is not lost with the process that acknowledged it.
-   */
+  /** Sends an entry that came between Offer and Commit, before the Commit: an acknowledged descriptor does not die with its process. */
   #late({ name, role, spec, fd }: Entry): void {
     const peer = this.#parts.joining()
     // One that has not been made its Offer yet finds it there.

@@ -33,10 +33,7 @@ export interface AnnouncerDeps {
   readonly control: () => readonly BundleItem[]
 }
 
-/**
- * Tells those outside who serves: the service manager, by its socket, and readers of the pid file. Where the incumbent decides
- * it names its successor at the Commit, as a manager may hear the main process alone; and itself, when it comes back.
- */
+/** Tells the service manager and readers of the pid file who serves. An incumbent that decides names its successor at the Commit. */
 export class Announcer {
   readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null

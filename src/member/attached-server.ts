@@ -238,10 +238,7 @@ export class AttachedServer {
     this.#sessions.leave()
   }
 
-  /**
-   * Closes the HTTP/1 connections that are between two requests, and in a moment those that have said nothing yet: the request of
-   * who has just connected may be on its way. The others end as announced.
-   */
+  /** Closes the HTTP/1 connections between two requests, and soon those that have said nothing yet. The others end as announced. */
   endIdle(): void {
     this.#ask(keeper => keeper.endIdle?.())
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return

@@ -336,10 +336,7 @@ export class Registrations {
 
 const RETRY_MS = 100
 
-/**
- * Daemon hosting: connects again to the daemon (or to the one that was started in its place) and says Hello as one
- * that comes back. Tries until it has an answer; null when `signal` ends it.
- */
+/** Connects to the daemon again, or to the next one, as a member that comes back. Retries; null when `signal` ends it. */
 export async function reconnectToDaemon(
   settings: Settings,
   old: HolderLink,

@@ -24,10 +24,7 @@ type Effects = {
   ) => void | Promise<void>
 }
 
-/**
- * The driver of one process's part: has the effects of the machines carried out, each by the part that it concerns, and tells them
- * what has come of it.
- */
+/** Has each effect of the machines carried out by the part that it concerns, and tells the machines the outcome. */
 export class MemberDriver implements RuntimeDriver {
   readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined

@@ -7,7 +7,7 @@ import { listeningPid, tryConnect } from '../os/connect.js'
 import { statOf } from '../os/main-process.js'
 import { keptFor } from '../os/service-manager/passed-sockets.js'
 import { Segment } from '../state/segment.js'
-import { type Legacy, sealLegacy } from './start.js'
+import { type Legacy, sealLegacy, wholeSegments } from './start.js'
 
 export interface KeptOf {
   readonly service: string
@@ -17,10 +17,7 @@ export interface KeptOf {
   readonly discard: (name: string) => void
 }
 
-/**
- * The descriptors that the service manager has kept of a dead process of this service. Null: there are none, or a process serves. An
- * incomplete set is discarded.
- */
+/** The descriptors kept of a dead process of this service; null: none, or a process serves. Discards an incomplete set. */
 export function recoverFromFdStore({ service, control, logger, discard }: KeptOf): Legacy | null {
   const kept = keptFor(service)
   const left = new Set(kept.map(({ fd }) => fd))
@@ -60,21 +57,16 @@ export function recoverFromFdStore({ service, control, logger, discard }: KeptOf
         taken.set(keptAs, fd)
       } else fd.close()
     }
-    const segments: Segment[] = []
-    for (const { name, fd } of kept) {
-      if (!/^(?:epoch|snapshot)-/.test(name) || !left.delete(fd)) continue
-      const segment = Segment.open(fd)
-      // Being written still: what it merges is here too.
-      if (segment.kind === 'snapshot' && !segment.sealed) segment.close()
-      else segments.push(segment)
-    }
+    const isSegment = /^(?:epoch|snapshot)-/
+    const held = kept.filter(({ name, fd }) => isSegment.test(name) && left.delete(fd))
+    const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
     const { generation, serviceStartedAt } = noted
     sealLegacy(segments, err => logger.warn({ err }, 'what a dead process wrote could not be sealed'))
     return {
       generation: generation + 1,
       serviceStartedAt,
       entries,
-      segments: segments.sort(byEpoch),
+      segments,
       listener,
       lock,
       reservation: take('reservation') ?? null,
@@ -88,10 +80,6 @@ export function recoverFromFdStore({ service, control, logger, discard }: KeptOf
 function newestNote(kept: readonly { readonly name: string; readonly fd: OwnedFd }[]): Noted | null {
   const notes = kept.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readNote(fd))
   return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
-}
-
-function byEpoch(a: Segment, b: Segment): number {
-  return a.epoch - b.epoch
 }
 
 /** A living process listens there: who accepts on a control socket has called listen() on it. */

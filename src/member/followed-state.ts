@@ -14,17 +14,14 @@ import { StateKeeper } from './state-keeper.js'
 import { isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
 
-/**
- * Interval of looking for new records, if no process tells of them: the daemon is away, or the member that writes is of an older release.
- */
+/** Interval of looking for new records if no process tells of them: the daemon is away. */
 const LOOK_MS = 250
 /** Sealed segments that are merged at a time. */
 const MERGED_SEGMENTS = 8
 
 /**
- * The state of another service of the daemon, in a member that has it instead of its own. This member reads the segments itself, and its
- * changes go by the daemon to the member that writes there: across that member's upgrades and death, and across those of the daemon. Owns
- * log and connection.
+ * The state of another service of the daemon, instead of an own one. This member reads the segments itself; its changes go by the daemon to
+ * the member that writes, across upgrades and death of both. Owns log and connection.
  */
 export class FollowedState {
   readonly log: StateLog

@@ -30,9 +30,8 @@ export class Holdings {
   }
 
   /**
-   * Takes a listener or descriptor into the registry, in place of the one of that name. Daemon hosting: the daemon keeps
-   * it too, so that it outlives this process; when it does not, nothing has changed here, and the descriptor is closed. `made`: this
-   * version has bound it, so that its path goes with a version that does not come to serve for good.
+   * Takes a listener or descriptor into the registry, in place of the one of that name, and has a daemon keep it. When that fails nothing
+   * has changed, and the descriptor is closed. `made`: bound by this version; its path goes if this version does not come to serve for good.
    */
   async register(entry: Entry, made = false): Promise<void> {
     const hosting = this.#hosting()
@@ -132,10 +131,7 @@ export class Holdings {
 /** `true`: all of them; or those of these names. */
 type UnservedOption = boolean | readonly string[]
 
-/**
- * Finds listeners that keep a version from being ready: clients are accepted there now, and this version would not accept them. It was
- * given no server for such a listener, or the incumbent has opened it since the Offer.
- */
+/** Finds listeners on which clients are accepted now and would not be by this version: without a server, or opened since the Offer. */
 class Unserved {
   /** Opened by the incumbent since the Offer; `elsewhere`: this version has one of that name at another address already. */
   readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()

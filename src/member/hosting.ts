@@ -5,10 +5,7 @@ import type { Segment } from '../state/segment.js'
 import type { Cancelled } from '../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
-/**
- * Where it is decided who serves: in the incumbent, and then in this process itself (`embedded-hosting.ts`), or in a daemon
- * (`daemon-hosting.ts`).
- */
+/** Where it is decided who serves: in the incumbent and then here (`embedded-hosting.ts`), or in a daemon (`daemon-hosting.ts`). */
 export interface Hosting {
   /** This process's own: null before it decides for itself, and always where a daemon decides. */
   readonly holder: Holder | null

@@ -21,7 +21,7 @@ import { OtherProcess, type StartedAs } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
-import { type Legacy, sealLegacy, startHeir } from './start.js'
+import { type Legacy, sealLegacy, startHeir, wholeSegments } from './start.js'
 
 /** Time for the last words between this process and the one that serves. */
 const END_MS = 10_000
@@ -180,13 +180,7 @@ function segmentsOf(
     if (segments.has(ino)) fd.close()
     else segments.set(ino, Segment.open(fd))
   }
-  for (const [ino, segment] of segments) {
-    // Being written still: what it merges is here too.
-    if (segment.kind !== 'snapshot' || segment.sealed) continue
-    segment.close()
-    segments.delete(ino)
-  }
-  return [...segments.values()].sort((a, b) => a.epoch - b.epoch)
+  return wholeSegments(segments.values())
 }
 
 async function end(hung: OtherProcess): Promise<void> {

@@ -75,10 +75,7 @@ function checkStop(stop: unknown): void {
     )
 }
 
-/**
- * The work of the application that may be done in one process only: starts it when this process serves, and stops it
- * before another does.
- */
+/** The application's work for one process at a time: starts when this process serves, stops before another does. */
 export class Leadership {
   readonly #events: LeadershipEvents
   readonly #failed: (error: unknown) => void

@@ -324,10 +324,7 @@ export async function startListeners(listeners: readonly Listener[]): Promise<vo
   for (const one of started) if (one.status === 'rejected') throw one.reason
 }
 
-/**
- * Another listening socket whose connections a server takes beside those of its own: of a worker that was not replaced yet. Owns its
- * descriptor.
- */
+/** Another listening socket whose connections a server takes too: of a worker that was not replaced yet. Owns its descriptor. */
 class SecondSource {
   readonly #fd: OwnedFd
   readonly #failed: (error: unknown) => void

@@ -436,10 +436,7 @@ function checkEvent(event: string | symbol, known: readonly string[]): void {
   )
 }
 
-/**
- * Tells the application's listeners, each of them whatever the others do: what one throws (or rejects with) is logged and
- * counted, and undoes nothing.
- */
+/** Calls all of the application's listeners: an exception or rejection of one is logged and counted, and undoes nothing. */
 class GuardedListeners {
   readonly #emitter: NodeJS.EventEmitter
   readonly #logger: Logger

@@ -38,10 +38,7 @@ export class OfferReceiver {
     this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
   }
 
-  /**
-   * Takes a bundle. Answers the offer that it completes, or null where none was announced. Throws what is wrong with it;
-   * what was not taken by then is closed.
-   */
+  /** Takes a bundle. Returns the offer that it completes, or null if none was announced. Throws its fault; closes what it did not take. */
   accept(items: readonly BundleItem[]): Offered | null {
     const left = [...items]
     try {

@@ -178,10 +178,7 @@ interface DrainTimes {
   readonly tls: number
 }
 
-/**
- * Waits until the last connection has gone, to another process or by itself; closes what is left when its time is over,
- * and tells `onCut` what that was. `Moves.leave()` has told those that do not move.
- */
+/** Waits until the last connection has moved or ended; after `times` closes what is left, and tells `onCut` what that was. */
 export async function drainListeners(
   listeners: readonly Draining[],
   times: DrainTimes,

@@ -58,10 +58,7 @@ export class Readiness {
     return serving.answer
   }
 
-  /**
-   * Runs the application's checks, then `last`: rejects with the first that does not pass, or why this process will not serve.
-   * `serving`: what {@link wait} has returned.
-   */
+  /** Runs the application's checks, then `last`. Rejects with the first failure, or why this process will not serve (`serving`). */
   async check(options: ReadyOptions, serving: Promise<void>, last: () => void): Promise<void> {
     const until = performance.now() + (options.timeout ?? 0)
     this.#checks = new Checks(options)

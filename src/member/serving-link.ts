@@ -18,9 +18,7 @@ export interface ServingLinkOptions {
   readonly serviceStartedAt?: () => number
   /** The highest epoch whose segment this process holds. */
   readonly top: () => number
-  /**
-   * New segments: this process answers from the state until its last connection ends. Or a migration channel to the process that serves.
-   */
+  /** New segments, from which this process answers until its last connection ends; or a migration channel. */
   readonly adopt: (items: BundleItem[]) => void
   /** The process that serves now hears us. */
   readonly connected: () => void

@@ -142,10 +142,7 @@ export function livesNoMore(member: object): void {
   living.delete(member)
 }
 
-/**
- * Watches the process of a member that has retired: reports what keeps it, or ends it (`exitWhenRetired`). Does nothing while another member
- * lives in the process. The timer does not keep the process.
- */
+/** Reports what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while another member lives in it. */
 export function watchRetired(member: object, { logger, exitWhenRetired, report: tell }: LingeringDeps): void {
   living.delete(member)
   const ms = exitWhenRetired ?? RETIRED_MS
@@ -172,10 +169,7 @@ const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
 /** Shorter intervals are seldom jobs. */
 const JOB_MS = 1_001
 
-/**
- * Names, in development, the intervals of a process that was replaced: the next version runs them too. `over` says that the process serves
- * again, or has let go of everything and ends.
- */
+/** Names, in development, the intervals of a replaced process, which the next version runs too. `over`: the process needs no warning. */
 export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
   if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
   setTimeout(() => {

@@ -54,10 +54,7 @@ export async function startFirst(
   return driver
 }
 
-/**
- * Starts a process with the descriptors of a dead one: as a successor that was ready when its incumbent died. Its ready() makes it the one
- * that decides. Takes all of it, also when it rejects.
- */
+/** Starts a process as the successor of a dead one, with its descriptors: its ready() makes it decide. Takes them, also when it rejects. */
 export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
   const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
@@ -84,10 +81,7 @@ export async function startHeir(settings: Settings, legacy: Legacy): Promise<Mem
   }
 }
 
-/**
- * A process that takes over from the holder at `link`, or joins it where it is a daemon, which has so long until its Offer.
- * Resolves when descriptors and state are here.
- */
+/** Takes over from the holder at `link`, or joins it if it is a daemon. Resolves when descriptors and state are here. */
 export async function startNext(
   settings: Settings,
   link: HolderLink,
@@ -135,6 +129,16 @@ function tellUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void
     {},
     'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in a file without a name that cannot be sealed, so that a commit is final, without an automatic way back, and connections do not move; allow memfd_create',
   )
+}
+
+/** In order of epoch. Closes snapshots that were being written still: what they merge is here too. */
+export function wholeSegments(segments: Iterable<Segment>): Segment[] {
+  const whole: Segment[] = []
+  for (const segment of segments) {
+    if (segment.kind === 'snapshot' && !segment.sealed) segment.close()
+    else whole.push(segment)
+  }
+  return whole.sort((a, b) => a.epoch - b.epoch)
 }
 
 /**

@@ -61,10 +61,7 @@ export class StateKeeper {
     await this.#log.catchUp()
   }
 
-  /**
-   * Connections that stay here until they end are still answered by this process: let them see what the one that
-   * serves now writes in the segments that both hold. Called again when newer segments have arrived.
-   */
+  /** Lets the connections that stay here see what the process that serves writes. Called again when newer segments have arrived. */
   follow(): Promise<void> {
     const next = this.#following.then(() => this.#followOn())
     this.#following = next.catch(() => {})

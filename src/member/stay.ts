@@ -92,10 +92,7 @@ class Others {
     this.#woken()
   }
 
-  /**
-   * Passes a signal to the process that serves in place of this one; where none does, to the children: they drain, or are just ending. A
-   * signal that ends the service goes to all of them.
-   */
+  /** Passes a signal to the process that serves instead of this one; without one, or to end the service, to all children. */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#deps.settings
     using server = await this.#inOurPlace()

@@ -139,10 +139,7 @@ export class Upgrades implements Replaced {
     }
   }
 
-  /**
-   * This process is to end: so is a successor that it is starting, unless Commit has left. Resolves when the upgrade is
-   * over; a successor that does not end within `graceMs` is killed.
-   */
+  /** Ends a successor that is starting, unless Commit has left; kills it after `graceMs`. Resolves when the upgrade is over. */
   async end(graceMs: number): Promise<void> {
     const why = `process ${process.pid} was told to end during its upgrade`
     await this.#underWay?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)

@@ -8,10 +8,7 @@ export interface OnlyService {
   readonly control: string | null
 }
 
-/**
- * Throws ERR_FDB_SERVICE if an operator means another service. Empty: any. A client that looks for a service by its name finds it by that
- * of its control socket, so that name is right too.
- */
+/** Throws ERR_FDB_SERVICE if an operator means another service. The name of the control socket, by which it was found, is right too. */
 export function refuseOther(asked: string, { service, control }: OnlyService): void {
   const found = control === null ? service : basename(control, '.sock')
   if (asked === '' || asked === service || asked === found) return
@@ -36,8 +33,5 @@ export function operationsOnly(only: OnlyService, operations: Operations): Opera
   }
 }
 
-/**
- * A daemon is a member of a service of its own, whose holder it is: by it the next daemon takes over. The name by which that one says Hello,
- * and by which operators mean the daemon itself.
- */
+/** The service of a daemon itself, by which the next daemon takes over: in its Hello, and for operators who mean the daemon. */
 export const DAEMON_ITSELF = 'fd-broker.daemon'

@@ -130,10 +130,7 @@ function remedy(code: string): string {
 
 const BOUNDS = { firstMs: 2, longestMs: 50 }
 
-/**
- * Calls `attempt` with a backoff until it returns something else than null, and returns that. At `until` (of the process's own clock)
- * rejects with what `late` returns; when the signal aborts, with its reason.
- */
+/** Calls `attempt` with a backoff until it returns no null. At `until` rejects with `late()`; at an abort with the signal's reason. */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
   until: number,
@@ -216,10 +213,7 @@ export function refuseOpenFolder(
   )
 }
 
-/**
- * The living process that listens at the other end of a client's connection: the process that accepts on a control socket has called
- * listen() on it, so that the kernel names it. 0: another PID namespace, or a process that has handed over and ended.
- */
+/** The living process that called listen() at the other end, by the kernel's word. 0: another PID namespace, or it has ended. */
 export function listeningPid(channel: OwnedFd): number {
   const { pid } = peerCredentials(channel)
   try {

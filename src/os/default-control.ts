@@ -18,10 +18,7 @@ export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): s
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
 }
 
-/**
- * The control socket of a service under `fd-broker/auto` if {@link defaultControl} knows no place for this user: in a folder of the user's own
- * among the temporary files.
- */
+/** The control socket for `fd-broker/auto` where {@link defaultControl} knows no place: in the user's own temporary folder. */
 export function temporaryControl(name: string): string {
   refuseWithoutPlace(name)
   return join(temporaryFolder(), `${name}${SUFFIX}`)

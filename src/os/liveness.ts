@@ -121,10 +121,7 @@ export function pidOf(pidfd: OwnedFd): number {
   }
 }
 
-/**
- * Tells the process of a pidfd from all others: by the number of the pidfd, as other PID namespaces have no other, or by that of the
- * process if the kernel does not number pidfds (before Linux 6.9). Null: neither is known.
- */
+/** Tells the process of a pidfd from all others: by the number of the pidfd, or of the process before Linux 6.9. Null: neither is known. */
 export function keyOf(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
   if (number !== null) return `pidfd ${number}`
@@ -151,10 +148,7 @@ export function ownPidfd(): OwnedFd | null {
 /** A timer may be this late on a busy machine. */
 const LATE_MS = 250
 
-/**
- * Since when this process has been able to hear others, as its own regular ticks show: its own stall (a busy event loop,
- * a SIGSTOP, a machine that was paused) is not the silence of others.
- */
+/** Since when this process could hear others, by its own regular ticks: its own stall is not the silence of others. */
 export class Wakefulness {
   #tickedAt = performance.now()
   #since = this.#tickedAt

@@ -19,10 +19,7 @@ interface Main {
 /** The parent at start: later its parent may be another. */
 const found = find(process.pid, process.ppid, startedAs.env)
 
-/**
- * Why the end of this process would end those that it has started; null: it would not, as far as can be seen. `told`: the service
- * manager is told who the main process is.
- */
+/** Why the end of this process would end its descendants; null: it would not. `told`: the service manager hears of another main process. */
 export function mainProcess(told = false): string | null {
   return found === null || (told && found.ofUnit) ? null : found.why
 }

@@ -135,10 +135,7 @@ export interface Tracing {
 /** Which right is missing: `details.right` of ERR_FDB_TRACE. */
 type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filter' | 'policy'
 
-/**
- * Why the kernel has not let this process look into another one, by the checks of ptrace(2) in the order in which an operator can do
- * something about them.
- */
+/** Why the kernel refused to let this process look into another: the checks of ptrace(2), ordered by what an operator can change. */
 export function missingRight({ pid, own, target, keeper, scope, code }: Tracing): [MissingRight, string] {
   const them = `process ${pid}`
   if (code === 'ENOSYS')

@@ -2,10 +2,7 @@ import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync }
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
-/**
- * A file that names the process that serves. A reader finds the former content or the new one, never a part. A failure is logged and harms
- * no client.
- */
+/** A file that names the process that serves. Replaced atomically; a failure is logged, and harms no client. */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger

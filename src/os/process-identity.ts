@@ -44,10 +44,7 @@ export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   return now === undefined || now === startTime
 }
 
-/**
- * Where there is no pidfd: calls `onDead` once when the process has ended (or is a zombie). Null: it cannot be seen from
- * here, so that its death cannot be proved.
- */
+/** Without a pidfd: calls `onDead` once the process has ended, or is a zombie. Null: it cannot be seen, nor proved dead. */
 export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
   if (identity.startTime === undefined) return null
   let dead = false

@@ -11,10 +11,7 @@ import {
 } from '../kernel/index.js'
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 
-/**
- * Where a path lies in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace, and after a folder on the way was
- * removed and made again. Null where that cannot be told (no such folder, no `/proc`).
- */
+/** Where a path lies in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace. Null: it cannot be told. */
 export function placeInFileSystem(path: string): string | null {
   let real: string
   let table: string

@@ -48,14 +48,24 @@ export async function claimForLife(
   wanted: readonly WantedDescriptor[],
   { service, exclusive, nonBlocking, timeoutMs }: ClaimingOptions,
 ): Promise<ClaimedDescriptor[]> {
+  const options = { shared: !exclusive, while: { pid: process.pid }, timeout: timeoutMs }
+  const claim = (held: string) => client.descriptors.claimAmong(held, options)
+  const named = wanted.map(each => ({ ...each, held: nameIn(service, each.name) }))
+  return await claimAll(client, named, nonBlocking, claim)
+}
+
+/** `held`: the daemon's name of each. All or none are owned by the caller. */
+async function claimAll(
+  client: OperatorClient,
+  wanted: readonly (WantedDescriptor & { readonly held: string })[],
+  nonBlocking: boolean,
+  claim: (held: string) => Promise<Claimed>,
+): Promise<ClaimedDescriptor[]> {
   const claimed: ClaimedDescriptor[] = []
   try {
-    for (const { name, spec } of wanted) {
-      const held = nameIn(service, name)
-      const options = { shared: !exclusive, while: { pid: process.pid }, timeout: timeoutMs }
-      const claim = () => client.descriptors.claimAmong(held, options)
-      const { fd, others } =
-        spec === null ? await known(held, claim) : await heldOrBound(client, held, spec, claim)
+    for (const { name, held, spec } of wanted) {
+      const once = () => claim(held)
+      const { fd, others } = await (spec === null ? known(held, once) : heldOrBound(client, held, spec, once))
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
       if (spec !== null) refuseOther(held, spec, about)
@@ -108,22 +118,10 @@ export async function takeHeld(
   client: OperatorClient,
   { listen, nonBlocking }: Pick<VersionSettings, 'listen' | 'nonBlocking'>,
 ): Promise<{ listener: string; address: string }[]> {
-  const taken: { name: string; fd: OwnedFd; about: Inspected }[] = []
-  try {
-    for (const { name, spec } of listen) {
-      const { fd, others } = await heldOrBound(client, name, spec, () => claimShared(client, name))
-      const about = inspectOne(fd)
-      taken.push({ name, fd, about })
-      refuseOther(name, spec, about)
-      // It is one of the open socket: who runs on it already goes on with what he has.
-      if (others === 0) setBlocking(fd, !nonBlocking)
-    }
-    passedSockets().offer(taken, false)
-    return taken.map(({ name, about }) => ({ listener: name, address: formatAddress(about) }))
-  } catch (error) {
-    closeAll(taken.map(({ fd }) => fd))
-    throw error
-  }
+  const named = listen.map(each => ({ ...each, held: each.name }))
+  const taken = await claimAll(client, named, nonBlocking, name => claimShared(client, name))
+  passedSockets().offer(taken, false)
+  return taken.map(({ name, about }) => ({ listener: name, address: formatAddress(about) }))
 }
 
 /** Without pidfds the daemon is not told which process has it. */
@@ -136,10 +134,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<Claime
   }
 }
 
-/**
- * The result of `claim`; the descriptor is bound and put first if it is not held. Two processes that do so at once both get the one that
- * the first has bound.
- */
+/** Returns the result of `claim`; binds and puts the descriptor first if it is not held. Two processes that race get the same one. */
 export async function heldOrBound<T>(
   client: OperatorClient,
   name: string,

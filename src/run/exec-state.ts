@@ -47,10 +47,7 @@ export interface LeftVersion extends ProbedBefore {
   readonly replaced: boolean
 }
 
-/**
- * The state that a supervisor leaves to the program that goes on in its place, as the same process: its descriptors stay open, by their
- * numbers.
- */
+/** The state that a supervisor leaves to the program that goes on in its place, as the same process: descriptors stay open, by number. */
 export interface ExecState {
   /** How often that has happened, with this time. */
   readonly replaced: number

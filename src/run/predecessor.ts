@@ -12,10 +12,7 @@ export interface Takeover {
   readonly signal: NodeJS.Signals | 'none' | undefined
 }
 
-/**
- * A running process without fd-broker, whose listeners we have too: it serves as before, beside the versions here, until it is told to end.
- * Until then nothing has changed for it.
- */
+/** A running process without fd-broker, whose listeners we have too: it serves beside the versions here, unchanged, until it is told to end. */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
   readonly #endsAt: Takeover['signal']
@@ -25,10 +22,7 @@ export class Predecessor implements Disposable {
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
-  /**
-   * Takes what is wanted, and has it found by {@link passedSockets}. Throws as {@link adoptListeners} does, and ERR_FDB_ADOPT where
-   * there is no such process.
-   */
+  /** Takes what is wanted for {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if there is no such process. */
   static of({ pid, signal }: Takeover, wanted: readonly Wanted[], logger: Logger): Predecessor {
     const other = OtherProcess.of(pid)
     try {
@@ -72,10 +66,7 @@ export class Predecessor implements Disposable {
     return this.#phase === 'ended' || this.#endsAt === 'none'
   }
 
-  /**
-   * A version serves in its place: when it has done so for `healthyFor`, this one is told to end, and killed when it has not after
-   * `stopTimeout`.
-   */
+  /** A version serves: `healthyFor` later this process is told to end, and killed after `stopTimeout`. */
   retire({ healthyFor, stopSignal, stopTimeout }: VersionSettings): void {
     // No process accepts on taken listeners that are not wanted.
     passedSockets().discard()

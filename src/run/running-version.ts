@@ -62,9 +62,7 @@ export class RunningVersion {
   readonly #words: LastWords | null
   #pid: number
   #watch: DeathWatch | null = null
-  /**
-   * The pidfd of a main process that is not our own child: its parent reaps it without telling us, and its number may be a stranger's then.
-   */
+  /** The pidfd of a main process that is no child of ours: its parent reaps it without telling us, and its number may be another's then. */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
   #hasServed = false
@@ -76,10 +74,7 @@ export class RunningVersion {
   readonly #sockets: ReadonlySet<string>
   #over = false
 
-  /**
-   * Starts it; `was`: goes on with one that lives. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, and what binding throws.
-   * Owns the probe from now on.
-   */
+  /** Starts it; `was`: goes on with a living one. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, bind errors. Owns the probe. */
   constructor(
     { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
     events: VersionEvents,
@@ -360,10 +355,7 @@ function openOwn(pid: number): OwnedFd | null {
 /** How often the processes that a version has left behind are looked at. */
 const LOOK_MS = 20
 
-/**
- * Processes that a version's main process has left behind when it ended. They may still accept on the version's listeners, so they
- * are told to end, and killed if they do not.
- */
+/** Processes that a version's main process has left behind. They may still accept, so they are told to end, then killed. */
 interface Stray {
   readonly version: number
   readonly members: ProcessMembers

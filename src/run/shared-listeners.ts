@@ -28,10 +28,7 @@ export interface SharedListener {
   readonly adopted: boolean
 }
 
-/**
- * The listeners of all versions: bound once, for as long as one version wants them. Clients that connect between two versions wait in the
- * kernel's queue.
- */
+/** The listeners of all versions, bound once while one version wants them. Clients between two versions wait in the kernel's queue. */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: KeptListeners
@@ -137,10 +134,7 @@ export class SharedListeners implements Disposable {
 
 const PREFIX = 'listener-'
 
-/**
- * Listeners that the service manager keeps for the next process, each under a name that tells its specification: when this one is
- * killed, who connects waits for the next.
- */
+/** Listeners that the service manager keeps for the next process, named by their specification, so that clients wait after a kill. */
 export class KeptListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
@@ -213,10 +207,7 @@ export const PID_VARIABLE = 'LISTEN_PID'
 /** Marks each process of a version, also those that leave its group: see {@link ProcessMembers.ofGroup}. */
 export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
 
-/**
- * Where the next image of a supervisor finds what was left to it, by the number of a descriptor: `take:7`; `try:3` is said to a process
- * that is only to tell whether it could. Not for those that it starts.
- */
+/** The variable by which the next image of a supervisor finds its state: `take:7`; `try:3` asks only whether it could. Not for children. */
 export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
 /** Variables that a supervisor got from its own: they are not for the programs that it starts. */

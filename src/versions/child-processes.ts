@@ -91,10 +91,7 @@ function sent(pid: number, signal: NodeJS.Signals): boolean {
 /** Node reaps what it has started at once: a child that has ended and is there after this time was adopted. */
 export const ADOPTED_MS = 500
 
-/**
- * Children that this process did not start: those whose own parents have ended. PID 1 has them from the kernel; any other
- * process asks for them. Node waits only for its own children, and the others would stay as zombies.
- */
+/** Children that this process did not start, whose parents have ended: Node reaps only its own, and these would stay zombies. */
 export class ZombieReaper {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }

@@ -79,18 +79,12 @@ export interface OrphanSigns {
   readonly sockets: ReadonlySet<string>
 }
 
-/**
- * The processes that a leader has left behind when it ended. They are held by their pidfds, so that no signal meets another process.
- * Where the kernel or its limits give none, none is held.
- */
+/** The processes that a leader has left behind when it ended, held by their pidfds; without pidfds none is held. */
 export class ProcessMembers implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
 
-  /**
-   * Finds them. The process that reaps the leader calls this in the same turn: the number of a session or group cannot be another's
-   * yet, and is not as long as a member lives.
-   */
+  /** Finds them in the turn in which the leader is reaped: its number cannot be another's yet, nor while a member lives. */
   private constructor(belongs: (pid: number) => boolean) {
     this.#belongs = belongs
     this.#find()
@@ -161,10 +155,7 @@ export class ProcessMembers implements Disposable {
   }
 }
 
-/**
- * Whether a process may live that was started with `mark` in its environment, since this many milliseconds ago or before: a process
- * whose environment cannot be read, as it is another user's, counts if it is that young.
- */
+/** Whether a process may live that was started with `mark`: an unreadable environment (another user's) counts if it is that young. */
 export function mayLive({ name, value }: Mark, withinMs: number): boolean {
   const text = `${name}=${value}`
   let uptime: number

@@ -125,10 +125,7 @@ function isGone(fd: unknown, error: unknown): boolean {
   return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
 }
 
-/**
- * The number of bytes that a write with these arguments writes: (text, position, encoding), (bytes, offset, length), (bytes, { offset,
- * length }) or (list of bytes).
- */
+/** The bytes that a write writes with (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or (list of bytes). */
 function bytesOf([data, second, third]: readonly unknown[]): number {
   if (typeof data === 'string')
     return Buffer.byteLength(data, typeof third === 'string' ? (third as BufferEncoding) : 'utf8')

@@ -8,10 +8,7 @@ export const LAST_LINES = 'FD_BROKER_LAST_LINES'
 /** The NODE_OPTIONS that the successor would have without the preload; absent: none. */
 export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
 
-/**
- * The environment of a successor with `started.ts` preloaded; a program that is not Node takes no notice. Unchanged where the library
- * does not run from its bundle, or is just being replaced on the disk.
- */
+/** The environment of a successor with `started.ts` preloaded; unchanged where the library does not run from its bundle. */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const preload = join(dirname(thisFile()), 'started.cjs')
   if (env[LAST_LINES] === undefined || preload.includes('"') || !existsSync(preload)) return env

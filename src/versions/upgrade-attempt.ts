@@ -175,10 +175,7 @@ export class UpgradeAttempt {
     return this.#cancelling
   }
 
-  /**
-   * The successor is not wanted any more. Before its Commit it is given up and ended; later it serves, or fails, as if this
-   * had not been called. Either way the outcome says which.
-   */
+  /** Gives up and ends the successor before its Commit; later it serves or fails as if not cancelled. The outcome says which. */
   async #cancel(reason: unknown): Promise<void> {
     if (this.#cancelling) return
     this.#cancelling = true

@@ -49,10 +49,7 @@ export interface BundleItem {
 type WireItem = fdbroker.wire.Item.$Properties
 export type WireFds = fdbroker.wire.Fds.$Properties
 
-/**
- * Cuts a bundle into messages of at most 253 descriptors, each with the identity of every descriptor in it, which is
- * looked up when that message is asked for: many thousands in one go would stop the event loop.
- */
+/** Cuts a bundle into messages of at most 253 descriptors with their identities, which are looked up only when a message is asked for. */
 export function* packBundle(items: readonly BundleItem[]): Generator<{ fds: OwnedFd[]; message: WireFds }> {
   for (let index = 0, at = 0; at < items.length || at === 0; index++, at += MAX_FDS_PER_MESSAGE) {
     const slice = items.slice(at, at + MAX_FDS_PER_MESSAGE)
@@ -112,10 +109,7 @@ function unpackIdentity(wire: fdbroker.wire.Identity.$Properties): FdIdentity {
   }
 }
 
-/**
- * Takes one Fds message: as many descriptors as it names, each of them the very socket or file that the sender
- * described. Owns `fds` from now on; when it throws, all of them are closed.
- */
+/** Takes one Fds message; each descriptor must be the very file that the sender described. Owns `fds`; closes all when it throws. */
 export function unpackFds(message: WireFds, fds: OwnedFd[]): BundleItem[] {
   try {
     const items = message.items ?? []

@@ -71,10 +71,7 @@ export class Link {
     return this.channel.send(Envelope.encode(body).finish(), fds)
   }
 
-  /**
-   * As {@link send}, for messages without an answer. Later messages rely on it: if the channel cannot take it, the channel ends, and that
-   * is told.
-   */
+  /** As {@link send}, for messages without an answer. If the channel cannot take it, the channel ends, and that is told. */
   post(body: WireBody): void {
     this.send(body).catch((error: FdbError) => {
       // Earlier messages of a peer that has left are still read: its end comes after them.

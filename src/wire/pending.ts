@@ -72,10 +72,7 @@ export class Pending<T> {
     return this.#settled
   }
 
-  /**
-   * From now on it has `ms` milliseconds; an earlier limit does not count any more. `late` settles it, as a rule: what had
-   * arrived by then has been heard.
-   */
+  /** Sets the time limit in place of an earlier one; `late`, as a rule, settles it, when all that has arrived by then was heard. */
   limit(ms: number, late: () => void, options: { unref?: boolean } = {}): this {
     this.#limit?.clear()
     if (!this.#settled) this.#limit = afterHearing(ms, late, options)

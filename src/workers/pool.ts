@@ -220,10 +220,7 @@ export class WorkerPool {
     return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
   }
 
-  /**
-   * All workers leave. Resolves when none serves: a worker that does not hear of it in time is killed. Null: as each is configured, and
-   * within `stopTimeout`.
-   */
+  /** Ends all workers; kills those that do not hear of it in time. Null: as each is configured, within `stopTimeout`. */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
     this.#hung.stop()

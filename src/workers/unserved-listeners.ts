@@ -14,9 +14,8 @@ interface Told {
 }
 
 /**
- * Listeners without a worker: of a worker that has died, until the next one serves, of one that hangs, and of a surplus one, for ever. The
- * kernel goes on to give each its part of new connections, and those that are queued there would be lost with it: so another worker serves
- * each meanwhile.
+ * Listeners without a worker (dead, hung or surplus). The kernel goes on to give each its part of new connections, which would be lost
+ * with it: another worker serves each meanwhile.
  */
 export class UnservedListeners {
   readonly #tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>

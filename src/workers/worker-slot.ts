@@ -53,10 +53,7 @@ export class WorkerSlot {
     return this.#wanted
   }
 
-  /**
-   * No process must serve here from now on; a serving one is left alone. Resolves when a process that was being started has ended, or
-   * serves.
-   */
+  /** Starts no process here any more; a serving one stays. Resolves when a process that was being started has ended, or serves. */
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#kept = false
@@ -87,10 +84,7 @@ export class WorkerSlot {
     return this.standing?.owner ?? null
   }
 
-  /**
-   * Starts a process for it, which takes over from the one that serves. Resolves when it serves; rejects when it does not, and the serving
-   * process stays. Rejects with ERR_FDB_BUSY while one is being started.
-   */
+  /** Starts the process that takes over here. Resolves when it serves; rejects otherwise, and the former stays. ERR_FDB_BUSY: one starts. */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
@@ -160,10 +154,7 @@ export class WorkerSlot {
     }
   }
 
-  /**
-   * The handoff has a worker leave that has failed behind its Commit. If it has not let go of its listeners when any worker that is told
-   * to stop must have, it hangs and is ended.
-   */
+  /** Ends a worker that failed behind its Commit if it still has its listeners when a worker told to stop must have let go of them. */
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {

@@ -28,9 +28,7 @@ export interface Asked {
   readonly descriptor?: string
 }
 
-/**
- * Checks each request against the configured policy. Every decision that lets something change, and every refusal, is a line of the log.
- */
+/** Checks each request against the configured policy. Logs every decision that lets something change, and every refusal. */
 export class AccessCheck {
   readonly #logger: Logger
   readonly #own = process.geteuid?.() ?? 0
@@ -72,10 +70,7 @@ export class AccessCheck {
     return this.#isOwner(uid) || (this.#others?.has(uid) ?? true)
   }
 
-  /**
-   * The part of an answer that the client may see: a service, or null for descriptors without one. Throws ERR_FDB_DENIED if it may see
-   * nothing.
-   */
+  /** The services that the client may see (null: descriptors without one). Throws ERR_FDB_DENIED if it may see nothing. */
   lists(peer: PeerCredentials): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(peer, this.#own)
@@ -210,10 +205,7 @@ export function executableOf(pidfd: OwnedFd | null): Executable | null {
   }
 }
 
-/**
- * Whether it is the program at this path: the same file; or, when that was replaced since, one that was started from there (in
- * another mount namespace a path says nothing).
- */
+/** Whether it is the program at this path: the same file, or one that was started from there if the file was replaced since. */
 export function isProgram({ path, dev, ino, here }: Executable, file: string): boolean {
   const there = statSync(file, { bigint: true, throwIfNoEntry: false })
   if (there !== undefined && there.dev === dev && there.ino === ino) return true

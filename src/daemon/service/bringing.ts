@@ -19,10 +19,7 @@ export interface Receiving {
   readonly limited: Limited
 }
 
-/**
- * A member has said Register: what it has sent is taken, at once from one that serves for good, else when it does. Returns the last
- * failure.
- */
+/** Takes what a member has registered: at once from one that serves for good, else when it does. Returns the last failure. */
 export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): FdbError | null {
   let failure: FdbError | null = null
   for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeArrived(peer)) {
@@ -54,10 +51,7 @@ function takeNamed(
   else descriptorTable.holdProvisionally(peer, entry)
 }
 
-/**
- * A member that came back has sent all it holds, and said Back: it is taken before the machine decides. Returns the highest
- * epoch that is known to have been given: no number is given twice.
- */
+/** Takes what a member that came back has sent. Returns the highest epoch known to have been given: no number is given twice. */
 export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
   const { machine, descriptorTable, logger } = to
   let { top } = machine

@@ -47,10 +47,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #settled: () => boolean
   readonly #watching = new Set<() => void>()
 
-  /**
-   * `wanted`: names of the registry that stay when another process goes on with it. `settled`: no other process is about to, so that
-   * descriptors may come and go. `over`: hears of changes that no request caused.
-   */
+  /** `wanted`: names that stay for the next process. `settled`: none is about to take over. `over`: hears of changes without a request. */
   constructor(
     registry: Registry,
     wanted: Set<string> = new Set(),
@@ -77,10 +74,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
 
-  /**
-   * Takes over the descriptors of the former process, in this registry: its leases go on, and the claims of processes; those of connections
-   * have ended with it.
-   */
+  /** Takes over the former process's descriptors in this registry. Leases and claims of processes go on, those of connections ended. */
   takeOver(): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)

@@ -32,9 +32,8 @@ interface Row {
 }
 
 /**
- * The descriptors that a daemon has for one service: those that are the service's, under their names, and for each member a row of those
- * that are not, or not yet. All come by `arrive`; a member names them, and they become the service's when no other member that has another
- * under the name can come back. Owns all of them.
+ * The descriptors that a daemon has for one service: the service's, by name, and those of each member that are not the service's, or not yet.
+ * They become so when no member with another of the name can come back. Owns all.
  */
 export class DescriptorTable {
   /** The service's entries, which a successor is offered. */
@@ -188,10 +187,7 @@ export class DescriptorTable {
     this.#holdAll(peer, lacking)
   }
 
-  /**
-   * The service's descriptors as this member sees them: in probation who serves has its own of a name, and the service the
-   * standby's, for the way back.
-   */
+  /** The service's descriptors as this member sees them: in probation its own of a name hides the standby's, kept for the way back. */
   seenBy(peer: Peer | undefined): Entry[] {
     const own = this.#provisionalOf(peer)
     const names = new Set(own.map(({ name }) => name))

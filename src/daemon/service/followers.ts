@@ -10,10 +10,7 @@ import { recordsOf } from '../../state/reader.js'
 import { Segment } from '../../state/segment.js'
 import type { Link } from '../../wire/link.js'
 
-/**
- * The members of other services that have the state of this one: they are told when it has grown. The member that writes says so where
- * it was asked to; it is asked while anybody follows.
- */
+/** The followers of this service's state: told when it has grown. The writer says so while it is asked, which is while anybody follows. */
 export class Followers {
   readonly #links = new Set<Link>()
   readonly #writer: () => Peer | undefined

@@ -21,10 +21,7 @@ interface Claim {
   readonly uid: number
 }
 
-/**
- * Which processes have claimed a descriptor for as long as they live, whatever becomes of the connection over which they did. The pidfds are
- * entries of the registry that the descriptors are in.
- */
+/** The claims of processes on descriptors for as long as they live. The pidfds are entries of the same registry. */
 export class ProcessClaims {
   readonly #registry: Registry
   readonly #wanted: Set<string>

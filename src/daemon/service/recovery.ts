@@ -146,10 +146,7 @@ export class RightsHolders {
     this.#refused = refused
   }
 
-  /**
-   * The services of an earlier daemon, and of their members those that still live. A file that cannot be read, or that another user may have written, counts
-   * as none, and is told.
-   */
+  /** The services of an earlier daemon with their living members. A file that cannot be read or trusted counts as none, and is told. */
   read(): RememberedService[] {
     let services: unknown
     try {

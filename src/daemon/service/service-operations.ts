@@ -189,10 +189,7 @@ export class ServiceOperations implements Operations {
     this.#upgrades.forget(peer)
   }
 
-  /**
-   * Waits for the member that serves, as long as a commit may take. Resolves with the rest of `timeoutMs` (0: no limit); rejects with the
-   * signal's reason.
-   */
+  /** Waits for the member that serves, as long as a commit may take. Returns the rest of `timeoutMs` (0: none); rejects as the signal does. */
   async #decided(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const begun = performance.now()
     const { commit } = this.#service.times
@@ -298,10 +295,7 @@ export class StatusQuestion {
 /** The most that wait; further requests are answered at once. */
 const MOST_WAITING = 64
 
-/**
- * The decision of which member serves, as soon as it is made: operators that know of it already do not get the former state. Or the end of
- * other phases.
- */
+/** Waits for the decision of which member serves, so that operators never get the former state; or for the end of other phases. */
 export class Verdict {
   readonly #phase: () => HolderPhase
   readonly #isOpen: (phase: HolderPhase) => boolean

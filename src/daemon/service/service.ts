@@ -516,10 +516,7 @@ export function takesFrom(to: Peer | undefined, from: Peer): boolean {
   return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
 }
 
-/**
- * One that does not serve any more gives its connections to the one that does. Where that one is of a version that takes none it is told
- * so: it need not wait for one that would.
- */
+/** Opens a way for the connections of a former member to the serving one; tells the former if that is of a version that takes none. */
 function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
   if (to === undefined || to === from) return
   if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.post({ moveRequest: { nobody: true } })

@@ -20,10 +20,7 @@ export interface NotifyMessage {
   readonly truncated: boolean
 }
 
-/**
- * Receives messages of sd_notify(3) from a socket with the option `passCred`, and closes the descriptors that come with them after the call:
- * the sender of BARRIER=1 waits for that. Borrows the socket.
- */
+/** Receives messages of sd_notify(3). Closes their descriptors after the call, for which senders of BARRIER=1 wait. Borrows the socket. */
 export class NotifyReceiver {
   readonly #socket: OwnedFd
   readonly #received: (message: NotifyMessage) => void

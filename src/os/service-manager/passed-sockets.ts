@@ -61,10 +61,7 @@ export class PassedSockets {
     return [...this.#sockets, ...this.#kept].map(({ about, ...each }) => each)
   }
 
-  /**
-   * The one at this address; else, for tcp and udp, the only one that has this name (`FileDescriptorName=`). Null: there is none. The
-   * path of a Unix socket stays the manager's.
-   */
+  /** Returns the one at this address, else, for tcp and udp, the only one of this name; or null. A Unix path stays the manager's. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
@@ -74,10 +71,7 @@ export class PassedSockets {
     return named.length === 1 ? this.#found(named[0]!, true) : null
   }
 
-  /**
-   * Adds listeners that were taken out of another process (`adopted`), or that a daemon holds. Owns them: {@link discard} closes those that
-   * are not asked for.
-   */
+  /** Adds listeners taken from another process (`adopted`) or held by a daemon. Owns them: {@link discard} closes the unclaimed. */
   offer(sockets: readonly Passed[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
@@ -151,10 +145,7 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
 
 const MOST_NAME = 255
 
-/**
- * Descriptors that the service manager keeps for a service (`FileDescriptorStoreMax=`): the next process gets them when this one was
- * killed, or the unit is restarted. It lets go of them when the unit stops.
- */
+/** Descriptors that the service manager keeps for the next process (`FileDescriptorStoreMax=`) until the unit stops. */
 export class FdStore {
   readonly #socket: NotifySocket
   readonly #prefix: string
