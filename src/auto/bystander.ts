@@ -35,15 +35,20 @@ export function bystander(program: string | undefined, env: Readonly<NodeJS.Proc
   if (watcher !== null) return aloud(`${watcher} restarts this program when a file changes`)
   if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`)
     return quiet(`a child of ${env[PARENT]}, which has the service`)
-  if (isClusterWorker())
-    return aloud('a worker of node:cluster has its sockets from the primary (see fd-broker workers)')
+  // The primary says it.
+  if (process.send !== undefined && cluster().isWorker) return quiet('a worker of node:cluster')
   return null
 }
 
-function isClusterWorker(): boolean {
-  if (process.send === undefined) return false
-  const cluster: unknown = process.getBuiltinModule('node:cluster')
-  return (cluster as Cluster).isWorker
+/** Servers of this process are for its workers. Node loads the module itself when a server listens. */
+export function isClusterPrimary(): boolean {
+  const { isPrimary, workers } = cluster()
+  return isPrimary && Object.keys(workers ?? {}).length > 0
+}
+
+function cluster(): Cluster {
+  const found: unknown = process.getBuiltinModule('node:cluster')
+  return found as Cluster
 }
 
 /** The tool that restarts this process at each edit; null: none is seen. */

@@ -1,5 +1,6 @@
 import { lookup } from 'node:dns'
 import net from 'node:net'
+import { isClusterPrimary } from './bystander.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { sayOnce } from './say.js'
 import { listenAt, originalListen } from './unix-socket.js'
@@ -24,6 +25,12 @@ export function intercept(servers: Servers): void {
     const request = listenRequest(args)
     if ('why' in request) {
       if (request.why !== null) sayOnce(request.why)
+      return Reflect.apply(originalListen, this, args)
+    }
+    if (isClusterPrimary()) {
+      sayOnce(
+        'the servers of node:cluster are left as they are: this program runs without upgrades (see fd-broker workers)',
+      )
       return Reflect.apply(originalListen, this, args)
     }
     if (servers.undecided !== null) {

@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
 import { durationMs } from '../base/time.js'
 import { FdbError } from '../errors.js'
@@ -57,8 +57,10 @@ export function settingsOf(program: string, env: Env): AutoSettings {
  */
 export function serviceName(program: string): string {
   const installed = /[\\/]node_modules[\\/]/.test(program)
-  const folder = installed ? process.cwd() : dirname(program)
-  const script = basename(program, extname(program))
+  // `node .`
+  const isFolder = statSync(program, { throwIfNoEntry: false })?.isDirectory() === true
+  const folder = installed ? process.cwd() : isFolder ? program : dirname(program)
+  const script = isFolder ? 'index' : basename(program, extname(program))
   const whole = packageName(folder) ?? basename(folder)
   const own = COMMON.has(script) || installed ? whole : `${whole}-${script}`
   return own.replace(/^@[^/]*\//, '').replace(/[^\w.-]+/g, '-') || script

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Command, InvalidArgumentError, Option } from 'commander'
+import { PARENT } from '../auto/bystander.js'
 import { defaultLog, LOG_FILE, LOG_SIZE, openPart } from '../auto/log-files.js'
 import { settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
@@ -86,7 +87,8 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   const auto = pathToFileURL(join(here, 'auto.js')).href
   const command = successorCommand({
     argv: [process.execPath, '--import', auto, file, ...args],
-    env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile },
+    // It is no part of a program under auto that calls this command.
+    env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile, [PARENT]: undefined },
   })
   const begun = performance.now()
   const child = await spawnSuccessor(command, { control, stdio: part.stdio })

@@ -12,7 +12,9 @@ http.createServer((request, response) => response.end('pid ' + process.pid)).lis
 `
 
 async function answerOf(url: string): Promise<string> {
-  const answer = await until(`${url} answers`, () => fetch(url).catch(() => null))
+  const answer = await until(`${url} answers`, () =>
+    fetch(url, { headers: { connection: 'close' } }).catch(() => null),
+  )
   return await answer.text()
 }
 
@@ -80,6 +82,22 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
         async () => (await answerOf(program.url)).startsWith(`edit ${edit},`) || null,
       )
     }
+    await expect(operator.status(program.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
+  })
+
+  it('with node:cluster', async () => {
+    const program = await AutoProgram.of(`import cluster from 'node:cluster'
+import http from 'node:http'
+if (cluster.isPrimary) for (const count of [1, 2]) cluster.fork()
+else http.createServer((request, response) => response.end('worker ' + cluster.worker.id)).listen(8080)
+`)
+    await program.launch('options')
+    const answers = new Set<string>()
+    await until('both workers answer', async () => {
+      answers.add(await answerOf(program.url))
+      return answers.size === 2 || null
+    })
+    expect(program.output).toMatch(/^fd-broker: the servers of node:cluster are left as they are.*\n$/)
     await expect(operator.status(program.control, 1)).rejects.toMatchObject({ code: 'ERR_FDB_NO_HOLDER' })
   })
 
