@@ -13,7 +13,7 @@ import { checkLint } from './lint.js'
 import { MANAGERS, readied } from './managers.js'
 import { checkCommands, checkHandoff } from './processes.js'
 import { Project } from './project.js'
-import { checkFirstBlock, checkOtherBlocks } from './readme.js'
+import { checkOtherBlocks, checkServers } from './readme.js'
 import { startRegistry } from './registry.js'
 import { bareTarball, pack, readTarball, withAddon } from './tarball.js'
 import { checkTypes } from './types.js'
@@ -92,7 +92,7 @@ try {
     if (!manager.name.startsWith('npm')) continue
     await check(`${title}: the README's code`, () => checkOtherBlocks(project))
     await using empty = new Project(manager, ready, places)
-    await check(`${title}: the README's first code block, in an empty folder`, () => checkFirstBlock(empty))
+    await check(`${title}: the README's servers, in an empty folder`, () => checkServers(empty))
   }
 } finally {
   rmSync(folder, { recursive: true, force: true })

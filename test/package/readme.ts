@@ -29,31 +29,40 @@ function blocks(): Block[] {
     )
 }
 
-/** The first block, in an empty folder with nothing but Node and npm. Returns what is wrong. */
-export async function checkFirstBlock(project: Project): Promise<string[]> {
-  const [first] = blocks()
-  if (first?.language !== 'sh' || !first.text.includes(FROM_A_CLONE))
+/** The blocks that start a server, in an empty folder with nothing but Node and npm. Returns what is wrong. */
+export async function checkServers(project: Project): Promise<string[]> {
+  const [auto, library] = blocks()
+  if (auto?.language !== 'sh' || library?.language !== 'sh' || !auto.text.includes(FROM_A_CLONE))
     return [`the README does not begin with ${FROM_A_CLONE}`]
-  const port = await freePort()
+  // Services without a path are looked for there; whoever runs this may have services of these names.
+  project.env.RUNTIME_DIRECTORY = join(project.folder, 'run')
+  return [
+    ...(await checkServer(project, auto.text, 'version 2\n', ['--service', 'shop'])),
+    ...(await checkServer(project, library.text, 'generation 2\n', ['--control', 'run/upgrade.sock'])),
+  ]
+}
+
+async function checkServer(
+  project: Project,
+  block: string,
+  says: string,
+  found: readonly string[],
+): Promise<string[]> {
   // Another port, as whoever runs this may use the README's.
-  const { code, text, ms } = await project.run([
-    'bash',
-    '-euo',
-    'pipefail',
-    '-c',
-    first.text.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port)),
-  ])
-  if (code !== 0) return [`the first block of the README ended with ${code}: ${text}`]
-  if (/warn/i.test(text)) return [`the first block of the README warns: ${text}`]
+  const port = await freePort()
+  const script = block.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port))
+  project.write('run/.keep', '')
+  const { code, text, ms } = await project.run(['bash', '-euo', 'pipefail', '-c', script])
+  if (code !== 0) return [`a block of the README ended with ${code}: ${text}`]
+  if (/warn/i.test(text)) return [`a block of the README warns: ${text}`]
   const answer = await fetch(`http://127.0.0.1:${port}/`).then(
     response => response.text(),
     error => String(error),
   )
-  if (answer !== 'generation 2\n')
-    return [`after the first block of the README its server says ${answer}: ${text}`]
-  const ended = await project.run(['npx', 'fd-broker', 'stop', '--control', 'run/upgrade.sock'])
-  if (ended.code !== 0) return [`the server of the README's first block does not end at TERM: ${ended.text}`]
-  return ms < 30_000 ? [] : [`the first block of the README takes ${Math.round(ms / 1000)} s`]
+  if (answer !== says) return [`after a block of the README its server says ${answer}: ${text}`]
+  const ended = await project.run(['npx', 'fd-broker', 'stop', ...found])
+  if (ended.code !== 0) return [`the server of the README's block does not end: ${ended.text}`]
+  return ms < 30_000 ? [] : [`a block of the README takes ${Math.round(ms / 1000)} s`]
 }
 
 /** The others, with paths and ports of a project, in which the package is installed. What is wrong. */
@@ -69,7 +78,7 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
   project.write('routes.json', JSON.stringify([{ host: 'shop.test', path: '/', respond: { status: 204 } }]))
   const wrong: string[] = []
   const steps: string[] = []
-  for (const { language, text } of blocks().slice(1)) {
+  for (const { language, text } of blocks().slice(2)) {
     const code = (await here(text)).trim()
     if (language === 'js') steps.push(`node ${project.write(`block-${steps.length}.mjs`, code)}`)
     else if (language === 'sh') steps.push(...code.split('\n'))
