@@ -2,18 +2,28 @@ import { readFileSync } from 'node:fs'
 import { connect as http2Connect } from 'node:http2'
 import { get as httpsGet } from 'node:https'
 import { connect } from 'node:net'
-import { describe, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { WebSocket } from 'ws'
+import { perLane } from '../lanes/lane.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
+import { processesLeft, upgradedAndAlike } from './auto-record.js'
+
+const UPGRADES = perLane(3, 5)
+/** A version that was replaced stands by so long. */
+const SOON = { env: { FD_BROKER_PROBATION: '200ms' } }
 
 const HTTP = `import http from 'node:http'
 http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
 `
 const COMMONJS = `const http = require('node:http')
-const server = http.createServer((request, response) => response.end('pid ' + process.pid))
-server.listen({ port: 8080, host: 'localhost' }, () => console.log(server.address().port))
+const server = http.createServer((request, response) => {
+  if (request.url === '/' && request.method === 'GET') return response.end('pid ' + process.pid)
+  response.writeHead(request.url === '/' ? 405 : 200, 'So be it', { 'x-server': 'shop' })
+  response.end(request.method + ' ' + request.url)
+})
+server.listen({ port: 8080, host: 'localhost' })
 process.on('SIGTERM', () => server.close(() => process.exit(0)))
 `
 const TCP = `import net from 'node:net'
@@ -36,23 +46,30 @@ function whole(socket: NodeJS.ReadableStream): Promise<string> {
   })
 }
 
-describe('a program under fd-broker/auto is upgraded three times without a lost request:', () => {
+describe('a program under fd-broker/auto is upgraded without a lost request:', () => {
   it.each(['import', 'options'] as const)('an HTTP server, by %s', async by => {
     const program = await AutoProgram.of(HTTP)
     await program.serve(by)
     await program.upgradedUnderLoad(by)
   })
 
-  it('CommonJS, by --require', async () => {
-    const program = await AutoProgram.of(COMMONJS, 'server.cjs')
-    await program.serve('require')
-    await program.upgradedUnderLoad('require')
+  it('CommonJS, by --require, which answers as without it', async () => {
+    const program = await AutoProgram.of(COMMONJS, 'server.cjs', SOON)
+    const questions = [
+      { path: '/chair' },
+      { path: '/chair', method: 'HEAD' },
+      { path: '/', method: 'DELETE' },
+    ]
+    await upgradedAndAlike(program, { by: 'require', questions, upgrades: UPGRADES })
+    expect(program.output).toBe('')
   })
 
   it('a TCP server', async () => {
-    const program = await AutoProgram.of(TCP)
+    const program = await AutoProgram.of(TCP, 'server.mjs', SOON)
     await program.serve()
-    await program.upgradedWhileAsked(() => whole(connect(program.port, '127.0.0.1')))
+    const ask = () => whole(connect(program.port, '127.0.0.1'))
+    await program.upgradedWhileAsked(ask, 'import', { upgrades: UPGRADES })
+    await processesLeft(program, 1)
   })
 
   it('a server on a Unix socket', async () => {
@@ -62,7 +79,7 @@ describe('a program under fd-broker/auto is upgraded three times without a lost 
   })
 
   it('an HTTPS server', async () => {
-    const program = await AutoProgram.of('')
+    const program = await AutoProgram.of('', 'server.mjs', SOON)
     const { cert, key } = makeCertificate(program.desk)
     program.write(
       'server.mjs',
@@ -79,7 +96,8 @@ https.createServer(options, (request, response) => response.end('pid ' + process
         const options = { port: program.port, host: '127.0.0.1', servername: 'localhost', ca, agent: false }
         httpsGet(options, response => whole(response).then(resolve, reject)).once('error', reject)
       })
-    await program.upgradedWhileAsked(ask)
+    await program.upgradedWhileAsked(ask, 'import', { upgrades: UPGRADES })
+    await processesLeft(program, 1)
   })
 
   it('an HTTP/2 server', async () => {

@@ -16,7 +16,7 @@ export interface Question {
 /** An answer as it is with and without fd-broker: but for its date. */
 export interface Answered {
   readonly question: string
-  readonly status: number
+  readonly status: string
   readonly headers: IncomingHttpHeaders
   readonly body: string
 }
@@ -50,7 +50,7 @@ function answerTo(url: string, question: Question, agent: Agent): Promise<Answer
           const { date: _, ...others } = response.headers
           resolve({
             question: `${method} ${path}`,
-            status: response.statusCode ?? 0,
+            status: `${response.statusCode} ${response.statusMessage}`,
             headers: others,
             body: text,
           })
@@ -66,7 +66,8 @@ function answerTo(url: string, question: Question, agent: Agent): Promise<Answer
 function asRequests(questions: readonly Question[], answers: readonly Answered[]): Request[] {
   return answers
     .filter(
-      ({ question, status }, n) => question.startsWith('GET ') && status === 200 && !questions[n]!.headers,
+      ({ question, status }, n) =>
+        question.startsWith('GET ') && status.startsWith('200 ') && !questions[n]!.headers,
     )
     .map(({ question, body }) => ({
       method: 'GET',
@@ -106,17 +107,16 @@ export async function processesLeft(program: AutoProgram, count: number): Promis
   )
 }
 
-/**
- * A program answers under fd-broker/auto as without it, also after five upgrades under load, in which no request is lost. Then one process is alive.
- */
-export async function upgradedFiveTimes(
+/** A program answers under fd-broker/auto as without it, also after upgrades under load, in which no request is lost. Then one process is alive. */
+export async function upgradedAndAlike(
   program: AutoProgram,
-  { by = 'import', questions }: { readonly by?: By; readonly questions: readonly Question[] },
+  options: { readonly by?: By; readonly questions: readonly Question[]; readonly upgrades?: number },
 ): Promise<void> {
+  const { by = 'import', questions, upgrades = 5 } = options
   const wanted = await recordPlain(program, questions)
   await program.serve(by)
   expect(await answersOf(program.url, questions)).toEqual(wanted)
-  await program.upgradedUnderLoad(by, { upgrades: 5, others: asRequests(questions, wanted) })
+  await program.upgradedUnderLoad(by, { upgrades, others: asRequests(questions, wanted) })
   expect(await answersOf(program.url, questions)).toEqual(wanted)
   await processesLeft(program, 1)
 }

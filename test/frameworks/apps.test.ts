@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { type Question, upgradedFiveTimes } from '../e2e/auto-record.js'
+import { type Question, upgradedAndAlike } from '../e2e/auto-record.js'
 import { articles } from './articles.js'
 import { installed } from './installed.js'
 import { ADD, ARTICLES, complaints, MISSING, unmodified } from './unmodified.js'
@@ -28,14 +28,14 @@ beforeAll(() => {
 describe('under fd-broker/auto an application answers as without it, and is upgraded five times without a lost request:', () => {
   it.each(Object.keys(APPS))('%s', async file => {
     const program = await unmodified(file, { modules })
-    await upgradedFiveTimes(program, { questions: APPS[file]! })
+    await upgradedAndAlike(program, { questions: APPS[file]! })
     expect(complaints(program)).toEqual([])
   })
 
   it('express.mjs, with a pool of pg and a job of node-cron', async () => {
     const { url, jobs } = await articles()
     const program = await unmodified('express.mjs', { modules, env: { DATABASE_URL: url } })
-    await upgradedFiveTimes(program, { questions: ARTICLES })
+    await upgradedAndAlike(program, { questions: ARTICLES })
     expect(complaints(program)).toEqual([])
     expect(jobs.length).toBeGreaterThan(0)
   })

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { upgradedFiveTimes } from '../../e2e/auto-record.js'
+import { upgradedAndAlike } from '../../e2e/auto-record.js'
 import { installed } from '../installed.js'
 import { ADD, ARTICLES, complaints, MISSING, unmodified, unmodifiedFolder } from '../unmodified.js'
 
@@ -15,7 +15,7 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
   it('nest.ts, by tsx', async () => {
     const program = await unmodified('nest.ts', { modules, words: ['--import', 'tsx'] })
     program.write('tsconfig.json', '{ "compilerOptions": { "experimentalDecorators": true } }')
-    await upgradedFiveTimes(program, { questions: ARTICLES })
+    await upgradedAndAlike(program, { questions: ARTICLES })
     expect(complaints(program)).toEqual([])
   })
 
@@ -35,7 +35,7 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
       { ...ADD, ...api },
       MISSING,
     ]
-    await upgradedFiveTimes(program, { by: 'options', questions })
+    await upgradedAndAlike(program, { by: 'options', questions })
     expect(program.output).not.toContain('fd-broker')
   })
 })
