@@ -22,7 +22,7 @@ describe('fd-broker completion', () => {
     const { code, stdout: script } = await desk.run('completion', 'bash')
     expect(code).toBe(0)
     const completed = (...words: string[]) => completedBy(script, ...words)
-    expect(completed('st').sort()).toEqual(['state', 'status', 'stop'])
+    expect(completed('stat').sort()).toEqual(['state', 'status'])
     expect(completed('state', 's').sort()).toEqual(['show', 'stats'])
     expect(completed('upgrade', '--ti')).toEqual(['--timeout'])
     expect(completed('run', '--log-level', 'w')).toEqual(['warn'])
