@@ -2,7 +2,8 @@ import type net from 'node:net'
 
 type Close = (callback?: (error?: Error) => void) => net.Server
 
-const known = new WeakSet<net.Server>()
+/** By servers whose close is watched: a program may close one and listen again. */
+const closings = new WeakMap<net.Server, Closing>()
 
 /** Is told of the program's close of a server. */
 export interface Closing {
@@ -17,8 +18,9 @@ export interface Closing {
  * listens.
  */
 export function tellClose(server: net.Server, closing: Closing): void {
-  if (known.has(server)) return
-  known.add(server)
+  const known = closings.has(server)
+  closings.set(server, closing)
+  if (known) return
   let emitted = false
   server.on('close', () => {
     emitted = true
@@ -28,13 +30,14 @@ export function tellClose(server: net.Server, closing: Closing): void {
   })
   const original = server.close as Close
   const close: Close = callback => {
-    const taken = closing.taken()
+    const now = closings.get(server) ?? closing
+    const taken = now.taken()
     if (taken && callback !== undefined) {
       if (emitted) process.nextTick(callback)
       else server.once('close', () => callback())
     }
     Reflect.apply(original, server, taken || callback === undefined ? [] : [callback])
-    closing.closed()
+    now.closed()
     return server
   }
   Object.defineProperty(server, 'close', { configurable: true, writable: true, value: close })

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import * as operator from '../processes/operator.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
@@ -62,6 +63,31 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
     await refuses(program.url)
     expect(program.output).toContain(`${second} has closed undefined`)
   })
+})
+
+it('under fd-broker/auto a program that closes its server and listens again is served, and upgraded, again', async () => {
+  const program =
+    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
+  if (server.listening) server.close(() => console.log('closed'))
+  else server.listen(8080)
+})
+`)
+  const first = await program.serve()
+  for (const round of [1, 2]) {
+    signalPid(first, 'SIGUSR2')
+    await until('it is closed', () => program.output.split('closed').length > round || null)
+    await refuses(program.url)
+    await until('no process serves', () =>
+      operator.status(program.control, 1).then(
+        () => null,
+        () => true,
+      ),
+    )
+    signalPid(first, 'SIGUSR2')
+    expect(await program.serves(1)).toBe(first)
+  }
+  const second = await program.serve('import', 2, SOON)
+  expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
 })
 
 describe('under fd-broker/auto a replaced version', () => {
