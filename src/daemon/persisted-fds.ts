@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../holder/registry.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { readHeader } from '../state/segment.js'
-import type { BundleItem, ItemRole } from '../wire/bundle.js'
+import type { BundleItem } from '../wire/bundle.js'
 
 /** The registry's entry for one descriptor of a service. */
 interface PersistedFd {
@@ -129,8 +129,6 @@ function specOf({ role, spec = '', writable }: BundleItem): string {
 function itemOf(name: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
   const [service, role, called] = name.split('/').map(decodeURIComponent)
   if (service === undefined || called === undefined) return null
-  if (role !== 'listener' && role !== 'named' && role !== 'segment') return null
-  const as: ItemRole = role
-  if (as === 'segment') return { service, role: as, name: called, writable: spec === WRITABLE, fd }
-  return { service, role: as, name: called, spec, fd }
+  if (role === 'segment') return { service, role, name: called, writable: spec === WRITABLE, fd }
+  return role === 'listener' || role === 'named' ? { service, role, name: called, spec, fd } : null
 }

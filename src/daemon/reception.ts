@@ -20,7 +20,6 @@ const DECIDED_MS = 5_000
 /** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
 const IDLE_MS = 60_000
 
-/** Whose reception it is. */
 export interface Office {
   readonly runtime: MemberRuntime
   readonly services: Services

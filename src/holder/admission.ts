@@ -199,7 +199,6 @@ export function dismiss({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>): void {
   link.close()
 }
 
-/** Says why, then closes. */
 export function reject(
   link: Link,
   error: FdbError,

@@ -12,7 +12,6 @@ import type { Peer } from './peer.js'
 const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
 const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as const
 
-/** The holder's reactions. */
 export interface Heard {
   readonly host: HolderHost
   readonly logger: Logger

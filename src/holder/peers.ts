@@ -10,7 +10,6 @@ import { reject, turnAway } from './admission.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 
-/** A client that may become a peer. */
 export interface Candidate {
   readonly link: Link
   readonly pid: number
@@ -26,7 +25,6 @@ export interface Candidate {
   readonly stateFile?: string
 }
 
-/** Hears of the peers. */
 export interface PeersHandler {
   /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void

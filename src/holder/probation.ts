@@ -4,7 +4,6 @@ import { Wakefulness } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
-/** The watched state, and its callbacks. */
 export interface Watched {
   state(): Pick<HolderState, 'owner' | 'phase'>
   dispatch(event: HolderEvent): void

@@ -13,7 +13,6 @@ import type { Entry, Registry } from './registry.js'
 import type { SegmentSet } from './segment-set.js'
 import type { HandoffTimes } from './times.js'
 
-/** Which segments an Offer names. */
 export interface Offered {
   readonly epoch: Epoch
   readonly wayBack: Epoch

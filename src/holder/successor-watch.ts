@@ -5,7 +5,6 @@ import type { Peer } from './peer.js'
 
 const LOOK_MS = 100
 
-/** The joiner, and its holder. */
 export interface WatchedJoiner {
   /** Returns undefined if no process could serve in its place. */
   joiner(): Peer | undefined

@@ -352,7 +352,6 @@ export class MemberDriver implements RuntimeDriver {
   }
 }
 
-/** The part of the driver that closing needs. */
 interface ClosingDriver {
   /** This process does not come to serve. */
   refuse(error: FdbError): void

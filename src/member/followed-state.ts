@@ -16,7 +16,6 @@ import { WriteRedirect } from './writes/redirect.js'
 
 /** Interval of looking for new records if no process tells of them: the daemon is away. */
 const LOOK_MS = 250
-/** Sealed segments that are merged at a time. */
 const MERGED_SEGMENTS = 8
 
 /**

@@ -13,7 +13,6 @@ export interface DrainCounts {
   readonly closed?: readonly ForcedClose[]
 }
 
-/** Adds them up. */
 export class ForcedCloses {
   readonly #closed = new Map<string, ForcedClose>()
 

@@ -21,7 +21,6 @@ const { Intent } = fdbroker.wire
 /** The refusal of a holder that gives no reason. */
 export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process that serves refused' } as const
 
-/** The facts of a holder in its Welcome. */
 export interface HolderFacts {
   readonly pid: number
   /** The holder is a daemon: it decides, and goes on deciding after the handoff. */
@@ -165,7 +164,6 @@ export class HolderLink {
   }
 }
 
-/** A Welcome, and the pidfd of who says it. */
 interface Welcomed {
   readonly welcome: fdbroker.wire.Welcome.$Properties
   readonly pidfd: OwnedFd | null

@@ -8,7 +8,6 @@ export type StopWork = (context: { readonly signal: AbortSignal }) => unknown
 // biome-ignore lint/suspicious/noConfusingVoidType: a function without a return fits, too.
 export type StartWork = () => StopWork | void | Promise<StopWork | void>
 
-/** The application's events of leadership. */
 export interface LeadershipEvents {
   serving(): void
   /** Another serves. */

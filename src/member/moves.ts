@@ -15,7 +15,6 @@ import { Link } from '../wire/link.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 
-/** Interval of asking for a receiver. */
 const ASK_MS = 250
 /**
  * Peers are told to go when no receiver has come for this long. Connections may still move later. A pause between two questions counts with

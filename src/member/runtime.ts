@@ -36,14 +36,12 @@ import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
 import { serveMainProcess } from './worker-orders.js'
 
-/** The facts of a process from its start. */
 export interface Origin {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly scope: Scope
 }
 
-/** The part of the driver that its parts use. */
 export interface RuntimeDriver extends MachineDriver {
   /** The time to come to serve is over. */
   late(): void

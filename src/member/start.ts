@@ -8,7 +8,6 @@ import { MemberDriver } from './driver.js'
 import type { HolderLink } from './holder-link.js'
 import type { Settings } from './options.js'
 
-/** Epoch of the first segment of a service. */
 const FIRST_EPOCH = 1
 
 /** The descriptors of a process that cannot hand them over any more. */

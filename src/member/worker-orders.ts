@@ -23,7 +23,6 @@ export interface UnservedListener {
   readonly key: string
 }
 
-/** A worker. */
 interface Employed {
   readonly commands: Commands
   readonly worker: WorkerPlace

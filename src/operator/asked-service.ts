@@ -2,7 +2,6 @@ import { basename } from 'node:path'
 import { FdbError } from '../errors.js'
 import type { Operations } from './requests.js'
 
-/** The one service behind a control socket. */
 export interface OnlyService {
   readonly service: string
   readonly control: string | null

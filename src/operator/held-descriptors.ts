@@ -46,7 +46,6 @@ export interface DescriptorsOfProcess {
   readonly names: readonly string[]
 }
 
-/** An order to hold a descriptor. */
 export interface DescriptorOrder {
   readonly name: string
   readonly fd: OwnedFd
@@ -60,7 +59,6 @@ export interface DescriptorOrder {
   readonly most?: number
 }
 
-/** An order to give a descriptor. */
 export interface ClaimOrder {
   readonly name: string
   readonly by: DescriptorUser
@@ -70,7 +68,6 @@ export interface ClaimOrder {
   readonly claimant: OwnedFd | null
 }
 
-/** The result of a claim. */
 export interface Claimed {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd

@@ -2,7 +2,6 @@ import { accessSync, constants, readFileSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { FdbError } from '../errors.js'
 
-/** How this process was started. */
 export interface CommandLine {
   /** The name as given: a `node` found by PATH is still `node`, a script's symlink still a symlink. */
   argv0: string
@@ -10,7 +9,6 @@ export interface CommandLine {
   execArgv: readonly string[]
   /** The script as given (with `node -e` the first argument, if any). */
   script: string | undefined
-  /** The arguments behind the script. */
   args: readonly string[]
   /** The working folder as given: $PWD when it names it, so that a `current/` link is resolved anew later. */
   cwd: string
@@ -22,7 +20,6 @@ export interface SuccessorCommand {
   /** Absolute path of the binary, its symlinks unresolved. */
   file: string
   argv0: string
-  /** Without argv0. */
   args: readonly string[]
   cwd: string
   env: NodeJS.ProcessEnv

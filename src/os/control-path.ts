@@ -25,7 +25,6 @@ import { holderOfReservation, reserve } from './reservation.js'
 
 /** A dying process closes its lock before its listener: what still answers after this long is alive. */
 const FOREIGN_GRACE_MS = 250
-/** The length of the control socket's queue. */
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
 const STATES = { absent: 'does not exist', refused: 'refuses connections', full: 'has a full queue' } as const
@@ -40,7 +39,6 @@ export interface AcquireOptions {
   passed?: OwnedFd | null | undefined
 }
 
-/** Identity of a directory entry. */
 export interface PathEntry {
   dev: bigint
   ino: bigint

@@ -26,7 +26,6 @@ export interface Wanted {
   readonly spec: ListenerSpec
 }
 
-/** One that was found. */
 export interface Adopted extends Wanted, Pick<ForeignListener, 'fd' | 'about'> {}
 
 /**

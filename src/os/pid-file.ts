@@ -19,7 +19,6 @@ export class PidFile {
     this.#logger = logger
   }
 
-  /** Names this process. */
   write(): void {
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`

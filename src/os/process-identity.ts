@@ -3,7 +3,6 @@ import { hasEnded, type NativeError, type OwnedFd, signalTo } from '../kernel/in
 import { type DeathWatch, openPidfd, unwatchable, watchDeath } from './liveness.js'
 import { statIfSeen } from './main-process.js'
 
-/** Tells one process from every other. */
 export interface ProcessIdentity {
   /** The pid as it is seen from here; from another PID namespace as the process says: many are 1 there. */
   readonly pid: number

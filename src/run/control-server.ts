@@ -23,7 +23,6 @@ import { VERSIONS } from '../wire/link.js'
 import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
 
-/** A supervisor, as operators see it. */
 export interface Operated {
   /** The number of the version that serves; 0: none does. */
   readonly generation: number
@@ -35,7 +34,6 @@ export interface Operated {
   stop(options: { readonly timeoutMs?: number }): void
 }
 
-/** The requests of operators. */
 function operationsOf(
   supervisor: Operated,
   { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,

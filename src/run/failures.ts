@@ -108,7 +108,6 @@ interface VersionExit {
   readonly seconds: number
 }
 
-/** The number of failures that are shown. */
 const MOST = 5
 /** This many ends in a row, without a stable version between, are a loop. */
 const LOOP = 2

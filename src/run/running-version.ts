@@ -361,7 +361,6 @@ interface Stray {
   readonly members: ProcessMembers
 }
 
-/** A version whose main process has ended. */
 export interface MainEnd {
   /** It served until now. */
   readonly served: boolean

@@ -5,7 +5,6 @@ import type { Reloaded } from '../operator/service-commands.js'
 import type { Restart } from '../versions/machine.js'
 import type { Asking, Readiness } from '../versions/probe.js'
 
-/** A listener that every version is given. */
 export interface NamedListener {
   readonly name: string
   readonly spec: ListenerSpec

@@ -15,7 +15,6 @@ import type { GivenListener } from '../versions/probe.js'
 import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
 
-/** One that is held. */
 export interface SharedListener {
   /** Its specification. */
   readonly key: string

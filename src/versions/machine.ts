@@ -43,7 +43,6 @@ export interface SupervisorState {
   readonly versions: readonly Version[]
   /** The clients that want another version after the candidate. */
   readonly next: readonly number[]
-  /** How many versions were started. */
   readonly started: number
   /** Versions that ended, or failed, since one has proved itself. */
   readonly failures: number
@@ -61,7 +60,6 @@ export interface SupervisorState {
 
 export type Timer = 'ready' | 'healthy' | 'proved' | 'stop' | 'kill'
 
-/** Why a version is told to end. */
 export type EndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
 
 export type SupervisorEvent =

@@ -83,7 +83,6 @@ export class Probe implements Disposable {
     return false
   }
 
-  /** The version's process is running. */
   start(_pid: number, _events: ProbeEvents): void {}
 
   serves(): void {
@@ -397,7 +396,6 @@ export interface Asking {
   readonly passes: number
 }
 
-/** How it is known that a version is ready. */
 export type Readiness =
   /** It says READY=1 on its NOTIFY_SOCKET. */
   | { readonly kind: 'notify' }
@@ -446,7 +444,6 @@ export interface ProbedSettings {
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** The number of the first listener. */
 const FIRST_FD = 3
 
 /** Loads only the question that this kind of probe asks, to keep the supervisor small. */

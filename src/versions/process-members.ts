@@ -110,7 +110,6 @@ export class ProcessMembers implements Disposable {
     return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
 
-  /** The members that live. */
   get pids(): number[] {
     this.#find()
     return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)

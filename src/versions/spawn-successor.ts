@@ -10,7 +10,6 @@ export interface SpawnOptions {
   control: string
   /** Default: no input, our own output and error stream. */
   stdio?: StdioOptions | undefined
-  /** pino-compatible. */
   logger?: { info(facts: object, message: string): void } | undefined
 }
 

@@ -16,7 +16,6 @@ interface TimerEvents {
   backedOff(): void
 }
 
-/** The machine's timers. */
 export class Timers {
   readonly #waiting = new Map<string, Waiting>()
   readonly #events: TimerEvents

@@ -1,6 +1,5 @@
 import { Pending, type PendingOptions } from './pending.js'
 
-/** A call that waits for its answer. */
 export interface Call<Peer, T> {
   /** From 1; the answer repeats it. */
   readonly number: number

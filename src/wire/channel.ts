@@ -72,12 +72,10 @@ export class Channel implements AsyncDisposable {
   #stoppedAtFds = false
   #lastReceivedAt = performance.now()
 
-  /** Connects to the listener at `path`. */
   static async connect(path: string, options: ChannelOptions & ConnectOptions = {}): Promise<Channel> {
     return new Channel(await connectUnix(path, options), options)
   }
 
-  /** Two channels that are each other's peer. */
   static pair(options: ChannelOptions = {}): [Channel, Channel] {
     const [a, b] = socketPair('channel')
     return [new Channel(a, options), new Channel(b, options)]

@@ -71,7 +71,6 @@ export class Outbound {
     return this.#queuedBytes
   }
 
-  /** Descriptors that the kernel has taken. */
   get fdsSent(): number {
     return this.#fdsSent
   }

@@ -1,7 +1,6 @@
 import { LONGEST_MS } from '../base/time.js'
 import { FdbError } from '../errors.js'
 
-/** A time limit that has been set. */
 export interface Limit {
   /** Idempotent. */
   clear(): void

@@ -21,7 +21,6 @@ export function credentialsOf({ pid, uid, gid, pidfd, proven }: Caller): PeerCre
   return { pid, uid, gid, pidfd: proven ? pidfd : null }
 }
 
-/** The request, for the log. */
 export interface Asked {
   readonly service: string
   /** The name of a descriptor. */
@@ -175,7 +174,6 @@ function rulesOf({ descriptors, operate, others, services }: Policy): Allowed[] 
 
 const ONLY_OWNER: Who = { owner: true, uid: null, gid: null, executable: null }
 
-/** The program that a process runs. */
 interface Executable {
   /** The path in the process's own mount namespace, which need not exist elsewhere. */
   readonly path: string

@@ -52,7 +52,6 @@ interface UnderWay {
   more: boolean
 }
 
-/** The part of its service that it uses. */
 export interface WriteTarget {
   readonly name: string
   readonly logger: Logger

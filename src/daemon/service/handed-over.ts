@@ -16,7 +16,6 @@ export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet
   return [...descriptorTable.held.items(), ...segments]
 }
 
-/** Where it belongs. */
 export interface Heir {
   readonly service: string
   readonly descriptorTable: DescriptorTable

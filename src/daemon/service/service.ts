@@ -35,7 +35,6 @@ import { ServiceOperations } from './service-operations.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
-/** The parts of its daemon that a service uses. */
 interface ServiceDeps {
   readonly times: HandoffTimes
   readonly logger: Logger
@@ -241,9 +240,11 @@ export class Service {
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
-  #facts(caller: Caller, generation: number) {
+  /** The facts of a Welcome. */
+  #facts({ version }: Caller, generation: number) {
     const { incarnation, times } = this.#deps
-    return factsFor(caller, { incarnation, generation, times, serviceStartedAt: this.#startedAt })
+    const facts = { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, incarnation }
+    return { ...facts, generation, serviceStartedAt: this.#startedAt }
   }
 
   /** For `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
@@ -466,15 +467,6 @@ function candidate(caller: Caller, generation: number): Candidate {
   const stateFile = isForeign(caller) ? '' : (hello.stateFile ?? '')
   const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
   return { link, pid, pidfd, proven, identity, generation, ...told }
-}
-
-/** The facts of its Welcome. */
-function factsFor(
-  { version }: Caller,
-  about: { incarnation: string; generation: number; serviceStartedAt: number; times: HandoffTimes },
-) {
-  const { times, ...facts } = about
-  return { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, ...facts }
 }
 
 /** Delays requests of members that would change the items while these are handed over. */

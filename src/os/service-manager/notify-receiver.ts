@@ -11,7 +11,6 @@ import {
 const LONGEST_BYTES = 65_536
 const MESSAGES_PER_TURN = 64
 
-/** A message of sd_notify(3). */
 export interface NotifyMessage {
   /** The last value of each name. */
   readonly words: ReadonlyMap<string, string>

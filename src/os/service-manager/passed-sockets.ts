@@ -29,7 +29,6 @@ export interface Passed extends Unclaimed {
   readonly about: Inspected
 }
 
-/** The socket that was found for a listener. */
 export interface PassedListener {
   /** Owned by the caller. */
   readonly fd: OwnedFd

@@ -11,7 +11,6 @@ export interface MainProcess {
   readonly pidfd: OwnedFd | null
 }
 
-/** The part of a logger that is needed here. */
 interface Warnings {
   warn(facts: object, message: string): void
 }
