@@ -2,7 +2,7 @@ import type { MoveReport } from '../connections/counts.js'
 import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { formatDuration } from './options.js'
-import { type ExitCode, facts, plain, table } from './output.js'
+import { type ExitCode, facts, plain, style, table } from './output.js'
 
 const DIGEST_SHOWN = 12
 const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']
@@ -133,7 +133,18 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
 }
 
 function known(lines: readonly [string, string | null][]): string[] {
-  return facts(lines.filter((line): line is [string, string] => line[1] !== null))
+  const there = lines.filter((line): line is [string, string] => line[1] !== null)
+  const values = there.map(([name, value]) => coloured(name, value))
+  return facts(there.map(([name], i) => [name, values[i]!]))
+}
+
+/** Lines that an operator must not miss, on a terminal. */
+const FAULTS: ReadonlySet<string> = new Set(['loop', 'unfit', 'blocked by', 'application', 'output'])
+
+function coloured(name: string, value: string): string {
+  if (name === 'role' && value === 'serving') return style('green', value)
+  if (FAULTS.has(name) || /^SICK|CANNOT BE WRITTEN|^none: /.test(value)) return style('red', value)
+  return name === 'last failure' && !value.startsWith('OLD') ? style('yellow', value) : value
 }
 
 function uptime({ uptimeSeconds, processStartedAt }: ServiceStatus, now: number): string | null {
@@ -264,7 +275,7 @@ function block<T>(
   cells: (item: T) => readonly unknown[],
 ): string[] {
   if (!items?.length) return []
-  return ['', title, ...table(head, items.map(cells)).map(line => `  ${line}`)]
+  return ['', style('bold', title), ...table(head, items.map(cells)).map(line => `  ${line}`)]
 }
 
 function of<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {

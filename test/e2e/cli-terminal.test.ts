@@ -30,6 +30,15 @@ describe('on a terminal', () => {
     expect(JSON.parse(stderr.split('\n', 1)[0]!)).toMatchObject({ level: 30, msg: 'a version was started' })
   })
 
+  it('a status shows in colour that the service serves', async () => {
+    const scene = Scene.open()
+    await scene.serve({ listeners: [{ name: 'web', spec: 'tcp://127.0.0.1:0' }] })
+    const words = `${process.execPath} ${CLI} status --control ${scene.control}`
+    expect(await onTerminal(Desk.open(), words)).toMatch(
+      /^role +\^\[32mserving\^\[39m$[\s\S]*^\^\[1mlisteners\^\[22m$/m,
+    )
+  })
+
   it('an upgrade that takes long says in which phase it is, and since when', async () => {
     const desk = Desk.open()
     const scene = Scene.open({ readyDelay: 1_400 })
