@@ -32,7 +32,8 @@ function temporaryFolder(): string {
 /** Where the control socket is by which this service is asked: its own, else, of a worker, its main process's, else that of a daemon. */
 export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   const usual = [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
-  return usual.length > 0 && isOurs(temporaryFolder()) ? [...usual, temporaryControl(name)] : usual
+  const own = controlPlaces(name, env).length > 0 && isOurs(temporaryFolder())
+  return own ? [...usual, temporaryControl(name)] : usual
 }
 
 /**

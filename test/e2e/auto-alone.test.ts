@@ -1,5 +1,7 @@
+import { chmodSync, mkdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import type { StatusReport } from '../../src/operator/status-report.js'
 import { perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import * as operator from '../processes/operator.js'
@@ -119,6 +121,41 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
 })
 
 describe('a program under fd-broker/auto', () => {
+  it('has its control socket among the temporary files if its user has no other place, where commands find it', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const temporary = program.path('temporary')
+    mkdirSync(temporary, { mode: 0o1777 })
+    chmodSync(temporary, 0o1777)
+    chmodSync(program.desk.folder, 0o755)
+    // Not root, which may write to /run.
+    const user =
+      process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
+    const place = [...user, 'env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', `TMPDIR=${temporary}`]
+    const within = ['sh', '-c', `cd ${program.desk.folder} && exec "$@"`, 'sh', ...place]
+    const pid = await program.desk.launch([...within, 'node', '--import', 'fd-broker/auto', 'server.mjs'])
+    expect(await answerOf(program.url)).toBe(`pid ${pid}`)
+    const cli = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
+    const status = await until(
+      'it is found',
+      async () => {
+        const ran = await program.desk.runCommand([
+          ...within,
+          'node',
+          cli,
+          'status',
+          '--service',
+          'shop',
+          '--json',
+        ])
+        return ran.code === 0 ? (JSON.parse(ran.stdout) as StatusReport) : null
+      },
+      10_000,
+      () => program.output,
+    )
+    expect(status).toMatchObject({ pid, generation: 1 })
+    expect(program.output).toBe('')
+  })
+
   it('ends as without it if it listens to nothing, also while another version serves', async () => {
     const program = await AutoProgram.of(`if (process.argv[2] === '--help') console.log('help')
 else await import('node:http').then(http => http.createServer((_, response) => response.end('pid ' + process.pid)).listen(8080))
