@@ -6,7 +6,9 @@ import { fileURLToPath } from 'node:url'
 const root = new URL('..', import.meta.url)
 const BUILT = 'build/modules/cli/program.js'
 /** An option that as many commands have, with the same words, is explained once. */
-const COMMON = 4
+const COMMON = 3
+/** Options that name the service; a command with all of them does not list them. */
+const SERVICE = ['--control <path>', '--service <name>', '--pid-file <file>']
 
 /**
  * A command as commander has it.
@@ -43,6 +45,8 @@ Exit codes: ${codes.join('; ')}. [More](systemd.md#commands)
 Options of many commands, which are only named below:
 
 ${[...shared.values()].map(line).join('\n')}
+
+The first three are not named where a command has all of them: ${groups.flatMap(asksService(shared)).join(', ')}.
 ${groups.map(group => section(group, shared)).join('')}`
 }
 
@@ -98,12 +102,41 @@ function section(group, shared) {
   const name = `fd-broker ${group.name()}`
   if (commands.length === 1 && commands[0]?.name === '')
     return `\n## \`${called(name, group)}\`\n\n${sentence(group.description())}\n${list(group, shared, [])}`
-  const all = named(everywhere.flatMap(key => shared.get(key) ?? []))
+  const askAll = commands.every(({ command }) => serviceOptions(command, shared).length > 0)
+  const inAll = everywhere.flatMap(key => shared.get(key) ?? [])
+  const all = named(inAll.filter(({ flags }) => !askAll || !SERVICE.includes(flags)))
   const each = commands.map(
     ({ name, command }) =>
       `\n**\`${called(name, command)}\`** ${sentence(command.description())}\n${list(command, shared, everywhere)}`,
   )
   return `\n## \`${name}\`\n${all === '' ? '' : `\nAll of these have ${all}.\n`}${each.join('')}`
+}
+
+/**
+ * The name of a group whose commands find a service, with those that do not.
+ *
+ * @param {ReadonlyMap<string, DescribedOption>} shared
+ * @returns {(group: Described) => string[]}
+ */
+function asksService(shared) {
+  return group => {
+    const commands = leaves(group)
+    const others = commands.filter(({ command }) => serviceOptions(command, shared).length === 0)
+    if (others.length === commands.length) return []
+    const but = others.length === 0 ? '' : ` (but ${others.map(({ name }) => name).join(', ')})`
+    return [`\`${group.name()}\`${but}`]
+  }
+}
+
+/**
+ * Those of SERVICE, if the command has all of them.
+ *
+ * @param {Described} command
+ * @param {ReadonlyMap<string, DescribedOption>} shared
+ */
+function serviceOptions(command, shared) {
+  const found = visible(command).filter(option => SERVICE.includes(option.flags) && shared.has(line(option)))
+  return found.length === SERVICE.length ? found : []
 }
 
 /**
@@ -121,7 +154,8 @@ function called(name, command) {
  */
 function list(command, shared, said) {
   const options = visible(command)
-  const others = named(options.filter(option => shared.has(line(option)) && !said.includes(line(option))))
+  const unlisted = new Set([...said, ...serviceOptions(command, shared).map(line)])
+  const others = named(options.filter(option => shared.has(line(option)) && !unlisted.has(line(option))))
   const lines = [
     ...command.registeredArguments
       .filter(({ description }) => description !== '')

@@ -8,13 +8,17 @@ const root = new URL('..', import.meta.url)
 /** Where the table of what the HTTP/1 parser refuses is when it is built. */
 const BUILT = 'build/modules/errors/http1-refusals.js'
 
+/** Codes of the parser that say as much as their sentence. */
+const TOLD_BY_NAME =
+  /_(?:TARGET_TOO_LONG|HEAD_TOO_LARGE|FIELDS_TOO_MANY|HOST_MISSING|HOST_REPEATED|CODING_REPEATED|CODING_IN_HTTP10|CONNECT_WITH_BODY|TRAILERS_TOO_LARGE|VERSION_UNSUPPORTED|CHUNK_ENDING|BODY_FORBIDDEN|UPGRADE_INVALID)$/
+
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
 
-Every error of this library is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type. Each code below has its cause, and in italics the remedy.
+An error is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type. Each code has its cause, and in italics the remedy; the message has more.
 \`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` converts any value.
 
-- \`code\` (type \`FdbErrorCode\`) is stable: decide by it. The message has the numbers, and the remedy at its end. A code of a newer release is passed on.
+- \`code\` (type \`FdbErrorCode\`) is stable: decide by it.
 - \`retryable\`: the same call may succeed later. \`phase\`: the phase of the handoff. \`details\`: facts for logs. \`cause\`: the error below it.
 `
 
@@ -30,14 +34,17 @@ export function errorDocs(refusals) {
     )
     return `\n## ${area}\n\n${rows.join('\n')}\n`
   })
-  const refused = Object.entries(refusals).map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`)
+  const all = Object.entries(refusals)
+  const told = all.filter(([code]) => !TOLD_BY_NAME.test(code))
+  const named = all.filter(([code]) => TOLD_BY_NAME.test(code))
   return `${HEAD}${areas.join('')}
 ## HTTP/1 messages that the relay refuses
 
 A message that two servers could read differently is not passed on: a request is answered with the status, an answer becomes a 502,
-and the connection is closed. The access log has the reason.
+and the connection is closed.
 
-${refused.join('\n')}
+${told.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}
+- by their names: ${named.map(([code, [status]]) => `\`${code}\` (${status})`).join(', ')}
 `
 }
 

@@ -14,9 +14,9 @@ export function addDoctor(program: Command): void {
     .description(
       'say what works on this machine, what does not, and the remedy; exit code 1 if upgrades do not',
     )
-    .option('--control <path>', 'control socket that a service is to have; default: by its name')
-    .option('--service <name>', 'name that a service is to have', 'app')
-    .option('--json', 'print one JSON object')
+    .option('--control <path>', 'control socket of a future service; default: by its name')
+    .option('--service <name>', 'its name', 'app')
+    .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       `

@@ -20,7 +20,7 @@ interface ExecFlags extends ServiceFlags {
 export function addExec(program: Command): void {
   findsService(program.command('exec'))
     .description('become a program with listeners that a daemon (fd-broker serve) holds')
-    .argument('<name[=address]...>', 'with an address it is bound if it is missing')
+    .argument('<name[=address]...>', 'with an address it is bound if missing')
     .option('--exclusive', 'exclude other processes')
     .option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not')
     .option('--nginx', 'tell nginx too (NGINX=3;4;), with --non-blocking')

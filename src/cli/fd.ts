@@ -41,7 +41,7 @@ export function addFd(program: Command): void {
   asking(fd.command('put'))
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
     .argument('<name>', 'by which clients find it')
-    .option('--descriptor <number>', 'which one of this command’s own', numberOf, 0)
+    .option('--descriptor <number>', 'which of its own', numberOf, 0)
     .option('--pid <pid>', 'take it from that process (as fd-broker adopt)')
     .addOption(durationOption('--for <duration>', 'time that it is held; default: for good'))
     .option('--while <pid>', 'until that process ends')
@@ -57,16 +57,16 @@ Examples:
   asking(fd.command('get'))
     .description('start a command with descriptors, from 3 on (LISTEN_FDS)')
     .argument('<name>', 'one or several, with commas between')
-    .argument('<command...>', 'that gets them, after --')
+    .argument('<command...>', 'after --')
     .option('--exclusive', 'exclude other processes')
-    .option('--remove', 'the daemon drops them once the command has them')
+    .option('--remove', 'then the daemon drops them')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
     )
     .action(get)
   asking(fd.command('watch'))
-    .description('list --watch: show the held descriptors, and again after each change')
+    .description('show the held descriptors, and again after each change')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   asking(fd.command('claim'))

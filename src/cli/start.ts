@@ -31,7 +31,7 @@ export function addStart(program: Command): void {
   program
     .command('start')
     .description(
-      'start a Node program in the background under fd-broker/auto, or its next version if it runs already; exit code 0 when it serves',
+      'start a Node program in the background under fd-broker/auto, or its next version, and wait until it serves',
     )
     .argument('<program>', 'its file')
     .argument('[args...]', 'its arguments, after --')

@@ -83,17 +83,17 @@ Examples:
     .action(watchEntries)
   source(state.command('stats'))
     .description('print sections, entries and bytes')
-    .option('--json', 'as JSON')
+    .option('--json', 'print the answer as JSON')
     .action(stats)
   source(state.command('verify'))
     .description('compare the whole log with its checksums and digests')
-    .option('--json', 'as JSON')
+    .option('--json', 'print the answer as JSON')
     .action(verify)
   state
     .command('repair')
-    .description('keep the part of a state file before its damage; the damaged file gets another name')
-    .requiredOption('--file <file>', 'state file of a stopped service')
-    .option('--json', 'as JSON')
+    .description('keep the part of a state file before its damage, and rename the damaged file')
+    .requiredOption('--file <file>', 'of a stopped service')
+    .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       '\nRun it as the user that the file belongs to. Nothing is changed where the file is not damaged.',
@@ -107,7 +107,7 @@ Examples:
     .addOption(secretsOption())
     .action(diffStates)
   source(state.command('export'))
-    .description('write all entries with their schemas: "state import" brings them back, byte for byte')
+    .description('write all entries with their schemas, for "state import"')
     .addOption(
       new Option('--format <format>', 'JSON lines, or the log itself')
         .choices(['lines', 'log'])

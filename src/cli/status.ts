@@ -12,7 +12,7 @@ export function addStatus(program: Command): void {
       .command('status')
       .description('show generation, listeners, connections, state, draining generations, last failure'),
   )
-    .option('--json', 'print the report as JSON')
+    .option('--json', 'print the answer as JSON')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '5s'))
     .addHelpText(
       'after',

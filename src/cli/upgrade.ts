@@ -39,7 +39,7 @@ interface Phase {
 export function addUpgrade(program: Command): void {
   findsService(program.command('upgrade'))
     .description('start the next version of the running server, and wait until it serves')
-    .argument('[command...]', 'of the next version, after --; default: that of the running one')
+    .argument('[command...]', 'of the next version, after --; default: the running one')
     .addOption(durationOption('--timeout <duration>', 'limit for the next version to serve', '60s'))
     .option(
       '--kill-stuck',
@@ -52,7 +52,7 @@ export function addUpgrade(program: Command): void {
       'reload if only the configuration has changed, upgrade if the code has, else do nothing; says which (fd-broker proxy)',
     )
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
-    .option('--json', 'print one JSON object at the end')
+    .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
       `

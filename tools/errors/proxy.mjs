@@ -6,7 +6,7 @@
  */
 export const PROXY = {
   ERR_FDB_CONFIG: {
-    cause: 'The configuration cannot be read, or has mistakes: one a line, with its place',
+    cause: 'The configuration has mistakes: one a line, with its place',
     remedy: 'Correct them; the present configuration stays',
   },
   ERR_FDB_RELOAD: {
@@ -14,7 +14,7 @@ export const PROXY = {
     remedy: 'Stop the proxy, and start it with the new configuration',
   },
   ERR_FDB_ROUTES: {
-    cause: 'A list of routes, or a change of them, has mistakes: one a line',
+    cause: 'A change of routes has mistakes: one a line',
     remedy: 'Correct them; all are made or none',
   },
   ERR_FDB_CERTIFICATE: {
@@ -34,11 +34,11 @@ export const RELAY = {
     remedy: 'Correct it, or leave it out',
   },
   ERR_FDB_RELAYED_RECORD: {
-    cause: 'The record of a relayed connection is damaged, or of an unknown version',
+    cause: 'The record of a connection is damaged, or of an unknown version',
     remedy: 'The connection stays where it is',
   },
   ERR_FDB_RELAYED_REFUSED: {
-    cause: "This version's relay does not take the connection: the message says why",
+    cause: "This version's relay does not take the connection",
     remedy: 'The connection stays where it is',
   },
   ERR_FDB_FRAMES_RECORD: {
@@ -55,6 +55,6 @@ export const RELAY = {
   },
   ERR_FDB_HTTP1_FIELD: {
     cause: 'A field to add or remove is invalid, or frames the message',
-    remedy: 'Give a token as its name and a value without control characters',
+    remedy: 'Give a token, and a value without control characters',
   },
 }

@@ -23,14 +23,14 @@ export const CALLER = {
   },
   ERR_FDB_COMMAND_UNKNOWN: {
     cause: "The service has no handler for an operator's command",
-    remedy: 'The message lists its commands; a newer version may have more',
+    remedy: 'The message lists its commands',
   },
   ERR_FDB_COMMAND_SIZE: {
     cause: 'A command, or its answer, is too large to be sent at once',
     remedy: 'Divide it',
   },
   ERR_FDB_NO_STANDBY: {
-    cause: '`fd-broker rollback` without a standby: the probation is over, or this version was the first',
+    cause: '`fd-broker rollback` without a standby',
     remedy: 'Upgrade to the release before: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {
@@ -38,7 +38,7 @@ export const CALLER = {
     remedy: 'Start a member, or give `--drop`, which loses them',
   },
   ERR_FDB_FD_UNKNOWN: {
-    cause: 'The daemon holds no descriptor of that name: it was never put, was removed, or its lease is over',
+    cause: 'The daemon holds no descriptor of that name',
     remedy: '`fd-broker fd list` shows the names',
   },
   ERR_FDB_FD_TAKEN: {
@@ -46,8 +46,8 @@ export const CALLER = {
     remedy: 'Choose another name, or ask to replace it',
   },
   ERR_FDB_FD_CLAIMED: {
-    cause: 'Another process, named in the message, has claimed this descriptor exclusively',
-    remedy: 'Try again when it has released it, or has ended',
+    cause: 'Another process has claimed this descriptor exclusively',
+    remedy: 'Try again later',
   },
 }
 
@@ -58,19 +58,19 @@ export const CALLER = {
  */
 export const LISTENERS = {
   ERR_FDB_SPEC: {
-    cause: 'The address of a listener is wrong: the message says which part',
+    cause: 'The address of a listener is wrong',
     remedy: 'Correct it: `tcp://HOST:PORT`, `udp://HOST:PORT`, `unix:/path`',
   },
   ERR_FDB_ADDRESS_IN_USE: {
-    cause: 'Another process has the address; the message names it if the kernel tells',
-    remedy: 'Join it at its control socket, end it, or choose another address',
+    cause: 'Another process has the address',
+    remedy: 'Join it, end it, or choose another address',
   },
   ERR_FDB_BIND_DENIED: {
     cause: 'This user may not bind the address',
-    remedy: 'Give the capability `CAP_NET_BIND_SERVICE`, a higher port, or the right to write in the folder',
+    remedy: 'Give `CAP_NET_BIND_SERVICE`, a higher port, or the right to write in the folder',
   },
   ERR_FDB_BIND: {
-    cause: 'The address cannot be bound: the message says why',
+    cause: 'The address cannot be bound',
     remedy: 'Often this machine does not have the address',
   },
   ERR_FDB_LISTENER_TWICE: {
@@ -82,19 +82,16 @@ export const LISTENERS = {
     remedy: 'Use fewer, or several services',
   },
   ERR_FDB_SHARE: {
-    cause:
-      'A user other than the daemon’s has reached its share of connections, watches, claimed descriptors or services',
+    cause: 'A user other than the daemon’s has reached its share',
     remedy: 'Close some, or give the daemon more descriptors (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
-    cause:
-      'A file beside the control socket (`PATH.members`) is a link, belongs to another user, or others may write it',
+    cause: '`PATH.members` beside the control socket is a link, or others may write it',
     remedy: 'Remove it, and keep the control socket in its own folder with mode 0700',
   },
   ERR_FDB_SERVICE_LIMIT: {
-    cause:
-      'A service or its daemon has reached a configured limit, or 1,024 processes follow one service, or drain',
-    remedy: 'Drop descriptors or members, or raise the limit and send a HUP; that of followers is fixed',
+    cause: 'A configured limit is reached, or 1,024 processes follow one service, or drain',
+    remedy: 'Drop descriptors or members, or raise the limit and send a HUP',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',
@@ -113,9 +110,8 @@ export const LISTENERS = {
     remedy: 'Do not call its `close()`: the library detaches it',
   },
   ERR_FDB_UNSERVED: {
-    cause: 'A listener would have no server: it was taken over, or opened while this version started',
-    remedy:
-      'Call `serve()` before `ready()`, or start the upgrade again; if intended, `ready({ unserved: [NAME] })`',
+    cause: 'A listener would have no server',
+    remedy: 'Call `serve()` before `ready()`; if intended, `ready({ unserved: [NAME] })`',
   },
 }
 
@@ -126,27 +122,24 @@ export const LISTENERS = {
  */
 export const CONTROL = {
   ERR_FDB_CONTROL_PATH: {
-    cause:
-      'The control socket cannot be made or reached: its folder is missing or unsafe, or the path is not a socket',
+    cause: 'The control socket cannot be made or reached',
     remedy: 'Use a folder of your own, mode 0700, on a local file system',
   },
   ERR_FDB_CONTROL_TAKEN: {
-    cause:
-      "Another process holds the control path, and cannot be replaced (`takeOver`). In a serving process's log: its control path or lock file was removed, and another process took it",
-    remedy: 'End that process (upgrade a `run` with `fd-broker upgrade`), or choose another path',
+    cause: 'Another process holds the control path, or took it when its file was removed',
+    remedy: 'Upgrade or end that process, or choose another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
     cause: 'The control path is longer than 106 bytes to serve, or 107 to connect',
     remedy: 'Choose a shorter folder, for example under `/run`',
   },
   ERR_FDB_DENIED: {
-    cause:
-      "The other side belongs to another user (client, listening process, owner of the folder or descriptor), or a daemon's rule forbids it",
+    cause: "The other side belongs to another user, or a daemon's rule forbids it",
     remedy: 'Run as the user that the message names, or as root; or change the rule',
   },
   ERR_FDB_FOREIGN: {
     cause:
-      'Another program listens on the control path; or a process of fd-broker without its lock file, in another network namespace or of a release before 0.4',
+      'Another program listens on the control path, or a process of fd-broker in another network namespace, or of a release before 0.4',
     remedy: 'Stop it, or choose another path',
   },
   ERR_FDB_NOT_FD_BROKER: {
@@ -178,7 +171,7 @@ export const MACHINE = {
     remedy: 'Run it on Linux; macOS compiles, untested',
   },
   ERR_FDB_ADDON: {
-    cause: 'The addon could not be loaded: the message names each file tried, and its problem',
+    cause: 'The addon could not be loaded: the message names each file tried',
     remedy: 'Install the package again, or [build the addon](install.md#building-from-source)',
   },
   ERR_FDB_NO_DESCRIPTORS: {
@@ -187,11 +180,11 @@ export const MACHINE = {
   },
   ERR_FDB_NO_SEALS: {
     cause:
-      'The kernel has no sealable memory files, or a filter refuses `memfd_create`, so connections cannot move; or the file used instead cannot be made in `TMPDIR`',
-    remedy: 'Run Linux 5.10 or newer, allow `memfd_create`, or set `TMPDIR` to a writable folder',
+      'There are no sealable memory files, so connections cannot move; or the file used instead cannot be made in `TMPDIR`',
+    remedy: 'Allow `memfd_create`, or set `TMPDIR` to a writable folder',
   },
   ERR_FDB_NO_PROC: {
-    cause: 'This mount namespace has no `/proc`: memory files cannot be opened read-only',
+    cause: 'This mount namespace has no `/proc`',
     remedy: 'Mount it: `mount -t proc proc /proc`',
   },
   ERR_FDB_INTERNAL: {

@@ -14,12 +14,12 @@ export const STATE = {
     remedy: 'Use `String(key)`',
   },
   ERR_FDB_STATE_VALUE: {
-    cause: "The section's codec does not take the value, or cannot read the stored bytes",
+    cause: 'The codec does not take the value, or cannot read the stored bytes',
     remedy: 'Correct the value; overwrite or delete what cannot be read',
   },
   ERR_FDB_STATE_REQUEST: {
-    cause: 'The `request` id belongs to another change: this one was not made',
-    remedy: 'Give each change its own id; several changes of one request are one `bulk()`',
+    cause: 'The `request` id belongs to another change',
+    remedy: 'Give each change its own id',
   },
   ERR_FDB_STATE_LIMIT: {
     cause: 'A key, a value, a record or the log exceeds the limit in the message',
@@ -50,8 +50,8 @@ export const STATE = {
  */
 export const LOG = {
   ERR_FDB_STATE_FORMAT: {
-    cause: 'The bytes are no state log, or of a newer format, or a segment is in the wrong place',
-    remedy: 'Give a file that fd-broker wrote, or use a newer release',
+    cause: 'The bytes are no state log, or of another format',
+    remedy: 'Give a file that fd-broker wrote, or use the release that did',
   },
   ERR_FDB_STATE_DAMAGED: {
     cause: 'A record was changed after it was written, or a state file is shorter than when it was synced',
@@ -59,7 +59,7 @@ export const LOG = {
   },
   ERR_FDB_STATE_ORDER: {
     cause: 'A segment was adopted or written out of order',
-    remedy: 'Adopt the snapshot first, then rising epochs, each when the one before is sealed',
+    remedy: 'Adopt the snapshot first, then rising epochs',
   },
   ERR_FDB_STATE_BEHIND: {
     cause: 'A segment that was taken as read has unread bytes',
@@ -82,8 +82,7 @@ export const LOG = {
  */
 export const STATE_FILE = {
   ERR_FDB_STATE_FILE: {
-    cause:
-      'The state file cannot be read or written, or is not trusted: a link, of another user or service, or replaced',
+    cause: 'The state file cannot be read or written, or is not trusted',
     remedy: 'See the message. A durable change with `details.made` is made in memory, and written later',
   },
 }
@@ -103,15 +102,15 @@ export const STATE_TOOLS = {
     remedy: '`fd-broker state show` lists them',
   },
   ERR_FDB_STATE_SECRET: {
-    cause: "A secret section's values were requested, or left out when the file was written",
+    cause: "A secret section's values were left out",
     remedy: 'Give `--secrets` to show or export them',
   },
   ERR_FDB_STATE_DIGEST: {
-    cause: 'The entries do not match the digest that was written with them',
+    cause: 'The entries do not match their digest',
     remedy: 'Take another copy; give `--edited` if the change was intended',
   },
   ERR_FDB_STATE_IMPORT: {
-    cause: 'An import cannot be read, or describes its sections too little: nothing was imported',
+    cause: 'An import cannot be read: nothing was imported',
     remedy: 'Give the output of `state export`, with its lines under "sections"',
   },
   ERR_FDB_STATE_DIFFERENT: {

@@ -6,19 +6,19 @@
  */
 export const CHANNEL = {
   ERR_FDB_CHANNEL_CLOSED: {
-    cause: 'The other side closed the connection or died before the answer, or this side closed it',
-    remedy: 'Connect again; `status` shows whether the request was carried out',
+    cause: 'The connection was closed before the answer',
+    remedy: 'Connect again; see `status`',
   },
   ERR_FDB_CHANNEL_RESET: {
-    cause: 'The other side closed the connection, or died, with unread data',
+    cause: 'The connection was closed with unread data',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_TRUNCATED: {
-    cause: 'The other side closed the connection, or died, in a message',
+    cause: 'The connection was closed within a message',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_FULL: {
-    cause: 'More bytes wait for a slow peer than `maxQueuedBytes` allows',
+    cause: 'More bytes wait than `maxQueuedBytes` allows',
     remedy: 'Await earlier sends, or raise it',
   },
   ERR_FDB_CHANNEL_STARTED: {
@@ -34,7 +34,7 @@ export const CHANNEL = {
     remedy: 'See the cause',
   },
   ERR_FDB_MESSAGE: {
-    cause: 'The other side sent an invalid message, or one that is not allowed here',
+    cause: 'The other side sent an invalid message',
     remedy: 'It is faulty, or of an incompatible release',
   },
   ERR_FDB_FRAME_TOO_LARGE: {
@@ -51,7 +51,7 @@ export const CHANNEL = {
   },
   ERR_FDB_FDS_MISSING: {
     cause: 'Fewer descriptors arrived than announced',
-    remedy: 'The other side is faulty, or a program in between reads the socket without `recvmsg`',
+    remedy: 'The other side is faulty, or a program in between',
   },
   ERR_FDB_FDS_UNEXPECTED: {
     cause: 'Descriptors arrived that no message claims',
@@ -66,11 +66,11 @@ export const CHANNEL = {
     remedy: 'Allow it (SELinux, AppArmor, seccomp)',
   },
   ERR_FDB_FD_MISMATCH: {
-    cause: 'A descriptor is not as announced: the handoff is refused',
+    cause: 'A descriptor is not as announced',
     remedy: 'The other side is faulty',
   },
   ERR_FDB_NO_PIDFD: {
-    cause: 'A process sent a descriptor that is no pidfd as its proof of life',
+    cause: 'A process sent no pidfd as its proof of life',
     remedy: 'It is faulty',
   },
 }
@@ -90,8 +90,8 @@ export const MOVING = {
     remedy: 'Return bytes at once, or `undefined` for "not now"',
   },
   ERR_FDB_CONNECTION: {
-    cause: "A connection's record cannot be read, or its descriptor is no connected stream socket",
-    remedy: 'The connection ends where it is: the versions disagree',
+    cause: "A connection's record cannot be read, or its descriptor is no connection",
+    remedy: 'It ends where it is: the versions disagree',
   },
   ERR_FDB_CONNECTION_LARGE: {
     cause: "A connection's record is larger than a message (4 MiB)",
@@ -102,7 +102,7 @@ export const MOVING = {
     remedy: 'Read its log',
   },
   ERR_FDB_MOVE_LOG: {
-    cause: 'The shared log of a move is invalid, or was written before the move began: no connection moves',
+    cause: 'The shared log of a move is invalid: no connection moves',
     remedy: 'The other side is faulty',
   },
 }

@@ -55,7 +55,7 @@ export const healthShape = {
   listener: absent(
     text('the name of a listener', name => name),
     null,
-    'the listener whose settings apply to the requests of `http: /PATH` and to `FD_BROKER_SOCKET`; default: the first that takes requests',
+    'listener whose settings apply to them; default: the first that takes requests',
   ),
   interval: optional(duration(1), '250ms', 'between an answer and the next question'),
   timeout: optional(duration(1), '2s', 'limit for an answer'),

@@ -45,7 +45,7 @@ export const listenerShape = {
   halfClose: optional(
     boolean,
     false,
-    'whether a client that ends its direction while it waits still gets its answers; otherwise it counts as gone',
+    'whether a client that ends its direction still gets its answers; otherwise it counts as gone',
   ),
 }
 export const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {

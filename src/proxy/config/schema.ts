@@ -81,21 +81,13 @@ const tlsShape = {
     certificateShape,
   ),
   minVersion: optional(oneOf('TLSv1.2', 'TLSv1.3'), 'TLSv1.2', 'older clients are refused'),
-  rotateTicketKeys: optional(
-    duration(1000),
-    '12h',
-    'interval of new keys for session tickets; each client then needs one full handshake',
-  ),
+  rotateTicketKeys: optional(duration(1000), '12h', 'interval of new [ticket keys](tls.md)'),
 }
 
 const MOST_EVENT = 4096
 
 const drainShape = {
-  timeout: optional(
-    duration(0),
-    '30s',
-    'connections of the old process that have neither moved nor ended by then are closed',
-  ),
+  timeout: optional(duration(0), '30s', 'connections of the old process that are left then are closed'),
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
@@ -104,18 +96,14 @@ const drainShape = {
   tlsTimeout: optional(
     duration(0),
     '1h',
-    'the limit for connections over TLS, which cannot move (at least `drain.timeout`); their next answer asks them to leave',
+    'the same over TLS, where connections cannot move; at least `drain.timeout`',
   ),
   firstWave: optional(
     duration(0),
     '250ms',
-    'a few connections of each kind move first, the rest when the new process has been healthy with them for this time ([waves](connections.md)); `0s`: all at once',
+    'a few connections move first, the rest after this time ([waves](connections.md)); `0s`: all at once',
   ),
-  movesPerSecond: optional(
-    orOff(integer(1, 1_000_000)),
-    'off',
-    'connections that move in a second, at most; `off`: no limit',
-  ),
+  movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'connections that move in a second, at most'),
   lastEvent: optional(
     text('the text of an event', given =>
       Buffer.byteLength(given) <= MOST_EVENT
@@ -123,12 +111,12 @@ const drainShape = {
         : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
-    'last lines of a `text/event-stream` that has not ended by then, such as `event: bye`; it ends between two events',
+    'last lines of a `text/event-stream` that has not ended by then, such as `event: bye`',
   ),
 }
 
 const upgradeShape = {
-  timeout: optional(duration(1), '30s', 'for the whole upgrade, until the new process serves'),
+  timeout: optional(duration(1), '30s', 'for the whole upgrade'),
   probation: optional(
     duration(0),
     '10s',
@@ -164,11 +152,7 @@ const timeoutShape = {
   handshake: optional(duration(1), '10s', 'for a TLS handshake'),
   head: optional(duration(1), '10s', 'for a request’s head, from its first byte (408)'),
   idle: optional(duration(1), '60s', 'a client’s connection between two requests'),
-  stall: absent(
-    duration(1),
-    undefined,
-    'overrides `timeouts.idle` for a body of which nothing moves; a peer that reads nothing is cut after one to two times this',
-  ),
+  stall: absent(duration(1), undefined, 'overrides `timeouts.idle` for a body of which nothing moves'),
   tunnel: absent(
     duration(1),
     undefined,
@@ -231,7 +215,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     workers: optional(
       workers,
       'off',
-      '[several processes](workers.md) that serve the same listeners: their number, `auto`, or a map with',
+      '[several processes](workers.md): their number, `auto`, or a map with',
       workersShape,
     ),
     listeners: required(
@@ -250,7 +234,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     via: optional(
       orOff(text('a name for Via', viaName)),
       'auto',
-      'name in `Via`; `auto`: from service, control socket and host, equal in every generation; `off`: no `Via`',
+      'name in `Via`; `auto`: from service, control socket and host; `off`: no `Via`',
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'one line for each request, as JSON on standard output'),
@@ -337,7 +321,7 @@ const stateFileShape = {
   sync: optional(
     or(duration(1), 'always', 'never'),
     '1s',
-    'when written data is flushed to the disk: `always`, `never`, or this often',
+    'when it is flushed to the disk: `always`, `never`, or this often',
   ),
   damaged: optional(
     oneOf('refuse', 'prefix'),
@@ -357,7 +341,7 @@ export const workersShape = {
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
-    'how an upgrade replaces them after the first: one after the other, or all others at once',
+    'how an upgrade replaces them after the first; or `at-once`',
   ),
   stopTimeout: optional(
     orOff(duration(1)),
@@ -392,7 +376,7 @@ const forwardedShape = {
   trust: optional(
     list(text('an address', addressRange)),
     [],
-    'clients (`10.0.0.0/8`) whose own headers are kept and appended to; others’ are replaced',
+    'clients (`10.0.0.0/8`) whose own headers are appended to; others’ are replaced',
   ),
 }
 const forwarded: Check<ForwardedConfig> = shortFor('headers', forwardedShape)

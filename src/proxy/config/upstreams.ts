@@ -52,7 +52,7 @@ export const upstreamShape = {
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'connections to each server, used and idle; if all are in use: another server, or 503',
+    'connections to each server; if all are in use: another server, or 503',
   ),
   retry: optional(integer(0, 10), 2, 'other servers to try if nothing was sent yet'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
