@@ -7,8 +7,8 @@ const SHELLS = { bash, zsh, fish } as const
 export function addCompletion(program: Command, whole: () => Promise<Command>): void {
   program
     .command('completion')
-    .description('print the script by which a shell completes the command lines of fd-broker')
-    .addArgument(new Argument('<shell>', 'the shell').choices(Object.keys(SHELLS)))
+    .description('print the script by which a shell completes these commands')
+    .addArgument(new Argument('<shell>').choices(Object.keys(SHELLS)))
     .addHelpText(
       'after',
       `

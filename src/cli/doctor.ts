@@ -11,9 +11,7 @@ interface DoctorFlags {
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description(
-      'say what works on this machine, what does not, and the remedy; exit code 1 if upgrades do not',
-    )
+    .description('say what works on this machine, and what does not; exit code 1 if upgrades do not')
     .option('--control <path>', 'control socket of a future service; default: by its name')
     .option('--service <name>', 'its name', 'app')
     .option('--json', 'print the answer as JSON')

@@ -71,7 +71,7 @@ Examples:
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   asking(fd.command('claim'))
     .description('claim one for a process as long as it lives')
-    .argument('<name>', 'of a held descriptor')
+    .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
     .option('--shared', 'do not exclude others')
     .addHelpText(
@@ -81,7 +81,7 @@ Examples:
     .action(claim)
   asking(fd.command('release'))
     .description('end the claim of a process that lives')
-    .argument('<name>', 'of a held descriptor')
+    .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
     .addHelpText(
       'after',
@@ -90,7 +90,7 @@ Examples:
     .action(release)
   asking(fd.command('remove'))
     .description('close one; processes that have it keep it')
-    .argument('<name>', 'of a held descriptor')
+    .argument('<name>')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
     .action(remove)
 }

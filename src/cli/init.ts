@@ -12,9 +12,7 @@ interface InitFlags {
 export function addInit(program: Command): void {
   program
     .command('init')
-    .description(
-      'prepare an application: show what fd-broker adds to its package.json, and write it after a yes',
-    )
+    .description('show what fd-broker adds to the package.json of an application, and write it after a yes')
     .argument('[folder]', 'of the application', '.')
     .option('--entry <file>', 'the script that is started; default: as package.json starts it')
     .option('--yes', 'write without a question')

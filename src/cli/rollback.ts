@@ -16,7 +16,7 @@ interface RollbackFlags extends AnswerFlags {
 
 export function addRollback(program: Command): void {
   findsService(program.command('rollback').description('let the standby serve again, in probation'))
-    .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--at <path>', 'restore what upgrade --binary has replaced')
     .option('--json', 'print the answer as JSON')
     .addHelpText(

@@ -30,14 +30,8 @@ export const UPGRADING: readonly NodeJS.Signals[] = [
 /** The flags of `fd-broker run`. Each has a variable (`--pid-file`: FD_BROKER_PID_FILE), and but for {@link COMMAND_LINE_ONLY} a name in --config. */
 export const RUN_OPTIONS = {
   listen: ['--listen <name=address...>', 'listener of every version, for example web=tcp://0.0.0.0:8080'],
-  adopt: [
-    '--adopt <pid>',
-    'process whose listeners are taken over; it is told to end when the first version serves',
-  ],
-  from: [
-    '--from <control>',
-    'daemon that holds these listeners by name; missing ones are bound, and put there',
-  ],
+  adopt: ['--adopt <pid>', 'process whose listeners are taken over, and which then ends'],
+  from: ['--from <control>', 'daemon that holds these listeners by name'],
   adoptSignal: ['--adopt-signal <signal>', 'ends that process in order; or none (default: --stop-signal)'],
   ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
   readyTimeout: ['--ready-timeout <duration>', 'until a version must be ready (default: 60s)'],

@@ -33,13 +33,13 @@ export function addStart(program: Command): void {
     .description(
       'start a Node program in the background under fd-broker/auto, or its next version, and wait until it serves',
     )
-    .argument('<program>', 'its file')
+    .argument('<program>')
     .argument('[args...]', 'its arguments, after --')
     .option('--name <service>', 'name of the service; default: by its package or folder')
     .option('--ready <how>', 'listen, call, or a path such as /health that it must answer; default: listen')
     .option(
       '--log-file <file>',
-      'of its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder of the user',
+      'of its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
     )
     .addOption(
       new Option('--log-size <size>', 'of a file, at which it is rotated').argParser(sizeIn).default('10M'),
@@ -48,7 +48,7 @@ export function addStart(program: Command): void {
       '--pid-file <file>',
       'names the process that serves; default: SERVICE.pid beside the control socket',
     )
-    .addOption(durationOption('--timeout <duration>', 'until it must serve', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

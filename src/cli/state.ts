@@ -103,7 +103,7 @@ Examples:
     .option('--service <name>', 'name of the service')
     .description('print entries that differ, as lines of JSON; exit code 1 if there are any')
     .argument('<from>', 'control socket, file, or -')
-    .argument('<to>', 'control socket, file, or -')
+    .argument('<to>')
     .addOption(secretsOption())
     .action(diffStates)
   source(state.command('export'))

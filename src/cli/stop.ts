@@ -22,7 +22,7 @@ export function addStop(program: Command): void {
   findsService(
     program.command('stop').description('end the running server when its last connection has ended'),
   )
-    .addOption(durationOption('--timeout <duration>', 'limit for its end', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .addOption(durationOption('--drain <duration>', 'for its last connections; default: as it is configured'))
     .option('--drop', 'of a daemon: even if it alone holds a service, which is then lost')
     .option('--json', 'print the answer as JSON')

@@ -40,17 +40,11 @@ export function addUpgrade(program: Command): void {
   findsService(program.command('upgrade'))
     .description('start the next version of the running server, and wait until it serves')
     .argument('[command...]', 'of the next version, after --; default: the running one')
-    .addOption(durationOption('--timeout <duration>', 'limit for the next version to serve', '60s'))
-    .option(
-      '--kill-stuck',
-      'first kill processes that block the upgrade, and a server that does not answer; its listeners and state stay',
-    )
+    .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
+    .option('--kill-stuck', 'first kill processes that block the upgrade; listeners and state stay')
     .option('--binary <new>', 'first put this release in the place of --at; undone if the upgrade fails')
     .option('--at <path>', 'the link of a release folder, or the executable, of the server')
-    .option(
-      '--smart',
-      'reload if only the configuration has changed, upgrade if the code has, else do nothing; says which (fd-broker proxy)',
-    )
+    .option('--smart', 'reload, upgrade or do nothing, by what has changed (fd-broker proxy)')
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
