@@ -36,7 +36,10 @@ export const STEPS = {
   mutants: { what: 'small mistakes in the sources', script: 'mutants' },
   targets: { what: 'the addons of all platforms', script: 'test:targets' },
   package: { what: 'the tarball with every package manager', script: 'test:package', args: ['--all'] },
-  frameworks: { what: 'docs/frameworks.md, docs/deploy.md, applications under auto', script: 'test:frameworks' },
+  frameworks: {
+    what: 'docs/frameworks.md, docs/deploy.md, applications under auto',
+    script: 'test:frameworks',
+  },
 }
 
 const { scripts } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'))

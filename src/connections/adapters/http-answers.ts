@@ -30,6 +30,7 @@ export class HttpAnswers {
   /** Connections that were told to go one by one, in an earlier round, may live again. */
   #round = 1
   #announced = false
+  #ServerResponse: typeof http.ServerResponse | null = null
   readonly #onClose: (this: http.ServerResponse) => void
   /** An exchange has ended: its connection may be between two requests now. */
   onEnded: ((socket: net.Socket) => void) | null = null
@@ -86,7 +87,8 @@ export class HttpAnswers {
 
   readonly #onRequest = (request: http.IncomingMessage, response: unknown): void => {
     // HTTP/2 has answers of its own.
-    if (!(response instanceof nodeHttp().ServerResponse)) return
+    this.#ServerResponse ??= nodeHttp().ServerResponse
+    if (!(response instanceof this.#ServerResponse)) return
     const { socket } = request
     const seen = this.seen(socket)
     const earlier = seen.newest
