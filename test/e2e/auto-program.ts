@@ -191,13 +191,13 @@ export class AutoProgram {
    */
   async upgradedUnderLoad(
     by: By = 'import',
-    { upgrades = 3, others = [], settled }: UpgradeOptions = {},
+    { upgrades = 3, rate = 200, others = [], settled }: UpgradeOptions = {},
   ): Promise<void> {
     const pids = new Pids(others)
     const load = startLoad({
       target: this.url,
       workload: pids,
-      ...{ rate: 200, connections: 8, freshShare: 0.2, slow: 0, streams: 0, writes: 0 },
+      ...{ rate, connections: 8, freshShare: 0.2, slow: 0, streams: 0, writes: 0 },
       ...{ idle: 4, idleEveryMs: 500, deadlineMs: PATIENCE_MS },
     })
     let report: Awaited<ReturnType<typeof load.stop>> | undefined
@@ -261,6 +261,8 @@ function pidIn(text: string): number {
 
 interface UpgradeOptions {
   readonly upgrades?: number
+  /** Requests a second. */
+  readonly rate?: number
   /** Other requests, one after the other. */
   readonly others?: readonly Request[]
   /** Resolves when the next upgrade may come. */

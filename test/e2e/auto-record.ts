@@ -110,13 +110,18 @@ export async function processesLeft(program: AutoProgram, count: number): Promis
 /** A program answers under fd-broker/auto as without it, also after upgrades under load, in which no request is lost. Then one process is alive. */
 export async function upgradedAndAlike(
   program: AutoProgram,
-  options: { readonly by?: By; readonly questions: readonly Question[]; readonly upgrades?: number },
+  options: {
+    readonly by?: By
+    readonly questions: readonly Question[]
+    readonly upgrades?: number
+    readonly rate?: number
+  },
 ): Promise<void> {
-  const { by = 'import', questions, upgrades = 5 } = options
+  const { by = 'import', questions, upgrades = 5, rate = 200 } = options
   const wanted = await recordPlain(program, questions)
   await program.serve(by)
   expect(await answersOf(program.url, questions)).toEqual(wanted)
-  await program.upgradedUnderLoad(by, { upgrades, others: asRequests(questions, wanted) })
+  await program.upgradedUnderLoad(by, { upgrades, rate, others: asRequests(questions, wanted) })
   expect(await answersOf(program.url, questions)).toEqual(wanted)
   await processesLeft(program, 1)
 }

@@ -5,6 +5,8 @@ import { installed } from '../installed.js'
 import { ADD, ARTICLES, complaints, MISSING, unmodified, unmodifiedFolder } from '../unmodified.js'
 
 const NEXT = 'node_modules/next/dist/bin/next'
+/** Requests a second: these take more of the processor for one than others, and two versions start and serve at a time. */
+const RATE = 50
 let modules = ''
 
 beforeAll(() => {
@@ -15,7 +17,7 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
   it('nest.ts, by tsx', async () => {
     const program = await unmodified('nest.ts', { modules, words: ['--import', 'tsx'] })
     program.write('tsconfig.json', '{ "compilerOptions": { "experimentalDecorators": true } }')
-    await upgradedAndAlike(program, { questions: ARTICLES })
+    await upgradedAndAlike(program, { questions: ARTICLES, rate: RATE })
     expect(complaints(program)).toEqual([])
   })
 
@@ -35,7 +37,7 @@ describe('under fd-broker/auto an application answers as without it, and is upgr
       { ...ADD, ...api },
       MISSING,
     ]
-    await upgradedAndAlike(program, { by: 'options', questions })
+    await upgradedAndAlike(program, { by: 'options', questions, rate: RATE })
     expect(program.output).not.toContain('fd-broker')
   })
 })
