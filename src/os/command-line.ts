@@ -184,12 +184,17 @@ export function preloadedWith(
   }
 }
 
-/** Takes what {@link preloadedWith} has added out of the environment of this process. */
+/** Takes the additions of {@link preloadedWith} out of the environment of this process, and of the one that its successors start with. */
 export function forgetPreload(): void {
-  const { [HELD_VARIABLE]: held, LD_PRELOAD: files } = process.env
+  forgetPreloadIn(process.env)
+  forgetPreloadIn(startedAs.env)
+}
+
+function forgetPreloadIn(env: NodeJS.ProcessEnv): void {
+  const { [HELD_VARIABLE]: held, LD_PRELOAD: files } = env
   if (held === undefined) return
-  delete process.env[HELD_VARIABLE]
+  delete env[HELD_VARIABLE]
   const end = files?.indexOf(':') ?? -1
-  if (end < 0) delete process.env.LD_PRELOAD
-  else process.env.LD_PRELOAD = files?.slice(end + 1)
+  if (end < 0) delete env.LD_PRELOAD
+  else env.LD_PRELOAD = files?.slice(end + 1)
 }
