@@ -21,8 +21,6 @@ import { tellClose } from './server-end.js'
 import type { AutoSettings } from './settings.js'
 import type { WaitingServer } from './waiting-server.js'
 
-/** A next version that has listened to some of what the version before serves, and to nothing more for so long, is complete. */
-const QUIET_MS = 1_000
 /** The version that serves says so soon which program it is. */
 const ASK_MS = 5_000
 /** Between two questions to a server that is not well yet. */
@@ -140,7 +138,9 @@ export class Service {
       this.#adopted++
       this.#member.keepAlive(true)
       const open = async () => this.#kept.get(name) ?? (await this.#member.listen(name, address))
-      this.#attach(server, name, open, listener => listener.serveListening(server, begin ?? (() => {})))
+      const accept = begin ?? (() => {})
+      // A server that no listener has accepts at once, as it says that it listens.
+      this.#attach(server, name, open, listener => listener.serveListening(server, accept), accept)
       return true
     }
     return false
@@ -172,6 +172,7 @@ export class Service {
     name: string,
     open: () => Promise<Listener>,
     serve: (listener: Listener) => void,
+    failed: () => void = () => {},
   ): void {
     process.env[PARENT] = `${process.pid}`
     this.#names.set(server, name)
@@ -187,7 +188,10 @@ export class Service {
         this.#listeners.set(name, listener)
         serve(listener)
       })
-      .catch(error => sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`))
+      .catch(error => {
+        sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`)
+        failed()
+      })
     this.#attaching.set(name, attached)
     tellClose(server, { taken: () => this.#isTaken(server), closed: () => this.#closed(server) })
     this.#listened()
@@ -234,7 +238,7 @@ export class Service {
     const whole = [...this.#offered].every(name => names.has(name))
     // Those that the program opens in the same turn belong to it, too.
     if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
-    else this.#quiet = setTimeout(() => this.#settle(), QUIET_MS)
+    else this.#quiet = setTimeout(() => this.#settle(), this.#settings.quietMs)
   }
 
   #settle(): void {

@@ -14,6 +14,8 @@ export interface AutoSettings {
   readonly control: string
   /** The process is ready when it listens, at a call, or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
+  /** A next version that has listened to a part of what the version before serves, and to nothing more for so long, is complete. */
+  readonly quietMs: number
   /** A retired process without a handler of SIGTERM is ended after so many milliseconds. */
   readonly exitMs: number
   /** Options of join() in milliseconds, those that were given. */
@@ -28,6 +30,7 @@ export interface AutoSettings {
 type Env = Readonly<NodeJS.ProcessEnv>
 
 const EXIT_MS = 2_000
+const QUIET_MS = 3_000
 /** Programs that say nothing of themselves by their name. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
 
@@ -41,6 +44,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     named: Boolean(name),
     control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : placeFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
+    quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,
     exitMs: duration(env, 'FD_BROKER_EXIT') ?? EXIT_MS,
     drainMs: duration(env, 'FD_BROKER_DRAIN'),
     probationMs: duration(env, 'FD_BROKER_PROBATION'),

@@ -71,6 +71,7 @@ it('under fd-broker/auto a program that closes its server and listens again is s
   if (server.listening) server.close(() => console.log('closed'))
   else server.listen(8080)
 })
+setInterval(() => {}, 1_000)
 `)
   const first = await program.serve()
   for (const round of [1, 2]) {
@@ -146,12 +147,13 @@ describe('under fd-broker/auto a replaced version', () => {
     await program.ends(first)
   })
 
-  it('lets go of what the next one does not listen to any more, a second after that has listened', async () => {
+  it('lets go of what the next one does not listen to any more, a while after that has listened', async () => {
     const program = await AutoProgram.of(`${SERVER}http.createServer().listen('./other.sock')\n`)
     const first = await program.serve('import', 1, SOON)
+    const quiet = { ...SOON, FD_BROKER_QUIET: '200ms' }
     await program.statusWhere('both listen', ({ listeners }) => listeners.length === 2)
     program.write('server.mjs', SERVER)
-    const second = await program.serve('import', 2, SOON)
+    const second = await program.serve('import', 2, quiet)
     await program.ends(first)
     expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
     expect(existsSync(program.path('other.sock'))).toBe(false)
