@@ -72,13 +72,17 @@ describe('under fd-broker/auto an application with one line more, upgraded five 
     let running = true
     const done = Promise.all(
       browsers.map(async browser => {
-        while (running) await browser.visit()
+        while (running && browser.wrong.length === 0)
+          await browser.visit().catch(error => browser.wrong.push(`visit ${browser.visits + 1}: ${error}`))
       }),
     )
     const settled = async () => {
       const before = browsers.map(({ visits }) => visits)
-      await until('each has come some times', () =>
-        browsers.every(({ visits }, n) => visits > before[n]! + VISITS),
+      await until(
+        'each has come some times',
+        () => browsers.every(({ visits }, n) => visits > before[n]! + VISITS),
+        30_000,
+        () => browsers.map(({ visits, wrong }, n) => `${visits - before[n]!} visits ${wrong}`),
       )
     }
     await program.upgradedUnderLoad('import', { upgrades: 5, settled })
