@@ -13,7 +13,7 @@ interface Generated {
 }
 
 const folder = fileURLToPath(new URL('../../proto', import.meta.url))
-const files = readdirSync(folder).map(file => file.replace('.proto', ''))
+const files = readdirSync(folder).flatMap(file => (file.endsWith('.proto') ? file.replace('.proto', '') : []))
 
 /** Each message of a file as protobufjs makes it at run time, and as tools/build-proto.mjs generates it. */
 const pairs: { name: string; theirs: protobuf.Type; ours: Generated }[] = []
