@@ -73,6 +73,8 @@ export class Auto implements Servers {
   }
 
   async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
+    // A program that has closed its last server and listens again gets another place.
+    await this.#service?.leaving
     if (this.#service === null) {
       // The program's own first answers do not wait for this.
       await new Promise(setImmediate)

@@ -49,6 +49,7 @@ export class Service {
   })
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #gone: () => void
+  #leaving: Promise<void> | null = null
   /** Null: its output goes where that of the process goes. */
   readonly #log: ReturnType<typeof ownPart>
 
@@ -111,6 +112,11 @@ export class Service {
     })
     process.once('beforeExit', this.#unused)
     if (this.#offered.size > 0) openInspector()
+  }
+
+  /** Resolves when this program has given up its place; null: it has not begun to. */
+  get leaving(): Promise<void> | null {
+    return this.#leaving
   }
 
   /** Whether the version before may have a socket for a server of this one. */
@@ -313,7 +319,10 @@ export class Service {
     process.off('beforeExit', this.#unused)
     this.#end.leave()
     this.#member.keepAlive(true)
-    void this.#member.close().finally(() => this.#gone())
+    this.#leaving = this.#member.close().then(
+      () => this.#gone(),
+      () => this.#gone(),
+    )
   }
 }
 

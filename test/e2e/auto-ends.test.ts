@@ -91,6 +91,20 @@ setInterval(() => {}, 1_000)
   expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
 })
 
+it('under fd-broker/auto a program that listens again as soon as its server is closed is served, and upgraded', async () => {
+  const program =
+    await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {
+  server.close(() => server.listen(8080, () => console.log('listens again')))
+})
+`)
+  const first = await program.serve()
+  signalPid(first, 'SIGUSR2')
+  await until('it listens again', () => program.output.includes('listens again') || null)
+  expect(await program.serves(1)).toBe(first)
+  const second = await program.serve('import', 2, SOON)
+  expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
+})
+
 describe('under fd-broker/auto a replaced version', () => {
   it('ends by its own handler of SIGTERM, whose close of the server succeeds', async () => {
     const program = await AutoProgram.of(HANDLED)
