@@ -25,7 +25,8 @@ export class HttpAnswers {
   readonly #server: http.Server
   /** Connections with answers under way, in no order. */
   readonly #busy: Seen[] = []
-  readonly #seen = new WeakMap<net.Socket, Seen>()
+  /** A property of each socket: a WeakMap costs more than the rest of what is done here. */
+  readonly #seen = Symbol('fd-broker.answers')
   readonly #marked = new WeakSet<http.ServerResponse>()
   /** Connections that were told to go one by one, in an earlier round, may live again. */
   #round = 1
@@ -72,11 +73,12 @@ export class HttpAnswers {
   }
 
   seen(socket: net.Socket): Seen {
-    let seen = this.#seen.get(socket)
+    const own = socket as unknown as Record<symbol, Seen | undefined>
+    let seen = own[this.#seen]
     if (seen === undefined) {
       const keepAliveUntil = Number.POSITIVE_INFINITY
       seen = { requests: 0, before: 0, newest: null, at: -1, toldIn: 0, keepAliveUntil }
-      this.#seen.set(socket, seen)
+      own[this.#seen] = seen
     }
     return seen
   }
