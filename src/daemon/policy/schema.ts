@@ -113,21 +113,23 @@ const limitsShape = {
   ),
 }
 
-const aboutPut = 'who may store a descriptor'
-const aboutClaim = 'who may have a duplicate of a descriptor, or of a listener'
-const aboutRemove = 'who may remove a descriptor'
+const aboutPut = 'users that may store a descriptor'
+const aboutClaim = 'users that may have a duplicate of a descriptor, or of a listener'
+const aboutRemove = 'users that may remove a descriptor'
 
 const one: Check<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
-  join: who('who may be a member: serve, be a successor, come back'),
-  follow: who('who may follow its state, and read it; default: as `join`'),
+  join: who('users that may be members: serve, be successors, come back'),
+  follow: who('users that may follow its state, and read it; default: as `join`'),
   put: who(aboutPut),
   claim: who(aboutClaim),
-  list: who('who sees it in `status`, and its descriptors in `fd list`'),
+  list: who('users that see it in `status`, and its descriptors in `fd list`'),
   remove: who(aboutRemove),
-  operate: who('who may upgrade, stop, reload or roll back, and ask the serving member, for its state too'),
+  operate: who(
+    'users that may upgrade, stop, reload or roll back, and ask the serving member, for its state too',
+  ),
   serving: absent(one, null, 'members that serve at a time: 1'),
   claims: absent(
     claims,
@@ -141,14 +143,14 @@ export const serviceShape = {
 export const descriptorsShape = {
   put: who(aboutPut),
   claim: who(aboutClaim),
-  list: who('who sees them in `fd list`'),
+  list: who('users that see them in `fd list`'),
   remove: who(aboutRemove),
   claims: absent(claims, null, 'as for a service'),
   limit: absent(integer(0, MAX_ENTRIES), null, 'how many; default 10,000'),
 }
 
 const daemonShape = {
-  operate: who('who may upgrade, stop or reload the daemon itself'),
+  operate: who('users that may upgrade, stop or reload the daemon itself'),
 }
 
 /** As a service is named in join(). */
