@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { blocksIn } from '../pages/blocks.js'
 
 /** A block of code of a page in docs/. */
 export interface Block {
@@ -16,11 +17,9 @@ export function pageText(page: string): string {
 
 /** What a page shows, in its order. */
 export function blocksOf(page: string): Block[] {
-  return [...pageText(page).matchAll(/^```(\w+)\n(.*?)^```$/gms)].map(([, language = '', text = '']) => ({
-    language,
-    file: NAMED.exec(text.split('\n', 1)[0]!)?.[1] ?? '',
-    text,
-  }))
+  return blocksIn(page, pageText(page))
+    .filter(({ language }) => language !== '')
+    .map(({ language, text }) => ({ language, text, file: NAMED.exec(text.split('\n', 1)[0]!)?.[1] ?? '' }))
 }
 
 /** The one block of that name. */

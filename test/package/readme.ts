@@ -1,13 +1,8 @@
-import { chmodSync, readFileSync } from 'node:fs'
+import { chmodSync } from 'node:fs'
 import { join } from 'node:path'
+import { blocksIn, type PageBlock, pageText } from '../pages/blocks.js'
 import { freePort } from './processes.js'
 import type { Project } from './project.js'
-import { ROOT } from './tarball.js'
-
-interface Block {
-  readonly language: string
-  readonly text: string
-}
 
 /** Blocks for a clone: CI runs them there. */
 const IN_A_CLONE = [/^npm install && npm run demo$/, /^npm test$/]
@@ -20,13 +15,10 @@ require('node:http').createServer((request, response) => response.end('ok')).lis
 `
 
 /** The README's blocks for an application, in their order, without pictures. */
-function blocks(): Block[] {
-  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-  return [...readme.matchAll(/^```(\w+)\n(.*?)^```$/gms)]
-    .map(([, language = '', text = '']) => ({ language, text }))
-    .filter(
-      ({ language, text }) => language !== 'mermaid' && !IN_A_CLONE.some(known => known.test(text.trim())),
-    )
+function blocks(): PageBlock[] {
+  return blocksIn('README.md', pageText('README.md')).filter(
+    ({ language, text }) => language !== 'mermaid' && !IN_A_CLONE.some(known => known.test(text.trim())),
+  )
 }
 
 /** The blocks that start a server, in an empty folder with nothing but Node and npm. Returns what is wrong. */
