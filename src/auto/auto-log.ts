@@ -1,5 +1,5 @@
 import type { Logger } from '../index.js'
-import { say } from './say.js'
+import { messageOf, say } from './say.js'
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
@@ -14,7 +14,7 @@ export function autoLog(least: 'debug' | 'info' | 'warn'): Logger {
     (facts: object, message: string): void => {
       if (LEVELS.indexOf(level) < from || message.startsWith(REMINDER)) return
       const { err, ...others } = facts as { err?: unknown }
-      const why = err === undefined ? '' : `: ${err instanceof Error ? err.message : String(err)}`
+      const why = err === undefined ? '' : `: ${messageOf(err)}`
       const more = least === 'warn' || Object.keys(others).length === 0 ? '' : ` ${JSON.stringify(others)}`
       say(`${message}${why}${more}`)
     }

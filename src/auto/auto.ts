@@ -4,7 +4,7 @@ import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
 import type { Servers } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
-import { sayOnce } from './say.js'
+import { messageOf, sayOnce } from './say.js'
 import type { Service } from './service.js'
 import type { AutoSettings } from './settings.js'
 import { WaitingServer } from './waiting-server.js'
@@ -100,7 +100,7 @@ export class Auto implements Servers {
         noMember()
       })
     } catch (error) {
-      sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)
+      sayOnce(`this process runs without upgrades: ${messageOf(error)}`)
     }
     this.#without = this.#service === null
     if (this.#without) noMember()

@@ -2,6 +2,7 @@ import type { Cluster } from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { workerPlace } from '../os/default-control.js'
+import { lineOf } from '../os/main-process.js'
 
 /** Names the process with a service whose children inherit the variable: they are parts of the program, and no next versions of it. */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
@@ -55,28 +56,21 @@ function cluster(): Cluster {
 function watcherOf(env: Readonly<NodeJS.ProcessEnv>): string | null {
   if (env.WATCH_REPORT_DEPENDENCIES !== undefined) return 'node --watch'
   // Between a watcher and its program there may be a shell.
-  for (let pid = process.ppid, looks = 0; pid > 1 && looks < 2; looks++) {
+  let looks = 0
+  for (const pid of lineOf(process.ppid)) {
+    if (pid === 1 || looks++ === 2) return null
     const words = wordsOf(pid)
     for (const [pattern, name] of WATCHERS) if (words.some(word => pattern.test(word))) return name
     if (words.includes('watch') && words.some(word => /(?:^|[\\/])tsx(?:[\\/].*)?$/.test(word)))
       return 'tsx watch'
-    pid = parentOf(pid)
   }
   return null
 }
 
 function wordsOf(pid: number): string[] {
-  return read(`/proc/${pid}/cmdline`).split('\0').slice(0, 6)
-}
-
-function parentOf(pid: number): number {
-  return Number(/^\S+ (\d+)/.exec(read(`/proc/${pid}/stat`).replace(/^.*\) /s, ''))?.[1] ?? 0)
-}
-
-function read(path: string): string {
   try {
-    return readFileSync(path, 'latin1')
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0').slice(0, 6)
   } catch {
-    return ''
+    return []
   }
 }

@@ -6,7 +6,7 @@ import { Auto } from './auto.js'
 import { bystander } from './bystander.js'
 import { delayMain } from './delay-main.js'
 import { intercept } from './intercept.js'
-import { sayOnce } from './say.js'
+import { messageOf, sayOnce } from './say.js'
 import { settingsOf } from './settings.js'
 import { tellOfUdp } from './udp.js'
 
@@ -41,7 +41,7 @@ function begin(): Auto | null {
     tellOfUdp()
     return made
   } catch (error) {
-    sayOnce(`this process runs without upgrades: ${error instanceof Error ? error.message : String(error)}`)
+    sayOnce(`this process runs without upgrades: ${messageOf(error)}`)
     return null
   }
 }

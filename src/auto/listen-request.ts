@@ -1,4 +1,5 @@
 import net from 'node:net'
+import { BACKLOG } from '../node/held-handle.js'
 
 /** The arguments of `server.listen()`. */
 export interface ListenRequest {
@@ -17,9 +18,6 @@ export interface ListenRequest {
 export interface LeftToNode {
   readonly why: string | null
 }
-
-/** Node's own. */
-const BACKLOG = 511
 
 interface Options extends net.ListenOptions {
   readonly fd?: unknown

@@ -9,6 +9,8 @@ export const LOG_FILE = 'FD_BROKER_LOG_FILE'
 const OWN_PART = 'FD_BROKER_LOG_PART'
 /** Limits of each file, for the command that writes it. */
 export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
+/** The file of the command `fd-broker`, beside the bundle that this is in. */
+export const COMMAND = join(import.meta.dirname, 'cli.cjs')
 /** Generations whose files are kept. */
 const KEPT = 10
 
@@ -31,12 +33,12 @@ export function defaultLog(service: string, env: Env): string {
   return join(folder, 'fd-broker', `${service}.log`)
 }
 
-/** Starts the process that writes the next version's output. `cli`: the command's file. */
-export function openPart(log: string, cli: string, env: Env): LogPart {
+/** Starts the process that writes the next version's output. */
+export function openPart(log: string, env: Env): LogPart {
   const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
   const path = join(dirname(log), `${stem(log)}.${stamp}.log`)
   const size = env[LOG_SIZE] ?? '10M'
-  const writer = spawn(process.execPath, [cli, 'write-log', '--file', path, '--size', size], {
+  const writer = spawn(process.execPath, [COMMAND, 'write-log', '--file', path, '--size', size], {
     cwd: '/',
     detached: true,
     env: { ...env, NODE_OPTIONS: '' },

@@ -1,11 +1,11 @@
 import { readlinkSync } from 'node:fs'
-import { join } from 'node:path'
 import { isatty } from 'node:tty'
 import { executeInstead } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { mainProcess, statOf } from '../os/main-process.js'
 import { namesMain } from '../os/service-manager/service-manager.js'
+import { COMMAND } from './log-files.js'
 
 const ANSWER_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
@@ -86,12 +86,11 @@ export class PlaceKeeper {
 
   #exit(): void {
     if (!this.#keeps) return
-    const cli = join(import.meta.dirname, 'cli.cjs')
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
     try {
-      executeInstead({ file: process.execPath, cwd: '/', argv: ['node', cli, ...words], env }, [])
+      executeInstead({ file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words], env }, [])
     } catch {
       // The process ends, as it would without this.
     }

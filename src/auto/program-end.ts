@@ -1,4 +1,6 @@
 import type { Member, RetiredReason } from '../index.js'
+import { whatKeeps } from '../member/shutdown.js'
+import { keptText } from '../operator/status-report.js'
 import type { PlaceKeeper } from './place-keeper.js'
 import { say } from './say.js'
 
@@ -71,17 +73,12 @@ export class ProgramEnd {
     }
     this.#keeper.pass()
     setTimeout(() => {
-      const kept = Object.entries(resources()).map(([name, count]) => `${count} ${name}`)
+      const kept = whatKeeps()
+      const what = Object.keys(kept).length === 0 ? 'something' : keptText(kept)
       say(
-        `process ${process.pid} does not serve any more and its last connection has ended; ${kept.join(', ') || 'something'} kept it: it is ended (a handler of SIGTERM that closes timers and pools ends it sooner)`,
+        `process ${process.pid} does not serve any more and its last connection has ended; ${what} kept it: it is ended (a handler of SIGTERM that closes timers and pools ends it sooner)`,
       )
       process.exit()
     }, this.#exitMs).unref()
   }
-}
-
-function resources(): Record<string, number> {
-  const found: Record<string, number> = {}
-  for (const type of process.getActiveResourcesInfo()) found[type] = (found[type] ?? 0) + 1
-  return found
 }

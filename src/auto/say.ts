@@ -17,3 +17,7 @@ export function say(text: string): void {
     // The program goes on without the line.
   }
 }
+
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown)
+}

@@ -1,7 +1,6 @@
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
-import { join } from 'node:path'
-import { answers, type Check, FdbError, join as joinService, type Listener, type Member } from '../index.js'
+import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import { noMember } from '../member/process-member.js'
 import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
@@ -16,7 +15,7 @@ import { ListeningOnce } from './listening-once.js'
 import { linkLog, openPart, ownPart } from './log-files.js'
 import { PlaceKeeper } from './place-keeper.js'
 import { HANDLER_MS, ProgramEnd } from './program-end.js'
-import { say, sayOnce } from './say.js'
+import { messageOf, say, sayOnce } from './say.js'
 import { tellClose } from './server-end.js'
 import type { AutoSettings } from './settings.js'
 import type { WaitingServer } from './waiting-server.js'
@@ -63,7 +62,7 @@ export class Service {
       )
       return null
     }
-    const joining = joinService({
+    const joining = join({
       service,
       control,
       logger: autoLog(settings.log),
@@ -93,8 +92,7 @@ export class Service {
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
     if (log !== null) {
-      const cli = join(import.meta.dirname, 'cli.cjs')
-      member.outputOfSuccessors(() => openPart(log.log, cli, startedAs.env))
+      member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
     }
     // Servers keep the process alive, as they do without fd-broker.
     member.keepAlive(false)
@@ -357,8 +355,4 @@ async function untilWell(check: Check, signal: AbortSignal): Promise<boolean> {
     }
     await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

@@ -120,7 +120,7 @@ async function intoDaemon(
 
 /** Its member would be replaced by one that does not serve. */
 async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
-  const { statusAt } = await import('./ask-service.js')
+  const { statusAt } = await import('../operator/client.js')
   const { isDaemon } = await import('../operator/status-report.js')
   const answer = await statusAt(control, timeout)
   if (!isDaemon(answer))

@@ -1,7 +1,6 @@
 import { setTimeout as rest } from 'node:timers/promises'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
-import type { StatusAnswer } from '../operator/status-report.js'
 import { WaitingLine } from './output.js'
 
 /** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
@@ -54,11 +53,6 @@ export function commanded(
 ): Promise<Buffer> {
   const { service = '' } = flags
   return asked(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
-}
-
-export async function statusAt(control: string, timeout: number): Promise<StatusAnswer> {
-  using client = await OperatorClient.connect(control, { timeout })
-  return await client.status({ timeout })
 }
 
 /** Looks again and again, until there is what `look` looks for; null: there was nothing by `until`. */

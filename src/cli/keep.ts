@@ -1,10 +1,10 @@
 import { setTimeout as rest } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { OwnedFd } from '../kernel/index.js'
+import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
-import { statusAt } from './ask-service.js'
 import { controlOption } from './options.js'
 
 const ANSWER_MS = 2_000

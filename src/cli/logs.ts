@@ -4,9 +4,9 @@ import { setTimeout as rest } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { defaultLog, generationLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
+import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { askedPlaces } from '../os/default-control.js'
-import { statusAt } from './ask-service.js'
 import { findsService } from './find-service.js'
 
 const ANSWER_MS = 2_000

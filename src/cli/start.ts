@@ -7,11 +7,12 @@ import { defaultLog, LOG_FILE, LOG_SIZE, openPart } from '../auto/log-files.js'
 import { settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
+import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { below } from '../versions/last-words.js'
 import { AFTERMATH_MS, exitText, spawnSuccessor } from '../versions/spawn-successor.js'
-import { lookedUntil, statusAt } from './ask-service.js'
+import { lookedUntil } from './ask-service.js'
 import { durationOption } from './options.js'
 import { print } from './output.js'
 
@@ -82,9 +83,8 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
   makeFolder('log-file', log)
   makeFolder('pid-file', pidFile)
-  const here = import.meta.dirname
-  const part = openPart(log, join(here, 'cli.cjs'), { ...process.env, [LOG_SIZE]: flags.logSize })
-  const auto = pathToFileURL(join(here, 'auto.js')).href
+  const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize })
+  const auto = pathToFileURL(join(import.meta.dirname, 'auto.js')).href
   const command = successorCommand({
     argv: [process.execPath, '--import', auto, file, ...args],
     // It is no part of a program under auto that calls this command.

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { type AnswerFlags, statusAt } from './ask-service.js'
+import { statusAt } from '../operator/client.js'
+import type { AnswerFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { print, sayOnStderr } from './output.js'

@@ -1,7 +1,8 @@
 import { FdbError } from '../errors.js'
+import { statusAt } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type AskFlags, commanded, lookedUntil, statusAt } from './ask-service.js'
+import { type AskFlags, commanded, lookedUntil } from './ask-service.js'
 import { print } from './output.js'
 
 /** Has a supervisor go on as what is installed now, and waits until it answers as that. */

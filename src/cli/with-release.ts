@@ -1,9 +1,8 @@
 import { existsSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { OperatorClient } from '../operator/client.js'
+import { OperatorClient, statusAt } from '../operator/client.js'
 import { ledAt, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { statusAt } from './ask-service.js'
 import { type Place, serviceOf, whoServes } from './who-serves.js'
 
 /** Changes what the server is started from, and back when the upgrade to it has failed. */

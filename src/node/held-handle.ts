@@ -13,7 +13,7 @@ interface Insides {
 }
 
 /** Node's own backlog. */
-const BACKLOG = 511
+export const BACKLOG = 511
 
 export const HELD_HANDLE = internal(
   'server._handle with fd and listen, set before it is called',

@@ -322,3 +322,9 @@ function parseStatus(json: string): StatusAnswer {
     `the status is no JSON object (${json.length} characters): the other side is not a release of fd-broker that this one understands`,
   )
 }
+
+/** The status at a control socket, over a connection of its own. Rejects as {@link OperatorClient.connect} and {@link OperatorClient.status} do. */
+export async function statusAt(control: string, timeout: number): Promise<StatusAnswer> {
+  using client = await OperatorClient.connect(control, { timeout })
+  return await client.status({ timeout })
+}

@@ -1,4 +1,4 @@
-import { OperatorClient } from '../operator/client.js'
+import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { descendsFrom, endsWithUs } from '../os/main-process.js'
 import type { Question } from '../probing/question.js'
@@ -24,7 +24,6 @@ export async function servesForUs(control: string): Promise<number | null> {
 }
 
 async function serverAt(control: string): Promise<number | null> {
-  using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
-  const answer = await client.status({ timeout: ANSWER_MS })
+  const answer = await statusAt(control, ANSWER_MS)
   return isDaemon(answer) || answer.role !== 'serving' ? null : (answer.pid ?? null)
 }
