@@ -88,7 +88,7 @@ setInterval(() => {}, 1_000)
     expect(await program.serves(1)).toBe(first)
   }
   const second = await program.serve('import', 2, SOON)
-  expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
+  await program.answeredBy(second)
 })
 
 it('under fd-broker/auto a program that listens again as soon as its server is closed is served, and upgraded', async () => {
@@ -102,7 +102,7 @@ it('under fd-broker/auto a program that listens again as soon as its server is c
   await until('it listens again', () => program.output.includes('listens again') || null)
   expect(await program.serves(1)).toBe(first)
   const second = await program.serve('import', 2, SOON)
-  expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
+  await program.answeredBy(second)
 })
 
 describe('under fd-broker/auto a replaced version', () => {
@@ -169,7 +169,7 @@ describe('under fd-broker/auto a replaced version', () => {
     program.write('server.mjs', SERVER)
     const second = await program.serve('import', 2, quiet)
     await program.ends(first)
-    expect(await (await fetch(program.url)).text()).toBe(`pid ${second}`)
+    await program.answeredBy(second)
     expect(existsSync(program.path('other.sock'))).toBe(false)
   })
 

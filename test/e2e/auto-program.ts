@@ -171,6 +171,19 @@ export class AutoProgram {
     )
   }
 
+  /** Asks for `path` until that process answers: the one before it accepts from the same socket until it has closed it. */
+  async answeredBy(pid: number, path = '/'): Promise<void> {
+    await until(
+      `process ${pid} answers`,
+      async () => {
+        const answer = await fetch(`${this.url}${path}`, { headers: { connection: 'close' } })
+        return (await answer.text()) === `pid ${pid}` || null
+      },
+      PATIENCE_MS,
+      () => this.output,
+    )
+  }
+
   /** `fd-broker …` about its service, which must succeed. */
   async command(name: 'upgrade' | 'stop'): Promise<void> {
     expect(await this.desk.run(name, '--control', this.control)).toMatchObject({ code: 0 })
