@@ -4,11 +4,12 @@ import { HTTP_CONNECTIONS } from './http-connections.js'
 import { describeMissing, type Internal } from './internal.js'
 import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE } from './socket-handle.js'
+import { SOCKET_TIMEOUT } from './socket-timeout.js'
 
 /** Internals that servers of every kind without TLS need. */
 const SOON: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
 /** Internals that only some servers need, and that take long to try. */
-const LATE: readonly Internal[] = [HTTP_CONNECTIONS]
+const LATE: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
 /** Internals that servers without TLS need. */
 export const INTERNALS: readonly Internal[] = [...SOON, ...LATE]
 

@@ -32,7 +32,6 @@ it('a connection is busy until the last of its pipelined requests is answered', 
   responses[1]!.end()
   await once(responses[1]!, 'close')
   expect(answers.busy().size).toBe(0)
-  expect(answers.seen(socket).requests).toBe(2)
 })
 
 it('a connection that ends with several requests unanswered is not busy any more', async () => {

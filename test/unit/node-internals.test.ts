@@ -77,7 +77,7 @@ describe('the inside of Node', () => {
 
   it('has a probe for each of its parts, and none for two', () => {
     expect(new Set(ALL.map(({ name }) => name)).size).toBe(ALL.length)
-    expect(ALL).toHaveLength(6)
+    expect(ALL).toHaveLength(7)
   })
 
   it('is missed by its name where it is otherwise', async () => {

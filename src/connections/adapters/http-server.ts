@@ -12,6 +12,7 @@ import {
   parserOf,
 } from '../../node/http-connections.js'
 import { isPlain } from '../../node/socket-handle.js'
+import { timeoutLeft } from '../../node/socket-timeout.js'
 import { fdbroker } from '../../proto/connections.js'
 import {
   type Arrival,
@@ -39,15 +40,20 @@ const EXPIRY_MS = 100
 
 /** The rest of the keep-alive timeouts of connections that arrived. From the first byte on, Node's own timeouts apply. */
 class KeepAliveExpiry {
-  /** When they are closed, if nothing has come on them by then. */
+  /** When they are closed, of `performance.now()`, if nothing has come on them by then. */
   readonly #expiring = new Map<net.Socket, number>()
   #timer: NodeJS.Timeout | undefined
 
-  /** On the clock of `performance`. */
-  add(socket: net.Socket, at: number): void {
-    this.#expiring.set(socket, at)
+  add(socket: net.Socket, ms: number): void {
+    this.#expiring.set(socket, performance.now() + ms)
     this.#timer ??= setInterval(() => this.#closeExpired(), EXPIRY_MS)
     this.#timer.unref()
+  }
+
+  /** Milliseconds; undefined: Node's own timeouts apply. */
+  left(socket: net.Socket): number | undefined {
+    const at = socket.bytesRead === 0 ? this.#expiring.get(socket) : undefined
+    return at && at - performance.now()
   }
 
   #closeExpired(): void {
@@ -282,7 +288,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Nothing has come on it yet, here or elsewhere. */
   #isFresh(socket: net.Socket): boolean {
-    return socket.bytesRead === 0 && this.#answers.seen(socket).before === 0
+    return socket.bytesRead === 0 && !this.#answers.isAdopted(socket)
   }
 
   /** The descriptor comes first: without room for it the application is not asked. */
@@ -302,12 +308,11 @@ export class HttpServerConnections implements MovableConnections<Value> {
       this.#keepBack(socket)
       return null
     }
-    const { requests, before, keepAliveUntil } = this.#answers.seen(socket)
     const fresh = this.#isFresh(socket)
-    // One that is not fresh had a request, also where no listener of ours saw it (checkContinue).
-    const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, requests + before) }
-    const left = keepAliveUntil - performance.now()
-    if (left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
+    // One that is not fresh had a request, also where none was counted.
+    const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, this.#answers.requests(socket)) }
+    const left = this.#expiry.left(socket) ?? timeoutLeft(socket)
+    if (!fresh && left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
     if (this.#hooks.serialize !== undefined) record.data = data
     this.#open.remove(socket)
     abandon(socket)
@@ -405,8 +410,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       this.#open.add(socket)
       ownListener().call(this.#server, socket)
     }
-    const seen = this.#answers.seen(socket)
-    seen.before = requests ?? 0
+    if (requests) this.#answers.adopt(socket, requests)
     if (how === 'refused') {
       this.#refused.add(socket)
       this.#answers.announceOn(socket)
@@ -422,15 +426,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (fresh || parser === null) return witnessOf(socket)
     markIdle(parser)
     this.#idleAt.set(socket, socket.bytesRead)
-    if (keepAliveMs) this.#expire(socket, keepAliveMs)
+    if (keepAliveMs) this.#expiry.add(socket, keepAliveMs)
     return witnessOf(socket)
-  }
-
-  /** Applies the rest of the keep-alive timeout. From the first byte on, Node's own timeouts apply. */
-  #expire(socket: net.Socket, ms: number): void {
-    const at = performance.now() + ms
-    this.#answers.seen(socket).keepAliveUntil = at
-    this.#expiry.add(socket, at)
   }
 }
 

@@ -4,6 +4,7 @@ import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
 import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
 import type { Witness } from '../movable.js'
+import { Unended } from './unended.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Node's own, for connections that a server accepts. */
@@ -61,8 +62,10 @@ export function publish(socket: net.Socket): void {
   if (accepted.hasSubscribers) accepted.publish({ socket })
 }
 
+/** The connections of a server. It does not listen to them before they are asked for one by one, to leave. */
 export class OpenSockets implements Iterable<net.Socket> {
-  readonly #sockets = new Set<net.Socket>()
+  readonly #came = new Unended<net.Socket>(socket => socket.closed)
+  #watched: Set<net.Socket> | null = null
   #emptied: (() => void)[] = []
   /** One for all of them. */
   readonly #closed: (this: net.Socket) => void
@@ -75,33 +78,50 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   get size(): number {
-    return this.#sockets.size
+    return this.#all().size
   }
 
   has(socket: net.Socket): boolean {
-    return this.#sockets.has(socket)
+    return this.#watch().has(socket)
   }
 
   [Symbol.iterator](): IterableIterator<net.Socket> {
-    return this.#sockets.values()
+    return this.#all().values()
   }
 
   /** Counted until it closes, or is {@link remove}d. */
   readonly add = (socket: net.Socket): void => {
-    if (this.#sockets.has(socket)) return
-    this.#sockets.add(socket)
-    socket.once('close', this.#closed)
+    if (this.#watched === null) {
+      this.#came.add(socket)
+      return
+    }
+    if (this.#watched.has(socket)) return
+    this.#watched.add(socket)
+    socket.on('close', this.#closed)
   }
 
   /** Its connection goes on elsewhere. */
   remove(socket: net.Socket): void {
-    if (!this.#sockets.delete(socket) || this.#sockets.size > 0) return
+    const sockets = this.#watch()
+    if (!sockets.delete(socket) || sockets.size > 0) return
     const emptied = this.#emptied
     this.#emptied = []
     for (const resolve of emptied) resolve()
   }
 
   emptied(): Promise<void> {
-    return this.#sockets.size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
+    return this.#watch().size === 0 ? Promise.resolve() : new Promise(resolve => this.#emptied.push(resolve))
+  }
+
+  #all(): Set<net.Socket> {
+    return this.#watched ?? new Set(this.#came.all())
+  }
+
+  #watch(): Set<net.Socket> {
+    if (this.#watched !== null) return this.#watched
+    this.#watched = this.#all()
+    this.#came.clear()
+    for (const socket of this.#watched) socket.on('close', this.#closed)
+    return this.#watched
   }
 }
