@@ -67,15 +67,15 @@ for (let digit = 0; digit < 16; digit++) {
 const APART_BITS = 14
 const PLACES = 128
 
-const seen = new Array<Uint8Array | null>(PLACES).fill(null)
+const lastBytes = new Array<Uint8Array | null>(PLACES).fill(null)
 const views = new Array<DataView | null>(PLACES).fill(null)
 
 /** A view of `bytes` for {@link plainUntil} and {@link copyWords}; null where it is not worth making: the memory was not asked for twice in a row. */
 export function wordsOf(bytes: Uint8Array): DataView | null {
   const place = (bytes.byteOffset >>> APART_BITS) & (PLACES - 1)
-  if (bytes === seen[place])
+  if (bytes === lastBytes[place])
     return (views[place] ??= new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-  seen[place] = bytes
+  lastBytes[place] = bytes
   views[place] = null
   return null
 }

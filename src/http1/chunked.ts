@@ -67,7 +67,7 @@ export function advanceChunked(
     const byte = bytes[at]!
     switch (state.phase) {
       case ChunkPhase.size:
-        takeSize(state, byte, at)
+        readSize(state, byte, at)
         break
       case ChunkPhase.sizeLf:
         if (byte !== LF) throw new Http1Refusal('chunk-size', at, state.side)
@@ -94,15 +94,15 @@ export function advanceChunked(
       case ChunkPhase.done:
         return at
       default:
-        if (isExtension(state.phase)) takeExtension(state, byte, at)
-        else takeTrailer(state, byte, at)
+        if (isExtension(state.phase)) readExtension(state, byte, at)
+        else readTrailer(state, byte, at)
     }
     at++
   }
   return at
 }
 
-function takeSize(state: ChunkState, byte: number, at: number): void {
+function readSize(state: ChunkState, byte: number, at: number): void {
   const digit = HEX[byte]!
   if (digit < 16) {
     const size = state.left * 16 + digit
@@ -125,11 +125,11 @@ function takeSize(state: ChunkState, byte: number, at: number): void {
   state.count = 0
 }
 
-function takeExtension(state: ChunkState, byte: number, at: number): void {
+function readExtension(state: ChunkState, byte: number, at: number): void {
   if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at, state.side)
   const { phase } = state
   if (phase === ChunkPhase.extensionQuoted || phase === ChunkPhase.extensionEscaped) {
-    takeQuoted(state, byte, at)
+    readQuoted(state, byte, at)
     return
   }
   if (phase === ChunkPhase.extensionValueFirst && byte === QUOTE) {
@@ -160,14 +160,14 @@ function takeExtension(state: ChunkState, byte: number, at: number): void {
 }
 
 /** A quoted string (RFC 9110, 5.6.4): what it holds has no meaning here, not even a semicolon. */
-function takeQuoted(state: ChunkState, byte: number, at: number): void {
+function readQuoted(state: ChunkState, byte: number, at: number): void {
   if (IN_VALUE[byte] === 0) throw new Http1Refusal('chunk-extension', at, state.side)
   if (state.phase === ChunkPhase.extensionEscaped) state.phase = ChunkPhase.extensionQuoted
   else if (byte === BACKSLASH) state.phase = ChunkPhase.extensionEscaped
   else if (byte === QUOTE) state.phase = ChunkPhase.extensionQuotedEnd
 }
 
-function takeTrailer(state: ChunkState, byte: number, at: number): void {
+function readTrailer(state: ChunkState, byte: number, at: number): void {
   if (state.phase === ChunkPhase.lastLf) {
     if (byte !== LF) throw new Http1Refusal('chunk-ending', at, state.side)
     state.phase = ChunkPhase.done

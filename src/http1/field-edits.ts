@@ -56,7 +56,7 @@ export class FieldEdits {
     return undefined
   }
 
-  rest(placed: readonly Edit[]): string {
+  unplacedLines(placed: readonly Edit[]): string {
     if (this.#written.length === 0) return ''
     let lines = ''
     for (const edit of this.#written) if (!placed.includes(edit)) lines += edit.line

@@ -74,10 +74,10 @@ export class FieldScanner implements Marks {
         this.#valueStart = at - base
         if (at < to) phase = VALUE
       } else if (phase === VALUE) {
-        at = behindValue(bytes, at, to, words)
+        at = valueEnd(bytes, at, to, words)
         if (at === to) break
         if (bytes[at] !== CR) throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-value', at - base)
-        this.#note(bytes, base, this.#nameStart, this.#nameEnd, this.#valueStart, at)
+        this.#markLine(bytes, base, this.#nameStart, this.#nameEnd, this.#valueStart, at)
         at++
         phase = LINE_LF
       } else if (byte !== LF) {
@@ -111,7 +111,7 @@ export class FieldScanner implements Marks {
       const nameEnd = at++
       while (at < to && (bytes[at] === SPACE || bytes[at] === TAB)) at++
       const value = at
-      at = behindValue(bytes, at, to, words)
+      at = valueEnd(bytes, at, to, words)
       if (at + 1 >= to || bytes[at] !== CR || bytes[at + 1] !== LF) break
       const id = fieldId(bytes, start, nameEnd)
       const mark = count * MARKS
@@ -132,7 +132,7 @@ export class FieldScanner implements Marks {
   }
 
   /** A line, of which the value ends at `end` or in front of the white space there. */
-  #note(
+  #markLine(
     bytes: Uint8Array,
     base: number,
     nameStart: number,
@@ -168,7 +168,7 @@ export class FieldScanner implements Marks {
 }
 
 /** The first byte of `bytes[at, to)` that no value may hold, `to` if there is none. Most of a head is values. */
-function behindValue(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
+function valueEnd(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
   if (words !== null) at = plainUntil(words, at, to)
   while (at < to && IN_VALUE[bytes[at]!] !== 0) at++
   return at

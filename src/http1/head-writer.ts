@@ -11,14 +11,14 @@ const MOST_SPARE_BYTES = 8192
 
 const spare: HeadWriter[] = []
 
-/** Puts a head together from read bytes and text. The output is good until {@link begin} is called again. */
+/** Puts a head together from read bytes and text. The output is good until {@link reset} is called again. */
 export class HeadWriter {
   #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES)
   #words = new DataView(this.#bytes.buffer)
   #length = 0
 
   /** Takes a writer that has no other user. */
-  static take(): HeadWriter {
+  static acquire(): HeadWriter {
     return spare.pop() ?? new HeadWriter()
   }
 
@@ -42,7 +42,7 @@ export class HeadWriter {
   }
 
   /** Begins a head; what was written of another one is gone. */
-  begin(): void {
+  reset(): void {
     this.#length = 0
   }
 

@@ -48,13 +48,13 @@ function isCodings(value: string): boolean {
 }
 
 /** The common part of requests and responses. Without a class above both: one is made for each message, in half the time. */
-export interface MessageHead extends Said {
+export interface MessageHead extends HeadFacts {
   /** The minor version: 1 for HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
 }
 
-export interface Said {
+export interface HeadFacts {
   /** The body's length as announced by Content-Length. */
   readonly contentLength: number | undefined
   readonly chunked: boolean
@@ -77,7 +77,7 @@ const KNOWN =
   (1 << FieldId.lookalike)
 
 /** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). The results are good until the next walk. */
-class KnownFields implements Said {
+class KnownFields implements HeadFacts {
   contentLength: number | undefined = undefined
   chunked = false
   odd = false
@@ -85,18 +85,18 @@ class KnownFields implements Said {
   keepAlive = true
   upgrade: string | undefined = undefined
   /** The options of several lines. */
-  #all: string[] | null = null
+  #joinedOptions: string[] | null = null
   #fields!: Fields
   #side: Side = 'request'
 
   /** `status` of an answer. */
-  read(fields: Fields, side: Side, minor: 0 | 1, status: number): Said {
+  read(fields: Fields, side: Side, minor: 0 | 1, status: number): HeadFacts {
     this.contentLength = undefined
     this.chunked = false
     this.odd = false
     this.connection = NO_OPTIONS
     this.upgrade = undefined
-    this.#all = null
+    this.#joinedOptions = null
     this.#fields = fields
     this.#side = side
     for (let i = 0; i < fields.count; i++) {
@@ -166,29 +166,29 @@ class KnownFields implements Said {
       if (this.#side === 'request') throw this.#refuse('coding-in-http10', line)
       this.odd = true
     }
-    if (!this.#is(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {
+    if (!this.#valueIs(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {
       throw this.#refuse(isCodings(this.#fields.value(line)) ? 'coding-unsupported' : 'coding-invalid', line)
     }
     this.chunked = true
   }
 
-  #is(line: number, lower: Uint8Array): boolean {
+  #valueIs(line: number, lower: Uint8Array): boolean {
     const { bytes, base } = this.#fields
     const start = base + this.#fields.valueStart(line)
     return isToken(bytes, start, base + this.#fields.valueEnd(line), lower)
   }
 
   #readConnection(line: number): void {
-    const options = this.#is(line, KEEP_ALIVE_BYTES)
+    const options = this.#valueIs(line, KEEP_ALIVE_BYTES)
       ? KEEP_ALIVE
-      : this.#is(line, CLOSE_BYTES)
+      : this.#valueIs(line, CLOSE_BYTES)
         ? CLOSE
         : this.#options(line)
     if (this.connection.length === 0) this.connection = options
     else {
-      this.#all ??= [...this.connection]
-      for (const option of options) this.#all.push(option)
-      this.connection = this.#all
+      this.#joinedOptions ??= [...this.connection]
+      for (const option of options) this.#joinedOptions.push(option)
+      this.connection = this.#joinedOptions
     }
   }
 
@@ -218,7 +218,7 @@ class KnownFields implements Said {
 /** All heads are read with it, one after the other. */
 const KNOWN_FIELDS = new KnownFields()
 
-const NOTHING_SAID: Said = {
+const DEFAULT_FACTS: HeadFacts = {
   contentLength: undefined,
   chunked: false,
   odd: false,
@@ -227,10 +227,10 @@ const NOTHING_SAID: Said = {
   upgrade: undefined,
 }
 
-const NOTHING_SAID_10: Said = { ...NOTHING_SAID, keepAlive: false }
+const DEFAULT_FACTS_10: HeadFacts = { ...DEFAULT_FACTS, keepAlive: false }
 
 /** `status` of an answer. Good until the next head is asked. Throws {@link Http1Refusal}. */
-export function saidBy(fields: Fields, side: Side, minor: 0 | 1, status = 0): Said {
+export function readHeadFacts(fields: Fields, side: Side, minor: 0 | 1, status = 0): HeadFacts {
   if (fields.hasAny(KNOWN)) return KNOWN_FIELDS.read(fields, side, minor, status)
-  return minor === 1 ? NOTHING_SAID : NOTHING_SAID_10
+  return minor === 1 ? DEFAULT_FACTS : DEFAULT_FACTS_10
 }

@@ -1,7 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { type MessageHead, saidBy } from './message.js'
+import { type MessageHead, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
 /** The methods that are asked for, by length: their strings are made once. */
@@ -74,15 +74,15 @@ export class RequestHead implements MessageHead {
   readonly expectsContinue: boolean
 
   constructor(fields: Fields, line: RequestLine) {
-    const said = saidBy(fields, 'request', line.minor)
+    const facts = readHeadFacts(fields, 'request', line.minor)
     this.minor = line.minor
     this.fields = fields
-    this.contentLength = said.contentLength
-    this.chunked = said.chunked
-    this.odd = said.odd
-    this.connection = said.connection
-    this.keepAlive = said.keepAlive
-    this.upgrade = said.upgrade
+    this.contentLength = facts.contentLength
+    this.chunked = facts.chunked
+    this.odd = facts.odd
+    this.connection = facts.connection
+    this.keepAlive = facts.keepAlive
+    this.upgrade = facts.upgrade
     const { bytes, base } = fields
     const offset = line.methodEnd + 1
     this.line = line
@@ -225,26 +225,26 @@ function parseAuthority(text: string): Authority | undefined {
   return { host: host.toLowerCase(), port: digits === '' ? undefined : port }
 }
 
-interface Seen {
+interface KnownAuthority {
   readonly bytes: Uint8Array
   readonly authority: Readonly<Authority>
 }
 
-const MOST_SEEN = 512
+const MOST_KNOWN = 512
 /** A longer one is no host that many ask for. */
-const MOST_SEEN_BYTES = 64
-const seen: (Seen | undefined)[] = new Array(MOST_SEEN).fill(undefined)
+const MOST_KNOWN_BYTES = 64
+const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MOST_KNOWN).fill(undefined)
 
 /** {@link parseAuthority} of `bytes[start, end)`. The hosts named last are known by their bytes, and have the same strings. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!
-  const slot = (hash ^ (hash >>> 9)) & (MOST_SEEN - 1)
-  const known = seen[slot]
+  const slot = (hash ^ (hash >>> 9)) & (MOST_KNOWN - 1)
+  const known = knownAuthorities[slot]
   if (known !== undefined && isSame(known.bytes, bytes, start, end)) return known.authority
   const authority = parseAuthority(bytes.toString('latin1', start, end))
-  if (authority !== undefined && end - start <= MOST_SEEN_BYTES) {
-    seen[slot] = {
+  if (authority !== undefined && end - start <= MOST_KNOWN_BYTES) {
+    knownAuthorities[slot] = {
       bytes: Uint8Array.prototype.slice.call(bytes, start, end),
       authority: Object.freeze(authority),
     }

@@ -1,7 +1,7 @@
 import { FieldId } from './field-names.js'
 import type { Fields } from './fields.js'
 import { Framing } from './framing.js'
-import { type MessageHead, saidBy } from './message.js'
+import { type MessageHead, readHeadFacts } from './message.js'
 import { Http1Refusal } from './refusal.js'
 
 /** Where the parts of a status line are, counted from the first byte of the head. */
@@ -13,7 +13,7 @@ export interface StatusLine {
 }
 
 /** The facts of a request that are needed to find the end of its response. */
-export interface AskedFor {
+export interface RequestFacts {
   method: string
   /** The request that was sent on named a protocol to switch to. */
   upgrade: boolean
@@ -34,15 +34,15 @@ export class ResponseHead implements MessageHead {
   readonly line: Readonly<StatusLine>
 
   constructor(fields: Fields, line: StatusLine) {
-    const said = saidBy(fields, 'response', line.minor, line.status)
+    const facts = readHeadFacts(fields, 'response', line.minor, line.status)
     this.minor = line.minor
     this.fields = fields
-    this.contentLength = said.contentLength
-    this.chunked = said.chunked
-    this.odd = said.odd
-    this.connection = said.connection
-    this.keepAlive = said.keepAlive
-    this.upgrade = said.upgrade
+    this.contentLength = facts.contentLength
+    this.chunked = facts.chunked
+    this.odd = facts.odd
+    this.connection = facts.connection
+    this.keepAlive = facts.keepAlive
+    this.upgrade = facts.upgrade
     this.status = line.status
     this.line = line
     // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
@@ -66,7 +66,7 @@ export class ResponseHead implements MessageHead {
   }
 
   /** A tracker of the body behind this head, which answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 that was not asked for. */
-  framing(asked: AskedFor): Framing {
+  framing(asked: RequestFacts): Framing {
     const { status } = this
     if (status === 101) {
       if (!asked.upgrade || this.upgrade === undefined)

@@ -70,12 +70,12 @@ function dropping(...ids: FieldId[]): Uint8Array {
 }
 
 /** All heads are put together here, one after the other, unless {@link keepHead} keeps one. */
-let OUT = HeadWriter.take()
+let OUT = HeadWriter.acquire()
 
 /** The head that was written last: it is good until it is released, and the next one is put together elsewhere. */
 export function keepHead(): HeadWriter {
   const kept = OUT
-  OUT = HeadWriter.take()
+  OUT = HeadWriter.acquire()
   return kept
 }
 
@@ -96,7 +96,7 @@ export function writeRequest(head: RequestHead, options: RequestRewriteOptions =
   const host = form === 'authority' ? head.target : (options.host ?? missingHost(head))
   let drop = minor === 1 ? HOP_BY_HOP : OF_HTTP10
   let run = line.start
-  OUT.begin()
+  OUT.reset()
   if (form !== 'origin' || minor === 0 || host !== undefined || options.resource !== undefined) {
     OUT.slice(bytes, base + line.start, base + line.methodEnd + 1)
     OUT.text(form === 'authority' ? head.target : (options.resource ?? head.resource))
@@ -125,7 +125,7 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
   const body = status < 200 || status === 204 ? 'close' : (options.body ?? 'keep')
   const keep = body === 'keep' && !odd
   let run = 0
-  OUT.begin()
+  OUT.reset()
   if (head.minor === 0 || line.end < line.reasonStart) {
     OUT.text(`HTTP/1.1 ${status} ${head.reason}\r\n`)
     run = fields.start
@@ -191,7 +191,7 @@ function writeFields(
     run = fields.lineEnd(i)
   }
   if (fields.end > run) OUT.slice(bytes, base + run, base + fields.end)
-  OUT.text(edits.rest(placed ?? NO_EDIT))
+  OUT.text(edits.unplacedLines(placed ?? NO_EDIT))
 }
 
 function namedFields(connection: readonly string[]): ReadonlySet<string> {

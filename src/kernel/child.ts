@@ -144,6 +144,6 @@ export function signalTo(pidfd: OwnedFd, signal: number): void {
 }
 
 /** A dup of the descriptor `number` of that process. EPERM (not ours to look into), ESRCH, EBADF, ENOSYS throw. */
-export function takeFrom(pidfd: OwnedFd, number: number, label: string): OwnedFd {
+export function duplicateFrom(pidfd: OwnedFd, number: number, label: string): OwnedFd {
   return OwnedFd.own(native.pidfdTake(pidfd.raw, number), label)
 }

@@ -36,7 +36,7 @@ export function numbersOf(fds: readonly OwnedFd[]): number[] {
 }
 
 /** For an application that closes it itself. */
-export function giveNumber(fd: OwnedFd): number {
+export function releaseNumber(fd: OwnedFd): number {
   return fd.release()
 }
 

@@ -5,6 +5,7 @@ export { addonFile } from './addon.js'
 export {
   adoptOrphans,
   type ChildStart,
+  duplicateFrom as takeFrom,
   endedChild,
   executeInstead,
   executeWith,
@@ -19,7 +20,6 @@ export {
   releaseSignals,
   signalTo,
   startChild,
-  takeFrom,
 } from './child.js'
 export {
   identityNow,
@@ -44,7 +44,6 @@ export {
 } from './file.js'
 export {
   duplicateLent,
-  giveNumber,
   type Hangup,
   hangups,
   isBeyond,
@@ -54,6 +53,7 @@ export {
   listenOver,
   numbersOf,
   ownNumber,
+  releaseNumber as giveNumber,
   sendOn,
   socketOver,
   takenBytes,

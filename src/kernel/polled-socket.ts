@@ -16,7 +16,7 @@ const BYTES = 2
 const FIELDS = 3
 
 /** All polled sockets of this thread: to the event loop they are one descriptor. */
-class Crowd {
+class PolledSet {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
   readonly #ready = new Int32Array(FIELDS * MOST_AT_ONCE)
@@ -25,7 +25,7 @@ class Crowd {
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
   /** The sockets that are told in this turn, as they were when the kernel was asked. Each only once. */
-  readonly #told = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
+  readonly #reported = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
   #at = 0
   #end = 0
   /** By the number of their descriptor. */
@@ -38,14 +38,14 @@ class Crowd {
     this.#epoll = epoll
     this.#poll = native.createPoll(epoll.raw, (_, error) => {
       if (error !== null) throw error
-      this.#turn()
+      this.#pollReady()
     })
   }
 
   /** Null: this system has none. */
-  static open(): Crowd | null {
+  static open(): PolledSet | null {
     const raw = native.createEpoll()
-    return raw === null ? null : new Crowd(OwnedFd.own(raw, 'polled sockets'))
+    return raw === null ? null : new PolledSet(OwnedFd.own(raw, 'polled sockets'))
   }
 
   add(fd: number, member: PolledSocket): void {
@@ -73,38 +73,38 @@ class Crowd {
     this.#eager[fd] = eager
   }
 
-  #turn(): void {
+  #pollReady(): void {
     // A callback has thrown before the rest of that turn was told: it comes first.
-    this.#tell()
+    this.#dispatchReady()
     const ready = this.#ready
     const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MOST_READ)
     // The number of one that goes meanwhile may become that of a new one, which has nothing to do with what was read.
-    for (let i = 0; i < end; i++) this.#told[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
+    for (let i = 0; i < end; i++) this.#reported[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
     this.#at = 0
     this.#end = end
-    this.#tell()
+    this.#dispatchReady()
   }
 
-  #tell(): void {
+  #dispatchReady(): void {
     const ready = this.#ready
     try {
       while (this.#at < this.#end) {
         const i = this.#at++
-        const member = this.#told[i]
-        this.#told[i] = undefined
+        const member = this.#reported[i]
+        this.#reported[i] = undefined
         if (member?.open)
           member.ready(ready[i * FIELDS + EVENTS]!, this.#slots[i]!, ready[i * FIELDS + BYTES]!)
       }
     } finally {
-      if (this.#at < this.#end) setImmediate(() => this.#tell())
+      if (this.#at < this.#end) setImmediate(() => this.#dispatchReady())
     }
   }
 
   /** A copy of what was read from a member that has not been told of it, and will not be. */
-  takeBack(member: PolledSocket): Buffer | null {
+  takeUndelivered(member: PolledSocket): Buffer | null {
     for (let i = this.#at; i < this.#end; i++) {
-      if (this.#told[i] !== member) continue
-      this.#told[i] = undefined
+      if (this.#reported[i] !== member) continue
+      this.#reported[i] = undefined
       const bytes = this.#ready[i * FIELDS + BYTES]!
       return bytes > 0 ? Buffer.from(this.#slots[i]!.subarray(0, bytes)) : null
     }
@@ -112,16 +112,16 @@ class Crowd {
   }
 }
 
-let crowd: Crowd | null | undefined
+let polledSet: PolledSet | null | undefined
 
-function theCrowd(): Crowd | null {
-  if (crowd === undefined) crowd = Crowd.open()
-  return crowd
+function openPolledSet(): PolledSet | null {
+  if (polledSet === undefined) polledSet = PolledSet.open()
+  return polledSet
 }
 
 /** Whether there are {@link PolledSocket}s on this system. */
 export function polledSockets(): boolean {
-  return theCrowd() !== null
+  return openPolledSet() !== null
 }
 
 /** An address that needs no name lookup. */
@@ -134,7 +134,7 @@ export interface Lent {
 }
 
 /** Under the same number: who tells by the number of the newest how many there are would otherwise be told the same for ever. */
-function taken(lent: Lent): number {
+function adoptLent(lent: Lent): number {
   const spare = native.dup(lent.descriptor)
   lent.close()
   try {
@@ -147,7 +147,7 @@ function taken(lent: Lent): number {
   }
 }
 
-function surrendered(fd: OwnedFd): number {
+function adoptOwned(fd: OwnedFd): number {
   if (native.firstNotStream([fd.raw]) === -1) return fd.surrender()
   fd.close()
   throw new FdbError('ERR_FDB_CONNECTION', `a connection is no connected stream socket: ${fd.label}`)
@@ -162,18 +162,18 @@ export abstract class PolledSocket {
   #fd = -1
   #watched = 0
 
-  /** Null: it comes later, see {@link take}. */
+  /** Null: it comes later, see {@link adopt}. */
   constructor(fd: OwnedFd | Lent | null) {
-    if (fd !== null) this.take(fd)
+    if (fd !== null) this.adopt(fd)
   }
 
   /**
    * Takes the descriptor. Throws where it is of no such socket, and closes it; what is lent stays as it is where there is no descriptor left for
    * a moment: EMFILE.
    */
-  protected take(fd: OwnedFd | Lent): void {
-    this.#fd = fd instanceof OwnedFd ? surrendered(fd) : taken(fd)
-    crowd!.add(this.#fd, this)
+  protected adopt(fd: OwnedFd | Lent): void {
+    this.#fd = fd instanceof OwnedFd ? adoptOwned(fd) : adoptLent(fd)
+    polledSet!.add(this.#fd, this)
   }
 
   /**
@@ -185,7 +185,7 @@ export abstract class PolledSocket {
       address.kind === 'unix'
         ? native.connectUnix(address.path, false)
         : native.connectTcp(address.host, address.port)
-    crowd!.add(this.#fd, this)
+    polledSet!.add(this.#fd, this)
   }
 
   /** Null: the connection stands; undefined: nothing is known yet. A failure is told once. */
@@ -213,18 +213,18 @@ export abstract class PolledSocket {
   /** Sets the events of which {@link ready} is told. Throws what the kernel says: ENOSPC, ENOMEM. */
   protected watch(events: number): void {
     if (events === this.#watched) return
-    crowd!.watch(this.#fd, this.#watched, events)
+    polledSet!.watch(this.#fd, this.#watched, events)
     this.#watched = events
   }
 
   /** Whether bytes are read before {@link ready} tells that there are some, a few kilobytes at a time. */
   protected setEager(eager: boolean): void {
-    if (this.#fd >= 0) crowd!.setEager(this.#fd, eager ? 1 : 0)
+    if (this.#fd >= 0) polledSet!.setEager(this.#fd, eager ? 1 : 0)
   }
 
   /** Bytes that were read from it in this turn, before it was told. */
   protected takeRead(): Buffer | null {
-    return crowd!.takeBack(this)
+    return polledSet!.takeUndelivered(this)
   }
 
   /** The error of a read that returned less than -1. */
@@ -248,8 +248,8 @@ export abstract class PolledSocket {
     if (fd < 0) return
     this.#fd = -1
     // A holder of a dup would have it watched on.
-    if (this.#watched !== 0) crowd!.watch(fd, this.#watched, 0)
-    crowd!.remove(fd)
+    if (this.#watched !== 0) polledSet!.watch(fd, this.#watched, 0)
+    polledSet!.remove(fd)
     try {
       if (reset) native.resetAtClose(fd)
     } finally {

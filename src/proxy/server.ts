@@ -302,7 +302,7 @@ export class ReverseProxy {
     for (const entrance of this.#entrances.values()) entrance.configure(config)
     await nextTurn()
     this.#upstreams.prune(await this.#write(config))
-    this.#pools.forget(key => this.#upstreams.destination(key) === undefined)
+    this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
     const later = (['drain', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )

@@ -18,7 +18,7 @@ export interface StreamOwner {
 }
 
 /** The owner of a new stream, until it has another. */
-export const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
+export const NO_OWNER: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
 /** The bytes that travel with a stream that leaves this process, see {@link ByteStream.detach}. */
 export interface DetachedStream {

@@ -2,30 +2,30 @@ import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
 const EVERY_MS = 100
 
-export interface Unread {
+export interface Watched {
   /** Null: there is none to look at. */
   readonly descriptor: LentFd | null
-  hungUp(how: Exclude<Hangup, 'none'>): void
+  onHangup(how: Exclude<Hangup, 'none'>): void
 }
 
 /** Notices clients that go away while nothing is read from them: the event loop watches only what is read. */
 export class ClientWatch {
-  readonly #unread = new Set<Unread>()
+  readonly #watched = new Set<Watched>()
   #timer: NodeJS.Timeout | undefined
 
-  add(connection: Unread): void {
-    this.#unread.add(connection)
-    this.#timer ??= setInterval(() => this.#look(), EVERY_MS).unref()
+  add(connection: Watched): void {
+    this.#watched.add(connection)
+    this.#timer ??= setInterval(() => this.#checkHangups(), EVERY_MS).unref()
   }
 
-  remove(connection: Unread): void {
-    this.#unread.delete(connection)
+  remove(connection: Watched): void {
+    this.#watched.delete(connection)
   }
 
-  #look(): void {
-    const watched: Unread[] = []
+  #checkHangups(): void {
+    const watched: Watched[] = []
     const descriptors: LentFd[] = []
-    for (const connection of this.#unread) {
+    for (const connection of this.#watched) {
       const { descriptor } = connection
       if (descriptor === null) continue
       watched.push(connection)
@@ -33,9 +33,9 @@ export class ClientWatch {
     }
     for (const [i, state] of hangups(descriptors).entries()) {
       const connection = watched[i]!
-      if (state !== 'none' && this.#unread.has(connection)) connection.hungUp(state)
+      if (state !== 'none' && this.#watched.has(connection)) connection.onHangup(state)
     }
-    if (this.#unread.size > 0) return
+    if (this.#watched.size > 0) return
     clearInterval(this.#timer)
     this.#timer = undefined
   }

@@ -3,7 +3,7 @@ import type { RequestHead, RequestReader } from '../http1/index.js'
 import { takenBytes } from '../kernel/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
-import type { Unread } from './client-watch.js'
+import type { Watched } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { SendOn } from './decision.js'
 import type { Origin } from './destination.js'
@@ -21,7 +21,7 @@ const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
  * One client's connection: lets an {@link Exchange} answer each request, one after the other. Early bytes are held, and the client is no longer read.
  * All its state is in its fields and its exchange's; see `ConnectionRecord`.
  */
-export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread {
+export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watched {
   readonly client: ByteStream
   readonly origin: Origin
   exchange: Exchange | null = null
@@ -29,19 +29,19 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   closing = false
   ended = false
   /** The process that serves now will not have it. */
-  staying = false
+  pinned = false
   /** When it could not leave although it was asked to, on the clock of `performance`; 0: it was not, or has gone on since. */
-  waitsSince = 0
+  moveDeferredAt = 0
   /** Read ahead of the exchange, or while the client does not read its answers. */
   held: Buffer | null = null
   requestReader: RequestReader | null = null
   deadline = 0
   tick = -1
-  #gone = false
+  #detached = false
   /** How far the peers that are behind had come at the last deadline, see {@link #peersGoOn}. */
-  #takenBytes = 0
+  #ackedBytes = 0
   /** Nothing is read from the client although its request is under way. */
-  #unread = false
+  #watched = false
   readonly #relay: RelayContext
 
   constructor(relay: RelayContext, client: ByteStream, origin: Origin) {
@@ -72,19 +72,19 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   }
 
   get movable(): boolean {
-    return !this.staying && this.client.movable
+    return !this.pinned && this.client.movable
   }
 
   get closedKind(): ClosedKind {
-    return closedKind(this.kind, this.origin.scheme, this.staying)
+    return closedKind(this.kind, this.origin.scheme, this.pinned)
   }
 
   /** The connection may leave at this moment, unless a stream of it has just gone. */
-  mayLeave(which: MoveWhich): boolean {
+  mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
-    const { waitsSince } = this
-    if (upstream?.connecting && (waitsSince === 0 || performance.now() - waitsSince < DIALLING_MS))
+    const { moveDeferredAt } = this
+    if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
     return this.heldBytes <= MOST_IN_FLIGHT
   }
@@ -100,7 +100,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   /** The time of the drain is over: see {@link Exchange.end}. Then {@link giveUp}. */
   end(lastEvent: string): void {
-    this.#relay.stays(this)
+    this.#relay.pin(this)
     if (this.exchange !== null) this.exchange.end(lastEvent)
     else if (this.kind === 'idle') this.#close()
     else if (!this.closing) this.#refuse(503, 'drained')
@@ -117,31 +117,31 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   /** Nothing more is to be said. FIN, which may be the end of an answer, must not come in place of what is not sent. */
   #dismiss(reason: string): void {
-    if (this.#gone) return
+    if (this.#detached) return
     if (this.client.congested) this.client.reset()
     else this.client.destroy()
-    this.#leave(reason)
+    this.#cancel(reason)
   }
 
   abort(reason: string): void {
-    if (this.#gone) return
+    if (this.#detached) return
     if (this.exchange === null) {
       this.#dismiss(reason)
       return
     }
     this.client.reset()
-    this.#leave(reason)
+    this.#cancel(reason)
   }
 
   onOpen(): void {}
 
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
-    if (this.closing || this.#gone) return
+    if (this.closing || this.#detached) return
     if (this.exchange !== null) {
-      const taken = this.exchange.fromClient(chunk, to)
-      if (taken > 0) this.arm()
-      if (taken < to) this.#hold(chunk, taken, to)
-    } else if (this.held === null) this.#requests(chunk, to)
+      const ackedBytes = this.exchange.fromClient(chunk, to)
+      if (ackedBytes > 0) this.arm()
+      if (ackedBytes < to) this.#hold(chunk, ackedBytes, to)
+    } else if (this.held === null) this.#readRequests(chunk, to)
     else this.#hold(chunk, 0, to)
     this.settle()
   }
@@ -161,13 +161,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   onClose(_client: ByteStream, error: Error | null): void {
     // Both directions have ended as they should; what is still under way to the server comes first.
     if (error === null && this.ended && this.exchange?.facts.phase === 'tunnel') {
-      this.#relay.stays(this)
+      this.#relay.pin(this)
       this.settle()
-    } else this.#leave('client-gone')
+    } else this.#cancel('client-gone')
   }
 
   expired(): void {
-    if (this.#peersGoOn()) {
+    if (this.#peersProgress()) {
       this.arm()
       return
     }
@@ -179,11 +179,11 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   }
 
   /** Whether a slow peer has taken some of the megabytes its kernel holds since the last deadline. The first counts as progress: it is cut after two. */
-  #peersGoOn(): boolean {
+  #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
-    const before = this.#takenBytes
-    this.#takenBytes = taken(this.client) + taken(this.exchange?.upstream ?? null)
-    return this.#takenBytes > before
+    const before = this.#ackedBytes
+    this.#ackedBytes = taken(this.client) + taken(this.exchange?.upstream ?? null)
+    return this.#ackedBytes > before
   }
 
   /** Sends the whole connection on, unread, from its first byte. */
@@ -194,21 +194,21 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.settle()
   }
 
-  /** Takes requests out of `chunk[0, to)` until one must wait for its answer, or the client for reading its answers. `own`: it was held. */
-  #requests(chunk: Buffer, to: number, own = false): void {
+  /** Takes requests out of `chunk[0, to)` until one must wait for its answer, or the client for reading its answers. `isHeld`: it was held. */
+  #readRequests(chunk: Buffer, to: number, isHeld = false): void {
     let at = 0
     while (at < to && this.exchange === null && !this.closing && !this.client.congested) {
-      at = this.#request(chunk, at, to)
+      at = this.#readRequest(chunk, at, to)
     }
     if (at === to) return
     // Held bytes are not copied again for each request in them.
-    if (own && !this.closing) this.held = chunk.subarray(at, to)
+    if (isHeld && !this.closing) this.held = chunk.subarray(at, to)
     else this.#hold(chunk, at, to)
   }
 
-  #request(chunk: Buffer, at: number, to: number): number {
+  #readRequest(chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
-    const reader = this.requestReader ?? relay.readers.takeRequest()
+    const reader = this.requestReader ?? relay.readers.acquireRequest()
     let head: RequestHead | null
     try {
       head = reader.read(chunk, at, to)
@@ -225,10 +225,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
       return to
     }
     this.requestReader = null
-    relay.readers.giveRequest(reader)
+    relay.readers.releaseRequest(reader)
     const exchange = new Exchange(relay, this, newFacts(head))
     this.exchange = exchange
-    return exchange.begin(head, chunk, at + reader.consumed, to)
+    return exchange.startRequest(head, chunk, at + reader.consumed, to)
   }
 
   #hold(chunk: Buffer, from: number, to: number): void {
@@ -253,25 +253,25 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
 
   finished(close: boolean): void {
     this.exchange = null
-    if (!this.client.alive) this.#leave('client-gone')
+    if (!this.client.alive) this.#cancel('client-gone')
     else if (close) this.#close()
     else this.arm()
   }
 
   settle(): void {
-    if (this.#gone) return
-    if (this.exchange === null && !this.closing) this.#next()
+    if (this.#detached) return
+    if (this.exchange === null && !this.closing) this.#startNext()
     const { client, exchange } = this
     const reading = this.closing || (exchange?.wantsBytes ?? this.#mayReadAhead())
     client.setReading(reading)
-    this.#setUnread(!reading && exchange !== null)
+    this.#setWatched(!reading && exchange !== null)
     exchange?.upstream?.setReading(!client.congested)
-    if (this.waitsSince > 0) this.#mayLeaveNow()
+    if (this.moveDeferredAt > 0) this.#notifyMovable()
   }
 
-  #setUnread(unread: boolean): void {
-    if (unread === this.#unread) return
-    this.#unread = unread
+  #setWatched(unread: boolean): void {
+    if (unread === this.#watched) return
+    this.#watched = unread
     if (unread) this.#relay.watch.add(this)
     else this.#relay.watch.remove(this)
   }
@@ -280,23 +280,23 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     return this.client.alive ? this.client.descriptor : null
   }
 
-  hungUp(how: 'ended' | 'broken'): void {
+  onHangup(how: 'ended' | 'broken'): void {
     // An end may stand behind bytes that the server is still to get.
     if (how === 'ended' && (this.exchange?.facts.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
     this.abort('client-gone')
   }
 
-  #mayLeaveNow(): void {
+  #notifyMovable(): void {
     const { leaving } = this.#relay
     if (leaving === null || (leaving.which === 'idle' && this.exchange !== null)) return
-    this.waitsSince = 0
-    leaving.notice()
+    this.moveDeferredAt = 0
+    leaving.onMovable()
   }
 
-  #next(): void {
+  #startNext(): void {
     if (this.held !== null && !this.client.congested) {
       const held = this.takeHeld()!
-      this.#requests(held, held.length, true)
+      this.#readRequests(held, held.length, true)
     }
     if (this.exchange === null && !this.closing && this.isLast) this.#close()
   }
@@ -307,13 +307,13 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
   }
 
   arm(): void {
-    if (this.#gone) return
-    this.#relay.wheel.arm(this, this.#patience())
+    if (this.#detached) return
+    this.#relay.wheel.arm(this, this.#timeoutMs())
   }
 
-  #patience(): number {
+  #timeoutMs(): number {
     const { timeouts } = this.#relay
-    if (this.exchange !== null) return this.exchange.patience
+    if (this.exchange !== null) return this.exchange.timeoutMs
     if (this.client.congested) return timeouts.stall
     if (this.closing) return timeouts.linger
     return this.requestReader === null ? timeouts.idle : timeouts.head
@@ -328,18 +328,18 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Unread
     this.arm()
   }
 
-  #leave(reason: string): void {
-    if (this.#gone) return
-    this.leave()
+  #cancel(reason: string): void {
+    if (this.#detached) return
+    this.detach()
     this.exchange?.cancel(reason)
     this.exchange = null
     this.held = null
   }
 
   /** The relay does not know this connection any more; its streams have another owner. */
-  leave(): void {
-    this.#gone = true
-    this.#setUnread(false)
+  detach(): void {
+    this.#detached = true
+    this.#setWatched(false)
     this.#relay.wheel.disarm(this)
     this.#relay.forget(this)
   }

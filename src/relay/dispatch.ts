@@ -4,7 +4,7 @@ import { concat, NOTHING } from './bytes.js'
 import type { SendOn } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
-import { type RelayContext, tell } from './relay-context.js'
+import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 
 export interface Sender extends StreamOwner {
@@ -22,7 +22,7 @@ export class Dispatch {
   #tried: Destination[] | null = null
   /** There was no descriptor left once. */
   #redialled = false
-  #kept: HeadWriter | null = null
+  #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
   readonly #exchange: Sender
@@ -34,18 +34,18 @@ export class Dispatch {
   }
 
   /** By the names that the facts have, which may be those of another process. */
-  find(): void {
+  restore(): void {
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
   }
 
   /** Chooses the first server of a route; null: it has none, and the exchange has failed. */
-  choose(route: SendOn | null = this.route): Destination | null {
+  chooseServer(route: SendOn | null = this.route): Destination | null {
     this.route = route
     if (route !== null) this.#exchange.facts.route = route.name
-    const destination = this.#pick()
-    this.#to(destination)
+    const destination = this.#pickServer()
+    this.#setDestination(destination)
     if (destination === null) this.#exchange.fail(503, 'no-server')
     return destination
   }
@@ -63,38 +63,38 @@ export class Dispatch {
     const stream = this.#connect(false, now)
     if (stream === null) return
     stream.write(bytes, from, to, more, moreFrom, moreTo)
-    this.#begun(stream)
+    this.#onSent(stream)
   }
 
-  /** The sent bytes may be sent again ({@link sendAgain}), until they are forgotten. */
-  keep(head: HeadWriter): void {
-    this.#kept = head
+  /** The sent bytes may be sent again ({@link retry}), until they are forgotten. */
+  keepForRetry(head: HeadWriter): void {
+    this.#retryHead = head
   }
 
   /** {@link ExchangeFacts.resend}: for an exchange that began here it is rarely needed as text. */
   get resend(): string {
-    return this.#kept?.toString() ?? this.#exchange.facts.resend
+    return this.#retryHead?.toString() ?? this.#exchange.facts.resend
   }
 
-  forget(): void {
+  dropRetry(): void {
     this.#exchange.facts.resend = ''
-    this.#kept?.release()
-    this.#kept = null
+    this.#retryHead?.release()
+    this.#retryHead = null
   }
 
   /** Sends the same over a new connection, if the reused one was closed before it answered. False: it may not be repeated. */
-  sendAgain(): boolean {
+  retry(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
     if (!reused || heard || resend === '' || this.destination === null) return false
     const stream = this.#connect(true)
     if (stream === null) return true
     stream.write(resend)
-    this.#begun(stream)
+    this.#onSent(stream)
     return true
   }
 
-  #begun(stream: ByteStream): void {
+  #onSent(stream: ByteStream): void {
     if (this.#isTunnel && this.#side.ended) stream.end()
     this.#side.arm()
   }
@@ -109,11 +109,11 @@ export class Dispatch {
     const { facts } = exchange
     let stream: ByteStream | null
     try {
-      stream = this.#relay.pools.take(this.destination!, exchange, fresh || this.#isTunnel, now)
+      stream = this.#relay.pools.acquire(this.destination!, exchange, fresh || this.#isTunnel, now)
     } catch (error) {
-      return this.#unconnected(shortageOf(error), 'connect-failed')
+      return this.#connectFailed(shortageOf(error), 'connect-failed')
     }
-    if (stream === null) return this.#elsewhere(503, 'servers-full')
+    if (stream === null) return this.#connectToNext(503, 'servers-full')
     facts.attempts++
     exchange.upstream = stream
     facts.reused = !stream.connecting
@@ -127,19 +127,19 @@ export class Dispatch {
     stream.destroy()
     this.#exchange.upstream = null
     const shortage = shortageOf(error)
-    if (shortage === null) tell(this.#relay, () => this.destination!.failed?.(failure))
-    const next = this.#unconnected(shortage, failure)
+    if (shortage === null) callSafely(this.#relay, () => this.destination!.failed?.(failure))
+    const next = this.#connectFailed(shortage, failure)
     if (next === null) return
     next.write(bytes)
-    this.#begun(next)
+    this.#onSent(next)
   }
 
-  #to(destination: Destination | null): void {
+  #setDestination(destination: Destination | null): void {
     this.destination = destination
     if (destination !== null) this.#exchange.facts.destination = destination.key
   }
 
-  #pick(): Destination | null {
+  #pickServer(): Destination | null {
     try {
       return this.route?.pick(this.#tried ?? []) ?? null
     } catch (error) {
@@ -149,23 +149,23 @@ export class Dispatch {
   }
 
   /** A connection to another server for a request of which no byte was sent, or it fails as the last one did. */
-  #elsewhere(status: number, reason: string): ByteStream | null {
+  #connectToNext(status: number, reason: string): ByteStream | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
-    const next = tried.length < this.#relay.limits.attempts ? this.#pick() : null
+    const next = tried.length < this.#relay.limits.attempts ? this.#pickServer() : null
     if (next === null || tried.includes(next)) {
       this.#exchange.fail(status, reason)
       return null
     }
-    this.#to(next)
+    this.#setDestination(next)
     return this.#connect(false)
   }
 
   /** There is no connection to the server; with a `shortage` that is our own matter. */
-  #unconnected(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
-    if (shortage === null) return this.#elsewhere(failure === 'connect-timeout' ? 504 : 502, failure)
-    tell(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
-    if (shortage === 'no-ports') return this.#elsewhere(503, shortage)
+  #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
+    if (shortage === null) return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
+    callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
+    if (shortage === 'no-ports') return this.#connectToNext(503, shortage)
     if (this.#redialled) {
       this.#exchange.fail(503, shortage)
       return null

@@ -107,7 +107,7 @@ export interface ExchangeSide {
   /** The client has sent FIN, and no request behind the one under way. */
   readonly isLast: boolean
   /** Its next answer is the last one, if nothing was read ahead. */
-  readonly staying: boolean
+  readonly pinned: boolean
   takeHeld(): Buffer | null
   /** The present timeout begins anew. */
   arm(): void
@@ -160,7 +160,7 @@ interface Listener {
 }
 
 /** Tells of the end of an exchange. `now`: on the clock of `performance`. */
-export function tellReport(exchange: Reported, side: ExchangeSide, to: Listener, now: number): void {
+export function reportExchange(exchange: Reported, side: ExchangeSide, to: Listener, now: number): void {
   if (to.onExchange === undefined) return
   try {
     to.onExchange(reportOf(exchange, side, now))

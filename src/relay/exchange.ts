@@ -15,9 +15,15 @@ import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
 import type { Origin } from './destination.js'
 import { Dispatch } from './dispatch.js'
-import { answerRules, type ExchangeFacts, type ExchangeSide, kindOf, tellReport } from './exchange-facts.js'
+import {
+  answerRules,
+  type ExchangeFacts,
+  type ExchangeSide,
+  kindOf,
+  reportExchange,
+} from './exchange-facts.js'
 import type { RelayTimeouts } from './options.js'
-import { type RelayContext, refusalOf, tell } from './relay-context.js'
+import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
 import { ServerAnswer } from './server-answer.js'
 import { upstreamRequest } from './upstream-request.js'
 
@@ -29,7 +35,7 @@ export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null = null
   /** The end of the time for the whole exchange, on the wheel's clock. */
-  until = Number.POSITIVE_INFINITY
+  requestDeadline = Number.POSITIVE_INFINITY
   /** On the clock of `performance`, for the report. */
   startedAt: number = performance.now()
   reason: string | undefined
@@ -65,11 +71,11 @@ export class Exchange implements StreamOwner {
   }
 
   /** How long nothing may happen, in milliseconds; at most what is left for the whole exchange. */
-  get patience(): number {
+  get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
     const connecting = this.upstream?.connecting ?? false
     const quiet = quietMs(this.facts, connecting, timeouts, this.#dispatch.route?.options)
-    return Math.min(quiet, this.until - wheel.now)
+    return Math.min(quiet, this.requestDeadline - wheel.now)
   }
 
   /** Whether more bytes of the client have a place to go; null if none are expected. */
@@ -79,13 +85,13 @@ export class Exchange implements StreamOwner {
   }
 
   get overdue(): boolean {
-    return this.#relay.wheel.now >= this.until
+    return this.#relay.wheel.now >= this.requestDeadline
   }
 
-  /** Nothing happened for {@link patience}. */
+  /** Nothing happened for {@link timeoutMs}. */
   expired(): void {
     const { phase, requestBody } = this.facts
-    if (this.overdue) this.#overdue()
+    if (this.overdue) this.#failOverdue()
     else if (this.upstream?.connecting) this.#dispatch.unreachable('connect-timeout')
     else if (phase === 'waiting') {
       if (requestBody === null) this.serverFails(504, 'response-timeout')
@@ -95,16 +101,16 @@ export class Exchange implements StreamOwner {
   }
 
   /** The time for the whole exchange is over, whatever moves. */
-  #overdue(): void {
+  #failOverdue(): void {
     const clientOwes = this.facts.requestBody !== null && this.upstream?.congested === false
     this.fail(clientOwes ? 408 : 504, 'request-timeout')
   }
 
   /** Begins with a head and what of its body is in `chunk[at, to)`; returns where that ends. */
-  begin(head: RequestHead, chunk: Buffer, at: number, to: number): number {
+  startRequest(head: RequestHead, chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const { facts } = this
-    this.until = relay.wheel.now + relay.timeouts.request
+    this.requestDeadline = relay.wheel.now + relay.timeouts.request
     if (relay.onExchange !== undefined) {
       facts.target = head.target
       facts.host = head.authority?.host ?? ''
@@ -116,7 +122,7 @@ export class Exchange implements StreamOwner {
       try {
         end += body.advance(chunk, at, to)
       } catch (error) {
-        this.#requestRefused(error)
+        this.#refuseRequest(error)
         return to
       }
       facts.bodySeen = end - at
@@ -127,14 +133,14 @@ export class Exchange implements StreamOwner {
       if (body.done) facts.requestBody = null
     }
     const decision = decide(head, relay, this.#side.origin)
-    if (decision.kind === 'upstream') this.#sendOn(decision, head, chunk, at, end)
+    if (decision.kind === 'upstream') this.#forwardRequest(decision, head, chunk, at, end)
     else if (decision.kind === 'respond') this.#respond(decision)
     else this.fail(decision.status, decision.reason, decision.headers)
     return end
   }
 
   /** The facts, for another process to go on with; nothing else may be done with this exchange. */
-  leave(): ExchangeFacts {
+  exportFacts(): ExchangeFacts {
     this.facts.resend = this.#dispatch.resend
     return this.facts
   }
@@ -145,16 +151,16 @@ export class Exchange implements StreamOwner {
     this.#tunnel = new Tunnel(this)
     // The stream remembers it; at the end it cannot be asked for any more.
     if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
-    if (this.#dispatch.choose(route) !== null) this.#dispatch.send(NOTHING)
+    if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NOTHING)
   }
 
   /** Goes on with an exchange of another process over its connection to a server; null: there was none, and `unsent` is still to be sent. */
-  goOn(upstream: ByteStream | null, unsent: Buffer): void {
+  resume(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
-    this.#dispatch.find()
+    this.#dispatch.restore()
     if (facts.phase === 'waiting') facts.answer ??= answerRules(this.#dispatch.route?.options)
     if (upstream === null) {
-      if (this.#dispatch.choose() !== null) this.#dispatch.send(unsent)
+      if (this.#dispatch.chooseServer() !== null) this.#dispatch.send(unsent)
       return
     }
     upstream.owner = this
@@ -175,7 +181,7 @@ export class Exchange implements StreamOwner {
     try {
       end = body.advance(chunk, 0, to)
     } catch (error) {
-      this.#requestRefused(error)
+      this.#refuseRequest(error)
       return to
     }
     facts.bodySeen += end
@@ -193,18 +199,19 @@ export class Exchange implements StreamOwner {
     else if (this.facts.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
   }
 
-  #sendOn(route: SendOn, head: RequestHead, chunk: Buffer, at: number, end: number): void {
+  #forwardRequest(route: SendOn, head: RequestHead, chunk: Buffer, at: number, end: number): void {
     const { facts } = this
-    const destination = this.#dispatch.choose(route)
+    const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
     facts.answer = answerRules(route.options)
     const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
-    if (at === end && facts.requestBody === null && isIdempotent(head.method)) this.#dispatch.keep(keepHead())
+    if (at === end && facts.requestBody === null && isIdempotent(head.method))
+      this.#dispatch.keepForRetry(keepHead())
     this.#dispatch.send(written.bytes, 0, written.length, chunk, at, end, this.startedAt)
   }
 
   onOpen(): void {
-    tell(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
+    callSafely(this.#relay, () => this.#dispatch.destination?.opened?.(this.facts.method === ''))
     this.#side.arm()
     this.#side.settle()
   }
@@ -216,30 +223,30 @@ export class Exchange implements StreamOwner {
 
   onData(_stream: ByteStream, chunk: Buffer, to: number): void {
     const { phase } = this.facts
-    let moves = true
+    let progressed = true
     if (phase === 'waiting') {
       this.facts.heard = true
-      this.#dispatch.forget()
-      moves = this.#answer.heads(chunk, to)
+      this.#dispatch.dropRetry()
+      progressed = this.#answer.readHeads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
-    else this.#answer.body(chunk, 0, to)
+    else this.#answer.readBody(chunk, 0, to)
     // The time for the head of an answer is one for the whole head.
-    if (moves || this.facts.requestBody !== null) this.#side.arm()
+    if (progressed || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
 
   onEnd(): void {
     const { phase } = this.facts
     if (phase === 'tunnel') this.#side.client.end()
-    else if (phase === 'waiting') this.#lost()
-    else this.#answer.ended()
+    else if (phase === 'waiting') this.#upstreamLost()
+    else this.#answer.upstreamEnded()
     this.#side.settle()
   }
 
   onClose(_stream: ByteStream, error: Error | null): void {
     const { phase } = this.facts
     if (this.upstream!.connecting) this.#dispatch.unreachable('connect-failed', error)
-    else if (phase === 'waiting') this.#lost()
+    else if (phase === 'waiting') this.#upstreamLost()
     else if (phase === 'tunnel' && error === null) {
       // Both sides have ended; the rest for the client is on its way.
       this.facts.closeClient = true
@@ -250,16 +257,16 @@ export class Exchange implements StreamOwner {
   }
 
   /** The server's connection ended before the answer's head. */
-  #lost(): void {
+  #upstreamLost(): void {
     this.#drop()
-    if (!this.#dispatch.sendAgain()) this.serverFails(502, 'upstream-closed')
+    if (!this.#dispatch.retry()) this.serverFails(502, 'upstream-closed')
   }
 
-  switched(): void {
+  switchProtocol(): void {
     const { facts, upstream } = this
     facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
-    this.until = Number.POSITIVE_INFINITY
+    this.requestDeadline = Number.POSITIVE_INFINITY
     const early = this.#side.takeHeld()
     if (early !== null) {
       facts.bytesReceived += early.length
@@ -277,8 +284,8 @@ export class Exchange implements StreamOwner {
     const { closeClient, requestBody, method } = this.facts
     // Behind a CONNECT that was not granted the client may already have sent what was meant for the tunnel.
     if (closeClient || requestBody !== null || method === 'CONNECT') return true
-    const { isLast, staying, hasHeld } = this.#side
-    return isLast || ((this.#relay.draining || staying) && !hasHeld)
+    const { isLast, pinned, hasHeld } = this.#side
+    return isLast || ((this.#relay.draining || pinned) && !hasHeld)
   }
 
   #respond(answer: Respond): void {
@@ -308,14 +315,14 @@ export class Exchange implements StreamOwner {
   }
 
   /** The same for what the parser refused in an answer. */
-  answerRefused(error: unknown): void {
+  refuseAnswer(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.serverFailed = error instanceof Http1Refusal
     this.fail(status, reason)
   }
 
   /** The same for what the parser refused in the body of the request. */
-  #requestRefused(error: unknown): void {
+  #refuseRequest(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.facts.closeClient = true
     this.fail(status, reason)
@@ -344,7 +351,7 @@ export class Exchange implements StreamOwner {
       return
     }
     this.reason ??= 'drained'
-    if (facts.phase === 'answering') this.#answer.endBehind(lastEvent)
+    if (facts.phase === 'answering') this.#answer.endAfterEvent(lastEvent)
     else this.#tunnel!.end(this.#side.client)
   }
 
@@ -354,8 +361,8 @@ export class Exchange implements StreamOwner {
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
     else this.#drop()
     this.upstream = null
-    this.#dispatch.forget()
-    tellReport(this, this.#side, this.#relay, performance.now())
+    this.#dispatch.dropRetry()
+    reportExchange(this, this.#side, this.#relay, performance.now())
   }
 
   #drop(): void {
@@ -368,13 +375,13 @@ export class Exchange implements StreamOwner {
     const { destination } = this.#dispatch
     const now = performance.now()
     this.upstream = null
-    this.#dispatch.forget()
+    this.#dispatch.dropRetry()
     if (upstream !== null) {
       const reusable = facts.reusable && facts.requestBody === null && upstream.reusable
-      if (reusable && destination !== null) this.#relay.pools.give(destination, upstream, now)
+      if (reusable && destination !== null) this.#relay.pools.release(destination, upstream, now)
       else upstream.destroy()
     }
-    tellReport(this, this.#side, this.#relay, now)
+    reportExchange(this, this.#side, this.#relay, now)
     this.#side.finished(facts.closeClient || facts.requestBody !== null)
   }
 }
@@ -449,7 +456,7 @@ function answerText(answer: Respond, options: AnswerOptions): string {
   let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
   for (const [name, value] of answer.headers ?? [])
     if (!OWN.has(name.toLowerCase())) text += fieldLine(name, value)
-  text += options.edits?.rest([]) ?? ''
+  text += options.edits?.unplacedLines([]) ?? ''
   const bodyless = status === 204 || status === 304
   if (!bodyless) text += `Content-Length: ${body.length}\r\n`
   if (options.connection !== undefined) text += `Connection: ${options.connection}\r\n`

@@ -111,7 +111,7 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
 const MOST_CLIENTS = 1024
 
 /** The lines of a client's last request. */
-interface Told {
+interface KnownLines {
   readonly authority: Readonly<Authority> | undefined
   readonly minor: number
   readonly scheme: Origin['scheme']
@@ -124,7 +124,7 @@ export class Forwarder {
   readonly #x: boolean
   readonly #rfc: boolean
   readonly #via: readonly [string, string]
-  readonly #told = new Map<string, Told>()
+  readonly #knownLines = new Map<string, KnownLines>()
 
   /** `via`: the line behind all others, by the minor version of the request. */
   constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
@@ -138,29 +138,34 @@ export class Forwarder {
   lines(head: RequestHead, client: string, origin: Origin): Uint8Array {
     const { authority, minor } = head
     const { scheme } = origin
-    const told = this.#told.get(client)
-    if (told !== undefined && told.authority === authority && told.minor === minor && told.scheme === scheme)
-      return told.lines
-    const lines = Buffer.from(this.#written(head, client, origin), 'latin1')
+    const known = this.#knownLines.get(client)
+    if (
+      known !== undefined &&
+      known.authority === authority &&
+      known.minor === minor &&
+      known.scheme === scheme
+    )
+      return known.lines
+    const lines = Buffer.from(this.#format(head, client, origin), 'latin1')
     if (this.#append) return lines
-    if (this.#told.size >= MOST_CLIENTS) this.#told.clear()
-    this.#told.set(client, { authority, minor, scheme, lines })
+    if (this.#knownLines.size >= MOST_CLIENTS) this.#knownLines.clear()
+    this.#knownLines.set(client, { authority, minor, scheme, lines })
     return lines
   }
 
-  #written(head: RequestHead, client: string, origin: Origin): string {
+  #format(head: RequestHead, client: string, origin: Origin): string {
     const by = client === '' ? 'unknown' : client
     const host = head.authority === undefined ? '' : hostText(head.authority)
     let lines = ''
     if (this.#x) {
-      const before = this.#before(head, 'x-forwarded-for')
-      const proto = this.#before(head, 'x-forwarded-proto') ?? origin.scheme
-      const forHost = this.#before(head, 'x-forwarded-host') ?? host
+      const before = this.#clientValue(head, 'x-forwarded-for')
+      const proto = this.#clientValue(head, 'x-forwarded-proto') ?? origin.scheme
+      const forHost = this.#clientValue(head, 'x-forwarded-host') ?? host
       lines = `X-Forwarded-For: ${before === undefined ? by : `${before}, ${by}`}\r\nX-Forwarded-Proto: ${proto}\r\n`
       if (forHost !== '') lines += `X-Forwarded-Host: ${forHost}\r\n`
     }
     if (this.#rfc) {
-      const before = this.#before(head, 'forwarded')
+      const before = this.#clientValue(head, 'forwarded')
       const node = by.includes(':') ? `"[${by}]"` : by
       const element = `for=${node};proto=${origin.scheme}${host === '' ? '' : `;host="${host}"`}`
       lines += `Forwarded: ${before === undefined ? element : `${before}, ${element}`}\r\n`
@@ -168,7 +173,7 @@ export class Forwarder {
     return lines + this.#via[head.minor]
   }
 
-  #before(head: RequestHead, name: string): string | undefined {
+  #clientValue(head: RequestHead, name: string): string | undefined {
     return this.#append ? head.fields.get(name) || undefined : undefined
   }
 }

@@ -2,7 +2,13 @@
  * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, and whole TCP connections, between clients
  * and the servers that a router names. Knows neither listeners nor configuration.
  */
-export { type ByteStream, type Bytes, NOBODY, type StreamOwner, type Tally } from './byte-stream.js'
+export {
+  type ByteStream,
+  type Bytes,
+  NO_OWNER,
+  type StreamOwner,
+  type Tally,
+} from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { Decision, ExchangeOptions, Respond, Router, SendOn } from './decision.js'
 export type { Destination, DialAddress, KeepAlive, NamedHost, Origin } from './destination.js'

@@ -49,10 +49,10 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #queue: Buffer[] | null
   #reading: boolean
   /** The last read was a full one: the kernel may have more. */
-  #more = false
+  #moreToRead = false
   #ended = false
   #peerEnded = false
-  #left = false
+  #closed = false
   /** It ends in the next turn: with this error, when what is left has been read, or null, because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
@@ -70,7 +70,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#tally = tally
     this.#reading = reading
     tally.open++
-    if (address === undefined) this.#listen()
+    if (address === undefined) this.#watchEvents()
     else this.#connect(address)
   }
 
@@ -89,15 +89,15 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   get alive(): boolean {
-    return this.#there && this.#ending === undefined
+    return this.#exists && this.#ending === undefined
   }
 
-  get #there(): boolean {
+  get #exists(): boolean {
     return this.open || this.#dialling?.destroyed === false
   }
 
   get reusable(): boolean {
-    return this.#queue === null && !this.#more && !this.#ended && !this.#peerEnded && this.alive
+    return this.#queue === null && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
   }
 
   get movable(): boolean {
@@ -113,7 +113,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     moreTo: number = more.length,
   ): void {
     const size = to - from + moreTo - moreFrom
-    if (size === 0 || this.#ended || !this.#there) return
+    if (size === 0 || this.#ended || !this.#exists) return
     const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
     if (this.#queue !== null) {
       this.#queue.push(joined(first, from, to, more, moreFrom, moreTo))
@@ -122,14 +122,14 @@ export class PolledStream extends PolledSocket implements ByteStream {
     const sent = this.#send(first, from, to, more, moreFrom, moreTo)
     if (sent === size) return
     this.#queue = [joined(first, from, to, more, moreFrom, moreTo, sent)]
-    this.#listen()
+    this.#watchEvents()
   }
 
   setReading(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
     // Off is told to the kernel when something comes: mostly it is on again by then.
-    if (on) this.#listen()
+    if (on) this.#watchEvents()
     else this.setEager(false)
   }
 
@@ -140,13 +140,13 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   destroy(): void {
-    this.#leave()
+    this.#markClosed()
     this.#dialling?.destroy()
     this.close()
   }
 
   reset(): void {
-    this.#leave()
+    this.#markClosed()
     this.#dialling?.destroy()
     this.close(true)
   }
@@ -160,33 +160,33 @@ export class PolledStream extends PolledSocket implements ByteStream {
   /** The connection stands; its descriptor is taken from `lent`, which must not have been read from. */
   connected(lent: Lent): void {
     try {
-      this.take(lent)
+      this.adopt(lent)
     } catch (error) {
       // As one that has failed: there is no descriptor left for a moment.
       this.#fail(error as Error)
       return
     }
-    this.#stands()
+    this.#established()
   }
 
-  #stands(): void {
+  #established(): void {
     this.#dialling = null
     this.owner?.onOpen(this)
     if (this.#queue !== null && this.open) this.#flush(this.#queue)
-    this.#listen()
+    this.#watchEvents()
   }
 
   /** An immediate failure is told as if it had come later. */
   #connect(address: KernelAddress, again = FIRST_AGAIN_MS): void {
     try {
       this.connectTo(address)
-      this.#listen()
+      this.#watchEvents()
       // On this machine it stands already, and need not wait for its turn behind all that is ready.
-      setImmediate(lookAtDial, this)
+      setImmediate(checkDial, this)
     } catch (error) {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
       const next = () => {
-        if (this.#left) return
+        if (this.#closed) return
         if (full) this.#connect(address, Math.min(2 * again, MOST_AGAIN_MS))
         else this.#fail(error as Error)
       }
@@ -198,7 +198,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   /** There will be no connection. */
   unconnected(error: Error | null): void {
     const { owner } = this
-    this.#leave()
+    this.#markClosed()
     owner?.onClose(this, error)
   }
 
@@ -212,30 +212,30 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   override ready(events: number, chunk: Buffer, bytes: number): void {
     if (this.#dialling !== null) {
-      this.lookAtDial()
+      this.checkDial()
       return
     }
     if ((events & WRITABLE) !== 0 && this.#queue !== null) this.#flush(this.#queue)
-    if (bytes !== -1) this.#readAhead(chunk, bytes)
+    if (bytes !== -1) this.#deliverRead(chunk, bytes)
     else if ((events & READABLE) !== 0) this.#read(MOST_READS)
-    this.#listen()
+    this.#watchEvents()
   }
 
   /** @internal */
-  lookAtDial(): void {
+  checkDial(): void {
     if (this.#dialling === null || !this.open) return
     const failure = this.connectFailure()
-    if (failure === null) this.#stands()
+    if (failure === null) this.#established()
     else if (failure !== undefined) this.#fail(failure)
   }
 
   /** It had been asked for when it was read: so it is passed on, whatever has been said meanwhile. */
-  #readAhead(chunk: Buffer, bytes: number): void {
+  #deliverRead(chunk: Buffer, bytes: number): void {
     if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))
     else {
-      this.#got(chunk, bytes, chunk.length)
-      if (this.#more) this.#read(MOST_READS - 1)
+      this.#deliver(chunk, bytes, chunk.length)
+      if (this.#moreToRead) this.#read(MOST_READS - 1)
     }
   }
 
@@ -248,21 +248,21 @@ export class PolledStream extends PolledSocket implements ByteStream {
         this.#fail(error as Error)
         return
       }
-      this.#got(READ_INTO, bytes, READ_BYTES)
+      this.#deliver(READ_INTO, bytes, READ_BYTES)
       // A broken stream gets no further events.
-      if (!this.#more && (this.alive || bytes < 0)) return
+      if (!this.#moreToRead && (this.alive || bytes < 0)) return
     }
   }
 
   /** As many as `most`: there may be more. */
-  #got(chunk: Buffer, bytes: number, most: number): void {
-    this.#more = bytes >= most
+  #deliver(chunk: Buffer, bytes: number, most: number): void {
+    this.#moreToRead = bytes >= most
     if (bytes === 0) {
       this.#peerEnded = true
       // The write that failed has taken the error of a reset: what is left looks like FIN.
       if (this.#ending && (this.#ending as NodeJS.ErrnoException).code !== 'EPIPE') return
       this.owner?.onEnd(this)
-      this.#endOfBoth()
+      this.#endIfBothEnded()
     } else if (bytes > 0) {
       this.bytesRead += bytes
       this.owner?.onData(this, chunk, bytes)
@@ -277,7 +277,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       return sent
     } catch (error) {
       // The writer is not told in the middle of its write.
-      this.#endSoon(error as Error)
+      this.#scheduleEnd(error as Error)
       return 0
     }
   }
@@ -299,17 +299,17 @@ export class PolledStream extends PolledSocket implements ByteStream {
     try {
       this.shutDown()
     } catch (error) {
-      this.#endSoon(error as Error)
+      this.#scheduleEnd(error as Error)
       return
     }
-    this.#endOfBoth()
+    this.#endIfBothEnded()
   }
 
-  #endOfBoth(): void {
-    if (this.#peerEnded && this.#ended && this.#queue === null && this.alive) this.#endSoon(null)
+  #endIfBothEnded(): void {
+    if (this.#peerEnded && this.#ended && this.#queue === null && this.alive) this.#scheduleEnd(null)
   }
 
-  #endSoon(error: Error | null): void {
+  #scheduleEnd(error: Error | null): void {
     if (this.#ending !== undefined) return
     this.#ending = error
     setImmediate(endNow, this)
@@ -320,7 +320,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     // The peer's bytes before it broke the connection may be its answer: the kernel still has them.
     if (this.#ending) this.#read(MOST_READS)
     if (!this.open) return
-    if (this.#ending && this.#more && this.#reading) setImmediate(endNow, this)
+    if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
     else this.#fail(this.#ending ?? null)
   }
 
@@ -330,7 +330,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     owner?.onClose(this, error)
   }
 
-  #listen(): void {
+  #watchEvents(): void {
     if (!this.open || this.#ending !== undefined) return
     if (this.#dialling !== null) {
       this.watch(WRITABLE)
@@ -338,18 +338,18 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
     // A peer that sends much is read in larger pieces.
-    this.setEager((wanted & READABLE) !== 0 && !this.#more)
+    this.setEager((wanted & READABLE) !== 0 && !this.#moreToRead)
     try {
       this.watch(wanted)
     } catch (error) {
-      this.#endSoon(error as Error)
+      this.#scheduleEnd(error as Error)
     }
   }
 
-  #leave(): void {
+  #markClosed(): void {
     this.owner = null
-    if (this.#left) return
-    this.#left = true
+    if (this.#closed) return
+    this.#closed = true
     this.#tally.open--
   }
 }
@@ -367,6 +367,6 @@ function endNow(stream: PolledStream): void {
   stream.endNow()
 }
 
-function lookAtDial(stream: PolledStream): void {
-  stream.lookAtDial()
+function checkDial(stream: PolledStream): void {
+  stream.checkDial()
 }

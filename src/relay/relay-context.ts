@@ -14,7 +14,7 @@ import type { UpstreamPools } from './upstream-pools.js'
 export interface Leaving {
   readonly which: MoveWhich
   /** A connection came, or one that could not leave has gone on. */
-  readonly notice: () => void
+  readonly onMovable: () => void
 }
 
 export interface RelayContext {
@@ -39,12 +39,12 @@ export interface RelayContext {
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
   /** No other process can go on with the connection any more. */
-  stays(connection: object): void
+  pin(connection: object): void
   forget(connection: object): void
 }
 
 /** Calls back: what it throws must not break an exchange, or the process. */
-export function tell({ onFault }: RelayContext, call: () => void): void {
+export function callSafely({ onFault }: RelayContext, call: () => void): void {
   try {
     call()
   } catch (error) {
@@ -60,26 +60,26 @@ export class Readers {
 
   constructor(limits: Partial<HeadLimits> = {}) {
     this.#limits = limits
-    this.giveRequest(this.takeRequest())
+    this.releaseRequest(this.acquireRequest())
   }
 
-  takeRequest(): RequestReader {
+  acquireRequest(): RequestReader {
     const reader = this.#request ?? new RequestReader(this.#limits)
     this.#request = null
     return reader
   }
 
-  giveRequest(reader: RequestReader): void {
+  releaseRequest(reader: RequestReader): void {
     this.#request = reader
   }
 
-  takeResponse(): ResponseReader {
+  acquireResponse(): ResponseReader {
     const reader = this.#response ?? new ResponseReader(this.#limits)
     this.#response = null
     return reader
   }
 
-  giveResponse(reader: ResponseReader): void {
+  releaseResponse(reader: ResponseReader): void {
     this.#response = reader
   }
 }

@@ -1,7 +1,7 @@
 import type net from 'node:net'
 import type { MoveWhich, Witness } from '../adapter.js'
 import type { Accepted } from '../node/accepted.js'
-import { type ByteStream, NOBODY, type Tally } from './byte-stream.js'
+import { type ByteStream, NO_OWNER, type Tally } from './byte-stream.js'
 import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
@@ -35,7 +35,7 @@ export class Relay {
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
   /** Connections that no other process can go on with. */
-  #fixed = 0
+  #unmovable = 0
   #turnedAway = 0
   #ending: Ending | null = null
 
@@ -65,7 +65,7 @@ export class Relay {
       onShortage: options.onShortage,
       onFault: options.onFault,
       leaving: null,
-      stays: connection => this.#stays(connection as RelayConnection),
+      pin: connection => this.#pin(connection as RelayConnection),
       forget: connection => this.#forget(connection as RelayConnection),
     }
   }
@@ -81,20 +81,20 @@ export class Relay {
       socket.destroy()
       return
     }
-    this.take(socketStream(socket, NOBODY, this.#tally), origin, forward)
+    this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
   }
 
   /** The same before there is a socket. False: there must be one, for {@link accept}. */
   acceptBare(accepted: Accepted, origin: Origin, forward?: SendOn): boolean {
     if (this.#connections.size >= this.#context.limits.connections) return false
-    const stream = acceptedStream(accepted, NOBODY, this.#tally)
+    const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false
-    this.take(stream, origin, forward)
+    this.acceptStream(stream, origin, forward)
     return true
   }
 
   /** The same for any stream that has not yet delivered anything. */
-  take(stream: ByteStream, origin: Origin, forward?: SendOn): void {
+  acceptStream(stream: ByteStream, origin: Origin, forward?: SendOn): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#add(connection)
     if (forward !== undefined) connection.forward(forward)
@@ -136,10 +136,10 @@ export class Relay {
     this.#context.draining = false
     this.#context.leaving = null
     this.#ending = null
-    this.#fixed = 0
+    this.#unmovable = 0
     for (const connection of this.#connections) {
-      connection.staying = false
-      if (!connection.movable) this.#fixed++
+      connection.pinned = false
+      if (!connection.movable) this.#unmovable++
     }
   }
 
@@ -164,11 +164,11 @@ export class Relay {
     this.#ending = { lastEvent, lingerMs }
     const left = [...this.#connections]
     const closed = countClosed(left.map(connection => connection.closedKind))
-    this.#end(left, this.#ending)
+    this.#endAll(left, this.#ending)
     return closed
   }
 
-  #end(left: readonly RelayConnection[], { lastEvent, lingerMs }: Ending): void {
+  #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: Ending): void {
     for (const connection of left) connection.end(lastEvent)
     const giveUp = () => {
       for (const connection of left) connection.giveUp()
@@ -186,7 +186,7 @@ export class Relay {
 
   /** Connections that another process can go on with, now or later. */
   get movable(): number {
-    return this.#connections.size - this.#fixed
+    return this.#connections.size - this.#unmovable
   }
 
   /**
@@ -194,17 +194,17 @@ export class Relay {
    * when another one may leave. Throws, without effect, when there is no descriptor left for a dup.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
-    this.#context.leaving = { which, notice }
+    this.#context.leaving = { which, onMovable: notice }
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
       // Connections that come back meanwhile are behind all the others.
       if (left-- <= 0) return
       if (!connection.movable) continue
-      const exported = connection.mayLeave(which) ? exportConnection(connection, this.#context) : null
+      const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null
       if (exported !== null) yield exported
-      else if (connection.waitsSince === 0) {
-        connection.waitsSince = performance.now()
+      else if (connection.moveDeferredAt === 0) {
+        connection.moveDeferredAt = performance.now()
         if (dialling || !connection.exchange?.upstream?.connecting) continue
         dialling = true
         setTimeout(notice, 2 * DIALLING_MS).unref()
@@ -217,15 +217,15 @@ export class Relay {
     return this.#context.routeByName?.(name) !== undefined
   }
 
-  /** Goes on with an exported connection. Takes the descriptors, also when it throws. `staying`: it is not exported again, and its next answer is the last. */
-  import({ record, client, upstream }: ExportedConnection, staying = false): Witness {
+  /** Goes on with an exported connection. Takes the descriptors, also when it throws. `pinned`: it is not exported again, and its next answer is the last. */
+  import({ record, client, upstream }: ExportedConnection, pinned = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
     try {
-      stream = reopened(client, NOBODY, this.#tally, record.client)
+      stream = reopened(client, NO_OWNER, this.#tally, record.client)
       const key = record.exchange?.facts.destination ?? ''
-      if (upstream !== null) server = reopened(upstream, NOBODY, context.pools.tally(key))
+      if (upstream !== null) server = reopened(upstream, NO_OWNER, context.pools.tally(key))
     } catch (error) {
       stream?.destroy()
       client.close()
@@ -236,11 +236,11 @@ export class Relay {
       listener: record.listener,
       scheme: record.scheme,
     })
-    connection.staying = staying
+    connection.pinned = pinned
     this.#add(connection)
     importConnection(context, record, connection, server)
     // The connection was between two processes when the others were told.
-    if (this.#ending !== null && this.#connections.has(connection)) this.#end([connection], this.#ending)
+    if (this.#ending !== null && this.#connections.has(connection)) this.#endAll([connection], this.#ending)
     // A tunnel owes no known answer.
     const owed = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
     return {
@@ -256,19 +256,19 @@ export class Relay {
   #add(connection: RelayConnection): void {
     this.#connections.add(connection)
     this.#clients?.add(connection.client.remoteAddress)
-    if (!connection.movable) this.#fixed++
-    this.#context.leaving?.notice()
+    if (!connection.movable) this.#unmovable++
+    this.#context.leaving?.onMovable()
   }
 
-  #stays(connection: RelayConnection): void {
-    if (connection.movable) this.#fixed++
-    connection.staying = true
+  #pin(connection: RelayConnection): void {
+    if (connection.movable) this.#unmovable++
+    connection.pinned = true
   }
 
   #forget(connection: RelayConnection): void {
     if (!this.#connections.delete(connection)) return
     this.#clients?.remove(connection.client.remoteAddress)
-    if (!connection.movable) this.#fixed--
+    if (!connection.movable) this.#unmovable--
     if (this.#connections.size === 0) this.#onEmpty?.()
   }
 }

@@ -30,8 +30,8 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
   readonly protocol = 'http1-relay/1'
   onMovable: (() => void) | null = null
   readonly #options: RelayedOptions
-  readonly #notice = (): void => this.#later()
-  #noticed = false
+  readonly #notice = (): void => this.#scheduleNotice()
+  #scheduled = false
 
   constructor(options: RelayedOptions) {
     this.#options = options
@@ -88,11 +88,11 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     }
   }
 
-  #later(): void {
-    if (this.#noticed || this.onMovable === null) return
-    this.#noticed = true
+  #scheduleNotice(): void {
+    if (this.#scheduled || this.onMovable === null) return
+    this.#scheduled = true
     setImmediate(() => {
-      this.#noticed = false
+      this.#scheduled = false
       this.onMovable?.()
     })
   }

@@ -16,7 +16,7 @@ import type { ByteStream } from './byte-stream.js'
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
 /** The facts of the request and the connection for the response. */
-export interface AskedBy {
+export interface ClientRequest {
   method: string
   /** The request named a protocol to switch to. */
   upgrade: boolean
@@ -39,7 +39,11 @@ export interface ResponsePlan {
 export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
 /** Plans a final response head. Throws `Http1Refusal` for one that does not answer the request. */
-export function planResponse(head: ResponseHead, asked: AskedBy, rewrite: AnswerRewrite = {}): ResponsePlan {
+export function planResponse(
+  head: ResponseHead,
+  asked: ClientRequest,
+  rewrite: AnswerRewrite = {},
+): ResponsePlan {
   const body = head.framing(asked)
   if (body.kind === 'tunnel') {
     const written = answerHead(head, rewrite, 'close', 'upgrade')

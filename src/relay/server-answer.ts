@@ -34,19 +34,19 @@ export interface Answered {
   /** Sends to the client: see {@link ByteStream.write}. */
   send(bytes: Bytes): void
   /** The server has switched: what it sends now is no answer any more. */
-  switched(): void
+  switchProtocol(): void
   finish(): void
   /** The server did not do its part. */
   serverFails(status: number, reason: string): void
   /** The server's bytes were refused. */
-  answerRefused(error: unknown): void
+  refuseAnswer(error: unknown): void
 }
 
 /** The answer of a server on its way to the client: heads as they are to be, and the body as it comes. */
 export class ServerAnswer {
   #reader: ResponseReader | null = null
   /** The answer is to end between two events. */
-  #last: LastEvent | null = null
+  #lastEvent: LastEvent | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
   readonly #exchange: Answered
@@ -63,37 +63,37 @@ export class ServerAnswer {
   }
 
   /** The server sends, and no final head has come yet. Returns whether a head has come: an interim one is a sign of life. */
-  heads(chunk: Buffer, to: number): boolean {
-    let come = false
+  readHeads(chunk: Buffer, to: number): boolean {
+    let headRead = false
     const { readers } = this.#relay
     const { facts } = this.#exchange
     for (let at = 0; at < to; ) {
-      const reader = this.#reader ?? readers.takeResponse()
+      const reader = this.#reader ?? readers.acquireResponse()
       let head: ResponseHead | null
       try {
         head = reader.read(chunk, at, to)
       } catch (error) {
-        this.#exchange.answerRefused(error)
+        this.#exchange.refuseAnswer(error)
         return false
       }
       if (head === null) {
         this.#reader = reader
-        return come
+        return headRead
       }
       at += reader.consumed
       this.#reader = null
-      come = true
-      readers.giveResponse(reader)
+      headRead = true
+      readers.releaseResponse(reader)
       if (!head.interim) {
-        this.#begin(head, chunk, at, to)
+        this.#startAnswer(head, chunk, at, to)
         return true
       }
       if (!facts.http10) this.#exchange.send(rewriteResponse(head))
     }
-    return come
+    return headRead
   }
 
-  #begin(head: ResponseHead, chunk: Buffer, at: number, to: number): void {
+  #startAnswer(head: ResponseHead, chunk: Buffer, at: number, to: number): void {
     const exchange = this.#exchange
     const { facts } = exchange
     let plan: ResponsePlan
@@ -112,7 +112,7 @@ export class ServerAnswer {
         if (spans !== undefined) followSpans(facts.events!, chunk, spans)
       }
     } catch (error) {
-      exchange.answerRefused(error)
+      exchange.refuseAnswer(error)
       return
     }
     facts.answer = null
@@ -126,13 +126,13 @@ export class ServerAnswer {
     if (plan.body?.kind === 'tunnel') {
       facts.frames = framesOf(head)
       facts.frames?.follow(chunk, at, end)
-      exchange.switched()
+      exchange.switchProtocol()
       return
     }
     facts.phase = 'answering'
     facts.responseBody = plan.body
     if (plan.body !== null && !plan.body.done) {
-      this.body(chunk, end, to)
+      this.readBody(chunk, end, to)
       return
     }
     if (end < to) facts.reusable = false
@@ -146,20 +146,20 @@ export class ServerAnswer {
   }
 
   /** Passes on what of the body is in `chunk[at, to)`. */
-  body(chunk: Buffer, at: number, to: number): void {
+  readBody(chunk: Buffer, at: number, to: number): void {
     const { facts } = this.#exchange
     const body = facts.responseBody!
     const { client } = this.#side
     let end = at
     let last = false
     try {
-      if (this.#last === null) end = passBody(client, facts.coding, body, chunk, at, facts.events, to)
+      if (this.#lastEvent === null) end = passBody(client, facts.coding, body, chunk, at, facts.events, to)
       else {
-        last = this.#last.pass(client, body, facts.events!, chunk, at, to)
+        last = this.#lastEvent.pass(client, body, facts.events!, chunk, at, to)
         end = to
       }
     } catch (error) {
-      this.#exchange.answerRefused(error)
+      this.#exchange.refuseAnswer(error)
       return
     }
     facts.bytesSent += end - at
@@ -173,7 +173,7 @@ export class ServerAnswer {
   }
 
   /** The server sends nothing more, in the middle of the body. */
-  ended(): void {
+  upstreamEnded(): void {
     const { facts } = this.#exchange
     if (!facts.responseBody!.mayEnd) {
       this.#exchange.serverFails(502, 'upstream-closed')
@@ -186,9 +186,9 @@ export class ServerAnswer {
   }
 
   /** Ends a stream of events between two of them, behind one that says `text`. */
-  endBehind(text: string): void {
-    this.#last = new LastEvent(text, this.#exchange.facts.coding)
-    this.body(NOTHING, 0, 0)
+  endAfterEvent(text: string): void {
+    this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
+    this.readBody(NOTHING, 0, 0)
   }
 }
 

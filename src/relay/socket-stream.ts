@@ -39,12 +39,12 @@ export class SocketStream implements ByteStream {
   #current: Buffer | null = null
   #flushed: (() => void) | null = null
   /** Bytes that never came into the socket. */
-  #past = 0
+  #bypassedBytes = 0
   /** Null where the socket encrypts. */
   readonly #sender: KernelSender | null
   #connecting: boolean
   /** The last read was a full one: the kernel may have more. */
-  #more = false
+  #moreToRead = false
   #reading: boolean
   #ended = false
   #peerEnded = false
@@ -95,7 +95,7 @@ export class SocketStream implements ByteStream {
   }
 
   get reusable(): boolean {
-    return this.#queue === null && !this.#more && !this.#ended && !this.#peerEnded && this.alive
+    return this.#queue === null && !this.#moreToRead && !this.#ended && !this.#peerEnded && this.alive
   }
 
   get movable(): boolean {
@@ -111,7 +111,7 @@ export class SocketStream implements ByteStream {
   }
 
   get bytesWritten(): number {
-    return this.#past + this.#socket.bytesWritten
+    return this.#bypassedBytes + this.#socket.bytesWritten
   }
 
   get remoteAddress(): string {
@@ -138,10 +138,10 @@ export class SocketStream implements ByteStream {
     let sent = 0
     if (this.#sender !== null && !this.#ended) {
       sent = this.#sender.send(first, from, length, more, moreFrom, moreTo - moreFrom)
-      this.#past += sent
+      this.#bypassedBytes += sent
       if (sent === size) return
     }
-    this.#put(joined(first, from, to, more, moreFrom, moreTo, sent))
+    this.#writeToSocket(joined(first, from, to, more, moreFrom, moreTo, sent))
   }
 
   setReading(on: boolean): void {
@@ -158,12 +158,12 @@ export class SocketStream implements ByteStream {
   }
 
   destroy(): void {
-    this.#leave()
+    this.#markClosed()
     this.#socket.destroy()
   }
 
   reset(): void {
-    this.#leave()
+    this.#markClosed()
     reset(this.#socket)
   }
 
@@ -176,7 +176,7 @@ export class SocketStream implements ByteStream {
   detach(): DetachedStream {
     const socket = this.#socket
     stopReading(socket)
-    this.#leave()
+    this.#markClosed()
     socket.removeListener('data', onData)
     const unread = readBuffered(socket)
     socket.removeListener('close', onClose)
@@ -195,7 +195,7 @@ export class SocketStream implements ByteStream {
   }
 
   /** Its owner keeps `bytes` as they are. */
-  #put(bytes: Buffer): void {
+  #writeToSocket(bytes: Buffer): void {
     const socket = this.#socket
     socket.write(bytes)
     if (socket.writableLength === 0) return
@@ -210,13 +210,13 @@ export class SocketStream implements ByteStream {
     if (this.#closed || queue === null || this.#socket.destroyed) return
     this.#current = null
     this.#queue = null
-    if (queue.length > 0) this.#put(queue.length === 1 ? queue[0]! : concat(queue))
+    if (queue.length > 0) this.#writeToSocket(queue.length === 1 ? queue[0]! : concat(queue))
     if (this.#queue !== null) return
     if (this.#ended) this.#socket.end()
     this.owner?.onDrain(this)
   }
 
-  #leave(): void {
+  #markClosed(): void {
     this.owner = null
     if (this.#closed) return
     this.#closed = true
@@ -231,7 +231,7 @@ export class SocketStream implements ByteStream {
   }
 
   received(chunk: Buffer): void {
-    this.#more = chunk.length >= READ_BYTES
+    this.#moreToRead = chunk.length >= READ_BYTES
     this.owner?.onData(this, chunk, chunk.length)
   }
 
@@ -244,9 +244,9 @@ export class SocketStream implements ByteStream {
     this.#error ??= error
   }
 
-  gone(): void {
+  onSocketClose(): void {
     const owner = this.owner
-    this.#leave()
+    this.#markClosed()
     owner?.onClose(this, this.#error)
   }
 }
@@ -269,5 +269,5 @@ function onError(this: StreamSocket, error: Error): void {
 }
 
 function onClose(this: StreamSocket): void {
-  this[STREAM]!.gone()
+  this[STREAM]!.onSocketClose()
 }

@@ -30,7 +30,7 @@ export function exportConnection(
   const underWay = exchange === null ? null : exportExchange(exchange, relay)
   // Its facts have another owner from now on.
   connection.exchange = null
-  connection.leave()
+  connection.detach()
   const early = requestReader?.pending ?? held ?? NOTHING
   const record: ConnectionRecord = {
     listener: origin.listener,
@@ -65,14 +65,16 @@ function wholeMs(ms: number): number {
 }
 
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
-  const { upstream, pending, until, startedAt } = exchange
+  const { upstream, pending, requestDeadline, startedAt } = exchange
   // A connecting stream has sent nothing: the next process dials again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
   return {
-    facts: exchange.leave(),
-    requestMs: Number.isFinite(until) ? wholeMs(Math.max(0, until - relay.wheel.now)) : -1,
+    facts: exchange.exportFacts(),
+    requestMs: Number.isFinite(requestDeadline)
+      ? wholeMs(Math.max(0, requestDeadline - relay.wheel.now))
+      : -1,
     elapsedMs: wholeMs(performance.now() - startedAt),
     fromUpstream: concat([pending, detached?.unread ?? NOTHING]),
     toUpstream: dialling ?? detached?.unsent ?? NOTHING,
@@ -114,10 +116,10 @@ function importExchange(
   if (record.requestMs >= 0) {
     // The wheel's clock stands still until something is armed.
     relay.wheel.arm(connection, record.requestMs)
-    exchange.until = relay.wheel.now + record.requestMs
+    exchange.requestDeadline = relay.wheel.now + record.requestMs
   }
   exchange.startedAt = performance.now() - record.elapsedMs
-  exchange.goOn(upstream, record.toUpstream)
+  exchange.resume(upstream, record.toUpstream)
   if (upstream === null) return
   if (record.endedUpstream) upstream.end()
   const { fromUpstream } = record

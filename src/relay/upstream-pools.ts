@@ -16,7 +16,7 @@ export interface PoolOptions {
 /** As many as were used at a time within `idleMs`: with fewer each request beyond that number would connect anew. */
 export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
-interface Unused {
+interface IdleConnection {
   readonly stream: ByteStream
   readonly since: number
   readonly until: number
@@ -29,7 +29,7 @@ class UpstreamPool implements StreamOwner, Timed {
   tick = -1
   readonly #wheel: TimerWheel
   /** The one used last is at the end and is used first. */
-  #unused: Unused[] = []
+  #idle: IdleConnection[] = []
   retired = false
 
   constructor(wheel: TimerWheel) {
@@ -37,21 +37,21 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   get idle(): number {
-    return this.#unused.length
+    return this.#idle.length
   }
 
   /** None that has been unused for longer than `keepAlive` says, and none to an address that the name does not have any more. */
-  take(
+  acquire(
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
     named: NamedHost | undefined,
     now: number,
   ): ByteStream | undefined {
     this.retired = false
-    while (this.#unused.length > 0) {
-      const last = this.#unused[this.#unused.length - 1]!
+    while (this.#idle.length > 0) {
+      const last = this.#idle[this.#idle.length - 1]!
       if (connections === 0 || now - last.since >= idleMs) return undefined
-      this.#unused.pop()
+      this.#idle.pop()
       if (named === undefined || named.current(last.stream.remoteAddress)) {
         last.stream.owner = owner
         return last.stream
@@ -61,16 +61,16 @@ class UpstreamPool implements StreamOwner, Timed {
     return undefined
   }
 
-  give(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
+  release(stream: ByteStream, { connections, idleMs, ageMs }: KeepAlive, since: number): void {
     if (stream.since === 0) stream.since = since
     const old = ageMs !== undefined && since - stream.since >= ageMs
-    if (old || this.retired || this.#unused.length >= connections) {
+    if (old || this.retired || this.#idle.length >= connections) {
       stream.destroy()
       return
     }
     stream.owner = this
     stream.setReading(true)
-    this.#unused.push({ stream, since, until: since + idleMs })
+    this.#idle.push({ stream, since, until: since + idleMs })
     const left = this.#wheel.remaining(this)
     if (left < 0 || left > idleMs) this.#wheel.arm(this, idleMs)
   }
@@ -78,29 +78,29 @@ class UpstreamPool implements StreamOwner, Timed {
   expired(): void {
     const now = performance.now()
     let next = Number.POSITIVE_INFINITY
-    this.#unused = this.#unused.filter(({ stream, until }) => {
+    this.#idle = this.#idle.filter(({ stream, until }) => {
       if (until <= now) stream.destroy()
       else next = Math.min(next, until)
       return until > now
     })
-    if (this.#unused.length > 0) this.#wheel.arm(this, next - now)
+    if (this.#idle.length > 0) this.#wheel.arm(this, next - now)
   }
 
   /** Closes the one that has been unused for longest; false: there is none. */
   closeOldest(): boolean {
-    const oldest = this.#unused.shift()
+    const oldest = this.#idle.shift()
     oldest?.stream.destroy()
     return oldest !== undefined
   }
 
-  /** Keeps nothing from now on, until the next {@link take}. */
+  /** Keeps nothing from now on, until the next {@link acquire}. */
   retire(): void {
     this.retired = true
     this.clear()
   }
 
   clear(): void {
-    for (const { stream } of this.#unused.splice(0)) stream.destroy()
+    for (const { stream } of this.#idle.splice(0)) stream.destroy()
     this.#wheel.disarm(this)
   }
 
@@ -121,8 +121,8 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 
   #discard(stream: ByteStream): void {
-    const at = this.#unused.findIndex(entry => entry.stream === stream)
-    if (at >= 0) this.#unused.splice(at, 1)
+    const at = this.#idle.findIndex(entry => entry.stream === stream)
+    if (at >= 0) this.#idle.splice(at, 1)
     stream.destroy()
   }
 }
@@ -131,19 +131,19 @@ class UpstreamPool implements StreamOwner, Timed {
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
-  readonly #most: number
+  readonly #maxConnections: number
   readonly #keepAlive: KeepAlive
   readonly #dial: Dial
 
   constructor(options: PoolOptions = {}, wheel = new TimerWheel(options.tickMs)) {
     this.#wheel = wheel
-    this.#most = options.connections ?? Number.POSITIVE_INFINITY
+    this.#maxConnections = options.connections ?? Number.POSITIVE_INFINITY
     this.#keepAlive = options.keepAlive ?? DEFAULT_KEEP_ALIVE
     this.#dial = options.dial ?? dialSocket
   }
 
   /** An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. */
-  take(
+  acquire(
     destination: Destination,
     owner: StreamOwner,
     fresh: boolean,
@@ -152,10 +152,10 @@ export class UpstreamPools {
     const pool = this.#poolOf(destination.key)
     const stream = fresh
       ? undefined
-      : pool.take(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
+      : pool.acquire(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
     if (stream !== undefined) return stream
     // Unused ones that this destination does not take must not keep it from a new one.
-    const most = destination.connections ?? this.#most
+    const most = destination.connections ?? this.#maxConnections
     while (pool.tally.open >= most) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
     dialled.since = now
@@ -163,9 +163,9 @@ export class UpstreamPools {
   }
 
   /** Takes over a stream after an exchange. `now`: for who has just read the clock. */
-  give(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
+  release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
-    pool.give(stream, destination.keepAlive ?? this.#keepAlive, now)
+    pool.release(stream, destination.keepAlive ?? this.#keepAlive, now)
     if (pool.retired && pool.tally.open === 0) this.#pools.delete(destination.key)
   }
 
@@ -191,9 +191,9 @@ export class UpstreamPools {
   }
 
   /** Closes unused connections to servers that are `gone`, and forgets these; used ones are closed when they are given back. */
-  forget(gone: (key: string) => boolean): void {
+  retire(isGone: (key: string) => boolean): void {
     for (const [key, pool] of this.#pools) {
-      if (!gone(key)) continue
+      if (!isGone(key)) continue
       pool.retire()
       if (pool.tally.open === 0) this.#pools.delete(key)
     }

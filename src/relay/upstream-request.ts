@@ -22,11 +22,11 @@ export function upstreamRequest(
   options: ExchangeOptions | undefined,
   destination: Destination,
 ): HeadWriter {
-  const told = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
+  const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
   const counted = relay.gateway?.counts(head) === true
   return writeRequest(head, {
     edits: relay.fields.request(options?.fields),
-    extra: counted ? withFewer(head, told) : told,
+    extra: counted ? decrementMaxForwards(head, forwardedLines) : forwardedLines,
     without: counted ? COUNTED : undefined,
     proxyAuthentication: options?.proxyAuthentication,
     connection: head.upgrade === undefined ? undefined : 'upgrade',
@@ -34,8 +34,8 @@ export function upstreamRequest(
   })
 }
 
-function withFewer(head: RequestHead, told: Uint8Array): Uint8Array {
-  return Buffer.concat([told, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
+function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Uint8Array {
+  return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
 }
 
 /** Differences of an answer's head for the client from the server's. */

@@ -2,7 +2,7 @@ import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendOn, socketPair
 import type { Dial } from './destination.js'
 import {
   type ByteStream,
-  NOBODY,
+  NO_OWNER,
   type Origin,
   Relay,
   type RelayOptions,
@@ -60,30 +60,30 @@ const ANSWERS = [
 const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
 
 /** As a server that was sent the end of a request, or a part of one. */
-function answer(server: StandIn, heard: Buffer, bytes: number, number: number): void {
-  const ofHead = heard[bytes - 1] === LF
+function answer(server: StandIn, request: Buffer, bytes: number, number: number): void {
+  const ofHead = request[bytes - 1] === LF
   // Its body comes.
-  if (ofHead && heard[0] === P) return
-  server.say(ofHead && heard[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
+  if (ofHead && request[0] === P) return
+  server.send(ofHead && request[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
 }
 
 /** Received bytes are good until it returns. */
-type Hears = (standIn: StandIn, heard: Buffer, bytes: number) => void
+type OnBytes = (standIn: StandIn, heard: Buffer, bytes: number) => void
 
 /** In place of a client, or of a server: the other end of a connection of this process to itself. */
 export class StandIn extends PolledSocket {
-  readonly #hears: Hears
+  readonly #onBytes: OnBytes
 
   /** Takes `fd`. */
-  constructor(fd: OwnedFd, hears: Hears) {
+  constructor(fd: OwnedFd, hears: OnBytes) {
     super(fd)
-    this.#hears = hears
+    this.#onBytes = hears
     this.setEager(true)
     this.watch(READABLE)
   }
 
   /** Bytes that the kernel does not take are lost: it takes a few lines. Leaves where the other end has gone. */
-  say(line: Buffer): void {
+  send(line: Buffer): void {
     if (!this.open) return
     try {
       sendOn(this.descriptor, line, 0, line.length)
@@ -94,7 +94,7 @@ export class StandIn extends PolledSocket {
 
   override ready(_events: number, chunk: Buffer, read: number): void {
     const bytes = read === -1 ? this.#read(chunk) : read
-    if (bytes > 0) this.#hears(this, chunk, bytes)
+    if (bytes > 0) this.#onBytes(this, chunk, bytes)
     else if (bytes !== -1) this.leave()
   }
 
@@ -146,7 +146,7 @@ class Stage {
   readonly #standIns: StandIn[] = []
   readonly #relays: Relay[] = []
   readonly #pools: UpstreamPools[] = []
-  #said = 0
+  #answers = 0
 
   add(options: WarmUpRelay): void {
     const pools = new UpstreamPools({ dial: this.#dial })
@@ -158,26 +158,26 @@ class Stage {
     return new Promise((resolve, reject) => {
       let asked = 0
       let answered = 0
-      const over = () => {
+      const finish = () => {
         clearTimeout(timer)
         resolve(answered)
       }
-      const timer = setTimeout(over, within)
-      const ask = (client: StandIn) => {
-        if (asked < most) client.say(REQUESTS[asked++ % REQUESTS.length]!)
+      const timer = setTimeout(finish, within)
+      const sendNext = (client: StandIn) => {
+        if (asked < most) client.send(REQUESTS[asked++ % REQUESTS.length]!)
       }
-      const hears = (client: StandIn) => {
+      const onAnswer = (client: StandIn) => {
         answered++
-        if (answered >= most || !needed()) over()
-        else ask(client)
+        if (answered >= most || !needed()) finish()
+        else sendNext(client)
       }
       try {
         for (let i = 0; i < CLIENTS; i++) {
           const at = i % RELAYS
           const origin: Origin = { listener: `warm-up ${at}`, scheme: 'http' }
-          const [stream, client] = this.#pair(NOBODY, { open: 0 }, CLIENT, hears)
-          this.#relays[at]!.take(stream, origin)
-          ask(client)
+          const [stream, client] = this.#pair(NO_OWNER, { open: 0 }, CLIENT, onAnswer)
+          this.#relays[at]!.acceptStream(stream, origin)
+          sendNext(client)
         }
       } catch (error) {
         clearTimeout(timer)
@@ -189,14 +189,14 @@ class Stage {
   /** Connections whose other end is this process. */
   readonly #dial: Dial = (_destination, owner, tally) => {
     const [stream] = this.#pair(owner, tally, '', (server, heard, bytes) =>
-      answer(server, heard, bytes, this.#said++),
+      answer(server, heard, bytes, this.#answers++),
     )
     return stream
   }
 
-  #pair(owner: StreamOwner, tally: Tally, remoteAddress: string, hears: Hears): [ByteStream, StandIn] {
+  #pair(owner: StreamOwner, tally: Tally, remoteAddress: string, onBytes: OnBytes): [ByteStream, StandIn] {
     const [here, there] = socketPair('warm-up')
-    const standIn = new StandIn(there, hears)
+    const standIn = new StandIn(there, onBytes)
     this.#standIns.push(standIn)
     const stream = reopened(here, owner, tally, remoteAddress)
     stream.setReading(true)

@@ -273,7 +273,7 @@ describe('what is no plain socket', () => {
       setReading() {},
       destroy() {},
     } as unknown as ByteStream
-    here.relay.take(stream, { listener: 'test', scheme: 'http' })
+    here.relay.acceptStream(stream, { listener: 'test', scheme: 'http' })
     await here.client()
     await until(() => here.relay.size === 2, 'both are there')
     expect(here.connections.movable).toBe(1)

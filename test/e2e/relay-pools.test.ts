@@ -154,7 +154,7 @@ describe('connections kept open to a server', () => {
     await peer.write(GET)
     await until(() => waiting.length === 1, 'the request is under way')
     expect([shared.size, shared.idle, shared.open]).toEqual([3, 2, 3])
-    shared.forget(key => key !== stays.key)
+    shared.retire(key => key !== stays.key)
     expect([shared.size, shared.idle, shared.open]).toEqual([2, 1, 2])
     waiting[0]!.socket.write(OK)
     expect(await peer.gets(OK.length)).toBe(OK)

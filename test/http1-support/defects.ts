@@ -32,7 +32,7 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'Transfer-Encoding need only contain the word chunked (TE.TE)',
     file: 'message.ts',
-    find: 'if (!this.#is(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {',
+    find: 'if (!this.#valueIs(line, CHUNKED_BYTES) || this.#fields.hasTab(line)) {',
     replace:
       "if (!this.#fields.value(line).toLowerCase().includes('chunked') || this.#fields.hasTab(line)) {",
   },
@@ -108,7 +108,7 @@ export const DEFECTS: readonly Defect[] = [
     file: 'field-scanner.ts',
     find: "if (bytes[at] !== CR) throw this.#refuse(bytes[at] === LF ? 'line-ending' : 'field-value', at - base)",
     replace:
-      "if (bytes[at] === LF) {\n          this.#note(bytes, base, this.#nameStart, this.#nameEnd, this.#valueStart, at)\n          at++\n          phase = LINE\n          continue\n        }\n        if (bytes[at] !== CR) throw this.#refuse('field-value', at - base)",
+      "if (bytes[at] === LF) {\n          this.#markLine(bytes, base, this.#nameStart, this.#nameEnd, this.#valueStart, at)\n          at++\n          phase = LINE\n          continue\n        }\n        if (bytes[at] !== CR) throw this.#refuse('field-value', at - base)",
   },
   {
     name: 'white space behind a value belongs to it',

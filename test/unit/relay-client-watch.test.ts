@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest'
 import { type LentFd, socketPair } from '../../src/kernel/index.js'
-import { ClientWatch, type Unread } from '../../src/relay/client-watch.js'
+import { ClientWatch, type Watched } from '../../src/relay/client-watch.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] }))
 afterEach(() => void vi.useRealTimers())
@@ -9,9 +9,9 @@ it('a client that has gone is told of, unless another that has gone took it out 
   const watch = new ClientWatch()
   const pairs = [socketPair('one'), socketPair('two')]
   const heard: number[] = []
-  const unread: Unread[] = pairs.map(([own], at) => ({
+  const unread: Watched[] = pairs.map(([own], at) => ({
     descriptor: own.raw as LentFd,
-    hungUp: () => {
+    onHangup: () => {
       heard.push(at)
       for (const one of unread) watch.remove(one)
     },

@@ -45,19 +45,19 @@ describe('an unused connection to a server', () => {
   it('is read from, so that its end is heard, although the exchange before had stopped reading', () => {
     const { pools } = poolsWith()
     const one = stream()
-    pools.give(SERVER, one)
+    pools.release(SERVER, one)
     expect(one.reading).toBe(true)
     one.owner!.onEnd(one)
     expect(one.destroyed).toBe(true)
     expect(pools.idle).toBe(0)
-    expect(pools.take(SERVER, OWNER, false)).not.toBe(one)
+    expect(pools.acquire(SERVER, OWNER, false)).not.toBe(one)
   })
 
   it('is not used when it is older than it may be, whatever has closed it by then', () => {
     const { pools } = poolsWith()
     const one = stream()
-    pools.give(SERVER, one, performance.now() - 1_000)
-    expect(pools.take(SERVER, OWNER, false)).not.toBe(one)
+    pools.release(SERVER, one, performance.now() - 1_000)
+    expect(pools.acquire(SERVER, OWNER, false)).not.toBe(one)
   })
 
   it('is closed when its time is over, and one that came later when its own is', async () => {
@@ -65,9 +65,9 @@ describe('an unused connection to a server', () => {
     const server = { ...SERVER, keepAlive: { connections: 4, idleMs: 200 } }
     const [one, two] = [stream(), stream()]
     const begun = performance.now()
-    pools.give(server, one)
+    pools.release(server, one)
     await until('half of its time is over', () => performance.now() > begun + 100)
-    pools.give(server, two)
+    pools.release(server, two)
     await until('the first is closed', () => one.destroyed)
     expect(pools.idle).toBe(two.destroyed ? 0 : 1)
     await until('the second is closed', () => two.destroyed)

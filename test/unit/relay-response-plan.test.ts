@@ -1,11 +1,16 @@
 import { describe, expect, it } from 'vitest'
 import { ResponseReader } from '../../src/http1/index.js'
 import type { ByteStream } from '../../src/relay/byte-stream.js'
-import { type AskedBy, passBody, planResponse, type ResponsePlan } from '../../src/relay/response-plan.js'
+import {
+  type ClientRequest,
+  passBody,
+  planResponse,
+  type ResponsePlan,
+} from '../../src/relay/response-plan.js'
 
-const GET: AskedBy = { method: 'GET', upgrade: false, http10: false, closeClient: false }
+const GET: ClientRequest = { method: 'GET', upgrade: false, http10: false, closeClient: false }
 
-function plan(text: string, asked: Partial<AskedBy> = {}): ResponsePlan {
+function plan(text: string, asked: Partial<ClientRequest> = {}): ResponsePlan {
   return planResponse(new ResponseReader().read(Buffer.from(text, 'latin1'))!, { ...GET, ...asked })
 }
 

@@ -35,7 +35,7 @@ function connectionOf(facts: object, client: object): RelayConnection {
     client,
     tick: -1,
     closing: false,
-    leave() {},
+    detach() {},
     arm() {},
     settle() {},
     onData() {},

@@ -75,13 +75,13 @@ describe('a warm-up', () => {
 
   it('is not ended by who has gone while something was to be said: nobody would catch it', async () => {
     const [here, there] = socketPair('gone')
-    const standIn = new StandIn(there, () => standIn.say(Buffer.from('to nobody')))
+    const standIn = new StandIn(there, () => standIn.send(Buffer.from('to nobody')))
     here.close()
-    expect(() => standIn.say(Buffer.from('to nobody'))).not.toThrow()
+    expect(() => standIn.send(Buffer.from('to nobody'))).not.toThrow()
     expect(standIn.open).toBe(false)
     const [other, reset] = socketPair('reset')
     const another = new StandIn(reset, () => {})
-    another.say(Buffer.from('never read'))
+    another.send(Buffer.from('never read'))
     other.close()
     await until('it has heard', () => !another.open)
   })

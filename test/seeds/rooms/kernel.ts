@@ -18,8 +18,18 @@ export const kernel = room(
     ['kernel/owned.ts', 'for (const listener of listeners) listener(leak)', ''],
     ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', REMAINDER],
     ['kernel/polled-socket.ts', 'this.setEager(fd, 0)', '', ...POLLED],
-    ['kernel/polled-socket.ts', 'if (this.#watched !== 0) crowd!.watch(fd, this.#watched, 0)', '', ...POLLED],
-    ['kernel/polled-socket.ts', 'if (this.#at < this.#end) setImmediate(() => this.#tell())', '', ...POLLED],
+    [
+      'kernel/polled-socket.ts',
+      'if (this.#watched !== 0) polledSet!.watch(fd, this.#watched, 0)',
+      '',
+      ...POLLED,
+    ],
+    [
+      'kernel/polled-socket.ts',
+      'if (this.#at < this.#end) setImmediate(() => this.#dispatchReady())',
+      '',
+      ...POLLED,
+    ],
     ['kernel/polled-socket.ts', 'if (member?.open)', 'if (member)', ...POLLED],
     [
       'kernel/memory-file.ts',

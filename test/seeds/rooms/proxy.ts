@@ -22,7 +22,7 @@ export const proxy = room(
       ...POOLS,
     ],
     ['relay/upstream-pools.ts', 'since - stream.since >= ageMs', 'since - stream.since < 0', ...POOLS],
-    ['relay/upstream-pools.ts', 'old || this.retired || this.#unused', 'old || this.#unused', ...POOLS],
+    ['relay/upstream-pools.ts', 'old || this.retired || this.#idle', 'old || this.#idle', ...POOLS],
     [
       'relay/client-tally.ts',
       'const NETWORK_GROUPS = 4',
