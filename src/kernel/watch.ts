@@ -21,14 +21,14 @@ export function watchPaths(folder: string, files: readonly string[], changed: ()
 }
 
 /** Owns the descriptor, and closes it before it calls. */
-function onceReadable(fd: OwnedFd, call: () => void): Disposable & { readonly poll: Poll } {
+function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonly poll: Poll } {
   const close = () => {
     poll.close()
     fd.close()
   }
   const poll = native.createPoll(fd.raw, () => {
     close()
-    call()
+    callback()
   })
   poll.start(READABLE)
   return { poll, [Symbol.dispose]: close }

@@ -9,7 +9,7 @@ export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
 const MOST_LINGERING = 256
 
 /** A connection that wants to come in; without a descriptor: it has gone, or Node is otherwise. */
-export type Arriving = Pick<Accepted, 'remoteAddress'> & {
+export type IncomingConnection = Pick<Accepted, 'remoteAddress'> & {
   readonly descriptor: Accepted['descriptor'] | null
 }
 
@@ -26,12 +26,12 @@ export class Admission {
   readonly clients = new ClientTally()
   readonly #options: AdmissionOptions
   readonly #room: DescriptorRoom
-  readonly #complaints: Complaints
+  readonly #warnings: RateLimitedWarnings
 
   constructor(options: AdmissionOptions) {
     this.#options = options
     this.#room = options.room ?? descriptorRoom()
-    this.#complaints = new Complaints(options.logger)
+    this.#warnings = new RateLimitedWarnings(options.logger)
   }
 
   /** How many of those that are turned away may be told so at a time. */
@@ -40,22 +40,24 @@ export class Admission {
   }
 
   /** `null`: it may come in. A trusted client stands for many. */
-  excess({ descriptor, remoteAddress }: Arriving, trusted: boolean): Excess | null {
+  excess({ descriptor, remoteAddress }: IncomingConnection, trusted: boolean): Excess | null {
     if (takesSpare(descriptor, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
-    if (this.#options.open() >= this.#most) return 'connections'
+    if (this.#options.open() >= this.#maxConnections) return 'connections'
     if (connectionsPerClient === null || trusted) return null
     return this.clients.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 
-  turnedAway(listener: string, excess: Excess, client: string | undefined): void {
+  warnRefused(listener: string, excess: Excess, client: string | undefined): void {
     const { connectionsPerClient } = this.#options.limits()
-    const limit = { connections: this.#most, connectionsPerClient, descriptors: this.#room.limit }[excess]
+    const limit = { connections: this.#maxConnections, connectionsPerClient, descriptors: this.#room.limit }[
+      excess
+    ]
     const facts = { listener, excess, limit, connections: this.#options.open(), client }
-    this.#complaints.say(`away ${excess}`, facts, 'clients were turned away')
+    this.#warnings.warn(`away ${excess}`, facts, 'clients were turned away')
   }
 
-  get #most(): number {
+  get #maxConnections(): number {
     const { connections } = this.#options.limits()
     return connections === 'auto' ? this.#room.clients : (connections ?? Number.POSITIVE_INFINITY)
   }
@@ -64,43 +66,43 @@ export class Admission {
 const EVERY_MS = 1_000
 
 /** Warnings that may come in floods: each kind at once, and then at most once a second, with how often it came. */
-export class Complaints {
+export class RateLimitedWarnings {
   readonly #logger: Pick<Logger, 'warn'>
   /** By kind: how to tell what came since it was told last. */
-  readonly #waiting = new Map<string, { count: number; facts: object }>()
+  readonly #repeats = new Map<string, { count: number; facts: object }>()
 
   constructor(logger: Pick<Logger, 'warn'>) {
     this.#logger = logger
   }
 
-  say(kind: string, facts: object, message: string): void {
-    const waiting = this.#waiting.get(kind)
+  warn(kind: string, facts: object, message: string): void {
+    const waiting = this.#repeats.get(kind)
     if (waiting !== undefined) {
       waiting.count++
       waiting.facts = facts
       return
     }
     this.#logger.warn({ ...facts, count: 1 }, message)
-    this.#waiting.set(kind, { count: 0, facts })
-    setTimeout(() => this.#tell(kind, message), EVERY_MS).unref()
+    this.#repeats.set(kind, { count: 0, facts })
+    setTimeout(() => this.#repeat(kind, message), EVERY_MS).unref()
   }
 
-  shortage(shortage: string, server: string): void {
-    this.say(
+  warnShortage(shortage: string, server: string): void {
+    this.warn(
       shortage,
       { shortage, server },
       'this process could not connect to a server for want of its own means',
     )
   }
 
-  #tell(kind: string, message: string): void {
-    const { count, facts } = this.#waiting.get(kind)!
+  #repeat(kind: string, message: string): void {
+    const { count, facts } = this.#repeats.get(kind)!
     if (count === 0) {
-      this.#waiting.delete(kind)
+      this.#repeats.delete(kind)
       return
     }
     this.#logger.warn({ ...facts, count }, message)
-    this.#waiting.set(kind, { count: 0, facts })
-    setTimeout(() => this.#tell(kind, message), EVERY_MS).unref()
+    this.#repeats.set(kind, { count: 0, facts })
+    setTimeout(() => this.#repeat(kind, message), EVERY_MS).unref()
   }
 }

@@ -5,7 +5,7 @@ import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
-import type { Admission, Arriving, Excess } from './admission.js'
+import type { Admission, Excess, IncomingConnection } from './admission.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
@@ -59,10 +59,10 @@ export class Entrance implements ConnectionKeeper {
   #relays: Relays
   /** Relays of former configurations, as long as they have connections. */
   #former: Relay[] = []
-  #turnedAway = 0
+  #lingering = 0
   /** Connections of this process to itself. */
-  readonly #own = new WeakSet<Socket>()
-  #empty: (() => void)[] = []
+  readonly #ownSockets = new WeakSet<Socket>()
+  #emptyWaiters: (() => void)[] = []
 
   /** `onEmpty` is called whenever the last connection is gone. */
   constructor(
@@ -80,17 +80,17 @@ export class Entrance implements ConnectionKeeper {
     this.#wiring = wiring
     this.#admission = admission
     this.#lastEvent = config.drain.lastEvent
-    this.#relays = this.#make(config)
+    this.#relays = this.#makeRelays(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
-      this.#begin(socket),
+      this.#startConnection(socket),
     )
-    acceptBare(this.server, connection => this.#takes(connection))
+    acceptBare(this.server, connection => this.#acceptBare(connection))
     this.moving = new RelayedConnections({
       listener: name,
-      relays: () => this.#all(),
+      relays: () => this.#allRelays(),
       relayFor: client => this.#relayFor(client),
     })
-    this.#speak(config)
+    this.#configureProtocol(config)
   }
 
   get scheme(): string {
@@ -99,51 +99,53 @@ export class Entrance implements ConnectionKeeper {
   }
 
   configure(config: ProxyConfig): void {
-    this.#speak(config)
+    this.#configureProtocol(config)
     const before = this.#relays
     if (before.settings === relaySettings(config, this.#halfCloseOf(config))) return
-    this.#relays = this.#make(config)
+    this.#relays = this.#makeRelays(config)
     this.#former.push(before.plain)
     if (before.trusted !== null) this.#former.push(before.trusted)
-    this.#emptied()
+    this.#pruneFormer()
   }
 
   get connections(): number {
     let sum = this.#handshakes?.size ?? 0
-    for (const relay of this.#all()) sum += relay.size
+    for (const relay of this.#allRelays()) sum += relay.size
     return sum
   }
 
   kinds(): Record<string, number> {
     const sum: Record<string, number> = this.#handshakes === null ? {} : { handshake: this.#handshakes.size }
-    for (const relay of this.#all())
+    for (const relay of this.#allRelays())
       for (const [kind, count] of Object.entries(relay.counts())) sum[kind] = (sum[kind] ?? 0) + count
     return sum
   }
 
   announce(): void {
-    for (const relay of this.#all()) relay.drain()
+    for (const relay of this.#allRelays()) relay.drain()
   }
 
   resume(): void {
-    for (const relay of this.#all()) relay.resume()
+    for (const relay of this.#allRelays()) relay.resume()
   }
 
   endIdle(): void {
-    for (const relay of this.#all()) relay.closeIdle()
+    for (const relay of this.#allRelays()) relay.closeIdle()
   }
 
   emptied(): Promise<void> {
     return new Promise(resolve => {
-      this.#empty.push(resolve)
-      this.#emptied()
+      this.#emptyWaiters.push(resolve)
+      this.#pruneFormer()
     })
   }
 
   cut(): DrainCounts {
-    const closed: ForcedClose[] = [...this.#all()].flatMap(relay => relay.end(this.#lastEvent, LINGER_MS))
-    const shaking = this.#handshakes?.size ?? 0
-    if (shaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: shaking })
+    const closed: ForcedClose[] = [...this.#allRelays()].flatMap(relay =>
+      relay.end(this.#lastEvent, LINGER_MS),
+    )
+    const handshaking = this.#handshakes?.size ?? 0
+    if (handshaking > 0) closed.push({ kind: 'tls', reason: 'handshake', count: handshaking })
     this.#handshakes?.cut()
     let idle = 0
     let busy = 0
@@ -156,19 +158,19 @@ export class Entrance implements ConnectionKeeper {
 
   /** Unused connections to servers are closed too. */
   close(): void {
-    for (const relay of this.#all()) relay.close()
+    for (const relay of this.#allRelays()) relay.close()
     if (this.#handshakes === null) return
     this.#handshakes.cut()
     this.#tls.release(this.#handshakes)
   }
 
-  *#all(): Generator<Relay> {
+  *#allRelays(): Generator<Relay> {
     yield this.#relays.plain
     if (this.#relays.trusted !== null) yield this.#relays.trusted
     yield* this.#former
   }
 
-  #make(config: ProxyConfig): Relays {
+  #makeRelays(config: ProxyConfig): Relays {
     const trust = new BlockList()
     for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
     const halfClose = this.#halfCloseOf(config)
@@ -178,7 +180,7 @@ export class Entrance implements ConnectionKeeper {
         ...this.#wiring,
         ...counted,
         ...relayOptions(config, { trusted, halfClose }),
-        onEmpty: () => this.#emptied(),
+        onEmpty: () => this.#pruneFormer(),
       })
     const trusted = config.forwarded.trust.length > 0 ? relay(true) : null
     return { settings: relaySettings(config, halfClose), plain: relay(false), trusted, trust }
@@ -188,7 +190,7 @@ export class Entrance implements ConnectionKeeper {
     return listeners.find(({ name }) => name === this.#name)?.halfClose ?? false
   }
 
-  #speak({ listeners }: ProxyConfig): void {
+  #configureProtocol({ listeners }: ProxyConfig): void {
     const own = listeners.find(({ name }) => name === this.#name)
     if (own === undefined) return
     this.#forward = own.forward
@@ -198,59 +200,59 @@ export class Entrance implements ConnectionKeeper {
       this.#handshakes = this.#tls.handshakes({
         http: own.forward === null,
         onSecure: (socket, raw) => this.#accept(socket, 'https', raw),
-        onEnd: () => this.#emptied(),
+        onEnd: () => this.#pruneFormer(),
       })
     }
   }
 
   /** Takes a connection of this process to itself. It is never one too many: a proxy that is full could not prove that it is well. */
-  takeOwn(socket: Socket): void {
-    this.#own.add(socket)
-    this.#begin(socket)
+  acceptOwn(socket: Socket): void {
+    this.#ownSockets.add(socket)
+    this.#startConnection(socket)
   }
 
-  #begin(socket: Socket): void {
+  #startConnection(socket: Socket): void {
     const handshakes = this.#secure ? this.#handshakes : null
     if (handshakes === null) {
       this.#accept(socket, 'http')
       return
     }
-    const excess = this.#own.has(socket) ? null : this.#excess(arrivingOver(socket))
+    const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
     // Those that are one too many are told so in TLS, if they are few.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
-      handshakes.begin(socket)
+      handshakes.start(socket)
     } else {
-      this.#admission.turnedAway(this.#name, excess, socket.remoteAddress)
+      this.#admission.warnRefused(this.#name, excess, socket.remoteAddress)
       socket.destroy()
     }
   }
 
-  #excess(arriving: Arriving): Excess | null {
+  #excess(arriving: IncomingConnection): Excess | null {
     const { trusted, trust } = this.#relays
     return this.#admission.excess(arriving, trusted !== null && isTrusted(trust, arriving.remoteAddress))
   }
 
   /** A connection in the clear, within the limits, needs no socket. */
-  #takes(connection: Accepted): boolean {
+  #acceptBare(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
-    const { relay, route } = this.#placeOf(connection.remoteAddress)
+    const { relay, route } = this.#destinationOf(connection.remoteAddress)
     return relay.acceptBare(connection, this.#origins.http, route)
   }
 
   /** `raw`: below TLS, where it is known. */
   #accept(socket: Socket, scheme: Origin['scheme'], raw: Socket | undefined = socket): void {
-    const arriving = arrivingOver(socket)
-    const own = raw !== undefined && this.#own.has(raw)
+    const arriving = incomingOver(socket)
+    const own = raw !== undefined && this.#ownSockets.has(raw)
     const excess = own ? null : this.#excess(arriving)
     if (excess !== null) {
-      this.#turnAway(socket, excess)
+      this.#refuseConnection(socket, excess)
       return
     }
-    const { relay, route } = this.#placeOf(arriving.remoteAddress)
+    const { relay, route } = this.#destinationOf(arriving.remoteAddress)
     relay.accept(socket, this.#origins[scheme], route)
   }
 
-  #placeOf(client: string): { relay: Relay; route?: SendOn } {
+  #destinationOf(client: string): { relay: Relay; route?: SendOn } {
     if (this.#forward === null) return { relay: this.#relayFor(client) }
     // None: it is reset, and counted.
     return { relay: this.#relays.plain, route: this.#wiring.routeByName?.(this.#forward) ?? NOWHERE }
@@ -261,19 +263,19 @@ export class Entrance implements ConnectionKeeper {
     return trusted !== null && isTrusted(trust, client) ? trusted : plain
   }
 
-  #turnAway(socket: Socket, excess: Excess): void {
-    this.#admission.turnedAway(this.#name, excess, socket.remoteAddress)
+  #refuseConnection(socket: Socket, excess: Excess): void {
+    this.#admission.warnRefused(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
-    const told = excess !== 'descriptors' && this.#turnedAway < this.#admission.mostLingering
-    if (this.#forward !== null || !told) {
+    const answered = excess !== 'descriptors' && this.#lingering < this.#admission.mostLingering
+    if (this.#forward !== null || !answered) {
       socket.destroy()
       return
     }
-    this.#turnedAway++
+    this.#lingering++
     const timer = setTimeout(() => socket.destroy(), TURNED_AWAY_MS)
     socket.on('close', () => {
       clearTimeout(timer)
-      this.#turnedAway--
+      this.#lingering--
     })
     // The client's further bytes are read, so that closing does not reset the answer.
     socket.end(TOO_MANY)
@@ -281,7 +283,7 @@ export class Entrance implements ConnectionKeeper {
   }
 
   /** A relay has lost its last connection, or a caller has come to wait for that. */
-  #emptied(): void {
+  #pruneFormer(): void {
     this.#former = this.#former.filter(relay => {
       if (relay.size > 0) return true
       relay.close()
@@ -289,11 +291,11 @@ export class Entrance implements ConnectionKeeper {
     })
     if (this.connections > 0) return
     this.#onEmpty()
-    for (const resolve of this.#empty.splice(0)) resolve()
+    for (const resolve of this.#emptyWaiters.splice(0)) resolve()
   }
 }
 
-function arrivingOver(socket: Socket): Arriving {
+function incomingOver(socket: Socket): IncomingConnection {
   return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
 }
 

@@ -13,7 +13,7 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
-import { Admission, Complaints } from './admission.js'
+import { Admission, RateLimitedWarnings } from './admission.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { Entrance, type RelayWiring } from './entrance.js'
 import { Health } from './health/health.js'
@@ -90,8 +90,8 @@ export class ReverseProxy {
     this.#config = config
     this.#logger = logger
     this.#access = access
-    const complaints = new Complaints(logger)
-    this.#names = serverNames(config.resolver, complaints)
+    const warnings = new RateLimitedWarnings(logger)
+    this.#names = serverNames(config.resolver, warnings)
     this.#upstreams = new Upstreams(serverLog(logger), this.#names)
     this.#upstreams.configure(config.upstreams)
     this.#admission = new Admission({
@@ -110,11 +110,11 @@ export class ReverseProxy {
     })
     this.#wiring = {
       route: routerOf(this.#routes.table, () => this.#config),
-      routeByName: name => this.#upstreams.find(name)?.sendOn,
+      routeByName: name => this.#upstreams.configured(name)?.sendOn,
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
-      onShortage: (shortage, server) => complaints.shortage(shortage, server),
+      onShortage: (shortage, server) => warnings.warnShortage(shortage, server),
       onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
     }
     member.describe(() => ({ serversOut: this.#upstreams.out }))
@@ -127,28 +127,28 @@ export class ReverseProxy {
   static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
     const { timeout } = config.upgrade
     let health: Health | null = null
-    const member = await join(joinOptions(config, options, () => health?.word ?? true))
+    const member = await join(joinOptions(config, options, () => health?.report ?? true))
     try {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
         // Code that runs for the first time takes its time.
         await nextTurn()
-        await proxy.#open(listener, proxy.config)
+        await proxy.#openListener(listener, proxy.config)
       }
       await nextTurn()
-      if (member.follows === null) await proxy.#routes.prepare(proxy.#fileOf(config))
+      if (member.follows === null) await proxy.#routes.prepare(proxy.#newFileOf(config))
       else await proxy.#routes.refresh()
-      health = await proxy.#healthOf(config)
+      health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
-      const proves: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
-      await member.ready({ timeout, checks: [proves] })
+      const checkHealth: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
+      await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Requests that have waited come first.
       await nextTurn()
-      await proxy.#writeFile()
-      proxy.#followed?.watch(() => proxy.#follow())
-      proxy.#follow()
+      await proxy.#tryWriteConfig()
+      proxy.#followed?.watch(() => proxy.#applyFollowed())
+      proxy.#applyFollowed()
       return proxy
     } catch (error) {
       health?.[Symbol.dispose]()
@@ -158,7 +158,7 @@ export class ReverseProxy {
   }
 
   /** Null if there is no health check, or no other process would serve in this one's place. */
-  async #healthOf({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
+  async #openHealth({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
     if (health === null || this.member.incumbent === null) return null
     const listener = listeners.find(
       ({ name, forward }) => forward === null && name === (health.listener ?? name),
@@ -203,7 +203,7 @@ export class ReverseProxy {
   }
 
   /** Entries that another process has written count here too. */
-  #follow(): void {
+  #applyFollowed(): void {
     if (this.#followed === null || this.member.phase !== 'serving') return
     this.reload(this.#config).catch(error =>
       this.#logger.error(
@@ -236,33 +236,33 @@ export class ReverseProxy {
     yield* this.#closed
   }
 
-  async #open(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
+  async #openListener(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
     const { name, spec } = given
     const listener = anew ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
     // The same address with other options.
     if (listener === this.#listeners.get(name)) return
     const before = this.#entrances.get(name)
-    if (before !== undefined) this.#letGo(before)
+    if (before !== undefined) this.#closeWhenEmpty(before)
     const entrance = new Entrance(given, config, this.#wiring, this.#tls, {
       admission: this.#admission,
-      onEmpty: () => this.#emptied(),
+      onEmpty: () => this.#clearPoolsWhenIdle(),
     })
     listener.serve(entrance.server, { keeper: entrance })
     this.#entrances.set(name, entrance)
     this.#listeners.set(name, listener)
   }
 
-  #shut(name: string): void {
+  #closeListener(name: string): void {
     const entrance = this.#entrances.get(name)
     if (entrance === undefined) return
     this.#entrances.delete(name)
     this.#listeners.delete(name)
     this.member.unlisten(name)
-    this.#letGo(entrance)
+    this.#closeWhenEmpty(entrance)
   }
 
   /** Its listener is closed; its connections end in their own time. */
-  #letGo(entrance: Entrance): void {
+  #closeWhenEmpty(entrance: Entrance): void {
     this.#closed.add(entrance)
     void entrance.emptied().then(() => {
       this.#closed.delete(entrance)
@@ -301,7 +301,7 @@ export class ReverseProxy {
     this.#config = config
     for (const entrance of this.#entrances.values()) entrance.configure(config)
     await nextTurn()
-    this.#upstreams.prune(await this.#write(config))
+    this.#upstreams.prune(await this.#writeConfig(config))
     this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
     const later = (['drain', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
@@ -317,58 +317,58 @@ export class ReverseProxy {
       for (const listener of config.listeners) {
         const old = present.get(listener.name)
         if (old !== undefined && JSON.stringify(old.spec) === JSON.stringify(listener.spec)) continue
-        await this.#open(listener, config, true)
+        await this.#openListener(listener, config, true)
         opened.push(listener)
       }
     } catch (error) {
       for (const { name } of opened) {
         const old = present.get(name)
-        if (old === undefined) this.#shut(name)
-        else await this.#open(old, before, true)
+        if (old === undefined) this.#closeListener(name)
+        else await this.#openListener(old, before, true)
       }
       throw error
     }
     const wanted = new Set(config.listeners.map(each => each.name))
-    for (const name of present.keys()) if (!wanted.has(name)) this.#shut(name)
+    for (const name of present.keys()) if (!wanted.has(name)) this.#closeListener(name)
   }
 
   async #reinstated(): Promise<void> {
     await this.#routes.refresh()
-    this.#follow()
-    await this.#writeFile()
+    this.#applyFollowed()
+    await this.#tryWriteConfig()
   }
 
   /** Serving does not depend on it: the next reload, or the next process that serves, repairs a failure. */
-  async #writeFile(): Promise<void> {
+  async #tryWriteConfig(): Promise<void> {
     try {
-      await this.#write(this.#config)
+      await this.#writeConfig(this.#config)
     } catch (error) {
       this.#logger.warn({ err: error }, 'the configuration could not be written to the state')
     }
   }
 
   /** Gives the upstreams that the configuration does not have and that are needed nevertheless. */
-  async #write(config: ProxyConfig): Promise<ReadonlySet<string>> {
+  async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
     return await this.#declared.write(config, async () => {
-      const { needed } = await this.#routes.apply(this.#fileOf(config))
+      const { needed } = await this.#routes.apply(this.#newFileOf(config))
       await this.#tls.write(config)
       return needed
     })
   }
 
-  #fileOf({ routes }: ProxyConfig): NewFile {
+  #newFileOf({ routes }: ProxyConfig): NewFile {
     const { forRequests, former } = this.#upstreams
     return { routes, upstreams: forRequests, former }
   }
 
   #onExchange(report: ExchangeReport): void {
-    this.#upstreams.note(report)
-    if (this.#config.accessLog) accessLine(this.#access, report)
+    this.#upstreams.recordOutcome(report)
+    if (this.#config.accessLog) logAccess(this.#access, report)
   }
 
   /** The process that serves has its own connections to servers; this process may stand by for long. */
-  #emptied(): void {
+  #clearPoolsWhenIdle(): void {
     if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
   }
 
@@ -422,7 +422,7 @@ function joinOptions(
 }
 
 /** One line for each request, or each connection that is forwarded whole. Unknown fields are left out. */
-function accessLine(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
+function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
   const tcp = subject === 'tcp'

@@ -18,8 +18,8 @@ const LATER_MS = 50
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
   const within = config.drain.firstWave - LATER_MS
   if (member.incumbent === null || within < 1) return
-  const begin = () => void warmUpRequests(config, { member, within, logger })
-  member.once('serving', () => setTimeout(begin, LATER_MS).unref())
+  const start = () => void warmUpRequests(config, { member, within, logger })
+  member.once('serving', () => setTimeout(start, LATER_MS).unref())
 }
 
 /** Never rejects. */
@@ -27,12 +27,12 @@ async function warmUpRequests(
   config: ProxyConfig,
   { member, within, logger }: { member: Member; within: number; logger: Logger },
 ): Promise<void> {
-  const begun = performance.now()
+  const startedAt = performance.now()
   const needed = () => member.phase === 'serving'
   try {
     const routed = configFrom(ROUTED)
     const requests = await warmUp(() => relayOf(config, routed), { most: EXCHANGES, within, needed })
-    const ms = Math.round(performance.now() - begun)
+    const ms = Math.round(performance.now() - startedAt)
     logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
   } catch (error) {
     // Its first requests take longer, no more.
@@ -64,6 +64,6 @@ function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
   return {
     ...relayOptions(config, { trusted: false, halfClose: false }),
     route: routerOf(table, () => config),
-    onExchange: (report: ExchangeReport) => upstreams.note(report),
+    onExchange: (report: ExchangeReport) => upstreams.recordOutcome(report),
   }
 }

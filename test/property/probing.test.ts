@@ -130,7 +130,7 @@ describe('a version of the proxy that proves itself', () => {
         using proof = health(question, { passes: inARow })
         await proof.prove(new AbortController().signal, () => true)
         expect(asked.length).toBe(untilReady(order, inARow))
-        expect(proof.word).toBe(true)
+        expect(proof.report).toBe(true)
       }),
       RUNS,
     )
@@ -166,13 +166,13 @@ describe('a version of the proxy that proves itself', () => {
         using proof = health(question, {})
         const words: (true | string)[] = []
         proof.watch(() => {
-          if (settled++ > 0) words.push(proof.word)
+          if (settled++ > 0) words.push(proof.report)
           return settled <= order.length + 1
         })
         await until('nobody wants to know', () => settled > order.length + 1, LONG_MS)
         const said = { yes: true, no: 'it: no', rejects: 'it: refused', never: 'it: no answer within 2 ms' }
         expect(words).toEqual([...order, 'yes' as const].map(come => said[come]))
-        expect(proof.word).toBe(true)
+        expect(proof.report).toBe(true)
         expect(asked.length).toBe(order.length + 2)
       }),
       RUNS,

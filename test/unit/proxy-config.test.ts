@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { readConfig } from '../../src/proxy/config/load.js'
-import { mayGo, settingMessages, upstreamMessage, upstreamOf } from '../../src/proxy/state/entries.js'
+import { isOptional, settingMessages, upstreamMessage, upstreamOf } from '../../src/proxy/state/entries.js'
 import { config, EXAMPLE, LEAST, problems, refusal } from '../fixtures/proxy-config.js'
 
 describe('a configuration', () => {
@@ -129,7 +129,7 @@ describe('a configuration', () => {
     expect(settings('off')).toEqual([])
     expect(settings('http:/')).toEqual(['upgrade.health.http', ...pace])
     expect(settings('"tcp:a:1"')).toEqual(['upgrade.health.tcp', ...pace])
-    expect(['upgrade.health.http', 'upgrade.health.later', 'upgrade.ready'].map(mayGo)).toEqual([
+    expect(['upgrade.health.http', 'upgrade.health.later', 'upgrade.ready'].map(isOptional)).toEqual([
       true,
       false,
       false,

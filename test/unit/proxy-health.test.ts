@@ -30,8 +30,8 @@ describe('a process that has to prove that it is well', () => {
     const { health } = healthOf(['no'])
     let needed = true
     health.watch(() => needed)
-    await until('it is not well', () => health.word !== true)
+    await until('it is not well', () => health.report !== true)
     needed = false
-    await until('it is well', () => health.word === true)
+    await until('it is well', () => health.report === true)
   })
 })

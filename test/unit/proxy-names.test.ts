@@ -170,11 +170,11 @@ describe('what is known of a name', () => {
   it('counts as long as the name server said, from 1 s to 1 h, and has 64 addresses at most', () => {
     const known = new KnownName()
     expect(known.due(0)).toBe(true)
-    known.answered(found(['a', 'a', 'b'], 0), 0)
+    known.applyAnswer(found(['a', 'a', 'b'], 0), 0)
     expect([known.addresses, known.due(999), known.due(1_000)]).toEqual([['a', 'b'], false, true])
-    known.answered(found(['a'], 10_000), 1_000)
+    known.applyAnswer(found(['a'], 10_000), 1_000)
     expect([known.due(10_999), known.due(11_000)]).toEqual([false, true])
-    known.answered(
+    known.applyAnswer(
       found(
         Array.from({ length: 100 }, (_, i) => `${i}`),
         1e9,
@@ -186,21 +186,21 @@ describe('what is known of a name', () => {
 
   it('counts for 5 s where there is no address, and for 1 s where nobody answered', () => {
     const known = new KnownName()
-    known.answered({ kind: 'nothing', code: 'ENODATA' }, 0)
+    known.applyAnswer({ kind: 'nothing', code: 'ENODATA' }, 0)
     expect([known.code, known.due(4_999), known.due(5_000)]).toEqual(['ENODATA', false, true])
-    known.answered({ kind: 'failed', code: 'ETIMEOUT' }, 0)
+    known.applyAnswer({ kind: 'failed', code: 'ETIMEOUT' }, 0)
     expect([known.code, known.due(999), known.due(1_000)]).toEqual(['ETIMEOUT', false, true])
   })
 
   it('tries an address that failed as the others after 10 s', () => {
     const known = new KnownName()
-    known.answered(found(['a', 'b'], 1e6), 0)
-    known.tried('a', false, 0)
-    expect([known.inTurn(9_999), known.inTurn(9_999)]).toEqual([
+    known.applyAnswer(found(['a', 'b'], 1e6), 0)
+    known.recordAttempt('a', false, 0)
+    expect([known.rotated(9_999), known.rotated(9_999)]).toEqual([
       ['b', 'a'],
       ['b', 'a'],
     ])
-    expect([known.inTurn(10_000), known.inTurn(10_000)]).toEqual([
+    expect([known.rotated(10_000), known.rotated(10_000)]).toEqual([
       ['a', 'b'],
       ['b', 'a'],
     ])

@@ -41,7 +41,7 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
 function tries(all: Upstreams, name: string): string[] {
   const tried: Destination[] = []
   for (;;) {
-    const next = all.named(name).sendOn.pick(tried)
+    const next = all.get(name).sendOn.pick(tried)
     if (next === null) return tried.map(({ key }) => key)
     tried.push(next)
   }
@@ -60,27 +60,27 @@ describe('groups of servers', () => {
   it('pass over servers that break off, until they answer', () => {
     const rules = 'retry: 0, health: { failures: 2, coolDown: 10m }'
     const { all, down, up } = upstreams(`  app: { servers: ["${A}", "${B}"], ${rules} }`)
-    all.note(ended(A, 'upstream-closed', 502, true))
-    all.note(ended(A))
-    all.note(ended(A, 'response-timeout', 504, true))
+    all.recordOutcome(ended(A, 'upstream-closed', 502, true))
+    all.recordOutcome(ended(A))
+    all.recordOutcome(ended(A, 'response-timeout', 504, true))
     expect(down).toEqual([])
-    all.note(ended(A, 'upstream-closed', 200, true))
+    all.recordOutcome(ended(A, 'upstream-closed', 200, true))
     expect(down).toEqual([`app ${A}`])
     expect([tries(all, 'app'), tries(all, 'app')]).toEqual([[B], [B]])
-    all.note(ended(A))
+    all.recordOutcome(ended(A))
     expect(up).toEqual([`app ${A}`])
     expect([tries(all, 'app'), tries(all, 'app')].flat().toSorted()).toEqual([A, B])
   })
 
   it('count connections that fail, and what says nothing about a server not at all', () => {
     const { all, down } = upstreams(`  app: { servers: ["${A}"], health: { failures: 1 } }`)
-    all.note(ended(A, 'client-gone', 0))
-    all.note(ended(A, 'body-too-large', 413))
-    all.note(ended(A, 'connect-failed', 502))
+    all.recordOutcome(ended(A, 'client-gone', 0))
+    all.recordOutcome(ended(A, 'body-too-large', 413))
+    all.recordOutcome(ended(A, 'connect-failed', 502))
     // A tunnel that was reset.
-    all.note(ended(A, 'upstream-closed', 101))
+    all.recordOutcome(ended(A, 'upstream-closed', 101))
     expect(down).toEqual([])
-    all.named('app').sendOn.pick([])?.failed?.('connect-failed')
+    all.get('app').sendOn.pick([])?.failed?.('connect-failed')
     expect(down).toEqual([`app ${A}`])
     // Refusing for the rest of the time would make a short outage longer.
     expect(tries(all, 'app')).toEqual([A])
@@ -88,7 +88,7 @@ describe('groups of servers', () => {
 
   it('stay the same objects when the configuration changes, and serve nothing once it lacks them', () => {
     const { all } = upstreams(`  one: { servers: ["${A}"] }\n  two: { servers: ["${B}"] }`)
-    const [one, two, three] = ['one', 'two', 'three'].map(name => all.named(name))
+    const [one, two, three] = ['one', 'two', 'three'].map(name => all.get(name))
     expect([one, two, three].map(each => each!.configured)).toEqual([true, true, false])
     all.configure(configs(`  one: { servers: ["${C}"] }\n  three: { servers: ["${B}"] }`))
     expect(two!.configured).toBe(true)
@@ -99,8 +99,12 @@ describe('groups of servers', () => {
     expect([one, two, three].map(each => each!.configured)).toEqual([true, false, true])
     expect([...all.forRequests].toSorted()).toEqual(['one', 'three'])
     expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'three')]).toEqual([[C], [], [B]])
-    expect(all.named('one')).toBe(one)
-    expect([all.find('two'), all.destination(C)?.key, all.destination(A)]).toEqual([undefined, C, undefined])
+    expect(all.get('one')).toBe(one)
+    expect([all.configured('two'), all.destination(C)?.key, all.destination(A)]).toEqual([
+      undefined,
+      C,
+      undefined,
+    ])
   })
 
   it('may be adopted where the configuration has none of that name', () => {

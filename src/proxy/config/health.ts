@@ -25,7 +25,7 @@ const EXAMPLES: Readonly<Record<Kind, string>> = {
   command: './healthy.sh',
 }
 
-function asked(kind: Kind): Check<string> {
+function healthAddress(kind: Kind): Check<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     ASKED[kind](given) === null
       ? new Wrong(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
@@ -41,13 +41,13 @@ function hostField(given: string): string | Wrong {
 
 export const healthShape = {
   http: absent(
-    asked('http'),
+    healthAddress('http'),
     null,
     'a GET with an answer of 2xx or 3xx: `/PATH`, through a socket of the new process alone; or `http://HOST:PORT/PATH`',
   ),
-  tcp: absent(asked('tcp'), null, '`HOST:PORT` that accepts a connection'),
+  tcp: absent(healthAddress('tcp'), null, '`HOST:PORT` that accepts a connection'),
   command: absent(
-    asked('command'),
+    healthAddress('command'),
     null,
     '`sh -c` of it ends with 0; it has `FD_BROKER_PID`, and in `FD_BROKER_SOCKET` the path of a socket of the new process alone',
   ),
@@ -63,17 +63,17 @@ export const healthShape = {
   within: optional(duration(1), '10s', 'limit for these; then the upgrade is refused'),
 }
 
-function asksItself({ http }: { http: string | null }): boolean {
+function isOwnPath({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
 
-function settle(given: Fields<typeof healthShape>, place: Place): HealthConfig | undefined {
+function checkHealth(given: Fields<typeof healthShape>, place: Place): HealthConfig | undefined {
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
       `${kinds.length === 0 ? 'nothing is asked' : 'more than one thing is asked'}; give one of ${KINDS.join(', ')}`,
     )
-  const own = asksItself(given)
+  const own = isOwnPath(given)
   if (given.host !== null && !own)
     return place.at('host').wrong('it goes with "http: /PATH" alone; leave it out')
   if (given.listener !== null && !own && given.command === null)
@@ -85,7 +85,7 @@ function settle(given: Fields<typeof healthShape>, place: Place): HealthConfig |
   return given
 }
 
-const healthMap = refine(map(healthShape), settle)
+const healthMap = refine(map(healthShape), checkHealth)
 
 /** `health: http:/health` is short for `health: { http: /health }`, as with `fd-broker run --ready`. */
 export const health: Check<HealthConfig | null> = (value, place) => {
@@ -98,7 +98,7 @@ export const health: Check<HealthConfig | null> = (value, place) => {
     return place.wrong(
       `${shown(value)} is nothing that can be asked; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
     )
-  return asked(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
+  return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
 
 /** Limits that would keep it from being known: what is asked is to be answered before the others have run out. */
@@ -127,7 +127,7 @@ export function healthListener(
 ): boolean {
   if (health === null) return true
   const { listener } = health
-  const needed = asksItself(health)
+  const needed = isOwnPath(health)
   const fits = listeners.filter(({ forward }) => forward === null).map(({ name }) => name)
   if (listener === null ? fits.length > 0 || !needed : fits.includes(listener)) return true
   const at = place.at('upgrade').at('health')

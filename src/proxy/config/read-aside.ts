@@ -3,7 +3,7 @@ import type { Worker } from 'node:worker_threads'
 import { thisFile } from '../../base/this-file.js'
 import { FdbError } from '../../index.js'
 import type { ProxyConfig } from './config.js'
-import type { ReadAside } from './config-worker.js'
+import type { WorkerMessage } from './config-worker.js'
 import { configOf, readConfig } from './load.js'
 
 /** A larger file would stop the event loop for more than a few milliseconds. */
@@ -21,14 +21,14 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   // In the package too it lies beside this file, under this name.
   const worker = new Worker(join(dirname(thisFile()), 'config-worker.js'), { workerData: file })
   try {
-    return await received(worker)
+    return await receiveConfig(worker)
   } finally {
     await worker.terminate()
   }
 }
 
 /** Asks for the routes bit by bit: each message is a turn of the event loop of its own. */
-function received(worker: Worker): Promise<ProxyConfig> {
+function receiveConfig(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined
     let expected = 0
@@ -36,7 +36,7 @@ function received(worker: Worker): Promise<ProxyConfig> {
     worker.on('exit', code =>
       reject(new Error(`the thread that read the configuration ended with code ${code}`)),
     )
-    worker.on('message', (message: ReadAside) => {
+    worker.on('message', (message: WorkerMessage) => {
       if (message.type === 'error') {
         const { code, message: text, details } = message
         reject(new FdbError(code, text, { details }))

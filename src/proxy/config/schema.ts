@@ -258,7 +258,7 @@ export const checkConfig: Check<ProxyConfig> = (value, place) => {
   return {
     ...given,
     timeouts: { ...given.timeouts, stall, tunnel },
-    upstreams: given.upstreams.map(each => settle(each, given.timeouts)),
+    upstreams: given.upstreams.map(each => withTimeouts(each, given.timeouts)),
   }
 }
 
@@ -290,7 +290,7 @@ function routesTakeRequests(
   return place.problems.count === count
 }
 
-function settle(upstream: Upstream, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {
+function withTimeouts(upstream: Upstream, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {
   const { connect = timeouts.connect, response = timeouts.response } = upstream.timeouts
   return { ...upstream, timeouts: { connect, response } }
 }

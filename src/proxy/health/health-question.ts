@@ -3,8 +3,8 @@ import { ASKED, type Asked, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 
 /** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
-export interface Asks {
-  readonly entrance: { readonly server: Server; takeOwn(connection: Socket): void }
+export interface HealthTarget {
+  readonly entrance: { readonly server: Server; acceptOwn(connection: Socket): void }
   readonly tls: boolean
 }
 
@@ -14,7 +14,10 @@ export interface HealthQuestion {
 }
 
 /** `asks` null: no listener takes requests. Loads what this way of asking needs, and no other. */
-export async function healthQuestion(config: HealthConfig, asks: Asks | null): Promise<HealthQuestion> {
+export async function healthQuestion(
+  config: HealthConfig,
+  asks: HealthTarget | null,
+): Promise<HealthQuestion> {
   const asked = askedOf(config)
   switch (asked.kind) {
     case 'http': {
@@ -24,7 +27,7 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
       if (asks === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
       const { entrance, tls } = asks
       const host = config.host ?? 'localhost'
-      const connect = () => connectionTo(entrance.server, socket => entrance.takeOwn(socket))
+      const connect = () => connectionTo(entrance.server, socket => entrance.acceptOwn(socket))
       return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
     }
     case 'tcp': {
@@ -35,7 +38,7 @@ export async function healthQuestion(config: HealthConfig, asks: Asks | null): P
       const { commandQuestion } = await import('../../probing/shell.js')
       const { nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
-      const socket = asks && (await PrivateSocket.open(connection => asks.entrance.takeOwn(connection)))
+      const socket = asks && (await PrivateSocket.open(connection => asks.entrance.acceptOwn(connection)))
       const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
       return { question: commandQuestion(asked.text, nodeShell(env)), socket }
     }

@@ -9,7 +9,7 @@ export class Health implements Disposable {
   readonly #question: Question
   readonly #logger: Logger
   readonly #socket: Disposable | null
-  readonly #over = new AbortController()
+  readonly #disposed = new AbortController()
   /** The last question and its bad answer; null: the service is healthy. */
   #complaint: string | null = null
 
@@ -21,7 +21,7 @@ export class Health implements Disposable {
   }
 
   /** For `join({ health })`: true, or why not. */
-  get word(): true | string {
+  get report(): true | string {
     return this.#complaint ?? true
   }
 
@@ -30,10 +30,10 @@ export class Health implements Disposable {
     const { passes, within } = this.#config
     const late = AbortSignal.timeout(within)
     const proved = new AbortController()
-    const ends = AbortSignal.any([signal, this.#over.signal, late, proved.signal])
+    const ends = AbortSignal.any([signal, this.#disposed.signal, late, proved.signal])
     let inARow = 0
     let asked = 0
-    let last = ''
+    let lastFailure = ''
     await askAgain(
       this.#question,
       () => this.#config,
@@ -41,25 +41,25 @@ export class Health implements Disposable {
       why => {
         asked++
         inARow = why === null ? inARow + 1 : 0
-        if (why !== null) last = why
+        if (why !== null) lastFailure = why
         if (inARow === passes || !needed()) proved.abort()
       },
     )
     if (proved.signal.aborted || !needed()) return
     signal.throwIfAborted()
     const often = `${passes} good answer${passes === 1 ? '' : 's'} in a row`
-    const said = last === '' ? `${this.#question.asked}: no answer` : last
+    const failure = lastFailure === '' ? `${this.#question.asked}: no answer` : lastFailure
     throw new FdbError(
       'ERR_FDB_UNHEALTHY',
-      `upgrade.health: not ${often} within ${within} ms (asked ${asked} times): ${said}`,
-      { details: { asked: this.#question.asked, times: asked, last: said } },
+      `upgrade.health: not ${often} within ${within} ms (asked ${asked} times): ${failure}`,
+      { details: { asked: this.#question.asked, times: asked, last: failure } },
     )
   }
 
   /** Asks from now on, as long as `needed` says so; then, and when disposed of, all is well. */
   watch(needed: () => boolean): void {
-    const { signal } = this.#over
-    const tell = (why: string | null) => {
+    const { signal } = this.#disposed
+    const onAnswer = (why: string | null) => {
       if (!needed()) {
         this[Symbol.dispose]()
         return
@@ -74,12 +74,12 @@ export class Health implements Disposable {
       }
       this.#complaint = why
     }
-    void askAgain(this.#question, () => this.#config, signal, tell)
+    void askAgain(this.#question, () => this.#config, signal, onAnswer)
   }
 
   [Symbol.dispose](): void {
     this.#complaint = null
-    this.#over.abort()
+    this.#disposed.abort()
     this.#socket?.[Symbol.dispose]()
   }
 }

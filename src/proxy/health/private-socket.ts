@@ -16,9 +16,9 @@ export class PrivateSocket implements Disposable {
   }
 
   /** `take` is given what connects there. Rejects when there is no room for it. */
-  static async open(take: (socket: Socket) => void): Promise<PrivateSocket> {
+  static async open(onConnection: (socket: Socket) => void): Promise<PrivateSocket> {
     const folder = temporaryFolder()
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, take)
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)
     const opened = new PrivateSocket(folder, server)
     try {
       chmodSync(folder, 0o700)

@@ -49,13 +49,13 @@ function canonical(text: string): string | null {
   return zone === undefined ? address : `${address}%${zone}`
 }
 
-const LOOK_AGAIN_MS = 1_000
+const CHECK_INTERVAL_MS = 1_000
 
 /** The text of a small file that others replace; the file is looked at once a second at most. */
 export class FollowedFile {
   readonly #path: string
-  #lookAt = Number.NEGATIVE_INFINITY
-  #seen = ''
+  #checkAt = Number.NEGATIVE_INFINITY
+  #version = ''
   #text = ''
 
   constructor(path: string) {
@@ -64,17 +64,17 @@ export class FollowedFile {
 
   /** Returns the text, '' where there is no file. The same string as before means that nothing has changed. */
   text(now: number): string {
-    if (now < this.#lookAt) return this.#text
-    this.#lookAt = now + LOOK_AGAIN_MS
+    if (now < this.#checkAt) return this.#text
+    this.#checkAt = now + CHECK_INTERVAL_MS
     try {
       const { ino, size, mtimeNs } = statSync(this.#path, { bigint: true })
-      const seen = `${ino} ${size} ${mtimeNs}`
-      if (seen === this.#seen) return this.#text
+      const version = `${ino} ${size} ${mtimeNs}`
+      if (version === this.#version) return this.#text
       this.#text = readFileSync(this.#path, 'utf8')
-      this.#seen = seen
+      this.#version = version
     } catch {
       this.#text = ''
-      this.#seen = ''
+      this.#version = ''
     }
     return this.#text
   }

@@ -42,12 +42,12 @@ export class NameServers {
   }
 
   /** Never rejects. Answers within the timeout. */
-  async ask(name: string, now: number): Promise<Answer> {
+  async resolve(name: string, now: number): Promise<Answer> {
     const late = new AbortController()
     const { timeout } = this.#options
     try {
       return await Promise.race([
-        this.#search(name, this.#resolverNow(now), late.signal),
+        this.#search(name, this.#currentResolver(now), late.signal),
         rest(timeout, TIMED_OUT, { ref: false, signal: late.signal }),
       ])
     } catch (error) {
@@ -62,7 +62,7 @@ export class NameServers {
     this.#resolver = null
   }
 
-  #resolverNow(now: number): dns.Resolver {
+  #currentResolver(now: number): dns.Resolver {
     const text = this.#file.text(now)
     if (text !== this.#text) {
       this.#text = text

@@ -16,7 +16,7 @@ const MOST_NAMES = 10_000
 const STALE_MS = 30_000
 const ASKED_AGAIN_MS = 1_000
 
-type Done = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
+type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
 /** Addresses by name: of the hosts file, else of name servers for as long as these said, or longer while they do not answer. No name waits for another. */
 export class Names {
@@ -51,14 +51,15 @@ export class Names {
   named(name: string): NamedHost {
     return {
       lookup: this.#lookupOf(name),
-      current: address => this.#of(name, performance.now()).addresses.includes(address),
-      tried: (address, connected) => this.#known.get(name)?.tried(address, connected, performance.now()),
+      current: address => this.#knownName(name, performance.now()).addresses.includes(address),
+      tried: (address, connected) =>
+        this.#known.get(name)?.recordAttempt(address, connected, performance.now()),
     }
   }
 
   #lookupOf(name: string): LookupFunction {
     return (_name, options, callback) => {
-      this.#find(name, (error, addresses) => {
+      this.#lookup(name, (error, addresses) => {
         const all = addresses.map(address => ({ address, family: isIPv6(address) ? 6 : 4 }))
         if (error !== null) callback(error, '')
         else if (options.all) callback(null, all)
@@ -68,28 +69,28 @@ export class Names {
   }
 
   /** Calls back in a later turn. */
-  #find(name: string, done: Done): void {
+  #lookup(name: string, done: LookupCallback): void {
     const now = performance.now()
-    const known = this.#of(name, now)
-    const { asking, addresses, until } = known
-    const old = addresses.length > 0 && now >= until + STALE_MS
-    if (asking === null || (addresses.length > 0 && !old)) {
-      process.nextTick(() => tell(name, known, done))
+    const known = this.#knownName(name, now)
+    const { pending, addresses, validUntil } = known
+    const old = addresses.length > 0 && now >= validUntil + STALE_MS
+    if (pending === null || (addresses.length > 0 && !old)) {
+      process.nextTick(() => callBack(name, known, done))
       return
     }
-    let told = false
-    const once = () => {
-      if (told) return
-      told = true
-      clearTimeout(patience)
-      tell(name, known, done)
+    let called = false
+    const callOnce = () => {
+      if (called) return
+      called = true
+      clearTimeout(timer)
+      callBack(name, known, done)
     }
-    const patience = old ? setTimeout(once, ASKED_AGAIN_MS).unref() : undefined
-    void asking.then(once)
+    const timer = old ? setTimeout(callOnce, ASKED_AGAIN_MS).unref() : undefined
+    void pending.then(callOnce)
   }
 
   /** The present facts; asks the name servers if it is time. */
-  #of(name: string, now: number): KnownName {
+  #knownName(name: string, now: number): KnownName {
     let known = this.#known.get(name)
     if (known === undefined) {
       known = new KnownName()
@@ -97,16 +98,16 @@ export class Names {
       this.#known.set(name, known)
     }
     const here = this.#hosts.addresses(name, now)
-    if (here.length > 0) known.own(here)
-    else if (name === 'localhost' || name.endsWith('.localhost')) known.own(LOOPBACK)
-    else if (known.due(now)) this.#ask(name, known, now)
+    if (here.length > 0) known.setLocal(here)
+    else if (name === 'localhost' || name.endsWith('.localhost')) known.setLocal(LOOPBACK)
+    else if (known.due(now)) this.#refresh(name, known, now)
     return known
   }
 
-  #ask(name: string, known: KnownName, now: number): void {
-    known.asking = this.#servers.ask(name, now).then(answer => {
-      known.asking = null
-      known.answered(answer, performance.now())
+  #refresh(name: string, known: KnownName, now: number): void {
+    known.pending = this.#servers.resolve(name, now).then(answer => {
+      known.pending = null
+      known.applyAnswer(answer, performance.now())
       if (answer.kind !== 'addresses' && !this.#closed) this.#onFailure?.(name, answer.code)
     })
   }
@@ -114,8 +115,8 @@ export class Names {
 
 const LOOPBACK = ['127.0.0.1', '::1']
 
-function tell(name: string, known: KnownName, done: Done): void {
-  const addresses = known.inTurn(performance.now())
+function callBack(name: string, known: KnownName, done: LookupCallback): void {
+  const addresses = known.rotated(performance.now())
   if (addresses.length > 0) done(null, addresses)
   else {
     const { code = 'ENOTFOUND' } = known
@@ -123,13 +124,13 @@ function tell(name: string, known: KnownName, done: Done): void {
   }
 }
 
-interface Sayer {
-  say(kind: string, facts: object, message: string): void
+interface WarningLog {
+  warn(kind: string, facts: object, message: string): void
 }
 
-export function serverNames(options: NameServersOptions, complaints: Sayer): Names {
+export function serverNames(options: NameServersOptions, warnings: WarningLog): Names {
   const onFailure = (name: string, code: string) =>
-    complaints.say(`name ${name}`, { host: name, code }, 'the name of a server could not be looked up')
+    warnings.warn(`name ${name}`, { host: name, code }, 'the name of a server could not be looked up')
   return new Names({ ...options, onFailure })
 }
 
@@ -149,34 +150,34 @@ export class KnownName {
   /** Why there is no address. */
   code: string | undefined
   /** The facts count until then. */
-  until = Number.NEGATIVE_INFINITY
-  asking: Promise<void> | null = null
+  validUntil = Number.NEGATIVE_INFINITY
+  pending: Promise<void> | null = null
   #next = 0
   readonly #troubled = new Map<string, number>()
 
   due(now: number): boolean {
-    return this.asking === null && now >= this.until
+    return this.pending === null && now >= this.validUntil
   }
 
   /** Takes addresses that this machine has by itself, until they change. */
-  own(addresses: readonly string[]): void {
-    if (this.addresses !== addresses) this.#take(addresses)
-    this.until = Number.NEGATIVE_INFINITY
+  setLocal(addresses: readonly string[]): void {
+    if (this.addresses !== addresses) this.#setAddresses(addresses)
+    this.validUntil = Number.NEGATIVE_INFINITY
   }
 
-  answered(answer: Answer, now: number): void {
+  applyAnswer(answer: Answer, now: number): void {
     if (answer.kind === 'addresses') {
-      this.#take([...new Set(answer.addresses)].slice(0, MOST_ADDRESSES))
-      this.until = now + Math.min(MOST_TTL_MS, Math.max(LEAST_TTL_MS, answer.ttlMs))
+      this.#setAddresses([...new Set(answer.addresses)].slice(0, MOST_ADDRESSES))
+      this.validUntil = now + Math.min(MOST_TTL_MS, Math.max(LEAST_TTL_MS, answer.ttlMs))
       return
     }
     this.code = answer.code
-    if (answer.kind === 'nothing') this.#take([])
-    this.until = now + (answer.kind === 'nothing' ? NOTHING_MS : FAILED_MS)
+    if (answer.kind === 'nothing') this.#setAddresses([])
+    this.validUntil = now + (answer.kind === 'nothing' ? NOTHING_MS : FAILED_MS)
   }
 
   /** Returns all addresses, each time from the next one on; those that failed last come behind the others. */
-  inTurn(now: number): string[] {
+  rotated(now: number): string[] {
     const { addresses } = this
     const first = addresses.length === 0 ? 0 : this.#next++ % addresses.length
     const turned = [...addresses.slice(first), ...addresses.slice(0, first)]
@@ -185,12 +186,12 @@ export class KnownName {
     return [...turned.filter(address => !isTroubled(address)), ...turned.filter(isTroubled)]
   }
 
-  tried(address: string, connected: boolean, now: number): void {
+  recordAttempt(address: string, connected: boolean, now: number): void {
     if (connected) this.#troubled.delete(address)
     else if (this.addresses.includes(address)) this.#troubled.set(address, now + TROUBLED_MS)
   }
 
-  #take(addresses: readonly string[]): void {
+  #setAddresses(addresses: readonly string[]): void {
     this.addresses = addresses
     for (const address of this.#troubled.keys())
       if (!addresses.includes(address)) this.#troubled.delete(address)

@@ -23,7 +23,7 @@ export type Action =
 
 export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action {
   if (target.kind === 'upstream') {
-    const upstream = upstreams.named(target.upstream)
+    const upstream = upstreams.get(target.upstream)
     return { kind: 'upstream', upstream, connect: target.connect, sendOn: sendOnOf(target, upstream) }
   }
   const { status, headers, body } = target

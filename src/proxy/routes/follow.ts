@@ -35,7 +35,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   #scan: Iterable<string> | null = null
   /** Keys that were changed; null: everything was cleared. */
   #queue = new GrowingList<string | null>()
-  #working: Promise<void> | null = null
+  #running: Promise<void> | null = null
   #stopped = false
 
   constructor(section: RouteSource, table: RouteTable<T>, options: FollowOptions<T>) {
@@ -44,7 +44,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     this.#options = options
     this.#unsubscribe = section.onChange(({ op, key }) => {
       this.#queue.push(op === 'clear' ? null : key)
-      this.#working ??= this.#work()
+      this.#running ??= this.#run()
     })
     table.clear()
     if (options.scan ?? true) this.refresh()
@@ -64,7 +64,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
   async caughtUp(): Promise<void> {
     // This read appends the changes of this turn, and tells the listeners.
     void this.#section.size
-    while (this.#working) await this.#working
+    while (this.#running) await this.#running
   }
 
   /** The table stays as it is. */
@@ -78,10 +78,10 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (this.#stopped) return
     this.#compiled.clear()
     this.#scan = this.#section.keys()
-    this.#working ??= this.#work()
+    this.#running ??= this.#run()
   }
 
-  async #work(): Promise<void> {
+  async #run(): Promise<void> {
     await nextTurn()
     await runInSlices(this.#steps(), { sliceMs: 3 })
   }
@@ -94,7 +94,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       yield
     }
     // In the step that has found nothing: what comes behind it begins anew.
-    this.#working = null
+    this.#running = null
   }
 
   /** Until nothing is left; what comes meanwhile is seen too. */

@@ -12,7 +12,7 @@ import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 
 /** Changes of the file that are made at once: the first of them need no merging with what was there. */
-const BULK = 16_384
+const BATCH_CHANGES = 16_384
 /** Names that one line of the log shows. */
 const NAMED = 20
 
@@ -58,12 +58,12 @@ export class LiveRoutes {
   /** Once, before this process may write: requests will find the routes of the file, and those that were made at run time. */
   prepare(file: NewFile): Promise<void> {
     return this.#order.run(async () => {
-      const changes = this.#told
+      const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
       // An entry that was changed meanwhile may have been looked at before it was planned.
-      if (this.#told !== changes) this.#follower.refresh()
+      if (this.#changesSeen !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
       this.#prepared = { file, found, changes }
     })
@@ -72,8 +72,9 @@ export class LiveRoutes {
   /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
   apply(file: NewFile): Promise<Reconciled> {
     return this.#order.run(async () => {
-      const changes = this.#foundFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
-      for (const part of parts(changesOf(changes))) await this.#section.bulk(part)
+      const changes =
+        this.#preparedFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
+      for (const batch of batches(changesOf(changes))) await this.#section.bulk(batch)
       this.#view.plan(null)
       await this.#follower.caughtUp()
       this.#report(changes, file)
@@ -91,7 +92,7 @@ export class LiveRoutes {
   add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
     return this.#order.run(async () => {
       const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
-      await this.#change(addition.changes)
+      await this.#applyChanges(addition.changes)
       return addition
     })
   }
@@ -99,7 +100,7 @@ export class LiveRoutes {
   remove(given: unknown): Promise<RouteRemoval> {
     return this.#order.run(async () => {
       const removal = await runInSlices(removeRoutes(this.#section, given))
-      await this.#change(removal.changes)
+      await this.#applyChanges(removal.changes)
       return removal
     })
   }
@@ -128,23 +129,23 @@ export class LiveRoutes {
   }
 
   /** The result of {@link prepare} for the same file, if it is still true. */
-  #foundFor(file: NewFile): Reconciled | null {
+  #preparedFor(file: NewFile): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
-    if (prepared === null || prepared.changes !== this.#told) return null
+    if (prepared === null || prepared.changes !== this.#changesSeen) return null
     const { routes, upstreams, former } = prepared.file
     return file.routes === routes && isSame(file.upstreams, upstreams) && isSame(file.former, former)
       ? prepared.found
       : null
   }
 
-  async #change(changes: readonly RouteChange[]): Promise<void> {
+  async #applyChanges(changes: readonly RouteChange[]): Promise<void> {
     await this.#section.bulk(changes)
     await this.#follower.caughtUp()
   }
 
   /** How many changes of the section there were, with those of this turn. */
-  get #told(): number {
+  get #changesSeen(): number {
     void this.#section.size
     return this.#changes
   }
@@ -185,11 +186,11 @@ function isSame(one: ReadonlySet<string>, other: ReadonlySet<string>): boolean {
   return one.size === other.size && [...one].every(name => other.has(name))
 }
 
-function* parts(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
+function* batches(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
   let part: RouteChange[] = []
   for (const change of changes) {
     part.push(change)
-    if (part.length < BULK) continue
+    if (part.length < BATCH_CHANGES) continue
     yield part
     part = []
   }
@@ -247,13 +248,13 @@ type Listener = Parameters<RouteSource['onChange']>[0]
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
-  readonly #own: () => boolean
+  readonly #ownsFile: () => boolean
   #planned: Plan | null = null
 
   /** `own`: whether the routes of the file in the state are this process's. */
   constructor(section: RouteSource, own: () => boolean) {
     this.#section = section
-    this.#own = own
+    this.#ownsFile = own
   }
 
   /** These changes count from now on, as if they had been made. Null: what the state says. */
@@ -279,7 +280,7 @@ export class RouteView implements RouteSource {
 
   onChange(listener: Listener): () => void {
     return this.#section.onChange(change => {
-      if (this.#own() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
+      if (this.#ownsFile() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
     })
   }
 }

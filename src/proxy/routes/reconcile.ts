@@ -72,12 +72,12 @@ export function* reconcile(
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
   }
   // Mostly nothing else is there.
-  if (found !== state.size) yield* others(state, file, found, result, served)
+  if (found !== state.size) yield* reconcileOthers(state, file, found, result, served)
   return result
 }
 
 /** The entries beside `found` routes of the file. */
-function* others(
+function* reconcileOthers(
   state: RouteState,
   file: NewFile,
   found: number,
@@ -85,23 +85,23 @@ function* others(
   served: (id: RouteId, target: RouteTarget) => void,
 ): Generator<void> {
   let steps = 0
-  let there = 0
-  const made = new GrowingList<string>()
+  let inState = 0
+  const runtimeKeys = new GrowingList<string>()
   for (const key of state.keys()) {
     if (++steps % STEP === 0) yield
     const origin = originOf(key)
-    if (origin === 'file') there++
-    else if (origin === 'runtime') made.push(key)
+    if (origin === 'file') inState++
+    else if (origin === 'runtime') runtimeKeys.push(key)
   }
   // Mostly all that are there are wanted.
-  if (there !== found) yield* unwanted(state, file, result.deletes)
-  if (made.length === 0) return
+  if (inState !== found) yield* findUnwanted(state, file, result.deletes)
+  if (runtimeKeys.length === 0) return
   for (const { host, path } of file.routes) {
     if (++steps % STEP === 0) yield
     if (state.has(routeKey({ origin: 'runtime', host, path })))
       result.conflicts.push(routeName({ host, path }))
   }
-  for (const key of made) {
+  for (const key of runtimeKeys) {
     if (++steps % STEP === 0) yield
     const stored = state.get(key)
     const target = stored && targetOf(stored)
@@ -114,7 +114,7 @@ function* others(
   }
 }
 
-function* unwanted(state: RouteState, { routes }: NewFile, into: string[]): Generator<void> {
+function* findUnwanted(state: RouteState, { routes }: NewFile, into: string[]): Generator<void> {
   const wanted = new ShardedMap<true>()
   let steps = 0
   for (const { host, path } of routes) {

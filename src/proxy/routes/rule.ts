@@ -28,7 +28,7 @@ export interface RouteRule {
   target: RouteTarget
 }
 
-type Seen = ShardedMap<string | number>
+type FirstPlaces = ShardedMap<string | number>
 
 const MOST_BODY = 64 * 1024
 
@@ -118,7 +118,7 @@ export const routeShape = {
 
 export class RouteChecker {
   readonly #upstreams: ReadonlySet<string>
-  readonly #seen: Seen = new ShardedMap()
+  readonly #firstPlaces: FirstPlaces = new ShardedMap()
 
   constructor(upstreams: ReadonlySet<string>) {
     this.#upstreams = upstreams
@@ -128,7 +128,7 @@ export class RouteChecker {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
     const { host, path, upstream, respond, connect, request, response } = given
-    if (!isFirst(this.#seen, given, place)) return undefined
+    if (!isFirst(this.#firstPlaces, given, place)) return undefined
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -160,11 +160,11 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
 }
 
 export class RouteNameChecker {
-  readonly #seen: Seen = new ShardedMap()
+  readonly #firstPlaces: FirstPlaces = new ShardedMap()
 
   readonly check: Check<{ host: string; path: string }> = (value, place) => {
     const given = readPlace(value, place)
-    return given !== undefined && isFirst(this.#seen, given, place) ? given : undefined
+    return given !== undefined && isFirst(this.#firstPlaces, given, place) ? given : undefined
   }
 }
 
@@ -175,11 +175,11 @@ export function routeList(upstreams: ReadonlySet<string>): Check<RouteRule[]> {
 const readRoute = map(routeShape)
 const readPlace = map(placeShape)
 
-function isFirst(seen: Seen, route: { host: string; path: string }, place: Place): boolean {
+function isFirst(firstPlaces: FirstPlaces, route: { host: string; path: string }, place: Place): boolean {
   const name = routeName(route)
-  const before = seen.get(name)
+  const before = firstPlaces.get(name)
   if (before === undefined) {
-    seen.set(name, place.step)
+    firstPlaces.set(name, place.step)
     return true
   }
   const where = typeof before === 'number' ? `routes[${before}]` : 'an earlier one'

@@ -66,7 +66,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** Sets the route of this origin. Host and path are canonical (`canonicalHost`, `canonicalPath`). */
   put(id: RouteId, value: T): void {
     const { origin, host, path } = id
-    const node = growTo(this.#root(host), path)
+    const node = growTo(this.#makeRoot(host), path)
     if (node.origin === null) this.#size++
     else if (node.origin !== origin) {
       if (origin === 'file') {
@@ -82,7 +82,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** Removes the route of this origin; one that it kept out of force is in force again. False: there was none. */
   delete(id: RouteId): boolean {
     const { origin, host, path } = id
-    const root = this.#find(host)
+    const root = this.#rootOf(host)
     const nodes = root && trail(root, path)
     const node = nodes?.at(-1)
     if (!root || !nodes || !node || node.origin === null) return false
@@ -111,13 +111,13 @@ export class RouteTable<T extends NonNullable<unknown>> {
     this.#size = 0
   }
 
-  #find(host: string): PathNode<T> | undefined {
+  #rootOf(host: string): PathNode<T> | undefined {
     if (host === '*') return this.#any
     return host.startsWith('*.') ? this.#wildcards.get(host.slice(2)) : this.#hosts.get(host)
   }
 
-  #root(host: string): PathNode<T> {
-    const found = this.#find(host)
+  #makeRoot(host: string): PathNode<T> {
+    const found = this.#rootOf(host)
     if (found) return found
     const root = new PathNode<T>('')
     if (host.startsWith('*.')) this.#wildcards.set(host.slice(2), root)

@@ -3,7 +3,7 @@ import { type Logger, type Member, runInSlices, type Section } from '../../index
 import type { ProxyConfig } from '../config/config.js'
 import { changesOf, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
-import { listenerMessage, mayGo, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
+import { isOptional, listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
   type DeclaredSections,
   declaredSections,
@@ -45,9 +45,9 @@ export class DeclaredState {
     const upstreams = new Map(config.upstreams.map(each => [each.name, upstreamMessage(each, stamp)]))
     const listeners = new Map(config.listeners.map(each => [each.name, listenerMessage(each, stamp)]))
     const { encode } = upstreamsSection.codec
-    const put = await apply(this.#declared.upstreams, upstreams, { encode, keeps: () => true })
+    const put = await applyDifference(this.#declared.upstreams, upstreams, { encode, keeps: () => true })
     const needed = await between()
-    const removed = await apply(this.#declared.upstreams, upstreams, {
+    const removed = await applyDifference(this.#declared.upstreams, upstreams, {
       encode,
       keeps: name => needed.has(name),
     })
@@ -55,15 +55,15 @@ export class DeclaredState {
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
-      listeners: await apply(this.#declared.listeners, listeners, {
+      listeners: await applyDifference(this.#declared.listeners, listeners, {
         encode: listenersSection.codec.encode,
         keeps: () => false,
       }),
-      settings: await apply(this.#declared.settings, settingMessages(config, stamp), {
+      settings: await applyDifference(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
         // Keys of a newer version, or of an older one.
-        keeps: path => !mayGo(path),
+        keeps: path => !isOptional(path),
       }),
     }
     if (!first && Object.values(changes).some(each => each !== undefined)) {
@@ -92,7 +92,7 @@ export class DeclaredState {
 }
 
 /** Names of what is different now; undefined: nothing is. */
-async function apply<M extends Entry>(
+async function applyDifference<M extends Entry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,
   options: DifferenceOptions<M>,

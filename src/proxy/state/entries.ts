@@ -106,7 +106,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
 const HEALTH = 'upgrade.health.'
 
 /** Paths in an optional map with optional keys: they are there as long as they are given. */
-export function mayGo(path: string): boolean {
+export function isOptional(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }
 

@@ -33,18 +33,18 @@ export class FollowedConfig {
 
   /** `changed` is called when it is another, once for what was changed together. */
   watch(changed: () => void): void {
-    let told = false
-    const tell = () => {
-      if (told) return
-      told = true
+    let scheduled = false
+    const schedule = () => {
+      if (scheduled) return
+      scheduled = true
       setImmediate(() => {
-        told = false
+        scheduled = false
         changed()
       })
     }
     const { upstreams, listeners, settings } = this.#declared
     const sections = [upstreams, listeners, settings, this.#certificates]
-    this.#unsubscribe = sections.map(section => section.onChange(tell))
+    this.#unsubscribe = sections.map(section => section.onChange(schedule))
   }
 
   stop(): void {

@@ -28,15 +28,15 @@ export function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfi
   const config: ProxyConfig = { ...structuredClone(rest), routes }
   for (const path of stored.settings.keys()) {
     const setting = readable(stored.settings, path)
-    if (setting !== undefined) set(config, path, setting)
+    if (setting !== undefined) applySetting(config, path, setting)
   }
-  config.upstreams = named<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
-  config.listeners = named<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
+  config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
+  config.listeners = readAll<ListenerMessage, ListenerConfig>(stored.listeners, listenerOf)
   config.tls.certificates = [...stored.certificates]
   return config
 }
 
-function set(config: ProxyConfig, path: string, setting: SettingMessage): void {
+function applySetting(config: ProxyConfig, path: string, setting: SettingMessage): void {
   const names = path.split('.')
   const last = names.pop()!
   let at = config as unknown as Record<string, unknown>
@@ -62,7 +62,7 @@ function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
   })
 }
 
-function named<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
+function readAll<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
   const found: C[] = []
   for (const name of [...section.keys()].sort()) {
     const message = readable(section, name)

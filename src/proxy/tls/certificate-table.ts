@@ -1,6 +1,6 @@
 import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
-import { type CertificateMaterial, lookedUp } from './material.js'
+import { type CertificateMaterial, lookupNames } from './material.js'
 
 /** Chooses a certificate: exact name before wildcard, run time before file, first of its list before others. No or unknown name: the first of the file. */
 export class CertificateTable {
@@ -11,7 +11,7 @@ export class CertificateTable {
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
   /** Those that are not given stay. */
-  set(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
+  replace(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
     this.#file = given.file ?? this.#file
     this.#runtime = given.runtime ?? this.#runtime
     this.#kinds = new Map()
@@ -34,7 +34,7 @@ export class CertificateTable {
   }
 
   find(serverName: string): CertificateMaterial | undefined {
-    const [exact, wildcard] = lookedUp(serverName)
+    const [exact, wildcard] = lookupNames(serverName)
     return this.#byName.get(exact) ?? this.#byName.get(wildcard) ?? this.standard
   }
 
@@ -43,7 +43,7 @@ export class CertificateTable {
   }
 
   /** The local use of a certificate in the state; it is known by its contents. */
-  standing(
+  statusOf(
     origin: 'file' | 'runtime',
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },
   ): { inForce: string[]; standard: boolean } {

@@ -30,7 +30,7 @@ export interface HandshakeOptions {
 const SESSIONS = 'fd-broker proxy'
 
 /** A server of Node, which only does handshakes, and the certificate that it has by itself. */
-interface Shaker {
+interface HandshakeServer {
   readonly server: Server
   readonly own: CertificateMaterial | undefined
 }
@@ -46,7 +46,7 @@ export class Handshakes {
   readonly #onEnd: () => void
   readonly #underWay = new Set<Socket>()
   /** By kind of key. */
-  readonly #shakers = new Map<string, Shaker>()
+  readonly #servers = new Map<string, HandshakeServer>()
   #settings: HandshakeSettings
   #http: boolean
 
@@ -65,28 +65,28 @@ export class Handshakes {
 
   configure(settings: HandshakeSettings): void {
     this.#settings = settings
-    this.#shakers.clear()
+    this.#servers.clear()
   }
 
   set http(http: boolean) {
     if (http === this.#http) return
     this.#http = http
-    this.#shakers.clear()
+    this.#servers.clear()
   }
 
   /** Takes a socket from which nothing has been read; a `pauseOnConnect` one will do. */
-  begin(raw: Socket): void {
+  start(raw: Socket): void {
     this.#underWay.add(raw)
     // A client that ends before the handshake has does not come to its end.
     raw.allowHalfOpen = false
-    raw.once('close', () => this.#ended(raw))
+    raw.once('close', () => this.#socketClosed(raw))
     if (this.#certificates.kinds.size < 2) {
-      this.#shake(raw, this.#certificates.standard)
+      this.#handshake(raw, this.#certificates.standard)
       return
     }
     peekServerName(raw, this.#settings.timeout, (name, failed) => {
       if (failed !== null) this.#counts.failed(failed)
-      else this.#shake(raw, this.#certificates.find(name ?? ''))
+      else this.#handshake(raw, this.#certificates.find(name ?? ''))
     })
   }
 
@@ -94,17 +94,17 @@ export class Handshakes {
     for (const raw of [...this.#underWay]) raw.destroy()
   }
 
-  #shake(raw: Socket, wanted: CertificateMaterial | undefined): void {
+  #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
     const kind = wanted?.keyKind ?? ''
     const own = this.#certificates.kinds.get(kind)
-    let shaker = this.#shakers.get(kind)
-    if (shaker === undefined || shaker.own !== own) {
-      this.#shakers.set(kind, (shaker = { own, server: this.#make(own) }))
+    let entry = this.#servers.get(kind)
+    if (entry === undefined || entry.own !== own) {
+      this.#servers.set(kind, (entry = { own, server: this.#makeServer(own) }))
     }
-    shaker.server.emit('connection', raw)
+    entry.server.emit('connection', raw)
   }
 
-  #make(own: CertificateMaterial | undefined): Server {
+  #makeServer(own: CertificateMaterial | undefined): Server {
     const { timeout, minVersion, ticketKeys } = this.#settings
     const server = nodeTls().createServer({
       cert: own?.chain,
@@ -113,7 +113,7 @@ export class Handshakes {
       sessionIdContext: SESSIONS,
       handshakeTimeout: timeout,
       ...(this.#http && { ALPNProtocols: ['http/1.1'] }),
-      SNICallback: (name, done) => this.#choose(name, own, done),
+      SNICallback: (name, done) => this.#chooseCertificate(name, own, done),
     })
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
@@ -131,7 +131,7 @@ export class Handshakes {
     return server
   }
 
-  #choose(
+  #chooseCertificate(
     name: string,
     own: CertificateMaterial | undefined,
     done: (error: Error | null, context?: SecureContext) => void,
@@ -146,7 +146,7 @@ export class Handshakes {
   }
 
   /** One that is not found counts until it closes. */
-  #ended(raw: Socket | undefined): void {
+  #socketClosed(raw: Socket | undefined): void {
     if (raw !== undefined && this.#underWay.delete(raw)) this.#onEnd()
   }
 }
@@ -159,20 +159,20 @@ function peekServerName(
   timeoutMs: number,
   done: (name: string | null, failed: PeekEnd | null) => void,
 ): void {
-  let seen = Buffer.alloc(0)
+  let received = Buffer.alloc(0)
   let late = false
-  const look = () => {
+  const readHello = () => {
     for (let chunk = raw.read(); chunk !== null; chunk = raw.read()) {
-      seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk])
+      received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
     }
-    const name = serverNameOf(seen)
-    if (name === undefined && seen.length < MOST_HELLO_BYTES) return
-    leave()
-    raw.unshift(seen)
+    const name = serverNameOf(received)
+    if (name === undefined && received.length < MOST_HELLO_BYTES) return
+    cleanUp()
+    raw.unshift(received)
     done(name ?? null, null)
   }
-  const gone = () => {
-    leave()
+  const onClose = () => {
+    cleanUp()
     done(null, late ? 'timeout' : 'broken-off')
   }
   const ignore = () => {}
@@ -180,15 +180,15 @@ function peekServerName(
     late = true
     raw.destroy()
   }, timeoutMs)
-  const leave = () => {
+  const cleanUp = () => {
     clearTimeout(timer)
-    raw.off('readable', look).off('close', gone).off('error', ignore)
+    raw.off('readable', readHello).off('close', onClose).off('error', ignore)
   }
-  raw.on('readable', look).on('close', gone).on('error', ignore)
+  raw.on('readable', readHello).on('close', onClose).on('error', ignore)
 }
 
 /** Failures of so much time are told in one line: strangers must not fill the log. */
-const TELL_AFTER_MS = 10_000
+const LOG_INTERVAL_MS = 10_000
 /** More kinds than this are counted as one. */
 const MOST_KINDS = 32
 
@@ -217,7 +217,7 @@ export class HandshakeCounts {
   readonly #failures = new Map<string, number>()
   #completed = 0
   #resumed = 0
-  #untold = new Map<string, number>()
+  #unreported = new Map<string, number>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(logger: Pick<Logger, 'warn'>) {
@@ -232,18 +232,18 @@ export class HandshakeCounts {
   failed(why: string): void {
     const kind = this.#failures.has(why) || this.#failures.size < MOST_KINDS ? why : 'other'
     this.#failures.set(kind, (this.#failures.get(kind) ?? 0) + 1)
-    this.#untold.set(kind, (this.#untold.get(kind) ?? 0) + 1)
-    this.#timer ??= setTimeout(() => this.#tell(), TELL_AFTER_MS).unref()
+    this.#unreported.set(kind, (this.#unreported.get(kind) ?? 0) + 1)
+    this.#timer ??= setTimeout(() => this.#logFailures(), LOG_INTERVAL_MS).unref()
   }
 
   get report(): { completed: number; resumed: number; failed: Record<string, number> } {
     return { completed: this.#completed, resumed: this.#resumed, failed: Object.fromEntries(this.#failures) }
   }
 
-  #tell(): void {
+  #logFailures(): void {
     this.#timer = undefined
-    const failed = Object.fromEntries(this.#untold)
-    this.#untold = new Map()
+    const failed = Object.fromEntries(this.#unreported)
+    this.#unreported = new Map()
     this.#logger.warn({ failed }, 'TLS handshakes failed')
   }
 }

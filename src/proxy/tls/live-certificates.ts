@@ -7,8 +7,8 @@ import {
   type CertificateConfig,
   type CertificateMaterial,
   canonicalName,
-  outOfTime,
   readMaterial,
+  validityProblem,
   WrongMaterial,
 } from './material.js'
 import {
@@ -74,12 +74,12 @@ export class LiveCertificates {
     this.#table = options.table
     this.#generation = options.generation
     this.#logger = options.logger
-    for (const key of this.#section.keys()) this.#read(key)
-    this.#tell()
+    for (const key of this.#section.keys()) this.#readEntry(key)
+    this.#updateTable()
     this.#unsubscribe = this.#section.onChange(({ op, key }) => {
       if (op === 'clear') this.#runtime.clear()
-      else if (!this.#read(key)) return
-      this.#tell()
+      else if (!this.#readEntry(key)) return
+      this.#updateTable()
     })
   }
 
@@ -95,7 +95,7 @@ export class LiveCertificates {
       const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
       const found = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
       if (found.puts.length + found.deletes.length > 0) await this.#section.bulk(changesOf(found))
-      this.#report(file)
+      this.#warnConflicts(file)
     })
   }
 
@@ -119,7 +119,7 @@ export class LiveCertificates {
       void this.#section.size
       const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material
-      return { name, names, outcome, shadows, notAfter, warning: outOfTime(material, Date.now()) }
+      return { name, names, outcome, shadows, notAfter, warning: validityProblem(material, Date.now()) }
     })
   }
 
@@ -153,7 +153,7 @@ export class LiveCertificates {
       const stored = id && this.#section.get(key)
       if (!id || !stored) continue
       const { names, serial, fingerprint, notBefore, notAfter, created, generation } = stored
-      const { inForce, standard } = this.#table.standing(id.origin, stored)
+      const { inForce, standard } = this.#table.statusOf(id.origin, stored)
       const facts = { serial, fingerprint, notBefore, notAfter, created, generation }
       listed.push({ ...id, names, inForce, standard, ...facts })
     }
@@ -169,7 +169,7 @@ export class LiveCertificates {
   }
 
   /** As with routes: what was made by hand is not lost to a file that knows nothing of it, and is named. */
-  #report(file: readonly CertificateConfig[]): void {
+  #warnConflicts(file: readonly CertificateConfig[]): void {
     const names = new Set([...this.#runtime.values()].flatMap(({ material }) => material.names))
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
     if (conflicts.length === 0) return
@@ -180,7 +180,7 @@ export class LiveCertificates {
   }
 
   /** False: it is of no concern. */
-  #read(key: string): boolean {
+  #readEntry(key: string): boolean {
     if (parseCertificateKey(key)?.origin !== 'runtime') return false
     try {
       const stored = this.#section.get(key)
@@ -193,9 +193,9 @@ export class LiveCertificates {
     return true
   }
 
-  #tell(): void {
+  #updateTable(): void {
     const newest = [...this.#runtime.values()].toSorted((a, b) => b.created - a.created)
-    this.#table.set({ runtime: newest.map(({ material }) => material) })
+    this.#table.replace({ runtime: newest.map(({ material }) => material) })
   }
 }
 

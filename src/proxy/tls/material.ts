@@ -77,7 +77,7 @@ export function readMaterial(
 }
 
 /** Why clients will refuse it now; null when time is no reason. */
-export function outOfTime({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
+export function validityProblem({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
   if (now > notAfter) return `it expired on ${new Date(notAfter).toISOString()}`
   return now < notBefore ? `it is valid only from ${new Date(notBefore).toISOString()} on` : null
 }
@@ -130,7 +130,7 @@ export function canonicalName(given: string): string | Wrong {
 }
 
 /** Names to look up for what a client asked for, the most specific first. */
-export function lookedUp(serverName: string): [exact: string, wildcard: string] {
+export function lookupNames(serverName: string): [exact: string, wildcard: string] {
   const exact = serverName.toLowerCase()
   return [exact, `*${exact.slice(Math.max(0, exact.indexOf('.')))}`]
 }

@@ -4,7 +4,7 @@ import { TLS_INTERNALS } from '../../node/tls-insides.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'
-import { outOfTime, type TlsSettings } from './material.js'
+import { type TlsSettings, validityProblem } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
 
 /** Under this name the keys for session tickets are state. */
@@ -14,7 +14,7 @@ const TICKETS = 'proxy'
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
-  readonly live: LiveCertificates
+  readonly runtime: LiveCertificates
   readonly #member: Member
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
@@ -26,7 +26,7 @@ export class TlsTermination {
     this.#config = config
     this.#logger = logger
     this.counts = new HandshakeCounts(logger)
-    this.live = new LiveCertificates({
+    this.runtime = new LiveCertificates({
       section: member.section(CERTIFICATES, certificatesSection),
       table: this.certificates,
       generation: member.generation,
@@ -38,16 +38,16 @@ export class TlsTermination {
   /** For new handshakes. */
   configure(config: TlsSettings): void {
     this.#config = config
-    this.certificates.set({ file: config.tls.certificates })
+    this.certificates.replace({ file: config.tls.certificates })
     for (const warning of certificateWarnings(config, Date.now()))
       this.#logger.warn(warning.facts, warning.text)
     if (config.listeners.some(({ tls }) => tls)) this.#shareTickets(config.tls.rotateTicketKeys)
-    this.#renew()
+    this.#configureHandshakes()
   }
 
   /** Writes what the file changes in the state. Rejects when this process may not write (any more). */
   write(config: TlsSettings): Promise<void> {
-    return this.live.write(config.tls.certificates)
+    return this.runtime.write(config.tls.certificates)
   }
 
   handshakes(own: Pick<HandshakeOptions, 'http' | 'onSecure' | 'onEnd'>): Handshakes {
@@ -68,7 +68,7 @@ export class TlsTermination {
 
   stop(): void {
     this.#tickets?.stop()
-    this.live.stop()
+    this.runtime.stop()
   }
 
   get #settings(): HandshakeSettings {
@@ -85,10 +85,10 @@ export class TlsTermination {
         this.#logger.warn({ err: missing }, missing.message)
     this.#tickets?.stop()
     this.#tickets = new TicketKeys(this.#member, { name: TICKETS, rotateEvery, logger: this.#logger })
-    this.#tickets.onChange(() => this.#renew())
+    this.#tickets.onChange(() => this.#configureHandshakes())
   }
 
-  #renew(): void {
+  #configureHandshakes(): void {
     if (this.#handshakes.size === 0) return
     for (const handshakes of this.#handshakes) handshakes.configure(this.#settings)
   }
@@ -100,7 +100,7 @@ export function certificateWarnings(
   now: number,
 ): { facts: { certificate: string; names: readonly string[] }; text: string }[] {
   return tls.certificates.flatMap(certificate => {
-    const why = outOfTime(certificate, now)
+    const why = validityProblem(certificate, now)
     if (why === null) return []
     const { files, names } = certificate
     return [{ facts: { certificate: files.cert, names }, text: `a certificate will be refused: ${why}` }]

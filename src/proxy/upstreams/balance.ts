@@ -12,7 +12,7 @@ export class Balancer {
   #rules: HealthRules
   #next = 0
   /** How many servers are down or probing. */
-  #out = 0
+  #outCount = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
     this.#rules = rules
@@ -26,19 +26,19 @@ export class Balancer {
       address,
       health: (rules.failures === null ? undefined : before.get(address)) ?? UP,
     }))
-    this.#out = this.#servers.filter(({ health }) => health.kind !== 'up').length
+    this.#outCount = this.#servers.filter(({ health }) => health.kind !== 'up').length
     this.#rules = rules
     if (this.#next >= this.#servers.length) this.#next = 0
   }
 
   /** Every server is up: {@link pick} does not look at the time. */
   get allUp(): boolean {
-    return this.#out === 0
+    return this.#outCount === 0
   }
 
   /** The next server that is not among `tried`: a due trial (unless this request failed before and another is up), else one that is up, else any; undefined: none. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
-    if (this.#out === 0) return this.#pick(tried, isUp, now)
+    if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
     return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, isAny, now)
   }
@@ -63,27 +63,27 @@ export class Balancer {
 
   /** The server answered, whatever the status. Returns whether it was out until now. */
   succeeded(address: string, now: number): boolean {
-    return this.#apply(address, 'succeeded', now) === 'in'
+    return this.#applyEvent(address, 'succeeded', now) === 'in'
   }
 
   /** The server refused, timed out or broke off. Returns whether it is out from now on and was not before. */
   failed(address: string, now: number): boolean {
-    return this.#apply(address, 'failed', now) === 'out'
+    return this.#applyEvent(address, 'failed', now) === 'out'
   }
 
   /** A request to the server ended without a sign of the server's health. */
   undecided(address: string, now: number): void {
-    this.#apply(address, 'undecided', now)
+    this.#applyEvent(address, 'undecided', now)
   }
 
-  #apply(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
+  #applyEvent(address: string, event: HealthEvent, now: number): 'in' | 'out' | null {
     const server = this.#servers.find(server => server.address === address)
     if (server === undefined) return null
     const wasUp = server.health.kind === 'up'
     server.health = afterEvent(server.health, event, this.#rules, now)
     const up = server.health.kind === 'up'
     if (up === wasUp) return null
-    this.#out += up ? -1 : 1
+    this.#outCount += up ? -1 : 1
     return up ? 'in' : 'out'
   }
 

@@ -51,12 +51,12 @@ export class Upstreams {
     this.#forRequests = new Set(
       configs.filter(({ servers }) => takesRequests(servers)).map(({ name }) => name),
     )
-    for (const config of configs) this.named(config.name).configure(config)
+    for (const config of configs) this.get(config.name).configure(config)
   }
 
   /** One that the configuration does not have; it stays until {@link prune}. */
   adopt(config: UpstreamConfig): void {
-    if (!this.#configured.has(config.name)) this.named(config.name).configure(config)
+    if (!this.#configured.has(config.name)) this.get(config.name).configure(config)
   }
 
   /** Forgets what the configuration does not have, but for those `needed`. */
@@ -68,7 +68,7 @@ export class Upstreams {
   }
 
   /** The same object always; one that no configuration has is not `configured`. */
-  named(name: string): Upstream {
+  get(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
       upstream = new Upstream(name, this.#watch, this.#names)
@@ -77,7 +77,7 @@ export class Upstreams {
     return upstream
   }
 
-  find(name: string): Upstream | undefined {
+  configured(name: string): Upstream | undefined {
     const upstream = this.#upstreams.get(name)
     return upstream?.configured ? upstream : undefined
   }
@@ -95,7 +95,7 @@ export class Upstreams {
   }
 
   /** Judges the health of a server by the end of an exchange. (Failed connections are told at once.) */
-  note({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
+  recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
     // How a TCP connection ends is its protocol's matter: connecting is what tells.
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {

@@ -8,9 +8,19 @@ export const proxy = room(
   'proxy',
   ['unit/proxy-table', 'unit/proxy-host', 'property/proxy-table'],
   [
-    ['proxy/upstreams/balance.ts', 'this.#out += up ? -1 : 1', 'this.#out += up ? 0 : 1', ...BALANCE],
-    ['proxy/names/names.ts', 'this.asking === null && now >= this.until', 'now >= this.until', ...NAMES],
-    ['proxy/names/names.ts', "if (answer.kind === 'nothing') this.#take([])", '', ...NAMES],
+    [
+      'proxy/upstreams/balance.ts',
+      'this.#outCount += up ? -1 : 1',
+      'this.#outCount += up ? 0 : 1',
+      ...BALANCE,
+    ],
+    [
+      'proxy/names/names.ts',
+      'this.pending === null && now >= this.validUntil',
+      'now >= this.validUntil',
+      ...NAMES,
+    ],
+    ['proxy/names/names.ts', "if (answer.kind === 'nothing') this.#setAddresses([])", '', ...NAMES],
     ['proxy/names/names.ts', 'this.#next++ % addresses.length', '0', ...NAMES],
     ['proxy/names/names.ts', 'const MOST_TTL_MS = 3_600_000', 'const MOST_TTL_MS = 36_000_000', ...NAMES],
     ['proxy/names/name-servers.ts', 'if (others) this.#resolver = null', '', ...NAMES],
@@ -61,8 +71,8 @@ export const proxy = room(
     ],
     [
       'proxy/health/health.ts',
-      '    this.#complaint = null\n    this.#over.abort()',
-      '    this.#over.abort()',
+      '    this.#complaint = null\n    this.#disposed.abort()',
+      '    this.#disposed.abort()',
       'unit/proxy-health',
       'unit/probing',
       'e2e/proxy-health',
