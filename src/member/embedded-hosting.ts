@@ -94,7 +94,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** Without a channel the seals are looked at regularly. */
   lost(): void {
-    const { checkSeal: look, shared } = this.#deps
+    const { checkSeal, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared
     clearInterval(this.#sealLook)
     if (shutdown.over || machine.member.link !== 'down') return
@@ -102,7 +102,7 @@ export class EmbeddedHosting implements Hosting {
       if (machine.member.link !== 'down') clearInterval(this.#sealLook)
       else if (segmentSet.isReleased(machine.member.epoch))
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
-      else look()
+      else checkSeal()
     }, SEAL_LOOK_MS)
   }
 

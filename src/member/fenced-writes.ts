@@ -44,7 +44,7 @@ export class FencedWrites {
   /** The last connections drain. Whether what they came for is changed here, to the end. */
   leave(): boolean {
     const toTheEnd = this.#toTheEnd
-    if (toTheEnd) this.#state.file?.leave(() => this.#state.log.endWriting(this.#fenced()))
+    if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fenced()))
     // A process that accepted without the right to write has changes that wait for it.
     else this.#handOver()
     return toTheEnd

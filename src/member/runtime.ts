@@ -95,7 +95,7 @@ export class MemberRuntime implements Shared {
 
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const hosting = () => this.hosting
-    const look = () => this.writes.checkSeal()
+    const checkSeal = () => this.writes.checkSeal()
     this.settings = settings
     // A daemon's is as large as those of all its services.
     this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
@@ -107,7 +107,7 @@ export class MemberRuntime implements Shared {
     this.state = new OwnState({
       shared: this,
       hosting,
-      fenced: look,
+      fenced: checkSeal,
       fileChanged: status => this.application?.stateFile(status),
     })
     const log = this.state.log
@@ -179,7 +179,7 @@ export class MemberRuntime implements Shared {
             offers: this.offers,
             controlSocket,
             state: this.state,
-            checkSeal: look,
+            checkSeal,
             decides: () => driver.decides(),
             askForMove: () => this.drain.askForMove(),
             retryMoves: () => this.moves.retry(),

@@ -51,7 +51,7 @@ export class StateKeeper {
    * death; after a death the seal must still be set, or the segments that follow could not be read.
    */
   async carry(below: Epoch, heir: boolean): Promise<void> {
-    if (heir) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForTheDead()
+    if (heir) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
     const newest = this.#newest
     for (const segment of this.#segmentSet.all) {
       if (segment.epoch >= below || segment.epoch <= newest) continue

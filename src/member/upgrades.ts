@@ -89,8 +89,8 @@ export class Upgrades implements Replaced {
     return this.#hosting().cancelHandoff(reason)
   }
 
-  watch(look: () => void): () => void {
-    return this.shared.changes.watch(look)
+  watch(onChange: () => void): () => void {
+    return this.shared.changes.watch(onChange)
   }
 
   /** A successor that has not joined holds nothing. */

@@ -38,7 +38,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   deadline = 0
   tick = -1
   #detached = false
-  /** How far the peers that are behind had come at the last deadline, see {@link #peersGoOn}. */
+  /** How far the peers that are behind had come at the last deadline, see {@link #peersProgress}. */
   #ackedBytes = 0
   /** Nothing is read from the client although its request is under way. */
   #watched = false

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 import { isLarge, recordsOfParts } from './bulk.js'
 import type { LogCore } from './core.js'
-import type { Held } from './history.js'
+import type { HeldSegment } from './history.js'
 import { overLimit, type StateLimits } from './limits.js'
 import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
@@ -17,30 +17,30 @@ const BATCH_BYTES = 64 * 1024
 const BACKLOG_BYTES = 8 * 1024
 
 /** The right to write, as appending knows of it. */
-export interface Right {
+export interface WriteRight {
   /** This process has it, and does not pause. */
   mayAppend(): boolean
-  fenced(): void
+  onFenced(): void
 }
 
 /** Appends waiting changes in order: those of one turn in one write, older ones in slices. A change is settled when its record is applied. */
 export class Appender {
   readonly #core: LogCore
-  readonly #right: Right
+  readonly #right: WriteRight
   #scheduled = false
   /** So much waited that it is appended in slices. */
   #backlog = false
   #appending = false
   /** The function of an update is running: sections may be read, nothing may be appended. */
-  #drawing = false
+  #updating = false
 
-  constructor(core: LogCore, right: Right) {
+  constructor(core: LogCore, right: WriteRight) {
     this.#core = core
     this.#right = right
   }
 
   /** A change waits: it is appended at the end of this turn, or at once where many do. */
-  added(): void {
+  schedule(): void {
     if (this.#core.queue.bytes >= BATCH_BYTES) {
       this.flush()
       return
@@ -87,17 +87,17 @@ export class Appender {
   }
 
   get #mayAppend(): boolean {
-    const { queue, history, left } = this.#core
+    const { queue, history, deferred } = this.#core
     if (queue.length === 0 || !this.#right.mayAppend()) return false
-    return !history.applying && !this.#appending && !this.#drawing && !left.stepping
+    return !history.applying && !this.#appending && !this.#updating && !deferred.stepping
   }
 
   /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
-  #appendBatch(held: Held, most: number): void {
+  #appendBatch(held: HeldSegment, most: number): void {
     const { queue, limits } = this.#core
     const ready = this.#dropRetries(queue.first(most))
     if (ready.length === 0) return
-    if (ready[0]!.draw !== undefined && !this.#draw(ready)) return
+    if (ready[0]!.makeUpdate !== undefined && !this.#runUpdate(ready)) return
     const large = ready.findIndex(write => isLarge(write, limits))
     if (large === 0) {
       void this.#appendLarge(held, ready[0]!)
@@ -118,31 +118,31 @@ export class Appender {
     for (const { length } of frames) {
       const next = offset + length
       if (next > written) break
-      results.push(writes[done]!.look?.())
+      results.push(writes[done]!.readResult?.())
       this.#apply(held, bytes, { start, offset, next })
       offset = next
       done++
     }
     queue.remove(done)
     for (let i = 0; i < done; i++) writes[i]!.resolve(results[i])
-    if (done > 0) this.#tellAppended()
-    if (refused !== null) this.#refused(held, refused, writes.slice(done))
+    if (done > 0) this.#notifyAppended()
+    if (refused !== null) this.#appendRefused(held, refused, writes.slice(done))
   }
 
   /** One record for each change, with the schemas that the log lacks; stops at one that is too large, which is rejected when it is the first. */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
     const { history, limits } = this.#core
-    const told = new Set<SectionStore>()
+    const withSchema = new Set<SectionStore>()
     const frames: Buffer[] = []
     for (const write of writes) {
       const { sections, parts, request } = write
       const sequence = history.sequence + frames.length + 1
       const body = [encodeEnvelope({ epoch, sequence, request }), ...parts]
       for (const section of sections) {
-        const { unsaid } = section
-        if (!unsaid || told.has(section)) continue
-        told.add(section)
-        body.push(encodeSchema(unsaid))
+        const { schemaToWrite } = section
+        if (!schemaToWrite || withSchema.has(section)) continue
+        withSchema.add(section)
+        body.push(encodeSchema(schemaToWrite))
       }
       const bytes = frame(...body)
       const refusal = recordRefusal(bytes, limits)
@@ -156,36 +156,40 @@ export class Appender {
   }
 
   /** Applies the record in `bytes`, which lie at `start` in the segment, whose frame is from `offset` to `next` in them. */
-  #apply(held: Held, bytes: Buffer, at: { start: number; offset: number; next: number }): void {
+  #apply(held: HeldSegment, bytes: Buffer, at: { start: number; offset: number; next: number }): void {
     const { start, offset, next } = at
     const { history, limits } = this.#core
-    if (held.position === held.segment.start) history.begin(held)
+    if (held.position === held.segment.start) history.startSegment(held)
     const record = scanRecord(bytes, offset + 8, next, limits)
     const found = { record, buffer: bytes, base: start, offset: start + offset, next: start + next }
     runAtOnce(history.apply(found, held, 'local'))
     held.position = found.next
   }
 
-  #refused({ segment, position }: Held, refused: 'sealed' | FdbError, writes: PendingWrite[]): void {
+  #appendRefused(
+    { segment, position }: HeldSegment,
+    refused: 'sealed' | FdbError,
+    writes: PendingWrite[],
+  ): void {
     segment.continueAt(position)
-    if (refused === 'sealed') this.#right.fenced()
+    if (refused === 'sealed') this.#right.onFenced()
     else this.#reject(writes, refused)
   }
 
   /** Makes the change of the next update, of the state as it is now. False: it is settled, as there is nothing to change, or it failed. */
-  #draw(ready: PendingWrite[]): boolean {
+  #runUpdate(ready: PendingWrite[]): boolean {
     const write = ready[0]!
-    this.#drawing = true
+    this.#updating = true
     try {
-      const { sections, parts, result } = write.draw!()
-      ready[0] = { ...write, sections, parts, look: () => result }
+      const { sections, parts, result } = write.makeUpdate!()
+      ready[0] = { ...write, sections, parts, readResult: () => result }
       if (parts.length > 0) return true
       this.#core.queue.remove(1)
       write.resolve(result)
     } catch (error) {
       this.#reject([write], error)
     } finally {
-      this.#drawing = false
+      this.#updating = false
     }
     return false
   }
@@ -200,12 +204,12 @@ export class Appender {
         writes,
         overLimit(`the segment of epoch ${epoch}`, end + bytes, 'segmentBytes', segmentBytes),
       )
-    else if (all > logBytes) this.#reject(writes, this.#logFull(all))
+    else if (all > logBytes) this.#reject(writes, this.#logFullError(all))
     else return true
     return false
   }
 
-  #logFull(bytes: number): FdbError {
+  #logFullError(bytes: number): FdbError {
     const { logBytes } = this.#core.limits
     const { liveBytes } = this.#core.store.entries
     const retryable = liveBytes < logBytes / 2
@@ -219,23 +223,24 @@ export class Appender {
   }
 
   /** Appends a large bulk as several records, in slices; it counts with the last. Interrupted, it stays the first of the queue and is appended anew, whole. */
-  async #appendLarge(held: Held, write: PendingWrite): Promise<void> {
-    const { store, history, queue, left, limits, sliceMs } = this.#core
+  async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
+    const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held
     this.#appending = true
     try {
       // The changes that were encoded just before have used this turn's time.
       await nextTurn()
       if (!this.#hasRoom(segment, write.bytes, [write])) return
-      store.giveUp()
-      await left.done()
+      store.abandonOpen()
+      await deferred.done()
       const slice = new Slice(sliceMs)
       for (const { parts, index, last } of recordsOfParts(write.parts, limits)) {
         if (!this.#right.mayAppend() || history.writing !== held || queue.head !== write) return
         const sequence = history.sequence + 1
         const place = { epoch: segment.epoch, sequence, part: { index, last } }
         const body = [encodeEnvelope(last ? { ...place, request: write.request } : place), ...parts]
-        for (const { unsaid } of last ? write.sections : []) if (unsaid) body.push(encodeSchema(unsaid))
+        for (const { schemaToWrite } of last ? write.sections : [])
+          if (schemaToWrite) body.push(encodeSchema(schemaToWrite))
         const bytes = frame(...body)
         const refusal = recordRefusal(bytes, limits)
         if (refusal) throw refusal
@@ -243,7 +248,7 @@ export class Appender {
         const start = segment.end
         const { refused } = segment.append(bytes)
         if (refused !== null) {
-          this.#refused(held, refused, [write])
+          this.#appendRefused(held, refused, [write])
           return
         }
         this.#apply(held, bytes, { start, offset: 0, next: bytes.length })
@@ -252,8 +257,8 @@ export class Appender {
           continue
         }
         queue.remove(1)
-        void left.done().then(() => write.resolve())
-        this.#tellAppended()
+        void deferred.done().then(() => write.resolve())
+        this.#notifyAppended()
       }
     } catch (error) {
       this.#reject([write], error)
@@ -263,8 +268,8 @@ export class Appender {
     }
   }
 
-  #tellAppended(): void {
-    for (const told of this.#core.owner.appended) told()
+  #notifyAppended(): void {
+    for (const listener of this.#core.owner.appended) listener()
   }
 
   /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */

@@ -19,8 +19,8 @@ export class Bulk {
   readonly #section: SectionStore
   readonly #limits: StateLimits
   readonly #request: string
-  #group: NewChange[] = []
-  #groupBytes = 0
+  #part: NewChange[] = []
+  #partBytes = 0
   #bytes = 0
 
   constructor(section: SectionStore, limits: StateLimits, request: string) {
@@ -34,16 +34,16 @@ export class Bulk {
     const { changesPerRecord } = this.#limits
     if (this.#request !== '') this.print = addPrint(this.print, this.#section.printOf(change.op, change.key))
     const size = change.key.length + (change.value?.length ?? 0)
-    if (this.#groupBytes + size > Math.min(PART_BYTES, mostBodyBytes(this.#limits) / 4)) this.close()
-    this.#group.push(change)
-    this.#groupBytes += size
+    if (this.#partBytes + size > Math.min(PART_BYTES, mostBodyBytes(this.#limits) / 4)) this.closePart()
+    this.#part.push(change)
+    this.#partBytes += size
     this.count++
-    if (this.#group.length >= Math.min(PART_CHANGES, changesPerRecord)) this.close()
+    if (this.#part.length >= Math.min(PART_CHANGES, changesPerRecord)) this.closePart()
   }
 
-  close(): void {
-    if (this.#group.length === 0) return
-    const part = encodeBody(this.#group)
+  closePart(): void {
+    if (this.#part.length === 0) return
+    const part = encodeBody(this.#part)
     const most = mostBodyBytes(this.#limits)
     if (part.length > most) throw overLimit('a change of a bulk', part.length, 'recordBytes', most)
     this.#bytes += part.length
@@ -51,8 +51,8 @@ export class Bulk {
     if (this.#bytes > segmentBytes)
       throw overLimit(`a bulk of at least ${this.count} changes`, this.#bytes, 'segmentBytes', segmentBytes)
     this.parts.push(part)
-    this.#group = []
-    this.#groupBytes = 0
+    this.#part = []
+    this.#partBytes = 0
   }
 }
 
@@ -85,8 +85,8 @@ const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
 /** An update is not, whatever the schemas that come with one of another process: it is one record, made in its turn. */
-export function isLarge({ parts, bytes, draw }: PendingWrite, limits: StateLimits): boolean {
-  if (draw !== undefined) return false
+export function isLarge({ parts, bytes, makeUpdate }: PendingWrite, limits: StateLimits): boolean {
+  if (makeUpdate !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))
   return parts.length > 1 && (bytes > most || parts.length > Math.min(LARGE_PARTS, mostParts(limits)))
 }

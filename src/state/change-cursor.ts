@@ -55,19 +55,19 @@ export class ChangeCursor {
   }
 
   /** Starts to read these encoded changes. Their buffer must not change. */
-  begin(buffer: Buffer, changes: readonly number[]): void {
+  setChanges(buffer: Buffer, changes: readonly number[]): void {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
     this.#changes = changes
   }
 
   /** The section of the next change, which is the one of this index. */
-  look(index: number): SectionStore {
+  readSection(index: number): SectionStore {
     const nth = index % AHEAD
-    if (nth === 0) this.#lookAhead(index)
+    if (nth === 0) this.#scanAhead(index)
     const ahead = this.#ahead
     const at = CHANGE_FIELDS * nth
     const change = this.#change
-    if (ahead[at] === 0) this.#scan(this.#ranges[2 * nth]!, this.#ranges[2 * nth + 1]!)
+    if (ahead[at] === 0) this.#scanOne(this.#ranges[2 * nth]!, this.#ranges[2 * nth + 1]!)
     else {
       change.op = ahead[at + 1]!
       change.version = ahead[at + 2]!
@@ -80,17 +80,17 @@ export class ChangeCursor {
       this.#hash = ahead[at + 9]!
       this.#print = ahead[at + 10]!
     }
-    return this.#checked()
+    return this.#checkedSection()
   }
 
-  #lookAhead(first: number): void {
+  #scanAhead(first: number): void {
     const changes = this.#changes
     const count = Math.min(AHEAD, changes.length / 2 - first)
     for (let i = 0; i < 2 * count; i++) this.#ranges[i] = changes[2 * first + i]!
     scanChanges(this.#bytes.buffer, this.#ranges, count, SEED, this.#ahead)
   }
 
-  #scan(start: number, end: number): void {
+  #scanOne(start: number, end: number): void {
     this.#hash = this.#print = null
     try {
       scanChange(this.#bytes.buffer, start, end, this.#change)
@@ -99,7 +99,7 @@ export class ChangeCursor {
     }
   }
 
-  #checked(): SectionStore {
+  #checkedSection(): SectionStore {
     const buffer = this.#bytes.buffer
     const change = this.#change
     const { sectionStart, sectionEnd, keyStart, keyEnd } = change
@@ -135,7 +135,7 @@ export class ChangeCursor {
     return this.#bytes.buffer
   }
 
-  /** {@link SectionStore.printOf} it, in the section that {@link look} returned. */
+  /** {@link SectionStore.printOf} it, in the section that {@link readSection} returned. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
     return this.#print ?? section.printOf(op, this.#bytes.buffer.subarray(keyStart, keyEnd))

@@ -29,18 +29,18 @@ const MSGPACK_FORMAT: Format = {
 
 /** Throws a TypeError that says what in a value would come back as something else, and where. `toJSON` is taken at its word. There are no cycles. */
 function checkPlain(value: unknown, format: Format): void {
-  const found = strangerIn(value, format)
+  const found = findUnsupported(value, format)
   if (found === null) return
   throw new TypeError(`${found.path === '' ? 'it is' : `its${found.path} is`} ${found.what}`)
 }
 
-interface Stranger {
+interface UnsupportedValue {
   what: string
   /** As in the source text: `.items[3]`. */
   path: string
 }
 
-function strangerIn(value: unknown, format: Format): Stranger | null {
+function findUnsupported(value: unknown, format: Format): UnsupportedValue | null {
   switch (typeof value) {
     case 'string':
     case 'boolean':
@@ -50,18 +50,18 @@ function strangerIn(value: unknown, format: Format): Stranger | null {
     case 'bigint':
       return format.bigint ? null : { what: 'a bigint', path: '' }
     case 'object':
-      return value === null ? null : strangerInObject(value, format)
+      return value === null ? null : findUnsupportedInObject(value, format)
     default:
       return { what: typeof value === 'undefined' ? 'undefined' : `a ${typeof value}`, path: '' }
   }
 }
 
-function strangerInObject(value: object, format: Format): Stranger | null {
+function findUnsupportedInObject(value: object, format: Format): UnsupportedValue | null {
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
       const one: unknown = value[i]
       if (one === undefined && format.undefined) continue
-      const found = strangerIn(one, format)
+      const found = findUnsupported(one, format)
       if (found) return { what: found.what, path: `[${i}]${found.path}` }
     }
     return null
@@ -75,7 +75,7 @@ function strangerInObject(value: object, format: Format): Stranger | null {
   for (const key in value) {
     const one = (value as Record<string, unknown>)[key]
     if (one === undefined || typeof one === 'string') continue
-    const found = strangerIn(one, format)
+    const found = findUnsupported(one, format)
     if (found && Object.hasOwn(value, key)) return { what: found.what, path: `.${key}${found.path}` }
   }
   return null
@@ -207,7 +207,7 @@ const DELIMITED = Uint8Array.of(0)
 
 /** A reader by which `type` keeps unknown fields (protobufjs 8), of its own copy of protobufjs: it takes no other. A type that takes none gets the bytes. */
 function readerFor(type: Decoding): MakeReader {
-  const readers = ownReader(type) ?? (takesOurs(type) ? protobufjs.Reader : null)
+  const readers = ownReaderOf(type) ?? (acceptsOurReader(type) ? protobufjs.Reader : null)
   if (readers === null) return bytes => bytes as never
   return bytes => {
     const reader = readers.create(bytes)
@@ -217,7 +217,7 @@ function readerFor(type: Decoding): MakeReader {
 }
 
 /** `decodeDelimited` makes a reader, if it is not given one of its own, and passes it to `this.decode`. */
-function ownReader(type: Decoding): ReaderClass | null {
+function ownReaderOf(type: Decoding): ReaderClass | null {
   let made: unknown
   try {
     const catching = { decode: (reader: unknown) => (made = reader) }
@@ -230,13 +230,13 @@ function ownReader(type: Decoding): ReaderClass | null {
 }
 
 /** One that is not its own is no bytes to it: it refuses it before it has asked for the length. */
-function takesOurs(type: Decoding): boolean {
+function acceptsOurReader(type: Decoding): boolean {
   const reader = protobufjs.Reader.create(new Uint8Array())
-  let asked = false
+  let lengthRead = false
   Object.defineProperty(reader, 'len', {
     configurable: true,
     get: () => {
-      asked = true
+      lengthRead = true
       return 0
     },
     set: () => undefined,
@@ -246,5 +246,5 @@ function takesOurs(type: Decoding): boolean {
   } catch {
     // A field is required: it has read that there is nothing.
   }
-  return asked
+  return lengthRead
 }

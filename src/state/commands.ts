@@ -93,13 +93,13 @@ export function serveStateCommands(register: Register, log: StateLog): void {
   register(STATE_COMMANDS.import, async body => {
     const { head, rest } = withHead<ImportRequest>(body)
     const { request, replace, after } = head
-    const staged = after ? imports.take(after) : log.stageImport({ replace: replace === true })
+    const staged = after ? imports.claim(after) : log.stageImport({ replace: replace === true })
     await staged.add(rest)
     const reply: ImportReply = await staged.commit(typeof request === 'string' ? request : '')
     return JSON.stringify(reply)
   })
   register(STATE_COMMANDS.sections, async () => JSON.stringify(log.known()))
-  register(STATE_COMMANDS.get, async body => get(log, entryIn(parse(body))))
+  register(STATE_COMMANDS.get, async body => getEntry(log, entryIn(parse(body))))
   register(STATE_COMMANDS.put, async body => {
     const { head, rest } = withHead<EntryRequest>(body)
     const { section, key, request } = entryIn(head)
@@ -119,7 +119,7 @@ export function serveStateCommands(register: Register, log: StateLog): void {
 function entryIn({ section, key, request = '', secrets }: Partial<EntryRequest>): Required<EntryRequest> {
   if ([section, key, request].every(each => typeof each === 'string'))
     return { section: section!, key: key!, request, secrets: secrets === true }
-  throw wrong()
+  throw malformedRequest()
 }
 
 /** A name that was misspelt makes no section. */
@@ -133,7 +133,7 @@ function knownIn(log: StateLog, name: string): KnownSection {
   )
 }
 
-function get(log: StateLog, { section, key, secrets }: Required<EntryRequest>): Buffer {
+function getEntry(log: StateLog, { section, key, secrets }: Required<EntryRequest>): Buffer {
   if (knownIn(log, section).secret && !secrets) throw secretSection(section)
   const entry = log.rawSection(section).get(key)
   const reply: EntryReply = entry ? { version: entry.version } : {}
@@ -144,7 +144,7 @@ export function secretSection(name: string): FdbError {
   return new FdbError('ERR_FDB_STATE_SECRET', `section "${name}" is secret; give "secrets" to see its values`)
 }
 
-interface Arriving {
+interface PendingImport {
   staged: StagedImport
   parts: number
   timer: NodeJS.Timeout
@@ -153,22 +153,22 @@ interface Arriving {
 /** Imports that come in pieces. One whose sender has gone is forgotten, and has changed nothing. */
 class Imports {
   readonly #log: StateLog
-  readonly #arriving = new Map<string, Arriving>()
+  readonly #pending = new Map<string, PendingImport>()
 
   constructor(log: StateLog) {
     this.#log = log
   }
 
   async add({ import: id, part, replace }: Partial<PartRequest>, piece: Buffer): Promise<void> {
-    if (typeof id !== 'string' || !Number.isSafeInteger(part)) throw wrong()
-    if (part === 0) this.#begin(id, replace === true)
-    const arriving = this.#at(id, part)
+    if (typeof id !== 'string' || !Number.isSafeInteger(part)) throw malformedRequest()
+    if (part === 0) this.#start(id, replace === true)
+    const arriving = this.#importAt(id, part)
     // While it is checked there is no next one, and no end.
     arriving.parts = Number.NaN
     try {
       await arriving.staged.add(piece)
     } catch (error) {
-      this.#forget(id)
+      this.#drop(id)
       throw error
     }
     arriving.parts = part! + 1
@@ -176,27 +176,27 @@ class Imports {
   }
 
   /** The import of which so many parts are here: it is the caller's. */
-  take({ import: id, part }: Partial<PartRequest>): StagedImport {
-    const { staged } = this.#at(id ?? '', part)
-    this.#forget(id ?? '')
+  claim({ import: id, part }: Partial<PartRequest>): StagedImport {
+    const { staged } = this.#importAt(id ?? '', part)
+    this.#drop(id ?? '')
     return staged
   }
 
-  #begin(id: string, replace: boolean): void {
-    this.#forget(id)
-    if (this.#arriving.size >= IMPORTS) {
+  #start(id: string, replace: boolean): void {
+    this.#drop(id)
+    if (this.#pending.size >= IMPORTS) {
       throw new FdbError(
         'ERR_FDB_BUSY',
         `${IMPORTS} imports are under way: try again when one of them has ended`,
         { retryable: true },
       )
     }
-    const timer = setTimeout(() => this.#forget(id), IMPORT_IDLE_MS).unref()
-    this.#arriving.set(id, { staged: this.#log.stageImport({ replace }), parts: 0, timer })
+    const timer = setTimeout(() => this.#drop(id), IMPORT_IDLE_MS).unref()
+    this.#pending.set(id, { staged: this.#log.stageImport({ replace }), parts: 0, timer })
   }
 
-  #at(id: string, part: number | undefined): Arriving {
-    const arriving = this.#arriving.get(id)
+  #importAt(id: string, part: number | undefined): PendingImport {
+    const arriving = this.#pending.get(id)
     if (arriving?.parts === part && arriving) return arriving
     throw new FdbError(
       'ERR_FDB_STATE_MOVED',
@@ -205,32 +205,32 @@ class Imports {
     )
   }
 
-  #forget(id: string): void {
-    clearTimeout(this.#arriving.get(id)?.timer)
-    this.#arriving.delete(id)
+  #drop(id: string): void {
+    clearTimeout(this.#pending.get(id)?.timer)
+    this.#pending.delete(id)
   }
 }
 
 /** A JSON object in the first line, and what follows it. */
 export function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
   const end = body.indexOf(0x0a)
-  if (end < 0) throw wrong()
+  if (end < 0) throw malformedRequest()
   return { head: parse(body.subarray(0, end)) as Partial<T>, rest: body.subarray(end + 1) }
 }
 
 function segmentsOf(log: StateLog): SegmentsReply {
   const { position } = log
-  const read = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
+  const readSegment = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
     // Sealed ones were read whole; another's that is not, as far as it was; one's own, to where the next append goes.
-    return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, read.get(segment) ?? 0) }
+    return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readSegment.get(segment) ?? 0) }
   })
   return { position, segments }
 }
 
 function read(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffer {
-  if (typeof from !== 'number' || !Number.isSafeInteger(from) || from < 0) throw wrong()
+  if (typeof from !== 'number' || !Number.isSafeInteger(from) || from < 0) throw malformedRequest()
   const segment = log.segments.find(one => one.kind === kind && one.epoch === epoch)
   if (segment === undefined) {
     throw new FdbError(
@@ -250,9 +250,9 @@ function parse(body: Buffer): Record<string, never> {
   } catch {
     // Said below.
   }
-  throw wrong()
+  throw malformedRequest()
 }
 
-function wrong(): FdbError {
+function malformedRequest(): FdbError {
   return new FdbError('ERR_FDB_MESSAGE', 'the request is not what this release of fd-broker understands')
 }

@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { History } from './history.js'
 import type { StateLimits } from './limits.js'
-import type { LeftWork } from './slices.js'
+import type { DeferredWork } from './slices.js'
 import type { Store } from './store.js'
 import type { WriteQueue } from './write-queue.js'
 
@@ -30,7 +30,7 @@ export interface LogCore {
   readonly store: Store
   readonly history: History
   readonly queue: WriteQueue
-  readonly left: LeftWork
+  readonly deferred: DeferredWork
   readonly limits: Readonly<StateLimits>
   /** The most milliseconds of work in one turn of the event loop. */
   readonly sliceMs: number

@@ -59,7 +59,7 @@ function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, valu
 const MOST = 64
 
 /** Entries of a record that are to be in a digest: many are added for the price of a few. They lie where they were scanned until {@link flush}. */
-export class AddedEntries {
+export class PendingEntries {
   readonly #ranges = new Uint32Array(4 * MOST)
   #count = 0
   #digest: Digest | null = null

@@ -3,7 +3,7 @@ import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
-import type { Drawn } from './write-queue.js'
+import type { UpdateResult } from './write-queue.js'
 
 /** The result of an update's function for an entry that it deletes. */
 export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
@@ -38,14 +38,14 @@ export interface StateDraft {
   delete<T>(section: DraftableSection<T>, key: string): boolean
 }
 
-interface Drafted {
+interface DraftedChange {
   readonly change: NewChange
   /** undefined: it is deleted. */
   readonly value: unknown
 }
 
 /** Runs an update's function on the state of now, and encodes what it changes. Throws what the function throws, and changes nothing then. */
-export function draw<R>(update: (state: StateDraft) => R, store: Store): Drawn {
+export function runUpdate<R>(update: (state: StateDraft) => R, store: Store): UpdateResult {
   const draft = new Draft(store)
   const result = update(draft)
   draft.close()
@@ -54,7 +54,7 @@ export function draw<R>(update: (state: StateDraft) => R, store: Store): Drawn {
 }
 
 class Draft implements StateDraft {
-  readonly #sections = new Map<SectionStore, Map<string, Drafted>>()
+  readonly #sections = new Map<SectionStore, Map<string, DraftedChange>>()
   readonly #reads = new Map<SectionStore, Set<string>>()
   readonly #store: Store
   readonly #durable = new Set<SectionStore>()
@@ -69,46 +69,46 @@ class Draft implements StateDraft {
   }
 
   get<T>(section: DraftableSection<T>, key: string): T | undefined {
-    const access = this.#access(section)
-    const drafted = this.#of(access).get(key)
+    const access = this.#openSection(section)
+    const drafted = this.#changesOf(access).get(key)
     if (drafted) return drafted.value as T | undefined
-    this.#note(access, key)
+    this.#recordRead(access, key)
     return access.read(key)
   }
 
   has<T>(section: DraftableSection<T>, key: string): boolean {
-    const access = this.#access(section)
-    const drafted = this.#of(access).get(key)
+    const access = this.#openSection(section)
+    const drafted = this.#changesOf(access).get(key)
     if (drafted) return drafted.value !== undefined
-    this.#note(access, key)
+    this.#recordRead(access, key)
     return access.has(key)
   }
 
   put<T>(section: DraftableSection<T>, key: string, value: T): void {
-    const access = this.#access(section)
-    this.#of(access).set(key, { change: access.put(key, value), value })
+    const access = this.#openSection(section)
+    this.#changesOf(access).set(key, { change: access.put(key, value), value })
   }
 
   delete<T>(section: DraftableSection<T>, key: string): boolean {
-    const access = this.#access(section)
+    const access = this.#openSection(section)
     const there = this.has(section, key)
-    const drafted = this.#of(access)
+    const drafted = this.#changesOf(access)
     if (access.has(key)) drafted.set(key, { change: access.delete(key), value: undefined })
     else drafted.delete(key)
     return there
   }
 
-  get reads(): Drawn['reads'] {
+  get reads(): UpdateResult['reads'] {
     return [...this.#reads].flatMap(([section, keys]) => [...keys].map(key => ({ section, key })))
   }
 
-  #note({ store }: DraftSection<never> | DraftSection<unknown>, key: string): void {
+  #recordRead({ store }: DraftSection<never> | DraftSection<unknown>, key: string): void {
     const keys = this.#reads.get(store)
     if (keys) keys.add(key)
     else this.#reads.set(store, new Set([key]))
   }
 
-  encode(limits: StateLimits): Pick<Drawn, 'sections' | 'parts' | 'durable'> {
+  encode(limits: StateLimits): Pick<UpdateResult, 'sections' | 'parts' | 'durable'> {
     const sections: SectionStore[] = []
     const changes: NewChange[] = []
     for (const [section, drafted] of this.#sections) {
@@ -124,7 +124,7 @@ class Draft implements StateDraft {
     return { sections, parts: [body], durable: sections.some(section => this.#durable.has(section)) }
   }
 
-  #access<T>(section: DraftableSection<T>): DraftSection<T> {
+  #openSection<T>(section: DraftableSection<T>): DraftSection<T> {
     if (!this.#closed) {
       const access = section.draft_(this.#store)
       if (access.durable) this.#durable.add(access.store)
@@ -136,7 +136,7 @@ class Draft implements StateDraft {
     )
   }
 
-  #of({ store }: DraftSection<never> | DraftSection<unknown>): Map<string, Drafted> {
+  #changesOf({ store }: DraftSection<never> | DraftSection<unknown>): Map<string, DraftedChange> {
     let drafted = this.#sections.get(store)
     if (drafted === undefined) this.#sections.set(store, (drafted = new Map()))
     return drafted

@@ -14,51 +14,51 @@ export interface Durability {
   done: boolean
 }
 
-interface Asked {
+interface DurableOption {
   durable?: boolean
 }
 
 /** Makes a change; a durable one resolves once it is on the disk. `byDefault`: of a durable section, where the caller does not say. */
-export function made<R>(
+export function makeDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
-  { durable }: Asked,
+  { durable }: DurableOption,
   disk: Disk | null,
   byDefault = false,
 ): Promise<R> {
-  return (durable ?? byDefault) ? throughTo(disk, change, durable === true) : change(null)
+  return (durable ?? byDefault) ? makeAndFlush(disk, change, durable === true) : change(null)
 }
 
-/** The same of an update, which is durable by default where it changes a durable section: see {@link need}. */
-export async function madeAsDrawn<R>(
+/** The same of an update, which is durable by default where it changes a durable section: see {@link requireDisk}. */
+export async function updateDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
-  asked: Asked,
+  asked: DurableOption,
   disk: () => Disk | null,
 ): Promise<R> {
-  if (asked.durable !== undefined) return await made(change, asked, disk())
+  if (asked.durable !== undefined) return await makeDurably(change, asked, disk())
   const durability: Durability = { needed: false, done: false }
   const result = await change(durability)
-  return await onDisk(disk(), durability, result)
+  return await flushIfNeeded(disk(), durability, result)
 }
 
 /** The update changes a durable section. Throws ERR_FDB_OPTION where there is no disk. */
-export function need(durability: Durability | null, disk: Disk | null): void {
+export function requireDisk(durability: Durability | null, disk: Disk | null): void {
   if (durability === null || durability.needed) return
-  existing(disk)
+  diskOrThrow(disk)
   durability.needed = true
 }
 
-async function throughTo<R>(
+async function makeAndFlush<R>(
   given: Disk | null,
   change: (durability: Durability) => Promise<R>,
   asked: boolean,
 ): Promise<R> {
-  const disk = existing(given)
+  const disk = diskOrThrow(given)
   if (asked) disk.checkServing()
   const durability: Durability = { needed: true, done: false }
-  return await onDisk(disk, durability, await change(durability))
+  return await flushIfNeeded(disk, durability, await change(durability))
 }
 
-function existing(disk: Disk | null): Disk {
+function diskOrThrow(disk: Disk | null): Disk {
   if (disk !== null) return disk
   throw new FdbError(
     'ERR_FDB_OPTION',
@@ -67,7 +67,7 @@ function existing(disk: Disk | null): Disk {
 }
 
 /** The error's `details.made`: the change counts and is read, but a power cut may take it back. */
-async function onDisk<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
+async function flushIfNeeded<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
   if (!needed || done) return result
   try {
     await disk?.flush()

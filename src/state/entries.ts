@@ -25,13 +25,13 @@ export class Entries {
   staleSecrets = -1
   /** {@link staleSecrets} has risen. */
   onStaleSecret: (() => void) | null = null
-  readonly #ahead = new ReadAhead()
-  readonly #old = emptyChange()
+  readonly #readAhead = new ReadAhead()
+  readonly #scanned = emptyChange()
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
   /** Takes the contents of another index, which must not be used afterwards. Values in the former segments can be read until these are left. */
-  become(other: Entries): void {
+  takeOver(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations
     this.displaced = other.displaced
@@ -52,31 +52,31 @@ export class Entries {
       section.slots.add(key, this.locations.add(segment, offset, length))
       this.count++
     } else {
-      this.#forget(section, slot, segment)
+      this.#displaceEntry(section, slot, segment)
       this.locations.set(slot, segment, offset, length)
     }
-    this.#weigh(section, length)
+    this.#addBytes(section, length)
   }
 
   remove(section: SectionStore, key: KeyBytes, slot: number, ordinal: number): void {
-    this.#forget(section, slot, ordinal)
+    this.#displaceEntry(section, slot, ordinal)
     this.locations.remove(slot)
     section.slots.delete(key)
     this.count--
   }
 
-  #forget(section: SectionStore, slot: number, ordinal: number): void {
+  #displaceEntry(section: SectionStore, slot: number, ordinal: number): void {
     const at = this.subtract(section, slot, section.digest)
-    this.#weigh(section, -at.length)
-    this.#displace(section, at, ordinal)
+    this.#addBytes(section, -at.length)
+    this.#recordDisplaced(section, at, ordinal)
   }
 
-  #weigh(section: SectionStore, bytes: number): void {
+  #addBytes(section: SectionStore, bytes: number): void {
     section.bytes += bytes
     this.liveBytes += bytes
   }
 
-  #displace({ stored, schema }: SectionStore, at: Location, ordinal: number): void {
+  #recordDisplaced({ stored, schema }: SectionStore, at: Location, ordinal: number): void {
     const { segment, offset, length } = at
     if (segment !== ordinal && ordinal === this.newest) this.displaced.add(segment, offset, length)
     if (!(stored?.secret || schema?.secret) || segment <= this.staleSecrets) return
@@ -86,13 +86,13 @@ export class Entries {
 
   /** The entry of this slot was displaced by a change in segment `ordinal`, which is in the sums and the digest already. */
   free(section: SectionStore, slot: number, ordinal: number): void {
-    this.#displace(section, this.locations.get(slot, this.#at), ordinal)
+    this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     this.locations.remove(slot)
   }
 
   /** The same, and the entry of slot `from` takes its place. */
   move(section: SectionStore, from: number, slot: number, ordinal: number): void {
-    this.#displace(section, this.locations.get(slot, this.#at), ordinal)
+    this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     const { segment, offset, length } = this.locations.get(from, this.#at)
     this.locations.set(slot, segment, offset, length)
     this.locations.remove(from)
@@ -101,9 +101,14 @@ export class Entries {
   /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
-    const found = this.#find(at)
-    const { start } = this.#ahead
-    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(found, start, start + at.length, this.#old)
+    const found = this.#readChange(at)
+    const { start } = this.#readAhead
+    const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(
+      found,
+      start,
+      start + at.length,
+      this.#scanned,
+    )
     digest.remove(section.nameBytes, found.subarray(keyStart, keyEnd), found.subarray(valueStart, valueEnd))
     return at
   }
@@ -121,59 +126,59 @@ export class Entries {
 
   /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
-    const found = this.#lookedFor(section, key, at)
-    const { valueStart, valueEnd, version } = this.#old
+    const found = this.#findEntry(section, key, at)
+    const { valueStart, valueEnd, version } = this.#scanned
     return { value: copyOf(found, valueStart, valueEnd), version }
   }
 
   /** The result of `is` for the value of a slot, where it lies. */
-  look(
+  testValue(
     section: SectionStore,
     key: string,
     slot: number,
     is: (bytes: Buffer, start: number, end: number) => boolean,
   ): boolean {
-    const found = this.#lookedFor(section, key, this.locations.get(slot, this.#at))
-    return is(found, this.#old.valueStart, this.#old.valueEnd)
+    const found = this.#findEntry(section, key, this.locations.get(slot, this.#at))
+    return is(found, this.#scanned.valueStart, this.#scanned.valueEnd)
   }
 
   /** As {@link #find}; what lies where is in `#old`. */
-  #lookedFor(section: SectionStore, key: string, at: Location): Buffer {
-    const found = this.#find(at)
-    const { start } = this.#ahead
-    const change = scanChange(found, start, start + at.length, this.#old)
+  #findEntry(section: SectionStore, key: string, at: Location): Buffer {
+    const found = this.#readChange(at)
+    const { start } = this.#readAhead
+    const change = scanChange(found, start, start + at.length, this.#scanned)
     const { keyStart, keyEnd, sectionStart, sectionEnd } = change
     if (section.isNamed(found, sectionStart, sectionEnd) && isText(found, keyStart, keyEnd, key)) return found
-    const { segment } = this.#held(at)
+    const { segment } = this.#heldSegment(at)
     throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
   }
 
   /** Reads an encoded Change to the start of `into`. */
   load(at: Location, into: Buffer): void {
-    this.#whole(at, this.#ahead.read(this.#held(at), at, into))
+    this.#checkRead(at, this.#readAhead.read(this.#heldSegment(at), at, into))
   }
 
   /** The buffer of an encoded Change, from the `start` of {@link ReadAhead} on; valid until the next call. */
-  #find(at: Location): Buffer {
-    const held = this.#held(at)
-    const block = this.#ahead.find(held, at)
+  #readChange(at: Location): Buffer {
+    const held = this.#heldSegment(at)
+    const block = this.#readAhead.find(held, at)
     if (block !== null) return block
     const { offset, length } = at
     const into = length <= SMALL_CHANGE ? this.#scratch : Buffer.allocUnsafeSlow(length)
-    this.#whole(at, readAt(held.segment.fd, into, 0, length, offset))
+    this.#checkRead(at, readAt(held.segment.fd, into, 0, length, offset))
     return into
   }
 
-  #held(at: Location): ReadSegment {
+  #heldSegment(at: Location): ReadSegment {
     const held = this.segments.get(at.segment)!
     if (held.segment.fd.closed) throw closed()
     return held
   }
 
-  #whole(at: Location, got: number): void {
+  #checkRead(at: Location, got: number): void {
     if (got === at.length) return
     const why = `${got} bytes of an entry of ${at.length}; the file was cut`
-    throw damaged(this.#held(at).segment, at.offset, undefined, why)
+    throw damaged(this.#heldSegment(at).segment, at.offset, undefined, why)
   }
 }
 

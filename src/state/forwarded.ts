@@ -6,7 +6,7 @@ import { addPrint } from './requests.js'
 import { schemaRefusal } from './schema.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
-import type { Drawn, NewWrite } from './write-queue.js'
+import type { NewWrite, UpdateResult } from './write-queue.js'
 
 /** A change on its way to the process that may write, as its author encoded it. */
 export interface ForwardedWrite {
@@ -42,17 +42,17 @@ export function answerOf(error: unknown, sequence: number): Answer {
 }
 
 /** A change that another process forwards, in pieces, each checked to be changes and schemas that all may read. Values are as their author checked them. */
-export class ArrivingWrite {
+export class IncomingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
   /** The highest version of each schema that came with it. */
-  readonly #given = new Map<string, number>()
+  readonly #schemaVersions = new Map<string, number>()
   #bytes = 0
   #changes = 0
   #print = 0
   /** It is one deletion. */
-  #deletes: { section: SectionStore; key: string } | null = null
+  #deletion: { section: SectionStore; key: string } | null = null
 
   constructor(store: Store) {
     this.#store = store
@@ -74,28 +74,28 @@ export class ArrivingWrite {
     if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || piece)
       throw malformed('a record with a place of its own')
     for (const schema of record.schemas) this.#addSchema(schema)
-    this.#cursor.begin(bytes, record.changes)
+    this.#cursor.setChanges(bytes, record.changes)
     for (let index = 0; index < record.changes.length / 2; index++) this.#addChange(index)
     this.#parts.push(bytes)
   }
 
   /** To be appended. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
-  write({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
+  toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
-    const deletes = this.#changes === 1 ? this.#deletes : null
-    const look = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
+    const deletes = this.#changes === 1 ? this.#deletion : null
+    const readResult = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
     const changes = this.#changes > 0
     // A durable one without any asks for the disk alone.
     if (!changes && reads.length === 0 && !durable) throw malformed('there is no change in it')
     if (changes && reads.length === 0)
-      return { sections, parts, request, prints: [this.#print], look, foreign: true }
-    const draw = (): Drawn => {
-      if (!reads.every(read => isStill(this.#store, read))) throw CONFLICT
-      return { sections, parts, reads: [], result: look() }
+      return { sections, parts, request, prints: [this.#print], readResult: readResult, foreign: true }
+    const makeUpdate = (): UpdateResult => {
+      if (!reads.every(read => isUnchanged(this.#store, read))) throw CONFLICT
+      return { sections, parts, reads: [], result: readResult() }
     }
     // The result of an update may differ when it is tried again.
-    return { sections, parts: [], request, prints: [0], draw, foreign: true }
+    return { sections, parts: [], request, prints: [0], makeUpdate, foreign: true }
   }
 
   #addSchema(schema: StoredSchema): void {
@@ -107,25 +107,28 @@ export class ArrivingWrite {
         'ERR_FDB_SCHEMA',
         `section "${schema.name}" has codec "${section.stored.codec}"; the change was made with "${schema.codec}"`,
       )
-    this.#given.set(schema.name, Math.max(schema.version, this.#given.get(schema.name) ?? 0))
+    this.#schemaVersions.set(
+      schema.name,
+      Math.max(schema.version, this.#schemaVersions.get(schema.name) ?? 0),
+    )
   }
 
   #addChange(index: number): void {
     const cursor = this.#cursor
-    const section = cursor.look(index)
+    const section = cursor.readSection(index)
     const { key, change } = cursor
     const { op } = change
     if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)
     if (op === PUT) this.#checkVersion(section, change.version)
     this.#changes++
-    this.#deletes = op === DELETE ? { section, key } : null
+    this.#deletion = op === DELETE ? { section, key } : null
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
   /** The lowest reader must be known. */
   #checkVersion({ name, stored }: SectionStore, version: number): void {
-    const said = stored !== null || this.#given.has(name)
-    const known = Math.max(stored?.version ?? 0, this.#given.get(name) ?? 0)
+    const said = stored !== null || this.#schemaVersions.has(name)
+    const known = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
     if (said && version <= known) return
     throw new FdbError(
       'ERR_FDB_SCHEMA',
@@ -176,6 +179,6 @@ export function markOf(store: Store, section: SectionStore | undefined, key: str
   return hash.subarray(0, MARK_BYTES)
 }
 
-function isStill(store: Store, { section, key, mark }: EntryRead): boolean {
+function isUnchanged(store: Store, { section, key, mark }: EntryRead): boolean {
   return Buffer.compare(markOf(store, store.sections.get(section), key), mark) === 0
 }

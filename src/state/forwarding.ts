@@ -6,22 +6,22 @@ import { DEFAULT_LIMITS, mostBodyBytes } from './limits.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
-import type { Drawn, PendingWrite } from './write-queue.js'
+import type { PendingWrite, UpdateResult } from './write-queue.js'
 
 /** The most changes, and bytes of them, that are on their way at a time. */
 const MOST_WRITES = 256
 const MOST_BYTES = 256 * 1024
 /** A timer looks so often whether a change is late, or has come into view. */
-const LOOK_MS = 20
+const POLL_MS = 20
 /** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
 const VIEW_MS = 2_000
 
 /** Counts the ids of changes, over all logs of this process. */
-let made = 0
+let madeIds = 0
 
 /** A way to the process that may write. */
 export interface WriteSender {
-  /** The answer comes by {@link Forwarding.answered}, in any order. Must not throw. */
+  /** The answer comes by {@link Forwarding.onAnswer}, in any order. Must not throw. */
   send(number: number, write: ForwardedWrite): void
 }
 
@@ -31,7 +31,7 @@ export interface ForwardingOptions {
   readonly refusal: FdbError
 }
 
-interface Way {
+interface InFlight {
   readonly number: number
   readonly bytes: number
   readonly reads: readonly string[]
@@ -44,7 +44,7 @@ export class Forwarding {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #options: ForwardingOptions
-  readonly #ways = new Map<PendingWrite, Way>()
+  readonly #inFlight = new Map<PendingWrite, InFlight>()
   readonly #numbers = new Map<number, PendingWrite>()
   /** Entries that updates in flight have read: another update of the same entry would be in vain. */
   readonly #reads = new Set<string>()
@@ -53,10 +53,10 @@ export class Forwarding {
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
   #refused = false
-  #number = 0
+  #lastNumber = 0
   #bytes = 0
   #running = false
-  #again = false
+  #woken = false
   #stopped = false
   #timer: NodeJS.Timeout | undefined
 
@@ -75,14 +75,14 @@ export class Forwarding {
   connect(writeSender: WriteSender): void {
     this.#refused = false
     this.#writeSender = writeSender
-    this.#lose()
+    this.#resetInFlight()
     this.wake()
   }
 
   /** The way is broken: what is on it is sent again, on the next. */
   disconnect(): void {
     this.#writeSender = null
-    this.#lose()
+    this.#resetInFlight()
     this.wake()
   }
 
@@ -90,15 +90,15 @@ export class Forwarding {
   refuse(): void {
     if (this.#stopped) return
     this.#writeSender = null
-    this.#lose()
+    this.#resetInFlight()
     this.#refused = true
     void this.#core.queue.rejectUnsent(this.#options.refusal, this.#core.sliceMs)
     this.wake()
   }
 
-  answered(number: number, answer: Answer): void {
+  onAnswer(number: number, answer: Answer): void {
     const write = this.#numbers.get(number)
-    const way = write && this.#ways.get(write)
+    const way = write && this.#inFlight.get(write)
     if (!way) return
     this.#numbers.delete(number)
     if (answer.outcome === 'applied' && write?.durability) write.durability.done = true
@@ -109,7 +109,7 @@ export class Forwarding {
 
   /** A change was added, or has come into view. */
   wake(): void {
-    this.#again = true
+    this.#woken = true
     if (!this.#running && !this.#stopped) void this.#run()
   }
 
@@ -117,11 +117,11 @@ export class Forwarding {
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
-    this.#lose()
+    this.#resetInFlight()
   }
 
-  #lose(): void {
-    this.#ways.clear()
+  #resetInFlight(): void {
+    this.#inFlight.clear()
     this.#numbers.clear()
     this.#reads.clear()
     this.#bytes = 0
@@ -132,15 +132,15 @@ export class Forwarding {
     const slice = new Slice(this.#core.sliceMs)
     // Those that are made in one turn go together.
     await null
-    while (this.#again && !this.#stopped) {
-      this.#again = false
+    while (this.#woken && !this.#stopped) {
+      this.#woken = false
       this.#replay.follow()
       while (!this.#stopped && this.#settleFirst()) await slice.passed()
       while (!this.#stopped && this.#sendNext()) await slice.passed()
     }
     this.#running = false
     clearTimeout(this.#timer)
-    if (!this.#stopped && this.#core.queue.length > 0) this.#timer = setTimeout(() => this.wake(), LOOK_MS)
+    if (!this.#stopped && this.#core.queue.length > 0) this.#timer = setTimeout(() => this.wake(), POLL_MS)
   }
 
   /** False: the first one has to wait. */
@@ -148,37 +148,37 @@ export class Forwarding {
     const { queue, store } = this.#core
     const write = queue.head
     if (write === undefined) return false
-    const way = this.#ways.get(write)
+    const way = this.#inFlight.get(write)
     const answer = way?.answer ?? null
     const inView = write.request !== '' && store.requests.get(write.request) !== undefined
     if (inView && (way === undefined || answer !== null)) {
-      this.#done(write)
-      write.resolve(answer?.outcome === 'applied' && write.look ? answer.existed : write.outcome)
+      this.#settle(write)
+      write.resolve(answer?.outcome === 'applied' && write.readResult ? answer.existed : write.outcome)
       return true
     }
     switch (answer?.outcome) {
       case 'applied': {
         // Nothing to change: only what it has read was confirmed.
-        const confirmed = write.draw !== undefined && way!.bytes === 0
+        const confirmed = write.makeUpdate !== undefined && way!.bytes === 0
         if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break
         if (!confirmed)
           this.#core.warn({ sequence: answer.sequence }, 'a forwarded change does not come into view')
-        this.#done(write)
-        write.resolve(write.look ? answer.existed : write.outcome)
+        this.#settle(write)
+        write.resolve(write.readResult ? answer.existed : write.outcome)
         return true
       }
       case 'refused':
-        this.#done(write)
+        this.#settle(write)
         write.reject(answer.error)
         return true
       case 'conflict':
         // An update, the only one of its entries on its way: it is made anew, of what is in view by then.
-        this.#forget(write)
+        this.#dropInFlight(write)
         return false
       case 'again':
         // It is not the one that writes, or not any more: the next way leads to it.
         this.#writeSender = null
-        this.#lose()
+        this.#resetInFlight()
         return false
     }
     return this.#refuseLate(write)
@@ -187,8 +187,8 @@ export class Forwarding {
   /** True: the change has waited for too long, and is refused. */
   #refuseLate(write: PendingWrite): boolean {
     const { timeoutMs, refusal } = this.#options
-    if (performance.now() - Math.max(write.at, this.#startedAt) < timeoutMs) return false
-    this.#done(write)
+    if (performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs) return false
+    this.#settle(write)
     const why = `the process that serves did not say within ${timeoutMs} ms`
     write.reject(write.sent ? mayBeMade(why, write.request) : refusal)
     return true
@@ -201,43 +201,43 @@ export class Forwarding {
     if (writeSender === null) return false
     const { head } = queue
     // An update that is made anew is the first, and those behind it are on their way.
-    const onWay = head !== undefined && this.#ways.has(head) ? this.#ways.size : 0
+    const onWay = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
     const write = queue.at(onWay)
     if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
-    if (onWay > 0 && this.#waits(write, queue.at(onWay - 1)!)) return false
+    if (onWay > 0 && this.#mustWait(write, queue.at(onWay - 1)!)) return false
     const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>
     let reads: readonly string[]
     try {
       if (write.bytes > waitingBytes) throw tooLarge(write.bytes, waitingBytes)
-      forwarded = this.#make(write)
+      forwarded = this.#encodeWrite(write)
       reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {
       // A function that throws is called again when it is its turn.
       this.#held = { write, reads: [] }
       if (onWay > 0) return false
-      this.#done(write)
+      this.#settle(write)
       write.reject(error)
       return true
     }
-    if (onWay > 0 && write.draw !== undefined && this.#areRead(reads)) {
+    if (onWay > 0 && write.makeUpdate !== undefined && this.#areRead(reads)) {
       this.#held = { write, reads }
       return false
     }
     if (forwarded.parts.length === 0 && forwarded.reads.length === 0 && !forwarded.durable) {
       if (onWay > 0) return false
-      this.#done(write)
+      this.#settle(write)
       write.resolve(write.outcome)
       return true
     }
     if (write.request === '') {
-      write.request = `${OWN_INSTANCE}.${(++made).toString(36)}`
+      write.request = `${OWN_INSTANCE}.${(++madeIds).toString(36)}`
       write.prints = [0]
     }
     let bytes = 0
     for (const part of forwarded.parts) bytes += part.length
-    const number = ++this.#number
-    this.#ways.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
+    const number = ++this.#lastNumber
+    this.#inFlight.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
     for (const read of reads) this.#reads.add(read)
     this.#numbers.set(number, write)
     this.#bytes += bytes
@@ -247,25 +247,27 @@ export class Forwarding {
   }
 
   /** An update waits only for updates of the same entries, which the writer compares; all else waits for updates to be in view, and updates for all else. */
-  #waits(write: PendingWrite, before: PendingWrite): boolean {
-    if (write.draw === undefined) return before.draw !== undefined
-    return before.draw === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))
+  #mustWait(write: PendingWrite, before: PendingWrite): boolean {
+    if (write.makeUpdate === undefined) return before.makeUpdate !== undefined
+    return before.makeUpdate === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))
   }
 
   #areRead(reads: readonly string[]): boolean {
     return reads.length === 0 || reads.some(read => this.#reads.has(read))
   }
 
-  #make(write: PendingWrite): Omit<ForwardedWrite, 'request'> {
+  #encodeWrite(write: PendingWrite): Omit<ForwardedWrite, 'request'> {
     const { store } = this.#core
-    const { draw } = write
-    const { sections, parts, reads, result } = draw ? draw() : { ...write, reads: [], result: undefined }
+    const { makeUpdate } = write
+    const { sections, parts, reads, result } = makeUpdate
+      ? makeUpdate()
+      : { ...write, reads: [], result: undefined }
     checkForwardable({ parts, reads })
-    if (draw) write.outcome = result
-    const unsaid = sections.flatMap(section => section.unsaid ?? [])
+    if (makeUpdate) write.outcome = result
+    const schemas = sections.flatMap(section => section.schemaToWrite ?? [])
     return {
       ...(write.durability?.needed && { durable: true }),
-      parts: unsaid.length > 0 ? [...unsaid.map(encodeSchema), ...parts] : parts,
+      parts: schemas.length > 0 ? [...schemas.map(encodeSchema), ...parts] : parts,
       reads: reads.map(({ section, key }) => ({
         section: section.name,
         key,
@@ -274,17 +276,17 @@ export class Forwarding {
     }
   }
 
-  #done(write: PendingWrite): void {
-    this.#forget(write)
+  #settle(write: PendingWrite): void {
+    this.#dropInFlight(write)
     this.#core.queue.remove(1)
   }
 
-  #forget(write: PendingWrite): void {
-    const way = this.#ways.get(write)
+  #dropInFlight(write: PendingWrite): void {
+    const way = this.#inFlight.get(write)
     if (way === undefined) return
     this.#bytes -= way.bytes
     this.#numbers.delete(way.number)
-    this.#ways.delete(write)
+    this.#inFlight.delete(write)
     for (const read of way.reads) this.#reads.delete(read)
   }
 }
@@ -298,17 +300,18 @@ const MOST_READ_BYTES = 8 * 1024 * 1024
 const READ_BYTES = 32
 
 /** Throws ERR_FDB_STATE_LIMIT for a change that no message brings to the process that writes. */
-function checkForwardable({ parts, reads }: Pick<Drawn, 'parts' | 'reads'>): void {
+function checkForwardable({ parts, reads }: Pick<UpdateResult, 'parts' | 'reads'>): void {
   for (const { length } of parts)
-    if (length > MOST_PART_BYTES) throw unfit('has', length, MOST_PART_BYTES, 'bytes in one record')
-  if (reads.length > MOST_READS) throw unfit('reads', reads.length, MOST_READS, 'entries')
+    if (length > MOST_PART_BYTES) throw notForwardable('has', length, MOST_PART_BYTES, 'bytes in one record')
+  if (reads.length > MOST_READS) throw notForwardable('reads', reads.length, MOST_READS, 'entries')
   let bytes = 0
   for (const { section, key } of reads)
     bytes += Buffer.byteLength(section.name) + Buffer.byteLength(key) + READ_BYTES
-  if (bytes > MOST_READ_BYTES) throw unfit('reads entries with', bytes, MOST_READ_BYTES, 'bytes of keys')
+  if (bytes > MOST_READ_BYTES)
+    throw notForwardable('reads entries with', bytes, MOST_READ_BYTES, 'bytes of keys')
 }
 
-function unfit(verb: string, got: number, most: number, of: string): FdbError {
+function notForwardable(verb: string, got: number, most: number, of: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
     `a change that ${verb} ${got} ${of} cannot be made through the process that serves now: the limit is ${most}; make several of it, or make it there`,

@@ -16,7 +16,7 @@ export interface Position {
   digest: string
 }
 
-export interface Held {
+export interface HeldSegment {
   segment: Segment
   ordinal: number
   /** File offset behind the last record that was applied. */
@@ -43,8 +43,8 @@ export interface LogPiece {
 
 /** The segments of a log in order, and how far each has been applied. Decides what may come next, reads it, and says what may be merged. */
 export class History {
-  held: Held[] = []
-  writing: Held | null = null
+  held: HeldSegment[] = []
+  writing: HeldSegment | null = null
   /** A record is being applied: sections may be read, nothing may be appended. */
   applying = false
   sequence = 0
@@ -66,7 +66,7 @@ export class History {
   }
 
   /** Has what another one has read, whose ordinals follow on these; `open`: the bulk of it that is not whole, which is read again. */
-  become(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
+  takeOver(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
     this.held = other.held
     this.sequence = other.sequence
     this.#epoch = other.#epoch
@@ -99,9 +99,9 @@ export class History {
     return null
   }
 
-  hold(segment: Segment): Held {
+  hold(segment: Segment): HeldSegment {
     const whole = segment.kind === 'epoch'
-    const held: Held = {
+    const held: HeldSegment = {
       segment,
       ordinal: ++this.#ordinals,
       position: segment.start,
@@ -116,7 +116,7 @@ export class History {
   }
 
   /** Applies what is new in the segments that are adopted, each when all before it are sealed. */
-  *readOn(): Generator<unknown, void> {
+  *readNew(): Generator<unknown, void> {
     for (const held of this.held) {
       if (held.final) continue
       const { segment } = held
@@ -148,7 +148,7 @@ export class History {
     return bytes
   }
 
-  /** Bytes that {@link readOn} would look at. */
+  /** Bytes that {@link readNew} would look at. */
   unread(): number {
     let bytes = 0
     for (const held of this.held) {
@@ -157,7 +157,7 @@ export class History {
     return bytes
   }
 
-  *#read(held: Held): Generator<unknown, void> {
+  *#read(held: HeldSegment): Generator<unknown, void> {
     const { segment } = held
     const snapshot = segment.kind === 'snapshot'
     const records = this.#records(held)
@@ -172,7 +172,7 @@ export class History {
         throw damaged(segment, found.offset, this.sequence, 'records behind the end of a snapshot')
       if (!begun) {
         begun = true
-        this.begin(held)
+        this.startSegment(held)
       }
       yield* this.apply(found, held, 'replay')
       held.position = found.next
@@ -184,12 +184,12 @@ export class History {
     this.#checkWhole(held)
   }
 
-  #checkWhole({ whole, segment, position }: Held): void {
+  #checkWhole({ whole, segment, position }: HeldSegment): void {
     if (!whole) throw damaged(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
   /** The first record of a segment: what it displaces is noted from here on. */
-  begin(held: Held): void {
+  startSegment(held: HeldSegment): void {
     const end = this.position
     for (const before of this.held) {
       if (before === held) break
@@ -199,7 +199,7 @@ export class History {
     this.#store.entries.newest = held.ordinal
   }
 
-  *apply(found: FoundRecord, held: Held, origin: 'local' | 'replay'): Generator<unknown, void> {
+  *apply(found: FoundRecord, held: HeldSegment, origin: 'local' | 'replay'): Generator<unknown, void> {
     this.applying = true
     try {
       yield* this.#store.apply(found, held.ordinal, held.segment, origin)
@@ -233,7 +233,7 @@ export class History {
       const refusal =
         segment.kind === 'snapshot' ? notWritable(segment, 'it is a snapshot') : this.refusal(segment)
       if (refusal) throw refusal
-      if (segment.size() > segment.start) throw behind(segment, segment.start)
+      if (segment.size() > segment.start) throw behindError(segment, segment.start)
     } else if (held !== this.held.at(-1)) throw notWritable(segment, 'newer segments follow it')
     for (const before of this.held) {
       if (before === held) break
@@ -245,7 +245,7 @@ export class History {
     this.writing = held
   }
 
-  #checkFinal(held: Held): void {
+  #checkFinal(held: HeldSegment): void {
     if (held.final) return
     const { segment } = held
     if (segment.sealable && !segment.sealed) {
@@ -261,14 +261,14 @@ export class History {
   }
 
   /** Throws unless nothing but half a record lies behind what was applied. */
-  #checkRead(held: Held): void {
+  #checkRead(held: HeldSegment): void {
     for (const found of this.#records(held, { live: false })) {
-      if (found) throw behind(held.segment, held.position)
+      if (found) throw behindError(held.segment, held.position)
     }
   }
 
   /** The records that were not applied yet. The first of a snapshot says the sequence of all. */
-  #records(held: Held, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
+  #records(held: HeldSegment, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
     const { segment, position: from } = held
     const first = segment.kind === 'snapshot' && from === segment.start
     const after = first ? undefined : this.sequence
@@ -276,12 +276,12 @@ export class History {
   }
 
   /** The newest segment that has records. */
-  newest(): Held | undefined {
+  newest(): HeldSegment | undefined {
     return this.held.findLast(held => held.position > held.segment.start)
   }
 
   /** The last segment of those that can be merged, and the newest that has records. */
-  mergeable(mayWrite: boolean): { last: Held; newest: Held } | null {
+  mergeable(mayWrite: boolean): { last: HeldSegment; newest: HeldSegment } | null {
     const newest = this.newest()
     if (!newest) return null
     const at = this.held.indexOf(newest)
@@ -293,18 +293,18 @@ export class History {
   }
 
   /** A segment is final, as reading on would say, when nothing is left to read; not the one that this log may still try to write. */
-  #markFinal(held: Held, mayWrite: boolean): void {
+  #markFinal(held: HeldSegment, mayWrite: boolean): void {
     const { segment, position, whole } = held
     if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return
     if (position === segment.size()) held.final = true
   }
 
   /** Puts a snapshot in the place of everything up to `last`, and closes that. */
-  replace(last: Held, merged: Merged): void {
+  replace(last: HeldSegment, merged: Merged): void {
     const { segment, before, after } = merged
     // Ordinals rise along the log: the snapshot takes that of the last segment in it, of which no slot is left.
     const { ordinal } = last
-    const held: Held = {
+    const held: HeldSegment = {
       segment,
       ordinal,
       position: segment.end,
@@ -318,13 +318,13 @@ export class History {
     const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
     for (const old of gone) {
       if (old === this.writing) this.writing = null
-      this.leave(old)
+      this.release(old)
     }
     this.#store.entries.segments.set(ordinal, held)
   }
 
   /** Nothing of a segment that is not held any more is read from now on. */
-  leave({ ordinal, segment }: Held): void {
+  release({ ordinal, segment }: HeldSegment): void {
     this.#store.entries.segments.delete(ordinal)
     segment.close()
   }
@@ -335,7 +335,7 @@ export class History {
   }
 }
 
-export function behind(segment: Segment, position: number): FdbError {
+export function behindError(segment: Segment, position: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_BEHIND',
     `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, ${position} were read; adopt it or catch up first`,

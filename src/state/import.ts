@@ -41,7 +41,7 @@ export class StagedImport {
   /** The body of the record to append, at whose bounds it may be divided. */
   readonly #parts: Uint8Array[] = []
   /** The highest version of each section's schema in it. */
-  readonly #given = new Map<string, number>()
+  readonly #schemaVersions = new Map<string, number>()
   #group: Uint8Array[] = []
   #groupBytes = 0
   #puts = 0
@@ -66,46 +66,49 @@ export class StagedImport {
     if (bytes.length > most) throw overLimit('a piece of an import', bytes.length, 'recordBytes', most)
     const all = this.#bytes + bytes.length
     if (all > limits.importBytes) throw overLimit('an import', all, 'importBytes', limits.importBytes)
-    await runInSlices(this.#take(bytes), { sliceMs, signal: closing })
+    await runInSlices(this.#stage(bytes), { sliceMs, signal: closing })
     this.#bytes = all
   }
 
-  *#take(bytes: Buffer): Generator<unknown, void> {
+  *#stage(bytes: Buffer): Generator<unknown, void> {
     const { schemas, changes } = this.#cursor.scan(bytes)
     for (const schema of schemas) this.#addSchema(schema)
-    this.#cursor.begin(bytes, changes)
+    this.#cursor.setChanges(bytes, changes)
     for (let i = 0; i < changes.length; i += 2) {
       if (i % (2 * PART_CHANGES) === 0) yield
       const [start, end] = [changes[i]!, changes[i + 1]!]
-      this.#check(this.#cursor.look(i / 2))
+      this.#checkChange(this.#cursor.readSection(i / 2))
       this.#push(changePrefix(end - start), bytes.subarray(start, end))
-      if (this.#group.length >= 2 * PART_CHANGES) this.#close()
+      if (this.#group.length >= 2 * PART_CHANGES) this.#closePart()
     }
-    this.#close()
+    this.#closePart()
   }
 
   #addSchema(schema: StoredSchema): void {
     const section = this.#core.store.sectionNamed(schema.name)
     this.#section ??= section
     checkSchema(section, schema)
-    const newest = newer(schema, section)
+    const newest = newestSchema(schema, section)
     if (section.stored === null || !isSameSchema(newest, section.stored)) {
       this.#push(encodeSchema(newest))
     }
-    if (this.#replace && !this.#given.has(schema.name)) {
+    if (this.#replace && !this.#schemaVersions.has(schema.name)) {
       this.#push(encodeBody([{ section: schema.name, op: CLEAR, key: '', version: schema.version }]))
       this.#print = addPrint(this.#print, section.printOf(CLEAR, ''))
     }
-    this.#given.set(schema.name, Math.max(newest.version, this.#given.get(schema.name) ?? 0))
+    this.#schemaVersions.set(
+      schema.name,
+      Math.max(newest.version, this.#schemaVersions.get(schema.name) ?? 0),
+    )
   }
 
-  #check(section: SectionStore): void {
+  #checkChange(section: SectionStore): void {
     const { change, key, value } = this.#cursor
     const { op, version } = change
     const { name, stored, schema } = section
     if (op !== PUT && op !== DELETE) throw malformed(`a change of kind ${op}`)
     this.#section = section
-    if (!this.#given.has(name) && stored === null && schema === null) {
+    if (!this.#schemaVersions.has(name) && stored === null && schema === null) {
       throw new FdbError(
         'ERR_FDB_STATE_IMPORT',
         `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
@@ -120,7 +123,7 @@ export class StagedImport {
 
   /** The lowest reader must be known: the log has the lowest reader of all its entries. */
   #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
-    const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#given.get(name) ?? 0)
+    const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
     if (version <= known) return
     throw new FdbError(
       'ERR_FDB_STATE_IMPORT',
@@ -133,12 +136,12 @@ export class StagedImport {
   /** Keeps these together. The change that empties a section comes on top of the given ones, and may be too much for one record with them. */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
-    if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#close()
+    if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#closePart()
     this.#group.push(...pieces)
     this.#groupBytes += bytes
   }
 
-  #close(): void {
+  #closePart(): void {
     if (this.#group.length > 0) this.#parts.push(Buffer.concat(this.#group))
     this.#group = []
     this.#groupBytes = 0
@@ -163,7 +166,7 @@ export class StagedImport {
 }
 
 /** The schema of a section in the log: merged from the log, the import and this process's own schema. */
-function newer(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
+function newestSchema(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
   return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
 }
 

@@ -29,11 +29,11 @@ export function* inFileOrder<T>(
   places: Places,
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
-  const left = new LeftKeys(section)
+  const left = new RemainingKeys(section)
   for (let most = FIRST; ; most = Math.min(MOST, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
-    const parts = yield* left.take(most, places)
+    const parts = yield* left.nextBatch(most, places)
     if (parts.length === 0) return
     for (const part of parts) {
       for (let i = 0; i < part.keys.length; i++) {
@@ -47,7 +47,7 @@ export function* inFileOrder<T>(
   }
 }
 
-class LeftKeys {
+class RemainingKeys {
   readonly #section: SectionStore
   readonly #slots: SlotMap
   readonly #renewals: number
@@ -63,7 +63,7 @@ class LeftKeys {
   }
 
   /** This many, in the order of the log; fewer only when these are the last. */
-  *take(most: number, places: Places): Generator<null, Part[]> {
+  *nextBatch(most: number, places: Places): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
     for (let count = 0, looked = 0; count < most; ) {

@@ -40,10 +40,10 @@ export function textOf(key: string | KeyBytes): string {
 
 /** The bytes of a text, until it is called for another one; null: half a surrogate pair is in it, which no key has. */
 export function keyBytesOf(key: string | KeyBytes): KeyBytes | null {
-  return typeof key !== 'string' ? key : key === ofText.text ? ofText : encoded(key)
+  return typeof key !== 'string' ? key : key === ofText.text ? ofText : encodeText(key)
 }
 
-function encoded(text: string): KeyBytes | null {
+function encodeText(text: string): KeyBytes | null {
   ofText.text = null
   const { length } = text
   let at = 0
@@ -70,19 +70,19 @@ export function hashOf({ buffer, view }: Bytes, start: number, end: number): num
   let hash = SEED
   let at = start
   for (; at + 4 <= end; at += 4) {
-    hash ^= scrambled(view.getInt32(at, true))
+    hash ^= scramble(view.getInt32(at, true))
     hash = (hash << 13) | (hash >>> 19)
     hash = (Math.imul(hash, 5) + 0xe6546b64) | 0
   }
   let rest = 0
   for (let shift = 0; at < end; shift += 8) rest |= buffer[at++]! << shift
-  hash ^= scrambled(rest) ^ (end - start)
+  hash ^= scramble(rest) ^ (end - start)
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
   return (hash ^ (hash >>> 16)) >>> 0
 }
 
-function scrambled(word: number): number {
+function scramble(word: number): number {
   const product = Math.imul(word, 0xcc9e2d51)
   return Math.imul((product << 15) | (product >>> 17), 0x1b873593)
 }

@@ -24,7 +24,7 @@ export class KeyTable {
   #bytes: Bytes
   #deleted = 0
   /** Where the last look at the index ended. */
-  #found = 0
+  #foundAt = 0
 
   /** `room`: for so many keys, a power of two. */
   constructor(room: number) {
@@ -62,7 +62,7 @@ export class KeyTable {
 
   /** A key that is not there. */
   #add(key: KeyBytes, stored: number): void {
-    if (4 * (this.#indexed + 1) > this.#index.length) this.#remake()
+    if (4 * (this.#indexed + 1) > this.#index.length) this.#rebuildIndex()
     const index = this.#index
     const mask = index.length - 1
     let at = (2 * key.hash) & mask
@@ -76,7 +76,7 @@ export class KeyTable {
   delete(key: KeyBytes): boolean {
     const place = this.#find(key)
     if (place < 0) return false
-    this.#index[this.#found + 1] = GONE
+    this.#index[this.#foundAt + 1] = GONE
     this.#places[2 * place] = DELETED
     this.#deleted += key.end - key.start
     this.size--
@@ -90,26 +90,26 @@ export class KeyTable {
     const mask = index.length - 1
     for (let at = (2 * hash) & mask; ; at = (at + 2) & mask) {
       const place = index[at + 1]!
-      if (place !== EMPTY && (index[at] !== hash || place === GONE || !this.#isAt(place - PLACES, key)))
+      if (place !== EMPTY && (index[at] !== hash || place === GONE || !this.#keyIsAt(place - PLACES, key)))
         continue
-      this.#found = at
+      this.#foundAt = at
       return place - PLACES
     }
   }
 
-  #isAt(place: number, { bytes, start, end }: KeyBytes): boolean {
-    const from = this.#start(place)
+  #keyIsAt(place: number, { bytes, start, end }: KeyBytes): boolean {
+    const from = this.#keyStart(place)
     return (
       this.#places[2 * place + 1]! - from === end - start && areEqual(this.#bytes, from, bytes, start, end)
     )
   }
 
-  #start(place: number): number {
+  #keyStart(place: number): number {
     return place === 0 ? 0 : this.#places[2 * place - 1]!
   }
 
   #append({ bytes, start, end }: KeyBytes, stored: number): void {
-    const from = this.#start(this.#count)
+    const from = this.#keyStart(this.#count)
     const to = from + end - start
     if (to > this.#bytes.buffer.length) this.#bytes = larger(this.#bytes, from, to)
     copyKey(bytes, start, end, this.#bytes, from)
@@ -120,7 +120,7 @@ export class KeyTable {
   }
 
   /** With room for as many keys again, and without those that were deleted. */
-  #remake(): void {
+  #rebuildIndex(): void {
     let room = LEAST
     while (room < 2 * this.size) room *= 2
     const index = new Uint32Array(2 * 2 * room)
@@ -146,7 +146,7 @@ export class KeyTable {
   #compact(places: Uint32Array): Uint32Array {
     const moved = new Uint32Array(this.#count)
     const bytes = new Bytes(
-      Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * (this.#start(this.#count) - this.#deleted))),
+      Buffer.allocUnsafeSlow(Math.max(LEAST * KEY_BYTES, 2 * (this.#keyStart(this.#count) - this.#deleted))),
     )
     let end = 0
     for (let old = 0, place = 0, from = 0; old < this.#count; old++) {

@@ -32,8 +32,8 @@ export class ReadAhead {
   readonly #blocks = new Array<Block | undefined>(MOST_BLOCKS)
   /** Entries found in blocks, less what these have cost. */
   #credit = MOST_CREDIT
-  #asked = false
-  #look: NodeJS.Immediate | undefined
+  #used = false
+  #checkTimer: NodeJS.Immediate | undefined
 
   /** Where in its block that begins which was found last; 0 where no block has it. */
   start = 0
@@ -63,7 +63,7 @@ export class ReadAhead {
     const found = this.#blocks[at]
     if (found?.segment === segment && found.number === number && end <= found.filled) {
       if (this.#credit < MOST_CREDIT) this.#credit++
-      this.#asked = true
+      this.#used = true
       return found
     }
     if (this.#credit < WORTH) {
@@ -76,19 +76,19 @@ export class ReadAhead {
     const filled = readAt(segment.fd, bytes, 0, wanted, number * BLOCK_BYTES)
     const block = { segment, number, bytes, filled }
     this.#blocks[at] = block
-    this.#asked = true
-    this.#look ??= setImmediate(() => this.#lookAgain())
+    this.#used = true
+    this.#checkTimer ??= setImmediate(() => this.#dropUnused())
     // The file was cut: reading it says where.
     return end <= filled ? block : null
   }
 
-  #lookAgain(): void {
-    this.#look = undefined
-    if (!this.#asked) {
+  #dropUnused(): void {
+    this.#checkTimer = undefined
+    if (!this.#used) {
       this.#blocks.fill(undefined)
       return
     }
-    this.#asked = false
-    this.#look = setImmediate(() => this.#lookAgain())
+    this.#used = false
+    this.#checkTimer = setImmediate(() => this.#dropUnused())
   }
 }

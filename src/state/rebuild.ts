@@ -12,11 +12,11 @@ import { Store } from './store.js'
 const STEP = 32
 
 /** A section that differs, or that only one of the two has. */
-interface Different {
+interface SectionDifference {
   readonly section: SectionStore
   /** Null: it has nothing any more. */
   readonly now: SectionStore | null
-  readonly told: GrowingList<{
+  readonly changes: GrowingList<{
     readonly op: 'put' | 'delete'
     readonly key: string
     readonly before: Location | null
@@ -25,44 +25,44 @@ interface Different {
 
 /** Reads a whole log beside the present one, takes its place in one step, and tells listeners the differences. Takes the segments; no effect if it throws. */
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
-  if (!core.closing.aborted) return readAnew(core, segments)
+  if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
   throw closed()
 }
 
-function* readAnew(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
-  const { history, left, limits, store } = core
+function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
+  const { history, deferred, limits, store } = core
   const former = history.held
   let replaced = false
   try {
-    yield* left.steps()
-    const after = new Store(limits, left, () => {})
+    yield* deferred.steps()
+    const after = new Store(limits, deferred, () => {})
     const fresh = new History(after, limits, history.ordinals)
     for (const segment of segments) {
       const refusal = fresh.refusal(segment)
       if (refusal) throw refusal
       fresh.hold(segment)
     }
-    yield* fresh.readOn()
-    yield* left.steps()
-    const different: Different[] = []
+    yield* fresh.readNew()
+    yield* deferred.steps()
+    const different: SectionDifference[] = []
     for (const name of new Set([...store.sections.keys(), ...after.sections.keys()]))
       different.push(yield* compare(store, after, name))
     replaced = true
     replace(core, after, fresh, different)
     // Where entries lay before can be read until all are told.
-    for (const { section, told } of different)
-      yield* inSteps(told, ({ op, key, before }) => section.tell(op, key, 'replay', before))
+    for (const { section, changes: told } of different)
+      yield* inSteps(told, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {
-    if (replaced) for (const held of former) history.leave(held)
+    if (replaced) for (const held of former) history.release(held)
     else for (const segment of segments) segment.close()
   }
 }
 
-function* compare(before: Store, after: Store, name: string): Generator<unknown, Different> {
+function* compare(before: Store, after: Store, name: string): Generator<unknown, SectionDifference> {
   const section = before.sectionNamed(name)
   const now = after.sections.get(name) ?? null
-  const told: Different['told'] = new GrowingList()
+  const told: SectionDifference['changes'] = new GrowingList()
   let steps = 0
   for (const [key, slot] of now?.slots.entries() ?? []) {
     if (++steps % STEP === 0) yield
@@ -75,7 +75,7 @@ function* compare(before: Store, after: Store, name: string): Generator<unknown,
     if (++steps % STEP === 0) yield
     if (!now?.slots.has(key)) told.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
   }
-  return { section, now, told }
+  return { section, now, changes: told }
 }
 
 function isSame(
@@ -93,9 +93,14 @@ function isSame(
 }
 
 /** Replaces all in one step whatever its size: a reader finds the old or the new. */
-function replace({ history, store }: LogCore, after: Store, fresh: History, different: readonly Different[]) {
-  history.become(fresh, after.open)
-  for (const { section, now } of different) section.become(now)
-  store.become(after)
+function replace(
+  { history, store }: LogCore,
+  after: Store,
+  fresh: History,
+  different: readonly SectionDifference[],
+) {
+  history.takeOver(fresh, after.open)
+  for (const { section, now } of different) section.takeOver(now)
+  store.takeOver(after)
   for (const { section } of different) for (const reset of section.resets) reset()
 }

@@ -14,7 +14,7 @@ export class Replay {
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
   /** It has been told that a section may not be read. */
-  #forbidden = false
+  #schemaReported = false
 
   constructor(core: LogCore) {
     this.#core = core
@@ -25,15 +25,15 @@ export class Replay {
   }
 
   /** Behind the readings before it. `begin` may throw. Rejects also with ERR_FDB_SCHEMA, when all was read. */
-  async next(begin: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
-    const { closing, sliceMs, left } = this.#core
+  async enqueue(start: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
+    const { closing, sliceMs, deferred } = this.#core
     const task = this.#reading.then(async () => {
-      const work = begin()
+      const work = start()
       this.#readers++
       try {
         const either = signal ? AbortSignal.any([signal, closing]) : closing
         await runInSlices(work, { sliceMs, signal: either })
-        await left.done()
+        await deferred.done()
         this.#checkSchemas()
       } finally {
         this.#readers--
@@ -52,16 +52,16 @@ export class Replay {
 
   /** Where the log is followed: reads what is new. */
   follow(): void {
-    const { history, left } = this.#core
-    if (!this.following || this.busy || history.applying || left.stepping) return
+    const { history, deferred } = this.#core
+    if (!this.following || this.busy || history.applying || deferred.stepping) return
     const fresh = history.unread()
     if (fresh === 0) return
-    if (fresh > FOLLOW_BYTES || left.waits) {
-      this.next(() => history.readOn(), undefined).catch(error => this.#fail(error))
+    if (fresh > FOLLOW_BYTES || deferred.pending) {
+      this.enqueue(() => history.readNew(), undefined).catch(error => this.#fail(error))
       return
     }
     try {
-      runAtOnce(history.readOn())
+      runAtOnce(history.readNew())
       this.#checkSchemas()
     } catch (error) {
       this.#fail(error)
@@ -79,8 +79,8 @@ export class Replay {
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
     if (!forbidden) this.following = false
-    else if (this.#forbidden) return
-    this.#forbidden ||= forbidden
+    else if (this.#schemaReported) return
+    this.#schemaReported ||= forbidden
     const { closing, warn, owner } = this.#core
     if (closing.aborted) return
     warn({ err: error }, 'the state of the process that serves now cannot be read any more')

@@ -127,11 +127,11 @@ export function storedForm(name: string, schema: SectionSchema<never> | null): S
 }
 
 /** Merges two schemas of one section: the lowest reader never falls, and a secret section stays secret. */
-export function mergedSchema(known: StoredSchema | null, told: StoredSchema): StoredSchema {
-  if (known === null) return told
-  const { name, version, codec } = told.version >= known.version ? told : known
-  const minReader = Math.max(known.minReader, told.minReader)
-  return { name, version, minReader, codec, secret: known.secret || told.secret }
+export function mergedSchema(known: StoredSchema | null, written: StoredSchema): StoredSchema {
+  if (known === null) return written
+  const { name, version, codec } = written.version >= known.version ? written : known
+  const minReader = Math.max(known.minReader, written.minReader)
+  return { name, version, minReader, codec, secret: known.secret || written.secret }
 }
 
 export function isSameSchema(a: StoredSchema, b: StoredSchema): boolean {

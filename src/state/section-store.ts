@@ -41,7 +41,7 @@ export class SectionStore {
   }
 
   /** Tells all listeners. `before`: where the entry lay that the change took the place of. */
-  tell(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
+  notify(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
     for (const listener of this.listeners) {
       try {
         listener({ op, key, origin, before })
@@ -52,7 +52,7 @@ export class SectionStore {
   }
 
   /** The schema that this process must write to the log before its first change of the section; null: none. */
-  get unsaid(): StoredSchema | null {
+  get schemaToWrite(): StoredSchema | null {
     const { name, stored, schema } = this
     if (stored === null) return storedForm(name, schema)
     if (schema === null) return null
@@ -72,7 +72,7 @@ export class SectionStore {
   readonly #prints: number[] = []
 
   /** Has what the section of another store has, which is used up; null: nothing. */
-  become(other: SectionStore | null): void {
+  takeOver(other: SectionStore | null): void {
     this.slots = other?.slots ?? new SlotMap()
     this.digest = other?.digest ?? new Digest()
     this.bytes = other?.bytes ?? 0
@@ -103,15 +103,15 @@ export interface SectionChange<T = unknown> {
 
 export type ChangeListener<T = unknown> = (change: SectionChange<T>) => void
 
-export class ToldChange<T> implements SectionChange<T> {
+export class AppliedChange<T> implements SectionChange<T> {
   readonly op: SectionChange['op']
   readonly key: string
   readonly origin: SectionChange['origin']
   readonly #before: Location | null
   readonly #read: (at: Location) => T
   #previous: T | undefined
-  #known: boolean
-  #over = false
+  #isRead: boolean
+  #expired = false
 
   private constructor({ op, key, origin, before }: StoredChange, read: (at: Location) => T) {
     this.op = op
@@ -119,29 +119,29 @@ export class ToldChange<T> implements SectionChange<T> {
     this.origin = origin
     this.#before = before
     this.#read = read
-    this.#known = before === null
+    this.#isRead = before === null
   }
 
   /** `read`: decodes what lies there, as long as it does. */
-  static tell<T>(listener: ChangeListener<T>, change: StoredChange, read: (at: Location) => T): void {
-    const told = new ToldChange(change, read)
+  static notify<T>(listener: ChangeListener<T>, change: StoredChange, read: (at: Location) => T): void {
+    const applied = new AppliedChange(change, read)
     try {
-      listener(told)
+      listener(applied)
     } finally {
-      told.#over = true
+      applied.#expired = true
     }
   }
 
   get previous(): T | undefined {
-    if (this.#known) return this.#previous
-    if (this.#over) {
+    if (this.#isRead) return this.#previous
+    if (this.#expired) {
       throw new FdbError(
         'ERR_FDB_STATE_MOVED',
         `what "${this.key}" was before may be gone from the log by now: read \`previous\` before the listener returns`,
       )
     }
     this.#previous = this.#read(this.#before!)
-    this.#known = true
+    this.#isRead = true
     return this.#previous
   }
 }

@@ -2,14 +2,14 @@ import { FdbError } from '../errors.js'
 import { Bulk, type BulkChange, checkChanges, isDeletion } from './bulk.js'
 import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
-import { type Durability, made } from './durable.js'
+import { type Durability, makeDurably } from './durable.js'
 import { inFileOrder } from './in-file-order.js'
 import { checkKey, checkNewKey, checkRequest, mostBodyBytes, overLimit } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import { addPrint, checkWrite, type WriteOptions } from './requests.js'
 import type { SectionSchema } from './schema.js'
-import { type ChangeListener, type SectionStore, type StoredChange, ToldChange } from './section-store.js'
+import { AppliedChange, type ChangeListener, type SectionStore, type StoredChange } from './section-store.js'
 import { Slice } from './slices.js'
 import type { Store } from './store.js'
 import { Values } from './values.js'
@@ -48,7 +48,7 @@ export class Section<T> {
   readonly #warned = new Set<string>()
 
   /** @internal Use {@link StateLog.section}. */
-  static over<T>(
+  static create<T>(
     core: LogCore,
     writing: Writing,
     section: SectionStore,
@@ -135,7 +135,7 @@ export class Section<T> {
     checkKey(key, this.name)
     this.#core.flush()
     const slot = this.#section.slots.get(key)
-    return slot !== undefined && this.#core.store.entries.look(this.#section, key, slot, is)
+    return slot !== undefined && this.#core.store.entries.testValue(this.#section, key, slot, is)
   }
 
   #decode(key: string, slot: number): T {
@@ -157,19 +157,19 @@ export class Section<T> {
    * out, and told of.
    */
   *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
-    for (const entry of this.#read(options)) if (entry !== null) yield entry
+    for (const entry of this.#readEntries(options)) if (entry !== null) yield entry
   }
 
   /** Null: none, but it may be left for another turn of the event loop. */
-  #read(options: IterationOptions): Generator<[string, T] | null, undefined> {
+  #readEntries(options: IterationOptions): Generator<[string, T] | null, undefined> {
     this.#core.flush()
     return inFileOrder(this.#section, this.#core.store.entries, (key, slot) =>
-      this.#entry(key, slot, options),
+      this.#decodeEntry(key, slot, options),
     )
   }
 
   /** Null: it cannot be decoded, which was told. */
-  #entry(key: string, slot: number, { invalid }: IterationOptions): [string, T] | null {
+  #decodeEntry(key: string, slot: number, { invalid }: IterationOptions): [string, T] | null {
     try {
       return [key, this.#decode(key, slot)]
     } catch (error) {
@@ -192,7 +192,7 @@ export class Section<T> {
 
   /** In turns bounded in time. Entries that change meanwhile may be seen as before, as after, or (new ones) not. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
-    return new InTurns(this.#read({}), this.#core.sliceMs)
+    return new SlicedIterator(this.#readEntries({}), this.#core.sliceMs)
   }
 
   /**
@@ -207,7 +207,7 @@ export class Section<T> {
    * at once with ERR_FDB_NOT_READY. Await it after `ready()`. That goes for all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
-    return this.#writing.told(this.#put(key, value, options), options)
+    return this.#writing.guardPremature(this.#put(key, value, options), options)
   }
 
   async #put(key: string, value: T, options: WriteOptions): Promise<void> {
@@ -229,13 +229,13 @@ export class Section<T> {
    * with this `request` id was made before, it is not known any more: true.
    */
   delete(key: string, options: WriteOptions = {}): Promise<boolean> {
-    return this.#writing.told(this.#delete(key, options), options)
+    return this.#writing.guardPremature(this.#delete(key, options), options)
   }
 
   async #delete(key: string, options: WriteOptions): Promise<boolean> {
     checkWrite('delete()', options)
-    const look = () => this.#section.slots.has(key)
-    return (await this.#write(this.#encode(DELETE, key), options, look)) !== false
+    const existed = () => this.#section.slots.has(key)
+    return (await this.#write(this.#encode(DELETE, key), options, existed)) !== false
   }
 
   /**
@@ -252,7 +252,7 @@ export class Section<T> {
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions = {},
   ): Promise<T | undefined> {
-    return this.#writing.told(this.#update(key, change, options), options)
+    return this.#writing.guardPremature(this.#update(key, change, options), options)
   }
 
   async #update(
@@ -274,13 +274,13 @@ export class Section<T> {
     const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
     const writing = this.#writing
     const update = (durability: Durability | null) => writing.update(write, request, prints, durability)
-    const answer = await made(update, options, writing.disk, this.#schema?.durable)
+    const answer = await makeDurably(update, options, writing.disk, this.#schema?.durable)
     return answer === undefined ? this.get(key) : answer.value
   }
 
   /** Deletes all entries, in one change. */
   clear(options: WriteOptions = {}): Promise<void> {
-    return this.#writing.told(this.#clear(options), options)
+    return this.#writing.guardPremature(this.#clear(options), options)
   }
 
   async #clear(options: WriteOptions): Promise<void> {
@@ -296,7 +296,7 @@ export class Section<T> {
    * is another, and it is larger than `waitingBytes`).
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
-    return this.#writing.told(this.#bulk(changes, options), options)
+    return this.#writing.guardPremature(this.#bulk(changes, options), options)
   }
 
   async #bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions): Promise<void> {
@@ -312,8 +312,8 @@ export class Section<T> {
       )
       if (bulk.count % AT_ONCE === 0 && slice.over) await slice.next()
     }
-    bulk.close()
-    if (bulk.count > 0) await this.#make(bulk.parts, request, bulk.print, options)
+    bulk.closePart()
+    if (bulk.count > 0) await this.#enqueue(bulk.parts, request, bulk.print, options)
   }
 
   /** Called after each change is applied, whether it was made here or read from a segment. Returns how to stop it. */
@@ -321,7 +321,7 @@ export class Section<T> {
     const own = (change: StoredChange) => {
       const read = (at: Location) =>
         this.#values.decode(change.key, this.#core.store.entries.readAt(this.#section, change.key, at))
-      ToldChange.tell(listener, change, read)
+      AppliedChange.notify(listener, change, read)
     }
     this.#section.listeners.add(own)
     return () => void this.#section.listeners.delete(own)
@@ -355,25 +355,25 @@ export class Section<T> {
     }
   }
 
-  #write(change: NewChange, options: WriteOptions, look?: () => unknown): Promise<unknown> {
+  #write(change: NewChange, options: WriteOptions, readResult?: () => unknown): Promise<unknown> {
     const body = encodeBody([change])
     const most = mostBodyBytes(this.#core.limits)
     if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
     const print = addPrint(0, this.#section.printOf(change.op, change.key))
-    return this.#make([body], checkRequest(options.request, this.#core.limits), print, options, look)
+    return this.#enqueue([body], checkRequest(options.request, this.#core.limits), print, options, readResult)
   }
 
-  #make(
+  #enqueue(
     parts: Uint8Array[],
     request: string,
     print: number,
     options: WriteOptions,
-    look?: () => unknown,
+    readResult?: () => unknown,
   ): Promise<unknown> {
-    const write = { sections: [this.#section], parts, request, prints: [print], ...(look && { look }) }
+    const write = { sections: [this.#section], parts, request, prints: [print], ...(readResult && { readResult }) }
     const writing = this.#writing
     const make = (durability: Durability | null) => writing.write({ ...write, durability })
-    return made(make, options, writing.disk, this.#schema?.durable)
+    return makeDurably(make, options, writing.disk, this.#schema?.durable)
   }
 
   #encodePut(key: string, value: T): NewChange {
@@ -397,7 +397,7 @@ function mayBeShared(value: unknown, frozen: boolean): boolean {
 type Step<T> = IteratorResult<T | null, undefined>
 
 /** The values of an iterator, in turns bounded in time; cheaper than an async generator. A null is no value, but a place to pause. */
-class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
+class SlicedIterator<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
   readonly #all: Iterator<T | null, undefined, undefined>
   readonly #sliceMs: number
   #slice: Slice | null = null
@@ -412,18 +412,18 @@ class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, u
     try {
       while (!this.#slice.over) {
         const step = this.#all.next()
-        if (gives(step)) return Promise.resolve(step)
+        if (isValueOrEnd(step)) return Promise.resolve(step)
       }
     } catch (error) {
       return Promise.reject(error)
     }
-    return this.#later(this.#slice)
+    return this.#nextInLaterTurn(this.#slice)
   }
 
-  async #later(slice: Slice): Promise<IteratorResult<T, undefined>> {
+  async #nextInLaterTurn(slice: Slice): Promise<IteratorResult<T, undefined>> {
     await slice.next()
     const step = this.#all.next()
-    return gives(step) ? step : this.next()
+    return isValueOrEnd(step) ? step : this.next()
   }
 
   return(): Promise<IteratorResult<T, undefined>> {
@@ -436,7 +436,7 @@ class InTurns<T extends object> implements AsyncIterableIterator<T, undefined, u
   }
 }
 
-function gives<T>(step: Step<T>): step is IteratorResult<T, undefined> {
+function isValueOrEnd<T>(step: Step<T>): step is IteratorResult<T, undefined> {
   return step.done === true || step.value !== null
 }
 

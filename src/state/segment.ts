@@ -67,7 +67,7 @@ export interface SegmentOptions {
 }
 
 /** How an append ended. Nothing is thrown: a seal is an expected answer on a hot path. */
-export interface Appended {
+export interface AppendResult {
   /** Bytes that are in the segment: less than all only when memory or disk ran out, or a seal came within a huge write. */
   written: number
   /** 'sealed': the right to write here has ended. An error: it could not be written (retry is allowed). */
@@ -185,7 +185,7 @@ export class Segment {
   }
 
   /** Seals what a process wrote that is proved dead: also by a read-only descriptor, which is opened for writing again. */
-  sealForTheDead(): void {
+  sealForDead(): void {
     if (this.sealed) return
     if (!this.sealable) {
       this.#sealedHere = true
@@ -233,7 +233,7 @@ export class Segment {
   }
 
   /** Appends at the end, in one write. */
-  append(bytes: Uint8Array): Appended {
+  append(bytes: Uint8Array): AppendResult {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
     let written = 0
     try {

@@ -29,20 +29,20 @@ const TURN_MS = 5
 const LEAST_MS = 1
 
 /** When the first slice of this turn began; null: none has yet. */
-let began: number | null = null
+let turnStartedAt: number | null = null
 
 function newTurn(): void {
-  began = null
+  turnStartedAt = null
 }
 
 /** When a slice that begins now has had its share of this turn. */
 function endOfShare(sliceMs: number): number {
   const now = performance.now()
-  if (began === null) {
-    began = now
+  if (turnStartedAt === null) {
+    turnStartedAt = now
     setImmediate(newTurn)
   }
-  const left = began + Math.max(TURN_MS, sliceMs) - now
+  const left = turnStartedAt + Math.max(TURN_MS, sliceMs) - now
   return now + Math.min(sliceMs, Math.max(LEAST_MS, left))
 }
 
@@ -99,29 +99,29 @@ export function aborted(signal: AbortSignal): FdbError {
 const AT_ONCE = 256
 
 /** Work that large changes leave behind once they count: places are freed and listeners told, in slices, in order. Reads see no difference. */
-export class LeftWork {
+export class DeferredWork {
   /** A step is being done: nothing may be applied. */
   stepping = false
   readonly #work: Generator<undefined, void>[] = []
   readonly #sliceMs: number
   readonly #signal: AbortSignal
-  readonly #paused: () => void
+  readonly #onPause: () => void
   #running: Promise<unknown> | null = null
 
   /** `paused`: called when nothing is left, or when another does the work. */
   constructor(sliceMs: number, signal: AbortSignal, paused: () => void) {
     this.#sliceMs = sliceMs
     this.#signal = signal
-    this.#paused = paused
+    this.#onPause = paused
   }
 
-  get waits(): boolean {
+  get pending(): boolean {
     return this.#work.length > 0
   }
 
   /** `entries`: how many it is about. */
   add(work: Generator<undefined, void>, entries: number): void {
-    if (entries <= AT_ONCE && !this.waits) {
+    if (entries <= AT_ONCE && !this.pending) {
       runAtOnce(work)
       return
     }
@@ -144,7 +144,7 @@ export class LeftWork {
 
   /** Resolves when listeners know of every change that counts. */
   async done(): Promise<void> {
-    while (this.waits && this.#running) await this.#running
+    while (this.pending && this.#running) await this.#running
   }
 
   #run(): void {
@@ -157,8 +157,8 @@ export class LeftWork {
       .catch(() => {})
       .finally(() => {
         this.#running = null
-        if (this.waits) this.#run()
-        this.#paused()
+        if (this.pending) this.#run()
+        this.#onPause()
       })
   }
 }

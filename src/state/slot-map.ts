@@ -88,14 +88,14 @@ export class SlotMap {
       return
     }
     if (!layer.divided || !this.#main.divided) {
-      yield this.#over(layer, layer.entries(), () => this.#main.entries())
+      yield this.#overlay(layer, layer.entries(), () => this.#main.entries())
       return
     }
     for (let part = 0; part < PARTS; part++)
-      yield this.#over(layer, layer.run(part), () => this.#main.run(part))
+      yield this.#overlay(layer, layer.run(part), () => this.#main.run(part))
   }
 
-  *#over(
+  *#overlay(
     layer: Layer,
     above: Iterable<[string, number | null]>,
     below: () => Iterable<[string, number]>,
@@ -109,7 +109,7 @@ export class SlotMap {
   }
 
   /** All keys of `layer` at once, over what there is. The layer before must be merged. */
-  lay(layer: Layer, size: number): void {
+  setLayer(layer: Layer, size: number): void {
     this.#changes++
     this.#renewals++
     this.#layer = layer

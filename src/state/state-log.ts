@@ -2,11 +2,11 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
-import { type Disk, madeAsDrawn } from './durable.js'
+import { type Disk, updateDurably } from './durable.js'
 import { closed } from './entries.js'
-import { type Answer, ArrivingWrite, type ForwardedWrite } from './forwarded.js'
+import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded.js'
 import type { Forwarding, ForwardingOptions } from './forwarding.js'
-import { behind, History, type LogPiece, type Position } from './history.js'
+import { behindError, History, type LogPiece, type Position } from './history.js'
 import { StagedImport } from './import.js'
 import { checkRequest, checkSectionName, limitsFrom, type StateLimits } from './limits.js'
 import {
@@ -26,7 +26,7 @@ import { checkWrite, type WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
-import { LeftWork, runInSlices } from './slices.js'
+import { DeferredWork, runInSlices } from './slices.js'
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
 import { WriteQueue } from './write-queue.js'
@@ -65,14 +65,14 @@ export class StateLog implements LogOwner {
     const limits = limitsFrom(options.limits)
     const warn = (facts: object, message: string) => logger?.warn(facts, message)
     const flush = () => this.#flush()
-    const left = new LeftWork(sliceMs, closing, flush)
-    const store = new Store(limits, left, (error, section) =>
+    const deferred = new DeferredWork(sliceMs, closing, flush)
+    const store = new Store(limits, deferred, (error, section) =>
       warn({ err: error, section }, 'a change listener of a state section threw'),
     )
     store.entries.onStaleSecret = () => this.onStaleSecret?.()
     const history = new History(store, limits)
     const queue = new WriteQueue(limits)
-    this.#core = { owner: this, store, history, queue, left, limits, sliceMs, closing, flush, warn }
+    this.#core = { owner: this, store, history, queue, deferred, limits, sliceMs, closing, flush, warn }
     this.#replay = new Replay(this.#core)
     this.#writing = new Writing(this.#core, this.#replay)
     this.#compaction = new Compaction(this.#core, this.#replay, this.#writing)
@@ -127,14 +127,14 @@ export class StateLog implements LogOwner {
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
-    await this.#replay.next(() => {
+    await this.#replay.enqueue(() => {
       const refusal = closing.aborted ? closed() : history.refusal(segment, this.#writing.mayWrite)
       if (refusal) {
         segment.close()
         throw refusal
       }
       history.hold(segment)
-      return history.readOn()
+      return history.readNew()
     }, options.signal)
   }
 
@@ -144,14 +144,14 @@ export class StateLog implements LogOwner {
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
-    await this.#replay.next(() => rebuild(this.#core, segments), undefined)
+    await this.#replay.enqueue(() => rebuild(this.#core, segments), undefined)
   }
 
   /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */
   async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
-    await this.#replay.next(() => {
+    await this.#replay.enqueue(() => {
       this.#checkOpen()
-      return this.#core.history.readOn()
+      return this.#core.history.readNew()
     }, options.signal)
     return this.position
   }
@@ -162,7 +162,7 @@ export class StateLog implements LogOwner {
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
-    if (this.#replay.busy) throw behind(segment, segment.start)
+    if (this.#replay.busy) throw behindError(segment, segment.start)
     this.#writing.start(segment)
   }
 
@@ -194,12 +194,12 @@ export class StateLog implements LogOwner {
   }
 
   /** A change that another process forwards, to be filled as it comes. */
-  arriving(): ArrivingWrite {
-    return new ArrivingWrite(this.#core.store)
+  incoming(): IncomingWrite {
+    return new IncomingWrite(this.#core.store)
   }
 
   /** Makes it, once, in its turn: when this process may write, if it waits for that. Never rejects. */
-  accept(arriving: ArrivingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
+  accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     return this.#writing.accept(arriving, write)
   }
 
@@ -236,7 +236,7 @@ export class StateLog implements LogOwner {
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
     }
-    const section = Section.over<T>(this.#core, this.#writing, store, schema)
+    const section = Section.create<T>(this.#core, this.#writing, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
   }
@@ -292,7 +292,7 @@ export class StateLog implements LogOwner {
 
   /** Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`; undefined where `request` was made before. */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#writing.told(this.#update(change, options), options)
+    return this.#writing.guardPremature(this.#update(change, options), options)
   }
 
   async #update<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
@@ -300,7 +300,7 @@ export class StateLog implements LogOwner {
     // The result of an update is unknown here.
     const request = checkRequest(options.request, this.#core.limits)
     const writing = this.#writing
-    return await madeAsDrawn(
+    return await updateDurably(
       durability => writing.update(change, request, [0], durability),
       options,
       () => writing.disk,
@@ -373,7 +373,7 @@ class Compaction {
   }
 
   async #merge(signal: AbortSignal): Promise<void> {
-    const { owner, store, history, left, sliceMs, closing } = this.#core
+    const { owner, store, history, deferred, sliceMs, closing } = this.#core
     for (;;) {
       await this.#replay.ended()
       if (closing.aborted) throw closed()
@@ -384,9 +384,9 @@ class Compaction {
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
       // No more of it can come.
-      if (store.open && store.open.ordinal <= ordinal) store.giveUp()
-      if (left.waits) {
-        await left.done()
+      if (store.open && store.open.ordinal <= ordinal) store.abandonOpen()
+      if (deferred.pending) {
+        await deferred.done()
         continue
       }
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })

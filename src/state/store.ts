@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { ChangeCursor } from './change-cursor.js'
-import { AddedEntries, Digest } from './digest.js'
+import { Digest, PendingEntries } from './digest.js'
 import { Entries } from './entries.js'
 import { overLimit, type StateLimits } from './limits.js'
 import type { Location } from './locations.js'
@@ -10,7 +10,7 @@ import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
 import { SectionStore, type StoredChange } from './section-store.js'
 import type { Segment } from './segment.js'
-import type { LeftWork } from './slices.js'
+import type { DeferredWork } from './slices.js'
 import { Transaction } from './transaction.js'
 
 /** Changes between two yields. */
@@ -22,10 +22,10 @@ export class Store {
   requests: RequestMemory
   readonly entries = new Entries()
   readonly limits: StateLimits
-  readonly left: LeftWork
+  readonly deferred: DeferredWork
   readonly #reportListener: (error: unknown, section: string) => void
   readonly #cursor: ChangeCursor
-  readonly #added = new AddedEntries()
+  readonly #pendingEntries = new PendingEntries()
   #found!: FoundRecord
   #segment!: Segment
   /** A bulk of several records whose last one has not come. */
@@ -33,11 +33,11 @@ export class Store {
 
   constructor(
     limits: StateLimits,
-    left: LeftWork,
+    deferred: DeferredWork,
     reportListener: (error: unknown, section: string) => void,
   ) {
     this.limits = limits
-    this.left = left
+    this.deferred = deferred
     this.#reportListener = reportListener
     this.requests = new RequestMemory(limits.requests)
     this.#cursor = new ChangeCursor(this, why => this.#damaged(why))
@@ -83,36 +83,36 @@ export class Store {
     const cursor = this.#cursor
     this.#found = found
     this.#segment = segment
-    if (part?.index === 0) yield* this.left.steps()
-    const open = this.#openFor(record, ordinal)
-    if (!open) this.#learn(schemas)
+    if (part?.index === 0) yield* this.deferred.steps()
+    const open = this.#transactionFor(record, ordinal)
+    if (!open) this.#mergeSchemas(schemas)
     let print = 0
     try {
-      cursor.begin(found.buffer, changes)
+      cursor.setChanges(found.buffer, changes)
       for (let i = 0; i < changes.length; i += 2) {
         if (i % (2 * STEP) === 0 && i > 0) {
-          this.#added.flush()
+          this.#pendingEntries.flush()
           open?.flush()
           yield
         }
         const [start, end] = [changes[i]!, changes[i + 1]!]
         const [offset, length] = [found.base + start, end - start]
-        const section = cursor.look(i / 2)
+        const section = cursor.readSection(i / 2)
         const { op } = cursor.change
         if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
         if (request !== '' || part) print = addPrint(print, cursor.printIn(section))
-        if (open) open.take(section, cursor, offset, length, this.#added)
+        if (open) open.stage(section, cursor, offset, length, this.#pendingEntries)
         else if (op === CLEAR) {
-          this.#added.flush()
-          yield* this.left.steps()
+          this.#pendingEntries.flush()
+          yield* this.deferred.steps()
           const clearing = new Transaction(this.entries, ordinal, this.#found)
-          clearing.take(section, cursor, offset, length, this.#added)
-          clearing.commit(origin, this.left)
-        } else this.#change(section, { segment: ordinal, offset, length }, origin)
+          clearing.stage(section, cursor, offset, length, this.#pendingEntries)
+          clearing.commit(origin, this.deferred)
+        } else this.#applyChange(section, { segment: ordinal, offset, length }, origin)
       }
       open?.flush()
     } finally {
-      this.#added.flush()
+      this.#pendingEntries.flush()
     }
     if (open) {
       for (const { name } of schemas) this.sectionNamed(name)
@@ -120,20 +120,20 @@ export class Store {
       open.print = addPrint(open.print, print)
       open.next++
       if (part && !part.last) return
-      if (open.isLarge) yield* this.left.steps()
+      if (open.isLarge) yield* this.deferred.steps()
       this.#open = null
-      this.#learn(open.schemas)
-      open.commit(origin, this.left)
+      this.#mergeSchemas(open.schemas)
+      open.commit(origin, this.deferred)
     }
     if (request !== '') this.requests.add(request, sequence, open?.print ?? print)
     for (const [i, id] of requests.entries()) this.requests.add(id, sequence, requestPrints[i] ?? 0)
   }
 
   /** The transaction that a record is of; null: its changes count one by one. */
-  #openFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
+  #transactionFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
     const { kind } = this.#segment
     const index = part?.index ?? 0
-    if (index === 0) this.giveUp()
+    if (index === 0) this.abandonOpen()
     if (!part && (changes.length <= 2 || kind !== 'epoch')) return null
     if (index === 0) this.#open = new Transaction(this.entries, ordinal, this.#found)
     const open = this.#open
@@ -147,33 +147,33 @@ export class Store {
   }
 
   /** Makes the change that the cursor looks at, whose bytes lie there. */
-  #change(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
+  #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
     const { keyBytes: key, change } = this.#cursor
     const slot = section.slots.get(key)
     const before = this.entries.locate(section, slot)
     if (change.op === DELETE) {
       if (slot === undefined) return
       this.entries.remove(section, key, slot, at.segment)
-      this.#tell(section, 'delete', origin, before)
+      this.#notifyListeners(section, 'delete', origin, before)
       return
     }
     this.entries.put(section, key, slot, at)
-    this.#added.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
-    this.#tell(section, 'put', origin, before)
+    this.#pendingEntries.add(section.digest, section.nameBytes, this.#cursor.buffer, change)
+    this.#notifyListeners(section, 'put', origin, before)
   }
 
-  #tell(
+  #notifyListeners(
     section: SectionStore,
     op: 'put' | 'delete',
     origin: StoredChange['origin'],
     before: Location | null,
   ): void {
     if (section.listeners.size === 0) return
-    this.#added.flush()
-    section.tell(op, this.#cursor.key, origin, before)
+    this.#pendingEntries.flush()
+    section.notify(op, this.#cursor.key, origin, before)
   }
 
-  #learn(schemas: readonly StoredSchema[]): void {
+  #mergeSchemas(schemas: readonly StoredSchema[]): void {
     for (const schema of schemas) {
       const section = this.sectionNamed(schema.name)
       section.stored = mergedSchema(section.stored, schema)
@@ -185,18 +185,18 @@ export class Store {
   }
 
   /** Has the entries of another one, which is used up, but for its sections; what the open bulk of either has made is let go of. */
-  become(other: Store): void {
+  takeOver(other: Store): void {
     this.#open = null
-    other.giveUp()
-    this.entries.become(other.entries)
+    other.abandonOpen()
+    this.entries.takeOver(other.entries)
     this.requests = other.requests
   }
 
   /** A bulk that is not whole will never be. */
-  giveUp(): void {
+  abandonOpen(): void {
     const open = this.#open
     this.#open = null
-    open?.giveUp(this.left)
+    open?.abandon(this.deferred)
   }
 }
 

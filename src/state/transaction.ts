@@ -1,12 +1,12 @@
 import type { ChangeCursor } from './change-cursor.js'
-import { type AddedEntries, Digest } from './digest.js'
+import { Digest, type PendingEntries } from './digest.js'
 import type { Entries } from './entries.js'
 import { emptyKey, type KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import { inSteps, type LeftWork } from './slices.js'
+import { type DeferredWork, inSteps } from './slices.js'
 import type { Layer } from './slot-map.js'
 
 interface StagedSection {
@@ -48,7 +48,7 @@ export class Transaction {
     this.begin = { end: offset, sequence: record.sequence - 1 }
   }
 
-  #of(section: SectionStore): StagedSection {
+  #stagedOf(section: SectionStore): StagedSection {
     if (this.#last?.section === section) return this.#last
     let staged = this.#sections.get(section)
     if (!staged) {
@@ -61,26 +61,26 @@ export class Transaction {
   }
 
   /** Takes the change that the cursor looks at, whose bytes lie there in the segment. */
-  take(
+  stage(
     section: SectionStore,
     cursor: ChangeCursor,
     offset: number,
     length: number,
-    added: AddedEntries,
+    added: PendingEntries,
   ): void {
     const { op } = cursor.change
     if (op === CLEAR) {
       this.flush()
-      this.#clear(section)
+      this.#stageClear(section)
       return
     }
     const key = cursor.keyBytes
-    const staged = this.#of(section)
+    const staged = this.#stagedOf(section)
     if (op === PUT) {
-      if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#put(staged, key, offset, length)
+      if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#stagePut(staged, key, offset, length)
       else {
         const puts = (this.#puts ??= new WaitingPuts())
-        if (!puts.takes(staged, key)) this.flush()
+        if (!puts.accepts(staged, key)) this.flush()
         puts.add(staged, key, offset, length)
       }
       added.add(staged.digest, section.nameBytes, cursor.buffer, cursor.change)
@@ -94,19 +94,19 @@ export class Transaction {
 
   /** Before the buffer that its changes lie in is used again, and before anybody looks at it. */
   flush(): void {
-    this.#puts?.flush(this.#put)
+    this.#puts?.flush(this.#stagePut)
   }
 
-  readonly #put = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {
+  readonly #stagePut = (staged: StagedSection, key: KeyBytes, offset: number, length: number): void => {
     const own = staged.layer.set(key, this.#entries.locations.add(this.ordinal, offset, length))
     this.#subtract(staged, key, own)
     staged.size++
     staged.bytes += length
   }
 
-  #clear(section: SectionStore): void {
-    const before = this.#of(section)
-    for (const slot of made(before)) this.#entries.locations.remove(slot)
+  #stageClear(section: SectionStore): void {
+    const before = this.#stagedOf(section)
+    for (const slot of newSlots(before)) this.#entries.locations.remove(slot)
     this.#last = null
     const digest = new Digest()
     digest.subtract(section.digest)
@@ -138,14 +138,14 @@ export class Transaction {
   }
 
   /** Makes all of it count, in one step whatever its size. */
-  commit(origin: StoredChange['origin'], left: LeftWork): void {
-    const rest = [...this.#sections.values()].map(staged => this.#commit(staged, origin, left))
+  commit(origin: StoredChange['origin'], deferred: DeferredWork): void {
+    const rest = [...this.#sections.values()].map(staged => this.#commitSection(staged, origin, deferred))
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
     for (const work of rest) work()
   }
 
   /** Returns what is to be done when all sections are as they will be. */
-  #commit(staged: StagedSection, origin: StoredChange['origin'], left: LeftWork): () => void {
+  #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
     const { section, layer, cleared, size, bytes, digest } = staged
     const { slots } = section
     this.#entries.count += size - slots.size
@@ -155,40 +155,40 @@ export class Transaction {
     const change = (key: string, put: boolean, below: number | undefined) => {
       const before = this.#entries.locate(section, below)
       if (below !== undefined) this.#entries.free(section, below, this.ordinal)
-      return () => section.tell(put ? 'put' : 'delete', key, origin, before)
+      return () => section.notify(put ? 'put' : 'delete', key, origin, before)
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
       // Where nothing is left, or was, nothing can be deleted.
       const before = slots.replace(layer as KeyMap<number>)
       return () => {
-        if (cleared) section.tell('clear', '', origin, null)
+        if (cleared) section.notify('clear', '', origin, null)
         if (before.size > 0 || section.listeners.size > 0)
-          left.add(this.#afterClear(before, staged, origin), before.size + size)
+          deferred.add(this.#afterClear(before, staged, origin), before.size + size)
       }
     }
     if (layer.size > SMALL) {
-      slots.lay(layer, size)
+      slots.setLayer(layer, size)
       return () =>
-        left.add(
+        deferred.add(
           slots.merge((key, put, below) => change(key, put, below)()),
           layer.size,
         )
     }
-    const told: (() => void)[] = []
+    const notifications: (() => void)[] = []
     for (const [key, slot] of layer.entries()) {
       const below = slots.get(key)
       if (slot !== null && below !== undefined) {
         const before = this.#entries.locate(section, below)
         this.#entries.move(section, slot, below, this.ordinal)
-        told.push(() => section.tell('put', key, origin, before))
+        notifications.push(() => section.notify('put', key, origin, before))
         continue
       }
-      told.push(change(key, slot !== null, below))
+      notifications.push(change(key, slot !== null, below))
       if (slot === null) slots.delete(key)
       else slots.set(key, slot)
     }
     return () => {
-      for (const tell of told) tell()
+      for (const tell of notifications) tell()
     }
   }
 
@@ -198,20 +198,20 @@ export class Transaction {
     origin: StoredChange['origin'],
   ): Generator<undefined, void> {
     yield* inSteps(before.entries(), ([, slot]) => this.#entries.free(section, slot, this.ordinal))
-    yield* inSteps(layer.keys(), key => section.tell('put', key, origin, null))
+    yield* inSteps(layer.keys(), key => section.notify('put', key, origin, null))
   }
 
   /** Frees what it has made: the bulk will never be whole, and counts for nothing. */
-  giveUp(left: LeftWork): void {
+  abandon(deferred: DeferredWork): void {
     for (const staged of this.#sections.values())
-      left.add(
-        inSteps(made(staged), slot => this.#entries.locations.remove(slot)),
+      deferred.add(
+        inSteps(newSlots(staged), slot => this.#entries.locations.remove(slot)),
         staged.layer.size,
       )
   }
 }
 
-function* made({ layer }: StagedSection): Generator<number> {
+function* newSlots({ layer }: StagedSection): Generator<number> {
   for (const [, slot] of layer.entries()) if (slot !== null) yield slot
 }
 
@@ -230,7 +230,7 @@ class WaitingPuts {
   touched = 0
 
   /** False: what waits is of another section or lies in another buffer, or there is no room: it is to be flushed. */
-  takes(staged: StagedSection, { bytes }: KeyBytes): boolean {
+  accepts(staged: StagedSection, { bytes }: KeyBytes): boolean {
     return this.#count === 0 || (this.#count < MOST && this.#staged === staged && this.#key.bytes === bytes)
   }
 

@@ -31,29 +31,29 @@ export class Values<T> {
     const { value, version } = raw
     if (!schema) return value as T
     try {
-      const decoded = this.#migrated(schema, schema.codec.decode(value), key, version)
+      const decoded = this.#migrate(schema, schema.codec.decode(value), key, version)
       schema.validate?.(decoded)
       return decoded
     } catch (error) {
       if (error instanceof MigrationError) throw error
       throw new FdbError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#entry(key)}: ${value.length} bytes of schema version ${version} are no valid value for ` +
+        `${this.#nameOf(key)}: ${value.length} bytes of schema version ${version} are no valid value for ` +
           `codec "${schema.codec.name}" at version ${schema.version}; ${remedy}`,
-        { cause: this.#cause(error), details: { section: this.#section.name, key, version } },
+        { cause: this.#causeOf(error), details: { section: this.#section.name, key, version } },
       )
     }
   }
 
-  #migrated(schema: SectionSchema<T>, value: T, key: string, from: number): T {
+  #migrate(schema: SectionSchema<T>, value: T, key: string, from: number): T {
     const { migrate, version: to } = schema
     if (migrate === undefined || from === 0 || from >= to) return value
     const failed = (why: string, cause?: unknown) =>
       new MigrationError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#entry(key)}: migrate() from schema version ${from} to ${to} ${why}; correct it, put a value ` +
+        `${this.#nameOf(key)}: migrate() from schema version ${from} to ${to} ${why}; correct it, put a value ` +
           `of version ${to}, or delete the key`,
-        { cause: this.#cause(cause), details: { section: this.#section.name, key, from, to } },
+        { cause: this.#causeOf(cause), details: { section: this.#section.name, key, from, to } },
       )
     let migrated: T
     try {
@@ -72,7 +72,7 @@ export class Values<T> {
     const refused = (why: string, cause?: unknown) =>
       new FdbTypeError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#entry(key)}: the value is none that codec "${codec.name}" takes${why}`,
+        `${this.#nameOf(key)}: the value is none that codec "${codec.name}" takes${why}`,
         { cause, details: { section: this.#section.name, key } },
       )
     let encoded: Uint8Array
@@ -85,12 +85,12 @@ export class Values<T> {
     throw refused(`: encode() returned ${typeof encoded}, not a Uint8Array`)
   }
 
-  #entry(key: string): string {
+  #nameOf(key: string): string {
     return `section "${this.#section.name}", key "${key}"`
   }
 
   /** A cause that may hold a secret value is not passed on. */
-  #cause(error: unknown): unknown {
+  #causeOf(error: unknown): unknown {
     return this.secret ? undefined : error
   }
 }

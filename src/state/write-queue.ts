@@ -20,15 +20,15 @@ export interface NewWrite {
   /** Fingerprints of its changes, see {@link RequestMemory}. */
   readonly prints: readonly number[]
   /** Called right before it is applied: what its promise resolves with. */
-  readonly look?: () => unknown
+  readonly readResult?: () => unknown
   /** Made by another process, which has it still: it is not forwarded by this one. */
   readonly foreign?: boolean
   readonly durability?: Durability | null
   /** An update: it is made in its turn, of the state as it is then; sections and parts are empty. Its exception rejects it. */
-  readonly draw?: () => Drawn
+  readonly makeUpdate?: () => UpdateResult
 }
 
-export interface Drawn {
+export interface UpdateResult {
   /** Entries of the log that it has looked at. */
   readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
   readonly sections: readonly SectionStore[]
@@ -50,7 +50,7 @@ export interface PendingWrite extends NewWrite {
   /** Before it waits a change of another process with its request: it is looked at when it is known what has become of that one. */
   readonly retry: boolean
   /** When it was made, as of performance.now(). */
-  readonly at: number
+  readonly queuedAt: number
   readonly bytes: number
   readonly promise: Promise<unknown>
   resolve(result?: unknown): void
@@ -83,7 +83,7 @@ export class WriteQueue {
 
   /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue takes any one write. */
   add(write: NewWrite): Promise<unknown> {
-    let bytes = write.draw === undefined ? 0 : UPDATE_BYTES
+    let bytes = write.makeUpdate === undefined ? 0 : UPDATE_BYTES
     for (const part of write.parts) bytes += part.length
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
@@ -103,7 +103,7 @@ export class WriteQueue {
       settle = { resolve, reject }
     })
     const retry = write.request !== '' && this.#requests.has(write.request)
-    const pending: PendingWrite = { ...write, at: performance.now(), bytes, promise, retry, ...settle }
+    const pending: PendingWrite = { ...write, queuedAt: performance.now(), bytes, promise, retry, ...settle }
     this.#writes.push(pending)
     this.#bytes += bytes
     if (write.request !== '') this.#requests.set(write.request, pending)
@@ -121,27 +121,27 @@ export class WriteQueue {
 
   /** Rejects the changes that other processes made: they have them still. */
   rejectForeign(error: unknown): void {
-    for (const write of this.#take(({ foreign = false }) => foreign)) write.reject(error)
+    for (const write of this.#removeWhere(({ foreign = false }) => foreign)) write.reject(error)
   }
 
   /** Those that no other process can have made wait no more; they are told in slices. */
   async rejectUnsent(error: unknown, sliceMs: number): Promise<void> {
     await reject(
-      this.#take(({ sent = false }) => !sent),
+      this.#removeWhere(({ sent = false }) => !sent),
       () => error,
       sliceMs,
     )
   }
 
-  #take(which: (write: PendingWrite) => boolean): PendingWrite[] {
+  #removeWhere(which: (write: PendingWrite) => boolean): PendingWrite[] {
     const taken = this.#writes.filter(which)
     if (taken.length === 0) return taken
     this.#writes = this.#writes.filter(write => !which(write))
-    for (const write of taken) this.#leaves(write)
+    for (const write of taken) this.#forgetWrite(write)
     return taken
   }
 
-  #leaves(write: PendingWrite): void {
+  #forgetWrite(write: PendingWrite): void {
     this.#bytes -= write.bytes
     if (this.#requests.get(write.request) === write) this.#requests.delete(write.request)
   }
@@ -156,15 +156,15 @@ export class WriteQueue {
     for (let sum = 0; count < this.#writes.length; count++) {
       const write = this.#writes[count]!
       sum += write.bytes
-      if (count > 0 && (sum > bytes || write.draw !== undefined || write.retry)) break
-      if (write.draw !== undefined) return [write]
+      if (count > 0 && (sum > bytes || write.makeUpdate !== undefined || write.retry)) break
+      if (write.makeUpdate !== undefined) return [write]
     }
     return this.#writes.slice(0, count)
   }
 
   /** The first `count` are settled by the caller. */
   remove(count: number): void {
-    for (const write of this.#writes.splice(0, count)) this.#leaves(write)
+    for (const write of this.#writes.splice(0, count)) this.#forgetWrite(write)
   }
 
   /** None waits any more; they are told in slices. */

@@ -1,13 +1,13 @@
 import type { FdbError } from '../errors.js'
 import { Appender } from './appender.js'
 import type { LogCore } from './core.js'
-import { draw, type StateDraft } from './draft.js'
-import { type Disk, type Durability, made, need } from './durable.js'
+import { runUpdate, type StateDraft } from './draft.js'
+import { type Disk, type Durability, makeDurably, requireDisk } from './durable.js'
 import {
   type Answer,
-  type ArrivingWrite,
   answerOf,
   type ForwardedWrite,
+  type IncomingWrite,
   mayBeMade,
   NOT_HERE,
 } from './forwarded.js'
@@ -16,7 +16,7 @@ import type { Position } from './history.js'
 import type { Replay } from './replay.js'
 import { requestRefusal, type WriteOptions } from './requests.js'
 import type { Segment } from './segment.js'
-import type { Drawn, NewWrite, PendingWrite } from './write-queue.js'
+import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
@@ -34,7 +34,7 @@ export class Writing {
     this.#replay = replay
     this.#appender = new Appender(core, {
       mayAppend: () => this.#mode === 'writing',
-      fenced: () => this.#fence(),
+      onFenced: () => this.#fence(),
     })
   }
 
@@ -75,8 +75,8 @@ export class Writing {
     const { queue, sliceMs } = this.#core
     queue.rejectForeign(NOT_HERE)
     const why = 'this process lost its way to the one that serves before that had said'
-    const told = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(why, request, error) : error)
-    void queue.rejectAll(told, sliceMs)
+    const errorOf = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(why, request, error) : error)
+    void queue.rejectAll(errorOf, sliceMs)
   }
 
   forward(options: ForwardingOptions): Forwarding {
@@ -100,11 +100,12 @@ export class Writing {
   }
 
   follow(): void {
-    this.#replay.following = (this.#isElsewhere || this.#mode === 'reading') && !this.#core.closing.aborted
+    this.#replay.following =
+      (this.#writesElsewhere || this.#mode === 'reading') && !this.#core.closing.aborted
     this.#forwarding?.wake()
   }
 
-  get #isElsewhere(): boolean {
+  get #writesElsewhere(): boolean {
     return this.#mode === 'ended' || this.#mode === 'forwarding'
   }
 
@@ -136,15 +137,22 @@ export class Writing {
       await disk.flush()
       return
     } catch (error) {
-      if (serves(disk)) throw error
+      if (isServing(disk)) throw error
     }
     const durability: Durability = { needed: true, done: false }
-    await this.write({ sections: [], parts: [], request: '', prints: [], durability, draw: nothing })
+    await this.write({
+      sections: [],
+      parts: [],
+      request: '',
+      prints: [],
+      durability,
+      makeUpdate: emptyUpdate,
+    })
     // This process writes again.
     if (!durability.done) await disk.flush()
   }
 
-  /** Resolves with what its `look` or `draw` gave. Throws when it is refused at once. */
+  /** Resolves with what its `readResult` or `makeUpdate` gave. Throws when it is refused at once. */
   write(write: NewWrite): Promise<unknown> {
     if (this.#mode === 'ended') throw this.#ended
     const { queue, store } = this.#core
@@ -163,15 +171,15 @@ export class Writing {
     if (refused) throw refused
     const promise = queue.add(write)
     this.#forwarding?.wake()
-    if (this.#mode === 'writing') this.#appender.added()
+    if (this.#mode === 'writing') this.#appender.schedule()
     return promise
   }
 
   /** The promise of a change for its caller. A `durable` one does not wait: it is refused. */
-  told<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
+  guardPremature<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
     if (this.#mode !== 'reading' || options?.durable === true) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
-    return premature() === null ? change : ToldToWait.of(change, premature)
+    return premature() === null ? change : PrematureAwait.of(change, premature)
   }
 
   get waiting(): number {
@@ -184,7 +192,7 @@ export class Writing {
     this.#core.flush()
     const none = () => {}
     const last = this.#core.queue.last?.promise.then(none, none) ?? Promise.resolve()
-    return this.told(last, {})
+    return this.guardPremature(last, {})
   }
 
   /** Adds an update. `prints`: of what it may come to. */
@@ -195,30 +203,30 @@ export class Writing {
     durability: Durability | null,
   ): Promise<R | undefined> {
     const make = () => {
-      const drawn = draw(change, this.#core.store)
-      if (drawn.durable) need(durability, this.disk)
+      const drawn = runUpdate(change, this.#core.store)
+      if (drawn.durable) requireDisk(durability, this.disk)
       return drawn
     }
-    const write = { sections: [], parts: [], request, prints, durability, draw: make }
+    const write: NewWrite = { sections: [], parts: [], request, prints, durability, makeUpdate: make }
     return this.write(write) as Promise<R | undefined>
   }
 
-  async accept(arriving: ArrivingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
+  async accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     const { owner, history, closing } = this.#core
     try {
-      if (this.#isElsewhere) throw NOT_HERE
-      const make = () => this.write(arriving.write(write))
-      const existed = await made(make, write, owner.disk)
+      if (this.#writesElsewhere) throw NOT_HERE
+      const make = () => this.write(arriving.toWrite(write))
+      const existed = await makeDurably(make, write, owner.disk)
       return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
     } catch (error) {
       // The right to write has gone on before the change was on the disk: its author sends it to the next.
-      const over = closing.aborted || (owner.disk !== null && !serves(owner.disk))
+      const over = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
       return answerOf(over ? NOT_HERE : error, history.sequence)
     }
   }
 }
 
-function serves(disk: Disk): boolean {
+function isServing(disk: Disk): boolean {
   try {
     disk.checkServing()
     return true
@@ -227,17 +235,17 @@ function serves(disk: Disk): boolean {
   }
 }
 
-function nothing(): Drawn {
+function emptyUpdate(): UpdateResult {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
 /** A change that waits for an event that may never come while it is awaited: awaiting it rejects in the next turn. It waits on all the same. */
-class ToldToWait<T> extends Promise<T> {
+class PrematureAwait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 
   /** `premature`: why awaiting it now would never end; null: it may be awaited. */
   static of<T>(change: Promise<T>, premature: () => FdbError | null): Promise<T> {
-    const told = new ToldToWait<T>((resolve, reject) => void change.then(resolve, reject))
+    const told = new PrematureAwait<T>((resolve, reject) => void change.then(resolve, reject))
     told.#premature = premature
     return told
   }

@@ -149,11 +149,11 @@ class Follower {
 
   async #send(way: number, number: number, write: ForwardedWrite): Promise<void> {
     const { writer } = this.#world
-    const arriving = writer.arriving()
+    const arriving = writer.incoming()
     for (const part of write.parts) arriving.add(part)
     const answer: Answer = await writer.accept(arriving, write)
     // An answer that comes over a broken way is lost.
-    if (way === this.#way) this.#forwarding.answered(number, answer)
+    if (way === this.#way) this.#forwarding.onAnswer(number, answer)
     if (way === this.#way && answer.outcome === 'again')
       setImmediate(() => way === this.#way && this.connect())
   }

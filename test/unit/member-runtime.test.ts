@@ -258,7 +258,7 @@ describe('changes that wait', () => {
   it('are taken together up to the bytes that are asked for, an update always alone', () => {
     const queue = new WriteQueue(DEFAULT_LIMITS)
     const draw = () => ({ reads: [], sections: [], parts: [], result: null })
-    void queue.add(write({ draw, parts: [] }))
+    void queue.add(write({ makeUpdate: draw, parts: [] }))
     void queue.add(write())
     void queue.add(write())
     expect(queue.first(1_000_000)).toHaveLength(1)

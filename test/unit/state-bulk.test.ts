@@ -301,8 +301,8 @@ describe('the changes of a bulk', () => {
     const bulk = new Bulk(store, DEFAULT_LIMITS, '')
     for (const size of sizes)
       bulk.add({ section: 's', op: 1, key: 'k', value: Buffer.alloc(size), version: 1 })
-    bulk.close()
-    bulk.close()
+    bulk.closePart()
+    bulk.closePart()
     expect(bulk.count).toBe(sizes.length)
     return bulk.parts.map(({ length }) => length)
   }

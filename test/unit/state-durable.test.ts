@@ -117,13 +117,13 @@ describe('a change of a durable section', () => {
     for (const change of changes) change.catch(() => {})
     await until('those before the update are sent', () => sent.length === 2)
     for (const { request, parts } of sent) {
-      const arriving = elder.log.arriving()
+      const arriving = elder.log.incoming()
       for (const part of parts) arriving.add(part)
       await elder.log.accept(arriving, { request, reads: [] })
     }
     log.follow()
     for (const number of [1, 2])
-      forwarding.answered(number, { outcome: 'applied', existed: false, sequence: number })
+      forwarding.onAnswer(number, { outcome: 'applied', existed: false, sequence: number })
     await until('the update is sent', () => sent.length === 3)
     expect(sent.map(({ durable = false }) => durable)).toEqual([true, false, true])
   })

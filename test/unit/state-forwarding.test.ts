@@ -38,14 +38,14 @@ class Way implements WriteSender {
 
   async #make(number: number, write: ForwardedWrite): Promise<void> {
     const answer = await make(this.#writer, write)
-    const tell = () => this.#forwarding.answered(number, answer)
+    const tell = () => this.#forwarding.onAnswer(number, answer)
     this.answers.push(tell)
     if (this.prompt) tell()
   }
 }
 
 async function make(writer: StateLog, write: ForwardedWrite): Promise<Answer> {
-  const arriving = writer.arriving()
+  const arriving = writer.incoming()
   try {
     for (const part of write.parts) arriving.add(part)
   } catch (error) {

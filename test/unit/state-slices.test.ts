@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { LeftWork, runInSlices, Slice } from '../../src/state/slices.js'
+import { DeferredWork, runInSlices, Slice } from '../../src/state/slices.js'
 
 const STEP_MS = 0.5
 
@@ -79,18 +79,18 @@ describe('what changes have left to do', () => {
   it('is done at once where it is little and nothing waits, else in its order', async () => {
     const done: string[] = []
     let paused = 0
-    const left = new LeftWork(3, new AbortController().signal, () => paused++)
+    const left = new DeferredWork(3, new AbortController().signal, () => paused++)
     const work = function* (name: string): Generator<undefined, void> {
       yield
       done.push(name)
     }
     left.add(work('little'), 256)
-    expect([done, left.waits]).toEqual([['little'], false])
+    expect([done, left.pending]).toEqual([['little'], false])
     left.add(work('much'), 257)
-    expect([done, left.waits]).toEqual([['little'], true])
+    expect([done, left.pending]).toEqual([['little'], true])
     left.add(work('little, later'), 1)
     expect(done).toEqual(['little'])
     await left.done()
-    expect([done, left.waits, paused]).toEqual([['little', 'much', 'little, later'], false, 1])
+    expect([done, left.pending, paused]).toEqual([['little', 'much', 'little, later'], false, 1])
   })
 })

@@ -9,7 +9,7 @@ function withLayer(main: number, over: number, deleted = 0) {
   for (let i = 0; i < main; i++) slots.add(`k${i}`, i)
   const layer: Layer = new KeyMap()
   for (let i = 0; i < over; i++) layer.set(`k${i}`, i < deleted ? null : COUNT + i)
-  slots.lay(layer, Math.max(main, over) - deleted)
+  slots.setLayer(layer, Math.max(main, over) - deleted)
   return { slots, layer }
 }
 

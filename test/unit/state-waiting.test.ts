@@ -117,9 +117,9 @@ describe('between a change that is not awaited and its acknowledgement', () => {
     expect([routes.waiting, routes.get('a')]).toEqual([1, to('before')])
     forwarding.connect({
       send: (number, write) => {
-        const arriving = writer.arriving()
+        const arriving = writer.incoming()
         for (const part of write.parts) arriving.add(part)
-        void writer.accept(arriving, write).then(answer => forwarding.answered(number, answer))
+        void writer.accept(arriving, write).then(answer => forwarding.onAnswer(number, answer))
       },
     })
     await routes.settled()

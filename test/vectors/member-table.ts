@@ -44,7 +44,7 @@ function outcomesOf(
   const outcomes = new Map<string, string[]>()
   for (const phase of new Set(states.map(state => state.phase))) {
     const those = states.filter(state => state.phase === phase)
-    const outcome = (state: MemberState) => outcomeOf(state, eventIn(state))
+    const outcome = (state: MemberState) => readResult(state, eventIn(state))
     for (const [condition, what] of told(those, outcome)) {
       if (what === NOTHING) continue
       const where = condition === '' ? phase : `${phase} (${condition})`
@@ -77,7 +77,7 @@ function choices(): Fact[][] {
   return sets.sort((a, b) => a.length - b.length)
 }
 
-function outcomeOf(state: MemberState, event: MemberEvent): string {
+function readResult(state: MemberState, event: MemberEvent): string {
   const linked: MemberState = { ...state, link: 'up' }
   const unsaid = stepMember({ ...state, link: 'down' }, event)
   const said = stepMember(linked, event)

@@ -76,7 +76,7 @@ export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
 export function sealForTheDead(segmentSet: SegmentSet): void {
   const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
   if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
-  for (const segment of segmentSet.all) segment.sealForTheDead()
+  for (const segment of segmentSet.all) segment.sealForDead()
 }
 
 function takeSegment(

@@ -42,7 +42,7 @@ export async function keepState({
     refuseOthers(path, diedAt)
     for (const segment of segmentSet.all) {
       // The writer of this segment is dead.
-      segment.sealForTheDead()
+      segment.sealForDead()
       await log.adopt(segment.dup())
     }
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)

@@ -1,6 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { fdbroker } from '../../proto/wire.js'
-import type { Answer, ArrivingWrite, EntryRead } from '../../state/forwarded.js'
+import type { Answer, EntryRead, IncomingWrite } from '../../state/forwarded.js'
 import type { StateLog } from '../../state/state-log.js'
 import { remoteError, type WireBody } from '../../wire/link.js'
 
@@ -22,7 +22,7 @@ export class WriteReceiver {
   readonly #log: StateLog
   readonly #tell: (body: WireBody) => void
   /** Changes that have come in part, by source and number. */
-  readonly #arriving = new Map<string, ArrivingWrite>()
+  readonly #arriving = new Map<string, IncomingWrite>()
   /** Changes that were answered before their last piece: what still comes of them is no other change. */
   readonly #cut = new Set<string>()
   readonly #sentAway = new Set<number>()
@@ -63,7 +63,7 @@ export class WriteReceiver {
       end({ outcome: 'again' })
       return
     }
-    const arriving = begun ?? this.#log.arriving()
+    const arriving = begun ?? this.#log.incoming()
     try {
       for (const part of parts ?? []) arriving.add(part)
     } catch (error) {

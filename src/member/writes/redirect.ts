@@ -61,7 +61,7 @@ export class WriteRedirect {
   written(link: Link, written: fdbroker.wire.Written.$Properties): void {
     if (link !== this.#link) return
     const answer = unpackAnswer(written)
-    this.#forwarding?.answered(written.number ?? 0, answer)
+    this.#forwarding?.onAnswer(written.number ?? 0, answer)
     if (answer.outcome === 'again') this.#reconnect()
   }
 

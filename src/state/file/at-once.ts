@@ -5,20 +5,20 @@ import type { StateLog } from '../state-log.js'
 import type { FileCopy } from './copy.js'
 import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import {
-  besidePath,
   CREATE,
   checkService,
-  type Kind,
   newMode,
   openStateFile,
+  type StateFileKind,
   syncFolderNow,
+  temporaryPath,
 } from './place.js'
 
 /** Brings all of the log to the state file and disk in one go, at the end of a process. `installing`: what a thread may be putting in its place just now. */
 export function finishAtOnce(
   path: string,
   log: StateLog,
-  kind: Kind,
+  kind: StateFileKind,
   { file, installing }: { file: FileCopy | null; installing: FileCopy | null },
 ): void {
   if (installing?.finishNow(log)) installing.installNow(path)
@@ -28,11 +28,11 @@ export function finishAtOnce(
 
 const CHUNK = 1024 * 1024
 
-function writeStateFileNow(path: string, log: StateLog, { secret, service }: Kind): void {
+function writeStateFileNow(path: string, log: StateLog, { secret, service }: StateFileKind): void {
   using present = openStateFile(path)
   if (present !== null) checkService(path, present, service)
   const mode = newMode(present && statOf(present), secret)
-  const beside = besidePath(path)
+  const beside = temporaryPath(path)
   using fd = openFile(beside, CREATE, `new state file ${beside}`, mode)
   try {
     let at = 0

@@ -6,7 +6,7 @@ import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import { firstMarks, MARKS, MarkPlaces } from './marks.js'
-import { createBeside, type Kind, replaceStateFile, syncFolderNow } from './place.js'
+import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } from './place.js'
 
 const NOTHING = Buffer.alloc(0)
 /** The most bytes of one write: reading them from the log takes well under a millisecond. */
@@ -15,7 +15,7 @@ const CHUNK = 256 * 1024
 export const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
 /** How far the log has been copied: to this offset of this segment. */
-interface Reached {
+interface CopiedTo {
   segment: { kind: Segment['kind']; epoch: number }
   offset: number
   /** The segment was final, and this its end. */
@@ -23,32 +23,32 @@ interface Reached {
 }
 
 /** Bytes to be written at the end of the file, and what is so then. */
-interface Taken {
+interface NextWrite {
   bytes: Buffer
   /** A header is the first of them: it says that all before it is on the disk. */
   header: boolean
   count: number
-  written(): void
+  onWritten(): void
 }
 
 /** A file that becomes a copy of a log, segment behind segment. One write at a time; repeated where there was no room. Removed at close unless installed. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
-  readonly #kind: Kind
+  readonly #kind: StateFileKind
   #installed = false
-  #reached: Reached | null = null
+  #copiedTo: CopiedTo | null = null
   #size = 0
   /** Bytes known to be on the disk. */
-  #onDisk = 0
+  #syncedBytes = 0
   /** Null until their place is written. */
   #marks: MarkPlaces | null = null
   /** The length that the newest mark says. */
-  #marked = 0
+  #markedLength = 0
   /** A write has failed: what lies behind `#size` is to be cut off. */
-  #cut = false
+  #needsCut = false
   /** The current work of the thread: it writes this at the end, or cuts the file there. */
-  #underWay: Taken | 'cut' | null = null
+  #writing: NextWrite | 'cut' | null = null
   #closed = false
   #lost = false
   /** Ends with a whole record. */
@@ -62,15 +62,15 @@ export class FileCopy {
   /** The newest mark is not known to be on the disk. */
   markUnsynced = false
 
-  private constructor(path: string, handle: FileHandle, kind: Kind) {
+  private constructor(path: string, handle: FileHandle, kind: StateFileKind) {
     this.#path = path
     this.#handle = handle
     this.#kind = kind
   }
 
   /** A new one, beside the state file of this path. */
-  static async create(path: string, kind: Kind): Promise<FileCopy> {
-    const { path: beside, handle } = await createBeside(path, kind)
+  static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
+    const { path: beside, handle } = await createTemporary(path, kind)
     return new FileCopy(beside, handle, kind)
   }
 
@@ -90,7 +90,7 @@ export class FileCopy {
   /** Bytes of the log that are not in it; null: it cannot be continued, as what it lacks was merged with what it has. */
   behind(log: StateLog): number | null {
     const pieces = log.pieces()
-    const at = this.#place(pieces)
+    const at = this.#positionIn(pieces)
     if (at === null) return null
     let bytes = 0
     for (const { segment, end } of pieces.slice(at.index)) bytes += end - segment.start
@@ -99,63 +99,63 @@ export class FileCopy {
 
   /** Copies what comes next, at most 256 KiB. Returns the number of bytes: 0 when there is no more; null when it cannot be continued. */
   async copySome(log: StateLog): Promise<number | null> {
-    const taken = this.#take(log)
-    if (taken === null || taken === 0) return taken
-    if (taken.header && this.#onDisk < this.#size) await this.#bringToDisk()
-    await this.#append(taken)
-    return taken.count
+    const next = this.#nextWrite(log)
+    if (next === null || next === 0) return next
+    if (next.header && this.#syncedBytes < this.#size) await this.#syncData()
+    await this.#append(next)
+    return next.count
   }
 
   /** Writes and syncs the rest of the log at once, at the end of the process. False: it cannot be continued. */
   finishNow(log: StateLog): boolean {
     // A thread that is writing may go on meanwhile: it writes the same bytes to the same place. One that cuts would cut these.
-    const underWay = this.#underWay
+    const underWay = this.#writing
     if (this.#lost || this.#closed || underWay === 'cut') return false
     if (underWay !== null) this.#writeNow(underWay)
-    else if (this.#cut) truncateNow(this.#handle, this.#size)
+    else if (this.#needsCut) truncateNow(this.#handle, this.#size)
     for (;;) {
-      const taken = this.#take(log)
-      if (taken === null) return false
-      if (taken === 0) break
-      if (taken.header && this.#onDisk < this.#size) this.#bringToDiskNow()
-      this.#writeNow(taken)
+      const next = this.#nextWrite(log)
+      if (next === null) return false
+      if (next === 0) break
+      if (next.header && this.#syncedBytes < this.#size) this.#syncDataNow()
+      this.#writeNow(next)
     }
     if (!this.#installed) this.#markNow()
-    this.#bringToDiskNow()
-    if (this.#markNow()) this.#bringToDiskNow()
+    this.#syncDataNow()
+    if (this.#markNow()) this.#syncDataNow()
     return true
   }
 
   /** False: the newest mark says all already. */
   #markNow(): boolean {
     const length = this.#size
-    if (this.#marks === null || !this.whole || this.#marked === length) return false
+    if (this.#marks === null || !this.whole || this.#markedLength === length) return false
     const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
     writeNow(this.#handle, bytes, at)
-    this.#marks.written()
-    this.#marked = length
+    this.#marks.advance()
+    this.#markedLength = length
     return true
   }
 
-  #bringToDiskNow(): void {
+  #syncDataNow(): void {
     syncNow(this.#handle)
-    this.#onDisk = this.#size
+    this.#syncedBytes = this.#size
     this.markUnsynced = false
   }
 
-  #writeNow({ bytes, written }: Taken): void {
+  #writeNow({ bytes, onWritten }: NextWrite): void {
     writeNow(this.#handle, bytes, this.#size)
     this.#size += bytes.length
-    written()
+    onWritten()
   }
 
-  #take(log: StateLog): Taken | 0 | null {
+  #nextWrite(log: StateLog): NextWrite | 0 | null {
     if (this.#lost || (log.secret && !this.#kind.secret)) return null
     const pieces = log.pieces()
-    const next = this.#next(pieces)
+    const next = this.#nextPiece(pieces)
     if (next === null) return null
     if (next === 'all') {
-      this.#noteEnd(pieces)
+      this.#markSegmentWhole(pieces)
       return 0
     }
     const { piece, from } = next
@@ -175,27 +175,27 @@ export class FileCopy {
     marks.copy(bytes, marksAt)
     readAt(segment.fd, bytes, recordsAt, count, from)
     const markPlaces = marks.length > 0 ? new MarkPlaces(epoch, this.#size + marksAt) : this.#marks
-    const written = () => {
+    const onWritten = () => {
       this.#marks = markPlaces
-      this.#reached = { segment: { kind, epoch }, offset: to, whole: final && to === end }
+      this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
       this.unsynced = true
       this.whole = to === end
       if (this.whole) this.sequence = sequence
     }
-    return { bytes, header, count, written }
+    return { bytes, header, count, onWritten }
   }
 
   /** Where it was at the end of a segment that was written then, and that is final now. */
-  #noteEnd(pieces: readonly LogPiece[]): void {
-    const { segment, offset = 0 } = this.#reached ?? {}
+  #markSegmentWhole(pieces: readonly LogPiece[]): void {
+    const { segment, offset = 0 } = this.#copiedTo ?? {}
     const piece = pieces.find(
       each => each.segment.kind === segment?.kind && each.segment.epoch === segment.epoch,
     )
-    if (this.#reached !== null && piece?.final && piece.end === offset) this.#reached.whole = true
+    if (this.#copiedTo !== null && piece?.final && piece.end === offset) this.#copiedTo.whole = true
   }
 
-  #next(pieces: readonly LogPiece[]): { piece: LogPiece; from: number } | 'all' | null {
-    const at = this.#place(pieces)
+  #nextPiece(pieces: readonly LogPiece[]): { piece: LogPiece; from: number } | 'all' | null {
+    const at = this.#positionIn(pieces)
     if (at === null) return null
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
@@ -207,8 +207,8 @@ export class FileCopy {
   }
 
   /** The piece that it ends in, and how much of that it has. */
-  #place(pieces: readonly LogPiece[]): { index: number; copied: number } | null {
-    const reached = this.#reached
+  #positionIn(pieces: readonly LogPiece[]): { index: number; copied: number } | null {
+    const reached = this.#copiedTo
     if (reached === null) return { index: 0, copied: 0 }
     const { kind, epoch } = reached.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
@@ -220,29 +220,29 @@ export class FileCopy {
     return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
   }
 
-  async #append(taken: Taken): Promise<void> {
-    const { bytes } = taken
+  async #append(next: NextWrite): Promise<void> {
+    const { bytes } = next
     try {
-      if (this.#cut) {
-        this.#underWay = 'cut'
+      if (this.#needsCut) {
+        this.#writing = 'cut'
         await this.#handle.truncate(this.#size)
-        this.#cut = false
+        this.#needsCut = false
       }
-      this.#cut = true
-      this.#underWay = taken
+      this.#needsCut = true
+      this.#writing = next
       await this.#write(bytes, this.#size)
     } catch (error) {
-      this.#noteLost(error)
+      this.#markLost(error)
       throw error
     } finally {
-      this.#underWay = null
+      this.#writing = null
     }
     this.#size += bytes.length
-    this.#cut = false
-    taken.written()
+    this.#needsCut = false
+    next.onWritten()
   }
 
-  #noteLost(error: unknown): void {
+  #markLost(error: unknown): void {
     if (!FULL.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
   }
 
@@ -260,32 +260,32 @@ export class FileCopy {
   async sync(): Promise<void> {
     if (!this.unsynced) return
     if (!this.#installed) await this.#mark()
-    await this.#bringToDisk()
+    await this.#syncData()
     await this.#mark()
   }
 
   /** Brings to the disk what is not there, the newest mark too. */
   async settle(): Promise<void> {
     if (this.unsynced) await this.sync()
-    else if (this.markUnsynced) await this.#bringToDisk()
+    else if (this.markUnsynced) await this.#syncData()
   }
 
   async #mark(): Promise<void> {
     const length = this.#size
-    if (this.#marks === null || !this.whole || this.#marked === length) return
+    if (this.#marks === null || !this.whole || this.#markedLength === length) return
     const { bytes, at } = this.#marks.next({ length, sequence: this.sequence })
     this.markUnsynced = true
     try {
       await this.#write(bytes, at)
     } catch (error) {
-      this.#noteLost(error)
+      this.#markLost(error)
       throw error
     }
-    this.#marks.written()
-    this.#marked = length
+    this.#marks.advance()
+    this.#markedLength = length
   }
 
-  async #bringToDisk(): Promise<void> {
+  async #syncData(): Promise<void> {
     const { sequence, whole } = this
     const size = this.#size
     this.unsynced = false
@@ -295,7 +295,7 @@ export class FileCopy {
       this.#lost = true
       throw error
     }
-    this.#onDisk = size
+    this.#syncedBytes = size
     this.markUnsynced = false
     if (whole) this.syncedSequence = sequence
   }

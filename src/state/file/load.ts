@@ -5,7 +5,7 @@ import { DEFAULT_LIMITS, type StateLimits } from '../limits.js'
 import { Segment } from '../segment.js'
 import { runInSlices } from '../slices.js'
 import { StateLog } from '../state-log.js'
-import { checkService, keepAside, openStateFile, type StateFileSettings } from './place.js'
+import { checkService, keepDamaged, openStateFile, type StateFileSettings } from './place.js'
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 
@@ -49,7 +49,7 @@ export async function loadStateFile(
   } catch (cause) {
     if (!FdbError.is(cause)) throw cause
     if (cause.code === 'ERR_FDB_STATE_DAMAGED' && damaged === 'prefix') {
-      const aside = await keepAside(path)
+      const aside = await keepDamaged(path)
       const what =
         'the state file is damaged: what stands before the damage is the state now, and the file is kept aside'
       logger.warn({ err: cause, path, aside }, what)

@@ -44,7 +44,7 @@ export class MarkPlaces {
   }
 
   /** The next mark is whole: the one after it takes the other place. */
-  written(): void {
+  advance(): void {
     this.#turn = (this.#turn + 1) % MARKS
   }
 }

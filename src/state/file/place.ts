@@ -94,14 +94,14 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   return present
 }
 
-interface Facts {
+interface FileStat {
   isFile(): boolean
   isSymbolicLink(): boolean
   uid: number
   mode: number
 }
 
-function checkKind(path: string, stat: Facts): void {
+function checkKind(path: string, stat: FileStat): void {
   if (stat.isSymbolicLink()) throw isLink(path)
   const refuse = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}`)
   if (!stat.isFile()) throw refuse('is no regular file: give another path')
@@ -121,7 +121,7 @@ function isLink(path: string): FdbError {
   )
 }
 
-export interface Kind {
+export interface StateFileKind {
   /** No other user may ever have opened it. */
   secret: boolean
   service: string
@@ -134,7 +134,7 @@ export interface NewFile {
 
 export const CREATE = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW
 
-export function besidePath(path: string): string {
+export function temporaryPath(path: string): string {
   return `${path}.new-${nodeCrypto().randomBytes(4).toString('hex')}`
 }
 
@@ -145,10 +145,10 @@ export function newMode(present: { mode: number } | null | undefined, secret: bo
 }
 
 /** A new, empty file beside the state file. Throws ERR_FDB_STATE_FILE when the state file may not be replaced. */
-export async function createBeside(path: string, { secret, service }: Kind): Promise<NewFile> {
+export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<NewFile> {
   const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
-  const beside = besidePath(path)
+  const beside = temporaryPath(path)
   const handle = await open(beside, CREATE, newMode(present, secret))
   // As long as it is open: see removeLeftovers().
   tryLockNow(handle)
@@ -158,7 +158,7 @@ export async function createBeside(path: string, { secret, service }: Kind): Pro
 /** Removes what processes that were killed have left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
   const { open, unlink } = nodeFiles()
-  for (const beside of await besides(path)) {
+  for (const beside of await temporaryFiles(path)) {
     const handle = await open(beside, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
     if (handle === null) continue
     try {
@@ -172,10 +172,10 @@ export async function removeLeftovers(path: string): Promise<void> {
 /** Removes all but one of the files beside the state file, also of processes that live: they find nothing to rename. */
 export async function removeOthers(path: string, own: string): Promise<void> {
   const { unlink } = nodeFiles()
-  for (const beside of await besides(path)) if (beside !== own) await unlink(beside).catch(() => {})
+  for (const beside of await temporaryFiles(path)) if (beside !== own) await unlink(beside).catch(() => {})
 }
 
-async function besides(path: string): Promise<string[]> {
+async function temporaryFiles(path: string): Promise<string[]> {
   const before = `${basename(path)}.new-`
   const names = await nodeFiles().readdir(dirname(path))
   const made = names.filter(
@@ -202,7 +202,7 @@ export function syncFolderNow(path: string): void {
 }
 
 /** A second name for a damaged file, so that it is there when the state file is replaced. Returns it. */
-export async function keepAside(path: string): Promise<string> {
+export async function keepDamaged(path: string): Promise<string> {
   const { link, rename } = nodeFiles()
   const aside = `${path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
   // Where there are no hard links it must move.

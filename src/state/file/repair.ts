@@ -21,7 +21,7 @@ export interface Repaired {
  * a process writes it, or it belongs to another user; otherwise as {@link loadStateFile}.
  */
 export async function repairStateFile(path: string): Promise<Repaired> {
-  const { service, bytes } = facts(path)
+  const { service, bytes } = checkRepairable(path)
   const log = new StateLog({ limits: limitsToRead(bytes) })
   const segment = Segment.create(1)
   try {
@@ -44,7 +44,7 @@ export async function repairStateFile(path: string): Promise<Repaired> {
   }
 }
 
-function facts(path: string): { service: string; bytes: number } {
+function checkRepairable(path: string): { service: string; bytes: number } {
   const refuse = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${path} ${why}`, { details: { path } })
   using fd = openStateFile(path)
   if (fd === null) throw refuse('is not there: give the path of a state file')

@@ -5,16 +5,16 @@ import { finishAtOnce } from './at-once.js'
 import { FileCopy, FULL } from './copy.js'
 import {
   checkReplaceable,
-  type Kind,
   removeLeftovers,
   removeOthers,
+  type StateFileKind,
   type StateFileSettings,
 } from './place.js'
 
 /** Changes of so many milliseconds are written together. */
 const FOLLOW_MS = 10
 /** How often it is looked whether the file is still there, unless it is brought to the disk more often. */
-const LOOK_MS = 1000
+const CHECK_MS = 1000
 /** The file is written anew when it is so much larger than the log in memory. */
 const SPARE_BYTES = 16 * 1024 * 1024
 
@@ -43,19 +43,19 @@ export class StateFile {
   #installing = false
   /** Writes what is acknowledged and only in memory at process.exit() and after an uncaught exception. */
   readonly #atExit = () => this.#finishNow()
-  readonly #appended = () => this.#soon(FOLLOW_MS)
+  readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
   /** Asked for, and not begun. */
   #flushing: Promise<void> | null = null
   /** Milliseconds as of performance.now(): a file that could not be written anew is not tried again before. */
-  #anewAfter = 0
+  #rewriteAfter = 0
   /** When the file is to be brought to the disk, and whether it is still there. */
-  #lookAt = 0
-  #soonTimer: NodeJS.Timeout | undefined
-  #lookTimer: NodeJS.Timeout | undefined
+  #checkAt = 0
+  #passTimer: NodeJS.Timeout | undefined
+  #checkTimer: NodeJS.Timeout | undefined
   /** One pass after the other. */
   #work: Promise<unknown> = Promise.resolve()
-  #waiting = false
-  #replaced: (() => void) | null = null
+  #queued = false
+  #onReplaced: (() => void) | null = null
 
   /** `mayWrite`: this process has the right to write still; asked before anything is done to the state file. */
   constructor(
@@ -74,20 +74,20 @@ export class StateFile {
   prepare(): void {
     if (this.#mode !== 'idle') return
     this.#mode = 'preparing'
-    this.#soon(0)
+    this.#schedulePass(0)
   }
 
   /** This process has the right to write: the state file follows its log from now on. Idempotent. */
   serve(): void {
     if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
-    this.#log.appended.add(this.#appended)
-    this.#soon(0)
+    this.#log.appended.add(this.#onAppended)
+    this.#schedulePass(0)
   }
 
   /** This process ends without a successor. A file that another program has replaced is left alone, and `replaced` is called. */
-  leave(replaced: () => void): void {
-    this.#replaced = replaced
+  watchForReplacement(replaced: () => void): void {
+    this.#onReplaced = replaced
   }
 
   /** The right to write has ended. Idempotent. */
@@ -96,9 +96,9 @@ export class StateFile {
     this.#mode = 'idle'
     process.off('exit', this.#atExit)
     this.#stops++
-    this.#log.appended.delete(this.#appended)
-    for (const timer of [this.#soonTimer, this.#lookTimer]) clearTimeout(timer)
-    this.#soonTimer = this.#lookTimer = undefined
+    this.#log.appended.delete(this.#onAppended)
+    for (const timer of [this.#passTimer, this.#checkTimer]) clearTimeout(timer)
+    this.#passTimer = this.#checkTimer = undefined
     this.#failures.stop()
     for (const copy of [this.#file, this.#next]) void copy?.close()
     this.#file = this.#next = null
@@ -122,11 +122,11 @@ export class StateFile {
 
   async #flush(): Promise<void> {
     try {
-      await this.#begin(async () => {
+      await this.#enqueue(async () => {
         this.#flushing = null
-        await this.#pass()
+        await this.#writeOnce()
         await this.#file?.sync()
-        await this.#checkThere()
+        await this.#checkInPlace()
       })
     } finally {
       this.#flushing = null
@@ -181,55 +181,56 @@ export class StateFile {
     return this.#log.pieces().reduce((sum, { segment, end }) => sum + end - segment.start, 0)
   }
 
-  #soon(ms: number): void {
-    if (this.#soonTimer || this.#failures.waiting) return
-    this.#soonTimer = setTimeout(() => {
-      this.#soonTimer = undefined
-      if (!this.#waiting) void this.#begin(() => this.#pass())
+  #schedulePass(ms: number): void {
+    if (this.#passTimer || this.#failures.waiting) return
+    this.#passTimer = setTimeout(() => {
+      this.#passTimer = undefined
+      if (!this.#queued) void this.#enqueue(() => this.#writeOnce())
     }, ms).unref()
   }
 
-  #begin(work: () => Promise<void>): Promise<void> {
-    this.#waiting = true
+  #enqueue(work: () => Promise<void>): Promise<void> {
+    this.#queued = true
     const done = this.#work.then(async () => {
-      this.#waiting = false
+      this.#queued = false
       const stops = this.#stops
       try {
         if (this.#mode === 'idle') return
         await work()
-        if (stops === this.#stops && this.#mode === 'serving') this.#succeeded()
+        if (stops === this.#stops && this.#mode === 'serving') this.#writeSucceeded()
       } catch (error) {
-        await this.#leaveLost()
-        if (stops === this.#stops && this.#mode === 'serving') this.#failed(error as NodeJS.ErrnoException)
+        await this.#closeLost()
+        if (stops === this.#stops && this.#mode === 'serving')
+          this.#writeFailed(error as NodeJS.ErrnoException)
       }
     })
     this.#work = done
     return done
   }
 
-  async #pass(): Promise<void> {
+  async #writeOnce(): Promise<void> {
     if (this.#mode === 'serving' && !this.#mayWrite()) return
     const file = this.#file
-    if (file !== null && this.#replaced !== null && !(await file.isAt(this.#settings.path))) {
-      this.#replaced()
+    if (file !== null && this.#onReplaced !== null && !(await file.isAt(this.#settings.path))) {
+      this.#onReplaced()
       this.stop()
       return
     }
-    const follows = file !== null && (await this.#follow(file))
-    if (!follows) await this.#writeAnew()
-    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#anewAfter) {
+    const follows = file !== null && (await this.#copyNew(file))
+    if (!follows) await this.#rewrite()
+    else if (file.size > 2 * this.#logBytes + SPARE_BYTES && performance.now() >= this.#rewriteAfter) {
       try {
-        await this.#writeAnew()
+        await this.#rewrite()
       } catch (error) {
         // There is the larger one, which is whole.
-        this.#anewAfter = performance.now() + MOST_MS
+        this.#rewriteAfter = performance.now() + MOST_MS
         this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
       }
     }
   }
 
   /** Copies what is new. False: this file cannot be continued. */
-  async #follow(file: FileCopy): Promise<boolean> {
+  async #copyNew(file: FileCopy): Promise<boolean> {
     for (;;) {
       if (!this.#mayWrite()) return true
       const copied = await file.copySome(this.#log)
@@ -240,14 +241,14 @@ export class StateFile {
   }
 
   /** A file with unknown contents on the disk is given up: the next pass writes another. */
-  async #leaveLost(): Promise<void> {
+  async #closeLost(): Promise<void> {
     const file = this.#file
     if (!file?.lost) return
     this.#file = null
     await file.close()
   }
 
-  get #kind(): Kind {
+  get #kind(): StateFileKind {
     return { secret: this.#log.secret, service: this.#settings.service }
   }
 
@@ -267,21 +268,21 @@ export class StateFile {
   async #syncWhenDue(file: FileCopy): Promise<void> {
     const { sync } = this.#settings
     if (sync === 'always') await file.sync()
-    const every = typeof sync === 'number' ? sync : LOOK_MS
+    const every = typeof sync === 'number' ? sync : CHECK_MS
     const now = performance.now()
-    if (now < this.#lookAt) {
-      if (file.unsynced || file.markUnsynced) this.#lookAgain(this.#lookAt - now)
+    if (now < this.#checkAt) {
+      if (file.unsynced || file.markUnsynced) this.#scheduleCheck(this.#checkAt - now)
       return
     }
-    this.#lookAt = now + every
-    await this.#checkThere()
+    this.#checkAt = now + every
+    await this.#checkInPlace()
     if (sync === 'never') return
     await file.settle()
-    if (file.markUnsynced) this.#lookAgain(every)
+    if (file.markUnsynced) this.#scheduleCheck(every)
   }
 
   /** Throws when the file was removed or replaced: another is written instead. */
-  async #checkThere(): Promise<void> {
+  async #checkInPlace(): Promise<void> {
     const file = this.#file
     const { path } = this.#settings
     if (file === null || (await file.isAt(path))) return
@@ -293,15 +294,15 @@ export class StateFile {
     )
   }
 
-  #lookAgain(ms: number): void {
-    this.#lookTimer ??= setTimeout(() => {
-      this.#lookTimer = undefined
-      this.#soon(0)
+  #scheduleCheck(ms: number): void {
+    this.#checkTimer ??= setTimeout(() => {
+      this.#checkTimer = undefined
+      this.#schedulePass(0)
     }, ms).unref()
   }
 
   /** A flush waits for it: it ends with the file, or with the right to write. */
-  async #writeAnew(): Promise<void> {
+  async #rewrite(): Promise<void> {
     const stops = this.#stops
     const { path } = this.#settings
     do {
@@ -335,7 +336,7 @@ export class StateFile {
       if (copied === null) return false
       if (copied === 0) return true
       // It may take long: what there is goes on.
-      if (this.#waiting && this.#file !== null) await this.#follow(this.#file)
+      if (this.#queued && this.#file !== null) await this.#copyNew(this.#file)
     }
   }
 
@@ -369,22 +370,22 @@ export class StateFile {
       }
     }
     if (stops !== this.#stops) return true
-    this.#lookAt = 0
-    await this.#follow(next)
+    this.#checkAt = 0
+    await this.#copyNew(next)
     return true
   }
 
-  #succeeded(): void {
-    this.#failures.calm()
-    if (this.#file === null || !this.#failures.succeeded()) return
+  #writeSucceeded(): void {
+    this.#failures.resetBackoff()
+    if (this.#file === null || !this.#failures.recordSuccess()) return
     const { path } = this.#settings
     this.#logger.info({ path, sequence: this.#file.sequence }, 'the state file is whole again')
     this.onChange?.(this.status())
   }
 
-  #failed(error: NodeJS.ErrnoException): void {
+  #writeFailed(error: NodeJS.ErrnoException): void {
     const { path } = this.#settings
-    if (!this.#failures.failed(error, () => this.#soon(0))) return
+    if (!this.#failures.recordFailure(error, () => this.#schedulePass(0))) return
     const hint = FULL.has(error.code ?? '') ? 'make room' : 'see the error'
     const what = `the state file cannot be written: the state is in memory alone, and outlives upgrades but no reboot; ${hint}. It is tried again`
     this.#logger.warn({ err: error, path }, what)
@@ -400,7 +401,7 @@ class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
   #timer: NodeJS.Timeout | undefined
-  #ms = FIRST_MS
+  #backoffMs = FIRST_MS
 
   /** It is tried again later, not before. */
   get waiting(): boolean {
@@ -408,19 +409,19 @@ class WriteFailures {
   }
 
   /** Returns whether it could not be written before. */
-  succeeded(): boolean {
+  recordSuccess(): boolean {
     const before = this.ok
     this.ok = true
     return !before
   }
 
   /** A try came to its end, with or without a file. */
-  calm(): void {
-    this.#ms = FIRST_MS
+  resetBackoff(): void {
+    this.#backoffMs = FIRST_MS
   }
 
   /** Calls `again` after a while, longer each time. Returns whether this is news. */
-  failed(error: NodeJS.ErrnoException, again: () => void): boolean {
+  recordFailure(error: NodeJS.ErrnoException, again: () => void): boolean {
     const code = error.code ?? 'ERR_FDB_INTERNAL'
     const news = this.ok || this.last?.code !== code
     this.ok = false
@@ -428,8 +429,8 @@ class WriteFailures {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       again()
-    }, this.#ms).unref()
-    this.#ms = Math.min(2 * this.#ms, MOST_MS)
+    }, this.#backoffMs).unref()
+    this.#backoffMs = Math.min(2 * this.#backoffMs, MOST_MS)
     return news
   }
 

@@ -25,7 +25,7 @@ export const state = room(
     ],
     [
       'state/write-queue.ts',
-      'if (write.draw !== undefined) return [write]\n',
+      'if (write.makeUpdate !== undefined) return [write]\n',
       '',
       'unit/member-runtime',
       'unit/state-update',
@@ -59,8 +59,8 @@ export const state = room(
     ],
     [
       'state/forwarding.ts',
-      'performance.now() - Math.max(write.at, this.#startedAt) < timeoutMs',
-      'performance.now() - write.at < timeoutMs',
+      'performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs',
+      'performance.now() - write.queuedAt < timeoutMs',
       ...FORWARDING,
       'unit/deadlines',
     ],
