@@ -1,5 +1,5 @@
 import type { FdbError, FdbErrorCode } from '../errors.js'
-import { wasTold } from '../wire/link.js'
+import { isRemoteError } from '../wire/link.js'
 import type { ExitCode } from './output.js'
 
 const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
@@ -23,7 +23,7 @@ const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
 ])
 
 export function exitCodeOf(error: FdbError): ExitCode {
-  if (USAGE.has(error.code) && !wasTold(error) && !foundThere(error)) return 2
+  if (USAGE.has(error.code) && !isRemoteError(error) && !foundThere(error)) return 2
   return OTHER.get(error.code) ?? 1
 }
 

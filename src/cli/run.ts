@@ -63,7 +63,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
   try {
-    if (first !== null && flags.from !== undefined) await takeFrom(flags.from, first, logger)
+    if (first !== null && flags.from !== undefined) await duplicateFrom(flags.from, first, logger)
     if (first !== null && takeover !== null)
       predecessor = (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
     const parts = {
@@ -93,7 +93,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 }
 
 /** Again where the daemon is just being upgraded. */
-async function takeFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
+async function duplicateFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
   const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
   const { takeHeld } = await import('../run/claimed-descriptors.js')
   const taken = await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first))

@@ -9,7 +9,7 @@ import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
 import { Channel } from '../wire/channel.js'
 import { Link, negotiate, type VersionRange, type WireBody } from '../wire/link.js'
-import { afterHearing } from '../wire/pending.js'
+import { afterReading } from '../wire/pending.js'
 
 export type Hello = fdbroker.wire.Hello.$Properties
 export type Intent = 'join' | 'back' | 'operate' | 'draining' | 'follow'
@@ -98,7 +98,7 @@ export function receiveHello(
     refuse(
       new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} said no Hello within ${options.timeoutMs} ms`),
     )
-  const limit = afterHearing(options.timeoutMs, silent, { unref: true })
+  const limit = afterReading(options.timeoutMs, silent, { unref: true })
   if (who.uid !== own && who.uid !== 0 && !options.mayConnect?.(who.uid)) {
     refuse(
       new FdbError(

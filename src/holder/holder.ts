@@ -8,7 +8,7 @@ import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases
 import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
 import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
-import { afterHearing, type Limit } from '../wire/pending.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
 import { type Heard, type HolderHost, handleMessage } from './hearing.js'
 import { killPeer, Silence, untilGone } from './kill-stuck.js'
@@ -368,7 +368,7 @@ export class Holder {
     const owner = this.#peers.get(this.#host.state().owner)
     const limit = limitOf(phase, this.#times, this.#silence.of(owner))
     if (limit === undefined) return
-    this.#deadline = afterHearing(limit, () => {
+    this.#deadline = afterReading(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
       this.#host.dispatch({ type: 'deadline' })
       // Nothing could be done about it yet: the process that could serve has no channel at present.

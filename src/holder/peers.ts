@@ -5,7 +5,7 @@ import { closeAll, hasEnded, type OwnedFd } from '../kernel/index.js'
 import { isAlive, isSame, type ProcessIdentity, watchProcess } from '../os/process-identity.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type Link, peerLeft, type WireEnvelope } from '../wire/link.js'
-import { afterHearing } from '../wire/pending.js'
+import { afterReading } from '../wire/pending.js'
 import { reject, turnAway } from './admission.js'
 import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
@@ -179,7 +179,7 @@ export class Peers {
   #died(peer: Peer): void {
     this.#noteDeath(peer)
     // Its last words may lie there unread: why it ends, say.
-    afterHearing(0, () => peer.over || this.#handler.died(peer), { unref: true })
+    afterReading(0, () => peer.over || this.#handler.died(peer), { unref: true })
   }
 }
 

@@ -58,7 +58,7 @@ export function isLent(descriptor: unknown): descriptor is LentFd {
  * How far the peer of a socket has come with what was sent, in bytes of which only the difference between two looks counts: what a TCP
  * peer has acknowledged, or what a Unix peer has read of the `written` bytes. Grows if and only if the peer takes something.
  */
-export function takenBytes(descriptor: LentFd, written: number): number {
+export function ackedBytes(descriptor: LentFd, written: number): number {
   return native.ackedBytes(descriptor) ?? written - native.unreadBytes(descriptor)
 }
 

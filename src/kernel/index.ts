@@ -5,7 +5,7 @@ export { addonFile } from './addon.js'
 export {
   adoptOrphans,
   type ChildStart,
-  duplicateFrom as takeFrom,
+  duplicateFrom,
   endedChild,
   executeInstead,
   executeWith,
@@ -43,6 +43,7 @@ export {
   writerInto,
 } from './file.js'
 export {
+  ackedBytes,
   duplicateLent,
   type Hangup,
   hangups,
@@ -53,17 +54,15 @@ export {
   listenOver,
   numbersOf,
   ownNumber,
-  releaseNumber as giveNumber,
+  releaseNumber,
   sendOn,
   socketOver,
-  takenBytes,
 } from './for-node.js'
 export {
   addSeals,
   memoryFile,
   reopenReadOnly,
   reopenWritable,
-  restNow,
   SEAL_EXEC,
   SEAL_FUTURE_WRITE,
   SEAL_GROW,
@@ -71,6 +70,7 @@ export {
   SEAL_SHRINK,
   SEAL_WRITE,
   sealsOf,
+  sleepSync,
 } from './memory-file.js'
 export { type NativeError, requireAddon } from './native.js'
 export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'

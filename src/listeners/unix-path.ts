@@ -8,7 +8,7 @@ import {
   openFile,
   peerCredentials,
   peerLives,
-  restNow,
+  sleepSync,
   tryLock,
 } from '../kernel/index.js'
 import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
@@ -92,7 +92,7 @@ function lock(path: string): OwnedFd | null | 'held' {
     return null
   }
   try {
-    for (const end = performance.now() + LOCK_MS; !tryLock(folder); restNow(1)) {
+    for (const end = performance.now() + LOCK_MS; !tryLock(folder); sleepSync(1)) {
       if (performance.now() < end) continue
       folder.close()
       return 'held'

@@ -20,7 +20,7 @@ import { fdbroker } from '../proto/wire.js'
 import type { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { ControlListener } from '../wire/control-listener.js'
-import { sayLast } from '../wire/frame.js'
+import { sendLast } from '../wire/frame.js'
 import type { Hosting } from './hosting.js'
 import type { Moves } from './moves.js'
 import { OlderGenerations } from './older-generations.js'
@@ -149,7 +149,7 @@ export class ControlSocket {
       crowded: (fd, cause) => {
         const error = noDescriptors('your connection cannot be kept', cause)
         const { code, message, retryable } = error
-        sayLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
+        sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
       },
       error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
     })

@@ -8,7 +8,7 @@ import { removePaths } from '../holder/made-paths.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
 import { keepLastWords } from '../versions/last-words.js'
-import { afterHearing, type Limit } from '../wire/pending.js'
+import { afterReading, type Limit } from '../wire/pending.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
@@ -150,7 +150,7 @@ export class MemberDriver implements RuntimeDriver {
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.whyNot())
     if (phase === 'frozen' && link !== 'local') {
       // The holder's deadline decides; this one only keeps the service from waiting for a holder that is stuck.
-      this.#freezeLimit = afterHearing(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))
+      this.#freezeLimit = afterReading(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))
     }
   }
 

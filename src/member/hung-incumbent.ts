@@ -60,7 +60,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   const env = { ...blanked(process.env), ...startedAs.env }
   // A command that cannot be started is noticed before any process is ended.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
-  const { legacy, service } = takeFrom(hung, control)
+  const { legacy, service } = duplicateFrom(hung, control)
   const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
@@ -117,7 +117,7 @@ async function whoListens(control: string): Promise<OtherProcess> {
 }
 
 /** Throws, and holds nothing, unless that process holds the control socket and says what else it holds. */
-function takeFrom(hung: OtherProcess, control: string): { legacy: Legacy; service: string } {
+function duplicateFrom(hung: OtherProcess, control: string): { legacy: Legacy; service: string } {
   const descriptors = hung.descriptors()
   const taken = new Set<OwnedFd>()
   const take = (number: number, label: string) => {

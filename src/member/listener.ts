@@ -1,7 +1,7 @@
 import net from 'node:net'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
-import { giveNumber, inspectOne, listenOver, type OwnedFd } from '../kernel/index.js'
+import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../kernel/index.js'
 import { adjustListener, type ListenerSpec, type OptionChange, optionsNow } from '../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../node/server-connections.js'
 import { AttachedServer } from './attached-server.js'
@@ -127,7 +127,7 @@ export class Listener {
    */
   borrow(): number {
     this.#borrowed = true
-    return giveNumber(this.#fd.dup())
+    return releaseNumber(this.#fd.dup())
   }
 
   /** Connections of the servers attached here. */

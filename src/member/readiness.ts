@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { afterHearing, type Limit, Pending } from '../wire/pending.js'
+import { afterReading, type Limit, Pending } from '../wire/pending.js'
 import type { Check, ReadyOptions } from './member-options.js'
 
 /** How this process comes to serve: its offer, the application's checks, those who wait for it, and the time that they have. */
@@ -32,7 +32,7 @@ export class Readiness {
   /** The time begins now; an earlier limit does not count any more. */
   limit(ms: number): void {
     this.#limit?.clear()
-    this.#limit = afterHearing(ms, this.#late)
+    this.#limit = afterReading(ms, this.#late)
     this.keepAlive(this.#keepsAlive)
   }
 

@@ -45,7 +45,7 @@ export class Changes {
     const stop = this.watch(() => {
       if (holds()) waiting.resolve()
     })
-    const waiting = new Pending<void>({ over: stop })
+    const waiting = new Pending<void>({ onSettled: stop })
     waiting.limit(timeoutMs, () => waiting.resolve())
     await waiting.answer
   }

@@ -28,7 +28,7 @@ interface Insides {
  * Has `take` asked of each connection that `server` accepts on a listening socket, before a socket is made of it, which costs some 40 µs and
  * kilobytes. Each connection has SO_KEEPALIVE. False: a socket is made, and comes by 'connection', as do all where Node is otherwise.
  */
-export function acceptBare(server: net.Server, take: (connection: Accepted) => boolean): void {
+export function acceptBare(server: net.Server, onAccepted: (connection: Accepted) => boolean): void {
   server.on('listening', () => {
     const { _handle: handle } = server as unknown as Insides
     const usual = handle?.onconnection
@@ -37,7 +37,7 @@ export function acceptBare(server: net.Server, take: (connection: Accepted) => b
       const fd = (client as Partial<ClientHandle> | undefined)?.fd
       if (status === 0 && isLent(fd)) keepAlive(fd)
       const accepted = status === 0 ? bare(server, client as Partial<ClientHandle> | undefined) : null
-      if (accepted === null || !take(accepted)) usual.call(this, status, client)
+      if (accepted === null || !onAccepted(accepted)) usual.call(this, status, client)
     }
   })
 }

@@ -20,10 +20,10 @@ export const HELD_HANDLE = internal(
   'a successor under fd-broker/auto accepts as soon as it listens',
   () => {
     const server = new net.Server()
-    const begin = holdHandle(server, () => server.listen(0))
+    const accept = holdHandle(server, () => server.listen(0))
     const held = descriptorOf(server) !== null
     server.close()
-    return begin !== null && held
+    return accept !== null && held
   },
 )
 
@@ -67,10 +67,10 @@ export function holdHandle(server: net.Server, listen: () => void): (() => void)
   }
   if (held === null || handle !== held) return null
   const kept: ServerHandle = held
-  return () => begin(kept, backlog)
+  return () => startAccepting(kept, backlog)
 }
 
-function begin(handle: ServerHandle, backlog: number): void {
+function startAccepting(handle: ServerHandle, backlog: number): void {
   // Its own one hides that of its kind.
   Reflect.deleteProperty(handle, 'listen')
   const code = handle.listen(backlog)

@@ -35,7 +35,7 @@ export function activeIntervals(leastMs: number): ActiveInterval[] {
   try {
     session = new (process.getBuiltinModule('node:inspector').Session)()
     session.connect()
-    return new Search(session).active(leastMs)
+    return new IntervalSearch(session).active(leastMs)
   } catch {
     // This Node was built without the inspector, or the program is in no state to be asked.
     return []
@@ -44,7 +44,7 @@ export function activeIntervals(leastMs: number): ActiveInterval[] {
   }
 }
 
-class Search {
+class IntervalSearch {
   readonly #session: Session
   readonly #urls = new Map<string, string>()
 
@@ -54,25 +54,25 @@ class Search {
 
   active(leastMs: number): ActiveInterval[] {
     this.#session.on('Debugger.scriptParsed', ({ params }) => this.#urls.set(params.scriptId, params.url))
-    this.#ask('Debugger.enable')
-    const { result: prototype } = this.#ask('Runtime.evaluate', { expression: PROTOTYPE }) as {
+    this.#post('Debugger.enable')
+    const { result: prototype } = this.#post('Runtime.evaluate', { expression: PROTOTYPE }) as {
       result: Value
     }
-    const { objects } = this.#ask('Runtime.queryObjects', { prototypeObjectId: prototype.objectId }) as {
+    const { objects } = this.#post('Runtime.queryObjects', { prototypeObjectId: prototype.objectId }) as {
       objects: Value
     }
-    const { result: found } = this.#ask('Runtime.callFunctionOn', {
+    const { result: found } = this.#post('Runtime.callFunctionOn', {
       objectId: objects.objectId,
       functionDeclaration: ACTIVE,
       arguments: [{ value: leastMs }],
     }) as { result: Value }
-    return this.#own(found)
+    return this.#ownProperties(found)
       .filter(({ name, value }) => /^\d+$/.test(name) && value?.objectId !== undefined)
       .flatMap(({ value }) => this.#intervalOf(value!))
   }
 
   #intervalOf(timer: Value): ActiveInterval[] {
-    const properties = this.#own(timer)
+    const properties = this.#ownProperties(timer)
     const propertyOf = (wanted: string) => properties.find(({ name }) => name === wanted)?.value
     const callback = propertyOf('_onTimeout')
     const everyMs = propertyOf('_repeat')?.value
@@ -99,7 +99,7 @@ class Search {
     return { name: typeof name === 'string' ? name : '', place }
   }
 
-  #own(of: Value): readonly Property[] {
+  #ownProperties(of: Value): readonly Property[] {
     return this.#properties(of).result
   }
 
@@ -107,11 +107,11 @@ class Search {
     readonly result: readonly Property[]
     readonly internalProperties?: readonly Property[]
   } {
-    return this.#ask('Runtime.getProperties', { objectId: of.objectId, ownProperties: true }) as never
+    return this.#post('Runtime.getProperties', { objectId: of.objectId, ownProperties: true }) as never
   }
 
   /** Answers in the same turn: the session is one of this thread. */
-  #ask(method: string, parameters: object = {}): unknown {
+  #post(method: string, parameters: object = {}): unknown {
     let answer: unknown
     let failed: Error | null = new Error(`${method} was not answered`)
     this.#session.post(method, parameters, (error, result) => {

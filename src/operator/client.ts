@@ -272,7 +272,7 @@ export class OperatorClient implements Disposable {
       },
       reject: error => pending.reject(error),
     }
-    const pending = new Pending<T>({ signal, over: () => this.#waiting.delete(waiting) })
+    const pending = new Pending<T>({ signal, onSettled: () => this.#waiting.delete(waiting) })
     if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#left())
     if (pending.settled) return pending.answer
     this.#waiting.add(waiting)

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { hasEnded, type NativeError, OwnedFd, signalTo, takeFrom } from '../kernel/index.js'
+import { duplicateFrom, hasEnded, type NativeError, OwnedFd, signalTo } from '../kernel/index.js'
 import { noDescriptors } from './limits.js'
 import { openPidfd } from './liveness.js'
 
@@ -77,7 +77,7 @@ export class OtherProcess implements Disposable {
   /** The same; null: it has closed it meanwhile, or ended. */
   takeIfThere(number: number, label: string): OwnedFd | null {
     try {
-      return takeFrom(this.#pidfd, number, label)
+      return duplicateFrom(this.#pidfd, number, label)
     } catch (cause) {
       const { code } = cause as NativeError
       if (code === 'EBADF' || code === 'ESRCH') return null

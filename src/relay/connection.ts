@@ -1,6 +1,6 @@
 import { type LentFd, MAX_RECORD_BYTES, type MoveWhich } from '../adapter.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
-import { takenBytes } from '../kernel/index.js'
+import { ackedBytes } from '../kernel/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { kept } from './bytes.js'
 import type { Watched } from './client-watch.js'
@@ -138,9 +138,9 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   onData(_client: ByteStream, chunk: Buffer, to: number): void {
     if (this.closing || this.#detached) return
     if (this.exchange !== null) {
-      const ackedBytes = this.exchange.fromClient(chunk, to)
-      if (ackedBytes > 0) this.arm()
-      if (ackedBytes < to) this.#hold(chunk, ackedBytes, to)
+      const consumed = this.exchange.fromClient(chunk, to)
+      if (consumed > 0) this.arm()
+      if (consumed < to) this.#hold(chunk, consumed, to)
     } else if (this.held === null) this.#readRequests(chunk, to)
     else this.#hold(chunk, 0, to)
     this.settle()
@@ -182,7 +182,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
     const before = this.#ackedBytes
-    this.#ackedBytes = taken(this.client) + taken(this.exchange?.upstream ?? null)
+    this.#ackedBytes = ackedOf(this.client) + ackedOf(this.exchange?.upstream ?? null)
     return this.#ackedBytes > before
   }
 
@@ -345,8 +345,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 }
 
-/** See {@link takenBytes}; 0 of a stream whose peer is not behind. */
-function taken(stream: ByteStream | null): number {
+/** See {@link ackedBytes}; 0 of a stream whose peer is not behind. */
+function ackedOf(stream: ByteStream | null): number {
   if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
-  return takenBytes(stream.descriptor, stream.bytesWritten)
+  return ackedBytes(stream.descriptor, stream.bytesWritten)
 }

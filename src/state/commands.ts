@@ -83,7 +83,7 @@ const IMPORT_IDLE_MS = 30_000
 
 export function serveStateCommands(register: Register, log: StateLog): void {
   register(STATE_COMMANDS.segments, async () => JSON.stringify(segmentsOf(log)))
-  register(STATE_COMMANDS.read, async body => read(log, parse(body)))
+  register(STATE_COMMANDS.read, async body => readPage(log, parse(body)))
   const imports = new Imports(log)
   register(STATE_COMMANDS.part, async body => {
     const { head, rest } = withHead<PartRequest>(body)
@@ -220,16 +220,16 @@ export function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
 
 function segmentsOf(log: StateLog): SegmentsReply {
   const { position } = log
-  const readSegment = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
+  const readTo = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
     // Sealed ones were read whole; another's that is not, as far as it was; one's own, to where the next append goes.
-    return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readSegment.get(segment) ?? 0) }
+    return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readTo.get(segment) ?? 0) }
   })
   return { position, segments }
 }
 
-function read(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffer {
+function readPage(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffer {
   if (typeof from !== 'number' || !Number.isSafeInteger(from) || from < 0) throw malformedRequest()
   const segment = log.segments.find(one => one.kind === kind && one.epoch === epoch)
   if (segment === undefined) {

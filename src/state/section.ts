@@ -370,7 +370,13 @@ export class Section<T> {
     options: WriteOptions,
     readResult?: () => unknown,
   ): Promise<unknown> {
-    const write = { sections: [this.#section], parts, request, prints: [print], ...(readResult && { readResult }) }
+    const write = {
+      sections: [this.#section],
+      parts,
+      request,
+      prints: [print],
+      ...(readResult && { readResult }),
+    }
     const writing = this.#writing
     const make = (durability: Durability | null) => writing.write({ ...write, durability })
     return makeDurably(make, options, writing.disk, this.#schema?.durable)

@@ -23,12 +23,12 @@ export class Calls<Peer, T, Facts extends object = object> {
   open(
     peer: Peer,
     facts: Facts,
-    { over = () => {}, ...options }: PendingOptions = {},
+    { onSettled: over = () => {}, ...options }: PendingOptions = {},
   ): Call<Peer, T> & Facts {
     const number = ++this.#last
     const pending = new Pending<T>({
       ...options,
-      over: () => {
+      onSettled: () => {
         this.#waiting.delete(number)
         over()
       },

@@ -66,7 +66,7 @@ export class Channel implements AsyncDisposable {
   #wantsWritable = false
   #paused = false
   #pumping = false
-  #later: NodeJS.Immediate | undefined
+  #pumpTimer: NodeJS.Immediate | undefined
   #isClosed = false
   #resolveClosed!: () => void
   #stoppedAtFds = false
@@ -202,7 +202,7 @@ export class Channel implements AsyncDisposable {
    * taken still reach the peer. Idempotent.
    */
   close(): Promise<void> {
-    this.#shut(null)
+    this.#closeNow(null)
     return this.closed
   }
 
@@ -295,9 +295,9 @@ export class Channel implements AsyncDisposable {
   }
 
   #continueLater(): void {
-    if (this.#later !== undefined || this.#paused || this.#pumping || !this.#decoder.pending) return
-    this.#later = setImmediate(() => {
-      this.#later = undefined
+    if (this.#pumpTimer !== undefined || this.#paused || this.#pumping || !this.#decoder.pending) return
+    this.#pumpTimer = setImmediate(() => {
+      this.#pumpTimer = undefined
       this.#pump()
     })
   }
@@ -314,14 +314,14 @@ export class Channel implements AsyncDisposable {
 
   #finish(error: FdbError | null): void {
     if (this.#isClosed) return
-    this.#shut(error)
+    this.#closeNow(error)
     this.#handler?.end(error)
   }
 
-  #shut(error: FdbError | null): void {
+  #closeNow(error: FdbError | null): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    clearImmediate(this.#later)
+    clearImmediate(this.#pumpTimer)
     // The poll first: epoll would go on reporting a socket that others still hold.
     this.#poll.close()
     this.#fd.close()

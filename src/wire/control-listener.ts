@@ -52,7 +52,7 @@ export class ControlListener {
 
   start(events: ControlListenerEvents | ControlListenerEvents['channel']): void {
     this.stop()
-    this.#name()
+    this.#claimPeerName()
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
@@ -83,7 +83,7 @@ export class ControlListener {
   }
 
   /** From now on the kernel names this process to clients that connect: else it names the process that called listen() first. */
-  #name(): void {
+  #claimPeerName(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)
     } catch {
@@ -99,8 +99,8 @@ export class ControlListener {
       } catch (error) {
         const { code } = error as NativeError
         if (code === 'ECONNABORTED') continue
-        if (code === 'EMFILE' && this.#tellCrowded(error)) continue
-        this.#failed(error as NativeError)
+        if (code === 'EMFILE' && this.#acceptCrowded(error)) continue
+        this.#acceptFailed(error as NativeError)
         return
       }
       if (fd === null) return
@@ -108,7 +108,7 @@ export class ControlListener {
         this.#events!.channel(fd, peerCredentials(fd))
       } catch (cause) {
         fd.close()
-        this.#lost(cause)
+        this.#peerLost(cause)
       }
     }
   }
@@ -122,7 +122,7 @@ export class ControlListener {
   }
 
   /** Reports whether a peer was told. */
-  #tellCrowded(cause: unknown): boolean {
+  #acceptCrowded(cause: unknown): boolean {
     this.#keepSpare()
     if (this.#spare === null || !this.#events?.crowded) return false
     this.#spare.close()
@@ -140,14 +140,14 @@ export class ControlListener {
   }
 
   /** Others are served on: they need not end with this process. */
-  #lost(cause: unknown): void {
+  #peerLost(cause: unknown): void {
     const { code, message } = cause as NativeError
     const why = `a peer on the control socket cannot be served (${code ?? message})`
     const remedy = 'it is told by the end of its connection; of ENOSPC: raise fs.epoll.max_user_watches'
     this.#events?.error?.(new FdbError('ERR_FDB_ACCEPT', `${why}: ${remedy}`, { cause, retryable: true }))
   }
 
-  #failed(error: NativeError): void {
+  #acceptFailed(error: NativeError): void {
     const events = this.#events
     const passing = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
     if (passing) {

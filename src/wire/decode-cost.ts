@@ -37,7 +37,7 @@ export function checkDecodeCost(payload: Uint8Array): void {
   let innerLeft = MOST_INNER_FIELDS
   walk(payload, 0, payload.length, MOST_BODIES, (body, from, to) => {
     if (WITH_ITEMS.includes(body) && to - from > MOST_ITEMS_BYTES)
-      throw unfit(payload, `descriptions of ${to - from} bytes`)
+      throw tooCostly(payload, `descriptions of ${to - from} bytes`)
     const inner = INNER[body]
     walk(
       payload,
@@ -71,10 +71,10 @@ function walk(
       if (byte < 128) return value
       if (scale > 2 ** 56) break
     }
-    throw unfit(bytes, 'a number without an end')
+    throw tooCostly(bytes, 'a number without an end')
   }
   for (; at < to; fields++) {
-    if (fields === most) throw unfit(bytes, `more than ${most} fields`)
+    if (fields === most) throw tooCostly(bytes, `more than ${most} fields`)
     const tag = varint()
     switch (tag % 8) {
       case VARINT:
@@ -88,19 +88,19 @@ function walk(
         break
       case LENGTH: {
         const length = varint()
-        if (length > to - at) throw unfit(bytes, 'a field that is cut')
+        if (length > to - at) throw tooCostly(bytes, 'a field that is cut')
         each?.(Math.floor(tag / 8), at, at + length)
         at += length
         break
       }
       default:
-        throw unfit(bytes, `a field of kind ${tag % 8}`)
+        throw tooCostly(bytes, `a field of kind ${tag % 8}`)
     }
   }
   return fields
 }
 
-function unfit(bytes: Uint8Array, what: string): FdbError {
+function tooCostly(bytes: Uint8Array, what: string): FdbError {
   return new FdbError(
     'ERR_FDB_MESSAGE',
     `the peer sent a message of ${bytes.length} bytes with ${what}: it is faulty, or of a release that this one does not understand`,

@@ -100,19 +100,19 @@ export class Link {
       )
       waiting.push(acknowledged)
       await this.send({ fds: { ...message, bundle } }, fds)
-      if (waiting.length >= BATCH_WINDOW) await this.#within(waiting.shift()!, until, timeoutMs)
+      if (waiting.length >= BATCH_WINDOW) await this.#withinDeadline(waiting.shift()!, until, timeoutMs)
     }
-    for (const ack of waiting) await this.#within(ack, until, timeoutMs)
+    for (const ack of waiting) await this.#withinDeadline(ack, until, timeoutMs)
   }
 
-  #within(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
+  #withinDeadline(promise: Promise<void>, until: number, timeoutMs: number): Promise<void> {
     const ended = () =>
       pending.reject(
         new FdbError('ERR_FDB_CHANNEL_CLOSED', 'the peer left before it acknowledged the descriptors', {
           cause: this.#ended,
         }),
       )
-    const pending = new Pending<void>({ over: () => this.#onEnd.delete(ended) })
+    const pending = new Pending<void>({ onSettled: () => this.#onEnd.delete(ended) })
     pending.limit(Math.max(0, until - performance.now()), () =>
       pending.reject(deadlineError('the acknowledgement of the descriptors', timeoutMs)),
     )
@@ -255,11 +255,11 @@ interface RemoteError {
   readonly details?: FdbError['details']
 }
 
-const told = new WeakSet<FdbError>()
+const remoteErrors = new WeakSet<FdbError>()
 
 /** Another process has told it: what it says is of that one, its options for example. */
-export function wasTold(error: FdbError): boolean {
-  return told.has(error)
+export function isRemoteError(error: FdbError): boolean {
+  return remoteErrors.has(error)
 }
 
 /** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
@@ -274,6 +274,6 @@ export function remoteError(
     ...(phase ? { phase } : {}),
     ...(details ? { details } : {}),
   })
-  told.add(error)
+  remoteErrors.add(error)
   return error
 }

@@ -97,7 +97,7 @@ export class Outbound {
           entry.fdsSent = fds.length
         }
       } catch (error) {
-        if (!passing(error)) return Promise.reject(this.#sendFailed(error, false))
+        if (!isTemporary(error)) return Promise.reject(this.#sendFailed(error, false))
         retry = true
       }
     }
@@ -137,7 +137,7 @@ export class Outbound {
       try {
         state = this.#advance(entry)
       } catch (error) {
-        if (passing(error)) {
+        if (isTemporary(error)) {
           this.#events.blocked(false)
           this.#retryLater()
           return
@@ -326,7 +326,7 @@ export class Outbound {
   }
 }
 
-function passing(error: unknown): boolean {
+function isTemporary(error: unknown): boolean {
   const { code } = error as Partial<NativeError>
   return code === 'ETOOMANYREFS' || code === 'ENOBUFS' || code === 'ENOMEM'
 }

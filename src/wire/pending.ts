@@ -12,7 +12,7 @@ export interface Limit {
  * Calls `late` when `ms` milliseconds have passed and what had arrived by then has been read: a process that was kept from
  * listening (a busy event loop, a SIGSTOP) hears the others out before it says that they are late.
  */
-export function afterHearing(ms: number, late: () => void, { unref = false } = {}): Limit {
+export function afterReading(ms: number, late: () => void, { unref = false } = {}): Limit {
   let reading: NodeJS.Immediate | undefined
   const timer = setTimeout(
     () => {
@@ -38,7 +38,7 @@ export interface PendingOptions {
   /** When it aborts, it is rejected with the signal's reason. */
   signal?: AbortSignal | undefined
   /** Called once, when it is settled, before anybody who waits hears of it. */
-  over?: () => void
+  onSettled?: () => void
 }
 
 /**
@@ -48,16 +48,16 @@ export interface PendingOptions {
 export class Pending<T> {
   readonly answer: Promise<T>
   readonly #signal: AbortSignal | undefined
-  readonly #over: () => void
+  readonly #onSettled: () => void
   readonly #aborted = () => this.reject(this.#signal?.reason)
   #resolve!: (value: T) => void
   #reject!: (error: unknown) => void
   #limit: Limit | undefined
   #settled = false
 
-  constructor({ signal, over = () => {} }: PendingOptions = {}) {
+  constructor({ signal, onSettled = () => {} }: PendingOptions = {}) {
     this.#signal = signal
-    this.#over = over
+    this.#onSettled = onSettled
     this.answer = new Promise<T>((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -74,30 +74,30 @@ export class Pending<T> {
   /** Sets the time limit in place of an earlier one; `late`, as a rule, settles it, when all that has arrived by then was heard. */
   limit(ms: number, late: () => void, options: { unref?: boolean } = {}): this {
     this.#limit?.clear()
-    if (!this.#settled) this.#limit = afterHearing(ms, late, options)
+    if (!this.#settled) this.#limit = afterReading(ms, late, options)
     return this
   }
 
   /** Whether it was waited for still. */
   resolve(value: T): boolean {
-    if (!this.#end()) return false
+    if (!this.#markSettled()) return false
     this.#resolve(value)
     return true
   }
 
   /** Whether it was waited for still. */
   reject(error: unknown): boolean {
-    if (!this.#end()) return false
+    if (!this.#markSettled()) return false
     this.#reject(error)
     return true
   }
 
-  #end(): boolean {
+  #markSettled(): boolean {
     if (this.#settled) return false
     this.#settled = true
     this.#limit?.clear()
     this.#signal?.removeEventListener('abort', this.#aborted)
-    this.#over()
+    this.#onSettled()
     return true
   }
 }

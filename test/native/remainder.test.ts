@@ -9,6 +9,7 @@ import {
   bindSocket,
   connectToDatagram,
   connectToUnix,
+  duplicateFrom,
   hasEnded,
   inspectOne,
   makeRoom,
@@ -23,7 +24,6 @@ import {
   reopenReadOnly,
   reopenWritable,
   socketPair,
-  takeFrom,
 } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { removeUnixPath, replaceStale } from '../../src/listeners/unix-path.js'
@@ -77,7 +77,8 @@ const MADE: Readonly<Record<string, () => readonly OwnedFd[]>> = {
   'a pidfd': () => [pidfdOf(process.pid)!],
   'a pidfd of a peer': () =>
     pair(one => [peerPidfd(one, 'a')].filter(fd => typeof fd === 'object' && fd !== null)) as OwnedFd[],
-  'a descriptor out of a process': () => using(pidfdOf(process.pid)!, pidfd => [takeFrom(pidfd, 0, 'a')]),
+  'a descriptor out of a process': () =>
+    using(pidfdOf(process.pid)!, pidfd => [duplicateFrom(pidfd, 0, 'a')]),
   'a lock file': () => [openLockFile(join(folder, 'lock'), 0o600, 'a')],
   'what polls many': () => [raw(native.createEpoll()!)],
 }

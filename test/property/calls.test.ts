@@ -52,7 +52,7 @@ describe('requests that wait for their answers', () => {
             }
             const call = { peer: step.peer, signal, answer: Promise.resolve(''), over: 0, end: null as End }
             opened.push(call)
-            const { number, pending } = calls.open(step.peer, {}, { signal: signal.signal, over })
+            const { number, pending } = calls.open(step.peer, {}, { signal: signal.signal, onSettled: over })
             expect(number).toBe(opened.length)
             call.answer = pending.answer
             if (step.aborted) call.end = `aborted ${number}`

@@ -6,7 +6,7 @@ const turn = () => new Promise(resolve => setImmediate(resolve))
 describe('Pending', () => {
   it('is settled by what comes first, and tells the rest that it was too late', async () => {
     const ended: string[] = []
-    const pending = new Pending<number>({ over: () => ended.push('over') })
+    const pending = new Pending<number>({ onSettled: () => ended.push('over') })
     expect(pending.settled).toBe(false)
     expect(pending.resolve(1)).toBe(true)
     expect(pending.resolve(2)).toBe(false)

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /** Every way by which a wait gets a limit. What limits are made of is not a wait. */
-const LIMITED = /\.limit\(|\bafterHearing\(|AbortSignal\.timeout\(|\bwithDeadline\(/
+const LIMITED = /\.limit\(|\bafterReading\(|AbortSignal\.timeout\(|\bwithDeadline\(/
 const MACHINERY = new Set(['wire/pending.ts', 'wire/pending.ts', 'wire/pending.ts', 'member/readiness.ts'])
 
 /** The lines of all sources that give a wait its limit, as `FILE: LINE`, without indentation. */

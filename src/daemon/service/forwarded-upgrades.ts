@@ -51,7 +51,7 @@ export class ForwardedUpgrades {
     // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
     const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
     const over = () => cancel.removeEventListener('abort', cancelled)
-    const call = this.#calls.open(peer, { progress, cancelled: false }, { over })
+    const call = this.#calls.open(peer, { progress, cancelled: false }, { onSettled: over })
     const { number: request, pending } = call
     const within = (ms: number, what: string) => {
       const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`

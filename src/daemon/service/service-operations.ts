@@ -314,7 +314,7 @@ export class Verdict {
   async within(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted()
     if (!this.open || this.#waiting.size >= MOST_WAITING) return
-    const pending = new Pending<void>({ signal, over: () => this.#waiting.delete(pending) })
+    const pending = new Pending<void>({ signal, onSettled: () => this.#waiting.delete(pending) })
     this.#waiting.add(pending)
     await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
   }

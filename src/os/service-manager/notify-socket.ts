@@ -1,4 +1,4 @@
-import { connectToDatagram, type OwnedFd, restNow, sendMessage } from '../../kernel/index.js'
+import { connectToDatagram, type OwnedFd, sendMessage, sleepSync } from '../../kernel/index.js'
 
 /** The contents of one datagram: names with values, in this order. */
 export type Words = Readonly<Record<string, string | number | bigint>>
@@ -65,7 +65,7 @@ export class NotifySocket {
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         // A descriptor is stored before it is used: the manager is another process, and quick.
         for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
-          restNow(1)
+          sleepSync(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         }
         if (sent < 0) {

@@ -1,10 +1,10 @@
 import {
   closeAll,
-  giveNumber,
   type Inspected,
   inspectOne,
   type OwnedFd,
   ownNumber,
+  releaseNumber,
 } from '../../kernel/index.js'
 import { isLocatedAt, isOfKind, type ListenerSpec } from '../../listeners/index.js'
 import { startedAs } from '../command-line.js'
@@ -134,7 +134,7 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
       const about = inspectOne(fd)
       if (about.error === undefined && (about.type === 'socket' || name.startsWith(KEPT)))
         passed.push({ name, fd })
-      else giveNumber(fd)
+      else releaseNumber(fd)
     } catch {
       // Not open: the variable says what is not so.
     }

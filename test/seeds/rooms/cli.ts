@@ -25,7 +25,7 @@ export const cli = room(
     ],
     [
       'cli/exit-code-of.ts',
-      'USAGE.has(error.code) && !wasTold(error)',
+      'USAGE.has(error.code) && !isRemoteError(error)',
       'USAGE.has(error.code)',
       'unit/cli-parts',
       'e2e/cli-usage',

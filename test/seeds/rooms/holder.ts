@@ -68,8 +68,8 @@ export const holder = room(
     ['holder/renewal.ts', 'this.#backoff.next()', 'IN_BACKGROUND.firstMs', 'unit/holder-renewal'],
     [
       'holder/admission.ts',
-      'const limit = afterHearing(options.timeoutMs, silent, { unref: true })',
-      'const limit = afterHearing(options.timeoutMs * 1000, silent, { unref: true })',
+      'const limit = afterReading(options.timeoutMs, silent, { unref: true })',
+      'const limit = afterReading(options.timeoutMs * 1000, silent, { unref: true })',
       'unit/holder-admission',
       'unit/deadlines',
     ],
