@@ -1,15 +1,15 @@
-/** Where something may be put into the streams of servers: between two WebSocket frames, or two events. Pure: no I/O, no clock. */
+/** Finds the places where a frame or an event may be inserted into a server's stream: between two WebSocket frames, or two events. Pure: no I/O, no clock. */
 
 import { FdbError } from '../errors.js'
 
 export interface FramesRecord {
-  /** Where inside a frame the next byte is; the numbers are part of exported records. */
+  /** The position of the next byte inside a frame. The numbers are part of exported records. */
   phase: number
-  /** Bytes of the extended length that are still to come; 0 in other phases. */
+  /** Bytes of the extended length still to come; 0 in other phases. */
   count: number
-  /** Payload of this frame that is still to come; its length, as far as it was read, while `count` is above 0. */
+  /** Payload bytes of this frame still to come; the length read so far while `count` is above 0. */
   left: number
-  /** The kind of this frame: 0 data, 1 ping or pong, 2 close; 0 between frames. */
+  /** 0 data (and between frames), 1 ping or pong, 2 close. */
   kind: number
 }
 
@@ -20,13 +20,13 @@ const Kind = { data: 0, control: 1, close: 2 } as const
 const FIN = 0x80
 const MASK = 0x80
 const CLOSE = 8
-/** Continuation, text, binary, close, ping, pong: no extension that is in use has others. */
+/** Continuation, text, binary, close, ping, pong. No extension in use has others. */
 const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MOST_CONTROL = 125
 
 /**
- * Knows after every byte of a WebSocket server's frames (RFC 6455, 5.2) whether it stands between two, where a control frame may be put in. Keeps no byte.
- * A stream that breaks the rules is never {@link between} again.
+ * Tracks a WebSocket server's frames (RFC 6455, 5.2) byte by byte, to know when a control frame may be inserted. Keeps no byte. After a protocol error the
+ * tracker is never {@link between} again.
  */
 export class FrameTracker {
   #phase: number = Phase.first
@@ -34,7 +34,7 @@ export class FrameTracker {
   #left = 0
   #kind: number = Kind.data
 
-  /** Goes on where another tracker, maybe of another process, was. Refuses what none can have said. */
+  /** Continues where another tracker, maybe of another process, stopped. Throws ERR_FDB_FRAMES_RECORD for an impossible position. */
   static fromRecord(record: FramesRecord): FrameTracker {
     const { phase, count, left, kind } = record
     if (!isPosition(record)) {
@@ -56,7 +56,7 @@ export class FrameTracker {
     return { phase: this.#phase, count: this.#count, left: this.#left, kind: this.#kind }
   }
 
-  /** A frame may be put in here. Not any more once a close frame has passed. */
+  /** A frame may be inserted here; never again after a close frame. */
   get between(): boolean {
     return this.#phase === Phase.first
   }
@@ -70,7 +70,7 @@ export class FrameTracker {
     for (let at = from; at < to; ) at = this.followFrame(bytes, at, to)
   }
 
-  /** Follows `bytes[from, to)` up to the end of the first frame that ends there, and returns where that is, or `to`. */
+  /** Follows `bytes[from, to)` up to the end of the first frame that ends there. Returns that position, or `to`. */
   followFrame(bytes: Uint8Array, from: number, to: number): number {
     let at = from
     while (at < to) {
@@ -156,7 +156,7 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
 /** A server's close frame (RFC 6455, 5.5.1). The reason is cut at 123 bytes. */
 export function closeFrame(code: number, reason: string): Buffer {
   let text = Buffer.from(reason)
-  // A character is not cut in two.
+  // Never cuts a character in two.
   for (let chars = [...reason]; text.length > MOST_CONTROL - 2; text = Buffer.from(chars.join('')))
     chars = chars.slice(0, -1)
   const frame = Buffer.alloc(4 + text.length)
@@ -170,16 +170,16 @@ export function closeFrame(code: number, reason: string): Buffer {
 const LF = 10
 const CR = 13
 
-/** Knows after every byte of a stream of server-sent events whether it stands between two of them, from the last four bytes: CR LF, LF and CR end a line. */
+/** Tracks a stream of server-sent events, to know when an event may be inserted. CR LF, LF and CR end a line, so the last four bytes suffice. */
 export class EventTracker {
-  /** The last four bytes, the newest lowest. The beginning is like the end of an event. */
+  /** The last four bytes, the newest lowest. The start of a stream equals the end of an event. */
   tail: number
 
   constructor(tail = 0x0a0a0a0a) {
     this.tail = tail >>> 0
   }
 
-  /** Another event may be put in here. */
+  /** An event may be inserted here. */
   get between(): boolean {
     const { tail } = this
     const last = tail & 0xff
@@ -188,12 +188,12 @@ export class EventTracker {
     return before === LF || before === CR
   }
 
-  /** Follows `bytes[from, to)`; looks at the last ones only. */
+  /** Only the last four bytes of `bytes[from, to)` matter. */
   follow(bytes: Uint8Array, from: number, to: number): void {
     for (let at = Math.max(from, to - 4); at < to; at++) this.tail = ((this.tail << 8) | bytes[at]!) >>> 0
   }
 
-  /** Follows `bytes[from, to)` up to the end of the first event that ends there, and returns where that is, or `to`. */
+  /** Follows `bytes[from, to)` up to the end of the first event that ends there. Returns that position, or `to`. */
   followEvent(bytes: Uint8Array, from: number, to: number): number {
     for (let at = from; at < to; ) {
       this.tail = ((this.tail << 8) | bytes[at++]!) >>> 0
@@ -203,7 +203,7 @@ export class EventTracker {
   }
 }
 
-/** An event as a stream has it, whatever line ends and blank lines `text` has; nothing for nothing. */
+/** Normalizes line ends and blank lines of `text` to those of one event; empty text stays empty. */
 export function eventText(text: string): string {
   const lines = text.split(/\r\n|[\r\n]/).filter(line => line !== '')
   return lines.length === 0 ? '' : `${lines.join('\n')}\n\n`

@@ -1,28 +1,30 @@
 import type { LentFd } from '../adapter.js'
 
-/** Output: bytes, or text in which every character is one byte (latin1). */
+/** Bytes, or latin1 text. */
 export type Bytes = Buffer | string
 
-/** Hears the events of a stream. Its owner may change while it is open; after {@link ByteStream.destroy} or {@link ByteStream.detach} there are none. */
+/**
+ * Receives the events of a stream. The owner may change while the stream is open; after {@link ByteStream.destroy} or {@link ByteStream.detach} no event comes.
+ */
 export interface StreamOwner {
-  /** The peer's connection stands. Only for streams that began as `connecting`. */
+  /** The connection is established. Only for streams that started as `connecting`. */
   onOpen(stream: ByteStream): void
-  /** `chunk[0, to)` has come. It is valid during the call only: the next read overwrites it. */
+  /** `chunk[0, to)` has arrived. Valid during the call only: the next read overwrites it. */
   onData(stream: ByteStream, chunk: Buffer, to: number): void
   /** The kernel has taken all congested bytes. */
   onDrain(stream: ByteStream): void
   /** The peer sends nothing more (FIN); it may still read. */
   onEnd(stream: ByteStream): void
-  /** The stream is gone. Comes once, as the last call; with the error if one ended it. */
+  /** The last call, once; with the error if one ended the stream. */
   onClose(stream: ByteStream, error: Error | null): void
 }
 
 /** The owner of a new stream, until it has another. */
 export const NO_OWNER: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
-/** The bytes that travel with a stream that leaves this process, see {@link ByteStream.detach}. */
+/** The bytes that move with a stream to another process, see {@link ByteStream.detach}. */
 export interface DetachedStream {
-  /** Bytes that were read from the peer and not passed on. */
+  /** Read from the peer and not passed on. */
   unread: Buffer
   /** Written by the owner, not yet taken by the kernel. */
   unsent: Buffer
@@ -30,46 +32,46 @@ export interface DetachedStream {
   ended: boolean
 }
 
-/** Both directions of one connection, plain or encrypted. No call blocks or throws for what the peer did. */
+/** Both directions of one connection, plain or encrypted. No call blocks, or throws for what the peer did. */
 export interface ByteStream {
   owner: StreamOwner | null
-  /** When this process came to have it, on the clock of `performance`; 0: not noted. Kept by {@link UpstreamPools}. */
+  /** When this process got the connection, on the clock of `performance`; 0: not recorded. Set by {@link UpstreamPools}. */
   since: number
-  /** Not connected, yet or (once it is gone) ever; what is written waits. */
+  /** Not connected: writes wait. */
   readonly connecting: boolean
-  /** Written bytes are not in the kernel yet: the writer should stop reading its source until `onDrain`. */
+  /** Written bytes wait for the kernel: the writer should stop reading its source until `onDrain`. */
   readonly congested: boolean
   readonly unsentBytes: number
-  /** False from when it is closed, which is a turn of the event loop before `onClose`. */
+  /** False once it is closed, which is one turn of the event loop before `onClose`. */
   readonly alive: boolean
-  /** Nothing is under way in either direction, as far as can be told, and neither side has ended: another exchange may begin. */
+  /** Idle in both directions, as far as can be told, and neither side has ended: another exchange may start. */
   readonly reusable: boolean
   readonly bytesRead: number
   readonly bytesWritten: number
-  /** The peer's IP address without zone or port; '' where it has none (Unix). */
+  /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
 
-  /** Sends `bytes[from, to)` (text: all of it), then `more[moreFrom, moreTo)`. Both are the caller's again: what has to wait is copied. */
+  /** Sends `bytes[from, to)` (text: all of it), then `more[moreFrom, moreTo)`. The caller may reuse both: bytes that must wait are copied. */
   write(bytes: Bytes, from?: number, to?: number, more?: Buffer, moreFrom?: number, moreTo?: number): void
-  /** Whether bytes of the peer are wanted. Accepted and dialled streams begin by themselves, reopened ones do not. */
+  /** Accepted and dialled streams read from the start, reopened ones do not. */
   setReading(on: boolean): void
-  /** Sends FIN behind everything written so far. */
+  /** Sends FIN after everything written so far. */
   end(): void
-  /** Closes both directions at once, without telling the owner. */
+  /** Closes both directions at once. The owner gets no event. */
   destroy(): void
-  /** The same, and the peer sees an error (RST) rather than an end, where the transport can do that. */
+  /** As {@link destroy}, but the peer sees an error (RST), if the transport has one. */
   reset(): void
-  /** Takes back all that was written but never reached the kernel: only of one that is `connecting`. */
+  /** Takes back everything written, none of which reached the kernel. Only while `connecting`. */
   takeUnsent(): Buffer[]
-  /** A dup of {@link descriptor} is all that another process needs besides the bytes: so not with TLS. Never changes. */
+  /** Another process can continue with a dup of {@link descriptor} and the bytes: not with TLS. Never changes. */
   readonly movable: boolean
-  /** The descriptor, which the stream keeps: for a dup (if `movable`) or a look at once. Only if it is `alive` and not `connecting`. */
+  /** Owned by the stream: make a dup (if `movable`) or use it at once. Only while `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /** Gives up the socket at any point, unnoticed by the holder of a dup and the peer. Only if {@link descriptor} may be read. */
+  /** Gives up the socket at any byte; neither the peer nor the holder of a dup notices. Only while {@link descriptor} may be read. */
   detach(): DetachedStream
 }
 
-/** How many streams of some kind are open; kept by the streams themselves. */
+/** Counts the open streams of some kind; the streams themselves keep it. */
 export interface Tally {
   open: number
 }

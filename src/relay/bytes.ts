@@ -2,14 +2,14 @@ import type { Bytes } from './byte-stream.js'
 
 export const NOTHING: Buffer = Buffer.alloc(0)
 
-/** A copy of `chunk[from, to)`, for keeping. */
+/** Returns a copy of `chunk[from, to)`. */
 export function kept(chunk: Buffer, from: number, to: number): Buffer {
   const bytes = Buffer.allocUnsafeSlow(to - from)
   chunk.copy(bytes, 0, from, to)
   return bytes
 }
 
-/** A copy of `first[from, to)` and behind it `more[moreFrom, moreTo)`, without the first `skipped` bytes of all. */
+/** Returns a copy of `first[from, to)` followed by `more[moreFrom, moreTo)`, without the first `skipped` bytes. */
 export function joined(
   first: Buffer,
   from: number,
@@ -27,7 +27,7 @@ export function joined(
   return all
 }
 
-/** Text of which every character is one byte (latin1). */
+/** Text is latin1. */
 export function toBuffer(bytes: Bytes): Buffer {
   return typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes
 }
@@ -39,5 +39,5 @@ export function concat(pieces: readonly Buffer[]): Buffer {
 
 export const READ_BYTES: number = 64 * 1024
 
-/** All sockets read into this memory, one after the other: no read allocates, and a paused socket holds no hidden bytes. */
+/** All sockets read into this memory in turn: no read allocates, and a paused socket holds no hidden bytes. */
 export const READ_INTO: Buffer = Buffer.allocUnsafeSlow(READ_BYTES)

@@ -1,4 +1,4 @@
-/** Open connections by the IP address of their client (IPv6: the network of 64 bits). Those of Unix sockets are not counted. */
+/** Counts open connections by the client's IP address (IPv6: its /64 network). Unix sockets are not counted. */
 export class ClientTally {
   readonly #open = new Map<string, number>()
 
@@ -20,10 +20,10 @@ export class ClientTally {
 
 const GROUPS = 8
 const NETWORK_GROUPS = 4
-/** On one link each address is a machine of its own. */
+/** Each link-local address is a machine of its own. */
 const LINK_LOCAL = /^fe[89ab]/
 
-/** Returns the first 64 bits of an IPv6 address that is spelled as the kernel does, and any other address as it is. */
+/** Returns the first 64 bits of an IPv6 address in the kernel's spelling, and any other address unchanged. */
 function networkOf(address: string): string {
   if (!address.includes(':') || LINK_LOCAL.test(address)) return address
   const [before = '', after] = address.split('::')

@@ -3,12 +3,12 @@ import { type Hangup, hangups, type LentFd } from '../adapter.js'
 const EVERY_MS = 100
 
 export interface Watched {
-  /** Null: there is none to look at. */
+  /** Null: the connection has closed. */
   readonly descriptor: LentFd | null
   onHangup(how: Exclude<Hangup, 'none'>): void
 }
 
-/** Notices clients that go away while nothing is read from them: the event loop watches only what is read. */
+/** Detects clients that hang up while nothing is read from them: the event loop watches only what is read. */
 export class ClientWatch {
   readonly #watched = new Set<Watched>()
   #timer: NodeJS.Timeout | undefined

@@ -12,25 +12,25 @@ import { type ExchangeSide, newFacts } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
 
-/** How long a connection waits for its server before it leaves: what is still connecting is dialled again. */
+/** A connection waits this long for its server before it moves; the next process then dials again. */
 export const DIALLING_MS = 100
-/** A record has room for it, and for heads that are not complete. */
+/** A record has room for these bytes and for incomplete heads. */
 const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
 
 /**
- * One client's connection: lets an {@link Exchange} answer each request, one after the other. Early bytes are held, and the client is no longer read.
- * All its state is in its fields and its exchange's; see `ConnectionRecord`.
+ * One client's connection. An {@link Exchange} answers each request, one after the other; early bytes are held, and the client is not read meanwhile. All state
+ * is in its fields and its exchange's, see `ConnectionRecord`.
  */
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watched {
   readonly client: ByteStream
   readonly origin: Origin
   exchange: Exchange | null = null
-  /** The last answer is given; what still comes is thrown away until the client ends too. */
+  /** The last answer was given: further bytes are discarded until the client ends too. */
   closing = false
   ended = false
-  /** The process that serves now will not have it. */
+  /** The serving process refused it, or it cannot move any more: it ends here. */
   pinned = false
-  /** When it could not leave although it was asked to, on the clock of `performance`; 0: it was not, or has gone on since. */
+  /** When a move was deferred, on the clock of `performance`; 0: it was not, or has been retried. */
   moveDeferredAt = 0
   /** Read ahead of the exchange, or while the client does not read its answers. */
   held: Buffer | null = null
@@ -38,9 +38,9 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   deadline = 0
   tick = -1
   #detached = false
-  /** How far the peers that are behind had come at the last deadline, see {@link #peersProgress}. */
+  /** Bytes that the congested peers had acknowledged at the last deadline, see {@link #peersProgress}. */
   #ackedBytes = 0
-  /** Nothing is read from the client although its request is under way. */
+  /** {@link ClientWatch} checks the client, as nothing is read from it during its request. */
   #watched = false
   readonly #relay: RelayContext
 
@@ -65,7 +65,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.ended && this.held === null
   }
 
-  /** Bytes of either side that are kept here, because they came early or the other side is behind. */
+  /** Bytes of either side that wait here, early or for a congested peer. */
   get heldBytes(): number {
     const upstream = this.exchange?.upstream?.unsentBytes ?? 0
     return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
@@ -79,7 +79,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return closedKind(this.kind, this.origin.scheme, this.pinned)
   }
 
-  /** The connection may leave at this moment, unless a stream of it has just gone. */
+  /** May move now, unless one of its streams has just closed. */
   mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
@@ -89,7 +89,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.heldBytes <= MOST_IN_FLIGHT
   }
 
-  /** Nothing of the client has come, in this process. */
+  /** This process has read no byte from the client. */
   get silent(): boolean {
     return this.client.bytesRead === 0
   }
@@ -98,7 +98,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (this.kind === 'idle') this.#close()
   }
 
-  /** The time of the drain is over: see {@link Exchange.end}. Then {@link giveUp}. */
+  /** The drain's time limit has passed: ends as the protocol asks, see {@link Exchange.end}. {@link giveUp} follows. */
   end(lastEvent: string): void {
     this.#relay.pin(this)
     if (this.exchange !== null) this.exchange.end(lastEvent)
@@ -115,7 +115,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Nothing more is to be said. FIN, which may be the end of an answer, must not come in place of what is not sent. */
+  /** A FIN may mean the end of an answer, so it must not stand for bytes that were not sent. */
   #dismiss(reason: string): void {
     if (this.#detached) return
     if (this.client.congested) this.client.reset()
@@ -159,7 +159,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onClose(_client: ByteStream, error: Error | null): void {
-    // Both directions have ended as they should; what is still under way to the server comes first.
+    // Both directions have ended in order; bytes still on their way to the server go first.
     if (error === null && this.ended && this.exchange?.facts.phase === 'tunnel') {
       this.#relay.pin(this)
       this.settle()
@@ -178,7 +178,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Whether a slow peer has taken some of the megabytes its kernel holds since the last deadline. The first counts as progress: it is cut after two. */
+  /**
+   * Whether a slow peer has acknowledged bytes since the last deadline: its kernel buffers megabytes. The first check counts as progress, so a stalled peer is
+   * cut after two.
+   */
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
     const before = this.#ackedBytes
@@ -186,7 +189,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.#ackedBytes > before
   }
 
-  /** Sends the whole connection on, unread, from its first byte. */
+  /** Forwards the whole connection, unread, from its first byte. */
   forward(route: SendOn): void {
     const exchange = new Exchange(this.#relay, this, newFacts())
     this.exchange = exchange
@@ -194,14 +197,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Takes requests out of `chunk[0, to)` until one must wait for its answer, or the client for reading its answers. `isHeld`: it was held. */
+  /** Reads requests from `chunk[0, to)` until one must wait for its answer, or the client is congested. `isHeld`: `chunk` is {@link held}. */
   #readRequests(chunk: Buffer, to: number, isHeld = false): void {
     let at = 0
     while (at < to && this.exchange === null && !this.closing && !this.client.congested) {
       at = this.#readRequest(chunk, at, to)
     }
     if (at === to) return
-    // Held bytes are not copied again for each request in them.
+    // Held bytes are not copied again for each request.
     if (isHeld && !this.closing) this.held = chunk.subarray(at, to)
     else this.#hold(chunk, at, to)
   }
@@ -243,7 +246,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return held
   }
 
-  /** Answers a request whose head could not be read. */
+  /** Answers a request whose head was refused. */
   #refuse(status: number, reason: string): void {
     this.requestReader = null
     const exchange = new Exchange(this.#relay, this, newFacts())
@@ -281,7 +284,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onHangup(how: 'ended' | 'broken'): void {
-    // An end may stand behind bytes that the server is still to get.
+    // The FIN may follow bytes that the server must still get.
     if (how === 'ended' && (this.exchange?.facts.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
     this.abort('client-gone')
   }
@@ -319,7 +322,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.requestReader === null ? timeouts.idle : timeouts.head
   }
 
-  /** FIN behind the last answer. The client may go on sending for a moment: closing at once would reset its answer. */
+  /** Sends FIN after the last answer, and lets the client send a moment longer: closing at once would reset its answer. */
   #close(): void {
     this.closing = true
     this.held = null
@@ -336,7 +339,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.held = null
   }
 
-  /** The relay does not know this connection any more; its streams have another owner. */
+  /** Removes the connection from the relay; its streams have another owner. */
   detach(): void {
     this.#detached = true
     this.#setWatched(false)
@@ -345,7 +348,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 }
 
-/** See {@link ackedBytes}; 0 of a stream whose peer is not behind. */
+/** See {@link ackedBytes}; 0 for a stream that is not congested. */
 function ackedOf(stream: ByteStream | null): number {
   if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
   return ackedBytes(stream.descriptor, stream.bytesWritten)

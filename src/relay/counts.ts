@@ -1,13 +1,13 @@
 export interface RelayCounts {
   /** Between two requests, nothing read. */
   idle: number
-  /** Part of a request head has come. */
+  /** A request head is incomplete. */
   head: number
-  /** The request's body is coming, the answer's head has not. */
+  /** The request's body is arriving; no answer yet. */
   request: number
-  /** The request is with the server, nothing of the answer has been passed on. */
+  /** The server has the request; nothing of the answer was passed on. */
   waiting: number
-  /** The answer's body is under way. */
+  /** The answer's body is being sent. */
   response: number
   /** The answer's body is a stream of server-sent events. */
   events: number
@@ -21,11 +21,11 @@ export interface RelayCounts {
 
 export type ConnectionKind = keyof RelayCounts
 
-/** Connections that were closed because the time of the drain was over. */
+/** Connections closed because the drain's time limit had passed. */
 export interface ClosedKind {
-  /** A connection with one request after the other: `http`, `https`. */
+  /** `http` and `https`: a connection with one request after the other. */
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the process that serves would not have it. Otherwise what it did; `closing`: it had its last answer, and did not go. */
+  /** `refused`: the serving process did not take it. `closing`: it had its last answer and did not close. Others: what it was doing. */
   readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
 }
 

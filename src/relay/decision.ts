@@ -6,23 +6,23 @@ import type { FieldRules } from './field-rules.js'
 export interface ExchangeOptions {
   fields?: FieldRules
   host?: string
-  /** The server is a proxy too: clients and it may authenticate to each other. */
+  /** The server is a proxy too: it and clients may authenticate to each other. */
   proxyAuthentication?: boolean
-  /** Milliseconds; left out: the relay's. */
+  /** Milliseconds; default: the relay's. */
   connectTimeout?: number
   responseTimeout?: number
 }
 
 export interface SendOn {
   kind: 'upstream'
-  /** Names the route in a connection's record, so that another process finds it again. */
+  /** Names the route in a connection's record, so that another process finds it. */
   name: string
-  /** The server to try next, null when there is none left. `tried` could not be reached for this request. */
+  /** The next server to try; null: none is left. The connections to `tried` failed for this request. */
   pick(tried: readonly Destination[]): Destination | null
   options?: ExchangeOptions
 }
 
-/** Answer here. Content-Length, Date and Connection are added. */
+/** Answered by the relay, which adds Content-Length, Date and Connection. */
 export interface Respond {
   kind: 'respond'
   status: number
@@ -30,7 +30,7 @@ export interface Respond {
   body?: string | Buffer
 }
 
-/** Answer here with an error: the reason is the body, and what the access log says. */
+/** Answered by the relay with an error. The reason is the body, and goes to the access log. */
 export interface Refuse {
   kind: 'refuse'
   status: number
@@ -40,5 +40,5 @@ export interface Refuse {
 
 export type Decision = SendOn | Respond | Refuse
 
-/** Called once for each request. Should not throw; if it does the client gets a 500. */
+/** Called once for each request. Should not throw; if it does, the client gets a 500. */
 export type Router = (head: RequestHead, origin: Origin) => Decision

@@ -5,48 +5,48 @@ export type DialAddress = { kind: 'tcp'; host: string; port: number } | { kind: 
 
 export type DialFailure = 'connect-failed' | 'connect-timeout'
 
-/** Connections to a server that are kept open for the next request. */
+/** The limits of idle connections to a server. */
 export interface KeepAlive {
-  /** Unused ones at a time; 0: each request has a connection of its own. */
+  /** Most idle connections; 0: each request has a connection of its own. */
   readonly connections: number
-  /** Milliseconds that one may stay unused. Choose less than the server's own limit. */
+  /** Most milliseconds idle. Choose less than the server's own limit. */
   readonly idleMs: number
-  /** Milliseconds after which one is not kept any more, however much it is used; left out: no limit. */
+  /** Most milliseconds since it was opened, however much it is used; default: no limit. */
   readonly ageMs?: number
 }
 
 /** A name whose addresses may change. */
 export interface NamedHost {
   readonly lookup: LookupFunction
-  /** Reports whether the name still has this address: a connection to it may be used again. */
+  /** Reports whether the name still has this address, so that a connection to it may be reused. */
   current(address: string): boolean
-  /** A connect to this address, of several, has come to its end. */
+  /** A connection attempt to one of the addresses has ended. */
   tried(address: string, connected: boolean): void
 }
 
-/** One server that requests can be sent to, for its balancer. One object may stand for it all its life. */
+/** A server that requests can be sent to. A balancer may use one object for the server's whole life. */
 export interface Destination {
-  /** Names its pool of connections: equal keys share them, also after a change of the configuration. */
+  /** Names its pool of connections: equal keys share it, also after a change of the configuration. */
   readonly key: string
   readonly address: DialAddress
-  /** Left out: Node looks the name up, and what it found first stays in use. */
+  /** Default: Node looks the name up, and the first result stays in use. */
   readonly named?: NamedHost
-  /** `Host` for requests of HTTP/1.0 clients that came without one. */
+  /** `Host` for HTTP/1.0 requests that have none. */
   readonly authority: string
-  /** Connections to it, used and unused, of all relays that share the pools; left out: that of the pools. */
+  /** Most connections, used and idle, of all relays that share the pools; default: that of the pools. */
   readonly connections?: number
-  /** Left out: that of the pools. */
+  /** Default: that of the pools. */
   readonly keepAlive?: KeepAlive
-  /** A new connection to it stands; `tcp`: for a whole TCP connection, which gives no other sign of health. */
+  /** A new connection is established. `tcp`: it carries a whole TCP connection, which gives no other sign of health. */
   opened?(tcp: boolean): void
-  /** A new connection to it did not come about. */
+  /** A new connection failed. */
   failed?(failure: DialFailure): void
 }
 
-/** Makes a stream to a server that is still connecting. May throw. */
+/** Returns a stream that is still connecting. May throw. */
 export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
 
-/** Facts about a listener, shared by all connections that it accepted. */
+/** Facts about a listener, shared by all its connections. */
 export interface Origin {
   listener: string
   scheme: 'http' | 'https'

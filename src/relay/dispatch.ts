@@ -14,13 +14,13 @@ export interface Sender extends StreamOwner {
   fail(status: number, reason: string): void
 }
 
-/** Finds a server for an exchange, and gets it there: over an unused connection or a new one, or to the next server. */
+/** Finds a server for an exchange and sends the request: over an idle connection, a new one, or to the next server. */
 export class Dispatch {
-  /** Null where this process does not know what the facts name. */
+  /** Null: this process does not have the route, or server, that the facts name. */
   route: SendOn | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
-  /** There was no descriptor left once. */
+  /** The process ran out of descriptors once. */
   #redialled = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
@@ -33,14 +33,14 @@ export class Dispatch {
     this.#exchange = exchange
   }
 
-  /** By the names that the facts have, which may be those of another process. */
+  /** Restores route and server by the names in the facts, which another process may have written. */
   restore(): void {
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
   }
 
-  /** Chooses the first server of a route; null: it has none, and the exchange has failed. */
+  /** Chooses the first server of a route. Null: there is none, and the exchange has failed. */
   chooseServer(route: SendOn | null = this.route): Destination | null {
     this.route = route
     if (route !== null) this.#exchange.facts.route = route.name
@@ -50,7 +50,7 @@ export class Dispatch {
     return destination
   }
 
-  /** Sends all that there is of the request: `bytes[from, to)`, then `more[moreFrom, moreTo)`. `now`: for who has just read the clock. */
+  /** Sends the request as far as it has come: `bytes[from, to)`, then `more[moreFrom, moreTo)`. `now`: the clock, if the caller has just read it. */
   send(
     bytes: Buffer,
     from = 0,
@@ -66,12 +66,12 @@ export class Dispatch {
     this.#onSent(stream)
   }
 
-  /** The sent bytes may be sent again ({@link retry}), until they are forgotten. */
+  /** Keeps the sent bytes for {@link retry}. */
   keepForRetry(head: HeadWriter): void {
     this.#retryHead = head
   }
 
-  /** {@link ExchangeFacts.resend}: for an exchange that began here it is rarely needed as text. */
+  /** {@link ExchangeFacts.resend}, made on demand. */
   get resend(): string {
     return this.#retryHead?.toString() ?? this.#exchange.facts.resend
   }
@@ -82,7 +82,7 @@ export class Dispatch {
     this.#retryHead = null
   }
 
-  /** Sends the same over a new connection, if the reused one was closed before it answered. False: it may not be repeated. */
+  /** Sends the request again over a new connection, if a reused one closed before it answered. False: it may not be repeated. */
   retry(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
@@ -103,7 +103,7 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /** A connection to the chosen server, or to the next one; null: the exchange has failed. A tunnel, and what is `fresh`, has its own. */
+  /** Connects to the chosen server, or to the next one; null: the exchange has failed. Tunnels, and `fresh`, never reuse a connection. */
   #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
@@ -120,7 +120,7 @@ export class Dispatch {
     return stream
   }
 
-  /** The connection that was to be did not come about: takes back what it was to send. */
+  /** Connecting failed: takes back the unsent bytes and sends them to the next server. */
   unreachable(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
     const bytes = concat(stream.takeUnsent())
@@ -148,7 +148,7 @@ export class Dispatch {
     }
   }
 
-  /** A connection to another server for a request of which no byte was sent, or it fails as the last one did. */
+  /** Connects to another server, as no byte of the request was sent. Without one the exchange fails like the last attempt. */
   #connectToNext(status: number, reason: string): ByteStream | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
@@ -161,7 +161,7 @@ export class Dispatch {
     return this.#connect(false)
   }
 
-  /** There is no connection to the server; with a `shortage` that is our own matter. */
+  /** Handles a failed connection; a `shortage` is this process's own fault. */
   #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
     if (shortage === null) return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
@@ -170,7 +170,7 @@ export class Dispatch {
       this.#exchange.fail(503, shortage)
       return null
     }
-    // The first that asks closes them for all.
+    // Closes the idle connections of all exchanges once.
     this.#redialled = true
     this.#relay.pools.clear()
     return this.#connect(true)

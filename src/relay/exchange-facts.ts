@@ -6,23 +6,23 @@ import type { ExchangeOptions } from './decision.js'
 import type { Origin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** `waiting`: the head of the answer has not come. `answering`: its body is under way. `tunnel`: bytes go both ways unread, for good. */
+/** `waiting`: for the answer's head. `answering`: its body is being sent. `tunnel`: bytes go both ways, unread, for good. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
-/** The subject of an exchange. `unread`: a request whose head was refused, so that there is only an answer. */
+/** `unread`: a request whose head was refused, so there is only an answer. */
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
-/** The complete state of an exchange at any byte, which crosses to another process: plain values, and trackers of a few numbers each. */
+/** The complete state of an exchange at any byte, which moves to another process: plain values, and trackers of a few numbers each. */
 export interface ExchangeFacts {
   phase: ExchangePhase
-  /** '' for a whole TCP connection, and for a head that was refused. */
+  /** '' for a whole TCP connection and for a refused head. */
   method: string
   upgrade: boolean
   http10: boolean
   closeClient: boolean
-  /** The server's connection may be used again behind this answer. */
+  /** The server's connection may be reused after this answer. */
   reusable: boolean
-  /** The server's connection had served another request before this one. */
+  /** The server's connection had served an earlier request. */
   reused: boolean
   heard: boolean
   /** Key of the server's destination, '' without one. */
@@ -30,19 +30,19 @@ export interface ExchangeFacts {
   /** Name of the route, '' without one. */
   route: string
   coding: BodyCoding
-  /** The rest of the bodies; null: none. */
+  /** The trackers of both bodies; null: no more bytes. */
   requestBody: Framing | null
   responseBody: Framing | null
   bodySeen: number
-  /** The tracker of an answer that is a stream of events. */
+  /** The tracker of an answer that is an event stream. */
   events: EventTracker | null
-  /** The tracker of a WebSocket tunnel: frames of its server. */
+  /** The tracker of a WebSocket server's frames. */
   frames: FrameTracker | null
-  /** The request, while it may be sent again should the reused connection turn out to be dead; otherwise ''. */
+  /** The request, while it may be sent again if the reused connection turns out to be dead; otherwise ''. */
   resend: string
-  /** The route's rules for the answer's head, if any; before the answer only. */
+  /** The route's rules for the answer's head, until that has come. */
   answer: ExchangeOptions | null
-  /** For the report at its end only: */
+  /** Only for the report at the end: */
   target: string
   host: string
   attempts: number
@@ -51,7 +51,7 @@ export interface ExchangeFacts {
   bytesReceived: number
 }
 
-/** The facts of a request that has just been read; without a head, of an exchange without a request. */
+/** The facts of a request that has just been read; without a head, those of an exchange without a request. */
 export function newFacts(head?: RequestHead): ExchangeFacts {
   return {
     phase: 'waiting',
@@ -104,24 +104,24 @@ export interface ExchangeSide {
   readonly origin: Origin
   readonly ended: boolean
   readonly hasHeld: boolean
-  /** The client has sent FIN, and no request behind the one under way. */
+  /** The client has sent FIN and no further request. */
   readonly isLast: boolean
-  /** Its next answer is the last one, if nothing was read ahead. */
+  /** The next answer is the last one, unless a request was read ahead. */
   readonly pinned: boolean
   takeHeld(): Buffer | null
-  /** The present timeout begins anew. */
+  /** Restarts the present timeout. */
   arm(): void
-  /** Something has changed: who may read, and is there a next request? */
+  /** Updates which side is read, and starts the next request, after a change. */
   settle(): void
-  /** The exchange is over; with `close` no other follows. */
+  /** `close`: no other exchange follows. */
   finished(close: boolean): void
-  /** Both sides are closed at once, so that the client sees an error. */
+  /** Closes both sides at once; the client sees an error. */
   abort(reason: string): void
 }
 
 /** The report of one request, or one TCP connection, for an access log. */
 export interface ExchangeReport {
-  /** `unread`: a request whose head was refused has no method, target and host; a `tcp` connection has no status either. */
+  /** `unread`: a refused head has no method, target or host. A `tcp` connection has no status either. */
   subject: ExchangeSubject
   listener: string
   client: string
@@ -132,17 +132,17 @@ export interface ExchangeReport {
   host: string
   /** The status that the client got; 0 for none. */
   status: number
-  /** Why it was answered here rather than by a server, or cut short. */
+  /** Why the relay answered, or cut the answer short. */
   reason: string | undefined
-  /** The server did not answer, or not to the end, or not in HTTP. A tunnel's end is its protocol's matter. */
+  /** The server did not answer, or not completely, or not in HTTP. The end of a tunnel does not count. */
   serverFailed: boolean
   destination: string | undefined
   attempts: number
-  /** Bytes of the answer, head included, that were given to the client's stream. */
+  /** Bytes of the answer, head included, given to the client's stream. */
   bytesSent: number
-  /** Bytes that a tunnel took from the client. */
+  /** Bytes that a tunnel read from the client. */
   bytesReceived: number
-  /** From the request's last head byte, or where the head was refused, to the answer's last byte; from the beginning of a TCP connection to its end. */
+  /** From the last byte of the request's head (or its refusal) to the answer's last byte; for TCP the whole connection. */
   milliseconds: number
 }
 
@@ -159,7 +159,7 @@ interface Listener {
   readonly onFault: ((error: unknown) => void) | undefined
 }
 
-/** Tells of the end of an exchange. `now`: on the clock of `performance`. */
+/** Calls `onExchange`. `now`: on the clock of `performance`. */
 export function reportExchange(exchange: Reported, side: ExchangeSide, to: Listener, now: number): void {
   if (to.onExchange === undefined) return
   try {

@@ -28,18 +28,17 @@ import { ServerAnswer } from './server-answer.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
- * One request and its answer, to the last byte of both, or of the tunnel that it became. Owns the server's connection. A whole TCP connection is one too:
- * a tunnel from its first byte, without a method. Another process goes on with {@link facts}, the streams and two times.
+ * One request and its answer to the last byte of both, or the tunnel that it became. Owns the server's connection. A whole TCP connection is an exchange too: a
+ * tunnel from its first byte, without a method. Another process continues with {@link facts}, the streams and two times.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null = null
-  /** The end of the time for the whole exchange, on the wheel's clock. */
+  /** The limit of the whole exchange, on the wheel's clock. */
   requestDeadline = Number.POSITIVE_INFINITY
   /** On the clock of `performance`, for the report. */
   startedAt: number = performance.now()
   reason: string | undefined
-  /** The server did not answer, or not to the end, or not in HTTP. */
   serverFailed = false
   readonly #dispatch: Dispatch
   readonly #answer: ServerAnswer
@@ -47,7 +46,7 @@ export class Exchange implements StreamOwner {
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
-  /** Takes the facts: of an exchange that begins, or of one that was somewhere else. */
+  /** Takes the facts, of a new exchange or of one from another process. */
   constructor(relay: RelayContext, side: ExchangeSide, facts: ExchangeFacts) {
     this.#relay = relay
     this.#side = side
@@ -65,12 +64,12 @@ export class Exchange implements StreamOwner {
     return this.#tunnel?.over ?? false
   }
 
-  /** A copy of what has come of the head of an answer. */
+  /** A copy of the answer's incomplete head. */
   get pending(): Buffer {
     return this.#answer.pending
   }
 
-  /** How long nothing may happen, in milliseconds; at most what is left for the whole exchange. */
+  /** Milliseconds of silence allowed now, at most those left for the whole exchange. */
   get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
     const connecting = this.upstream?.connecting ?? false
@@ -78,7 +77,7 @@ export class Exchange implements StreamOwner {
     return Math.min(quiet, this.requestDeadline - wheel.now)
   }
 
-  /** Whether more bytes of the client have a place to go; null if none are expected. */
+  /** Whether more bytes of the client can be sent on; null: none are expected. */
   get wantsBytes(): boolean | null {
     if (this.#tunnel === null && this.facts.requestBody === null) return null
     return this.upstream !== null && !this.upstream.congested
@@ -88,7 +87,7 @@ export class Exchange implements StreamOwner {
     return this.#relay.wheel.now >= this.requestDeadline
   }
 
-  /** Nothing happened for {@link timeoutMs}. */
+  /** {@link timeoutMs} have passed. */
   expired(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()
@@ -100,13 +99,13 @@ export class Exchange implements StreamOwner {
     } else this.#cutShort(phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
   }
 
-  /** The time for the whole exchange is over, whatever moves. */
+  /** {@link requestDeadline} has passed, whatever moves. */
   #failOverdue(): void {
     const clientOwes = this.facts.requestBody !== null && this.upstream?.congested === false
     this.fail(clientOwes ? 408 : 504, 'request-timeout')
   }
 
-  /** Begins with a head and what of its body is in `chunk[at, to)`; returns where that ends. */
+  /** Starts with a head and the part of its body in `chunk[at, to)`; returns where that ends. */
   startRequest(head: RequestHead, chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const { facts } = this
@@ -139,22 +138,22 @@ export class Exchange implements StreamOwner {
     return end
   }
 
-  /** The facts, for another process to go on with; nothing else may be done with this exchange. */
+  /** Gives the facts to another process; this exchange is unusable afterwards. */
   exportFacts(): ExchangeFacts {
     this.facts.resend = this.#dispatch.resend
     return this.facts
   }
 
-  /** Begins with a whole connection, of which nothing is read here: it goes to a server of this route as it comes. */
+  /** Starts a whole connection that goes, unread, to a server of this route. */
   forward(route: SendOn): void {
     this.facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
-    // The stream remembers it; at the end it cannot be asked for any more.
+    // The stream caches it: at the end it cannot be read any more.
     if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
     if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NOTHING)
   }
 
-  /** Goes on with an exchange of another process over its connection to a server; null: there was none, and `unsent` is still to be sent. */
+  /** Resumes an exchange of another process over its connection to a server. Null: there was none, and `unsent` must be sent. */
   resume(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
     this.#dispatch.restore()
@@ -168,7 +167,7 @@ export class Exchange implements StreamOwner {
     if (unsent.length > 0) upstream.write(unsent)
   }
 
-  /** Takes of `chunk[0, to)` what belongs to this request, or to the tunnel; returns how many bytes that are. */
+  /** Consumes the part of `chunk[0, to)` that belongs to this request, or tunnel; returns its length. */
   fromClient(chunk: Buffer, to: number): number {
     if (this.#tunnel !== null) {
       this.#tunnel.fromClient(chunk, to)
@@ -230,7 +229,7 @@ export class Exchange implements StreamOwner {
       progressed = this.#answer.readHeads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#answer.readBody(chunk, 0, to)
-    // The time for the head of an answer is one for the whole head.
+    // One timeout covers the whole head of an answer.
     if (progressed || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
@@ -248,7 +247,7 @@ export class Exchange implements StreamOwner {
     if (this.upstream!.connecting) this.#dispatch.unreachable('connect-failed', error)
     else if (phase === 'waiting') this.#upstreamLost()
     else if (phase === 'tunnel' && error === null) {
-      // Both sides have ended; the rest for the client is on its way.
+      // Both sides have ended; the kernel has the rest for the client.
       this.facts.closeClient = true
       this.finish()
     } else if (phase === 'tunnel') this.#cutShort('upstream-closed')
@@ -256,7 +255,6 @@ export class Exchange implements StreamOwner {
     this.#side.settle()
   }
 
-  /** The server's connection ended before the answer's head. */
   #upstreamLost(): void {
     this.#drop()
     if (!this.#dispatch.retry()) this.serverFails(502, 'upstream-closed')
@@ -282,7 +280,7 @@ export class Exchange implements StreamOwner {
 
   get isLast(): boolean {
     const { closeClient, requestBody, method } = this.facts
-    // Behind a CONNECT that was not granted the client may already have sent what was meant for the tunnel.
+    // After a refused CONNECT the client may have sent bytes that were meant for the tunnel.
     if (closeClient || requestBody !== null || method === 'CONNECT') return true
     const { isLast, pinned, hasHeld } = this.#side
     return isLast || ((this.#relay.draining || pinned) && !hasHeld)
@@ -298,7 +296,7 @@ export class Exchange implements StreamOwner {
     this.finish()
   }
 
-  /** Answers with an error if no answer has begun, else ends what has. */
+  /** Answers with an error, or cuts an answer short that has begun. */
   fail(status: number, reason: string, headers?: Respond['headers']): void {
     if (this.facts.phase !== 'waiting') {
       this.#cutShort(reason)
@@ -308,20 +306,20 @@ export class Exchange implements StreamOwner {
     this.#respond(errorAnswer(status, reason, headers))
   }
 
-  /** The same where it is the server that did not do its part. */
+  /** As {@link fail}, for a mistake of the server. */
   serverFails(status: number, reason: string): void {
     this.serverFailed = true
     this.fail(status, reason)
   }
 
-  /** The same for what the parser refused in an answer. */
+  /** As {@link fail}, for an error of the parser in an answer. */
   refuseAnswer(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.serverFailed = error instanceof Http1Refusal
     this.fail(status, reason)
   }
 
-  /** The same for what the parser refused in the body of the request. */
+  /** As {@link fail}, for an error of the parser in a request's body. */
   #refuseRequest(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.facts.closeClient = true
@@ -332,7 +330,7 @@ export class Exchange implements StreamOwner {
   #cutShort(reason: string): void {
     const { facts } = this
     this.reason = reason
-    // Framing tells where the answer should have ended; where only FIN does, it must not look like that.
+    // Framing shows the client that the answer is incomplete; an answer that ends with FIN needs a reset.
     if (facts.coding === 'content' || facts.phase === 'tunnel') {
       this.#side.abort(reason)
     } else {
@@ -342,7 +340,7 @@ export class Exchange implements StreamOwner {
     }
   }
 
-  /** The time of the drain is over: ends as the protocol asks, at the next place for it. The present answer is the last. */
+  /** The drain's time limit has passed: the present answer is the last, and ends at the next place that its protocol has for an end. */
   end(lastEvent: string): void {
     const { facts } = this
     if (facts.phase === 'waiting') return
@@ -355,7 +353,7 @@ export class Exchange implements StreamOwner {
     else this.#tunnel!.end(this.#side.client)
   }
 
-  /** The connection is gone: gives up everything. The server of a tunnel must see that this was not the end. */
+  /** The client's connection is gone. The server of a tunnel must see that this is no regular end. */
   cancel(reason: string): void {
     this.reason ??= reason
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
@@ -389,11 +387,11 @@ export class Exchange implements StreamOwner {
 /** Status of a close frame (RFC 6455, 7.4.1). */
 const GOING_AWAY = 1001
 
-/** Bytes go both ways unread, but for where the frames of a WebSocket end. */
+/** Passes bytes both ways unread, except for the boundaries of WebSocket frames. */
 export class Tunnel {
-  /** The end has been told: what the server still sends is thrown away, and where there are no frames the client's too. */
+  /** The end was sent: the server's further bytes are discarded, and without frames the client's too. */
   over = false
-  /** The end is to come between two frames, with this one. */
+  /** Sent as soon as the server's stream is between two frames. */
   #lastFrame: Buffer | null = null
   readonly #exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>
 
@@ -425,7 +423,7 @@ export class Tunnel {
     } else if (end < to) exchange.send(chunk, end, to)
   }
 
-  /** Brings about the end that the protocol has, as soon as there is a place for it: a close frame, or FIN both ways. */
+  /** Ends as the protocol asks, at the first possible place: a close frame, or FIN both ways. */
   end(client: ByteStream): void {
     const { facts, upstream } = this.#exchange
     if (facts.frames === null || facts.frames.over) {
@@ -446,10 +444,10 @@ interface AnswerOptions {
   edits: FieldEdits | undefined
 }
 
-/** Fields that follow from the answer itself. */
+/** Fields that the relay itself sets. */
 const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date', 'upgrade', 'trailer'])
 
-/** A whole answer that was made here, as latin1 text. Throws for fields that cannot be written. */
+/** The whole answer as latin1 text. Throws for fields that cannot be written. */
 function answerText(answer: Respond, options: AnswerOptions): string {
   const { status } = answer
   const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
@@ -466,11 +464,11 @@ function answerText(answer: Respond, options: AnswerOptions): string {
 export interface WrittenAnswer {
   readonly status: number
   readonly text: string
-  /** Why it is another one than was to be given. */
+  /** Why the status is not the intended one. */
   readonly reason?: string
 }
 
-/** The answer to what the facts say of a request; a 500 where its fields cannot be written. */
+/** The relay's own answer to a request; a 500 if its fields cannot be written. */
 export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
   const options: AnswerOptions = {
     head: facts.method === 'HEAD',
@@ -495,7 +493,7 @@ export function errorAnswer(status: number, reason: string, headers: Respond['he
   }
 }
 
-/** The decision about a request: the gateway's own answer, or the router's; a router that throws costs its client a 500. */
+/** The gateway's own answer, or the router's decision. A router that throws costs its client a 500. */
 function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decision {
   try {
     return relay.gateway?.answerHere(head) ?? relay.route(head, origin)
@@ -505,7 +503,7 @@ function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decisio
   }
 }
 
-/** How long nothing may happen in an exchange, in milliseconds, where its route says nothing else. */
+/** Milliseconds of silence allowed in an exchange, by its phase. */
 export function quietMs(
   { phase, requestBody }: ExchangeFacts,
   connecting: boolean,

@@ -1,7 +1,7 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
 import type { Origin } from './destination.js'
 
-/** A route's edits of the field lines of requests and answers. Treat it as frozen: it is prepared once. */
+/** A route's edits of field lines. Treat it as frozen: it is prepared once. */
 export interface FieldRules {
   request?: FieldEditOptions
   response?: FieldEditOptions
@@ -9,7 +9,7 @@ export interface FieldRules {
 
 const NONE: FieldRules = {}
 
-/** Edits by the rules that they are for, each prepared when it is first needed. Mostly it is asked for the same ones again. */
+/** Caches the edits prepared for each set of rules; mostly the same ones are asked for again. */
 class Prepared {
   readonly #prepare: (rules: FieldRules) => FieldEdits
   readonly #all = new WeakMap<FieldRules, FieldEdits>()
@@ -33,12 +33,12 @@ class Prepared {
   }
 }
 
-/** The edits of all routes' heads, together with those of one relay. */
+/** The edits of all routes' heads, combined with those of one relay. */
 export class FieldBook {
   readonly #requests: Prepared
   readonly #responses: Prepared
 
-  /** `trusted`: its clients may say who came before them. `response`: for every answer, where its route says nothing else. */
+  /** `trusted`: its clients may name the clients before them. `response`: for every answer, unless its route says otherwise. */
   constructor(trusted: boolean, response: FieldEditOptions = {}) {
     this.#requests = new Prepared(rules => requestEdits(rules.request, trusted))
     this.#responses = new Prepared(rules => responseEdits(rules.response, response))
@@ -64,8 +64,8 @@ function responseEdits(
 
 export interface ForwardedOptions {
   /**
-   * The treatment of such fields from the client. `replace` (default): a client cannot forge them. `append`: for a relay behind another
-   * one: the client's address is added behind theirs, and their protocol and host are kept.
+   * `replace` (default): a client cannot forge these fields. `append`, for a relay behind another one: the client's address is appended, protocol and host are
+   * kept.
    */
   client?: 'replace' | 'append'
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
@@ -74,10 +74,10 @@ export interface ForwardedOptions {
   forwarded?: boolean
 }
 
-/** Some servers take `_` for `-`, so each name is removed in every spelling. */
+/** Some servers read `_` as `-`, so each spelling of a name is removed. */
 const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
-/** Fields by which servers believe the proxy in front of them, and that are not set here. `Proxy` becomes HTTP_PROXY in CGI. */
+/** Further fields that servers believe of a proxy. `Proxy` becomes HTTP_PROXY in CGI. */
 const FORGED = [
   'X-Real-IP',
   'X-Forwarded-Port',
@@ -96,7 +96,7 @@ function spellings(name: string): string[] {
   return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
 }
 
-/** The edits of a route's requests, with the removal of what {@link Forwarder} writes anew, and of what only `trusted` clients may say. */
+/** A route's edits, which also remove the fields that {@link Forwarder} writes, and those that only `trusted` clients may send. */
 export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
@@ -118,7 +118,7 @@ interface KnownLines {
   readonly lines: Uint8Array
 }
 
-/** Writes the field lines that tell a server about the client, from values of the parser or the kernel; mostly those of its last request. */
+/** Writes the field lines about the client, from values of the parser and the kernel. Mostly those of the client's last request fit. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean
@@ -126,7 +126,7 @@ export class Forwarder {
   readonly #via: readonly [string, string]
   readonly #knownLines = new Map<string, KnownLines>()
 
-  /** `via`: the line behind all others, by the minor version of the request. */
+  /** `via`: the last line, by the minor version of the request. */
   constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
     this.#append = options.client === 'append'
     this.#x = options.xForwarded ?? true
@@ -134,7 +134,7 @@ export class Forwarder {
     this.#via = via
   }
 
-  /** `client` is an IP address, or '' where there is none. */
+  /** `client`: an IP address, or ''. */
   lines(head: RequestHead, client: string, origin: Origin): Uint8Array {
     const { authority, minor } = head
     const { scheme } = origin

@@ -2,22 +2,22 @@ import { FieldId, listElements, type RequestHead, type ResponseHead } from '../h
 import type { Decision } from './decision.js'
 
 export interface GatewayOptions {
-  /** The name of this relay in Via: the same for all processes that take over from each other, and for no other. Null: no Via. */
+  /** This relay's name in Via: the same for all processes that replace each other, and for no other. Null: no Via. */
   via: string | null
-  /** Whether TRACE requests are passed on; otherwise 405. */
+  /** Whether TRACE is passed on; otherwise 405. */
   trace: boolean
 }
 
-/** The alternatives to a refused method. */
+/** The methods named with a 405. */
 export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
 
-/** The reader of an answer to TRACE must not see these (RFC 9110, 9.3.8). */
+/** Not shown in an answer to TRACE (RFC 9110, 9.3.8). */
 const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 
-/** The duties of an intermediary in RFC 9110: Via and the loops that it shows (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
+/** An intermediary's duties in RFC 9110: Via and loop detection (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
 export class Gateway {
   readonly #via: string | null
-  /** The line that shows where a message has come along, by its minor version. */
+  /** The Via line by the message's minor version. */
   readonly viaLines: readonly [string, string]
   readonly #viaBytes: readonly Uint8Array[]
   readonly #trace: boolean
@@ -31,7 +31,7 @@ export class Gateway {
     this.#trace = trace
   }
 
-  /** Null: it is to be routed. */
+  /** Null: the request must be routed. */
   answerHere(head: RequestHead): Decision | null {
     if (this.#isLoop(head)) return { kind: 'refuse', status: 508, reason: 'loop' }
     const { method } = head
@@ -51,7 +51,7 @@ export class Gateway {
     }
   }
 
-  /** Whether the request goes on with fewer {@link forwardsLeft} than it came with. */
+  /** Whether the request must be forwarded with one {@link forwardsLeft} less. */
   counts({ method, fields }: RequestHead): boolean {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
@@ -81,7 +81,7 @@ export class Gateway {
   }
 }
 
-/** The number in Max-Forwards; null: there is none; NaN: it is no number. */
+/** The number in Max-Forwards; null: no such field; NaN: no number. */
 export function forwardsLeft({ fields }: RequestHead): number | null {
   const line = fields.indexOf(FieldId.maxForwards)
   if (line < 0) return null

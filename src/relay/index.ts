@@ -1,6 +1,6 @@
 /**
- * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades and CONNECT, and whole TCP connections, between clients
- * and the servers that a router names. Knows neither listeners nor configuration.
+ * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections, between clients and the servers that a router names. Knows
+ * neither listeners nor configuration.
  */
 export {
   type ByteStream,

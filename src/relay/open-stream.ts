@@ -7,7 +7,7 @@ import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { SocketStream } from './socket-stream.js'
 
-/** Over a connection in the clear, which it takes. Null, and that is as before: there is no room for it, or this system cannot. */
+/** Takes a plain connection. Null, and `accepted` is unchanged: no memory, or no polled sockets on this system. */
 export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
   if (!polledSockets()) return null
   try {
@@ -18,14 +18,14 @@ export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Ta
   }
 }
 
-/** Over a socket accepted by a `net.Server` (`pauseOnConnect` saves it work) or a TLS server, not yet read from. */
+/** Takes a socket of a `net.Server` (cheapest with `pauseOnConnect`) or TLS server that was not read from. */
 export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
   const accepted = acceptedOf(socket)
   const stream = accepted === null ? null : acceptedStream(accepted, owner, tally)
   return stream ?? new SocketStream(socket, owner, tally)
 }
 
-/** Connects to a TCP or Unix address in the clear. */
+/** Connects to a TCP or Unix address, without TLS. */
 export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
@@ -33,7 +33,7 @@ export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   return new SocketStream(connect(address, named), owner, tally)
 }
 
-/** Node finds the address of a name and connects; from then on it knows nothing of the connection. */
+/** Node resolves the name and connects; after that it does not know the connection. */
 function dialled(
   address: DialAddress,
   named: NamedHost | undefined,
@@ -56,7 +56,7 @@ function dialled(
   return stream
 }
 
-/** Another address is tried when one has not answered for this long; the last one has no such limit. */
+/** After this time without an answer the next address is tried. */
 const NEXT_ADDRESS_MS = 500
 
 function connect(address: DialAddress, named?: NamedHost): net.Socket {
@@ -81,7 +81,7 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   return socket
 }
 
-/** Over a connected stream socket, whose descriptor it takes, and closes when it throws. Reads nothing until asked: each move would read one chunk more. */
+/** Takes the descriptor of a connected stream socket; closes it when it throws. Reads nothing until asked: otherwise each move would read one more chunk. */
 export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (polledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }

@@ -10,30 +10,28 @@ import type { GatewayOptions } from './gateway.js'
 import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
-/** Milliseconds, each from 1 to 2^31-1; `request` may be `Infinity` too. They are kept to within two ticks of the relay's timer. */
+/** Milliseconds from 1 to 2^31-1, `request` also `Infinity`. Accurate to two ticks of the relay's timer. */
 export interface RelayTimeouts {
-  /** A client connection between two requests, or before the first. */
+  /** A client's connection between two requests, or before the first. */
   idle: number
-  /** From the first byte of a request head to its last one. */
+  /** A request's head, from its first byte. */
   head: number
-  /** For a connection to a server; then the next one is tried. */
+  /** Connecting to a server; then the next one is tried. */
   connect: number
-  /** From the last byte of the request, or the last interim answer, to the head of the answer. */
+  /** From the last byte of the request, or the last interim answer, to the answer's head. */
   response: number
   /**
-   * From the end of a request's head to the end of its answer, however much moves: 408 while the client still owes
-   * something of the request, 504 while the server owes the answer, an answer under way is cut short. Once a tunnel is open it
-   * counts no more. `Infinity` (default): no limit.
+   * From the end of a request's head to the end of its answer, whatever moves. The client gets 408 while its request is incomplete, 504 while the server owes
+   * the answer; an answer under way is cut short. Not for open tunnels. `Infinity` (default): no limit.
    */
   request: number
   /**
-   * Nothing moves in either direction while a body is under way. A peer that reads slowly moves as long as its kernel acknowledges
-   * bytes; one that acknowledges none is cut after one to two times this.
+   * A body of which nothing moves. A slow peer moves as long as its kernel acknowledges bytes; one that acknowledges none is cut after one to two times this.
    */
   stall: number
-  /** The same for a tunnel, also one that is a whole TCP connection. */
+  /** As `stall`, for tunnels and whole TCP connections. */
   tunnel: number
-  /** How long a client that was answered before it had sent everything may go on sending. */
+  /** For a client that was answered early to finish sending. */
   linger: number
 }
 
@@ -48,13 +46,13 @@ export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
   linger: 2_000,
 }
 
-/** Whole numbers of at least 1; `Infinity` is no limit. */
+/** Whole numbers from 1; `Infinity`: no limit. */
 export interface RelayLimits {
-  /** Client connections; more are closed at once. */
+  /** Client connections; further ones are closed at once. */
   connections: number
-  /** Bytes read ahead of a client that sends requests before it has the answers; one read may go beyond it. */
+  /** Bytes read ahead from a client that pipelines requests; one read may exceed it. */
   pipelinedBytes: number
-  /** Bytes of a request's body, as announced or (chunked) as they come. */
+  /** Bytes of a request's body, as announced or (chunked) as they arrive. */
   bodyBytes: number
   attempts: number
 }
@@ -68,35 +66,35 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
 
 export interface RelayOptions {
   route: Router
-  /** For connections that came from another process: the route of that name, undefined if it is gone. */
+  /** The route of a connection from another process; undefined if it is gone. */
   routeByName?(name: string): SendOn | undefined
-  /** The same for the server of that key. */
+  /** The same for a server, by its key. */
   destinationByKey?(key: string): Destination | undefined
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>
   forwarded?: ForwardedOptions
-  /** Left out: nothing of {@link Gateway}. */
+  /** Default: none of {@link Gateway}. */
   gateway?: GatewayOptions
-  /** For answers of servers whose route has none of its own, and for answers made here, for example an instance header. */
+  /** For answers whose route sets none, and those made by the relay: an instance header, for example. */
   responseFields?: FieldEditOptions
   /**
-   * A client that ends its direction while it waits for answers counts as gone (`abort`, default): mostly it is, and nothing
-   * tells it from one that goes on reading. With `serve` it still gets its answers.
+   * A client that sends FIN while it waits for answers counts as gone (`abort`, default): mostly it is, and cannot be told from one that still reads. With
+   * `serve` it gets its answers.
    */
   halfClosedClients?: 'serve' | 'abort'
-  /** Called at the end of each exchange; costs nothing when absent. Must not throw. */
+  /** Called at the end of each exchange. Must not throw. */
   onExchange?(report: ExchangeReport): void
-  /** There was no connection to a server for a request, and that was not the server's fault. */
+  /** Connecting to a server failed through a lack of this process. */
   onShortage?(shortage: Shortage, destination: string): void
   clients?: ClientTally
-  /** A callback of these options threw: the request got a 500. */
+  /** A callback of these options threw; the request got a 500. */
   onFault?(error: unknown): void
   /** Called whenever the last client connection is gone. */
   onEmpty?(): void
-  /** Connections to servers, which other relays may share: their maker clears them. */
+  /** Other relays may share the pools: their maker clears them. */
   pools: UpstreamPools
-  /** How often the one timer looks, in milliseconds. */
+  /** Milliseconds between two ticks of the timer. */
   tickMs?: number
 }
 

@@ -10,34 +10,32 @@ import {
 import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joined, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
-/** A Unix server with a full queue is tried again after this time, and then after twice as long each time, up to the most. */
+/** Delay before the next attempt at a Unix server with a full queue; doubles up to the most. */
 const FIRST_AGAIN_MS = 1
 const MOST_AGAIN_MS = 32
 
-/** Full reads of one socket in one turn: the others wait meanwhile. */
+/** Full reads of one socket in one turn: other sockets wait meanwhile. */
 const MOST_READS = 4
 
 export interface PolledInput {
-  /** It reads from the beginning. */
   reading: boolean
-  /** The peer's IP address; '' if it has none, or none is wanted. */
+  /** The peer's IP address; '' for none, or if not wanted. */
   remoteAddress: string
-  /** Where there is no descriptor yet. */
+  /** Another connector that will provide the descriptor. */
   dialling?: Dialling
-  /** Where it connects by itself. */
+  /** The stream connects by itself. */
   address?: KernelAddress
 }
 
-/** A connection that other code is making: the result comes to {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
+/** A connection made by other code, which calls {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
 export interface Dialling {
   readonly destroyed: boolean
   destroy(): void
 }
 
-/** A {@link ByteStream} over a TCP or Unix socket in the clear, of which Node knows nothing once it is connected: idle, it takes a few hundred bytes. */
+/** A {@link ByteStream} over a plain TCP or Unix socket that Node does not know once it is connected: idle it takes a few hundred bytes. */
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
-  /** The peer's IP address; '' where it has none, or nothing asks for it. */
   remoteAddress: string
   since = 0
   bytesRead = 0
@@ -45,15 +43,15 @@ export class PolledStream extends PolledSocket implements ByteStream {
   readonly #tally: Tally
   /** Null: it is connected. */
   #dialling: Dialling | null
-  /** Bytes that the kernel has not taken; null while none are unsent. */
+  /** Bytes that the kernel has not taken; null: none. */
   #queue: Buffer[] | null
   #reading: boolean
-  /** The last read was a full one: the kernel may have more. */
+  /** The last read filled its buffer: the kernel may have more. */
   #moreToRead = false
   #ended = false
   #peerEnded = false
   #closed = false
-  /** It ends in the next turn: with this error, when what is left has been read, or null, because both sides have ended. */
+  /** Ends in the next turn: with this error, after a last read, or null, because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
   constructor(
@@ -128,7 +126,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   setReading(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
-    // Off is told to the kernel when something comes: mostly it is on again by then.
+    // The kernel is told "off" with the next event: mostly reading is on again by then.
     if (on) this.#watchEvents()
     else this.setEager(false)
   }
@@ -157,12 +155,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return queue
   }
 
-  /** The connection stands; its descriptor is taken from `lent`, which must not have been read from. */
+  /** Takes the descriptor from `lent`, which must not have been read from. */
   connected(lent: Lent): void {
     try {
       this.adopt(lent)
     } catch (error) {
-      // As one that has failed: there is no descriptor left for a moment.
+      // There is no descriptor left for a moment: as a failed connection.
       this.#fail(error as Error)
       return
     }
@@ -176,12 +174,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#watchEvents()
   }
 
-  /** An immediate failure is told as if it had come later. */
+  /** An immediate failure is reported in a later turn, as any other. */
   #connect(address: KernelAddress, again = FIRST_AGAIN_MS): void {
     try {
       this.connectTo(address)
       this.#watchEvents()
-      // On this machine it stands already, and need not wait for its turn behind all that is ready.
+      // A local connection is established already, and need not wait behind all ready sockets.
       setImmediate(checkDial, this)
     } catch (error) {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
@@ -195,7 +193,6 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  /** There will be no connection. */
   unconnected(error: Error | null): void {
     const { owner } = this
     this.#markClosed()
@@ -229,7 +226,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     else if (failure !== undefined) this.#fail(failure)
   }
 
-  /** It had been asked for when it was read: so it is passed on, whatever has been said meanwhile. */
+  /** Reading was on when the kernel was asked, so these bytes are delivered whatever happened since. */
   #deliverRead(chunk: Buffer, bytes: number): void {
     if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))
@@ -254,12 +251,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  /** As many as `most`: there may be more. */
+  /** `most`: a read of so many bytes may have left more. */
   #deliver(chunk: Buffer, bytes: number, most: number): void {
     this.#moreToRead = bytes >= most
     if (bytes === 0) {
       this.#peerEnded = true
-      // The write that failed has taken the error of a reset: what is left looks like FIN.
+      // The failed write has consumed the reset's error, so the rest looks like FIN.
       if (this.#ending && (this.#ending as NodeJS.ErrnoException).code !== 'EPIPE') return
       this.owner?.onEnd(this)
       this.#endIfBothEnded()
@@ -276,7 +273,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.bytesWritten += sent
       return sent
     } catch (error) {
-      // The writer is not told in the middle of its write.
+      // The owner gets no event in the middle of its write.
       this.#scheduleEnd(error as Error)
       return 0
     }
@@ -317,7 +314,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** @internal */
   endNow(): void {
-    // The peer's bytes before it broke the connection may be its answer: the kernel still has them.
+    // Bytes that arrived before the peer broke the connection may be its answer.
     if (this.#ending) this.#read(MOST_READS)
     if (!this.open) return
     if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
@@ -337,7 +334,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       return
     }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
-    // A peer that sends much is read in larger pieces.
+    // A busy peer is read in larger pieces.
     this.setEager((wanted & READABLE) !== 0 && !this.#moreToRead)
     try {
       this.watch(wanted)
@@ -362,7 +359,7 @@ class OwnDialling implements Dialling {
   }
 }
 
-// One for all: a stream costs no closure.
+// Shared functions: a stream costs no closure.
 function endNow(stream: PolledStream): void {
   stream.endNow()
 }

@@ -10,53 +10,53 @@ import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** The whole state of a connection at any byte, in plain values: all that another process needs besides the descriptors of its two sockets. */
+/** The complete state of a connection at any byte, in plain values: all that another process needs besides the two descriptors. */
 export interface ConnectionRecord {
   listener: string
   scheme: 'http' | 'https'
-  /** IP address of the client, '' where it has none. */
+  /** The client's IP address, or ''. */
   client: string
-  /** Whole milliseconds until the present timeout; -1: none runs. */
+  /** Milliseconds until the present timeout; -1: none. */
   remainingMs: number
   clientEnded: boolean
-  /** FIN was sent to the client, or goes behind the unsent bytes. */
+  /** FIN was sent to the client, or follows the unsent bytes. */
   endedClient: boolean
-  /** The last answer and FIN are under way, what still comes is thrown away. */
+  /** The last answer and FIN are being sent; further bytes are discarded. */
   closing: boolean
-  /** Bytes from the client that were not taken in: part of a head, pipelined requests, or bytes that were not looked at. */
+  /** Unprocessed bytes of the client: part of a head, or pipelined requests. */
   fromClient: Buffer
-  /** Taken in, not yet sent. */
+  /** Processed, not sent. */
   toClient: Buffer
-  /** Null between two requests, also in the middle of a head. */
+  /** Null between two requests, and inside a head. */
   exchange: ExchangeRecord | null
 }
 
 export interface ExchangeRecord {
   facts: ExchangeFacts
-  /** Whole milliseconds that are left for the whole exchange; -1: no limit. */
+  /** Milliseconds left for the whole exchange; -1: no limit. */
   requestMs: number
-  /** Whole milliseconds since it began, for the report at its end. */
+  /** Milliseconds since it started, for the report. */
   elapsedMs: number
-  /** Bytes of an answer's head that is not complete, or was not looked at. */
+  /** Unprocessed bytes of the server: part of an answer's head. */
   fromUpstream: Buffer
-  /** Taken in, not yet sent. */
+  /** Processed, not sent. */
   toUpstream: Buffer
-  /** FIN was sent to the server, or goes behind the unsent bytes. */
+  /** FIN was sent to the server, or follows the unsent bytes. */
   endedUpstream: boolean
 }
 
 const { Relayed } = fdbroker.connections
 
 type RelayedMessage = fdbroker.connections.Relayed.$Properties
-/** As it is decoded: every field has a value. */
+/** Decoded: every field has a value. */
 type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
-/** Each fact has a field of its name: one that the message lacks, or that is not written, is an error of types. */
+/** The compiler reports a fact that the message lacks, or that is not written. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
 type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
 type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
-/** In the order of the message's numbers. */
+/** Indexed by the message's numbers. */
 const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']
 const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
@@ -100,7 +100,7 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
   return { kind: BODIES.indexOf(kind), left, phase, count, hash }
 }
 
-/** Decodes another process's record of a connection with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD if no relay can have written it. */
+/** Decodes another process's record of a connection with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD for an impossible one. */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
     throw damaged(`it has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`)
@@ -189,7 +189,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   return record
 }
 
-/** Finds facts that cannot be true together in any relay. */
+/** Finds facts that exclude each other. */
 function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
   const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
   const tcp = phase === 'tunnel' && method === ''
@@ -250,7 +250,7 @@ function milliseconds(ms: number | null | undefined): number {
   return ms == null ? -1 : Math.min(ms, LONGEST_MS)
 }
 
-/** Makes a copy: the message's memory has another owner, and is larger. */
+/** A copy: the message's memory is larger, and reused. */
 function owned(bytes: Uint8Array): Buffer {
   return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0, bytes.length)
 }

@@ -13,7 +13,7 @@ import type { UpstreamPools } from './upstream-pools.js'
 
 export interface Leaving {
   readonly which: MoveWhich
-  /** A connection came, or one that could not leave has gone on. */
+  /** A connection arrived, or one that could not move may do so now. */
   readonly onMovable: () => void
 }
 
@@ -28,9 +28,9 @@ export interface RelayContext {
   readonly forwarder: Forwarder
   readonly gateway: Gateway | null
   readonly fields: FieldBook
-  /** Every answer from now on announces that its connection ends. */
+  /** Every further answer announces the end of its connection. */
   readonly draining: boolean
-  /** All movable connections are leaving: the callback is told of others that become movable. */
+  /** All movable connections are leaving; the callback reports connections that become movable. */
   readonly leaving: Leaving | null
   readonly abortHalfClosed: boolean
   readonly routeByName: ((name: string) => SendOn | undefined) | undefined
@@ -38,12 +38,12 @@ export interface RelayContext {
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
-  /** No other process can go on with the connection any more. */
+  /** Marks a connection that cannot move any more. */
   pin(connection: object): void
   forget(connection: object): void
 }
 
-/** Calls back: what it throws must not break an exchange, or the process. */
+/** Calls back; an exception goes to `onFault`, and breaks no exchange. */
 export function callSafely({ onFault }: RelayContext, call: () => void): void {
   try {
     call()
@@ -52,7 +52,7 @@ export function callSafely({ onFault }: RelayContext, call: () => void): void {
   }
 }
 
-/** Readers that stand between two heads, lent for a head: an idle connection holds none. One that has refused a head must not come back. */
+/** Lends readers to connections for one head: an idle connection holds none. A reader that refused a head must not be released. */
 export class Readers {
   readonly #limits: Partial<HeadLimits>
   #request: RequestReader | null = null
@@ -84,7 +84,7 @@ export class Readers {
   }
 }
 
-/** The answer to what the parser refused; anything else that was thrown is a fault of this side. */
+/** The answer to a refusal of the parser. Any other error is a fault of this process. */
 export function refusalOf(error: unknown, relay: RelayContext): { status: number; reason: string } {
   if (error instanceof Http1Refusal) return { status: error.status, reason: error.reason }
   relay.onFault?.(error)

@@ -16,10 +16,10 @@ import { type Leaving, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
 import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
 
-/** For the first request of a connection, see {@link Relay.closeIdle}. */
+/** Time for the first request of a connection, see {@link Relay.closeIdle}. */
 const SILENT_MS = 500
 
-/** For an error to reach a client whose request was not answered in time. */
+/** Time for an error to reach a client whose request was not answered. */
 const LAST_ERROR_MS = 250
 
 interface Ending {
@@ -27,14 +27,14 @@ interface Ending {
   readonly lingerMs: number
 }
 
-/** Relays HTTP/1, or whole TCP connections, to the servers that a router names. Knows no listeners: connections are given to it. */
+/** Relays HTTP/1, or whole TCP connections, to the servers that a router names. Has no listeners of its own. */
 export class Relay {
   readonly #context: RelayContext & { draining: boolean; leaving: Leaving | null }
   readonly #connections = new Set<RelayConnection>()
   readonly #tally: Tally = { open: 0 }
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
-  /** Connections that no other process can go on with. */
+  /** Connections that cannot move. */
   #unmovable = 0
   #turnedAway = 0
   #ending: Ending | null = null
@@ -71,8 +71,8 @@ export class Relay {
   }
 
   /**
-   * Takes over an accepted socket from which nothing has been read; at the limit of connections it is closed.
-   * `forward`: the whole connection goes to a server of that route, both ways unread; where there is none it is reset.
+   * Takes an accepted socket that was not read from; closes it at the limit of connections. `forward`: the whole connection goes, unread, to a server of that
+   * route, or is reset if there is none.
    */
   accept(socket: net.Socket, origin: Origin, forward?: SendOn): void {
     if (this.#connections.size >= this.#context.limits.connections) {
@@ -84,7 +84,7 @@ export class Relay {
     this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
   }
 
-  /** The same before there is a socket. False: there must be one, for {@link accept}. */
+  /** As {@link accept}, for a connection without a socket. False: a socket is needed. */
   acceptBare(accepted: Accepted, origin: Origin, forward?: SendOn): boolean {
     if (this.#connections.size >= this.#context.limits.connections) return false
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
@@ -93,7 +93,7 @@ export class Relay {
     return true
   }
 
-  /** The same for any stream that has not yet delivered anything. */
+  /** As {@link accept}, for a stream that has delivered nothing. */
   acceptStream(stream: ByteStream, origin: Origin, forward?: SendOn): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#add(connection)
@@ -105,7 +105,7 @@ export class Relay {
     return this.#connections.size
   }
 
-  /** Client connections that were closed because of the limit. */
+  /** Client connections closed at the limit. */
   get turnedAway(): number {
     return this.#turnedAway
   }
@@ -114,7 +114,7 @@ export class Relay {
     return countKinds(this.#connections)
   }
 
-  /** Bytes of all connections that are kept here because the side that they are for is behind. */
+  /** Bytes of all connections that wait here for a congested side. */
   heldBytes(): number {
     let bytes = 0
     for (const connection of this.#connections) bytes += connection.heldBytes
@@ -126,12 +126,12 @@ export class Relay {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
   }
 
-  /** Patient drain: every answer from now on announces and ends its connection; an idle one stays until its next request, {@link closeIdle} or {@link close}. */
+  /** Drains: every answer ends its connection; an idle one stays until its next request, {@link closeIdle} or {@link close}. */
   drain(): void {
     this.#context.draining = true
   }
 
-  /** Back to normal: answers that announced the end keep their word. */
+  /** Undoes {@link drain}. Answers that announced the end of their connection still end it. */
   resume(): void {
     this.#context.draining = false
     this.#context.leaving = null
@@ -143,7 +143,7 @@ export class Relay {
     }
   }
 
-  /** Ends idle connections with FIN; requests on their way to them are lost. Those that have said nothing yet get a moment for their request. */
+  /** Sends FIN on idle connections; requests on their way are lost. A connection that was silent so far gets a moment for its first request. */
   closeIdle(): void {
     const left = [...this.#connections]
     const silent = left.filter(connection => connection.silent)
@@ -156,8 +156,8 @@ export class Relay {
   }
 
   /**
-   * Ends every connection as its protocol asks: a WebSocket by a close frame, events behind `lastEvent`, a tunnel by FIN, any other with its next answer.
-   * After `lingerMs` the rest get an error, and are closed. Returns their kinds.
+   * Ends every connection as its protocol asks: a WebSocket by a close frame, events after `lastEvent`, a tunnel by FIN, any other with its next answer. After
+   * `lingerMs` the rest get an error and are closed. Returns their kinds.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -179,26 +179,26 @@ export class Relay {
     setTimeout(giveUp, lingerMs).unref()
   }
 
-  /** Closes all clients' connections at once. Connections given later are served. */
+  /** Closes all clients' connections at once. The relay still accepts others. */
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
   }
 
-  /** Connections that another process can go on with, now or later. */
+  /** Connections that can move, now or later. */
   get movable(): number {
     return this.#connections.size - this.#unmovable
   }
 
   /**
-   * Takes connections out of this relay, one at each step; their descriptors are the caller's. Each is looked at once; until {@link resume}, `notice` is called
-   * when another one may leave. Throws, without effect, when there is no descriptor left for a dup.
+   * Takes connections out of this relay, one at each step; the caller owns their descriptors. Each is checked once; until {@link resume}, `notice` reports that
+   * another one may leave. Throws, without effect, if no descriptor is left for a dup.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
-      // Connections that come back meanwhile are behind all the others.
+      // Connections that come back meanwhile are at the end.
       if (left-- <= 0) return
       if (!connection.movable) continue
       const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null
@@ -212,12 +212,12 @@ export class Relay {
     }
   }
 
-  /** Whether a request that was not sent yet could be, by the route of that name. */
+  /** Whether this process has the route of that name, for a request that was not sent. */
   knowsRoute(name: string): boolean {
     return this.#context.routeByName?.(name) !== undefined
   }
 
-  /** Goes on with an exported connection. Takes the descriptors, also when it throws. `pinned`: it is not exported again, and its next answer is the last. */
+  /** Resumes an exported connection. Takes the descriptors, also when it throws. `pinned`: it is not exported again, and its next answer is the last. */
   import({ record, client, upstream }: ExportedConnection, pinned = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
@@ -239,7 +239,7 @@ export class Relay {
     connection.pinned = pinned
     this.#add(connection)
     importConnection(context, record, connection, server)
-    // The connection was between two processes when the others were told.
+    // The connection was between two processes when {@link end} was called.
     if (this.#ending !== null && this.#connections.has(connection)) this.#endAll([connection], this.#ending)
     // A tunnel owes no known answer.
     const owed = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'

@@ -16,16 +16,16 @@ import type { Relay } from './relay.js'
 export interface RelayedOptions {
   listener: string
   relays(): Iterable<Relay>
-  /** The one for a client of that IP address ('' where it has none). */
+  /** The relay for a client of that IP address ('' for Unix). */
   relayFor(client: string): Relay
 }
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
-/** After the descriptors of this process ran out. */
+/** Delay after this process ran out of descriptors. */
 const AGAIN_MS = 50
 
-/** The connections of the relays behind one listener: each can go on in another process at any byte. */
+/** The connections of the relays behind one listener: each can move to another process at any byte. */
 export class RelayedConnections implements MovableConnections<RelayedConnection> {
   readonly protocol = 'http1-relay/1'
   onMovable: (() => void) | null = null
@@ -64,7 +64,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
     }
     const route = state.exchange?.facts.route
-    // No connection to a server was made for it yet.
+    // It has no connection to a server yet.
     if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
       throw refused(`its request is for ${JSON.stringify(route)}, which is not configured here`)
     }

@@ -12,10 +12,9 @@ import {
 import { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 
-/** How a body goes on to the client: as it came; as bare content up to the end of the connection (HTTP/1.0); in chunks made here. */
+/** How a body goes to the client: unchanged; as bare content until the connection ends (HTTP/1.0); in the relay's own chunks. */
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
-/** The facts of the request and the connection for the response. */
 export interface ClientRequest {
   method: string
   /** The request named a protocol to switch to. */
@@ -25,20 +24,20 @@ export interface ClientRequest {
 }
 
 export interface ResponsePlan {
-  /** The head for the client. Good until the next head is written. */
+  /** Valid until the next head is written. */
   head: HeadWriter
-  /** Null if there is no body (left). */
+  /** Null: no body. */
   body: Framing | null
   coding: BodyCoding
-  /** The client's connection ends with this answer, and the head says so. */
+  /** The client's connection ends after this answer, and the head says so. */
   close: boolean
-  /** The server's connection may be used again behind the body. */
+  /** The server's connection may be reused after the body. */
   reusable: boolean
 }
 
 export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
-/** Plans a final response head. Throws `Http1Refusal` for one that does not answer the request. */
+/** Plans the answer for a final response head. Throws `Http1Refusal` if the head does not fit the request. */
 export function planResponse(
   head: ResponseHead,
   asked: ClientRequest,
@@ -76,7 +75,7 @@ function answerHead(
   return writeResponse(head, { edits, extra, proxyAuthentication, body, connection })
 }
 
-/** An answer that can be ended between two events: nothing tells where it ends but its end. */
+/** A tracker for an event stream that only its end delimits, so that the relay can end it between two events. */
 export function eventsOf(head: ResponseHead, { body }: ResponsePlan): EventTracker | null {
   if (body?.kind !== 'chunked' && body?.kind !== 'until-close') return null
   const type = head.fields.get('content-type') ?? ''
@@ -89,12 +88,12 @@ export function framesOf(head: ResponseHead): FrameTracker | null {
   return head.status === 101 && head.upgrade?.toLowerCase() === 'websocket' ? new FrameTracker() : null
 }
 
-/** `spans`: start, end, start, end, … of content in `chunk`. */
+/** `spans`: start and end of each piece of content in `chunk`. */
 export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly number[]): void {
   for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)
 }
 
-/** Passes the body's part of `chunk[from, stop)` on; returns where it ends. Throws `Http1Refusal`. */
+/** Passes on the body's part of `chunk[from, stop)`; returns its end. Throws `Http1Refusal`. */
 export function passBody(
   to: ByteStream,
   coding: BodyCoding,
@@ -124,7 +123,7 @@ export function passBody(
   return stop
 }
 
-/** Removes the blanks behind chunk sizes from the part `chunk[from, to)` of a body that is passed on as it comes. */
+/** Removes the blanks after chunk sizes from `chunk[from, to)` of an unchanged body. */
 export function clean(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
   const blanks = body.takeBlanks()
   if (blanks === null) return chunk.subarray(from, to)

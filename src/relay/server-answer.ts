@@ -26,26 +26,24 @@ import {
 } from './response-plan.js'
 import { answerRewrite } from './upstream-request.js'
 
-/** The exchange that is answered. */
 export interface Answered {
   readonly facts: ExchangeFacts
-  /** The client's connection cannot serve another request behind this answer. */
+  /** The client's connection cannot serve another request. */
   readonly isLast: boolean
-  /** Sends to the client: see {@link ByteStream.write}. */
+  /** Sends to the client, see {@link ByteStream.write}. */
   send(bytes: Bytes): void
-  /** The server has switched: what it sends now is no answer any more. */
+  /** The server has switched protocols: its further bytes are no answer. */
   switchProtocol(): void
   finish(): void
-  /** The server did not do its part. */
   serverFails(status: number, reason: string): void
   /** The server's bytes were refused. */
   refuseAnswer(error: unknown): void
 }
 
-/** The answer of a server on its way to the client: heads as they are to be, and the body as it comes. */
+/** Passes a server's answer to the client: rewrites heads, passes on the body. */
 export class ServerAnswer {
   #reader: ResponseReader | null = null
-  /** The answer is to end between two events. */
+  /** Set: the answer ends between two events. */
   #lastEvent: LastEvent | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -57,12 +55,12 @@ export class ServerAnswer {
     this.#exchange = exchange
   }
 
-  /** A copy of what has come of a head. */
+  /** A copy of the incomplete head. */
   get pending(): Buffer {
     return this.#reader?.pending ?? NOTHING
   }
 
-  /** The server sends, and no final head has come yet. Returns whether a head has come: an interim one is a sign of life. */
+  /** Reads interim heads and the final one. Returns whether a head was read: an interim one is a sign of life. */
   readHeads(chunk: Buffer, to: number): boolean {
     let headRead = false
     const { readers } = this.#relay
@@ -139,13 +137,13 @@ export class ServerAnswer {
     exchange.finish()
   }
 
-  /** A head, and what of its body is in `chunk[from, to)`. */
+  /** Sends a head and the part of its body in `chunk[from, to)`. */
   #send({ bytes, length }: HeadWriter, chunk: Buffer, from = 0, to: number = chunk.length): void {
     this.#exchange.facts.bytesSent += length + to - from
     this.#side.client.write(bytes, 0, length, chunk, from, to)
   }
 
-  /** Passes on what of the body is in `chunk[at, to)`. */
+  /** Passes on the part of the body in `chunk[at, to)`. */
   readBody(chunk: Buffer, at: number, to: number): void {
     const { facts } = this.#exchange
     const body = facts.responseBody!
@@ -167,12 +165,12 @@ export class ServerAnswer {
       facts.closeClient = true
       facts.reusable = false
     } else if (!body.done) return
-    // Unexpected bytes behind the answer: nothing that comes on this connection can be trusted.
+    // After unexpected bytes nothing on this connection can be trusted.
     if (end < to) facts.reusable = false
     this.#exchange.finish()
   }
 
-  /** The server sends nothing more, in the middle of the body. */
+  /** The server has sent FIN inside the body. */
   upstreamEnded(): void {
     const { facts } = this.#exchange
     if (!facts.responseBody!.mayEnd) {
@@ -185,14 +183,14 @@ export class ServerAnswer {
     this.#exchange.finish()
   }
 
-  /** Ends a stream of events between two of them, behind one that says `text`. */
+  /** Ends a stream of events between two of them, after a last one with `text`. */
   endAfterEvent(text: string): void {
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NOTHING, 0, 0)
   }
 }
 
-/** Brings a stream of events to an end that its server did not write: between two events, behind one of the operator's. */
+/** Ends a stream of events that the server has not ended, after a last event of the operator's. */
 export class LastEvent {
   readonly #event: Buffer
   #coding: BodyCoding
@@ -203,7 +201,7 @@ export class LastEvent {
     this.#coding = coding
   }
 
-  /** Passes on the body up to the first place for the end, and writes that there. True: it has ended. Throws `Http1Refusal`. */
+  /** Passes the body on up to the first possible end, and ends it there. True: it has ended. Throws `Http1Refusal`. */
   pass(
     to: ByteStream,
     body: Framing,
@@ -214,7 +212,7 @@ export class LastEvent {
   ): boolean {
     let at = from
     if (this.#coding === 'as-is') {
-      // The server's chunk was announced with its length: it must come to its end. Then chunks are made here.
+      // The server's chunk was announced with its length, and must be completed. The relay's own chunks follow.
       if (!body.betweenChunks) {
         const spans: number[] = []
         at += body.advanceChunk(chunk, from, stop, spans)

@@ -1,6 +1,6 @@
 import { fdLimits, isBeyond, type LentFd } from '../adapter.js'
 
-/** A resource that this process, or its machine, lacks: no server is to be blamed. */
+/** A resource that this process, or its machine, lacks: not the server's fault. */
 export type Shortage = 'no-descriptors' | 'no-ports'
 
 const SHORTAGES: Readonly<Record<string, Shortage>> = {
@@ -8,25 +8,25 @@ const SHORTAGES: Readonly<Record<string, Shortage>> = {
   ENFILE: 'no-descriptors',
   ENOBUFS: 'no-descriptors',
   ENOMEM: 'no-descriptors',
-  // Every port of ours is in use towards that server.
+  // Every local port is in use towards that server.
   EADDRNOTAVAIL: 'no-ports',
 }
 
-/** Null: it was something else that failed. */
+/** Null: another error. */
 export function shortageOf(error: unknown): Shortage | null {
   const { code } = (error ?? {}) as Partial<NodeJS.ErrnoException>
   return (code !== undefined && SHORTAGES[code]) || null
 }
 
-/** How many descriptors connections of clients may take. */
+/** The descriptors that clients' connections may take. */
 export interface DescriptorRoom {
-  /** RLIMIT_NOFILE; Infinity where there is none. */
+  /** RLIMIT_NOFILE, or Infinity. */
   limit: number
-  /** Clients, if each has a connection to a server too. */
+  /** Clients, if each needs a connection to a server too. */
   clients: number
-  /** A client whose descriptor has this number, or a higher one, takes what servers of others need: the kernel gives the lowest. */
+  /** A client whose descriptor is this number or above uses the reserve for servers: the kernel gives the lowest free number. */
   firstSpare: number
-  /** Descriptors that are neither for clients nor for what is open now. */
+  /** Descriptors neither for clients nor open at the start. */
   spare: number
 }
 
@@ -37,7 +37,7 @@ export function descriptorRoom({ soft, open } = fdLimits()): DescriptorRoom {
   return { limit, clients, firstSpare: limit - spare, spare }
 }
 
-/** A client's connection for which there is no room; null: it has no descriptor (any more). */
+/** Reports whether a client's connection uses the reserve. Null: it has no descriptor (any more). */
 export function takesSpare(descriptor: LentFd | null, { firstSpare }: DescriptorRoom): boolean {
   return descriptor !== null && isBeyond(descriptor, firstSpare)
 }

@@ -19,31 +19,31 @@ const STREAM = Symbol('stream')
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
 export interface SocketInput {
-  /** The socket has begun to read (default). */
+  /** Default: true. */
   reading?: boolean
-  /** The peer's IP address, where it is known already. */
+  /** The peer's IP address, if known. */
   remoteAddress?: string
 }
 
 /**
- * A {@link ByteStream} over a socket, which it owns. Bytes that the kernel takes at once never come into it, unless it encrypts; of the rest one write at most
- * is inside, the others wait here. So unless it is `congested` all bytes are in the kernel, and the unsent ones are known exactly.
+ * A {@link ByteStream} over a socket, which it owns. Bytes that the kernel takes at once bypass the socket, unless it encrypts; of the rest the socket holds one
+ * write at most, the others wait here. So unless it is `congested` the kernel has all bytes, and the unsent ones are known exactly.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
   readonly #socket: StreamSocket
   readonly #tally: Tally
-  /** Bytes that wait behind #current; null while none are unsent. */
+  /** Bytes behind #current; null: none are unsent. */
   #queue: Buffer[] | null = null
   #current: Buffer | null = null
   #flushed: (() => void) | null = null
-  /** Bytes that never came into the socket. */
+  /** Bytes written past the socket. */
   #bypassedBytes = 0
-  /** Null where the socket encrypts. */
+  /** Null: the socket encrypts. */
   readonly #sender: KernelSender | null
   #connecting: boolean
-  /** The last read was a full one: the kernel may have more. */
+  /** The last read filled its buffer: the kernel may have more. */
   #moreToRead = false
   #reading: boolean
   #ended = false
@@ -52,7 +52,7 @@ export class SocketStream implements ByteStream {
   #error: Error | null = null
   #remoteAddress: string | undefined
 
-  /** The socket must not have been read from, and not carry other listeners. `tally` counts the stream until it is gone. */
+  /** The socket must not have been read from, or have other listeners. `tally` counts the stream while it is open. */
   constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
     this.#socket = socket
     this.#sender = isPlain(socket) ? new KernelSender(socket) : null
@@ -182,7 +182,7 @@ export class SocketStream implements ByteStream {
     socket.removeListener('close', onClose)
     socket.removeListener('end', onEnd)
     const unsent = this.#unsent()
-    // Never end(): that would shut the connection down for the next owner too.
+    // end() would shut the connection down for the next owner too.
     socket.destroy()
     return { unread, unsent, ended: this.#ended }
   }
@@ -194,14 +194,14 @@ export class SocketStream implements ByteStream {
     return concat([this.#current.subarray(unwritten), ...this.#queue])
   }
 
-  /** Its owner keeps `bytes` as they are. */
+  /** `bytes` must not change afterwards. */
   #writeToSocket(bytes: Buffer): void {
     const socket = this.#socket
     socket.write(bytes)
     if (socket.writableLength === 0) return
     this.#current = bytes
     this.#queue = []
-    // The callback of an empty write comes when the kernel has taken all before it.
+    // The callback of an empty write comes when the kernel has taken everything before it.
     socket.write(NOTHING, (this.#flushed ??= () => this.#onFlushed()))
   }
 
@@ -251,7 +251,7 @@ export class SocketStream implements ByteStream {
   }
 }
 
-// One set of listeners for all sockets: a stream costs no closure.
+// Shared listeners: a stream costs no closure.
 function onConnect(this: StreamSocket): void {
   this[STREAM]!.connected()
 }

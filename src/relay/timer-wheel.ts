@@ -1,15 +1,15 @@
-/** Something with one deadline. The fields belong to the wheel. */
+/** Has one deadline. The fields belong to the wheel. */
 export interface Timed {
-  /** On the wheel's clock; meaningless while not armed. */
+  /** On the wheel's clock; undefined while not armed. */
   deadline: number
-  /** The tick at which the wheel looks at it next; -1 while not armed. */
+  /** The tick at which the wheel checks it next; -1 while not armed. */
   tick: number
   expired(): void
 }
 
 const SLOTS = 256
 
-/** Deadlines of any number of connections behind one timer, kept to within two ticks, never early. Putting one off costs two assignments. */
+/** Keeps the deadlines of any number of connections with one timer, up to two ticks late, never early. Postponing costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
@@ -22,12 +22,12 @@ export class TimerWheel {
     this.tickMs = tickMs
   }
 
-  /** Milliseconds; stands still between two ticks and while nothing is armed. */
+  /** Milliseconds; advances with each tick, and only while a deadline is armed. */
   get now(): number {
     return this.#now
   }
 
-  /** `entry.expired()` will be called once, `ms` from now, unless it is armed anew or disarmed before. */
+  /** Calls `entry.expired()` once, in `ms`, unless it is armed again or disarmed before. */
   arm(entry: Timed, ms: number): void {
     if (this.#timer === undefined) this.#start()
     const deadline = this.#now + ms + this.tickMs

@@ -7,15 +7,17 @@ import { Exchange } from './exchange.js'
 import type { ConnectionRecord, ExchangeRecord } from './record-message.js'
 import type { RelayContext } from './relay-context.js'
 
-/** A connection that has left this relay's hands. */
+/** A connection that has left this relay. */
 export interface ExportedConnection {
   record: ConnectionRecord
   client: OwnedFd
-  /** Null where there is none, and where it was still connecting: then it is dialled again. */
+  /** Null: there is none, or it was still connecting and must be dialled again. */
   upstream: OwnedFd | null
 }
 
-/** Takes a connection out of the relay between two bytes, unnoticed by its peers. Null: a stream has just gone. Throws, without effect, if no dup can be made. */
+/**
+ * Takes a connection out of the relay between two bytes; its peers do not notice. Null: a stream has just closed. Throws, without effect, if no dup can be made.
+ */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,
@@ -28,7 +30,7 @@ export function exportConnection(
   const address = client.remoteAddress
   const detached = client.detach()
   const underWay = exchange === null ? null : exportExchange(exchange, relay)
-  // Its facts have another owner from now on.
+  // The facts have another owner now.
   connection.exchange = null
   connection.detach()
   const early = requestReader?.pending ?? held ?? NOTHING
@@ -47,7 +49,7 @@ export function exportConnection(
   return { record, ...fds }
 }
 
-/** Before anything is let go: when the second cannot be had, nothing has happened. */
+/** Makes both dups first: a failure has no effect. */
 function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
   const own = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
@@ -82,7 +84,7 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
   }
 }
 
-/** Goes on with a connection exactly where {@link exportConnection} left it. `connection` is new, and has no exchange. */
+/** Resumes a connection exactly where {@link exportConnection} left it. `connection` is new, without an exchange. */
 export function importConnection(
   relay: RelayContext,
   record: ConnectionRecord,
@@ -99,7 +101,7 @@ export function importConnection(
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
-  // Bytes that came along may have brought it further: then the timeout is that of where it is now.
+  // Bytes in the record may have advanced it: then its new state's timeout counts.
   const { closing, exchange } = connection
   const same = closing === record.closing && exchange?.facts.phase === phase
   if (same && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
@@ -114,7 +116,7 @@ function importExchange(
   const exchange = new Exchange(relay, connection, record.facts)
   connection.exchange = exchange
   if (record.requestMs >= 0) {
-    // The wheel's clock stands still until something is armed.
+    // The wheel's clock advances only while a deadline is armed.
     relay.wheel.arm(connection, record.requestMs)
     exchange.requestDeadline = relay.wheel.now + record.requestMs
   }

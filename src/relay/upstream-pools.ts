@@ -5,15 +5,15 @@ import { dialSocket } from './open-stream.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
 
 export interface PoolOptions {
-  /** Connections to one server, used and unused. Default: no limit. */
+  /** Most connections to one server, used and idle. Default: no limit. */
   connections?: number
   keepAlive?: KeepAlive
   dial?: Dial
-  /** How often unused connections are looked at, in milliseconds. */
+  /** Milliseconds between two checks of idle connections. */
   tickMs?: number
 }
 
-/** As many as were used at a time within `idleMs`: with fewer each request beyond that number would connect anew. */
+/** Keeps as many as were used at a time within `idleMs`: each request above a lower number would connect anew. */
 export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
 interface IdleConnection {
@@ -22,13 +22,13 @@ interface IdleConnection {
   readonly until: number
 }
 
-/** The unused connections to one server. A peer that ends one, or speaks unasked, takes it out at once. */
+/** The idle connections to one server. A peer that sends, or closes, takes its connection out at once. */
 class UpstreamPool implements StreamOwner, Timed {
   readonly tally: Tally = { open: 0 }
   deadline = 0
   tick = -1
   readonly #wheel: TimerWheel
-  /** The one used last is at the end and is used first. */
+  /** The last used one is at the end, and is used first. */
   #idle: IdleConnection[] = []
   retired = false
 
@@ -40,7 +40,7 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#idle.length
   }
 
-  /** None that has been unused for longer than `keepAlive` says, and none to an address that the name does not have any more. */
+  /** Never returns a connection that was idle for longer than `keepAlive` allows, or whose address the name has lost. */
   acquire(
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
@@ -86,14 +86,14 @@ class UpstreamPool implements StreamOwner, Timed {
     if (this.#idle.length > 0) this.#wheel.arm(this, next - now)
   }
 
-  /** Closes the one that has been unused for longest; false: there is none. */
+  /** Closes the longest idle connection; false: there is none. */
   closeOldest(): boolean {
     const oldest = this.#idle.shift()
     oldest?.stream.destroy()
     return oldest !== undefined
   }
 
-  /** Keeps nothing from now on, until the next {@link acquire}. */
+  /** Keeps no connection until the next {@link acquire}. */
   retire(): void {
     this.retired = true
     this.clear()
@@ -127,7 +127,7 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
-/** The connections to all servers, by key of destination; several relays may share them. Each destination follows its own `keepAlive`. */
+/** The connections to all servers by destination key; several relays may share them. Each destination has its own `keepAlive`. */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
@@ -142,7 +142,7 @@ export class UpstreamPools {
     this.#dial = options.dial ?? dialSocket
   }
 
-  /** An unused connection, or with `fresh` or without one a new one; null where the server has its most. May throw. */
+  /** Returns an idle connection, or a new one (always with `fresh`); null: the server has its most. May throw. */
   acquire(
     destination: Destination,
     owner: StreamOwner,
@@ -154,7 +154,7 @@ export class UpstreamPools {
       ? undefined
       : pool.acquire(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
     if (stream !== undefined) return stream
-    // Unused ones that this destination does not take must not keep it from a new one.
+    // Idle connections that this destination does not accept must not use up its limit.
     const most = destination.connections ?? this.#maxConnections
     while (pool.tally.open >= most) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
@@ -162,7 +162,7 @@ export class UpstreamPools {
     return dialled
   }
 
-  /** Takes over a stream after an exchange. `now`: for who has just read the clock. */
+  /** Takes a stream back after an exchange. `now`: the clock, if the caller has just read it. */
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
     pool.release(stream, destination.keepAlive ?? this.#keepAlive, now)
@@ -179,7 +179,7 @@ export class UpstreamPools {
     return idle
   }
 
-  /** Used and unused ones, of all servers. */
+  /** Used and idle, of all servers. */
   get open(): number {
     let open = 0
     for (const pool of this.#pools.values()) open += pool.tally.open
@@ -190,7 +190,7 @@ export class UpstreamPools {
     return this.#pools.size
   }
 
-  /** Closes unused connections to servers that are `gone`, and forgets these; used ones are closed when they are given back. */
+  /** Closes and forgets the idle connections of servers that are gone; used ones are closed when they are released. */
   retire(isGone: (key: string) => boolean): void {
     for (const [key, pool] of this.#pools) {
       if (!isGone(key)) continue

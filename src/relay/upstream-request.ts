@@ -14,7 +14,7 @@ import type { AnswerRewrite } from './response-plan.js'
 
 const COUNTED: readonly FieldId[] = [FieldId.maxForwards]
 
-/** The head of a request as the server gets it. Good until the next head is written. */
+/** The request's head for the server. Valid until the next head is written. */
 export function upstreamRequest(
   head: RequestHead,
   relay: RelayContext,
@@ -38,7 +38,7 @@ function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Ui
   return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
 }
 
-/** Differences of an answer's head for the client from the server's. */
+/** The differences between the server's head and the client's. */
 export function answerRewrite(
   head: ResponseHead,
   relay: RelayContext,

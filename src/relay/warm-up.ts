@@ -38,7 +38,7 @@ const post = [
 ].join('\r\n')
 const head = 'HEAD /other/17 HTTP/1.1\r\nHost: two.invalid\r\nAccept: */*\r\n\r\n'
 
-/** Heads end with LF, and the body does not. */
+/** Heads end with LF, the body does not. */
 const REQUESTS = [short, browser, `${post}a=1&b=2`, short, browser, head].map(text => Buffer.from(text))
 
 const answerHead = (bytes: number) =>
@@ -59,43 +59,43 @@ const ANSWERS = [
 ].map(text => Buffer.from(text))
 const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
 
-/** As a server that was sent the end of a request, or a part of one. */
+/** Answers as a server that has received the end of a request, or a part of one. */
 function answer(server: StandIn, request: Buffer, bytes: number, number: number): void {
   const ofHead = request[bytes - 1] === LF
-  // Its body comes.
+  // The body follows.
   if (ofHead && request[0] === P) return
   server.send(ofHead && request[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
 }
 
-/** Received bytes are good until it returns. */
-type OnBytes = (standIn: StandIn, heard: Buffer, bytes: number) => void
+/** `chunk` is valid during the call. */
+type OnBytes = (standIn: StandIn, chunk: Buffer, bytes: number) => void
 
-/** In place of a client, or of a server: the other end of a connection of this process to itself. */
+/** A client or server of the warm-up: the other end of a connection of this process to itself. */
 export class StandIn extends PolledSocket {
   readonly #onBytes: OnBytes
 
   /** Takes `fd`. */
-  constructor(fd: OwnedFd, hears: OnBytes) {
+  constructor(fd: OwnedFd, onBytes: OnBytes) {
     super(fd)
-    this.#onBytes = hears
+    this.#onBytes = onBytes
     this.setEager(true)
     this.watch(READABLE)
   }
 
-  /** Bytes that the kernel does not take are lost: it takes a few lines. Leaves where the other end has gone. */
+  /** Bytes that the kernel does not take are lost (it takes a few lines). Closes when the other end is gone. */
   send(line: Buffer): void {
     if (!this.open) return
     try {
       sendOn(this.descriptor, line, 0, line.length)
     } catch {
-      this.leave()
+      this.close()
     }
   }
 
   override ready(_events: number, chunk: Buffer, read: number): void {
     const bytes = read === -1 ? this.#read(chunk) : read
     if (bytes > 0) this.#onBytes(this, chunk, bytes)
-    else if (bytes !== -1) this.leave()
+    else if (bytes !== -1) this.close()
   }
 
   #read(into: Buffer): number {
@@ -106,8 +106,8 @@ export class StandIn extends PolledSocket {
     }
   }
 
-  leave(): void {
-    this.close()
+  override close(): void {
+    super.close()
   }
 }
 
@@ -117,7 +117,7 @@ export interface WarmUpOptions {
   readonly most: number
   /** Milliseconds. */
   readonly within: number
-  /** Asked after each exchange; false: it is over. */
+  /** Called after each exchange; false: stop. */
   needed(): boolean
 }
 
@@ -126,9 +126,9 @@ const RELAYS = 2
 const CLIENT = '127.0.0.1'
 
 /**
- * Relays requests between clients and servers that this process stands in for, so that V8 compiles the code: otherwise the first hundreds take ten times as long.
- * `relayOf` is called twice: from one alone V8 would take its values for constant. Resolves with the number of answered requests, 0 without polled sockets.
- * Leaves nothing open. Rejects where there are no descriptors left.
+ * Relays requests of this process to itself, so that V8 compiles the code: otherwise the first hundreds of requests take ten times as long. Calls `relayOf`
+ * twice: with one relay V8 would treat its values as constants. Resolves with the number of answered requests, 0 without polled sockets. Leaves nothing open.
+ * Rejects if no descriptors are left.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!polledSockets()) return 0
@@ -141,7 +141,6 @@ export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions)
   }
 }
 
-/** Owns all that is open. */
 class Stage {
   readonly #standIns: StandIn[] = []
   readonly #relays: Relay[] = []
@@ -186,10 +185,9 @@ class Stage {
     })
   }
 
-  /** Connections whose other end is this process. */
   readonly #dial: Dial = (_destination, owner, tally) => {
-    const [stream] = this.#pair(owner, tally, '', (server, heard, bytes) =>
-      answer(server, heard, bytes, this.#answers++),
+    const [stream] = this.#pair(owner, tally, '', (server, chunk, bytes) =>
+      answer(server, chunk, bytes, this.#answers++),
     )
     return stream
   }
@@ -206,6 +204,6 @@ class Stage {
   close(): void {
     for (const relay of this.#relays) relay.close()
     for (const pools of this.#pools) pools.clear()
-    for (const standIn of this.#standIns) standIn.leave()
+    for (const standIn of this.#standIns) standIn.close()
   }
 }
