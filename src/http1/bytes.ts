@@ -1,4 +1,4 @@
-/** The bytes of HTTP/1 and the classes that RFC 9110 and 9112 put them into, as tables of 256 entries. */
+/** The bytes of HTTP/1 and their classes in RFC 9110 and 9112, as tables of 256 entries. */
 
 export const TAB = 0x09
 export const LF = 0x0a
@@ -26,7 +26,7 @@ for (const character of `!#$%&'*+-.^_\`|~${DIGITS}${UPPER}${LOWER}`) {
   TOKEN_LOWER[character.charCodeAt(0)] = character.toLowerCase().charCodeAt(0)
 }
 
-/** `bytes[start, end)` is the token `lower`, which is in small letters, in any case. */
+/** `bytes[start, end)` equals the token `lower` (in small letters), in any case. */
 export function isToken(bytes: Uint8Array, start: number, end: number, lower: Uint8Array): boolean {
   const { length } = lower
   const token = TOKEN_LOWER
@@ -35,42 +35,42 @@ export function isToken(bytes: Uint8Array, start: number, end: number, lower: Ui
   return true
 }
 
-/** 1 for what a field value may hold: tab, space, visible ASCII and obs-text (RFC 9110, 5.5). */
+/** 1 for the bytes of a field value: tab, space, visible ASCII and obs-text (RFC 9110, 5.5). */
 export const IN_VALUE = new Uint8Array(256).fill(1, 0x20)
 IN_VALUE[TAB] = 1
 IN_VALUE[0x7f] = 0
 
-/** 1 for what a method may hold here: the letters of every registered method, digits, `-` and `_`. */
+/** 1 for the accepted bytes of a method: capitals, digits, `-` and `_`, as in every registered method. */
 export const IN_METHOD = new Uint8Array(256)
 fill(IN_METHOD, `${UPPER}${DIGITS}-_`, 1)
 
 const IN_PATH = 1
 const IN_QUERY = 2
 
-/** Visible ASCII without `#`; only behind the question mark a backslash or bytes above ASCII. Tested with {@link IN_PATH} or {@link IN_QUERY}. */
+/** Visible ASCII without `#`. A backslash, or a byte above ASCII, only in the query. Test with {@link IN_PATH} or {@link IN_QUERY}. */
 export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
 fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
 
 export { IN_PATH, IN_QUERY }
 
-/** The worth of a hexadecimal digit, 255 for every other byte. */
+/** The value of a hexadecimal digit, 255 for every other byte. */
 export const HEX = new Uint8Array(256).fill(255)
 for (let digit = 0; digit < 16; digit++) {
   fill(HEX, digit.toString(16), digit)
   fill(HEX, digit.toString(16).toUpperCase(), digit)
 }
 
-/** Four bytes at a time: what heads are mostly made of is looked at, and copied, so in half the time or less. */
+/** The functions below read and copy four bytes at a time: half the time, or less. */
 
-/** Sockets that are read in one turn are read into places of one memory that lie so far apart, and more. */
+/** Sockets read in one turn have their places in one memory, at least this far apart. */
 const APART_BITS = 14
 const PLACES = 128
 
 const lastBytes = new Array<Uint8Array | null>(PLACES).fill(null)
 const views = new Array<DataView | null>(PLACES).fill(null)
 
-/** A view of `bytes` for {@link plainUntil} and {@link copyWords}; null where it is not worth making: the memory was not asked for twice in a row. */
+/** A view of `bytes` for {@link plainUntil} and {@link copyWords}. Null: not worth making, as the memory was not used twice in a row. */
 export function wordsOf(bytes: Uint8Array): DataView | null {
   const place = (bytes.byteOffset >>> APART_BITS) & (PLACES - 1)
   if (bytes === lastBytes[place])
@@ -80,13 +80,16 @@ export function wordsOf(bytes: Uint8Array): DataView | null {
   return null
 }
 
-/** The first byte in `[at, to)` that may be a control character (below 0x20, or 0x7f): it is one, or among the last three, not looked at. */
+/**
+ * Skips bytes from `at` that are no control characters (below 0x20, or 0x7f). Returns the position of the first one, or that of the up to three unread bytes
+ * before `to`.
+ */
 export function plainUntil(words: DataView, at: number, to: number): number {
   const last = to - 4
   while (at <= last) {
     const word = words.getInt32(at, true)
     const other = word ^ 0x7f7f7f7f
-    // Such a byte leaves its highest bit. Another one may do so above such a byte, never below the lowest.
+    // A control character sets its highest bit. Another byte may do so too, but only above one, never below the lowest.
     const marks = (((word - 0x20202020) & ~word) | ((other - 0x01010101) & ~other)) & 0x80808080
     if (marks !== 0) return at + ((31 - Math.clz32(marks & -marks)) >> 3)
     at += 4
@@ -94,7 +97,7 @@ export function plainUntil(words: DataView, at: number, to: number): number {
   return at
 }
 
-/** `from[start, end)` to `to[at, …)`: up to about 90 bytes faster than `Buffer.copy`, which costs as much for one as for 1,000. */
+/** Copies `from[start, end)` to `to[at, …)`. Faster than `Buffer.copy` up to about 90 bytes, as that costs the same for 1 and 1,000 bytes. */
 export function copyWords(from: DataView, start: number, end: number, to: DataView, at: number): void {
   const ahead = at - start
   for (; start <= end - 8; start += 8) {

@@ -14,13 +14,13 @@ import {
 } from './bytes.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** Most digits of a chunk size; leading zeros count. */
+/** Most digits of a chunk size, leading zeros included. */
 const MOST_DIGITS = 16
-/** Most bytes of the extensions of one chunk. They are passed on: `;token`, `;token=token` and `;token="quoted"`. */
+/** Most bytes of one chunk's extensions, which are passed on: `;token`, `;token=token` and `;token="quoted"`. */
 export const MOST_EXTENSION_BYTES = 256
 export const MOST_TRAILER_BYTES = 8 * 1024
 
-/** Where inside the chunk syntax (RFC 9112, 7.1) the next byte is. The numbers are part of exported records. */
+/** The position of the next byte in the chunk syntax (RFC 9112, 7.1). The numbers are part of exported records. */
 const ChunkPhase = {
   size: 0,
   extensionNameFirst: 1,
@@ -48,13 +48,13 @@ export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
   return phase === ChunkPhase.size && count === 0
 }
 
-/** Where a body is, and whose it is: that of a request is the client's fault. */
+/** The position in a body, and its side: a mistake in a request's body is the client's. */
 interface ChunkState extends FramingRecord {
   readonly side: Side
   blanks: number[] | null
 }
 
-/** Follows a chunked body through `bytes[at, to)`, or with `one` to the end of the first chunk that ends there; returns where it stopped. */
+/** Follows a chunked body through `bytes[at, to)`, with `one` only to the end of the first chunk. Returns the position reached. */
 export function advanceChunked(
   state: ChunkState,
   bytes: Uint8Array,
@@ -113,7 +113,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
   }
   if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
   if (state.side === 'response' && (byte === SPACE || byte === TAB)) {
-    // No digit may follow: the record then says that there were as many as there may be.
+    // No digit may follow the blank, so the count is the most there may be.
     state.count = MOST_DIGITS
     state.blanks ??= []
     state.blanks.push(at)
@@ -159,7 +159,7 @@ function readExtension(state: ChunkState, byte: number, at: number): void {
   } else throw new Http1Refusal('chunk-extension', at, state.side)
 }
 
-/** A quoted string (RFC 9110, 5.6.4): what it holds has no meaning here, not even a semicolon. */
+/** The contents of a quoted string (RFC 9110, 5.6.4) have no meaning here, not even a semicolon. */
 function readQuoted(state: ChunkState, byte: number, at: number): void {
   if (IN_VALUE[byte] === 0) throw new Http1Refusal('chunk-extension', at, state.side)
   if (state.phase === ChunkPhase.extensionEscaped) state.phase = ChunkPhase.extensionQuoted
@@ -196,7 +196,7 @@ function readTrailer(state: ChunkState, byte: number, at: number): void {
   } else throw new Http1Refusal('trailer-invalid', at, state.side)
 }
 
-/** Whether a chunked body can ever be where the record says. */
+/** Reports whether a chunked body can be at this position. */
 export function isChunkPosition(state: FramingRecord): boolean {
   const { phase, count, left, hash } = state
   const least = phase === ChunkPhase.trailerName || phase === ChunkPhase.trailerValue ? 1 : 0
@@ -222,7 +222,10 @@ function mostCount(phase: number): number {
   return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
 }
 
-/** All that a tracker keeps of a trailer's name: FNV-1a of its small letters, `_` as `-`. A collision refuses a harmless trailer, and passes no bad one. */
+/**
+ * Of a trailer's name a tracker keeps only this hash: FNV-1a of the small letters, with `_` as `-`. A collision refuses a harmless trailer, and passes no bad
+ * one.
+ */
 const FNV_OFFSET = 0x811c9dc5
 const FNV_PRIME = 0x01000193
 const UNDERSCORE = 0x5f
@@ -230,12 +233,12 @@ const HYPHEN = 0x2d
 
 const NO_NAME = FNV_OFFSET
 
-/** The hash after one more byte; `lower` is from TOKEN_LOWER. Always an unsigned 32-bit integer. */
+/** Adds a byte of TOKEN_LOWER to the hash, an unsigned 32-bit integer. */
 function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
 
-/** Fields that frame, route, authenticate or describe a message are not allowed in its trailers (RFC 9110, 6.5.1). */
+/** Trailers may not have fields that frame, route, authenticate or describe a message (RFC 9110, 6.5.1). */
 const FORBIDDEN = [
   'authorization',
   'cache-control',
@@ -268,18 +271,18 @@ const FORBIDDEN = [
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, NO_NAME)))
 
-/** How the end of a message is found; `none` is a message without body, `tunnel` is no message at all. */
+/** How the end of a message is found. `none`: it has no body. `tunnel`: no message at all. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
 
-/** The whole state of a tracker: a handful of numbers, the same wherever the bytes before were split. */
+/** The whole state of a tracker: a few numbers, which do not depend on how the bytes were split. */
 export interface FramingRecord {
   kind: FramingKind
-  /** Bytes that are left: of the body (`length`), of this chunk's data (`chunked`). */
+  /** Bytes left of the body (`length`) or of this chunk's data (`chunked`). */
   left: number
-  /** Position inside the chunk syntax, see `ChunkPhase`; 0 for other kinds. */
+  /** Position in the chunk syntax, see `ChunkPhase`; 0 for other kinds. */
   phase: number
-  /** Digits of the size, bytes of the extensions or bytes of the trailers seen so far; 0 for other kinds. */
+  /** Digits of the size, bytes of the extensions, or bytes of the trailers so far; 0 for other kinds. */
   count: number
-  /** Hash of the trailer name so far; 0 elsewhere. */
+  /** Hash of the trailer's name so far; 0 elsewhere. */
   hash: number
 }

@@ -3,25 +3,25 @@ import { TOKEN_LOWER } from './bytes.js'
 
 const NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const VALUE = /^(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?$/
-/** Fields that rewriting itself decides about. */
+/** Fields that rewriting decides. */
 const RESERVED = new Set(['host', 'content-length', 'transfer-encoding', 'connection', 'upgrade'])
 
-/** Edits of the field lines of every head of a route. Checked and prepared once, used for many heads. */
+/** Edits of a route's field lines: checked and prepared once, used for many heads. */
 export interface FieldEditOptions {
-  /** Names (any case) of which no line is passed on. */
+  /** Names (any case) whose lines are dropped. */
   remove?: readonly string[]
-  /** Lines that take the place of all lines of their name: of the first one's, at the end if there is none. */
+  /** Lines that replace all lines of their name, in place of the first one; at the end if there is none. */
   set?: Readonly<Record<string, string>>
 }
 
-/** One edit: the line that takes the place of the others, '' to remove them. */
+/** The line that replaces the others; '' removes them. */
 export interface Edit {
   /** In small letters. */
   readonly name: string
   readonly line: string
 }
 
-/** A field line with its CRLF. Throws for a name or value that could be read as more than one line (response splitting). */
+/** A field line with its CRLF. Throws for a name or value that could be read as several lines (response splitting). */
 export function fieldLine(name: string, value: string): string {
   if (!NAME.test(name) || !VALUE.test(value)) {
     throw new FdbError(
@@ -35,7 +35,7 @@ export function fieldLine(name: string, value: string): string {
 
 export class FieldEdits {
   readonly #byLength: (Edit[] | undefined)[] = []
-  /** 1 for the first bytes of their names, small letters and capitals. */
+  /** 1 for the first letter of each name, small and capital. */
   readonly #first = new Uint8Array(256)
   readonly #written: Edit[] = []
 
@@ -44,7 +44,7 @@ export class FieldEdits {
     for (const [name, value] of Object.entries(options.set ?? {})) this.#add(name, fieldLine(name, value))
   }
 
-  /** The edit of the field whose name is `bytes[start, end)`. */
+  /** The edit for the field name `bytes[start, end)`. */
   of(bytes: Uint8Array, start: number, end: number): Edit | undefined {
     if (this.#first[bytes[start]!] === 0) return undefined
     const length = end - start
@@ -81,7 +81,7 @@ export class FieldEdits {
   }
 }
 
-/** The name of as many bytes from `start` on is this one, which is in small letters, in any case. */
+/** The bytes from `start` spell `name` (in small letters), in any case. */
 function isSpelt(name: string, bytes: Uint8Array, start: number): boolean {
   for (let i = 0; i < name.length; i++) {
     if (TOKEN_LOWER[bytes[start + i]!] !== name.charCodeAt(i)) return false

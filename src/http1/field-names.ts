@@ -1,6 +1,6 @@
 import { isToken } from './bytes.js'
 
-/** The fields that a relay must understand or may not pass on, by small numbers: no string is made of them. 0 is every other field. */
+/** Numbers for the fields that a relay must understand or may not pass on, so that no string is made of them. 0: any other field. */
 export const FieldId = {
   other: 0,
   host: 1,
@@ -24,7 +24,7 @@ export const FieldId = {
 
 export type FieldId = (typeof FieldId)[keyof typeof FieldId]
 
-/** A name with `_` for `-` becomes the same variable in CGI, WSGI and their kin. */
+/** Names with `_` for `-` become the same variable in CGI and WSGI. */
 const IDS: readonly (readonly [string, FieldId])[] = [
   ['host', FieldId.host],
   ['connection', FieldId.connection],
@@ -46,7 +46,7 @@ const IDS: readonly (readonly [string, FieldId])[] = [
   ['transfer_encoding', FieldId.lookalike],
 ]
 
-/** Every name that has a number of its own, in small letters. */
+/** Every name with a number, in small letters. */
 export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
 
 interface Candidate {
@@ -56,19 +56,19 @@ interface Candidate {
 
 const LENGTHS = 32
 
-/** By length and first letter: of most names none, and they are known for others at once. */
+/** By length and first letter: most other names have no candidate. */
 const CANDIDATES: (Candidate[] | null)[] = Array.from({ length: LENGTHS * 32 }, () => null)
 for (const [name, id] of IDS) {
   const bytes = Buffer.from(name, 'latin1')
   ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
 }
 
-/** The same for small letters and capitals. */
+/** The same key for small letters and capitals. */
 function keyOf(first: number, length: number): number {
   return length * 32 + (first & 31)
 }
 
-/** The number of the field whose name, already known to be a token, is `bytes[start, end)`. */
+/** The number of the field name `bytes[start, end)`, which must be a token. */
 export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId {
   const length = end - start
   if (length >= LENGTHS) return FieldId.other
@@ -81,7 +81,7 @@ export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId 
   return FieldId.other
 }
 
-/** 1 for the fields of one connection only (RFC 9110, 7.6.1), without those that frame the body. */
+/** 1 for fields of one connection only (RFC 9110, 7.6.1), except those that frame the body. */
 export const HOP_BY_HOP = new Uint8Array(32)
 for (const id of [
   FieldId.connection,

@@ -13,7 +13,7 @@ const DONE = 6
 
 const FIRST_LINES = 32
 
-/** Scans the fields of a head (RFC 9112, 5) once, up to the last CRLF; stops and goes on at any byte, and refuses at the first that cannot be valid there. */
+/** Scans the fields of a head (RFC 9112, 5) once, up to the last CRLF. Stops and continues at any byte; throws at the first invalid one. */
 export class FieldScanner implements Marks {
   readonly #limit: number
   readonly #side: Side
@@ -23,7 +23,7 @@ export class FieldScanner implements Marks {
   #valueStart = 0
   count = 0
   ids = 0
-  /** The marks of the section that is scanned, and of all that follow. */
+  /** The marks of the present section, and of all later ones. */
   numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS)
 
   constructor(limit: number, side: Side) {
@@ -35,7 +35,7 @@ export class FieldScanner implements Marks {
     return this.#phase === DONE
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`; returns where it stopped, `to` unless it is done. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`. Returns the position reached, `to` unless it is done. */
   scan(bytes: Uint8Array, at: number, to: number, base: number): number {
     const words = wordsOf(bytes)
     if (this.#phase === LINE) at = this.#wholeLines(bytes, at, to, base, words)
@@ -92,14 +92,14 @@ export class FieldScanner implements Marks {
     return at
   }
 
-  /** Another section follows. The marks of this one are good until then. */
+  /** Prepares for the next section, whose marks overwrite these. */
   reset(): void {
     this.count = 0
     this.ids = 0
     this.#phase = LINE
   }
 
-  /** The whole, valid lines of `bytes[at, to)`. Returns where the first other one begins, which {@link scan} judges. */
+  /** Scans complete, valid lines of `bytes[at, to)`. Returns the start of the first other line, which {@link scan} judges. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
     const token = TOKEN_LOWER
@@ -131,7 +131,7 @@ export class FieldScanner implements Marks {
     return start
   }
 
-  /** A line, of which the value ends at `end` or in front of the white space there. */
+  /** `end`: of the value and the white space behind it. */
   #markLine(
     bytes: Uint8Array,
     base: number,
@@ -167,7 +167,7 @@ export class FieldScanner implements Marks {
   }
 }
 
-/** The first byte of `bytes[at, to)` that no value may hold, `to` if there is none. Most of a head is values. */
+/** The position of the first byte of `bytes[at, to)` that no value may hold, or `to`. Most of a head is values. */
 function valueEnd(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
   if (words !== null) at = plainUntil(words, at, to)
   while (at < to && IN_VALUE[bytes[at]!] !== 0) at++

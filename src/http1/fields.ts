@@ -1,24 +1,24 @@
 import { TAB } from './bytes.js'
 import type { FieldId } from './field-names.js'
 
-/** Numbers that the scanner notes for each line: name start, name end, value start, value end, field id. */
+/** Numbers per line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
-/** The scanner's findings in a field section; the next section uses the same memory. */
+/** The scanner's marks of a section; the next section reuses the memory. */
 export interface Marks {
   readonly numbers: Int32Array
   readonly count: number
-  /** A bit for each field id among them. */
+  /** A bit for each field id in the section. */
   readonly ids: number
 }
 
-/** The field lines of one head, a view of its bytes: good until its reader reads on, or they are overwritten. Offsets count from the head's first byte. */
+/** The field lines of one head, a view of its bytes: valid until its reader reads on, or they are overwritten. Offsets count from the head's first byte. */
 export class Fields {
   readonly bytes: Buffer
-  /** Where in `bytes` the head begins. */
+  /** The position of the head in `bytes`. */
   readonly base: number
   readonly count: number
-  /** Offset behind the last field line, that is of the empty line that ends the head. */
+  /** Offset of the empty line that ends the head. */
   readonly end: number
   readonly #marks: Int32Array
   readonly #ids: number
@@ -51,7 +51,6 @@ export class Fields {
     return this.text(this.#marks[index * MARKS]!, this.nameEnd(index))
   }
 
-  /** Behind the name, which begins where its line does. */
   nameEnd(index: number): number {
     return this.#marks[index * MARKS + 1]!
   }
@@ -68,36 +67,36 @@ export class Fields {
     return this.#marks[index * MARKS + 3]!
   }
 
-  /** A tab behind the line's name: legal, but Node's parser takes `chunked<TAB>` in a response for another coding, which smuggling uses. */
+  /** Reports a tab after the line's name: legal, but Node's parser takes `chunked<TAB>` in a response for another coding, which smuggling exploits. */
   hasTab(index: number): boolean {
     const end = this.base + this.lineEnd(index)
     for (let at = this.base + this.nameEnd(index); at < end; at++) if (this.bytes[at] === TAB) return true
     return false
   }
 
-  /** Where the line begins, which is where its name begins. */
+  /** The start of the line, and of its name. */
   lineStart(index: number): number {
     return this.#marks[index * MARKS]!
   }
 
-  /** Behind the line's CRLF. */
+  /** Offset behind the line's CRLF. */
   lineEnd(index: number): number {
     return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
   }
 
-  /** One of these ids, each a bit, is among the lines. */
+  /** Reports whether one of these ids, each a bit, is present. */
   hasAny(ids: number): boolean {
     return (this.#ids & ids) !== 0
   }
 
-  /** The index of the first line of this number at or behind `from`, -1 if there is none. */
+  /** The index of the first line with this id from `from` on; -1: none. */
   indexOf(id: FieldId, from = 0): number {
     if (!this.hasAny(1 << id)) return -1
     for (let index = from; index < this.count; index++) if (this.id(index) === id) return index
     return -1
   }
 
-  /** The values of all lines of that name (any case) joined by `, `; undefined if there is none. */
+  /** The values of all lines of that name (any case), joined by `, `; undefined: none. */
   get(name: string): string | undefined {
     const wanted = name.toLowerCase()
     let found: string | undefined

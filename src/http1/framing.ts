@@ -11,7 +11,7 @@ import type { Side } from './refusal.js'
 
 const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']
 
-/** Follows the body of one message and knows after every byte where it stands. It never copies or keeps a byte. */
+/** Tracks the body of one message byte by byte. Never copies or keeps a byte. */
 export class Framing implements FramingRecord {
   readonly kind: FramingKind
   readonly side: Side
@@ -19,7 +19,7 @@ export class Framing implements FramingRecord {
   phase = 0
   count = 0
   hash = 0
-  /** Where the last {@link advance} has met blanks that should not be passed on, see {@link takeBlanks}. */
+  /** Positions of blanks found by the last {@link advance}, see {@link takeBlanks}. */
   blanks: number[] | null = null
 
   private constructor(kind: FramingKind, side: Side, left = 0) {
@@ -48,7 +48,7 @@ export class Framing implements FramingRecord {
     return new Framing('tunnel', 'response')
   }
 
-  /** Goes on where another tracker, maybe of another process, was. Refuses what none can have said. */
+  /** Continues where another tracker, maybe of another process, stopped. Throws ERR_FDB_HTTP1_RECORD for an impossible position. */
   static fromRecord(record: FramingRecord, side: Side): Framing {
     const framing = new Framing(record.kind, side, record.left)
     framing.phase = record.phase
@@ -68,14 +68,14 @@ export class Framing implements FramingRecord {
     return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
   }
 
-  /** Where in the bytes of the last {@link advance} blanks stood behind chunk sizes, not to be passed on. Null: nowhere. */
+  /** Takes the positions, in the bytes of the last {@link advance}, of blanks behind chunk sizes, which must not be passed on. Null: none. */
   takeBlanks(): number[] | null {
     const { blanks } = this
     this.blanks = null
     return blanks
   }
 
-  /** The last byte of the message has been seen. Never true for `until-close` and `tunnel`. */
+  /** The message is complete. Never true for `until-close` and `tunnel`. */
   get done(): boolean {
     switch (this.kind) {
       case 'none':
@@ -89,25 +89,25 @@ export class Framing implements FramingRecord {
     }
   }
 
-  /** The stream may end here without cutting the message short. */
+  /** The stream may end here: the message is complete. */
   get mayEnd(): boolean {
     return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
   }
 
-  /** For `chunked`: the next byte is that of another chunk's size. */
+  /** The next byte is the first of another chunk's size. */
   get betweenChunks(): boolean {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
 
-  /** {@link advance} up to the end of the present chunk, if it ends in these bytes. For `chunked` only. */
+  /** As {@link advance}, up to the end of the present chunk. For `chunked` only. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     this.blanks = null
     return advanceChunked(this, bytes, from, to, data, true) - from
   }
 
   /**
-   * Follows the body through `bytes[from, to)`; returns how many of them belong to it, all unless it is {@link done}. Throws {@link Http1Refusal} at the first byte
-   * that breaks the chunk syntax. `data` collects start and end of each part that is content.
+   * Follows the body through `bytes[from, to)`; returns how many bytes belong to it: all unless it is {@link done}. Throws {@link Http1Refusal} at the first
+   * byte that breaks the chunk syntax. `data` collects start and end of each piece of content.
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     if (this.kind === 'chunked') {
@@ -136,13 +136,13 @@ export const LAST_CHUNK: Buffer = Buffer.from('0\r\n\r\n', 'latin1')
 
 const CRLF = Buffer.from('\r\n', 'latin1')
 
-/** One chunk around `content`, which is not copied. Nothing for no content: an empty chunk would end the body. */
+/** A chunk with `content`, which is not copied. Nothing for empty content: an empty chunk would end the body. */
 export function encodeChunk(content: Buffer): Buffer[] {
   if (content.length === 0) return []
   return [Buffer.from(`${content.length.toString(16)}\r\n`, 'latin1'), content, CRLF]
 }
 
-/** Follows a body like {@link Framing.advance} and returns the parts of `bytes` that are content; `taken`: how many bytes belong to the message. */
+/** As {@link Framing.advance}; returns the pieces of content in `bytes`, and the number of the message's bytes as `taken`. */
 export function takeContent(
   framing: Framing,
   bytes: Buffer,

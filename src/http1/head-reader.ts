@@ -3,9 +3,9 @@ import { FieldScanner } from './field-scanner.js'
 import { Fields } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** The limits of one head. Reaching a limit is fine, one more is refused. */
+/** The limits of one head: the largest accepted values. */
 export interface HeadLimits {
-  /** Bytes from the first one to the last CRLF, an empty line in front included. */
+  /** From the first byte to the last CRLF, with an empty line in front. */
   headBytes: number
   fields: number
   targetBytes: number
@@ -34,8 +34,8 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Reads heads out of a stream of bytes: results depend on the bytes alone, not on their split. No byte is looked at more than twice. A head in one piece is read
- * in place; an idle reader holds no memory. A refusal is repeated for ever.
+ * Reads heads from a stream of bytes; the result does not depend on how they were split. Looks at no byte more than twice. A head in one piece is read in place;
+ * an idle reader holds no memory. A refusal is thrown again at each later call.
  */
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
@@ -52,19 +52,19 @@ export abstract class HeadReader<Head> {
     this.#side = side
   }
 
-  /** How many bytes of the range given to the last {@link read} belong to the head. */
+  /** The bytes of the range in the last {@link read} that belong to the head. */
   get consumed(): number {
     return this.#consumed
   }
 
-  /** A copy of the bytes of the unfinished head. Given to a fresh reader they bring it where this one is. */
+  /** A copy of the unfinished head. Fed to a new reader it gives the same state. */
   get pending(): Buffer {
     return Buffer.from(this.#held.subarray(0, this.#heldBytes))
   }
 
   /**
-   * Takes in `chunk[from, to)`: the head if it ends there ({@link consumed}: where), else null. Throws {@link Http1Refusal}.
-   * The head is a view of the chunk: it is good until the chunk is reused, or this reader reads on.
+   * Reads `chunk[from, to)`. Returns the head if it ends there (see {@link consumed}), else null. Throws {@link Http1Refusal}. The head is a view of the chunk:
+   * valid until the chunk is reused, or this reader reads on.
    */
   read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
     if (this.#refusal !== undefined) throw this.#refusal
@@ -127,10 +127,10 @@ export abstract class HeadReader<Head> {
     this.#heldBytes = bytes
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`, start line first, then {@link fields}; returns where it stopped: `to` unless finished. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`: the start line, then {@link fields}. Returns the position reached, `to` unless finished. */
   protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
 
-  /** Makes the head and gets ready for the next one. */
+  /** Makes the head, and prepares for the next one. */
   protected abstract finish(fields: Fields): Head
 }
 
@@ -138,7 +138,7 @@ export abstract class HeadReader<Head> {
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 
-/** The refusal of the byte at `index` of `HTTP/1.x`: another digit is a version that is not spoken, anything else no version. */
+/** The refusal for the byte at `index` of `HTTP/1.x`: another digit is an unsupported version, anything else no version. */
 export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
   const digit = byte >= 0x30 && byte <= 0x39
   if (digit && (index === MAJOR || index === VERSION_BYTES.length)) {

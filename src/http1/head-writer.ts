@@ -1,33 +1,32 @@
 import { copyWords, wordsOf } from './bytes.js'
 
-/** Text of up to as many letters is written fastest one by one: to call for it costs 20 to 50 ns. */
+/** Up to this many letters are written one by one: a call costs 20 to 50 ns. */
 const SHORT = 16
-/** Up to as many bytes are copied fastest in words. */
+/** Up to this many bytes are copied in words. */
 const FEW = 80
 const FIRST_BYTES = 1024
-/** The most spare writers, and the most memory of each. */
+/** Most spare writers, and most memory of each. */
 const MOST_SPARE = 1024
 const MOST_SPARE_BYTES = 8192
 
 const spare: HeadWriter[] = []
 
-/** Puts a head together from read bytes and text. The output is good until {@link reset} is called again. */
+/** Builds a head from bytes and text. The output is valid until {@link reset}. */
 export class HeadWriter {
   #bytes = Buffer.allocUnsafeSlow(FIRST_BYTES)
   #words = new DataView(this.#bytes.buffer)
   #length = 0
 
-  /** Takes a writer that has no other user. */
   static acquire(): HeadWriter {
     return spare.pop() ?? new HeadWriter()
   }
 
-  /** The output is not needed any more. To be called once, or not at all. */
+  /** Gives the writer back; call it once, or never. */
   release(): void {
     if (spare.length < MOST_SPARE && this.#bytes.length <= MOST_SPARE_BYTES) spare.push(this)
   }
 
-  /** Where the head is, in front of bytes that mean nothing. */
+  /** The head, followed by undefined bytes. */
   get bytes(): Buffer {
     return this.#bytes
   }
@@ -36,17 +35,17 @@ export class HeadWriter {
     return this.#length
   }
 
-  /** The head, as text (latin1). */
+  /** As latin1. */
   toString(): string {
     return this.#bytes.toString('latin1', 0, this.#length)
   }
 
-  /** Begins a head; what was written of another one is gone. */
+  /** Starts a head, over the last one. */
   reset(): void {
     this.#length = 0
   }
 
-  /** Bytes that were read and are passed on as they are. */
+  /** Appends bytes unchanged. */
   slice(from: Buffer, start: number, end: number): void {
     const to = this.#room(end - start)
     const words = end - start > FEW ? null : wordsOf(from)
@@ -54,7 +53,7 @@ export class HeadWriter {
     else copyWords(words, start, end, this.#words, to)
   }
 
-  /** Text (latin1), or whole lines that were made bytes before. */
+  /** Appends latin1 text, or prepared lines. */
   text(text: string | Uint8Array): void {
     const { length } = text
     if (length === 0) return

@@ -9,14 +9,14 @@ const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
-/** Values that are compared without making a string of them, in small letters. */
+/** In small letters, compared without making a string. */
 const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
 const CLOSE_BYTES = Buffer.from('close', 'latin1')
 const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')
-/** Fields that a peer could only name in Connection to have them removed behind our back. */
+/** A peer names these in Connection only to have them removed on the way. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
-/** Value of the header: the elements of a comma-separated list, empty ones left out (RFC 9110, 5.6.1). */
+/** The elements of a comma-separated list, without empty ones (RFC 9110, 5.6.1). */
 export function listElements(value: string): string[] {
   return value
     .split(',')
@@ -24,7 +24,7 @@ export function listElements(value: string): string[] {
     .filter(element => element !== '')
 }
 
-/** Without blanks and tabs around it. An expression for their end would look at each blank of a run again and again. */
+/** Removes spaces and tabs around the text. A regular expression would take quadratic time for long runs. */
 function trimmed(text: string): string {
   let start = 0
   let end = text.length
@@ -37,7 +37,7 @@ function isBlank(code: number): boolean {
   return code === SPACE || code === TAB
 }
 
-/** Several transfer codings, the last of which is chunked. */
+/** Several transfer codings, the last one chunked. */
 function isCodings(value: string): boolean {
   const codings = value.split(',').map(trimmed)
   return (
@@ -47,28 +47,28 @@ function isCodings(value: string): boolean {
   )
 }
 
-/** The common part of requests and responses. Without a class above both: one is made for each message, in half the time. */
+/** The common part of requests and responses. No base class: making a head takes half the time without. */
 export interface MessageHead extends HeadFacts {
-  /** The minor version: 1 for HTTP/1.1. */
+  /** 1 for HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
 }
 
 export interface HeadFacts {
-  /** The body's length as announced by Content-Length. */
+  /** Of Content-Length. */
   readonly contentLength: number | undefined
   readonly chunked: boolean
-  /** An answer breaks a rule about its end, but every reader finds the same end. It is passed on without that, and its connection not reused. */
+  /** The answer breaks a rule of framing, but every reader finds the same end. It is passed on corrected, and its connection is not reused. */
   readonly odd: boolean
   /** The options of Connection, in small letters. */
   readonly connection: readonly string[]
   /** The sender allows another message on this connection, and can be trusted with it. */
   readonly keepAlive: boolean
-  /** The value of Upgrade where Connection names it too. Never `h2c`: that would be HTTP/2 behind our back. */
+  /** Upgrade, if Connection names it. Never `h2c`: HTTP/2 would bypass the relay. */
   readonly upgrade: string | undefined
 }
 
-/** A bit for each id that {@link KnownFields} looks at. */
+/** A bit for each id that {@link KnownFields} reads. */
 const KNOWN =
   (1 << FieldId.contentLength) |
   (1 << FieldId.transferEncoding) |
@@ -76,7 +76,7 @@ const KNOWN =
   (1 << FieldId.upgrade) |
   (1 << FieldId.lookalike)
 
-/** One walk over the lines that matter for framing and for the connection (RFC 9112, 6 and 9). The results are good until the next walk. */
+/** Reads the lines about framing and the connection (RFC 9112, 6 and 9) in one pass. The results are valid until the next pass. */
 class KnownFields implements HeadFacts {
   contentLength: number | undefined = undefined
   chunked = false
@@ -89,7 +89,6 @@ class KnownFields implements HeadFacts {
   #fields!: Fields
   #side: Side = 'request'
 
-  /** `status` of an answer. */
   read(fields: Fields, side: Side, minor: 0 | 1, status: number): HeadFacts {
     this.contentLength = undefined
     this.chunked = false
@@ -109,7 +108,7 @@ class KnownFields implements HeadFacts {
       else if (id === FieldId.lookalike) throw this.#refuse('field-lookalike', i)
     }
     const { chunked, connection } = this
-    // These have no body, whatever they say (RFC 9112, 6.3). A length of zero is wrong too, but common, and rewriting drops it.
+    // Never have a body (RFC 9112, 6.3). A length of zero is wrong too, but common; rewriting drops it.
     if (status === 204 && (chunked || (this.contentLength ?? 0) > 0)) this.odd = true
     if (status === 304 && chunked) this.odd = true
     const close = connection.length > 0 && connection.includes('close')
@@ -133,7 +132,7 @@ class KnownFields implements HeadFacts {
     this.contentLength = length
   }
 
-  /** The number that a whole value is, as {@link LENGTH}; -1 for every other value. */
+  /** The number, if the whole value matches {@link LENGTH}; else -1. */
   #digits(line: number): number {
     const { bytes, base } = this.#fields
     const start = base + this.#fields.valueStart(line)
@@ -149,7 +148,7 @@ class KnownFields implements HeadFacts {
     return number
   }
 
-  /** Servers behind others send the same length twice, also in one line. A request with that is refused. */
+  /** Some servers behind proxies repeat the same length, even in one line. Requests may not. */
   #listedLength(line: number): number {
     const value = this.#fields.value(line)
     const [first = '', ...others] =
@@ -215,7 +214,7 @@ class KnownFields implements HeadFacts {
   }
 }
 
-/** All heads are read with it, one after the other. */
+/** Reads all heads, one after the other. */
 const KNOWN_FIELDS = new KnownFields()
 
 const DEFAULT_FACTS: HeadFacts = {
@@ -229,7 +228,7 @@ const DEFAULT_FACTS: HeadFacts = {
 
 const DEFAULT_FACTS_10: HeadFacts = { ...DEFAULT_FACTS, keepAlive: false }
 
-/** `status` of an answer. Good until the next head is asked. Throws {@link Http1Refusal}. */
+/** `status`: of a response. Valid until the next call. Throws {@link Http1Refusal}. */
 export function readHeadFacts(fields: Fields, side: Side, minor: 0 | 1, status = 0): HeadFacts {
   if (fields.hasAny(KNOWN)) return KNOWN_FIELDS.read(fields, side, minor, status)
   return minor === 1 ? DEFAULT_FACTS : DEFAULT_FACTS_10

@@ -1,4 +1,4 @@
-/** The reason phrase of each status, as in `node:http`: loading that would take as long as the rest of a first answer. */
+/** The reason phrases of `node:http`, as loading that module takes as long as the rest of a first answer. */
 const REASONS: ReadonlyMap<number, string> = new Map([
   [100, 'Continue'],
   [101, 'Switching Protocols'],
@@ -65,7 +65,7 @@ const REASONS: ReadonlyMap<number, string> = new Map([
   [511, 'Network Authentication Required'],
 ])
 
-/** Empty: it has no name, which a status line may leave out (RFC 9112, section 4). */
+/** Empty for an unnamed status, as a status line may be (RFC 9112, 4). */
 export function reasonOf(status: number): string {
   return REASONS.get(status) ?? ''
 }

@@ -3,19 +3,19 @@ import { FdbError } from '../errors.js'
 
 export type Side = 'request' | 'response'
 
-/** Statuses with which a request can be refused before anything was forwarded. */
+/** The statuses of refused requests, before anything was forwarded. */
 export type RefusalStatus = RequestRefusalStatus | 502
 
 export type RefusalReason = Http1Reason
 
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 
-/** A message that is not passed on; `code` is `ERR_FDB_HTTP1_` and the reason in capitals. Answer `status` if it was a request's head, then close. */
+/** A message that is not passed on. `code` is `ERR_FDB_HTTP1_` and the reason in capitals. For a request's head, answer with `status`; then close. */
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
-  /** The status for the client: for responses always 502. Once a body is under way it is too late for a status. */
+  /** The status for the client; always 502 for responses. Too late once a body is being sent. */
   readonly status: RefusalStatus
-  /** In a head: from its first byte, however the bytes were split. In a body: the index in the buffer that was being read. */
+  /** In a head: from its first byte, however the bytes were split. In a body: the index in the buffer. */
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {

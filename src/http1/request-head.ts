@@ -4,13 +4,13 @@ import { Framing } from './framing.js'
 import { type MessageHead, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
-/** The methods that are asked for, by length: their strings are made once. */
+/** Common methods by length: their strings are made once. */
 const BY_LENGTH: { name: string; bytes: Uint8Array }[][] = Array.from({ length: 8 }, () => [])
 for (const name of ['GET', 'PUT', 'HEAD', 'POST', 'PATCH', 'TRACE', 'DELETE', 'OPTIONS', 'CONNECT']) {
   BY_LENGTH[name.length]!.push({ name, bytes: Buffer.from(name, 'latin1') })
 }
 
-/** The method that `bytes[start, end)` spells, letter by letter: methods are sensitive to case (RFC 9110, 9.1). */
+/** The method in `bytes[start, end)`; methods are case-sensitive (RFC 9110, 9.1). */
 function methodOf(bytes: Buffer, start: number, end: number): string {
   const length = end - start
   const candidates = length < BY_LENGTH.length ? BY_LENGTH[length]! : []
@@ -23,7 +23,7 @@ function methodOf(bytes: Buffer, start: number, end: number): string {
   return bytes.toString('latin1', start, end)
 }
 
-/** Whether a request may be repeated without asking (RFC 9110, 9.2.2). */
+/** Whether a request may be repeated automatically (RFC 9110, 9.2.2). */
 export function isIdempotent(method: string): boolean {
   switch (method) {
     case 'GET':
@@ -40,7 +40,7 @@ export function isIdempotent(method: string): boolean {
 
 export type TargetForm = 'origin' | 'absolute' | 'authority' | 'asterisk'
 
-/** Where the parts of a request line are, counted from the first byte of the head. */
+/** Offsets from the first byte of the head. */
 export interface RequestLine {
   start: number
   methodEnd: number
@@ -51,7 +51,7 @@ export interface RequestLine {
 const SLASH = 0x2f
 const SCHEME = /^https?:\/\//i
 
-/** A request head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
+/** A valid request head. The constructor throws {@link Http1Refusal} for rules that concern the whole head. */
 export class RequestHead implements MessageHead {
   readonly minor: 0 | 1
   readonly fields: Fields
@@ -66,9 +66,9 @@ export class RequestHead implements MessageHead {
   readonly target: string
   readonly line: Readonly<RequestLine>
   readonly form: TargetForm
-  /** Path and query for the next server: the target, without scheme and authority; `*`; '' for CONNECT. */
+  /** The target for the next server: path and query; `*`; '' for CONNECT. */
   readonly resource: string
-  /** The host that is asked for, from the target if it names one, else from Host. Only HTTP/1.0 may leave it out. */
+  /** The requested host: of the target, else of Host. Only HTTP/1.0 may omit it. */
   readonly authority: Readonly<Authority> | undefined
   /** The client waits for a 100 before it sends the body. */
   readonly expectsContinue: boolean
@@ -108,7 +108,7 @@ export class RequestHead implements MessageHead {
     this.expectsContinue = this.#expectation() && line.minor === 1
   }
 
-  /** A fresh tracker of the body. The caller handles bytes after a CONNECT, or an Upgrade that was granted. */
+  /** A new tracker of the body. The caller handles bytes after a CONNECT, or a granted Upgrade. */
   framing(): Framing {
     if (this.chunked) return Framing.chunked('request')
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
@@ -152,7 +152,7 @@ export class RequestHead implements MessageHead {
     const authority = parseAuthority(target.slice(scheme.length, authorityEnd))
     if (authority === undefined) throw requestRefusal('target-invalid', offset)
     const rest = target.slice(authorityEnd)
-    // An empty path asks for the root, in OPTIONS for the server itself (RFC 9112, 3.2.4).
+    // An empty path means the root, or in OPTIONS the server itself (RFC 9112, 3.2.4).
     const resource = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`
     return { form: 'absolute', resource, authority, port: scheme.length === 7 ? 80 : 443 }
   }
@@ -191,11 +191,10 @@ function sameAuthority(a: Authority, b: Authority, port: number): boolean {
   return a.host === b.host && (a.port ?? port) === (b.port ?? port)
 }
 
-/** A host and port as in Host, CONNECT and absolute targets (RFC 3986, 3.2; RFC 9110, 7.2). */
+/** Host and port as in Host, CONNECT and absolute targets (RFC 3986, 3.2; RFC 9110, 7.2). */
 export interface Authority {
   /** In small letters; an IPv6 address in its brackets. */
   host: string
-  /** undefined if none was named. */
   port: number | undefined
 }
 
@@ -205,11 +204,11 @@ const NAME = /^[0-9A-Za-z._~-]+$/
 const IPV6 = /^\[[0-9A-Fa-f:.]{2,45}\]$/
 const PORT = /^[0-9]{0,5}$/
 
-/** Small letters, digits and `-._~`: a name of these needs no further look. */
+/** Small letters, digits and `-._~`: a name of these needs no further check. */
 const PLAIN = new Uint8Array(128)
 for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789-._~') PLAIN[character.charCodeAt(0)] = 1
 
-/** Undefined for anything but a name, an IPv4 address or an IPv6 address in brackets, with an optional port. An empty port is none (RFC 3986, 3.2.3). */
+/** Undefined unless it is a name, an IPv4 address or an IPv6 address in brackets, with an optional port. An empty port counts as none (RFC 3986, 3.2.3). */
 function parseAuthority(text: string): Authority | undefined {
   let end = 0
   while (end < text.length && PLAIN[text.charCodeAt(end)] === 1) end++
@@ -231,11 +230,11 @@ interface KnownAuthority {
 }
 
 const MOST_KNOWN = 512
-/** A longer one is no host that many ask for. */
+/** Longer hosts are not common ones. */
 const MOST_KNOWN_BYTES = 64
 const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MOST_KNOWN).fill(undefined)
 
-/** {@link parseAuthority} of `bytes[start, end)`. The hosts named last are known by their bytes, and have the same strings. */
+/** As {@link parseAuthority}, of `bytes[start, end)`. Recent hosts are found by their bytes, and share their strings. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!

@@ -4,7 +4,7 @@ import { Framing } from './framing.js'
 import { type MessageHead, readHeadFacts } from './message.js'
 import { Http1Refusal } from './refusal.js'
 
-/** Where the parts of a status line are, counted from the first byte of the head. */
+/** Offsets from the first byte of the head. */
 export interface StatusLine {
   minor: 0 | 1
   status: number
@@ -12,14 +12,14 @@ export interface StatusLine {
   end: number
 }
 
-/** The facts of a request that are needed to find the end of its response. */
+/** The facts of a request that determine the end of its response. */
 export interface RequestFacts {
   method: string
-  /** The request that was sent on named a protocol to switch to. */
+  /** The forwarded request named a protocol to switch to. */
   upgrade: boolean
 }
 
-/** A response head that keeps every rule. Making one throws {@link Http1Refusal} for those that need the whole head. */
+/** A valid response head. The constructor throws {@link Http1Refusal} for rules that concern the whole head. */
 export class ResponseHead implements MessageHead {
   readonly minor: 0 | 1
   readonly fields: Fields
@@ -45,7 +45,7 @@ export class ResponseHead implements MessageHead {
     this.upgrade = facts.upgrade
     this.status = line.status
     this.line = line
-    // Zero is wrong too (RFC 9110, 8.6), but common, and harmless: rewriting drops it.
+    // Zero is wrong too (RFC 9110, 8.6), but common and harmless: rewriting drops it.
     const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
     const id = this.chunked ? FieldId.transferEncoding : length
     if (line.status < 200 && id >= 0) {
@@ -54,18 +54,18 @@ export class ResponseHead implements MessageHead {
     }
   }
 
-  /** The reason phrase as it was sent, mostly ignored, possibly ''. */
+  /** As sent; may be ''. */
   get reason(): string {
     const { reasonStart, end } = this.line
     return end < reasonStart ? '' : this.fields.text(reasonStart, end)
   }
 
-  /** A 1xx that another head follows; not 101, which ends HTTP on the connection. */
+  /** A 1xx that another head follows: not 101, which ends HTTP on the connection. */
   get interim(): boolean {
     return this.status < 200 && this.status !== 101
   }
 
-  /** A tracker of the body behind this head, which answers `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 that was not asked for. */
+  /** A tracker of the body, for the request `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for an unrequested 101. */
   framing(asked: RequestFacts): Framing {
     const { status } = this
     if (status === 101) {
@@ -79,7 +79,7 @@ export class ResponseHead implements MessageHead {
     return this.contentLength === undefined ? Framing.untilClose() : Framing.length(this.contentLength)
   }
 
-  /** A 2xx to CONNECT: what it says about a body is to be ignored (RFC 9110, 9.3.6). */
+  /** A 2xx to CONNECT, whose framing fields must be ignored (RFC 9110, 9.3.6). */
   opensTunnel(method: string): boolean {
     return method === 'CONNECT' && this.status >= 200 && this.status < 300
   }

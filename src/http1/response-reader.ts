@@ -11,12 +11,12 @@ const REASON = 3
 const LINE_LF = 4
 const FIELDS = 5
 
-/** `HTTP/1.x`, then a space. */
+/** The offset behind `HTTP/1.x` and a space. */
 const STATUS_AT = VERSION_BYTES.length + 2
-/** Without a reason. */
+/** A status and CRLF, without a reason. */
 const SHORTEST_LINE = STATUS_AT + 5
 
-/** Reads response heads (RFC 9112, 4 and 5). Nothing may come before the status line. */
+/** Reads response heads (RFC 9112, 4 and 5). Nothing may precede the status line. */
 export class ResponseReader extends HeadReader<ResponseHead> {
   #phase = VERSION
   #minor: 0 | 1 = 1
@@ -55,7 +55,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
         this.#status = this.#status * 10 + byte - 0x30
         if (index === 2) phase = BEFORE_REASON
       } else if (phase === BEFORE_REASON) {
-        // Servers that leave the reason out often leave the space out too.
+        // Servers that omit the reason often omit the space too.
         if (byte !== SPACE && byte !== CR)
           throw refusal(byte === LF ? 'line-ending' : 'status-line', at - base)
         phase = byte === CR ? LINE_LF : REASON
@@ -75,7 +75,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     return at
   }
 
-  /** Reads a status line that is whole and valid; leaves any other one to {@link scan}. Returns where it ends, or `at`. */
+  /** Reads a complete, valid status line, and leaves any other to {@link scan}. Returns its end, or `at`. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     if (to - at < SHORTEST_LINE) return at
     for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at

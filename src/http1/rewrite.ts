@@ -10,25 +10,25 @@ export interface RewriteOptions {
   edits?: FieldEdits | undefined
   /** Further lines, each made by {@link fieldLine}, behind all others. */
   extra?: string | Uint8Array | undefined
-  /** The Connection field of this connection; left out: none. `upgrade` passes the peer's Upgrade on. */
+  /** The new Connection field; default: none. `upgrade` passes the peer's Upgrade on. */
   connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
-  /** Also passes on how client and server, which is a proxy too, authenticate to each other: fields of one connection otherwise. */
+  /** Also passes on the authentication between a client and a server that is a proxy, which otherwise stays on one connection. */
   proxyAuthentication?: boolean | undefined
 }
 
 export interface RequestRewriteOptions extends RewriteOptions {
-  /** Takes the place of path and query, not of CONNECT's target: must not be made of unchecked bytes. */
+  /** Replaces path and query, but not CONNECT's target. Must be checked. */
   resource?: string
-  /** Takes the place of Host, as the first line; needed where HTTP/1.0 names no host at all. */
+  /** Replaces Host, as the first line. Required for HTTP/1.0 without a host. */
   host?: string | undefined
-  /** Fields that {@link RewriteOptions.extra} says anew. */
+  /** Fields that {@link RewriteOptions.extra} replaces. */
   without?: readonly FieldId[] | undefined
 }
 
 export interface ResponseRewriteOptions extends RewriteOptions {
   /**
-   * `keep`: the body follows as it comes. `close`: without Content-Length, Transfer-Encoding and Trailer, the body
-   * ends with the connection (HTTP/1.0 clients of a chunked body; a tunnel). `chunked`: the body is sent in chunks.
+   * `keep`: unchanged. `close`: without Content-Length, Transfer-Encoding and Trailer; the body ends with the connection (a chunked body for HTTP/1.0; a
+   * tunnel). `chunked`: in chunks.
    */
   body?: 'keep' | 'close' | 'chunked' | undefined
 }
@@ -41,16 +41,16 @@ const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
 const NO_EDIT: readonly Edit[] = []
 
-/** By field id: 1 for what is dropped. */
+/** By field id, 1: dropped. */
 const HOP_BY_HOP_AND_BODY = dropping(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
 const HOP_BY_HOP_AND_HOST = dropping(FieldId.host)
-/** HTTP/1.0 knows no 100-continue: passed on in a head of HTTP/1.1 it would be answered by one. */
+/** HTTP/1.0 has no 100-continue: forwarded as HTTP/1.1 it would be answered by one. */
 const OF_HTTP10 = dropping(FieldId.expect)
 const OF_HTTP10_AND_HOST = dropping(FieldId.expect, FieldId.host)
 
 const PROXY_AUTHENTICATION = [FieldId.proxyAuthenticate, FieldId.proxyAuthorization]
 
-/** `drop` itself mostly. */
+/** Mostly `drop` itself. */
 function adjusted(
   drop: Uint8Array,
   proxyAuthentication = false,
@@ -69,27 +69,30 @@ function dropping(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** All heads are put together here, one after the other, unless {@link keepHead} keeps one. */
+/** Builds all heads, one after the other; {@link keepHead} keeps one. */
 let OUT = HeadWriter.acquire()
 
-/** The head that was written last: it is good until it is released, and the next one is put together elsewhere. */
+/** Keeps the head written last: it is valid until it is released. */
 export function keepHead(): HeadWriter {
   const kept = OUT
   OUT = HeadWriter.acquire()
   return kept
 }
 
-/** The output of {@link writeRequest} as text (latin1). */
+/** As {@link writeRequest}, as text (latin1). */
 export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
   return writeRequest(head, options).toString()
 }
 
-/** The output of {@link writeResponse} as text (latin1). */
+/** As {@link writeResponse}, as text (latin1). */
 export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOptions): string {
   return writeResponse(head, options).toString()
 }
 
-/** The head to send to the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Good until the next head is written, or see {@link keepHead}. */
+/**
+ * Writes the head for the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Valid until the next head is written, or see {@link
+ * keepHead}.
+ */
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head
   const { bytes, base } = fields
@@ -113,13 +116,13 @@ export function writeRequest(head: RequestHead, options: RequestRewriteOptions =
   return OUT
 }
 
-/** The Host that HTTP/1.0 may leave to an absolute target. */
+/** The Host that HTTP/1.0 may omit beside an absolute target. */
 function missingHost({ minor, fields, authority }: RequestHead): string | undefined {
   if (minor === 1 || authority === undefined || fields.indexOf(FieldId.host) >= 0) return undefined
   return authority.port === undefined ? authority.host : `${authority.host}:${authority.port}`
 }
 
-/** The head to send to the client, always as HTTP/1.1. Good until the next head is written. */
+/** Writes the head for the client, always as HTTP/1.1. Valid until the next head is written. */
 export function writeResponse(head: ResponseHead, options: ResponseRewriteOptions = {}): HeadWriter {
   const { fields, line, status, odd } = head
   const body = status < 200 || status === 204 ? 'close' : (options.body ?? 'keep')
@@ -139,13 +142,13 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
   return OUT
 }
 
-/** The framing of an odd answer, said once and correctly. */
+/** The correct framing fields of an odd answer. */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
 }
 
-/** It must say to what (RFC 9110, 15.5.22). */
+/** A 426 must name the protocols (RFC 9110, 15.5.22). */
 function writeRequiring(head: ResponseHead, options: RewriteOptions): void {
   const upgrade = head.fields.get('upgrade')
   if (upgrade === undefined) {
@@ -165,7 +168,7 @@ function writeEnding(upgrade: string | undefined, { extra, connection }: Rewrite
   OUT.text('\r\n')
 }
 
-/** Writes the lines from `run` on, without those of `drop` (by field id) and those that Connection names, after the edits. */
+/** Writes the edited lines from `run` on, without those of `drop` (by field id) and those named in Connection. */
 function writeFields(
   fields: Fields,
   run: number,
