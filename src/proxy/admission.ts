@@ -3,12 +3,12 @@ import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import type { LimitConfig } from './config/config.js'
 
-/** The limit that a client exceeds: that of all clients, of its address, or the descriptors that are left. */
+/** The limit that a client exceeds: all clients, those of its address, or free descriptors. */
 export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MOST_LINGERING = 256
 
-/** A connection that wants to come in; without a descriptor: it has gone, or Node is otherwise. */
+/** A connection that asks for admission. No descriptor: it has closed, or this Node hides it. */
 export type IncomingConnection = Pick<Accepted, 'remoteAddress'> & {
   readonly descriptor: Accepted['descriptor'] | null
 }
@@ -20,9 +20,9 @@ export interface AdmissionOptions {
   room?: DescriptorRoom
 }
 
-/** Limits new clients, so that the present ones can be served. */
+/** Limits new clients, so that the present ones are served. */
 export class Admission {
-  /** Connections that began while there was a limit for each client. */
+  /** Connections accepted while a limit for each client was set. */
   readonly clients = new ClientTally()
   readonly #options: AdmissionOptions
   readonly #room: DescriptorRoom
@@ -34,12 +34,12 @@ export class Admission {
     this.#warnings = new RateLimitedWarnings(options.logger)
   }
 
-  /** How many of those that are turned away may be told so at a time. */
+  /** Most refused clients that may wait for their 503 at a time. */
   get mostLingering(): number {
     return Math.min(MOST_LINGERING, this.#room.spare / 2)
   }
 
-  /** `null`: it may come in. A trusted client stands for many. */
+  /** Null: admitted. A trusted client is a proxy, and has no limit of its own. */
   excess({ descriptor, remoteAddress }: IncomingConnection, trusted: boolean): Excess | null {
     if (takesSpare(descriptor, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
@@ -65,10 +65,10 @@ export class Admission {
 
 const EVERY_MS = 1_000
 
-/** Warnings that may come in floods: each kind at once, and then at most once a second, with how often it came. */
+/** Logs each kind of warning at once, then at most once a second, with a count. */
 export class RateLimitedWarnings {
   readonly #logger: Pick<Logger, 'warn'>
-  /** By kind: how to tell what came since it was told last. */
+  /** By kind: the warnings since the last line. */
   readonly #repeats = new Map<string, { count: number; facts: object }>()
 
   constructor(logger: Pick<Logger, 'warn'>) {

@@ -11,9 +11,9 @@ import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
-/** How long a client that is one too many may take to read so. */
+/** A refused client may take this long to read its 503. */
 const TURNED_AWAY_MS = 2_000
-/** A connection that is told its end at the end of the drain has this long for it. */
+/** Time for the last bytes of a connection that the drain's end cuts. */
 const LINGER_MS = 1_000
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TOO_MANY = [
@@ -33,7 +33,7 @@ export type RelayWiring = Pick<
   'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
 >
 
-/** The relays of one configuration: clients that may tell who came before them have one of their own. */
+/** The relays of one configuration. Trusted clients, which may name the clients before them, have one of their own. */
 interface Relays {
   settings: string
   plain: Relay
@@ -41,7 +41,7 @@ interface Relays {
   trust: BlockList
 }
 
-/** One listener's connections. A new configuration is for new connections: those that are open go on as they began. */
+/** One listener's connections. A new configuration applies to new connections. */
 export class Entrance implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
@@ -57,7 +57,7 @@ export class Entrance implements ConnectionKeeper {
   /** For streams of events, see {@link Relay.end}. */
   readonly #lastEvent: string
   #relays: Relays
-  /** Relays of former configurations, as long as they have connections. */
+  /** Relays of former configurations that still have connections. */
   #former: Relay[] = []
   #lingering = 0
   /** Connections of this process to itself. */
@@ -156,7 +156,7 @@ export class Entrance implements ConnectionKeeper {
     return { idle, busy, closed }
   }
 
-  /** Unused connections to servers are closed too. */
+  /** Closes idle connections to servers too. */
   close(): void {
     for (const relay of this.#allRelays()) relay.close()
     if (this.#handshakes === null) return
@@ -205,7 +205,7 @@ export class Entrance implements ConnectionKeeper {
     }
   }
 
-  /** Takes a connection of this process to itself. It is never one too many: a proxy that is full could not prove that it is well. */
+  /** Takes a connection of this process to itself, without limits: a full proxy must still prove its health. */
   acceptOwn(socket: Socket): void {
     this.#ownSockets.add(socket)
     this.#startConnection(socket)
@@ -218,7 +218,7 @@ export class Entrance implements ConnectionKeeper {
       return
     }
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
-    // Those that are one too many are told so in TLS, if they are few.
+    // A few refused clients get their 503 over TLS.
     if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
       handshakes.start(socket)
     } else {
@@ -232,14 +232,14 @@ export class Entrance implements ConnectionKeeper {
     return this.#admission.excess(arriving, trusted !== null && isTrusted(trust, arriving.remoteAddress))
   }
 
-  /** A connection in the clear, within the limits, needs no socket. */
+  /** A plain connection within the limits needs no socket. */
   #acceptBare(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
     const { relay, route } = this.#destinationOf(connection.remoteAddress)
     return relay.acceptBare(connection, this.#origins.http, route)
   }
 
-  /** `raw`: below TLS, where it is known. */
+  /** `raw`: the socket below TLS, if known. */
   #accept(socket: Socket, scheme: Origin['scheme'], raw: Socket | undefined = socket): void {
     const arriving = incomingOver(socket)
     const own = raw !== undefined && this.#ownSockets.has(raw)
@@ -254,7 +254,7 @@ export class Entrance implements ConnectionKeeper {
 
   #destinationOf(client: string): { relay: Relay; route?: SendOn } {
     if (this.#forward === null) return { relay: this.#relayFor(client) }
-    // None: it is reset, and counted.
+    // Without a route the connection is reset, and counted.
     return { relay: this.#relays.plain, route: this.#wiring.routeByName?.(this.#forward) ?? NOWHERE }
   }
 
@@ -277,12 +277,12 @@ export class Entrance implements ConnectionKeeper {
       clearTimeout(timer)
       this.#lingering--
     })
-    // The client's further bytes are read, so that closing does not reset the answer.
+    // Reads the client's further bytes, so that closing does not reset the answer.
     socket.end(TOO_MANY)
     socket.resume()
   }
 
-  /** A relay has lost its last connection, or a caller has come to wait for that. */
+  /** Closes former relays that are empty, and reports when no connection is left. */
   #pruneFormer(): void {
     this.#former = this.#former.filter(relay => {
       if (relay.size > 0) return true
@@ -299,7 +299,7 @@ function incomingOver(socket: Socket): IncomingConnection {
   return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
 }
 
-/** `client` is an IP address, or '' where there is none. */
+/** `client`: an IP address, or ''. */
 function isTrusted(trust: BlockList, client: string): boolean {
   if (client === '') return false
   return trust.check(client, isIPv6(client) ? 'ipv6' : 'ipv4')

@@ -5,10 +5,10 @@ import type { ProxyConfig } from './config/config.js'
 import { type Action, decisionOf } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
-/** Nothing an upstream asks for is refused by the relay's own bounds. */
+/** Above any `retry`: the upstream decides. */
 const MOST_ATTEMPTS = 11
 
-/** The part of a configuration that a relay is made with; equal texts of {@link relaySettings} mean equal relays. */
+/** A relay's options from the configuration. Equal texts of {@link relaySettings} mean equal relays. */
 export function relayOptions(
   config: ProxyConfig,
   { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
@@ -46,7 +46,7 @@ export function relayOptions(
   return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
 }
 
-/** Every generation is called the same, and no other proxy is. */
+/** The same name for all generations, and different for other proxies. */
 function ownName({ service, control }: ProxyConfig): string {
   const sum = crc32(`${hostname()}\n${service}\n${control ?? ''}`)
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
@@ -61,7 +61,7 @@ const NOT_FOUND: Decision = { kind: 'refuse', status: 404, reason: 'no-route' }
 const AMBIGUOUS: Decision = { kind: 'refuse', status: 400, reason: 'path-ambiguous' }
 const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large' }
 
-/** Requests without a Host (HTTP/1.0) are for the routes of every host. */
+/** Requests without a Host (HTTP/1.0) match the routes of every host. */
 const NO_HOST = ''
 const ROOT = '/'
 

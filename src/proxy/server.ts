@@ -53,7 +53,7 @@ export interface ProxyOptions {
 
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
-/** The phases in which the routes of the file in the state are those of this process's file. */
+/** Phases in which the state's file routes are this process's. */
 const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
 /**
@@ -65,17 +65,17 @@ export class ReverseProxy {
   readonly #logger: Logger
   readonly #access: Pick<Logger, 'info'>
   readonly #entrances = new Map<string, Entrance>()
-  /** Whose listener is closed, with connections that have not ended. */
+  /** Entrances with a closed listener and open connections. */
   readonly #closed = new Set<Entrance>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
-  /** The pools of all entrances, whatever configuration they began with. */
+  /** Shared by all entrances, whatever their configuration. */
   readonly #pools = new UpstreamPools()
   readonly #admission: Admission
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
-  /** Null: what this process was configured with counts, and is written to the state. */
+  /** Null: this process's own configuration counts, and is written to the state. */
   readonly #followed: FollowedConfig | null
   readonly #wiring: RelayWiring
   readonly #tls: TlsTermination
@@ -132,7 +132,7 @@ export class ReverseProxy {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
-        // Code that runs for the first time takes its time.
+        // Code that runs for the first time is slow: one turn for each listener.
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
@@ -144,7 +144,7 @@ export class ReverseProxy {
       const checkHealth: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
-      // Requests that have waited come first.
+      // Waiting requests come first.
       await nextTurn()
       await proxy.#tryWriteConfig()
       proxy.#followed?.watch(() => proxy.#applyFollowed())
@@ -157,7 +157,7 @@ export class ReverseProxy {
     }
   }
 
-  /** Null if there is no health check, or no other process would serve in this one's place. */
+  /** Null without a health check, or a process to fall back to. */
   async #openHealth({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
     if (health === null || this.member.incumbent === null) return null
     const listener = listeners.find(
@@ -202,7 +202,7 @@ export class ReverseProxy {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
   }
 
-  /** Entries that another process has written count here too. */
+  /** Takes over entries that another process has written. */
   #applyFollowed(): void {
     if (this.#followed === null || this.member.phase !== 'serving') return
     this.reload(this.#config).catch(error =>
@@ -261,7 +261,7 @@ export class ReverseProxy {
     this.#closeWhenEmpty(entrance)
   }
 
-  /** Its listener is closed; its connections end in their own time. */
+  /** The listener is closed; open connections end in their own time. */
   #closeWhenEmpty(entrance: Entrance): void {
     this.#closed.add(entrance)
     void entrance.emptied().then(() => {
@@ -309,7 +309,7 @@ export class ReverseProxy {
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys count from the next process on')
   }
 
-  /** Opens first: when an address cannot be had everything is as before. */
+  /** Opens first: if an address is in use, nothing has changed. */
   async #relisten(before: ProxyConfig, config: ProxyConfig): Promise<void> {
     const present = new Map(before.listeners.map(each => [each.name, each]))
     const opened: ListenerConfig[] = []
@@ -338,7 +338,7 @@ export class ReverseProxy {
     await this.#tryWriteConfig()
   }
 
-  /** Serving does not depend on it: the next reload, or the next process that serves, repairs a failure. */
+  /** A failure does not stop serving: the next reload, or serving process, repairs it. */
   async #tryWriteConfig(): Promise<void> {
     try {
       await this.#writeConfig(this.#config)
@@ -347,7 +347,7 @@ export class ReverseProxy {
     }
   }
 
-  /** Gives the upstreams that the configuration does not have and that are needed nevertheless. */
+  /** Returns the upstreams that are still needed beside the configuration's. */
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
     return await this.#declared.write(config, async () => {
@@ -367,7 +367,7 @@ export class ReverseProxy {
     if (this.#config.accessLog) logAccess(this.#access, report)
   }
 
-  /** The process that serves has its own connections to servers; this process may stand by for long. */
+  /** The serving process has its own connections to servers, and this one may stand by for long. */
   #clearPoolsWhenIdle(): void {
     if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
   }
@@ -421,7 +421,7 @@ function joinOptions(
   }
 }
 
-/** One line for each request, or each connection that is forwarded whole. Unknown fields are left out. */
+/** One line for each request, or whole connection. Unknown fields are omitted. */
 function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
@@ -445,7 +445,7 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   )
 }
 
-/** The bytes above ASCII of a target, which is latin1, escaped as a client may send them too. */
+/** Escapes bytes above ASCII, as a client might. */
 function escaped(target: string): string {
   return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -9,12 +9,12 @@ import { type Action, compileTarget } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
 import { Upstreams } from './upstreams/upstreams.js'
 
-/** As many as it takes until more make little difference: some 200 ms of a processor. */
+/** More make little difference: about 200 ms of CPU. */
 const EXCHANGES = 1_000
-/** Clients that have waited for the handoff are answered first. */
+/** Clients that waited for the handoff are answered first. */
 const LATER_MS = 50
 
-/** Relays requests of this process to itself, in `drain.firstWave` after it took over, so that its code is compiled before all clients come. Connects to no server. */
+/** Relays requests of this process to itself during `drain.firstWave`, so that its code is compiled before all clients arrive. Connects to no server. */
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
   const within = config.drain.firstWave - LATER_MS
   if (member.incumbent === null || within < 1) return
@@ -35,12 +35,12 @@ async function warmUpRequests(
     const ms = Math.round(performance.now() - startedAt)
     logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
   } catch (error) {
-    // Its first requests take longer, no more.
+    // Its first requests are slower, no more.
     logger.debug({ err: error }, 'could not relay requests to itself')
   }
 }
 
-/** As it is where nothing else is said. Its servers are never connected to. */
+/** Never connected to. */
 const ROUTED: ProxyDocument = {
   service: 'warm-up',
   listeners: [{ name: 'http', address: 'tcp://127.0.0.1:80' }],

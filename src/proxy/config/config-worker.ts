@@ -5,10 +5,10 @@ import type { RouteRule } from '../routes/rule.js'
 import type { ProxyConfig } from './config.js'
 import { readConfig } from './load.js'
 
-/** Routes that one message brings: they are taken apart in well under a millisecond. */
+/** Deserializing so many routes takes well under a millisecond. */
 const ROUTES_PER_MESSAGE = 200
 
-/** The worker's messages: the configuration without its routes or an error first, then some routes for each message that it gets. */
+/** First the configuration without its routes, or an error; then some routes for each message received. */
 export type WorkerMessage =
   | { type: 'config'; config: ProxyConfig; routes: number }
   | { type: 'routes'; routes: RouteRule[] }

@@ -6,21 +6,18 @@ import type { UpstreamConfig } from '../upstreams/upstream.js'
 export type { CertificateConfig, TlsConfig } from '../tls/material.js'
 export type { UpstreamConfig } from '../upstreams/upstream.js'
 
-/**
- * The configuration as it was checked, with every default filled in: plain data, which may be sent to a worker.
- * All times in milliseconds, all sizes in bytes; null is `off`.
- */
+/** The checked configuration with all defaults: plain data, which may be sent to a worker. Times in milliseconds, sizes in bytes; null is `off`. */
 export interface ProxyConfig {
   service: string
-  /** Absolute path of the control socket; null: where that of the service is by default. */
+  /** Absolute path of the control socket; null: the service's default. */
   control: string | null
-  /** Null: this process serves itself. For `fd-broker proxy`: `startProxy()` always uses one process. */
+  /** Null: this process serves. For `fd-broker proxy` only: `startProxy()` always uses one process. */
   workers: WorkersConfig | null
-  /** Response header that carries the pid. */
+  /** Response header with the pid. */
   instanceHeader: string | null
   listeners: ListenerConfig[]
   upstreams: UpstreamConfig[]
-  /** Hosts and paths are canonical, each pair is there once, each upstream exists. */
+  /** Hosts and paths are canonical, each pair is unique, each upstream exists. */
   routes: RouteRule[]
   resolver: ResolverConfig
   tls: TlsConfig
@@ -39,7 +36,7 @@ export interface ProxyConfig {
   /** `auto`: from service, control and host name; null: no Via. */
   via: string | null
   trace: boolean
-  /** null: the state does not outlive a reboot. */
+  /** null: the state ends with a reboot. */
   stateFile: StateFileConfig | null
   forwarded: ForwardedConfig
 }
@@ -47,21 +44,21 @@ export interface ProxyConfig {
 export interface ListenerConfig {
   name: string
   spec: ListenerSpec
-  /** The upstream that whole connections go to; null: it takes HTTP requests. */
+  /** The upstream of whole connections; null: the listener takes HTTP requests. */
   forward: string | null
   tls: boolean
-  /** A client that ends its direction still gets its answers. */
+  /** A client that sends FIN still gets its answers. */
   halfClose: boolean
 }
 
-/** `timeout` is for the whole upgrade; the others are the limits of its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
+/** `timeout` limits the whole upgrade, the others its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
-  /** null: a version is taken at its word. */
+  /** null: no check. */
   health: HealthConfig | null
 }
 
-/** By what a version proves that it is well, before the commit and in probation. */
+/** The check by which a version proves its health, before the commit and in probation. */
 export interface HealthConfig {
   /** One of these three. */
   http: string | null
@@ -69,7 +66,7 @@ export interface HealthConfig {
   command: string | null
   /** null: `localhost`. */
   host: string | null
-  /** null: the first that takes requests. */
+  /** null: the first one for requests. */
   listener: string | null
   interval: number
   timeout: number
@@ -80,7 +77,7 @@ export interface HealthConfig {
 export interface WorkersConfig {
   count: number | 'auto'
   replace: 'one-by-one' | 'at-once'
-  /** Null: for ever. */
+  /** Null: no limit. */
   stopTimeout: number | null
   /** Null: never. */
   hungTimeout: number | null
@@ -89,7 +86,7 @@ export interface WorkersConfig {
 export interface StateFileConfig extends Required<StateFileOptions> {}
 
 export interface ResolverConfig {
-  /** None: those of /etc/resolv.conf. */
+  /** Empty: those of /etc/resolv.conf. */
   servers: string[]
   /** For one name. */
   timeout: number
@@ -110,14 +107,14 @@ export interface LimitConfig {
   headBytes: number
   fields: number
   body: number | null
-  /** `auto`: as many as the descriptors of the process allow. */
+  /** `auto`: as many as the process has descriptors for. */
   connections: number | null | 'auto'
   connectionsPerClient: number | null
 }
 
 export interface ForwardedConfig {
   headers: 'off' | 'x-forwarded' | 'forwarded' | 'both'
-  /** Clients whose own forwarding headers are kept and appended to; those of all others are replaced. */
+  /** Clients whose forwarding headers are kept and extended; those of all others are replaced. */
   trust: AddressRange[]
 }
 

@@ -101,7 +101,7 @@ export const health: Check<HealthConfig | null> = (value, place) => {
   return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
 
-/** Limits that would keep it from being known: what is asked is to be answered before the others have run out. */
+/** A bad answer must be known before the upgrade's other limits end it. */
 export function healthInTime(given: UpgradeConfig, place: Place): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true

@@ -62,7 +62,7 @@ export const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<Liste
   return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
 }
 
-/** Port 0 is a new port each time: two of them do not collide. */
+/** Each port 0 is another port. */
 let anyPort = 0
 function endpoint(spec: ListenerSpec): string {
   if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`

@@ -10,7 +10,7 @@ export async function readConfig(file: string): Promise<ProxyConfig> {
   return readDocument(file, checkConfig)
 }
 
-/** As {@link readConfig}, of what the file holds. Throws. */
+/** As {@link readConfig}, of a file's contents. Throws. */
 export function configOf(bytes: Buffer, file: string): ProxyConfig {
   return documentOf(bytes, file, checkConfig)
 }

@@ -6,19 +6,19 @@ import type { ProxyConfig } from './config.js'
 import type { WorkerMessage } from './config-worker.js'
 import { configOf, readConfig } from './load.js'
 
-/** A larger file would stop the event loop for more than a few milliseconds. */
+/** Parsing a larger file takes more than a few milliseconds. */
 const LARGE_BYTES = 16 * 1024
-/** Key under which files are named that are read too; checking one takes some milliseconds. */
+/** A key that names further files; checking one takes some milliseconds. */
 const CERTIFICATES = 'certificates'
 
-/** As {@link readConfig}, without stalling the event loop: what takes long is read in a worker thread. */
+/** As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop goes on. */
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
   const { readFile } = process.getBuiltinModule('node:fs/promises')
   const bytes = await readFile(file).catch(() => null)
   if (bytes === null) return await readConfig(file)
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return configOf(bytes, file)
   const { Worker } = process.getBuiltinModule('node:worker_threads')
-  // In the package too it lies beside this file, under this name.
+  // The package has the file in the same folder, under this name.
   const worker = new Worker(join(dirname(thisFile()), 'config-worker.js'), { workerData: file })
   try {
     return await receiveConfig(worker)
@@ -27,7 +27,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   }
 }
 
-/** Asks for the routes bit by bit: each message is a turn of the event loop of its own. */
+/** Asks for the routes in parts: each message is a turn of the event loop. */
 function receiveConfig(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined

@@ -7,9 +7,9 @@ export interface Entry {
   $unknowns?: Uint8Array[]
 }
 
-/** The part of a section that is compared. A `Map` of messages is one too. */
+/** The compared part of a section, or a `Map` of messages. */
 export interface EntryState<M> {
-  /** May throw, for an entry that cannot be read: it is written anew. */
+  /** May throw for an unreadable entry, which is then replaced. */
   get(key: string): M | undefined
   has(key: string): boolean
   keys(): Iterable<string>
@@ -17,20 +17,22 @@ export interface EntryState<M> {
 
 export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
-  /** Unknown fields below this number go when an entry is written, those from it on stay. Default 1: all stay. */
+  /** A rewritten entry keeps its unknown fields from this number on. Default 1: all. */
   keptFrom?: number
-  /** Unwanted entries are deleted, but for these. */
+  /** Unwanted entries with these keys are kept. */
   keeps(key: string): boolean
 }
 
 export interface Difference<M> {
   puts: { key: string; value: M }[]
   deletes: string[]
-  /** The puts of keys that were not there. */
+  /** The keys of `puts` that are new. */
   added: string[]
 }
 
-/** The changes that give a section the wanted entries. Equal ones stay as they are; fields of newer versions stay. Yields where it may be interrupted. */
+/**
+ * Computes the changes that give a section the wanted entries. Equal entries are not written; fields of newer versions are kept. Yields where it may pause.
+ */
 export function* difference<M extends Entry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,
@@ -53,7 +55,6 @@ export function* difference<M extends Entry>(
   return result
 }
 
-/** The changes, for `bulk`. */
 export function* changesOf<M>({
   puts,
   deletes,
@@ -62,7 +63,7 @@ export function* changesOf<M>({
   for (const key of deletes) yield { key, delete: true }
 }
 
-/** Undefined: it is not there, or cannot be read. */
+/** Undefined: missing or unreadable. */
 export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
   try {
     return state.get(key)
@@ -71,7 +72,7 @@ export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M |
   }
 }
 
-/** The fields of a message that newer versions wrote and this one does not know, from this field number on. */
+/** A message's unknown fields, which newer versions wrote, from this number on. */
 export function unknownFields(message: { $unknowns?: Uint8Array[] } | undefined, from = 1): Uint8Array[] {
   return (message?.$unknowns ?? []).filter(field => protobufjs.Reader.create(field).uint32() >>> 3 >= from)
 }

@@ -2,7 +2,7 @@ import type { Server, Socket } from 'node:net'
 import { ASKED, type Asked, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 
-/** The entrance that is asked: how its clients come to it, without the listener that all versions share. */
+/** The entrance to ask, directly instead of through the listener that all versions share. */
 export interface HealthTarget {
   readonly entrance: { readonly server: Server; acceptOwn(connection: Socket): void }
   readonly tls: boolean
@@ -13,7 +13,7 @@ export interface HealthQuestion {
   readonly socket: Disposable | null
 }
 
-/** `asks` null: no listener takes requests. Loads what this way of asking needs, and no other. */
+/** `asks` null: no listener takes requests. Loads only the modules for this kind of question. */
 export async function healthQuestion(
   config: HealthConfig,
   asks: HealthTarget | null,

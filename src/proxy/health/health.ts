@@ -3,14 +3,14 @@ import { askAgain, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 import type { HealthQuestion } from './health-question.js'
 
-/** Proves that this process is well: before the commit, and while the version before stands by. Owns what it opens. */
+/** Proves that this process is healthy: before the commit, and while the previous version stands by. Owns what it opens. */
 export class Health implements Disposable {
   readonly #config: HealthConfig
   readonly #question: Question
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #disposed = new AbortController()
-  /** The last question and its bad answer; null: the service is healthy. */
+  /** The last question with its bad answer; null: healthy. */
   #complaint: string | null = null
 
   constructor(config: HealthConfig, { question, socket }: HealthQuestion, logger: Logger) {
@@ -20,12 +20,12 @@ export class Health implements Disposable {
     this.#logger = logger
   }
 
-  /** For `join({ health })`: true, or why not. */
+  /** For `join({ health })`: true, or the problem. */
   get report(): true | string {
     return this.#complaint ?? true
   }
 
-  /** Resolves after so many good answers in a row, or when it is not `needed` any more. Rejects with ERR_FDB_UNHEALTHY, and when `signal` aborts. */
+  /** Resolves after `passes` good answers in a row, or when it is not `needed` any more. Rejects with ERR_FDB_UNHEALTHY, and when `signal` aborts. */
   async prove(signal: AbortSignal, needed: () => boolean): Promise<void> {
     const { passes, within } = this.#config
     const late = AbortSignal.timeout(within)
@@ -56,7 +56,7 @@ export class Health implements Disposable {
     )
   }
 
-  /** Asks from now on, as long as `needed` says so; then, and when disposed of, all is well. */
+  /** Asks while it is `needed`. Afterwards, or once disposed of, the process counts as healthy. */
   watch(needed: () => boolean): void {
     const { signal } = this.#disposed
     const onAnswer = (why: string | null) => {

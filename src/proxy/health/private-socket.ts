@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { temporaryFolder } from '../../probing/temporary-folder.js'
 
-/** A path at which this process alone answers, for commands: in a folder that is its user's alone. */
+/** A Unix socket of this process alone, for commands, in a folder that only its user can enter. */
 export class PrivateSocket implements Disposable {
   readonly path: string
   readonly #folder: string
@@ -15,7 +15,7 @@ export class PrivateSocket implements Disposable {
     this.#server = server
   }
 
-  /** `take` is given what connects there. Rejects when there is no room for it. */
+  /** Rejects when the folder or socket cannot be made. */
   static async open(onConnection: (socket: Socket) => void): Promise<PrivateSocket> {
     const folder = temporaryFolder()
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)
@@ -34,7 +34,7 @@ export class PrivateSocket implements Disposable {
     }
   }
 
-  /** Connections that came go on. */
+  /** Open connections continue. */
   [Symbol.dispose](): void {
     this.#server.close()
     rmSync(this.#folder, { recursive: true, force: true })

@@ -3,7 +3,7 @@ import { isIP, SocketAddress } from 'node:net'
 
 const NONE: readonly string[] = []
 
-/** The names of a hosts file (hosts(5)); a file that changes is read again within a second. */
+/** A hosts file (hosts(5)); changes are read within a second. */
 export class HostsFile {
   readonly #file: FollowedFile
   #text = ''
@@ -13,7 +13,7 @@ export class HostsFile {
     this.#file = new FollowedFile(path)
   }
 
-  /** Returns the addresses of a name in small letters, in the order of the file. */
+  /** `name`: in small letters. Returns its addresses in the order of the file. */
   addresses(name: string, now: number): readonly string[] {
     const text = this.#file.text(now)
     if (text !== this.#text) {
@@ -40,7 +40,7 @@ function parse(text: string): Map<string, string[]> {
   return names
 }
 
-/** Returns the address as the kernel spells it, or null if the text is none. */
+/** Returns the address in the kernel's spelling, or null. */
 function canonical(text: string): string | null {
   const family = isIP(text)
   if (family !== 6) return family === 4 ? text : null
@@ -51,7 +51,7 @@ function canonical(text: string): string | null {
 
 const CHECK_INTERVAL_MS = 1_000
 
-/** The text of a small file that others replace; the file is looked at once a second at most. */
+/** The text of a small file that is replaced at times; checks it at most once a second. */
 export class FollowedFile {
   readonly #path: string
   #checkAt = Number.NEGATIVE_INFINITY
@@ -62,7 +62,7 @@ export class FollowedFile {
     this.#path = path
   }
 
-  /** Returns the text, '' where there is no file. The same string as before means that nothing has changed. */
+  /** Returns the text, '' without a file. The same string means that nothing has changed. */
   text(now: number): string {
     if (now < this.#checkAt) return this.#text
     this.#checkAt = now + CHECK_INTERVAL_MS

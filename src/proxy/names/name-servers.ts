@@ -2,26 +2,26 @@ import type { promises as dns } from 'node:dns'
 import { setTimeout as rest } from 'node:timers/promises'
 import { FollowedFile } from './hosts-file.js'
 
-/** How long the addresses of one family wait for those of the other. */
+/** Wait for the second address family after the first has answered. */
 const OTHER_FAMILY_MS = 50
-/** c-ares sends a question again after this time, and later after more. */
+/** c-ares repeats a question after this time; later repeats take longer. */
 const AGAIN_MS = 1_000
 const TRIES = 3
 
-/** `nothing`: the name has no address. `failed`: the name servers did not say, and `code` tells why. */
+/** `nothing`: the name has no address. `failed`: no name server answered, for the reason `code`. */
 export type Answer =
   | { readonly kind: 'addresses'; readonly addresses: readonly string[]; readonly ttlMs: number }
   | { readonly kind: 'nothing'; readonly code: string }
   | { readonly kind: 'failed'; readonly code: string }
 
 export interface NameServersOptions {
-  /** `IP`, `IP:PORT` or `[IPv6]:PORT`; none: those of `resolvConf`. */
+  /** `IP`, `IP:PORT` or `[IPv6]:PORT`; empty: those of `resolvConf`. */
   servers: readonly string[]
   /** For one name, in milliseconds. */
   timeout: number
 }
 
-/** Each name is a question of its own: a name without an answer holds up no other. */
+/** Asks for each name on its own: a slow one delays no other. */
 export class NameServers {
   readonly #file: FollowedFile
   #options: NameServersOptions
@@ -33,7 +33,7 @@ export class NameServers {
     this.#options = options
   }
 
-  /** Questions under way end as they began. Returns whether other servers are asked from now on. */
+  /** Applies to new questions. Returns whether the name servers have changed. */
   configure(options: NameServersOptions): boolean {
     const others = options.servers.join() !== this.#options.servers.join()
     this.#options = options
@@ -41,7 +41,7 @@ export class NameServers {
     return others
   }
 
-  /** Never rejects. Answers within the timeout. */
+  /** Never rejects. Resolves within the timeout. */
   async resolve(name: string, now: number): Promise<Answer> {
     const late = new AbortController()
     const { timeout } = this.#options
@@ -122,7 +122,7 @@ function failure(error: unknown): Answer {
 
 interface SearchList {
   readonly domains: readonly string[]
-  /** A name with so many dots is asked for as it is first. */
+  /** A name with so many dots is first tried as it is. */
   readonly dots: number
 }
 
@@ -136,7 +136,7 @@ export function searchList(text: string): SearchList {
       .replace(/[#;].*/, '')
       .trim()
       .split(/\s+/)
-    // The last line of these two counts.
+    // The last of the `search` and `domain` lines counts.
     if (key === 'search') domains = values
     else if (key === 'domain') domains = values.slice(0, 1)
     else if (key === 'options') {
@@ -150,7 +150,7 @@ export function searchList(text: string): SearchList {
   return { domains: spelled.slice(0, MOST_DOMAINS), dots }
 }
 
-/** Returns what the name servers are asked for, one after the other, until one of these names has an address. */
+/** Returns the names to try, in order, until one has an address. */
 export function candidates(name: string, { domains, dots }: SearchList): string[] {
   const searched = domains.map(domain => `${name}.${domain}`)
   return name.split('.').length - 1 >= dots ? [name, ...searched] : [...searched, name]

@@ -7,18 +7,20 @@ export interface NamesOptions extends NameServersOptions {
   /** Default: /etc/hosts and /etc/resolv.conf. */
   hosts?: string
   resolvConf?: string
-  /** The name servers did not give an address for the name. */
+  /** No name server gave an address. */
   onFailure?: (name: string, code: string) => void
 }
 
 const MOST_NAMES = 10_000
-/** Addresses that were found but are this old are asked for again before they are used, for {@link ASKED_AGAIN_MS} at most. */
+/** Addresses this old are refreshed before they are used, which may take {@link ASKED_AGAIN_MS}. */
 const STALE_MS = 30_000
 const ASKED_AGAIN_MS = 1_000
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
-/** Addresses by name: of the hosts file, else of name servers for as long as these said, or longer while they do not answer. No name waits for another. */
+/**
+ * Addresses by name: of the hosts file, else of name servers for as long as their TTL says, or longer while they do not answer. No name waits for another.
+ */
 export class Names {
   readonly #hosts: HostsFile
   readonly #servers: NameServers
@@ -37,7 +39,7 @@ export class Names {
     this.#onFailure = onFailure
   }
 
-  /** Other name servers may give other addresses: what is known is forgotten. */
+  /** Other name servers may give other addresses: all names are looked up again. */
   configure(options: NameServersOptions): void {
     if (this.#servers.configure(options)) this.#known.clear()
   }
@@ -47,7 +49,7 @@ export class Names {
     this.#servers.close()
   }
 
-  /** The name in small letters. */
+  /** `name`: in small letters. */
   named(name: string): NamedHost {
     return {
       lookup: this.#lookupOf(name),
@@ -89,7 +91,7 @@ export class Names {
     void pending.then(callOnce)
   }
 
-  /** The present facts; asks the name servers if it is time. */
+  /** The present addresses; refreshes them in the background when they are due. */
   #knownName(name: string, now: number): KnownName {
     let known = this.#known.get(name)
     if (known === undefined) {
@@ -137,17 +139,17 @@ export function serverNames(options: NameServersOptions, warnings: WarningLog): 
 const MOST_ADDRESSES = 64
 const LEAST_TTL_MS = 1_000
 const MOST_TTL_MS = 3_600_000
-/** A name without an address is not asked for again for so long; node:dns does not tell the time that the zone says. */
+/** A name without an address is not looked up again for this time, as node:dns does not give the zone's own. */
 const NOTHING_MS = 5_000
-/** The same after name servers that did not answer. */
+/** The same after a failed lookup. */
 const FAILED_MS = 1_000
-/** An address that could not be connected to comes behind the others for so long. */
+/** After a failed connect an address comes last for this time. */
 const TROUBLED_MS = 10_000
 
-/** The facts of one name. All times are on the clock of `performance`. */
+/** The addresses of one name. Times are on the clock of `performance`. */
 export class KnownName {
   addresses: readonly string[] = []
-  /** Why there is no address. */
+  /** Why the name has no address. */
   code: string | undefined
   /** The facts count until then. */
   validUntil = Number.NEGATIVE_INFINITY
@@ -176,7 +178,7 @@ export class KnownName {
     this.validUntil = now + (answer.kind === 'nothing' ? NOTHING_MS : FAILED_MS)
   }
 
-  /** Returns all addresses, each time from the next one on; those that failed last come behind the others. */
+  /** Returns all addresses, starting with the next one each time; recently failed ones come last. */
   rotated(now: number): string[] {
     const { addresses } = this
     const first = addresses.length === 0 ? 0 : this.#next++ % addresses.length

@@ -32,7 +32,7 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action
   return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
 }
 
-/** The upstream's rules, with those of the route. If CONNECT is passed on, the server is a proxy. */
+/** Combines the upstream's options with the route's. With CONNECT the server is a proxy. */
 function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstream): SendOn {
   if (!connect && changes === undefined) return sendOn
   const own: ExchangeOptions = {
@@ -51,7 +51,7 @@ function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstre
     kind: 'upstream',
     name,
     pick: tried => sendOn.pick(tried),
-    // Those of the upstream change with the configuration.
+    // The upstream's options change with the configuration.
     get options() {
       if (sendOn.options !== before) {
         before = sendOn.options

@@ -1,4 +1,4 @@
-/** Commands of `fd-broker routes` to a running proxy. Lists travel as JSON lines: read and written in slices. */
+/** Commands of `fd-broker routes` to a running proxy. Lists are JSON lines, read and written in slices. */
 import { isMap } from '../../config/check.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
@@ -7,12 +7,12 @@ export type { ListedRoute } from './live-routes.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
-/** The most items that a reply names one by one. */
+/** Most items that a reply names. */
 const NAMED = 100
 const STEP = 32
 const PAGE_BYTES = 4 * 1024 * 1024
 
-/** First line of `routes.add`; the routes follow, one a line. `routes.remove` has no further lines. */
+/** The first line of `routes.add`; the routes follow, one a line. `routes.remove` has no further lines. */
 export interface AddRequest {
   replace?: boolean
 }
@@ -21,29 +21,29 @@ export interface AddReply {
   added: number
   replaced: number
   unchanged: number
-  /** The first of the routes of the file that are out of force now. */
+  /** The first of the file's routes that are now overridden. */
   shadows: string[]
   shadowed: number
 }
 
 export interface RemoveReply {
   removed: number
-  /** The first of the routes of the file that are in force again. */
+  /** The first of the file's routes that apply again. */
   uncovers: string[]
   uncovered: number
 }
 
 export interface ListRequest {
-  /** Entries to pass over: `next` of the page before. */
+  /** Entries to skip: the last page's `next`. */
   from?: number
 }
 
-/** First line of the reply; the routes follow, one a line. */
+/** The first line of the reply; the routes follow, one a line. */
 export interface ListReply {
   total: number
-  /** All pages with the same digest are of the same routes. */
+  /** Pages with the same digest list the same routes. */
   digest: string
-  /** Where the next page begins; null: this is the last. */
+  /** The start of the next page; null: this is the last. */
   next: number | null
 }
 
@@ -106,7 +106,7 @@ function parse(line: string, index: number): unknown {
   }
 }
 
-/** Yields where it may be interrupted, also while it passes over what pages before had. */
+/** Yields where it may pause, also while it skips earlier pages. */
 export function* page(
   routes: Pick<LiveRoutes, 'digest' | 'size' | 'keys' | 'listed'>,
   from: number,

@@ -6,9 +6,9 @@ import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
 import { type RouteTarget, targetKey } from './target.js'
 
-/** The followed source: the section of the state, or a view of it. */
+/** The section of the state, or a view of it. */
 export interface RouteSource {
-  /** Appends, and tells of, what was changed in this turn. */
+  /** Reading it appends this turn's changes, and notifies their listeners. */
   readonly size: number
   keys(): Iterable<string>
   get(key: string): RouteMessage | undefined
@@ -16,24 +16,24 @@ export interface RouteSource {
 }
 
 export interface FollowOptions<T> {
-  /** Turns a target into what the table gives for it. Equal upstream targets are compiled once. */
+  /** Makes the table's value for a target. Called once for equal upstream targets. */
   compile: (target: RouteTarget) => T
-  /** A stored value that cannot be read or compiled: its route is not served. */
+  /** An entry that cannot be read or compiled is not served. */
   onUnreadable?: (key: string, error: unknown) => void
-  /** False: what is there already comes by {@link RouteFollower.put}. */
+  /** False: present entries come by {@link RouteFollower.put}. */
   scan?: boolean
 }
 
-/** Keeps a table equal to the section of the state, in slices: 100,000 changes at once stall nothing. It is behind until {@link caughtUp} resolves. */
+/** Keeps a table equal to a section, in slices: 100,000 changes at once block nothing. Up to date once {@link caughtUp} resolves. */
 export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #section: RouteSource
   readonly #table: RouteTable<T>
   readonly #options: FollowOptions<T>
   readonly #compiled = new Map<string, T>()
   readonly #unsubscribe: () => void
-  /** All keys, to be looked at from the beginning. */
+  /** All keys, to be applied from the first on. */
   #scan: Iterable<string> | null = null
-  /** Keys that were changed; null: everything was cleared. */
+  /** Changed keys; null: everything was cleared. */
   #queue = new GrowingList<string | null>()
   #running: Promise<void> | null = null
   #stopped = false
@@ -50,7 +50,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (options.scan ?? true) this.refresh()
   }
 
-  /** An entry that other code has just read in the section. */
+  /** Applies an entry that the caller has just read. */
   put(id: RouteId, target: RouteTarget): void {
     try {
       this.#table.put(id, this.#compile(target))
@@ -60,20 +60,20 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     }
   }
 
-  /** Resolves when every change made before this call is in the table, or following has stopped. */
+  /** Resolves when all changes before this call are in the table, or following has stopped. */
   async caughtUp(): Promise<void> {
-    // This read appends the changes of this turn, and tells the listeners.
+    // Reading the size appends this turn's changes, and notifies the listeners.
     void this.#section.size
     while (this.#running) await this.#running
   }
 
-  /** The table stays as it is. */
+  /** The table keeps its contents. */
   stop(): void {
     this.#stopped = true
     this.#unsubscribe()
   }
 
-  /** Forgets compiled targets, and compiles all routes again: when what they are compiled to has changed. */
+  /** Compiles all routes again, as their targets have changed. */
   refresh(): void {
     if (this.#stopped) return
     this.#compiled.clear()
@@ -93,11 +93,11 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       else this.#apply(key)
       yield
     }
-    // In the step that has found nothing: what comes behind it begins anew.
+    // In the step that found nothing: a later change starts a new run.
     this.#running = null
   }
 
-  /** Until nothing is left; what comes meanwhile is seen too. */
+  /** Also yields keys that change meanwhile. */
   *#pending(): Generator<string | null> {
     for (;;) {
       const scan = this.#scan
@@ -116,7 +116,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     }
   }
 
-  /** By what the section says now: changes may be seen twice, or out of order. */
+  /** Applies the section's present entry: a change may come twice, or out of order. */
   #apply(key: string): void {
     const id = parseRouteKey(key)
     if (id === null) return

@@ -13,7 +13,7 @@ import { shown, Wrong } from '../../config/check.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 
-/** The one spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
+/** The canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
 export function canonicalHost(pattern: string): string | Wrong {
   if (pattern === '*') return pattern
   if (pattern === '') return new Wrong('"" is no host; write "*" for every host')
@@ -41,7 +41,7 @@ export function canonicalHost(pattern: string): string | Wrong {
   return wildcard ? `*.${ascii}` : ascii
 }
 
-/** A request's host as it is looked up: without port and trailing dot, in lower case. The head parser has checked it; one that is invalid is not found. */
+/** The host of a request as a key: without port and trailing dot, in lower case. The head parser has checked it; an invalid one matches no route. */
 export function requestHost(host: string): string {
   let end = 0
   let lower = true

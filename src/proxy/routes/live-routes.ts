@@ -11,21 +11,21 @@ import { type RouteChange, type RouteMessage, type RouteStamp, type RouteState, 
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 
-/** Changes of the file that are made at once: the first of them need no merging with what was there. */
+/** Changes of the file in one bulk: the first bulk needs no merging with present routes. */
 const BATCH_CHANGES = 16_384
-/** Names that one line of the log shows. */
+/** Most names in one line of the log. */
 const NAMED = 20
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
   generation: number
-  /** Whether this process is the one whose file is in the state. */
+  /** Whether this process's file is the one in the state. */
   serves: () => boolean
   compile: (target: RouteTarget) => Action
   logger: Logger
 }
 
-/** The routes of a running proxy, in a table for lookups; changes are made one after the other, so that what was checked is still true. */
+/** The routes of a running proxy, with a table for lookups. Changes are made one after the other, so that checks stay valid. */
 export class LiveRoutes {
   readonly table = new RouteTable<Action>()
   readonly #section: Section<RouteMessage>
@@ -34,7 +34,7 @@ export class LiveRoutes {
   readonly #generation: number
   readonly #logger: Logger
   readonly #unsubscribe: () => void
-  /** Changes of the section that were told. */
+  /** Changes of the section so far. */
   #changes = 0
   /** The result of {@link prepare}; null: it has been written. */
   #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
@@ -55,21 +55,21 @@ export class LiveRoutes {
     })
   }
 
-  /** Once, before this process may write: requests will find the routes of the file, and those that were made at run time. */
+  /** Once, before this process may write: requests then find the routes of its file, and those made at run time. */
   prepare(file: NewFile): Promise<void> {
     return this.#order.run(async () => {
       const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
-      // An entry that was changed meanwhile may have been looked at before it was planned.
+      // An entry that changed meanwhile may have been read before it was planned.
       if (this.#changesSeen !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
       this.#prepared = { file, found, changes }
     })
   }
 
-  /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
+  /** Writes the file's changes. Rejects when this process may not write (any more); what it serves stays the same. */
   apply(file: NewFile): Promise<Reconciled> {
     return this.#order.run(async () => {
       const changes =
@@ -82,13 +82,13 @@ export class LiveRoutes {
     })
   }
 
-  /** The targets of routes, or their owners, have changed: everything is compiled again. */
+  /** Compiles all routes again: their targets, or the process that owns the file, have changed. */
   async refresh(): Promise<void> {
     this.#follower.refresh()
     await this.#follower.caughtUp()
   }
 
-  /** All or none. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. Requests find them when it resolves. */
+  /** All or none; served when it resolves. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. */
   add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
     return this.#order.run(async () => {
       const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
@@ -105,7 +105,7 @@ export class LiveRoutes {
     })
   }
 
-  /** The keys of all routes of the state, in no particular order, and the same as long as {@link digest} is. */
+  /** The keys of all routes of the state, unordered, but in the same order while {@link digest} is the same. */
   keys(): IterableIterator<string> {
     return this.#section.keys()
   }
@@ -128,7 +128,7 @@ export class LiveRoutes {
     this.#follower.stop()
   }
 
-  /** The result of {@link prepare} for the same file, if it is still true. */
+  /** The result of {@link prepare}, if it was for the same file and is still valid. */
   #preparedFor(file: NewFile): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
@@ -144,7 +144,7 @@ export class LiveRoutes {
     await this.#follower.caughtUp()
   }
 
-  /** How many changes of the section there were, with those of this turn. */
+  /** Changes of the section, including this turn's. */
   get #changesSeen(): number {
     void this.#section.size
     return this.#changes
@@ -201,16 +201,16 @@ export interface ListedRoute {
   host: string
   path: string
   origin: Origin
-  /** A route of the file that one made at run time overrides. */
+  /** A route made at run time overrides this one of the file. */
   shadowed: boolean
-  /** null: made by a newer version, not served by this one. */
+  /** null: a newer version made it, this one does not serve it. */
   target: RouteTarget | null
   /** Milliseconds since 1970. */
   created: number
   generation: number
 }
 
-/** Null: what a newer version has made, or what is gone. */
+/** Null: it is gone, or a newer version made it. */
 export function listedRoute(state: RouteState, key: string): ListedRoute | null {
   const id = parseRouteKey(key)
   const stored = id && state.get(key)
@@ -223,10 +223,10 @@ export function listedRoute(state: RouteState, key: string): ListedRoute | null 
 
 const STEP = 32
 
-/** The puts by their key, and the deletions (null). */
+/** Puts by key; null: a deletion. */
 type Plan = ShardedMap<RouteMessage | null>
 
-/** Yields where it may be interrupted. */
+/** Yields where it may pause. */
 export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Plan> {
   const plan: Plan = new ShardedMap()
   for (const [index, { key, value }] of puts.entries()) {
@@ -243,21 +243,21 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
 type Listener = Parameters<RouteSource['onChange']>[0]
 
 /**
- * The routes as this process serves them. Those of its file count before it may write them, so that its first request finds them;
- * the state's file routes do not count while another process serves, whose upstreams may have other names.
+ * The routes as this process serves them. Its own file's routes count before it may write them, so that its first request finds them. While another process
+ * serves, the state's file routes do not count: their upstreams may have other names.
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
   readonly #ownsFile: () => boolean
   #planned: Plan | null = null
 
-  /** `own`: whether the routes of the file in the state are this process's. */
+  /** `own`: whether the state's file routes are this process's. */
   constructor(section: RouteSource, own: () => boolean) {
     this.#section = section
     this.#ownsFile = own
   }
 
-  /** These changes count from now on, as if they had been made. Null: what the state says. */
+  /** These changes count as if they were made; null: the state alone counts. */
   plan(changes: Plan | null): void {
     this.#planned = changes
   }
@@ -266,7 +266,7 @@ export class RouteView implements RouteSource {
     return this.#section.size
   }
 
-  /** A key may come twice, or have no route: nothing is passed over in one go, however much is planned. */
+  /** A key may come twice, or without a route: filtering a large plan would block. */
   *keys(): Generator<string> {
     yield* this.#section.keys()
     for (const [key] of this.#planned?.entries() ?? []) yield key

@@ -20,7 +20,7 @@ export function originOf(key: string): Origin | null {
   return key.startsWith('runtime:') ? 'runtime' : null
 }
 
-/** null: a key of a kind that this version does not know; it is left alone. */
+/** null: a kind of key that this version does not know. */
 export function parseRouteKey(key: string): RouteId | null {
   const origin = originOf(key)
   if (origin === null) return null
@@ -30,15 +30,15 @@ export function parseRouteKey(key: string): RouteId | null {
   return { origin, host: key.slice(start, slash), path: key.slice(slash) }
 }
 
-/** How a route is called in messages and lists: `example.com/api`. */
+/** A route's name in messages and lists: `example.com/api`. */
 export function routeName({ host, path }: { host: string; path: string }): string {
   return `${host}${path}`
 }
 
-/** The routes of one host, by path segment. Most nodes have one child or none, and no map: the child knows its segment. */
+/** The routes of one host, by path segment. Most nodes have at most one child, and no map: the child knows its segment. */
 export class PathNode<T> {
   readonly segment: string
-  /** The value in force for the path that ends here. */
+  /** The value for the path that ends here. */
   value: T | undefined = undefined
   origin: Origin | null = null
   children: PathNode<T> | ShardedMap<PathNode<T>> | null = null
@@ -104,7 +104,7 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
   return best
 }
 
-/** The node of a canonical path, made when it is not there. */
+/** The node of a canonical path; made if missing. */
 export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
   let node = root
   for (let from = 1; from < path.length; ) {
@@ -117,7 +117,7 @@ export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
   return node
 }
 
-/** The nodes along a canonical path, root first; null when one is missing. */
+/** The nodes along a canonical path, root first; null if one is missing. */
 export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
   let node: PathNode<T> | undefined = root
@@ -132,7 +132,7 @@ export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null 
   return nodes
 }
 
-/** Takes away the nodes at the end of a trail that hold nothing any more. */
+/** Removes empty nodes from the end of a trail. */
 export function prune<T>(nodes: PathNode<T>[]): void {
   for (let i = nodes.length - 1; i > 0; i--) {
     if (!nodes[i]!.empty) return

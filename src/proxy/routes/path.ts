@@ -22,10 +22,10 @@ import { shown, Wrong } from '../../config/check.js'
 
 const MOST = 4096
 
-/** The form of most paths, which is compared as it stands. */
+/** The form of most paths, which need no normalisation. */
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
-/** The one spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
+/** The canonical spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
 export function canonicalPath(prefix: string): string | Wrong {
   if (prefix.length <= MOST && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new Wrong(`${shown(prefix)} is no path: ${why}`)
@@ -51,14 +51,14 @@ export function canonicalPath(prefix: string): string | Wrong {
       )
 }
 
-/** The bytes of a path that are escaped for comparison; in targets every character is one byte (latin1). */
+/** Bytes that are escaped for comparison; targets are latin1. */
 const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
-/** The same of ASCII, and what must be looked at. */
+/** ASCII characters that need escaping or a closer look. */
 const NOT_PLAIN = new Uint8Array(128)
 for (let code = 0; code < 128; code++)
   if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
 
-/** Where the path of a target ends if it is compared as it stands; -1: it must be normalised first. */
+/** Where the path of a target ends, if it needs no normalisation; -1: it does. */
 export function plainEnd(target: string): number {
   const length = target.length
   if (length === 0 || target.charCodeAt(0) !== SLASH) return -1
@@ -73,10 +73,10 @@ export function plainEnd(target: string): number {
   return length
 }
 
-/** Parts that some server reads otherwise than by their letters; also a `%` that becomes an escape when the bytes behind it are decoded. */
+/** Escapes that some servers read differently; also a `%` that becomes an escape once the bytes behind it are decoded. */
 const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
-/** The paths that servers may take a target for, by its letters first, then with escaped slashes, backslashes and semicolons decoded, then all. Null: refused. */
+/** The paths that servers may read in a target: literally, with escaped slashes, backslashes and semicolons decoded, and fully decoded. Null: refused. */
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)
@@ -96,7 +96,7 @@ export function readings(target: string): string[] | null {
   return found
 }
 
-/** Segments without their parameters; null for dot segments and NUL. */
+/** Joins the segments without their parameters; null for dot segments and NUL. */
 function joined(text: string): string | null {
   if (text.includes('\0') || text.includes('%00')) return null
   let path = ''
@@ -122,14 +122,14 @@ function decodedSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
-/** The characters that are decoded in a path until none is left: those with a meaning there, and the sign itself. */
+/** Characters that are decoded repeatedly: those with a meaning in paths, and `%`. */
 const MEANS_SOMETHING = /[A-Za-z0-9\-._~/\\;%\0]/
 
 function decodedFully(raw: string): string {
   const out: string[] = []
   for (const character of raw) {
     out.push(character)
-    // The byte that was just decoded may end an escape that began before it.
+    // A decoded byte may complete an escape that began before it.
     while (out.length >= 3 && out.at(-3) === '%') {
       const digits = `${out.at(-2)}${out.at(-1)}`
       if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break
@@ -138,7 +138,7 @@ function decodedFully(raw: string): string {
       out.splice(-3, 3, plain === '\\' ? '/' : plain)
     }
   }
-  // As it is written in the other readings: the sign alone is escaped, and escapes are in upper case.
+  // As in the other readings: a lone sign is escaped, and escapes are in upper case.
   return out.join('').replace(/%(?:[0-9A-Fa-f]{2})?/g, each => (each === '%' ? '%25' : each.toUpperCase()))
 }
 

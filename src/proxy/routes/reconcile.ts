@@ -20,28 +20,28 @@ import { type RouteTarget, targetKey } from './target.js'
 export interface Reconciled {
   puts: { key: string; value: RouteMessage }[]
   deletes: string[]
-  /** Routes of the file that stay as they are. */
+  /** Routes of the file that have not changed. */
   unchanged: number
-  /** `HOST/PATH` that the file has too but for which the route made at run time stays in force. */
+  /** `HOST/PATH` of the file's routes that routes made at run time override. */
   conflicts: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream the new file does not have, and who had it before does. They stay. */
+  /** `HOST/PATH` of routes made at run time whose upstream only the previous file has. They stay. */
   former: string[]
   /** `HOST/PATH` of routes made at run time with an unknown upstream. They stay, and answer 503. */
   dangling: string[]
-  /** The upstreams of both. */
+  /** The upstreams of `former` and `dangling`. */
   needed: Set<string>
 }
 
 export interface NewFile {
   routes: readonly RouteRule[]
   upstreams: ReadonlySet<string>
-  /** Upstreams that it does not have, and that can be used nevertheless. */
+  /** Upstreams of previous files that are still usable. */
   former: ReadonlySet<string>
 }
 
 const STEP = 32
 
-/** Yields where it may be interrupted. Routes changed meanwhile, or changes applied in part, do no harm. `served`: told of each route there is with them. */
+/** Yields where it may pause. Routes that change meanwhile, and partly applied results, do no harm. `served`: called with each route of the result. */
 export function* reconcile(
   state: RouteState,
   file: NewFile,
@@ -71,12 +71,12 @@ export function* reconcile(
     if (same || hasTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
   }
-  // Mostly nothing else is there.
+  // Mostly there are no other entries.
   if (found !== state.size) yield* reconcileOthers(state, file, found, result, served)
   return result
 }
 
-/** The entries beside `found` routes of the file. */
+/** Handles the entries beside the `found` routes of the file. */
 function* reconcileOthers(
   state: RouteState,
   file: NewFile,
@@ -93,7 +93,7 @@ function* reconcileOthers(
     if (origin === 'file') inState++
     else if (origin === 'runtime') runtimeKeys.push(key)
   }
-  // Mostly all that are there are wanted.
+  // Mostly all of the file's entries are wanted.
   if (inState !== found) yield* findUnwanted(state, file, result.deletes)
   if (runtimeKeys.length === 0) return
   for (const { host, path } of file.routes) {
@@ -127,16 +127,16 @@ function* findUnwanted(state: RouteState, { routes }: NewFile, into: string[]): 
   }
 }
 
-/** Targets whose encoding is kept: most files have many routes of few, some as many as routes. None that is longer. */
+/** Encoded targets that are cached: most files have few targets, some one for each route. */
 const KEPT = 1_024
 const LONGEST_KEPT = 1_024
 /** The tags of `created` and `generation`, which are numbers. */
 const CREATED = 14 << 3
 const GENERATION = 15 << 3
-/** Bytes that a number of either has: of more, it is for who decodes it to say what it is. */
+/** Bytes of such a number; longer ones must be decoded. */
 const NUMBER = 7
 
-/** Says of most routes that are stored with a target that they are, from their bytes: none has to be decoded for it. */
+/** Recognizes stored routes by their bytes, without decoding them. */
 export class StoredTargets {
   readonly #state: RouteState
   readonly #kept = new Map<string, Uint8Array>()
@@ -145,7 +145,7 @@ export class StoredTargets {
     this.#state = state
   }
 
-  /** True: the route is there, with this target. False: it may be, or not. */
+  /** True: the route has this target. False: it may have it, or not. */
   has(key: string, target: RouteTarget): boolean {
     if (this.#state.isStored_ === undefined) return false
     const wanted = this.#encoded(target)
@@ -175,7 +175,7 @@ function beginsWith(bytes: Uint8Array, start: number, end: number, wanted: Uint8
   return true
 }
 
-/** Fields behind a target which leave it as it is: nothing but who wrote it, and when. */
+/** The fields behind a target say only who wrote it, and when. */
 function areStamps(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const tag = bytes[at++]

@@ -21,7 +21,7 @@ import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
 import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
 
-/** A checked route as it is written in a file, or given to `routes add`. Host and path are canonical. */
+/** A checked route of a file, or of `routes add`. Host and path are canonical. */
 export interface RouteRule {
   host: string
   path: string
@@ -154,7 +154,7 @@ function fieldsOf(given: FieldChanges | undefined): FieldChanges | undefined {
   return given && { set: given.set, remove: given.remove }
 }
 
-/** Says so; guesses which of `known` was meant. */
+/** The message, with a guess at which of `known` was meant. */
 export function noUpstream(name: string, known: ReadonlySet<string>): string {
   return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
@@ -197,7 +197,7 @@ function uniqueHeaders(headers: [string, string][], place: Place): [string, stri
   return headers
 }
 
-/** Fields that belong to one connection, or that say where a message ends: the proxy alone sets them. */
+/** Fields of the connection and of framing, which only the proxy sets. */
 const OWN = new Set([
   'connection',
   'content-length',
@@ -211,7 +211,7 @@ const OWN = new Set([
   'upgrade',
 ])
 
-/** The name of a response header that the operator may set. Its case is kept. */
+/** A response header that the operator may set, in its own case. */
 export function headerName(text: string): string | Wrong {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
     return new Wrong(`${shown(text)} is no header name (1 to 64 letters, digits and -)`)

@@ -1,4 +1,4 @@
-/** Changes at run time, any number at once: all of them, or none and an error that names what is wrong. */
+/** Changes at run time, any number at once: all are made, or none, with an error that names the mistakes. */
 
 import { type Check, formatPath, Place, Problems, shown } from '../../config/check.js'
 import { FdbError } from '../../index.js'
@@ -6,13 +6,13 @@ import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 
-/** At most so many problems are named. */
+/** Most problems that are named. */
 const MOST = 20
 const STEP = 16
 
 export interface AddOptions extends RouteStamp {
   upstreams: ReadonlySet<string>
-  /** Routes made at run time with another target are replaced; otherwise they are an error. */
+  /** Replaces routes made at run time with another target, which otherwise is an error. */
   replace?: boolean
 }
 
@@ -20,9 +20,9 @@ export interface RouteAddition {
   changes: RouteChange[]
   added: number
   replaced: number
-  /** They were there already, the same: not among the changes. */
+  /** Present already with the same target: not among the changes. */
   unchanged: number
-  /** `HOST/PATH` of routes of the file that are out of force from now on. */
+  /** `HOST/PATH` of the file's routes that are now overridden. */
   shadows: string[]
 }
 
@@ -60,7 +60,7 @@ export function* addRoutes(
 export interface RouteRemoval {
   changes: RouteChange[]
   removed: number
-  /** `HOST/PATH` of routes of the file that are in force again. */
+  /** `HOST/PATH` of the file's routes that apply again. */
   uncovers: string[]
 }
 

@@ -3,40 +3,40 @@ import { fdbroker } from '../../proto/proxy.js'
 import { unknownFields } from '../entries/difference.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
-/** A route as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
+/** A stored route, with fields of newer versions. Treat it as frozen. */
 export type RouteMessage = fdbroker.proxy.Route
 
 export const ROUTES = 'routes'
 
-/** Nothing is cached: the table holds what lookups need. */
+/** No cache: lookups use the table. */
 export const routesSection = defineSection<RouteMessage>({
   version: 1,
   codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),
   cache: 0,
 })
 
-/** The part of the section that planning and listing use. A `Map` of messages is one too. */
+/** The part of the section for planning and listing, or a `Map` of messages. */
 export interface RouteState {
   get(key: string): RouteMessage | undefined
   has(key: string): boolean
   keys(): Iterable<string>
   readonly size: number
-  /** As a section has it; undefined: there are no bytes. */
+  /** See `Section`; undefined: there are no bytes to compare. */
   isStored_?: Section<RouteMessage>['isStored_']
 }
 
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
 
-/** The author of a change of routes, and its time (milliseconds since 1970). */
+/** The author of a change, and its time (milliseconds since 1970). */
 export interface RouteStamp {
   generation: number
   now: number
 }
 
-/** Fields below are targets, of which a route has one; from here on they say what is true of it whatever its target. */
+/** Lower field numbers are targets, of which a route has one; from here on they are attributes of any route. */
 const FIRST_ATTRIBUTE = 14
 
-/** `before`: the route that this one replaces. Fields of newer versions beside its target stay. */
+/** `before`: the replaced route, whose attributes of newer versions are kept. */
 export function routeMessage(
   target: RouteTarget,
   { generation, now }: RouteStamp,
@@ -80,7 +80,7 @@ function changesOf(
   }
 }
 
-/** null: a target of a newer version. It is kept, and not served. */
+/** null: a newer version's target, kept but not served. */
 export function targetOf(message: RouteMessage): RouteTarget | null {
   const { upstream, respond } = message
   if (upstream) {

@@ -4,21 +4,21 @@ import { plainEnd, readings } from './path.js'
 import { growTo, longestPrefix, PathNode, prune, type RouteId, routeName, trail } from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
-/** Servers disagree about the path (see path.ts), and it is refused, or its readings have different routes: to be answered with 400. */
+/** Servers disagree about the path (see path.ts) and it is refused, or its readings match different routes: answered with 400. */
 export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 
 export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * All routes. The most specific host wins (the name, then the longest `*.suffix`, then `*`), then the longest path; at the same host and path one made at run time.
- * A lookup costs a hash of the host and one for each segment of the path, whatever the number of routes.
+ * All routes. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made at run time. A lookup hashes
+ * the host and each path segment, whatever the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()
-  /** By what stands behind the `*.`. */
+  /** By the part behind `*.`. */
   #wildcards = new ShardedMap<PathNode<T>>()
   #any = new PathNode<T>('')
-  /** Values of the file under ones made at run time, by name. */
+  /** The file's values that routes made at run time override, by name. */
   #shadowed = new ShardedMap<T>()
   #size = 0
 
@@ -26,12 +26,12 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return this.#size
   }
 
-  /** Pairs of host and path for which the file has a route that one made at run time keeps out of force. */
+  /** Pairs of host and path of the file that a route made at run time overrides. */
   get shadowed(): number {
     return this.#shadowed.size
   }
 
-  /** `host` as in the Host header; `target` as in the request line, in origin form (`/path?query`) or `*`; for CONNECT `/`. */
+  /** `host`: of the Host header. `target`: of the request line, in origin form (`/path?query`) or `*`; `/` for CONNECT. */
   lookup(host: string, target: string): Found<T> {
     const name = requestHost(host)
     const end = plainEnd(target)
@@ -63,7 +63,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return longestPrefix(this.#any, path, end) ?? NO_ROUTE
   }
 
-  /** Sets the route of this origin. Host and path are canonical (`canonicalHost`, `canonicalPath`). */
+  /** Host and path are canonical (`canonicalHost`, `canonicalPath`). */
   put(id: RouteId, value: T): void {
     const { origin, host, path } = id
     const node = growTo(this.#makeRoot(host), path)
@@ -79,7 +79,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     node.origin = origin
   }
 
-  /** Removes the route of this origin; one that it kept out of force is in force again. False: there was none. */
+  /** Removes the route of this origin; a route that it overrode applies again. False: there was none. */
   delete(id: RouteId): boolean {
     const { origin, host, path } = id
     const root = this.#rootOf(host)

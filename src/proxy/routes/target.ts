@@ -8,7 +8,7 @@ export interface UpstreamTarget {
   changes?: RouteChanges
 }
 
-/** Empty parts are left out, so that equal changes look equal. */
+/** Without empty parts, so that equal changes look equal. */
 export interface RouteChanges {
   host?: string
   request?: FieldChanges
@@ -20,7 +20,7 @@ export interface FieldChanges {
   remove: string[]
 }
 
-/** Undefined if nothing is changed. */
+/** Undefined: no change. */
 export function routeChanges(
   host: string | undefined,
   request: FieldChanges | undefined,
@@ -44,7 +44,7 @@ export interface RespondTarget {
   headers: [name: string, value: string][]
 }
 
-/** Equal for targets that do the same, and only for these. */
+/** Equal keys mean equal targets. */
 export function targetKey(target: RouteTarget): string {
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target

@@ -12,10 +12,13 @@ import {
   upstreamsSection,
 } from './sections.js'
 
-/** As in Route: fields below it are values, of which a setting has one. */
+/** As in Route: lower field numbers are values, of which a setting has one. */
 const FIRST_ATTRIBUTE = 14
 
-/** The configuration of the process that serves, in the state: it writes it. Others, and routes made at run time, may use upstreams that only the state has. */
+/**
+ * The serving process's configuration in the state, which that process writes. Routes made at run time, and followers, may use upstreams that only the state
+ * has.
+ */
 export class DeclaredState {
   readonly #declared: DeclaredSections
   readonly #member: Member
@@ -35,7 +38,7 @@ export class DeclaredState {
     })
   }
 
-  /** Writes what differs. `between` runs while all upstreams, old and new, are there; gives those that must stay. Rejects when this process may not write. */
+  /** Writes the differences. `between` runs while old and new upstreams exist, and returns those that must stay. Rejects when this process may not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,
@@ -51,7 +54,7 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
-    // Code that runs for the first time in this process is slow.
+    // Code that runs for the first time is slow.
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
@@ -62,7 +65,7 @@ export class DeclaredState {
       settings: await applyDifference(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
-        // Keys of a newer version, or of an older one.
+        // Keys of other versions.
         keeps: path => !isOptional(path),
       }),
     }
@@ -91,7 +94,7 @@ export class DeclaredState {
   }
 }
 
-/** Names of what is different now; undefined: nothing is. */
+/** The names that differ now; undefined: none. */
 async function applyDifference<M extends Entry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,

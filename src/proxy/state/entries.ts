@@ -9,7 +9,7 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-/** Not written: entries of versions without this key mean the same. */
+/** Not written: an entry without the key means the same. */
 const DEFAULT_AGE_MS = 3_600_000
 
 /** The writer, and the time (milliseconds since 1970). */
@@ -35,7 +35,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
   })
 }
 
-/** null: one that this version cannot use. */
+/** null: this version cannot use it. */
 export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConfig | null {
   const servers: UpstreamConfig['servers'] = []
   for (const text of message.servers) {
@@ -67,7 +67,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   }
 }
 
-/** null: one that this version cannot use. */
+/** null: this version cannot use it. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
   const { address, forward, tls, halfClose } = message
   try {
@@ -92,7 +92,7 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
   })
 }
 
-/** Sections of their own, what is not to be read by everybody, and what is a main process's matter; and what is written in another form. */
+/** Keys with a section or form of their own, secrets, and those of a main process. */
 const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'listeners',
   'upstreams',
@@ -105,7 +105,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
 
 const HEALTH = 'upgrade.health.'
 
-/** Paths in an optional map with optional keys: they are there as long as they are given. */
+/** Optional keys of an optional map: present only if given. */
 export function isOptional(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }

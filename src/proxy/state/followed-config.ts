@@ -5,7 +5,7 @@ import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../t
 import { type DeclaredSections, declaredSections } from './sections.js'
 import { storedConfig } from './stored-config.js'
 
-/** The configuration of a proxy that has the state of another: what that one has written there, and writes when it reads its file anew. */
+/** The configuration of a proxy that follows another's state: that proxy has written it there, and updates it with each reload. */
 export class FollowedConfig {
   readonly #declared: DeclaredSections
   readonly #certificates: Section<CertificateMessage>
@@ -23,7 +23,7 @@ export class FollowedConfig {
     this.#logger = logger
   }
 
-  /** `own`: what is not in the state, or each process's own. */
+  /** `own`: the settings that the state lacks, or that are each process's own. */
   read(own: ProxyConfig): ProxyConfig {
     const certificates = storedCertificates(this.#certificates, (key, error) =>
       this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used'),
@@ -31,7 +31,7 @@ export class FollowedConfig {
     return storedConfig({ ...this.#declared, certificates }, own)
   }
 
-  /** `changed` is called when it is another, once for what was changed together. */
+  /** Calls `changed` once for changes of the same turn. */
   watch(changed: () => void): void {
     let scheduled = false
     const schedule = () => {

@@ -1,8 +1,8 @@
-/** The configuration of the process that serves, as sections of the state: settings by their path in the file. For tools and successors. */
+/** The serving process's configuration as sections of the state, for tools and successors: settings by their path in the file. */
 import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 
-/** Entries as they are stored; fields of newer versions are kept in them. Treat them as frozen. */
+/** Stored entries, with fields of newer versions. Treat them as frozen. */
 export type UpstreamMessage = fdbroker.proxy.Upstream
 export type ListenerMessage = fdbroker.proxy.Listener
 export type SettingMessage = fdbroker.proxy.Setting

@@ -10,7 +10,7 @@ export interface StoredConfig extends DeclaredSections {
   readonly certificates: readonly CertificateConfig[]
 }
 
-/** Settings that may be off, or of several kinds. Any other is of the kind that this version knows it to be. */
+/** Settings that may be off, or of several types. The others have the type that this version knows. */
 const LOOSE: ReadonlySet<string> = new Set([
   'instanceHeader',
   'via',
@@ -19,10 +19,10 @@ const LOOSE: ReadonlySet<string> = new Set([
   'limits.connections',
   'limits.connectionsPerClient',
 ])
-/** They are each process's own: they count from its start on. */
+/** Each process's own, from its start. */
 const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile', 'resolver'])
 
-/** The configuration in the state. `own` has the settings of each process, and those that the state lacks or this version cannot use. */
+/** The configuration in the state. `own`: each process's settings, and those that the state lacks or this version cannot use. */
 export function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }

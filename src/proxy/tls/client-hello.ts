@@ -1,4 +1,4 @@
-/** A client that says more than this before it names a server is taken for one that names none. */
+/** A client that sends more before its server name counts as naming none. */
 export const MOST_HELLO_BYTES = 64 * 1024
 
 const HANDSHAKE = 22
@@ -8,7 +8,7 @@ const HOST_NAME = 0
 const RECORD_HEAD = 5
 const MESSAGE_HEAD = 4
 
-/** The server name in a ClientHello (RFC 6066, 3). undefined: there must be more bytes. null: it names none, or is malformed, which the next reader reports. */
+/** The server name in a ClientHello (RFC 6066, 3). undefined: more bytes are needed. null: none, or malformed, which OpenSSL reports. */
 export function serverNameOf(bytes: Buffer): string | null | undefined {
   const message = helloOf(bytes)
   if (!message) return message
@@ -37,7 +37,7 @@ function hostNameIn(extension: Reader): string | null {
   return null
 }
 
-/** The message's body, out of as many records as it lies in. */
+/** The message's body, joined from its records. */
 function helloOf(bytes: Buffer): Buffer | null | undefined {
   const parts: Buffer[] = []
   let got = 0
@@ -61,7 +61,7 @@ function helloOf(bytes: Buffer): Buffer | null | undefined {
   }
 }
 
-/** Reads on where there is nothing as if there were zeros, and says that it is `broken`. */
+/** Reads zeros beyond the end, and sets `broken`. */
 class Reader {
   broken = false
   #at = 0

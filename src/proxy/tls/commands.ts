@@ -12,7 +12,7 @@ export const CERTIFICATE_COMMANDS = {
 } as const
 
 export interface AddCertificate {
-  /** PEM: the certificate, then those of its issuers. */
+  /** PEM: the certificate, then its issuers'. */
   cert: string
   /** PEM. */
   key: string
@@ -50,7 +50,7 @@ function parse(body: Buffer): unknown {
   try {
     return JSON.parse(body.toString())
   } catch {
-    // The text may hold a key: it is not shown.
+    // Not shown: the text may hold a key.
     throw new FdbError('ERR_FDB_CERTIFICATE', `the request's ${body.length} bytes are no JSON`)
   }
 }

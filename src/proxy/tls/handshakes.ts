@@ -8,7 +8,7 @@ import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
 export interface HandshakeSettings {
-  /** Milliseconds for a handshake, however much moves; where its beginning is looked at first, for each of the two. */
+  /** Milliseconds for a handshake, whatever moves; also for reading the server name ahead. */
   readonly timeout: number
   readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
   readonly ticketKeys: TicketKeyPair
@@ -18,26 +18,26 @@ export interface HandshakeOptions {
   certificates: CertificateTable
   settings: HandshakeSettings
   counts: HandshakeCounts
-  /** Its clients speak HTTP/1 over TLS: those that want only another protocol are refused. */
+  /** Clients speak HTTP/1: those that want only another protocol are refused. */
   http: boolean
-  /** `raw`: what was begun with, where it is known. */
+  /** `raw`: the socket given to {@link Handshakes.start}, if known. */
   onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
-  /** Called when a handshake has come to an end, whichever, after `onSecure`. */
+  /** Called after each handshake, successful or not, behind `onSecure`. */
   onEnd: () => void
 }
 
-/** The session id context, the same in every version and command line; the keys of their tickets tell services apart. */
+/** The session id context, equal in every version and command line; ticket keys keep services apart. */
 const SESSIONS = 'fd-broker proxy'
 
-/** A server of Node, which only does handshakes, and the certificate that it has by itself. */
+/** A server of Node that only does handshakes, with its default certificate. */
 interface HandshakeServer {
   readonly server: Server
   readonly own: CertificateMaterial | undefined
 }
 
 /**
- * Does the TLS handshakes of one listener's connections. New settings are for new handshakes. Each kind of key has a server of its own: with RSA and ECDSA
- * in one, OpenSSL may choose the default in place of the certificate that a client asked for.
+ * Does the TLS handshakes of one listener. New settings apply to new handshakes. Each kind of key has a server of its own: with RSA and ECDSA in one, OpenSSL
+ * may choose the default instead of the requested certificate.
  */
 export class Handshakes {
   readonly #certificates: CertificateTable
@@ -74,10 +74,10 @@ export class Handshakes {
     this.#servers.clear()
   }
 
-  /** Takes a socket from which nothing has been read; a `pauseOnConnect` one will do. */
+  /** Takes a socket that was not read from; `pauseOnConnect` is fine. */
   start(raw: Socket): void {
     this.#underWay.add(raw)
-    // A client that ends before the handshake has does not come to its end.
+    // A client that sends FIN before the end of its handshake will not complete it.
     raw.allowHalfOpen = false
     raw.once('close', () => this.#socketClosed(raw))
     if (this.#certificates.kinds.size < 2) {
@@ -145,7 +145,7 @@ export class Handshakes {
     }
   }
 
-  /** One that is not found counts until it closes. */
+  /** A socket without a known raw one counts until it closes. */
   #socketClosed(raw: Socket | undefined): void {
     if (raw !== undefined && this.#underWay.delete(raw)) this.#onEnd()
   }
@@ -153,7 +153,7 @@ export class Handshakes {
 
 type PeekEnd = 'timeout' | 'broken-off'
 
-/** Reads ahead which server name a client asks for. `done` gets the name (null: none) or why there will be none: then the socket is closed. */
+/** Reads ahead the server name that a client requests. `done` gets the name (null: none), or why it failed: then the socket is closed. */
 function peekServerName(
   raw: Socket,
   timeoutMs: number,
@@ -187,12 +187,12 @@ function peekServerName(
   raw.on('readable', readHello).on('close', onClose).on('error', ignore)
 }
 
-/** Failures of so much time are told in one line: strangers must not fill the log. */
+/** One line of the log for the failures of this time: strangers must not fill it. */
 const LOG_INTERVAL_MS = 10_000
-/** More kinds than this are counted as one. */
+/** Further kinds count as `other`. */
 const MOST_KINDS = 32
 
-/** `timeout`, `broken-off`, `no-tls` (a request in the clear, for example), or what OpenSSL calls it. */
+/** `timeout`, `broken-off`, `no-tls` (a plain request, for example), or OpenSSL's name. */
 function failureOf(error: Error): string {
   const { code = 'unknown' } = error as NodeJS.ErrnoException
   switch (code) {

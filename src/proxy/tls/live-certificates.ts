@@ -21,18 +21,18 @@ import {
   parseCertificateKey,
 } from './section.js'
 
-/** Names that one line of the log shows. */
+/** Most names in one line of the log. */
 const NAMED = 20
 const MOST_PEM_BYTES = 1024 * 1024
 
-/** Says everything of a certificate but the key. */
+/** All of a certificate except the key. */
 export interface ListedCertificate {
   origin: CertificateOrigin
   name: string
   names: string[]
-  /** Names that clients get it for; fewer where another goes before it. */
+  /** Names that it is used for; another certificate may take precedence for the rest. */
   inForce: string[]
-  /** For clients that ask for no name, or for one that none has. */
+  /** Used for clients without a server name, or with an unknown one. */
   standard: boolean
   serial: string
   fingerprint: string
@@ -47,13 +47,13 @@ export interface CertificateAddition {
   name: string
   names: string[]
   outcome: 'added' | 'replaced' | 'unchanged'
-  /** Names for which one of the file is out of force from now on. */
+  /** Names of the file's certificates that it overrides. */
   shadows: string[]
   notAfter: number
   warning: string | null
 }
 
-/** The certificates of a running proxy: the file's, which are this process's own, and those made at run time, in the state, which go before them, newest first. */
+/** The certificates of a running proxy: those of its file, and those made at run time, in the state, which take precedence, newest first. */
 export class LiveCertificates {
   readonly #section: Section<CertificateMessage>
   readonly #table: CertificateTable
@@ -83,7 +83,7 @@ export class LiveCertificates {
     })
   }
 
-  /** Writes what the file changes. Rejects when this process may not write (any more); what is served is the same. */
+  /** Writes the file's changes. Rejects when this process may not write (any more); what it serves stays the same. */
   write(file: readonly CertificateConfig[]): Promise<void> {
     return this.#order.run(async () => {
       const wanted = new Map<string, CertificateMessage>()
@@ -115,7 +115,7 @@ export class LiveCertificates {
       }
       const shadows = material.names.filter(name => this.#table.hasInFile(name))
       if (!same) await this.#section.put(key, certificateMessage(material, this.#stamp))
-      // This read tells the listeners of changes of this turn.
+      // Reading the size notifies the listeners of this turn's changes.
       void this.#section.size
       const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material
@@ -168,7 +168,7 @@ export class LiveCertificates {
     return { created: Date.now(), generation: this.#generation }
   }
 
-  /** As with routes: what was made by hand is not lost to a file that knows nothing of it, and is named. */
+  /** A certificate made at run time overrides the file's, until it is removed: warns with its names. */
   #warnConflicts(file: readonly CertificateConfig[]): void {
     const names = new Set([...this.#runtime.values()].flatMap(({ material }) => material.names))
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
@@ -179,7 +179,7 @@ export class LiveCertificates {
     )
   }
 
-  /** False: it is of no concern. */
+  /** False: not made at run time. */
   #readEntry(key: string): boolean {
     if (parseCertificateKey(key)?.origin !== 'runtime') return false
     try {
@@ -199,7 +199,7 @@ export class LiveCertificates {
   }
 }
 
-/** Those of the configuration file of the process that has written them; `wrong`: told of what cannot be read. */
+/** The serving process's file certificates. `wrong`: called for each that cannot be read. */
 export function storedCertificates(
   section: Section<CertificateMessage>,
   wrong: (key: string, error: unknown) => void,

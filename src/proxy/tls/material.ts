@@ -4,11 +4,11 @@ import { nodeCrypto, nodeTls } from '../../base/lazy.js'
 import { shown, Wrong } from '../../config/check.js'
 import { canonicalHost } from '../routes/host.js'
 
-/** A certificate with its key, as it was checked: plain data. `key` is a secret. */
+/** A checked certificate with its key: plain data. `key` is a secret. */
 export interface CertificateMaterial {
-  /** Hosts that it is for, canonical: `example.com`, `*.example.com`. Empty: only as the default. */
+  /** Canonical host names: `example.com`, `*.example.com`. Empty: only as the default. */
   names: string[]
-  /** PEM: the certificate, then those of its issuers. */
+  /** PEM: the certificate, then its issuers'. */
   chain: string
   /** PEM, not encrypted. */
   key: string
@@ -23,7 +23,7 @@ export interface CertificateMaterial {
   notAfter: number
 }
 
-/** Which of the two texts is wrong, and why. Says nothing of what is in them. */
+/** Names the wrong text, without its contents. */
 export class WrongMaterial {
   readonly at: 'cert' | 'key'
   readonly why: string
@@ -34,7 +34,7 @@ export class WrongMaterial {
   }
 }
 
-/** `names`: in place of those in the certificate. */
+/** `names`: instead of the certificate's. */
 export function readMaterial(
   chain: string,
   key: string,
@@ -76,13 +76,13 @@ export function readMaterial(
   }
 }
 
-/** Why clients will refuse it now; null when time is no reason. */
+/** Why clients refuse it at this time; null: they do not. */
 export function validityProblem({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
   if (now > notAfter) return `it expired on ${new Date(notAfter).toISOString()}`
   return now < notBefore ? `it is valid only from ${new Date(notBefore).toISOString()} on` : null
 }
 
-/** DNS names only; what clients could not ask for is left out. */
+/** DNS names that clients can request. */
 function namesOf(leaf: X509Certificate): string[] {
   const names = new Set<string>()
   for (const entry of (leaf.subjectAltName ?? '').split(', ')) {
@@ -102,9 +102,9 @@ function reason(error: unknown): string {
   return reason ?? message ?? String(error)
 }
 
-/** As it was checked, with every default filled in. All times in milliseconds. */
+/** Checked, with all defaults. Times in milliseconds. */
 export interface TlsConfig {
-  /** The first is the default: there is one if a listener has `tls`. */
+  /** The first is the default; there is one if a listener has `tls`. */
   certificates: CertificateConfig[]
   minVersion: 'TLSv1.2' | 'TLSv1.3'
   rotateTicketKeys: number
@@ -121,7 +121,7 @@ export interface TlsSettings {
   readonly timeouts: { readonly handshake: number }
 }
 
-/** The one spelling of a name of a certificate. */
+/** The canonical spelling of a certificate's name. */
 export function canonicalName(given: string): string | Wrong {
   const host = given === '*' ? new Wrong('') : canonicalHost(given)
   if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
@@ -129,7 +129,7 @@ export function canonicalName(given: string): string | Wrong {
   return new Wrong(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
 }
 
-/** Names to look up for what a client asked for, the most specific first. */
+/** The names to look up for a server name, the most specific first. */
 export function lookupNames(serverName: string): [exact: string, wildcard: string] {
   const exact = serverName.toLowerCase()
   return [exact, `*${exact.slice(Math.max(0, exact.indexOf('.')))}`]

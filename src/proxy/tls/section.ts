@@ -2,13 +2,13 @@ import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/tls.js'
 import type { CertificateMaterial } from './material.js'
 
-/** A certificate as it is stored; fields of newer versions are kept in it. Treat it as frozen. */
+/** A stored certificate, with fields of newer versions. Treat it as frozen. */
 export type CertificateMessage = fdbroker.tls.Certificate
 
-/** The state's section with all certificates, of both origins, and their keys. */
+/** The section of all certificates, with their keys. */
 export const CERTIFICATES = 'certificates'
 
-/** Nothing is cached: the table holds what handshakes need. */
+/** No cache: handshakes use the table. */
 export const certificatesSection = defineSection<CertificateMessage>({
   version: 1,
   codec: codec.protobuf<CertificateMessage, fdbroker.tls.Certificate.$Properties>(fdbroker.tls.Certificate),
@@ -23,7 +23,7 @@ export function certificateKey(origin: CertificateOrigin, name: string): string 
   return `${origin}:${name}`
 }
 
-/** null: a key of a kind that this version does not know; it is left alone. */
+/** null: a kind of key that this version does not know. */
 export function parseCertificateKey(key: string): { origin: CertificateOrigin; name: string } | null {
   const colon = key.indexOf(':')
   const origin = key.slice(0, Math.max(0, colon))

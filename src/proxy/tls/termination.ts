@@ -7,10 +7,10 @@ import { LiveCertificates } from './live-certificates.js'
 import { type TlsSettings, validityProblem } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
 
-/** Under this name the keys for session tickets are state. */
+/** The name of the ticket keys in the state. */
 const TICKETS = 'proxy'
 
-/** The TLS parts that all listeners of a proxy share: certificates, keys for tickets, counts. */
+/** What all TLS listeners of a proxy share: certificates, ticket keys, counts. */
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
@@ -35,7 +35,7 @@ export class TlsTermination {
     this.configure(config)
   }
 
-  /** For new handshakes. */
+  /** Applies to new handshakes. */
   configure(config: TlsSettings): void {
     this.#config = config
     this.certificates.replace({ file: config.tls.certificates })
@@ -45,7 +45,7 @@ export class TlsTermination {
     this.#configureHandshakes()
   }
 
-  /** Writes what the file changes in the state. Rejects when this process may not write (any more). */
+  /** Writes the file's changes to the state. Rejects when this process may not write (any more). */
   write(config: TlsSettings): Promise<void> {
     return this.runtime.write(config.tls.certificates)
   }
@@ -57,7 +57,7 @@ export class TlsTermination {
     return handshakes
   }
 
-  /** They get no new settings any more. */
+  /** Stops updating these handshakes' settings. */
   release(handshakes: Handshakes): void {
     this.#handshakes.delete(handshakes)
   }

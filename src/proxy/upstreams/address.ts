@@ -2,15 +2,15 @@ import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
 import { shown, Wrong } from '../../config/check.js'
 
-/** Where an upstream server listens. `text` is the canonical spelling: equal texts are the same address. */
+/** The address of an upstream server. `text`: its canonical spelling. */
 export type UpstreamAddress =
   | { kind: 'tcp'; host: string; port: number; text: string }
   | { kind: 'unix'; path: string; text: string }
 
-/** Bytes of a Unix socket's path (sun_path without its NUL). */
+/** Of sun_path, without its NUL. */
 const MOST_PATH = 107
 
-/** Whether HTTP requests may be sent there: `tcp://` says that it is something else. */
+/** Whether HTTP requests may be sent there; not to `tcp://`. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
   return !servers.some(({ text }) => text.startsWith('tcp:'))
 }

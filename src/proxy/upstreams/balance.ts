@@ -4,14 +4,14 @@ interface Server {
 }
 
 /**
- * Takes the servers of one upstream in turn, but for those that are out: after `failures` in a row, for `coolDown`; then one request tries it.
- * When all are out they are used nevertheless. Times in milliseconds, on a clock of the caller's.
+ * Picks the servers of one upstream in turn, except those that are out: after `failures` in a row, for `coolDown`; then one request tries each. When all are out
+ * they are used anyway. Times in milliseconds, on the caller's clock.
  */
 export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
-  /** How many servers are down or probing. */
+  /** Servers that are down or probing. */
   #outCount = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
@@ -19,7 +19,7 @@ export class Balancer {
     this.configure(addresses, rules)
   }
 
-  /** Servers that stay keep their health, unless `rules` takes no server out. */
+  /** Remaining servers keep their health, unless `rules` takes no server out. */
   configure(addresses: readonly string[], rules: HealthRules): void {
     const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
     this.#servers = addresses.map(address => ({
@@ -31,12 +31,14 @@ export class Balancer {
     if (this.#next >= this.#servers.length) this.#next = 0
   }
 
-  /** Every server is up: {@link pick} does not look at the time. */
+  /** {@link pick} then ignores the time. */
   get allUp(): boolean {
     return this.#outCount === 0
   }
 
-  /** The next server that is not among `tried`: a due trial (unless this request failed before and another is up), else one that is up, else any; undefined: none. */
+  /**
+   * The next server not in `tried`: a due trial (unless this request failed before and another server is up), else one that is up, else any; undefined: none.
+   */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
@@ -61,17 +63,17 @@ export class Balancer {
     return undefined
   }
 
-  /** The server answered, whatever the status. Returns whether it was out until now. */
+  /** Any answer counts. Returns whether the server was out. */
   succeeded(address: string, now: number): boolean {
     return this.#applyEvent(address, 'succeeded', now) === 'in'
   }
 
-  /** The server refused, timed out or broke off. Returns whether it is out from now on and was not before. */
+  /** The server refused, timed out or broke off. Returns whether it has just gone out. */
   failed(address: string, now: number): boolean {
     return this.#applyEvent(address, 'failed', now) === 'out'
   }
 
-  /** A request to the server ended without a sign of the server's health. */
+  /** A request ended without a sign of the server's health. */
   undecided(address: string, now: number): void {
     this.#applyEvent(address, 'undecided', now)
   }
@@ -87,7 +89,7 @@ export class Balancer {
     return up ? 'in' : 'out'
   }
 
-  /** Servers that are out, each with the milliseconds until it is tried again. */
+  /** Servers that are out, with the milliseconds until their next trial. */
   out(now: number): { readonly address: string; readonly kind: 'down' | 'probing'; readonly ms: number }[] {
     return this.#servers.flatMap(({ address, health }) =>
       health.kind === 'up' ? [] : [{ address, kind: health.kind, ms: Math.max(0, health.until - now) }],
@@ -102,31 +104,31 @@ export class Balancer {
 const isUp = ({ kind }: ServerHealth): boolean => kind === 'up'
 const isAny = (): boolean => true
 
-/** When a server is taken out. Times in milliseconds. */
+/** Times in milliseconds. */
 interface HealthRules {
-  /** Failures in a row that take a server out; null: a server is never taken out. */
+  /** Failures in a row that take a server out; null: never. */
   readonly failures: number | null
-  /** How long a server stays out before one request tries it; also how long that request may take before another tries it. */
+  /** How long a server stays out before a trial, and how long a trial may take before the next one. */
   readonly coolDown: number
 }
 
-/** The health of a server. `up`: gets its share. `down`: gets no request before `until`. `probing`: one request is its trial; without an outcome by `until`, the next is. */
+/** `up`: gets its share. `down`: no request before `until`. `probing`: one request is its trial; without an outcome by `until`, another is. */
 export type ServerHealth =
   | { readonly kind: 'up'; readonly failures: number }
   | { readonly kind: 'down'; readonly until: number }
   | { readonly kind: 'probing'; readonly until: number }
 
-/** `undecided`: the trial ended and says nothing about the server, as when its client left. */
+/** `undecided`: the trial says nothing about the server, as when its client left. */
 export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
 
-/** Reports whether the next request is due as the trial of a server that is out. */
+/** Reports whether a server that is out is due for a trial. */
 function retryDue(health: ServerHealth, now: number): boolean {
   return health.kind !== 'up' && health.until <= now
 }
 
-/** Returns the health after an event. Pure: `now` is the caller's, on any clock that does not go back. */
+/** Returns the health after an event. Pure: `now` is on any monotonic clock. */
 export function afterEvent(
   health: ServerHealth,
   event: HealthEvent,
@@ -135,7 +137,7 @@ export function afterEvent(
 ): ServerHealth {
   switch (event) {
     case 'picked':
-      // A server that is out may be picked before its time when every server is out: that is no trial.
+      // When all servers are out, one may be picked early: no trial.
       return retryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
     case 'succeeded':
       return health.kind === 'up' && health.failures === 0 ? health : UP
@@ -143,7 +145,7 @@ export function afterEvent(
       return health.kind === 'probing' ? { kind: 'down', until: now } : health
     case 'failed':
       if (failures === null) return UP
-      // Requests that were on their way when the server went out prolong nothing.
+      // Requests sent before the server went out do not prolong it.
       if (health.kind === 'down')
         return retryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
       if (health.kind === 'up' && health.failures + 1 < failures)

@@ -6,22 +6,22 @@ import { Balancer } from './balance.js'
 
 export interface ServerWatch {
   failed(server: string): void
-  /** The server gets no requests from now on. */
+  /** The server gets no more requests. */
   out(upstream: string, server: string): void
-  /** The server answered a trial and gets its share again. */
+  /** The server passed its trial and gets requests again. */
   in(upstream: string, server: string): void
 }
 
-/** A server that is passed over, as the status shows it. */
+/** A server that is out, as the status shows it. */
 export interface ServerOut {
   readonly upstream: string
   readonly server: string
-  /** `probing`: one request is on its way to it. */
+  /** `probing`: one request is trying it. */
   readonly state: 'down' | 'probing'
   readonly triedInSeconds: number
 }
 
-/** One group of servers, under its name for as long as the process lives: routes refer to it, also while no configuration has it. */
+/** One group of servers. The object lives as long as the process, so that routes can refer to it without a configuration. */
 export class Upstream {
   readonly name: string
   readonly sendOn: SendOn
@@ -47,7 +47,7 @@ export class Upstream {
     return this.#balancer !== null && this.#takesRequests
   }
 
-  /** Servers that stay keep their health. Null: the configuration does not have it any more. */
+  /** Remaining servers keep their health. Null: removed from the configuration. */
   configure(config: UpstreamConfig | null): void {
     if (config === null) {
       this.#balancer = null
@@ -77,7 +77,6 @@ export class Upstream {
     if (this.#balancer?.succeeded(key, performance.now())) this.#watch.in(this.name, key)
   }
 
-  /** A request to the server ended without a sign of the server's health. */
   undecided(key: string): void {
     this.#balancer?.undecided(key, performance.now())
   }
@@ -127,21 +126,21 @@ export class Upstream {
   }
 }
 
-/** As it was checked, with every default filled in. All times in milliseconds. */
+/** Checked, with all defaults. Times in milliseconds. */
 export interface UpstreamConfig {
   name: string
-  /** No address twice. */
+  /** Unique addresses. */
   servers: UpstreamAddress[]
   health: {
-    /** Failures in a row after which a server counts as down; null: never. */
+    /** Failures in a row that take a server out; null: never. */
     failures: number | null
     coolDown: number
   }
-  /** Idle connections kept for each server; `age`: null is no limit. */
+  /** Idle connections kept for each server; `age` null: no limit. */
   keepAlive: { connections: number; idle: number; age: number | null }
-  /** To each server, used and unused; null: no limit. */
+  /** To each server, used and idle; null: no limit. */
   connections: number | null
-  /** Other servers that are tried where nothing was sent yet. */
+  /** Other servers to try if nothing was sent. */
   retry: number
   timeouts: { connect: number; response: number }
 }

@@ -18,10 +18,10 @@ export class Upstreams {
   readonly #names: Pick<Names, 'named'> | null
   #configured: ReadonlySet<string> = new Set()
   #forRequests: ReadonlySet<string> = new Set()
-  /** Servers that failed since they last answered. */
+  /** Servers that have failed since their last answer. */
   readonly #troubled = new Set<string>()
 
-  /** `names` null: Node looks names up. */
+  /** `names` null: Node resolves names. */
   constructor(watch: Pick<ServerWatch, 'out' | 'in'>, names: Pick<Names, 'named'> | null = null) {
     this.#names = names
     this.#watch = { ...watch, failed: server => this.#troubled.add(server) }
@@ -31,7 +31,7 @@ export class Upstreams {
     return this.#configured
   }
 
-  /** Names of those that routes may lead to, and that the configuration does not have (any more). */
+  /** Names of upstreams that take requests and are not in the configuration (any more). */
   get former(): ReadonlySet<string> {
     const former = new Set<string>()
     for (const { name, takesRequests } of this.#upstreams.values()) {
@@ -40,12 +40,12 @@ export class Upstreams {
     return former
   }
 
-  /** Names in the configuration of those that routes may lead to. */
+  /** Names of the configuration's upstreams that take requests. */
   get forRequests(): ReadonlySet<string> {
     return this.#forRequests
   }
 
-  /** Adds and changes. Upstreams that the configuration has no more stay until {@link prune}: routes may still lead there. */
+  /** Adds and changes. Removed upstreams stay until {@link prune}: routes may still lead to them. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#configured = new Set(configs.map(({ name }) => name))
     this.#forRequests = new Set(
@@ -54,12 +54,12 @@ export class Upstreams {
     for (const config of configs) this.get(config.name).configure(config)
   }
 
-  /** One that the configuration does not have; it stays until {@link prune}. */
+  /** Adds an upstream beside the configuration, until {@link prune}. */
   adopt(config: UpstreamConfig): void {
     if (!this.#configured.has(config.name)) this.get(config.name).configure(config)
   }
 
-  /** Forgets what the configuration does not have, but for those `needed`. */
+  /** Removes upstreams that are neither configured nor `needed`. */
   prune(needed: ReadonlySet<string>): void {
     for (const [name, upstream] of this.#upstreams) {
       if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)
@@ -67,7 +67,7 @@ export class Upstreams {
     for (const key of this.#troubled) if (this.destination(key) === undefined) this.#troubled.delete(key)
   }
 
-  /** The same object always; one that no configuration has is not `configured`. */
+  /** Always returns the same object; without a configuration it is not `configured`. */
   get(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
@@ -94,9 +94,9 @@ export class Upstreams {
     return undefined
   }
 
-  /** Judges the health of a server by the end of an exchange. (Failed connections are told at once.) */
+  /** Judges a server's health by the end of an exchange. (Failed connections are reported at once.) */
   recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
-    // How a TCP connection ends is its protocol's matter: connecting is what tells.
+    // The end of a TCP connection says nothing about the server; connecting did.
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.failed(destination)
