@@ -8,12 +8,15 @@ import {
   type Check,
   type Checked,
   duration,
+  type Fields,
   fresh,
   group,
   integer,
   isMap,
   list,
   map,
+  name,
+  named,
   oneOf,
   optional,
   orOff,
@@ -25,11 +28,13 @@ import {
   shown,
   size,
   text,
+  unique,
   Wrong,
 } from '../../config/check.js'
-import { headerName, type RouteRule, routeList, routeShape } from '../routes/rule.js'
+import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
+import { headerName, noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
 import { canonicalName } from '../tls/material.js'
-import { takesRequests } from '../upstreams/address.js'
+import { takesRequests, upstreamAddress } from '../upstreams/address.js'
 import { readCertificateFiles } from './certificate-files.js'
 import type {
   AddressRange,
@@ -42,8 +47,6 @@ import type {
   WorkersConfig,
 } from './config.js'
 import { health, healthInTime, healthListener, healthShape } from './health.js'
-import { listenerShape, listeners } from './listeners.js'
-import { type Upstream, upstreamShape, upstreams } from './upstreams.js'
 
 const KiB = 1024
 const GiB = 2 ** 30
@@ -190,6 +193,111 @@ const limitShape = {
     'off',
     'the same for each client address (IPv6: /64) that is not in `forwarded.trust`',
   ),
+}
+
+function listenerAddress(given: string): ListenerSpec | Wrong {
+  try {
+    const spec = parseListenerSpec(given)
+    return spec.kind === 'udp'
+      ? new Wrong(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
+      : spec
+  } catch (error) {
+    if (!FdbError.is(error)) throw error
+    return new Wrong(
+      `${shown(given)} is no listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
+    )
+  }
+}
+
+const listenerShape = {
+  name: required(text('a name', name), 'name by which the next version finds the listener'),
+  address: required(
+    text('a listener address', listenerAddress),
+    '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
+  ),
+  forward: absent(
+    text('the name of an upstream', name => name),
+    undefined,
+    'not HTTP: each connection is passed to a server of this upstream',
+  ),
+  tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
+  halfClose: optional(
+    boolean,
+    false,
+    'whether a client that ends its direction still gets its answers; otherwise it counts as gone',
+  ),
+}
+const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
+  const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
+    const { name, address: spec, forward = null, tls, halfClose } = given
+    if (forward !== null && halfClose)
+      return place
+        .at('halfClose')
+        .wrong('whole connections may always be ended one side at a time; leave it out')
+    if (forward === null || upstreamNames.has(forward)) return { name, spec, forward, tls, halfClose }
+    return place.at('forward').wrong(noUpstream(forward, upstreamNames))
+  })
+  const names = unique(listener, 'the name', each => each.name, 'name')()
+  return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
+}
+
+/** Each port 0 is another port. */
+let anyPort = 0
+function endpoint(spec: ListenerSpec): string {
+  if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
+  return spec.port === 0 ? `any ${++anyPort}` : `tcp://${spec.host}:${spec.port}`
+}
+
+const serverHealthShape = {
+  failures: optional(
+    orOff(integer(1, 1000)),
+    3,
+    'failures in a row after which a server is skipped; `off`: never',
+  ),
+  coolDown: optional(duration(1), '10s', 'time that it is skipped; then one request tries it'),
+}
+const keepAliveShape = {
+  connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
+  idle: optional(duration(1), '4s', 'for how long; less than the server’s own limit (Node’s is 5 s)'),
+  age: optional(
+    orOff(duration(1)),
+    '1h',
+    'age after which a connection is not kept any more; `off`: no limit',
+  ),
+}
+const ownTimeoutShape = {
+  connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
+  response: absent(duration(1), undefined, 'overrides `timeouts.response`'),
+}
+const upstreamShape = {
+  servers: required(
+    fresh(
+      unique(text('an upstream address', upstreamAddress), 'the server', server => server.text),
+      { least: 1, most: 1000 },
+    ),
+    '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
+  ),
+  health: group(serverHealthShape, 'when a server counts as down'),
+  keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
+  connections: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'connections to each server; if all are in use: another server, or 503',
+  ),
+  retry: optional(integer(0, 10), 2, 'other servers to try if nothing was sent yet'),
+  timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
+}
+type Upstream = Fields<typeof upstreamShape> & { name: string }
+
+/** `[["app", …]]` to `[{ name: "app", … }]`. */
+const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): Upstream[] =>
+  pairs.map(([name, upstream]) => ({ name, ...upstream })),
+)
+
+function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Place): T | undefined {
+  if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
+    return given
+  return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
 }
 
 export function configShape(upstreamNames: ReadonlySet<string>) {

@@ -151,7 +151,6 @@ export class KnownName {
   addresses: readonly string[] = []
   /** Why the name has no address. */
   code: string | undefined
-  /** The facts count until then. */
   validUntil = Number.NEGATIVE_INFINITY
   pending: Promise<void> | null = null
   #next = 0
@@ -161,7 +160,7 @@ export class KnownName {
     return this.pending === null && now >= this.validUntil
   }
 
-  /** Takes addresses that this machine has by itself, until they change. */
+  /** Sets addresses of the hosts file or the loopback, which do not expire. */
   setLocal(addresses: readonly string[]): void {
     if (this.addresses !== addresses) this.#setAddresses(addresses)
     this.validUntil = Number.NEGATIVE_INFINITY
