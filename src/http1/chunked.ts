@@ -223,7 +223,7 @@ function mostCount(phase: number): number {
 }
 
 /**
- * Of a trailer's name a tracker keeps only this hash: FNV-1a of the small letters, with `_` as `-`. A collision refuses a harmless trailer, and passes no bad
+ * A tracker keeps only this hash of a trailer's name: FNV-1a of the small letters, with `_` as `-`. A collision refuses a harmless trailer, and passes no bad
  * one.
  */
 const FNV_OFFSET = 0x811c9dc5

@@ -10,7 +10,7 @@ import { CERTIFICATES, certificatesSection } from './section.js'
 /** The name of the ticket keys in the state. */
 const TICKETS = 'proxy'
 
-/** What all TLS listeners of a proxy share: certificates, ticket keys, counts. */
+/** The parts that all TLS listeners of a proxy share: certificates, ticket keys, counts. */
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts

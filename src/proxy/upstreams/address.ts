@@ -7,7 +7,7 @@ export type UpstreamAddress =
   | { kind: 'tcp'; host: string; port: number; text: string }
   | { kind: 'unix'; path: string; text: string }
 
-/** Of sun_path, without its NUL. */
+/** The size of sun_path without its NUL. */
 const MOST_PATH = 107
 
 /** Whether HTTP requests may be sent there; not to `tcp://`. */
