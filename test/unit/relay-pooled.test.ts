@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
-import type { Destination } from '../../src/relay/destination.js'
+import { type Destination, UpstreamPools } from '../../src/relay/index.js'
 import { TimerWheel } from '../../src/relay/timer-wheel.js'
-import { UpstreamPools } from '../../src/relay/upstream-pools.js'
 import { until } from '../processes/until.js'
 
 const SERVER = {

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ByteStream, StreamOwner, Tally } from '../../src/relay/byte-stream.js'
+import { SocketStream } from '../../src/relay/index.js'
 import { socketStream } from '../../src/relay/open-stream.js'
-import { SocketStream } from '../../src/relay/socket-stream.js'
 import { until } from '../processes/until.js'
 
 const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }

@@ -2,11 +2,11 @@ import { readdirSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { memoryFile } from '../../src/kernel/index.js'
 import type { RelayConnection } from '../../src/relay/connection.js'
+import { UpstreamPools } from '../../src/relay/index.js'
 import type { ConnectionRecord } from '../../src/relay/record-message.js'
 import type { RelayContext } from '../../src/relay/relay-context.js'
 import { TimerWheel } from '../../src/relay/timer-wheel.js'
 import { exportConnection, importConnection } from '../../src/relay/transfer.js'
-import { UpstreamPools } from '../../src/relay/upstream-pools.js'
 
 const NOTHING = Buffer.alloc(0)
 const RELAY = { wheel: new TimerWheel(), pools: new UpstreamPools() } as unknown as RelayContext

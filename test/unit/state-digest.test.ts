@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { ShardedMap } from '../../src/base/large-collections.js'
-import { Digest } from '../../src/state/digest.js'
+import { Digest } from '../../src/state/index.js'
 import { Locations } from '../../src/state/locations.js'
 import { RequestMemory } from '../../src/state/requests.js'
 

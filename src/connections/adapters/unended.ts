@@ -4,7 +4,7 @@ const MOST_ENDED = 32
 const DROP_MS = 1_000
 
 /**
- * What is under way, in the order in which it came: sockets, answers. A server that serves pays for an entry of a list; to listen to the
+ * The sockets, or answers, that are under way, in the order in which they came. A server that serves pays for an entry of a list; to listen to the
  * 'close' of each costs 2 % of the processor time of a short answer.
  */
 export class Unended<T> {
