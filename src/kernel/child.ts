@@ -55,9 +55,8 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
 }
 
 /**
- * Becomes another program, as the same process: its children stay its children, `kept` stay open by the numbers that they have (with
- * stdin, stdout and stderr), all else is closed. Does not return; throws the system call that failed (`execve`, `chdir`), with nothing
- * changed.
+ * Becomes another program, as the same process: its children stay its children, `kept` stay open by the numbers that they have (with stdin, stdout and stderr),
+ * all else is closed. Does not return; throws the system call that failed (`execve`, `chdir`), with nothing changed.
  */
 export function executeInstead(start: ProgramStart, kept: readonly OwnedFd[]): never {
   const { words, env, fds } = wordsOf(start, kept)

@@ -77,10 +77,7 @@ export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }
 
-/**
- * `length` bytes of `first` from `offset`, and behind them those of `more`. Returns how many the kernel has taken; -1: not now. Throws where
- * the peer has gone.
- */
+/** `length` bytes of `first` from `offset`, and behind them those of `more`. Returns how many the kernel has taken; -1: not now. Throws where the peer has gone. */
 export function sendOn(
   descriptor: LentFd,
   first: Uint8Array,

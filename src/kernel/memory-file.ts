@@ -56,9 +56,8 @@ export function addSeals(fd: OwnedFd, seals: number): void {
 }
 
 /**
- * The same memory with an open file description of its own, by which it can neither be written nor sealed, unless the memory belongs to the
- * holder's user. Returns a duplicate for another user's memory (this process was another user when it was made): the kernel opens it for
- * its owner and root only.
+ * The same memory with an open file description of its own, by which it can neither be written nor sealed, unless the memory belongs to the holder's user.
+ * Returns a duplicate for another user's memory (this process was another user when it was made): the kernel opens it for its owner and root only.
  */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
   return reopened(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))

@@ -236,10 +236,7 @@ export interface Native {
   pidfdOpen(pid: number): number | null
   /** pidfd_send_signal; ESRCH throws. */
   pidfdSignal(pidfd: number, signal: number): void
-  /**
-   * pidfd_getfd: a dup of the descriptor `number` of that process. EPERM (not ours to look into), ESRCH (dead), EBADF (it has no such
-   * descriptor), ENOSYS throw.
-   */
+  /** pidfd_getfd: a dup of the descriptor `number` of that process. EPERM (not ours to look into), ESRCH (dead), EBADF (it has no such descriptor), ENOSYS throw. */
   pidfdTake(pidfd: number, number: number): number
   /** From fdinfo: -1 dead, 0 in another PID namespace. */
   pidfdPid(pidfd: number): number

@@ -37,9 +37,8 @@ const collected = new FinalizationRegistry((slot: Slot) => {
 })
 
 /**
- * Calls `listener` for every descriptor whose owner was garbage collected without close() or release(). It has been
- * closed by then. When that happens is up to the collector; that it is reported is for finding bugs, not for cleaning up.
- * Returns a function that removes the listener.
+ * Calls `listener` for every descriptor whose owner was garbage collected without close() or release(). It has been closed by then. When that happens is up to
+ * the collector; that it is reported is for finding bugs, not for cleaning up. Returns a function that removes the listener.
  */
 export function onLeak(listener: (leak: Leak) => void): () => void {
   listeners.add(listener)
@@ -171,9 +170,8 @@ function closedError(label: string): FdbError {
 }
 
 /**
- * Lets the descriptor table of this process have room for `count`: resolves when it has, some 15 ms later, in which who needs no more
- * than it had goes on. To grow it when it is needed stops a process with threads for as long, at each doubling. Above RLIMIT_NOFILE nothing
- * is done. Never rejects.
+ * Lets the descriptor table of this process have room for `count`: resolves when it has, some 15 ms later, in which who needs no more than it had goes on. To
+ * grow it when it is needed stops a process with threads for as long, at each doubling. Above RLIMIT_NOFILE nothing is done. Never rejects.
  */
 export function makeRoom(count: number): Promise<void> {
   return native.makeRoom(count)

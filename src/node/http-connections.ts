@@ -3,10 +3,7 @@ import net from 'node:net'
 import { nodeHttp } from '../base/lazy.js'
 import { internal } from './internal.js'
 
-/**
- * The inside of `http.Server` that is used: its own list of connections. Only this list knows that the native parser holds no byte of a
- * request that has begun.
- */
+/** The inside of `http.Server` that is used: its own list of connections. Only this list knows that the native parser holds no byte of a request that has begun. */
 export interface Parser {
   readonly socket: net.Socket
   incoming: unknown

@@ -10,10 +10,7 @@ interface Insides {
   keepAliveInitialDelay?: number
   allowHalfOpen?: boolean
   highWaterMark?: number
-  /**
-   * Emits 'close' as soon as the server neither listens nor has a connection. A server that stops accepting and may be asked to
-   * accept again has not closed.
-   */
+  /** Emits 'close' as soon as the server neither listens nor has a connection. A server that stops accepting and may be asked to accept again has not closed. */
   _emitCloseIfDrained?: () => void
 }
 

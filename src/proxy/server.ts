@@ -193,9 +193,8 @@ export class ReverseProxy {
   }
 
   /**
-   * Takes another configuration over without closing a connection. Timeouts, limits and headers are for new
-   * connections; `drain` and `upgrade` for the next process. Rejects with ERR_FDB_RELOAD (what cannot change), or
-   * because an address is in use or another process serves by now: then it serves on as before.
+   * Takes another configuration over without closing a connection. Timeouts, limits and headers are for new connections; `drain` and `upgrade` for the next
+   * process. Rejects with ERR_FDB_RELOAD (what cannot change), or because an address is in use or another process serves by now: then it serves on as before.
    */
   reload(config: ProxyConfig): Promise<void> {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))

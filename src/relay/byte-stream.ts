@@ -3,9 +3,7 @@ import type { LentFd } from '../adapter.js'
 /** Bytes, or latin1 text. */
 export type Bytes = Buffer | string
 
-/**
- * Receives the events of a stream. The owner may change while the stream is open; after {@link ByteStream.destroy} or {@link ByteStream.detach} no event comes.
- */
+/** Receives the events of a stream. The owner may change while the stream is open; after {@link ByteStream.destroy} or {@link ByteStream.detach} no event comes. */
 export interface StreamOwner {
   /** The connection is established. Only for streams that started as `connecting`. */
   onOpen(stream: ByteStream): void

@@ -25,9 +25,7 @@ export interface RelayTimeouts {
    * the answer; an answer under way is cut short. Not for open tunnels. `Infinity` (default): no limit.
    */
   request: number
-  /**
-   * A body of which nothing moves. A slow peer moves as long as its kernel acknowledges bytes; one that acknowledges none is cut after one to two times this.
-   */
+  /** A body of which nothing moves. A slow peer moves as long as its kernel acknowledges bytes; one that acknowledges none is cut after one to two times this. */
   stall: number
   /** As `stall`, for tunnels and whole TCP connections. */
   tunnel: number

@@ -15,9 +15,7 @@ export interface ExportedConnection {
   upstream: OwnedFd | null
 }
 
-/**
- * Takes a connection out of the relay between two bytes; its peers do not notice. Null: a stream has just closed. Throws, without effect, if no dup can be made.
- */
+/** Takes a connection out of the relay between two bytes; its peers do not notice. Null: a stream has just closed. Throws, without effect, if no dup can be made. */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,

@@ -11,27 +11,27 @@ import { FRAME_HEADER, frame, type Segment } from './segment.js'
 import { runAtOnce, Slice } from './slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** Bytes that are appended without waiting for the end of the turn, and the most in one append of several changes. */
+/** Most bytes in one append of several changes; so many are appended before the end of the turn. */
 const BATCH_BYTES = 64 * 1024
-/** Changes that waited for longer are appended so many bytes at a time: each may be tiny. */
+/** Bytes appended at a time from a backlog, whose changes may be tiny. */
 const BACKLOG_BYTES = 8 * 1024
 
-/** The right to write, as appending knows of it. */
+/** The right to write, as {@link Appender} sees it. */
 export interface WriteRight {
-  /** This process has it, and does not pause. */
+  /** This process has the right, and is not paused. */
   mayAppend(): boolean
   onFenced(): void
 }
 
-/** Appends waiting changes in order: those of one turn in one write, older ones in slices. A change is settled when its record is applied. */
+/** Appends waiting changes in order: those of one turn in one write, a backlog in slices. A change is settled when its record is applied. */
 export class Appender {
   readonly #core: LogCore
   readonly #right: WriteRight
   #scheduled = false
-  /** So much waited that it is appended in slices. */
+  /** The queue is long, and appended in slices. */
   #backlog = false
   #appending = false
-  /** The function of an update is running: sections may be read, nothing may be appended. */
+  /** An update's function is running: sections may be read, nothing may be appended. */
   #updating = false
 
   constructor(core: LogCore, right: WriteRight) {
@@ -39,7 +39,7 @@ export class Appender {
     this.#right = right
   }
 
-  /** A change waits: it is appended at the end of this turn, or at once where many do. */
+  /** Appends the queue at the end of this turn, or at once if it is long. */
   schedule(): void {
     if (this.#core.queue.bytes >= BATCH_BYTES) {
       this.flush()
@@ -53,19 +53,19 @@ export class Appender {
     })
   }
 
-  /** A large bulk is being appended: who ends the right to write here now has it appended anew, whole. */
+  /** A large bulk is being appended. If the right to write ends now, the bulk is appended again, whole. */
   get amidBulk(): boolean {
     return this.#appending
   }
 
-  /** Appends what waits, as far as it may be now. */
+  /** Appends what may be appended now. */
   flush(): void {
     if (this.#backlog) return
     const { queue, history, sliceMs } = this.#core
     const until = performance.now() + sliceMs
     while (this.#mayAppend) {
       this.#appendBatch(history.writing!, BATCH_BYTES)
-      // Only what has waited is so much.
+      // Only changes that have waited are so many.
       if (queue.bytes > BATCH_BYTES && performance.now() >= until) {
         void this.#appendBacklog()
         return
@@ -73,7 +73,7 @@ export class Appender {
     }
   }
 
-  /** Appends the waiting changes in slices: neither they nor their callbacks hold up a turn. */
+  /** Appends the queue in slices: neither the changes nor their callbacks block a turn. */
   async #appendBacklog(): Promise<void> {
     const slice = new Slice(this.#core.sliceMs)
     this.#backlog = true
@@ -92,7 +92,7 @@ export class Appender {
     return !history.applying && !this.#appending && !this.#updating && !deferred.stepping
   }
 
-  /** Appends the first writes of the queue in one go, and applies and settles those that are in the segment whole. */
+  /** Appends the first writes of the queue at once; applies and settles those that are complete in the segment. */
   #appendBatch(held: HeldSegment, most: number): void {
     const { queue, limits } = this.#core
     const ready = this.#dropRetries(queue.first(most))
@@ -129,7 +129,7 @@ export class Appender {
     if (refused !== null) this.#appendRefused(held, refused, writes.slice(done))
   }
 
-  /** One record for each change, with the schemas that the log lacks; stops at one that is too large, which is rejected when it is the first. */
+  /** Encodes one record for each change, with the schemas that the log lacks. Stops at a record that is too large, and rejects it if it is the first. */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
     const { history, limits } = this.#core
     const withSchema = new Set<SectionStore>()
@@ -155,7 +155,7 @@ export class Appender {
     return frames
   }
 
-  /** Applies the record in `bytes`, which lie at `start` in the segment, whose frame is from `offset` to `next` in them. */
+  /** Applies one record. `bytes` start at `start` in the segment; the frame is `bytes[offset, next)`. */
   #apply(held: HeldSegment, bytes: Buffer, at: { start: number; offset: number; next: number }): void {
     const { start, offset, next } = at
     const { history, limits } = this.#core
@@ -176,7 +176,7 @@ export class Appender {
     else this.#reject(writes, refused)
   }
 
-  /** Makes the change of the next update, of the state as it is now. False: it is settled, as there is nothing to change, or it failed. */
+  /** Computes the next update from the present state. False: it is settled, without a change or with an error. */
   #runUpdate(ready: PendingWrite[]): boolean {
     const write = ready[0]!
     this.#updating = true
@@ -222,13 +222,13 @@ export class Appender {
     )
   }
 
-  /** Appends a large bulk as several records, in slices; it counts with the last. Interrupted, it stays the first of the queue and is appended anew, whole. */
+  /** Appends a large bulk as several records, in slices; the last one makes it count. If interrupted it stays first in the queue, and is appended again, whole. */
   async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
     const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held
     this.#appending = true
     try {
-      // The changes that were encoded just before have used this turn's time.
+      // Encoding the changes has used this turn's time.
       await nextTurn()
       if (!this.#hasRoom(segment, write.bytes, [write])) return
       store.abandonOpen()
@@ -272,7 +272,7 @@ export class Appender {
     for (const listener of this.#core.owner.appended) listener()
   }
 
-  /** A request that waited may have been applied by another writer meanwhile: it is done, not made again. */
+  /** Resolves a request that another writer has applied meanwhile, so that it is not applied twice. */
   #dropRetries(writes: PendingWrite[]): PendingWrite[] {
     const known = ({ request }: PendingWrite) =>
       request === '' ? undefined : this.#core.store.requests.get(request)
@@ -295,7 +295,7 @@ export class Appender {
   }
 }
 
-/** Its author may have other limits, or it says more of its sections than there is room for. */
+/** The author may have other limits, or the sections' schemas may not fit. */
 function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
   const got = length - FRAME_HEADER
   if (got <= recordBytes) return null

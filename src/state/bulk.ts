@@ -5,16 +5,16 @@ import { addPrint } from './requests.js'
 import type { SectionStore } from './section-store.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** The most bytes of changes that are encoded as one part, unless it is a single change. */
+/** Most bytes of changes in one part, unless it is a single change. */
 const PART_BYTES = 16 * 1024
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
 
-/** The changes of a bulk, encoded in parts at whose bounds it may be divided into records. */
+/** The changes of a bulk, encoded in parts between which it may be split into records. */
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
-  /** The fingerprint of its changes, if it has a request id, see {@link SectionStore.printOf}. */
+  /** The fingerprint of its changes, for a bulk with a request id, see {@link SectionStore.printOf}. */
   print = 0
   readonly #section: SectionStore
   readonly #limits: StateLimits
@@ -56,7 +56,7 @@ export class Bulk {
   }
 }
 
-/** Throws a TypeError (ERR_FDB_STATE_VALUE) for what is not even a list of changes. */
+/** Throws a TypeError (ERR_FDB_STATE_VALUE) for anything but a list of changes. */
 export function checkChanges(changes: unknown, section: string): void {
   if (typeof (changes as { [Symbol.iterator]?: unknown } | null)?.[Symbol.iterator] === 'function') return
   const what = `section "${section}": the changes of a bulk are ${typeof changes}`
@@ -76,15 +76,15 @@ export function isDeletion(
   )
 }
 
-/** The most changes of one part of a bulk, as they are encoded. */
+/** Most changes in one part. */
 export const PART_CHANGES = 64
-/** A record of a large bulk is closed with so many bytes. */
+/** Bytes in one record of a large bulk. */
 const RECORD_BYTES = 32 * 1024
-/** More, in one part or several, and it is large: it takes several records, and several turns of the event loop. */
+/** A bulk above these is large: it takes several records, and turns of the event loop. */
 const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
-/** An update is not, whatever the schemas that come with one of another process: it is one record, made in its turn. */
+/** An update is never large, even with another process's schemas: it is one record. */
 export function isLarge({ parts, bytes, makeUpdate }: PendingWrite, limits: StateLimits): boolean {
   if (makeUpdate !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))
@@ -95,7 +95,7 @@ function mostParts({ changesPerRecord }: StateLimits): number {
   return Math.max(1, Math.floor(changesPerRecord / PART_CHANGES))
 }
 
-/** The parts of a large bulk, as many together as make one record. */
+/** Groups the parts of a large bulk into records. */
 export function* recordsOfParts(
   parts: readonly Uint8Array[],
   limits: StateLimits,

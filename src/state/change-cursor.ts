@@ -12,16 +12,16 @@ import {
 } from './records.js'
 import type { SectionStore } from './section-store.js'
 
-/** As many changes are looked at in one call. */
+/** Changes that the addon scans in one call. */
 const AHEAD = 32
 
-/** Where the changes of a record go, as far as looking at them goes. */
+/** The part of {@link Store} that reading changes needs. */
 export interface CursorStore {
   readonly limits: StateLimits
   sectionNamed(name: string): SectionStore
 }
 
-/** Reads the changes of a record of another process one by one, and checks section name and key. The caller judges the kind of change. */
+/** Reads the changes of another process's record one by one, and checks section name and key. The caller checks the kind of change. */
 export class ChangeCursor {
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
@@ -29,17 +29,17 @@ export class ChangeCursor {
   readonly #store: CursorStore
   readonly #malformed: (why: string) => FdbError
   #bytes = this.#key.bytes
-  /** Start and end of each, alternating. */
+  /** Start and end of each change, alternating. */
   #changes: readonly number[] = []
   #section: SectionStore | null = null
-  /** Those that the addon has looked at: where they lie, and what they are. */
+  /** The changes that the addon has scanned: their ranges and fields. */
   readonly #ranges = new Uint32Array(2 * AHEAD)
   readonly #ahead = new Uint32Array(CHANGE_FIELDS * AHEAD)
-  /** The hash of the current change's key, if the addon has computed it. */
+  /** The hash of the present change's key, if the addon has computed it. */
   #hash: number | null = null
   #print: number | null = null
 
-  /** `malformed`: makes the error for what is not right. */
+  /** `malformed`: makes the error for a malformed record. */
   constructor(store: CursorStore, malformed: (why: string) => FdbError) {
     this.change = this.#change
     this.#store = store
@@ -54,13 +54,13 @@ export class ChangeCursor {
     }
   }
 
-  /** Starts to read these encoded changes. Their buffer must not change. */
+  /** Starts reading these encoded changes; `buffer` must not change meanwhile. */
   setChanges(buffer: Buffer, changes: readonly number[]): void {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
     this.#changes = changes
   }
 
-  /** The section of the next change, which is the one of this index. */
+  /** Reads the next change, which has this index, and returns its section. */
   readSection(index: number): SectionStore {
     const nth = index % AHEAD
     if (nth === 0) this.#scanAhead(index)
@@ -117,7 +117,7 @@ export class ChangeCursor {
     return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
   }
 
-  /** The same where it lies, until another change is looked at. */
+  /** The key in place, valid until the next change is read. */
   get keyBytes(): KeyBytes {
     const { keyStart: start, keyEnd: end } = this.#change
     const bytes = this.#bytes
@@ -135,7 +135,7 @@ export class ChangeCursor {
     return this.#bytes.buffer
   }
 
-  /** {@link SectionStore.printOf} it, in the section that {@link readSection} returned. */
+  /** The change's {@link SectionStore.printOf} in its section. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
     return this.#print ?? section.printOf(op, this.#bytes.buffer.subarray(keyStart, keyEnd))
@@ -145,7 +145,7 @@ export class ChangeCursor {
     return this.#bytes.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
-  /** Decoding what is not UTF-8 would fold different keys into one. */
+  /** Throws for invalid UTF-8: decoding it would make different keys equal. */
   #text(what: string, start: number, end: number): string {
     const text = this.#bytes.buffer.toString('utf8', start, end)
     if (

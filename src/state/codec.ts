@@ -2,9 +2,9 @@ import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
 
-/** Types of a format beside objects, arrays, strings, booleans, finite numbers and null. */
+/** Types that a format keeps beside objects, arrays, strings, booleans, finite numbers and null. */
 interface Format {
-  /** Without it a field that is undefined disappears, which reads the same; elsewhere undefined would become null. */
+  /** If false, undefined fields are dropped, which reads the same; elsewhere undefined would become null. */
   undefined: boolean
   nonFinite: boolean
   bigint: boolean
@@ -27,7 +27,7 @@ const MSGPACK_FORMAT: Format = {
   dates: true,
 }
 
-/** Throws a TypeError that says what in a value would come back as something else, and where. `toJSON` is taken at its word. There are no cycles. */
+/** Throws a TypeError that names the part of a value that would be decoded as something else. Trusts `toJSON`. There are no cycles. */
 function checkPlain(value: unknown, format: Format): void {
   const found = findUnsupported(value, format)
   if (found === null) return
@@ -81,7 +81,7 @@ function findUnsupportedInObject(value: object, format: Format): UnsupportedValu
   return null
 }
 
-/** The kind of an object whose fields do not say what it holds; empty: the format takes it; null: its fields do. */
+/** The name of an object whose contents are not in its fields; empty: the format keeps it; null: they are. */
 function kindWithoutFields(value: object, format: Format): string | null {
   if (types.isUint8Array(value) && format.bytes) return ''
   if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return `of class ${className(value)}`
@@ -166,10 +166,9 @@ export interface ProtobufType<T, P = T> {
 }
 
 /**
- * A protobufjs message type. Fields that this version does not know are kept in what `get` returns, and survive when
- * that same object is changed and put back (not a copy of it: `toObject`, spread and `structuredClone` lose them). Not so
- * with protobufjs 7, which drops what it does not know, nor with 8 for types without `decodeDelimited`, unless its
- * `Reader.discardUnknown` is false.
+ * A protobufjs message type. Fields that this version does not know are kept in what `get` returns, and survive when that same object is changed and put back
+ * (not a copy of it: `toObject`, spread and `structuredClone` lose them). Not so with protobufjs 7, which drops what it does not know, nor with 8 for types
+ * without `decodeDelimited`, unless its `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
   const read = readerFor(type)
@@ -202,10 +201,13 @@ interface ReaderClass {
   create(bytes: Uint8Array): { discardUnknown?: boolean }
 }
 
-/** An empty message, after its length. */
+/** An empty message behind its length. */
 const DELIMITED = Uint8Array.of(0)
 
-/** A reader by which `type` keeps unknown fields (protobufjs 8), of its own copy of protobufjs: it takes no other. A type that takes none gets the bytes. */
+/**
+ * Makes readers with which `type` keeps unknown fields (protobufjs 8). It only accepts readers of its own copy of protobufjs; a type that accepts none gets the
+ * bytes.
+ */
 function readerFor(type: Decoding): MakeReader {
   const readers = ownReaderOf(type) ?? (acceptsOurReader(type) ? protobufjs.Reader : null)
   if (readers === null) return bytes => bytes as never
@@ -216,20 +218,20 @@ function readerFor(type: Decoding): MakeReader {
   }
 }
 
-/** `decodeDelimited` makes a reader, if it is not given one of its own, and passes it to `this.decode`. */
+/** `decodeDelimited` makes a reader of its own copy, and passes it to `this.decode`. */
 function ownReaderOf(type: Decoding): ReaderClass | null {
   let made: unknown
   try {
     const catching = { decode: (reader: unknown) => (made = reader) }
     type.decodeDelimited?.call(catching, DELIMITED as never)
   } catch {
-    // Not made by protobufjs.
+    // Not a type of protobufjs.
   }
   const readers = (made as { constructor?: Partial<ReaderClass> } | undefined)?.constructor
   return typeof readers?.create === 'function' ? (readers as ReaderClass) : null
 }
 
-/** One that is not its own is no bytes to it: it refuses it before it has asked for the length. */
+/** A type of another copy treats our reader as bytes, and throws before it reads the length. */
 function acceptsOurReader(type: Decoding): boolean {
   const reader = protobufjs.Reader.create(new Uint8Array())
   let lengthRead = false
@@ -244,7 +246,7 @@ function acceptsOurReader(type: Decoding): boolean {
   try {
     type.decode(reader as never)
   } catch {
-    // A field is required: it has read that there is nothing.
+    // A required field is missing, so the reader was accepted.
   }
   return lengthRead
 }

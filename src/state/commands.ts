@@ -6,7 +6,7 @@ import type { KnownSection } from './overview.js'
 import type { SegmentKind } from './segment.js'
 import type { StateLog } from './state-log.js'
 
-/** Commands of `fd-broker state` to a running service. It answers with a copy of the log, which the asker decodes. */
+/** Commands of `fd-broker state` to a running service. The service replies with a copy of its log, which the client decodes. */
 export const STATE_COMMANDS = {
   segments: 'fd-broker.state.segments',
   read: 'fd-broker.state.read',
@@ -18,11 +18,11 @@ export const STATE_COMMANDS = {
   delete: 'fd-broker.state.delete',
 } as const
 
-/** The most bytes of one reply to `read`. */
+/** Most bytes of one reply to `read`. */
 export const PAGE_BYTES = 1024 * 1024
 
 export interface SegmentsReply {
-  /** Where the log stands; what lies in the first `size` bytes of the segments adds up to it. */
+  /** The log's position; the first `size` bytes of each segment add up to it. */
   position: Position
   segments: { kind: SegmentKind; epoch: number; size: number }[]
 }
@@ -30,24 +30,24 @@ export interface SegmentsReply {
 export interface ReadRequest {
   kind: SegmentKind
   epoch: number
-  /** File offset. The reply is bytes from there, at most {@link PAGE_BYTES}. */
+  /** File offset. The reply has the bytes from there, at most {@link PAGE_BYTES}. */
   from: number
 }
 
-/** The first line of `import`, which brings the last piece (or the only one) and makes all of them one change; encoded changes follow. */
+/** The first line of `import`, which has the last (or only) piece and commits all of them; encoded changes follow. */
 export interface ImportRequest {
   /** A retry with the same id applies once. */
   request?: string
   replace?: boolean
-  /** After so many pieces that were brought by `part`. */
+  /** The number of pieces already sent by `part`. */
   after?: PartRequest
 }
 
-/** The first line of `part`, which brings a piece of an import; encoded changes follow. */
+/** The first line of `part`, which has a piece of an import; encoded changes follow. */
 export interface PartRequest {
-  /** Names the import, for this process alone. */
+  /** Names the import, in this process. */
   import: string
-  /** From 0, one after the other. */
+  /** From 0 upward. */
   part: number
   replace?: boolean
 }
@@ -56,18 +56,18 @@ export interface ImportReply {
   puts: number
 }
 
-/** `get`, answered by its bytes behind a line (an {@link EntryReply}); `delete`; the first line of `put`, which the bytes follow. */
+/** The request of `get`, whose reply is an {@link EntryReply} in a line, then the bytes; of `delete`; and the first line of `put`, before the bytes. */
 export interface EntryRequest {
   section: string
   key: string
   /** For `put` and `delete`: a retry with the same id applies once. */
   request?: string
-  /** For `get`: shows secrets too. */
+  /** For `get`: allows secret sections. */
   secrets?: boolean
 }
 
 export interface EntryReply {
-  /** None: there is no such entry. */
+  /** Undefined: there is no such entry. */
   version?: number
 }
 
@@ -77,7 +77,7 @@ export interface DeleteReply {
 
 type Register = (name: string, handler: (body: Buffer) => Promise<Uint8Array | string>) => unknown
 
-/** The most imports that are brought in pieces at a time, and how long one may be silent. */
+/** Most imports in pieces at a time, and the longest silence of one. */
 const IMPORTS = 4
 const IMPORT_IDLE_MS = 30_000
 
@@ -122,7 +122,7 @@ function entryIn({ section, key, request = '', secrets }: Partial<EntryRequest>)
   throw malformedRequest()
 }
 
-/** A name that was misspelt makes no section. */
+/** Throws for an unknown section, so that a misspelt name does not make one. */
 function knownIn(log: StateLog, name: string): KnownSection {
   const all = log.known()
   const known = all.find(section => section.name === name)
@@ -150,7 +150,7 @@ interface PendingImport {
   timer: NodeJS.Timeout
 }
 
-/** Imports that come in pieces. One whose sender has gone is forgotten, and has changed nothing. */
+/** Imports in pieces. An import whose sender has gone is dropped, and has changed nothing. */
 class Imports {
   readonly #log: StateLog
   readonly #pending = new Map<string, PendingImport>()
@@ -163,7 +163,7 @@ class Imports {
     if (typeof id !== 'string' || !Number.isSafeInteger(part)) throw malformedRequest()
     if (part === 0) this.#start(id, replace === true)
     const arriving = this.#importAt(id, part)
-    // While it is checked there is no next one, and no end.
+    // Refuses further pieces, and the end, while this one is checked.
     arriving.parts = Number.NaN
     try {
       await arriving.staged.add(piece)
@@ -175,7 +175,7 @@ class Imports {
     arriving.timer.refresh()
   }
 
-  /** The import of which so many parts are here: it is the caller's. */
+  /** Gives the import to the caller, if it has so many parts. */
   claim({ import: id, part }: Partial<PartRequest>): StagedImport {
     const { staged } = this.#importAt(id ?? '', part)
     this.#drop(id ?? '')
@@ -211,7 +211,7 @@ class Imports {
   }
 }
 
-/** A JSON object in the first line, and what follows it. */
+/** Splits a body into the JSON object of its first line, and the rest. */
 export function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
   const end = body.indexOf(0x0a)
   if (end < 0) throw malformedRequest()
@@ -223,7 +223,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
   const readTo = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
-    // Sealed ones were read whole; another's that is not, as far as it was; one's own, to where the next append goes.
+    // A sealed segment was read to its end; the writable one of another process as far as it was read; the own one to its end.
     return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readTo.get(segment) ?? 0) }
   })
   return { position, segments }
@@ -248,7 +248,7 @@ function parse(body: Buffer): Record<string, never> {
     const value: unknown = JSON.parse(body.toString())
     if (typeof value === 'object' && value !== null) return value as Record<string, never>
   } catch {
-    // Said below.
+    // Falls through to the error.
   }
   throw malformedRequest()
 }

@@ -6,25 +6,25 @@ import type { DeferredWork } from './slices.js'
 import type { Store } from './store.js'
 import type { WriteQueue } from './write-queue.js'
 
-/** Events of a log for its owner. None of them may throw. */
+/** A log's callbacks to its owner. None may throw. */
 export interface LogOwner {
-  /** Another process ended this one's right to write; changes wait until startWriting or endWriting. Called once for each seal met, in a microtask. */
+  /** Another process has ended the right to write; changes wait until startWriting or endWriting. Called once for each seal, in a microtask. */
   onFenced: (() => void) | null
-  /** A change was refused because of the limit `logBytes`. */
+  /** The limit `logBytes` has refused a change. */
   onFull: (() => void) | null
   /** See {@link StateLog.hasStaleSecrets}. */
   onStaleSecret: (() => void) | null
-  /** Records of another process that this one follows cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
+  /** A followed process's records cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
-  /** Called, often, when changes were appended and applied, or segments merged. */
+  /** Called, often, after changes were applied or segments merged. */
   readonly appended: ReadonlySet<() => void>
-  /** Why a change that waits must not be awaited now; null: it may be. */
+  /** Why awaiting a waiting change would never end; null: it may be awaited. */
   premature: (() => FdbError | null) | null
-  /** Where `durable` changes come to. */
+  /** Brings `durable` changes to the disk. */
   disk: Disk | null
 }
 
-/** The state that the parts of one log share. */
+/** Shared by the parts of one log. */
 export interface LogCore {
   readonly owner: LogOwner
   readonly store: Store
@@ -32,11 +32,11 @@ export interface LogCore {
   readonly queue: WriteQueue
   readonly deferred: DeferredWork
   readonly limits: Readonly<StateLimits>
-  /** The most milliseconds of work in one turn of the event loop. */
+  /** Most milliseconds of work in one turn. */
   readonly sliceMs: number
   /** Aborted when the log is closed. */
   readonly closing: AbortSignal
-  /** Reads and appends everything that can be. */
+  /** Reads and appends as much as possible. */
   flush(): void
   warn(facts: object, message: string): void
 }

@@ -20,7 +20,7 @@ export interface DraftSection<T> {
 
 export interface DraftableSection<T> {
   readonly name: string
-  /** Reads the log: the {@link StateDraft} knows the changes of the update so far. */
+  /** Reads the log, without the update's changes: those are in the {@link StateDraft}. */
   get(key: string): T | undefined
   /** @internal */
   draft_(store: Store): DraftSection<T>
@@ -40,11 +40,11 @@ export interface StateDraft {
 
 interface DraftedChange {
   readonly change: NewChange
-  /** undefined: it is deleted. */
+  /** undefined: deleted. */
   readonly value: unknown
 }
 
-/** Runs an update's function on the state of now, and encodes what it changes. Throws what the function throws, and changes nothing then. */
+/** Runs an update's function on the present state, and encodes its changes. Throws what the function throws, without a change. */
 export function runUpdate<R>(update: (state: StateDraft) => R, store: Store): UpdateResult {
   const draft = new Draft(store)
   const result = update(draft)

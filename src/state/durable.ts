@@ -3,14 +3,14 @@ import { FdbError } from '../errors.js'
 export interface Disk {
   /** Throws ERR_FDB_FENCED in a process that does not write there. */
   checkServing(): void
-  /** Resolves when everything that is in the log now is on the disk. */
+  /** Resolves when the disk has everything that is in the log now. */
   flush(): Promise<void>
 }
 
 export interface Durability {
-  /** It must be on the disk before it is acknowledged. An update may learn that only when it is made. */
+  /** The change must reach the disk before it resolves. An update may know that only once it has run. */
   needed: boolean
-  /** The process that made it, in place of this one, has brought it to its disk. */
+  /** The process that made the change for this one has brought it to its disk. */
   done: boolean
 }
 
@@ -18,7 +18,7 @@ interface DurableOption {
   durable?: boolean
 }
 
-/** Makes a change; a durable one resolves once it is on the disk. `byDefault`: of a durable section, where the caller does not say. */
+/** Makes a change; a durable one resolves once it is on the disk. `byDefault`: the section's choice, if the caller makes none. */
 export function makeDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
   { durable }: DurableOption,
@@ -28,7 +28,7 @@ export function makeDurably<R>(
   return (durable ?? byDefault) ? makeAndFlush(disk, change, durable === true) : change(null)
 }
 
-/** The same of an update, which is durable by default where it changes a durable section: see {@link requireDisk}. */
+/** As {@link makeDurably}, for an update, which is durable by default if it changes a durable section, see {@link requireDisk}. */
 export async function updateDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
   asked: DurableOption,
@@ -40,7 +40,7 @@ export async function updateDurably<R>(
   return await flushIfNeeded(disk(), durability, result)
 }
 
-/** The update changes a durable section. Throws ERR_FDB_OPTION where there is no disk. */
+/** Marks an update that changes a durable section. Throws ERR_FDB_OPTION without a disk. */
 export function requireDisk(durability: Durability | null, disk: Disk | null): void {
   if (durability === null || durability.needed) return
   diskOrThrow(disk)
@@ -66,7 +66,7 @@ function diskOrThrow(disk: Disk | null): Disk {
   )
 }
 
-/** The error's `details.made`: the change counts and is read, but a power cut may take it back. */
+/** `details.made` of the error: the change counts, but a power cut may undo it. */
 async function flushIfNeeded<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
   if (!needed || done) return result
   try {

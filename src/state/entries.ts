@@ -10,18 +10,18 @@ import type { SectionStore } from './section-store.js'
 
 const SMALL_CHANGE = 64 * 1024
 
-/** Where the entries of all sections lie, and what a change that displaces one costs the sums and the digests. */
+/** The locations of all sections' entries, with sums and digests that changes keep up to date. */
 export class Entries {
   readonly segments = new Map<number, ReadSegment>()
   locations = new Locations()
-  /** Where entries lay that changes of the newest segment displaced: compaction needs the exact state at the end of those before it. */
+  /** Former locations of entries that the newest segment has displaced: compaction needs the state at the end of the segments before. */
   displaced = new Locations()
-  /** The ordinal of the newest segment that has records. */
+  /** The ordinal of the newest segment with records. */
   newest = 0
   count = 0
-  /** Bytes of the encoded changes that are still in force. */
+  /** Bytes of the encoded changes still in force. */
   liveBytes = 0
-  /** The newest segment that holds a secret which was replaced or deleted since; -1: none does. */
+  /** The newest segment with a secret that was replaced or deleted since; -1: none. */
   staleSecrets = -1
   /** {@link staleSecrets} has risen. */
   onStaleSecret: (() => void) | null = null
@@ -30,7 +30,7 @@ export class Entries {
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** Takes the contents of another index, which must not be used afterwards. Values in the former segments can be read until these are left. */
+  /** Takes the contents of another index, which must not be used any more. Values in former segments are readable until those are released. */
   takeOver(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations
@@ -41,7 +41,7 @@ export class Entries {
     this.staleSecrets = other.staleSecrets
   }
 
-  /** The digest of what is put is the caller's to add. `slot`: of the key; undefined: it has none. */
+  /** The caller adds the new entry to the digest. `slot`: the key's, if it has one. */
   put(
     section: SectionStore,
     key: KeyBytes,
@@ -84,13 +84,13 @@ export class Entries {
     this.onStaleSecret?.()
   }
 
-  /** The entry of this slot was displaced by a change in segment `ordinal`, which is in the sums and the digest already. */
+  /** Frees the slot of an entry that a change in segment `ordinal` has displaced; sums and digest are up to date. */
   free(section: SectionStore, slot: number, ordinal: number): void {
     this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     this.locations.remove(slot)
   }
 
-  /** The same, and the entry of slot `from` takes its place. */
+  /** The same; the entry of slot `from` replaces it. */
   move(section: SectionStore, from: number, slot: number, ordinal: number): void {
     this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     const { segment, offset, length } = this.locations.get(from, this.#at)
@@ -98,7 +98,7 @@ export class Entries {
     this.locations.remove(from)
   }
 
-  /** Takes the entry of a slot out of a digest. Returns where it lies, until the next call. */
+  /** Subtracts a slot's entry from a digest. Returns its location, valid until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
     const found = this.#readChange(at)
@@ -113,25 +113,25 @@ export class Entries {
     return at
   }
 
-  /** The location of a slot's entry, for listeners of the change that replaces it; null: there is no listener, or no entry. */
+  /** The location of a slot's entry, for listeners; null: no listener, or no entry. */
   locate({ listeners }: SectionStore, slot: number | undefined): Location | null {
     if (listeners.size === 0 || slot === undefined) return null
     return { ...this.locations.get(slot, this.#at) }
   }
 
-  /** The encoded Change of a slot, read from its segment, in a buffer of its own. */
+  /** Reads the value of a slot from its segment, as a copy. */
   read(section: SectionStore, key: string, slot: number): { value: Buffer; version: number } {
     return this.readAt(section, key, this.locations.get(slot, this.#at))
   }
 
-  /** As {@link read}, of what lies at a place, or lay there before it was replaced in this turn. */
+  /** As {@link read}, at a location that an entry has, or had before this turn's changes. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
     const found = this.#findEntry(section, key, at)
     const { valueStart, valueEnd, version } = this.#scanned
     return { value: copyOf(found, valueStart, valueEnd), version }
   }
 
-  /** The result of `is` for the value of a slot, where it lies. */
+  /** Calls `is` with the value of a slot, in place. */
   testValue(
     section: SectionStore,
     key: string,
@@ -142,7 +142,7 @@ export class Entries {
     return is(found, this.#scanned.valueStart, this.#scanned.valueEnd)
   }
 
-  /** As {@link #find}; what lies where is in `#old`. */
+  /** As {@link #readChange}; sets `#scanned`. */
   #findEntry(section: SectionStore, key: string, at: Location): Buffer {
     const found = this.#readChange(at)
     const { start } = this.#readAhead
@@ -158,7 +158,7 @@ export class Entries {
     this.#checkRead(at, this.#readAhead.read(this.#heldSegment(at), at, into))
   }
 
-  /** The buffer of an encoded Change, from the `start` of {@link ReadAhead} on; valid until the next call. */
+  /** Returns the buffer of an encoded Change, which starts at `start` of {@link ReadAhead}. Valid until the next call. */
   #readChange(at: Location): Buffer {
     const held = this.#heldSegment(at)
     const block = this.#readAhead.find(held, at)
@@ -182,7 +182,7 @@ export class Entries {
   }
 }
 
-/** A copy of so few bytes is made faster here than by a call. */
+/** Up to this many bytes a loop copies faster than a call. */
 const FEW = 64
 
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
@@ -193,7 +193,7 @@ function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   return copy
 }
 
-/** Whether bytes are a text in UTF-8; a text in ASCII, as most keys are, is compared without one being made of the bytes. */
+/** Compares bytes with a text; most keys are ASCII, which needs no string of the bytes. */
 function isText(buffer: Buffer, start: number, end: number, text: string): boolean {
   const { length } = text
   if (end - start !== length) return buffer.toString('utf8', start, end) === text

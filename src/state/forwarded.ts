@@ -8,32 +8,32 @@ import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { NewWrite, UpdateResult } from './write-queue.js'
 
-/** A change on its way to the process that may write, as its author encoded it. */
+/** A change for the process that may write, as its author encoded it. */
 export interface ForwardedWrite {
-  /** It is made once, however often it is sent. */
+  /** The change is made once, however often it is sent. */
   readonly request: string
-  /** Records without their place: together one change. None: `reads` are to be confirmed; nor those: what was made before is to come to the disk. */
+  /** Records without a position, together one change. Empty: `reads` must be confirmed; without those the disk must catch up. */
   readonly parts: readonly Uint8Array[]
   readonly reads: readonly EntryRead[]
-  /** Answered once it is on the disk. */
+  /** Answered when it is on the disk. */
   readonly durable?: boolean
 }
 
 export type Answer =
   | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
-  /** Nothing was done: what it has read has changed. */
+  /** Nothing was done: an entry of `reads` has changed. */
   | { readonly outcome: 'conflict'; readonly sequence: number }
-  /** Nothing was done, by this process now. */
+  /** Nothing was done by this process; another may do it. */
   | { readonly outcome: 'again' }
   | { readonly outcome: 'refused'; readonly error: FdbError }
 
 /** An entry that an update has read has changed since. */
 const CONFLICT: unique symbol = Symbol('conflict')
 
-/** Told to those whose forwarded changes cannot be made here. */
+/** This process does not write: the author must ask another. */
 export const NOT_HERE: unique symbol = Symbol('another process writes')
 
-/** Why a forwarded change was not made, as its author is told. `sequence`: of the last record. */
+/** The answer for a change that was not made. `sequence`: of the last record. */
 export function answerOf(error: unknown, sequence: number): Answer {
   if (error === CONFLICT) return { outcome: 'conflict', sequence }
   if (error === NOT_HERE) return { outcome: 'again' }
@@ -41,17 +41,17 @@ export function answerOf(error: unknown, sequence: number): Answer {
   return refusal.code === 'ERR_FDB_FENCED' ? { outcome: 'again' } : { outcome: 'refused', error: refusal }
 }
 
-/** A change that another process forwards, in pieces, each checked to be changes and schemas that all may read. Values are as their author checked them. */
+/** A forwarded change in pieces. Each must consist of changes and schemas that every process may read; the author has checked the values. */
 export class IncomingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
-  /** The highest version of each schema that came with it. */
+  /** The highest version of each schema in it. */
   readonly #schemaVersions = new Map<string, number>()
   #bytes = 0
   #changes = 0
   #print = 0
-  /** It is one deletion. */
+  /** Set if it is a single deletion. */
   #deletion: { section: SectionStore; key: string } | null = null
 
   constructor(store: Store) {
@@ -79,14 +79,14 @@ export class IncomingWrite {
     this.#parts.push(bytes)
   }
 
-  /** To be appended. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
+  /** Makes the write to append. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
     const deletes = this.#changes === 1 ? this.#deletion : null
     const readResult = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
     const changes = this.#changes > 0
-    // A durable one without any asks for the disk alone.
+    // Without changes a durable write asks for the disk alone.
     if (!changes && reads.length === 0 && !durable) throw malformed('there is no change in it')
     if (changes && reads.length === 0)
       return { sections, parts, request, prints: [this.#print], readResult: readResult, foreign: true }
@@ -94,7 +94,7 @@ export class IncomingWrite {
       if (!reads.every(read => isUnchanged(this.#store, read))) throw CONFLICT
       return { sections, parts, reads: [], result: readResult() }
     }
-    // The result of an update may differ when it is tried again.
+    // An update that runs again may have another result.
     return { sections, parts: [], request, prints: [0], makeUpdate, foreign: true }
   }
 
@@ -125,7 +125,7 @@ export class IncomingWrite {
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
-  /** The lowest reader must be known. */
+  /** The version's lowest reader must be known. */
   #checkVersion({ name, stored }: SectionStore, version: number): void {
     const said = stored !== null || this.#schemaVersions.has(name)
     const known = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
@@ -138,7 +138,7 @@ export class IncomingWrite {
   }
 }
 
-/** It is unknown whether a change that was sent was made. */
+/** The error for a sent change without an answer: it may have been made. */
 export function mayBeMade(why: string, request: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_DEADLINE',
@@ -166,11 +166,11 @@ const NONE: Uint8Array = new Uint8Array(0)
 export interface EntryRead {
   readonly section: string
   readonly key: string
-  /** {@link markOf} it, when it was read. */
+  /** {@link markOf} the entry when it was read. */
   readonly mark: Uint8Array
 }
 
-/** Stands for an entry's value and schema version, equal in all processes with that state; empty: there is none. One that is as it was has its mark again. */
+/** Identifies an entry's value and schema version, equally in all processes; empty: no entry. The same value has the same mark. */
 export function markOf(store: Store, section: SectionStore | undefined, key: string): Uint8Array {
   const slot = section?.slots.get(key)
   if (section === undefined || slot === undefined) return NONE

@@ -8,25 +8,25 @@ import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
 import type { PendingWrite, UpdateResult } from './write-queue.js'
 
-/** The most changes, and bytes of them, that are on their way at a time. */
+/** Most changes, and bytes, in flight. */
 const MOST_WRITES = 256
 const MOST_BYTES = 256 * 1024
-/** A timer looks so often whether a change is late, or has come into view. */
+/** Interval of the check for late changes, and for those that have come into view. */
 const POLL_MS = 20
-/** A change that was made, and does not come into view, is waited for no longer: what this process lacks was merged away. */
+/** Longest wait for a change that was made: after it, its record was merged away. */
 const VIEW_MS = 2_000
 
-/** Counts the ids of changes, over all logs of this process. */
+/** Numbers the ids of changes, for all logs of this process. */
 let madeIds = 0
 
-/** A way to the process that may write. */
+/** Sends to the process that may write. */
 export interface WriteSender {
-  /** The answer comes by {@link Forwarding.onAnswer}, in any order. Must not throw. */
+  /** {@link Forwarding.onAnswer} gets the answer, in any order. Must not throw. */
   send(number: number, write: ForwardedWrite): void
 }
 
 export interface ForwardingOptions {
-  /** How long a change waits for its answer, milliseconds. */
+  /** Milliseconds that a change waits for its answer. */
   readonly timeoutMs: number
   readonly refusal: FdbError
 }
@@ -39,16 +39,16 @@ interface InFlight {
   answeredAt: number
 }
 
-/** Changes on their way to the process that writes, in order, each made once. They stay in the queue until they are in view, or this process writes again. */
+/** Changes on their way to the writing process, in order, each made once. They stay in the queue until they are in view, or this process writes again. */
 export class Forwarding {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #options: ForwardingOptions
   readonly #inFlight = new Map<PendingWrite, InFlight>()
   readonly #numbers = new Map<number, PendingWrite>()
-  /** Entries that updates in flight have read: another update of the same entry would be in vain. */
+  /** Entries that updates in flight have read: another update of one would conflict. */
   readonly #reads = new Set<string>()
-  /** An update that waits for one of these. */
+  /** An update that waits for these entries. */
   #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
@@ -66,12 +66,12 @@ export class Forwarding {
     this.#options = options
   }
 
-  /** Why a change cannot be forwarded; null: it waits. */
+  /** Why changes cannot be forwarded; null: they wait. */
   get refusal(): FdbError | null {
     return this.#refused ? this.#options.refusal : null
   }
 
-  /** A way to who may write: what waits is sent, from the first on. */
+  /** Connects to the process that may write; the queue is sent from the start. */
   connect(writeSender: WriteSender): void {
     this.#refused = false
     this.#writeSender = writeSender
@@ -79,14 +79,14 @@ export class Forwarding {
     this.wake()
   }
 
-  /** The way is broken: what is on it is sent again, on the next. */
+  /** The connection is gone: changes in flight are sent again over the next one. */
   disconnect(): void {
     this.#writeSender = null
     this.#resetInFlight()
     this.wake()
   }
 
-  /** The process that serves takes no changes: waiting ones are refused. One that was sent may have been made: it waits on. */
+  /** The serving process accepts no changes: waiting ones are rejected, except those that were sent and may have been made. */
   refuse(): void {
     if (this.#stopped) return
     this.#writeSender = null
@@ -107,13 +107,13 @@ export class Forwarding {
     this.wake()
   }
 
-  /** A change was added, or has come into view. */
+  /** A change was queued, or has come into view. */
   wake(): void {
     this.#woken = true
     if (!this.#running && !this.#stopped) void this.#run()
   }
 
-  /** This process writes again, or never will: what waits stays in the queue, with its ids. */
+  /** This process writes again, or never will: changes stay in the queue, with their ids. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
@@ -130,7 +130,7 @@ export class Forwarding {
   async #run(): Promise<void> {
     this.#running = true
     const slice = new Slice(this.#core.sliceMs)
-    // Those that are made in one turn go together.
+    // Changes of one turn are sent together.
     await null
     while (this.#woken && !this.#stopped) {
       this.#woken = false
@@ -143,7 +143,7 @@ export class Forwarding {
     if (!this.#stopped && this.#core.queue.length > 0) this.#timer = setTimeout(() => this.wake(), POLL_MS)
   }
 
-  /** False: the first one has to wait. */
+  /** False: the first change must wait. */
   #settleFirst(): boolean {
     const { queue, store } = this.#core
     const write = queue.head
@@ -158,7 +158,7 @@ export class Forwarding {
     }
     switch (answer?.outcome) {
       case 'applied': {
-        // Nothing to change: only what it has read was confirmed.
+        // Without a change, the entries it has read were confirmed.
         const confirmed = write.makeUpdate !== undefined && way!.bytes === 0
         if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break
         if (!confirmed)
@@ -172,11 +172,11 @@ export class Forwarding {
         write.reject(answer.error)
         return true
       case 'conflict':
-        // An update, the only one of its entries on its way: it is made anew, of what is in view by then.
+        // No other update of these entries is in flight: it runs again on the state in view.
         this.#dropInFlight(write)
         return false
       case 'again':
-        // It is not the one that writes, or not any more: the next way leads to it.
+        // That process does not write (any more): the next connection leads to the one that does.
         this.#writeSender = null
         this.#resetInFlight()
         return false
@@ -184,7 +184,7 @@ export class Forwarding {
     return this.#refuseLate(write)
   }
 
-  /** True: the change has waited for too long, and is refused. */
+  /** True: the change has timed out, and is rejected. */
   #refuseLate(write: PendingWrite): boolean {
     const { timeoutMs, refusal } = this.#options
     if (performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs) return false
@@ -194,13 +194,13 @@ export class Forwarding {
     return true
   }
 
-  /** Sends the first one that is not on its way. False: none, or it has to wait. */
+  /** Sends the first change not in flight. False: there is none, or it must wait. */
   #sendNext(): boolean {
     const { queue } = this.#core
     const writeSender = this.#writeSender
     if (writeSender === null) return false
     const { head } = queue
-    // An update that is made anew is the first, and those behind it are on their way.
+    // An update that runs again is first, with others in flight behind it.
     const onWay = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
     const write = queue.at(onWay)
     if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
@@ -213,7 +213,7 @@ export class Forwarding {
       forwarded = this.#encodeWrite(write)
       reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {
-      // A function that throws is called again when it is its turn.
+      // A function that throws runs again when the update is first.
       this.#held = { write, reads: [] }
       if (onWay > 0) return false
       this.#settle(write)
@@ -246,7 +246,10 @@ export class Forwarding {
     return true
   }
 
-  /** An update waits only for updates of the same entries, which the writer compares; all else waits for updates to be in view, and updates for all else. */
+  /**
+   * An update waits only for updates of the same entries, as the writer compares reads. Anything else waits until earlier updates are in view, and updates wait
+   * for anything else.
+   */
   #mustWait(write: PendingWrite, before: PendingWrite): boolean {
     if (write.makeUpdate === undefined) return before.makeUpdate !== undefined
     return before.makeUpdate === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))
@@ -291,15 +294,15 @@ export class Forwarding {
   }
 }
 
-/** A message has 16 MiB at most: so much of it is left for a part, which is never divided. */
+/** Most bytes of a part, which is never split: a message has at most 16 MiB. */
 const MOST_PART_BYTES = mostBodyBytes(DEFAULT_LIMITS)
-/** The reads of an update are in one message, which has 32,768 fields at most. */
+/** All reads of an update are in one message, which has at most 32,768 fields. */
 const MOST_READS = 32_000
 const MOST_READ_BYTES = 8 * 1024 * 1024
 /** Bytes of a read, beside its names. */
 const READ_BYTES = 32
 
-/** Throws ERR_FDB_STATE_LIMIT for a change that no message brings to the process that writes. */
+/** Throws ERR_FDB_STATE_LIMIT for a change that fits in no message. */
 function checkForwardable({ parts, reads }: Pick<UpdateResult, 'parts' | 'reads'>): void {
   for (const { length } of parts)
     if (length > MOST_PART_BYTES) throw notForwardable('has', length, MOST_PART_BYTES, 'bytes in one record')

@@ -8,40 +8,40 @@ import type { Store } from './store.js'
 import type { Transaction } from './transaction.js'
 
 export interface Position {
-  /** The epoch of the last record; 0 when there is none. */
+  /** The epoch of the last record, or 0. */
   epoch: number
-  /** The number of the last record; 0 when there is none. */
+  /** The number of the last record, or 0. */
   sequence: number
-  /** Over all entries, independent of order and of how they came about. 64 hexadecimal digits. */
+  /** The digest of all entries, whatever their order and history: 64 hexadecimal digits. */
   digest: string
 }
 
 export interface HeldSegment {
   segment: Segment
   ordinal: number
-  /** File offset behind the last record that was applied. */
+  /** File offset behind the last applied record. */
   position: number
-  /** The segment is sealed, and read to its end. */
+  /** Sealed, and read to its end. */
   final: boolean
-  /** A snapshot counts only with its end. */
+  /** False for a snapshot without its end. */
   whole: boolean
-  /** Where the log stood at this segment's end, once a newer one has begun. */
+  /** The log's position at this segment's end, once a newer one has started. */
   end: Position | null
-  /** The number of the last record that was applied. */
+  /** The number of the last applied record. */
   sequence: number
 }
 
 export interface LogPiece {
   segment: Segment
-  /** File offset behind the last record; what belongs to a bulk that may still become whole does not count. */
+  /** File offset behind the last record, without an incomplete bulk. */
   end: number
-  /** The number of the last record up to there. */
+  /** The number of the last record before it. */
   sequence: number
-  /** No more can come. */
+  /** The segment will not grow. */
   final: boolean
 }
 
-/** The segments of a log in order, and how far each has been applied. Decides what may come next, reads it, and says what may be merged. */
+/** The segments of a log in order, and how far each is applied. Decides which may come next, reads them, and finds those to merge. */
 export class History {
   held: HeldSegment[] = []
   writing: HeldSegment | null = null
@@ -53,26 +53,26 @@ export class History {
   readonly #store: Store
   readonly #limits: StateLimits
 
-  /** `ordinals`: so many were given before. */
+  /** `ordinals`: the number given so far. */
   constructor(store: Store, limits: StateLimits, ordinals = 0) {
     this.#store = store
     this.#limits = limits
     this.#ordinals = ordinals
   }
 
-  /** How many segments have ever been held. */
+  /** The number of segments ever held. */
   get ordinals(): number {
     return this.#ordinals
   }
 
-  /** Has what another one has read, whose ordinals follow on these; `open`: the bulk of it that is not whole, which is read again. */
+  /** Takes over another history, whose ordinals follow these. `open`: its incomplete bulk, which is read again. */
   takeOver(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
     this.held = other.held
     this.sequence = other.sequence
     this.#epoch = other.#epoch
     this.#ordinals = other.#ordinals
     const held = this.held.find(({ ordinal }) => ordinal === open?.ordinal)
-    // Where no more of it can come, what is there has been read.
+    // The bulk can never be completed, so its records count as read.
     if (open === null || held === undefined || held.final) return
     held.position = open.begin.end
     this.sequence = held.sequence = open.begin.sequence
@@ -82,7 +82,7 @@ export class History {
     return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
   }
 
-  /** Why a segment cannot be the next; null when it can. `mayWrite`: this log may append before it; else it may be held early, and is not read before the seal. */
+  /** Why a segment cannot be next, or null. `mayWrite`: this log may still append to the present one; otherwise it may be held early, and is read after the seal. */
   refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
     const order = (why: string) =>
@@ -115,7 +115,7 @@ export class History {
     return held
   }
 
-  /** Applies what is new in the segments that are adopted, each when all before it are sealed. */
+  /** Applies new records of held segments, each once all before it are sealed. */
   *readNew(): Generator<unknown, void> {
     for (const held of this.held) {
       if (held.final) continue
@@ -131,24 +131,24 @@ export class History {
     }
   }
 
-  /** In replay order, those that hold anything; valid in this turn only. */
+  /** In replay order, without empty ones; valid in this turn. */
   pieces(): LogPiece[] {
     const { open } = this.#store
     return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
-      // Readers pass over the rest of an unfinished bulk; the following records are numbered behind it.
+      // Readers skip the rest of an incomplete bulk; later records have the numbers behind it.
       const whole = open?.ordinal === ordinal && !final ? open.begin : { end: position, sequence }
       return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })
   }
 
-  /** Bytes of all segments, with what does not count any more. */
+  /** Bytes of all segments, in force or not. */
   get bytes(): number {
     let bytes = 0
     for (const { position } of this.held) bytes += position
     return bytes
   }
 
-  /** Bytes that {@link readNew} would look at. */
+  /** Bytes that {@link readNew} would read. */
   unread(): number {
     let bytes = 0
     for (const held of this.held) {
@@ -188,7 +188,7 @@ export class History {
     if (!whole) throw damaged(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
-  /** The first record of a segment: what it displaces is noted from here on. */
+  /** Call it before a segment's first record: from here on its displaced entries are recorded. */
   startSegment(held: HeldSegment): void {
     const end = this.position
     for (const before of this.held) {
@@ -226,7 +226,7 @@ export class History {
       throw damaged(segment, found.offset, sequence, `digest ${got} where its end says ${digest}`)
   }
 
-  /** Makes `segment` the one to append to. Throws, and changes nothing, when it must not be. */
+  /** Makes `segment` the one for appends. Throws, without effect, if it must not be. */
   claim(segment: Segment): void {
     let held = this.held.find(one => one.segment === segment)
     if (!held) {
@@ -260,14 +260,14 @@ export class History {
     held.final = true
   }
 
-  /** Throws unless nothing but half a record lies behind what was applied. */
+  /** Throws if a complete record is unread. */
   #checkRead(held: HeldSegment): void {
     for (const found of this.#records(held, { live: false })) {
       if (found) throw behindError(held.segment, held.position)
     }
   }
 
-  /** The records that were not applied yet. The first of a snapshot says the sequence of all. */
+  /** The unread records. A snapshot's first one gives the number of all. */
   #records(held: HeldSegment, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
     const { segment, position: from } = held
     const first = segment.kind === 'snapshot' && from === segment.start
@@ -275,12 +275,12 @@ export class History {
     return recordsOf(segment, { ...options, from, after, limits: this.#limits })
   }
 
-  /** The newest segment that has records. */
+  /** The newest segment with records. */
   newest(): HeldSegment | undefined {
     return this.held.findLast(held => held.position > held.segment.start)
   }
 
-  /** The last segment of those that can be merged, and the newest that has records. */
+  /** The last segment that can be merged, and the newest with records. */
   mergeable(mayWrite: boolean): { last: HeldSegment; newest: HeldSegment } | null {
     const newest = this.newest()
     if (!newest) return null
@@ -292,17 +292,17 @@ export class History {
     return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
   }
 
-  /** A segment is final, as reading on would say, when nothing is left to read; not the one that this log may still try to write. */
+  /** Marks a sealed segment as final if nothing is unread, unless this log may still write it. */
   #markFinal(held: HeldSegment, mayWrite: boolean): void {
     const { segment, position, whole } = held
     if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return
     if (position === segment.size()) held.final = true
   }
 
-  /** Puts a snapshot in the place of everything up to `last`, and closes that. */
+  /** Replaces everything up to `last` by a snapshot, and closes it. */
   replace(last: HeldSegment, merged: Merged): void {
     const { segment, before, after } = merged
-    // Ordinals rise along the log: the snapshot takes that of the last segment in it, of which no slot is left.
+    // Ordinals rise along the log, so the snapshot takes that of the last merged segment, which no slot refers to any more.
     const { ordinal } = last
     const held: HeldSegment = {
       segment,
@@ -323,7 +323,7 @@ export class History {
     this.#store.entries.segments.set(ordinal, held)
   }
 
-  /** Nothing of a segment that is not held any more is read from now on. */
+  /** Closes a segment that is no longer held. */
   release({ ordinal, segment }: HeldSegment): void {
     this.#store.entries.segments.delete(ordinal)
     segment.close()

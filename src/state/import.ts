@@ -21,26 +21,26 @@ import { runInSlices } from './slices.js'
 import { Values } from './values.js'
 import type { Writing } from './writing.js'
 
-/** Turns of the event loop that an import waits for room among the changes that wait. */
+/** Turns of the event loop that an import waits for room in the queue. */
 const TURNS = 1000
 
-/** The changes of one import, all or nothing, with the schemas of their sections: a Record without its place. */
+/** The changes of one import with their sections' schemas: a Record without a position. */
 export function encodeImport(schemas: readonly StoredSchema[], changes: NewChange[]): Buffer {
   return Buffer.concat([...schemas.map(encodeSchema), encodeBody(changes)])
 }
 
 /**
- * An import in pieces, each checked when it comes and kept in memory: its sections have schemas that this log has or takes over, and values that they accept.
- * All become one change with {@link commit}, or none.
+ * An import in pieces, each checked on arrival and kept in memory: schemas must fit the log's, values their schema. {@link commit} makes all of them as one
+ * change.
  */
 export class StagedImport {
   readonly #core: LogCore
   readonly #writing: Writing
   readonly #replace: boolean
   readonly #cursor: ChangeCursor
-  /** The body of the record to append, at whose bounds it may be divided. */
+  /** The record's body, in parts between which it may be split. */
   readonly #parts: Uint8Array[] = []
-  /** The highest version of each section's schema in it. */
+  /** The highest schema version of each section in it. */
   readonly #schemaVersions = new Map<string, number>()
   #group: Uint8Array[] = []
   #groupBytes = 0
@@ -48,10 +48,10 @@ export class StagedImport {
   #bytes = 0
   /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
   #print = 0
-  /** One of those that it changes. */
+  /** One of the changed sections. */
   #section: SectionStore | null = null
 
-  /** `replace`: the sections that have a schema in it are emptied first, in the same change. */
+  /** `replace`: sections with a schema in it are emptied first, in the same change. */
   constructor(core: LogCore, writing: Writing, replace: boolean) {
     this.#core = core
     this.#writing = writing
@@ -121,7 +121,7 @@ export class StagedImport {
     this.#puts++
   }
 
-  /** The lowest reader must be known: the log has the lowest reader of all its entries. */
+  /** The version's lowest reader must be known, as the log stores the lowest reader of all entries. */
   #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
     const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
     if (version <= known) return
@@ -133,7 +133,7 @@ export class StagedImport {
     )
   }
 
-  /** Keeps these together. The change that empties a section comes on top of the given ones, and may be too much for one record with them. */
+  /** Keeps these together. The change that empties a section is extra, and may not fit in the same record. */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#closePart()
@@ -165,7 +165,7 @@ export class StagedImport {
   }
 }
 
-/** The schema of a section in the log: merged from the log, the import and this process's own schema. */
+/** A section's new schema in the log: merged from the log's, the import's and this process's own. */
 function newestSchema(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
   return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
 }

@@ -3,12 +3,12 @@ import { READ_AHEAD_BYTES } from './read-ahead.js'
 import type { SectionStore } from './section-store.js'
 import type { SlotMap } from './slot-map.js'
 
-/** A batch has at most so many keys: of a log of a million entries, thousands lie in what is read ahead. */
+/** Most keys of a batch: of a million entries, thousands lie in one read. */
 const MOST = 262_144
-/** And the first, so that who wants a few does not wait for many. */
+/** Keys of the first batch, for callers that want a few. */
 const FIRST = 64
 const GROWTH = 16
-/** After so many it may be left, and gone on with later. */
+/** Keys between two pauses. */
 const STEP = 256
 /** Number of read-ahead blocks in the largest segment. */
 const PARTS = 2 ** 32 / READ_AHEAD_BYTES
@@ -23,7 +23,7 @@ interface Places {
   readonly locations: Locations
 }
 
-/** Yields `read` of each key, in batches in the order of the log, so that one read serves many. Deleted keys are left out. Null: a place to pause. */
+/** Yields `read` of each key, in batches in the order of the log, so that one read serves many. Skips deleted keys. Null: a place to pause. */
 export function* inFileOrder<T>(
   section: SectionStore,
   places: Places,
@@ -38,7 +38,7 @@ export function* inFileOrder<T>(
     for (const part of parts) {
       for (let i = 0; i < part.keys.length; i++) {
         const key = part.keys[i]!
-        // A slot may be another's since.
+        // The slot may belong to another key by now.
         const same = section.slots === slots && slots.changes === changes
         const slot = same ? part.slots[i] : section.slots.get(key)
         if (slot !== undefined) yield read(key, slot)
@@ -62,7 +62,7 @@ class RemainingKeys {
     this.#runs = slots.runs()
   }
 
-  /** This many, in the order of the log; fewer only when these are the last. */
+  /** The next `most` keys in the order of the log; fewer at the end. */
   *nextBatch(most: number, places: Places): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
@@ -83,7 +83,7 @@ class RemainingKeys {
     return [...parts.values()]
   }
 
-  /** A bulk, or a change of the whole log, may have replaced the entries: those slots are free since, or another's. */
+  /** A bulk, or a rebuilt log, may have replaced the slots. */
   #slotOf([key, slot]: [string, number]): number | undefined {
     const { slots } = this.#section
     return slots === this.#slots && slots.renewals === this.#renewals ? slot : slots.get(key)

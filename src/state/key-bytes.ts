@@ -1,4 +1,4 @@
-/** A buffer, and a view of it: four bytes at a time are looked at in a third of the time. */
+/** A buffer with a view: reading four bytes at a time takes a third of the time. */
 export class Bytes {
   readonly buffer: Buffer
   readonly view: DataView
@@ -11,13 +11,13 @@ export class Bytes {
 
 const NONE = new Bytes(Buffer.alloc(0))
 
-/** A key in UTF-8 where it lies in a buffer, and what it is looked up by. */
+/** A UTF-8 key in place, with its hash. */
 export interface KeyBytes {
   bytes: Bytes
   start: number
   end: number
   hash: number
-  /** Null: it has not been asked for. */
+  /** Null: not decoded yet. */
   text: string | null
 }
 
@@ -25,9 +25,9 @@ export function emptyKey(): KeyBytes {
   return { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
 }
 
-/** Differs between processes: keys that collide in one do not in the next. No defence against an attacker who chooses keys. */
+/** Differs between processes, so that keys collide in one only. No defence against chosen keys. */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
-/** More are encoded by a call. */
+/** Longer texts are encoded by a call. */
 const SHORT = 256
 
 const scratch = new Bytes(Buffer.allocUnsafeSlow(SHORT))
@@ -38,7 +38,7 @@ export function textOf(key: string | KeyBytes): string {
   return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))
 }
 
-/** The bytes of a text, until it is called for another one; null: half a surrogate pair is in it, which no key has. */
+/** The bytes of a text, valid until the next text; null for half a surrogate pair, which no key has. */
 export function keyBytesOf(key: string | KeyBytes): KeyBytes | null {
   return typeof key !== 'string' ? key : key === ofText.text ? ofText : encodeText(key)
 }
@@ -103,7 +103,7 @@ export function areEqual(a: Bytes, from: number, b: Bytes, start: number, end: n
   return true
 }
 
-/** More are copied faster by a call. */
+/** More bytes are copied faster by a call. */
 const FEW = 128
 
 /** Copies the bytes of `from` from `start` to `end` to `into`. */

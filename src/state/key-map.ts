@@ -3,18 +3,18 @@ import { type KeyBytes, keyBytesOf, textOf } from './key-bytes.js'
 import { KeyTable } from './key-table.js'
 
 const MASK = PARTS - 1
-/** The bits of a hash that say the part; its table looks at those below. */
+/** The part's bits of a hash; its table uses lower ones. */
 const BITS = 24
 
 function partOf(hash: number): number {
   return (hash >>> BITS) & MASK
 }
 
-/** A {@link DividingMap} of a section's keys, as texts or where they lie in UTF-8, with a number below 2^32 - 2 or null each: tables outside the JavaScript heap. */
+/** A {@link DividingMap} from a section's keys, as texts or bytes, to numbers below 2^32 - 2 or null. Its tables are outside the JavaScript heap. */
 export class KeyMap<V extends number | null = number> extends DividingMap<KeyBytes, V> {
   readonly #tables: (KeyTable | undefined)[] = []
 
-  /** A text without half a surrogate pair. Returns what it had; undefined: it was not there. */
+  /** `key`: without half a surrogate pair. Returns the old value; undefined: none. */
   set(key: string | KeyBytes, value: V): V | undefined {
     return this.put(key, value)
   }

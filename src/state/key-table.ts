@@ -1,29 +1,29 @@
 import { areEqual, Bytes, copyKey, type KeyBytes } from './key-bytes.js'
 
-/** An entry of the index: there is none, or was one. Other entries are the place of their key plus this. */
+/** Entries of the index without a key: never used, or deleted. Other entries are the key's place plus two. */
 const EMPTY = 0
 const GONE = 1
 const PLACES = 2
-/** In place of a value: the key was deleted, or has null. */
+/** Values for a deleted key, and for null. */
 const DELETED = 0xffff_ffff
 const NULL = 0xffff_fffe
 
 const LEAST = 8
 const KEY_BYTES = 16
 
-/** Keys, with a number below 2^32 - 2 or null each, in three arrays outside the JavaScript heap, in the order in which they came. Grows in one go: see `KeyMap`. */
+/** Keys, in order of arrival, with a number below 2^32 - 2 or null each, in three arrays outside the JavaScript heap. Grows at once: see `KeyMap`. */
 export class KeyTable {
   size = 0
-  /** Hash and place of each key, from where its hash says on. At most half of it is not empty. */
+  /** Hash and place of each key, from its hash's position on. At most half full. */
   #index: Uint32Array
-  /** Entries of the index that are not empty. */
+  /** Used entries of the index, deleted ones included. */
   #indexed = 0
-  /** Value of each place, and where its key ends, which begins where that of the place before ends. As many as may be indexed. */
+  /** Value of each place, and the end of its key, which starts at the end of the key before. */
   #places: Uint32Array
   #count = 0
   #bytes: Bytes
   #deleted = 0
-  /** Where the last look at the index ended. */
+  /** The index position of the last lookup. */
   #foundAt = 0
 
   /** `room`: for so many keys, a power of two. */
@@ -33,13 +33,13 @@ export class KeyTable {
     this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
   }
 
-  /** Looks where a key with this hash would be, so that it is near when it is looked for: the processor fetches many such places at once. */
+  /** Reads the index position of a hash, so that it is in the cache when the key is looked up: the processor fetches many at once. */
   touch(hash: number): number {
     const index = this.#index
     return index[(2 * hash) & (index.length - 1)]!
   }
 
-  /** Undefined: it is not there. */
+  /** Undefined: no such key. */
   get(key: KeyBytes): number | null | undefined {
     const place = this.#find(key)
     if (place < 0) return undefined
@@ -47,7 +47,7 @@ export class KeyTable {
     return value === NULL ? null : value
   }
 
-  /** Returns the value that it had; undefined: it was not there. */
+  /** Returns the old value; undefined: none. */
   set(key: KeyBytes, value: number | null): number | null | undefined {
     const stored = value ?? NULL
     const place = this.#find(key)
@@ -60,7 +60,7 @@ export class KeyTable {
     return before === NULL ? null : before
   }
 
-  /** A key that is not there. */
+  /** The key must be new. */
   #add(key: KeyBytes, stored: number): void {
     if (4 * (this.#indexed + 1) > this.#index.length) this.#rebuildIndex()
     const index = this.#index
@@ -83,7 +83,7 @@ export class KeyTable {
     return true
   }
 
-  /** The place of a key; below 0: it has none. Leaves in `#found` where in the index that is said. */
+  /** The place of a key; negative: none. Sets `#foundAt` to its index position. */
   #find(key: KeyBytes): number {
     const { hash } = key
     const index = this.#index
@@ -119,7 +119,7 @@ export class KeyTable {
     this.size++
   }
 
-  /** With room for as many keys again, and without those that were deleted. */
+  /** Doubles the room, and drops deleted keys. */
   #rebuildIndex(): void {
     let room = LEAST
     while (room < 2 * this.size) room *= 2
@@ -142,7 +142,7 @@ export class KeyTable {
     this.#indexed = this.#count = this.size
   }
 
-  /** Has only the keys that were not deleted. Returns the new place of each. */
+  /** Copies the keys that are left. Returns the new place of each. */
   #compact(places: Uint32Array): Uint32Array {
     const moved = new Uint32Array(this.#count)
     const bytes = new Bytes(
@@ -166,7 +166,7 @@ export class KeyTable {
     return moved
   }
 
-  /** The keys that are there when it is called, with their values then and there; deleted ones are left out. `moved`: the value once this table was made anew. */
+  /** The keys at the time of the call with their present values, without deleted ones. `moved`: the value of a key once this table was rebuilt. */
   entries(moved: (key: string) => number | null | undefined): IterableIterator<[string, number | null]> {
     return this.#entries(this.#places, this.#bytes.buffer, this.#count, moved)
   }

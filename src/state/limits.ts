@@ -29,10 +29,7 @@ export interface StateLimits {
   /** Changes that wait to be appended (while paused, fenced, or before this log writes at all). */
   waitingBytes: number
   waitingWrites: number
-  /**
-   * Request ids remembered: a retry is recognised until this many later requests were made, however long
-   * that takes, and across upgrades and compactions.
-   */
+  /** Request ids remembered: a retry is recognised until this many later requests were made, however long that takes, and across upgrades and compactions. */
   requests: number
   requestBytes: number
 }
@@ -74,7 +71,7 @@ export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<St
   return limits
 }
 
-/** For a tool that reads a file of so many bytes: no limit of the process that wrote it is refused. */
+/** For a tool that reads a file of so many bytes: accepts any limit of its writer. */
 export function limitsToRead(bytes: number): Partial<StateLimits> {
   return {
     recordBytes: Math.max(bytes, DEFAULT_LIMITS.recordBytes),
@@ -82,7 +79,7 @@ export function limitsToRead(bytes: number): Partial<StateLimits> {
   }
 }
 
-/** Bytes of a record that are left for changes: epoch, sequence, request id and a schema may stand before them. */
+/** Bytes of a record for changes: epoch, sequence, request id and a schema come first. */
 export function mostBodyBytes(limits: StateLimits): number {
   return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes
 }
@@ -95,7 +92,7 @@ export function overLimit(what: string, got: number, limit: keyof StateLimits, m
   )
 }
 
-/** Throws a TypeError unless it is a string: 1 and "1" would be one entry to the log, and two to who wrote them. */
+/** Throws a TypeError unless it is a string: the log would not tell 1 from "1". */
 export function checkKey(key: unknown, section: string): asserts key is string {
   if (typeof key !== 'string')
     throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'String(key) makes one')
@@ -115,7 +112,7 @@ export function checkSectionName(name: unknown): asserts name is string {
   if (typeof name !== 'string') throw wrongKind('ERR_FDB_OPTION', 'the name of a section', name)
 }
 
-/** Empty: none was given. */
+/** Returns '' for undefined. */
 export function checkRequest(request: unknown, { requestBytes }: StateLimits): string {
   if (request === undefined) return ''
   if (typeof request !== 'string')

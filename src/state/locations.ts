@@ -3,24 +3,24 @@ const CHUNK = 1 << CHUNK_BITS
 const MASK = CHUNK - 1
 const FIELDS = 3
 
-/** Where the encoded change of an entry lies. */
+/** The location of an entry's encoded change. */
 export interface Location {
-  /** The segment's ordinal in its log: never used twice. */
+  /** The segment's ordinal, unique in its log. */
   segment: number
   offset: number
   length: number
 }
 
-/** Where each live entry lies, by slot number, in 12 bytes outside the JavaScript heap. Freed slots are used again. Copies share what neither has changed. */
+/** The location of each live entry by slot number, in 12 bytes outside the JavaScript heap. Freed slots are reused. Copies share unchanged chunks. */
 export class Locations {
   readonly #chunks: Uint32Array[] = []
-  /** False: a copy has the same chunk, which is duplicated before it is changed. */
+  /** False: a copy shares the chunk, which is duplicated before a change. */
   readonly #own: boolean[] = []
   #next = 0
-  /** The slot that was freed last; -1: none is free. Each says in place of its segment which one was freed before it. */
+  /** The slot freed last; -1: none. A free slot stores the one freed before it, in place of its segment. */
   #free = -1
 
-  /** Slots ever used: all slot numbers are below it. */
+  /** All slot numbers are below it. */
   get end(): number {
     return this.#next
   }
@@ -49,7 +49,7 @@ export class Locations {
     chunk[at + 2] = length
   }
 
-  /** Reads into an object of the caller, so that nothing is allocated. A free slot has length 0, and no segment. */
+  /** Reads into `into`, without an allocation. A free slot has length 0, and no segment. */
   get(slot: number, into: Location): Location {
     const chunk = this.#chunks[slot >> CHUNK_BITS]!
     const at = (slot & MASK) * FIELDS
@@ -81,7 +81,7 @@ export class Locations {
     return copy
   }
 
-  /** Moves slots that still are where they were `before` (a copy) to where they are in `after` (used up); slots changed meanwhile stay. */
+  /** Moves slots that are still as in `before` (a copy) to their place in `after` (used up); others stay. */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {
       const now = this.#chunks[c]!

@@ -9,7 +9,7 @@ export interface SectionDigest {
   digest: string
 }
 
-/** A section that the log says something of, or that the application has registered. */
+/** A section of the log, or one that the application has registered. */
 export interface KnownSection extends StoredSchema {
   entries: number
 }
@@ -18,7 +18,7 @@ export interface StateStats {
   segments: number
   /** Bytes of all segments. */
   bytes: number
-  /** Bytes of changes that are still in force: what a compaction would leave. */
+  /** Bytes of changes in force: the log's size after a compaction. */
   liveBytes: number
   entries: number
   sequence: number
@@ -26,7 +26,7 @@ export interface StateStats {
   waiting: number
 }
 
-/** An entry as it lies in the log: bytes of the section's codec, and the schema version that wrote them. */
+/** An entry of the log: bytes of the section's codec, and the schema version that wrote them. */
 export interface RawEntry {
   key: string
   value: Uint8Array
@@ -52,7 +52,7 @@ export function schemasOf({ sections }: Store): StoredSchema[] {
   return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
 }
 
-/** Those that are in the log, or `registered`, by name. */
+/** Sections that are in the log, or `registered`, by name. */
 export function knownSections({ sections }: Store, registered: ReadonlySet<string>): KnownSection[] {
   const all = [...sections.values()].flatMap(({ name, stored, schema, slots }) => {
     if (stored === null && !registered.has(name)) return []

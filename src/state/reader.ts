@@ -5,10 +5,10 @@ import { overLimit, type StateLimits } from './limits.js'
 import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
 import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
 
-/** The most bytes of one pread. */
+/** Most bytes of one pread. */
 const CHUNK = 256 * 1024
 
-/** Where records are read from: a segment, or a part of a file that is like one. */
+/** A source of records: a segment, or a part of a file with the same form. */
 export interface RecordSource extends SegmentHeader {
   readonly fd: OwnedFd
   readonly start: number
@@ -16,32 +16,32 @@ export interface RecordSource extends SegmentHeader {
   size(): number
 }
 
-/** A record in the reader's buffer: valid until the reader is asked for the next. */
+/** A record in the reader's buffer, valid until the next one is read. */
 export interface FoundRecord {
   record: ScannedRecord
   buffer: Buffer
   /** File offset of the buffer's first byte. */
   base: number
-  /** File offset of the record's frame, and of what follows it. */
+  /** File offsets of the record's frame, and of what follows it. */
   offset: number
   next: number
 }
 
 export interface ReadEnd {
-  /** File offset behind the last whole record. */
+  /** File offset behind the last complete record. */
   position: number
-  /** Bytes follow that are no whole record: the tail of a writer that is writing, or was killed. */
+  /** Incomplete bytes follow: a writer is writing, or was killed. */
   torn: boolean
 }
 
 export interface FrameOptions {
-  /** File offset to start from; default the first record. */
+  /** File offset to start from; default: the first record. */
   from?: number
-  /** The sequence of the record before; unknown when absent. */
+  /** The number of the record before, if known. */
   after?: number | undefined
-  /** Another process may be writing to it now; default: it is not sealed. */
+  /** Another process may be writing now; default: unless it is sealed. */
   live?: boolean
-  /** Other segments may follow in the same place: called at the header of each, may throw. */
+  /** Called at the header of each further segment in the same file; may throw. */
   next?: (header: SegmentHeader, offset: number) => void
   limits: StateLimits
 }
@@ -119,7 +119,7 @@ export function* recordsOf(
       start += FRAME_HEADER
       sum = crc32(window.subarray(start, start + length))
     } else {
-      // One that is too large is not kept, but its checksum tells whether it is a record at all.
+      // An oversized record is not kept, but its checksum tells whether it is a record at all.
       buffer = Buffer.allocUnsafe(large ? CHUNK : length)
       bufferBase = position + FRAME_HEADER
       start = 0

@@ -11,10 +11,10 @@ import { Store } from './store.js'
 /** Entries between two yields. */
 const STEP = 32
 
-/** A section that differs, or that only one of the two has. */
+/** A section whose entries differ between the two logs. */
 interface SectionDifference {
   readonly section: SectionStore
-  /** Null: it has nothing any more. */
+  /** Null: the new log does not have it. */
   readonly now: SectionStore | null
   readonly changes: GrowingList<{
     readonly op: 'put' | 'delete'
@@ -23,7 +23,7 @@ interface SectionDifference {
   }>
 }
 
-/** Reads a whole log beside the present one, takes its place in one step, and tells listeners the differences. Takes the segments; no effect if it throws. */
+/** Reads a whole log beside the present one, replaces it in one step, and notifies listeners of the differences. Takes the segments; no effect if it throws. */
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
@@ -50,7 +50,7 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
       different.push(yield* compare(store, after, name))
     replaced = true
     replace(core, after, fresh, different)
-    // Where entries lay before can be read until all are told.
+    // Former segments are readable until all listeners are notified.
     for (const { section, changes: told } of different)
       yield* inSteps(told, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {
@@ -92,7 +92,7 @@ function isSame(
   return was.version === is.version && was.value.equals(is.value)
 }
 
-/** Replaces all in one step whatever its size: a reader finds the old or the new. */
+/** One step, whatever the size: a reader sees the old state or the new. */
 function replace(
   { history, store }: LogCore,
   after: Store,

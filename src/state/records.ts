@@ -7,7 +7,7 @@ export const PUT = fdbroker.state.Change.Op.PUT
 export const DELETE = fdbroker.state.Change.Op.DELETE
 export const CLEAR = fdbroker.state.Change.Op.CLEAR
 
-/** The payload of a frame is no record; the caller knows where and makes the error. */
+/** A frame's payload is no record; the caller makes the error, with the place. */
 export class MalformedRecord extends Error {}
 
 export interface StoredSchema {
@@ -18,7 +18,7 @@ export interface StoredSchema {
   secret: boolean
 }
 
-/** A record whose changes stay where they are: offsets into the buffer it was scanned from. */
+/** A scanned record; its changes are offsets into the buffer. */
 export interface ScannedRecord {
   epoch: number
   sequence: number
@@ -33,7 +33,7 @@ export interface ScannedRecord {
   part: { index: number; last: boolean } | null
 }
 
-/** One Change in place: offsets into the buffer. */
+/** One scanned Change: offsets into the buffer. */
 export interface ScannedChange {
   op: number
   version: number
@@ -84,7 +84,7 @@ export function encodeEnvelope(envelope: fdbroker.state.Record.$Properties): Uin
   return RecordMessage.encode(envelope).finish()
 }
 
-/** The tag and length that stand before an encoded Change in a Record (to copy changes without decoding them). */
+/** The tag and length before an encoded Change in a Record, for copying changes without decoding. */
 export function changePrefix(length: number): Uint8Array {
   const bytes = [(4 << 3) | LEN]
   let rest = length
@@ -106,7 +106,7 @@ const FIXED32 = 5
 const MAX_SCHEMAS = 4096
 const MAX_REQUESTS = 1_000_000
 
-/** A position in a buffer; a module-wide one, as nothing here calls back. */
+/** The present position; shared, as nothing here calls back. */
 let at = 0
 
 function varint(buffer: Buffer, end: number): number {
@@ -131,11 +131,11 @@ function lengthOf(buffer: Buffer, end: number): number {
   return length
 }
 
-/** Skips a field whose number is not known. Groups (wire types 3 and 4) are refused: nothing writes them. */
+/** Skips an unknown field. Throws for groups (wire types 3 and 4), which nothing writes. */
 function skip(buffer: Buffer, wire: number, end: number): void {
   if (wire === VARINT) varintSkip(buffer, end)
   else if (wire === LEN) {
-    // Counted from behind the length, which moves `at`.
+    // lengthOf() moves `at`.
     const length = lengthOf(buffer, end)
     at += length
   } else if (wire === FIXED64) at += 8
@@ -166,7 +166,7 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
   if (list.length >= most) throw new MalformedRecord(`more than ${most} ${what}`)
 }
 
-/** Scans a Record, but not its changes ({@link scanChange}). Throws MalformedRecord; ERR_FDB_STATE_LIMIT for more changes than `changesPerRecord`. */
+/** Scans a Record without its changes ({@link scanChange}). Throws MalformedRecord; ERR_FDB_STATE_LIMIT for more than `changesPerRecord`. */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
   const record: ScannedRecord = {
     epoch: 0,
@@ -218,7 +218,7 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
   return record
 }
 
-/** Scans a Change in place, into an object of the caller. */
+/** Scans a Change into `into`. */
 export function scanChange(buffer: Buffer, start: number, end: number, into: ScannedChange): ScannedChange {
   into.op = PUT
   into.version = 0

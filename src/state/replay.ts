@@ -3,17 +3,17 @@ import type { LogCore } from './core.js'
 import { schemaRefusal } from './schema.js'
 import { runAtOnce, runInSlices } from './slices.js'
 
-/** The most that a read of a followed log reads in place; what is more is read in slices meanwhile. */
+/** Most bytes that a section's read replays itself; more are read in slices. */
 const FOLLOW_BYTES = 64 * 1024
 
-/** Reads what other processes wrote: one reading after the other, in slices; or, of a log that is followed, as it is appended. */
+/** Reads the records of other processes: in slices, one reading after the other, or as they are appended, in a log that is followed. */
 export class Replay {
-  /** Every read of a section sees the appends of others, until these cannot be read. */
+  /** Each read of a section sees the appends of others, as long as they can be read. */
   following = false
   readonly #core: LogCore
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
-  /** It has been told that a section may not be read. */
+  /** The owner knows that a section may not be read. */
   #schemaReported = false
 
   constructor(core: LogCore) {
@@ -24,7 +24,7 @@ export class Replay {
     return this.#readers > 0
   }
 
-  /** Behind the readings before it. `begin` may throw. Rejects also with ERR_FDB_SCHEMA, when all was read. */
+  /** Runs after earlier readings. `start` may throw. Also rejects with ERR_FDB_SCHEMA, after everything was read. */
   async enqueue(start: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
     const { closing, sliceMs, deferred } = this.#core
     const task = this.#reading.then(async () => {
@@ -44,13 +44,13 @@ export class Replay {
     return task
   }
 
-  /** Resolves when no reading is under way or asked for. */
+  /** Resolves when no reading is running or queued. */
   async ended(): Promise<void> {
     do await this.#reading
     while (this.#readers > 0)
   }
 
-  /** Where the log is followed: reads what is new. */
+  /** Reads new records, if the log is followed. */
   follow(): void {
     const { history, deferred } = this.#core
     if (!this.following || this.busy || history.applying || deferred.stepping) return
@@ -75,7 +75,7 @@ export class Replay {
     }
   }
 
-  /** A section that may not be read is in the log all the same: the others are followed on. */
+  /** A section that may not be read stays in the log: the others are still followed. */
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
     if (!forbidden) this.following = false

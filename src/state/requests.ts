@@ -3,15 +3,15 @@ import { FdbError } from '../errors.js'
 
 export interface KnownRequest {
   sequence: number
-  /** The change's fingerprint: the sum over its entries and operations ({@link SectionStore.printOf}); 0: unknown, as an older release wrote the snapshot. */
+  /** The sum over the change's entries and operations ({@link SectionStore.printOf}); 0: unknown, from an older release's snapshot. */
   print: number
 }
 
-/** The client request ids whose changes are in the log. The oldest is forgotten by count alone, so every reader remembers the same ones. */
+/** The request ids whose changes are in the log. The oldest is forgotten by count alone, so that all readers remember the same ones. */
 export class RequestMemory {
   readonly #most: number
   readonly #known = new Map<string, KnownRequest>()
-  /** In order of arrival; a ring once it is full (a `Map` is slow at finding its oldest key among deleted ones). */
+  /** In order of arrival; a ring once it is full (a `Map` finds its oldest key slowly among deleted ones). */
   readonly #ring: string[] = []
   #oldest = 0
 
@@ -35,7 +35,7 @@ export class RequestMemory {
     this.#oldest = (this.#oldest + 1) % this.#most
   }
 
-  /** Those of changes up to and including a sequence, oldest first. */
+  /** Requests up to a sequence, oldest first. */
   upTo(sequence: number): { id: string; print: number }[] {
     const all: { id: string; print: number }[] = []
     for (let i = 0; i < this.#ring.length; i++) {
@@ -47,7 +47,7 @@ export class RequestMemory {
   }
 }
 
-/** Two changes with the same id: null when they are one that is tried again. An update has several prints, of what it may come to. */
+/** Compares two changes with the same id; null: one is a retry of the other. An update has several prints, for its possible results. */
 export function requestRefusal(
   id: string,
   known: readonly number[],
@@ -62,7 +62,7 @@ export function requestRefusal(
   )
 }
 
-/** The print of several changes; never 0 once there was one. */
+/** The print of several changes; never 0. */
 export function addPrint(sum: number, print: number): number {
   return (sum + print) >>> 0 || 1
 }
@@ -84,7 +84,7 @@ export interface WriteOptions {
 
 const WRITE_OPTIONS: Checks<WriteOptions> = { request: unchecked, durable: flag }
 
-/** Throws ERR_FDB_OPTION for what is no option of a change; the id of its request is checked on its own. */
+/** Throws ERR_FDB_OPTION for an unknown option; the request id is checked elsewhere. */
 export function checkWrite(call: string, options: unknown): void {
   checkOptions(call, options as WriteOptions, WRITE_OPTIONS)
 }

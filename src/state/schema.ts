@@ -6,20 +6,16 @@ import type { StoredSchema } from './records.js'
 export interface SectionOptions<T> {
   /** Version of the values' schema, from 1. Raise it when an older reader would misread or need to know. */
   version: number
-  /**
-   * The lowest version whose reader may read what this version writes; default 1: all. For the section the highest counts that
-   * anything was ever written with.
-   */
+  /** The lowest version whose reader may read what this version writes; default 1: all. For the section the highest counts that anything was ever written with. */
   minReader?: number
   codec: Codec<T>
   /** Is called with what was decoded (and migrated) and with what is to be put; throws when that is not acceptable. */
   validate?: (value: T) => void
   /**
-   * Brings a value that was written with an older schema version forward, and returns it: `from` is the entry's version,
-   * `to` this schema's. Called when such an entry is read, each time that it is decoded; the log has the old value until
-   * the entry is put again. May change the decoded value in place, and for protobuf should: so fields of other versions
-   * survive. Must leave alone what is there already: an entry that a newer version wrote and an older one
-   * changed comes as the older one's. Values that are newer than this schema, or of no schema, are not migrated.
+   * Brings a value that was written with an older schema version forward, and returns it: `from` is the entry's version, `to` this schema's. Called when such
+   * an entry is read, each time that it is decoded; the log has the old value until the entry is put again. May change the decoded value in place, and for
+   * protobuf should: so fields of other versions survive. Must leave alone what is there already: an entry that a newer version wrote and an older one changed
+   * comes as the older one's. Values that are newer than this schema, or of no schema, are not migrated.
    */
   migrate?: (value: T, from: number, to: number) => T
   /** Values are never logged and not shown by the tools unless asked. A section that was secret once stays secret. */
@@ -94,7 +90,7 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
   })
 }
 
-/** Why a section as it is in the log may not be read with this schema; null when it may. */
+/** Why a stored section may not be read with this schema, or null. */
 export function schemaRefusal(
   stored: StoredSchema,
   schema: SectionSchema<never> | SectionSchema<unknown>,

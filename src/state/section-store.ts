@@ -12,35 +12,35 @@ export interface StoredChange {
   readonly key: string
   /** 'local': appended by this log; 'replay': read from a segment. */
   readonly origin: 'local' | 'replay'
-  /** Where the entry lay that it took the place of; null: there was none, or all of them. */
+  /** The location of the replaced entry; null: none, or all. */
   readonly before: Location | null
 }
 
-/** One section as the log has it: keys, where their values lie, the digest. Knows nothing of codecs. */
+/** One section of the log: keys, locations of values, digest. No codec. */
 export class SectionStore {
   readonly name: string
   readonly nameBytes: Buffer
-  /** Key to slot in the store's locations. */
+  /** Slots are those of the store's locations. */
   slots = new SlotMap()
   digest = new Digest()
   readonly listeners = new Set<(change: StoredChange) => void>()
-  /** Called when any number of entries has changed at once, before the listeners are told of each. */
+  /** Called after many entries have changed at once, before the listeners. */
   readonly resets = new Set<() => void>()
-  /** The schema in the log; null while there is none. */
+  /** The log's schema, if any. */
   stored: StoredSchema | null = null
   schema: SectionSchema<never> | null = null
-  /** The length of the encoded changes that are in force. */
+  /** Bytes of the encoded changes in force. */
   bytes = 0
   readonly #report: (error: unknown, section: string) => void
 
-  /** `report`: told of what a listener throws. */
+  /** `report`: called with errors of listeners. */
   constructor(name: string, report: (error: unknown, section: string) => void) {
     this.name = name
     this.nameBytes = Buffer.from(name)
     this.#report = report
   }
 
-  /** Tells all listeners. `before`: where the entry lay that the change took the place of. */
+  /** `before`: the location of the replaced entry. */
   notify(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
     for (const listener of this.listeners) {
       try {
@@ -51,7 +51,7 @@ export class SectionStore {
     }
   }
 
-  /** The schema that this process must write to the log before its first change of the section; null: none. */
+  /** The schema to write before this process's first change of the section; null: none. */
   get schemaToWrite(): StoredSchema | null {
     const { name, stored, schema } = this
     if (stored === null) return storedForm(name, schema)
@@ -60,7 +60,7 @@ export class SectionStore {
     return isSameSchema(wanted, stored) ? null : wanted
   }
 
-  /** The fingerprint of a change of one entry, as 32 bits: a change of several has their sum. See {@link RequestMemory}. */
+  /** The 32-bit fingerprint of a change of one entry; several changes have the sum. See {@link RequestMemory}. */
   printOf(op: number, key: string | Uint8Array): number {
     return crc32(key, this.#printOf(op))
   }
@@ -71,7 +71,7 @@ export class SectionStore {
 
   readonly #prints: number[] = []
 
-  /** Has what the section of another store has, which is used up; null: nothing. */
+  /** Takes the contents of another store's section, which must not be used any more; null: empty. */
   takeOver(other: SectionStore | null): void {
     this.slots = other?.slots ?? new SlotMap()
     this.digest = other?.digest ?? new Digest()
@@ -122,7 +122,7 @@ export class AppliedChange<T> implements SectionChange<T> {
     this.#isRead = before === null
   }
 
-  /** `read`: decodes what lies there, as long as it does. */
+  /** `read`: decodes the entry at a location, while it is readable. */
   static notify<T>(listener: ChangeListener<T>, change: StoredChange, read: (at: Location) => T): void {
     const applied = new AppliedChange(change, read)
     try {

@@ -15,7 +15,7 @@ import type { Store } from './store.js'
 import { Values } from './values.js'
 import type { Writing } from './writing.js'
 
-/** Changes of a bulk that are encoded in one go, whatever time it takes. */
+/** Changes of a bulk encoded without a look at the clock. */
 const AT_ONCE = 256
 
 export interface IterationOptions {
@@ -26,7 +26,7 @@ export interface IterationOptions {
   invalid?: (key: string, error: FdbError) => void
 }
 
-/** The most keys that are remembered to have been warned of. */
+/** Most keys with a warning. */
 const WARNED = 1024
 
 /**
@@ -42,7 +42,7 @@ export class Section<T> {
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
   readonly #values: Values<T>
-  /** Immutable values: primitive ones, and frozen ones if the schema says so. */
+  /** Primitive values, and frozen ones if the schema says so. */
   readonly #cache = new Map<string, T>()
   readonly #cacheSize: number
   readonly #warned = new Set<string>()
@@ -98,9 +98,8 @@ export class Section<T> {
   }
 
   /**
-   * How many changes of this process wait, those of other sections too: reads do not see them, as each may still be refused, and an
-   * `update` is made of what is there when it is its turn. 0 while this process writes and nothing large is appended: then a read sees what
-   * was put the line before.
+   * How many changes of this process wait, those of other sections too: reads do not see them, as each may still be refused, and an `update` is made of what is
+   * there when it is its turn. 0 while this process writes and nothing large is appended: then a read sees what was put the line before.
    */
   get waiting(): number {
     return this.#writing.waiting
@@ -130,7 +129,7 @@ export class Section<T> {
     return slot === undefined ? undefined : this.#decode(key, slot)
   }
 
-  /** @internal Whether it is there, and `is` says so of its bytes, which are there for that call only. */
+  /** @internal Whether there is an entry for whose bytes `is` returns true; they are valid during the call. */
   isStored_(key: string, is: (bytes: Uint8Array, start: number, end: number) => boolean): boolean {
     checkKey(key, this.name)
     this.#core.flush()
@@ -152,15 +151,12 @@ export class Section<T> {
     return this.#section.slots.keys()
   }
 
-  /**
-   * In no particular order. In one go: use `for await` on the section itself for many entries. An entry that cannot be decoded is left
-   * out, and told of.
-   */
+  /** In no particular order. In one go: use `for await` on the section itself for many entries. An entry that cannot be decoded is left out, and told of. */
   *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
     for (const entry of this.#readEntries(options)) if (entry !== null) yield entry
   }
 
-  /** Null: none, but it may be left for another turn of the event loop. */
+  /** Null: a place to pause. */
   #readEntries(options: IterationOptions): Generator<[string, T] | null, undefined> {
     this.#core.flush()
     return inFileOrder(this.#section, this.#core.store.entries, (key, slot) =>
@@ -168,7 +164,7 @@ export class Section<T> {
     )
   }
 
-  /** Null: it cannot be decoded, which was told. */
+  /** Null: it cannot be decoded, which was reported. */
   #decodeEntry(key: string, slot: number, { invalid }: IterationOptions): [string, T] | null {
     try {
       return [key, this.#decode(key, slot)]
@@ -215,7 +211,7 @@ export class Section<T> {
     await this.#write(this.#encodePut(key, value), options)
   }
 
-  /** @internal The bytes as they are, of an operator. Rejects with ERR_FDB_STATE_VALUE where the codec, or `validate`, does not take them. */
+  /** @internal Puts bytes of an operator. Rejects with ERR_FDB_STATE_VALUE if the codec, or `validate`, refuses them. */
   async putBytes_(key: string, value: Uint8Array, options: WriteOptions): Promise<void> {
     const change = this.#encode(PUT, key)
     change.version ||= this.version
@@ -289,11 +285,10 @@ export class Section<T> {
   }
 
   /**
-   * All of the changes or none, however many; readers see them all at once too. It resolves when listeners have been told
-   * of each. More than 256 changes are encoded in slices: such a bulk takes its place in the order of changes when that is
-   * done, so await it before a change that depends on it. Other changes wait while it is appended. Interrupted by a
-   * handoff it counts for nothing: it is appended anew, whole, by the process that writes then (ERR_FDB_STATE_LIMIT where that
-   * is another, and it is larger than `waitingBytes`).
+   * All of the changes or none, however many; readers see them all at once too. It resolves when listeners have been told of each. More than 256 changes are
+   * encoded in slices: such a bulk takes its place in the order of changes when that is done, so await it before a change that depends on it. Other changes
+   * wait while it is appended. Interrupted by a handoff it counts for nothing: it is appended anew, whole, by the process that writes then (ERR_FDB_STATE_LIMIT
+   * where that is another, and it is larger than `waitingBytes`).
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     return this.#writing.guardPremature(this.#bulk(changes, options), options)
@@ -402,7 +397,7 @@ function mayBeShared(value: unknown, frozen: boolean): boolean {
 
 type Step<T> = IteratorResult<T | null, undefined>
 
-/** The values of an iterator, in turns bounded in time; cheaper than an async generator. A null is no value, but a place to pause. */
+/** Iterates in turns bounded in time; cheaper than an async generator. A null of `all` is a place to pause. */
 class SlicedIterator<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
   readonly #all: Iterator<T | null, undefined, undefined>
   readonly #sliceMs: number
@@ -446,7 +441,7 @@ function isValueOrEnd<T>(step: Step<T>): step is IteratorResult<T, undefined> {
   return step.done === true || step.value !== null
 }
 
-/** Freezes a value and all that it holds; false: something in it cannot be frozen (bytes, a Date, a Map), the rest may be. */
+/** Freezes a value with all its contents. False: a part cannot be frozen (bytes, a Date, a Map); the rest may be. */
 export function deepFreeze(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'function'
   if (Object.isFrozen(value)) return true

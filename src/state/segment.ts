@@ -22,7 +22,7 @@ import { fdbroker } from '../proto/state.js'
 /** u32le length, u32le crc32 of the payload. */
 export const FRAME_HEADER = 8
 
-/** One frame around a payload that is given in parts. */
+/** One frame around a payload in parts. */
 export function frame(...parts: Uint8Array[]): Buffer {
   let length = 0
   for (const part of parts) length += part.length
@@ -41,7 +41,7 @@ const { Header } = fdbroker.state
 const MAGIC = 'fdb-state'
 const FORMAT = 1
 const MAX_HEADER = 4096
-/** To free the memory of less takes no thread of its own. */
+/** Smaller memory is freed without a thread. */
 const LARGE_BYTES = 4 * 1024 * 1024
 const ZEROS = Buffer.alloc(4096)
 
@@ -53,10 +53,10 @@ export interface SegmentHeader {
 }
 
 export interface FileHeader extends SegmentHeader {
-  /** The service of a state file; empty: unknown. */
+  /** The service of a state file, or ''. */
   readonly service: string
   readonly marks: number
-  /** The numbers of a mark in a state file. Empty in other headers. */
+  /** The numbers of a state file's mark; empty in other headers. */
   readonly mark: Uint8Array
 }
 
@@ -66,28 +66,28 @@ export interface SegmentOptions {
   name?: string
 }
 
-/** How an append ended. Nothing is thrown: a seal is an expected answer on a hot path. */
+/** The outcome of an append. No exception: a seal is expected, on a hot path. */
 export interface AppendResult {
-  /** Bytes that are in the segment: less than all only when memory or disk ran out, or a seal came within a huge write. */
+  /** Bytes in the segment: fewer than given if memory or disk ran out, or a seal came during a huge write. */
   written: number
-  /** 'sealed': the right to write here has ended. An error: it could not be written (retry is allowed). */
+  /** 'sealed': the right to write has ended. An error: not written; a retry is allowed. */
   refused: 'sealed' | FdbError | null
 }
 
 /**
- * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. Sealing (F_SEAL_WRITE) ends everybody's right to write;
- * releasing (F_SEAL_SHRINK alone) leaves appends working. GROW, set by a seal of what was not released, tells the two apart.
+ * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. A seal (F_SEAL_WRITE) ends every process's right to write; a
+ * release (F_SEAL_SHRINK alone) does not stop appends. GROW, set when sealing an unreleased segment, tells the two apart.
  */
 export class Segment {
   readonly epoch: number
   readonly kind: SegmentKind
-  /** Where the first record begins. */
+  /** The offset of the first record. */
   readonly start: number
   readonly fd: OwnedFd
   #end: number
-  /** Where the kernel has no seals (no memfd) there is no arbiter: only this object remembers. */
+  /** Without kernel seals (no memfd) only this object remembers. */
   #sealedHere = false
-  /** Never changes; asked once, as every step of a handoff wants to know. */
+  /** Constant, and asked at each step of a handoff. */
   #sealable: boolean | undefined
 
   private constructor(fd: OwnedFd, epoch: number, kind: SegmentKind, start: number, end: number) {
@@ -119,7 +119,7 @@ export class Segment {
     }
   }
 
-  /** Opens another process's segment. Owns `fd`, and closes it when it is refused (ERR_FDB_STATE_FORMAT: no segment, or a newer format). */
+  /** Opens another process's segment. Owns `fd`; closes it on ERR_FDB_STATE_FORMAT (no segment, or a newer format). */
   static open(fd: OwnedFd): Segment {
     try {
       const { epoch, kind, start } = readHeader(fd, 0)
@@ -130,7 +130,7 @@ export class Segment {
     }
   }
 
-  /** As {@link open}, all of them: where one is refused all are closed. */
+  /** As {@link open}; if one is refused, all are closed. */
   static openAll(fds: readonly OwnedFd[]): Segment[] {
     try {
       return fds.map(fd => Segment.open(fd))
@@ -140,13 +140,13 @@ export class Segment {
     }
   }
 
-  /** The same memory by a read-only descriptor of its own description: its holder can neither write nor seal. */
+  /** The same memory with a read-only descriptor: its holder can neither write nor seal. */
   readOnly(): Segment {
     const fd = reopenReadOnly(this.fd, `state segment ${this.epoch} (read only)`)
     return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
   }
 
-  /** The same memory by a dup with the same rights. */
+  /** The same memory with a dup of the descriptor. */
   dup(): Segment {
     return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
   }
@@ -155,24 +155,24 @@ export class Segment {
     return sizeOf(this.fd)
   }
 
-  /** Where the next append goes. */
+  /** The offset of the next append. */
   get end(): number {
     return this.#end
   }
 
-  /** No process can write any more. Asks the kernel each time: the other side may have sealed it. */
+  /** No process can write any more. Asks the kernel each time, as another process may have sealed it. */
   get sealed(): boolean {
     const seals = sealsOf(this.fd)
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
   }
 
-  /** The kernel seals files of this kind: without (no memfd) no process can tell who may write. */
+  /** The kernel can seal it. Without (no memfd), processes cannot tell who may write. */
   get sealable(): boolean {
     this.#sealable ??= sealsOf(this.fd) !== null
     return this.#sealable
   }
 
-  /** Ends the right to write here, for everybody and for good. Idempotent. Needs a writable descriptor. */
+  /** Ends every process's right to write, for good. Idempotent. Needs a writable descriptor. */
   seal(): void {
     const seals = sealsOf(this.fd)
     if (seals === null) {
@@ -184,7 +184,7 @@ export class Segment {
     this.#addSeals(wanted, SEAL_WRITE)
   }
 
-  /** Seals what a process wrote that is proved dead: also by a read-only descriptor, which is opened for writing again. */
+  /** Seals the segment of a process that is proved dead. A read-only descriptor is reopened for writing. */
   sealForDead(): void {
     if (this.sealed) return
     if (!this.sealable) {
@@ -195,17 +195,17 @@ export class Segment {
     new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
   }
 
-  /** Marks that the standby may not come back (F_SEAL_SHRINK); appends go on. Idempotent. False, without a mark: it was sealed before. */
+  /** Marks that the standby may not come back (F_SEAL_SHRINK); appends go on. Idempotent. False: it was sealed before. */
   markReleased(): boolean {
     if (this.released) return true
     if (this.sealed) return false
-    // No standby can come back where there are no seals: there is nothing to mark.
+    // Without seals no standby can come back.
     if (!this.sealable) return true
     this.#addSeals(SEAL_SHRINK, SEAL_SHRINK)
     return this.released
   }
 
-  /** {@link markReleased} was called on this memory, by anybody, before it was sealed. */
+  /** {@link markReleased} was called on this memory, by any process, before the seal. */
   get released(): boolean {
     const seals = sealsOf(this.fd)
     return seals !== null && (seals & SEAL_SHRINK) !== 0 && (seals & SEAL_GROW) === 0
@@ -232,12 +232,12 @@ export class Segment {
     }
   }
 
-  /** Appends at the end, in one write. */
+  /** Appends in one write. */
   append(bytes: Uint8Array): AppendResult {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
     let written = 0
     try {
-      // A write that was cut short says so by its count; why is said by the next one.
+      // The count of a short write does not tell the reason; the next write does.
       while (written < bytes.length) {
         const left = bytes.length - written
         written += writeAt(this.fd, bytes, written, left, this.#end + written)
@@ -251,7 +251,10 @@ export class Segment {
     }
   }
 
-  /** Appends continue at `offset`, the end of the last whole record. Bytes behind it are cut off, or blanked if a release forbids to cut. Not if sealed. */
+  /**
+   * Sets the offset of the next append, the end of the last complete record. Later bytes are cut off, or zeroed if a release forbids cutting. No effect when
+   * sealed.
+   */
   continueAt(offset: number): void {
     this.#end = offset
     const behind = this.size() - offset
@@ -282,17 +285,17 @@ function appendFailed(segment: Segment, length: number, error: NativeError): Fdb
   )
 }
 
-/** The first bytes of every header's payload; no record begins so. */
+/** The first bytes of each header's payload; no record starts with them. */
 export const HEADER_MARK = Buffer.concat([Buffer.from([(1 << 3) | 2, MAGIC.length]), Buffer.from(MAGIC)])
 
-/** Whether the payload that begins there is a header's. */
+/** Whether a header's payload starts there. */
 export function isHeader(buffer: Buffer, start: number): boolean {
   return (
     buffer[start] === HEADER_MARK[0] && HEADER_MARK.equals(buffer.subarray(start, start + HEADER_MARK.length))
   )
 }
 
-/** The frame that a segment begins with. `more`: what only a state file says. */
+/** The first frame of a segment. `more`: fields of state files only. */
 export function headerFrame(
   epoch: number,
   kind: SegmentKind,
@@ -302,7 +305,7 @@ export function headerFrame(
   return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number, ...more }).finish())
 }
 
-/** The header at a file offset. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
+/** The header at a file offset. `start`: the offset behind it. Throws ERR_FDB_STATE_FORMAT. */
 export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: number } {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
   const got = readAt(fd, head, 0, head.length, from)
@@ -310,10 +313,10 @@ export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: num
   return { ...header, start: from + header.start }
 }
 
-/** Bytes that hold the header of any file. */
+/** Enough bytes for any header. */
 export const MOST_HEADER_BYTES = FRAME_HEADER + MAX_HEADER
 
-/** The header that bytes begin with. `start`: of what follows it. Throws ERR_FDB_STATE_FORMAT. */
+/** The header at the start of `bytes`. `start`: the offset behind it. Throws ERR_FDB_STATE_FORMAT. */
 export function parseHeader(bytes: Buffer): FileHeader & { start: number } {
   const length = bytes.length < FRAME_HEADER ? 0 : bytes.readUInt32LE(0)
   const start = FRAME_HEADER + length

@@ -2,12 +2,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
-  /** The most milliseconds of work in one turn of the event loop; default 3. */
+  /** Most milliseconds of work in one turn of the event loop; default 3. */
   sliceMs?: number
   signal?: AbortSignal | undefined
 }
 
-/** Runs a generator that yields wherever it may be interrupted, at most `sliceMs` in one turn, shared with others that do so. Aborting stops it between steps. */
+/** Runs a generator that yields where it may pause, at most `sliceMs` in one turn, which it shares with other sliced work. An abort stops it between steps. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
   const slice = new Slice(sliceMs)
@@ -28,14 +28,14 @@ const TURN_MS = 5
 /** The last task of a turn gets this time all the same. */
 const LEAST_MS = 1
 
-/** When the first slice of this turn began; null: none has yet. */
+/** When this turn's first slice started, or null. */
 let turnStartedAt: number | null = null
 
 function newTurn(): void {
   turnStartedAt = null
 }
 
-/** When a slice that begins now has had its share of this turn. */
+/** The end of a slice that starts now. */
 function endOfShare(sliceMs: number): number {
   const now = performance.now()
   if (turnStartedAt === null) {
@@ -46,7 +46,7 @@ function endOfShare(sliceMs: number): number {
   return now + Math.min(sliceMs, Math.max(LEAST_MS, left))
 }
 
-/** The share that work has in each turn, for what is no generator. */
+/** A share of each turn, for work that is no generator. */
 export class Slice {
   readonly #sliceMs: number
   #end: number
@@ -56,7 +56,7 @@ export class Slice {
     this.#end = endOfShare(sliceMs)
   }
 
-  /** This turn has had its share: {@link next} is due. */
+  /** This turn's share is used up: call {@link next}. */
   get over(): boolean {
     return performance.now() >= this.#end
   }
@@ -66,9 +66,9 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /** Called after each bit of work that others hear of. Resolves in the next turn once this one has had its share. */
+  /** Call it after each piece of work with callbacks. Resolves in the next turn once this turn's share is used up. */
   async passed(): Promise<void> {
-    // Runs behind the callbacks that were just called.
+    // Runs after these callbacks.
     await null
     if (this.over) await this.next()
   }
@@ -95,12 +95,12 @@ export function aborted(signal: AbortSignal): FdbError {
   })
 }
 
-/** Entries that are so few are not worth a turn of their own. */
+/** So few entries are processed at once. */
 const AT_ONCE = 256
 
-/** Work that large changes leave behind once they count: places are freed and listeners told, in slices, in order. Reads see no difference. */
+/** Work left by large changes that count already: frees locations and notifies listeners, in slices, in order. Reads see no difference. */
 export class DeferredWork {
-  /** A step is being done: nothing may be applied. */
+  /** A step is running: nothing may be applied. */
   stepping = false
   readonly #work: Generator<undefined, void>[] = []
   readonly #sliceMs: number
@@ -108,7 +108,7 @@ export class DeferredWork {
   readonly #onPause: () => void
   #running: Promise<unknown> | null = null
 
-  /** `paused`: called when nothing is left, or when another does the work. */
+  /** `paused`: called when nothing is left, or other code has done the work. */
   constructor(sliceMs: number, signal: AbortSignal, paused: () => void) {
     this.#sliceMs = sliceMs
     this.#signal = signal
@@ -119,7 +119,7 @@ export class DeferredWork {
     return this.#work.length > 0
   }
 
-  /** `entries`: how many it is about. */
+  /** `entries`: their number. */
   add(work: Generator<undefined, void>, entries: number): void {
     if (entries <= AT_ONCE && !this.pending) {
       runAtOnce(work)
@@ -129,7 +129,7 @@ export class DeferredWork {
     this.#run()
   }
 
-  /** Does all of it, for who cannot go on before. Two may do it in turns. */
+  /** Does all the work, for a caller that must wait for it. Two callers may take turns. */
   *steps(): Generator<undefined, void> {
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       this.stepping = true
@@ -142,7 +142,7 @@ export class DeferredWork {
     }
   }
 
-  /** Resolves when listeners know of every change that counts. */
+  /** Resolves when listeners know every change that counts. */
   async done(): Promise<void> {
     while (this.pending && this.#running) await this.#running
   }

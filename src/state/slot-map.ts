@@ -3,10 +3,10 @@ import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import { inSteps } from './slices.js'
 
-/** Keys that a bulk has put, with their slots, and keys that it has deleted (null). */
+/** The slots of keys that a bulk has put; null: deleted. */
 export type Layer = KeyMap<number | null>
 
-/** Keys of a section and their slots. A large bulk comes in as a layer in one step, and is merged bit by bit: a look finds the same. */
+/** A section's keys and slots. A large bulk arrives as a layer, in one step, and is merged in slices; lookups see no difference. */
 export class SlotMap {
   #main = new KeyMap<number>()
   #layer: Layer | null = null
@@ -18,12 +18,12 @@ export class SlotMap {
     return this.#size
   }
 
-  /** Counts the changes of slots: when the count has changed, a slot that was looked up before may be another key's, or free. */
+  /** Counts changes of slots: after one, a slot that was looked up may be free, or another key's. */
   get changes(): number {
     return this.#changes
   }
 
-  /** Counts the times at which many keys got other slots at once: an iteration over {@link runs} that began before goes through the former slots. */
+  /** Counts replacements of many slots at once: an iteration over {@link runs} from before one yields former slots. */
   get renewals(): number {
     return this.#renewals
   }
@@ -50,7 +50,7 @@ export class SlotMap {
     else this.add(key, slot)
   }
 
-  /** A key that is not there. */
+  /** The key must be new. */
   add(key: string | KeyBytes, slot: number): void {
     this.#size++
     this.#put(key, slot)
@@ -58,7 +58,7 @@ export class SlotMap {
 
   #put(key: string | KeyBytes, slot: number): void {
     this.#changes++
-    // The merge still has to free the entry below, in the main map.
+    // The merge must still free the main map's entry.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }
@@ -75,12 +75,12 @@ export class SlotMap {
     for (const [key] of this.entries()) yield key
   }
 
-  /** When a merge goes on meanwhile, still each key once. */
+  /** Each key once, even during a merge. */
   *entries(): IterableIterator<[string, number]> {
     for (const run of this.runs()) yield* run
   }
 
-  /** The same, part by part where both maps are divided: what the layer has is passed over in short runs. */
+  /** The entries in parts, if both maps are divided, so that skipped keys make short runs. */
   *runs(): IterableIterator<Iterable<[string, number]>> {
     const layer = this.#layer
     if (layer === null) {
@@ -108,7 +108,7 @@ export class SlotMap {
     for (const entry of below()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
   }
 
-  /** All keys of `layer` at once, over what there is. The layer before must be merged. */
+  /** Puts `layer` over the present keys. The layer before must be merged. */
   setLayer(layer: Layer, size: number): void {
     this.#changes++
     this.#renewals++
@@ -116,7 +116,7 @@ export class SlotMap {
     this.#size = size
   }
 
-  /** `slots` in place of all there is. Returns what there was, to be freed. */
+  /** Replaces all slots. Returns the former ones, to be freed. */
   replace(slots: KeyMap<number>): KeyMap<number> {
     const before = this.#main
     this.#changes++
@@ -127,7 +127,7 @@ export class SlotMap {
     return before
   }
 
-  /** `merged`: told of each key of the layer, when it is, and of the slot that lay below. */
+  /** `merged`: called for each key of the layer, with the slot below it. */
   *merge(merged: (key: string, put: boolean, below: number | undefined) => void): Generator<undefined, void> {
     const layer = this.#layer
     if (layer === null) return

@@ -6,32 +6,32 @@ import { frame, Segment } from './segment.js'
 import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024
-/** The most schemas, or requests, of one record. */
+/** Most schemas, or requests, of one record. */
 const RECORD_LINES = 128
-/** The most bytes that a request takes in a record beside its id. */
+/** Most bytes of a request in a record, beside its id. */
 const REQUEST_BYTES = 16
 const STEP = 32
 
-/** The input of a merge: the state at the end of the segment with ordinal `last`. */
+/** Describes the state to merge, at the end of the segment with ordinal `last`. */
 export interface Merge {
   last: number
   epoch: number
   sequence: number
   digest: string
-  /** A newer segment follows: what its changes displaced was in force at the end of `last`. */
+  /** A newer segment follows: entries that it displaced were in force at the end of `last`. */
   followed: boolean
 }
 
-/** A finished snapshot, and where it put what the slots pointed to. */
+/** A finished snapshot, with the new locations. */
 export interface Merged {
   segment: Segment
   entries: number
-  /** The locations as they were when it began, and where the same changes lie in the snapshot (of others: as it was). */
+  /** The locations at the start, and the same slots' locations in the snapshot (or unchanged). */
   before: Locations
   after: Locations
 }
 
-/** Writes the state of the merged segments to a sealed snapshot, entries as encoded, from a copy of its locations. Closed when this is left before its end. */
+/** Writes the merged segments' state to a sealed snapshot, from a copy of the locations; entries stay encoded. Closes it unless it is finished. */
 export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, Merged> {
   const { epoch, sequence, last } = merge
   const before = store.entries.locations.copy()
@@ -95,18 +95,18 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   }
 }
 
-/** The snapshot, and the ordinal that it will have in its log: of the last segment in it. */
+/** The snapshot, and its future ordinal: that of the last merged segment. */
 interface Into {
   readonly segment: Segment
   readonly ordinal: number
 }
 
-/** The most bytes of one record, but for a change that takes more by itself: its author has seen to it that it fits. */
+/** Most bytes of a record, except for a single larger change, which its author has checked. */
 function mostOf(limits: StateLimits): number {
   return Math.min(RECORD_BYTES, mostBodyBytes(limits))
 }
 
-/** Gathers changes into records of at most 64 KiB, and notes where they come to lie. */
+/** Collects changes into records of at most 64 KiB, and records their locations. */
 class Batch {
   readonly #store: Store
   readonly #most: number
@@ -126,7 +126,7 @@ class Batch {
     this.#after = after
   }
 
-  /** `slot` -1: an entry that has no slot any more. */
+  /** `slot` -1: the entry has no slot any more. */
   add(at: Location, slot: number): void {
     const prefix = changePrefix(at.length)
     if (this.#bytes + prefix.length + at.length > this.#most) this.close()
@@ -154,7 +154,7 @@ class Batch {
   }
 }
 
-/** Those that come to so many bytes together; what comes to more by itself stands alone. */
+/** Groups items up to so many bytes; a larger item is alone. */
 function* chunks<T>(all: readonly T[], most: number, bytesOf: (one: T) => number): Generator<T[]> {
   let from = 0
   let bytes = 0

@@ -34,14 +34,14 @@ import { Writing } from './writing.js'
 
 export interface StateLogOptions {
   logger?: Pick<Logger, 'warn'> | undefined
-  /** The most milliseconds of reading or compacting in one turn of the event loop; default 3. */
+  /** Most milliseconds of reading or compacting in one turn; default 3. */
   sliceMs?: number
   limits?: Partial<StateLimits>
 }
 
 /**
- * The state of a service: the segments of its log in order, and the sections that they add up to. Changes made while it does not write wait, in order and bounded;
- * none is dropped without a rejection, none is visible before it is in the segment.
+ * A service's state: the segments of its log in order, and the sections they add up to. Changes wait, in order and bounded, while the log is not written; none
+ * is dropped without a rejection, none is visible before it is in the segment.
  */
 export class StateLog implements LogOwner {
   onFenced: (() => void) | null = null
@@ -82,12 +82,12 @@ export class StateLog implements LogOwner {
     return this.#core.limits
   }
 
-  /** In replay order. The log owns them, and a compaction closes them: take `dup()` or `readOnly()` in the same turn. */
+  /** In replay order. A compaction closes them: take `dup()` or `readOnly()` in the same turn. */
   get segments(): readonly Segment[] {
     return this.#core.history.held.map(held => held.segment)
   }
 
-  /** The pieces for a copy of the log; valid in this turn only, as a compaction closes segments. */
+  /** The pieces for a copy of the log; valid in this turn, as a compaction closes segments. */
   pieces(): LogPiece[] {
     return this.#core.history.pieces()
   }
@@ -96,17 +96,17 @@ export class StateLog implements LogOwner {
     return this.#core.history.sequence
   }
 
-  /** The number of the last record that counts: not of a bulk that is being appended. */
+  /** The number of the last record that counts, without an incomplete bulk. */
   get reached(): number {
     return this.#core.history.pieces().at(-1)?.sequence ?? 0
   }
 
-  /** A large bulk is being appended, and would be anew, whole, if writing had to go on in another segment now. */
+  /** A large bulk is being appended. It would be appended again, whole, if writing went on in another segment now. */
   get amidBulk(): boolean {
     return this.#writing.amidBulk
   }
 
-  /** Segments hold secrets that were replaced or deleted: until they are merged, with all that displaced those in them. */
+  /** Segments hold replaced or deleted secrets, until they and the segments that displaced them are merged. */
   get hasStaleSecrets(): boolean {
     return this.#core.store.entries.staleSecrets >= 0
   }
@@ -115,15 +115,15 @@ export class StateLog implements LogOwner {
     return this.#core.store.secret
   }
 
-  /** Where the log stands: with every change of this process that could be appended. */
+  /** The log's position, with every change of this process that could be appended. */
   get position(): Position {
     this.#flush()
     return this.#core.history.position
   }
 
   /**
-   * Takes a segment as the next of the log, and reads it to its present end. Owns it, and closes it when its place is wrong (ERR_FDB_STATE_ORDER). Rejects with
-   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT behind what it has applied; with ERR_FDB_SCHEMA when a registered section may not read it.
+   * Takes the log's next segment, and reads it to its present end. Owns it, and closes it if it is out of order (ERR_FDB_STATE_ORDER). Rejects with
+   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT behind the applied records, with ERR_FDB_SCHEMA if a registered section may not read it.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
@@ -139,15 +139,15 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Reads these segments, a whole log, in place of those that are held, in one turn; listeners are told the differences. For a log that was never written to.
-   * Takes the segments, also when it rejects, as {@link adopt} does: then all is as before.
+   * Replaces the held segments by these, a whole log, in one turn, and notifies listeners of the differences. For a log that was never written. Takes the
+   * segments; rejects as {@link adopt} does, without effect.
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
     await this.#replay.enqueue(() => rebuild(this.#core, segments), undefined)
   }
 
-  /** Reads what was appended to adopted segments since. A segment is read only when all before it are sealed. */
+  /** Reads new records of adopted segments, each once all before it are sealed. */
   async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
     await this.#replay.enqueue(() => {
       this.#checkOpen()
@@ -157,8 +157,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Appends go to this segment from now on, those that waited first. It is new and empty, or was adopted and read to its end; the log owns it. All before it must be
-   * sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND, and nothing has changed.
+   * Appends to this segment from now on, waiting changes first. It is new and empty, or was adopted and read; the log owns it. Throws, without effect, unless
+   * all segments before are sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND.
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
@@ -166,54 +166,54 @@ export class StateLog implements LogOwner {
     this.#writing.start(segment)
   }
 
-  /** Freeze: changes made before are appended, later ones wait. Returns where the log stands. */
+  /** Freezes: earlier changes are appended, later ones wait. Returns the log's position. */
   pauseWriting(): Position {
     return this.#writing.pause()
   }
 
-  /** Thaw: goes on in the same segment, with what waited first. Does nothing unless it is paused. */
+  /** Thaws: appends go on in the same segment, waiting changes first. No effect unless paused. */
   resumeWriting(): void {
     this.#writing.resume()
   }
 
-  /** Changes that wait, and all later ones, are rejected with `error`; until startWriting. */
+  /** Rejects waiting and later changes with `error`, until startWriting. */
   endWriting(error: FdbError): void {
     this.#writing.end(error)
   }
 
-  /** Another process writes: changes that wait, and later ones, are forwarded to it by what this returns, until startWriting or endWriting. */
+  /** Another process writes: waiting and later changes are forwarded to it by the result, until startWriting or endWriting. */
   forwardWriting(options: ForwardingOptions): Forwarding {
     this.#checkOpen()
     return this.#writing.forward(options)
   }
 
-  /** Resolves when no change waits any more. */
+  /** Resolves when no change waits. */
   async settled(): Promise<void> {
     const { queue } = this.#core
     for (let { last } = queue; last !== undefined; last = queue.last) await last.promise.catch(() => {})
   }
 
-  /** A change that another process forwards, to be filled as it comes. */
+  /** A forwarded change of another process, to be filled in pieces. */
   incoming(): IncomingWrite {
     return new IncomingWrite(this.#core.store)
   }
 
-  /** Makes it, once, in its turn: when this process may write, if it waits for that. Never rejects. */
+  /** Makes a forwarded change, once, when this process may write. Never rejects. */
   accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     return this.#writing.accept(arriving, write)
   }
 
   /**
-   * Before startWriting, and after endWriting or forwardWriting: from now on reads see what others append to the segments that are held, as soon as it is
-   * appended (what is more than 64 KiB at once a little later); until startWriting, or until a segment is damaged.
+   * Before startWriting, or after endWriting or forwardWriting: reads see what others append to the held segments at once (more than 64 KiB a little later),
+   * until startWriting, or damage.
    */
   follow(): void {
     this.#writing.follow()
   }
 
   /**
-   * The section of a name; the same object each time. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA when
-   * the log's section may not be read with this schema, or another one is registered.
+   * The section of a name, always the same object. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA if this schema may not read the log's section,
+   * or another one is registered.
    */
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
@@ -253,25 +253,25 @@ export class StateLog implements LogOwner {
     return schemasOf(this.#core.store)
   }
 
-  /** As {@link schemas}, with the sections that were registered here and are not in the log yet. */
+  /** As {@link schemas}, with registered sections that are not in the log yet. */
   known(): KnownSection[] {
     this.#flush()
     return knownSections(this.#core.store, new Set(this.#sections.keys()))
   }
 
-  /** A section as it lies in the log, for tools: no codec, no cache. Empty when there is none of that name. */
+  /** A section for tools: no codec, no cache. Empty for an unknown name. */
   rawSection(name: string): RawSection {
     this.#flush()
     return rawSectionOf(this.#core.store, name)
   }
 
-  /** An import that comes in pieces; `replace`: the sections that have a schema in it are emptied first, in the same change. */
+  /** An import in pieces. `replace`: sections with a schema in it are emptied first, in the same change. */
   stageImport(options: { replace?: boolean } = {}): StagedImport {
     this.#checkOpen()
     return new StagedImport(this.#core, this.#writing, options.replace ?? false)
   }
 
-  /** Appends the result of {@link encodeImport}, all or nothing, checked in slices first. Rejects as {@link StagedImport} does. */
+  /** Appends the result of {@link encodeImport}, all or nothing, checked in slices. Rejects as {@link StagedImport} does. */
   async importRecord(
     bytes: Buffer,
     options: { replace?: boolean; request?: string } = {},
@@ -290,7 +290,10 @@ export class StateLog implements LogOwner {
     return { segments, bytes, liveBytes, entries: count, sequence, waiting }
   }
 
-  /** Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`; undefined where `request` was made before. */
+  /**
+   * Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`; undefined if `request` was made
+   * before.
+   */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#writing.guardPremature(this.#update(change, options), options)
   }
@@ -313,15 +316,15 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Merges all sealed and read segments, but for the one that is written, into one snapshot, in slices; it takes their place in one turn, and they are closed.
-   * Returns the new list, or the same one when there was nothing to merge.
+   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices; it replaces them in one turn, and they are closed. Returns the
+   * segments, the same ones if nothing could be merged.
    */
   async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
     await this.#compaction.run(options.signal)
     return this.segments
   }
 
-  /** Closes the segments, after reading and compacting have stopped. Waiting changes are rejected (ERR_FDB_STATE_CLOSED). Idempotent. */
+  /** Closes the segments once reading and compacting have stopped. Rejects waiting changes (ERR_FDB_STATE_CLOSED). Idempotent. */
   close(): void {
     if (this.#core.closing.aborted) return
     this.#replay.following = false
@@ -338,7 +341,7 @@ export class StateLog implements LogOwner {
   }
 }
 
-/** Replaces the segments that no process writes to any more by a snapshot, one compaction after the other. */
+/** Replaces the segments that no process writes any more by a snapshot, one compaction at a time. */
 class Compaction {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -383,7 +386,7 @@ class Compaction {
       const end = last.end ?? history.position
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
-      // No more of it can come.
+      // It can never be completed.
       if (store.open && store.open.ordinal <= ordinal) store.abandonOpen()
       if (deferred.pending) {
         await deferred.done()
@@ -392,10 +395,10 @@ class Compaction {
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs, signal })
       await this.#replay.ended()
-      // When a segment has begun meanwhile, what it displaced counts from its own beginning: once more, with it.
+      // A segment started meanwhile records its displaced entries from its own start: merge again, with it.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
-        // An entry that the newest segment displaced was in force at the end of these, and is in the snapshot.
+        // An entry that the newest segment displaced was in force at the end of these, so the snapshot has it.
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)

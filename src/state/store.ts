@@ -16,7 +16,7 @@ import { Transaction } from './transaction.js'
 /** Changes between two yields. */
 const STEP = 32
 
-/** The map that a log adds up to, one record after the other: which keys each section has and where in which segment their values lie. */
+/** The contents of a log: each section's keys, and the locations of their values. */
 export class Store {
   readonly sections = new Map<string, SectionStore>()
   requests: RequestMemory
@@ -28,7 +28,7 @@ export class Store {
   readonly #pendingEntries = new PendingEntries()
   #found!: FoundRecord
   #segment!: Segment
-  /** A bulk of several records whose last one has not come. */
+  /** A bulk of several records whose last one is missing. */
   #open: Transaction | null = null
 
   constructor(
@@ -71,7 +71,7 @@ export class Store {
     return section
   }
 
-  /** Applies a record: several changes of an epoch in one step, after a look at all; a snapshot at its end. May be left between two steps, and begun again. */
+  /** Applies a record: an epoch's changes all at once, a snapshot's one by one. May be abandoned between two steps, and started again. */
   *apply(
     found: FoundRecord,
     ordinal: number,
@@ -129,7 +129,7 @@ export class Store {
     for (const [i, id] of requests.entries()) this.requests.add(id, sequence, requestPrints[i] ?? 0)
   }
 
-  /** The transaction that a record is of; null: its changes count one by one. */
+  /** The transaction of a record; null: its changes count one by one. */
   #transactionFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
     const { kind } = this.#segment
     const index = part?.index ?? 0
@@ -146,7 +146,7 @@ export class Store {
     return damaged(this.#segment, offset, record.sequence - 1, why)
   }
 
-  /** Makes the change that the cursor looks at, whose bytes lie there. */
+  /** Applies the cursor's change, whose bytes are at `at`. */
   #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
     const { keyBytes: key, change } = this.#cursor
     const slot = section.slots.get(key)
@@ -184,7 +184,7 @@ export class Store {
     return this.#open
   }
 
-  /** Has the entries of another one, which is used up, but for its sections; what the open bulk of either has made is let go of. */
+  /** Takes the entries of another store, which must not be used any more, except for its sections. Open bulks of both are dropped. */
   takeOver(other: Store): void {
     this.#open = null
     other.abandonOpen()
@@ -192,7 +192,7 @@ export class Store {
     this.requests = other.requests
   }
 
-  /** A bulk that is not whole will never be. */
+  /** Drops an incomplete bulk. */
   abandonOpen(): void {
     const open = this.#open
     this.#open = null

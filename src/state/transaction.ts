@@ -14,32 +14,32 @@ interface StagedSection {
   readonly layer: Layer
   /** Earlier entries do not count. */
   readonly cleared: boolean
-  /** The number of entries of the section after the transaction. */
+  /** The section's entries after the transaction. */
   size: number
-  /** The bytes of the encoded changes of these entries. */
+  /** The bytes of their encoded changes. */
   bytes: number
   digest: Digest
 }
 
-/** The most entries of a section that are changed one by one. */
+/** Most entries of a section that are changed one by one. */
 const SMALL = 1024
 
-/** Changes that count all at once: those of a record, or of the several records of a large bulk with its last one. */
+/** Changes that count all at once: those of a record, or of a large bulk's records with the last one. */
 export class Transaction {
-  /** The ordinal of the segment that it is in. */
+  /** The ordinal of its segment. */
   readonly ordinal: number
-  /** The whole part of that segment before it: file offset behind the last record, and its number. */
+  /** The end of the complete records before it: file offset, and number. */
   readonly begin: { readonly end: number; readonly sequence: number }
-  /** The index of the part that must come next. */
+  /** The index of the next part. */
   next = 0
   readonly schemas: StoredSchema[] = []
-  /** The fingerprint of its changes so far, see {@link SectionStore.printOf}. */
+  /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
-  /** Null: nothing has waited. */
+  /** Null: no put has waited. */
   #puts: WaitingPuts | null = null
   readonly #sections = new Map<SectionStore, StagedSection>()
-  /** Most changes are of the section of the one before. */
+  /** The section of the last change, as most changes follow one of the same section. */
   #last: StagedSection | null = null
 
   constructor(entries: Entries, ordinal: number, { offset, record }: FoundRecord) {
@@ -60,7 +60,7 @@ export class Transaction {
     return (this.#last = staged)
   }
 
-  /** Takes the change that the cursor looks at, whose bytes lie there in the segment. */
+  /** Stages the cursor's change, whose bytes are at `offset` in the segment. */
   stage(
     section: SectionStore,
     cursor: ChangeCursor,
@@ -92,7 +92,7 @@ export class Transaction {
     else staged.layer.delete(key)
   }
 
-  /** Before the buffer that its changes lie in is used again, and before anybody looks at it. */
+  /** Call it before the buffer of its changes is reused, or its results are read. */
   flush(): void {
     this.#puts?.flush(this.#stagePut)
   }
@@ -120,7 +120,7 @@ export class Transaction {
     })
   }
 
-  /** Takes what the key had up to now out of the sums; `own`: what it had in the layer. False: it had nothing. */
+  /** Subtracts the key's present entry from the sums. `own`: its value in the layer. False: it had none. */
   #subtract(staged: StagedSection, key: KeyBytes, own: number | null | undefined): boolean {
     const { section, cleared, digest } = staged
     if (own === null) return false
@@ -132,19 +132,19 @@ export class Transaction {
     return true
   }
 
-  /** The left work of earlier transactions must be done before it is committed. */
+  /** Earlier deferred work must be done before a large one is committed. */
   get isLarge(): boolean {
     return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
 
-  /** Makes all of it count, in one step whatever its size. */
+  /** Makes all changes count, in one step whatever their number. */
   commit(origin: StoredChange['origin'], deferred: DeferredWork): void {
     const rest = [...this.#sections.values()].map(staged => this.#commitSection(staged, origin, deferred))
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
     for (const work of rest) work()
   }
 
-  /** Returns what is to be done when all sections are as they will be. */
+  /** Returns the work to do once all sections are committed. */
   #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
     const { section, layer, cleared, size, bytes, digest } = staged
     const { slots } = section
@@ -158,7 +158,7 @@ export class Transaction {
       return () => section.notify(put ? 'put' : 'delete', key, origin, before)
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
-      // Where nothing is left, or was, nothing can be deleted.
+      // Nothing to delete below.
       const before = slots.replace(layer as KeyMap<number>)
       return () => {
         if (cleared) section.notify('clear', '', origin, null)
@@ -201,7 +201,7 @@ export class Transaction {
     yield* inSteps(layer.keys(), key => section.notify('put', key, origin, null))
   }
 
-  /** Frees what it has made: the bulk will never be whole, and counts for nothing. */
+  /** Frees its slots: the bulk will never be complete. */
   abandon(deferred: DeferredWork): void {
     for (const staged of this.#sections.values())
       deferred.add(
@@ -217,19 +217,19 @@ function* newSlots({ layer }: StagedSection): Generator<number> {
 
 const MOST = 32
 const FIELDS = 5
-/** This many keys are all near, and none has to wait. */
+/** Keys of so small a map are in the cache: no put waits. */
 const NEAR = 16_384
 
-/** Puts of a bulk that wait for each other: each key is somewhere else in memory, and the processor fetches many places together. */
+/** Puts of a bulk that wait, so that the processor fetches the memory of many keys at once. */
 class WaitingPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
   readonly #key = emptyKey()
   #staged: StagedSection | null = null
   #count = 0
-  /** The sum of bytes that were touched: an unused read would be optimized away. */
+  /** A sum of the bytes read: unused reads would be optimized away. */
   touched = 0
 
-  /** False: what waits is of another section or lies in another buffer, or there is no room: it is to be flushed. */
+  /** False: flush first, as waiting puts are of another section or buffer, or there is no room. */
   accepts(staged: StagedSection, { bytes }: KeyBytes): boolean {
     return this.#count === 0 || (this.#count < MOST && this.#staged === staged && this.#key.bytes === bytes)
   }

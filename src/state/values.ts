@@ -8,10 +8,10 @@ import type { SectionStore } from './section-store.js'
 const RAW = bytes()
 const REMEDY = 'put a valid one, or delete the key'
 
-/** An error of `migrate`, told as it is: the value was readable. */
+/** An error of `migrate`, passed on unchanged: the value was readable. */
 class MigrationError extends FdbError {}
 
-/** The values of one section: what its schema makes of bytes and back, and the errors that say which entry it does not take. */
+/** Decodes and encodes the values of one section by its schema; errors name the entry. */
 export class Values<T> {
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
@@ -25,7 +25,7 @@ export class Values<T> {
     return (this.#schema?.secret ?? false) || (this.#section.stored?.secret ?? false)
   }
 
-  /** A new value, the caller's own. Throws ERR_FDB_STATE_VALUE. */
+  /** A new value that the caller owns. Throws ERR_FDB_STATE_VALUE. */
   decode(key: string, raw: { value: Uint8Array; version: number }, remedy = REMEDY): T {
     const schema = this.#schema
     const { value, version } = raw
@@ -65,7 +65,7 @@ export class Values<T> {
     return migrated
   }
 
-  /** Throws what `validate` throws, and a TypeError (ERR_FDB_STATE_VALUE) for what the codec does not take. */
+  /** Throws errors of `validate`, and a TypeError (ERR_FDB_STATE_VALUE) for values that the codec refuses. */
   encode(key: string, value: T): Uint8Array {
     this.#schema?.validate?.(value)
     const codec = this.#schema?.codec ?? RAW
@@ -89,7 +89,7 @@ export class Values<T> {
     return `section "${this.#section.name}", key "${key}"`
   }
 
-  /** A cause that may hold a secret value is not passed on. */
+  /** Drops a cause that may hold a secret value. */
   #causeOf(error: unknown): unknown {
     return this.secret ? undefined : error
   }

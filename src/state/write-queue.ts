@@ -4,52 +4,52 @@ import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
 import { Slice } from './slices.js'
 
-/** Bytes that a waiting update counts for. */
+/** Bytes that a waiting update counts as. */
 const UPDATE_BYTES = 512
 /** Rejections without a look at the clock. */
 const AT_ONCE = 32
 
-/** A change, or a bulk of them, that is to become one record: encoded but for its place in the log. */
+/** One or more changes for one record, encoded except for their position in the log. */
 export interface NewWrite {
-  /** Those whose schema the log must know. */
+  /** Sections whose schema the log must have. */
   readonly sections: readonly SectionStore[]
-  /** The body of its record, in parts. */
+  /** The record's body, in parts. */
   readonly parts: readonly Uint8Array[]
   /** '': none. */
   readonly request: string
   /** Fingerprints of its changes, see {@link RequestMemory}. */
   readonly prints: readonly number[]
-  /** Called right before it is applied: what its promise resolves with. */
+  /** Called right before the record is applied: the result of its promise. */
   readonly readResult?: () => unknown
-  /** Made by another process, which has it still: it is not forwarded by this one. */
+  /** Another process made it, and still has it: this one does not forward it. */
   readonly foreign?: boolean
   readonly durability?: Durability | null
-  /** An update: it is made in its turn, of the state as it is then; sections and parts are empty. Its exception rejects it. */
+  /** An update: runs in its turn, on the state at that time; sections and parts are empty. Its exception rejects the write. */
   readonly makeUpdate?: () => UpdateResult
 }
 
 export interface UpdateResult {
-  /** Entries of the log that it has looked at. */
+  /** Entries of the log that it has read. */
   readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
   readonly sections: readonly SectionStore[]
-  /** Empty: there is nothing to change. */
+  /** Empty: no change. */
   readonly parts: readonly Uint8Array[]
-  /** It changes a section whose changes are durable. */
+  /** It changes a durable section. */
   readonly durable?: boolean
   readonly result: unknown
 }
 
 export interface PendingWrite extends NewWrite {
-  /** One that is forwarded gets an id of its own where it has none. */
+  /** A forwarded write without an id gets one. */
   request: string
   prints: readonly number[]
-  /** The value that it resolves with, if it was forwarded and is found in the log. */
+  /** The result, if it was forwarded and is found in the log. */
   outcome?: unknown
   /** It was sent to another process at least once. */
   sent?: boolean
-  /** Before it waits a change of another process with its request: it is looked at when it is known what has become of that one. */
+  /** A change of another process with the same request waits before it; its fate decides. */
   readonly retry: boolean
-  /** When it was made, as of performance.now(). */
+  /** On the clock of performance.now(). */
   readonly queuedAt: number
   readonly bytes: number
   readonly promise: Promise<unknown>
@@ -57,7 +57,7 @@ export interface PendingWrite extends NewWrite {
   reject(error: unknown): void
 }
 
-/** Changes in the order they were made, until they are appended. Bounded: what does not fit is refused. */
+/** Changes in order until they are appended. Bounded: refuses what does not fit. */
 export class WriteQueue {
   readonly #limits: StateLimits
   #writes: PendingWrite[] = []
@@ -81,13 +81,13 @@ export class WriteQueue {
     return this.#requests.get(request)
   }
 
-  /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue takes any one write. */
+  /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue accepts any one write. */
   add(write: NewWrite): Promise<unknown> {
     let bytes = write.makeUpdate === undefined ? 0 : UPDATE_BYTES
     for (const part of write.parts) bytes += part.length
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
-    // A bulk that is larger by itself does not wait, and others do not wait for it.
+    // An oversized bulk at the head does not count, so that others need not wait for it.
     const waiting = head > waitingBytes ? this.#bytes - head : this.#bytes
     const full = waiting + bytes > waitingBytes || this.#writes.length >= waitingWrites
     if (full && this.#writes.length > 0) {
@@ -110,7 +110,7 @@ export class WriteQueue {
     return promise
   }
 
-  /** The change that is so many places behind the head. */
+  /** The change at this place behind the head. */
   at(index: number): PendingWrite | undefined {
     return this.#writes[index]
   }
@@ -119,12 +119,12 @@ export class WriteQueue {
     return this.#writes.at(-1)
   }
 
-  /** Rejects the changes that other processes made: they have them still. */
+  /** Rejects the changes that other processes made, and still have. */
   rejectForeign(error: unknown): void {
     for (const write of this.#removeWhere(({ foreign = false }) => foreign)) write.reject(error)
   }
 
-  /** Those that no other process can have made wait no more; they are told in slices. */
+  /** Rejects the changes that no other process can have made, in slices. */
   async rejectUnsent(error: unknown, sliceMs: number): Promise<void> {
     await reject(
       this.#removeWhere(({ sent = false }) => !sent),
@@ -150,7 +150,7 @@ export class WriteQueue {
     return this.#writes[0]
   }
 
-  /** The first ones, up to `bytes` in all (at least one), an update or a retry only as the first; they stay until {@link remove}. */
+  /** The first writes, up to `bytes` (at least one); an update or a retry only as the first. They stay until {@link remove}. */
   first(bytes: number): PendingWrite[] {
     let count = 0
     for (let sum = 0; count < this.#writes.length; count++) {
@@ -162,12 +162,12 @@ export class WriteQueue {
     return this.#writes.slice(0, count)
   }
 
-  /** The first `count` are settled by the caller. */
+  /** The caller settles them. */
   remove(count: number): void {
     for (const write of this.#writes.splice(0, count)) this.#forgetWrite(write)
   }
 
-  /** None waits any more; they are told in slices. */
+  /** Rejects all changes, in slices. */
   async rejectAll(errorOf: (write: PendingWrite) => unknown, sliceMs: number): Promise<void> {
     const writes = this.#writes
     this.#writes = []

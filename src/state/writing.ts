@@ -20,7 +20,7 @@ import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
-/** Decides what becomes of a change: it waits, is appended, goes to the process that writes, or is refused. */
+/** Decides about each change: it waits, is appended, is forwarded to the process that writes, or is refused. */
 export class Writing {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -113,14 +113,14 @@ export class Writing {
     this.#appender.flush()
   }
 
-  /** Where `durable` changes come to. Where this process does not write, the one that does brings them to its disk. */
+  /** Brings `durable` changes to the disk; if another process writes, to that one's. */
   get disk(): Disk | null {
     return this.#core.owner.disk === null ? null : this.#disk
   }
 
-  /** One for all changes: it is asked for at each, durable or not. */
+  /** Shared by all changes, as each asks for it. */
   readonly #disk: Disk = {
-    // In a handoff a durable change waits, as any other does; before ready() it is refused.
+    // During a handoff a durable change waits like any other; before ready() it is refused.
     checkServing: () => {
       const waits = this.#mode === 'paused' || this.#mode === 'fenced' || this.#mode === 'forwarding'
       if (!waits) this.#core.owner.disk?.checkServing()
@@ -131,7 +131,7 @@ export class Writing {
     },
   }
 
-  /** Changes that were made here before another process got the right to write are in that one's log: it says when its disk has all of them. */
+  /** Changes from before another process got the right to write are in that one's log: it reports when its disk has them. */
   async #flushTo(disk: Disk): Promise<void> {
     try {
       await disk.flush()
@@ -152,7 +152,7 @@ export class Writing {
     if (!durability.done) await disk.flush()
   }
 
-  /** Resolves with what its `readResult` or `makeUpdate` gave. Throws when it is refused at once. */
+  /** Resolves with the result of `readResult` or `makeUpdate`. Throws if it is refused at once. */
   write(write: NewWrite): Promise<unknown> {
     if (this.#mode === 'ended') throw this.#ended
     const { queue, store } = this.#core
@@ -163,7 +163,7 @@ export class Writing {
       const before = known ? [known.print] : waiting?.prints
       const refusal = before ? requestRefusal(request, before, prints) : null
       if (refusal) throw refusal
-      // That of another process may not be made here: then this one is, in its own place.
+      // Another process's change may never be made here: then this one is, at its own place.
       if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise
       if (known) return Promise.resolve()
     }
@@ -175,7 +175,7 @@ export class Writing {
     return promise
   }
 
-  /** The promise of a change for its caller. A `durable` one does not wait: it is refused. */
+  /** The promise of a change for its caller. A `durable` one is refused instead of waiting. */
   guardPremature<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
     if (this.#mode !== 'reading' || options?.durable === true) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
@@ -187,7 +187,7 @@ export class Writing {
     return this.#core.queue.length
   }
 
-  /** Resolves when none of those that wait now does any more. */
+  /** Resolves when no change that waits now is waiting. */
   settled(): Promise<void> {
     this.#core.flush()
     const none = () => {}
@@ -195,7 +195,7 @@ export class Writing {
     return this.guardPremature(last, {})
   }
 
-  /** Adds an update. `prints`: of what it may come to. */
+  /** `prints`: of its possible results. */
   update<R>(
     change: (state: StateDraft) => R,
     request: string,
@@ -219,7 +219,7 @@ export class Writing {
       const existed = await makeDurably(make, write, owner.disk)
       return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
     } catch (error) {
-      // The right to write has gone on before the change was on the disk: its author sends it to the next.
+      // The right to write ended before the change was on the disk: its author sends it to the next writer.
       const over = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
       return answerOf(over ? NOT_HERE : error, history.sequence)
     }
@@ -239,7 +239,7 @@ function emptyUpdate(): UpdateResult {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
-/** A change that waits for an event that may never come while it is awaited: awaiting it rejects in the next turn. It waits on all the same. */
+/** A change that waits for an event which may never come while it is awaited: awaiting it rejects in the next turn. The change still waits. */
 class PrematureAwait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 
@@ -262,7 +262,7 @@ class PrematureAwait<T> extends Promise<T> {
   ): Promise<R | E> {
     const premature = this.#premature
     if (premature === undefined || premature() === null) return super.then(fulfilled, rejected)
-    // A change that is refused for what it is says so itself, in this turn; and ready() may be called yet in this turn.
+    // A refused change rejects in this turn, and ready() may still be called in it.
     const told = new Promise<never>((_resolve, reject) =>
       setImmediate(() => {
         const why = premature()

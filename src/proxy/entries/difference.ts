@@ -30,9 +30,7 @@ export interface Difference<M> {
   added: string[]
 }
 
-/**
- * Computes the changes that give a section the wanted entries. Equal entries are not written; fields of newer versions are kept. Yields where it may pause.
- */
+/** Computes the changes that give a section the wanted entries. Equal entries are not written; fields of newer versions are kept. Yields where it may pause. */
 export function* difference<M extends Entry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,

@@ -18,9 +18,7 @@ const ASKED_AGAIN_MS = 1_000
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
-/**
- * Addresses by name: of the hosts file, else of name servers for as long as their TTL says, or longer while they do not answer. No name waits for another.
- */
+/** Addresses by name: of the hosts file, else of name servers for as long as their TTL says, or longer while they do not answer. No name waits for another. */
 export class Names {
   readonly #hosts: HostsFile
   readonly #servers: NameServers

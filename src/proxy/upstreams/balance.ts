@@ -36,9 +36,7 @@ export class Balancer {
     return this.#outCount === 0
   }
 
-  /**
-   * The next server not in `tried`: a due trial (unless this request failed before and another server is up), else one that is up, else any; undefined: none.
-   */
+  /** The next server not in `tried`: a due trial (unless this request failed before and another server is up), else one that is up, else any; undefined: none. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]

@@ -14,7 +14,7 @@ import {
   temporaryPath,
 } from './place.js'
 
-/** Brings all of the log to the state file and disk in one go, at the end of a process. `installing`: what a thread may be putting in its place just now. */
+/** Brings the whole log to the state file and the disk at once, at the end of a process. `installing`: a copy that a thread may be renaming now. */
 export function finishAtOnce(
   path: string,
   log: StateLog,

@@ -9,29 +9,29 @@ import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } from './place.js'
 
 const NOTHING = Buffer.alloc(0)
-/** The most bytes of one write: reading them from the log takes well under a millisecond. */
+/** Most bytes of one write: reading them takes well under a millisecond. */
 const CHUNK = 256 * 1024
-/** Where there is no room now there will be. */
+/** The disk is full, which passes. */
 export const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
-/** How far the log has been copied: to this offset of this segment. */
+/** The log is copied up to this offset of this segment. */
 interface CopiedTo {
   segment: { kind: Segment['kind']; epoch: number }
   offset: number
-  /** The segment was final, and this its end. */
+  /** This is the end of a final segment. */
   whole: boolean
 }
 
-/** Bytes to be written at the end of the file, and what is so then. */
+/** Bytes for the end of the file. */
 interface NextWrite {
   bytes: Buffer
-  /** A header is the first of them: it says that all before it is on the disk. */
+  /** Starts with a header, which means that the disk has everything before it. */
   header: boolean
   count: number
   onWritten(): void
 }
 
-/** A file that becomes a copy of a log, segment behind segment. One write at a time; repeated where there was no room. Removed at close unless installed. */
+/** A file that becomes a copy of a log, segment by segment. One write at a time, repeated while the disk is full. Removed at close unless installed. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
@@ -41,25 +41,25 @@ export class FileCopy {
   #size = 0
   /** Bytes known to be on the disk. */
   #syncedBytes = 0
-  /** Null until their place is written. */
+  /** Null until the file has a place for them. */
   #marks: MarkPlaces | null = null
-  /** The length that the newest mark says. */
+  /** The length in the newest mark. */
   #markedLength = 0
-  /** A write has failed: what lies behind `#size` is to be cut off. */
+  /** A write has failed: the file must be cut at `#size`. */
   #needsCut = false
-  /** The current work of the thread: it writes this at the end, or cuts the file there. */
+  /** The thread is writing this at the end, or cuts the file there. */
   #writing: NextWrite | 'cut' | null = null
   #closed = false
   #lost = false
-  /** Ends with a whole record. */
+  /** The file ends with a complete record. */
   whole = false
-  /** The last change in it, as of the last time that it was {@link whole}. */
+  /** The last change when the file was last {@link whole}. */
   sequence = 0
-  /** The last change that the disk has. */
+  /** The last change on the disk. */
   syncedSequence = 0
-  /** Changes were written since it was brought to the disk. */
+  /** Changes were written since the last sync. */
   unsynced = false
-  /** The newest mark is not known to be on the disk. */
+  /** The newest mark may not be on the disk. */
   markUnsynced = false
 
   private constructor(path: string, handle: FileHandle, kind: StateFileKind) {
@@ -68,7 +68,7 @@ export class FileCopy {
     this.#kind = kind
   }
 
-  /** A new one, beside the state file of this path. */
+  /** Creates a new file beside the state file. */
   static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
     const { path: beside, handle } = await createTemporary(path, kind)
     return new FileCopy(beside, handle, kind)
@@ -82,12 +82,12 @@ export class FileCopy {
     return this.#size
   }
 
-  /** The contents of the disk are unknown: a sync failed, which reports lost pages only once, or a write, but for a full disk. The copy must be written again. */
+  /** The disk's contents are unknown: a sync failed (which reports lost pages only once), or a write, except on a full disk. The copy must be written again. */
   get lost(): boolean {
     return this.#lost
   }
 
-  /** Bytes of the log that are not in it; null: it cannot be continued, as what it lacks was merged with what it has. */
+  /** Bytes of the log that the file lacks; null: it cannot be continued, as missing records were merged with copied ones. */
   behind(log: StateLog): number | null {
     const pieces = log.pieces()
     const at = this.#positionIn(pieces)
@@ -97,7 +97,7 @@ export class FileCopy {
     return bytes - at.copied
   }
 
-  /** Copies what comes next, at most 256 KiB. Returns the number of bytes: 0 when there is no more; null when it cannot be continued. */
+  /** Copies the next bytes, at most 256 KiB. Returns their number, 0 at the end; null: the copy cannot be continued. */
   async copySome(log: StateLog): Promise<number | null> {
     const next = this.#nextWrite(log)
     if (next === null || next === 0) return next
@@ -106,9 +106,9 @@ export class FileCopy {
     return next.count
   }
 
-  /** Writes and syncs the rest of the log at once, at the end of the process. False: it cannot be continued. */
+  /** Writes and syncs the rest of the log at once, at the end of the process. False: the copy cannot be continued. */
   finishNow(log: StateLog): boolean {
-    // A thread that is writing may go on meanwhile: it writes the same bytes to the same place. One that cuts would cut these.
+    // A thread may still be writing: the same bytes at the same place. One that cuts the file would cut these off.
     const underWay = this.#writing
     if (this.#lost || this.#closed || underWay === 'cut') return false
     if (underWay !== null) this.#writeNow(underWay)
@@ -126,7 +126,7 @@ export class FileCopy {
     return true
   }
 
-  /** False: the newest mark says all already. */
+  /** False: the newest mark is up to date. */
   #markNow(): boolean {
     const length = this.#size
     if (this.#marks === null || !this.whole || this.#markedLength === length) return false
@@ -165,7 +165,7 @@ export class FileCopy {
     const header = from === segment.start
     const first = this.#size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
-    // They stand before the first change that is written when the file is the state file already.
+    // Before the first change that is written once the file is installed.
     const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
     const count = to - from
     const marksAt = kind === 'epoch' ? head.length : head.length + count
@@ -185,7 +185,7 @@ export class FileCopy {
     return { bytes, header, count, onWritten }
   }
 
-  /** Where it was at the end of a segment that was written then, and that is final now. */
+  /** Notes that the last written segment is final now. */
   #markSegmentWhole(pieces: readonly LogPiece[]): void {
     const { segment, offset = 0 } = this.#copiedTo ?? {}
     const piece = pieces.find(
@@ -200,21 +200,20 @@ export class FileCopy {
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
       if (from < piece.end) return { piece, from }
-      // A record behind it may not have begun.
+      // A further record may be incomplete.
       if (!piece.final) break
     }
     return 'all'
   }
 
-  /** The piece that it ends in, and how much of that it has. */
+  /** The piece in which the copy ends, and its copied bytes. */
   #positionIn(pieces: readonly LogPiece[]): { index: number; copied: number } | null {
     const reached = this.#copiedTo
     if (reached === null) return { index: 0, copied: 0 }
     const { kind, epoch } = reached.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
     if (index >= 0) return { index, copied: reached.offset - pieces[index]!.segment.start }
-    // It was merged, with the records of this copy or with later ones. A record that was left out may be a replaced secret, which must not
-    // stay here.
+    // The segment was merged, with these records or later ones. An omitted record may be a replaced secret, which must not stay here.
     if (this.#kind.secret) return null
     const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
     return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
@@ -254,8 +253,8 @@ export class FileCopy {
   }
 
   /**
-   * Brings it to the disk, with a mark of how far that is where it is {@link whole}. {@link lost} when it fails. In the state file a mark must not reach the disk
-   * before the bytes that it tells of: the next sync brings it there, or {@link settle}. Another file is marked first.
+   * Brings the file to the disk, with a mark of its length if it is {@link whole}; sets {@link lost} if that fails. In the installed file a mark must not reach
+   * the disk before its bytes: the next sync, or {@link settle}, brings it there. Another file is marked first.
    */
   async sync(): Promise<void> {
     if (!this.unsynced) return
@@ -264,7 +263,7 @@ export class FileCopy {
     await this.#mark()
   }
 
-  /** Brings to the disk what is not there, the newest mark too. */
+  /** Brings everything to the disk, with the newest mark. */
   async settle(): Promise<void> {
     if (this.unsynced) await this.sync()
     else if (this.markUnsynced) await this.#syncData()
@@ -300,7 +299,7 @@ export class FileCopy {
     if (whole) this.syncedSequence = sequence
   }
 
-  /** From now on it is the state file. When only the last step fails, the path names it, and it is {@link lost}. */
+  /** Makes it the state file. If only the last step fails, the path names it, and it is {@link lost}. */
   async install(path: string): Promise<void> {
     try {
       await replaceStateFile(this.#path, path, () => {
@@ -312,7 +311,7 @@ export class FileCopy {
     }
   }
 
-  /** The same at once; it may have its place already. */
+  /** As {@link install}, at once; it may be installed already. */
   installNow(path: string): void {
     try {
       renameSync(this.#path, path)
@@ -341,14 +340,14 @@ export class FileCopy {
     return there?.ino === own.ino && there.dev === own.dev
   }
 
-  /** Idempotent. A write that is under way ends first. */
+  /** Idempotent. A write under way ends first. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
     try {
       if (!this.#installed) rmSync(this.#path, { force: true })
     } catch {
-      // The disk may be read-only by now: the next writer removes it.
+      // On a read-only disk the next writer removes it.
     }
     await this.#handle.close().catch(() => {})
   }

@@ -9,7 +9,7 @@ import { checkService, keepDamaged, openStateFile, type StateFileSettings } from
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 
-/** The damage of a state file of which the part before it was read. */
+/** The damage of a state file whose undamaged part was read. */
 export interface Damage {
   readonly cause: FdbError
   readonly aside: string
@@ -35,7 +35,7 @@ export async function loadStateFile(
     if (sizeOf(fd) === 0)
       throw new FdbError('ERR_FDB_STATE_DAMAGED', 'it has 0 bytes, which no state file has')
     const reading = { limits }
-    // A record may become longer in its new place.
+    // A record may be longer in its new place.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
     const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
     const { sequence, torn } = await work
@@ -75,9 +75,9 @@ function remedy(path: string, { code, details }: FdbError): string {
   return `. Nothing was changed. Give join() stateLimits with ${String(limit)} of at least ${String(got)}`
 }
 
-/** As {@link transcribe}, of what is in force in a file that is larger than a segment: merged in memory of its own. The part before any damage has come when it throws. */
+/** As {@link transcribe}, for a file larger than a segment: merges its records in memory first. On damage the part before it is transcribed, then it throws. */
 async function condense(fd: OwnedFd, segment: Segment, reading: FileReading): Promise<FileEnd> {
-  // A record may be longer than in the file, which says its place there.
+  // A record may be longer than in the file.
   const limits = { ...reading.limits, segmentBytes: DEFAULT_LIMITS.segmentBytes }
   const log = new StateLog({ limits })
   const parts = [Segment.create(1)]

@@ -1,13 +1,13 @@
 import { type OwnedFd, readAt } from '../../kernel/index.js'
 import { headerFrame, MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
-/** How far the file was synced: its length, and the last change in that. */
+/** The length of the file when it was synced, and its last change. */
 export interface Mark {
   readonly length: number
   readonly sequence: number
 }
 
-/** A state file has two marks, which are overwritten in turn: a power cut that tears one leaves the other. */
+/** A state file has two marks, overwritten in turn: a power cut that tears one leaves the other. */
 export const MARKS = 2
 
 const NUMBERS_BYTES = 16
@@ -20,13 +20,13 @@ function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
   return headerFrame(epoch, 'epoch', { mark })
 }
 
-/** The marks of a file that was not synced yet. */
+/** The marks of a file that was never synced. */
 export function firstMarks(epoch: number): Buffer {
   const one = markFrame(epoch, NOTHING)
   return Buffer.concat(Array.from({ length: MARKS }, () => one))
 }
 
-/** Where the marks of a file stand, and the turn in which they are overwritten. */
+/** The places of a file's marks, and the next one to overwrite. */
 export class MarkPlaces {
   readonly #epoch: number
   readonly #at: number
@@ -43,13 +43,13 @@ export class MarkPlaces {
     return { bytes, at: this.#at + this.#turn * bytes.length }
   }
 
-  /** The next mark is whole: the one after it takes the other place. */
+  /** The mark was written: the next one goes to the other place. */
   advance(): void {
     this.#turn = (this.#turn + 1) % MARKS
   }
 }
 
-/** Reads the marks at a file offset. `mark`: the newest; null: none of them is whole. `end`: of what follows them. */
+/** Reads the marks at a file offset. `mark`: the newest; null: none is complete. `end`: the offset behind them. */
 export function readMarks(
   fd: OwnedFd,
   at: number,

@@ -8,13 +8,13 @@ import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
-/** A file that holds no secrets, less what the umask takes away. */
+/** For a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
 const SECRET_MODE = 0o600
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 
-/** For reading; null: there is none. Throws ERR_FDB_STATE_FILE for a link, another user's file, or no file at all. */
+/** Opens the file for reading; null: there is none. Throws ERR_FDB_STATE_FILE unless it is a regular file of this user. */
 export function openStateFile(path: string): OwnedFd | null {
   let fd: OwnedFd
   try {
@@ -34,12 +34,12 @@ export function openStateFile(path: string): OwnedFd | null {
   }
 }
 
-/** Throws ERR_FDB_STATE_FILE for a file that says that it is another service's. */
+/** Throws ERR_FDB_STATE_FILE for a file of another service. */
 export function checkService(path: string, fd: OwnedFd, service: string): void {
   checkNamed(path, serviceIn(fd), service)
 }
 
-/** The service that a file names; empty: it does not say. */
+/** The service that a file names, or ''. */
 export function serviceIn(fd: OwnedFd): string {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
   return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))
@@ -73,7 +73,7 @@ function serviceOf(head: Buffer): string {
   }
 }
 
-/** The file at the path; null: there is none. Throws ERR_FDB_STATE_FILE when it may not be replaced. */
+/** The present file, or null. Throws ERR_FDB_STATE_FILE if it may not be replaced. */
 export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
   const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
@@ -82,7 +82,7 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   })
   if (present === null) return null
   checkKind(path, present)
-  // A file that cannot be read is not known to be another's.
+  // An unreadable file may be this service's.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
@@ -138,24 +138,24 @@ export function temporaryPath(path: string): string {
   return `${path}.new-${nodeCrypto().randomBytes(4).toString('hex')}`
 }
 
-/** With which a file is made that takes its place: permissions no wider than those that it has. The umask makes them fewer. */
+/** The mode of a replacement, never wider than the present file's. The umask applies too. */
 export function newMode(present: { mode: number } | null | undefined, secret: boolean): number {
   const most = secret ? SECRET_MODE : OPEN_MODE
   return (most & (present?.mode ?? most)) | SECRET_MODE
 }
 
-/** A new, empty file beside the state file. Throws ERR_FDB_STATE_FILE when the state file may not be replaced. */
+/** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if the state file may not be replaced. */
 export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<NewFile> {
   const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
   const beside = temporaryPath(path)
   const handle = await open(beside, CREATE, newMode(present, secret))
-  // As long as it is open: see removeLeftovers().
+  // Locked while it is open, see removeLeftovers().
   tryLockNow(handle)
   return { path: beside, handle }
 }
 
-/** Removes what processes that were killed have left beside the state file. */
+/** Removes the files that killed processes have left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
   const { open, unlink } = nodeFiles()
   for (const beside of await temporaryFiles(path)) {
@@ -169,7 +169,7 @@ export async function removeLeftovers(path: string): Promise<void> {
   }
 }
 
-/** Removes all but one of the files beside the state file, also of processes that live: they find nothing to rename. */
+/** Removes all other files beside the state file, even of living processes, which then find nothing to rename. */
 export async function removeOthers(path: string, own: string): Promise<void> {
   const { unlink } = nodeFiles()
   for (const beside of await temporaryFiles(path)) if (beside !== own) await unlink(beside).catch(() => {})
@@ -184,7 +184,7 @@ async function temporaryFiles(path: string): Promise<string[]> {
   return made.map(name => join(dirname(path), name))
 }
 
-/** Puts a file in the place of the state file, for good: also after a power cut it is the one or the other. */
+/** Replaces the state file atomically: after a power cut it is the old one or the new. */
 export async function replaceStateFile(from: string, path: string, renamed: () => void): Promise<void> {
   const { open, rename } = nodeFiles()
   await rename(from, path)
@@ -201,11 +201,11 @@ export function syncFolderNow(path: string): void {
   syncFolder(dirname(path))
 }
 
-/** A second name for a damaged file, so that it is there when the state file is replaced. Returns it. */
+/** Gives a damaged file a second name, so that it outlives the replacement. Returns that name. */
 export async function keepDamaged(path: string): Promise<string> {
   const { link, rename } = nodeFiles()
   const aside = `${path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
-  // Where there are no hard links it must move.
+  // Without hard links the file is moved.
   await link(path, aside).catch(() => rename(path, aside))
   return aside
 }
@@ -227,7 +227,7 @@ export interface StateFileOptions {
 }
 
 export interface StateFileSettings extends Required<StateFileOptions> {
-  /** Whose state it is; another's is neither read nor replaced. Empty: anybody's. */
+  /** The service of the state: another service's file is neither read nor replaced. Empty: any. */
   service: string
 }
 

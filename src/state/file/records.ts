@@ -7,21 +7,21 @@ import { type Mark, readMarks } from './marks.js'
 
 export interface FileRecord {
   found: FoundRecord
-  /** The header of the segment that it belongs to. */
+  /** The header of its segment. */
   header: SegmentHeader
 }
 
 export interface FileEnd {
-  /** The number of the last record; 0 when there is none. */
+  /** The number of the last record, or 0. */
   sequence: number
-  /** File offset behind the last record that counts, and how many bytes lie behind it. */
+  /** File offset behind the last record that counts, and the number of bytes behind it. */
   position: number
   torn: number
 }
 
 export interface FileReading {
   limits: StateLimits
-  /** Segments in memory, and an exported log, are of the same form and have no marks. */
+  /** Segments in memory, and exported logs, have the same form without marks. */
   mayLackMarks?: true
 }
 
@@ -61,7 +61,7 @@ export function* recordsOfFile(
     header = following
     position = offset
   }
-  // The size counts as of the time behind the reading of the marks: another process may be writing.
+  // The size is read after the marks: another process may be writing.
   const recordsFrom = (after: number | undefined) =>
     recordsOf(
       { ...header, fd, start: position, sealed: false, size: () => sizeOf(fd) },
@@ -94,7 +94,7 @@ export function* recordsOfFile(
   return { sequence, position, torn: Math.max(0, size - position) }
 }
 
-/** Throws ERR_FDB_STATE_DAMAGED unless all that was synced was read. */
+/** Throws ERR_FDB_STATE_DAMAGED if synced bytes are missing. */
 function checkSynced(
   header: SegmentHeader,
   { position, sequence, size }: { position: number; sequence: number; size: number },

@@ -9,16 +9,16 @@ import { type Damage, loadStateFile } from './load.js'
 import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './place.js'
 
 export interface Repaired {
-  /** Null: nothing was damaged, and nothing was changed. */
+  /** Null: undamaged, and unchanged. */
   readonly damage: Damage | null
   readonly entries: number
-  /** The last change before the damage, as the damaged file numbers it. */
+  /** The last change before the damage, by the damaged file's numbers. */
   readonly kept: number
 }
 
 /**
- * Replaces a damaged state file by what stands before the damage, if anything, and keeps the damaged one aside. Rejects with ERR_FDB_STATE_FILE if there is none,
- * a process writes it, or it belongs to another user; otherwise as {@link loadStateFile}.
+ * Replaces a damaged state file by the part before the damage, if any, and keeps the damaged file under another name. Rejects with ERR_FDB_STATE_FILE if there
+ * is no file, a process is writing it, or it is another user's; otherwise as {@link loadStateFile}.
  */
 export async function repairStateFile(path: string): Promise<Repaired> {
   const { service, bytes } = checkRepairable(path)

@@ -11,53 +11,53 @@ import {
   type StateFileSettings,
 } from './place.js'
 
-/** Changes of so many milliseconds are written together. */
+/** Changes of this time are written together. */
 const FOLLOW_MS = 10
-/** How often it is looked whether the file is still there, unless it is brought to the disk more often. */
+/** Interval of the check that the file is still in place, unless syncs are more frequent. */
 const CHECK_MS = 1000
-/** The file is written anew when it is so much larger than the log in memory. */
+/** The file is rewritten when it exceeds twice the log in memory by this. */
 const SPARE_BYTES = 16 * 1024 * 1024
 
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Keeps a state log in a file, off the path of the changes: a slow or failing disk stops none. Only the process whose segment is not sealed writes it, never to
- * another's file: it renames its own over it, so that a process that was stopped and replaced writes to a file without a name.
+ * Keeps a state log in a file, outside the path of changes: a slow or failing disk delays none. Only the process with the unsealed segment writes, and only to
+ * its own file, which it renames over the state file: so a process that was stopped and replaced writes to a file without a name.
  */
 export class StateFile {
-  /** `ok` has changed. Must not throw. */
+  /** Called when `ok` changes. Must not throw. */
   onChange: ((status: StateFileStatus) => void) | null = null
   readonly #settings: StateFileSettings
   readonly #log: StateLog
   readonly #logger: Pick<Logger, 'info' | 'warn'>
   readonly #mayWrite: () => boolean
   #mode: Mode = 'idle'
-  /** Counts stops: what was begun before the last one has no say any more. */
+  /** Counts stops: work from before the last one has no effect any more. */
   #stops = 0
   readonly #failures = new WriteFailures()
-  /** The state file, as this process made it. */
+  /** The state file, made by this process. */
   #file: FileCopy | null = null
   /** The file being written; replaces `#file` when complete. */
   #next: FileCopy | null = null
-  /** {@link #next} is about to be it. */
+  /** {@link #next} is being renamed to the state file. */
   #installing = false
-  /** Writes what is acknowledged and only in memory at process.exit() and after an uncaught exception. */
+  /** At process.exit() and after an uncaught exception: writes acknowledged changes that are only in memory. */
   readonly #atExit = () => this.#finishNow()
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
-  /** Asked for, and not begun. */
+  /** Requested, and not started. */
   #flushing: Promise<void> | null = null
-  /** Milliseconds as of performance.now(): a file that could not be written anew is not tried again before. */
+  /** No rewrite before this time of performance.now(), after one that failed. */
   #rewriteAfter = 0
-  /** When the file is to be brought to the disk, and whether it is still there. */
+  /** The time of the next sync and check. */
   #checkAt = 0
   #passTimer: NodeJS.Timeout | undefined
   #checkTimer: NodeJS.Timeout | undefined
-  /** One pass after the other. */
+  /** Runs one piece of work after the other. */
   #work: Promise<unknown> = Promise.resolve()
   #queued = false
   #onReplaced: (() => void) | null = null
 
-  /** `mayWrite`: this process has the right to write still; asked before anything is done to the state file. */
+  /** `mayWrite`: whether this process still has the right to write; called before each access to the state file. */
   constructor(
     settings: StateFileSettings,
     log: StateLog,
@@ -70,14 +70,14 @@ export class StateFile {
     this.#mayWrite = mayWrite
   }
 
-  /** Writes what the log holds to a file of its own, so that little is left to do when this process serves. */
+  /** Writes the log to a temporary file, so that serving starts with little to write. */
   prepare(): void {
     if (this.#mode !== 'idle') return
     this.#mode = 'preparing'
     this.#schedulePass(0)
   }
 
-  /** This process has the right to write: the state file follows its log from now on. Idempotent. */
+  /** This process may write: the state file follows its log from now on. Idempotent. */
   serve(): void {
     if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
@@ -85,7 +85,7 @@ export class StateFile {
     this.#schedulePass(0)
   }
 
-  /** This process ends without a successor. A file that another program has replaced is left alone, and `replaced` is called. */
+  /** This process ends without a successor: a file that another program has replaced is left alone, and `replaced` is called. */
   watchForReplacement(replaced: () => void): void {
     this.#onReplaced = replaced
   }
@@ -105,7 +105,7 @@ export class StateFile {
     this.#installing = false
   }
 
-  /** Everything that is in the log now is in the file, and on the disk. Rejects with ERR_FDB_STATE_FILE, ERR_FDB_FENCED. */
+  /** Resolves when the disk has everything that is in the log now. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
   async flush(): Promise<void> {
     this.checkServing()
     const { reached: sequence } = this.#log
@@ -143,7 +143,7 @@ export class StateFile {
     throw new FdbError('ERR_FDB_FENCED', what, { retryable: true })
   }
 
-  /** Writes the rest, when no process writes any more or takes over. Resolves at the latest after `timeoutMs`. */
+  /** Writes the rest before another process may write. Resolves after `timeoutMs` at the latest. */
   async finish(timeoutMs: number): Promise<void> {
     if (this.#mode !== 'serving' || !this.#mayWrite()) {
       this.stop()
@@ -222,14 +222,14 @@ export class StateFile {
       try {
         await this.#rewrite()
       } catch (error) {
-        // There is the larger one, which is whole.
+        // The larger file is complete.
         this.#rewriteAfter = performance.now() + MOST_MS
         this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
       }
     }
   }
 
-  /** Copies what is new. False: this file cannot be continued. */
+  /** Copies new records. False: this file cannot be continued. */
   async #copyNew(file: FileCopy): Promise<boolean> {
     for (;;) {
       if (!this.#mayWrite()) return true
@@ -240,7 +240,7 @@ export class StateFile {
     }
   }
 
-  /** A file with unknown contents on the disk is given up: the next pass writes another. */
+  /** Closes a file with unknown contents on the disk: the next pass writes another. */
   async #closeLost(): Promise<void> {
     const file = this.#file
     if (!file?.lost) return
@@ -281,7 +281,7 @@ export class StateFile {
     if (file.markUnsynced) this.#scheduleCheck(every)
   }
 
-  /** Throws when the file was removed or replaced: another is written instead. */
+  /** Throws if the file was removed or replaced; the next pass writes another. */
   async #checkInPlace(): Promise<void> {
     const file = this.#file
     const { path } = this.#settings
@@ -301,7 +301,7 @@ export class StateFile {
     }, ms).unref()
   }
 
-  /** A flush waits for it: it ends with the file, or with the right to write. */
+  /** A flush waits for it: it ends with a complete file, or the right to write. */
   async #rewrite(): Promise<void> {
     const stops = this.#stops
     const { path } = this.#settings
@@ -326,7 +326,7 @@ export class StateFile {
       }
       if (this.#next === next) this.#next = null
       await next.close()
-      // Its contents were merged meanwhile with later records: start again.
+      // Records were merged meanwhile: start again.
     } while (stops === this.#stops && this.#mayWrite())
   }
 
@@ -335,15 +335,15 @@ export class StateFile {
       const copied = await next.copySome(this.#log)
       if (copied === null) return false
       if (copied === 0) return true
-      // It may take long: what there is goes on.
+      // A rewrite takes long: the present file goes on.
       if (this.#queued && this.#file !== null) await this.#copyNew(this.#file)
     }
   }
 
-  /** False: it cannot be continued, or another may write by now. */
+  /** False: the copy cannot be continued, or another process may write by now. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
-    // It must have all that the one before has, which is not written meanwhile.
+    // It must have everything that the present file has, which is not written meanwhile.
     do {
       if ((await next.copySome(this.#log)) === null) return false
     } while (!next.whole)
@@ -351,7 +351,7 @@ export class StateFile {
     await checkReplaceable(path, this.#settings.service)
     if (!this.#mayWrite()) return false
     const before = this.#file
-    // A process that was replaced and goes on finds nothing to rename.
+    // A process that was stopped and replaced finds nothing to rename.
     if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
     const stops = this.#stops
@@ -361,7 +361,7 @@ export class StateFile {
     } finally {
       if (stops === this.#stops) {
         this.#installing = false
-        // The path names it now, whatever came after that.
+        // The path names it now, even after an error.
         if (next.installed) {
           this.#file = next.lost ? null : next
           this.#next = null
@@ -396,31 +396,30 @@ export class StateFile {
 const FIRST_MS = 100
 const MOST_MS = 10_000
 
-/** Whether the state file can be written, why not, and when it is tried again. */
+/** Whether the state file can be written, why not, and when the next attempt is. */
 class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
   #timer: NodeJS.Timeout | undefined
   #backoffMs = FIRST_MS
 
-  /** It is tried again later, not before. */
+  /** The next attempt is scheduled. */
   get waiting(): boolean {
     return this.#timer !== undefined
   }
 
-  /** Returns whether it could not be written before. */
+  /** Returns whether the last attempt had failed. */
   recordSuccess(): boolean {
     const before = this.ok
     this.ok = true
     return !before
   }
 
-  /** A try came to its end, with or without a file. */
   resetBackoff(): void {
     this.#backoffMs = FIRST_MS
   }
 
-  /** Calls `again` after a while, longer each time. Returns whether this is news. */
+  /** Calls `again` with exponential backoff. Returns whether the failure is new. */
   recordFailure(error: NodeJS.ErrnoException, again: () => void): boolean {
     const code = error.code ?? 'ERR_FDB_INTERNAL'
     const news = this.ok || this.last?.code !== code
@@ -444,14 +443,14 @@ class WriteFailures {
 /** The state file in `status`. */
 export interface StateFileStatus {
   readonly path: string
-  /** False: what this process writes does not reach the file now. It is tried again. */
+  /** False: changes do not reach the file; attempts continue. */
   readonly ok: boolean
   /** This process is the one that writes it. */
   readonly writing: boolean
   readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
   /** Bytes of the log that are not in the file. */
   readonly behindBytes: number
-  /** The last change that is in the file, and the last one that the disk has. */
+  /** The last change in the file, and the last one on the disk. */
   readonly sequence: number
   readonly syncedSequence: number
   readonly bytes: number

@@ -10,7 +10,10 @@ const BATCH = 256 * 1024
 const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
-/** Appends a state file's records to a new segment, with its epoch and sequence. Appended records stay when it throws. `next`: a segment for each in the file. */
+/**
+ * Appends a state file's records to a new segment, with that segment's epoch and new numbers. On an error the appended records stay. `next`: makes a segment for
+ * each further one of the file.
+ */
 export function* transcribe(
   fd: OwnedFd,
   segment: Segment,
@@ -59,12 +62,12 @@ function append(segment: Segment, bytes: Buffer, most: number): void {
   if (refused) throw refused
 }
 
-/** Another header of the same segment says that all before it is on the disk. */
+/** A second header of the same segment means that the disk has everything before it. */
 function isSame(one: SegmentHeader, other: SegmentHeader): boolean {
   return one.epoch === other.epoch && one.kind === other.kind
 }
 
-/** A record without the epoch and sequence that it begins with; where they stand elsewhere, later ones count. */
+/** A record without its leading epoch and sequence; of repeated fields the later one counts. */
 function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
   const end = next - base
   let at = offset + 8 - base
@@ -75,7 +78,7 @@ function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
   return buffer.subarray(at, end)
 }
 
-/** The segments of a state file as sealed memory files, one for each epoch; the caller owns them. `torn`: bytes that are no whole record. */
+/** The segments of a state file as sealed memory files, one for each epoch; the caller owns them. `torn`: bytes of an incomplete record. */
 export function* segmentsOfFile(
   fd: OwnedFd,
   reading: FileReading,
