@@ -44,7 +44,6 @@ export class FieldEdits {
     for (const [name, value] of Object.entries(options.set ?? {})) this.#add(name, fieldLine(name, value))
   }
 
-  /** The edit for the field name `bytes[start, end)`. */
   of(bytes: Uint8Array, start: number, end: number): Edit | undefined {
     if (this.#first[bytes[start]!] === 0) return undefined
     const length = end - start

@@ -32,7 +32,6 @@ export class Fields {
     this.#ids = marks.ids
   }
 
-  /** Offset behind the start line. */
   get start(): number {
     return this.count > 0 ? this.lineStart(0) : this.end
   }
@@ -79,7 +78,6 @@ export class Fields {
     return this.#marks[index * MARKS]!
   }
 
-  /** Offset behind the line's CRLF. */
   lineEnd(index: number): number {
     return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
   }

@@ -1,9 +1,9 @@
 import { copyWords, wordsOf } from './bytes.js'
 
 /** Up to this many letters are written one by one: a call costs 20 to 50 ns. */
-const SHORT = 16
+const WRITTEN_BY_LOOP = 16
 /** Up to this many bytes are copied in words. */
-const FEW = 80
+const COPIED_IN_WORDS = 80
 const FIRST_BYTES = 1024
 /** Most spare writers, and most memory of each. */
 const MOST_SPARE = 1024
@@ -40,15 +40,13 @@ export class HeadWriter {
     return this.#bytes.toString('latin1', 0, this.#length)
   }
 
-  /** Starts a head, over the last one. */
   reset(): void {
     this.#length = 0
   }
 
-  /** Appends bytes unchanged. */
   slice(from: Buffer, start: number, end: number): void {
     const to = this.#room(end - start)
-    const words = end - start > FEW ? null : wordsOf(from)
+    const words = end - start > COPIED_IN_WORDS ? null : wordsOf(from)
     if (words === null) from.copy(this.#bytes, to, start, end)
     else copyWords(words, start, end, this.#words, to)
   }
@@ -60,7 +58,7 @@ export class HeadWriter {
     const to = this.#room(length)
     const bytes = this.#bytes
     if (typeof text !== 'string') bytes.set(text, to)
-    else if (length > SHORT) bytes.write(text, to, 'latin1')
+    else if (length > WRITTEN_BY_LOOP) bytes.write(text, to, 'latin1')
     else for (let i = 0; i < length; i++) bytes[to + i] = text.charCodeAt(i)
   }
 

@@ -55,7 +55,6 @@ export interface MessageHead extends HeadFacts {
 }
 
 export interface HeadFacts {
-  /** The value of Content-Length. */
   readonly contentLength: number | undefined
   readonly chunked: boolean
   /** The answer breaks a rule of framing, but every reader finds the same end. It is passed on corrected, and its connection is not reused. */

@@ -79,12 +79,10 @@ export function keepHead(): HeadWriter {
   return kept
 }
 
-/** As {@link writeRequest}, as text (latin1). */
 export function rewriteRequest(head: RequestHead, options?: RequestRewriteOptions): string {
   return writeRequest(head, options).toString()
 }
 
-/** As {@link writeResponse}, as text (latin1). */
 export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOptions): string {
   return writeResponse(head, options).toString()
 }

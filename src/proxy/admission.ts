@@ -20,7 +20,6 @@ export interface AdmissionOptions {
   room?: DescriptorRoom
 }
 
-/** Limits new clients, so that the present ones are served. */
 export class Admission {
   /** Connections accepted while a limit for each client was set. */
   readonly clients = new ClientTally()
@@ -63,7 +62,7 @@ export class Admission {
   }
 }
 
-const EVERY_MS = 1_000
+const REPEAT_MS = 1_000
 
 /** Logs each kind of warning at once, then at most once a second, with a count. */
 export class RateLimitedWarnings {
@@ -84,7 +83,7 @@ export class RateLimitedWarnings {
     }
     this.#logger.warn({ ...facts, count: 1 }, message)
     this.#repeats.set(kind, { count: 0, facts })
-    setTimeout(() => this.#repeat(kind, message), EVERY_MS).unref()
+    setTimeout(() => this.#repeat(kind, message), REPEAT_MS).unref()
   }
 
   warnShortage(shortage: string, server: string): void {
@@ -103,6 +102,6 @@ export class RateLimitedWarnings {
     }
     this.#logger.warn({ ...facts, count }, message)
     this.#repeats.set(kind, { count: 0, facts })
-    setTimeout(() => this.#repeat(kind, message), EVERY_MS).unref()
+    setTimeout(() => this.#repeat(kind, message), REPEAT_MS).unref()
   }
 }

@@ -11,8 +11,7 @@ import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
-/** A refused client may take this long to read its 503. */
-const TURNED_AWAY_MS = 2_000
+const REFUSAL_LINGER_MS = 2_000
 /** Time for the last bytes of a connection that the drain's end cuts. */
 const LINGER_MS = 1_000
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
@@ -60,7 +59,6 @@ export class Entrance implements ConnectionKeeper {
   /** Relays of former configurations that still have connections. */
   #former: Relay[] = []
   #lingering = 0
-  /** Connections of this process to itself. */
   readonly #ownSockets = new WeakSet<Socket>()
   #emptyWaiters: (() => void)[] = []
 
@@ -272,7 +270,7 @@ export class Entrance implements ConnectionKeeper {
       return
     }
     this.#lingering++
-    const timer = setTimeout(() => socket.destroy(), TURNED_AWAY_MS)
+    const timer = setTimeout(() => socket.destroy(), REFUSAL_LINGER_MS)
     socket.on('close', () => {
       clearTimeout(timer)
       this.#lingering--

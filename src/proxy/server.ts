@@ -200,7 +200,6 @@ export class ReverseProxy {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
   }
 
-  /** Takes over entries that another process has written. */
   #applyFollowed(): void {
     if (this.#followed === null || this.member.phase !== 'serving') return
     this.reload(this.#config).catch(error =>
@@ -259,7 +258,6 @@ export class ReverseProxy {
     this.#closeWhenEmpty(entrance)
   }
 
-  /** The listener is closed; open connections end in their own time. */
   #closeWhenEmpty(entrance: Entrance): void {
     this.#closed.add(entrance)
     void entrance.emptied().then(() => {

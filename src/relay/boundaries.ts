@@ -61,7 +61,6 @@ export class FrameTracker {
     return this.#phase === Phase.first
   }
 
-  /** The tracker will never be {@link between} again. */
   get over(): boolean {
     return this.#phase >= Phase.ended
   }

@@ -2,7 +2,6 @@ import type { Bytes } from './byte-stream.js'
 
 export const NOTHING: Buffer = Buffer.alloc(0)
 
-/** Returns a copy of `chunk[from, to)`. */
 export function kept(chunk: Buffer, from: number, to: number): Buffer {
   const bytes = Buffer.allocUnsafeSlow(to - from)
   chunk.copy(bytes, 0, from, to)

@@ -89,7 +89,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.heldBytes <= MOST_IN_FLIGHT
   }
 
-  /** This process has read no byte from the client. */
   get silent(): boolean {
     return this.client.bytesRead === 0
   }
@@ -246,7 +245,6 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return held
   }
 
-  /** Answers a request whose head was refused. */
   #refuse(status: number, reason: string): void {
     this.requestReader = null
     const exchange = new Exchange(this.#relay, this, newFacts())

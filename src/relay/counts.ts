@@ -9,7 +9,6 @@ export interface RelayCounts {
   waiting: number
   /** The answer's body is being sent. */
   response: number
-  /** The answer's body is a stream of server-sent events. */
   events: number
   webSocket: number
   /** Requests: CONNECT, and upgrades to anything but WebSocket. */

@@ -39,7 +39,6 @@ export interface Destination {
   readonly keepAlive?: KeepAlive
   /** A new connection is established. `tcp`: it carries a whole TCP connection, which gives no other sign of health. */
   opened?(tcp: boolean): void
-  /** A new connection failed. */
   failed?(failure: DialFailure): void
 }
 

@@ -66,7 +66,6 @@ export class Dispatch {
     this.#onSent(stream)
   }
 
-  /** Keeps the sent bytes for {@link retry}. */
   keepForRetry(head: HeadWriter): void {
     this.#retryHead = head
   }

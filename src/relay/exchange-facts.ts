@@ -34,9 +34,7 @@ export interface ExchangeFacts {
   requestBody: Framing | null
   responseBody: Framing | null
   bodySeen: number
-  /** The tracker of an answer that is an event stream. */
   events: EventTracker | null
-  /** The tracker of a WebSocket server's frames. */
   frames: FrameTracker | null
   /** The request, while it may be sent again if the reused connection turns out to be dead; otherwise ''. */
   resend: string

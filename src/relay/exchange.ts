@@ -87,7 +87,6 @@ export class Exchange implements StreamOwner {
     return this.#relay.wheel.now >= this.requestDeadline
   }
 
-  /** {@link timeoutMs} have passed. */
   expired(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()
@@ -99,7 +98,6 @@ export class Exchange implements StreamOwner {
     } else this.#cutShort(phase === 'tunnel' ? 'tunnel-timeout' : 'stalled')
   }
 
-  /** {@link requestDeadline} has passed, whatever moves. */
   #failOverdue(): void {
     const clientOwes = this.facts.requestBody !== null && this.upstream?.congested === false
     this.fail(clientOwes ? 408 : 504, 'request-timeout')

@@ -56,7 +56,6 @@ export class Gateway {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
-  /** Field lines for the client. */
   answerLines({ minor, status, fields }: ResponseHead): Uint8Array | string {
     if (status < 200 || fields.hasAny(1 << FieldId.date)) return this.#viaBytes[minor]!
     return `${this.viaLines[minor]}Date: ${this.#now()}\r\n`

@@ -11,8 +11,8 @@ import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './by
 import { concat, joined, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
 /** Delay before the next attempt at a Unix server with a full queue; doubles up to the most. */
-const FIRST_AGAIN_MS = 1
-const MOST_AGAIN_MS = 32
+const FIRST_RETRY_MS = 1
+const LONGEST_RETRY_MS = 32
 
 /** Full reads of one socket in one turn: other sockets wait meanwhile. */
 const MOST_READS = 4
@@ -175,7 +175,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   /** An immediate failure is reported in a later turn, as any other. */
-  #connect(address: KernelAddress, again = FIRST_AGAIN_MS): void {
+  #connect(address: KernelAddress, again = FIRST_RETRY_MS): void {
     try {
       this.connectTo(address)
       this.#watchEvents()
@@ -185,7 +185,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
       const next = () => {
         if (this.#closed) return
-        if (full) this.#connect(address, Math.min(2 * again, MOST_AGAIN_MS))
+        if (full) this.#connect(address, Math.min(2 * again, LONGEST_RETRY_MS))
         else this.#fail(error as Error)
       }
       if (full) setTimeout(next, again)

@@ -189,7 +189,6 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   return record
 }
 
-/** Finds facts that exclude each other. */
 function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
   const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
   const tcp = phase === 'tunnel' && method === ''

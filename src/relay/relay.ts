@@ -34,7 +34,6 @@ export class Relay {
   readonly #tally: Tally = { open: 0 }
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
-  /** Connections that cannot move. */
   #unmovable = 0
   #turnedAway = 0
   #ending: Ending | null = null
@@ -105,7 +104,6 @@ export class Relay {
     return this.#connections.size
   }
 
-  /** Client connections closed at the limit. */
   get turnedAway(): number {
     return this.#turnedAway
   }

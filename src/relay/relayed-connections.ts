@@ -22,8 +22,8 @@ export interface RelayedOptions {
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
-/** Delay after this process ran out of descriptors. */
-const AGAIN_MS = 50
+/** Delay after the process ran out of descriptors. */
+const RETRY_MS = 50
 
 /** The connections of the relays behind one listener: each can move to another process at any byte. */
 export class RelayedConnections implements MovableConnections<RelayedConnection> {
@@ -53,7 +53,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       }
     } catch (error) {
       if (!isOutOfDescriptors(error)) throw error
-      setTimeout(this.#notice, AGAIN_MS).unref()
+      setTimeout(this.#notice, RETRY_MS).unref()
     }
   }
 

@@ -17,7 +17,6 @@ export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
 export interface ClientRequest {
   method: string
-  /** The request named a protocol to switch to. */
   upgrade: boolean
   http10: boolean
   closeClient: boolean

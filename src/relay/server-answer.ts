@@ -36,7 +36,6 @@ export interface Answered {
   switchProtocol(): void
   finish(): void
   serverFails(status: number, reason: string): void
-  /** The server's bytes were refused. */
   refuseAnswer(error: unknown): void
 }
 
@@ -55,7 +54,6 @@ export class ServerAnswer {
     this.#exchange = exchange
   }
 
-  /** A copy of the incomplete head. */
   get pending(): Buffer {
     return this.#reader?.pending ?? NOTHING
   }
@@ -137,13 +135,11 @@ export class ServerAnswer {
     exchange.finish()
   }
 
-  /** Sends a head and the part of its body in `chunk[from, to)`. */
   #send({ bytes, length }: HeadWriter, chunk: Buffer, from = 0, to: number = chunk.length): void {
     this.#exchange.facts.bytesSent += length + to - from
     this.#side.client.write(bytes, 0, length, chunk, from, to)
   }
 
-  /** Passes on the part of the body in `chunk[at, to)`. */
   readBody(chunk: Buffer, at: number, to: number): void {
     const { facts } = this.#exchange
     const body = facts.responseBody!

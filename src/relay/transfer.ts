@@ -7,7 +7,6 @@ import { Exchange } from './exchange.js'
 import type { ConnectionRecord, ExchangeRecord } from './record-message.js'
 import type { RelayContext } from './relay-context.js'
 
-/** A connection that has left this relay. */
 export interface ExportedConnection {
   record: ConnectionRecord
   client: OwnedFd

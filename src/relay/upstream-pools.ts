@@ -179,7 +179,6 @@ export class UpstreamPools {
     return idle
   }
 
-  /** Used and idle, of all servers. */
   get open(): number {
     let open = 0
     for (const pool of this.#pools.values()) open += pool.tally.open

@@ -58,7 +58,6 @@ export class Appender {
     return this.#appending
   }
 
-  /** Appends what may be appended now. */
   flush(): void {
     if (this.#backlog) return
     const { queue, history, sliceMs } = this.#core

@@ -95,7 +95,6 @@ function mostParts({ changesPerRecord }: StateLimits): number {
   return Math.max(1, Math.floor(changesPerRecord / PART_CHANGES))
 }
 
-/** Groups the parts of a large bulk into records. */
 export function* recordsOfParts(
   parts: readonly Uint8Array[],
   limits: StateLimits,

@@ -12,8 +12,7 @@ import {
 } from './records.js'
 import type { SectionStore } from './section-store.js'
 
-/** Changes that the addon scans in one call. */
-const AHEAD = 32
+const SCANNED_AT_ONCE = 32
 
 /** The part of {@link Store} that reading changes needs. */
 export interface CursorStore {
@@ -33,8 +32,8 @@ export class ChangeCursor {
   #changes: readonly number[] = []
   #section: SectionStore | null = null
   /** The changes that the addon has scanned: their ranges and fields. */
-  readonly #ranges = new Uint32Array(2 * AHEAD)
-  readonly #ahead = new Uint32Array(CHANGE_FIELDS * AHEAD)
+  readonly #ranges = new Uint32Array(2 * SCANNED_AT_ONCE)
+  readonly #ahead = new Uint32Array(CHANGE_FIELDS * SCANNED_AT_ONCE)
   /** The hash of the present change's key, if the addon has computed it. */
   #hash: number | null = null
   #print: number | null = null
@@ -62,7 +61,7 @@ export class ChangeCursor {
 
   /** Reads the next change, which has this index, and returns its section. */
   readSection(index: number): SectionStore {
-    const nth = index % AHEAD
+    const nth = index % SCANNED_AT_ONCE
     if (nth === 0) this.#scanAhead(index)
     const ahead = this.#ahead
     const at = CHANGE_FIELDS * nth
@@ -85,7 +84,7 @@ export class ChangeCursor {
 
   #scanAhead(first: number): void {
     const changes = this.#changes
-    const count = Math.min(AHEAD, changes.length / 2 - first)
+    const count = Math.min(SCANNED_AT_ONCE, changes.length / 2 - first)
     for (let i = 0; i < 2 * count; i++) this.#ranges[i] = changes[2 * first + i]!
     scanChanges(this.#bytes.buffer, this.#ranges, count, SEED, this.#ahead)
   }

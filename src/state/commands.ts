@@ -18,7 +18,6 @@ export const STATE_COMMANDS = {
   delete: 'fd-broker.state.delete',
 } as const
 
-/** Most bytes of one reply to `read`. */
 export const PAGE_BYTES = 1024 * 1024
 
 export interface SegmentsReply {
@@ -247,9 +246,7 @@ function parse(body: Buffer): Record<string, never> {
   try {
     const value: unknown = JSON.parse(body.toString())
     if (typeof value === 'object' && value !== null) return value as Record<string, never>
-  } catch {
-    // Falls through to the error.
-  }
+  } catch {}
   throw malformedRequest()
 }
 

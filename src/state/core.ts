@@ -24,7 +24,6 @@ export interface LogOwner {
   disk: Disk | null
 }
 
-/** Shared by the parts of one log. */
 export interface LogCore {
   readonly owner: LogOwner
   readonly store: Store
@@ -34,7 +33,6 @@ export interface LogCore {
   readonly limits: Readonly<StateLimits>
   /** Most milliseconds of work in one turn. */
   readonly sliceMs: number
-  /** Aborted when the log is closed. */
   readonly closing: AbortSignal
   /** Reads and appends as much as possible. */
   flush(): void

@@ -16,10 +16,8 @@ export class Entries {
   locations = new Locations()
   /** Former locations of entries that the newest segment has displaced: compaction needs the state at the end of the segments before. */
   displaced = new Locations()
-  /** The ordinal of the newest segment with records. */
   newest = 0
   count = 0
-  /** Bytes of the encoded changes still in force. */
   liveBytes = 0
   /** The newest segment with a secret that was replaced or deleted since; -1: none. */
   staleSecrets = -1
@@ -182,13 +180,12 @@ export class Entries {
   }
 }
 
-/** Up to this many bytes a loop copies faster than a call. */
-const FEW = 64
+const COPIED_BY_LOOP = 64
 
 function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   const length = end - start
   const copy = Buffer.allocUnsafe(length)
-  if (length > FEW) bytes.copy(copy, 0, start, end)
+  if (length > COPIED_BY_LOOP) bytes.copy(copy, 0, start, end)
   else for (let i = 0; i < length; i++) copy[i] = bytes[start + i]!
   return copy
 }

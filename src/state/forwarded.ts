@@ -46,12 +46,10 @@ export class IncomingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
   readonly #parts: Uint8Array[] = []
-  /** The highest version of each schema in it. */
   readonly #schemaVersions = new Map<string, number>()
   #bytes = 0
   #changes = 0
   #print = 0
-  /** Set if it is a single deletion. */
   #deletion: { section: SectionStore; key: string } | null = null
 
   constructor(store: Store) {

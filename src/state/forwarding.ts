@@ -8,9 +8,8 @@ import type { Replay } from './replay.js'
 import { Slice } from './slices.js'
 import type { PendingWrite, UpdateResult } from './write-queue.js'
 
-/** Most changes, and bytes, in flight. */
-const MOST_WRITES = 256
-const MOST_BYTES = 256 * 1024
+const MOST_IN_FLIGHT = 256
+const MOST_IN_FLIGHT_BYTES = 256 * 1024
 /** Interval of the check for late changes, and for those that have come into view. */
 const POLL_MS = 20
 /** Longest wait for a change that was made: after it, its record was merged away. */
@@ -48,7 +47,6 @@ export class Forwarding {
   readonly #numbers = new Map<number, PendingWrite>()
   /** Entries that updates in flight have read: another update of one would conflict. */
   readonly #reads = new Set<string>()
-  /** An update that waits for these entries. */
   #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
@@ -203,7 +201,8 @@ export class Forwarding {
     // An update that runs again is first, with others in flight behind it.
     const onWay = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
     const write = queue.at(onWay)
-    if (write === undefined || onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)) return false
+    if (write === undefined || onWay >= MOST_IN_FLIGHT || (onWay > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES))
+      return false
     if (onWay > 0 && this.#mustWait(write, queue.at(onWay - 1)!)) return false
     const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>

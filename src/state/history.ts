@@ -27,7 +27,6 @@ export interface HeldSegment {
   whole: boolean
   /** The log's position at this segment's end, once a newer one has started. */
   end: Position | null
-  /** The number of the last applied record. */
   sequence: number
 }
 
@@ -60,7 +59,6 @@ export class History {
     this.#ordinals = ordinals
   }
 
-  /** The number of segments ever held. */
   get ordinals(): number {
     return this.#ordinals
   }
@@ -275,7 +273,6 @@ export class History {
     return recordsOf(segment, { ...options, from, after, limits: this.#limits })
   }
 
-  /** The newest segment with records. */
   newest(): HeldSegment | undefined {
     return this.held.findLast(held => held.position > held.segment.start)
   }
@@ -323,7 +320,6 @@ export class History {
     this.#store.entries.segments.set(ordinal, held)
   }
 
-  /** Closes a segment that is no longer held. */
   release({ ordinal, segment }: HeldSegment): void {
     this.#store.entries.segments.delete(ordinal)
     segment.close()

@@ -40,7 +40,6 @@ export class StagedImport {
   readonly #cursor: ChangeCursor
   /** The record's body, in parts between which it may be split. */
   readonly #parts: Uint8Array[] = []
-  /** The highest schema version of each section in it. */
   readonly #schemaVersions = new Map<string, number>()
   #group: Uint8Array[] = []
   #groupBytes = 0
@@ -48,7 +47,6 @@ export class StagedImport {
   #bytes = 0
   /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
   #print = 0
-  /** One of the changed sections. */
   #section: SectionStore | null = null
 
   /** `replace`: sections with a schema in it are emptied first, in the same change. */

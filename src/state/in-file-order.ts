@@ -4,14 +4,13 @@ import type { SectionStore } from './section-store.js'
 import type { SlotMap } from './slot-map.js'
 
 /** Most keys of a batch: of a million entries, thousands lie in one read. */
-const MOST = 262_144
+const MOST_KEYS = 262_144
 /** Keys of the first batch, for callers that want a few. */
-const FIRST = 64
+const FIRST_KEYS = 64
 const GROWTH = 16
-/** Keys between two pauses. */
-const STEP = 256
+const KEYS_PER_STEP = 256
 /** Number of read-ahead blocks in the largest segment. */
-const PARTS = 2 ** 32 / READ_AHEAD_BYTES
+const BLOCKS_PER_SEGMENT = 2 ** 32 / READ_AHEAD_BYTES
 
 /** Keys whose entries lie in the same part of a segment, with their slots. */
 interface Part {
@@ -30,7 +29,7 @@ export function* inFileOrder<T>(
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
   const left = new RemainingKeys(section)
-  for (let most = FIRST; ; most = Math.min(MOST, most * GROWTH)) {
+  for (let most = FIRST_KEYS; ; most = Math.min(MOST_KEYS, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
     const parts = yield* left.nextBatch(most, places)
@@ -69,12 +68,12 @@ class RemainingKeys {
     for (let count = 0, looked = 0; count < most; ) {
       const entry = this.#next()
       if (entry === null) break
-      if (++looked % STEP === 0) yield null
+      if (++looked % KEYS_PER_STEP === 0) yield null
       const slot = this.#slotOf(entry)
       if (slot === undefined) continue
       count++
       const { segment, offset } = places.locations.get(slot, at)
-      const place = segment * PARTS + Math.floor(offset / READ_AHEAD_BYTES)
+      const place = segment * BLOCKS_PER_SEGMENT + Math.floor(offset / READ_AHEAD_BYTES)
       let part = parts.get(place)
       if (part === undefined) parts.set(place, (part = { keys: [], slots: [] }))
       part.keys.push(entry[0])

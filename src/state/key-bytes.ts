@@ -28,9 +28,9 @@ export function emptyKey(): KeyBytes {
 /** Differs between processes, so that keys collide in one only. No defence against chosen keys. */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
 /** Longer texts are encoded by a call. */
-const SHORT = 256
+const ENCODED_BY_LOOP = 256
 
-const scratch = new Bytes(Buffer.allocUnsafeSlow(SHORT))
+const scratch = new Bytes(Buffer.allocUnsafeSlow(ENCODED_BY_LOOP))
 const ofText = emptyKey()
 
 export function textOf(key: string | KeyBytes): string {
@@ -47,7 +47,7 @@ function encodeText(text: string): KeyBytes | null {
   ofText.text = null
   const { length } = text
   let at = 0
-  if (length <= SHORT)
+  if (length <= ENCODED_BY_LOOP)
     for (; at < length; at++) {
       const unit = text.charCodeAt(at)
       if (unit > 0x7f) break
@@ -103,12 +103,10 @@ export function areEqual(a: Bytes, from: number, b: Bytes, start: number, end: n
   return true
 }
 
-/** More bytes are copied faster by a call. */
-const FEW = 128
+const COPIED_BY_LOOP = 128
 
-/** Copies the bytes of `from` from `start` to `end` to `into`. */
 export function copyKey(from: Bytes, start: number, end: number, into: Bytes, to: number): void {
-  if (end - start > FEW) {
+  if (end - start > COPIED_BY_LOOP) {
     from.buffer.copy(into.buffer, to, start, end)
     return
   }

@@ -3,7 +3,6 @@ const CHUNK = 1 << CHUNK_BITS
 const MASK = CHUNK - 1
 const FIELDS = 3
 
-/** The location of an entry's encoded change. */
 export interface Location {
   /** The segment's ordinal, unique in its log. */
   segment: number

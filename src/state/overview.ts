@@ -16,13 +16,11 @@ export interface KnownSection extends StoredSchema {
 
 export interface StateStats {
   segments: number
-  /** Bytes of all segments. */
   bytes: number
   /** Bytes of changes in force: the log's size after a compaction. */
   liveBytes: number
   entries: number
   sequence: number
-  /** Changes that wait to be appended. */
   waiting: number
 }
 

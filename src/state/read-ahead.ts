@@ -16,7 +16,6 @@ const REGAINED = 1 / 8
 /** A segment and its read position; bytes before that never change. */
 export interface ReadSegment {
   readonly segment: Segment
-  /** File offset behind the last applied record. */
   readonly position: number
 }
 

@@ -5,8 +5,7 @@ import { overLimit, type StateLimits } from './limits.js'
 import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
 import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
 
-/** Most bytes of one pread. */
-const CHUNK = 256 * 1024
+const READ_BYTES = 256 * 1024
 
 /** A source of records: a segment, or a part of a file with the same form. */
 export interface RecordSource extends SegmentHeader {
@@ -81,7 +80,7 @@ export function* recordsOf(
   }
   if (position >= size) return { position, torn: false }
 
-  const window = Buffer.allocUnsafe(Math.min(CHUNK, size - position))
+  const window = Buffer.allocUnsafe(Math.min(READ_BYTES, size - position))
   let base = position
   let filled = 0
   const fill = (from: number) => {
@@ -120,13 +119,13 @@ export function* recordsOf(
       sum = crc32(window.subarray(start, start + length))
     } else {
       // An oversized record is not kept, but its checksum tells whether it is a record at all.
-      buffer = Buffer.allocUnsafe(large ? CHUNK : length)
+      buffer = Buffer.allocUnsafe(large ? READ_BYTES : length)
       bufferBase = position + FRAME_HEADER
       start = 0
       sum = 0
       for (let got = 0; got < length; ) {
         const into = large ? 0 : got
-        const n = readAt(segment.fd, buffer, into, Math.min(CHUNK, length - got), bufferBase + got)
+        const n = readAt(segment.fd, buffer, into, Math.min(READ_BYTES, length - got), bufferBase + got)
         if (n === 0) return { position, torn: true }
         sum = crc32(buffer.subarray(into, into + n), sum)
         got += n

@@ -8,10 +8,8 @@ import type { Segment } from './segment.js'
 import { inSteps } from './slices.js'
 import { Store } from './store.js'
 
-/** Entries between two yields. */
-const STEP = 32
+const ENTRIES_PER_STEP = 32
 
-/** A section whose entries differ between the two logs. */
 interface SectionDifference {
   readonly section: SectionStore
   /** Null: the new log does not have it. */
@@ -65,14 +63,14 @@ function* compare(before: Store, after: Store, name: string): Generator<unknown,
   const told: SectionDifference['changes'] = new GrowingList()
   let steps = 0
   for (const [key, slot] of now?.slots.entries() ?? []) {
-    if (++steps % STEP === 0) yield
+    if (++steps % ENTRIES_PER_STEP === 0) yield
     const old = section.slots.get(key)
     if (old === undefined) told.push({ op: 'put', key, before: null })
     else if (!isSame(before, section, old, after, now!, slot, key))
       told.push({ op: 'put', key, before: before.entries.locate(section, old) })
   }
   for (const [key, slot] of section.slots.entries()) {
-    if (++steps % STEP === 0) yield
+    if (++steps % ENTRIES_PER_STEP === 0) yield
     if (!now?.slots.has(key)) told.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
   }
   return { section, now, changes: told }

@@ -218,7 +218,6 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
   return record
 }
 
-/** Scans a Change into `into`. */
 export function scanChange(buffer: Buffer, start: number, end: number, into: ScannedChange): ScannedChange {
   into.op = PUT
   into.version = 0

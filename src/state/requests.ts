@@ -35,7 +35,6 @@ export class RequestMemory {
     this.#oldest = (this.#oldest + 1) % this.#most
   }
 
-  /** Requests up to a sequence, oldest first. */
   upTo(sequence: number): { id: string; print: number }[] {
     const all: { id: string; print: number }[] = []
     for (let i = 0; i < this.#ring.length; i++) {

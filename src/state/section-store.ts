@@ -26,7 +26,6 @@ export class SectionStore {
   readonly listeners = new Set<(change: StoredChange) => void>()
   /** Called after many entries have changed at once, before the listeners. */
   readonly resets = new Set<() => void>()
-  /** The log's schema, if any. */
   stored: StoredSchema | null = null
   schema: SectionSchema<never> | null = null
   /** Bytes of the encoded changes in force. */

@@ -16,7 +16,7 @@ import { Values } from './values.js'
 import type { Writing } from './writing.js'
 
 /** Changes of a bulk encoded without a look at the clock. */
-const AT_ONCE = 256
+const CHANGES_PER_CHECK = 256
 
 export interface IterationOptions {
   /**
@@ -26,8 +26,7 @@ export interface IterationOptions {
   invalid?: (key: string, error: FdbError) => void
 }
 
-/** Most keys with a warning. */
-const WARNED = 1024
+const MOST_WARNED_KEYS = 1024
 
 /**
  * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that is
@@ -177,7 +176,7 @@ export class Section<T> {
   }
 
   #warn(key: string, error: FdbError): void {
-    if (this.#warned.has(key) || this.#warned.size >= WARNED) return
+    if (this.#warned.has(key) || this.#warned.size >= MOST_WARNED_KEYS) return
     this.#warned.add(key)
     this.#core.warn({ err: error, section: this.name, key }, 'an entry that cannot be decoded was left out')
   }
@@ -305,7 +304,7 @@ export class Section<T> {
       bulk.add(
         isDeletion(change) ? this.#encode(DELETE, change.key) : this.#encodePut(change.key, change.value),
       )
-      if (bulk.count % AT_ONCE === 0 && slice.over) await slice.next()
+      if (bulk.count % CHANGES_PER_CHECK === 0 && slice.over) await slice.next()
     }
     bulk.closePart()
     if (bulk.count > 0) await this.#enqueue(bulk.parts, request, bulk.print, options)

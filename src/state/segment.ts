@@ -232,7 +232,6 @@ export class Segment {
     }
   }
 
-  /** Appends in one write. */
   append(bytes: Uint8Array): AppendResult {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
     let written = 0
@@ -288,7 +287,6 @@ function appendFailed(segment: Segment, length: number, error: NativeError): Fdb
 /** The first bytes of each header's payload; no record starts with them. */
 export const HEADER_MARK = Buffer.concat([Buffer.from([(1 << 3) | 2, MAGIC.length]), Buffer.from(MAGIC)])
 
-/** Whether a header's payload starts there. */
 export function isHeader(buffer: Buffer, start: number): boolean {
   return (
     buffer[start] === HEADER_MARK[0] && HEADER_MARK.equals(buffer.subarray(start, start + HEADER_MARK.length))

@@ -35,7 +35,6 @@ function newTurn(): void {
   turnStartedAt = null
 }
 
-/** The end of a slice that starts now. */
 function endOfShare(sliceMs: number): number {
   const now = performance.now()
   if (turnStartedAt === null) {
@@ -96,7 +95,7 @@ export function aborted(signal: AbortSignal): FdbError {
 }
 
 /** So few entries are processed at once. */
-const AT_ONCE = 256
+const FEW_ENTRIES = 256
 
 /** Work left by large changes that count already: frees locations and notifies listeners, in slices, in order. Reads see no difference. */
 export class DeferredWork {
@@ -119,9 +118,8 @@ export class DeferredWork {
     return this.#work.length > 0
   }
 
-  /** `entries`: their number. */
   add(work: Generator<undefined, void>, entries: number): void {
-    if (entries <= AT_ONCE && !this.pending) {
+    if (entries <= FEW_ENTRIES && !this.pending) {
       runAtOnce(work)
       return
     }

@@ -6,11 +6,10 @@ import { frame, Segment } from './segment.js'
 import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024
-/** Most schemas, or requests, of one record. */
-const RECORD_LINES = 128
+const MOST_ITEMS_PER_RECORD = 128
 /** Most bytes of a request in a record, beside its id. */
 const REQUEST_BYTES = 16
-const STEP = 32
+const SLOTS_PER_STEP = 32
 
 /** Describes the state to merge, at the end of the segment with ordinal `last`. */
 export interface Merge {
@@ -22,7 +21,6 @@ export interface Merge {
   followed: boolean
 }
 
-/** A finished snapshot, with the new locations. */
 export interface Merged {
   segment: Segment
   entries: number
@@ -70,7 +68,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
     const at: Location = { segment: 0, offset: 0, length: 0 }
     let entries = 0
     for (let slot = 0; slot < before.end; slot++) {
-      if (slot % STEP === 0) yield
+      if (slot % SLOTS_PER_STEP === 0) yield
       before.get(slot, at)
       if (at.length > 0 && at.segment <= last) {
         batch.add(at, slot)
@@ -78,7 +76,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       }
     }
     for (let slot = 0; slot < displaced.end; slot++) {
-      if (slot % STEP === 0) yield
+      if (slot % SLOTS_PER_STEP === 0) yield
       displaced.get(slot, at)
       if (at.length > 0 && at.segment <= last) {
         batch.add(at, -1)
@@ -160,7 +158,7 @@ function* chunks<T>(all: readonly T[], most: number, bytesOf: (one: T) => number
   let bytes = 0
   for (const [i, one] of all.entries()) {
     const more = bytesOf(one)
-    if (i > from && (i - from >= RECORD_LINES || bytes + more > most)) {
+    if (i > from && (i - from >= MOST_ITEMS_PER_RECORD || bytes + more > most)) {
       yield all.slice(from, i)
       from = i
       bytes = 0

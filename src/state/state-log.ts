@@ -187,7 +187,6 @@ export class StateLog implements LogOwner {
     return this.#writing.forward(options)
   }
 
-  /** Resolves when no change waits. */
   async settled(): Promise<void> {
     const { queue } = this.#core
     for (let { last } = queue; last !== undefined; last = queue.last) await last.promise.catch(() => {})
@@ -241,13 +240,11 @@ export class StateLog implements LogOwner {
     return section
   }
 
-  /** The digest of each section in the log, by name. */
   digests(): SectionDigest[] {
     this.#flush()
     return digestsOf(this.#core.store)
   }
 
-  /** The schema of each section in the log, by name. */
   schemas(): StoredSchema[] {
     this.#flush()
     return schemasOf(this.#core.store)

@@ -13,8 +13,7 @@ import type { Segment } from './segment.js'
 import type { DeferredWork } from './slices.js'
 import { Transaction } from './transaction.js'
 
-/** Changes between two yields. */
-const STEP = 32
+const CHANGES_PER_STEP = 32
 
 /** The contents of a log: each section's keys, and the locations of their values. */
 export class Store {
@@ -90,7 +89,7 @@ export class Store {
     try {
       cursor.setChanges(found.buffer, changes)
       for (let i = 0; i < changes.length; i += 2) {
-        if (i % (2 * STEP) === 0 && i > 0) {
+        if (i % (2 * CHANGES_PER_STEP) === 0 && i > 0) {
           this.#pendingEntries.flush()
           open?.flush()
           yield
@@ -146,7 +145,6 @@ export class Store {
     return damaged(this.#segment, offset, record.sequence - 1, why)
   }
 
-  /** Applies the cursor's change, whose bytes are at `at`. */
   #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
     const { keyBytes: key, change } = this.#cursor
     const slot = section.slots.get(key)
@@ -192,7 +190,6 @@ export class Store {
     this.requests = other.requests
   }
 
-  /** Drops an incomplete bulk. */
   abandonOpen(): void {
     const open = this.#open
     this.#open = null

@@ -26,11 +26,9 @@ const SMALL = 1024
 
 /** Changes that count all at once: those of a record, or of a large bulk's records with the last one. */
 export class Transaction {
-  /** The ordinal of its segment. */
   readonly ordinal: number
   /** The end of the complete records before it: file offset, and number. */
   readonly begin: { readonly end: number; readonly sequence: number }
-  /** The index of the next part. */
   next = 0
   readonly schemas: StoredSchema[] = []
   /** The fingerprint of its changes, see {@link SectionStore.printOf}. */

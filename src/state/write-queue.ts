@@ -6,14 +6,12 @@ import { Slice } from './slices.js'
 
 /** Bytes that a waiting update counts as. */
 const UPDATE_BYTES = 512
-/** Rejections without a look at the clock. */
-const AT_ONCE = 32
+const REJECTIONS_PER_CHECK = 32
 
 /** One or more changes for one record, encoded except for their position in the log. */
 export interface NewWrite {
   /** Sections whose schema the log must have. */
   readonly sections: readonly SectionStore[]
-  /** The record's body, in parts. */
   readonly parts: readonly Uint8Array[]
   /** '': none. */
   readonly request: string
@@ -34,7 +32,6 @@ export interface UpdateResult {
   readonly sections: readonly SectionStore[]
   /** Empty: no change. */
   readonly parts: readonly Uint8Array[]
-  /** It changes a durable section. */
   readonly durable?: boolean
   readonly result: unknown
 }
@@ -45,7 +42,6 @@ export interface PendingWrite extends NewWrite {
   prints: readonly number[]
   /** The result, if it was forwarded and is found in the log. */
   outcome?: unknown
-  /** It was sent to another process at least once. */
   sent?: boolean
   /** A change of another process with the same request waits before it; its fate decides. */
   readonly retry: boolean
@@ -167,7 +163,6 @@ export class WriteQueue {
     for (const write of this.#writes.splice(0, count)) this.#forgetWrite(write)
   }
 
-  /** Rejects all changes, in slices. */
   async rejectAll(errorOf: (write: PendingWrite) => unknown, sliceMs: number): Promise<void> {
     const writes = this.#writes
     this.#writes = []
@@ -185,6 +180,6 @@ async function reject(
   const slice = new Slice(sliceMs)
   for (let i = 0; i < writes.length; i++) {
     writes[i]!.reject(errorOf(writes[i]!))
-    if (i % AT_ONCE === AT_ONCE - 1) await slice.passed()
+    if (i % REJECTIONS_PER_CHECK === REJECTIONS_PER_CHECK - 1) await slice.passed()
   }
 }

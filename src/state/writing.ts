@@ -187,7 +187,6 @@ export class Writing {
     return this.#core.queue.length
   }
 
-  /** Resolves when no change that waits now is waiting. */
   settled(): Promise<void> {
     this.#core.flush()
     const none = () => {}

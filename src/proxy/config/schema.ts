@@ -439,12 +439,12 @@ const stateFileShape = {
 }
 const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
 
-const MOST = 256
+const MOST_WORKERS = 256
 
 export const workersShape = {
   count: required(
-    or(integer(1, MOST), 'auto'),
-    `number of processes (1 to ${MOST}); \`auto\`: one for each processor`,
+    or(integer(1, MOST_WORKERS), 'auto'),
+    `number of processes (1 to ${MOST_WORKERS}); \`auto\`: one for each processor`,
   ),
   replace: optional(
     oneOf('one-by-one', 'at-once'),

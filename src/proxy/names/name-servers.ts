@@ -5,7 +5,7 @@ import { FollowedFile } from './hosts-file.js'
 /** Wait for the second address family after the first has answered. */
 const OTHER_FAMILY_MS = 50
 /** c-ares repeats a question after this time; later repeats take longer. */
-const AGAIN_MS = 1_000
+const RETRY_MS = 1_000
 const TRIES = 3
 
 /** `nothing`: the name has no address. `failed`: no name server answered, for the reason `code`. */
@@ -71,7 +71,7 @@ export class NameServers {
     if (this.#resolver !== null) return this.#resolver
     const { Resolver } = process.getBuiltinModule('node:dns').promises
     const { servers } = this.#options
-    this.#resolver = new Resolver({ timeout: AGAIN_MS, tries: TRIES })
+    this.#resolver = new Resolver({ timeout: RETRY_MS, tries: TRIES })
     if (servers.length > 0) this.#resolver.setServers(servers)
     return this.#resolver
   }

@@ -7,8 +7,7 @@ export type { ListedRoute } from './live-routes.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
-/** Most items that a reply names. */
-const NAMED = 100
+const MOST_NAMED = 100
 const STEP = 32
 const PAGE_BYTES = 4 * 1024 * 1024
 
@@ -63,7 +62,7 @@ export function serveRouteCommands(
         added,
         replaced,
         unchanged,
-        shadows: shadows.slice(0, NAMED),
+        shadows: shadows.slice(0, MOST_NAMED),
         shadowed: shadows.length,
       }
       return JSON.stringify(reply)
@@ -71,7 +70,11 @@ export function serveRouteCommands(
     .command(ROUTE_COMMANDS.remove, async body => {
       const lines = await runInSlices(readLines(body))
       const { removed, uncovers } = await routes.remove(lines.slice(1))
-      const reply: RemoveReply = { removed, uncovers: uncovers.slice(0, NAMED), uncovered: uncovers.length }
+      const reply: RemoveReply = {
+        removed,
+        uncovers: uncovers.slice(0, MOST_NAMED),
+        uncovered: uncovers.length,
+      }
       return JSON.stringify(reply)
     })
     .command(ROUTE_COMMANDS.list, async body => {

@@ -13,8 +13,7 @@ import type { RouteTarget } from './target.js'
 
 /** Changes of the file in one bulk: the first bulk needs no merging with present routes. */
 const BATCH_CHANGES = 16_384
-/** Most names in one line of the log. */
-const NAMED = 20
+const MOST_LOGGED_NAMES = 20
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
@@ -34,7 +33,6 @@ export class LiveRoutes {
   readonly #generation: number
   readonly #logger: Logger
   readonly #unsubscribe: () => void
-  /** Changes of the section so far. */
   #changes = 0
   /** The result of {@link prepare}; null: it has been written. */
   #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
@@ -158,24 +156,24 @@ export class LiveRoutes {
     { puts, deletes, unchanged, conflicts, former, dangling, needed }: Reconciled,
     file: NewFile,
   ): void {
-    const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, NAMED)
+    const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MOST_LOGGED_NAMES)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
     this.#logger.info(facts, 'the routes of the file are in force')
     if (conflicts.length > 0) {
       this.#logger.warn(
-        { routes: conflicts.slice(0, NAMED), count: conflicts.length },
+        { routes: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
         'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
       )
     }
     if (former.length > 0) {
       this.#logger.warn(
-        { routes: former.slice(0, NAMED), count: former.length, upstreams },
+        { routes: former.slice(0, MOST_LOGGED_NAMES), count: former.length, upstreams },
         'routes made at run time lead to upstreams that the file does not have, and are served by those of the state',
       )
     }
     if (dangling.length > 0) {
       this.#logger.warn(
-        { routes: dangling.slice(0, NAMED), count: dangling.length },
+        { routes: dangling.slice(0, MOST_LOGGED_NAMES), count: dangling.length },
         'routes made at run time lead to upstreams that nobody knows, and are answered with 503',
       )
     }
@@ -226,7 +224,6 @@ const STEP = 32
 /** Puts by key; null: a deletion. */
 type Plan = ShardedMap<RouteMessage | null>
 
-/** Yields where it may pause. */
 export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Plan> {
   const plan: Plan = new ShardedMap()
   for (const [index, { key, value }] of puts.entries()) {

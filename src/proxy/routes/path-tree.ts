@@ -132,7 +132,6 @@ export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null 
   return nodes
 }
 
-/** Removes empty nodes from the end of a trail. */
 export function prune<T>(nodes: PathNode<T>[]): void {
   for (let i = nodes.length - 1; i > 0; i--) {
     if (!nodes[i]!.empty) return

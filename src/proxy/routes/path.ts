@@ -20,17 +20,18 @@
  */
 import { shown, Wrong } from '../../config/check.js'
 
-const MOST = 4096
+const MOST_PATH_CHARACTERS = 4096
 
 /** The form of most paths, which need no normalisation. */
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
 /** The canonical spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
 export function canonicalPath(prefix: string): string | Wrong {
-  if (prefix.length <= MOST && PLAIN.test(prefix)) return prefix
+  if (prefix.length <= MOST_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new Wrong(`${shown(prefix)} is no path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
-  if (prefix.length > MOST) return refuse(`it has ${prefix.length} characters, at most ${MOST} are allowed`)
+  if (prefix.length > MOST_PATH_CHARACTERS)
+    return refuse(`it has ${prefix.length} characters, at most ${MOST_PATH_CHARACTERS} are allowed`)
   if (/[?#]/.test(prefix)) return refuse('leave out what begins with ? or #, only the path is compared')
   if (prefix.includes('*')) return refuse('a path is a prefix by itself, write it without *')
   if (prefix.includes(';')) return refuse('parameters (;) are not compared, leave them out')

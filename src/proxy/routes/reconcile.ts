@@ -20,7 +20,6 @@ import { type RouteTarget, targetKey } from './target.js'
 export interface Reconciled {
   puts: { key: string; value: RouteMessage }[]
   deletes: string[]
-  /** Routes of the file that have not changed. */
   unchanged: number
   /** `HOST/PATH` of the file's routes that routes made at run time override. */
   conflicts: string[]
@@ -76,7 +75,6 @@ export function* reconcile(
   return result
 }
 
-/** Handles the entries beside the `found` routes of the file. */
 function* reconcileOthers(
   state: RouteState,
   file: NewFile,
@@ -128,13 +126,12 @@ function* findUnwanted(state: RouteState, { routes }: NewFile, into: string[]): 
 }
 
 /** Encoded targets that are cached: most files have few targets, some one for each route. */
-const KEPT = 1_024
-const LONGEST_KEPT = 1_024
-/** The tags of `created` and `generation`, which are numbers. */
-const CREATED = 14 << 3
-const GENERATION = 15 << 3
+const CACHED_TARGETS = 1_024
+const LONGEST_CACHED_BYTES = 1_024
+const CREATED_TAG = 14 << 3
+const GENERATION_TAG = 15 << 3
 /** Bytes of such a number; longer ones must be decoded. */
-const NUMBER = 7
+const NUMBER_BYTES = 7
 
 /** Recognizes stored routes by their bytes, without decoding them. */
 export class StoredTargets {
@@ -161,8 +158,8 @@ export class StoredTargets {
     const kept = this.#kept.get(key)
     if (kept !== undefined) return kept
     const encoded = fdbroker.proxy.Route.encode(targetFields(target)).finish()
-    if (encoded.length > LONGEST_KEPT) return encoded
-    if (this.#kept.size >= KEPT) this.#kept.clear()
+    if (encoded.length > LONGEST_CACHED_BYTES) return encoded
+    if (this.#kept.size >= CACHED_TARGETS) this.#kept.clear()
     this.#kept.set(key, encoded)
     return encoded
   }
@@ -179,8 +176,8 @@ function beginsWith(bytes: Uint8Array, start: number, end: number, wanted: Uint8
 function areStamps(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const tag = bytes[at++]
-    if (tag !== CREATED && tag !== GENERATION) return false
-    const last = Math.min(end, at + NUMBER) - 1
+    if (tag !== CREATED_TAG && tag !== GENERATION_TAG) return false
+    const last = Math.min(end, at + NUMBER_BYTES) - 1
     while (at < last && bytes[at]! >= 0x80) at++
     if (at >= end || bytes[at]! >= 0x80) return false
   }

@@ -6,8 +6,7 @@ import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 
-/** Most problems that are named. */
-const MOST = 20
+const MOST_PROBLEMS = 20
 const STEP = 16
 
 export interface AddOptions extends RouteStamp {
@@ -95,7 +94,7 @@ function* eachOf<T>(
   check: Check<T>,
   then: (route: T, place: Place) => void,
 ): Generator<void> {
-  const problems = new Problems(MOST)
+  const problems = new Problems(MOST_PROBLEMS)
   const root = new Place(problems).at('routes')
   if (!Array.isArray(given)) root.wrong(`${shown(given)} is no list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')

@@ -21,8 +21,7 @@ import {
   parseCertificateKey,
 } from './section.js'
 
-/** Most names in one line of the log. */
-const NAMED = 20
+const MOST_LOGGED_NAMES = 20
 const MOST_PEM_BYTES = 1024 * 1024
 
 /** All of a certificate except the key. */
@@ -174,7 +173,7 @@ export class LiveCertificates {
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
     if (conflicts.length === 0) return
     this.#logger.warn(
-      { names: conflicts.slice(0, NAMED), count: conflicts.length },
+      { names: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
       'certificates of the file are out of force: there are ones made at run time (fd-broker certificates remove)',
     )
   }

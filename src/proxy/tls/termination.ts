@@ -7,8 +7,7 @@ import { LiveCertificates } from './live-certificates.js'
 import { type TlsSettings, validityProblem } from './material.js'
 import { CERTIFICATES, certificatesSection } from './section.js'
 
-/** The name of the ticket keys in the state. */
-const TICKETS = 'proxy'
+const TICKET_KEYS_NAME = 'proxy'
 
 /** The parts that all TLS listeners of a proxy share: certificates, ticket keys, counts. */
 export class TlsTermination {
@@ -35,7 +34,6 @@ export class TlsTermination {
     this.configure(config)
   }
 
-  /** Applies to new handshakes. */
   configure(config: TlsSettings): void {
     this.#config = config
     this.certificates.replace({ file: config.tls.certificates })
@@ -57,7 +55,6 @@ export class TlsTermination {
     return handshakes
   }
 
-  /** Stops updating these handshakes' settings. */
   release(handshakes: Handshakes): void {
     this.#handshakes.delete(handshakes)
   }
@@ -84,7 +81,11 @@ export class TlsTermination {
       for (const missing of missingInternals(TLS_INTERNALS))
         this.#logger.warn({ err: missing }, missing.message)
     this.#tickets?.stop()
-    this.#tickets = new TicketKeys(this.#member, { name: TICKETS, rotateEvery, logger: this.#logger })
+    this.#tickets = new TicketKeys(this.#member, {
+      name: TICKET_KEYS_NAME,
+      rotateEvery,
+      logger: this.#logger,
+    })
     this.#tickets.onChange(() => this.#configureHandshakes())
   }
 

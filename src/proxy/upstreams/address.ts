@@ -7,8 +7,7 @@ export type UpstreamAddress =
   | { kind: 'tcp'; host: string; port: number; text: string }
   | { kind: 'unix'; path: string; text: string }
 
-/** The size of sun_path without its NUL. */
-const MOST_PATH = 107
+const SUN_PATH_BYTES = 107
 
 /** Whether HTTP requests may be sent there; not to `tcp://`. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
@@ -26,9 +25,9 @@ export function upstreamAddress(text: string): UpstreamAddress | Wrong {
     if (!path.startsWith('/')) return refuse('the path must be absolute')
     if (path.includes('\0')) return refuse('the path contains a NUL')
     const bytes = Buffer.byteLength(path)
-    return bytes <= MOST_PATH
+    return bytes <= SUN_PATH_BYTES
       ? { kind: 'unix', path, text: `unix:${path}` }
-      : refuse(`the path has ${bytes} bytes, at most ${MOST_PATH} are possible`)
+      : refuse(`the path has ${bytes} bytes, at most ${SUN_PATH_BYTES} are possible`)
   }
   if (text.startsWith('https://')) return refuse('TLS to upstreams is not supported')
   const [, scheme, authority, rest = ''] = /^(http|tcp):\/\/([^/?#]*)(.*)$/s.exec(text) ?? []

@@ -71,7 +71,6 @@ export class Balancer {
     return this.#applyEvent(address, 'failed', now) === 'out'
   }
 
-  /** A request ended without a sign of the server's health. */
   undecided(address: string, now: number): void {
     this.#applyEvent(address, 'undecided', now)
   }
@@ -121,7 +120,6 @@ export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
 
-/** Reports whether a server that is out is due for a trial. */
 function retryDue(health: ServerHealth, now: number): boolean {
   return health.kind !== 'up' && health.until <= now
 }

@@ -18,7 +18,6 @@ export class Upstreams {
   readonly #names: Pick<Names, 'named'> | null
   #configured: ReadonlySet<string> = new Set()
   #forRequests: ReadonlySet<string> = new Set()
-  /** Servers that have failed since their last answer. */
   readonly #troubled = new Set<string>()
 
   /** `names` null: Node resolves names. */
@@ -59,7 +58,6 @@ export class Upstreams {
     if (!this.#configured.has(config.name)) this.get(config.name).configure(config)
   }
 
-  /** Removes upstreams that are neither configured nor `needed`. */
   prune(needed: ReadonlySet<string>): void {
     for (const [name, upstream] of this.#upstreams) {
       if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)

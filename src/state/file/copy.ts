@@ -10,11 +10,10 @@ import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } 
 
 const NOTHING = Buffer.alloc(0)
 /** Most bytes of one write: reading them takes well under a millisecond. */
-const CHUNK = 256 * 1024
+const WRITE_BYTES = 256 * 1024
 /** The disk is full, which passes. */
-export const FULL: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+export const DISK_FULL_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
-/** The log is copied up to this offset of this segment. */
 interface CopiedTo {
   segment: { kind: Segment['kind']; epoch: number }
   offset: number
@@ -22,7 +21,6 @@ interface CopiedTo {
   whole: boolean
 }
 
-/** Bytes for the end of the file. */
 interface NextWrite {
   bytes: Buffer
   /** Starts with a header, which means that the disk has everything before it. */
@@ -39,11 +37,9 @@ export class FileCopy {
   #installed = false
   #copiedTo: CopiedTo | null = null
   #size = 0
-  /** Bytes known to be on the disk. */
   #syncedBytes = 0
   /** Null until the file has a place for them. */
   #marks: MarkPlaces | null = null
-  /** The length in the newest mark. */
   #markedLength = 0
   /** A write has failed: the file must be cut at `#size`. */
   #needsCut = false
@@ -55,7 +51,6 @@ export class FileCopy {
   whole = false
   /** The last change when the file was last {@link whole}. */
   sequence = 0
-  /** The last change on the disk. */
   syncedSequence = 0
   /** Changes were written since the last sync. */
   unsynced = false
@@ -68,7 +63,6 @@ export class FileCopy {
     this.#kind = kind
   }
 
-  /** Creates a new file beside the state file. */
   static async create(path: string, kind: StateFileKind): Promise<FileCopy> {
     const { path: beside, handle } = await createTemporary(path, kind)
     return new FileCopy(beside, handle, kind)
@@ -161,7 +155,7 @@ export class FileCopy {
     const { piece, from } = next
     const { segment, end, final, sequence } = piece
     const { kind, epoch } = segment
-    const to = Math.min(end, from + CHUNK)
+    const to = Math.min(end, from + WRITE_BYTES)
     const header = from === segment.start
     const first = this.#size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
@@ -242,7 +236,7 @@ export class FileCopy {
   }
 
   #markLost(error: unknown): void {
-    if (!FULL.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
+    if (!DISK_FULL_CODES.has((error as NodeJS.ErrnoException).code ?? '')) this.#lost = true
   }
 
   async #write(bytes: Buffer, at: number): Promise<void> {

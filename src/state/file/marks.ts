@@ -20,7 +20,6 @@ function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
   return headerFrame(epoch, 'epoch', { mark })
 }
 
-/** The marks of a file that was never synced. */
 export function firstMarks(epoch: number): Buffer {
   const one = markFrame(epoch, NOTHING)
   return Buffer.concat(Array.from({ length: MARKS }, () => one))

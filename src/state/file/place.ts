@@ -39,7 +39,6 @@ export function checkService(path: string, fd: OwnedFd, service: string): void {
   checkNamed(path, serviceIn(fd), service)
 }
 
-/** The service that a file names, or ''. */
 export function serviceIn(fd: OwnedFd): string {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
   return serviceOf(head.subarray(0, readAt(fd, head, 0, head.length, 0)))

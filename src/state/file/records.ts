@@ -7,7 +7,6 @@ import { type Mark, readMarks } from './marks.js'
 
 export interface FileRecord {
   found: FoundRecord
-  /** The header of its segment. */
   header: SegmentHeader
 }
 
@@ -94,7 +93,6 @@ export function* recordsOfFile(
   return { sequence, position, torn: Math.max(0, size - position) }
 }
 
-/** Throws ERR_FDB_STATE_DAMAGED if synced bytes are missing. */
 function checkSynced(
   header: SegmentHeader,
   { position, sequence, size }: { position: number; sequence: number; size: number },

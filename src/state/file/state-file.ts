@@ -2,7 +2,7 @@ import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
 import type { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
-import { FileCopy, FULL } from './copy.js'
+import { DISK_FULL_CODES, FileCopy } from './copy.js'
 import {
   checkReplaceable,
   removeLeftovers,
@@ -44,7 +44,6 @@ export class StateFile {
   /** At process.exit() and after an uncaught exception: writes acknowledged changes that are only in memory. */
   readonly #atExit = () => this.#finishNow()
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
-  /** Requested, and not started. */
   #flushing: Promise<void> | null = null
   /** No rewrite before this time of performance.now(), after one that failed. */
   #rewriteAfter = 0
@@ -52,7 +51,6 @@ export class StateFile {
   #checkAt = 0
   #passTimer: NodeJS.Timeout | undefined
   #checkTimer: NodeJS.Timeout | undefined
-  /** Runs one piece of work after the other. */
   #work: Promise<unknown> = Promise.resolve()
   #queued = false
   #onReplaced: (() => void) | null = null
@@ -223,13 +221,13 @@ export class StateFile {
         await this.#rewrite()
       } catch (error) {
         // The larger file is complete.
-        this.#rewriteAfter = performance.now() + MOST_MS
+        this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
         this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
       }
     }
   }
 
-  /** Copies new records. False: this file cannot be continued. */
+  /** False: this file cannot be continued. */
   async #copyNew(file: FileCopy): Promise<boolean> {
     for (;;) {
       if (!this.#mayWrite()) return true
@@ -386,22 +384,22 @@ export class StateFile {
   #writeFailed(error: NodeJS.ErrnoException): void {
     const { path } = this.#settings
     if (!this.#failures.recordFailure(error, () => this.#schedulePass(0))) return
-    const hint = FULL.has(error.code ?? '') ? 'make room' : 'see the error'
+    const hint = DISK_FULL_CODES.has(error.code ?? '') ? 'make room' : 'see the error'
     const what = `the state file cannot be written: the state is in memory alone, and outlives upgrades but no reboot; ${hint}. It is tried again`
     this.#logger.warn({ err: error, path }, what)
     this.onChange?.(this.status())
   }
 }
 
-const FIRST_MS = 100
-const MOST_MS = 10_000
+const FIRST_BACKOFF_MS = 100
+const LONGEST_BACKOFF_MS = 10_000
 
 /** Whether the state file can be written, why not, and when the next attempt is. */
 class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
   #timer: NodeJS.Timeout | undefined
-  #backoffMs = FIRST_MS
+  #backoffMs = FIRST_BACKOFF_MS
 
   /** The next attempt is scheduled. */
   get waiting(): boolean {
@@ -416,7 +414,7 @@ class WriteFailures {
   }
 
   resetBackoff(): void {
-    this.#backoffMs = FIRST_MS
+    this.#backoffMs = FIRST_BACKOFF_MS
   }
 
   /** Calls `again` with exponential backoff. Returns whether the failure is new. */
@@ -429,7 +427,7 @@ class WriteFailures {
       this.#timer = undefined
       again()
     }, this.#backoffMs).unref()
-    this.#backoffMs = Math.min(2 * this.#backoffMs, MOST_MS)
+    this.#backoffMs = Math.min(2 * this.#backoffMs, LONGEST_BACKOFF_MS)
     return news
   }
 

@@ -72,8 +72,8 @@ export const state = room(
     ],
     [
       'state/forwarding.ts',
-      'onWay >= MOST_WRITES || (onWay > 0 && this.#bytes >= MOST_BYTES)',
-      'onWay >= MOST_WRITES',
+      'onWay >= MOST_IN_FLIGHT || (onWay > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES)',
+      'onWay >= MOST_IN_FLIGHT',
       ...FORWARDING,
     ],
     [
