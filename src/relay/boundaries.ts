@@ -105,7 +105,7 @@ export class FrameTracker {
     const opcode = byte & 15
     const control = opcode >= CLOSE
     if (!KNOWN.has(opcode) || (control && (byte & FIN) === 0)) {
-      this.#lose()
+      this.#markLost()
       return
     }
     this.#kind = opcode === CLOSE ? Kind.close : control ? Kind.control : Kind.data
@@ -115,7 +115,7 @@ export class FrameTracker {
   #second(byte: number): void {
     const size = byte & 127
     // Servers do not mask.
-    if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MOST_CONTROL)) this.#lose()
+    if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MOST_CONTROL)) this.#markLost()
     else if (size < 126) {
       this.#left = size
       this.#phase = Phase.payload
@@ -128,14 +128,14 @@ export class FrameTracker {
   #length(byte: number): void {
     const left = this.#left * 256 + byte
     if (left > Number.MAX_SAFE_INTEGER) {
-      this.#lose()
+      this.#markLost()
       return
     }
     this.#left = left
     if (--this.#count === 0) this.#phase = Phase.payload
   }
 
-  #lose(): void {
+  #markLost(): void {
     this.#phase = Phase.lost
     this.#count = 0
     this.#left = 0

@@ -49,8 +49,8 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
     replaced = true
     replace(core, after, fresh, different)
     // Former segments are readable until all listeners are notified.
-    for (const { section, changes: told } of different)
-      yield* inSteps(told, ({ op, key, before }) => section.notify(op, key, 'replay', before))
+    for (const { section, changes } of different)
+      yield* inSteps(changes, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {
     if (replaced) for (const held of former) history.release(held)
     else for (const segment of segments) segment.close()
@@ -60,20 +60,21 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
 function* compare(before: Store, after: Store, name: string): Generator<unknown, SectionDifference> {
   const section = before.sectionNamed(name)
   const now = after.sections.get(name) ?? null
-  const told: SectionDifference['changes'] = new GrowingList()
+  const changes: SectionDifference['changes'] = new GrowingList()
   let steps = 0
   for (const [key, slot] of now?.slots.entries() ?? []) {
     if (++steps % ENTRIES_PER_STEP === 0) yield
     const old = section.slots.get(key)
-    if (old === undefined) told.push({ op: 'put', key, before: null })
+    if (old === undefined) changes.push({ op: 'put', key, before: null })
     else if (!isSame(before, section, old, after, now!, slot, key))
-      told.push({ op: 'put', key, before: before.entries.locate(section, old) })
+      changes.push({ op: 'put', key, before: before.entries.locate(section, old) })
   }
   for (const [key, slot] of section.slots.entries()) {
     if (++steps % ENTRIES_PER_STEP === 0) yield
-    if (!now?.slots.has(key)) told.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
+    if (!now?.slots.has(key))
+      changes.push({ op: 'delete', key, before: before.entries.locate(section, slot) })
   }
-  return { section, now, changes: told }
+  return { section, now, changes }
 }
 
 function isSame(

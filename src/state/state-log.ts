@@ -399,7 +399,7 @@ class Compaction {
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)
-        for (const told of owner.appended) told()
+        for (const listener of owner.appended) listener()
         return
       }
       merged.segment.close()

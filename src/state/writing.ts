@@ -244,9 +244,9 @@ class PrematureAwait<T> extends Promise<T> {
 
   /** `premature`: why awaiting it now would never end; null: it may be awaited. */
   static of<T>(change: Promise<T>, premature: () => FdbError | null): Promise<T> {
-    const told = new PrematureAwait<T>((resolve, reject) => void change.then(resolve, reject))
-    told.#premature = premature
-    return told
+    const outcome = new PrematureAwait<T>((resolve, reject) => void change.then(resolve, reject))
+    outcome.#premature = premature
+    return outcome
   }
 
   // The results of then(), catch() and finally() are ordinary promises.
@@ -262,12 +262,12 @@ class PrematureAwait<T> extends Promise<T> {
     const premature = this.#premature
     if (premature === undefined || premature() === null) return super.then(fulfilled, rejected)
     // A refused change rejects in this turn, and ready() may still be called in it.
-    const told = new Promise<never>((_resolve, reject) =>
+    const refusal = new Promise<never>((_resolve, reject) =>
       setImmediate(() => {
         const why = premature()
         if (why !== null) reject(why)
       }),
     )
-    return Promise.race([super.then(), told]).then(fulfilled, rejected)
+    return Promise.race([super.then(), refusal]).then(fulfilled, rejected)
   }
 }

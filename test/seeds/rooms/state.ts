@@ -85,7 +85,7 @@ export const state = room(
     ['state/state-log.ts', 'merged.segment.close()', '', 'unit/state-compaction'],
     [
       'state/state-log.ts',
-      'for (const told of owner.appended) told()',
+      'for (const listener of owner.appended) listener()',
       '',
       'unit/state-compaction',
       'property/state-follow',
