@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { App } from '../processes/app.js'
 import { servedBy, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 const UPGRADE = { probation: 200, heartbeat: 50, silence: 500, freeze: 500 }
 
@@ -45,7 +45,7 @@ async function agree(apps: readonly App[], key: string, item: unknown): Promise<
   expect(new Set(digests).size).toBe(1)
 }
 
-/** Each of them counts, one after the other, until it is told to stop. */
+/** Each of them counts about a hundred times a second until it is told to stop: as often as it can took a processor for the whole probation. */
 class Counting {
   readonly failures: string[] = []
   readonly #counted = new Map<App, number>()
@@ -62,6 +62,7 @@ class Counting {
       try {
         await app.order('count', { key: 'visits' })
         this.#counted.set(app, (this.#counted.get(app) ?? 0) + 1)
+        await pause(10)
       } catch (error) {
         this.failures.push((error as Error).message)
         return

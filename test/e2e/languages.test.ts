@@ -9,7 +9,7 @@ import { servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes
 import { loadOn } from '../processes/load.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { builtMember, has, MEMBERS, type MemberLanguage } from '../processes/toolchains.js'
-import { until } from '../processes/until.js'
+import { pause, until } from '../processes/until.js'
 
 const UPGRADE = { probation: 100, heartbeat: 50 }
 /** Somebody stands by for as long as the test takes. */
@@ -68,6 +68,7 @@ function counting(target: string, clients: number) {
       const { status, body } = await ask(`${target}/count`, { method: 'POST', agent }).answer
       if (status !== 200) throw new Error(`${status}: ${body}`)
       counts.push(Number(body))
+      await pause(5)
     }
     agent.destroy()
   }

@@ -14,6 +14,7 @@ import { pause, until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
 /** `FDB_UPGRADES=60` for the whole bar. */
+const ROUTES = perLane(20_000, 100_000)
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(2, 12))
 const EVERY_MS = 1_000
 const QUICK = { upgrade: { probation: '0s' } }
@@ -26,15 +27,15 @@ async function addMany(edge: Edge, count: number): Promise<void> {
 }
 
 describe('an upgrade of the proxy', () => {
-  it('serves 100,000 routes made at run time, which survive a file that does not know them', async () => {
+  it(`serves ${ROUTES} routes made at run time, which survive a file that does not know them`, async () => {
     const edge = await behind()
-    await addMany(edge, 100_000)
+    await addMany(edge, ROUTES)
     const answeredBy = async (n: number) => (await ask(`${edge.url}/r/${n}`).answer).headers['x-upstream']
-    expect(await answeredBy(99_999)).toBe('odd')
+    expect(await answeredBy(ROUTES - 1)).toBe('odd')
     const before = (await edge.status()).sections.find(({ name }) => name === 'routes')
     edge.write({ routes: [{ host: 'new.test', respond: { body: 'new\n' } }] })
     const pid = await edge.next()
-    for (const n of [0, 1, 2, 4_711, 50_000, 99_998, 99_999])
+    for (const n of [0, 1, 2, 4_711, ROUTES / 2, ROUTES - 2, ROUTES - 1])
       expect(await answeredBy(n)).toBe(n % 2 === 0 ? 'even' : 'odd')
     expect((await ask(edge.url).answer).status).toBe(404)
     expect((await ask(edge.url, { headers: { host: 'new.test' } }).answer).body).toBe('new\n')
@@ -43,7 +44,7 @@ describe('an upgrade of the proxy', () => {
     const after = status.sections.find(({ name }) => name === 'routes')
     // One route of the file went, one came.
     expect(after?.entries).toBe(before?.entries)
-    expect(after?.entries).toBe(100_001)
+    expect(after?.entries).toBe(ROUTES + 1)
   })
 
   it(

@@ -9,7 +9,7 @@ const ALL = releases()
 
 const CASES = ALL.flatMap((release): [string, string, Version, Version][] => [
   [release.name, present.name, release, present],
-  [present.name, release.name, present, release],
+  ...perLane<[string, string, Version, Version][]>([], [[present.name, release.name, present, release]]),
 ])
 
 describe.each(CASES)('a daemon of %s, beside %s', (_daemon, _other, first, second) => {

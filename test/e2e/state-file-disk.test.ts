@@ -213,7 +213,7 @@ describe('a process that ends by itself', () => {
   })
 
   it('in the middle of writes, at any moment', async () => {
-    for (let round = 0; round < perLane(4, 12); round++) {
+    for (let round = 0; round < perLane(3, 12); round++) {
       const sync = (['never', 'always', 1] as const)[round % 3]!
       const host = await FileHost.start({ sync })
       let said = ''

@@ -152,7 +152,7 @@ describe('a successor that is killed', () => {
 })
 
 describe('a successor that hangs', () => {
-  for (const how of ['stopped', 'busy'] as const) {
+  for (const how of perLane<('stopped' | 'busy')[]>(['stopped'], ['stopped', 'busy'])) {
     it(`${how} before it is ready: aborted at the deadline, named as long as it lives, and no obstacle afterwards`, async () => {
       const { scene, url, first } = await stage()
       const stuck = await scene.start(how === 'busy' ? { hang: 'busy' } : { readyDelay: 3_000 })

@@ -9,7 +9,7 @@ import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 5_000 }
 
-const TWO_TIMES = perLane(4, 20)
+const TWO_TIMES = perLane(2, 20)
 
 describe('several processes at once', () => {
   it(`two started together, ${TWO_TIMES} times: one is the first, the other its successor`, async () => {

@@ -1,31 +1,34 @@
 import { Agent } from 'node:http'
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 0, heartbeat: 50, ready: 20_000 }
+const ENTRIES = perLane(20_000, 100_000)
+const UPGRADES = perLane(3, 5)
 
 describe('state', () => {
-  it('of 100,000 entries put at run time is read by the successor, with the same digest at the commit', async () => {
+  it(`of ${ENTRIES} entries put at run time is read by the successor, with the same digest at the commit`, async () => {
     const scene = Scene.open({ upgrade: TIMES })
     const first = await scene.serve({ routes: 0 })
-    await first.order('many', { count: 100_000 })
+    await first.order('many', { count: ENTRIES })
     const second = await scene.serve()
     await first.end()
     const { state, sections } = await scene.status()
-    expect(state.entries).toBe(100_000)
+    expect(state.entries).toBe(ENTRIES)
     const incumbent = first.find('ended')!.position
     expect(state.takenOver).toMatchObject({ sequence: incumbent.sequence, digest: incumbent.digest })
     expect(state.digest).toBe(incumbent.digest)
-    expect(sections).toMatchObject([{ name: 'routes', entries: 100_000 }])
-    for (const key of ['0', '77777', '99999']) {
+    expect(sections).toMatchObject([{ name: 'routes', entries: ENTRIES }])
+    for (const key of ['0', `${ENTRIES / 2 + 777}`, `${ENTRIES - 1}`]) {
       expect(await second.order('get', { key })).toEqual({ item: `item-${key}` })
     }
     expect(second.find('joined')!.ms).toBeLessThan(5_000)
   })
 
-  it('is written across five upgrades: each acknowledged change is there once, each refused one can be repeated', async () => {
+  it(`is written across ${UPGRADES} upgrades: each acknowledged change is there once, each refused one can be repeated`, async () => {
     const port = await freePort()
     const url = `http://127.0.0.1:${port}`
     const scene = Scene.open({
@@ -63,7 +66,7 @@ describe('state', () => {
       const enough = written.size + 80
       await until('80 changes more are acknowledged', () => written.size >= enough || oddities.length > 0)
     }
-    for (let upgrade = 1; upgrade <= 5; upgrade++) {
+    for (let upgrade = 1; upgrade <= UPGRADES; upgrade++) {
       await moreIsWritten()
       const next = await scene.serve()
       await current.says('retiring')

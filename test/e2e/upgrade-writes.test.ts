@@ -1,7 +1,7 @@
 import { Agent } from 'node:http'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { StatusReport } from '../../src/operator/status-report.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -135,14 +135,17 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     await expectAllCounted(clients, current)
   })
 
-  it('wait for a successor that is busy behind its commit, however long: it has said that it takes them', async () => {
-    const { scene } = await world(hosting, { upgrade: { ...TIMES, silence: 20_000 } })
-    const first = await scene.serve({ routes: 0 })
-    const next = await scene.start({ warmUp: 1_500 })
-    await first.says('retiring')
-    await first.order('count', { key: 'all' })
-    expect(await next.order('get', { key: 'all' })).toEqual({ item: 1 })
-  })
+  it.runIf(NIGHTLY || hosting === 'embedded')(
+    'wait for a successor that is busy behind its commit, however long: it has said that it takes them',
+    async () => {
+      const { scene } = await world(hosting, { upgrade: { ...TIMES, silence: 20_000 } })
+      const first = await scene.serve({ routes: 0 })
+      const next = await scene.start({ warmUp: 1_500 })
+      await first.says('retiring')
+      await first.order('count', { key: 'all' })
+      expect(await next.order('get', { key: 'all' })).toEqual({ item: 1 })
+    },
+  )
 
   it('are on the disk of the successor when the commit comes between a durable one and its own disk', async () => {
     const { scene } = await world(hosting)
@@ -169,7 +172,7 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     for (let n = 0; n < made; n++) expect(all[`durable-${n}`]).toEqual({ item: n })
   })
 
-  it('cross several generations, each once', async () => {
+  it.runIf(NIGHTLY || hosting === 'embedded')('cross several generations, each once', async () => {
     const { scene, url } = await world(hosting, { drain: { timeout: 60_000 } })
     const options = { stateFile: scene.file('state') }
     const first = await scene.serve({ routes: 0, options })
@@ -219,36 +222,40 @@ describe.each(['embedded', 'daemon'] as const)('changes made during upgrades, %s
     },
   )
 
-  it('are made once over a way back, while counters count in both', async () => {
-    const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
-    const first = await scene.serve({ routes: 0 })
-    let counted = 0
-    let running = true
-    const failures: unknown[] = []
-    const count = async (app: App) => {
-      while (running && !app.ended) {
-        try {
-          await app.order('count', { key: 'all' })
-          counted++
-        } catch (error) {
-          if (!app.ended) failures.push(error)
+  it.runIf(NIGHTLY || hosting === 'embedded')(
+    'are made once over a way back, while counters count in both',
+    async () => {
+      const { scene } = await world(hosting, { upgrade: { ...TIMES, probation: 30_000 } })
+      const first = await scene.serve({ routes: 0 })
+      let counted = 0
+      let running = true
+      const failures: unknown[] = []
+      const count = async (app: App) => {
+        while (running && !app.ended) {
+          try {
+            await app.order('count', { key: 'all' })
+            counted++
+            await pause(5)
+          } catch (error) {
+            if (!app.ended) failures.push(error)
+          }
         }
       }
-    }
-    const counting = [count(first), count(first), count(first)]
-    for (let n = 0; n < 3; n++) {
-      const next = await scene.serve()
-      await until('the old one stands by', async () => (await first.order('phase')) === 'standby')
-      const enough = counted + 30
-      await until('30 are counted meanwhile', () => counted >= enough || failures.length > 0)
-      await next.kill()
-      await until('the old one serves again', async () => (await first.order('phase')) === 'serving')
-    }
-    running = false
-    await Promise.all(counting)
-    expect(failures).toEqual([])
-    expect(await first.order('get', { key: 'all' })).toEqual({ item: counted })
-  })
+      const counting = [count(first), count(first), count(first)]
+      for (let n = 0; n < 3; n++) {
+        const next = await scene.serve()
+        await until('the old one stands by', async () => (await first.order('phase')) === 'standby')
+        const enough = counted + 30
+        await until('30 are counted meanwhile', () => counted >= enough || failures.length > 0)
+        await next.kill()
+        await until('the old one serves again', async () => (await first.order('phase')) === 'serving')
+      }
+      running = false
+      await Promise.all(counting)
+      expect(failures).toEqual([])
+      expect(await first.order('get', { key: 'all' })).toEqual({ item: counted })
+    },
+  )
 })
 
 describe('changes made in a member that drains', () => {

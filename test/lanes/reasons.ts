@@ -39,6 +39,10 @@ export const REASONS: Readonly<Record<string, Reason>> = {
   supported: { text: 'this system has no epoll' },
   '!KNOWN': { text: 'this kernel has no vm.memfd_noexec (Linux 6.3)', always: true },
   NIGHTLY: { text: 'it is of the nightly lane (npm run nightly)', always: true },
+  "NIGHTLY || hosting === 'embedded'": {
+    text: 'under a daemon it is of the nightly lane (npm run nightly); the gate has it embedded',
+    always: true,
+  },
   takesAny: { text: 'this kind of connection goes on with any descriptor', always: true },
   'ASKED === undefined': { text: 'a soak asks for it: npm run soak -- containers', always: true },
 }
