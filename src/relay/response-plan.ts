@@ -94,7 +94,7 @@ export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly
 
 /** Passes on the body's part of `chunk[from, stop)`; returns its end. Throws `Http1Refusal`. */
 export function passBody(
-  to: ByteStream,
+  to: Pick<ByteStream, 'write'>,
   coding: BodyCoding,
   body: Framing,
   chunk: Buffer,

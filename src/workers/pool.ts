@@ -1,6 +1,5 @@
 import { LONGEST_MS } from '../base/time.js'
-import type { Standing } from '../daemon/service/service-operations.js'
-import type { Services } from '../daemon/services.js'
+import type { ServiceOperations, Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { groupKeyOf, standInBody } from '../member/worker-orders.js'
@@ -27,6 +26,20 @@ const HEARD_MS = 5_000
 /** For a command to a worker: the client that waits for its reply never leaves. */
 const FOREVER = new AbortController().signal
 
+/** The service of one worker. */
+interface WorkerService {
+  readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
+}
+
+/** The services that the workers are members of. */
+export interface WorkerServices {
+  /** Another main process may have them. */
+  readonly paused: boolean
+  get(name: string): WorkerService | undefined
+  /** Throws if it is not known. */
+  only(name: string): WorkerService
+}
+
 /** The places of the workers, and what is done with all of them. */
 export class WorkerPool {
   readonly #settings: WorkersSettings
@@ -35,7 +48,7 @@ export class WorkerPool {
   readonly #hung: HungWorkers
   /** Those that are too many, by the process that was told so. */
   readonly #told = new Map<WorkerSlot, number>()
-  #services: Services | null = null
+  #services: WorkerServices | null = null
   #count: number
   #closing = false
   /** The time at which workers that have not left are killed; on the clock of `performance`. */
@@ -70,7 +83,7 @@ export class WorkerPool {
   }
 
   /** Sets the services; no worker is started before {@link startAll}. */
-  oversee(services: Services): void {
+  oversee(services: WorkerServices): void {
     this.#services = services
   }
 

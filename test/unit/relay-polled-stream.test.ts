@@ -7,10 +7,15 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { duplicateLent, type LentFd } from '../../src/kernel/index.js'
 import { type Accepted, acceptBare } from '../../src/node/accepted.js'
-import type { ByteStream, StreamOwner } from '../../src/relay/byte-stream.js'
-import type { DialAddress } from '../../src/relay/index.js'
-import { acceptedStream, dialSocket, reopened } from '../../src/relay/open-stream.js'
-import { PolledStream } from '../../src/relay/polled-stream.js'
+import {
+  acceptedStream,
+  type ByteStream,
+  type DialAddress,
+  dialSocket,
+  PolledStream,
+  reopened,
+  type StreamOwner,
+} from '../../src/relay/index.js'
 import { until } from '../processes/until.js'
 
 interface Heard extends StreamOwner {

@@ -1,12 +1,15 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { ByteStream, StreamOwner, Tally } from '../../src/relay/byte-stream.js'
-import { SocketStream } from '../../src/relay/index.js'
-import { socketStream } from '../../src/relay/open-stream.js'
+import {
+  type ByteStream,
+  NOBODY,
+  SocketStream,
+  type StreamOwner,
+  socketStream,
+  type Tally,
+} from '../../src/relay/index.js'
 import { until } from '../processes/until.js'
-
-const NOBODY: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
 type Parts = [socket: net.Socket, owner: StreamOwner, tally: Tally]
 

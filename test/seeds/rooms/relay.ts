@@ -1,11 +1,11 @@
 import { room } from '../seed.js'
 
-const TRANSFER = ['unit/relay-transfer', 'unit/relay-record-format', 'e2e/relay-records']
-const POOLS = ['unit/relay-pooled', 'e2e/relay-pools']
+const TRANSFER = ['unit/relay-connections', 'unit/relay-record-format', 'e2e/relay-records']
+const POOLS = ['unit/relay-connections', 'e2e/relay-pools']
 
 export const relay = room(
   'relay',
-  ['unit/relay-exchange', 'unit/relay-response-plan', 'unit/relay-forwarded'],
+  ['unit/relay-connections', 'unit/relay-response-plan', 'unit/relay-forwarded'],
   [
     ['relay/transfer.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
     [
@@ -43,7 +43,7 @@ export const relay = room(
       'relay/client-watch.ts',
       "if (state !== 'none' && this.#watched.has(connection)) connection.onHangup(state)",
       "if (state !== 'none') connection.onHangup(state)",
-      'unit/relay-client-watch',
+      'unit/relay-connections',
       'e2e/relay-gone-clients',
     ],
     [
@@ -66,7 +66,7 @@ export const relay = room(
       '',
       'e2e/relay-tcp',
       'e2e/relay-leaving',
-      'unit/relay-exchange',
+      'unit/relay-connections',
     ],
     ['relay/field-rules.ts', '      known.authority === authority &&\n', '', 'unit/relay-forwarded'],
   ],

@@ -4,10 +4,10 @@ import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import type { Standing } from '../../src/daemon/service/service-operations.js'
-import type { WorkersSettings } from '../../src/workers/options.js'
+import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
+import { settleWorkers, type WorkersSettings } from '../../src/workers/options.js'
 import { WorkerPool } from '../../src/workers/pool.js'
-import { UnservedListeners } from '../../src/workers/unserved-listeners.js'
-import { WorkerSlot } from '../../src/workers/worker-slot.js'
+import { peerWith } from '../holder-support/processes.js'
 import { until } from '../processes/until.js'
 
 /** Of the control path, beside which an attempt has files while it lasts. */
@@ -21,40 +21,64 @@ const NO_PROGRAM = ['/no/such/program']
 const STAYS = [process.execPath, '-e', 'setInterval(() => {}, 1000)']
 
 function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
-  return {
+  const settings = settleWorkers({
     service: 'shop',
+    workers: 1,
     control,
-    command: NO_PROGRAM,
-    count: 1,
-    replace: 'one-by-one',
     restartDelay: 1_000,
     timeout: 10_000,
-    stopTimeout: null,
-    logger: SILENT,
-    ...facts,
-  } as WorkersSettings
+  })
+  return { ...settings, command: NO_PROGRAM, stopTimeout: null, ...facts }
 }
+
+const NOBODY: Standing = { owner: null, phase: 'idle', lastFailure: null, bound: [], entries: [] }
 
 function owned(pid = 42, generation = 1): Standing {
-  return {
-    owner: { pid, generation, report: null },
-    phase: 'idle',
-    lastFailure: null,
-    bound: [],
-    entries: [],
-  } as never
+  return { ...NOBODY, owner: peerWith({ pid, generation }) }
 }
 
-function slotWith(settings: Partial<WorkersSettings> = {}) {
-  let standing: Standing | null = null
-  const rests: number[] = []
-  const logger = { ...SILENT, warn: (facts: object) => void rests.push((facts as { ms: number }).ms) }
-  const slot = new WorkerSlot(0, {
-    settings: settingsWith({ logger, ...settings }),
-    standing: () => standing,
+/** A pool whose workers are told of by the test. `told`: the orders to them; `logged`: by its words. */
+function poolWith(facts: Partial<WorkersSettings> = {}) {
+  const standings = new Map<string, Standing>()
+  const told: { worker: string; order: string; body: string }[] = []
+  const failing = new Set<string>()
+  const logged: { text: string; facts: Record<string, unknown> }[] = []
+  const warn = (facts: object, text: string) => void logged.push({ text, facts: { ...facts } })
+  const pool = new WorkerPool(settingsWith({ logger: { ...SILENT, warn }, ...facts }))
+  const operationsOf = (name: string) => ({
+    standing: standings.get(name) ?? NOBODY,
+    endProbation() {},
+    command: async (order: { name: string; body: Uint8Array }) => {
+      told.push({ worker: name, order: order.name, body: Buffer.from(order.body).toString() })
+      if (failing.has(name)) throw new Error(`${name} refuses`)
+      return new Uint8Array(0)
+    },
   })
+  const service = (name: string) => ({ operations: operationsOf(name) })
+  pool.oversee({
+    paused: false,
+    get: name => (standings.has(name) ? service(name) : undefined),
+    only: service,
+  })
+  return { pool, standings, told, failing, logged }
+}
+
+/** The same with workers that serve. */
+function serving(count: number, facts: Partial<WorkersSettings> = {}) {
+  const made = poolWith({ count, ...facts })
+  for (const { name, index } of made.pool.slots) made.standings.set(name, owned(100 + index))
+  return made
+}
+
+/** The only slot of a pool. `rests`: before each start. */
+function slotWith(settings: Partial<WorkersSettings> = {}) {
+  const rests: unknown[] = []
+  const logger = { ...SILENT, warn: (facts: { ms?: number }) => void rests.push(facts.ms) }
+  const { pool, standings } = poolWith({ logger, ...settings })
+  const slot = pool.slots[0]!
   const stands = (now: Standing | null) => {
-    standing = now
+    if (now === null) standings.delete(slot.name)
+    else standings.set(slot.name, now)
     slot.update()
   }
   return { slot, rests, stands }
@@ -65,7 +89,9 @@ async function turns(): Promise<void> {
   for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
 }
 
-const FAKE: Parameters<typeof vi.useFakeTimers>[0] = { toFake: ['setTimeout', 'clearTimeout', 'performance'] }
+const FAKE: Parameters<typeof vi.useFakeTimers>[0] = {
+  toFake: ['setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'performance'],
+}
 
 /** Children of this process, by /proc. */
 function children(): string[] {
@@ -194,17 +220,15 @@ describe('a worker that fails behind its Commit', () => {
       await until('it has ended', () => children().length === 0)
       rmSync(own, { recursive: true })
     })
-    const at = { standing: { ...owned(), phase: 'committing' } as Standing }
     const command = [process.execPath, '-e', TELLS, file]
-    const settings = settingsWith({ command, timeout, stopTimeout })
-    const slot = new WorkerSlot(0, { settings, standing: () => at.standing })
+    const { slot, stands } = slotWith({ command, timeout, stopTimeout })
+    stands({ ...owned(), phase: 'committing' })
     const outcome = slot.start().catch(error => error)
     const failure = { code: 'ERR_FDB_DEADLINE', message: 'no Serving', phase: 'committing', at: 1 } as const
     /** The worker before serves again; `bound`: processes that have not left. */
     const fails = async (bound: readonly number[] = []) => {
       await started()
-      at.standing = { ...owned(), bound, lastFailure: failure }
-      slot.update()
+      stands({ ...owned(), bound, lastFailure: failure })
       return await outcome
     }
     /** Of two signals that a process has not had yet it gets that with the lower number first: SIGTERM. */
@@ -223,7 +247,18 @@ describe('a worker that fails behind its Commit', () => {
   })
 
   it('is not told to end when its time is over', async () => {
-    const { outcome, signalled } = committed({ timeout: 200 })
+    vi.useFakeTimers(FAKE)
+    const { lines, outcome, signalled } = committed({ timeout: 200 })
+    while (lines().length === 0) await turns()
+    let failed: unknown
+    void outcome.then(error => {
+      failed = error
+    })
+    await vi.advanceTimersByTimeAsync(5_000)
+    await turns()
+    expect(failed).toBeUndefined()
+    await vi.advanceTimersByTimeAsync(300)
+    vi.useRealTimers()
     expect(await outcome).toMatchObject({ code: 'ERR_FDB_DEADLINE' })
     expect(await signalled()).toEqual(['SIGWINCH'])
   })
@@ -243,35 +278,12 @@ describe('a worker that fails behind its Commit', () => {
   })
 })
 
-/** A pool whose workers are told of by the test. */
-function crewWith(facts: Partial<WorkersSettings> = {}, count = 2) {
-  const standings = new Map<string, Standing>()
-  const told: string[] = []
-  const failing = new Set<string>()
-  const pool = new WorkerPool(settingsWith({ count, ...facts }))
-  const operationsOf = (name: string) => ({
-    get standing() {
-      return standings.get(name) ?? null
-    },
-    endProbation() {},
-    command: async (order: { name: string }) => {
-      told.push(`${name} ${order.name}`)
-      if (failing.has(name)) throw new Error(`${name} refuses`)
-      return new Uint8Array(0)
-    },
-  })
-  const service = (name: string) => ({ operations: operationsOf(name) })
-  pool.oversee({ paused: false, get: service, only: service } as never)
-  for (const { name, index } of pool.slots) standings.set(name, owned(100 + index))
-  return { pool, standings, told, failing }
-}
-
 describe('all workers', () => {
   it('are replaced although a probation does not end: that is waited for 10 s', async () => {
     vi.useFakeTimers(FAKE)
-    const { pool, standings } = crewWith({}, 1)
+    const { pool, standings } = serving(1)
     const [slot] = pool.slots
-    standings.set(slot!.name, { ...owned(), phase: 'probation' } as never)
+    standings.set(slot!.name, { ...owned(), phase: 'probation' })
     let failed: unknown
     const replaced = pool.replaceAll(pool.slots).catch(error => {
       failed = error
@@ -288,55 +300,78 @@ describe('all workers', () => {
   })
 
   it('that are told to reload are all told, and a refusal of one is told', async () => {
-    const { pool, told, failing } = crewWith()
+    const { pool, told, failing } = serving(2)
     failing.add(pool.slots[0]!.name)
     await expect(pool.reloadAll()).rejects.toThrow('refuses')
     expect(told).toHaveLength(2)
   })
 
   it('that are too many are told once to leave, not at each look', async () => {
-    const { pool, told } = crewWith()
+    const { pool, told } = serving(2)
     await pool.slots[1]!.abandon('it is one too many')
     for (let i = 0; i < 3; i++) pool.update()
-    expect(told.filter(text => text.startsWith(pool.slots[1]!.name))).toHaveLength(1)
+    expect(told.filter(({ worker }) => worker === pool.slots[1]!.name)).toHaveLength(1)
   })
 
   it('are killed 5 s behind the time in which they must leave; a later time changes nothing', async () => {
     vi.useFakeTimers(FAKE)
-    const killed: number[] = []
-    const logger = { ...SILENT, warn: (facts: object) => void killed.push((facts as { pid: number }).pid) }
-    const { pool, standings } = crewWith({ logger }, 1)
+    const { pool, standings, logged } = serving(1)
     const name = pool.slots[0]!.name
     const gone = { pid: 2 ** 22 + 1, startTime: '1' }
-    standings.set(name, {
-      ...owned(gone.pid),
-      owner: { ...gone, identity: gone, generation: 1, pidfd: null },
-    } as never)
+    standings.set(name, { ...NOBODY, owner: peerWith({ pid: gone.pid, identity: gone }) })
     void pool.endAll(1_000)
     await turns()
     pool.hasten(60_000)
     await vi.advanceTimersByTimeAsync(5_900)
-    expect(killed).toEqual([])
+    expect(logged).toEqual([])
     await vi.advanceTimersByTimeAsync(200)
-    expect(killed).toEqual([gone.pid])
+    expect(logged).toMatchObject([{ text: expect.stringMatching(/it is killed/), facts: { pid: gone.pid } }])
     standings.delete(name)
   })
 })
 
 describe('listeners in whose place nobody accepts', () => {
-  it('are given back by a worker that served them, as soon as their own worker is there', () => {
-    const entry = { role: 'listener', name: 'web', spec: 'tcp://127.0.0.1:1' }
-    const slot = (index: number, standing: object) =>
-      ({ index, standing, owner: (standing as Standing).owner }) as unknown as WorkerSlot
-    const told: number[] = []
-    const unserved = new UnservedListeners(
-      async (_slot, list) => void told.push(list.length),
-      () => {},
-      SILENT,
-    )
-    const serving = slot(0, owned())
-    unserved.update([serving, slot(1, { owner: null, phase: 'idle', entries: [entry] })])
-    unserved.update([serving, slot(1, owned(43))])
-    expect(told).toEqual([1, 0])
+  it('are given back by a worker that served them, as soon as their own worker is there', async () => {
+    const { pool, standings, told } = serving(2)
+    const spec = 'tcp://127.0.0.1:0'
+    const fd = await bindListener(parseListenerSpec(spec))
+    onTestFinished(() => fd.close())
+    const other = pool.slots[1]!.name
+    standings.set(other, { ...NOBODY, entries: [{ role: 'listener', name: 'web', spec, fd }] })
+    pool.update()
+    standings.set(other, owned(43))
+    pool.update()
+    expect(told.map(({ worker }) => worker)).toEqual([pool.slots[0]!.name, pool.slots[0]!.name])
+    expect(told.map(({ body }) => [...body.matchAll(/web/g)].length)).toEqual([1, 0])
+  })
+})
+
+describe('workers that hang', () => {
+  it('are noticed together, and the first, which decides the changes of all, is replaced at once', async () => {
+    vi.useFakeTimers(FAKE)
+    const { pool, standings, logged } = serving(2)
+    for (const { owner } of standings.values()) owner!.beats = true
+    await pool.startAll()
+    const hung: boolean[][] = []
+    const update = pool.update.bind(pool)
+    vi.spyOn(pool, 'update').mockImplementation(() => {
+      hung.push(pool.slots.map(slot => slot.hung))
+      update()
+    })
+    const look = async (ms: number) => {
+      await vi.advanceTimersByTimeAsync(ms)
+      await turns()
+    }
+    for (let ms = 0; ms < 1_750; ms += 250) await look(250)
+    expect(logged).toEqual([])
+    for (let n = 0; n < 3 && hung.length === 0; n++) await look(250)
+    expect(hung[0]).toEqual([true, true])
+    const replaced = logged.filter(({ text }) => text === 'a worker that hangs is replaced')
+    expect(replaced).toMatchObject([{ facts: { worker: 0, pid: 100, ms: expect.any(Number) } }])
+    expect(replaced[0]!.facts.ms).toBeGreaterThan(2_000)
+    await pool.slots[0]!.settled()
+    void pool.endAll(null)
+    standings.clear()
+    pool.update()
   })
 })
