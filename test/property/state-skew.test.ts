@@ -1,5 +1,4 @@
 import fc from 'fast-check'
-import protobufjs from 'protobufjs'
 import { describe, expect, it } from 'vitest'
 import { OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -14,6 +13,7 @@ import {
   Segment,
   StateLog,
 } from '../../src/state/index.js'
+import { messageType } from '../fixtures/message-type.js'
 import { perLane } from '../lanes/lane.js'
 
 interface Route {
@@ -33,10 +33,7 @@ const LOWEST = { 1: 1, 2: 1, 3: 2 } as const
 type Version = keyof typeof LOWEST
 
 function typeOf(version: Version): ProtobufType<Route> {
-  const fields = FIELDS.slice(0, version + 1).join(' ')
-  return protobufjs
-    .parse(`syntax = "proto3"; message Route { ${fields} }`)
-    .root.lookupType('Route') as unknown as ProtobufType<Route>
+  return messageType('Route', FIELDS.slice(0, version + 1).join(' '))
 }
 
 /** Newer fields that an entry of an older version lacks. */

@@ -3,9 +3,10 @@ import { closeSync, openSync, readdirSync } from 'node:fs'
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { SocketProtocol } from '../../src/connections/adapters/application-socket.js'
+import type { SocketProtocol } from '../../src/index.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import { carry, mayMove, type Place, place, taken } from '../connections-support/http-pair.js'
+import { untyped } from '../fixtures/untyped.js'
 import { openDescriptors } from '../native/support.js'
 import { until } from '../processes/until.js'
 
@@ -104,7 +105,7 @@ describe('a hook', () => {
     'that returns %s for an HTTP connection is told so, and the connection stays',
     async (_, value) => {
       const server = http.createServer((_request, response) => response.end('old'))
-      const from = await place(server, { http: { serialize: () => value as never, restore: () => {} } })
+      const from = await place(server, { http: { serialize: () => untyped(value), restore: () => {} } })
       const client = await RawClient.to(portOf(from))
       const idle = mayMove(from)
       await client.ask('/')
@@ -184,7 +185,7 @@ describe('a connection whose application writes while it gives it away', () => {
   it('comes back on a socket of its own when this process serves again', async () => {
     const [old, from, client] = await given()
     from.served.detach()
-    await from.served.attach(undefined as never, 16).catch(() => {})
+    await from.served.attach(untyped(undefined), 16).catch(() => {})
     await whole(client, () => old.restored.length === 1)
     expect(old.restored[0]).not.toBe(old.given[0])
     expect([old.given.length, from.served.connections]).toEqual([1, 1])

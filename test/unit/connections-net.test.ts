@@ -1,8 +1,9 @@
 import net from 'node:net'
 import { describe, expect, it } from 'vitest'
-import type { SocketProtocol } from '../../src/connections/adapters/application-socket.js'
+import type { SocketProtocol } from '../../src/index.js'
 import { RawClient } from '../connections-support/http-client.js'
 import { carry, giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
+import { untyped } from '../fixtures/untyped.js'
 import { openDescriptors } from '../native/support.js'
 import { until } from '../processes/until.js'
 
@@ -194,6 +195,6 @@ describe('hooks that do not fit', () => {
       { ...whole, protocol: 'app/' },
       { ...whole, restore: undefined },
     ])
-      await expect(place(net.createServer(), { socket: hooks as never })).rejects.toMatchObject(wrong)
+      await expect(place(net.createServer(), { socket: untyped(hooks) })).rejects.toMatchObject(wrong)
   })
 })

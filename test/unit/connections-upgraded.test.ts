@@ -1,7 +1,7 @@
 import http from 'node:http'
 import type net from 'node:net'
 import { describe, expect, it } from 'vitest'
-import type { SocketProtocol } from '../../src/connections/adapters/application-socket.js'
+import type { SocketProtocol } from '../../src/index.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import { carry, giveBack, type Place, place, taken } from '../connections-support/http-pair.js'
 import { until } from '../processes/until.js'

@@ -17,7 +17,7 @@ import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
-import { Segment } from '../../src/state/segment.js'
+import { Segment } from '../../src/state/index.js'
 import { TAKES_CONNECTIONS } from '../../src/wire/link.js'
 
 function named(name: string): Entry {

@@ -5,7 +5,7 @@ import { takeItems } from '../../src/daemon/service/handed-over.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment, type SegmentKind } from '../../src/state/segment.js'
+import { Segment, type SegmentKind } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 
 const item = (name: string, fd: OwnedFd): BundleItem => ({ role: 'segment', name, writable: true, fd })

@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/daemon/daemon.js'
-import { join } from '../../src/member/join.js'
-import type { Member } from '../../src/member/member.js'
+import { join, type Member } from '../../src/index.js'
 import { until } from '../processes/until.js'
 
 const TIMES = { probation: 50, heartbeat: 20 }

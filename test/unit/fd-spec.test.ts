@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { formatListenerSpec, type ListenerOptions, parseListenerSpec } from '../../src/listeners/index.js'
+import { untyped } from '../fixtures/untyped.js'
 
 describe('parseListenerSpec', () => {
   it.each([
@@ -65,8 +66,8 @@ describe('parseListenerSpec', () => {
     ['unix:/x?uid=root', 'uid'],
     ['unix:/x?reusePort', 'reusePort'],
     ['unix:@x?mode=0600', 'mode'],
-    [{ kind: 'tls' as never }, 'kind'],
-    [null as never, 'kind'],
+    [{ kind: untyped('tls') }, 'kind'],
+    [untyped(null), 'kind'],
     [{ kind: 'tcp', host: '127.0.0.1' }, 'port', /missing/],
     [{ kind: 'tcp', host: '127.0.0.1', port: 1.5 }, 'port'],
     [{ kind: 'tcp', host: '127.0.0.1', port: 1, path: '/x' }, 'path'],

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { Framing, type FramingRecord } from '../../src/http1/index.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const record = (over: Partial<FramingRecord>): FramingRecord => ({
   kind: 'chunked',
@@ -62,12 +63,12 @@ describe('the record of a framing tracker', () => {
   })
 
   it.each([
-    record({ kind: 'other' as never }),
+    record({ kind: untyped('other') }),
     record({ kind: 'length', left: -1 }),
     record({ kind: 'length', left: 0.5 }),
     record({ kind: 'length', left: 2 ** 53 }),
     record({ kind: 'length', left: Number.NaN }),
-    record({ kind: 'length', left: '5' as never }),
+    record({ kind: 'length', left: untyped('5') }),
     record({ kind: 'length', phase: 1 }),
     record({ kind: 'length', count: 1 }),
     record({ kind: 'none', left: 1 }),

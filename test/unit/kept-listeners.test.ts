@@ -4,8 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { closeAll, inspectOne, namesSocket, type OwnedFd } from '../../src/kernel/index.js'
-import { adjustListener } from '../../src/listeners/adjust.js'
-import { bindListener, formatListenerSpec, parseListenerSpec } from '../../src/listeners/index.js'
+import {
+  adjustListener,
+  bindListener,
+  formatListenerSpec,
+  parseListenerSpec,
+} from '../../src/listeners/index.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 import { KeptListeners } from '../../src/run/shared-listeners.js'
 

@@ -4,19 +4,20 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
-import { writeNow } from '../../src/kernel/file.js'
 import {
   connectToUnix,
   OwnedFd,
   openFile,
+  PolledSocket,
   peerLives,
+  polledSockets,
   READABLE,
   sendMessage,
   socketPair,
   writeAt,
+  writeNow,
 } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { PolledSocket, polledSockets } from '../../src/kernel/polled-socket.js'
 import { until } from '../processes/until.js'
 
 const polls = vi.spyOn(native, 'createPoll')

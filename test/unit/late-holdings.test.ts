@@ -4,9 +4,8 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { join } from '../../src/member/join.js'
-import type { Listener } from '../../src/member/listener.js'
-import type { Member } from '../../src/member/member.js'
+import { join, type Listener, type Member } from '../../src/index.js'
+import { untyped } from '../fixtures/untyped.js'
 import { startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -210,7 +209,7 @@ describe('a listener that a version takes over and gives no server', () => {
   it('is what the option must name, with words that say what it takes', async () => {
     const begin = await service('embedded')
     const member = await begin()
-    await expect(member.ready({ unserved: 'web' as never })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
+    await expect(member.ready({ unserved: untyped('web') })).rejects.toMatchObject({ code: 'ERR_FDB_OPTION' })
   })
 
   it('is no matter where nobody came before: its clients wait for the server', async () => {

@@ -8,6 +8,7 @@ import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { answers, join, type Member } from '../../src/index.js'
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
+import { untyped } from '../fixtures/untyped.js'
 import { until } from '../processes/until.js'
 
 const context = { signal: new AbortController().signal }
@@ -80,14 +81,14 @@ describe('answers()', () => {
 
   it.each<[what: string, make: () => unknown, message: RegExp]>([
     ['a server that is not one of http', () => answers(createTcpServer()), /option "server"/],
-    ['one of http2', () => answers(createHttp2Server() as never), /option "server"/],
-    ['no server', () => answers(null as never), /option "server" is null/],
+    ['one of http2', () => answers(untyped(createHttp2Server())), /option "server"/],
+    ['no server', () => answers(untyped(null)), /option "server" is null/],
     ['a path that is none', () => answers(createServer(), { path: 'health' }), /option "path"/],
     ['a path that ends the line', () => answers(createServer(), { path: '/ a' }), /option "path"/],
     ['a host that is none', () => answers(createServer(), { host: 'a\r\nb' }), /option "host"/],
     ['a status that no answer has', () => answers(createServer(), { status: 100 }), /option "status"/],
     ['a time that is none', () => answers(createServer(), { timeout: 0 }), /option "timeout"/],
-    ['a misspelt option', () => answers(createServer(), { url: '/' } as never), /no option "url"/],
+    ['a misspelt option', () => answers(createServer(), untyped({ url: '/' })), /no option "url"/],
   ])('refuses %s', (_what, make, message) => {
     expect(make).toThrow(message)
     expect(make).toThrow(expect.objectContaining({ code: 'ERR_FDB_OPTION' }))

@@ -1,11 +1,9 @@
 import { type EventEmitter, once } from 'node:events'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/daemon/daemon.js'
-import { join } from '../../src/member/join.js'
-import type { Member } from '../../src/member/member.js'
-import { OperatorClient } from '../../src/operator/client.js'
-import * as codec from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
+import { codec, defineSection, join, type Member, type SectionOptions } from '../../src/index.js'
+import { OperatorClient } from '../../src/operator.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const ALONE = { service: 'shop', control: false } as const
 const DAEMON = { service: 'shop', hosting: 'daemon' } as const
@@ -68,14 +66,14 @@ describe('what a caller passes is checked at the call', () => {
   })
 
   it('the daemon, sections, and operators', async () => {
-    await expect(serveDaemon({ controll: '/x' } as never)).rejects.toMatchObject(refused('"control"'))
+    await expect(serveDaemon(untyped({ controll: '/x' }))).rejects.toMatchObject(refused('"control"'))
     await expect(serveDaemon({ control: '/x', upgrade: { freeze: -1 } })).rejects.toMatchObject(
       refused('upgrade.freeze'),
     )
-    expect(() => defineSection({ version: 1, codec: codec.json(), secrets: true } as never)).toThrow(
-      expect.objectContaining(refused('did you mean "secret"')),
-    )
-    await expect(OperatorClient.connect('/x', { timeOut: 1 } as never)).rejects.toMatchObject(
+    expect(() =>
+      defineSection(untyped<SectionOptions<unknown>>({ version: 1, codec: codec.json(), secrets: true })),
+    ).toThrow(expect.objectContaining(refused('did you mean "secret"')))
+    await expect(OperatorClient.connect('/x', untyped({ timeOut: 1 }))).rejects.toMatchObject(
       refused('did you mean "timeout"'),
     )
   })

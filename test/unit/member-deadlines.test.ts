@@ -7,12 +7,10 @@ import { join as joinPath } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { Logger } from '../../src/base/logger.js'
-import { join } from '../../src/member/join.js'
-import type { Member } from '../../src/member/member.js'
+import { codec, defineSection, join, type Member } from '../../src/index.js'
 import type { JoinOptions } from '../../src/member/options.js'
 import { MissingReadyWarning } from '../../src/member/readiness.js'
-import * as codec from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
+import { untyped } from '../fixtures/untyped.js'
 import { NIGHTLY } from '../lanes/lane.js'
 import { openFds } from '../processes/daemon.js'
 import { until } from '../processes/until.js'
@@ -243,7 +241,7 @@ describe('a change that is awaited before ready()', () => {
   it('tells what is wrong with the change itself, where something is', async () => {
     const member = await successor()
     const section = member.section('users', defineSection({ version: 1, codec: codec.json() }))
-    expect((await refusal(section.put(5 as never, 1))).code).toBe('ERR_FDB_STATE_KEY')
+    expect((await refusal(section.put(untyped(5), 1))).code).toBe('ERR_FDB_STATE_KEY')
     expect((await refusal(section.put('a', 1, { durable: true }))).code).toBe('ERR_FDB_OPTION')
   })
 

@@ -3,11 +3,8 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/daemon/daemon.js'
-import { join } from '../../src/member/join.js'
-import type { Member } from '../../src/member/member.js'
+import { codec, defineSection, join, type Member } from '../../src/index.js'
 import type { JoinOptions } from '../../src/member/options.js'
-import * as codec from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
 import { until } from '../processes/until.js'
 
 const prices = defineSection<number>({ version: 1, codec: codec.json() })

@@ -3,11 +3,10 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { serveDaemon } from '../../src/daemon/daemon.js'
-import { join } from '../../src/member/join.js'
-import type { Member } from '../../src/member/member.js'
+import { join, type Member } from '../../src/index.js'
 import type { JoinOptions } from '../../src/member/options.js'
-import { OperatorClient } from '../../src/operator/client.js'
 import { STOP, stopBody } from '../../src/operator/service-commands.js'
+import { OperatorClient } from '../../src/operator.js'
 import { until } from '../processes/until.js'
 
 /** What the members of one service were told, in order. */

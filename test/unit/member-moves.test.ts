@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { movePair } from '../../src/connections/migration-channel.js'
-import type { Listener } from '../../src/member/listener.js'
+import type { Listener } from '../../src/index.js'
 import { Moves } from '../../src/member/moves.js'
 import { until } from '../processes/until.js'
 

@@ -1,5 +1,5 @@
 import { expect, it, onTestFinished } from 'vitest'
-import { join } from '../../src/member/join.js'
+import { join } from '../../src/index.js'
 
 async function member() {
   const made = await join({ service: 'shop', control: false })

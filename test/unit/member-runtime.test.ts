@@ -5,7 +5,7 @@ import { UnservedServices } from '../../src/daemon/unserved-services.js'
 import { Heartbeat } from '../../src/member/heartbeat.js'
 import { Leadership } from '../../src/member/leadership.js'
 import { AppendNotice } from '../../src/member/segment-renewal.js'
-import { DEFAULT_LIMITS } from '../../src/state/limits.js'
+import { DEFAULT_LIMITS } from '../../src/state/index.js'
 import { addPrint, RequestMemory } from '../../src/state/requests.js'
 import { type NewWrite, WriteQueue } from '../../src/state/write-queue.js'
 

@@ -2,8 +2,8 @@ import { createSocket } from 'node:dgram'
 import http from 'node:http'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { join } from '../../src/member/join.js'
-import type { Listener } from '../../src/member/listener.js'
+import { join, type Listener } from '../../src/index.js'
+import { untyped } from '../fixtures/untyped.js'
 
 /** What a framework's app looks like, as far as it can be told from outside. */
 function expressLike(): unknown {
@@ -62,7 +62,7 @@ describe('serve() takes servers, and says where an app has its own', () => {
       refused('cut" is undefined'),
     )
     expect(serve(null)).toThrow(refused('null'))
-    expect(() => web.serve(net.createServer(), { socket: { protocl: 'app/x' } } as never)).toThrow(
+    expect(() => web.serve(net.createServer(), untyped({ socket: { protocl: 'app/x' } }))).toThrow(
       refused('did you mean "protocol"'),
     )
     web.serve(server)

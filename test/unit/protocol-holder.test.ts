@@ -9,6 +9,7 @@ import {
 } from '../../src/handoff/holder-machine.js'
 import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/handoff/messages.js'
 import { WITHOUT_SEALS } from '../../src/handoff/rules.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const OWNER = 0
 const JOINER = 1
@@ -389,7 +390,7 @@ describe('the holder, whatever it hears', () => {
       sealed: fc.boolean(),
     }),
     // Of a later version.
-    fc.string().map(kind => ({ kind: `x-${kind}` }) as unknown as ToHolder),
+    fc.string().map(kind => untyped<ToHolder>({ kind: `x-${kind}` })),
   )
   const event: fc.Arbitrary<HolderEvent> = fc.oneof(
     id.map(i => ({ type: 'join', id: i }) as const),
@@ -430,7 +431,7 @@ describe('the holder, whatever it hears', () => {
   })
 
   it('leaves its state alone at a message that it does not know', () => {
-    const unknown = { kind: 'x-later', epoch: 3 } as unknown as ToHolder
+    const unknown = untyped<ToHolder>({ kind: 'x-later', epoch: 3 })
     for (const state of [after([]), after(upTo.freezing), after(upTo.committing), restartedHolder()]) {
       expect(stepHolder(state, says(JOINER, unknown))).toEqual({ state, effects: [] })
     }

@@ -6,6 +6,7 @@ import {
   stepMember,
 } from '../../src/handoff/member-machine.js'
 import type { Scope, ToMember } from '../../src/handoff/messages.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const hears = (message: ToMember, sealed = false): MemberEvent => ({ type: 'message', message, sealed })
 const offer = hears({ kind: 'offer', epoch: 1, wayBack: 2, source: 0 })
@@ -268,7 +269,7 @@ describe("a daemon's member", () => {
   })
 
   it('leaves its state alone at a message that it does not know', () => {
-    const unknown = hears({ kind: 'x-later' } as unknown as ToMember)
+    const unknown = hears(untyped<ToMember>({ kind: 'x-later' }))
     expect(stepMember(standby, unknown)).toEqual({ state: standby, effects: [] })
   })
 

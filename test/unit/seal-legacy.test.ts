@@ -1,6 +1,6 @@
 import { expect, it, onTestFinished } from 'vitest'
 import { sealLegacy } from '../../src/member/start.js'
-import { Segment } from '../../src/state/segment.js'
+import { Segment } from '../../src/state/index.js'
 import { holdPage } from '../processes/held-page.js'
 import { has } from '../processes/toolchains.js'
 

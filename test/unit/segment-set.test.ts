@@ -3,7 +3,7 @@ import type { Caller } from '../../src/holder/admission.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { SegmentSupply } from '../../src/holder/segment-supply.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment } from '../../src/state/segment.js'
+import { Segment } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
 import { until } from '../processes/until.js'
 

@@ -4,9 +4,8 @@ import http from 'node:http'
 import http2 from 'node:http2'
 import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { join, type ServeOptions } from '../../src/index.js'
 import { AttachedServer } from '../../src/member/attached-server.js'
-import { join } from '../../src/member/join.js'
-import type { ServeOptions } from '../../src/member/serve-options.js'
 import { get, RawClient } from '../connections-support/http-client.js'
 import {
   carry,

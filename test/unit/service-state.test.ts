@@ -1,10 +1,8 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { ServiceState, type StateChange, type StateWatchOptions } from '../../src/operator/service-state.js'
-import { bytes, json } from '../../src/state/codec.js'
 import { serveStateCommands } from '../../src/state/commands.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import { bytes, defineSection, json, Segment, StateLog } from '../../src/state/index.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const validate = (count: number) => {
   if (count < 0) throw new RangeError('less than none')
@@ -103,7 +101,7 @@ describe('an operator', () => {
     }
     await expect(state.list('count')).rejects.toThrow(/there are: counts/)
     expect((await state.sections()).map(({ name }) => name)).toEqual(['counts'])
-    await expect(state.put('counts', 'a', '1' as never)).rejects.toThrow(code('ERR_FDB_OPTION'))
+    await expect(state.put('counts', 'a', untyped('1'))).rejects.toThrow(code('ERR_FDB_OPTION'))
   })
 
   it('puts bytes of the version that the log says into a section that who serves has not registered', async () => {
@@ -228,6 +226,6 @@ describe('a watch of the state', () => {
     const never = next()
     ending.abort(new Error('enough'))
     await expect(never).rejects.toThrow('enough')
-    await expect(state.watch({ sections: 'counts' } as never).next()).rejects.toThrow(code('ERR_FDB_OPTION'))
+    await expect(state.watch(untyped({ sections: 'counts' })).next()).rejects.toThrow(code('ERR_FDB_OPTION'))
   })
 })

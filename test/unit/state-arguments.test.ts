@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError, FdbTypeError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { bytes, json, msgpack, protobuf } from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
+import { bytes, defineSection, json, msgpack, protobuf } from '../../src/state/index.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
+import { untyped } from '../fixtures/untyped.js'
 
 async function refusal(work: () => unknown): Promise<Error & { code: string }> {
   try {
@@ -14,9 +14,6 @@ async function refusal(work: () => unknown): Promise<Error & { code: string }> {
   return expect.fail('it was not refused')
 }
 
-/** What a caller without types may pass. */
-const any = (value: unknown) => value as never
-
 describe('a key', () => {
   it('is a string: anything else is a TypeError at the call, in every method, and changes nothing', async () => {
     const { log } = writingLog()
@@ -25,16 +22,16 @@ describe('a key', () => {
     const { position } = log
     for (const key of [1, null, undefined, {}, ['a'], true, Symbol('x'), 10n]) {
       const calls = [
-        () => section.put(any(key), 'x'),
-        () => section.delete(any(key)),
+        () => section.put(untyped(key), 'x'),
+        () => section.delete(untyped(key)),
         () =>
           section.bulk([
             { key: 'a', value: 'x' },
-            { key: any(key), value: 'x' },
+            { key: untyped(key), value: 'x' },
           ]),
-        () => section.bulk([{ key: any(key), delete: true }]),
-        () => section.get(any(key)),
-        () => section.has(any(key)),
+        () => section.bulk([{ key: untyped(key), delete: true }]),
+        () => section.get(untyped(key)),
+        () => section.has(untyped(key)),
       ]
       for (const call of calls) {
         const error = await refusal(call)
@@ -43,7 +40,7 @@ describe('a key', () => {
         expect(FdbError.is(error)).toBe(true)
       }
     }
-    const error = await refusal(() => section.put(any(101), 'x'))
+    const error = await refusal(() => section.put(untyped(101), 'x'))
     expect(error.message).toMatch(/section "users".*a key is of type number; give a string/)
     expect(log.position).toEqual(position)
     log.close()
@@ -68,7 +65,7 @@ describe('a key', () => {
         [null, /are null; give an object with any of request, durable/],
         ['id', /are "id"; give an object/],
       ] as const) {
-        const error = await refusal(() => call(any(options)))
+        const error = await refusal(() => call(untyped(options)))
         expect([error.code, error.message]).toEqual(['ERR_FDB_OPTION', expect.stringMatching(said)])
       }
     }
@@ -79,14 +76,14 @@ describe('a key', () => {
   it('names a section only when it is a string', async () => {
     const { log } = writingLog()
     for (const name of [undefined, null, 5, {}]) {
-      const error = await refusal(() => log.section(any(name)))
+      const error = await refusal(() => log.section(untyped(name)))
       expect([error instanceof FdbTypeError, error.code]).toEqual([true, 'ERR_FDB_OPTION'])
     }
-    expect((await refusal(() => log.section('s').put('k', Buffer.alloc(1), { request: any(7) }))).code).toBe(
-      'ERR_FDB_OPTION',
-    )
+    expect(
+      (await refusal(() => log.section('s').put('k', Buffer.alloc(1), { request: untyped(7) }))).code,
+    ).toBe('ERR_FDB_OPTION')
     for (const changes of [null, 5, [null], [5], [{ key: 'k' }]]) {
-      const error = await refusal(() => log.section('s').bulk(any(changes)))
+      const error = await refusal(() => log.section('s').bulk(untyped(changes)))
       expect([error instanceof TypeError, error.code]).toEqual([true, 'ERR_FDB_STATE_VALUE'])
     }
     expect(log.position.sequence).toBe(0)
@@ -168,13 +165,13 @@ describe('a value that would not come back as it was', () => {
       new ArrayBuffer(1),
     ]) {
       for (const section of [raw, typed]) {
-        const error = await refusal(() => section.put('k', any(value)))
+        const error = await refusal(() => section.put('k', untyped(value)))
         expect([error instanceof TypeError, error.code]).toEqual([true, 'ERR_FDB_STATE_VALUE'])
       }
     }
     for (const value of ['text', 5, null, undefined])
-      expect((await refusal(() => message.put('k', any(value)))).code).toBe('ERR_FDB_STATE_VALUE')
-    const own = { name: 'own', encode: () => 'text' as never, decode: () => 1 }
+      expect((await refusal(() => message.put('k', untyped(value)))).code).toBe('ERR_FDB_STATE_VALUE')
+    const own = { name: 'own', encode: () => untyped<Uint8Array>('text'), decode: () => 1 }
     const error = await refusal(() =>
       log.section('own', defineSection({ version: 1, codec: own })).put('k', 1),
     )

@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
+import { Segment, StateLog } from '../../src/state/index.js'
 import { encodeBody, encodeEnvelope } from '../../src/state/records.js'
-import { frame, Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import { frame } from '../../src/state/segment.js'
 import { bytesOf, longestTurn, readBy, routeSchema, segmentOf, writingLog } from '../fixtures/state-logs.js'
 import { leastOf } from '../processes/worked.js'
 

@@ -5,13 +5,11 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { unpackAnswer } from '../../src/member/writes/receiver.js'
 import { fdbroker } from '../../src/proto/wire.js'
-import { bytes } from '../../src/state/codec.js'
 import { stateFileSettings } from '../../src/state/file/place.js'
 import { StateFile } from '../../src/state/file/state-file.js'
 import type { ForwardedWrite } from '../../src/state/forwarded.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import { bytes, defineSection, Segment, StateLog } from '../../src/state/index.js'
+import { untyped } from '../fixtures/untyped.js'
 import { until } from '../processes/until.js'
 
 const DURABLE = defineSection({ version: 1, codec: bytes(), durable: true })
@@ -142,6 +140,7 @@ describe('a durable change that was made, and is not on the disk', () => {
 })
 
 it('a schema says with true or false whether it is durable', () => {
-  const wrong = { version: 1, codec: bytes(), durable: 1 } as unknown as Parameters<typeof defineSection>[0]
-  expect(() => defineSection(wrong)).toThrow(/durable is 1; give true or false/)
+  expect(() => defineSection({ version: 1, codec: bytes(), durable: untyped(1) })).toThrow(
+    /durable is 1; give true or false/,
+  )
 })

@@ -17,16 +17,19 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { bytes } from '../../src/state/codec.js'
 import { FileCopy } from '../../src/state/file/copy.js'
 import { loadStateFile } from '../../src/state/file/load.js'
 import { type StateFileOptions, stateFileSettings } from '../../src/state/file/place.js'
 import { recordsOfFile } from '../../src/state/file/records.js'
 import { StateFile } from '../../src/state/file/state-file.js'
-import { DEFAULT_LIMITS, type StateLimits } from '../../src/state/limits.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import {
+  bytes,
+  DEFAULT_LIMITS,
+  defineSection,
+  Segment,
+  type StateLimits,
+  StateLog,
+} from '../../src/state/index.js'
 import { bytesOf, routeSchema, segmentOf } from '../fixtures/state-logs.js'
 import { until } from '../processes/until.js'
 

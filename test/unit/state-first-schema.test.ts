@@ -1,12 +1,17 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import protobufjs from 'protobufjs'
 import { describe, expect, it } from 'vitest'
 import { type RouteMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
-import { json, msgpack, type ProtobufType, protobuf } from '../../src/state/codec.js'
-import type { Position } from '../../src/state/history.js'
-import { defineSection, type SectionSchema } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import {
+  defineSection,
+  json,
+  msgpack,
+  type Position,
+  protobuf,
+  type SectionSchema,
+  Segment,
+  StateLog,
+} from '../../src/state/index.js'
+import { messageType } from '../fixtures/message-type.js'
 import { segmentOf } from '../fixtures/state-logs.js'
 
 const FOLDER = new URL('../fixtures/first-schema/', import.meta.url)
@@ -71,9 +76,7 @@ interface Item {
   tags: string[]
 }
 
-const itemType = protobufjs
-  .parse('syntax = "proto3"; message Item { string name = 1; uint32 cents = 2; repeated string tags = 3; }')
-  .root.lookupType('Item') as unknown as ProtobufType<Item>
+const itemType = messageType<Item>('Item', 'string name = 1; uint32 cents = 2; repeated string tags = 3;')
 
 const items = defineSection<Item>({
   version: 2,

@@ -1,14 +1,18 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { json } from '../../src/state/codec.js'
-import { REMOVE } from '../../src/state/draft.js'
 import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
 import type { Forwarding, WriteSender } from '../../src/state/forwarding.js'
+import {
+  defineSection,
+  json,
+  REMOVE,
+  Segment,
+  StateLog,
+  type StateLogOptions,
+} from '../../src/state/index.js'
 import { encodeBody, encodeEnvelope, encodeSchema, PUT } from '../../src/state/records.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog, type StateLogOptions } from '../../src/state/state-log.js'
+import { untyped } from '../fixtures/untyped.js'
 import { until } from '../processes/until.js'
 
 const counterSchema = defineSection<number>({ version: 1, codec: json() })
@@ -354,7 +358,10 @@ describe('changes of a process that was replaced', () => {
     await counts.here.bulk(Array.from({ length: 5000 }, (_, i) => ({ key: `k${i}`, value: i })))
     expect([counts.here.size, counts.there.get('k4999')]).toEqual([5001, 4999])
     expect(way.sent).toHaveLength(1)
-    const big = Array.from({ length: 200 }, (_, i) => ({ key: `b${i}`, value: 'x'.repeat(10_000) as never }))
+    const big = Array.from({ length: 200 }, (_, i) => ({
+      key: `b${i}`,
+      value: untyped<number>('x'.repeat(10_000)),
+    }))
     await expect(counts.here.bulk(big)).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
     expect(author.stats().waiting).toBe(0)
     await counts.here.clear()
@@ -377,7 +384,7 @@ describe('changes of a process that was replaced', () => {
     const limits = { recordBytes: 64 * 1024 }
     const { forwarding, counts, writer } = await replaced({ writer: { limits } })
     new Way(forwarding, writer)
-    const long = 'x'.repeat(70_000) as never
+    const long = untyped<number>('x'.repeat(70_000))
     await expect(counts.here.put('long', long)).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
     const bulk = counts.here.bulk(['a', 'long', 'z'].map(key => ({ key, value: key === 'long' ? long : 1 })))
     await expect(bulk).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))
@@ -402,7 +409,7 @@ describe('changes of a process that was replaced', () => {
     const refused = [
       reading(32_001, 5),
       reading(150, 60_000),
-      counts.here.put('large', 'x'.repeat(17 * 1024 * 1024) as never),
+      counts.here.put('large', untyped('x'.repeat(17 * 1024 * 1024))),
     ].map(change => change.catch((why: FdbError) => why))
     const behind = counts.here.put('a', 1)
     const limit = (most: number, of: string) => ({
@@ -583,7 +590,7 @@ describe('changes of a process that was replaced', () => {
       encodeEnvelope({ requests: ['another'] }),
       encodeEnvelope({ end: { entries: 1, digest: '' } }),
       encodeEnvelope({ part: { index: 1, last: true } }),
-      encodeEnvelope({ changes: [{ section: 'counts', op: 7 as never, key: 'a' }] }),
+      encodeEnvelope({ changes: [{ section: 'counts', op: untyped(7), key: 'a' }] }),
       encodeEnvelope({ changes: [{ section: 'unknown', op: 0, key: 'a', version: 1 }] }),
       encodeEnvelope({ changes: [{ section: 'counts', op: 0, key: 'a', version: 9 }] }),
       encodeEnvelope({ changes: [{ section: '', op: 0, key: 'a' }] }),

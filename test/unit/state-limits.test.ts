@@ -2,13 +2,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import type { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
-import { json } from '../../src/state/codec.js'
-import { encodeImport } from '../../src/state/import.js'
-import { limitsFrom, mostBodyBytes, type StateLimits } from '../../src/state/limits.js'
+import {
+  defineSection,
+  encodeImport,
+  json,
+  Segment,
+  type StateLimits,
+  type StateLog,
+} from '../../src/state/index.js'
+import { limitsFrom, mostBodyBytes } from '../../src/state/limits.js'
 import { PUT } from '../../src/state/records.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const KiB = 1024

@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { native } from '../../src/kernel/native.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import { Segment, StateLog } from '../../src/state/index.js'
 import {
   bytesOf,
   longestTurn,

@@ -1,10 +1,8 @@
-import protobufjs from 'protobufjs'
 import { describe, expect, it } from 'vitest'
-import { json, type ProtobufType, protobuf } from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import type { StateLog } from '../../src/state/state-log.js'
+import { defineSection, json, protobuf, Segment, type StateLog } from '../../src/state/index.js'
+import { messageType } from '../fixtures/message-type.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
+import { untyped } from '../fixtures/untyped.js'
 
 /** The log as the next version gets it: sealed, read, and writing to its own segment. The old one is closed. */
 async function nextVersion(log: StateLog): Promise<StateLog> {
@@ -27,16 +25,14 @@ interface NewRoute extends OldRoute {
   weight: number
 }
 
-function messageOf<T>(fields: string): ProtobufType<T> {
-  const { root } = protobufjs.parse(`syntax = "proto3"; message Route { ${fields} }`)
-  return root.lookupType('Route') as unknown as ProtobufType<T>
-}
-
-const oldSchema = defineSection({ version: 1, codec: protobuf(messageOf<OldRoute>('string to = 1;')) })
+const oldSchema = defineSection({
+  version: 1,
+  codec: protobuf(messageType<OldRoute>('Route', 'string to = 1;')),
+})
 const calls: number[][] = []
 const newSchema = defineSection({
   version: 2,
-  codec: protobuf(messageOf<NewRoute>('string to = 1; uint32 weight = 2;')),
+  codec: protobuf(messageType<NewRoute>('Route', 'string to = 1; uint32 weight = 2;')),
   migrate: (route, from, to) => {
     calls.push([from, to])
     if (route.weight === 0) route.weight = 100
@@ -154,15 +150,15 @@ describe('migrate', () => {
         cause,
       }),
     )
-    fault = () => undefined as unknown as number
+    fault = () => untyped(undefined)
     expect(() => section.get('a')).toThrow(/returned undefined, not the value/)
     next.close()
   })
 
   it('is refused when it is no function', () => {
-    expect(() => defineSection({ version: 1, codec: json(), migrate: 'yes' as never })).toThrow(
-      'migrate is string; give a function (value, from, to) => value',
-    )
+    expect(() =>
+      defineSection({ version: 1, codec: json(), migrate: untyped<() => unknown>('yes') }),
+    ).toThrow('migrate is string; give a function (value, from, to) => value')
   })
 
   it('is not called for a section that this version may not read: that is refused', async () => {

@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module'
 import ours from 'protobufjs'
 import { describe, expect, it } from 'vitest'
-import { type ProtobufType, protobuf } from '../../src/state/codec.js'
+import { type ProtobufType, protobuf } from '../../src/state/index.js'
+import { messageType } from '../fixtures/message-type.js'
+import { untyped } from '../fixtures/untyped.js'
 
 type Runtime = typeof ours
 interface Route {
@@ -61,8 +63,7 @@ function generated({ Reader, Writer }: Runtime, delimited: boolean): ProtobufTyp
 }
 
 function reflected(runtime: Runtime): ProtobufType<Route> {
-  const { root } = runtime.parse('syntax = "proto3"; message Route { string to = 1; }')
-  return root.lookupType('Route') as unknown as ProtobufType<Route>
+  return messageType('Route', 'string to = 1;', runtime)
 }
 
 const another = copyOf('protobufjs')
@@ -74,8 +75,8 @@ const later = Buffer.from('0a0568656c6c6f1064', 'hex')
 describe('codec.protobuf', () => {
   it('has other copies to test with', () => {
     expect(another.Reader).not.toBe(ours.Reader)
-    expect(() => reflected(another).decode(ours.Reader.create(later) as never)).toThrow('illegal buffer')
-    expect(() => reflected(seven).decode(ours.Reader.create(later) as never)).toThrow('illegal buffer')
+    expect(() => reflected(another).decode(untyped(ours.Reader.create(later)))).toThrow('illegal buffer')
+    expect(() => reflected(seven).decode(untyped(ours.Reader.create(later)))).toThrow('illegal buffer')
   })
 
   const runtimes = { 'this library': ours, 'another copy': another, 'protobufjs 7': seven }

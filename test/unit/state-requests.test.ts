@@ -1,8 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { encodeImport } from '../../src/state/import.js'
+import { encodeImport, Segment, type StateLog } from '../../src/state/index.js'
 import { PUT } from '../../src/state/records.js'
-import { Segment } from '../../src/state/segment.js'
-import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
 
 const REFUSED = expect.objectContaining({ code: 'ERR_FDB_STATE_REQUEST' })

@@ -1,10 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { json } from '../../src/state/codec.js'
-import { encodeImport } from '../../src/state/import.js'
+import { defineSection, encodeImport, json, Segment, type StateLog } from '../../src/state/index.js'
 import { PUT } from '../../src/state/records.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import type { StateLog } from '../../src/state/state-log.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const TOO_OLD = expect.objectContaining({ code: 'ERR_FDB_SCHEMA' })

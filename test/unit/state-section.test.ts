@@ -3,10 +3,16 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { fdbroker } from '../../src/proto/state.js'
-import { bytes, type Codec, json, msgpack, protobuf } from '../../src/state/codec.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
-import { StateLog } from '../../src/state/state-log.js'
+import {
+  bytes,
+  type Codec,
+  defineSection,
+  json,
+  msgpack,
+  protobuf,
+  Segment,
+  StateLog,
+} from '../../src/state/index.js'
 import { readBy, writingLog } from '../fixtures/state-logs.js'
 
 const code = (expected: string) => expect.objectContaining({ code: expected })

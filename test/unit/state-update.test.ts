@@ -1,10 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { bytes, json } from '../../src/state/codec.js'
-import { REMOVE } from '../../src/state/draft.js'
-import { defineSection } from '../../src/state/schema.js'
-import { Segment } from '../../src/state/segment.js'
+import { bytes, defineSection, json, REMOVE, Segment } from '../../src/state/index.js'
 import { readBy, routeSchema, writingLog } from '../fixtures/state-logs.js'
+import { untyped } from '../fixtures/untyped.js'
 
 const counterSchema = defineSection<number>({ version: 1, codec: json() })
 const next = (n = 0) => n + 1
@@ -134,7 +132,7 @@ describe('update()', () => {
   it('refuses a function that waits, and a key that is none', async () => {
     const { log } = writingLog()
     const counts = log.section('counts', counterSchema)
-    const waiting = (async () => 1) as unknown as () => number
+    const waiting = untyped<() => number>(async () => 1)
     await expect(counts.update('n', waiting)).rejects.toThrow(code('ERR_FDB_OPTION'))
     await expect(log.update(async () => 1)).rejects.toThrow(code('ERR_FDB_OPTION'))
     await expect(counts.update('k'.repeat(100_000), next)).rejects.toThrow(code('ERR_FDB_STATE_LIMIT'))

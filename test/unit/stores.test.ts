@@ -1,7 +1,7 @@
 import session from 'express-session'
 import Keyv from 'keyv'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { join } from '../../src/member/join.js'
+import { join } from '../../src/index.js'
 import { KeyvStore, sessionStore } from '../../src/stores/index.js'
 import { until } from '../processes/until.js'
 

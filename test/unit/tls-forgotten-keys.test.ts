@@ -13,7 +13,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { join } from '../../src/member/join.js'
+import { join } from '../../src/index.js'
 import { TicketKeys } from '../../src/tls/ticket-keys.js'
 import { until } from '../processes/until.js'
 

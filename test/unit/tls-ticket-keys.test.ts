@@ -1,6 +1,6 @@
 import type { Server } from 'node:tls'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import type { Member } from '../../src/member/member.js'
+import type { Member } from '../../src/index.js'
 import { TicketKeys, ticketKeysSection } from '../../src/tls/ticket-keys.js'
 
 beforeEach(() => void vi.useFakeTimers())

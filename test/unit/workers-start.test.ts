@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { startWorkers } from '../../src/workers/workers.js'
+import { startWorkers } from '../../src/index.js'
 
 it('workers that are to end before they have begun are not started', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-workers-'))
