@@ -122,7 +122,7 @@ describe('the C library of a program', () => {
   })
 
   it('is the one that this Node says it runs with', () => {
-    const { header } = process.report!.getReport() as unknown as { header: Record<string, string> }
+    const { header } = process.report!.getReport() as { header: Record<string, string> }
     expect(libcOf(process.execPath)).toBe(header.glibcVersionRuntime ? 'glibc' : 'musl')
   })
 

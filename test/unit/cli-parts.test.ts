@@ -5,6 +5,7 @@ import { formatDuration, parseDuration } from '../../src/cli/options.js'
 import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
 import { countIn } from '../../src/cli/worker-count.js'
 import { FdbError } from '../../src/errors.js'
+import type { ServiceStatus, StatusAnswer } from '../../src/operator.js'
 import { remoteError } from '../../src/wire/link.js'
 import { MOST_WORKERS } from '../../src/workers/options.js'
 
@@ -43,7 +44,7 @@ describe('a number of workers', () => {
 })
 
 describe('who serves, as status says it', () => {
-  const answer = (services: object[]) => ({ role: 'daemon', services }) as never
+  const answer = (services: ServiceStatus[]): StatusAnswer => ({ role: 'daemon', services })
   const shop = { service: 'shop', pid: 7, generation: 3 }
 
   it('is told from another of the same pid by its generation', () => {

@@ -1,4 +1,4 @@
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, onTestFinished, vi } from 'vitest'
 import { PersistedFds } from '../../src/daemon/persisted-fds.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
@@ -16,13 +16,11 @@ it('tries again to deposit what could not be duplicated, and drops what is no mo
   const items = ['a', 'b', 'c'].map(name => ({ role: 'named' as const, name, fd }))
   const names = (...which: string[]) => which.map(name => `shop/named/${name}`)
   persisted.update('shop', items.slice(1))
-  let left = 0
-  const scarce = {
-    share() {
-      if (left-- === 0) throw new Error('EMFILE')
-      return fd.share()
-    },
-  } as unknown as OwnedFd
+  const scarce = memoryFile('scarce', 'a memory file')
+  onTestFinished(() => scarce.close())
+  vi.spyOn(scarce, 'share').mockImplementationOnce(() => {
+    throw new Error('EMFILE')
+  })
   const more = [{ role: 'named' as const, name: 'scarce', fd: scarce }, items[2]!]
   expect(() => persisted.update('shop', more)).toThrow('EMFILE')
   persisted.update('shop', more)

@@ -1,6 +1,5 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DescriptorHolder } from '../../src/operator/held-descriptors.js'
-import type { Operations } from '../../src/operator/requests.js'
 import { serveOperator } from '../../src/operator/server.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Channel } from '../../src/wire/channel.js'
@@ -13,7 +12,12 @@ const { Op } = fdbroker.wire.DescriptorRequest
 function operator(idleMs: number | null, status: () => Promise<object> = async () => ({})) {
   const [ours, theirs] = Channel.pair()
   const changed = new Set<() => void>()
-  const holder: Partial<DescriptorHolder> = {
+  const none = () => expect.fail('it is not asked for that')
+  const descriptors: DescriptorHolder = {
+    claim: none,
+    put: none,
+    release: none,
+    remove: none,
     list: () => [],
     left: () => {},
     watch: told => {
@@ -21,7 +25,7 @@ function operator(idleMs: number | null, status: () => Promise<object> = async (
       return () => changed.delete(told)
     },
   }
-  serveOperator(new Link(ours), { status, descriptors: holder } as unknown as Operations, idleMs)
+  serveOperator(new Link(ours), { status, descriptors, upgrade: none, command: none }, idleMs)
   const link = new Link(theirs)
   onTestFinished(() => link.close())
   const heard: WireEnvelope[] = []

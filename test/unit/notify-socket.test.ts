@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
-import { bindSocket, memoryFile, receiveMessage } from '../../src/kernel/index.js'
+import { bindSocket, inspectOne, memoryFile, receiveMessage } from '../../src/kernel/index.js'
 import { startedAs } from '../../src/os/command-line.js'
 import { NotifySocket } from '../../src/os/service-manager/notify-socket.js'
 import { FdStore, PassedSockets } from '../../src/os/service-manager/passed-sockets.js'
@@ -109,7 +109,7 @@ describe('what a service manager is told', () => {
 describe('the name under which a descriptor is kept', () => {
   it('has at most 255 bytes: with a longer one nothing is kept', () => {
     const said: unknown[] = []
-    const store = new FdStore({ send: (words: object) => said.push(words) } as never, 'shop')
+    const store = new FdStore({ send: words => void said.push(words) }, 'shop')
     using fd = memoryFile('kept', 'kept')
     const room = 255 - 'fdb.shop.'.length
     store.keep('a'.repeat(room), fd)
@@ -122,7 +122,8 @@ describe('sockets that were offered and that nobody took', () => {
   it('are closed when they are discarded', () => {
     const before = open()
     const passed = new PassedSockets([])
-    passed.offer([{ name: 'a', fd: memoryFile('a', 'a'), about: {} as never }])
+    const fd = memoryFile('a', 'a')
+    passed.offer([{ name: 'a', fd, about: inspectOne(fd) }])
     passed.discard()
     expect(open()).toBe(before)
   })
@@ -135,10 +136,10 @@ describe('what a service manager wants to hear again', () => {
     let healthy = true
     const manager = {
       watchdogMs,
-      lives: () => heard.push('lives'),
-      extendTimeout: (ms: number) => heard.push(`${ms}`),
+      lives: () => void heard.push('lives'),
+      extendTimeout: (ms: number) => void heard.push(`${ms}`),
     }
-    const watchdog = new Watchdog(manager as unknown as ServiceManager, () => healthy)
+    const watchdog = new Watchdog(manager, () => healthy)
     const fall = () => {
       healthy = false
     }

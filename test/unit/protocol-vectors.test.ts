@@ -60,7 +60,7 @@ describe('the vectors of the protocol', () => {
   it('messages decode to what they say', () => {
     for (const { name, bytes, message } of read<MessageVector>('messages')) {
       const decoded = fdbroker.wire.Envelope.decode(Buffer.from(bytes, 'hex'))
-      const { body, $unknowns, ...rest } = decoded as unknown as Record<string, unknown>
+      const { body, $unknowns, ...rest } = decoded
       expect(jsonOf(rest), name).toMatchObject(message)
       expect(body, name).toBe(Object.keys(message)[0])
     }
@@ -114,7 +114,7 @@ describe('the vectors of the protocol', () => {
     const done = new Set(steps.flatMap(({ effects }) => effects.map(({ type }) => type)))
     const all =
       'send accept stopAccepting closeListeners quiesce unquiesce freeze thaw carry write endWriting judge reconnect drain exit'
-    expect(all.split(' ').filter(type => !done.has(type as never))).toEqual([])
+    expect(all.split(' ').filter(type => ![...done].some(one => one === type))).toEqual([])
   })
 })
 

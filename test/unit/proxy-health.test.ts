@@ -6,11 +6,11 @@ import { until } from '../processes/until.js'
 const never = new AbortController().signal
 
 /** A process whose answers are these; then the last of them for ever. */
-function healthOf(answers: readonly (string | null)[], config: object = {}) {
+function healthOf(answers: readonly (string | null)[], within = 5_000) {
   let asked = 0
   const question = { asked: 'it', ask: async () => answers[Math.min(asked++, answers.length - 1)]! }
-  const all = { passes: 2, within: 5_000, interval: 1, timeout: 1_000, ...config }
-  const health = new Health(all as never, { question, socket: null } as never, SILENT)
+  const config = { passes: 2, within, interval: 1, timeout: 1_000 }
+  const health = new Health(config, { question, socket: null }, SILENT)
   return { health, asked: () => asked }
 }
 
@@ -22,7 +22,7 @@ describe('a process that has to prove that it is well', () => {
   })
 
   it('fails when it has not in its time, with what it answered last', async () => {
-    const { health } = healthOf(['no'], { within: 50 })
+    const { health } = healthOf(['no'], 50)
     await expect(health.prove(never, () => true)).rejects.toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
   })
 

@@ -1,8 +1,7 @@
-import { describe, expect, it, onTestFinished } from 'vitest'
-import type { Section } from '../../src/index.js'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { LiveRoutes } from '../../src/proxy/routes/live-routes.js'
 import type { NewFile } from '../../src/proxy/routes/reconcile.js'
-import { ROUTES, type RouteMessage, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
+import { ROUTES, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
 import { NO_ROUTE } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import { writingLog } from '../fixtures/state-logs.js'
@@ -24,22 +23,14 @@ async function scene(before: Record<string, string> = {}) {
   for (const [key, body] of Object.entries(before)) await write(key, body)
   const read: string[] = []
   const scene = { onRead: (_key: string) => {} }
-  const watched = {
-    get size() {
-      return section.size
-    },
-    keys: () => section.keys(),
-    has: (key: string) => section.has(key),
-    get(key: string) {
-      read.push(key)
-      scene.onRead(key)
-      return section.get(key)
-    },
-    bulk: section.bulk.bind(section),
-    onChange: section.onChange.bind(section),
-  } as unknown as Section<RouteMessage>
+  const get = section.get.bind(section)
+  vi.spyOn(section, 'get').mockImplementation(key => {
+    read.push(key)
+    scene.onRead(key)
+    return get(key)
+  })
   const routes = new LiveRoutes({
-    section: watched,
+    section,
     generation: 2,
     serves: () => true,
     compile: target => ({

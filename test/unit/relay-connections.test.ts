@@ -6,7 +6,7 @@ import {
   type Destination,
   type ExchangeOptions,
   type ExchangeReport,
-  NOBODY,
+  NO_OWNER,
   Relay,
   type RelayOptions,
   reopened,
@@ -97,7 +97,7 @@ function relayWith(options: Partial<RelayOptions> = {}, route?: ExchangeOptions,
     ...options,
   })
   const client = new Stream(descriptor)
-  relay.take(client, ORIGIN)
+  relay.acceptStream(client, ORIGIN)
   onTestFinished(() => relay.close())
   const connects = () => {
     const server = servers.at(-1)!
@@ -169,7 +169,7 @@ describe('clients that have gone while nothing is read from them', () => {
     const before = relay.size
     const answers = pairs.map(([own]) => {
       const client = new Stream(own.raw)
-      relay.take(client, ORIGIN)
+      relay.acceptStream(client, ORIGIN)
       client.hear(`${GET}G`)
       expect(client.reading).toBe(false)
       return connects()
@@ -243,7 +243,7 @@ describe('a connection that comes', () => {
     const peer = reopened(
       theirs,
       {
-        ...NOBODY,
+        ...NO_OWNER,
         onData: (_stream, chunk, to) => void heard.push(chunk.toString('latin1', 0, to)),
         onEnd: () => void heard.push('end'),
       },
@@ -266,19 +266,19 @@ describe('an unused connection to a server', () => {
   it('is read from, so that its end is heard, although the exchange before had stopped reading', () => {
     const pools = poolsWith()
     const one = new Stream()
-    pools.give(SERVER, one)
+    pools.release(SERVER, one)
     expect(one.reading).toBe(true)
     one.owner!.onEnd(one)
     expect(one.alive).toBe(false)
     expect(pools.idle).toBe(0)
-    expect(pools.take(SERVER, NOBODY, false)).not.toBe(one)
+    expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
   })
 
   it('is not used when it is older than it may be, whatever has closed it by then', () => {
     const pools = poolsWith()
     const one = new Stream()
-    pools.give(SERVER, one, performance.now() - 1_000)
-    expect(pools.take(SERVER, NOBODY, false)).not.toBe(one)
+    pools.release(SERVER, one, performance.now() - 1_000)
+    expect(pools.acquire(SERVER, NO_OWNER, false)).not.toBe(one)
   })
 
   it('is closed when its time is over, and one that came later when its own is', async () => {
@@ -286,9 +286,9 @@ describe('an unused connection to a server', () => {
     const server = { ...SERVER, keepAlive: { connections: 4, idleMs: 100 } }
     const [one, two] = [new Stream(), new Stream()]
     const begun = performance.now()
-    pools.give(server, one)
+    pools.release(server, one)
     await until('half of its time is over', () => performance.now() > begun + 50)
-    pools.give(server, two)
+    pools.release(server, two)
     await until('the first is closed', () => !one.alive)
     expect(pools.idle).toBe(two.alive ? 1 : 0)
     await until('the second is closed', () => !two.alive)

@@ -1,6 +1,5 @@
 import { describe, expect, it } from 'vitest'
 import { ResponseReader } from '../../src/http1/index.js'
-import type { ByteStream } from '../../src/relay/byte-stream.js'
 import {
   type ClientRequest,
   passBody,

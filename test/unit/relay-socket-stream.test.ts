@@ -3,7 +3,7 @@ import net from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import {
   type ByteStream,
-  NOBODY,
+  NO_OWNER,
   SocketStream,
   type StreamOwner,
   socketStream,
@@ -21,7 +21,7 @@ describe.each([
   async function connected(): Promise<{ stream: ByteStream; peer: net.Socket; heard: string[] }> {
     const heard: string[] = []
     const owner: StreamOwner = {
-      ...NOBODY,
+      ...NO_OWNER,
       onData: (_stream, chunk, to) => heard.push(chunk.toString('latin1', 0, to)),
       onEnd: () => heard.push('end'),
       onClose: () => heard.push('closed'),

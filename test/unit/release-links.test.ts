@@ -2,13 +2,12 @@ import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { Logger } from '../../src/base/logger.js'
+import { SILENT } from '../../src/base/logger.js'
 import { lead, ledAt } from '../../src/os/release-link.js'
 import { KnownVersions, ReleaseLinks } from '../../src/run/known-versions.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { initial, type SupervisorState } from '../../src/versions/machine.js'
 
-const SILENT = { info: () => {}, warn: () => {}, error: () => {} } as unknown as Logger
 const SETTINGS = { command: ['server'] } as unknown as VersionSettings
 
 type Phase = SupervisorState['versions'][number]['phase']

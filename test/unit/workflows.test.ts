@@ -17,6 +17,7 @@ interface Job {
   needs?: string | string[]
   permissions?: Record<string, string>
   'runs-on': string
+  strategy?: { matrix: Record<string, string[]> }
   'timeout-minutes': number
   steps: Step[]
 }
@@ -72,12 +73,10 @@ describe.each(readdirSync(FOLDER))('%s', name => {
 })
 
 describe('the nightly lane', () => {
-  const [job] = Object.values(jobsOf('nightly.yml')) as unknown as [
-    Job & { strategy: { matrix: { step: string[] } } },
-  ]
+  const job = Object.values(jobsOf('nightly.yml'))[0]!
 
   it('runs each step of its tool, in a job of its own', () => {
-    expect(job.strategy.matrix.step).toEqual(Object.keys(STEPS))
+    expect(job.strategy?.matrix.step).toEqual(Object.keys(STEPS))
     expect(runsOf(job).at(-1)).toMatch(/^npm run nightly -- \$\{\{ matrix\.step \}\}$/)
   })
 
@@ -146,8 +145,7 @@ describe('the release', () => {
   })
 
   it('tests the Nodes and the processors that are supported', () => {
-    const matrix = (name: string) =>
-      (jobs[name] as unknown as { strategy: { matrix: unknown } }).strategy.matrix
+    const matrix = (name: string) => jobs[name]!.strategy?.matrix
     const nodes = ['20.19', '22', '24', '26']
     expect(matrix('suite')).toEqual({ node: nodes })
     expect(matrix('tarball')).toEqual({ on: ['ubuntu-24.04', 'ubuntu-24.04-arm'], node: nodes })

@@ -146,10 +146,10 @@ const MOST_NAME = 255
 
 /** Descriptors that the service manager keeps for the next process (`FileDescriptorStoreMax=`) until the unit stops. */
 export class FdStore {
-  readonly #socket: NotifySocket
+  readonly #socket: Pick<NotifySocket, 'send'>
   readonly #prefix: string
 
-  constructor(socket: NotifySocket, service: string) {
+  constructor(socket: Pick<NotifySocket, 'send'>, service: string) {
     this.#socket = socket
     this.#prefix = prefixOf(service)
   }

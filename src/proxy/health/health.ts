@@ -3,9 +3,11 @@ import { FdbError, type Logger } from '../../index.js'
 import { ASKED, type Asked, askAgain, type Question } from '../../probing/question.js'
 import type { HealthConfig } from '../config/config.js'
 
+type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
+
 /** Proves that this process is healthy: before the commit, and while the previous version stands by. Owns what it opens. */
 export class Health implements Disposable {
-  readonly #config: HealthConfig
+  readonly #config: HealthTimes
   readonly #question: Question
   readonly #logger: Logger
   readonly #socket: Disposable | null
@@ -13,7 +15,7 @@ export class Health implements Disposable {
   /** The last question with its bad answer; null: healthy. */
   #complaint: string | null = null
 
-  constructor(config: HealthConfig, { question, socket }: HealthQuestion, logger: Logger) {
+  constructor(config: HealthTimes, { question, socket }: HealthQuestion, logger: Logger) {
     this.#config = config
     this.#question = question
     this.#socket = socket
