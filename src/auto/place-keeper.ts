@@ -44,8 +44,8 @@ export class PlaceKeeper {
   /** Signals to this process go on to the one that serves, until {@link stopPassing}. */
   pass(): void {
     if (!this.#keeps) return
-    this.stopPassing()
-    for (const signal of SIGNALS) process.prependListener(signal, this.#pass)
+    for (const signal of SIGNALS)
+      if (!process.listeners(signal).includes(this.#pass)) process.prependListener(signal, this.#pass)
   }
 
   /** This process serves again, or the service has ended with it. */

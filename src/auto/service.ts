@@ -98,15 +98,16 @@ export class Service {
     member.keepAlive(false)
     member.on('retiring', () => {
       member.keepAlive(true)
+      // In this order: libuv drops a signal that came in this turn, if its last listener goes before the next one is there.
+      keeper.replaced()
       this.#end.stops()
       this.#listening.setAside(this.#names.keys())
-      keeper.replaced()
     })
     member.on('reinstated', () => {
       member.keepAlive(false)
       this.#listening.bringBack()
-      keeper.stop()
       this.#end.serves()
+      keeper.stop()
     })
     process.once('beforeExit', this.#unused)
     if (this.#offered.size > 0) openInspector()

@@ -1,4 +1,4 @@
-import { existsSync, rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { Scene } from '../processes/scene.js'
@@ -23,8 +23,10 @@ describe('a version that starts when a cleaner has removed', () => {
       await second.serving()
       expect(second.find('joined')).toMatchObject({ first: false, generation: 2 })
       await first.end()
-      // What the first has put back, and handed over, is what the second looks after.
-      rmSync(dirname(scene.control), { recursive: true })
+      // At once: what is removed is put back beside the removal. What the first has put back, and handed over, is what the second looks after.
+      const removed = `${dirname(scene.control)}~`
+      renameSync(dirname(scene.control), removed)
+      rmSync(removed, { recursive: true })
       await until('it is back', () => existsSync(scene.control))
       expect((await scene.status()).pid).toBe(second.pid)
     },
