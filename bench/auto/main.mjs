@@ -2,7 +2,7 @@
 // npm run bench -- auto: what `node --import fd-broker/auto server.mjs` costs beside `node server.mjs`: from the start to the first answer, in turn,
 // as the first version and as the next version of one that serves; and processor time a request of the process that serves, in turn,
 // over kept connections and with a connection for each request.
-// Options: --starts 30 --pairs 6 (of processes) --rounds 10 (of each pair) --requests 4000 (of a round) --only start,cpu --json FILE
+// Options: --starts 30 --pairs 5 (of processes) --rounds 60 (of each pair) --requests 3000 (of a round) --only start,cpu --json FILE
 import { existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -15,9 +15,9 @@ import { closedLoad } from './closed-load.mjs'
 const { values: flags } = parseArgs({
   options: {
     starts: { type: 'string', default: '30' },
-    pairs: { type: 'string', default: '6' },
-    rounds: { type: 'string', default: '10' },
-    requests: { type: 'string', default: '4000' },
+    pairs: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '60' },
+    requests: { type: 'string', default: '3000' },
     only: { type: 'string', default: 'start,cpu' },
     json: { type: 'string' },
   },
@@ -28,6 +28,8 @@ const AUTO = ['--import', 'fd-broker/auto', SERVER]
 const MOST_START_MS = 40
 const MOST_CPU = 1.02
 const CONNECTIONS = 16
+/** In the first rounds code is compiled, and what a start left is collected. */
+const WARM_UP = 10
 const folder = mkdtempSync(join(tmpdir(), 'fd-broker-auto-'))
 const progress = new Progress()
 const figures = new Figures('auto')
@@ -132,14 +134,16 @@ async function cpuOf(fresh) {
     )
     /** @type {number[][]} */
     const spent = [[], []]
-    for (let round = 0; round <= rounds; round++) {
-      progress.show([`pair ${pair} of ${pairs}, round ${round} of ${rounds}`], `pair ${pair}, round ${round}`)
+    for (let round = 1; round <= WARM_UP + rounds; round++) {
+      progress.show(
+        [`pair ${pair} of ${pairs}, round ${round} of ${WARM_UP + rounds}`],
+        `pair ${pair}, round ${round}`,
+      )
       for (const n of round % 2 === 0 ? [0, 1] : [1, 0]) {
         const pid = servers[n]?.child.pid ?? 0
         const before = cpuMs(pid)
         await closedLoad(places[n]?.port ?? 0, { requests, connections: CONNECTIONS, fresh })
-        // In the first round the code is compiled.
-        if (round > 0) spent[n]?.push(((cpuMs(pid) - before) * 1000) / requests)
+        if (round > WARM_UP) spent[n]?.push(((cpuMs(pid) - before) * 1000) / requests)
       }
     }
     for (const { child } of servers) await end(child)
