@@ -19,6 +19,8 @@ export class PlaceKeeper {
   readonly #control: string
   readonly #main = mainProcess(namesMain()) !== null
   #keeps = false
+  /** The program's own handlers run: the signal is for them alone. */
+  #ends = false
   /** Resolves when it is known whether the place is kept. */
   decided: Promise<void> = Promise.resolve()
 
@@ -27,12 +29,12 @@ export class PlaceKeeper {
     process.on('exit', () => this.#exit())
   }
 
-  /** Another process serves. */
+  /** Another process serves: signals to this one go on to that, until {@link stopPassing}. */
   replaced(): void {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
     // A signal that comes now waits for the decision.
-    this.pass()
+    for (const signal of SIGNALS) process.prependListener(signal, this.#pass)
     this.decided = this.#decide()
   }
 
@@ -41,11 +43,17 @@ export class PlaceKeeper {
     if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
   }
 
-  /** Signals to this process go on to the one that serves, until {@link stopPassing}. */
-  pass(): void {
-    if (!this.#keeps) return
-    for (const signal of SIGNALS)
-      if (!process.listeners(signal).includes(this.#pass)) process.prependListener(signal, this.#pass)
+  /** Calls the program's own handlers of SIGTERM. False: it has none. Signals go on being passed: libuv drops one whose last listener goes. */
+  endProgram(): boolean {
+    const passing = process.listeners('SIGTERM').includes(this.#pass) ? 1 : 0
+    if (process.listenerCount('SIGTERM') === passing) return false
+    this.#ends = true
+    try {
+      process.emit('SIGTERM', 'SIGTERM')
+    } finally {
+      this.#ends = false
+    }
+    return true
   }
 
   /** This process serves again, or the service has ended with it. */
@@ -60,6 +68,7 @@ export class PlaceKeeper {
   }
 
   readonly #pass = (signal: NodeJS.Signals): void => {
+    if (this.#ends) return
     void this.decided.then(async () => {
       const serves = this.#keeps ? await this.#serving() : process.pid
       // The program's own handler has heard of it.

@@ -62,16 +62,13 @@ export class ProgramEnd {
   async #retired(why: RetiredReason): Promise<void> {
     this.stops()
     await this.#keeper.decided
-    if (why === 'replaced') this.#keeper.stopPassing()
-    else this.#keeper.stop()
-    if (this.#ending || why === 'lost') return
-    this.#ending = true
-    if (process.listenerCount('SIGTERM') > 0) {
-      process.emit('SIGTERM', 'SIGTERM')
-      this.#keeper.pass()
+    if (why !== 'replaced') this.#keeper.stop()
+    if (this.#ending || why === 'lost') {
+      this.#keeper.stopPassing()
       return
     }
-    this.#keeper.pass()
+    this.#ending = true
+    if (this.#keeper.endProgram()) return
     setTimeout(() => {
       const kept = whatKeeps()
       const what = Object.keys(kept).length === 0 ? 'something' : keptText(kept)
