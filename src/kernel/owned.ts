@@ -170,8 +170,9 @@ function closedError(label: string): FdbError {
 }
 
 /**
- * Lets the descriptor table of this process have room for `count`: resolves when it has, some 15 ms later, in which who needs no more than it had goes on. To
- * grow it when it is needed stops a process with threads for as long, at each doubling. Above RLIMIT_NOFILE nothing is done. Never rejects.
+ * Grows the descriptor table of this process to `count`: resolves when it is there, some 15 ms later. The process goes on meanwhile, as long as it needs
+ * no more descriptors than it had. When the kernel grows the table by itself, at each doubling, it stops a process with threads for as long. Does
+ * nothing above RLIMIT_NOFILE. Never rejects.
  */
 export function makeRoom(count: number): Promise<void> {
   return native.makeRoom(count)

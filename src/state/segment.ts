@@ -166,7 +166,7 @@ export class Segment {
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
   }
 
-  /** The kernel can seal it. Without (no memfd), processes cannot tell who may write. */
+  /** The kernel can seal it. If it cannot (no memfd), a process cannot see that another one has sealed it. */
   get sealable(): boolean {
     this.#sealable ??= sealsOf(this.fd) !== null
     return this.#sealable

@@ -172,7 +172,7 @@ function beginsWith(bytes: Uint8Array, start: number, end: number, wanted: Uint8
   return true
 }
 
-/** The fields behind a target say only who wrote it, and when. */
+/** The fields behind a target are its writer and its time, and no others. */
 function areStamps(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const tag = bytes[at++]
