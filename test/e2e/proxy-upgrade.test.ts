@@ -13,8 +13,8 @@ import { loadOn } from '../processes/load.js'
 import { pause, until } from '../processes/until.js'
 import { behind } from './edge-behind.js'
 
-/** `FDB_UPGRADES=60` for the whole bar. */
 const ROUTES = perLane(20_000, 100_000)
+/** `FDB_UPGRADES=60` for the whole bar. */
 const UPGRADES = Number(process.env.FDB_UPGRADES ?? perLane(2, 12))
 const EVERY_MS = 1_000
 const QUICK = { upgrade: { probation: '0s' } }

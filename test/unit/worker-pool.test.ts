@@ -140,7 +140,7 @@ describe('the place of a worker', () => {
     expect(soon.rests).toEqual([1_000])
   })
 
-  it('starts nobody where another has come during the rest', async () => {
+  it('starts no process if another one has come during the back-off', async () => {
     vi.useFakeTimers(FAKE)
     const { slot, stands } = slotWith()
     stands(owned())
@@ -151,7 +151,7 @@ describe('the place of a worker', () => {
     expect(slot.report.restarts).toBe(0)
   })
 
-  it('waits for nothing once nobody is to serve there', async () => {
+  it('has no timer left when its place was given up', async () => {
     vi.useFakeTimers(FAKE)
     const { slot, stands } = slotWith()
     stands(owned())
