@@ -1,14 +1,16 @@
 import { readlinkSync } from 'node:fs'
 import { isatty } from 'node:tty'
-import { executeInstead } from '../kernel/index.js'
+import { executeInstead, holdSignals } from '../kernel/index.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
+import { holdingVariables, maskOf } from '../os/held-signals.js'
 import { mainProcess, statOf } from '../os/main-process.js'
 import { namesMain } from '../os/service-manager/service-manager.js'
 import { COMMAND } from './log-files.js'
 
 const ANSWER_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
+const MASK = maskOf(SIGNALS)
 
 /**
  * Keeps the place of a process that is replaced if its end would be the end of its successors (PID 1 of a container, the main process of a
@@ -98,8 +100,12 @@ export class PlaceKeeper {
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
+    // One that comes before the command has its handlers would end it, or, PID 1, would be lost: it waits for them.
+    const holding = holdingVariables(MASK)
     try {
-      executeInstead({ file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words], env }, [])
+      if (holding !== null) holdSignals(MASK)
+      const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
+      executeInstead({ ...start, env: { ...env, ...holding } }, [])
     } catch {
       // The process ends, as it would without this.
     }

@@ -1,6 +1,6 @@
 import { setTimeout as rest } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { OwnedFd } from '../kernel/index.js'
+import { OwnedFd, releaseSignals } from '../kernel/index.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
@@ -45,6 +45,8 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, pass)
   // The terminal is closed: the service goes on.
   process.on('SIGHUP', signal => void (main ? pass(signal) : process.exit(0)))
+  // The process whose place this is has blocked them.
+  releaseSignals()
   for (;;) {
     const pid = await servingPid(control)
     if (pid === null) break

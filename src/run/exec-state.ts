@@ -3,7 +3,6 @@ import { setImmediate } from 'node:timers/promises'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import {
-  addonFile,
   executeInstead,
   holdSignals,
   memoryFile,
@@ -18,8 +17,9 @@ import {
   writeAllAt,
 } from '../kernel/index.js'
 import type { Failure } from '../operator/status-report.js'
-import { preloadedWith, startedAs, successorCommand } from '../os/command-line.js'
+import { successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
+import { holdingVariables, maskOf } from '../os/held-signals.js'
 import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
@@ -124,15 +124,6 @@ function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
 /** The exit code of a release that was tried with signals blocked, and has unblocked them. */
 export const RELEASES_SIGNALS = 80
 
-/** The highest number that a mask of 31 bits has. */
-const LAST_SIGNAL = 31
-
-/** The environment in which the next image starts with the signals blocked that this process handles. Null: this system knows no way. */
-export function holdingVariables(): NodeJS.ProcessEnv | null {
-  const file = process.platform === 'linux' ? addonFile() : null
-  return file === null ? null : preloadedWith(file, handledSignals(), startedAs.env.LD_PRELOAD)
-}
-
 /** Blocks the signals that this process handles. Resolves when the handlers have run for those that came before. */
 export async function holdHandledSignals(): Promise<Disposable> {
   holdSignals(handledSignals())
@@ -143,10 +134,7 @@ export async function holdHandledSignals(): Promise<Disposable> {
 }
 
 function handledSignals(): number {
-  let mask = 0
-  for (const [name, number] of Object.entries(constants.signals))
-    if (number <= LAST_SIGNAL && process.listenerCount(name) > 0) mask |= 1 << (number - 1)
-  return mask
+  return maskOf(Object.keys(constants.signals).filter(name => process.listenerCount(name) > 0))
 }
 
 const FIRST_FD = 3
@@ -183,7 +171,7 @@ export async function goOnAsInstalled(
 
 /** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
 async function tryNextImage(left: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
-  const holding = holdingVariables()
+  const holding = holdingVariables(handledSignals())
   const code = holding === null ? null : await canaryOf(left, holding, children)
   if (code === RELEASES_SIGNALS) return holding
   // A loader that refuses the addon says nothing about the program.

@@ -1,9 +1,12 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { expect, it } from 'vitest'
+import { procText } from '../processes/marked.js'
 import { PidNamespace } from '../processes/namespace.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 
-it('PID 1 of a container keeps its place when a program under fd-broker/auto is upgraded there, and TERM ends all', async () => {
+/** A program whose first process is PID 1 of a container. */
+async function contained() {
   const program = await AutoProgram.of(`import http from 'node:http'
 const server = http.createServer((request, response) => response.end('pid ' + process.pid)).listen(8080)
 process.on('SIGTERM', () => server.close(() => process.exit(0)))
@@ -14,6 +17,11 @@ process.on('SIGTERM', () => server.close(() => process.exit(0)))
     log,
   })
   await program.serves(1)
+  return { program, container }
+}
+
+it('PID 1 of a container keeps its place when a program under fd-broker/auto is upgraded there, and TERM ends all', async () => {
+  const { program, container } = await contained()
   for (const generation of [2, 3]) {
     await program.command('upgrade')
     await program.serves(generation)
@@ -24,4 +32,13 @@ process.on('SIGTERM', () => server.close(() => process.exit(0)))
   })
   container.signal('SIGTERM')
   expect(await container.exit).toBe(0)
+})
+
+it('a TERM that comes while PID 1 becomes the command that keeps its place ends all, too', async () => {
+  const { program, container } = await contained()
+  const upgraded = program.desk.run('upgrade', '--control', program.control)
+  while (!procText(container.init, 'cmdline').includes('\0keep\0')) await nextTurn()
+  container.signal('SIGTERM')
+  expect(await container.exit).toBe(0)
+  await upgraded
 })

@@ -1,0 +1,20 @@
+import { constants } from 'node:os'
+import { addonFile } from '../kernel/index.js'
+import { preloadedWith, startedAs } from './command-line.js'
+
+/** The highest number that a mask of 31 bits has. */
+const LAST_SIGNAL = 31
+
+/** Bit n - 1 for signal n. */
+export function maskOf(signals: readonly string[]): number {
+  const numbers = signals.map(name => constants.signals[name as NodeJS.Signals])
+  return numbers
+    .filter(number => number <= LAST_SIGNAL)
+    .reduce((mask, number) => mask | (1 << (number - 1)), 0)
+}
+
+/** The environment in which the next image of this process starts with these signals blocked. Null: this system knows no way. */
+export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
+  const file = process.platform === 'linux' ? addonFile() : null
+  return file === null ? null : preloadedWith(file, mask, startedAs.env.LD_PRELOAD)
+}
