@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { text as readAll } from 'node:stream/consumers'
-import { yaml } from '../base/lazy.js'
 import { isMap } from '../config/check.js'
-import { yamlValue } from '../config/document.js'
+import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 
 /**
@@ -17,7 +16,7 @@ export async function readRoutes(file: string): Promise<unknown[]> {
   } catch (cause) {
     throw new FdbError('ERR_FDB_ROUTES', `${name} cannot be read (${(cause as Error).message})`, { cause })
   }
-  const given = json(text) ?? jsonLines(text) ?? yamlValue(text) ?? positioned(text, name)
+  const given = json(text) ?? jsonLines(text) ?? yaml(text, name)
   const list = isMap(given) && 'routes' in given ? given.routes : given
   if (Array.isArray(list)) return list
   throw new FdbError('ERR_FDB_ROUTES', `${name} is no list of routes: give a list, or JSON lines`)
@@ -46,15 +45,9 @@ function jsonLines(text: string): unknown[] | undefined {
   }
 }
 
-function positioned(text: string, name: string): unknown {
-  const { LineCounter, parseDocument } = yaml()
-  const lines = new LineCounter()
-  // A pretty message has the place in the middle of it.
-  const document = parseDocument(text, { version: '1.2', prettyErrors: false, lineCounter: lines })
-  const [error] = document.errors
-  if (error !== undefined) {
-    const { line, col } = lines.linePos(error.pos[0])
-    throw new FdbError('ERR_FDB_ROUTES', `${name}:${line}:${col}: ${error.message}`)
-  }
-  return document.toJS()
+function yaml(text: string, name: string): unknown {
+  const document = new ConfigDocument(text)
+  const [problem] = document.syntax
+  if (problem === undefined) return document.value
+  throw new FdbError('ERR_FDB_ROUTES', `${name}:${problem.line}:${problem.column}: ${problem.message}`)
 }

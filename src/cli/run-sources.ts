@@ -2,15 +2,15 @@ import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { checkKeys, wrongOption } from '../base/check-option.js'
-import { yaml } from '../base/lazy.js'
 import { durationMs, LONGEST_MS } from '../base/time.js'
-import { type Check, list, text } from '../config/check.js'
+import { type Check, isMap, list, text } from '../config/check.js'
+import { ConfigDocument } from '../config/document.js'
 import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
 import type { Takeover } from '../run/predecessor.js'
-import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
+import type { NamedListener, SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
-import { parseReadiness, READINESS } from '../versions/probe.js'
+import { parseReadiness, READINESS, type Readiness } from '../versions/probe.js'
 import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 
@@ -82,14 +82,8 @@ export type RunFlags = Readonly<
   readonly nonBlocking?: true | string
 }
 
-interface RunDocument
-  extends Omit<RunFlags, 'adopt' | 'adoptSignal' | 'config' | 'from' | 'listen' | 'survive' | 'nonBlocking'> {
-  readonly command?: readonly string[]
-  readonly env?: Readonly<Record<string, string | number | boolean | null>>
-  readonly listen?: Readonly<Record<string, string>>
-  readonly survive?: boolean
-  readonly nonBlocking?: boolean
-}
+/** The values in --config: all of its names are known, and nothing else is. */
+type RunDocument = Readonly<Record<string, unknown>>
 
 const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
   ['command', 'env', ...Object.keys(RUN_OPTIONS).filter(name => !COMMAND_LINE_ONLY.includes(name))].map(
@@ -97,7 +91,8 @@ const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
   ),
 )
 
-const RESTARTS: readonly string[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
+/** Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a value that is wrong. */
+type Reader<T> = (name: string, value: unknown) => T
 
 /** Where the settings of `fd-broker run` come from: flags and environment for good, a file that is read anew. */
 export class RunSources {
@@ -118,21 +113,17 @@ export class RunSources {
 
   /** The settings that stay until the end, as they are at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async lasting(): Promise<SupervisorSettings> {
-    const document = await this.#document()
-    const { name, control, pidFile, restart, restartDelay, upgradeSignal } = {
-      ...document,
-      ...defined(this.#flags),
-    }
-    if (restart !== undefined && !RESTARTS.includes(restart))
-      throw wrongOption('restart', restart, RESTARTS.join(', '))
-    return {
-      name: name ?? basename(this.#commandOf(document)[0]!),
-      control: control === undefined ? null : resolve(control),
-      pidFile: pidFile === undefined ? null : resolve(pidFile),
-      restart: (restart ?? 'never') as Restart,
-      restartDelay: duration('restartDelay', restartDelay, 100),
-      upgradeSignal: signal('upgradeSignal', upgradeSignal, 'SIGHUP', UPGRADING),
-    }
+    return this.#read(setting => {
+      const [program] = this.#commandOf(setting)
+      return {
+        name: setting('name', word, basename(program!)),
+        control: setting('control', path, null),
+        pidFile: setting('pidFile', path, null),
+        restart: setting('restart', restart, 'never'),
+        restartDelay: setting('restartDelay', duration(), 100),
+        upgradeSignal: setting('upgradeSignal', signal('HUP', UPGRADING), 'SIGHUP'),
+      }
+    })
   }
 
   /** The takeover, which only the command line can ask for: it is done once. Throws ERR_FDB_OPTION. */
@@ -142,128 +133,188 @@ export class RunSources {
 
   /** For the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
   async read(): Promise<VersionSettings> {
-    const document = await this.#document()
-    const flags = defined(this.#flags)
-    const { ready, readyTimeout, healthyFor, probation, stopSignal, stopTimeout, cwd, ...rest } = {
-      ...document,
-      ...flags,
-    }
-    return {
-      command: this.#commandOf(document),
-      cwd: cwd === undefined ? undefined : resolve(cwd),
-      env: environment(document.env),
+    return this.#read(setting => ({
+      command: this.#commandOf(setting),
+      cwd: setting('cwd', path, undefined),
+      env: setting('env', environment, {}),
       listen:
         this.#flags.listen === undefined
-          ? named(Object.entries(document.listen ?? {}))
+          ? setting('listen', listeners, [])
           : namedListeners(this.#flags.listen),
-      nonBlocking: flag('nonBlocking', this.#flags.nonBlocking ?? document.nonBlocking),
-      ready: parseReadiness(`${ready ?? 'delay:1s'}`),
+      nonBlocking: setting('nonBlocking', flag, false),
+      ready: setting('ready', readiness, DELAY),
       asking: {
-        interval:
-          rest.healthInterval === undefined ? null : duration('healthInterval', rest.healthInterval, 0, 1),
-        timeout: duration('healthTimeout', rest.healthTimeout, 5_000, 1),
-        passes: count('healthPasses', rest.healthPasses, 1),
+        interval: setting('healthInterval', duration(1), null),
+        timeout: setting('healthTimeout', duration(1), 5_000),
+        passes: setting('healthPasses', count, 1),
       },
-      readyTimeout: duration('readyTimeout', readyTimeout, 60_000),
-      healthyFor: duration('healthyFor', healthyFor, 0),
-      probation: duration('probation', probation, 10_000),
-      stopSignal: signal('stopSignal', stopSignal, 'SIGTERM'),
-      stopTimeout: duration('stopTimeout', stopTimeout, 30_000),
-      survive: flag('survive', this.#flags.survive ?? document.survive),
-    }
+      readyTimeout: setting('readyTimeout', duration(), 60_000),
+      healthyFor: setting('healthyFor', duration(), 0),
+      probation: setting('probation', duration(), 10_000),
+      stopSignal: setting('stopSignal', signal('TERM'), 'SIGTERM'),
+      stopTimeout: setting('stopTimeout', duration(), 30_000),
+      survive: setting('survive', flag, false),
+    }))
   }
 
-  #commandOf({ command }: RunDocument): readonly string[] {
+  #commandOf(setting: Setting): readonly string[] {
     if (this.#command.length > 0) return this.#command
-    if (command != null && command.length > 0) return command
+    const command = setting('command', (_, value) => value as readonly string[] | null, null)
+    if (command !== null && command.length > 0) return command
     throw new FdbError(
       'ERR_FDB_OPTION',
       'there is no program to run: give it after -- , or as the list "command" of --config',
     )
   }
 
-  async #document(): Promise<RunDocument> {
-    if (this.#file === null) return {}
-    let document: unknown
-    let written: string
-    try {
-      written = await readFile(this.#file, 'utf8')
-      document = yaml().parse(written) ?? {}
-    } catch (cause) {
-      throw new FdbError('ERR_FDB_CONFIG', `${this.#file} cannot be read: ${(cause as Error).message}`, {
-        cause,
-      })
-    }
-    checkKeys(this.#file, document, DOCUMENT)
-    const { command } = document as RunDocument
-    // Where something else stands is looked for only then.
-    if (command != null && !isTexts(command)) parseDocument(written, this.#file, COMMAND)
-    return document as RunDocument
+  /** `settings` is given what reads a setting by name: from the flags, else from the file, else its default. */
+  async #read<T>(settings: (setting: Setting) => T): Promise<T> {
+    const flags: RunDocument = this.#flags
+    const file = this.#file === null ? null : await SettingsFile.read(this.#file)
+    return settings((name, read, byDefault) => {
+      if (flags[name] !== undefined) return read(name, flags[name])
+      return file === null ? byDefault : file.setting(name, read, byDefault)
+    })
   }
 }
 
-function isTexts(value: unknown): boolean {
+type Setting = <T, D>(name: string, read: Reader<T>, byDefault: D) => T | D
+
+class SettingsFile {
+  readonly #file: string
+  readonly #text: string
+  readonly #values: RunDocument
+
+  private constructor(file: string, text: string) {
+    this.#file = file
+    this.#text = text
+    this.#values = parseDocument(text, file, value => (value ?? {}) as RunDocument)
+  }
+
+  static async read(path: string): Promise<SettingsFile> {
+    let text: string
+    try {
+      text = await readFile(path, 'utf8')
+    } catch (cause) {
+      throw new FdbError('ERR_FDB_CONFIG', `${path} cannot be read: ${(cause as Error).message}`, { cause })
+    }
+    const file = new SettingsFile(path, text)
+    file.#check()
+    return file
+  }
+
+  #check(): void {
+    try {
+      checkKeys(this.#file, this.#values, DOCUMENT)
+    } catch (error) {
+      throw this.#placed(error, FdbError.is(error) ? error.details.option : undefined, true)
+    }
+    // Its problem is looked for, with its place, only if there is one.
+    const { command } = this.#values
+    if (command != null && !isTexts(command)) parseDocument(this.#text, this.#file, COMMAND)
+  }
+
+  setting<T, D>(name: string, read: Reader<T>, byDefault: D): T | D {
+    const value = this.#values[name]
+    if (value === undefined) return byDefault
+    try {
+      return read(name, value)
+    } catch (error) {
+      throw this.#placed(error, name)
+    }
+  }
+
+  /** The error with the line and column of the option, if it is one of the file. */
+  #placed(error: unknown, option: unknown, atKey = false): unknown {
+    if (!FdbError.is(error) || typeof option !== 'string') return error
+    const { line, column } = new ConfigDocument(this.#text).position([option], atKey)
+    return new FdbError(error.code, `${this.#file}:${line}:${column}: ${error.message}`, {
+      cause: error,
+      details: { ...error.details, file: this.#file, line, column },
+    })
+  }
+}
+
+function isTexts(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every(word => typeof word === 'string')
 }
 
 const COMMAND: Check<unknown> = (document, place) =>
   list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
 
-/** Without what is not given. */
-function defined({
-  listen,
-  survive,
-  nonBlocking,
-  config,
-  adopt,
-  adoptSignal,
-  from,
-  ...flags
-}: RunFlags): Omit<RunDocument, 'listen'> {
-  return Object.fromEntries(Object.entries(flags).filter(([, value]) => value !== undefined))
-}
-
 function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
   if (adopt === undefined) return null
   if (adoptSignal === undefined) return { pid: pidOf('adopt', adopt), signal: undefined }
   const none = adoptSignal.toLowerCase() === 'none'
-  return { pid: pidOf('adopt', adopt), signal: none ? 'none' : signal('adoptSignal', adoptSignal, 'SIGTERM') }
+  return { pid: pidOf('adopt', adopt), signal: none ? 'none' : signal('TERM')('adoptSignal', adoptSignal) }
 }
 
-function environment(given: RunDocument['env'] = {}): NodeJS.ProcessEnv {
-  const entries = Object.entries(given)
-  return Object.fromEntries(entries.map(([name, value]) => [name, value === null ? undefined : `${value}`]))
+const DELAY: Readiness = { kind: 'delay', ms: 1_000 }
+
+const readiness: Reader<Readiness> = (_, value) => (value === null ? DELAY : parseReadiness(`${value}`))
+
+const word: Reader<string> = (name, value) => {
+  if (typeof value !== 'string' && typeof value !== 'number') throw wrongOption(name, value, 'a text')
+  return `${value}`
 }
 
-function duration(name: string, text: string | undefined, byDefault: number, least = 0): number {
-  if (text === undefined) return byDefault
-  const ms = durationMs(`${text}`)
-  if (ms === null || ms < least || ms > LONGEST_MS)
-    throw wrongOption(name, text, 'a duration: 500ms, 30s, 2m, 1h; at most 596h (24.8 days)')
-  return ms
+const path: Reader<string> = (name, value) => resolve(word(name, value))
+
+/** null removes a variable. */
+const environment: Reader<NodeJS.ProcessEnv> = (name, value) => {
+  if (!isMap(value)) throw wrongOption(name, value, 'a map of variables to texts')
+  return Object.fromEntries(
+    Object.entries(value).map(([variable, text]) => {
+      if (typeof text === 'object' && text !== null)
+        throw wrongOption(name, value, `a text, or null, for ${variable}`)
+      return [variable, text === null ? undefined : `${text}`]
+    }),
+  )
 }
 
-function count(name: string, given: string | number | undefined, byDefault: number): number {
-  if (given === undefined) return byDefault
-  const number = /^\d{1,4}$/.test(`${given}`) ? Number(given) : 0
-  if (number < 1) throw wrongOption(name, given, 'a whole number from 1 to 9999')
+const listeners: Reader<NamedListener[]> = (name, value) => {
+  if (value === null) return []
+  if (!isMap(value)) throw wrongOption(name, value, 'a map of names to addresses')
+  return named(Object.entries(value).map(([listener, address]) => [listener, word(name, address)]))
+}
+
+const RESTARTS: readonly unknown[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
+
+const restart: Reader<Restart> = (name, value) => {
+  if (!RESTARTS.includes(value)) throw wrongOption(name, value, RESTARTS.join(', '))
+  return value as Restart
+}
+
+function duration(least = 0): Reader<number> {
+  return (name, value) => {
+    const ms = durationMs(`${value}`)
+    if (ms === null || ms < least || ms > LONGEST_MS)
+      throw wrongOption(name, value, 'a duration: 500ms, 30s, 2m, 1h; at most 596h (24.8 days)')
+    return ms
+  }
+}
+
+const count: Reader<number> = (name, value) => {
+  const number = /^\d{1,4}$/.test(`${value}`) ? Number(value) : 0
+  if (number < 1) throw wrongOption(name, value, 'a whole number from 1 to 9999')
   return number
 }
 
+/** `example` stands in the message. */
 function signal(
-  name: string,
-  text: string | undefined,
-  byDefault: NodeJS.Signals,
+  example: string,
   of: readonly string[] = Object.keys(constants.signals),
-): NodeJS.Signals {
-  if (text === undefined) return byDefault
-  const full = text.toUpperCase().startsWith('SIG') ? text.toUpperCase() : `SIG${text.toUpperCase()}`
-  if (!of.includes(full)) throw wrongOption(name, text, `a signal, for example ${byDefault.slice(3)}`)
-  return full as NodeJS.Signals
+): Reader<NodeJS.Signals> {
+  return (name, value) => {
+    const text = `${value}`.toUpperCase()
+    const full = text.startsWith('SIG') ? text : `SIG${text}`
+    if (!of.includes(full)) throw wrongOption(name, value, `a signal, for example ${example}`)
+    return full as NodeJS.Signals
+  }
 }
 
-function flag(name: string, value: unknown): boolean {
-  if (value === undefined || value === false || value === 'false' || value === '0') return false
+const flag: Reader<boolean> = (name, value) => {
+  if (value === false || value === 'false' || value === '0') return false
   if (value === true || value === 'true' || value === '1') return true
   throw wrongOption(name, value, 'true or false')
 }

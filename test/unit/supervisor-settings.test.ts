@@ -108,8 +108,23 @@ describe('settings', () => {
     ['listens: {}', /no option "listens".*listen/],
     ['restart: sometimes', /give never, on-failure, always/],
     ['- a', /give an object with any of/],
-    ['{', /cannot be read/],
-  ])('that are wrong are refused: %s', async (text, why) => {
+    ['{', /run\.yaml:1:\d+: /],
+    [
+      'name: shop\nstopSignal: [1]',
+      /run\.yaml:2:13: option "stopSignal" is \[ 1 \]; give a signal, for example TERM/,
+    ],
+    ['stopSignal: 15', /option "stopSignal" is 15; give a signal, for example TERM/],
+    ['upgradeSignal: true', /option "upgradeSignal" is true; give a signal, for example HUP/],
+    ['env: null', /run\.yaml:1:6: option "env" is null; give a map of variables to texts/],
+    ['env: { A: [1] }', /option "env" is .*give a text, or null, for A/],
+    ['cwd: [a]', /option "cwd" is \[ 'a' \]; give a text/],
+    ['control: true', /option "control" is true; give a text/],
+    ['pidFile: {}', /option "pidFile" is \{\}; give a text/],
+    ['listen: [a]', /option "listen" is \[ 'a' \]; give a map of names to addresses/],
+    ['listen: { web: null }', /option "listen" is null; give a text/],
+    ['ready: fd\nlisten: { web: nowhere }', /run\.yaml:2:9: /],
+    ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
+  ])('that are wrong are refused, with their place: %j', async (text, why) => {
     const sources = new RunSources(['app'], { config: file(text) })
     await expect(sources.lasting().then(() => sources.read())).rejects.toThrow(why)
   })
