@@ -6,7 +6,7 @@
 //   auto.cjs, auto.js               what `node --import` and `--require` load before a program: small, and for import it waits until it is known
 //                                   whether another version serves; auto-service loads the library
 //   config-worker                   the thread that reads a configuration
-//   started.cjs                     what a successor is started with: src/versions/started.ts
+//   started.cjs                     what a successor is started with: src/versions/output-preload.ts
 //   cli.cjs, program.cjs            the command, with all that only it uses: it is a program of its own, and shares nothing. The first
 //                                   runs the second with what V8 has kept of it
 //   msgpackr.cjs, js-yaml.cjs,      packages that are loaded when they are asked for: `imports` of package.json. The command has only js-yaml in
@@ -148,7 +148,7 @@ const results = await Promise.all([
   }),
   build({
     ...common,
-    entryPoints: { started: join(modules, 'versions/started.js') },
+    entryPoints: { started: join(modules, 'versions/output-preload.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     // A successor loads it before anything else, for the two names that it shares with the library.
@@ -173,7 +173,7 @@ const results = await Promise.all([
   }),
   build({
     ...common,
-    entryPoints: { cli: join(modules, 'launch/main.js'), program: join(modules, 'cli/main.js') },
+    entryPoints: { cli: join(modules, 'code-cache/main.js'), program: join(modules, 'cli/main.js') },
     format: 'cjs',
     outExtension: { '.js': '.cjs' },
     // A command is a process of its own, and 12 ms faster with one file than with those that the library's entries share.

@@ -4,9 +4,9 @@ import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
 import type { Servers } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
-import { messageOf, sayOnce } from './say.js'
 import type { Service } from './service.js'
 import type { AutoSettings } from './settings.js'
+import { messageOf, sayOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**

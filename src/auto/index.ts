@@ -3,12 +3,11 @@
 import { resolve } from 'node:path'
 import { startedAs } from '../os/command-line.js'
 import { Auto } from './auto.js'
-import { bystander } from './bystander.js'
-import { delayMain } from './delay-main.js'
-import { intercept } from './intercept.js'
-import { messageOf, sayOnce } from './say.js'
+import { exclusionOf } from './exclusion.js'
+import { intercept, tellOfUdp } from './intercept.js'
+import { delayMain } from './node-startup.js'
 import { settingsOf } from './settings.js'
-import { tellOfUdp } from './udp.js'
+import { messageOf, sayOnce } from './stderr.js'
 
 const auto = begin()
 
@@ -30,7 +29,7 @@ function begin(): Auto | null {
   const { env } = startedAs
   const script = process.argv[1]
   const program = script === undefined ? undefined : resolve(script)
-  const left = bystander(program, process.env)
+  const left = exclusionOf(program, process.env)
   if (left !== null) {
     if (left.said) sayOnce(left.why)
     return null

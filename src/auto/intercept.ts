@@ -1,9 +1,13 @@
+import type dgram from 'node:dgram'
+import { channel } from 'node:diagnostics_channel'
 import { lookup } from 'node:dns'
+import { existsSync, renameSync } from 'node:fs'
 import net from 'node:net'
-import { isClusterPrimary } from './bystander.js'
+import { resolve } from 'node:path'
+import { nameSocket } from '../node/held-handle.js'
+import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
-import { sayOnce } from './say.js'
-import { listenAt, originalListen } from './unix-socket.js'
+import { sayOnce } from './stderr.js'
 
 /** Decides how each server of the program listens. */
 export interface Servers {
@@ -64,3 +68,54 @@ export function intercept(servers: Servers): void {
     })
   }
 }
+
+type Bind = (...args: unknown[]) => dgram.Socket
+
+/** UDP sockets are left as they are: this says so of one with a port of its own, which the next version could not bind. */
+export function tellOfUdp(): void {
+  channel('udp.socket').subscribe(message => {
+    const { socket } = message as { readonly socket: dgram.Socket }
+    const bind = socket.bind as Bind
+    const told: Bind = (...args) => {
+      const port = portOf(args[0])
+      if (port > 0)
+        sayOnce(
+          `the UDP port ${port} is left as it is: a next version can bind it only if both have the option "reuseAddr"`,
+        )
+      return Reflect.apply(bind, socket, args)
+    }
+    Object.defineProperty(socket, 'bind', { configurable: true, writable: true, value: told })
+  })
+}
+
+/** 0: the kernel chooses one, or it is a descriptor. */
+function portOf(first: unknown): number {
+  const port =
+    typeof first === 'object' && first !== null ? (first as { readonly port?: unknown }).port : first
+  return Math.max(Number(port) || 0, 0)
+}
+
+/** The kernel takes no longer path. */
+const LONGEST = 107
+
+/**
+ * Has a server listen at a path so that its close leaves the path alone: Node removes the path that it has bound, at which the next version
+ * listens by then. It binds another, which takes the place of the one that was asked for. `args` are those of `server.listen()`.
+ */
+export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
+  const other = `${resolve(path)}.${process.pid}`
+  const bind = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
+  // A path that exists is an error of Node's, and an abstract name is no file.
+  if (path.startsWith('\0') || existsSync(path) || Buffer.byteLength(other) > LONGEST) {
+    bind(...args)
+    return
+  }
+  const [first, ...rest] = args
+  bind(typeof first === 'object' ? { ...first, path: other } : other, ...rest)
+  if (!server.listening) return
+  renameSync(other, path)
+  nameSocket(server, path)
+}
+
+/** Before anything replaces it. */
+export const originalListen = net.Server.prototype.listen

@@ -6,18 +6,15 @@ import { noMember } from '../member/process-member.js'
 import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
-import { addressesOf, addressNow, listenerName } from './addresses.js'
-import { autoLog } from './auto-log.js'
-import { PARENT } from './bystander.js'
-import { openInspector } from './inspector.js'
-import type { ListenRequest } from './listen-request.js'
-import { ListeningOnce } from './listening-once.js'
+import { PARENT } from './exclusion.js'
+import { addressesOf, addressNow, type ListenRequest, listenerName } from './listen-request.js'
 import { linkLog, openPart, ownPart } from './log-files.js'
-import { PlaceKeeper } from './place-keeper.js'
-import { HANDLER_MS, ProgramEnd } from './program-end.js'
-import { messageOf, say, sayOnce } from './say.js'
-import { tellClose } from './server-end.js'
+import { openInspector } from './node-startup.js'
+import { Placeholder } from './placeholder.js'
+import { ListeningOnce, onServerClose } from './server-events.js'
 import type { AutoSettings } from './settings.js'
+import { HANDLER_MS, ProgramShutdown } from './shutdown.js'
+import { autoLog, messageOf, say, sayOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
 /** The version that serves says so soon which program it is. */
@@ -29,7 +26,7 @@ const AGAIN_MS = 100
 export class Service {
   readonly #settings: AutoSettings
   readonly #member: Member
-  readonly #end: ProgramEnd
+  readonly #end: ProgramShutdown
   /** The version before has these. */
   readonly #offered: ReadonlySet<string>
   readonly #names = new Map<net.Server, string>()
@@ -67,7 +64,7 @@ export class Service {
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // A PlaceKeeper follows in its place.
+      // A placeholder process follows.
       mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
@@ -86,8 +83,8 @@ export class Service {
     this.#member = member
     this.#gone = gone
     this.#offered = new Set(member.known)
-    const keeper = new PlaceKeeper(settings.control)
-    this.#end = new ProgramEnd(member, settings.exitMs, keeper)
+    const keeper = new Placeholder(settings.control)
+    this.#end = new ProgramShutdown(member, settings.exitMs, keeper)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
@@ -198,7 +195,7 @@ export class Service {
         failed()
       })
     this.#attaching.set(name, attached)
-    tellClose(server, { taken: () => this.#isTaken(server), closed: () => this.#closed(server) })
+    onServerClose(server, { taken: () => this.#isTaken(server), closed: () => this.#closed(server) })
     this.#listened()
   }
 

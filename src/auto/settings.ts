@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
-import { durationMs } from '../base/time.js'
+import { durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
 

@@ -1,7 +1,7 @@
 /** Checks the options of a call. A misspelt option is an error, never ignored. */
 import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
-import { LONGEST_MS } from './time.js'
+import { LONGEST_MS } from './duration.js'
 
 /** Checks the value of an option that was given. Throws ERR_FDB_OPTION; `name` is what its message calls the option. */
 export type Check = (value: unknown, name: string) => void
@@ -21,7 +21,7 @@ export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefi
 export const unchecked: Check = () => {}
 
 /** A value of which `holds` is true. `wanted`: what the message asks for. */
-export function such(wanted: string, holds: (value: unknown) => boolean): Check {
+export function predicate(wanted: string, holds: (value: unknown) => boolean): Check {
   return (value, name) => {
     if (!holds(value)) throw wrongOption(name, value, wanted)
   }
@@ -29,17 +29,18 @@ export function such(wanted: string, holds: (value: unknown) => boolean): Check 
 
 export function oneOf(...values: readonly unknown[]): Check {
   const texts = values.map(value => JSON.stringify(value))
-  return such(`${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`, value => values.includes(value))
+  return predicate(`${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`, value => values.includes(value))
 }
 
-export const flag = such('true or false', value => typeof value === 'boolean')
-export const path = (wanted = 'a path') => such(wanted, value => typeof value === 'string' && value !== '')
+export const flag = predicate('true or false', value => typeof value === 'boolean')
+export const path = (wanted = 'a path') =>
+  predicate(wanted, value => typeof value === 'string' && value !== '')
 export const nameUpTo = (most: number) =>
-  such(
+  predicate(
     `a name of 1 to ${most} characters`,
     value => typeof value === 'string' && value !== '' && value.length <= most,
   )
-export const hook = (wanted = 'a function') => such(wanted, value => typeof value === 'function')
+export const hook = (wanted = 'a function') => predicate(wanted, value => typeof value === 'function')
 export const milliseconds =
   (least: number): Check =>
   (value, name) =>
@@ -50,7 +51,7 @@ export const orOff =
     if (value !== 'off') check(value, name)
   }
 /** Not only this realm's. */
-export const abortSignal = such('an AbortSignal', value => {
+export const abortSignal = predicate('an AbortSignal', value => {
   const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
   return typeof aborted === 'boolean' && typeof addEventListener === 'function'
 })

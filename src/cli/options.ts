@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
-import { durationMs, LONGEST_MS } from '../base/time.js'
+import { durationMs, LONGEST_MS } from '../base/duration.js'
 
 /** The levels are those of pino. */
 export function logLevelOption(): Option {

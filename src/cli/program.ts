@@ -53,7 +53,7 @@ const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new M
   ['start', async program => (await import('./start.js')).addStart(program)],
   ['logs', async program => (await import('./logs.js')).addLogs(program)],
   ['write-log', async program => (await import('./write-log.js')).addWriteLog(program)],
-  ['keep', async program => (await import('./keep.js')).addKeep(program)],
+  ['keep', async program => (await import('./placeholder.js')).addKeep(program)],
   ['init', async program => (await import('./init.js')).addInit(program)],
   ['doctor', async program => (await import('./doctor.js')).addDoctor(program)],
   [

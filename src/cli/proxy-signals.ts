@@ -1,5 +1,5 @@
+import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
-import { LONGEST_MS } from '../base/time.js'
 import type { ReverseProxy } from '../proxy/index.js'
 import { obey, Signals } from './signals.js'
 

@@ -4,7 +4,7 @@ import type { AnswerFlags } from './ask-service.js'
 import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain } from './output.js'
-import { reloaded } from './smart.js'
+import { reload } from './upgrade-plan.js'
 
 export function addReload(program: Command): void {
   findsService(program.command('reload').description('let the running server read its configuration again'))
@@ -17,11 +17,11 @@ Examples:
   $ fd-broker reload --control /run/edge/upgrade.sock
   $ fd-broker reload --service edge`,
     )
-    .action(reload)
+    .action(reloadService)
 }
 
-async function reload({ json, ...flags }: AnswerFlags): Promise<void> {
-  const told = await reloaded(flags)
+async function reloadService({ json, ...flags }: AnswerFlags): Promise<void> {
+  const told = await reload(flags)
   const { pid, generation } = told
   if (json) process.stdout.write(jsonText({ ok: true, ...told }))
   else if ('restart' in told) process.stdout.write(`${lines(told).join('\n')}\n`)

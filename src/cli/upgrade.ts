@@ -12,7 +12,7 @@ import { findsService } from './find-service.js'
 import { Installed } from './installed.js'
 import { durationOption } from './options.js'
 import { jsonText, plain, style, WaitingLine } from './output.js'
-import { type Plan, planFor, reloaded } from './smart.js'
+import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
@@ -165,7 +165,7 @@ async function withoutUpgrade(
   json: boolean,
 ): Promise<void> {
   const begun = Date.now()
-  const told = done === 'reload' ? await reloaded(flags) : null
+  const told = done === 'reload' ? await reload(flags) : null
   if (json) print({ ok: true, done, changes, ...told, ms: Math.max(0, Date.now() - begun) })
   else if (told === null) process.stdout.write(`${because}\n`)
   else {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
-import { ledAt, type Release } from '../os/release-link.js'
+import { linkTargets, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { type Place, serviceOf, whoServes } from './who-serves.js'
 
@@ -22,7 +22,7 @@ export async function upgradeTo<T>(
   change: ReleaseChange,
   upgrade: (release?: Release) => Promise<T>,
 ): Promise<T> {
-  if (existsSync(to) && ledAt(change.path) !== null && (await leadsLinks(place))) {
+  if (existsSync(to) && linkTargets(change.path) !== null && (await leadsLinks(place))) {
     try {
       return await upgrade({ at: change.path, to })
     } catch (error) {

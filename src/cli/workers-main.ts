@@ -1,5 +1,5 @@
+import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
-import { LONGEST_MS } from '../base/time.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
 import { ORDERS, type Order, obey, Signals, tellTurn } from './signals.js'
 

@@ -1,5 +1,5 @@
 import { didYouMean } from '../base/check-option.js'
-import { durationMs, LONGEST_MS } from '../base/time.js'
+import { durationMs, LONGEST_MS } from '../base/duration.js'
 
 /** Gives the normalised value, or reports what is wrong at the place and gives undefined. */
 export type Check<T> = (value: unknown, place: Place) => T | undefined

@@ -7,7 +7,7 @@ import type { Link } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
 import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, type Item, inTurns, proved } from './slice.js'
+import { closeItems, type Item, inTurns, waitForProof } from './move-slice.js'
 
 /** After an acknowledgement the sender decides at once; when it has not after so long, the log is asked. */
 const DECISION_MS = 5_000
@@ -204,7 +204,7 @@ export class ConnectionReceiver {
     void this.#adopting.then(async () => {
       const witnesses = this.#witnesses ?? []
       this.#witnesses = null
-      const proof = await proved(witnesses, Math.min(healthyMs, MOST_HEALTHY_MS), () => this.#over)
+      const proof = await waitForProof(witnesses, Math.min(healthyMs, MOST_HEALTHY_MS), () => this.#over)
       if (!this.#over) this.#options.link.post({ waveProved: proof })
     })
   }

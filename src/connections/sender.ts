@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import {
   initialMoveOut,
@@ -21,7 +21,7 @@ import {
   movableOf,
   SliceFiller,
   type Source,
-} from './slice.js'
+} from './move-slice.js'
 
 /** A fresh process needs several times as long for its first requests: busy clients come spread over so many times the first wave, at most this long. */
 const SPREAD = { waves: 3, mostMs: 750 }

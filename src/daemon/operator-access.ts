@@ -26,7 +26,7 @@ import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
 import type { AccessCheck, PeerCredentials } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, Over } from './service/descriptor-store.js'
-import type { Shares } from './shares.js'
+import type { UserQuotas } from './user-quotas.js'
 
 /** Requests that a daemon carries out for authorized operators. */
 export interface DaemonOperations extends Required<Omit<Operations, 'status' | 'descriptors'>> {
@@ -41,7 +41,7 @@ export interface AccessChecks {
   readonly operations: DaemonOperations
   readonly store: DescriptorStore
   readonly gate: AccessCheck
-  readonly shares: Shares
+  readonly shares: UserQuotas
   readonly logger: Logger
   /** Returns a duplicate of the workers' listener of this key, or null. Null: there are no workers. */
   readonly workerListener: ((key: string) => OwnedFd | null) | null

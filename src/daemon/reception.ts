@@ -9,7 +9,7 @@ import { type AccessCheck, credentialsOf } from './policy/access-check.js'
 import { notThere } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
-import { Shares } from './shares.js'
+import { UserQuotas } from './user-quotas.js'
 
 /** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
 const SETTLE_MS = 5_000
@@ -20,7 +20,7 @@ const DECIDED_MS = 5_000
 /** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
 const IDLE_MS = 60_000
 
-export interface Office {
+export interface DaemonOperations {
   readonly runtime: MemberRuntime
   readonly services: Services
   /** As a client may use them, who has said Hello. Takes the caller's pidfd. */
@@ -41,8 +41,8 @@ export class DaemonReception implements Reception {
   readonly takesOver: boolean
   readonly #gate: AccessCheck
   /** The limits of other users at this daemon. */
-  readonly shares: Shares
-  #office: Office | null = null
+  readonly shares: UserQuotas
+  #office: DaemonOperations | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor is the holder's matter: how that went is seen by its phase. */
   #admitted = false
@@ -52,7 +52,7 @@ export class DaemonReception implements Reception {
   constructor(
     gate: AccessCheck,
     { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>,
-    shares = new Shares(),
+    shares = new UserQuotas(),
   ) {
     this.#gate = gate
     this.shares = shares
@@ -61,7 +61,7 @@ export class DaemonReception implements Reception {
   }
 
   /** The daemon is there; it does not serve yet. */
-  staff(office: Office): void {
+  staff(office: DaemonOperations): void {
     this.#office = office
     office.runtime.changes.watch(() => this.#checkSuccessor())
   }

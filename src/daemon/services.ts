@@ -11,8 +11,8 @@ import type { AccessCheck } from './policy/access-check.js'
 import type { HeldAlone } from './service/kept-state.js'
 import { type RememberedService, RightsHolders } from './service/recovery.js'
 import { Service } from './service/service.js'
-import type { Shares } from './shares.js'
 import { UnservedServices } from './unserved-services.js'
+import type { UserQuotas } from './user-quotas.js'
 
 /** More services than this are a mistake, not a need. */
 const MAX_SERVICES = 1_000
@@ -23,7 +23,7 @@ export interface ServicesDeps {
   readonly logger: Logger
   readonly persisted: PersistedFds
   readonly gate: AccessCheck
-  readonly shares: Pick<Shares, 'demandServices'>
+  readonly shares: Pick<UserQuotas, 'demandServices'>
   /** Something that `status` shows has changed. */
   changed(): void
   /** The receiver for connections of a service without members. */

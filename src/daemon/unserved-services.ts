@@ -1,7 +1,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { isDeepStrictEqual } from 'node:util'
+import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
-import { backoffMs, IN_BACKGROUND } from '../base/time.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'

@@ -1,5 +1,5 @@
+import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
-import { Backoff } from '../base/time.js'
 import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
@@ -10,8 +10,7 @@ import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { reasonSeen, whyNot } from './failure-reasons.js'
-import { type Heard, type HolderHost, handleMessage } from './hearing.js'
-import { killPeer, Silence, untilGone } from './kill-stuck.js'
+import { type HolderHost, handleMessage, type MessageEffects } from './message-handler.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
@@ -19,6 +18,7 @@ import type { Registry } from './registry.js'
 import { Renewal } from './renewal.js'
 import type { SegmentSet } from './segment-set.js'
 import { DescriptorSharing } from './sharing.js'
+import { HeartbeatSilence, killPeer, untilGone } from './stuck.js'
 import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
@@ -36,7 +36,7 @@ export class Holder {
   readonly #successorWatch: SuccessorWatch
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
-  readonly #silence: Silence
+  readonly #silence: HeartbeatSilence
   /** The phase before the step that is under way. */
   #phase: HolderPhase
   #deadline: Limit | undefined
@@ -58,7 +58,7 @@ export class Holder {
     this.#logger = logger
     this.#phase = host.state().phase
     const peer = (id: Id) => this.#peers.get(id)
-    const heard: Heard = {
+    const heard: MessageEffects = {
       host,
       logger,
       peer,
@@ -108,7 +108,7 @@ export class Holder {
       limitMs: () => waitingSilence(this.#times),
       stuck: () => host.dispatch({ type: 'deadline' }),
     })
-    this.#silence = new Silence(times.heartbeat)
+    this.#silence = new HeartbeatSilence(times.heartbeat)
     this.#beats = setInterval(() => this.#beat(), times.heartbeat).unref()
     this.#renewal = new Renewal(host, segmentSet, parts.renewBytes)
   }

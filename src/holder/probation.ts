@@ -1,6 +1,6 @@
 import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY } from '../handoff/messages.js'
-import { Wakefulness } from '../os/liveness.js'
+import { SuspendDetector } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
@@ -22,7 +22,7 @@ export interface Watched {
 export class Probation {
   readonly #watched: Watched
   readonly #heartbeatMs: number
-  readonly #awake = new Wakefulness()
+  readonly #awake = new SuspendDetector()
   #ticker: NodeJS.Timeout | undefined
   #since = 0
   /** A process waits to join. */

@@ -1,6 +1,6 @@
-import { Backoff, IN_BACKGROUND } from '../base/time.js'
+import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
 import type { Epoch } from '../handoff/messages.js'
-import type { HolderHost } from './hearing.js'
+import type { HolderHost } from './message-handler.js'
 import type { SegmentSet } from './segment-set.js'
 
 /** How often it is looked how much has been written. */

@@ -1,5 +1,5 @@
 import { type HolderPhase, waitsForSuccessor } from '../handoff/phases.js'
-import { Wakefulness } from '../os/liveness.js'
+import { SuspendDetector } from '../os/liveness.js'
 import { statOf } from '../os/main-process.js'
 import type { Peer } from './peer.js'
 
@@ -20,7 +20,7 @@ export interface WatchedJoiner {
  */
 export class SuccessorWatch {
   readonly #watched: WatchedJoiner
-  readonly #awake = new Wakefulness()
+  readonly #awake = new SuspendDetector()
   #ticker: NodeJS.Timeout | undefined
   #reading: NodeJS.Immediate | undefined
 

@@ -1,5 +1,5 @@
 import { checkKeys, checkMs, wrongOption } from '../base/check-option.js'
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
 

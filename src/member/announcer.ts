@@ -9,7 +9,7 @@ import { wellness } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
-import type { Shared } from './shared.js'
+import type { MemberContext } from './member-context.js'
 import type { Upgrades } from './upgrades.js'
 
 /** The role of this process as it was last announced outside. */
@@ -25,7 +25,7 @@ type Stance =
   | 'ending'
 
 export interface AnnouncerDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly joined: JoinedHolder
   readonly upgrades: Upgrades

@@ -1,5 +1,5 @@
 import type { Server } from 'node:net'
-import { type Checks, checkOptions, milliseconds, such, wrongOption } from '../base/check-option.js'
+import { type Checks, checkOptions, milliseconds, predicate, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 
@@ -15,15 +15,15 @@ export interface AnswersOptions {
 }
 
 const OPTIONS: Checks<AnswersOptions> = {
-  path: such(
+  path: predicate(
     'a path that begins with / and has neither spaces nor letters beyond ASCII',
     value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),
   ),
-  host: such(
+  host: predicate(
     'a host, with or without port',
     value => typeof value === 'string' && /^[\w.:[\]-]+$/.test(value),
   ),
-  status: such(
+  status: predicate(
     'a status from 200 to 599',
     value => Number.isInteger(value) && Number(value) >= 200 && Number(value) <= 599,
   ),

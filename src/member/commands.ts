@@ -13,8 +13,8 @@ import {
 } from '../operator/service-commands.js'
 import type { Announcer } from './announcer.js'
 import type { Hosting } from './hosting.js'
+import type { MemberContext } from './member-context.js'
 import type { CloseOptions } from './member-options.js'
-import type { Shared } from './shared.js'
 
 /** The operators' commands of one application. */
 export class Commands {
@@ -92,7 +92,7 @@ export class Reloading {
 const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly commands: Commands
   readonly reloading: Reloading

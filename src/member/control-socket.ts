@@ -22,10 +22,10 @@ import type { BundleItem } from '../wire/bundle.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { sendLast } from '../wire/frame.js'
 import type { Hosting } from './hosting.js'
+import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import { OlderGenerations } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
-import type { Shared } from './shared.js'
 
 /** The path was removed before this process took the socket. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
@@ -41,7 +41,7 @@ const SLOW_MS = 1_000
 
 /** The parts of the process that answer its clients. */
 export interface Called {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly operations: Operations
   readonly moves: Moves

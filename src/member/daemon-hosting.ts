@@ -15,13 +15,13 @@ import type { Heartbeat } from './heartbeat.js'
 import { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
+import type { MemberContext } from './member-context.js'
 import type { Settings } from './options.js'
 import { AppendNotice, SegmentRenewal } from './segment-renewal.js'
-import type { Shared } from './shared.js'
 import { WriteReceiver } from './writes/receiver.js'
 
 export interface DaemonHostingDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
   /** The answers of this process to operators. */

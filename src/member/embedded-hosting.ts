@@ -1,9 +1,9 @@
 import type { FdbError } from '../errors.js'
+import { DescriptorNames } from '../holder/descriptor-names.js'
 import { Holder } from '../holder/holder.js'
-import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
 import { FormerListeners, MadePaths } from '../holder/made-paths.js'
-import { NamesNote } from '../holder/names-note.js'
 import type { Entry } from '../holder/registry.js'
+import { STUCK_MS, untilGone } from '../holder/stuck.js'
 import type { Segment } from '../state/segment.js'
 import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
@@ -13,15 +13,15 @@ import type { HolderLink } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
+import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
-import type { Shared } from './shared.js'
 
 /** How often a successor without a channel looks at the seals. */
 const SEAL_LOOK_MS = 100
 
 export interface EmbeddedHostingDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
   readonly offers: OfferReceiver
@@ -43,7 +43,7 @@ export class EmbeddedHosting implements Hosting {
   readonly #deps: EmbeddedHostingDeps
   readonly #former = new FormerListeners()
   /** A note for a process that looks into this one when it hangs. */
-  readonly #note: NamesNote | null = null
+  readonly #note: DescriptorNames | null = null
   /** Paths that successors made. */
   readonly #madePaths: MadePaths
   #holder: Holder | null = null
@@ -56,7 +56,7 @@ export class EmbeddedHosting implements Hosting {
     const { control, service } = settings
     // A hung daemon's descriptors hold the segments of all its services together.
     if (control === null || settings.reception !== null) return
-    const note = new NamesNote({ service, generation, serviceStartedAt }, () => registry.entries)
+    const note = new DescriptorNames({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#note = note
     registry.changed = () => note.changed()
     registry.changed()

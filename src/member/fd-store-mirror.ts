@@ -1,12 +1,12 @@
-import { keptName, NamesNote } from '../holder/names-note.js'
+import { DescriptorNames, keptName } from '../holder/descriptor-names.js'
 import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
 import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
-import type { Shared } from './shared.js'
+import type { MemberContext } from './member-context.js'
 
 export interface FdStoreMirrorDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   /** The control socket and its lock. Borrowed. */
   readonly control: () => readonly BundleItem[]
   /** Null: there is no FD store. */
@@ -24,13 +24,13 @@ export class FdStoreMirror {
   readonly #deps: FdStoreMirrorDeps
   /** By its name what is kept: the inode, or where that does not tell one from another the descriptor. */
   readonly #kept = new Map<string, string | OwnedFd>()
-  readonly #note: NamesNote
+  readonly #note: DescriptorNames
   #serves = false
 
   constructor(deps: FdStoreMirrorDeps) {
     const { generation, registry, serviceStartedAt, settings } = deps.shared
     this.#deps = deps
-    this.#note = new NamesNote(
+    this.#note = new DescriptorNames(
       { service: settings.service, generation, serviceStartedAt },
       () => registry.entries,
       () => this.#segments,

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js'
-import { type Noted, readNote } from '../holder/names-note.js'
+import { type NotedDescriptors, readDescriptorNames } from '../holder/descriptor-names.js'
 import type { Entry } from '../holder/registry.js'
 import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../kernel/index.js'
 import { parseListenerSpec } from '../listeners/index.js'
@@ -7,7 +7,7 @@ import { listeningPid, tryConnect } from '../os/connect.js'
 import { statOf } from '../os/main-process.js'
 import { keptFor } from '../os/service-manager/passed-sockets.js'
 import { Segment } from '../state/segment.js'
-import { type Legacy, sealLegacy, wholeSegments } from './start.js'
+import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
 
 export interface KeptOf {
   readonly service: string
@@ -18,7 +18,12 @@ export interface KeptOf {
 }
 
 /** The descriptors kept of a dead process of this service; null: none, or a process serves. Discards an incomplete set. */
-export function recoverFromFdStore({ service, control, logger, discard }: KeptOf): Legacy | null {
+export function recoverFromFdStore({
+  service,
+  control,
+  logger,
+  discard,
+}: KeptOf): RecoveredDescriptors | null {
   const kept = keptFor(service)
   const left = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
@@ -61,7 +66,7 @@ export function recoverFromFdStore({ service, control, logger, discard }: KeptOf
     const held = kept.filter(({ name, fd }) => isSegment.test(name) && left.delete(fd))
     const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
     const { generation, serviceStartedAt } = noted
-    sealLegacy(segments, err => logger.warn({ err }, 'what a dead process wrote could not be sealed'))
+    sealRecovered(segments, err => logger.warn({ err }, 'what a dead process wrote could not be sealed'))
     return {
       generation: generation + 1,
       serviceStartedAt,
@@ -77,8 +82,10 @@ export function recoverFromFdStore({ service, control, logger, discard }: KeptOf
 }
 
 /** Each version leaves one. */
-function newestNote(kept: readonly { readonly name: string; readonly fd: OwnedFd }[]): Noted | null {
-  const notes = kept.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readNote(fd))
+function newestNote(
+  kept: readonly { readonly name: string; readonly fd: OwnedFd }[],
+): NotedDescriptors | null {
+  const notes = kept.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readDescriptorNames(fd))
   return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
 }
 

@@ -1,8 +1,8 @@
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
+import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './cannot-serve.js'
+import type { MemberContext } from './member-context.js'
 import type { OwnState } from './own-state.js'
-import type { Shared } from './shared.js'
-import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
 
 /** The connection to the process that serves, by which changes go. */
@@ -15,12 +15,12 @@ export interface WriteConnection {
 /** Redirects the changes of a process that has lost the right to write, and reads those of others. */
 export class FencedWrites {
   readonly forwarder: WriteRedirect
-  readonly #shared: Shared
+  readonly #shared: MemberContext
   readonly #state: OwnState
   readonly #connection: WriteConnection
   readonly #short: ShortOfDescriptors
 
-  constructor(shared: Shared, state: OwnState, connection: WriteConnection) {
+  constructor(shared: MemberContext, state: OwnState, connection: WriteConnection) {
     this.#shared = shared
     this.#state = state
     this.#connection = connection

@@ -6,12 +6,12 @@ import { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { Pending } from '../wire/pending.js'
+import { isShortOfDescriptors, ShortOfDescriptors } from './cannot-serve.js'
 import { REFUSED } from './holder-link.js'
+import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
 import { ServingLink } from './serving-link.js'
-import type { Shared } from './shared.js'
 import { StateKeeper } from './state-keeper.js'
-import { isShortOfDescriptors, ShortOfDescriptors } from './unfit.js'
 import { WriteRedirect } from './writes/redirect.js'
 
 /** Interval of looking for new records if no process tells of them: the daemon is away. */
@@ -25,7 +25,7 @@ const MERGED_SEGMENTS = 8
 export class FollowedState {
   readonly log: StateLog
   readonly #service: string
-  readonly #shared: Shared
+  readonly #shared: MemberContext
   readonly #segmentSet = new SegmentSet()
   readonly #keeper: StateKeeper
   readonly #writes: WriteRedirect
@@ -42,7 +42,7 @@ export class FollowedState {
   #offeredBy = 0
   #closed = false
 
-  constructor(service: string, shared: Shared) {
+  constructor(service: string, shared: MemberContext) {
     const { generation, machine, settings } = shared
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service

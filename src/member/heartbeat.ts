@@ -1,4 +1,4 @@
-import { Wakefulness } from '../os/liveness.js'
+import { SuspendDetector } from '../os/liveness.js'
 import type { Link } from '../wire/link.js'
 
 export interface HeartbeatOptions {
@@ -19,7 +19,7 @@ export interface HeartbeatOptions {
 /** Tells the holder regularly that this process lives and is well, and notices when the holder says nothing. */
 export class Heartbeat {
   readonly #options: HeartbeatOptions
-  readonly #awake = new Wakefulness()
+  readonly #awake = new SuspendDetector()
   #everyMs = 0
   #silent = false
   #timer: NodeJS.Timeout | undefined

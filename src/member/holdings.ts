@@ -4,14 +4,14 @@ import type { Entry } from '../holder/registry.js'
 import { closeAll, inspectOne, type OwnedFd } from '../kernel/index.js'
 import { addressOf, type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
+import { fencedFrom } from './cannot-serve.js'
 import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
-import type { Shared } from './shared.js'
-import { fencedFrom } from './unfit.js'
+import type { MemberContext } from './member-context.js'
 
 /** The entries of this process's registry: adds and removes them. */
 export class Holdings {
-  readonly #shared: Shared
+  readonly #shared: MemberContext
   readonly #hosting: () => Hosting
   /** Listeners that this version has bound and that are not the service's for good yet; null: all that it binds is. */
   #made: Set<Entry> | null = new Set()
@@ -22,7 +22,7 @@ export class Holdings {
   readonly offered: OfferedListeners
 
   /** `refuse`: this version cannot take over. */
-  constructor(shared: Shared, hosting: () => Hosting, refuse: (error: FdbError) => void) {
+  constructor(shared: MemberContext, hosting: () => Hosting, refuse: (error: FdbError) => void) {
     this.#shared = shared
     this.#hosting = hosting
     this.#refuse = refuse
@@ -192,12 +192,12 @@ export interface OfferedListener {
  * does not use for it. Owns those whose names this version has given to others.
  */
 export class OfferedListeners {
-  readonly #shared: Shared
+  readonly #shared: MemberContext
   readonly #renamed: Entry[] = []
   /** Inodes of the sockets that this version uses. */
   readonly #used = new Set<string>()
 
-  constructor(shared: Shared) {
+  constructor(shared: MemberContext) {
     this.#shared = shared
   }
 

@@ -1,9 +1,9 @@
 import { constants } from 'node:os'
 import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
-import { STUCK_MS, untilGone } from '../holder/kill-stuck.js'
-import { NOTE_NAME, type Noted, readNote } from '../holder/names-note.js'
+import { NOTE_NAME, type NotedDescriptors, readDescriptorNames } from '../holder/descriptor-names.js'
 import type { Entry } from '../holder/registry.js'
+import { STUCK_MS, untilGone } from '../holder/stuck.js'
 import {
   closeAll,
   hasEnded,
@@ -21,7 +21,7 @@ import { OtherProcess, type StartedAs } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
-import { type Legacy, sealLegacy, startHeir, wholeSegments } from './start.js'
+import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegments } from './start.js'
 
 /** Time for the last words between this process and the one that serves. */
 const END_MS = 10_000
@@ -70,10 +70,10 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
     )
     signal.throwIfAborted()
     // If it wakes up once more, it cannot write what no process would read.
-    sealLegacy(legacy.segments, ({ message }) => say(`${message}; it is ended all the same`))
+    sealRecovered(legacy.segments, ({ message }) => say(`${message}; it is ended all the same`))
     await end(hung)
     // From here on there is no way back: this process is the incumbent until the successor serves.
-    driver = await startHeir(settle({ service, control, upgrade: { probation: 0 } }), legacy)
+    driver = await startFromRecovered(settle({ service, control, upgrade: { probation: 0 } }), legacy)
   } catch (error) {
     closeLegacy(legacy)
     closeAll(output)
@@ -117,7 +117,10 @@ async function whoListens(control: string): Promise<OtherProcess> {
 }
 
 /** Throws, and holds nothing, unless that process holds the control socket and says what else it holds. */
-function duplicateFrom(hung: OtherProcess, control: string): { legacy: Legacy; service: string } {
+function duplicateFrom(
+  hung: OtherProcess,
+  control: string,
+): { legacy: RecoveredDescriptors; service: string } {
   const descriptors = hung.descriptors()
   const taken = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
@@ -128,7 +131,7 @@ function duplicateFrom(hung: OtherProcess, control: string): { legacy: Legacy; s
   const find = (target: string) => [...descriptors].find(([, leads]) => leads === target)?.[0]
   try {
     const note = find(`/memfd:${NOTE_NAME} (deleted)`)
-    const noted = note === undefined ? null : readNote(take(note, NOTE_NAME))
+    const noted = note === undefined ? null : readDescriptorNames(take(note, NOTE_NAME))
     const listener = [...descriptors]
       .filter(([, leads]) => leads.startsWith('socket:'))
       .map(([number]) => number)
@@ -141,7 +144,7 @@ function duplicateFrom(hung: OtherProcess, control: string): { legacy: Legacy; s
         { details: { pids: [hung.pid] } },
       )
     }
-    const legacy: Legacy = {
+    const legacy: RecoveredDescriptors = {
       generation: noted.generation,
       serviceStartedAt: noted.serviceStartedAt,
       entries: entriesOf(noted, descriptors, take),
@@ -188,7 +191,7 @@ async function end(hung: OtherProcess): Promise<void> {
   await untilGone(() => (hung.ended ? [] : [hung.pid]), STUCK_MS)
 }
 
-function closeLegacy({ entries, segments, listener, lock }: Legacy): void {
+function closeLegacy({ entries, segments, listener, lock }: RecoveredDescriptors): void {
   closeAll([...entries, ...segments].map(({ fd }) => fd))
   closeAll([listener, lock])
 }
@@ -210,7 +213,7 @@ function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
  * other descriptor by its number, if that still leads to the noted target: others may look alike ({@link keptName} says how).
  */
 export function entriesOf(
-  noted: Noted,
+  noted: NotedDescriptors,
   descriptors: ReadonlyMap<number, string>,
   take: (number: number, label: string) => OwnedFd,
 ): Entry[] {

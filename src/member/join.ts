@@ -16,7 +16,7 @@ import { HolderLink } from './holder-link.js'
 import { type Member, memberOf } from './member.js'
 import { type JoinOptions, type Settings, settle } from './options.js'
 import { memberJoined, memberJoins } from './process-member.js'
-import { type Legacy, startFirst, startHeir, startNext } from './start.js'
+import { type RecoveredDescriptors, startFirst, startFromRecovered, startNext } from './start.js'
 
 /** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
 const RETRY_MS = 20
@@ -123,13 +123,13 @@ function taken(control: string, remedy: string): FdbError {
   return new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${control}: ${remedy}`)
 }
 
-function keptFrom({ service, logger }: Settings, control: string): Legacy | null {
+function keptFrom({ service, logger }: Settings, control: string): RecoveredDescriptors | null {
   const store = ServiceManager.find(logger)?.storeFor(service)
   return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
 }
 
 /** Goes on with the descriptors that a dead process has left with the service manager. */
-async function goOn(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
+async function goOn(settings: Settings, legacy: RecoveredDescriptors): Promise<MemberDriver> {
   makeRoomForDescriptors()
   const { control, logger } = settings
   const { generation, entries, segments } = legacy
@@ -138,7 +138,7 @@ async function goOn(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
     { control, ...kept },
     'goes on with what the service manager has kept of a process that has ended',
   )
-  const driver = await startHeir(settings, legacy)
+  const driver = await startFromRecovered(settings, legacy)
   driver.runtime.state.file?.prepare()
   return driver
 }

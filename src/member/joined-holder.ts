@@ -4,15 +4,15 @@ import { tooFewFor } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
+import { fenced } from './cannot-serve.js'
 import { type HolderFacts, type HolderLink, REFUSED } from './holder-link.js'
 import type { Hosting } from './hosting.js'
+import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { Readiness } from './readiness.js'
-import type { Shared } from './shared.js'
-import { fenced } from './unfit.js'
 
 export interface JoinedHolderDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly readiness: Readiness
   readonly offers: OfferReceiver

@@ -6,7 +6,7 @@ import {
   didYouMean,
   hook,
   milliseconds,
-  such,
+  predicate,
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
@@ -67,12 +67,12 @@ const EVENTS: Record<keyof MemberEvents, true> = {
   unfit: true,
 }
 const READY: Checks<ReadyOptions> = {
-  checks: such(
+  checks: predicate(
     'a list of functions',
     value => Array.isArray(value) && value.every(check => typeof check === 'function'),
   ),
   timeout: milliseconds(1),
-  unserved: such(
+  unserved: predicate(
     'true, or a list of names of listeners',
     value =>
       typeof value === 'boolean' || (Array.isArray(value) && value.every(name => typeof name === 'string')),

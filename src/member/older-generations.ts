@@ -1,6 +1,6 @@
 import { createMigrationChannel, migrationItems, ownEnd } from '../connections/migration-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
-import { parseReport } from '../holder/hearing.js'
+import { parseReport } from '../holder/message-handler.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'

@@ -9,7 +9,7 @@ import {
   nameUpTo,
   oneOf,
   path,
-  such,
+  predicate,
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
@@ -162,13 +162,16 @@ const DRAIN: Checks<NonNullable<JoinOptions['drain']>> = {
   timeout: milliseconds(0),
   tlsTimeout: milliseconds(0),
   move: oneOf('auto', 'idle', 'off'),
-  movesPerSecond: such('a number of at least 1', value => typeof value === 'number' && value >= 1),
+  movesPerSecond: predicate('a number of at least 1', value => typeof value === 'number' && value >= 1),
   firstWave: milliseconds(0),
 }
 
 const JOIN: Checks<JoinOptions> = {
   service: nameUpTo(128),
-  control: such('a path, or false', value => value === false || (typeof value === 'string' && value !== '')),
+  control: predicate(
+    'a path, or false',
+    value => value === false || (typeof value === 'string' && value !== ''),
+  ),
   hosting: oneOf('embedded', 'daemon'),
   follow: unchecked,
   signal: abortSignal,

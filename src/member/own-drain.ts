@@ -5,10 +5,10 @@ import type { FencedWrites } from './fenced-writes.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { Hosting } from './hosting.js'
 import type { Leadership } from './leadership.js'
+import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
-import type { Shared } from './shared.js'
 import { RETIRED_MS, watchDoubledIntervals, whatKeeps } from './shutdown.js'
 
 /** A process that has retired has all the segments that it needs: none. */
@@ -17,7 +17,7 @@ const NO_SEGMENTS = 2 ** 32 - 1
 const FILE_END_MS = 10_000
 
 export interface OwnDrainDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly state: OwnState
   /** Resolves when no change of the application waits any more. */

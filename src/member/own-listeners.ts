@@ -10,13 +10,13 @@ import {
 import { type PassedListener, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { type Holdings, type OfferedListener, type OfferedListeners, sameAddress } from './holdings.js'
 import { Listener, type ListenerAddress, SocketOptions } from './listener.js'
-import type { Shared } from './shared.js'
+import type { MemberContext } from './member-context.js'
 import { GroupListeners } from './worker-orders.js'
 
 const MOST_NAME = 256
 
 export interface OwnListenersDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly holdings: Holdings
   /** Throws when nothing can be taken in any more. */
   readonly refuseLeft: () => void

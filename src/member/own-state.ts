@@ -1,15 +1,15 @@
-import { Backoff, IN_BACKGROUND } from '../base/time.js'
+import { Backoff, IN_BACKGROUND } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import { StateFile, type StateFileStatus } from '../state/file/state-file.js'
 import { StateLog } from '../state/state-log.js'
 import type { StatePosition } from '../wire/envelope.js'
 import type { Hosting } from './hosting.js'
+import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
-import type { Shared } from './shared.js'
 import { StateKeeper } from './state-keeper.js'
 
 export interface OwnStateDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly hosting: () => Hosting
   /** A change was refused by the kernel: this process has lost the right to write. */
   readonly fenced: () => void
@@ -23,7 +23,7 @@ export class OwnState {
   readonly file: StateFile | null
   /** Where both sides stood at the last commit, as this process read it. */
   takenOver: StatePosition | null = null
-  readonly #shared: Shared
+  readonly #shared: MemberContext
   readonly #hosting: () => Hosting
   readonly #forgetting: Forgetting
   #frozenAt: StatePosition | null = null

@@ -9,6 +9,7 @@ import { serveStateCommands } from '../state/commands.js'
 import type { StateFileStatus } from '../state/file/state-file.js'
 import type { StateLog } from '../state/state-log.js'
 import { Announcer } from './announcer.js'
+import { CannotServe } from './cannot-serve.js'
 import { Commands, Reloading, serveServiceCommands } from './commands.js'
 import { ControlSocket } from './control-socket.js'
 import { DaemonHosting } from './daemon-hosting.js'
@@ -22,6 +23,7 @@ import { JoinedHolder } from './joined-holder.js'
 import { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
+import { Changes, type MemberContext, TakeoverTiming } from './member-context.js'
 import type { CloseOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
@@ -29,10 +31,8 @@ import type { Settings } from './options.js'
 import { OwnDrain } from './own-drain.js'
 import { OwnState } from './own-state.js'
 import { Readiness } from './readiness.js'
-import { Changes, type Shared, TakeoverTiming } from './shared.js'
 import { Shutdown } from './shutdown.js'
 import { ToHolderSender } from './to-holder.js'
-import { Unfitness } from './unfit.js'
 import { Upgrades } from './upgrades.js'
 import { serveMainProcess } from './worker-orders.js'
 
@@ -57,7 +57,7 @@ export interface RuntimeDriver extends MachineDriver {
 }
 
 /** The parts of one member, put together. Owns registry and segment set; each part owns what it works with. */
-export class MemberRuntime implements Shared {
+export class MemberRuntime implements MemberContext {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
@@ -66,7 +66,7 @@ export class MemberRuntime implements Shared {
   readonly wanted = new Set<string>()
   readonly changes = new Changes()
   readonly timing = new TakeoverTiming()
-  readonly unfitness = new Unfitness()
+  readonly unfitness = new CannotServe()
   /** Commands of the application for operators. */
   readonly commands = new Commands()
   readonly shutdown: Shutdown

@@ -1,6 +1,6 @@
 import type { Epoch } from '../handoff/messages.js'
 import type { SegmentSet } from '../holder/segment-set.js'
-import type { Changes } from './shared.js'
+import type { Changes } from './member-context.js'
 
 const LOOK_MS = 1_000
 /** How long a daemon has for a new segment until it is asked again. */

@@ -11,7 +11,7 @@ import type { Settings } from './options.js'
 const FIRST_EPOCH = 1
 
 /** The descriptors of a process that cannot hand them over any more. */
-export interface Legacy {
+export interface RecoveredDescriptors {
   readonly generation: number
   readonly serviceStartedAt: number
   readonly entries: readonly Entry[]
@@ -54,7 +54,10 @@ export async function startFirst(
 }
 
 /** Starts a process as the successor of a dead one, with its descriptors: its ready() makes it decide. Takes them, also when it rejects. */
-export async function startHeir(settings: Settings, legacy: Legacy): Promise<MemberDriver> {
+export async function startFromRecovered(
+  settings: Settings,
+  legacy: RecoveredDescriptors,
+): Promise<MemberDriver> {
   const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
   const { controlSocket, machine, registry, segmentSet, state, wanted } = driver.runtime
@@ -144,7 +147,7 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
  * Seals what a process wrote that has ended, or is about to. A descriptor that is read-only cannot seal, and needs not: who has the other
  * one is that process. Any other refusal is `refused`'s to tell: nothing is lost by it, as what is written until the end is read.
  */
-export function sealLegacy(segments: readonly Segment[], refused: (error: FdbError) => void): void {
+export function sealRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): void {
   for (const segment of segments) {
     try {
       segment.seal()

@@ -4,12 +4,12 @@ import type { BundleItem } from '../wire/bundle.js'
 import { packToHolder } from '../wire/envelope.js'
 import type { Heartbeat } from './heartbeat.js'
 import type { JoinedHolder } from './joined-holder.js'
+import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
-import type { Shared } from './shared.js'
 
 export interface ToHolderDeps {
-  readonly shared: Shared
+  readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly offers: OfferReceiver
   readonly state: OwnState

@@ -12,9 +12,9 @@ import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
+import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
-import type { Shared } from './shared.js'
 
 /** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
@@ -38,7 +38,7 @@ export interface SuccessorOutput {
 
 /** The upgrades that this process has begun: one at a time. Owns the successors that it starts. */
 export class Upgrades implements Replaced {
-  readonly shared: Shared
+  readonly shared: MemberContext
   /** Successors that this process has started. */
   readonly started: Successor[] = []
   /** Opens the output of the next successor; null: it has that of this process. */
@@ -52,7 +52,7 @@ export class Upgrades implements Replaced {
   /** Why a successor failed that never came as far as a handoff. */
   #failure: Failure | null = null
 
-  constructor(shared: Shared, hosting: () => Hosting) {
+  constructor(shared: MemberContext, hosting: () => Hosting) {
     this.shared = shared
     this.#hosting = hosting
   }

@@ -1,5 +1,5 @@
 import { abortSignal, type Checks, unchecked } from '../base/check-option.js'
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Release } from '../os/release-link.js'

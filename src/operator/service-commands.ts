@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 
 /** Commands that every service answers beside those of its application: names and bodies. */

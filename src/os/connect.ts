@@ -1,7 +1,7 @@
 import { lstatSync, type Stats, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Backoff } from '../base/time.js'
+import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import {
   connectToUnix,

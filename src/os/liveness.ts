@@ -149,7 +149,7 @@ export function ownPidfd(): OwnedFd | null {
 const LATE_MS = 250
 
 /** Since when this process could hear others, by its own regular ticks: its own stall is not the silence of others. */
-export class Wakefulness {
+export class SuspendDetector {
   #tickedAt = performance.now()
   #since = this.#tickedAt
 

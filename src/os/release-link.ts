@@ -9,13 +9,13 @@ export interface Release {
 }
 
 /** Where a link of releases leads, and the link beside it that keeps the release before: null where there is none. */
-export interface Led {
+export interface LinkTargets {
   readonly to: string
   readonly previous: string | null
 }
 
 /** Null: there is no link. */
-export function ledAt(at: string): Led | null {
+export function linkTargets(at: string): LinkTargets | null {
   const to = targetOf(at)
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
 }
@@ -25,7 +25,7 @@ export function previousOf(at: string): string {
 }
 
 /** Each link is replaced at one stroke; what is kept comes first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
-export function lead(at: string, { to, previous }: Led): void {
+export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(to, { throwIfNoEntry: false }) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `${to}: there is no release: give the path of its folder`, {
       details: { path: to },

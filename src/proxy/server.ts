@@ -13,11 +13,11 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
-import { Admission, RateLimitedWarnings } from './admission.js'
+import { Admission, RateLimitedWarnings } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
-import { Entrance, type RelayWiring } from './entrance.js'
 import { Health, healthQuestion } from './health/health.js'
 import { type Names, serverNames } from './names/names.js'
+import { ProxyListener, type RelayWiring } from './proxy-listener.js'
 import { routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
@@ -63,9 +63,9 @@ export class ReverseProxy {
   readonly member: Member
   readonly #logger: Logger
   readonly #access: Pick<Logger, 'info'>
-  readonly #entrances = new Map<string, Entrance>()
+  readonly #entrances = new Map<string, ProxyListener>()
   /** Entrances with a closed listener and open connections. */
-  readonly #closed = new Set<Entrance>()
+  readonly #closed = new Set<ProxyListener>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
@@ -228,7 +228,7 @@ export class ReverseProxy {
     for (const entrance of this.#allEntrances()) entrance.close()
   }
 
-  *#allEntrances(): Generator<Entrance> {
+  *#allEntrances(): Generator<ProxyListener> {
     yield* this.#entrances.values()
     yield* this.#closed
   }
@@ -240,7 +240,7 @@ export class ReverseProxy {
     if (listener === this.#listeners.get(name)) return
     const before = this.#entrances.get(name)
     if (before !== undefined) this.#closeWhenEmpty(before)
-    const entrance = new Entrance(given, config, this.#wiring, this.#tls, {
+    const entrance = new ProxyListener(given, config, this.#wiring, this.#tls, {
       admission: this.#admission,
       onEmpty: () => this.#clearPoolsWhenIdle(),
     })
@@ -258,7 +258,7 @@ export class ReverseProxy {
     this.#closeWhenEmpty(entrance)
   }
 
-  #closeWhenEmpty(entrance: Entrance): void {
+  #closeWhenEmpty(entrance: ProxyListener): void {
     this.#closed.add(entrance)
     void entrance.emptied().then(() => {
       this.#closed.delete(entrance)

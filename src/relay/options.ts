@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { ClientTally } from './client-tally.js'

@@ -8,13 +8,13 @@ import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { SendOn } from './decision.js'
 import type { Origin } from './destination.js'
+import { type ExportedConnection, exportConnection, importConnection } from './export-import.js'
 import { FieldBook, Forwarder } from './field-rules.js'
 import { Gateway } from './gateway.js'
 import { acceptedStream, reopened, socketStream } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
 import { type Leaving, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
-import { type ExportedConnection, exportConnection, importConnection } from './transfer.js'
 
 /** Time for the first request of a connection, see {@link Relay.closeIdle}. */
 const SILENT_MS = 500

@@ -10,7 +10,7 @@ import {
   type Witness,
 } from '../adapter.js'
 import { FdbError } from '../errors.js'
-import { type ConnectionRecord, decodeRecord, encodeRecord } from './record-message.js'
+import { type ConnectionRecord, decodeRecord, encodeRecord } from './connection-record.js'
 import type { Relay } from './relay.js'
 
 export interface RelayedOptions {

@@ -145,6 +145,6 @@ export interface ExitReport {
 }
 
 /** Whether versions end, or fail, one after the other. */
-export function loops(failures: number): boolean {
+export function isCrashLoop(failures: number): boolean {
   return failures >= LOOP
 }

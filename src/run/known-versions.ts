@@ -2,7 +2,7 @@ import { realpathSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { type Led, lead, ledAt, type Release } from '../os/release-link.js'
+import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/release-link.js'
 import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
@@ -65,7 +65,7 @@ export class KnownVersions {
   /** The supervisor has led the link to the release of version `from`, and no other program has led it elsewhere. */
   leadsBack(at: string, to: number, from: number | undefined): boolean {
     const led = from === undefined ? undefined : this.#links.get(from)?.[at]
-    return this.#links.get(to)?.[at] !== undefined && led !== undefined && ledAt(at)?.to === led.to
+    return this.#links.get(to)?.[at] !== undefined && led !== undefined && linkTargets(at)?.to === led.to
   }
 
   /** Forgets all others. */
@@ -92,7 +92,7 @@ function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
 }
 
 /** Where the links of releases lead while a version is the one to be started, by their paths. */
-type LinksOf = Readonly<Record<string, Led>>
+type LinksOf = Readonly<Record<string, LinkTargets>>
 
 /**
  * The links of releases that operators have given with an upgrade: they lead to the release of the version that is being brought to
@@ -113,7 +113,7 @@ export class ReleaseLinks {
 
   /** Before version `id` is started; `now` serves. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(id: number, { at, to }: Release, now: number | null): void {
-    const before = ledAt(at)
+    const before = linkTargets(at)
     if (before === null) {
       const why = `${at} is no symbolic link: give --at the link that the program is started from`
       throw new FdbError('ERR_FDB_NO_BINARY', why, { details: { path: at } })
@@ -124,7 +124,7 @@ export class ReleaseLinks {
     const after = { ...links, [at]: { to, previous: before.to } }
     this.#known.noteLinks(id, after)
     this.#links = after
-    lead(at, after[at]!)
+    switchLink(at, after[at]!)
     this.#logger.info(
       { version: id, at, to, before: before.to },
       'the link of releases leads to the next version',
@@ -144,8 +144,8 @@ export class ReleaseLinks {
     }
   }
 
-  #lead(at: string, led: Led, set: string): void {
-    const now = ledAt(at)
+  #lead(at: string, led: LinkTargets, set: string): void {
+    const now = linkTargets(at)
     const to = now?.to
     if (now !== null && to === led.to && now.previous === led.previous) return
     if (to !== set && to !== led.to) {
@@ -156,7 +156,7 @@ export class ReleaseLinks {
       return
     }
     try {
-      lead(at, led)
+      switchLink(at, led)
       this.#logger.info({ at, to: led.to, before: to }, 'the link of releases was put back')
     } catch (error) {
       this.#logger.error({ err: FdbError.from(error) }, 'the link of releases was not put back')

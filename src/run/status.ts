@@ -6,7 +6,7 @@ import { processes, statOf } from '../os/main-process.js'
 import type { ServiceManager } from '../os/service-manager/service-manager.js'
 import { Watchdog } from '../os/service-manager/watchdog.js'
 import { candidate, type SupervisorState, serving, type Timer, type Version } from '../versions/machine.js'
-import { type ExitReport, loops } from './failures.js'
+import { type ExitReport, isCrashLoop } from './failures.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
@@ -100,7 +100,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
       rssBytes: residentBytes() ?? 0,
       openFds: fdLimits().open,
       failures: state.failures,
-      loops: loops(state.failures),
+      loops: isCrashLoop(state.failures),
       exits: versions.exits.report,
       leadsLinks: true,
       again: now?.of ?? null,

@@ -8,7 +8,7 @@ import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
 import type { SectionStore } from './section-store.js'
 import { FRAME_HEADER, frame, type Segment } from './segment.js'
-import { runAtOnce, Slice } from './slices.js'
+import { runAtOnce, Slice } from './time-slices.js'
 import type { PendingWrite } from './write-queue.js'
 
 /** Most bytes in one append of several changes; so many are appended before the end of the turn. */

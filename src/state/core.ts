@@ -2,8 +2,8 @@ import type { FdbError } from '../errors.js'
 import type { Disk } from './durable.js'
 import type { History } from './history.js'
 import type { StateLimits } from './limits.js'
-import type { DeferredWork } from './slices.js'
 import type { Store } from './store.js'
+import type { DeferredWork } from './time-slices.js'
 import type { WriteQueue } from './write-queue.js'
 
 /** A log's callbacks to its owner. None may throw. */

@@ -17,7 +17,7 @@ import {
 import { addPrint } from './requests.js'
 import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.js'
 import type { SectionStore } from './section-store.js'
-import { runInSlices } from './slices.js'
+import { runInSlices } from './time-slices.js'
 import { Values } from './values.js'
 import type { Writing } from './writing.js'
 

@@ -5,8 +5,8 @@ import { History } from './history.js'
 import type { Location } from './locations.js'
 import type { SectionStore } from './section-store.js'
 import type { Segment } from './segment.js'
-import { inSteps } from './slices.js'
 import { Store } from './store.js'
+import { inSteps } from './time-slices.js'
 
 const ENTRIES_PER_STEP = 32
 

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
 import { schemaRefusal } from './schema.js'
-import { runAtOnce, runInSlices } from './slices.js'
+import { runAtOnce, runInSlices } from './time-slices.js'
 
 /** Most bytes that a section's read replays itself; more are read in slices. */
 const FOLLOW_BYTES = 64 * 1024

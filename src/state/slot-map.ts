@@ -1,7 +1,7 @@
 import { PARTS } from '../base/large-collections.js'
 import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
-import { inSteps } from './slices.js'
+import { inSteps } from './time-slices.js'
 
 /** The slots of keys that a bulk has put; null: deleted. */
 export type Layer = KeyMap<number | null>

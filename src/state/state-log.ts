@@ -4,8 +4,8 @@ import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
 import { type Disk, updateDurably } from './durable.js'
 import { closed } from './entries.js'
-import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded.js'
-import type { Forwarding, ForwardingOptions } from './forwarding.js'
+import type { ForwardingOptions, ForwardQueue } from './forward-queue.js'
+import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded-write.js'
 import { behindError, History, type LogPiece, type Position } from './history.js'
 import { StagedImport } from './import.js'
 import { checkRequest, checkSectionName, limitsFrom, type StateLimits } from './limits.js'
@@ -26,9 +26,9 @@ import { checkWrite, type WriteOptions } from './requests.js'
 import { type SectionSchema, schemaRefusal } from './schema.js'
 import { Section } from './section.js'
 import type { Segment } from './segment.js'
-import { DeferredWork, runInSlices } from './slices.js'
 import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
+import { DeferredWork, runInSlices } from './time-slices.js'
 import { WriteQueue } from './write-queue.js'
 import { Writing } from './writing.js'
 
@@ -182,7 +182,7 @@ export class StateLog implements LogOwner {
   }
 
   /** Another process writes: waiting and later changes are forwarded to it by the result, until startWriting or endWriting. */
-  forwardWriting(options: ForwardingOptions): Forwarding {
+  forwardWriting(options: ForwardingOptions): ForwardQueue {
     this.#checkOpen()
     return this.#writing.forward(options)
   }

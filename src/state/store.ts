@@ -10,7 +10,7 @@ import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
 import { SectionStore, type StoredChange } from './section-store.js'
 import type { Segment } from './segment.js'
-import type { DeferredWork } from './slices.js'
+import type { DeferredWork } from './time-slices.js'
 import { Transaction } from './transaction.js'
 
 const CHANGES_PER_STEP = 32

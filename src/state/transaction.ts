@@ -6,8 +6,8 @@ import { KeyMap } from './key-map.js'
 import type { FoundRecord } from './reader.js'
 import { CLEAR, PUT, type StoredSchema } from './records.js'
 import type { SectionStore, StoredChange } from './section-store.js'
-import { type DeferredWork, inSteps } from './slices.js'
 import type { Layer } from './slot-map.js'
+import { type DeferredWork, inSteps } from './time-slices.js'
 
 interface StagedSection {
   readonly section: SectionStore

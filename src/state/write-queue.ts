@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import type { Durability } from './durable.js'
 import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
-import { Slice } from './slices.js'
+import { Slice } from './time-slices.js'
 
 /** Bytes that a waiting update counts as. */
 const UPDATE_BYTES = 512

@@ -3,6 +3,7 @@ import { Appender } from './appender.js'
 import type { LogCore } from './core.js'
 import { runUpdate, type StateDraft } from './draft.js'
 import { type Disk, type Durability, makeDurably, requireDisk } from './durable.js'
+import { type ForwardingOptions, ForwardQueue } from './forward-queue.js'
 import {
   type Answer,
   answerOf,
@@ -10,8 +11,7 @@ import {
   type IncomingWrite,
   mayBeMade,
   NOT_HERE,
-} from './forwarded.js'
-import { Forwarding, type ForwardingOptions } from './forwarding.js'
+} from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
 import { requestRefusal, type WriteOptions } from './requests.js'
@@ -27,7 +27,7 @@ export class Writing {
   readonly #appender: Appender
   #mode: Mode = 'reading'
   #ended: unknown = null
-  #forwarding: Forwarding | null = null
+  #forwarding: ForwardQueue | null = null
 
   constructor(core: LogCore, replay: Replay) {
     this.#core = core
@@ -79,11 +79,11 @@ export class Writing {
     void queue.rejectAll(errorOf, sliceMs)
   }
 
-  forward(options: ForwardingOptions): Forwarding {
+  forward(options: ForwardingOptions): ForwardQueue {
     if (this.#forwarding) return this.#forwarding
     this.#mode = 'forwarding'
     this.#core.queue.rejectForeign(NOT_HERE)
-    this.#forwarding = new Forwarding(this.#core, this.#replay, options)
+    this.#forwarding = new ForwardQueue(this.#core, this.#replay, options)
     return this.#forwarding
   }
 

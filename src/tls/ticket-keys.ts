@@ -1,4 +1,4 @@
-import { type Checks, checkOptions, milliseconds, such } from '../base/check-option.js'
+import { type Checks, checkOptions, milliseconds, predicate } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import { checkLogger, type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -42,7 +42,7 @@ export interface TicketKeyOptions {
 }
 
 const OPTIONS: Checks<TicketKeyOptions> = {
-  name: such(
+  name: predicate(
     '1 to 128 visible characters',
     value => typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value),
   ),

@@ -1,6 +1,6 @@
 import { chmodSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { durationMs, LONGEST_MS } from '../base/time.js'
+import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import {
   bindSocket,
@@ -53,7 +53,7 @@ export interface ProbeEvents {
 }
 
 /** Where a version reports, also while it serves. */
-export interface Hearing {
+export interface NotifyEndpoint {
   /** The socket's own folder; removed with the socket. */
   readonly folder: string
   readonly socket: OwnedFd
@@ -67,7 +67,7 @@ export class Probe implements Disposable {
   readonly fds: readonly OwnedFd[] = []
   readonly env: NodeJS.ProcessEnv = {}
   /** Borrowed. Absent: a version that serves reports nothing. */
-  readonly hearing?: Hearing
+  readonly hearing?: NotifyEndpoint
   /** Where the version is asked, if no other version can answer there. The next image of the supervisor asks there too. */
   readonly place?: string
   /** A version that serves is still asked. */
@@ -311,11 +311,11 @@ class PrivateListenerProbe extends PollingProbe {
  */
 export class NotifyProbe extends Probe {
   override readonly env: NodeJS.ProcessEnv
-  override readonly hearing: Hearing
+  override readonly hearing: NotifyEndpoint
   #receiver: NotifyReceiver | null = null
 
   /** Takes ownership of `hearing`, which an earlier image opened for this version. */
-  constructor(hearing: Hearing = openHearing()) {
+  constructor(hearing: NotifyEndpoint = openHearing()) {
     super()
     this.hearing = hearing
     this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
@@ -350,7 +350,7 @@ function pathIn(folder: string): string {
   return join(folder, 'notify')
 }
 
-function openHearing(): Hearing {
+function openHearing(): NotifyEndpoint {
   const folder = temporaryFolder()
   try {
     // Root's version may become another user before it reports; messages of others are dropped.
@@ -487,7 +487,7 @@ export async function probeFor(settings: ProbedSettings, children: Starts): Prom
 export interface ProbedBefore {
   readonly settings: ProbedSettings
   /** Where the version reports. Owned by its probe. */
-  readonly hearing: Hearing | null
+  readonly hearing: NotifyEndpoint | null
   /** Where it alone is asked whether it is healthy. Absent: nowhere. */
   readonly place?: string | undefined
 }

@@ -1,4 +1,4 @@
-import { backoffMs, LONGEST_RESTART_MS } from '../base/time.js'
+import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { Timer } from './machine.js'
 
 /** Stands for a timer and its version; releases since 0.4.0 hand it on by this name. */

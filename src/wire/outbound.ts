@@ -1,4 +1,4 @@
-import { Backoff } from '../base/time.js'
+import { Backoff } from '../base/backoff.js'
 import { FdbError } from '../errors.js'
 import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
 import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'

@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 
 export interface Limit {

@@ -1,5 +1,5 @@
 import type { Logger } from '../base/logger.js'
-import { Silence } from '../holder/kill-stuck.js'
+import { HeartbeatSilence } from '../holder/stuck.js'
 import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
 
@@ -36,7 +36,7 @@ export interface HungDeps {
  */
 export class HungWorkers {
   readonly #deps: HungDeps
-  readonly #silence = new Silence(LOOK_MS)
+  readonly #silence = new HeartbeatSilence(LOOK_MS)
   readonly #hung = new Map<WorkerSlot, Process>()
   readonly #replaced = new Map<WorkerSlot, Replaced>()
   /** Processes that were replaced while they hung. */

@@ -9,7 +9,7 @@ import {
   oneOf,
   orOff,
   path,
-  such,
+  predicate,
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
@@ -78,7 +78,7 @@ export interface WorkersSettings {
 const OPTIONS: Checks<WorkersOptions> = {
   service: nameUpTo(LONGEST_NAME),
   workers: unchecked,
-  command: such(
+  command: predicate(
     'a list of texts, of which the first is a program',
     value => Array.isArray(value) && value.length > 0 && value.every(word => typeof word === 'string'),
   ),

@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import type { ServiceOperations, Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'

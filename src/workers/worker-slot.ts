@@ -1,4 +1,5 @@
-import { backoffMs, LONGEST_MS, LONGEST_RESTART_MS } from '../base/time.js'
+import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
+import { LONGEST_MS } from '../base/duration.js'
 import type { Standing } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import { isGranted } from '../handoff/phases.js'

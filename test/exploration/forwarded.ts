@@ -1,6 +1,6 @@
 /**
  * One change that is made in a process that does not write, or waits for a handoff there: its way to the one that writes
- * (src/state/forwarding.ts), as a model. It is sent again when the way breaks, perhaps to another, under the same id.
+ * (src/state/forward-queue.ts), as a model. It is sent again when the way breaks, perhaps to another, under the same id.
  */
 
 import type { MemberPhase } from '../../src/handoff/phases.js'

@@ -10,7 +10,7 @@ import {
   upstreamOf,
 } from '../../src/proxy/state/entries.js'
 import { listenersSection, settingsSection, upstreamsSection } from '../../src/proxy/state/sections.js'
-import { runAtOnce } from '../../src/state/slices.js'
+import { runAtOnce } from '../../src/state/time-slices.js'
 import { config, LEAST } from '../fixtures/proxy-config.js'
 
 const name = fc.constantFrom('a', 'b', 'c', 'd')

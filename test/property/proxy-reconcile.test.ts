@@ -7,7 +7,7 @@ import { addRoutes, removeRoutes } from '../../src/proxy/routes/runtime.js'
 import { type RouteChange, type RouteMessage, targetOf } from '../../src/proxy/routes/section.js'
 import { RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
-import { runAtOnce } from '../../src/state/slices.js'
+import { runAtOnce } from '../../src/state/time-slices.js'
 
 const STAMP = { generation: 1, now: 1 }
 const upstreams = new Set(['one', 'two'])

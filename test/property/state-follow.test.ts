@@ -3,8 +3,8 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { json } from '../../src/state/codec.js'
-import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
-import type { Forwarding, WriteSender } from '../../src/state/forwarding.js'
+import type { ForwardQueue, WriteSender } from '../../src/state/forward-queue.js'
+import type { Answer, ForwardedWrite } from '../../src/state/forwarded-write.js'
 import { defineSection } from '../../src/state/schema.js'
 import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
@@ -112,7 +112,7 @@ class Follower {
   readonly log = new StateLog()
   connected = false
   readonly #world: World
-  readonly #forwarding: Forwarding
+  readonly #forwarding: ForwardQueue
   /** What its listener was told, added up. */
   readonly #told = new Map<string, number>()
   #way = 0

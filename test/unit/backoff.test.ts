@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Backoff, backoffMs, IN_BACKGROUND, LONGEST_RESTART_MS } from '../../src/base/time.js'
+import { Backoff, backoffMs, IN_BACKGROUND, LONGEST_RESTART_MS } from '../../src/base/backoff.js'
 
 describe('a backoff', () => {
   it('begins with the first wait, doubles with each failure and stays at the longest', () => {

@@ -12,9 +12,9 @@ import {
   type Witness,
 } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
+import { fdsOf, SliceFiller, TURN_MS } from '../../src/connections/move-slice.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
 import { ConnectionSender } from '../../src/connections/sender.js'
-import { fdsOf, SliceFiller, TURN_MS } from '../../src/connections/slice.js'
 import { FdbError } from '../../src/errors.js'
 import { closeAll, MAX_FDS_PER_MESSAGE, OwnedFd, SEAL_WRITE } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { LIMITS } from '../../src/daemon/policy/policy.js'
-import { type Receiving, takeBack, takeRegistered } from '../../src/daemon/service/bringing.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
 import { heldAlone } from '../../src/daemon/service/kept-state.js'
+import { type ReattachTarget, reattach, takeRegistered } from '../../src/daemon/service/reattach.js'
 import { takesFrom } from '../../src/daemon/service/service.js'
 import type { FdbError } from '../../src/errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/handoff/holder-machine.js'
@@ -34,7 +34,7 @@ function member(pid: number): Peer {
 }
 
 /** What a daemon holds of one service, and how many descriptors that are. */
-class Held implements Receiving {
+class Held implements ReattachTarget {
   readonly said: string[] = []
   readonly logger = {
     ...SILENT,
@@ -244,7 +244,7 @@ describe('what a member brings back to its daemon', () => {
     const peer = member(1)
     descriptorTable.hold(peer, named('here'))
     descriptorTable.arrive(peer, [named('here'), named('lacking')])
-    takeBack(peer, true, held)
+    reattach(peer, true, held)
     expect([held.names, held.count]).toEqual([['here', 'lacking'], 2])
   })
 
@@ -252,7 +252,7 @@ describe('what a member brings back to its daemon', () => {
     const held = new Held()
     const other = member(2)
     held.descriptorTable.arrive(other, [named('web'), { role: 'control', fd: named('control').fd }])
-    takeBack(other, false, held)
+    reattach(other, false, held)
     expect([held.names, held.count]).toEqual([[], 0])
   })
 
@@ -271,8 +271,8 @@ describe('what a member brings back to its daemon', () => {
     const [one, other] = [member(1), member(2)]
     held.descriptorTable.arrive(one, [named('one')])
     held.descriptorTable.arrive(other, [named('other')])
-    takeBack(one, false, held)
-    takeBack(other, false, held)
+    reattach(one, false, held)
+    reattach(other, false, held)
     expect([held.names, held.count]).toEqual([[], 2])
     held.descriptorTable.settle(other)
     expect([held.names, held.count]).toEqual([['other'], 1])

@@ -1,7 +1,7 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
-import { takeItems } from '../../src/daemon/service/handed-over.js'
+import { takeItems } from '../../src/daemon/service/restored-service.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'

@@ -7,7 +7,7 @@ import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Services } from '../../src/daemon/services.js'
-import { Shares } from '../../src/daemon/shares.js'
+import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
 import { settleTimes } from '../../src/holder/times.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
@@ -20,7 +20,7 @@ const OWN = process.geteuid?.() ?? 0
 const FULL = expect.objectContaining({ code: 'ERR_FDB_SHARE' })
 
 /** How many of `most` connections of a user are admitted, and what closes the first. */
-function connections(shares: Shares, uid: number, most: number) {
+function connections(shares: UserQuotas, uid: number, most: number) {
   let admitted = 0
   const closes: (() => void)[] = []
   for (let i = 0; i < most; i++) {
@@ -32,7 +32,7 @@ function connections(shares: Shares, uid: number, most: number) {
 
 describe('the share of another user in a daemon', () => {
   it('of connections leaves most descriptors to the daemon’s user, and those of others to them', async () => {
-    const shares = new Shares(1_024)
+    const shares = new UserQuotas(1_024)
     const { admitted, close } = connections(shares, OTHER, 2_000)
     expect(admitted).toBe(32)
     expect(shares.connect(OTHER, new Promise(() => {}))).toEqual(FULL)
@@ -50,7 +50,7 @@ describe('the share of another user in a daemon', () => {
   })
 
   it('of watches, names and services is bounded, and comes back', () => {
-    const shares = new Shares(1_024)
+    const shares = new UserQuotas(1_024)
     const ends = Array.from({ length: 16 }, () => shares.watch(OTHER))
     expect(() => shares.watch(OTHER)).toThrow(FULL)
     for (let i = 0; i < 100; i++) shares.watch(OWN)
@@ -94,7 +94,7 @@ describe('services', () => {
       logger: SILENT,
       persisted: new PersistedFds(registry, new Set()),
       gate: new AccessCheck(OWNERS_ONLY, SILENT),
-      shares: new Shares(1_024),
+      shares: new UserQuotas(1_024),
       changed: () => {},
       receiver: () => undefined,
     })

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { proved } from '../../src/connections/slice.js'
+import { waitForProof } from '../../src/connections/move-slice.js'
 import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
 import { ForwardedCommands, StatusQuestion } from '../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../src/errors.js'
@@ -14,7 +14,7 @@ import { HANDOFF_TIMES, limitOf } from '../../src/holder/times.js'
 import { memoryFile, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { OperatorRequests, Registrations } from '../../src/member/daemon-hosting.js'
 import { HolderLink } from '../../src/member/holder-link.js'
-import { Changes } from '../../src/member/shared.js'
+import { Changes } from '../../src/member/member-context.js'
 import { OperatorClient } from '../../src/operator.js'
 import { askOnce } from '../../src/probing/question.js'
 import { StateLog } from '../../src/state/index.js'
@@ -153,7 +153,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
   },
   'an answer over the connections of a first wave': {
     ms: 6_000,
-    begin: () => proved([{ asked: true, answered: false }], 1_000, () => false),
+    begin: () => waitForProof([{ asked: true, answered: false }], 1_000, () => false),
   },
 }
 

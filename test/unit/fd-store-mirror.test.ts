@@ -15,7 +15,7 @@ import {
 } from '../../src/kernel/index.js'
 import { FdStoreMirror } from '../../src/member/fd-store-mirror.js'
 import { recoverFromFdStore } from '../../src/member/fd-store-recovery.js'
-import type { Shared } from '../../src/member/shared.js'
+import type { MemberContext } from '../../src/member/member-context.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 
 /** What a service manager keeps. */
@@ -49,7 +49,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     settings: { service: 'shop' },
     segmentSet: new SegmentSet(),
     machine: { member: { scope: 'holder' } },
-  } as unknown as Shared
+  } as unknown as MemberContext
   const storeMirror = new FdStoreMirror({
     shared,
     control: () => control,

@@ -5,7 +5,7 @@ import { MoveCounts } from '../../src/connections/counts.js'
 import { MAX_RECORD_BYTES } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
-import { type Heard, handleMessage } from '../../src/holder/hearing.js'
+import { handleMessage, type MessageEffects } from '../../src/holder/message-handler.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { type Candidate, Peers } from '../../src/holder/peers.js'
 import { settleTimes } from '../../src/holder/times.js'
@@ -95,10 +95,15 @@ describe('the times of a handoff', () => {
 describe('a heartbeat', () => {
   it('that says that a process is not well counts for its life, and not for its health', () => {
     const peer = { beatAt: 0, wellAt: 0, healthy: true } as Peer
-    handleMessage({} as Heard, peer, { heartbeat: { healthy: false, unwell: 'no disk' } } as never, [])
+    handleMessage(
+      {} as MessageEffects,
+      peer,
+      { heartbeat: { healthy: false, unwell: 'no disk' } } as never,
+      [],
+    )
     expect(peer).toMatchObject({ healthy: false, wellAt: 0, unwell: 'no disk' })
     expect(peer.beatAt).toBeGreaterThan(0)
-    handleMessage({} as Heard, peer, { heartbeat: { healthy: true } } as never, [])
+    handleMessage({} as MessageEffects, peer, { heartbeat: { healthy: true } } as never, [])
     expect(peer.wellAt).toBe(peer.beatAt)
   })
 })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { LONGEST_MS } from '../../src/base/time.js'
+import { LONGEST_MS } from '../../src/base/duration.js'
 import { HANDOFF_TIMES, limitOf, patience, readTimes } from '../../src/holder/times.js'
 
 const NAMES = Object.keys(HANDOFF_TIMES)

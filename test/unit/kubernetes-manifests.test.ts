@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
-import { durationMs } from '../../src/base/time.js'
+import { durationMs } from '../../src/base/duration.js'
 import { parseConfig } from '../../src/proxy/config/load.js'
 
 const ROOT = new URL('../../', import.meta.url)

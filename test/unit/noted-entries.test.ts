@@ -2,7 +2,11 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { NamesNote, type Noted, readNote } from '../../src/holder/names-note.js'
+import {
+  DescriptorNames,
+  type NotedDescriptors,
+  readDescriptorNames,
+} from '../../src/holder/descriptor-names.js'
 import type { Entry } from '../../src/holder/registry.js'
 import { bindSocket, closeAll, inspectOne, numbersOf, OwnedFd, openFile } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
@@ -27,14 +31,14 @@ function file(): (flags: string) => OwnedFd {
 /** All of this kind have one inode. */
 const anonymous = () => own(OwnedFd.own(native.createEpoll()!, 'an anonymous inode'))
 
-function noteOf(entries: readonly Entry[]): Noted {
-  const note = new NamesNote({ service: 'shop', generation: 1, serviceStartedAt: 0 }, () => entries)
+function noteOf(entries: readonly Entry[]): NotedDescriptors {
+  const note = new DescriptorNames({ service: 'shop', generation: 1, serviceStartedAt: 0 }, () => entries)
   onTestFinished(() => note.close())
-  return readNote(note.file!)!
+  return readDescriptorNames(note.file!)!
 }
 
 /** Which descriptor of this process, as if it hung, is taken for each name. */
-function taken(noted: Noted): Record<string, number> {
+function taken(noted: NotedDescriptors): Record<string, number> {
   const descriptors = new Map<number, string>()
   for (const number of readdirSync('/proc/self/fd').map(Number)) {
     try {

@@ -4,7 +4,7 @@ import { DescriptorAccess } from '../../src/daemon/operator-access.js'
 import { AccessCheck } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
-import { Shares } from '../../src/daemon/shares.js'
+import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { GROUP_LISTENER } from '../../src/operator/service-commands.js'
@@ -16,7 +16,7 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
   const there = `${GROUP_LISTENER}there`
   const listener = (key: string): OwnedFd | null => (key === there ? memoryFile(key, 'a memory file') : null)
   const gate = new AccessCheck(OWNERS_ONLY, SILENT)
-  const checks = { store, gate, shares: new Shares(1_024), logger: SILENT }
+  const checks = { store, gate, shares: new UserQuotas(1_024), logger: SILENT }
   const uid = process.geteuid?.() ?? 0
   const peer = { pid: process.pid, uid, gid: uid, pidfd: null }
   const overseen = new DescriptorAccess({ ...checks, workerListener: listener }, peer)

@@ -7,7 +7,7 @@ import { ROUTES, type RouteChange, routeMessage, routesSection } from '../../src
 import { NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
 import type { StateLog } from '../../src/state/index.js'
-import { runInSlices } from '../../src/state/slices.js'
+import { runInSlices } from '../../src/state/time-slices.js'
 import { longestTurn, readBy, writingLog } from '../fixtures/state-logs.js'
 import { perLane } from '../lanes/lane.js'
 import { leastOf } from '../processes/worked.js'

@@ -12,7 +12,7 @@ import {
   targetOf,
 } from '../../src/proxy/routes/section.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
-import { runAtOnce } from '../../src/state/slices.js'
+import { runAtOnce } from '../../src/state/time-slices.js'
 
 const STAMP = { generation: 7, now: 1_700_000_000_000 }
 const app: RouteTarget = { kind: 'upstream', upstream: 'app', connect: false }

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { planOf, RouteView } from '../../src/proxy/routes/live-routes.js'
 import type { Reconciled } from '../../src/proxy/routes/reconcile.js'
 import { ROUTES, routeMessage, routesSection, targetOf } from '../../src/proxy/routes/section.js'
-import { runInSlices } from '../../src/state/slices.js'
+import { runInSlices } from '../../src/state/time-slices.js'
 import { writingLog } from '../fixtures/state-logs.js'
 
 const to = (upstream: string) =>

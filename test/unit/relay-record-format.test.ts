@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
-import { decodeRecord, encodeRecord } from '../../src/relay/record-message.js'
+import { decodeRecord, encodeRecord } from '../../src/relay/connection-record.js'
 
 /** As written before an exchange was one object of facts: what an older process gives, and what one must be given that takes connections back. */
 const RECORDS: { name: string; fds: number; record: string }[] = JSON.parse(

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { lead, ledAt } from '../../src/os/release-link.js'
+import { linkTargets, switchLink } from '../../src/os/release-link.js'
 import { KnownVersions, ReleaseLinks } from '../../src/run/known-versions.js'
 import type { VersionSettings } from '../../src/run/settings.js'
 import { initial, type SupervisorState } from '../../src/versions/machine.js'
@@ -39,7 +39,7 @@ function scene(name = 'current') {
       by.install(id, { at, to: join(folder, String(id)) }, now)
       known.record(id, SETTINGS, null, null)
     },
-    led: () => [at, `${at}.previous`].map(path => ledAt(path)?.to.slice(folder.length + 1) ?? null),
+    led: () => [at, `${at}.previous`].map(path => linkTargets(path)?.to.slice(folder.length + 1) ?? null),
   }
 }
 
@@ -116,7 +116,7 @@ describe('the link of releases', () => {
   it('is not led to a release that is not there', () => {
     const { at, folder, led } = scene()
     const nowhere = { to: join(folder, 'none'), previous: null }
-    expect(() => lead(at, nowhere)).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_BINARY' }))
+    expect(() => switchLink(at, nowhere)).toThrow(expect.objectContaining({ code: 'ERR_FDB_NO_BINARY' }))
     expect(led()).toEqual(['1', null])
   })
 })

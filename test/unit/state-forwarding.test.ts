@@ -1,8 +1,8 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import type { Answer, ForwardedWrite } from '../../src/state/forwarded.js'
-import type { Forwarding, WriteSender } from '../../src/state/forwarding.js'
+import type { ForwardQueue, WriteSender } from '../../src/state/forward-queue.js'
+import type { Answer, ForwardedWrite } from '../../src/state/forwarded-write.js'
 import {
   defineSection,
   json,
@@ -26,10 +26,10 @@ class Way implements WriteSender {
   readonly answers: (() => void)[] = []
   /** Answers by itself. */
   prompt = true
-  readonly #forwarding: Forwarding
+  readonly #forwarding: ForwardQueue
   readonly #writer: StateLog
 
-  constructor(forwarding: Forwarding, writer: StateLog) {
+  constructor(forwarding: ForwardQueue, writer: StateLog) {
     this.#forwarding = forwarding
     this.#writer = writer
     forwarding.connect(this)

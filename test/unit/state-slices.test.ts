@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterEach, describe, expect, it, vi } from 'vitest'
-import { DeferredWork, runInSlices, Slice } from '../../src/state/slices.js'
+import { DeferredWork, runInSlices, Slice } from '../../src/state/time-slices.js'
 
 const STEP_MS = 0.5
 

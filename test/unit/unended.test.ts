@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { Unended } from '../../src/connections/adapters/unended.js'
+import { PendingSet } from '../../src/connections/adapters/pending-set.js'
 import { until } from '../processes/until.js'
 
 interface Entry {
@@ -10,7 +10,7 @@ interface Entry {
 it('all() has those that have not ended, in the order in which they came', () => {
   fc.assert(
     fc.property(fc.array(fc.oneof(fc.constant('add'), fc.nat(200)), { maxLength: 300 }), steps => {
-      const list = new Unended<Entry>(({ ended }) => ended)
+      const list = new PendingSet<Entry>(({ ended }) => ended)
       const came: Entry[] = []
       for (const step of steps) {
         if (step === 'add') {
@@ -26,7 +26,7 @@ it('all() has those that have not ended, in the order in which they came', () =>
 })
 
 it('an entry that has ended is dropped soon, also if no other comes', async () => {
-  const list = new Unended<Entry>(({ ended }) => ended)
+  const list = new PendingSet<Entry>(({ ended }) => ended)
   const kept = (() => {
     const entry = { ended: false }
     list.add(entry)

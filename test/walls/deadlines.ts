@@ -39,7 +39,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/holder-link.ts': ['unit/deadlines: a Welcome that does not come'],
   'member/joined-holder.ts': ['unit/member-deadlines: gives up at its timeout'],
   'member/run-once.ts': ['e2e/run-once: stops what runs when the process joins late'],
-  'member/shared.ts': ['unit/deadlines: a change that does not come'],
+  'member/member-context.ts': ['unit/deadlines: a change that does not come'],
   'member/start.ts': ['unit/member-deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/deadlines: the answer to an operator'],
   'probing/question.ts': ['unit/deadlines: is of a version that is asked whether it is well'],

@@ -160,7 +160,11 @@ export const ROOMS: readonly Room[] = [
     ],
   },
   { name: 'cli', about: 'commands; thin', packages: ['commander', 'pino', 'rotating-file-stream', 'yaml'] },
-  { name: 'launch', about: 'starts the command, with what V8 has kept of its code', only: ['base', 'cli'] },
+  {
+    name: 'code-cache',
+    about: 'starts the command with the code that V8 has compiled before',
+    only: ['base', 'cli'],
+  },
 ]
 
 /** What is said in a few places only, and how it is recognised in code. */

@@ -1,7 +1,7 @@
 import type http from 'node:http'
 import type net from 'node:net'
 import { nodeHttp } from '../../base/lazy.js'
-import { Unended } from './unended.js'
+import { PendingSet } from './pending-set.js'
 
 /**
  * The answers that an HTTP/1 server is giving. One that announces the end is the last on its connection: Node closes behind it.
@@ -12,7 +12,7 @@ import { Unended } from './unended.js'
 export class HttpAnswers {
   readonly #server: http.Server
   /** Node does not close an answer behind another one, if their connection has ended. */
-  readonly #underWay = new Unended<http.ServerResponse>(
+  readonly #underWay = new PendingSet<http.ServerResponse>(
     ({ closed, req }) => (closed && req.complete) || req.socket.destroyed,
   )
   /** The last answer of each connection; null: connections are not told apart. */

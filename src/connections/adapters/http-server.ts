@@ -1,6 +1,6 @@
 import type http from 'node:http'
 import type net from 'node:net'
-import { LONGEST_MS } from '../../base/time.js'
+import { LONGEST_MS } from '../../base/duration.js'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import {

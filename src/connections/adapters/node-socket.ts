@@ -4,7 +4,7 @@ import { duplicateLent, type OwnedFd, socketOver } from '../../kernel/index.js'
 import { countAsAccepted, socketOptionsOf } from '../../node/server-connections.js'
 import { descriptorOf, isPlain, readBuffered, unwrittenBytes } from '../../node/socket-handle.js'
 import type { Witness } from '../movable.js'
-import { Unended } from './unended.js'
+import { PendingSet } from './pending-set.js'
 
 const NOTHING = Buffer.alloc(0)
 /** Node's own, for connections that a server accepts. */
@@ -64,7 +64,7 @@ export function publish(socket: net.Socket): void {
 
 /** The connections of a server. It does not listen to them before they are asked for one by one, to leave. */
 export class OpenSockets implements Iterable<net.Socket> {
-  readonly #came = new Unended<net.Socket>(socket => socket.closed)
+  readonly #came = new PendingSet<net.Socket>(socket => socket.closed)
   #watched: Set<net.Socket> | null = null
   #emptied: (() => void)[] = []
   /** One for all of them. */

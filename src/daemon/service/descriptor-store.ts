@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../../base/time.js'
+import { LONGEST_MS } from '../../base/duration.js'
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'

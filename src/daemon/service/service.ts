@@ -25,12 +25,12 @@ import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
 import { overLimit, type ServiceLimits } from '../policy/policy.js'
-import { type Receiving, sealForTheDead, takeBack, takeRegistered } from './bringing.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
-import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './handed-over.js'
 import { type HeldAlone, heldAlone, keepState } from './kept-state.js'
+import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
+import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './restored-service.js'
 import { ServiceOperations } from './service-operations.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -371,10 +371,10 @@ export class Service {
   }
 
   #takeBack(peer: Peer): void {
-    this.#machine = { ...this.#machine, top: takeBack(peer, this.#servesForGood(peer), this.#receiving) }
+    this.#machine = { ...this.#machine, top: reattach(peer, this.#servesForGood(peer), this.#receiving) }
   }
 
-  get #receiving(): Receiving {
+  get #receiving(): ReattachTarget {
     const { limits, logger } = this.#deps
     const limited = { service: this.name, limits: limits() }
     return {

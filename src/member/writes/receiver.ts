@@ -1,6 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { fdbroker } from '../../proto/wire.js'
-import type { Answer, EntryRead, IncomingWrite } from '../../state/forwarded.js'
+import type { Answer, EntryRead, IncomingWrite } from '../../state/forwarded-write.js'
 import type { StateLog } from '../../state/state-log.js'
 import { remoteError, type WireBody } from '../../wire/link.js'
 

@@ -1,7 +1,7 @@
 import type { FdbError } from '../../errors.js'
 import type { fdbroker } from '../../proto/wire.js'
-import type { ForwardedWrite } from '../../state/forwarded.js'
-import type { Forwarding, WriteSender } from '../../state/forwarding.js'
+import type { ForwardQueue, WriteSender } from '../../state/forward-queue.js'
+import type { ForwardedWrite } from '../../state/forwarded-write.js'
 import type { StateLog } from '../../state/state-log.js'
 import { FORWARDS_WRITES, type Link, type WireBody } from '../../wire/link.js'
 import { unpackAnswer } from './receiver.js'
@@ -15,7 +15,7 @@ export class WriteRedirect {
   readonly #timeoutMs: number
   /** Connects again, perhaps to another process. */
   readonly #reconnect: () => void
-  #forwarding: Forwarding | null = null
+  #forwarding: ForwardQueue | null = null
   #link: Link | null = null
   /** The link leads to one that takes changes. */
   #taken = false

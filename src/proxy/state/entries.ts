@@ -1,4 +1,4 @@
-import { LONGEST_MS } from '../../base/time.js'
+import { LONGEST_MS } from '../../base/duration.js'
 import { Wrong } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'

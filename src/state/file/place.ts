@@ -1,9 +1,9 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { type Checks, checkOptions, oneOf, such } from '../../base/check-option.js'
+import { type Checks, checkOptions, oneOf, predicate } from '../../base/check-option.js'
+import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
-import { LONGEST_MS } from '../../base/time.js'
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
@@ -231,11 +231,11 @@ export interface StateFileSettings extends Required<StateFileOptions> {
 }
 
 const OPTIONS: Checks<StateFileOptions> = {
-  path: such(
+  path: predicate(
     'the path of a file',
     value => typeof value === 'string' && value !== '' && !value.includes('\0') && !value.endsWith('/'),
   ),
-  sync: such(
+  sync: predicate(
     '"always", "never" or milliseconds from 1',
     value =>
       value === 'always' ||

@@ -56,14 +56,14 @@ export const connections = room(
       'this.#allowed + (now - this.#countedAt) * this.#perMs',
     ],
     [
-      'connections/slice.ts',
+      'connections/move-slice.ts',
       'if (asked === 0 || answered > 0 || late || over())',
       'if (asked === 0 || answered > 0 || over())',
       'unit/connections-moves',
       'unit/deadlines',
     ],
     [
-      'connections/slice.ts',
+      'connections/move-slice.ts',
       'this.#fds + MAX_CONNECTION_FDS <= MAX_FDS_PER_MESSAGE',
       'this.#fds <= MAX_FDS_PER_MESSAGE',
     ],

@@ -95,7 +95,7 @@ export const holder = room(
       'if (segment.epoch <= epoch) this.#drop(segment)',
     ],
     [
-      'holder/hearing.ts',
+      'holder/message-handler.ts',
       'if (peer.healthy) peer.wellAt = peer.beatAt',
       'peer.wellAt = peer.beatAt',
       'unit/holder-peers',

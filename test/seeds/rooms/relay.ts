@@ -7,21 +7,21 @@ export const relay = room(
   'relay',
   ['unit/relay-connections', 'unit/relay-response-plan', 'unit/relay-forwarded'],
   [
-    ['relay/transfer.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
+    ['relay/export-import.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
     [
-      'relay/transfer.ts',
+      'relay/export-import.ts',
       'early.length === 0 ? detached.unread : concat([early, detached.unread])',
       'detached.unread',
       ...TRANSFER,
     ],
     [
-      'relay/transfer.ts',
+      'relay/export-import.ts',
       '    own.close()\n    throw error',
       '    throw error',
       ...TRANSFER,
       'e2e/proxy-descriptors',
     ],
-    ['relay/transfer.ts', 'if (record.endedClient) client.end()', '', ...TRANSFER, 'e2e/relay-records'],
+    ['relay/export-import.ts', 'if (record.endedClient) client.end()', '', ...TRANSFER, 'e2e/relay-records'],
     [
       'relay/timer-wheel.ts',
       'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.expired()',

@@ -17,7 +17,7 @@ const MASK = maskOf(SIGNALS)
  * unit), or if its successor has a session of its own and writes to this process's terminal, where Ctrl-C is to end it. A small command takes
  * the place: the program's own end is not held up, and nothing of it stays.
  */
-export class PlaceKeeper {
+export class Placeholder {
   readonly #control: string
   readonly #main = mainProcess(namesMain()) !== null
   #keeps = false

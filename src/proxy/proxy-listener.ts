@@ -5,7 +5,7 @@ import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
-import type { Admission, Excess, IncomingConnection } from './admission.js'
+import type { Admission, Excess, IncomingConnection } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
@@ -41,7 +41,7 @@ interface Relays {
 }
 
 /** One listener's connections. A new configuration applies to new connections. */
-export class Entrance implements ConnectionKeeper {
+export class ProxyListener implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
   readonly #name: string

@@ -12,7 +12,7 @@ import type { Peer } from './peer.js'
 const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
 const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as const
 
-export interface Heard {
+export interface MessageEffects {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
@@ -23,7 +23,12 @@ export interface Heard {
 }
 
 /** Takes one message of a peer: notes what it says of itself, and tells the machine what decides. Owns the descriptors. */
-export function handleMessage(heard: Heard, peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void {
+export function handleMessage(
+  heard: MessageEffects,
+  peer: Peer,
+  envelope: WireEnvelope,
+  fds: OwnedFd[],
+): void {
   const { heartbeat, endProbation } = envelope
   if (heartbeat) {
     closeAll(fds)
@@ -56,7 +61,7 @@ function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbea
 }
 
 /** Records the facts beside the deciding part. */
-function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void {
+function noteFacts({ logger }: MessageEffects, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
   if (unfit) {
@@ -70,7 +75,7 @@ function noteFacts({ logger }: Heard, peer: Peer, envelope: WireEnvelope): void 
     peer.position = { epoch: said.epoch ?? 0, sequence: said.sequence ?? 0, digest: said.digest ?? '' }
 }
 
-function decide(heard: Heard, peer: Peer, message: ToHolder): void {
+function decide(heard: MessageEffects, peer: Peer, message: ToHolder): void {
   const { host } = heard
   if (message.kind === 'prepared') {
     const other = readOtherwise(heard, peer)
@@ -104,7 +109,7 @@ function whyLeft({ report }: Peer): string {
 }
 
 /** Both sides must have come to the same state at the commit's sequence. */
-function readOtherwise({ host, peer: peerOf }: Heard, peer: Peer): FdbError | null {
+function readOtherwise({ host, peer: peerOf }: MessageEffects, peer: Peer): FdbError | null {
   const { owner, unfit } = host.state()
   const ours: StatePosition | null = host.position() ?? peerOf(owner)?.position ?? null
   // One that could not read what others wrote has nothing to compare with.

@@ -16,7 +16,7 @@ export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet
   return [...descriptorTable.held.items(), ...segments]
 }
 
-export interface Heir {
+export interface RestoredService {
   readonly service: string
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
@@ -29,7 +29,7 @@ export interface Heir {
  */
 export function takeItems(
   items: readonly BundleItem[],
-  { service, descriptorTable, segmentSet, logger }: Heir,
+  { service, descriptorTable, segmentSet, logger }: RestoredService,
 ): void {
   const lost = (what: string, error: unknown) =>
     logger.error({ err: error, service, lost: what }, 'what was handed over cannot be taken')

@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { MAX_RECORD_BYTES } from '../adapter.js'
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'

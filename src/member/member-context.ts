@@ -2,14 +2,14 @@ import type { Registry } from '../holder/registry.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import type { TakeoverStep } from '../operator/status-report.js'
 import { Pending } from '../wire/pending.js'
+import type { CannotServe } from './cannot-serve.js'
 import type { Listener } from './listener.js'
 import type { Machine } from './machine.js'
 import type { Settings } from './options.js'
 import type { Shutdown } from './shutdown.js'
-import type { Unfitness } from './unfit.js'
 
 /** The facts and callbacks that all parts of a member's driver share. */
-export interface Shared {
+export interface MemberContext {
   readonly settings: Settings
   readonly generation: number
   readonly serviceStartedAt: number
@@ -22,7 +22,7 @@ export interface Shared {
   readonly wanted: Set<string>
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
-  readonly unfitness: Unfitness
+  readonly unfitness: CannotServe
 }
 
 /** Tells of everything that changes what `status` shows. */

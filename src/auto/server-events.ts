@@ -17,7 +17,7 @@ export interface Closing {
  * Tells when the program closes a server. If the library had taken it off its listener, the close succeeds as it would on a server that
  * listens.
  */
-export function tellClose(server: net.Server, closing: Closing): void {
+export function onServerClose(server: net.Server, closing: Closing): void {
   const known = closings.has(server)
   closings.set(server, closing)
   if (known) return
@@ -41,4 +41,35 @@ export function tellClose(server: net.Server, closing: Closing): void {
     return server
   }
   Object.defineProperty(server, 'close', { configurable: true, writable: true, value: close })
+}
+
+type Heard = (...args: unknown[]) => void
+
+/**
+ * The program's listeners of 'listening', set aside while another process serves: when this process serves again Node says so a second time,
+ * which a program that starts its work there does not expect.
+ */
+export class ListeningOnce {
+  readonly #aside = new Map<net.Server, readonly Heard[]>()
+
+  /** The servers are off their listeners. */
+  setAside(servers: Iterable<net.Server>): void {
+    for (const server of servers) {
+      this.#aside.set(server, server.rawListeners('listening') as Heard[])
+      server.removeAllListeners('listening')
+    }
+  }
+
+  /** The servers listen again, now or in a moment. */
+  bringBack(): void {
+    for (const [server, heard] of this.#aside) {
+      const again = () => {
+        for (const each of heard) server.on('listening', each)
+      }
+      // Node says it in the turn in which the server listens.
+      if (server.listening) setImmediate(again)
+      else server.once('listening', () => setImmediate(again))
+    }
+    this.#aside.clear()
+  }
 }

@@ -8,7 +8,7 @@ import { lineOf } from '../os/main-process.js'
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
 /** Why a process is left alone; `said`: its user should hear of it. */
-export interface Bystander {
+export interface Exclusion {
   readonly why: string
   readonly said: boolean
 }
@@ -23,7 +23,7 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 ]
 
 /** Null: the process takes part. */
-export function bystander(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Bystander | null {
+export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const quiet = (why: string) => ({ why, said: false })
   const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, said: true })
   if (env.FD_BROKER_AUTO === 'off') return quiet('FD_BROKER_AUTO=off')

@@ -7,7 +7,7 @@ const DROP_MS = 1_000
  * The sockets, or answers, that are under way, in the order in which they came. A server that serves pays for an entry of a list; to listen to the
  * 'close' of each costs 2 % of the processor time of a short answer.
  */
-export class Unended<T> {
+export class PendingSet<T> {
   readonly #hasEnded: (entry: T) => boolean
   #entries: T[] = []
   #dropAt = MOST_ENDED

@@ -1,3 +1,4 @@
+import type inspector from 'node:inspector'
 import { Module } from 'node:module'
 
 interface Runner {
@@ -22,4 +23,12 @@ export function delayMain(until: Promise<void>): void {
       process.nextTick(() => Reflect.apply(runMain, runner, args))
     })
   }
+}
+
+/** The version before has the inspector's port (`--inspect`): this one gets a free port, which Node prints. */
+export function openInspector(): void {
+  const words = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? '').split(/\s+/)]
+  if (!words.some(word => /^--inspect(?:-brk|-wait)?(?:=|$)/.test(word))) return
+  const { open, url } = process.getBuiltinModule('node:inspector') as typeof inspector
+  if (url() === undefined) open(0)
 }

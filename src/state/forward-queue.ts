@@ -1,11 +1,11 @@
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
-import { type Answer, type ForwardedWrite, markOf, mayBeMade, tooLarge } from './forwarded.js'
+import { type Answer, type ForwardedWrite, markOf, mayBeMade, tooLarge } from './forwarded-write.js'
 import { DEFAULT_LIMITS, mostBodyBytes } from './limits.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'
-import { Slice } from './slices.js'
+import { Slice } from './time-slices.js'
 import type { PendingWrite, UpdateResult } from './write-queue.js'
 
 const MOST_IN_FLIGHT = 256
@@ -20,7 +20,7 @@ let madeIds = 0
 
 /** Sends to the process that may write. */
 export interface WriteSender {
-  /** {@link Forwarding.onAnswer} gets the answer, in any order. Must not throw. */
+  /** {@link ForwardQueue.onAnswer} gets the answer, in any order. Must not throw. */
   send(number: number, write: ForwardedWrite): void
 }
 
@@ -39,7 +39,7 @@ interface InFlight {
 }
 
 /** Changes on their way to the writing process, in order, each made once. They stay in the queue until they are in view, or this process writes again. */
-export class Forwarding {
+export class ForwardQueue {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #options: ForwardingOptions

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
 
-const MODULE = fileURLToPath(new URL('../../build/modules/launch/low-priority.js', import.meta.url))
+const MODULE = fileURLToPath(new URL('../../build/modules/code-cache/low-priority.js', import.meta.url))
 
 /** What a process prints, as JSON, that began with the priority of this one, and does this. */
 async function printed(program: string): Promise<unknown> {

@@ -1,10 +1,10 @@
 import { duplicateLent, type OwnedFd } from '../adapter.js'
-import { LONGEST_MS } from '../base/time.js'
+import { LONGEST_MS } from '../base/duration.js'
 import type { ByteStream } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
 import type { RelayConnection } from './connection.js'
+import type { ConnectionRecord, ExchangeRecord } from './connection-record.js'
 import { Exchange } from './exchange.js'
-import type { ConnectionRecord, ExchangeRecord } from './record-message.js'
 import type { RelayContext } from './relay-context.js'
 
 export interface ExportedConnection {

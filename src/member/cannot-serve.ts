@@ -5,7 +5,7 @@ import type { UnfitReport } from '../operator/status-report.js'
 import { noDescriptors } from '../os/limits.js'
 
 /** The reason why a process cannot serve, or stand by: told to its holder, to operators and to writers. */
-export class Unfitness {
+export class CannotServe {
   #cause: FdbError | null = null
 
   get cause(): FdbError | null {

@@ -1,8 +1,8 @@
 import type { Member, RetiredReason } from '../index.js'
 import { whatKeeps } from '../member/shutdown.js'
 import { keptText } from '../operator/status-report.js'
-import type { PlaceKeeper } from './place-keeper.js'
-import { say } from './say.js'
+import type { Placeholder } from './placeholder.js'
+import { say } from './stderr.js'
 
 /** A handler of SIGTERM may wait for its jobs so long. */
 export const HANDLER_MS = 30_000
@@ -12,13 +12,13 @@ const CLOSE_MS = 2_000
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
 /** The end of the program: by a signal while it serves, and when it has retired. */
-export class ProgramEnd {
+export class ProgramShutdown {
   readonly #member: Member
   readonly #exitMs: number
-  readonly #keeper: PlaceKeeper
+  readonly #keeper: Placeholder
   #ending = false
 
-  constructor(member: Member, exitMs: number, keeper: PlaceKeeper) {
+  constructor(member: Member, exitMs: number, keeper: Placeholder) {
     this.#member = member
     this.#exitMs = exitMs
     this.#keeper = keeper

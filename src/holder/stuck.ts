@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { Wakefulness } from '../os/liveness.js'
+import { SuspendDetector } from '../os/liveness.js'
 import { killVerified } from '../os/process-identity.js'
 import { within } from '../versions/process-members.js'
 import type { Peer } from './peer.js'
@@ -26,8 +26,8 @@ export async function untilGone(pids: () => number[], timeoutMs: number): Promis
 }
 
 /** How long processes that beat have been silent, while this one could hear them. */
-export class Silence {
-  readonly #awake = new Wakefulness()
+export class HeartbeatSilence {
+  readonly #awake = new SuspendDetector()
   readonly #everyMs: number
   #awakeSince = performance.now()
 

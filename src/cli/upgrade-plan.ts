@@ -38,7 +38,7 @@ export async function planFor(flags: AskFlags): Promise<Plan> {
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
-export async function reloaded(flags: AskFlags): Promise<Told | Reloaded> {
+export async function reload(flags: AskFlags): Promise<Told | Reloaded> {
   const reply = await commanded(flags, AGAIN, RELOAD)
   return readReloaded(reply) ?? readTold(reply)
 }

@@ -17,7 +17,7 @@ const DIGITS = 10
 const MOST_BYTES = 8 * 1024 * 1024
 
 /** Facts that a hung process cannot report any more. */
-export interface Noted {
+export interface NotedDescriptors {
   readonly service: string
   readonly generation: number
   readonly serviceStartedAt: number
@@ -37,15 +37,15 @@ export interface Noted {
  * The names of what an embedded holder holds, in a memory file of its own, which others read when the process hangs
  * (`upgrade --kill-stuck`): a descriptor that they take from it has no name. Written after each change, at once and whole.
  */
-export class NamesNote {
-  readonly #facts: Omit<Noted, 'entries' | 'segments'>
+export class DescriptorNames {
+  readonly #facts: Omit<NotedDescriptors, 'entries' | 'segments'>
   readonly #entries: () => readonly Entry[]
   readonly #segments: (() => readonly string[]) | null
   #fd: OwnedFd | null = null
   #soon: NodeJS.Immediate | undefined
 
   constructor(
-    facts: Omit<Noted, 'entries' | 'segments'>,
+    facts: Omit<NotedDescriptors, 'entries' | 'segments'>,
     entries: () => readonly Entry[],
     segments: (() => readonly string[]) | null = null,
   ) {
@@ -86,7 +86,7 @@ export class NamesNote {
       const entries = this.#entries()
       const fds = entries.map(({ fd }) => fd)
       const [seen, numbers] = [inspect(fds), numbersOf(fds)]
-      const noted: Noted = {
+      const noted: NotedDescriptors = {
         ...this.#facts,
         entries: entries.map(({ name, role, spec }, i) => {
           const about = seen[i]!
@@ -114,14 +114,14 @@ export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | '
 }
 
 /** Null: nothing that can be read. */
-export function readNote(fd: OwnedFd): Noted | null {
+export function readDescriptorNames(fd: OwnedFd): NotedDescriptors | null {
   try {
     const size = sizeOf(fd)
     if (size > MOST_BYTES) return null
     const bytes = Buffer.alloc(size)
     readAt(fd, bytes, 0, size, 0)
     const length = Number(bytes.toString('latin1', 0, DIGITS))
-    const noted = JSON.parse(bytes.toString('utf8', DIGITS, DIGITS + length)) as Noted
+    const noted = JSON.parse(bytes.toString('utf8', DIGITS, DIGITS + length)) as NotedDescriptors
     return typeof noted.service === 'string' && Array.isArray(noted.entries) ? noted : null
   } catch {
     return null

@@ -11,7 +11,7 @@ import { epochIsSane } from '../../wire/envelope.js'
 import type { DescriptorTable, Limited } from './descriptor-table.js'
 
 /** The service that members bring something to. */
-export interface Receiving {
+export interface ReattachTarget {
   readonly machine: HolderState
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
@@ -20,7 +20,7 @@ export interface Receiving {
 }
 
 /** Takes what a member has registered: at once from one that serves for good, else when it does. Returns the last failure. */
-export function takeRegistered(peer: Peer, forGood: boolean, to: Receiving): FdbError | null {
+export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget): FdbError | null {
   let failure: FdbError | null = null
   for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeArrived(peer)) {
     try {
@@ -39,7 +39,7 @@ function takeNamed(
   peer: Peer,
   entry: Entry,
   forGood: boolean,
-  { descriptorTable, limited }: Receiving,
+  { descriptorTable, limited }: ReattachTarget,
 ): void {
   try {
     descriptorTable.demandRoom(peer, entry, forGood, limited)
@@ -52,7 +52,7 @@ function takeNamed(
 }
 
 /** Takes what a member that came back has sent. Returns the highest epoch known to have been given: no number is given twice. */
-export function takeBack(peer: Peer, forGood: boolean, to: Receiving): Epoch {
+export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoch {
   const { machine, descriptorTable, logger } = to
   let { top } = machine
   const brought: Entry[] = []
@@ -83,7 +83,7 @@ function takeSegment(
   fd: OwnedFd,
   writable: boolean,
   { id }: Peer,
-  { machine, segmentSet }: Receiving,
+  { machine, segmentSet }: ReattachTarget,
 ): Epoch {
   const { phase, owner, joiner, standby, top } = machine
   const segment = Segment.open(fd)
@@ -106,7 +106,12 @@ function takeSegment(
  * The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. A member that served
  * before, and was stopped while it merged, is late: two snapshots of one state can not be read.
  */
-function takeCompacted(fd: OwnedFd, epoch: Epoch, { id }: Peer, { machine, segmentSet }: Receiving): void {
+function takeCompacted(
+  fd: OwnedFd,
+  epoch: Epoch,
+  { id }: Peer,
+  { machine, segmentSet }: ReattachTarget,
+): void {
   const { phase, owner } = machine
   const snapshot = Segment.open(fd)
   const counts = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch

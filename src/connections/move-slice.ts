@@ -121,7 +121,7 @@ interface Proof {
 }
 
 /** Resolves when this process has lived for `healthyMs` with these connections, and has answered over one if anything was asked there. */
-export async function proved(
+export async function waitForProof(
   witnesses: readonly Witness[],
   healthyMs: number,
   over: () => boolean,

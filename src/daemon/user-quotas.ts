@@ -15,7 +15,7 @@ const MOST_SERVICES = 32
 type Kind = 'connections' | 'watches'
 
 /** How much of a daemon each other user may take. The daemon's user and root are not limited here. */
-export class Shares {
+export class UserQuotas {
   /** By kind and user. */
   readonly #taken = new Map<string, number>()
   readonly #ofAUser: number
