@@ -20,7 +20,7 @@ const DECIDED_MS = 5_000
 /** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
 const IDLE_MS = 60_000
 
-export interface DaemonOperations {
+export interface DaemonContext {
   readonly runtime: MemberRuntime
   readonly services: Services
   /** As a client may use them, who has said Hello. Takes the caller's pidfd. */
@@ -42,7 +42,7 @@ export class DaemonReception implements Reception {
   readonly #gate: AccessCheck
   /** The limits of other users at this daemon. */
   readonly shares: UserQuotas
-  #office: DaemonOperations | null = null
+  #office: DaemonContext | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
   /** The successor is the holder's matter: how that went is seen by its phase. */
   #admitted = false
@@ -61,7 +61,7 @@ export class DaemonReception implements Reception {
   }
 
   /** The daemon is there; it does not serve yet. */
-  staff(office: DaemonOperations): void {
+  staff(office: DaemonContext): void {
     this.#office = office
     office.runtime.changes.watch(() => this.#checkSuccessor())
   }
