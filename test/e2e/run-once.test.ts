@@ -39,7 +39,7 @@ describe('runOnce()', () => {
     expect(first.find('stopped')!.at).toBeLessThan(second.find('started')!.at)
     const { text } = await first.says('warning')
     expect(text).toMatch(
-      /its intervals still run, .*setInterval of 1500 ms, pollTheQueue\(\) at file:.*app-once\.mjs:19:\d+\. Start them in runOnce/,
+      /its intervals still run, .*setInterval of 1500 ms, pollTheQueue\(\)\. Start them in runOnce/,
     )
     expect(text.match(/setInterval of/g)).toHaveLength(1)
     first.signal('SIGTERM')
