@@ -1,6 +1,7 @@
 import { InvalidArgumentError, Option } from 'commander'
 import { wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
+import { MOST_WORKERS } from '../workers/options.js'
 
 /** The levels are those of pino. */
 export function logLevelOption(): Option {
@@ -32,6 +33,14 @@ export function toMs(text: string): number {
       ? 'Give at most 596h (24.8 days): no timer of Node waits longer.'
       : 'Give a duration with its unit: 500ms, 30s, 2m, 1h.',
   )
+}
+
+/** A number of workers, or `auto`. */
+export function workerCount(text: string): number | 'auto' {
+  if (text === 'auto') return text
+  const count = /^\d{1,9}$/.test(text) ? Number(text) : 0
+  if (count >= 1 && count <= MOST_WORKERS) return count
+  throw new InvalidArgumentError(`Give a number from 1 to ${MOST_WORKERS}, or auto.`)
 }
 
 /** A process's number, as text. Throws ERR_FDB_OPTION. */

@@ -8,10 +8,9 @@ import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
 import { LoadedCode } from './loaded-code.js'
 import { KEPT, LogFile, MISSING, openLog } from './log.js'
-import { logLevelOption } from './options.js'
+import { logLevelOption, workerCount } from './options.js'
 import { proxySignals } from './proxy-signals.js'
 import { ORDERS, tellTurn } from './signals.js'
-import { countIn } from './worker-count.js'
 
 interface ProxyFlags {
   config: string
@@ -31,7 +30,7 @@ export function addProxy(program: Command): void {
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'pid file of the serving process')
-    .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(countIn))
+    .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(workerCount))
     .option('--stay', 'as PID 1: stay after another container has taken over')
     .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
     .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')

@@ -3,9 +3,8 @@ import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
 import { AGAIN, type AnswerFlags, commanded } from './ask-service.js'
 import { asking } from './find-service.js'
 import { openLog } from './log.js'
-import { controlOption, durationOption, logLevelOption, toMs } from './options.js'
+import { controlOption, durationOption, logLevelOption, toMs, workerCount } from './options.js'
 import { print } from './output.js'
-import { countIn } from './worker-count.js'
 
 interface StartFlags {
   service: string
@@ -31,7 +30,7 @@ export function addWorkers(program: Command): void {
     .requiredOption('--service <name>', 'service of the workers')
     .addOption(
       new Option('--count <number>', 'number of workers; auto: one for each processor')
-        .argParser(countIn)
+        .argParser(workerCount)
         .default('auto'),
     )
     .addOption(controlOption().makeOptionMandatory(false))
@@ -70,7 +69,7 @@ Examples:
     .action((flags: AnswerFlags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   asking(workers.command('set'))
     .description('change the number of workers')
-    .argument('<number>', 'or auto: one for each processor', countIn)
+    .argument('<number>', 'or auto: one for each processor', workerCount)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
     .action((count: number | 'auto', flags: AnswerFlags) =>
       ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),

@@ -1,9 +1,8 @@
 import { InvalidArgumentError } from 'commander'
 import { describe, expect, it } from 'vitest'
 import { exitCodeOf } from '../../src/cli/exit-code-of.js'
-import { formatDuration, parseDuration } from '../../src/cli/options.js'
+import { formatDuration, parseDuration, workerCount } from '../../src/cli/options.js'
 import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
-import { countIn } from '../../src/cli/worker-count.js'
 import { FdbError } from '../../src/errors.js'
 import type { ServiceStatus, StatusAnswer } from '../../src/operator.js'
 import { remoteError } from '../../src/wire/link.js'
@@ -37,9 +36,13 @@ describe('a duration', () => {
 
 describe('a number of workers', () => {
   it('is one to the most that there may be, or auto', () => {
-    expect([countIn('1'), countIn(`${MOST_WORKERS}`), countIn('auto')]).toEqual([1, MOST_WORKERS, 'auto'])
+    expect([workerCount('1'), workerCount(`${MOST_WORKERS}`), workerCount('auto')]).toEqual([
+      1,
+      MOST_WORKERS,
+      'auto',
+    ])
     for (const text of ['0', `${MOST_WORKERS + 1}`, '-1', 'many', ''])
-      expect(() => countIn(text), text).toThrow(InvalidArgumentError)
+      expect(() => workerCount(text), text).toThrow(InvalidArgumentError)
   })
 })
 

@@ -3,7 +3,6 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
-import { durationMs } from '../../src/base/duration.js'
 import { parseConfig } from '../../src/proxy/config/load.js'
 
 const ROOT = new URL('../../', import.meta.url)
@@ -165,7 +164,7 @@ describe('the DaemonSet', () => {
 it('the Deployment leaves the program the time that run leaves it', () => {
   const pod = podOf(read('shop.yaml'))
   const { args, lifecycle } = pod.containers[0]
-  const stop = durationMs(wordAfter(args, '--stop-timeout'))!
+  const stop = Number(/^(\d+)s$/.exec(wordAfter(args, '--stop-timeout'))![1]) * 1_000
   const [, seconds] = lifecycle.preStop.exec.command
   expect(pod.terminationGracePeriodSeconds * 1_000).toBeGreaterThan(Number(seconds) * 1_000 + stop)
 })

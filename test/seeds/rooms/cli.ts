@@ -44,13 +44,7 @@ export const cli = room(
       'unit/cli-parts',
       'e2e/cli-text',
     ],
-    [
-      'cli/worker-count.ts',
-      'count >= 1 && count <= MOST_WORKERS',
-      'count >= 1',
-      'unit/cli-parts',
-      'e2e/workers',
-    ],
+    ['cli/options.ts', 'count >= 1 && count <= MOST_WORKERS', 'count >= 1', 'unit/cli-parts', 'e2e/workers'],
     ['cli/who-serves.ts', 'return service?.pid ?', 'return service ?'],
     [
       'cli/who-serves.ts',
