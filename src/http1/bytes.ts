@@ -1,4 +1,4 @@
-/** The bytes of HTTP/1 and their classes in RFC 9110 and 9112, as tables of 256 entries. */
+/** Byte constants of HTTP/1, and the character classes of RFC 9110 and 9112 as tables of 256 entries. */
 
 export const TAB = 0x09
 export const LF = 0x0a
@@ -20,13 +20,13 @@ const UPPER = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ'
 const LOWER = UPPER.toLowerCase()
 const DIGITS = '0123456789'
 
-/** The lower-case form of each `tchar` (RFC 9110, 5.6.2), 0 of every other byte. */
+/** Maps each `tchar` (RFC 9110, 5.6.2) to its lower-case form, and every other byte to 0. */
 export const TOKEN_LOWER = new Uint8Array(256)
 for (const character of `!#$%&'*+-.^_\`|~${DIGITS}${UPPER}${LOWER}`) {
   TOKEN_LOWER[character.charCodeAt(0)] = character.toLowerCase().charCodeAt(0)
 }
 
-/** `bytes[start, end)` equals the token `lower` (in small letters), in any case. */
+/** Reports whether `bytes[start, end)` is the token `lower`, ignoring case. `lower` must be lower-case. */
 export function isToken(bytes: Uint8Array, start: number, end: number, lower: Uint8Array): boolean {
   const { length } = lower
   const token = TOKEN_LOWER
@@ -40,56 +40,56 @@ export const IN_VALUE = new Uint8Array(256).fill(1, 0x20)
 IN_VALUE[TAB] = 1
 IN_VALUE[0x7f] = 0
 
-/** 1 for the accepted bytes of a method: capitals, digits, `-` and `_`, as in every registered method. */
+/** 1 for the bytes accepted in a method: capitals, digits, `-` and `_`. Every registered method has only these. */
 export const IN_METHOD = new Uint8Array(256)
 fill(IN_METHOD, `${UPPER}${DIGITS}-_`, 1)
 
 const IN_PATH = 1
 const IN_QUERY = 2
 
-/** Visible ASCII without `#`. A backslash, or a byte above ASCII, only in the query. Test with {@link IN_PATH} or {@link IN_QUERY}. */
+/** The bytes of a request target: visible ASCII except `#`; a backslash and non-ASCII bytes only in the query. Test with {@link IN_PATH} or {@link IN_QUERY}. */
 export const IN_TARGET = new Uint8Array(256).fill(IN_PATH | IN_QUERY, 0x21, 0x7f).fill(IN_QUERY, 0x80)
 fill(IN_TARGET, '#', 0)
 fill(IN_TARGET, '?\\', IN_QUERY)
 
 export { IN_PATH, IN_QUERY }
 
-/** The value of a hexadecimal digit, 255 for every other byte. */
+/** The value of a hexadecimal digit; 255 for every other byte. */
 export const HEX = new Uint8Array(256).fill(255)
 for (let digit = 0; digit < 16; digit++) {
   fill(HEX, digit.toString(16), digit)
   fill(HEX, digit.toString(16).toUpperCase(), digit)
 }
 
-/** The functions below read and copy four bytes at a time: half the time, or less. */
+// The functions below read and copy four bytes at a time, which takes at most half the time of single bytes.
 
-/** Sockets read in one turn have their places in one memory, at least this far apart. */
-const APART_BITS = 14
-const PLACES = 128
+/** The buffers of sockets that are read in one turn are at least 2^14 bytes apart in one ArrayBuffer: each gets its own cache slot. */
+const SLOT_SHIFT = 14
+const SLOTS = 128
 
-const lastBytes = new Array<Uint8Array | null>(PLACES).fill(null)
-const views = new Array<DataView | null>(PLACES).fill(null)
+const lastBytes = new Array<Uint8Array | null>(SLOTS).fill(null)
+const views = new Array<DataView | null>(SLOTS).fill(null)
 
-/** A view of `bytes` for {@link plainUntil} and {@link copyWords}. Null: not worth making, as the memory was not used twice in a row. */
+/** Returns a view of `bytes` for {@link plainUntil} and {@link copyWords}, or null until the buffer is used twice in a row: only then a view pays off. */
 export function wordsOf(bytes: Uint8Array): DataView | null {
-  const place = (bytes.byteOffset >>> APART_BITS) & (PLACES - 1)
-  if (bytes === lastBytes[place])
-    return (views[place] ??= new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
-  lastBytes[place] = bytes
-  views[place] = null
+  const slot = (bytes.byteOffset >>> SLOT_SHIFT) & (SLOTS - 1)
+  if (bytes === lastBytes[slot])
+    return (views[slot] ??= new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength))
+  lastBytes[slot] = bytes
+  views[slot] = null
   return null
 }
 
 /**
- * Skips bytes from `at` that are no control characters (below 0x20, or 0x7f). Returns the position of the first one, or that of the up to three unread bytes
- * before `to`.
+ * Returns the position of the first control character (below 0x20, or 0x7f) from `at` on. Without one, returns a position at most three bytes before `to`; the
+ * caller checks those bytes.
  */
 export function plainUntil(words: DataView, at: number, to: number): number {
   const last = to - 4
   while (at <= last) {
     const word = words.getInt32(at, true)
     const other = word ^ 0x7f7f7f7f
-    // A control character sets its highest bit. Another byte may do so too, but only above one, never below the lowest.
+    // A control character sets the highest bit of its byte in `marks`. A borrow may also mark bytes above it, so only the lowest mark counts.
     const marks = (((word - 0x20202020) & ~word) | ((other - 0x01010101) & ~other)) & 0x80808080
     if (marks !== 0) return at + ((31 - Math.clz32(marks & -marks)) >> 3)
     at += 4
@@ -97,7 +97,7 @@ export function plainUntil(words: DataView, at: number, to: number): number {
   return at
 }
 
-/** Copies `from[start, end)` to `to[at, …)`. Faster than `Buffer.copy` up to about 90 bytes, as that costs the same for 1 and 1,000 bytes. */
+/** Copies `from[start, end)` to `to[at, …)`. Faster than `Buffer.copy` up to about 90 bytes, because a call of `Buffer.copy` has a high fixed cost. */
 export function copyWords(from: DataView, start: number, end: number, to: DataView, at: number): void {
   const ahead = at - start
   for (; start <= end - 8; start += 8) {

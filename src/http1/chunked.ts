@@ -14,13 +14,13 @@ import {
 } from './bytes.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** Most digits of a chunk size, leading zeros included. */
+/** Includes leading zeros. */
 const MOST_DIGITS = 16
-/** Most bytes of one chunk's extensions, which are passed on: `;token`, `;token=token` and `;token="quoted"`. */
+/** Maximum bytes of the extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. Extensions are passed on. */
 export const MOST_EXTENSION_BYTES = 256
 export const MOST_TRAILER_BYTES = 8 * 1024
 
-/** The position of the next byte in the chunk syntax (RFC 9112, 7.1). The numbers are part of exported records. */
+/** What the next byte belongs to in the chunk syntax (RFC 9112, 7.1). The numbers are part of exported records: do not change them. */
 const ChunkPhase = {
   size: 0,
   extensionNameFirst: 1,
@@ -48,13 +48,12 @@ export function isBetweenChunks({ phase, count }: FramingRecord): boolean {
   return phase === ChunkPhase.size && count === 0
 }
 
-/** The position in a body, and its side: a mistake in a request's body is the client's. */
 interface ChunkState extends FramingRecord {
   readonly side: Side
   blanks: number[] | null
 }
 
-/** Follows a chunked body through `bytes[at, to)`, with `one` only to the end of the first chunk. Returns the position reached. */
+/** Advances through `bytes[at, to)` of a chunked body; with `one` it stops at the end of the first chunk. Returns the position reached. */
 export function advanceChunked(
   state: ChunkState,
   bytes: Uint8Array,
@@ -113,7 +112,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
   }
   if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
   if (state.side === 'response' && (byte === SPACE || byte === TAB)) {
-    // No digit may follow the blank, so the count is the most there may be.
+    // No digit may follow a blank: the maximum count makes the next digit an error.
     state.count = MOST_DIGITS
     state.blanks ??= []
     state.blanks.push(at)
@@ -159,7 +158,7 @@ function readExtension(state: ChunkState, byte: number, at: number): void {
   } else throw new Http1Refusal('chunk-extension', at, state.side)
 }
 
-/** The contents of a quoted string (RFC 9110, 5.6.4) have no meaning here, not even a semicolon. */
+/** Inside a quoted string (RFC 9110, 5.6.4) no byte separates extensions, not even a semicolon. */
 function readQuoted(state: ChunkState, byte: number, at: number): void {
   if (IN_VALUE[byte] === 0) throw new Http1Refusal('chunk-extension', at, state.side)
   if (state.phase === ChunkPhase.extensionEscaped) state.phase = ChunkPhase.extensionQuoted
@@ -196,7 +195,6 @@ function readTrailer(state: ChunkState, byte: number, at: number): void {
   } else throw new Http1Refusal('trailer-invalid', at, state.side)
 }
 
-/** Reports whether a chunked body can be at this position. */
 export function isChunkPosition(state: FramingRecord): boolean {
   const { phase, count, left, hash } = state
   const least = phase === ChunkPhase.trailerName || phase === ChunkPhase.trailerValue ? 1 : 0
@@ -223,8 +221,8 @@ function mostCount(phase: number): number {
 }
 
 /**
- * A tracker keeps only this hash of a trailer's name: FNV-1a of the small letters, with `_` as `-`. A collision refuses a harmless trailer, and passes no bad
- * one.
+ * A tracker keeps only a hash of a trailer's name: FNV-1a of the lower-case name with `_` as `-`. A collision can refuse a harmless trailer, but never lets a
+ * forbidden one pass.
  */
 const FNV_OFFSET = 0x811c9dc5
 const FNV_PRIME = 0x01000193
@@ -233,7 +231,6 @@ const HYPHEN = 0x2d
 
 const NO_NAME = FNV_OFFSET
 
-/** Adds a byte of TOKEN_LOWER to the hash, an unsigned 32-bit integer. */
 function hashName(hash: number, lower: number): number {
   return Math.imul(hash ^ (lower === UNDERSCORE ? HYPHEN : lower), FNV_PRIME) >>> 0
 }
@@ -271,18 +268,18 @@ const FORBIDDEN = [
 
 const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].reduce(hashName, NO_NAME)))
 
-/** How the end of a message is found. `none`: it has no body. `tunnel`: no message at all. */
+/** How a reader finds the end of a body. `none`: the message has no body. `tunnel`: the bytes are no longer HTTP. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
 
-/** The whole state of a tracker: a few numbers, which do not depend on how the bytes were split. */
+/** The whole state of a body's tracker. It does not depend on how the bytes were split into reads. */
 export interface FramingRecord {
   kind: FramingKind
-  /** Bytes left of the body (`length`) or of this chunk's data (`chunked`). */
+  /** Remaining bytes of the body (`length`) or of the current chunk's data (`chunked`). */
   left: number
-  /** Position in the chunk syntax, see `ChunkPhase`; 0 for other kinds. */
+  /** See `ChunkPhase`; 0 for other kinds. */
   phase: number
-  /** Digits of the size, bytes of the extensions, or bytes of the trailers so far; 0 for other kinds. */
+  /** By phase: digits of the size, bytes of the extensions, or bytes of the trailers read so far. 0 for other kinds. */
   count: number
-  /** Hash of the trailer's name so far; 0 elsewhere. */
+  /** Hash of the trailer's name as far as it was read; 0 in other phases. */
   hash: number
 }

@@ -1,6 +1,6 @@
 import { isToken } from './bytes.js'
 
-/** Numbers for the fields that a relay must understand or may not pass on, so that no string is made of them. 0: any other field. */
+/** Ids of the fields that a relay must understand or must not pass on. With ids it compares no strings. */
 export const FieldId = {
   other: 0,
   host: 1,
@@ -24,7 +24,7 @@ export const FieldId = {
 
 export type FieldId = (typeof FieldId)[keyof typeof FieldId]
 
-/** Names with `_` for `-` become the same variable in CGI and WSGI. */
+/** The lookalikes have `_` for `-`: CGI and WSGI give both spellings to the program as the same variable. */
 const IDS: readonly (readonly [string, FieldId])[] = [
   ['host', FieldId.host],
   ['connection', FieldId.connection],
@@ -46,29 +46,28 @@ const IDS: readonly (readonly [string, FieldId])[] = [
   ['transfer_encoding', FieldId.lookalike],
 ]
 
-/** Every name with a number, in small letters. */
 export const FIELD_NAMES: readonly string[] = IDS.map(([name]) => name)
 
-interface Candidate {
+interface KnownName {
   bytes: Uint8Array
   id: FieldId
 }
 
 const LENGTHS = 32
 
-/** By length and first letter: most other names have no candidate. */
-const CANDIDATES: (Candidate[] | null)[] = Array.from({ length: LENGTHS * 32 }, () => null)
+/** The known names by length and first letter, see {@link keyOf}: most other names have no candidate. */
+const CANDIDATES: (KnownName[] | null)[] = Array.from({ length: LENGTHS * 32 }, () => null)
 for (const [name, id] of IDS) {
   const bytes = Buffer.from(name, 'latin1')
   ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
 }
 
-/** The same key for small letters and capitals. */
+/** Gives a capital the same key as its small letter. */
 function keyOf(first: number, length: number): number {
   return length * 32 + (first & 31)
 }
 
-/** The number of the field name `bytes[start, end)`, which must be a token. */
+/** Returns the id of the field name `bytes[start, end)`, which must be a token. */
 export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId {
   const length = end - start
   if (length >= LENGTHS) return FieldId.other
@@ -81,7 +80,7 @@ export function fieldId(bytes: Uint8Array, start: number, end: number): FieldId 
   return FieldId.other
 }
 
-/** 1 for fields of one connection only (RFC 9110, 7.6.1), except those that frame the body. */
+/** By field id: 1 for a field that is valid for one connection only (RFC 9110, 7.6.1), except the fields that frame the body. */
 export const HOP_BY_HOP = new Uint8Array(32)
 for (const id of [
   FieldId.connection,

@@ -13,7 +13,7 @@ const DONE = 6
 
 const FIRST_LINES = 32
 
-/** Scans the fields of a head (RFC 9112, 5) once, up to the last CRLF. Stops and continues at any byte; throws at the first invalid one. */
+/** Scans the field lines of a head (RFC 9112, 5) up to the last CRLF. Can pause at any byte and continue with the next read; throws at the first invalid byte. */
 export class FieldScanner implements Marks {
   readonly #limit: number
   readonly #side: Side
@@ -23,7 +23,7 @@ export class FieldScanner implements Marks {
   #valueStart = 0
   count = 0
   ids = 0
-  /** The marks of the present section, and of all later ones. */
+  /** See {@link Marks.numbers}; {@link reset} keeps the memory for the next head. */
   numbers: Int32Array<ArrayBuffer> = new Int32Array(FIRST_LINES * MARKS)
 
   constructor(limit: number, side: Side) {
@@ -35,7 +35,7 @@ export class FieldScanner implements Marks {
     return this.#phase === DONE
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`. Returns the position reached, `to` unless it is done. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`. Returns `to`, or the position after the last CRLF. */
   scan(bytes: Uint8Array, at: number, to: number, base: number): number {
     const words = wordsOf(bytes)
     if (this.#phase === LINE) at = this.#wholeLines(bytes, at, to, base, words)
@@ -92,14 +92,14 @@ export class FieldScanner implements Marks {
     return at
   }
 
-  /** Prepares for the next section, whose marks overwrite these. */
+  /** Prepares for the next head, whose marks overwrite the current ones. */
   reset(): void {
     this.count = 0
     this.ids = 0
     this.#phase = LINE
   }
 
-  /** Scans complete, valid lines of `bytes[at, to)`. Returns the start of the first other line, which {@link scan} judges. */
+  /** Fast path: scans complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is neither; {@link scan} continues there. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
     const token = TOKEN_LOWER
@@ -131,7 +131,7 @@ export class FieldScanner implements Marks {
     return start
   }
 
-  /** `end`: of the value and the white space behind it. */
+  /** Records a line. `end` is the end of the value with the white space after it. */
   #markLine(
     bytes: Uint8Array,
     base: number,
@@ -167,7 +167,7 @@ export class FieldScanner implements Marks {
   }
 }
 
-/** The position of the first byte of `bytes[at, to)` that no value may hold, or `to`. Most of a head is values. */
+/** Returns the position of the first byte of `bytes[at, to)` that a field value must not contain, or `to`. */
 function valueEnd(bytes: Uint8Array, at: number, to: number, words: DataView | null): number {
   if (words !== null) at = plainUntil(words, at, to)
   while (at < to && IN_VALUE[bytes[at]!] !== 0) at++

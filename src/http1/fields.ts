@@ -1,18 +1,19 @@
 import { TAB } from './bytes.js'
 import type { FieldId } from './field-names.js'
 
-/** Numbers per line: name start, name end, value start, value end, field id. */
+/** Numbers for each line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
-/** The scanner's marks of a section; the next section reuses the memory. */
+/** Where the scanner found the field lines of one head. */
 export interface Marks {
+  /** {@link MARKS} offsets for each line. The next head overwrites them. */
   readonly numbers: Int32Array
   readonly count: number
-  /** A bit for each field id in the section. */
+  /** Bit set of the field ids in the head. */
   readonly ids: number
 }
 
-/** The field lines of one head, a view of its bytes: valid until its reader reads on, or they are overwritten. Offsets count from the head's first byte. */
+/** A view of the field lines of one head. Valid until the reader reads again or the bytes are overwritten. Offsets count from the head's first byte. */
 export class Fields {
   readonly bytes: Buffer
   /** The position of the head in `bytes`. */
@@ -40,12 +41,11 @@ export class Fields {
     return this.#marks[index * MARKS + 4] as FieldId
   }
 
-  /** `bytes[start, end)` of the head as text (latin1). */
+  /** Decodes as latin1. */
   text(start: number, end: number): string {
     return this.bytes.toString('latin1', this.base + start, this.base + end)
   }
 
-  /** As it was sent. */
   name(index: number): string {
     return this.text(this.#marks[index * MARKS]!, this.nameEnd(index))
   }
@@ -66,14 +66,14 @@ export class Fields {
     return this.#marks[index * MARKS + 3]!
   }
 
-  /** Reports a tab after the line's name: legal, but Node's parser takes `chunked<TAB>` in a response for another coding, which smuggling exploits. */
+  /** Reports a tab after the line's name. Tabs are legal, but Node's parser takes `chunked<TAB>` for another coding, which smuggling exploits. */
   hasTab(index: number): boolean {
     const end = this.base + this.lineEnd(index)
     for (let at = this.base + this.nameEnd(index); at < end; at++) if (this.bytes[at] === TAB) return true
     return false
   }
 
-  /** The start of the line, and of its name. */
+  /** Returns the offset of the line's first byte, where the name begins. */
   lineStart(index: number): number {
     return this.#marks[index * MARKS]!
   }
@@ -82,19 +82,19 @@ export class Fields {
     return index + 1 < this.count ? this.#marks[(index + 1) * MARKS]! : this.end
   }
 
-  /** Reports whether one of these ids, each a bit, is present. */
+  /** Reports whether the head has a field of the bit set `ids`. */
   hasAny(ids: number): boolean {
     return (this.#ids & ids) !== 0
   }
 
-  /** The index of the first line with this id from `from` on; -1: none. */
+  /** Returns the index of the first line with this id from line `from` on, or -1. */
   indexOf(id: FieldId, from = 0): number {
     if (!this.hasAny(1 << id)) return -1
     for (let index = from; index < this.count; index++) if (this.id(index) === id) return index
     return -1
   }
 
-  /** The values of all lines of that name (any case), joined by `, `; undefined: none. */
+  /** Returns the values of all lines with that name (any case), joined by `, `, or undefined if there are none. */
   get(name: string): string | undefined {
     const wanted = name.toLowerCase()
     let found: string | undefined

@@ -11,7 +11,7 @@ import type { Side } from './refusal.js'
 
 const KINDS: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close', 'tunnel']
 
-/** Tracks the body of one message byte by byte. Never copies or keeps a byte. */
+/** Tracks the body of one message byte by byte, to find its end. Keeps no bytes. */
 export class Framing implements FramingRecord {
   readonly kind: FramingKind
   readonly side: Side
@@ -19,7 +19,7 @@ export class Framing implements FramingRecord {
   phase = 0
   count = 0
   hash = 0
-  /** Positions of blanks found by the last {@link advance}, see {@link takeBlanks}. */
+  /** See {@link takeBlanks}. */
   blanks: number[] | null = null
 
   private constructor(kind: FramingKind, side: Side, left = 0) {
@@ -48,7 +48,7 @@ export class Framing implements FramingRecord {
     return new Framing('tunnel', 'response')
   }
 
-  /** Continues where another tracker, maybe of another process, stopped. Throws ERR_FDB_HTTP1_RECORD for an impossible position. */
+  /** Creates a tracker that continues where another one stopped, possibly in another process. Throws ERR_FDB_HTTP1_RECORD for an impossible state. */
   static fromRecord(record: FramingRecord, side: Side): Framing {
     const framing = new Framing(record.kind, side, record.left)
     framing.phase = record.phase
@@ -57,7 +57,7 @@ export class Framing implements FramingRecord {
     if (!KINDS.includes(record.kind) || !isPosition(framing)) {
       throw new FdbError(
         'ERR_FDB_HTTP1_RECORD',
-        `no body can be at kind ${record.kind}, left ${record.left}, phase ${record.phase}, count ${record.count}, hash ${record.hash}: the record is damaged or from an incompatible version, close the connection`,
+        `no body can have the state kind ${record.kind}, left ${record.left}, phase ${record.phase}, count ${record.count}, hash ${record.hash}: the record is damaged or from an incompatible version, close the connection`,
         { details: { ...record } },
       )
     }
@@ -68,14 +68,14 @@ export class Framing implements FramingRecord {
     return { kind: this.kind, left: this.left, phase: this.phase, count: this.count, hash: this.hash }
   }
 
-  /** Takes the positions, in the bytes of the last {@link advance}, of blanks behind chunk sizes, which must not be passed on. Null: none. */
+  /** Returns, and clears, the positions of blanks after chunk sizes in the bytes of the last {@link advance}, or null. The relay must not pass them on. */
   takeBlanks(): number[] | null {
     const { blanks } = this
     this.blanks = null
     return blanks
   }
 
-  /** The message is complete. Never true for `until-close` and `tunnel`. */
+  /** Whether the message is complete. Never true for `until-close` and `tunnel`. */
   get done(): boolean {
     switch (this.kind) {
       case 'none':
@@ -89,25 +89,25 @@ export class Framing implements FramingRecord {
     }
   }
 
-  /** The stream may end here: the message is complete. */
+  /** Whether the message is complete if the peer closes the connection here. */
   get mayEnd(): boolean {
     return this.done || this.kind === 'until-close' || this.kind === 'tunnel'
   }
 
-  /** The next byte is the first of another chunk's size. */
+  /** Whether the next byte is the first of another chunk's size. */
   get betweenChunks(): boolean {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
 
-  /** As {@link advance}, up to the end of the present chunk. For `chunked` only. */
+  /** As {@link advance}, but stops at the end of the current chunk. Only for `chunked`. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     this.blanks = null
     return advanceChunked(this, bytes, from, to, data, true) - from
   }
 
   /**
-   * Follows the body through `bytes[from, to)`; returns how many bytes belong to it: all unless it is {@link done}. Throws {@link Http1Refusal} at the first
-   * byte that breaks the chunk syntax. `data` collects start and end of each piece of content.
+   * Advances through `bytes[from, to)` and returns how many of them belong to the body: all, unless the body ends there. Throws {@link Http1Refusal} at the first
+   * byte that breaks the chunk syntax. `data` collects the start and end of each piece of content.
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     if (this.kind === 'chunked') {
@@ -136,13 +136,13 @@ export const LAST_CHUNK: Buffer = Buffer.from('0\r\n\r\n', 'latin1')
 
 const CRLF = Buffer.from('\r\n', 'latin1')
 
-/** A chunk with `content`, which is not copied. Nothing for empty content: an empty chunk would end the body. */
+/** Returns the pieces of a chunk with `content`, without a copy. Returns none for empty content, because an empty chunk would end the body. */
 export function encodeChunk(content: Buffer): Buffer[] {
   if (content.length === 0) return []
   return [Buffer.from(`${content.length.toString(16)}\r\n`, 'latin1'), content, CRLF]
 }
 
-/** As {@link Framing.advance}; returns the pieces of content in `bytes`, and the number of the message's bytes as `taken`. */
+/** As {@link Framing.advance}, but returns the pieces of content too. `taken` is the number of bytes that belong to the body. */
 export function takeContent(
   framing: Framing,
   bytes: Buffer,

@@ -3,9 +3,9 @@ import { FieldScanner } from './field-scanner.js'
 import { Fields } from './fields.js'
 import { Http1Refusal, type Side } from './refusal.js'
 
-/** The limits of one head: the largest accepted values. */
+/** The largest accepted sizes of one head. */
 export interface HeadLimits {
-  /** From the first byte to the last CRLF, with an empty line in front. */
+  /** From the first byte to the last CRLF, including an empty line before the request. */
   headBytes: number
   fields: number
   targetBytes: number
@@ -34,8 +34,8 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Reads heads from a stream of bytes; the result does not depend on how they were split. Looks at no byte more than twice. A head in one piece is read in place;
- * an idle reader holds no memory. A refusal is thrown again at each later call.
+ * Reads heads from a stream of bytes; the result does not depend on how the bytes were split. Scans no byte more than twice. Reads a head that arrives in one
+ * piece without a copy, and holds no memory between heads. Throws a refusal again at each later call.
  */
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
@@ -52,19 +52,19 @@ export abstract class HeadReader<Head> {
     this.#side = side
   }
 
-  /** The bytes of the range in the last {@link read} that belong to the head. */
+  /** How many bytes of the last {@link read} belong to the head. */
   get consumed(): number {
     return this.#consumed
   }
 
-  /** A copy of the unfinished head. Fed to a new reader it gives the same state. */
+  /** A copy of the incomplete head. A new reader that reads it is in the same state. */
   get pending(): Buffer {
     return Buffer.from(this.#held.subarray(0, this.#heldBytes))
   }
 
   /**
-   * Reads `chunk[from, to)`. Returns the head if it ends there (see {@link consumed}), else null. Throws {@link Http1Refusal}. The head is a view of the chunk:
-   * valid until the chunk is reused, or this reader reads on.
+   * Reads `chunk[from, to)`. Returns the head when it is complete (see {@link consumed}), otherwise null. Throws {@link Http1Refusal}. The head is a view of the
+   * chunk: valid until the chunk is overwritten or this reader reads again.
    */
   read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
     if (this.#refusal !== undefined) throw this.#refusal
@@ -127,18 +127,17 @@ export abstract class HeadReader<Head> {
     this.#heldBytes = bytes
   }
 
-  /** Scans `bytes[at, to)` of a head that begins at `base`: the start line, then {@link fields}. Returns the position reached, `to` unless finished. */
+  /** Scans `bytes[at, to)` of a head that begins at `base`: the start line, then {@link fields}. Returns `to`, or the position after the head. */
   protected abstract scan(bytes: Uint8Array, at: number, to: number, base: number): number
 
-  /** Makes the head, and prepares for the next one. */
   protected abstract finish(fields: Fields): Head
 }
 
-/** The text before the minor version. */
+/** The bytes before the minor version. */
 export const VERSION_BYTES: Uint8Array = Buffer.from('HTTP/1.', 'latin1')
 const MAJOR = 5
 
-/** The refusal for the byte at `index` of `HTTP/1.x`: another digit is an unsupported version, anything else no version. */
+/** Returns the refusal for a wrong byte at `index` of `HTTP/1.x`: a digit means an unsupported version, any other byte an invalid line. */
 export function versionRefusal(index: number, byte: number, offset: number, side: Side): Http1Refusal {
   const digit = byte >= 0x30 && byte <= 0x39
   if (digit && (index === MAJOR || index === VERSION_BYTES.length)) {

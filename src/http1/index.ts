@@ -1,9 +1,9 @@
 /**
- * HTTP/1.0 and 1.1 as a relay needs it (RFC 9110, RFC 9112): heads read strictly, bodies followed byte by byte, heads
- * rewritten. Pure: no I/O, no clock. Whatever two servers could read differently is refused.
+ * HTTP/1.0 and 1.1 for a relay (RFC 9110, RFC 9112): strict readers of heads, trackers that find the end of a body, writers of heads. Without I/O and clock.
+ * Refuses every message that two servers could read differently.
  *
- * A head is a view of the bytes that it was read from, good until these are written over or its reader reads on: readers mark where its
- * parts are, {@link writeRequest} and {@link writeResponse} copy what goes on, and strings are made where they are asked for.
+ * A head is a view of the bytes it was read from, valid until they are overwritten or its reader reads again. Readers record only offsets; {@link writeRequest}
+ * and {@link writeResponse} copy the bytes to forward; getters create strings on demand.
  */
 
 export type { FramingKind, FramingRecord } from './chunked.js'

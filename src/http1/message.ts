@@ -9,23 +9,23 @@ const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
-/** In small letters, compared without making a string. */
+/** Lower-case, for comparison without a string. */
 const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
 const CLOSE_BYTES = Buffer.from('close', 'latin1')
 const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')
-/** A peer names these in Connection only to have them removed on the way. */
+/** A peer that names these in Connection wants the relay to remove them: request smuggling. */
 const NOT_FOR_CONNECTION = new Set(['host', 'content-length', 'transfer-encoding'])
 
-/** The elements of a comma-separated list, without empty ones (RFC 9110, 5.6.1). */
+/** Returns the elements of a comma-separated list, without empty ones (RFC 9110, 5.6.1). */
 export function listElements(value: string): string[] {
   return value
     .split(',')
-    .map(trimmed)
+    .map(trimBlanks)
     .filter(element => element !== '')
 }
 
-/** Removes spaces and tabs around the text. A regular expression would take quadratic time for long runs. */
-function trimmed(text: string): string {
+/** Removes spaces and tabs at both ends. A regular expression would take quadratic time for long runs of blanks. */
+function trimBlanks(text: string): string {
   let start = 0
   let end = text.length
   while (start < end && isBlank(text.charCodeAt(start))) start++
@@ -37,9 +37,9 @@ function isBlank(code: number): boolean {
   return code === SPACE || code === TAB
 }
 
-/** Several transfer codings, the last one chunked. */
+/** Reports whether the value is a list of several transfer codings that ends with chunked. */
 function isCodings(value: string): boolean {
-  const codings = value.split(',').map(trimmed)
+  const codings = value.split(',').map(trimBlanks)
   return (
     codings.length > 1 &&
     codings.pop()!.toLowerCase() === 'chunked' &&
@@ -47,9 +47,9 @@ function isCodings(value: string): boolean {
   )
 }
 
-/** The common part of requests and responses. No base class: making a head takes half the time without. */
+/** The common part of requests and responses. An interface, because a base class doubles the time to create a head. */
 export interface MessageHead extends HeadFacts {
-  /** 1 for HTTP/1.1. */
+  /** 0: HTTP/1.0, 1: HTTP/1.1. */
   readonly minor: 0 | 1
   readonly fields: Fields
 }
@@ -57,17 +57,16 @@ export interface MessageHead extends HeadFacts {
 export interface HeadFacts {
   readonly contentLength: number | undefined
   readonly chunked: boolean
-  /** The answer breaks a rule of framing, but every reader finds the same end. It is passed on corrected, and its connection is not reused. */
+  /** The response breaks a framing rule, but every reader finds the same end. The relay corrects the head, and does not reuse the server's connection. */
   readonly odd: boolean
-  /** The options of Connection, in small letters. */
+  /** The options of Connection, in lower case. */
   readonly connection: readonly string[]
-  /** The sender allows another message on this connection, and can be trusted with it. */
+  /** The connection may carry another message: the sender allows it, and its framing is not {@link odd}. */
   readonly keepAlive: boolean
-  /** Upgrade, if Connection names it. Never `h2c`: HTTP/2 would bypass the relay. */
+  /** The value of Upgrade if Connection names it, without `h2c`: HTTP/2 would bypass the relay. */
   readonly upgrade: string | undefined
 }
 
-/** A bit for each id that {@link KnownFields} reads. */
 const KNOWN =
   (1 << FieldId.contentLength) |
   (1 << FieldId.transferEncoding) |
@@ -75,7 +74,7 @@ const KNOWN =
   (1 << FieldId.upgrade) |
   (1 << FieldId.lookalike)
 
-/** Reads the lines about framing and the connection (RFC 9112, 6 and 9) in one pass. The results are valid until the next pass. */
+/** Reads the fields about framing and the connection (RFC 9112, 6 and 9) in one pass. The results are valid until the next {@link read}. */
 class KnownFields implements HeadFacts {
   contentLength: number | undefined = undefined
   chunked = false
@@ -83,7 +82,7 @@ class KnownFields implements HeadFacts {
   connection: readonly string[] = NO_OPTIONS
   keepAlive = true
   upgrade: string | undefined = undefined
-  /** The options of several lines. */
+  /** The options of several Connection lines. */
   #joinedOptions: string[] | null = null
   #fields!: Fields
   #side: Side = 'request'
@@ -107,7 +106,7 @@ class KnownFields implements HeadFacts {
       else if (id === FieldId.lookalike) throw this.#refuse('field-lookalike', i)
     }
     const { chunked, connection } = this
-    // Never have a body (RFC 9112, 6.3). A length of zero is wrong too, but common; rewriting drops it.
+    // 204 and 304 never have a body (RFC 9112, 6.3). A Content-Length of 0 is wrong too, but common; rewriting drops it.
     if (status === 204 && (chunked || (this.contentLength ?? 0) > 0)) this.odd = true
     if (status === 304 && chunked) this.odd = true
     const close = connection.length > 0 && connection.includes('close')
@@ -131,7 +130,7 @@ class KnownFields implements HeadFacts {
     this.contentLength = length
   }
 
-  /** The number, if the whole value matches {@link LENGTH}; else -1. */
+  /** Returns the number if the whole value matches {@link LENGTH}, otherwise -1. */
   #digits(line: number): number {
     const { bytes, base } = this.#fields
     const start = base + this.#fields.valueStart(line)
@@ -147,11 +146,11 @@ class KnownFields implements HeadFacts {
     return number
   }
 
-  /** Some servers behind proxies repeat the same length, even in one line. Requests may not. */
+  /** Accepts one length repeated in a list, as some servers behind proxies send it, but only in responses. Returns NaN for an invalid value. */
   #listedLength(line: number): number {
     const value = this.#fields.value(line)
     const [first = '', ...others] =
-      this.#side === 'request' || value.includes('\t') ? [] : value.split(',').map(trimmed)
+      this.#side === 'request' || value.includes('\t') ? [] : value.split(',').map(trimBlanks)
     if (!LENGTH.test(first) || others.length === 0 || others.some(other => other !== first)) return Number.NaN
     this.odd = true
     return Number(first)
@@ -213,7 +212,7 @@ class KnownFields implements HeadFacts {
   }
 }
 
-/** Reads all heads, one after the other. */
+/** One instance reads all heads, so that no head allocates a reader. */
 const KNOWN_FIELDS = new KnownFields()
 
 const DEFAULT_FACTS: HeadFacts = {
@@ -227,7 +226,7 @@ const DEFAULT_FACTS: HeadFacts = {
 
 const DEFAULT_FACTS_10: HeadFacts = { ...DEFAULT_FACTS, keepAlive: false }
 
-/** `status`: of a response. Valid until the next call. Throws {@link Http1Refusal}. */
+/** Returns facts that are valid until the next call. `status` is 0 for a request. Throws {@link Http1Refusal}. */
 export function readHeadFacts(fields: Fields, side: Side, minor: 0 | 1, status = 0): HeadFacts {
   if (fields.hasAny(KNOWN)) return KNOWN_FIELDS.read(fields, side, minor, status)
   return minor === 1 ? DEFAULT_FACTS : DEFAULT_FACTS_10

@@ -3,19 +3,18 @@ import { FdbError } from '../errors.js'
 
 export type Side = 'request' | 'response'
 
-/** The statuses of refused requests, before anything was forwarded. */
 export type RefusalStatus = RequestRefusalStatus | 502
 
 export type RefusalReason = Http1Reason
 
 export const REFUSAL_REASONS = Object.keys(REFUSALS) as RefusalReason[]
 
-/** A message that is not passed on. `code` is `ERR_FDB_HTTP1_` and the reason in capitals. For a request's head, answer with `status`; then close. */
+/** The relay must not pass this message on. For a request's head, respond with `status` and close. `code` is `ERR_FDB_HTTP1_` and the reason in capitals. */
 export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
-  /** The status for the client; always 502 for responses. Too late once a body is being sent. */
+  /** The status for the client; useless if the response has already started. */
   readonly status: RefusalStatus
-  /** In a head: from its first byte, however the bytes were split. In a body: the index in the buffer. */
+  /** In a head: the offset from its first byte, independent of how the bytes were split. In a body: the index in the buffer. */
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {

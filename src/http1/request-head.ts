@@ -4,13 +4,13 @@ import { Framing } from './framing.js'
 import { type MessageHead, readHeadFacts } from './message.js'
 import { requestRefusal } from './refusal.js'
 
-/** Common methods by length: their strings are made once. */
+/** The common methods by length: all heads share their strings. */
 const BY_LENGTH: { name: string; bytes: Uint8Array }[][] = Array.from({ length: 8 }, () => [])
 for (const name of ['GET', 'PUT', 'HEAD', 'POST', 'PATCH', 'TRACE', 'DELETE', 'OPTIONS', 'CONNECT']) {
   BY_LENGTH[name.length]!.push({ name, bytes: Buffer.from(name, 'latin1') })
 }
 
-/** The method in `bytes[start, end)`; methods are case-sensitive (RFC 9110, 9.1). */
+/** Returns the method in `bytes[start, end)`. Methods are case-sensitive (RFC 9110, 9.1). */
 function methodOf(bytes: Buffer, start: number, end: number): string {
   const length = end - start
   const candidates = length < BY_LENGTH.length ? BY_LENGTH[length]! : []
@@ -23,7 +23,7 @@ function methodOf(bytes: Buffer, start: number, end: number): string {
   return bytes.toString('latin1', start, end)
 }
 
-/** Whether a request may be repeated automatically (RFC 9110, 9.2.2). */
+/** Reports whether a relay may repeat a request with this method (RFC 9110, 9.2.2). */
 export function isIdempotent(method: string): boolean {
   switch (method) {
     case 'GET':
@@ -51,7 +51,7 @@ export interface RequestLine {
 const SLASH = 0x2f
 const SCHEME = /^https?:\/\//i
 
-/** A valid request head. The constructor throws {@link Http1Refusal} for rules that concern the whole head. */
+/** A valid request head. The constructor checks the rules between fields, and throws {@link Http1Refusal}. */
 export class RequestHead implements MessageHead {
   readonly minor: 0 | 1
   readonly fields: Fields
@@ -62,13 +62,13 @@ export class RequestHead implements MessageHead {
   readonly keepAlive: boolean
   readonly upgrade: string | undefined
   readonly method: string
-  /** As it was sent. */
+  /** The target as the client sent it. */
   readonly target: string
   readonly line: Readonly<RequestLine>
   readonly form: TargetForm
-  /** The target for the next server: path and query; `*`; '' for CONNECT. */
+  /** The target to send to the server: path and query, or `*`; '' for CONNECT. */
   readonly resource: string
-  /** The requested host: of the target, else of Host. Only HTTP/1.0 may omit it. */
+  /** The requested host, from the target or from Host. Only HTTP/1.0 may omit it. */
   readonly authority: Readonly<Authority> | undefined
   /** The client waits for a 100 before it sends the body. */
   readonly expectsContinue: boolean
@@ -94,11 +94,11 @@ export class RequestHead implements MessageHead {
       this.resource = this.target
       this.authority = host
     } else {
-      const named = this.#namedTarget(offset)
-      this.form = named.form
-      this.resource = named.resource
-      this.authority = named.authority ?? host
-      if (named.authority && host && !sameAuthority(named.authority, host, named.port)) {
+      const parsed = this.#parseTarget(offset)
+      this.form = parsed.form
+      this.resource = parsed.resource
+      this.authority = parsed.authority ?? host
+      if (parsed.authority && host && !sameAuthority(parsed.authority, host, parsed.port)) {
         throw requestRefusal('host-mismatch', offset)
       }
     }
@@ -108,7 +108,7 @@ export class RequestHead implements MessageHead {
     this.expectsContinue = this.#expectation() && line.minor === 1
   }
 
-  /** A new tracker of the body. The caller handles bytes after a CONNECT, or a granted Upgrade. */
+  /** Returns a new tracker of the body. For bytes after CONNECT or Upgrade the caller needs another one. */
   framing(): Framing {
     if (this.chunked) return Framing.chunked('request')
     return this.contentLength === undefined ? Framing.none() : Framing.length(this.contentLength)
@@ -132,7 +132,7 @@ export class RequestHead implements MessageHead {
     return authority
   }
 
-  #namedTarget(offset: number): NamedTarget {
+  #parseTarget(offset: number): ParsedTarget {
     const { target, method } = this
     if (method === 'CONNECT') {
       const authority = parseAuthority(target)
@@ -152,7 +152,7 @@ export class RequestHead implements MessageHead {
     const authority = parseAuthority(target.slice(scheme.length, authorityEnd))
     if (authority === undefined) throw requestRefusal('target-invalid', offset)
     const rest = target.slice(authorityEnd)
-    // An empty path means the root, or in OPTIONS the server itself (RFC 9112, 3.2.4).
+    // An empty path means `/`, but `*` for OPTIONS (RFC 9112, 3.2.4).
     const resource = rest.startsWith('/') ? rest : rest === '' && method === 'OPTIONS' ? '*' : `/${rest}`
     return { form: 'absolute', resource, authority, port: scheme.length === 7 ? 80 : 443 }
   }
@@ -180,7 +180,7 @@ export class RequestHead implements MessageHead {
   }
 }
 
-interface NamedTarget {
+interface ParsedTarget {
   form: TargetForm
   resource: string
   authority: Authority | undefined
@@ -191,9 +191,9 @@ function sameAuthority(a: Authority, b: Authority, port: number): boolean {
   return a.host === b.host && (a.port ?? port) === (b.port ?? port)
 }
 
-/** Host and port as in Host, CONNECT and absolute targets (RFC 3986, 3.2; RFC 9110, 7.2). */
+/** Host and port, from Host, CONNECT or an absolute target (RFC 3986, 3.2; RFC 9110, 7.2). */
 export interface Authority {
-  /** In small letters; an IPv6 address in its brackets. */
+  /** Lower-case; an IPv6 address with brackets. */
   host: string
   port: number | undefined
 }
@@ -204,11 +204,11 @@ const NAME = /^[0-9A-Za-z._~-]+$/
 const IPV6 = /^\[[0-9A-Fa-f:.]{2,45}\]$/
 const PORT = /^[0-9]{0,5}$/
 
-/** Small letters, digits and `-._~`: a name of these needs no further check. */
+/** 1 for a-z, 0-9 and `-._~`: a host name with only these characters needs no further check. */
 const PLAIN = new Uint8Array(128)
 for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789-._~') PLAIN[character.charCodeAt(0)] = 1
 
-/** Undefined unless it is a name, an IPv4 address or an IPv6 address in brackets, with an optional port. An empty port counts as none (RFC 3986, 3.2.3). */
+/** Parses a name, an IPv4 address or a bracketed IPv6 address, with an optional port (RFC 3986, 3.2.3: it may be empty). Otherwise returns undefined. */
 function parseAuthority(text: string): Authority | undefined {
   let end = 0
   while (end < text.length && PLAIN[text.charCodeAt(end)] === 1) end++
@@ -230,11 +230,10 @@ interface KnownAuthority {
 }
 
 const MOST_KNOWN = 512
-/** Longer hosts are not common ones. */
 const MOST_KNOWN_BYTES = 64
 const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MOST_KNOWN).fill(undefined)
 
-/** As {@link parseAuthority}, of `bytes[start, end)`. Recent hosts are found by their bytes, and share their strings. */
+/** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes: equal hosts share one object. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!

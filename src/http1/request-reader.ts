@@ -28,7 +28,7 @@ const MOST_METHOD_BYTES = 32
 /** The length of ` HTTP/1.1` and CRLF. */
 const VERSION_AND_LINE_END = 11
 
-/** Reads request heads (RFC 9112, 2.1, 3 and 5). Skips one empty line before a request, no more. */
+/** Reads request heads (RFC 9112, 2.1, 3 and 5). Skips at most one empty line before a request. */
 export class RequestReader extends HeadReader<RequestHead> {
   #phase = START
   #lineStart = 0
@@ -108,7 +108,7 @@ export class RequestReader extends HeadReader<RequestHead> {
     return at
   }
 
-  /** Reads a complete, valid request line, and leaves any other to {@link scan}. Returns its end, or `at`. */
+  /** Fast path: reads a complete, valid request line and returns its end. Returns `at` for any other line, which {@link scan} reads. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     const method = IN_METHOD
     let end = at
@@ -154,7 +154,7 @@ function targetTooLong(offset: number, limit: number): Http1Refusal {
   return new Http1Refusal('target-too-long', offset, 'request', ` of ${limit} bytes`)
 }
 
-/** A second space, or a line end behind the target (HTTP/0.9), is a mistake of the line, not the target. */
+/** A second space, or a line end after the target (HTTP/0.9), is an error of the request line, not of the target. */
 function targetReason(byte: number): 'request-line' | 'line-ending' | 'target-invalid' {
   if (byte === LF) return 'line-ending'
   return byte === SPACE || byte === CR ? 'request-line' : 'target-invalid'

@@ -12,14 +12,14 @@ export interface StatusLine {
   end: number
 }
 
-/** The facts of a request that determine the end of its response. */
+/** What determines the end of a response, besides its own head. */
 export interface RequestFacts {
   method: string
-  /** The forwarded request named a protocol to switch to. */
+  /** The forwarded request had an Upgrade field. */
   upgrade: boolean
 }
 
-/** A valid response head. The constructor throws {@link Http1Refusal} for rules that concern the whole head. */
+/** A valid response head. The constructor checks the rules between fields, and throws {@link Http1Refusal}. */
 export class ResponseHead implements MessageHead {
   readonly minor: 0 | 1
   readonly fields: Fields
@@ -45,7 +45,7 @@ export class ResponseHead implements MessageHead {
     this.upgrade = facts.upgrade
     this.status = line.status
     this.line = line
-    // Zero is wrong too (RFC 9110, 8.6), but common and harmless: rewriting drops it.
+    // A Content-Length of 0 is wrong too (RFC 9110, 8.6), but common and harmless: rewriting drops it.
     const length = this.contentLength === undefined || this.contentLength === 0 ? -1 : FieldId.contentLength
     const id = this.chunked ? FieldId.transferEncoding : length
     if (line.status < 200 && id >= 0) {
@@ -54,32 +54,32 @@ export class ResponseHead implements MessageHead {
     }
   }
 
-  /** As sent; may be ''. */
+  /** The reason phrase as the server sent it; may be ''. */
   get reason(): string {
     const { reasonStart, end } = this.line
     return end < reasonStart ? '' : this.fields.text(reasonStart, end)
   }
 
-  /** A 1xx that another head follows: not 101, which ends HTTP on the connection. */
+  /** Whether another head follows: true for every 1xx except 101, which ends HTTP on the connection. */
   get interim(): boolean {
     return this.status < 200 && this.status !== 101
   }
 
-  /** A tracker of the body, for the request `asked` (RFC 9112, 6.3). Throws {@link Http1Refusal} for an unrequested 101. */
-  framing(asked: RequestFacts): Framing {
+  /** Returns a new tracker of the body (RFC 9112, 6.3). Throws {@link Http1Refusal} for a 101 that the request did not ask for. */
+  framing(request: RequestFacts): Framing {
     const { status } = this
     if (status === 101) {
-      if (!asked.upgrade || this.upgrade === undefined)
+      if (!request.upgrade || this.upgrade === undefined)
         throw new Http1Refusal('switch-unasked', 0, 'response')
       return Framing.tunnel()
     }
-    if (this.opensTunnel(asked.method)) return Framing.tunnel()
-    if (status < 200 || status === 204 || status === 304 || asked.method === 'HEAD') return Framing.none()
+    if (this.opensTunnel(request.method)) return Framing.tunnel()
+    if (status < 200 || status === 204 || status === 304 || request.method === 'HEAD') return Framing.none()
     if (this.chunked) return Framing.chunked('response')
     return this.contentLength === undefined ? Framing.untilClose() : Framing.length(this.contentLength)
   }
 
-  /** A 2xx to CONNECT, whose framing fields must be ignored (RFC 9110, 9.3.6). */
+  /** Reports whether this is a 2xx to CONNECT. The framing fields of such a response must be ignored (RFC 9110, 9.3.6). */
   opensTunnel(method: string): boolean {
     return method === 'CONNECT' && this.status >= 200 && this.status < 300
   }

@@ -11,12 +11,12 @@ const REASON = 3
 const LINE_LF = 4
 const FIELDS = 5
 
-/** The offset behind `HTTP/1.x` and a space. */
+/** The offset of the status: after `HTTP/1.x` and a space. */
 const STATUS_AT = VERSION_BYTES.length + 2
-/** A status and CRLF, without a reason. */
+/** The length of a status line without a reason. */
 const SHORTEST_LINE = STATUS_AT + 5
 
-/** Reads response heads (RFC 9112, 4 and 5). Nothing may precede the status line. */
+/** Reads response heads (RFC 9112, 4 and 5). Accepts no empty line before the status line. */
 export class ResponseReader extends HeadReader<ResponseHead> {
   #phase = VERSION
   #minor: 0 | 1 = 1
@@ -75,7 +75,7 @@ export class ResponseReader extends HeadReader<ResponseHead> {
     return at
   }
 
-  /** Reads a complete, valid status line, and leaves any other to {@link scan}. Returns its end, or `at`. */
+  /** Fast path: reads a complete, valid status line and returns its end. Returns `at` for any other line, which {@link scan} reads. */
   #wholeLine(bytes: Uint8Array, at: number, to: number, base: number): number {
     if (to - at < SHORTEST_LINE) return at
     for (let i = 0; i < VERSION_BYTES.length; i++) if (bytes[at + i] !== VERSION_BYTES[i]) return at

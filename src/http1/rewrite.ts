@@ -5,35 +5,35 @@ import { HeadWriter } from './head-writer.js'
 import type { RequestHead } from './request-head.js'
 import type { ResponseHead } from './response-head.js'
 
-/** Lines that are passed on keep their bytes and order. */
+/** Forwarded lines keep their bytes and order. */
 export interface RewriteOptions {
   edits?: FieldEdits | undefined
-  /** Further lines, each made by {@link fieldLine}, behind all others. */
+  /** Lines to append after all others, each made by {@link fieldLine}. */
   extra?: string | Uint8Array | undefined
-  /** The new Connection field; default: none. `upgrade` passes the peer's Upgrade on. */
+  /** The new Connection field; default: none. `upgrade` also forwards Upgrade. */
   connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
-  /** Also passes on the authentication between a client and a server that is a proxy, which otherwise stays on one connection. */
+  /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is a proxy itself. Otherwise they are dropped as hop-by-hop fields. */
   proxyAuthentication?: boolean | undefined
 }
 
 export interface RequestRewriteOptions extends RewriteOptions {
-  /** Replaces path and query, but not CONNECT's target. Must be checked. */
+  /** Replaces path and query, but not the target of CONNECT. The caller must have validated it. */
   resource?: string
-  /** Replaces Host, as the first line. Required for HTTP/1.0 without a host. */
+  /** Replaces Host and moves it to the first line. Required for an HTTP/1.0 request without a host. */
   host?: string | undefined
-  /** Fields that {@link RewriteOptions.extra} replaces. */
+  /** Fields to drop, because {@link RewriteOptions.extra} replaces them. */
   without?: readonly FieldId[] | undefined
 }
 
 export interface ResponseRewriteOptions extends RewriteOptions {
   /**
-   * `keep`: unchanged. `close`: without Content-Length, Transfer-Encoding and Trailer; the body ends with the connection (a chunked body for HTTP/1.0; a
-   * tunnel). `chunked`: in chunks.
+   * How the body reaches the client. `keep`: unchanged. `close`: the body ends with the connection (a chunked body for HTTP/1.0, or a tunnel), so
+   * Content-Length, Transfer-Encoding and Trailer are dropped. `chunked`: in chunks.
    */
   body?: 'keep' | 'close' | 'chunked' | undefined
 }
 
-/** Options of Connection that name no field, or one that is dropped anyway. */
+/** Options of Connection that name no field, or a field that is dropped anyway. */
 const NO_FIELDS = new Set(['close', 'keep-alive', 'upgrade', 'te'])
 
 const UPGRADE_REQUIRED = 426
@@ -41,17 +41,17 @@ const CHUNKED = 'Transfer-Encoding: chunked\r\n'
 const NONE: ReadonlySet<string> = new Set()
 const NO_EDIT: readonly Edit[] = []
 
-/** By field id, 1: dropped. */
-const HOP_BY_HOP_AND_BODY = dropping(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
-const HOP_BY_HOP_AND_HOST = dropping(FieldId.host)
-/** HTTP/1.0 has no 100-continue: forwarded as HTTP/1.1 it would be answered by one. */
-const OF_HTTP10 = dropping(FieldId.expect)
-const OF_HTTP10_AND_HOST = dropping(FieldId.expect, FieldId.host)
+// Tables by field id: 1 means that the field is dropped.
+const HOP_BY_HOP_AND_BODY = dropTable(FieldId.contentLength, FieldId.transferEncoding, FieldId.trailer)
+const HOP_BY_HOP_AND_HOST = dropTable(FieldId.host)
+/** HTTP/1.0 clients do not understand 100 Continue, and a server would send it for an Expect that the relay forwards as HTTP/1.1. */
+const OF_HTTP10 = dropTable(FieldId.expect)
+const OF_HTTP10_AND_HOST = dropTable(FieldId.expect, FieldId.host)
 
 const PROXY_AUTHENTICATION = [FieldId.proxyAuthenticate, FieldId.proxyAuthorization]
 
-/** Mostly `drop` itself. */
-function adjusted(
+/** Returns `drop` itself if there is nothing to change, otherwise a changed copy. */
+function adjustDrops(
   drop: Uint8Array,
   proxyAuthentication = false,
   without: readonly FieldId[] = [],
@@ -63,16 +63,16 @@ function adjusted(
   return own
 }
 
-function dropping(...ids: FieldId[]): Uint8Array {
+function dropTable(...ids: FieldId[]): Uint8Array {
   const drop = Uint8Array.from(HOP_BY_HOP)
   for (const id of ids) drop[id] = 1
   return drop
 }
 
-/** Builds all heads, one after the other; {@link keepHead} keeps one. */
+/** Writes all heads, one after the other. {@link keepHead} replaces it. */
 let OUT = HeadWriter.acquire()
 
-/** Keeps the head written last: it is valid until it is released. */
+/** Returns the head that was written last; it stays valid until the caller releases it. */
 export function keepHead(): HeadWriter {
   const kept = OUT
   OUT = HeadWriter.acquire()
@@ -88,8 +88,8 @@ export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOpt
 }
 
 /**
- * Writes the head for the next server, always as HTTP/1.1, in origin form; CONNECT with its target as Host. Valid until the next head is written, or see {@link
- * keepHead}.
+ * Writes the head for the server: always HTTP/1.1 and in origin form; for CONNECT the target becomes Host. The result is valid until the next head is written,
+ * unless {@link keepHead} keeps it.
  */
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head
@@ -108,19 +108,19 @@ export function writeRequest(head: RequestHead, options: RequestRewriteOptions =
     OUT.text(fieldLine('Host', host))
     drop = minor === 1 ? HOP_BY_HOP_AND_HOST : OF_HTTP10_AND_HOST
   }
-  drop = adjusted(drop, options.proxyAuthentication, options.without)
+  drop = adjustDrops(drop, options.proxyAuthentication, options.without)
   writeFields(fields, run, drop, head.connection, options.edits)
   writeEnding(head.upgrade, options)
   return OUT
 }
 
-/** The Host that HTTP/1.0 may omit beside an absolute target. */
+/** Returns the Host for an HTTP/1.0 request that has an absolute target and no Host. */
 function missingHost({ minor, fields, authority }: RequestHead): string | undefined {
   if (minor === 1 || authority === undefined || fields.indexOf(FieldId.host) >= 0) return undefined
   return authority.port === undefined ? authority.host : `${authority.host}:${authority.port}`
 }
 
-/** Writes the head for the client, always as HTTP/1.1. Valid until the next head is written. */
+/** Writes the head for the client, always as HTTP/1.1. The result is valid until the next head is written. */
 export function writeResponse(head: ResponseHead, options: ResponseRewriteOptions = {}): HeadWriter {
   const { fields, line, status, odd } = head
   const body = status < 200 || status === 204 ? 'close' : (options.body ?? 'keep')
@@ -131,23 +131,23 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
     OUT.text(`HTTP/1.1 ${status} ${head.reason}\r\n`)
     run = fields.start
   }
-  const drop = adjusted(keep ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY, options.proxyAuthentication)
+  const drop = adjustDrops(keep ? HOP_BY_HOP : HOP_BY_HOP_AND_BODY, options.proxyAuthentication)
   writeFields(fields, run, drop, head.connection, options.edits)
   if (body === 'chunked') OUT.text(CHUNKED)
   else if (body === 'keep' && odd) OUT.text(cleanFraming(head))
-  if (status === UPGRADE_REQUIRED) writeRequiring(head, options)
+  if (status === UPGRADE_REQUIRED) writeUpgradeRequired(head, options)
   else writeEnding(head.upgrade, options)
   return OUT
 }
 
-/** The correct framing fields of an odd answer. */
+/** Returns the correct framing fields of an odd response. */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`
 }
 
-/** A 426 must name the protocols (RFC 9110, 15.5.22). */
-function writeRequiring(head: ResponseHead, options: RewriteOptions): void {
+/** Writes the end of a 426, which must name the protocols to upgrade to (RFC 9110, 15.5.22). */
+function writeUpgradeRequired(head: ResponseHead, options: RewriteOptions): void {
   const upgrade = head.fields.get('upgrade')
   if (upgrade === undefined) {
     writeEnding(undefined, options)
@@ -166,7 +166,7 @@ function writeEnding(upgrade: string | undefined, { extra, connection }: Rewrite
   OUT.text('\r\n')
 }
 
-/** Writes the edited lines from `run` on, without those of `drop` (by field id) and those named in Connection. */
+/** Writes the lines from offset `run` on with their edits. Drops the fields of `drop` and those that Connection names. */
 function writeFields(
   fields: Fields,
   run: number,
@@ -181,7 +181,7 @@ function writeFields(
     const start = fields.lineStart(i)
     let edit: Edit | undefined
     if (drop[fields.id(i)] === 0) {
-      edit = edits.of(bytes, base + start, base + fields.nameEnd(i))
+      edit = edits.find(bytes, base + start, base + fields.nameEnd(i))
       if (edit === undefined && (named.size === 0 || !named.has(fields.name(i).toLowerCase()))) continue
     }
     if (start > run) OUT.slice(bytes, base + run, base + start)
