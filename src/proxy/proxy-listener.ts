@@ -4,7 +4,13 @@ import { isIPv6 } from '../base/lazy.js'
 import type { ForcedClose } from '../index.js'
 import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
-import { type Origin, Relay, RelayedConnections, type RelayOptions, type SendOn } from '../relay/index.js'
+import {
+  type ClientOrigin,
+  Relay,
+  RelayedConnections,
+  type RelayOptions,
+  type SendOn,
+} from '../relay/index.js'
 import type { Admission, Excess, IncomingConnection } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
@@ -45,7 +51,7 @@ export class ProxyListener implements ConnectionKeeper {
   readonly server: Server
   readonly moving: RelayedConnections
   readonly #name: string
-  readonly #origins: Readonly<Record<Origin['scheme'], Origin>>
+  readonly #origins: Readonly<Record<ClientOrigin['scheme'], ClientOrigin>>
   readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
   readonly #admission: Admission
@@ -238,7 +244,7 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   /** `raw`: the socket below TLS, if known. */
-  #accept(socket: Socket, scheme: Origin['scheme'], raw: Socket | undefined = socket): void {
+  #accept(socket: Socket, scheme: ClientOrigin['scheme'], raw: Socket | undefined = socket): void {
     const arriving = incomingOver(socket)
     const own = raw !== undefined && this.#ownSockets.has(raw)
     const excess = own ? null : this.#excess(arriving)

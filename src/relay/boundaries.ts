@@ -1,15 +1,15 @@
-/** Finds the places where a frame or an event may be inserted into a server's stream: between two WebSocket frames, or two events. Pure: no I/O, no clock. */
+/** Finds where the relay may insert a frame or an event into a server's stream: between two WebSocket frames or two server-sent events. Without I/O and clock. */
 
 import { FdbError } from '../errors.js'
 
 export interface FramesRecord {
-  /** The position of the next byte inside a frame. The numbers are part of exported records. */
+  /** What the next byte belongs to, see `Phase`. The numbers are part of exported records. */
   phase: number
-  /** Bytes of the extended length still to come; 0 in other phases. */
+  /** Missing bytes of the extended length; 0 in other phases. */
   count: number
-  /** Payload bytes of this frame still to come; the length read so far while `count` is above 0. */
+  /** Missing payload bytes of this frame; while `count` is above 0, the part of the length that was read. */
   left: number
-  /** 0 data (and between frames), 1 ping or pong, 2 close. */
+  /** See `Kind`; 0 between frames. */
   kind: number
 }
 
@@ -20,13 +20,13 @@ const Kind = { data: 0, control: 1, close: 2 } as const
 const FIN = 0x80
 const MASK = 0x80
 const CLOSE = 8
-/** Continuation, text, binary, close, ping, pong. No extension in use has others. */
+/** Continuation, text, binary, close, ping, pong. No extension in use adds opcodes. */
 const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MOST_CONTROL = 125
 
 /**
- * Tracks a WebSocket server's frames (RFC 6455, 5.2) byte by byte, to know when a control frame may be inserted. Keeps no byte. After a protocol error the
- * tracker is never {@link between} again.
+ * Tracks a WebSocket server's frames (RFC 6455, 5.2), to know when the relay may insert a control frame. Keeps no bytes. After a protocol error {@link between}
+ * stays false.
  */
 export class FrameTracker {
   #phase: number = Phase.first
@@ -34,13 +34,13 @@ export class FrameTracker {
   #left = 0
   #kind: number = Kind.data
 
-  /** Continues where another tracker, maybe of another process, stopped. Throws ERR_FDB_FRAMES_RECORD for an impossible position. */
+  /** Creates a tracker that continues where another one stopped, possibly in another process. Throws ERR_FDB_FRAMES_RECORD for an impossible state. */
   static fromRecord(record: FramesRecord): FrameTracker {
     const { phase, count, left, kind } = record
     if (!isPosition(record)) {
       throw new FdbError(
         'ERR_FDB_FRAMES_RECORD',
-        `no frame can be at phase ${phase}, count ${count}, left ${left}, kind ${kind}: the record is damaged or from an incompatible version, close the connection`,
+        `no frame can have the state phase ${phase}, count ${count}, left ${left}, kind ${kind}: the record is damaged or from an incompatible version, close the connection`,
         { details: { ...record } },
       )
     }
@@ -56,12 +56,12 @@ export class FrameTracker {
     return { phase: this.#phase, count: this.#count, left: this.#left, kind: this.#kind }
   }
 
-  /** A frame may be inserted here; never again after a close frame. */
+  /** Whether a frame may be inserted here. Stays false after a close frame. */
   get between(): boolean {
     return this.#phase === Phase.first
   }
 
-  get over(): boolean {
+  get ended(): boolean {
     return this.#phase >= Phase.ended
   }
 
@@ -69,7 +69,7 @@ export class FrameTracker {
     for (let at = from; at < to; ) at = this.followFrame(bytes, at, to)
   }
 
-  /** Follows `bytes[from, to)` up to the end of the first frame that ends there. Returns that position, or `to`. */
+  /** Advances to the end of the first frame that ends in `bytes[from, to)`. Returns that position, or `to`. */
   followFrame(bytes: Uint8Array, from: number, to: number): number {
     let at = from
     while (at < to) {
@@ -114,7 +114,7 @@ export class FrameTracker {
 
   #second(byte: number): void {
     const size = byte & 127
-    // Servers do not mask.
+    // A masked frame is an error: servers must not mask.
     if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MOST_CONTROL)) this.#markLost()
     else if (size < 126) {
       this.#left = size
@@ -152,10 +152,10 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
   return left === 0 && (kind === Kind.data || phase === Phase.second)
 }
 
-/** A server's close frame (RFC 6455, 5.5.1). The reason is cut at 123 bytes. */
+/** Returns a server's close frame (RFC 6455, 5.5.1). Cuts the reason after 123 bytes. */
 export function closeFrame(code: number, reason: string): Buffer {
   let text = Buffer.from(reason)
-  // Never cuts a character in two.
+  // Drops whole characters, so that the text stays valid UTF-8.
   for (let chars = [...reason]; text.length > MOST_CONTROL - 2; text = Buffer.from(chars.join('')))
     chars = chars.slice(0, -1)
   const frame = Buffer.alloc(4 + text.length)
@@ -169,16 +169,16 @@ export function closeFrame(code: number, reason: string): Buffer {
 const LF = 10
 const CR = 13
 
-/** Tracks a stream of server-sent events, to know when an event may be inserted. CR LF, LF and CR end a line, so the last four bytes suffice. */
+/** Tracks a stream of server-sent events, to know when the relay may insert an event. A line ends with CR LF, LF or CR, so the last four bytes suffice. */
 export class EventTracker {
-  /** The last four bytes, the newest lowest. The start of a stream equals the end of an event. */
+  /** The last four bytes, the newest in the lowest byte. A new stream starts as if an event had just ended. */
   tail: number
 
   constructor(tail = 0x0a0a0a0a) {
     this.tail = tail >>> 0
   }
 
-  /** An event may be inserted here. */
+  /** Whether an event may be inserted here. */
   get between(): boolean {
     const { tail } = this
     const last = tail & 0xff
@@ -187,12 +187,11 @@ export class EventTracker {
     return before === LF || before === CR
   }
 
-  /** Only the last four bytes of `bytes[from, to)` matter. */
   follow(bytes: Uint8Array, from: number, to: number): void {
     for (let at = Math.max(from, to - 4); at < to; at++) this.tail = ((this.tail << 8) | bytes[at]!) >>> 0
   }
 
-  /** Follows `bytes[from, to)` up to the end of the first event that ends there. Returns that position, or `to`. */
+  /** Advances to the end of the first event that ends in `bytes[from, to)`. Returns that position, or `to`. */
   followEvent(bytes: Uint8Array, from: number, to: number): number {
     for (let at = from; at < to; ) {
       this.tail = ((this.tail << 8) | bytes[at++]!) >>> 0
@@ -202,7 +201,7 @@ export class EventTracker {
   }
 }
 
-/** Normalizes line ends and blank lines of `text` to those of one event; empty text stays empty. */
+/** Makes one event of `text`: removes blank lines, which would end the event, and adds one at the end. Empty text stays empty. */
 export function eventText(text: string): string {
   const lines = text.split(/\r\n|[\r\n]/).filter(line => line !== '')
   return lines.length === 0 ? '' : `${lines.join('\n')}\n\n`

@@ -1,15 +1,15 @@
-import type { Bytes } from './byte-stream.js'
+import type { BytesOrText } from './byte-stream.js'
 
 export const NOTHING: Buffer = Buffer.alloc(0)
 
-export function kept(chunk: Buffer, from: number, to: number): Buffer {
+export function copyRange(chunk: Buffer, from: number, to: number): Buffer {
   const bytes = Buffer.allocUnsafeSlow(to - from)
   chunk.copy(bytes, 0, from, to)
   return bytes
 }
 
-/** Returns a copy of `first[from, to)` followed by `more[moreFrom, moreTo)`, without the first `skipped` bytes. */
-export function joined(
+/** Copies `first[from, to)` and `more[moreFrom, moreTo)` into one buffer, without the first `skipped` bytes. */
+export function joinCopies(
   first: Buffer,
   from: number,
   to: number,
@@ -26,8 +26,7 @@ export function joined(
   return all
 }
 
-/** Text is latin1. */
-export function toBuffer(bytes: Bytes): Buffer {
+export function toBuffer(bytes: BytesOrText): Buffer {
   return typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes
 }
 
@@ -38,5 +37,5 @@ export function concat(pieces: readonly Buffer[]): Buffer {
 
 export const READ_BYTES: number = 64 * 1024
 
-/** All sockets read into this memory in turn: no read allocates, and a paused socket holds no hidden bytes. */
+/** All sockets read into this buffer: a read allocates nothing, and a paused socket holds no unread bytes in user space. */
 export const READ_INTO: Buffer = Buffer.allocUnsafeSlow(READ_BYTES)

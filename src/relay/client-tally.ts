@@ -1,4 +1,4 @@
-/** Counts open connections by the client's IP address (IPv6: its /64 network). Unix sockets are not counted. */
+/** Counts open connections by client IP address (IPv6: by /64 network). Ignores Unix sockets. */
 export class ClientTally {
   readonly #open = new Map<string, number>()
 
@@ -20,7 +20,7 @@ export class ClientTally {
 
 const GROUPS = 8
 const NETWORK_GROUPS = 4
-/** Each link-local address is a machine of its own. */
+/** Link-local addresses of one /64 belong to different machines. */
 const LINK_LOCAL = /^fe[89ab]/
 
 /** Returns the first 64 bits of an IPv6 address in the kernel's spelling, and any other address unchanged. */

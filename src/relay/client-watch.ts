@@ -2,28 +2,28 @@ import { type Hangup, hangups, type LentFd } from '../adapter.js'
 
 const EVERY_MS = 100
 
-export interface Watched {
-  /** Null: the connection has closed. */
+export interface WatchedClient {
+  /** Null if the connection has closed. */
   readonly descriptor: LentFd | null
   onHangup(how: Exclude<Hangup, 'none'>): void
 }
 
-/** Detects clients that hang up while nothing is read from them: the event loop watches only what is read. */
+/** Polls for clients that hang up while the relay does not read from them: the event loop does not notice those. */
 export class ClientWatch {
-  readonly #watched = new Set<Watched>()
+  readonly #watched = new Set<WatchedClient>()
   #timer: NodeJS.Timeout | undefined
 
-  add(connection: Watched): void {
+  add(connection: WatchedClient): void {
     this.#watched.add(connection)
     this.#timer ??= setInterval(() => this.#checkHangups(), EVERY_MS).unref()
   }
 
-  remove(connection: Watched): void {
+  remove(connection: WatchedClient): void {
     this.#watched.delete(connection)
   }
 
   #checkHangups(): void {
-    const watched: Watched[] = []
+    const watched: WatchedClient[] = []
     const descriptors: LentFd[] = []
     for (const connection of this.#watched) {
       const { descriptor } = connection

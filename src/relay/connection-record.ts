@@ -5,58 +5,59 @@ import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
 import { EventTracker, FrameTracker } from './boundaries.js'
-import { kept, NOTHING } from './bytes.js'
+import { copyRange, NOTHING } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** The complete state of a connection at any byte, in plain values: all that another process needs besides the two descriptors. */
+/** The complete state of a connection, at any byte: with its two descriptors another process can continue the connection. */
 export interface ConnectionRecord {
   listener: string
   scheme: 'http' | 'https'
   /** The client's IP address, or ''. */
   client: string
-  /** Milliseconds until the present timeout; -1: none. */
+  /** Milliseconds until the current timeout; -1: none. */
   remainingMs: number
+  /** The client has sent FIN. */
   clientEnded: boolean
-  /** FIN was sent to the client, or follows the unsent bytes. */
+  /** The relay has sent FIN to the client, or must send it after `toClient`. */
   endedClient: boolean
-  /** The last answer and FIN are being sent; further bytes are discarded. */
+  /** The relay is sending the last response and FIN, and discards what the client sends. */
   closing: boolean
   /** Unprocessed bytes of the client: part of a head, or pipelined requests. */
   fromClient: Buffer
-  /** Processed, not sent. */
+  /** Bytes still to be sent to the client. */
   toClient: Buffer
-  /** Null between two requests, and inside a head. */
+  /** Null between two requests, and while a request's head is incomplete. */
   exchange: ExchangeRecord | null
 }
 
 export interface ExchangeRecord {
   facts: ExchangeFacts
-  /** Milliseconds left for the whole exchange; -1: no limit. */
+  /** Remaining milliseconds of the `request` timeout; -1: no limit. */
   requestMs: number
-  /** Milliseconds since it started, for the report. */
+  /** Milliseconds since the exchange started, for the report. */
   elapsedMs: number
-  /** Unprocessed bytes of the server: part of an answer's head. */
+  /** Unprocessed bytes of the server: part of a response's head. */
   fromUpstream: Buffer
-  /** Processed, not sent. */
+  /** Bytes still to be sent to the server. */
   toUpstream: Buffer
-  /** FIN was sent to the server, or follows the unsent bytes. */
+  /** The relay has sent FIN to the server, or must send it after `toUpstream`. */
   endedUpstream: boolean
 }
 
 const { Relayed } = fdbroker.connections
 
 type RelayedMessage = fdbroker.connections.Relayed.$Properties
-/** Decoded: every field has a value. */
+/** A decoded message: every field has a value. */
 type ExchangeFields = fdbroker.connections.RelayedExchange
 type ExchangeMessage = fdbroker.connections.RelayedExchange.$Properties
-/** The compiler reports a fact that the message lacks, or that is not written. */
+/** Makes the compiler report a fact that the message lacks, or that {@link factsMessage} does not write. */
 type FactsMessage = { [Name in keyof ExchangeFacts]: ExchangeMessage[Name] }
 type AnswerMessage = fdbroker.connections.RelayedAnswer.$Properties
 type BodyMessage = fdbroker.connections.RelayedBody.$Properties
 
-/** Indexed by the message's numbers. */
+// The indexes are the numbers in the message.
 const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']
 const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
@@ -100,10 +101,10 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
   return { kind: BODIES.indexOf(kind), left, phase, count, hash }
 }
 
-/** Decodes another process's record of a connection with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD for an impossible one. */
+/** Decodes and validates a record from another process that came with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD for an impossible state. */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
-    throw damaged(`it has ${bytes.length} bytes, more than ${MAX_RECORD_BYTES}`)
+    throw damaged(`it has ${bytes.length} bytes; the limit is ${MAX_RECORD_BYTES}`)
   let message: fdbroker.connections.Relayed
   try {
     message = Relayed.decode(bytes)
@@ -111,8 +112,8 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     throw damaged('it is no message of that protocol', cause)
   }
   const { listener, client, clientEnded, endedClient, closing } = message
-  if (listener === '' || listener.length > MOST_NAME) throw damaged(`its listener is ${shown(listener)}`)
-  if (client !== '' && net.isIP(client) === 0) throw damaged(`its client is ${shown(client)}`)
+  if (listener === '' || listener.length > MOST_NAME) throw damaged(`its listener is ${shortened(listener)}`)
+  if (client !== '' && net.isIP(client) === 0) throw damaged(`its client is ${shortened(client)}`)
   const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
   if (exchange === null && fds !== 1) throw damaged(`it has ${fds} descriptors and no request under way`)
   if (closing && (exchange !== null || !endedClient)) throw damaged('it is closing, and is not')
@@ -126,8 +127,8 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     clientEnded,
     endedClient,
     closing,
-    fromClient: owned(message.fromClient),
-    toClient: owned(message.toClient),
+    fromClient: copyField(message.fromClient),
+    toClient: copyField(message.toClient),
     exchange,
   }
 }
@@ -140,12 +141,12 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     throw damaged(`its request is in phase ${message.phase} with coding ${message.coding}`)
   }
   if (!METHOD.test(method) && (method !== '' || phase !== 'tunnel'))
-    throw damaged(`its method is ${shown(method)}`)
+    throw damaged(`its method is ${shortened(method)}`)
   for (const name of [destination, route]) {
     if (name.length > MOST_NAME) throw damaged(`it has a name of ${name.length} characters`)
   }
   for (const text of [target, host, resend]) {
-    if (!BYTES.test(text)) throw damaged(`it has ${shown(text)}, which are no bytes`)
+    if (!BYTES.test(text)) throw damaged(`it has ${shortened(text)}, which are no bytes`)
   }
   if (status > 999) throw damaged(`its status is ${status}`)
   const facts: ExchangeFacts = {
@@ -180,8 +181,8 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     facts,
     requestMs: milliseconds(message.requestMs),
     elapsedMs: message.elapsedMs,
-    fromUpstream: owned(message.fromUpstream),
-    toUpstream: owned(message.toUpstream),
+    fromUpstream: copyField(message.fromUpstream),
+    toUpstream: copyField(message.toUpstream),
     endedUpstream: message.endedUpstream,
   }
   const wrong = contradiction(record, fds)
@@ -249,12 +250,12 @@ function milliseconds(ms: number | null | undefined): number {
   return ms == null ? -1 : Math.min(ms, LONGEST_MS)
 }
 
-/** A copy: the message's memory is larger, and reused. */
-function owned(bytes: Uint8Array): Buffer {
-  return bytes.length === 0 ? NOTHING : kept(bytes as Buffer, 0, bytes.length)
+/** Copies a field, because the decoded message is a view of a larger buffer that is reused. */
+function copyField(bytes: Uint8Array): Buffer {
+  return bytes.length === 0 ? NOTHING : copyRange(bytes as Buffer, 0, bytes.length)
 }
 
-function shown(text: string): string {
+function shortened(text: string): string {
   return text.length > 40
     ? `${JSON.stringify(text.slice(0, 40))}… of ${text.length} characters`
     : JSON.stringify(text)

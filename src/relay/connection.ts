@@ -2,37 +2,37 @@ import { type LentFd, MAX_RECORD_BYTES, type MoveWhich } from '../adapter.js'
 import type { RequestHead, RequestReader } from '../http1/index.js'
 import { ackedBytes } from '../kernel/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
-import { kept } from './bytes.js'
-import type { Watched } from './client-watch.js'
+import { copyRange } from './bytes.js'
+import type { WatchedClient } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
 import type { SendOn } from './decision.js'
-import type { Origin } from './destination.js'
+import type { ClientOrigin } from './destination.js'
 import { Exchange } from './exchange.js'
 import { type ExchangeSide, newFacts } from './exchange-facts.js'
 import { type RelayContext, refusalOf } from './relay-context.js'
 import type { Timed } from './timer-wheel.js'
 
-/** A connection waits this long for its server before it moves; the next process then dials again. */
+/** A connection that is dialling its server moves only after this time; the next process then dials again. */
 export const DIALLING_MS = 100
-/** A record has room for these bytes and for incomplete heads. */
+/** A connection with more waiting bytes does not move: a record must also have room for incomplete heads. */
 const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
 
 /**
- * One client's connection. An {@link Exchange} answers each request, one after the other; early bytes are held, and the client is not read meanwhile. All state
- * is in its fields and its exchange's, see `ConnectionRecord`.
+ * A client's connection. Handles one request at a time in an {@link Exchange}; holds pipelined bytes up to a limit, then stops reading. `ConnectionRecord` is its
+ * complete state.
  */
-export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watched {
+export class RelayConnection implements StreamOwner, Timed, ExchangeSide, WatchedClient {
   readonly client: ByteStream
-  readonly origin: Origin
+  readonly origin: ClientOrigin
   exchange: Exchange | null = null
-  /** The last answer was given: further bytes are discarded until the client ends too. */
+  /** The last response was sent: the relay discards what arrives until the client ends too. */
   closing = false
-  ended = false
-  /** The serving process refused it, or it cannot move any more: it ends here. */
+  clientEnded = false
+  /** The connection ends in this process: the serving process refused it, or it cannot move any more. */
   pinned = false
-  /** When a move was deferred, on the clock of `performance`; 0: it was not, or has been retried. */
+  /** When its move was deferred, in milliseconds of `performance.now()`; 0: no move is deferred. */
   moveDeferredAt = 0
-  /** Read ahead of the exchange, or while the client does not read its answers. */
+  /** Bytes that arrived before the current exchange ended, or while the client does not read its responses. */
   held: Buffer | null = null
   requestReader: RequestReader | null = null
   deadline = 0
@@ -40,11 +40,11 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   #detached = false
   /** Bytes that the congested peers had acknowledged at the last deadline, see {@link #peersProgress}. */
   #ackedBytes = 0
-  /** {@link ClientWatch} checks the client, as nothing is read from it during its request. */
+  /** {@link ClientWatch} checks the client, because the relay does not read from it during its request. */
   #watched = false
   readonly #relay: RelayContext
 
-  constructor(relay: RelayContext, client: ByteStream, origin: Origin) {
+  constructor(relay: RelayContext, client: ByteStream, origin: ClientOrigin) {
     this.#relay = relay
     this.client = client
     this.origin = origin
@@ -62,10 +62,10 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   get isLast(): boolean {
-    return this.ended && this.held === null
+    return this.clientEnded && this.held === null
   }
 
-  /** Bytes of either side that wait here, early or for a congested peer. */
+  /** Bytes that wait in this process: pipelined, or for a congested peer. */
   get heldBytes(): number {
     const upstream = this.exchange?.upstream?.unsentBytes ?? 0
     return (this.held?.length ?? 0) + this.client.unsentBytes + upstream
@@ -79,7 +79,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return closedKind(this.kind, this.origin.scheme, this.pinned)
   }
 
-  /** May move now, unless one of its streams has just closed. */
+  /** Reports whether the connection may move now. The move can still fail if a stream has just closed. */
   mayMove(which: MoveWhich): boolean {
     const upstream = this.exchange?.upstream ?? null
     if (this.exchange !== null && (which === 'idle' || upstream?.movable === false)) return false
@@ -89,7 +89,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.heldBytes <= MOST_IN_FLIGHT
   }
 
-  get silent(): boolean {
+  get receivedNothing(): boolean {
     return this.client.bytesRead === 0
   }
 
@@ -97,7 +97,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (this.kind === 'idle') this.#close()
   }
 
-  /** The drain's time limit has passed: ends as the protocol asks, see {@link Exchange.end}. {@link giveUp} follows. */
+  /** Ends the connection as its protocol asks, see {@link Exchange.end}, because the drain's time limit has passed. {@link giveUp} follows. */
   end(lastEvent: string): void {
     this.#relay.pin(this)
     if (this.exchange !== null) this.exchange.end(lastEvent)
@@ -106,15 +106,15 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Ends the rest: a request without an answer gets one, everything else is closed. */
+  /** Sends 503 to a client that waits for a response, and closes any other connection. */
   giveUp(): void {
     if (this.exchange?.facts.phase === 'waiting') this.exchange.fail(503, 'drained')
-    else if (this.exchange?.over) this.#dismiss('drained')
+    else if (this.exchange?.tunnelEnded) this.#dismiss('drained')
     else this.abort('drained')
     this.settle()
   }
 
-  /** A FIN may mean the end of an answer, so it must not stand for bytes that were not sent. */
+  /** Closes the connection, with RST if bytes are unsent: a client could take FIN for the end of a response. */
   #dismiss(reason: string): void {
     if (this.#detached) return
     if (this.client.congested) this.client.reset()
@@ -151,15 +151,15 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onEnd(): void {
-    if (this.ended) return
-    this.ended = true
-    this.exchange?.clientEnded()
+    if (this.clientEnded) return
+    this.clientEnded = true
+    this.exchange?.onClientEnd()
     this.settle()
   }
 
   onClose(_client: ByteStream, error: Error | null): void {
-    // Both directions have ended in order; bytes still on their way to the server go first.
-    if (error === null && this.ended && this.exchange?.facts.phase === 'tunnel') {
+    // Both directions of the client have ended with FIN. The server must still get the remaining bytes.
+    if (error === null && this.clientEnded && this.exchange?.facts.phase === 'tunnel') {
       this.#relay.pin(this)
       this.settle()
     } else this.#cancel('client-gone')
@@ -178,8 +178,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /**
-   * Whether a slow peer has acknowledged bytes since the last deadline: its kernel buffers megabytes. The first check counts as progress, so a stalled peer is
-   * cut after two.
+   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a write says nothing about progress. The first
+   * check counts as progress: a stalled peer is cut after the second.
    */
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false
@@ -188,7 +188,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.#ackedBytes > before
   }
 
-  /** Forwards the whole connection, unread, from its first byte. */
+  /** Forwards the whole TCP connection, without parsing it. */
   forward(route: SendOn): void {
     const exchange = new Exchange(this.#relay, this, newFacts())
     this.exchange = exchange
@@ -196,14 +196,14 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.settle()
   }
 
-  /** Reads requests from `chunk[0, to)` until one must wait for its answer, or the client is congested. `isHeld`: `chunk` is {@link held}. */
+  /** Reads requests from `chunk[0, to)` until one must wait for its response, or the client is congested. `isHeld`: `chunk` is {@link held}. */
   #readRequests(chunk: Buffer, to: number, isHeld = false): void {
     let at = 0
     while (at < to && this.exchange === null && !this.closing && !this.client.congested) {
       at = this.#readRequest(chunk, at, to)
     }
     if (at === to) return
-    // Held bytes are not copied again for each request.
+    // A view, because copying the held bytes for each request would take quadratic time.
     if (isHeld && !this.closing) this.held = chunk.subarray(at, to)
     else this.#hold(chunk, at, to)
   }
@@ -236,7 +236,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   #hold(chunk: Buffer, from: number, to: number): void {
     if (this.closing) return
     this.held =
-      this.held === null ? kept(chunk, from, to) : Buffer.concat([this.held, chunk.subarray(from, to)])
+      this.held === null ? copyRange(chunk, from, to) : Buffer.concat([this.held, chunk.subarray(from, to)])
   }
 
   takeHeld(): Buffer | null {
@@ -282,7 +282,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   onHangup(how: 'ended' | 'broken'): void {
-    // The FIN may follow bytes that the server must still get.
+    // The server must still get the bytes before the FIN.
     if (how === 'ended' && (this.exchange?.facts.phase === 'tunnel' || !this.#relay.abortHalfClosed)) return
     this.abort('client-gone')
   }
@@ -320,7 +320,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     return this.requestReader === null ? timeouts.idle : timeouts.head
   }
 
-  /** Sends FIN after the last answer, and lets the client send a moment longer: closing at once would reset its answer. */
+  /** Sends FIN after the last response, and discards what the client sends for a short time: the RST of an immediate close could destroy the response. */
   #close(): void {
     this.closing = true
     this.held = null
@@ -337,7 +337,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     this.held = null
   }
 
-  /** Removes the connection from the relay; its streams have another owner. */
+  /** Removes the connection from the relay. The caller has already taken the streams. */
   detach(): void {
     this.#detached = true
     this.#setWatched(false)
@@ -346,7 +346,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 }
 
-/** See {@link ackedBytes}; 0 for a stream that is not congested. */
+/** Returns 0 for a stream that is not congested. */
 function ackedOf(stream: ByteStream | null): number {
   if (stream === null || !stream.congested || stream.connecting || !stream.alive) return 0
   return ackedBytes(stream.descriptor, stream.bytesWritten)

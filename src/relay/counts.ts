@@ -1,30 +1,29 @@
 export interface RelayCounts {
-  /** Between two requests, nothing read. */
+  /** Connections between two requests, without any byte of the next one. */
   idle: number
-  /** A request head is incomplete. */
+  /** A request's head is incomplete. */
   head: number
-  /** The request's body is arriving; no answer yet. */
+  /** A request's body is arriving, and the response has not started. */
   request: number
-  /** The server has the request; nothing of the answer was passed on. */
+  /** The request is complete, and the response has not started. */
   waiting: number
-  /** The answer's body is being sent. */
+  /** A response's body is being sent. */
   response: number
   events: number
   webSocket: number
-  /** Requests: CONNECT, and upgrades to anything but WebSocket. */
+  /** CONNECT, and upgrades to other protocols than WebSocket. */
   tunnel: number
   tcp: number
-  /** The last answer is under way, or the client has not closed its side yet. */
+  /** The last response was written; the client has not closed its side yet. */
   closing: number
 }
 
 export type ConnectionKind = keyof RelayCounts
 
-/** Connections closed because the drain's time limit had passed. */
+/** What a connection was when the drain's time limit closed it. */
 export interface ClosedKind {
-  /** `http` and `https`: a connection with one request after the other. */
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the serving process did not take it. `closing`: it had its last answer and did not close. Others: what it was doing. */
+  /** `refused`: the serving process refused the connection. `closing`: the client did not close after the last response. Others: what the client was doing. */
   readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
 }
 
@@ -32,7 +31,7 @@ export interface ClosedCount extends ClosedKind {
   readonly count: number
 }
 
-const REASONS: Readonly<Partial<Record<ConnectionKind, ClosedKind['reason']>>> = {
+const REASON_BY_KIND: Readonly<Partial<Record<ConnectionKind, ClosedKind['reason']>>> = {
   idle: 'idle',
   head: 'half-request',
   request: 'half-request',
@@ -42,7 +41,7 @@ const REASONS: Readonly<Partial<Record<ConnectionKind, ClosedKind['reason']>>> =
 }
 
 export function closedKind(kind: ConnectionKind, scheme: 'http' | 'https', refused: boolean): ClosedKind {
-  const reason = REASONS[kind]
+  const reason = REASON_BY_KIND[kind]
   return {
     kind: reason === undefined ? (kind as ClosedKind['kind']) : scheme,
     reason: refused ? 'refused' : (reason ?? 'open'),

@@ -1,12 +1,12 @@
 import type { RequestHead } from '../http1/index.js'
-import type { Destination, Origin } from './destination.js'
+import type { ClientOrigin, Destination } from './destination.js'
 import type { FieldRules } from './field-rules.js'
 
-/** The options of all exchanges of one route; prepared once. */
+/** The options of a route, shared by all its exchanges. */
 export interface ExchangeOptions {
   fields?: FieldRules
   host?: string
-  /** The server is a proxy too: it and clients may authenticate to each other. */
+  /** The server is a proxy itself: lets it and the client authenticate to each other. */
   proxyAuthentication?: boolean
   /** Milliseconds; default: the relay's. */
   connectTimeout?: number
@@ -15,14 +15,14 @@ export interface ExchangeOptions {
 
 export interface SendOn {
   kind: 'upstream'
-  /** Names the route in a connection's record, so that another process finds it. */
+  /** The route's name in a connection's record, by which another process finds the route. */
   name: string
-  /** The next server to try; null: none is left. The connections to `tried` failed for this request. */
+  /** Returns the next server to try, or null if there is none. `tried`: the servers that this request could not be sent to. */
   pick(tried: readonly Destination[]): Destination | null
   options?: ExchangeOptions
 }
 
-/** Answered by the relay, which adds Content-Length, Date and Connection. */
+/** The relay responds itself, and adds Content-Length, Date and Connection. */
 export interface Respond {
   kind: 'respond'
   status: number
@@ -30,7 +30,7 @@ export interface Respond {
   body?: string | Buffer
 }
 
-/** Answered by the relay with an error. The reason is the body, and goes to the access log. */
+/** The relay responds with an error. The reason becomes the body, and appears in the access log. */
 export interface Refuse {
   kind: 'refuse'
   status: number
@@ -40,5 +40,5 @@ export interface Refuse {
 
 export type Decision = SendOn | Respond | Refuse
 
-/** Called once for each request. Should not throw; if it does, the client gets a 500. */
-export type Router = (head: RequestHead, origin: Origin) => Decision
+/** Decides about one request. If it throws, the client gets a 500. */
+export type Router = (head: RequestHead, origin: ClientOrigin) => Decision

@@ -7,46 +7,46 @@ export type DialFailure = 'connect-failed' | 'connect-timeout'
 
 /** The limits of idle connections to a server. */
 export interface KeepAlive {
-  /** Most idle connections; 0: each request has a connection of its own. */
+  /** Maximum number of idle connections; 0: each request gets a new connection. */
   readonly connections: number
-  /** Most milliseconds idle. Choose less than the server's own limit. */
+  /** Maximum idle time in milliseconds. Must be less than the server's own limit. */
   readonly idleMs: number
-  /** Most milliseconds since it was opened, however much it is used; default: no limit. */
+  /** A connection older than this many milliseconds is not reused; default: no limit. */
   readonly ageMs?: number
 }
 
 /** A name whose addresses may change. */
 export interface NamedHost {
   readonly lookup: LookupFunction
-  /** Reports whether the name still has this address, so that a connection to it may be reused. */
+  /** Reports whether the name still has this address. A connection to another address is not reused. */
   current(address: string): boolean
   /** A connection attempt to one of the addresses has ended. */
   tried(address: string, connected: boolean): void
 }
 
-/** A server that requests can be sent to. A balancer may use one object for the server's whole life. */
+/** A server that requests can be sent to. */
 export interface Destination {
-  /** Names its pool of connections: equal keys share it, also after a change of the configuration. */
+  /** Destinations with the same key share a pool of connections, also after a configuration change. */
   readonly key: string
   readonly address: DialAddress
-  /** Default: Node looks the name up, and the first result stays in use. */
+  /** Default: Node looks up the name for each new connection; idle connections to old addresses stay in use. */
   readonly named?: NamedHost
-  /** `Host` for HTTP/1.0 requests that have none. */
+  /** `Host` for HTTP/1.0 requests without one. */
   readonly authority: string
-  /** Most connections, used and idle, of all relays that share the pools; default: that of the pools. */
+  /** Maximum number of connections, used and idle, of all relays that share the pools; default: the pools' limit. */
   readonly connections?: number
-  /** Default: that of the pools. */
+  /** Default: the pools' value. */
   readonly keepAlive?: KeepAlive
-  /** A new connection is established. `tcp`: it carries a whole TCP connection, which gives no other sign of health. */
+  /** A new connection is established. `tcp`: it carries a whole TCP connection, so its responses say nothing about the server's health. */
   opened?(tcp: boolean): void
   failed?(failure: DialFailure): void
 }
 
-/** Returns a stream that is still connecting. May throw. */
+/** Starts a connection; returns a stream that is still `connecting`. May throw. */
 export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
 
-/** Facts about a listener, shared by all its connections. */
-export interface Origin {
+/** Where a client connected to: one object for all connections of a listener. */
+export interface ClientOrigin {
   listener: string
   scheme: 'http' | 'https'
 }

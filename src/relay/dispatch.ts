@@ -7,40 +7,40 @@ import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 
-export interface Sender extends StreamOwner {
+/** What {@link Dispatch} needs of its exchange. */
+interface DispatchExchange extends StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null
-  /** Ends the exchange: there is no server. */
   fail(status: number, reason: string): void
 }
 
-/** Finds a server for an exchange and sends the request: over an idle connection, a new one, or to the next server. */
+/** Chooses a server for an exchange and sends the request over an idle or a new connection. Tries the next server if connecting fails. */
 export class Dispatch {
-  /** Null: this process does not have the route, or server, that the facts name. */
+  /** Null before {@link chooseServer}, or if this process does not know the route of an imported exchange. */
   route: SendOn | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
-  /** The process ran out of descriptors once. */
+  /** The process ran out of descriptors, closed its idle connections and dialled again: once for each exchange. */
   #redialled = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
-  readonly #exchange: Sender
+  readonly #exchange: DispatchExchange
 
-  constructor(relay: RelayContext, side: ExchangeSide, exchange: Sender) {
+  constructor(relay: RelayContext, side: ExchangeSide, exchange: DispatchExchange) {
     this.#relay = relay
     this.#side = side
     this.#exchange = exchange
   }
 
-  /** Restores route and server by the names in the facts, which another process may have written. */
+  /** Finds the route and the server of an imported exchange by the names in its facts. */
   restore(): void {
     const { route, destination } = this.#exchange.facts
     this.route = this.#relay.routeByName?.(route) ?? null
     this.destination = this.#relay.destinationByKey?.(destination) ?? null
   }
 
-  /** Chooses the first server of a route. Null: there is none, and the exchange has failed. */
+  /** Returns the first server of a route, or null after failing the exchange if there is none. */
   chooseServer(route: SendOn | null = this.route): Destination | null {
     this.route = route
     if (route !== null) this.#exchange.facts.route = route.name
@@ -50,7 +50,7 @@ export class Dispatch {
     return destination
   }
 
-  /** Sends the request as far as it has come: `bytes[from, to)`, then `more[moreFrom, moreTo)`. `now`: the clock, if the caller has just read it. */
+  /** Sends the first bytes of the request: `bytes[from, to)`, then `more[moreFrom, moreTo)`. `now`: `performance.now()`, if the caller has just read it. */
   send(
     bytes: Buffer,
     from = 0,
@@ -70,7 +70,7 @@ export class Dispatch {
     this.#retryHead = head
   }
 
-  /** {@link ExchangeFacts.resend}, made on demand. */
+  /** Builds {@link ExchangeFacts.resend} on demand. */
   get resend(): string {
     return this.#retryHead?.toString() ?? this.#exchange.facts.resend
   }
@@ -81,7 +81,7 @@ export class Dispatch {
     this.#retryHead = null
   }
 
-  /** Sends the request again over a new connection, if a reused one closed before it answered. False: it may not be repeated. */
+  /** Sends the request again over a new connection, because a reused one closed before the response. Returns false if the request must not be repeated. */
   retry(): boolean {
     const { resend } = this
     const { reused, heard } = this.#exchange.facts
@@ -94,7 +94,7 @@ export class Dispatch {
   }
 
   #onSent(stream: ByteStream): void {
-    if (this.#isTunnel && this.#side.ended) stream.end()
+    if (this.#isTunnel && this.#side.clientEnded) stream.end()
     this.#side.arm()
   }
 
@@ -102,7 +102,7 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /** Connects to the chosen server, or to the next one; null: the exchange has failed. Tunnels, and `fresh`, never reuse a connection. */
+  /** Connects to the chosen server, or to the next one; returns null after failing the exchange. Tunnels never reuse a connection, nor does `fresh`. */
   #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange
@@ -119,8 +119,8 @@ export class Dispatch {
     return stream
   }
 
-  /** Connecting failed: takes back the unsent bytes and sends them to the next server. */
-  unreachable(failure: DialFailure, error: Error | null = null): void {
+  /** Handles a failed connection attempt: sends the queued bytes to the next server. */
+  retryElsewhere(failure: DialFailure, error: Error | null = null): void {
     const stream = this.#exchange.upstream!
     const bytes = concat(stream.takeUnsent())
     stream.destroy()
@@ -147,7 +147,7 @@ export class Dispatch {
     }
   }
 
-  /** Connects to another server, as no byte of the request was sent. Without one the exchange fails like the last attempt. */
+  /** Connects to the next server: no byte of the request was sent. If there is none, fails the exchange with `status` and `reason`. */
   #connectToNext(status: number, reason: string): ByteStream | null {
     const tried = (this.#tried ??= [])
     tried.push(this.destination!)
@@ -160,7 +160,7 @@ export class Dispatch {
     return this.#connect(false)
   }
 
-  /** Handles a failed connection; a `shortage` is this process's own fault. */
+  /** Dials again or tries the next server. With a `shortage` the cause is this process, not the server. */
   #connectFailed(shortage: Shortage | null, failure: DialFailure): ByteStream | null {
     if (shortage === null) return this.#connectToNext(failure === 'connect-timeout' ? 504 : 502, failure)
     callSafely(this.#relay, () => this.#relay.onShortage?.(shortage, this.#exchange.facts.destination))
@@ -169,7 +169,7 @@ export class Dispatch {
       this.#exchange.fail(503, shortage)
       return null
     }
-    // Closes the idle connections of all exchanges once.
+    // Closing the idle connections to all servers frees descriptors.
     this.#redialled = true
     this.#relay.pools.clear()
     return this.#connect(true)

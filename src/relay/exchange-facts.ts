@@ -3,44 +3,45 @@ import type { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 import type { ConnectionKind } from './counts.js'
 import type { ExchangeOptions } from './decision.js'
-import type { Origin } from './destination.js'
+import type { ClientOrigin } from './destination.js'
 import type { BodyCoding } from './response-plan.js'
 
-/** `waiting`: for the answer's head. `answering`: its body is being sent. `tunnel`: bytes go both ways, unread, for good. */
+/** `waiting`: for the head of the response. `answering`: the body of the response is being sent. `tunnel`: bytes go both ways, unparsed, until the end. */
 export type ExchangePhase = 'waiting' | 'answering' | 'tunnel'
 
-/** `unread`: a request whose head was refused, so there is only an answer. */
+/** `unread`: the request's head was refused, so only a response exists. */
 export type ExchangeSubject = 'request' | 'unread' | 'tcp'
 
-/** The complete state of an exchange at any byte, which moves to another process: plain values, and trackers of a few numbers each. */
+/** The complete state of an exchange at any byte; it moves to another process with the connection. */
 export interface ExchangeFacts {
   phase: ExchangePhase
-  /** '' for a whole TCP connection and for a refused head. */
+  /** '' for a whole TCP connection, and after a refused head. */
   method: string
   upgrade: boolean
   http10: boolean
   closeClient: boolean
-  /** The server's connection may be reused after this answer. */
+  /** The server's connection may be reused after this response. */
   reusable: boolean
   /** The server's connection had served an earlier request. */
   reused: boolean
+  /** The server has sent at least one byte of the response. */
   heard: boolean
-  /** Key of the server's destination, '' without one. */
+  /** The key of the {@link Destination}, or ''. */
   destination: string
-  /** Name of the route, '' without one. */
+  /** The name of the route, or ''. */
   route: string
   coding: BodyCoding
-  /** The trackers of both bodies; null: no more bytes. */
+  /** The trackers of both bodies; null if the body is complete, or there is none. */
   requestBody: Framing | null
   responseBody: Framing | null
   bodySeen: number
   events: EventTracker | null
   frames: FrameTracker | null
-  /** The request, while it may be sent again if the reused connection turns out to be dead; otherwise ''. */
+  /** The whole request, as long as the relay may repeat it if a reused connection turns out to be dead; otherwise ''. */
   resend: string
-  /** The route's rules for the answer's head, until that has come. */
+  /** The route's rules for the response's head; null after the head. */
   answer: ExchangeOptions | null
-  /** Only for the report at the end: */
+  // The remaining facts are only for the report at the end.
   target: string
   host: string
   attempts: number
@@ -49,7 +50,7 @@ export interface ExchangeFacts {
   bytesReceived: number
 }
 
-/** The facts of a request that has just been read; without a head, those of an exchange without a request. */
+/** Returns the facts of a new exchange; without `head`, of one without a request. */
 export function newFacts(head?: RequestHead): ExchangeFacts {
   return {
     phase: 'waiting',
@@ -85,80 +86,84 @@ export function kindOf({ phase, method, events, frames, requestBody }: ExchangeF
   return requestBody === null ? 'waiting' : 'request'
 }
 
-export function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
+function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
   if (method !== '') return 'request'
   return phase === 'tunnel' ? 'tcp' : 'unread'
 }
 
-/** The route's rules for the head of an answer; null: none. */
+/** Returns `options` if they change the head of a response, otherwise null. */
 export function answerRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
   if (options === undefined) return null
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
 }
 
-/** The client's connection, as its exchange sees it. */
+/** The client's connection as {@link Exchange} sees it. */
 export interface ExchangeSide {
   readonly client: ByteStream
-  readonly origin: Origin
-  readonly ended: boolean
+  readonly origin: ClientOrigin
+  readonly clientEnded: boolean
   readonly hasHeld: boolean
   /** The client has sent FIN and no further request. */
   readonly isLast: boolean
-  /** The next answer is the last one, unless a request was read ahead. */
+  /** The connection cannot move: the next response is the last one, unless a pipelined request waits. */
   readonly pinned: boolean
   takeHeld(): Buffer | null
-  /** Restarts the present timeout. */
+  /** Restarts the current timeout. */
   arm(): void
-  /** Updates which side is read, and starts the next request, after a change. */
+  /** Call after any change: starts or stops reading from each side, and starts the next request. */
   settle(): void
-  /** `close`: no other exchange follows. */
+  /** The exchange is complete. `close`: no other exchange may follow. */
   finished(close: boolean): void
   /** Closes both sides at once; the client sees an error. */
   abort(reason: string): void
 }
 
-/** The report of one request, or one TCP connection, for an access log. */
+/** What an access log shows of one request, or of one TCP connection. */
 export interface ExchangeReport {
-  /** `unread`: a refused head has no method, target or host. A `tcp` connection has no status either. */
+  /** `unread` and `tcp` have no method, target and host; `tcp` has no status either. */
   subject: ExchangeSubject
   listener: string
   client: string
   method: string
-  /** As it was sent. */
+  /** The target as the client sent it. */
   target: string
-  /** From Host or the target. */
   host: string
-  /** The status that the client got; 0 for none. */
+  /** The status that the client got, or 0. */
   status: number
-  /** Why the relay answered, or cut the answer short. */
+  /** Why the relay responded itself, or cut the response short. */
   reason: string | undefined
-  /** The server did not answer, or not completely, or not in HTTP. The end of a tunnel does not count. */
+  /** The server sent no response, an incomplete one, or one that is not HTTP. The end of a tunnel does not count. */
   serverFailed: boolean
   destination: string | undefined
   attempts: number
-  /** Bytes of the answer, head included, given to the client's stream. */
+  /** Bytes of the response, including its head, written to the client's stream. */
   bytesSent: number
   /** Bytes that a tunnel read from the client. */
   bytesReceived: number
-  /** From the last byte of the request's head (or its refusal) to the answer's last byte; for TCP the whole connection. */
+  /** From the end of the request's head (or its refusal) to the last byte of the response; for `tcp` the whole connection. */
   milliseconds: number
 }
 
-interface Reported {
+interface ReportedExchange {
   readonly facts: ExchangeFacts
   readonly reason: string | undefined
   readonly serverFailed: boolean
-  /** On the clock of `performance`. */
+  /** Milliseconds of `performance.now()`. */
   readonly startedAt: number
 }
 
-interface Listener {
+interface ReportCallbacks {
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
 }
 
-/** Calls `onExchange`. `now`: on the clock of `performance`. */
-export function reportExchange(exchange: Reported, side: ExchangeSide, to: Listener, now: number): void {
+/** Calls `onExchange`. `now` is `performance.now()`. */
+export function reportExchange(
+  exchange: ReportedExchange,
+  side: ExchangeSide,
+  to: ReportCallbacks,
+  now: number,
+): void {
   if (to.onExchange === undefined) return
   try {
     to.onExchange(reportOf(exchange, side, now))
@@ -167,7 +172,7 @@ export function reportExchange(exchange: Reported, side: ExchangeSide, to: Liste
   }
 }
 
-function reportOf(exchange: Reported, { origin, client }: ExchangeSide, now: number): ExchangeReport {
+function reportOf(exchange: ReportedExchange, { origin, client }: ExchangeSide, now: number): ExchangeReport {
   const { facts, reason, serverFailed, startedAt } = exchange
   return {
     subject: subjectOf(facts),

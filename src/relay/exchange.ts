@@ -9,11 +9,11 @@ import {
   reasonOf,
 } from '../http1/index.js'
 import { closeFrame } from './boundaries.js'
-import type { ByteStream, Bytes, StreamOwner } from './byte-stream.js'
+import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
-import type { Origin } from './destination.js'
+import type { ClientOrigin } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
   answerRules,
@@ -28,15 +28,15 @@ import { ServerAnswer } from './server-answer.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
- * One request and its answer to the last byte of both, or the tunnel that it became. Owns the server's connection. A whole TCP connection is an exchange too: a
- * tunnel from its first byte, without a method. Another process continues with {@link facts}, the streams and two times.
+ * One request and its response, or the tunnel that the request became. Owns the server's connection. A whole TCP connection is an exchange too: a tunnel without
+ * a method. Another process can continue with {@link facts}, both streams and two times.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null = null
-  /** The limit of the whole exchange, on the wheel's clock. */
+  /** When the `request` timeout expires, on the clock of {@link TimerWheel}. */
   requestDeadline = Number.POSITIVE_INFINITY
-  /** On the clock of `performance`, for the report. */
+  /** Milliseconds of `performance.now()`, for the report. */
   startedAt: number = performance.now()
   reason: string | undefined
   serverFailed = false
@@ -46,7 +46,7 @@ export class Exchange implements StreamOwner {
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
 
-  /** Takes the facts, of a new exchange or of one from another process. */
+  /** `facts` are those of a new exchange, or of one from another process. */
   constructor(relay: RelayContext, side: ExchangeSide, facts: ExchangeFacts) {
     this.#relay = relay
     this.#side = side
@@ -60,24 +60,24 @@ export class Exchange implements StreamOwner {
     return kindOf(this.facts)
   }
 
-  get over(): boolean {
-    return this.#tunnel?.over ?? false
+  get tunnelEnded(): boolean {
+    return this.#tunnel?.ended ?? false
   }
 
-  /** A copy of the answer's incomplete head. */
+  /** A copy of the incomplete head of the response. */
   get pending(): Buffer {
     return this.#answer.pending
   }
 
-  /** Milliseconds of silence allowed now, at most those left for the whole exchange. */
+  /** Milliseconds until the exchange times out if nothing happens. */
   get timeoutMs(): number {
     const { timeouts, wheel } = this.#relay
     const connecting = this.upstream?.connecting ?? false
-    const quiet = quietMs(this.facts, connecting, timeouts, this.#dispatch.route?.options)
+    const quiet = silenceLimitMs(this.facts, connecting, timeouts, this.#dispatch.route?.options)
     return Math.min(quiet, this.requestDeadline - wheel.now)
   }
 
-  /** Whether more bytes of the client can be sent on; null: none are expected. */
+  /** Whether the server can take more bytes of the client; null if the exchange expects none. */
   get wantsBytes(): boolean | null {
     if (this.#tunnel === null && this.facts.requestBody === null) return null
     return this.upstream !== null && !this.upstream.congested
@@ -90,7 +90,7 @@ export class Exchange implements StreamOwner {
   expired(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()
-    else if (this.upstream?.connecting) this.#dispatch.unreachable('connect-timeout')
+    else if (this.upstream?.connecting) this.#dispatch.retryElsewhere('connect-timeout')
     else if (phase === 'waiting') {
       if (requestBody === null) this.serverFails(504, 'response-timeout')
       else if (this.upstream?.congested) this.fail(504, 'request-stalled')
@@ -103,7 +103,7 @@ export class Exchange implements StreamOwner {
     this.fail(clientOwes ? 408 : 504, 'request-timeout')
   }
 
-  /** Starts with a head and the part of its body in `chunk[at, to)`; returns where that ends. */
+  /** Starts with a head and the part of its body in `chunk[at, to)`. Returns where the body ends in the chunk. */
   startRequest(head: RequestHead, chunk: Buffer, at: number, to: number): number {
     const relay = this.#relay
     const { facts } = this
@@ -136,22 +136,22 @@ export class Exchange implements StreamOwner {
     return end
   }
 
-  /** Gives the facts to another process; this exchange is unusable afterwards. */
+  /** Returns the facts for another process. This exchange is unusable afterwards. */
   exportFacts(): ExchangeFacts {
     this.facts.resend = this.#dispatch.resend
     return this.facts
   }
 
-  /** Starts a whole connection that goes, unread, to a server of this route. */
+  /** Starts forwarding a whole TCP connection, unparsed, to a server of this route. */
   forward(route: SendOn): void {
     this.facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
-    // The stream caches it: at the end it cannot be read any more.
+    // Makes the stream cache the address: after the end it cannot be read any more.
     if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
     if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NOTHING)
   }
 
-  /** Resumes an exchange of another process over its connection to a server. Null: there was none, and `unsent` must be sent. */
+  /** Resumes an exchange of another process. `upstream` is its connection to the server; if null, dials a server and sends `unsent` to it. */
   resume(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
     this.#dispatch.restore()
@@ -165,7 +165,7 @@ export class Exchange implements StreamOwner {
     if (unsent.length > 0) upstream.write(unsent)
   }
 
-  /** Consumes the part of `chunk[0, to)` that belongs to this request, or tunnel; returns its length. */
+  /** Forwards the part of `chunk[0, to)` that belongs to this request or tunnel. Returns its length. */
   fromClient(chunk: Buffer, to: number): number {
     if (this.#tunnel !== null) {
       this.#tunnel.fromClient(chunk, to)
@@ -191,7 +191,7 @@ export class Exchange implements StreamOwner {
     return end
   }
 
-  clientEnded(): void {
+  onClientEnd(): void {
     if (this.#tunnel !== null) this.upstream?.end()
     else if (this.facts.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
   }
@@ -227,7 +227,7 @@ export class Exchange implements StreamOwner {
       progressed = this.#answer.readHeads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
     else this.#answer.readBody(chunk, 0, to)
-    // One timeout covers the whole head of an answer.
+    // A part of a head does not restart the timeout: one timeout covers the whole head of a response.
     if (progressed || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
   }
@@ -242,10 +242,10 @@ export class Exchange implements StreamOwner {
 
   onClose(_stream: ByteStream, error: Error | null): void {
     const { phase } = this.facts
-    if (this.upstream!.connecting) this.#dispatch.unreachable('connect-failed', error)
+    if (this.upstream!.connecting) this.#dispatch.retryElsewhere('connect-failed', error)
     else if (phase === 'waiting') this.#upstreamLost()
     else if (phase === 'tunnel' && error === null) {
-      // Both sides have ended; the kernel has the rest for the client.
+      // Both sides have ended, and the kernel has all bytes for the client.
       this.facts.closeClient = true
       this.finish()
     } else if (phase === 'tunnel') this.#cutShort('upstream-closed')
@@ -268,17 +268,17 @@ export class Exchange implements StreamOwner {
       facts.bytesReceived += early.length
       upstream!.write(early)
     }
-    if (this.#side.ended) upstream!.end()
+    if (this.#side.clientEnded) upstream!.end()
   }
 
-  send(bytes: Bytes, from = 0, to: number = bytes.length): void {
+  send(bytes: BytesOrText, from = 0, to: number = bytes.length): void {
     this.facts.bytesSent += to - from
     this.#side.client.write(bytes, from, to)
   }
 
   get isLast(): boolean {
     const { closeClient, requestBody, method } = this.facts
-    // After a refused CONNECT the client may have sent bytes that were meant for the tunnel.
+    // After a refused CONNECT, bytes that the client meant for the tunnel would be read as a request.
     if (closeClient || requestBody !== null || method === 'CONNECT') return true
     const { isLast, pinned, hasHeld } = this.#side
     return isLast || ((this.#relay.draining || pinned) && !hasHeld)
@@ -294,7 +294,7 @@ export class Exchange implements StreamOwner {
     this.finish()
   }
 
-  /** Answers with an error, or cuts an answer short that has begun. */
+  /** Responds with an error, or cuts the response short if it has already started. */
   fail(status: number, reason: string, headers?: Respond['headers']): void {
     if (this.facts.phase !== 'waiting') {
       this.#cutShort(reason)
@@ -304,31 +304,31 @@ export class Exchange implements StreamOwner {
     this.#respond(errorAnswer(status, reason, headers))
   }
 
-  /** As {@link fail}, for a mistake of the server. */
+  /** As {@link fail}, and reports the server as failed. */
   serverFails(status: number, reason: string): void {
     this.serverFailed = true
     this.fail(status, reason)
   }
 
-  /** As {@link fail}, for an error of the parser in an answer. */
+  /** As {@link fail}, for an error while parsing the response. */
   refuseAnswer(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.serverFailed = error instanceof Http1Refusal
     this.fail(status, reason)
   }
 
-  /** As {@link fail}, for an error of the parser in a request's body. */
+  /** As {@link fail}, for an error while parsing the request's body. */
   #refuseRequest(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.facts.closeClient = true
     this.fail(status, reason)
   }
 
-  /** The answer cannot be completed, and the client must see that. */
+  /** Ends a response that cannot be completed, so that the client notices. */
   #cutShort(reason: string): void {
     const { facts } = this
     this.reason = reason
-    // Framing shows the client that the answer is incomplete; an answer that ends with FIN needs a reset.
+    // The framing shows the client that the response is incomplete, except if FIN would end the response: then a reset shows it.
     if (facts.coding === 'content' || facts.phase === 'tunnel') {
       this.#side.abort(reason)
     } else {
@@ -338,7 +338,7 @@ export class Exchange implements StreamOwner {
     }
   }
 
-  /** The drain's time limit has passed: the present answer is the last, and ends at the next place that its protocol has for an end. */
+  /** Makes the current response the last one, because the drain's time limit has passed. Ends events and WebSockets at the next boundary of their protocol. */
   end(lastEvent: string): void {
     const { facts } = this
     if (facts.phase === 'waiting') return
@@ -351,7 +351,7 @@ export class Exchange implements StreamOwner {
     else this.#tunnel!.end(this.#side.client)
   }
 
-  /** The client's connection is gone. The server of a tunnel must see that this is no regular end. */
+  /** Ends the exchange, because the client's connection has closed. The server of a tunnel gets RST, so that it sees no regular end. */
   cancel(reason: string): void {
     this.reason ??= reason
     if (this.facts.phase === 'tunnel' && this.upstream?.connecting === false) this.upstream.reset()
@@ -385,11 +385,11 @@ export class Exchange implements StreamOwner {
 /** Status of a close frame (RFC 6455, 7.4.1). */
 const GOING_AWAY = 1001
 
-/** Passes bytes both ways unread, except for the boundaries of WebSocket frames. */
-export class Tunnel {
-  /** The end was sent: the server's further bytes are discarded, and without frames the client's too. */
-  over = false
-  /** Sent as soon as the server's stream is between two frames. */
+/** Passes bytes both ways unparsed, except for the boundaries of WebSocket frames. */
+class Tunnel {
+  /** The client was sent the end: the relay discards what the server sends, and without WebSocket frames also what the client sends. */
+  ended = false
+  /** The close frame to send as soon as the server's stream is between two frames. */
   #lastFrame: Buffer | null = null
   readonly #exchange: Pick<Exchange, 'facts' | 'upstream' | 'send'>
 
@@ -399,13 +399,13 @@ export class Tunnel {
 
   fromClient(chunk: Buffer, to: number): void {
     const { facts, upstream } = this.#exchange
-    if (this.over && facts.frames === null) return
+    if (this.ended && facts.frames === null) return
     facts.bytesReceived += to
     upstream!.write(chunk, 0, to)
   }
 
   fromServer(chunk: Buffer, to: number): void {
-    if (this.over) return
+    if (this.ended) return
     const exchange = this.#exchange
     const { frames } = exchange.facts
     if (this.#lastFrame === null) {
@@ -417,15 +417,15 @@ export class Tunnel {
     if (end > 0) exchange.send(chunk, 0, end)
     if (frames!.between) {
       exchange.send(this.#lastFrame)
-      this.over = true
+      this.ended = true
     } else if (end < to) exchange.send(chunk, end, to)
   }
 
-  /** Ends as the protocol asks, at the first possible place: a close frame, or FIN both ways. */
+  /** Sends a close frame after the current frame; without WebSocket frames sends FIN both ways. */
   end(client: ByteStream): void {
     const { facts, upstream } = this.#exchange
-    if (facts.frames === null || facts.frames.over) {
-      this.over = true
+    if (facts.frames === null || facts.frames.ended) {
+      this.ended = true
       client.end()
       upstream?.end()
     } else {
@@ -436,7 +436,7 @@ export class Tunnel {
 }
 
 interface AnswerOptions {
-  /** The answer to HEAD carries no body. */
+  /** The request is HEAD: the response has no body. */
   head: boolean
   connection: 'close' | 'keep-alive' | undefined
   edits: FieldEdits | undefined
@@ -445,7 +445,7 @@ interface AnswerOptions {
 /** Fields that the relay itself sets. */
 const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date', 'upgrade', 'trailer'])
 
-/** The whole answer as latin1 text. Throws for fields that cannot be written. */
+/** Returns the whole response as latin1 text. Throws for fields that cannot be written. */
 function answerText(answer: Respond, options: AnswerOptions): string {
   const { status } = answer
   const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
@@ -459,15 +459,15 @@ function answerText(answer: Respond, options: AnswerOptions): string {
   return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
 }
 
-export interface WrittenAnswer {
+interface WrittenAnswer {
   readonly status: number
   readonly text: string
-  /** Why the status is not the intended one. */
+  /** Set if the status is not the intended one. */
   readonly reason?: string
 }
 
-/** The relay's own answer to a request; a 500 if its fields cannot be written. */
-export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
+/** Returns the relay's own response to a request; a 500 if its fields cannot be written. */
+function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
   const options: AnswerOptions = {
     head: facts.method === 'HEAD',
     connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
@@ -482,7 +482,7 @@ export function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: Rela
   }
 }
 
-export function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
+function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
   return {
     kind: 'respond',
     status,
@@ -491,8 +491,8 @@ export function errorAnswer(status: number, reason: string, headers: Respond['he
   }
 }
 
-/** The gateway's own answer, or the router's decision. A router that throws costs its client a 500. */
-function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decision {
+/** Returns the gateway's own response or the router's decision; a 500 if the router throws. */
+function decide(head: RequestHead, relay: RelayContext, origin: ClientOrigin): Decision {
   try {
     return relay.gateway?.answerHere(head) ?? relay.route(head, origin)
   } catch (error) {
@@ -501,8 +501,8 @@ function decide(head: RequestHead, relay: RelayContext, origin: Origin): Decisio
   }
 }
 
-/** Milliseconds of silence allowed in an exchange, by its phase. */
-export function quietMs(
+/** Returns how many milliseconds an exchange may be silent in its phase. */
+function silenceLimitMs(
   { phase, requestBody }: ExchangeFacts,
   connecting: boolean,
   timeouts: Readonly<RelayTimeouts>,

@@ -10,16 +10,16 @@ import type { RelayContext } from './relay-context.js'
 export interface ExportedConnection {
   record: ConnectionRecord
   client: OwnedFd
-  /** Null: there is none, or it was still connecting and must be dialled again. */
+  /** Null if there is none, or if it was still connecting: the next process dials again. */
   upstream: OwnedFd | null
 }
 
-/** Takes a connection out of the relay between two bytes; its peers do not notice. Null: a stream has just closed. Throws, without effect, if no dup can be made. */
+/** Takes a connection out of the relay without its peers noticing. Returns null if a stream has just closed. Throws, without effect, if a dup fails. */
 export function exportConnection(
   connection: RelayConnection,
   relay: RelayContext,
 ): ExportedConnection | null {
-  const { exchange, requestReader, held, ended, origin, client } = connection
+  const { exchange, requestReader, held, clientEnded: ended, origin, client } = connection
   const upstream = exchange?.upstream ?? null
   if (!client.alive || upstream?.alive === false) return null
   const fds = duplicates(connection)
@@ -27,7 +27,7 @@ export function exportConnection(
   const address = client.remoteAddress
   const detached = client.detach()
   const underWay = exchange === null ? null : exportExchange(exchange, relay)
-  // The facts have another owner now.
+  // exportExchange() has given the facts away.
   connection.exchange = null
   connection.detach()
   const early = requestReader?.pending ?? held ?? NOTHING
@@ -46,7 +46,6 @@ export function exportConnection(
   return { record, ...fds }
 }
 
-/** Makes both dups first: a failure has no effect. */
 function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
   const own = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
@@ -65,7 +64,7 @@ function wholeMs(ms: number): number {
 
 function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord {
   const { upstream, pending, requestDeadline, startedAt } = exchange
-  // A connecting stream has sent nothing: the next process dials again.
+  // A connecting stream has sent nothing, so the next process can dial again.
   const dialling = upstream?.connecting ? concat(upstream.takeUnsent()) : null
   if (dialling !== null) upstream!.destroy()
   const detached = dialling === null ? (upstream?.detach() ?? null) : null
@@ -81,7 +80,7 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
   }
 }
 
-/** Resumes a connection exactly where {@link exportConnection} left it. `connection` is new, without an exchange. */
+/** Puts a new `connection` into the state in which {@link exportConnection} left it, and continues. */
 export function importConnection(
   relay: RelayContext,
   record: ConnectionRecord,
@@ -90,7 +89,7 @@ export function importConnection(
 ): void {
   const { client } = connection
   const phase = record.exchange?.facts.phase
-  connection.ended = record.clientEnded
+  connection.clientEnded = record.clientEnded
   connection.closing = record.closing
   if (record.toClient.length > 0) client.write(record.toClient)
   if (record.endedClient) client.end()
@@ -98,7 +97,7 @@ export function importConnection(
   if (record.fromClient.length > 0) connection.onData(client, record.fromClient, record.fromClient.length)
   connection.arm()
   connection.settle()
-  // Bytes in the record may have advanced it: then its new state's timeout counts.
+  // If the bytes of the record have advanced the state, the full timeout of the new state counts.
   const { closing, exchange } = connection
   const same = closing === record.closing && exchange?.facts.phase === phase
   if (same && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)

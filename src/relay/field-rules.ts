@@ -1,7 +1,7 @@
 import { type Authority, type FieldEditOptions, FieldEdits, type RequestHead } from '../http1/index.js'
-import type { Origin } from './destination.js'
+import type { ClientOrigin } from './destination.js'
 
-/** A route's edits of field lines. Treat it as frozen: it is prepared once. */
+/** A route's edits of field lines. Do not change the object: {@link EditCache} prepares it once. */
 export interface FieldRules {
   request?: FieldEditOptions
   response?: FieldEditOptions
@@ -9,8 +9,8 @@ export interface FieldRules {
 
 const NONE: FieldRules = {}
 
-/** Caches the edits prepared for each set of rules; mostly the same ones are asked for again. */
-class Prepared {
+/** Caches the prepared edits of each set of rules. {@link get} is fastest for the rules of the last call. */
+class EditCache {
   readonly #prepare: (rules: FieldRules) => FieldEdits
   readonly #all = new WeakMap<FieldRules, FieldEdits>()
   #lastRules: FieldRules | null = null
@@ -20,7 +20,7 @@ class Prepared {
     this.#prepare = prepare
   }
 
-  of(rules: FieldRules): FieldEdits {
+  get(rules: FieldRules): FieldEdits {
     if (rules === this.#lastRules) return this.#last
     let edits = this.#all.get(rules)
     if (edits === undefined) {
@@ -33,23 +33,23 @@ class Prepared {
   }
 }
 
-/** The edits of all routes' heads, combined with those of one relay. */
-export class FieldBook {
-  readonly #requests: Prepared
-  readonly #responses: Prepared
+/** The prepared edits of all routes, combined with those of the relay. */
+export class RouteEdits {
+  readonly #requests: EditCache
+  readonly #responses: EditCache
 
-  /** `trusted`: its clients may name the clients before them. `response`: for every answer, unless its route says otherwise. */
+  /** `trusted`: the clients are proxies and may send X-Forwarded-* of their own clients. `response`: edits of every response; a route can override them. */
   constructor(trusted: boolean, response: FieldEditOptions = {}) {
-    this.#requests = new Prepared(rules => requestEdits(rules.request, trusted))
-    this.#responses = new Prepared(rules => responseEdits(rules.response, response))
+    this.#requests = new EditCache(rules => requestEdits(rules.request, trusted))
+    this.#responses = new EditCache(rules => responseEdits(rules.response, response))
   }
 
   request(rules: FieldRules = NONE): FieldEdits {
-    return this.#requests.of(rules)
+    return this.#requests.get(rules)
   }
 
   response(rules: FieldRules = NONE): FieldEdits {
-    return this.#responses.of(rules)
+    return this.#responses.get(rules)
   }
 }
 
@@ -64,8 +64,8 @@ function responseEdits(
 
 export interface ForwardedOptions {
   /**
-   * `replace` (default): a client cannot forge these fields. `append`, for a relay behind another one: the client's address is appended, protocol and host are
-   * kept.
+   * `replace` (default): the relay overwrites these fields, so that a client cannot forge them. `append`, for a relay behind another proxy: the relay appends the
+   * client's address, and keeps protocol and host.
    */
   client?: 'replace' | 'append'
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */
@@ -74,10 +74,10 @@ export interface ForwardedOptions {
   forwarded?: boolean
 }
 
-/** Some servers read `_` as `-`, so each spelling of a name is removed. */
+/** Includes all spellings with `_`, because some servers read `_` as `-`. */
 const NAMES = ['X-Forwarded-For', 'X-Forwarded-Proto', 'X-Forwarded-Host', 'Forwarded'].flatMap(spellings)
 
-/** Further fields that servers believe of a proxy. `Proxy` becomes HTTP_PROXY in CGI. */
+/** Other fields that servers trust because only a proxy should send them. CGI turns `Proxy` into HTTP_PROXY. */
 const FORGED = [
   'X-Real-IP',
   'X-Forwarded-Port',
@@ -96,7 +96,7 @@ function spellings(name: string): string[] {
   return spellings(name.slice(at + 1)).flatMap(rest => [`${front}-${rest}`, `${front}_${rest}`])
 }
 
-/** A route's edits, which also remove the fields that {@link Forwarder} writes, and those that only `trusted` clients may send. */
+/** Returns a route's edits, which also remove the fields that {@link Forwarder} writes. Without `trusted` they remove {@link FORGED} too. */
 export function requestEdits(options: FieldEditOptions = {}, trusted = false): FieldEdits {
   const own = new Set(
     [...(options.remove ?? []), ...Object.keys(options.set ?? {})].map(name => name.toLowerCase()),
@@ -114,11 +114,11 @@ const MOST_CLIENTS = 1024
 interface KnownLines {
   readonly authority: Readonly<Authority> | undefined
   readonly minor: number
-  readonly scheme: Origin['scheme']
+  readonly scheme: ClientOrigin['scheme']
   readonly lines: Uint8Array
 }
 
-/** Writes the field lines about the client, from values of the parser and the kernel. Mostly those of the client's last request fit. */
+/** Writes the field lines about the client. Caches the lines of each client's last request, because the next request mostly needs the same. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean
@@ -126,7 +126,7 @@ export class Forwarder {
   readonly #via: readonly [string, string]
   readonly #knownLines = new Map<string, KnownLines>()
 
-  /** `via`: the last line, by the minor version of the request. */
+  /** `via`: the Via line by the minor version of the request. */
   constructor(options: ForwardedOptions = {}, via: readonly [string, string] = ['', '']) {
     this.#append = options.client === 'append'
     this.#x = options.xForwarded ?? true
@@ -134,8 +134,8 @@ export class Forwarder {
     this.#via = via
   }
 
-  /** `client`: an IP address, or ''. */
-  lines(head: RequestHead, client: string, origin: Origin): Uint8Array {
+  /** Returns the lines to append. `client` is an IP address or ''. */
+  lines(head: RequestHead, client: string, origin: ClientOrigin): Uint8Array {
     const { authority, minor } = head
     const { scheme } = origin
     const known = this.#knownLines.get(client)
@@ -153,7 +153,7 @@ export class Forwarder {
     return lines
   }
 
-  #format(head: RequestHead, client: string, origin: Origin): string {
+  #format(head: RequestHead, client: string, origin: ClientOrigin): string {
     const by = client === '' ? 'unknown' : client
     const host = head.authority === undefined ? '' : hostText(head.authority)
     let lines = ''

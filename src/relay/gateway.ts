@@ -2,22 +2,21 @@ import { FieldId, listElements, type RequestHead, type ResponseHead } from '../h
 import type { Decision } from './decision.js'
 
 export interface GatewayOptions {
-  /** This relay's name in Via: the same for all processes that replace each other, and for no other. Null: no Via. */
+  /** This relay's name in Via; null: no Via. All processes of one service must use the same name, and no other service may use it. */
   via: string | null
-  /** Whether TRACE is passed on; otherwise 405. */
+  /** Forwards TRACE; otherwise the client gets 405. */
   trace: boolean
 }
 
-/** The methods named with a 405. */
 export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']
 
-/** Not shown in an answer to TRACE (RFC 9110, 9.3.8). */
+/** Fields that a response to TRACE must not show (RFC 9110, 9.3.8). */
 const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 
-/** An intermediary's duties in RFC 9110: Via and loop detection (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
+/** What RFC 9110 demands of an intermediary: Via and loop detection (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
 export class Gateway {
   readonly #via: string | null
-  /** The Via line by the message's minor version. */
+  /** The Via line by the minor version of the message. */
   readonly viaLines: readonly [string, string]
   readonly #viaBytes: readonly Uint8Array[]
   readonly #trace: boolean
@@ -31,14 +30,14 @@ export class Gateway {
     this.#trace = trace
   }
 
-  /** Null: the request must be routed. */
+  /** Returns the decision for a request that the gateway handles itself, or null for a request to route. */
   answerHere(head: RequestHead): Decision | null {
     if (this.#isLoop(head)) return { kind: 'refuse', status: 508, reason: 'loop' }
     const { method } = head
     if (method !== 'TRACE' && method !== 'OPTIONS') return null
     if (method === 'TRACE' && !this.#trace)
       return { kind: 'refuse', status: 405, reason: 'trace-not-allowed', headers: [ALLOW] }
-    const left = forwardsLeft(head)
+    const left = maxForwards(head)
     if (left === null) return null
     if (Number.isNaN(left)) return { kind: 'refuse', status: 400, reason: 'max-forwards-invalid' }
     if (left > 0) return null
@@ -51,8 +50,8 @@ export class Gateway {
     }
   }
 
-  /** Whether the request must be forwarded with one {@link forwardsLeft} less. */
-  counts({ method, fields }: RequestHead): boolean {
+  /** Reports whether Max-Forwards must be decremented before the request is forwarded. */
+  hasHopCount({ method, fields }: RequestHead): boolean {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
@@ -80,8 +79,8 @@ export class Gateway {
   }
 }
 
-/** The number in Max-Forwards; null: no such field; NaN: no number. */
-export function forwardsLeft({ fields }: RequestHead): number | null {
+/** Returns the number in Max-Forwards, null without that field, NaN if it is invalid. */
+export function maxForwards({ fields }: RequestHead): number | null {
   const line = fields.indexOf(FieldId.maxForwards)
   if (line < 0) return null
   const value = fields.value(line)

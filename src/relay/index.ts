@@ -1,21 +1,21 @@
 /**
- * The data path of a reverse proxy: HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections, between clients and the servers that a router names. Knows
- * neither listeners nor configuration.
+ * The data path of a reverse proxy: relays HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections between clients and the servers that a router chooses.
+ * Independent of listeners and configuration.
  */
 export {
   type ByteStream,
-  type Bytes,
+  type BytesOrText,
   NO_OWNER,
   type StreamOwner,
   type Tally,
 } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
 export type { Decision, ExchangeOptions, Respond, Router, SendOn } from './decision.js'
-export type { Destination, DialAddress, KeepAlive, NamedHost, Origin } from './destination.js'
+export type { ClientOrigin, Destination, DialAddress, KeepAlive, NamedHost } from './destination.js'
 export type { ExchangeReport } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'
 export { ALLOW } from './gateway.js'
-export { acceptedStream, dialSocket, reopened, socketStream } from './open-stream.js'
+export { acceptedStream, dialSocket, socketStream, streamFromFd } from './open-stream.js'
 export { DEFAULT_LIMITS, type RelayOptions } from './options.js'
 export { PolledStream } from './polled-stream.js'
 export { Relay } from './relay.js'

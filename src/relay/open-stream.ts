@@ -7,7 +7,7 @@ import type { Dial, DialAddress, NamedHost } from './destination.js'
 import { PolledStream } from './polled-stream.js'
 import { SocketStream } from './socket-stream.js'
 
-/** Takes a plain connection. Null, and `accepted` is unchanged: no memory, or no polled sockets on this system. */
+/** Takes over a plain connection. Returns null, and leaves `accepted` unchanged, if memory is short or this system has no polled sockets. */
 export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
   if (!polledSockets()) return null
   try {
@@ -18,7 +18,7 @@ export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Ta
   }
 }
 
-/** Takes a socket of a `net.Server` (cheapest with `pauseOnConnect`) or TLS server that was not read from. */
+/** Takes over a socket of a `net.Server` (cheapest with `pauseOnConnect`) or TLS server. Nothing may have been read from it. */
 export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tally): ByteStream {
   const accepted = acceptedOf(socket)
   const stream = accepted === null ? null : acceptedStream(accepted, owner, tally)
@@ -29,12 +29,12 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
 export const dialSocket: Dial = ({ address, named }, owner, tally) => {
   if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
-  if (polledSockets() && SOCKET_HANDLE.works) return dialled(address, named, owner, tally)
+  if (polledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally)
   return new SocketStream(connect(address, named), owner, tally)
 }
 
-/** Node resolves the name and connects; after that it does not know the connection. */
-function dialled(
+/** Lets Node resolve the name and connect, then takes the descriptor over. */
+function dialByName(
   address: DialAddress,
   named: NamedHost | undefined,
   owner: StreamOwner,
@@ -56,7 +56,7 @@ function dialled(
   return stream
 }
 
-/** After this time without an answer the next address is tried. */
+/** Node tries the next address of a name if the last one has not connected after this time. */
 const NEXT_ADDRESS_MS = 500
 
 function connect(address: DialAddress, named?: NamedHost): net.Socket {
@@ -81,8 +81,8 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
   return socket
 }
 
-/** Takes the descriptor of a connected stream socket; closes it when it throws. Reads nothing until asked: otherwise each move would read one more chunk. */
-export function reopened(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
+/** Takes ownership of the descriptor of a connected stream socket; closes it if it throws. Does not start reading: otherwise each move would read a chunk. */
+export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
   if (polledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }
   return new SocketStream(socketOver(fd, options), owner, tally, { reading: false, remoteAddress })

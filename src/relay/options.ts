@@ -10,30 +10,30 @@ import type { GatewayOptions } from './gateway.js'
 import type { Shortage } from './shortage.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
-/** Milliseconds from 1 to 2^31-1, `request` also `Infinity`. Accurate to two ticks of the relay's timer. */
+/** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most two ticks late. */
 export interface RelayTimeouts {
-  /** A client's connection between two requests, or before the first. */
+  /** Between two requests on a client's connection, and before the first. */
   idle: number
-  /** A request's head, from its first byte. */
+  /** From the first byte of a request's head to its last. */
   head: number
-  /** Connecting to a server; then the next one is tried. */
+  /** For connecting to a server; then the relay tries the next server. */
   connect: number
-  /** From the last byte of the request, or the last interim answer, to the answer's head. */
+  /** From the end of the request, or the last interim response, to the end of the response's head. */
   response: number
   /**
-   * From the end of a request's head to the end of its answer, whatever moves. The client gets 408 while its request is incomplete, 504 while the server owes
-   * the answer; an answer under way is cut short. Not for open tunnels. `Infinity` (default): no limit.
+   * From the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is incomplete, and 504 if the response has
+   * not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default): no limit.
    */
   request: number
-  /** A body of which nothing moves. A slow peer moves as long as its kernel acknowledges bytes; one that acknowledges none is cut after one to two times this. */
+  /** For a body without progress. A slow peer makes progress while its kernel acknowledges bytes; without an acknowledgement it is cut after 1 to 2 times this. */
   stall: number
   /** As `stall`, for tunnels and whole TCP connections. */
   tunnel: number
-  /** For a client that was answered early to finish sending. */
+  /** How long the relay discards what a client sends after the last response, before it closes the connection. */
   linger: number
 }
 
-export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
+const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
   idle: 60_000,
   head: 30_000,
   connect: 5_000,
@@ -46,11 +46,11 @@ export const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
 
 /** Whole numbers from 1; `Infinity`: no limit. */
 export interface RelayLimits {
-  /** Client connections; further ones are closed at once. */
+  /** Client connections; the relay closes further ones at once. */
   connections: number
-  /** Bytes read ahead from a client that pipelines requests; one read may exceed it. */
+  /** Bytes that the relay holds of a client that pipelines requests. One read may exceed it. */
   pipelinedBytes: number
-  /** Bytes of a request's body, as announced or (chunked) as they arrive. */
+  /** Bytes of a request's body: of Content-Length, or as they arrive. */
   bodyBytes: number
   attempts: number
 }
@@ -64,33 +64,33 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
 
 export interface RelayOptions {
   route: Router
-  /** The route of a connection from another process; undefined if it is gone. */
+  /** Finds the route of an imported connection; undefined if it no longer exists. */
   routeByName?(name: string): SendOn | undefined
-  /** The same for a server, by its key. */
+  /** Finds the server of an imported connection; undefined if it no longer exists. */
   destinationByKey?(key: string): Destination | undefined
   timeouts?: Partial<RelayTimeouts>
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>
   forwarded?: ForwardedOptions
-  /** Default: none of {@link Gateway}. */
+  /** Default: the relay does nothing of what {@link Gateway} describes. */
   gateway?: GatewayOptions
-  /** For answers whose route sets none, and those made by the relay: an instance header, for example. */
+  /** Edits of every response, including the relay's own; a route can override them. For example an instance header. */
   responseFields?: FieldEditOptions
   /**
-   * A client that sends FIN while it waits for answers counts as gone (`abort`, default): mostly it is, and cannot be told from one that still reads. With
-   * `serve` it gets its answers.
+   * How to treat a client that sends FIN while it waits for a response. `abort` (default): as closed, which mostly it is; the relay cannot distinguish the two.
+   * `serve`: the client gets its response.
    */
   halfClosedClients?: 'serve' | 'abort'
   /** Called at the end of each exchange. Must not throw. */
   onExchange?(report: ExchangeReport): void
-  /** Connecting to a server failed through a lack of this process. */
+  /** Connecting to a server failed because this process, or machine, lacks a resource. */
   onShortage?(shortage: Shortage, destination: string): void
   clients?: ClientTally
-  /** A callback of these options threw; the request got a 500. */
+  /** A callback of these options threw an error; its request got a 500. */
   onFault?(error: unknown): void
-  /** Called whenever the last client connection is gone. */
+  /** Called whenever the last client connection has closed or moved. */
   onEmpty?(): void
-  /** Other relays may share the pools: their maker clears them. */
+  /** Other relays may share the pools. The caller owns them, and clears them. */
   pools: UpstreamPools
   /** Milliseconds between two ticks of the timer. */
   tickMs?: number
@@ -118,7 +118,7 @@ export function relayLimits(given: Partial<RelayLimits> = {}): Readonly<RelayLim
 function wrong(what: string, name: string, value: unknown, wanted: string): FdbError {
   return new FdbError(
     'ERR_FDB_RELAY_OPTION',
-    `the ${what} ${name} is ${value}: it must be ${wanted}, leave it out for the default`,
+    `the ${what} ${name} is ${value}: it must be ${wanted}; omit it for the default`,
     { details: { name, got: value } },
   )
 }

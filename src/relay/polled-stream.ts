@@ -7,33 +7,33 @@ import {
   sendOn,
   WRITABLE,
 } from '../kernel/index.js'
-import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joined, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
+import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
+import { concat, joinCopies, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
-/** Delay before the next attempt at a Unix server with a full queue; doubles up to the most. */
+/** Delay before connecting again to a Unix server whose accept queue is full. Doubles up to {@link LONGEST_RETRY_MS}. */
 const FIRST_RETRY_MS = 1
 const LONGEST_RETRY_MS = 32
 
-/** Full reads of one socket in one turn: other sockets wait meanwhile. */
+/** Maximum number of full reads of one socket in one turn, because other sockets wait. */
 const MOST_READS = 4
 
-export interface PolledInput {
+interface PolledInput {
   reading: boolean
-  /** The peer's IP address; '' for none, or if not wanted. */
+  /** The peer's IP address, or ''. */
   remoteAddress: string
-  /** Another connector that will provide the descriptor. */
+  /** Other code connects, and provides the descriptor. */
   dialling?: Dialling
-  /** The stream connects by itself. */
+  /** The stream connects to this address by itself. */
   address?: KernelAddress
 }
 
 /** A connection made by other code, which calls {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
-export interface Dialling {
+interface Dialling {
   readonly destroyed: boolean
   destroy(): void
 }
 
-/** A {@link ByteStream} over a plain TCP or Unix socket that Node does not know once it is connected: idle it takes a few hundred bytes. */
+/** A {@link ByteStream} over a plain TCP or Unix socket without a `net.Socket`: an idle stream takes a few hundred bytes of memory. */
 export class PolledStream extends PolledSocket implements ByteStream {
   owner: StreamOwner | null
   remoteAddress: string
@@ -41,9 +41,9 @@ export class PolledStream extends PolledSocket implements ByteStream {
   bytesRead = 0
   bytesWritten = 0
   readonly #tally: Tally
-  /** Null: it is connected. */
+  /** Null as soon as the stream is connected. */
   #dialling: Dialling | null
-  /** Bytes that the kernel has not taken; null: none. */
+  /** Bytes that the kernel has not taken, or null if there are none. */
   #queue: Buffer[] | null
   #reading: boolean
   /** The last read filled its buffer: the kernel may have more. */
@@ -51,7 +51,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #ended = false
   #peerEnded = false
   #closed = false
-  /** Ends in the next turn: with this error, after a last read, or null, because both sides have ended. */
+  /** Set if the stream ends in the next turn: an error (after a last read), or null because both sides have ended. */
   #ending: Error | null | undefined = undefined
 
   constructor(
@@ -103,7 +103,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   write(
-    bytes: Bytes,
+    bytes: BytesOrText,
     from = 0,
     to: number = bytes.length,
     more: Buffer = NOTHING,
@@ -114,19 +114,19 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (size === 0 || this.#ended || !this.#exists) return
     const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
     if (this.#queue !== null) {
-      this.#queue.push(joined(first, from, to, more, moreFrom, moreTo))
+      this.#queue.push(joinCopies(first, from, to, more, moreFrom, moreTo))
       return
     }
     const sent = this.#send(first, from, to, more, moreFrom, moreTo)
     if (sent === size) return
-    this.#queue = [joined(first, from, to, more, moreFrom, moreTo, sent)]
+    this.#queue = [joinCopies(first, from, to, more, moreFrom, moreTo, sent)]
     this.#watchEvents()
   }
 
   setReading(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
-    // The kernel is told "off" with the next event: mostly reading is on again by then.
+    // Pausing changes the epoll set only at the next event: mostly reading is on again by then.
     if (on) this.#watchEvents()
     else this.setEager(false)
   }
@@ -155,12 +155,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     return queue
   }
 
-  /** Takes the descriptor from `lent`, which must not have been read from. */
+  /** Takes over the descriptor of `lent`, from which nothing may have been read. */
   connected(lent: Lent): void {
     try {
       this.adopt(lent)
     } catch (error) {
-      // There is no descriptor left for a moment: as a failed connection.
+      // No descriptor is free for the dup.
       this.#fail(error as Error)
       return
     }
@@ -174,12 +174,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     this.#watchEvents()
   }
 
-  /** An immediate failure is reported in a later turn, as any other. */
+  /** Reports even an immediate failure in a later turn. */
   #connect(address: KernelAddress, again = FIRST_RETRY_MS): void {
     try {
       this.connectTo(address)
       this.#watchEvents()
-      // A local connection is established already, and need not wait behind all ready sockets.
+      // A local connection is established already. This check reports it earlier than the poll, which delivers all other ready sockets first.
       setImmediate(checkDial, this)
     } catch (error) {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
@@ -226,7 +226,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     else if (failure !== undefined) this.#fail(failure)
   }
 
-  /** Reading was on when the kernel was asked, so these bytes are delivered whatever happened since. */
+  /** Delivers bytes that the poll has read, even if reading was paused meanwhile: the kernel no longer has them. */
   #deliverRead(chunk: Buffer, bytes: number): void {
     if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))
@@ -246,17 +246,17 @@ export class PolledStream extends PolledSocket implements ByteStream {
         return
       }
       this.#deliver(READ_INTO, bytes, READ_BYTES)
-      // A broken stream gets no further events.
+      // A broken stream is read to its end here, because it gets no further events.
       if (!this.#moreToRead && (this.alive || bytes < 0)) return
     }
   }
 
-  /** `most`: a read of so many bytes may have left more. */
+  /** `most` is the size of the read buffer: a read that filled it may have left more bytes in the kernel. */
   #deliver(chunk: Buffer, bytes: number, most: number): void {
     this.#moreToRead = bytes >= most
     if (bytes === 0) {
       this.#peerEnded = true
-      // The failed write has consumed the reset's error, so the rest looks like FIN.
+      // A failed write has consumed the error of the reset, so this end of the stream is no FIN.
       if (this.#ending && (this.#ending as NodeJS.ErrnoException).code !== 'EPIPE') return
       this.owner?.onEnd(this)
       this.#endIfBothEnded()
@@ -273,7 +273,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       this.bytesWritten += sent
       return sent
     } catch (error) {
-      // The owner gets no event in the middle of its write.
+      // Ends in a later turn: the owner must not get an event inside its own write.
       this.#scheduleEnd(error as Error)
       return 0
     }
@@ -314,7 +314,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   /** @internal */
   endNow(): void {
-    // Bytes that arrived before the peer broke the connection may be its answer.
+    // Bytes that arrived before the peer broke the connection may be its response.
     if (this.#ending) this.#read(MOST_READS)
     if (!this.open) return
     if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
@@ -334,7 +334,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       return
     }
     const wanted = (this.#reading && !this.#peerEnded ? READABLE : 0) | (this.#queue === null ? 0 : WRITABLE)
-    // A busy peer is read in larger pieces.
+    // The poll itself reads small pieces ahead (eager); a peer that filled the last read is read in larger pieces.
     this.setEager((wanted & READABLE) !== 0 && !this.#moreToRead)
     try {
       this.watch(wanted)
@@ -359,7 +359,7 @@ class OwnDialling implements Dialling {
   }
 }
 
-// Shared functions: a stream costs no closure.
+// Shared functions, so that a stream needs no closure.
 function endNow(stream: PolledStream): void {
   stream.endNow()
 }

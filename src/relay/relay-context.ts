@@ -4,16 +4,16 @@ import type { ClientWatch } from './client-watch.js'
 import type { Router, SendOn } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
-import type { FieldBook, Forwarder } from './field-rules.js'
+import type { Forwarder, RouteEdits } from './field-rules.js'
 import type { Gateway } from './gateway.js'
 import type { RelayLimits, RelayTimeouts } from './options.js'
 import type { Shortage } from './shortage.js'
 import type { TimerWheel } from './timer-wheel.js'
 import type { UpstreamPools } from './upstream-pools.js'
 
-export interface Leaving {
+export interface PendingMoves {
   readonly which: MoveWhich
-  /** A connection arrived, or one that could not move may do so now. */
+  /** Called when a connection arrives, or when a deferred move may be possible. */
   readonly onMovable: () => void
 }
 
@@ -27,23 +27,23 @@ export interface RelayContext {
   readonly watch: ClientWatch
   readonly forwarder: Forwarder
   readonly gateway: Gateway | null
-  readonly fields: FieldBook
-  /** Every further answer announces the end of its connection. */
+  readonly fields: RouteEdits
+  /** Every further response announces the end of its connection. */
   readonly draining: boolean
-  /** All movable connections are leaving; the callback reports connections that become movable. */
-  readonly leaving: Leaving | null
+  /** Set while all movable connections leave this process. */
+  readonly leaving: PendingMoves | null
   readonly abortHalfClosed: boolean
   readonly routeByName: ((name: string) => SendOn | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined
   readonly onFault: ((error: unknown) => void) | undefined
-  /** Marks a connection that cannot move any more. */
+  /** Marks a connection as one that cannot move any more. */
   pin(connection: object): void
   forget(connection: object): void
 }
 
-/** Calls back; an exception goes to `onFault`, and breaks no exchange. */
+/** Calls a callback of the user. Gives an exception to `onFault`, so that it breaks no exchange. */
 export function callSafely({ onFault }: RelayContext, call: () => void): void {
   try {
     call()
@@ -52,7 +52,7 @@ export function callSafely({ onFault }: RelayContext, call: () => void): void {
   }
 }
 
-/** Lends readers to connections for one head: an idle connection holds none. A reader that refused a head must not be released. */
+/** Lends each reader to one connection for one head, so that an idle connection holds none. Do not release a reader that refused a head. */
 export class Readers {
   readonly #limits: Partial<HeadLimits>
   #request: RequestReader | null = null
@@ -84,7 +84,7 @@ export class Readers {
   }
 }
 
-/** The answer to a refusal of the parser. Any other error is a fault of this process. */
+/** Returns the response to a refusal of the parser; to any other error, which is a fault of this process, a 500. */
 export function refusalOf(error: unknown, relay: RelayContext): { status: number; reason: string } {
   if (error instanceof Http1Refusal) return { status: error.status, reason: error.reason }
   relay.onFault?.(error)

@@ -7,36 +7,36 @@ import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
 import type { SendOn } from './decision.js'
-import type { Origin } from './destination.js'
+import type { ClientOrigin } from './destination.js'
 import { type ExportedConnection, exportConnection, importConnection } from './export-import.js'
-import { FieldBook, Forwarder } from './field-rules.js'
+import { Forwarder, RouteEdits } from './field-rules.js'
 import { Gateway } from './gateway.js'
-import { acceptedStream, reopened, socketStream } from './open-stream.js'
+import { acceptedStream, socketStream, streamFromFd } from './open-stream.js'
 import { type RelayOptions, relayLimits, relayTimeouts } from './options.js'
-import { type Leaving, Readers, type RelayContext } from './relay-context.js'
+import { type PendingMoves, Readers, type RelayContext } from './relay-context.js'
 import { TimerWheel } from './timer-wheel.js'
 
-/** Time for the first request of a connection, see {@link Relay.closeIdle}. */
+/** How long {@link Relay.closeIdle} waits for the first request of a connection. */
 const SILENT_MS = 500
 
-/** Time for an error to reach a client whose request was not answered. */
+/** How long {@link Relay.end} lets a 503 travel to the client before it closes the connection. */
 const LAST_ERROR_MS = 250
 
-interface Ending {
+interface EndOptions {
   readonly lastEvent: string
   readonly lingerMs: number
 }
 
-/** Relays HTTP/1, or whole TCP connections, to the servers that a router names. Has no listeners of its own. */
+/** Relays HTTP/1 and whole TCP connections to the servers that a router chooses. The caller accepts the connections. */
 export class Relay {
-  readonly #context: RelayContext & { draining: boolean; leaving: Leaving | null }
+  readonly #context: RelayContext & { draining: boolean; leaving: PendingMoves | null }
   readonly #connections = new Set<RelayConnection>()
   readonly #tally: Tally = { open: 0 }
   readonly #onEmpty: (() => void) | undefined
   readonly #clients: ClientTally | undefined
   #unmovable = 0
   #turnedAway = 0
-  #ending: Ending | null = null
+  #ending: EndOptions | null = null
 
   constructor(options: RelayOptions) {
     const timeouts = relayTimeouts(options.timeouts)
@@ -55,7 +55,7 @@ export class Relay {
       watch: new ClientWatch(),
       forwarder: new Forwarder(options.forwarded, gateway?.viaLines),
       gateway,
-      fields: new FieldBook(options.forwarded?.client === 'append', options.responseFields),
+      fields: new RouteEdits(options.forwarded?.client === 'append', options.responseFields),
       draining: false,
       abortHalfClosed: options.halfClosedClients !== 'serve',
       routeByName: options.routeByName,
@@ -70,10 +70,10 @@ export class Relay {
   }
 
   /**
-   * Takes an accepted socket that was not read from; closes it at the limit of connections. `forward`: the whole connection goes, unread, to a server of that
-   * route, or is reset if there is none.
+   * Takes over an accepted socket from which nothing was read; closes it if the limit of connections is reached. With `forward` the whole connection goes, unparsed,
+   * to a server of that route; without a server it is reset.
    */
-  accept(socket: net.Socket, origin: Origin, forward?: SendOn): void {
+  accept(socket: net.Socket, origin: ClientOrigin, forward?: SendOn): void {
     if (this.#connections.size >= this.#context.limits.connections) {
       this.#turnedAway++
       socket.on('error', () => {})
@@ -83,8 +83,8 @@ export class Relay {
     this.acceptStream(socketStream(socket, NO_OWNER, this.#tally), origin, forward)
   }
 
-  /** As {@link accept}, for a connection without a socket. False: a socket is needed. */
-  acceptBare(accepted: Accepted, origin: Origin, forward?: SendOn): boolean {
+  /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create one. */
+  acceptBare(accepted: Accepted, origin: ClientOrigin, forward?: SendOn): boolean {
     if (this.#connections.size >= this.#context.limits.connections) return false
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false
@@ -92,8 +92,8 @@ export class Relay {
     return true
   }
 
-  /** As {@link accept}, for a stream that has delivered nothing. */
-  acceptStream(stream: ByteStream, origin: Origin, forward?: SendOn): void {
+  /** As {@link accept}, for a stream that has not delivered any bytes. */
+  acceptStream(stream: ByteStream, origin: ClientOrigin, forward?: SendOn): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#add(connection)
     if (forward !== undefined) connection.forward(forward)
@@ -112,24 +112,24 @@ export class Relay {
     return countKinds(this.#connections)
   }
 
-  /** Bytes of all connections that wait here for a congested side. */
+  /** Returns how many bytes of all connections wait in this process. */
   heldBytes(): number {
     let bytes = 0
     for (const connection of this.#connections) bytes += connection.heldBytes
     return bytes
   }
 
-  /** Connections to servers, of all relays that share the pools. */
+  /** Counts the connections to servers of all relays that share the pools. */
   upstreamCounts(): { open: number; idle: number } {
     return { open: this.#context.pools.open, idle: this.#context.pools.idle }
   }
 
-  /** Drains: every answer ends its connection; an idle one stays until its next request, {@link closeIdle} or {@link close}. */
+  /** From now on every response ends its connection. An idle connection stays open until its next request, {@link closeIdle} or {@link close}. */
   drain(): void {
     this.#context.draining = true
   }
 
-  /** Undoes {@link drain}. Answers that announced the end of their connection still end it. */
+  /** Undoes {@link drain}. A response that has already announced the end of its connection still ends it. */
   resume(): void {
     this.#context.draining = false
     this.#context.leaving = null
@@ -141,21 +141,21 @@ export class Relay {
     }
   }
 
-  /** Sends FIN on idle connections; requests on their way are lost. A connection that was silent so far gets a moment for its first request. */
+  /** Sends FIN on idle connections; a request that is in flight is lost. A connection without any request yet gets {@link SILENT_MS} to send it. */
   closeIdle(): void {
     const left = [...this.#connections]
-    const silent = left.filter(connection => connection.silent)
-    for (const connection of left) if (!connection.silent) connection.closeIdle()
+    const silent = left.filter(connection => connection.receivedNothing)
+    for (const connection of left) if (!connection.receivedNothing) connection.closeIdle()
     if (silent.length === 0) return
     const endSilent = () => {
-      for (const connection of silent) if (connection.silent) connection.closeIdle()
+      for (const connection of silent) if (connection.receivedNothing) connection.closeIdle()
     }
     setTimeout(endSilent, SILENT_MS).unref()
   }
 
   /**
-   * Ends every connection as its protocol asks: a WebSocket by a close frame, events after `lastEvent`, a tunnel by FIN, any other with its next answer. After
-   * `lingerMs` the rest get an error and are closed. Returns their kinds.
+   * Ends every connection as its protocol asks: a WebSocket with a close frame, events after `lastEvent`, a tunnel with FIN, any other with its next response.
+   * After `lingerMs` the remaining connections get an error and are closed. Returns the kinds of all connections.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -166,7 +166,7 @@ export class Relay {
     return closed
   }
 
-  #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: Ending): void {
+  #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: EndOptions): void {
     for (const connection of left) connection.end(lastEvent)
     const giveUp = () => {
       for (const connection of left) connection.giveUp()
@@ -177,26 +177,26 @@ export class Relay {
     setTimeout(giveUp, lingerMs).unref()
   }
 
-  /** Closes all clients' connections at once. The relay still accepts others. */
+  /** Closes the connections of all clients at once. The relay still accepts new ones. */
   close(): void {
     for (const connection of [...this.#connections]) connection.abort('closed-here')
   }
 
-  /** Connections that can move, now or later. */
+  /** The number of connections that can move, now or later. */
   get movable(): number {
     return this.#connections.size - this.#unmovable
   }
 
   /**
-   * Takes connections out of this relay, one at each step; the caller owns their descriptors. Each is checked once; until {@link resume}, `notice` reports that
-   * another one may leave. Throws, without effect, if no descriptor is left for a dup.
+   * Takes one connection after the other out of this relay; the caller owns the descriptors. Checks each connection once. Until {@link resume}, calls `notice` when
+   * another one may be able to leave. Throws, without effect, if no descriptor is free for a dup.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
-      // Connections that come back meanwhile are at the end.
+      // The following connections were added meanwhile.
       if (left-- <= 0) return
       if (!connection.movable) continue
       const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null
@@ -210,20 +210,19 @@ export class Relay {
     }
   }
 
-  /** Whether this process has the route of that name, for a request that was not sent. */
   knowsRoute(name: string): boolean {
     return this.#context.routeByName?.(name) !== undefined
   }
 
-  /** Resumes an exported connection. Takes the descriptors, also when it throws. `pinned`: it is not exported again, and its next answer is the last. */
+  /** Resumes an exported connection. Takes ownership of the descriptors even if it throws. A `pinned` connection never moves, and its next response is the last. */
   import({ record, client, upstream }: ExportedConnection, pinned = false): Witness {
     const context = this.#context
     let stream: ByteStream | null = null
     let server: ByteStream | null = null
     try {
-      stream = reopened(client, NO_OWNER, this.#tally, record.client)
+      stream = streamFromFd(client, NO_OWNER, this.#tally, record.client)
       const key = record.exchange?.facts.destination ?? ''
-      if (upstream !== null) server = reopened(upstream, NO_OWNER, context.pools.tally(key))
+      if (upstream !== null) server = streamFromFd(upstream, NO_OWNER, context.pools.tally(key))
     } catch (error) {
       stream?.destroy()
       client.close()
@@ -237,13 +236,13 @@ export class Relay {
     connection.pinned = pinned
     this.#add(connection)
     importConnection(context, record, connection, server)
-    // The connection was between two processes when {@link end} was called.
+    // The connection was on its way between two processes when end() was called.
     if (this.#ending !== null && this.#connections.has(connection)) this.#endAll([connection], this.#ending)
-    // A tunnel owes no known answer.
-    const owed = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
+    // In a tunnel nothing shows whether the client waits for a response.
+    const awaitsResponse = record.exchange !== null && record.exchange.facts.phase !== 'tunnel'
     return {
       get asked() {
-        return owed || stream.bytesRead > 0
+        return awaitsResponse || stream.bytesRead > 0
       },
       get answered() {
         return stream.bytesWritten > 0

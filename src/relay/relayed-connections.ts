@@ -16,16 +16,16 @@ import type { Relay } from './relay.js'
 export interface RelayedOptions {
   listener: string
   relays(): Iterable<Relay>
-  /** The relay for a client of that IP address ('' for Unix). */
+  /** Returns the relay for a client with this IP address ('' for Unix). */
   relayFor(client: string): Relay
 }
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
-/** Delay after the process ran out of descriptors. */
+/** Delay before the next move after the process ran out of descriptors. */
 const RETRY_MS = 50
 
-/** The connections of the relays behind one listener: each can move to another process at any byte. */
+/** The connections of one listener's relays. Each can move to another process at any byte. */
 export class RelayedConnections implements MovableConnections<RelayedConnection> {
   readonly protocol = 'http1-relay/1'
   onMovable: (() => void) | null = null
@@ -64,7 +64,7 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
       throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
     }
     const route = state.exchange?.facts.route
-    // It has no connection to a server yet.
+    // With one descriptor the connection has no server yet, so this process must choose one.
     if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
       throw refused(`its request is for ${JSON.stringify(route)}, which is not configured here`)
     }

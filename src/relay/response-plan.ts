@@ -12,7 +12,7 @@ import {
 import { EventTracker, FrameTracker } from './boundaries.js'
 import type { ByteStream } from './byte-stream.js'
 
-/** How a body goes to the client: unchanged; as bare content until the connection ends (HTTP/1.0); in the relay's own chunks. */
+/** How the client gets a body. `as-is`: unchanged. `content`: without chunks, until the connection ends (HTTP/1.0). `chunks`: in the relay's own chunks. */
 export type BodyCoding = 'as-is' | 'content' | 'chunks'
 
 export interface ClientRequest {
@@ -25,10 +25,9 @@ export interface ClientRequest {
 export interface ResponsePlan {
   /** Valid until the next head is written. */
   head: HeadWriter
-  /** Null: no body. */
   body: Framing | null
   coding: BodyCoding
-  /** The client's connection ends after this answer, and the head says so. */
+  /** The client's connection ends after this response; the head announces it. */
   close: boolean
   /** The server's connection may be reused after the body. */
   reusable: boolean
@@ -36,7 +35,7 @@ export interface ResponsePlan {
 
 export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
-/** Plans the answer for a final response head. Throws `Http1Refusal` if the head does not fit the request. */
+/** Plans how to send a final response to the client. Throws `Http1Refusal` if the head does not fit the request. */
 export function planResponse(
   head: ResponseHead,
   asked: ClientRequest,
@@ -74,7 +73,7 @@ function answerHead(
   return writeResponse(head, { edits, extra, proxyAuthentication, body, connection })
 }
 
-/** A tracker for an event stream that only its end delimits, so that the relay can end it between two events. */
+/** Returns a tracker for an event stream without Content-Length, so that the relay can end it between two events. */
 export function eventsOf(head: ResponseHead, { body }: ResponsePlan): EventTracker | null {
   if (body?.kind !== 'chunked' && body?.kind !== 'until-close') return null
   const type = head.fields.get('content-type') ?? ''
@@ -92,7 +91,7 @@ export function followSpans(events: EventTracker, chunk: Buffer, spans: readonly
   for (let i = 0; i < spans.length; i += 2) events.follow(chunk, spans[i]!, spans[i + 1]!)
 }
 
-/** Passes on the body's part of `chunk[from, stop)`; returns its end. Throws `Http1Refusal`. */
+/** Sends the part of `chunk[from, stop)` that belongs to the body. Returns where it ends. Throws `Http1Refusal`. */
 export function passBody(
   to: Pick<ByteStream, 'write'>,
   coding: BodyCoding,
@@ -108,7 +107,7 @@ export function passBody(
     if (spans !== undefined) followSpans(events!, chunk, spans)
     if (end === from) return end
     if (body.blanks === null) to.write(chunk, from, end)
-    else to.write(clean(body, chunk, from, end))
+    else to.write(removeBlanks(body, chunk, from, end))
     return end
   }
   if (coding === 'content') {
@@ -123,7 +122,7 @@ export function passBody(
 }
 
 /** Removes the blanks after chunk sizes from `chunk[from, to)` of an unchanged body. */
-export function clean(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
+export function removeBlanks(body: Framing, chunk: Buffer, from: number, to: number): Buffer {
   const blanks = body.takeBlanks()
   if (blanks === null) return chunk.subarray(from, to)
   const pieces: Buffer[] = []

@@ -9,46 +9,47 @@ import {
   takeContent,
 } from '../http1/index.js'
 import { type EventTracker, eventText } from './boundaries.js'
-import type { ByteStream, Bytes } from './byte-stream.js'
+import type { ByteStream, BytesOrText } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
 import {
   type BodyCoding,
   bodyEnd,
-  clean,
   eventsOf,
   followSpans,
   framesOf,
   passBody,
   planResponse,
   type ResponsePlan,
+  removeBlanks,
 } from './response-plan.js'
 import { answerRewrite } from './upstream-request.js'
 
-export interface Answered {
+/** What {@link ServerAnswer} needs of its exchange. */
+interface AnswerExchange {
   readonly facts: ExchangeFacts
   /** The client's connection cannot serve another request. */
   readonly isLast: boolean
-  /** Sends to the client, see {@link ByteStream.write}. */
-  send(bytes: Bytes): void
-  /** The server has switched protocols: its further bytes are no answer. */
+  /** Sends to the client, as {@link ByteStream.write}. */
+  send(bytes: BytesOrText): void
+  /** The server has switched protocols: the exchange becomes a tunnel. */
   switchProtocol(): void
   finish(): void
   serverFails(status: number, reason: string): void
   refuseAnswer(error: unknown): void
 }
 
-/** Passes a server's answer to the client: rewrites heads, passes on the body. */
+/** Sends a server's response to the client: rewrites the heads and forwards the body. */
 export class ServerAnswer {
   #reader: ResponseReader | null = null
-  /** Set: the answer ends between two events. */
+  /** If set, the response ends after the current event. */
   #lastEvent: LastEvent | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
-  readonly #exchange: Answered
+  readonly #exchange: AnswerExchange
 
-  constructor(relay: RelayContext, side: ExchangeSide, exchange: Answered) {
+  constructor(relay: RelayContext, side: ExchangeSide, exchange: AnswerExchange) {
     this.#relay = relay
     this.#side = side
     this.#exchange = exchange
@@ -58,7 +59,7 @@ export class ServerAnswer {
     return this.#reader?.pending ?? NOTHING
   }
 
-  /** Reads interim heads and the final one. Returns whether a head was read: an interim one is a sign of life. */
+  /** Reads interim heads and the final one. Returns whether a head was complete: even an interim head restarts the timeout. */
   readHeads(chunk: Buffer, to: number): boolean {
     let headRead = false
     const { readers } = this.#relay
@@ -118,7 +119,7 @@ export class ServerAnswer {
     facts.coding = plan.coding
     const blanks = plan.body?.blanks ?? null
     if (blanks === null) this.#send(plan.head, chunk, at, end)
-    else this.#send(plan.head, clean(plan.body!, chunk, at, end))
+    else this.#send(plan.head, removeBlanks(plan.body!, chunk, at, end))
     if (plan.body?.kind === 'tunnel') {
       facts.frames = framesOf(head)
       facts.frames?.follow(chunk, at, end)
@@ -161,7 +162,7 @@ export class ServerAnswer {
       facts.closeClient = true
       facts.reusable = false
     } else if (!body.done) return
-    // After unexpected bytes nothing on this connection can be trusted.
+    // The server has sent bytes after the end of the body: this connection cannot be trusted.
     if (end < to) facts.reusable = false
     this.#exchange.finish()
   }
@@ -179,14 +180,14 @@ export class ServerAnswer {
     this.#exchange.finish()
   }
 
-  /** Ends a stream of events between two of them, after a last one with `text`. */
+  /** Ends a stream of events after the current one, with `text` as the last event. */
   endAfterEvent(text: string): void {
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
     this.readBody(NOTHING, 0, 0)
   }
 }
 
-/** Ends a stream of events that the server has not ended, after a last event of the operator's. */
+/** Ends a stream of events that the server has not ended, with the operator's last event. */
 export class LastEvent {
   readonly #event: Buffer
   #coding: BodyCoding
@@ -197,7 +198,7 @@ export class LastEvent {
     this.#coding = coding
   }
 
-  /** Passes the body on up to the first possible end, and ends it there. True: it has ended. Throws `Http1Refusal`. */
+  /** Forwards the body up to the first possible end, and ends it there. Returns whether the body has ended. Throws `Http1Refusal`. */
   pass(
     to: ByteStream,
     body: Framing,
@@ -208,11 +209,11 @@ export class LastEvent {
   ): boolean {
     let at = from
     if (this.#coding === 'as-is') {
-      // The server's chunk was announced with its length, and must be completed. The relay's own chunks follow.
+      // The client knows the length of the current chunk, so the relay must complete it. The relay's own chunks follow.
       if (!body.betweenChunks) {
         const spans: number[] = []
         at += body.advanceChunk(chunk, from, stop, spans)
-        if (at > from) to.write(clean(body, chunk, from, at))
+        if (at > from) to.write(removeBlanks(body, chunk, from, at))
         followSpans(events, chunk, spans)
         if (body.done || !body.betweenChunks) return body.done
       }

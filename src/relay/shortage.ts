@@ -1,6 +1,6 @@
 import { fdLimits, isBeyond, type LentFd } from '../adapter.js'
 
-/** A resource that this process, or its machine, lacks: not the server's fault. */
+/** A resource that this process, or its machine, lacks. The server is not at fault. */
 export type Shortage = 'no-descriptors' | 'no-ports'
 
 const SHORTAGES: Readonly<Record<string, Shortage>> = {
@@ -8,25 +8,25 @@ const SHORTAGES: Readonly<Record<string, Shortage>> = {
   ENFILE: 'no-descriptors',
   ENOBUFS: 'no-descriptors',
   ENOMEM: 'no-descriptors',
-  // Every local port is in use towards that server.
+  // All local ports are in use for connections to that server.
   EADDRNOTAVAIL: 'no-ports',
 }
 
-/** Null: another error. */
+/** Returns null for an error with another cause. */
 export function shortageOf(error: unknown): Shortage | null {
   const { code } = (error ?? {}) as Partial<NodeJS.ErrnoException>
   return (code !== undefined && SHORTAGES[code]) || null
 }
 
-/** The descriptors that clients' connections may take. */
+/** How many descriptors the connections of clients may use. */
 export interface DescriptorRoom {
   /** RLIMIT_NOFILE, or Infinity. */
   limit: number
-  /** Clients, if each needs a connection to a server too. */
+  /** The number of clients, if each of them also needs a connection to a server. */
   clients: number
-  /** A client whose descriptor is this number or above uses the reserve for servers: the kernel gives the lowest free number. */
+  /** A client with this descriptor number or a higher one uses the reserve: the kernel always assigns the lowest free number. */
   firstSpare: number
-  /** Descriptors neither for clients nor open at the start. */
+  /** Descriptors in reserve for connections to servers. */
   spare: number
 }
 
@@ -37,7 +37,7 @@ export function descriptorRoom({ soft, open } = fdLimits()): DescriptorRoom {
   return { limit, clients, firstSpare: limit - spare, spare }
 }
 
-/** Reports whether a client's connection uses the reserve. Null: it has no descriptor (any more). */
+/** Reports whether a client's connection uses the reserve. `descriptor` is null if the connection has closed. */
 export function takesSpare(descriptor: LentFd | null, { firstSpare }: DescriptorRoom): boolean {
   return descriptor !== null && isBeyond(descriptor, firstSpare)
 }

@@ -11,14 +11,14 @@ import {
   stopReading,
   unwrittenBytes,
 } from '../node/socket-handle.js'
-import type { ByteStream, Bytes, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joined, NOTHING, READ_BYTES, toBuffer } from './bytes.js'
+import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
+import { concat, joinCopies, NOTHING, READ_BYTES, toBuffer } from './bytes.js'
 
 const STREAM = Symbol('stream')
 
 type StreamSocket = net.Socket & { [STREAM]?: SocketStream }
 
-export interface SocketInput {
+interface SocketInput {
   /** Default: true. */
   reading?: boolean
   /** The peer's IP address, if known. */
@@ -26,21 +26,21 @@ export interface SocketInput {
 }
 
 /**
- * A {@link ByteStream} over a socket, which it owns. Bytes that the kernel takes at once bypass the socket, unless it encrypts; of the rest the socket holds one
- * write at most, the others wait here. So unless it is `congested` the kernel has all bytes, and the unsent ones are known exactly.
+ * A {@link ByteStream} over a socket, which it owns. Unless the socket encrypts, sends directly to the kernel what the kernel takes at once. The socket gets at most
+ * one write at a time, the others wait here: so the stream knows exactly which bytes are unsent.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null
   since = 0
   readonly #socket: StreamSocket
   readonly #tally: Tally
-  /** Bytes behind #current; null: none are unsent. */
+  /** Bytes to send after `#current`; null if no bytes are unsent. */
   #queue: Buffer[] | null = null
   #current: Buffer | null = null
   #flushed: (() => void) | null = null
-  /** Bytes written past the socket. */
+  /** Bytes sent directly to the kernel. */
   #bypassedBytes = 0
-  /** Null: the socket encrypts. */
+  /** Null if the socket encrypts. */
   readonly #sender: KernelSender | null
   #connecting: boolean
   /** The last read filled its buffer: the kernel may have more. */
@@ -52,7 +52,7 @@ export class SocketStream implements ByteStream {
   #error: Error | null = null
   #remoteAddress: string | undefined
 
-  /** The socket must not have been read from, or have other listeners. `tally` counts the stream while it is open. */
+  /** Nothing may have been read from the socket, and it must not have other listeners. `tally` counts the stream while it is open. */
   constructor(socket: net.Socket, owner: StreamOwner, tally: Tally, input: SocketInput = {}) {
     this.#socket = socket
     this.#sender = isPlain(socket) ? new KernelSender(socket) : null
@@ -120,7 +120,7 @@ export class SocketStream implements ByteStream {
   }
 
   write(
-    bytes: Bytes,
+    bytes: BytesOrText,
     from = 0,
     to: number = bytes.length,
     more: Buffer = NOTHING,
@@ -132,7 +132,7 @@ export class SocketStream implements ByteStream {
     if (size === 0) return
     const first = typeof bytes === 'string' ? toBuffer(bytes) : bytes
     if (this.#queue !== null) {
-      this.#queue.push(joined(first, from, to, more, moreFrom, moreTo))
+      this.#queue.push(joinCopies(first, from, to, more, moreFrom, moreTo))
       return
     }
     let sent = 0
@@ -141,7 +141,7 @@ export class SocketStream implements ByteStream {
       this.#bypassedBytes += sent
       if (sent === size) return
     }
-    this.#writeToSocket(joined(first, from, to, more, moreFrom, moreTo, sent))
+    this.#writeToSocket(joinCopies(first, from, to, more, moreFrom, moreTo, sent))
   }
 
   setReading(on: boolean): void {
@@ -182,7 +182,7 @@ export class SocketStream implements ByteStream {
     socket.removeListener('close', onClose)
     socket.removeListener('end', onEnd)
     const unsent = this.#unsent()
-    // end() would shut the connection down for the next owner too.
+    // Not end(): FIN would end the connection for its next owner too.
     socket.destroy()
     return { unread, unsent, ended: this.#ended }
   }
@@ -201,7 +201,7 @@ export class SocketStream implements ByteStream {
     if (socket.writableLength === 0) return
     this.#current = bytes
     this.#queue = []
-    // The callback of an empty write comes when the kernel has taken everything before it.
+    // Node calls back after an empty write when the kernel has taken all earlier bytes.
     socket.write(NOTHING, (this.#flushed ??= () => this.#onFlushed()))
   }
 
@@ -251,7 +251,7 @@ export class SocketStream implements ByteStream {
   }
 }
 
-// Shared listeners: a stream costs no closure.
+// Shared listeners, so that a stream needs no closure.
 function onConnect(this: StreamSocket): void {
   this[STREAM]!.connected()
 }

@@ -1,6 +1,6 @@
-/** Has one deadline. The fields belong to the wheel. */
+/** An object with one deadline. Only the wheel may change the fields. */
 export interface Timed {
-  /** On the wheel's clock; undefined while not armed. */
+  /** On the wheel's clock; meaningless while not armed. */
   deadline: number
   /** The tick at which the wheel checks it next; -1 while not armed. */
   tick: number
@@ -9,7 +9,7 @@ export interface Timed {
 
 const SLOTS = 256
 
-/** Keeps the deadlines of any number of connections with one timer, up to two ticks late, never early. Postponing costs two assignments. */
+/** Keeps any number of deadlines with one timer. An entry expires up to two ticks late, never early. Postponing a deadline costs two assignments. */
 export class TimerWheel {
   readonly tickMs: number
   readonly #slots: Set<Timed>[] = Array.from({ length: SLOTS }, () => new Set())
@@ -27,7 +27,7 @@ export class TimerWheel {
     return this.#now
   }
 
-  /** Calls `entry.expired()` once, in `ms`, unless it is armed again or disarmed before. */
+  /** Calls `entry.expired()` once, after `ms` milliseconds, unless the entry is armed again or disarmed before. */
   arm(entry: Timed, ms: number): void {
     if (this.#timer === undefined) this.#start()
     const deadline = this.#now + ms + this.tickMs
@@ -43,7 +43,7 @@ export class TimerWheel {
     if (entry.tick >= 0) this.#remove(entry)
   }
 
-  /** Milliseconds until it expires, at least 0; -1 while not armed. */
+  /** Returns the milliseconds until the entry expires, at least 0; -1 while not armed. */
   remaining(entry: Timed): number {
     return entry.tick < 0 ? -1 : Math.max(0, entry.deadline - this.tickMs - this.#now)
   }

@@ -5,7 +5,7 @@ import { dialSocket } from './open-stream.js'
 import { type Timed, TimerWheel } from './timer-wheel.js'
 
 export interface PoolOptions {
-  /** Most connections to one server, used and idle. Default: no limit. */
+  /** Maximum number of connections to one server, used and idle. Default: no limit. */
   connections?: number
   keepAlive?: KeepAlive
   dial?: Dial
@@ -13,8 +13,8 @@ export interface PoolOptions {
   tickMs?: number
 }
 
-/** Keeps as many as were used at a time within `idleMs`: each request above a lower number would connect anew. */
-export const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
+/** The limit is high on purpose: with a lower one, each request of a busy server above the limit would need a new connection. */
+const DEFAULT_KEEP_ALIVE: KeepAlive = { connections: 4096, idleMs: 30_000 }
 
 interface IdleConnection {
   readonly stream: ByteStream
@@ -22,13 +22,13 @@ interface IdleConnection {
   readonly until: number
 }
 
-/** The idle connections to one server. A peer that sends, or closes, takes its connection out at once. */
+/** The idle connections to one server. A connection on which the server sends bytes, or which the server closes, is discarded at once. */
 class UpstreamPool implements StreamOwner, Timed {
   readonly tally: Tally = { open: 0 }
   deadline = 0
   tick = -1
   readonly #wheel: TimerWheel
-  /** The last used one is at the end, and is used first. */
+  /** The connection that was used last is at the end, and is reused first. */
   #idle: IdleConnection[] = []
   retired = false
 
@@ -40,7 +40,7 @@ class UpstreamPool implements StreamOwner, Timed {
     return this.#idle.length
   }
 
-  /** Never returns a connection that was idle for longer than `keepAlive` allows, or whose address the name has lost. */
+  /** Returns no connection that was idle too long, or whose address no longer belongs to the name. */
   acquire(
     owner: StreamOwner,
     { connections, idleMs }: KeepAlive,
@@ -86,7 +86,7 @@ class UpstreamPool implements StreamOwner, Timed {
     if (this.#idle.length > 0) this.#wheel.arm(this, next - now)
   }
 
-  /** Closes the longest idle connection; false: there is none. */
+  /** Closes the connection that was idle longest. Returns false if there is none. */
   closeOldest(): boolean {
     const oldest = this.#idle.shift()
     oldest?.stream.destroy()
@@ -127,7 +127,7 @@ class UpstreamPool implements StreamOwner, Timed {
   }
 }
 
-/** The connections to all servers by destination key; several relays may share them. Each destination has its own `keepAlive`. */
+/** The connections to all servers, by destination key. Several relays may share the pools. */
 export class UpstreamPools {
   readonly #pools = new Map<string, UpstreamPool>()
   readonly #wheel: TimerWheel
@@ -142,7 +142,7 @@ export class UpstreamPools {
     this.#dial = options.dial ?? dialSocket
   }
 
-  /** Returns an idle connection, or a new one (always with `fresh`); null: the server has its most. May throw. */
+  /** Returns an idle connection or a new one (always a new one with `fresh`), or null if the server's limit of connections is reached. May throw. */
   acquire(
     destination: Destination,
     owner: StreamOwner,
@@ -154,7 +154,7 @@ export class UpstreamPools {
       ? undefined
       : pool.acquire(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
     if (stream !== undefined) return stream
-    // Idle connections that this destination does not accept must not use up its limit.
+    // Idle connections that cannot be reused must not count towards the limit.
     const most = destination.connections ?? this.#maxConnections
     while (pool.tally.open >= most) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
@@ -162,7 +162,7 @@ export class UpstreamPools {
     return dialled
   }
 
-  /** Takes a stream back after an exchange. `now`: the clock, if the caller has just read it. */
+  /** Takes a stream back after an exchange. `now`: `performance.now()`, if the caller has just read it. */
   release(destination: Destination, stream: ByteStream, now: number = performance.now()): void {
     const pool = this.#poolOf(destination.key)
     pool.release(stream, destination.keepAlive ?? this.#keepAlive, now)
@@ -189,7 +189,7 @@ export class UpstreamPools {
     return this.#pools.size
   }
 
-  /** Closes and forgets the idle connections of servers that are gone; used ones are closed when they are released. */
+  /** Closes the idle connections to servers that were removed. Their connections in use are closed when they are released. */
   retire(isGone: (key: string) => boolean): void {
     for (const [key, pool] of this.#pools) {
       if (!isGone(key)) continue

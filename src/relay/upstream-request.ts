@@ -8,13 +8,13 @@ import {
 import type { ExchangeOptions } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeSide } from './exchange-facts.js'
-import { forwardsLeft } from './gateway.js'
+import { maxForwards } from './gateway.js'
 import type { RelayContext } from './relay-context.js'
 import type { AnswerRewrite } from './response-plan.js'
 
-const COUNTED: readonly FieldId[] = [FieldId.maxForwards]
+const REPLACED_FIELDS: readonly FieldId[] = [FieldId.maxForwards]
 
-/** The request's head for the server. Valid until the next head is written. */
+/** Writes the head of the request for the server. The result is valid until the next head is written. */
 export function upstreamRequest(
   head: RequestHead,
   relay: RelayContext,
@@ -23,11 +23,11 @@ export function upstreamRequest(
   destination: Destination,
 ): HeadWriter {
   const forwardedLines = relay.forwarder.lines(head, side.client.remoteAddress, side.origin)
-  const counted = relay.gateway?.counts(head) === true
+  const counted = relay.gateway?.hasHopCount(head) === true
   return writeRequest(head, {
     edits: relay.fields.request(options?.fields),
     extra: counted ? decrementMaxForwards(head, forwardedLines) : forwardedLines,
-    without: counted ? COUNTED : undefined,
+    without: counted ? REPLACED_FIELDS : undefined,
     proxyAuthentication: options?.proxyAuthentication,
     connection: head.upgrade === undefined ? undefined : 'upgrade',
     host: options?.host ?? (head.authority === undefined ? destination.authority : undefined),
@@ -35,10 +35,10 @@ export function upstreamRequest(
 }
 
 function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Uint8Array {
-  return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${forwardsLeft(head)! - 1}\r\n`)])
+  return Buffer.concat([forwardedLines, Buffer.from(`Max-Forwards: ${maxForwards(head)! - 1}\r\n`)])
 }
 
-/** The differences between the server's head and the client's. */
+/** Returns how to change the server's head for the client. */
 export function answerRewrite(
   head: ResponseHead,
   relay: RelayContext,

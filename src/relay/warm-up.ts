@@ -2,12 +2,12 @@ import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendOn, socketPair
 import type { Dial } from './destination.js'
 import {
   type ByteStream,
+  type ClientOrigin,
   NO_OWNER,
-  type Origin,
   Relay,
   type RelayOptions,
-  reopened,
   type StreamOwner,
+  streamFromFd,
   type Tally,
   UpstreamPools,
 } from './index.js'
@@ -38,7 +38,7 @@ const post = [
 ].join('\r\n')
 const head = 'HEAD /other/17 HTTP/1.1\r\nHost: two.invalid\r\nAccept: */*\r\n\r\n'
 
-/** Heads end with LF, the body does not. */
+/** {@link answer} relies on this: a head ends with LF, the body does not. */
 const REQUESTS = [short, browser, `${post}a=1&b=2`, short, browser, head].map(text => Buffer.from(text))
 
 const answerHead = (bytes: number) =>
@@ -59,12 +59,12 @@ const ANSWERS = [
 ].map(text => Buffer.from(text))
 const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
 
-/** Answers as a server that has received the end of a request, or a part of one. */
+/** Responds as a server does when it has received a request, or a part of one. */
 function answer(server: StandIn, request: Buffer, bytes: number, number: number): void {
-  const ofHead = request[bytes - 1] === LF
-  // The body follows.
-  if (ofHead && request[0] === P) return
-  server.send(ofHead && request[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
+  const endsWithHead = request[bytes - 1] === LF
+  // The body of the POST is still missing.
+  if (endsWithHead && request[0] === P) return
+  server.send(endsWithHead && request[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
 }
 
 /** `chunk` is valid during the call. */
@@ -74,7 +74,7 @@ type OnBytes = (standIn: StandIn, chunk: Buffer, bytes: number) => void
 export class StandIn extends PolledSocket {
   readonly #onBytes: OnBytes
 
-  /** Takes `fd`. */
+  /** Takes ownership of `fd`. */
   constructor(fd: OwnedFd, onBytes: OnBytes) {
     super(fd)
     this.#onBytes = onBytes
@@ -82,7 +82,7 @@ export class StandIn extends PolledSocket {
     this.watch(READABLE)
   }
 
-  /** Bytes that the kernel does not take are lost (it takes a few lines). Closes when the other end is gone. */
+  /** Loses bytes that the kernel does not take at once; its buffer is large enough for these messages. Closes if the other end has closed. */
   send(line: Buffer): void {
     if (!this.open) return
     try {
@@ -114,10 +114,11 @@ export class StandIn extends PolledSocket {
 export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
 
 export interface WarmUpOptions {
+  /** Maximum number of requests. */
   readonly most: number
-  /** Milliseconds. */
+  /** Time limit in milliseconds. */
   readonly within: number
-  /** Called after each exchange; false: stop. */
+  /** Called after each exchange. The warm-up ends if it returns false. */
   needed(): boolean
 }
 
@@ -127,12 +128,12 @@ const CLIENT = '127.0.0.1'
 
 /**
  * Relays requests of this process to itself, so that V8 compiles the code: otherwise the first hundreds of requests take ten times as long. Calls `relayOf`
- * twice: with one relay V8 would treat its values as constants. Resolves with the number of answered requests, 0 without polled sockets. Leaves nothing open.
- * Rejects if no descriptors are left.
+ * twice, because V8 would treat the values of a single relay as constants. Resolves with the number of requests that got a response: 0 without polled sockets.
+ * Rejects if no descriptors are free. Leaves nothing open.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!polledSockets()) return 0
-  const stage = new Stage()
+  const stage = new WarmUpRun()
   try {
     for (let i = 0; i < RELAYS; i++) stage.add(relayOf())
     return await stage.run(options)
@@ -141,7 +142,7 @@ export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions)
   }
 }
 
-class Stage {
+class WarmUpRun {
   readonly #standIns: StandIn[] = []
   readonly #relays: Relay[] = []
   readonly #pools: UpstreamPools[] = []
@@ -173,7 +174,7 @@ class Stage {
       try {
         for (let i = 0; i < CLIENTS; i++) {
           const at = i % RELAYS
-          const origin: Origin = { listener: `warm-up ${at}`, scheme: 'http' }
+          const origin: ClientOrigin = { listener: `warm-up ${at}`, scheme: 'http' }
           const [stream, client] = this.#pair(NO_OWNER, { open: 0 }, CLIENT, onAnswer)
           this.#relays[at]!.acceptStream(stream, origin)
           sendNext(client)
@@ -196,7 +197,7 @@ class Stage {
     const [here, there] = socketPair('warm-up')
     const standIn = new StandIn(there, onBytes)
     this.#standIns.push(standIn)
-    const stream = reopened(here, owner, tally, remoteAddress)
+    const stream = streamFromFd(here, owner, tally, remoteAddress)
     stream.setReading(true)
     return [stream, standIn]
   }

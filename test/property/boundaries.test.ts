@@ -51,7 +51,7 @@ describe('the frames of a WebSocket server', () => {
           expect(tracker.between).toBe(places.has(at))
           tracker = FrameTracker.fromRecord(structuredClone(tracker.toRecord()))
         }
-        expect(tracker.over).toBe(false)
+        expect(tracker.ended).toBe(false)
       }),
       RUNS,
     )
@@ -92,7 +92,7 @@ describe('the frames of a WebSocket server', () => {
         const tracker = new FrameTracker()
         const bytes = Buffer.concat([...before, closeFrame(1000, 'done'), ...after])
         tracker.follow(bytes, 0, bytes.length)
-        expect([tracker.between, tracker.over]).toEqual([false, true])
+        expect([tracker.between, tracker.ended]).toEqual([false, true])
       }),
       RUNS,
     )
@@ -108,8 +108,8 @@ describe('the frames of a WebSocket server', () => {
     const tracker = new FrameTracker()
     tracker.follow(Buffer.from(bytes), 0, bytes.length)
     tracker.follow(Buffer.alloc(1_000), 0, 1_000)
-    expect([tracker.between, tracker.over]).toEqual([false, true])
-    expect(FrameTracker.fromRecord(tracker.toRecord()).over).toBe(true)
+    expect([tracker.between, tracker.ended]).toEqual([false, true])
+    expect(FrameTracker.fromRecord(tracker.toRecord()).ended).toBe(true)
   })
 
   it('are anything at all: the record of every state is one that is taken', () => {
@@ -157,7 +157,7 @@ describe('a close frame', () => {
         expect(Buffer.from(reason).toString().startsWith(text)).toBe(true)
         const tracker = new FrameTracker()
         tracker.follow(bytes, 0, bytes.length)
-        expect(tracker.over).toBe(true)
+        expect(tracker.ended).toBe(true)
       }),
       RUNS,
     )

@@ -9,9 +9,9 @@ import {
   NO_OWNER,
   Relay,
   type RelayOptions,
-  reopened,
   type SendOn,
   type StreamOwner,
+  streamFromFd,
   UpstreamPools,
 } from '../../src/relay/index.js'
 import { until } from '../processes/until.js'
@@ -240,7 +240,7 @@ describe('a connection that comes', () => {
     client.detach = () => ({ unread: NOTHING, unsent: Buffer.from('rest'), ended: true })
     const left = leaves()!
     const heard: string[] = []
-    const peer = reopened(
+    const peer = streamFromFd(
       theirs,
       {
         ...NO_OWNER,

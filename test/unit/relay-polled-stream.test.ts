@@ -13,8 +13,8 @@ import {
   type DialAddress,
   dialSocket,
   PolledStream,
-  reopened,
   type StreamOwner,
+  streamFromFd,
 } from '../../src/relay/index.js'
 import { until } from '../processes/until.js'
 
@@ -268,7 +268,7 @@ describe('a polled stream', () => {
       got += chunk.length
     })
     const next = listening()
-    const again = reopened(duplicate, next, tally)
+    const again = streamFromFd(duplicate, next, tally)
     again.write(unsent)
     await until('the rest came', () => got === much.length)
     expect(next.text).toBe('')

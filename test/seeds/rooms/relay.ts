@@ -62,7 +62,7 @@ export const relay = room(
     ],
     [
       'relay/exchange.ts',
-      'if (this.over && facts.frames === null) return\n',
+      'if (this.ended && facts.frames === null) return\n',
       '',
       'e2e/relay-tcp',
       'e2e/relay-leaving',
