@@ -20,7 +20,7 @@ const MOST_DIGITS = 16
 export const MOST_EXTENSION_BYTES = 256
 export const MOST_TRAILER_BYTES = 8 * 1024
 
-/** What the next byte belongs to in the chunk syntax (RFC 9112, 7.1). The numbers are part of exported records: do not change them. */
+/** The element of the chunk syntax (RFC 9112, 7.1) to which the next byte belongs. The numbers are part of exported records: do not change them. */
 const ChunkPhase = {
   size: 0,
   extensionNameFirst: 1,

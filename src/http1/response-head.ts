@@ -12,7 +12,7 @@ export interface StatusLine {
   end: number
 }
 
-/** What determines the end of a response, besides its own head. */
+/** The facts of a request that determine where its response ends. */
 export interface RequestFacts {
   method: string
   /** The forwarded request had an Upgrade field. */

@@ -3,7 +3,7 @@
 import { FdbError } from '../errors.js'
 
 export interface FramesRecord {
-  /** What the next byte belongs to, see `Phase`. The numbers are part of exported records. */
+  /** The part of a frame to which the next byte belongs, see `Phase`. The numbers are part of exported records. */
   phase: number
   /** Missing bytes of the extended length; 0 in other phases. */
   count: number

@@ -20,7 +20,7 @@ export interface StreamOwner {
 /** The owner of a new stream until its creator sets another. */
 export const NO_OWNER: StreamOwner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose() {} }
 
-/** What must move to another process with the descriptor, see {@link ByteStream.detach}. */
+/** The state that must move to another process with the descriptor, see {@link ByteStream.detach}. */
 export interface DetachedStream {
   /** Bytes that were read from the kernel and not given to the owner. */
   unread: Buffer

@@ -20,7 +20,7 @@ export interface RelayCounts {
 
 export type ConnectionKind = keyof RelayCounts
 
-/** What a connection was when the drain's time limit closed it. */
+/** Describes a connection that the drain's time limit closed. */
 export interface ClosedKind {
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
   /** `refused`: the serving process refused the connection. `closing`: the client did not close after the last response. Others: what the client was doing. */

@@ -7,7 +7,7 @@ import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
 import { type Shortage, shortageOf } from './shortage.js'
 
-/** What {@link Dispatch} needs of its exchange. */
+/** The exchange as {@link Dispatch} sees it. */
 interface DispatchExchange extends StreamOwner {
   readonly facts: ExchangeFacts
   upstream: ByteStream | null

@@ -118,7 +118,7 @@ export interface ExchangeSide {
   abort(reason: string): void
 }
 
-/** What an access log shows of one request, or of one TCP connection. */
+/** The facts of one request, or of one TCP connection, for an access log. */
 export interface ExchangeReport {
   /** `unread` and `tcp` have no method, target and host; `tcp` has no status either. */
   subject: ExchangeSubject

@@ -26,7 +26,7 @@ import {
 } from './response-plan.js'
 import { answerRewrite } from './upstream-request.js'
 
-/** What {@link ServerAnswer} needs of its exchange. */
+/** The exchange as {@link ServerAnswer} sees it. */
 interface AnswerExchange {
   readonly facts: ExchangeFacts
   /** The client's connection cannot serve another request. */
