@@ -1,20 +1,20 @@
 import type { Logger } from '../index.js'
 
-/** How long a line may be kept back for others, in milliseconds. */
+/** Longest delay of a line, to write several at once, in milliseconds. */
 const LATE_MS = 20
-/** So much is not. */
+/** Characters after which the lines are written at once. */
 const MOST = 64 * 1024
 
 interface Sink {
   write(text: string): unknown
 }
 
-/** A log of lines as pino writes them, many in one write. Facts are flat: strings, numbers, and what is left out. */
+/** Writes log lines in pino's format, many per write. Facts are flat: strings and numbers; undefined is left out. */
 export class AccessLines implements Pick<Logger, 'info'> {
   readonly #sink: Sink
   readonly #pid = `,"pid":${process.pid}`
   readonly #pass = (): void => this.flush()
-  /** By their place: the facts of all lines have the same keys in the same order mostly. */
+  /** Cached pieces by position: most lines have the same keys in the same order. */
   readonly #pieces: Piece[] = []
   #text = ''
   #timer: NodeJS.Timeout | undefined
@@ -48,7 +48,7 @@ export class AccessLines implements Pick<Logger, 'info'> {
   }
 }
 
-/** The text of one fact in a line. Most facts are those of the line before. */
+/** Caches the text of one fact: most facts repeat those of the previous line. */
 class Piece {
   readonly key: string
   value: unknown = undefined
@@ -67,7 +67,7 @@ class Piece {
   }
 }
 
-/** As JSON; most text needs no escape. */
+/** Quotes text as JSON; most text needs no escapes. */
 function quoted(text: string): string {
   for (let i = 0; i < text.length; i++) {
     const code = text.charCodeAt(i)
@@ -82,7 +82,7 @@ const BACKSLASH = 0x5c
 let millisecond = 0
 let written = ''
 
-/** Lines of the same millisecond have the same text. */
+/** Formats the time; cached for lines of the same millisecond. */
 function timeField(): string {
   const now = Date.now()
   if (now !== millisecond) {

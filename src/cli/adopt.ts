@@ -91,7 +91,7 @@ interface Target {
   readonly timeout: number
 }
 
-/** As a first member, which leaves: what a service has stays with its daemon. */
+/** Joins as the first member of the service, and leaves: the daemon keeps the listeners. */
 async function intoDaemon(
   pid: number,
   { listener, control, service, timeout }: Target,
@@ -110,7 +110,7 @@ async function intoDaemon(
       const { address } = await member.listen(name, spec)
       held.push({ name, address: address.url })
     }
-    // The daemon holds them, and no member serves them yet.
+    // `unserved`: the daemon holds the listeners, and no member serves them yet.
     await member.ready({ timeout, unserved: true })
     return held
   } finally {
@@ -118,7 +118,7 @@ async function intoDaemon(
   }
 }
 
-/** Its member would be replaced by one that does not serve. */
+/** Throws if the service exists: this process, which does not serve, would replace its member. */
 async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
   const { statusAt } = await import('../operator/client.js')
   const { isDaemon } = await import('../operator/status-report.js')

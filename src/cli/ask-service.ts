@@ -1,21 +1,21 @@
-import { setTimeout as rest } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { FdbError, type FdbErrorCode } from '../errors.js'
 import { OperatorClient } from '../operator/client.js'
 import { WaitingLine } from './output.js'
 
-/** A proxy that is just being replaced sends an operator to its successor, which may have to come up. */
-const AGAIN_MS = 50
+const RETRY_MS = 50
+/** Errors of a process that is being replaced: the request is retried until its successor answers. */
 export const AGAIN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
-/** A question that is harmless when repeated is asked again if the process ended before it had answered. */
+/** As {@link RETRY_CODES}, for requests that may run twice: also retried if the process ended before it answered. */
 export const AGAIN_HARMLESS: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...AGAIN,
   'ERR_FDB_CHANNEL_CLOSED',
 ])
 
-/** A running service, and how long it may take to answer. */
+/** The running service to ask, and the limit for its answer. */
 export interface AskFlags {
   control: string
-  /** Default: the only one there. */
+  /** Default: the only service at this control socket. */
   service?: string
   timeout: number
 }
@@ -24,7 +24,7 @@ export interface AnswerFlags extends AskFlags {
   json?: true
 }
 
-/** Asks the process that serves; again if it has just been replaced and nothing was done. */
+/** Asks the serving process, and retries errors of `codes` until the timeout. */
 export async function asked<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
@@ -39,9 +39,9 @@ export async function asked<T>(
       return await ask(client, left)
     } catch (error) {
       const again = FdbError.is(error) && codes.has(error.code) && error.retryable
-      if (!again || performance.now() + AGAIN_MS >= until) throw error
+      if (!again || performance.now() + RETRY_MS >= until) throw error
     }
-    await rest(AGAIN_MS)
+    await sleep(RETRY_MS)
   }
 }
 
@@ -55,14 +55,14 @@ export function commanded(
   return asked(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
 }
 
-/** Looks again and again, until there is what `look` looks for; null: there was nothing by `until`. */
+/** Calls `look` repeatedly until it returns a value. Returns null if it found none by `until`. */
 export async function lookedUntil<T>(
   until: number,
   look: (leftMs: number) => Promise<T | null>,
 ): Promise<T | null> {
   for (;;) {
     const found = await look(Math.max(1, Math.round(until - performance.now())))
-    if (found !== null || performance.now() + AGAIN_MS >= until) return found
-    await rest(AGAIN_MS)
+    if (found !== null || performance.now() + RETRY_MS >= until) return found
+    await sleep(RETRY_MS)
   }
 }

@@ -3,7 +3,7 @@ import { allOf, type Outline, outlineOf, type ValueKind } from './outline.js'
 
 const SHELLS = { bash, zsh, fish } as const
 
-/** `whole`: the program with all its commands. */
+/** `whole` returns the program with all its commands. */
 export function addCompletion(program: Command, whole: () => Promise<Command>): void {
   program
     .command('completion')
@@ -24,14 +24,14 @@ Examples:
     })
 }
 
-/** Names of services by their control sockets, for all shells. */
+/** Shell code that lists service names by their control sockets. */
 const SERVICES =
   'for each in /run/fd-broker/*.sock "$XDG_RUNTIME_DIR"/fd-broker/*.sock; do test -S "$each" && basename "$each" .sock; done 2>/dev/null'
 
 const quoted = (text: string) => `'${text.replaceAll("'", `'\\''`)}'`
 const isList = (value: ValueKind): value is readonly string[] => Array.isArray(value)
 
-/** The ways into commands: `'fd-broker state') … show`. */
+/** Cases of a shell `case` that step into subcommands: `'fd-broker state show') … ;;`. */
 function steps(root: Outline, assign: (path: string) => string): string {
   return allOf(root)
     .filter(({ path }) => path !== root.path)
@@ -39,7 +39,7 @@ function steps(root: Outline, assign: (path: string) => string): string {
     .join('')
 }
 
-/** Per kind of value the patterns `path option`. */
+/** Yields a pattern `path option` for each option that takes a value. */
 function* valuesOf(root: Outline): Generator<{ readonly pattern: string; readonly value: ValueKind }> {
   for (const { path, options } of allOf(root))
     for (const { names, value } of options)

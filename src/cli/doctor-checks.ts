@@ -4,7 +4,7 @@ import { FdbError } from '../errors.js'
 
 export interface Finding {
   readonly name: string
-  /** `failed`: no upgrade works; `warning`: one works without something. */
+  /** `failed`: upgrades do not work here; `warning`: they work with a restriction. */
   readonly status: 'ok' | 'note' | 'warning' | 'failed'
   readonly found: string
   readonly remedy?: string
@@ -25,10 +25,10 @@ const PM2: Answer = {
 }
 const OLDEST_NODE = [20, 19] as const
 const OLDEST_KERNEL = [5, 10] as const
-/** Fewer descriptors are soon used up: in an upgrade two versions have those of all clients. */
+/** A lower limit is soon reached: during an upgrade both versions hold the descriptors of all clients. */
 const FEW_DESCRIPTORS = 4_096
 
-/** Asks everything that needs no addon, and then the addon. */
+/** Runs the checks that need no addon, then those that need it. */
 export async function examine(place: Place): Promise<Finding[]> {
   const findings: Finding[] = []
   const ask = async (name: string, question: () => Answer | Promise<Answer>) => {
@@ -192,7 +192,7 @@ async function controlSocket({ control, service, env }: Place): Promise<Answer> 
     const there = statSync(folder, { throwIfNoEntry: false })
     if (there === undefined) ensureFolder(folder)
     else refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
-    // Not the path itself: a service may be there.
+    // A temporary name: a running service may own the path itself.
     const temporary = join(folder, `.doctor-${process.pid}`)
     try {
       bindControl(temporary, 0o600).listener.close()

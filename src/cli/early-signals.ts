@@ -1,6 +1,8 @@
 import { forgetPreload } from '../os/command-line.js'
 
-/** Imported first. SIGUSR1 would open Node's inspector; signals of a supervisor (HUP, USR2) would end a server that has no handler yet. */
+/**
+ * Imported first: until a command installs handlers, SIGUSR1 would open Node's inspector, and HUP or USR2 of a supervisor would end it.
+ */
 const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
 const [, , command = '', part = ''] = process.argv
 const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each))

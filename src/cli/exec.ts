@@ -45,7 +45,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   const wanted = names.map(wantedOf)
   refuseTwice(wanted)
   const { claimForLife, claimedVariables } = await import('../run/claimed-descriptors.js')
-  // A command that is not there is told before anything is bound.
+  // Fails early: a missing command is reported before anything is bound.
   successorCommand({ argv })
   const claiming = {
     service: flags.service,
@@ -72,7 +72,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
   }
 }
 
-/** Splits the names before `--` from the program behind it. Commander does not tell them apart. */
+/** Splits the names before `--` from the program after it. Commander does not separate them. */
 function divided(command: Command): { names: readonly string[]; argv: readonly string[] } {
   const { rawArgs = [] } = command.parent as Command & { readonly rawArgs?: readonly string[] }
   const at = rawArgs.indexOf('--')

@@ -15,7 +15,7 @@ const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_COMMAND_UNKNOWN', 5],
 ])
 
-/** Errors of the command line that no other code has reported. */
+/** Codes of wrong usage, if this command itself raised them. */
 const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_OPTION',
   'ERR_FDB_SPEC',
@@ -27,7 +27,7 @@ export function exitCodeOf(error: FdbError): ExitCode {
   return OTHER.get(error.code) ?? 1
 }
 
-/** The address is well written: what stands at its path is in the way. */
+/** Whether the address is valid but its path is taken. */
 function foundThere({ code, details }: FdbError): boolean {
   return code === 'ERR_FDB_SPEC' && 'path' in details
 }

@@ -24,7 +24,7 @@ interface GetFlags extends AnswerFlags {
   remove?: true
 }
 
-/** The child's own number: LISTEN_PID cannot be known before it is started. */
+/** A shell sets LISTEN_PID to its own pid, which is unknown before the child starts, and becomes the command. */
 const WITH_PID = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh']
 const ignore = () => {}
 const PASSED_ON = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
@@ -144,7 +144,7 @@ async function get(name: string, argv: string[], { exclusive, remove, ...flags }
     const env = { ...process.env, LISTEN_FDS: `${fds.length}`, LISTEN_FDNAMES: names.join(':') }
     const started = spawn(file, args, { stdio: ['inherit', 'inherit', 'inherit', ...numbersOf(fds)], env })
     child = started
-    // A terminal tells the whole group: the command decides.
+    // A terminal signals the whole group: the command decides whether to end.
     process.on('SIGINT', ignore).on('SIGQUIT', ignore)
     const ended = new Promise<number>((resolve, reject) => {
       started.once('error', reject)

@@ -7,7 +7,7 @@ import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
 
 export interface ServiceFlags {
-  /** Found, when the action runs. */
+  /** Set before the action runs: given, or found. */
   readonly control: string
   readonly pidFile?: string
   readonly service?: string
@@ -18,7 +18,7 @@ The service is found by --control, else by --pid-file, else by the variable FD_B
 $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME (of a worker, NAME.1, by its main process's), or held by the daemon
 whose daemon.sock is there; without a name it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
 
-/** Gives a command the options by which it finds a running service, unless it was told not to look for one. */
+/** Adds the options that find a running service. With `needless` a command can skip the search. */
 export function findsService(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
@@ -68,7 +68,7 @@ function noService(why: string): FdbError {
   return new FdbError('ERR_FDB_NO_HOLDER', `${why}: start it, or give --control`, { retryable: true })
 }
 
-/** Options of all commands that ask a running service something. */
+/** Adds the options of commands that ask a running service. */
 export function asking(command: Command): Command {
   return findsService(command)
     .option('--json', 'print the answer as JSON')

@@ -1,6 +1,6 @@
 import { plain, type Style, style } from './output.js'
 
-/** Facts that each line has, or that its beginning says. */
+/** Facts that are the same in each line, or already shown at its start. */
 const SAID: ReadonlySet<string> = new Set([
   'level',
   'time',
@@ -18,7 +18,7 @@ const LEVELS: readonly (readonly [least: number, name: string, style: Style])[] 
   [0, 'debug', 'dim'],
 ]
 
-/** A line of the log for people, of the JSON that a file would have. A line that is none stays as it is. */
+/** Formats a JSON log line for a terminal. Text that is no JSON stays as it is. */
 export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr): string {
   let line: Record<string, unknown>
   try {

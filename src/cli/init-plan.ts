@@ -4,19 +4,19 @@ import { isDeepStrictEqual } from 'node:util'
 import { serviceName } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 
-/** The findings of `fd-broker init`, and the text that it would write. */
+/** The findings of `fd-broker init`, and the text it would write. */
 export interface InitPlan {
   readonly found: readonly (readonly [name: string, value: string])[]
-  /** Parts of the sources that surprise in an upgrade. */
+  /** Code that may misbehave during an upgrade. */
   readonly notes: readonly Note[]
-  /** Null: nothing is needed, as `reason` says. */
+  /** Null if nothing needs to change; `reason` says why. */
   readonly change: {
     readonly file: string
     readonly text: string
     readonly difference: readonly string[]
   } | null
   readonly reason: string
-  /** Commands that follow. */
+  /** Commands to run next. */
   readonly next: readonly string[]
 }
 
@@ -32,7 +32,7 @@ interface Manifest {
 }
 
 const AUTO = '--import fd-broker/auto'
-/** The first that is a dependency names the application. */
+/** In order of precedence: the first one among the dependencies is reported. */
 const FRAMEWORKS = [
   '@nestjs/core',
   'next',
@@ -48,7 +48,7 @@ const FRAMEWORKS = [
 ]
 const ENTRIES = ['server', 'index', 'app', 'main', 'src/server', 'src/index', 'src/main', 'src/app']
 const EXTENSIONS = ['js', 'mjs', 'cjs', 'ts']
-/** Commands that start a program again by themselves: `auto` leaves these alone. */
+/** Tools that restart a program themselves, so that `auto` must not be added. */
 const FOREIGN: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/\bpm2\b/, 'pm2 starts it: docs/deploy.md shows how pm2 and fd-broker share the work'],
   [/\bnodemon\b|--watch\b|\bwatch\b|\bnext dev\b/, 'a watcher starts it, which restarts it at each edit'],
@@ -75,7 +75,7 @@ const SURPRISES: readonly (readonly [pattern: RegExp, note: string])[] = [
   ],
 ]
 
-/** Throws ERR_FDB_OPTION for a folder without a package.json, and an entry that is not there. */
+/** Throws ERR_FDB_OPTION if the folder has no package.json, or the entry is missing. */
 export function planOf(folder: string, entry: string | undefined): InitPlan {
   const file = join(folder, 'package.json')
   const text = read(file, folder)
@@ -140,7 +140,7 @@ function entryOf(folder: string, { main, scripts }: Manifest): string | null {
   return named.find(name => existsSync(join(folder, name))) ?? null
 }
 
-/** The same command, with the servers of the program taken by `auto`. The last of several commands serves. */
+/** Adds `auto` to a start command; of several commands to the last, which serves. */
 function withAuto(start: string): string {
   const [, before = '', last = ''] = /^(.*(?:&&|\|\||;)\s*)?(.*)$/s.exec(start)!
   const node = /^((?:[A-Z_][A-Z0-9_]*=\S*\s+)*node)\s+(.*)$/s.exec(last)
@@ -148,7 +148,7 @@ function withAuto(start: string): string {
   return `${before}NODE_OPTIONS='${AUTO}' ${last}`
 }
 
-/** With these scripts. Only the lines of the scripts change, if the file is written as most are. */
+/** Adds the scripts. Changes only their lines if the file has the usual layout; otherwise formats it again. */
 function changedText(text: string, manifest: Manifest, scripts: Readonly<Record<string, string>>): string {
   const wanted = { ...manifest, scripts: { ...manifest.scripts, ...scripts } }
   const before = manifest.scripts?.start
@@ -175,7 +175,7 @@ function parsed(text: string): unknown {
 
 const CONTEXT = 2
 
-/** The lines between the first and the last that differ, and some around them. */
+/** Returns the lines between the first and the last difference, with context. */
 function lineDifference(before: string, after: string): string[] {
   const [old, now] = [before.split('\n'), after.split('\n')]
   let from = 0

@@ -13,14 +13,14 @@ import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
 /**
- * The path that a server is started from, which is replaced atomically: the symbolic link of a release folder (`current`), or an
- * executable. Its former target is kept beside it, as `PATH.previous`.
+ * The path that a server is started from: the link of a release folder (`current`) or an executable. It is replaced atomically, and its
+ * former target is kept as `PATH.previous`.
  */
 export class Installed {
   readonly path: string
   readonly #previous: string
   readonly #aside: string
-  /** The kept target before the last {@link install}, until that has succeeded or failed. */
+  /** Where the target kept before the last {@link install} waits until that install succeeds or fails. */
   readonly #older: string
 
   /** Throws ERR_FDB_NO_BINARY. */
@@ -32,14 +32,14 @@ export class Installed {
     if (kindOf(this.path) === 'none') throw missing(this.path, 'there is nothing to be replaced')
   }
 
-  /** Where the link that was kept leads. Throws ERR_FDB_NO_BINARY where nothing was kept. */
+  /** Target of the kept link. Throws ERR_FDB_NO_BINARY if nothing was kept. */
   get kept(): string {
     const kind = kindOf(this.#previous)
     if (kind === 'none') throw missing(this.#previous, 'nothing was kept')
     return kind === 'link' ? readlinkSync(this.#previous) : this.#previous
   }
 
-  /** Puts `release` there: a link is led to it, a file gets its bytes and its permissions. */
+  /** Installs `release`: a link is switched to it, a file gets its bytes and permissions. */
   install(release: string): void {
     const wanted = resolve(release)
     const there = statSync(wanted, { throwIfNoEntry: false })
@@ -61,25 +61,25 @@ export class Installed {
     }
   }
 
-  /** Puts back what was there before the last {@link install}; what was there instead is what was there before. */
+  /** Exchanges the installed target and the kept one. */
   swap(): void {
     if (kindOf(this.#previous) === 'none') throw missing(this.#previous, 'nothing was kept')
     this.#keep(this.#aside)
     renameSync(this.#aside, this.path)
   }
 
-  /** The last {@link install} stands. */
+  /** Makes the last {@link install} final. */
   settle(): void {
     rmSync(this.#older, { force: true })
   }
 
-  /** Puts back what was there before the last {@link install}, which has failed, and what was kept before it. */
+  /** Reverts a failed {@link install}, including the target that was kept before it. */
   undo(): void {
     renameSync(this.#previous, this.path)
     if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }
 
-  /** Keeps the present target; the kept one before lies at `aside`. If that is impossible it throws, and all is as before. */
+  /** Keeps the present target and moves the target kept before to `aside`. If it throws, nothing has changed. */
   #keep(aside: string): void {
     const kept = kindOf(this.#previous) !== 'none'
     if (kept) renameSync(this.#previous, aside)

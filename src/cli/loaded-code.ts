@@ -2,17 +2,18 @@ import { readdirSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import { startedAs, successorCommand } from '../os/command-line.js'
 
-/** Where addons are, seen from the package's folder. */
+/** Folders of addons within the package. */
 const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`]
 
 /**
- * The code of this process (Node, the package, its addons, its folder), to be compared with what its command would load now: by device, inode, size and times,
- * not content, which would slow each start. A file written again with the same bytes counts as changed: that costs a harmless upgrade.
+ * Compares the code of this process (Node, the package, its addons, its working folder) with what its command would load now. Compares
+ * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as
+ * changed, which costs a harmless upgrade.
  */
 export class LoadedCode {
   readonly #then = lookAtStart()
 
-  /** The names of what is another now. Throws what `successorCommand()` does: then there is nothing to be upgraded to. */
+  /** Returns the names of changed parts. Throws the errors of `successorCommand()`: then there is nothing to upgrade to. */
   changed(): string[] {
     const now = look()
     const names = new Set([...this.#then.keys(), ...now.keys()])
@@ -20,7 +21,7 @@ export class LoadedCode {
   }
 }
 
-/** Nothing where its own command leads nowhere: that is a reason not to be upgraded, and none not to serve. */
+/** A command that resolves to no program must not keep this process from serving: returns an empty map. */
 function lookAtStart(): Map<string, string> {
   try {
     return look()
@@ -29,11 +30,11 @@ function lookAtStart(): Map<string, string> {
   }
 }
 
-/** Identity by name. */
+/** Returns the identity of each part, by name. */
 function look(): Map<string, string> {
   const { file, cwd } = successorCommand()
   const found = new Map([['node', identityOf(realpathOf(file), true)]])
-  // Not its times: they change with every file in it.
+  // Its times are left out: they change with every file in the folder.
   const { dev, ino } = statSync(cwd, { bigint: true })
   found.set('the working folder', `${dev} ${ino}`)
   if (startedAs.script === undefined) return found
@@ -45,7 +46,7 @@ function look(): Map<string, string> {
   return found
 }
 
-/** Real paths by name. Links are resolved only where there are any: that takes longer than all the rest. */
+/** Returns real paths by name. Only links are resolved: realpath() costs more than everything else. */
 function filesIn(folder: string): [name: string, real: string | null][] {
   try {
     const real = realpathSync(folder)
@@ -68,7 +69,10 @@ function realpathOf(path: string): string | null {
   }
 }
 
-/** With its path: the same file in the folder of another release is another. A program that runs cannot be written to. */
+/**
+ * Identifies a file, including its path: the same file in another release's folder counts as another. Size and times of a running
+ * program cannot change.
+ */
 function identityOf(real: string | null, runs = false): string {
   if (real === null) return 'none'
   try {

@@ -6,20 +6,20 @@ import { sayOnStderr } from './output.js'
 
 export interface Log {
   readonly logger: Logger
-  /** Opens its file, if any, anew. */
+  /** Opens the log file again, for rotation. Does nothing without a file. */
   readonly reopen: () => void
 }
 
 export interface LogOptions {
   readonly level: string
-  /** In place of stderr. */
+  /** Default: stderr. */
   readonly file?: string | undefined
-  /** The other log, if any, says why this one cannot be written. */
+  /** Reports in the other log that this one cannot be written. */
   readonly other?: (facts: object, message: string) => void
 }
 
 export async function openLog({ level, file: path, other }: LogOptions): Promise<Log> {
-  // Loaded here: the other commands start faster without.
+  // Loaded lazily: other commands start faster without pino.
   const { pino } = await import('pino')
   const file = await LogFile.open(
     { option: 'log-file', path, fd: 2, sync: true },
@@ -33,13 +33,13 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
     },
   )
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
-  // A fact stands in place of one of these: no line has a key twice. `ownPid` is this process where a line tells of another.
+  // Facts replace these keys, so that no line has a key twice. A line about another process has this one's pid as `ownPid`.
   const mixin = (facts: object) => ('pid' in facts ? { ...own, ownPid: process.pid } : { ...own })
   const human = path === undefined && process.stderr.isTTY
   const { humanLine } = human ? await import('./human-log.js') : { humanLine: null }
   const out = humanLine === null ? file : { write: (text: string) => file.write(humanLine(text)) }
   const lines = pino({ base: null, level, mixin }, out)
-  // Without pino's own functions, by which the library would know a logger that writes keys of its own.
+  // Plain functions hide that this is pino: the library would rename the keys that pino adds to each line.
   const logger: Logger = {
     debug: (facts, message) => lines.debug(facts, message),
     info: (facts, message) => lines.info(facts, message),
@@ -56,38 +56,38 @@ export const KEPT = 'the file of a log could not be opened anew: the one before 
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
 
-/** A log that could not be written is tried again after so long. */
+/** Delay before a failed write is retried, in milliseconds. */
 const AGAIN_MS = 1_000
-/** At the end a reader that is slow has so long. */
+/** Time for a slow reader to take the last lines, in milliseconds. */
 const END_MS = 1_000
 
 interface LogPlace {
-  /** Names the file. */
+  /** The command-line option that names the file, for errors. */
   readonly option: string
-  /** Undefined: where `fd` leads. */
+  /** The file; undefined: write to `fd`. */
   readonly path: string | undefined
   readonly fd: 1 | 2
   readonly sync: boolean
-  /** Bytes that are not taken yet: lines beyond are dropped. Default: no limit. */
+  /** Limit for unwritten bytes; lines beyond it are dropped. Default: no limit. */
   readonly most?: number
 }
 
 interface LogEvents {
-  /** It cannot be written: lines are dropped until it can. Told once. */
+  /** Writing failed: lines are dropped until it works again. Called once per failure. */
   readonly failed: (error: Error) => void
-  /** It can be written, and so many lines are not there: to be said in it. */
+  /** Writing works again, and so many lines were dropped: the callee reports that in this log. */
   readonly missing: (lines: number) => void
-  /** Its file could not be opened anew: the one before stays in use. */
+  /** Opening the file again failed: the previous one stays in use. */
   readonly kept: (error: Error) => void
 }
 
-/** One descriptor that is written to, and how many lines it was given since it had written all. */
+/** An open stream, and the number of lines written since its last drain. */
 interface Outlet {
   readonly stream: Stream
   unwritten: number
 }
 
-/** Where the lines of a log go. That it is full, or broken, is no matter of the service: lines are dropped, and it is tried again. */
+/** Writes log lines. A full disk or a broken pipe never affects the service: lines are dropped and counted, and writing is retried. */
 export class LogFile {
   readonly #pino: Pino
   readonly #place: LogPlace
@@ -101,7 +101,7 @@ export class LogFile {
   #endsAt = Number.POSITIVE_INFINITY
   #closed = false
 
-  /** Rejects with ERR_FDB_OPTION where its file cannot be opened. */
+  /** Rejects with ERR_FDB_OPTION if the file cannot be opened. */
   static async open(place: LogPlace, events: LogEvents): Promise<LogFile> {
     const { pino } = await import('pino')
     const file = new LogFile(pino, place, events)
@@ -120,7 +120,7 @@ export class LogFile {
     this.#events = events
   }
 
-  /** Whole lines. Never throws. */
+  /** Writes whole lines. Never throws. */
   write(text: string): void {
     if (this.#closed) return
     if (this.#failing) this.#missing += linesIn(text)
@@ -132,7 +132,7 @@ export class LogFile {
 
   reopen(): void {
     if (this.#place.path === undefined) return
-    // One after the other: what was opened last is what counts.
+    // In order: the file that was opened last must win.
     this.#reopened = this.#reopened
       .then(() => this.#open())
       .then(
@@ -141,7 +141,10 @@ export class LogFile {
       )
   }
 
-  /** The log closes its file when all is written. Output without a reader does not keep the process. */
+  /**
+   * Closes the file when all lines are written, at most after {@link END_MS}. A reader that does not read cannot keep the process
+   * alive.
+   */
   end(): void {
     this.#endsAt = performance.now() + END_MS
     this.#reopened = this.#reopened.then(() => this.#close())
@@ -157,9 +160,9 @@ export class LogFile {
     const { path, fd, sync, most = 0 } = this.#place
     const retryEAGAIN = () => performance.now() < this.#endsAt
     const stream = this.#pino.destination({ dest: path ?? fd, sync, maxLength: most, retryEAGAIN })
-    // Pino's own ends the process.
+    // Pino's own listener would end the process.
     stream.removeAllListeners('error')
-    // Pino calls it at the end: where there is no room it would try for ever.
+    // Pino calls flushSync() at exit: on a full disk it would retry forever.
     stream.flushSync = () => {}
     await once(stream, 'ready')
     const outlet: Outlet = { stream, unwritten: 0 }
@@ -176,7 +179,7 @@ export class LogFile {
   #put(text: string): void {
     const errors = this.#errors
     this.#outlet.stream.write(text)
-    // A write by a thread reports later.
+    // An asynchronous write reports later.
     if (this.#place.sync && this.#errors === errors) this.#written(this.#outlet)
   }
 
@@ -204,7 +207,7 @@ export class LogFile {
     this.#events.failed(error)
   }
 
-  /** The stream has kept what it could not write, half a line perhaps. */
+  /** Retries the write: the stream kept what it could not write, possibly half a line. */
   #again(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined

@@ -10,9 +10,9 @@ import { askedPlaces } from '../os/default-control.js'
 import { findsService } from './find-service.js'
 
 const ANSWER_MS = 2_000
-/** A file that is followed is looked at so often. */
+/** Interval at which a followed file is read, in milliseconds. */
 const LOOK_MS = 200
-/** Read at a time, from the end backwards. */
+/** Bytes of one read when searching backwards from the end. */
 const BLOCK = 64 * 1024
 const NEWLINE = 10
 
@@ -84,7 +84,7 @@ async function logOf({ control, service, logFile }: LogsFlags): Promise<string> 
   return told?.log ?? defaultLog(name, env)
 }
 
-/** Null: it does not answer. */
+/** Null if the service does not answer. */
 async function logOfRunning(control: string): Promise<{ service?: string; log?: string } | null> {
   try {
     const answer = await statusAt(control, ANSWER_MS)
@@ -96,7 +96,7 @@ async function logOfRunning(control: string): Promise<{ service?: string; log?: 
   }
 }
 
-/** The file whose lines are shown, and how far. */
+/** The file that is shown, and the position read so far. */
 class ShownFile {
   #handle: FileHandle | null = null
   #real = ''
@@ -121,7 +121,7 @@ class ShownFile {
     this.#at = size
   }
 
-  /** The path may lead to the file of the next version by now, or to a new one since a rotation: the rest of this one comes first. */
+  /** Prints what was appended. After a rotation or an upgrade the path names another file: prints the remainder of this one first. */
   async more(path: string): Promise<void> {
     await this.#rest()
     const inode = (await this.#handle!.stat()).ino

@@ -6,10 +6,12 @@ export interface Named {
   readonly spec: ListenerSpec
 }
 
-/** In LISTEN_FDNAMES a colon divides them. */
+/** A colon separates the names in LISTEN_FDNAMES. */
 const NAME = /^[^:=\s]{1,255}$/
 
-/** `NAME=ADDRESS`, of a command line or the environment; there several are divided by spaces. Throws ERR_FDB_OPTION, ERR_FDB_SPEC. */
+/**
+ * Parses `NAME=ADDRESS` texts of the command line or the environment, where spaces separate them. Throws ERR_FDB_OPTION, ERR_FDB_SPEC.
+ */
 export function namedListeners(listen: string | readonly string[]): Named[] {
   const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
   return named(

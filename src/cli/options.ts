@@ -3,7 +3,7 @@ import { wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { MOST_WORKERS } from '../workers/options.js'
 
-/** The levels are those of pino. */
+/** Accepts the log levels of pino. */
 export function logLevelOption(): Option {
   return new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
     .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
@@ -35,7 +35,7 @@ export function toMs(text: string): number {
   )
 }
 
-/** A number of workers, or `auto`. */
+/** Parses a number of workers, or `auto`. */
 export function workerCount(text: string): number | 'auto' {
   if (text === 'auto') return text
   const count = /^\d{1,9}$/.test(text) ? Number(text) : 0
@@ -43,19 +43,19 @@ export function workerCount(text: string): number | 'auto' {
   throw new InvalidArgumentError(`Give a number from 1 to ${MOST_WORKERS}, or auto.`)
 }
 
-/** A process's number, as text. Throws ERR_FDB_OPTION. */
+/** Parses a pid. Throws ERR_FDB_OPTION. */
 export function pidOf(option: string, text: string): number {
   if (/^[1-9]\d{0,9}$/.test(text)) return Number(text)
   throw wrongOption(option, text, 'the number of a process')
 }
 
-/** As {@link durationMs}; null also where it is not within 1 ms to {@link LONGEST_MS}. */
+/** As {@link durationMs}; also null if the duration is not within 1 ms to {@link LONGEST_MS}. */
 export function parseDuration(text: string): number | null {
   const ms = durationMs(text)
   return ms !== null && ms >= 1 && ms <= LONGEST_MS ? ms : null
 }
 
-/** For people, in the two largest units: `3d 4h`, `5m 12s`, `7.3s`. */
+/** Formats seconds in the two largest units: `3d 4h`, `5m 12s`, `7.3s`. */
 export function formatDuration(seconds: number): string {
   if (!Number.isFinite(seconds) || seconds < 0) return '-'
   if (seconds < 60) return `${(Math.floor(seconds * 10) / 10).toFixed(1)}s`

@@ -1,30 +1,30 @@
 import type { Command, Option } from 'commander'
 
-/** The kind of value that follows an option, for a shell that completes it. */
+/** The kind of value that an option takes, for shell completion. */
 export type ValueKind = 'none' | 'file' | 'service' | 'other' | readonly string[]
 
 interface OutlinedOption {
-  /** `-h`, `--help`. */
+  /** For example `-h` and `--help`. */
   readonly names: readonly string[]
-  /** As the help has it: `--control <path>`. */
+  /** As in the help: `--control <path>`. */
   readonly flags: string
   readonly description: string
   readonly value: ValueKind
 }
 
-/** A command as its definition describes it: what completion and manual pages are made of. */
+/** A command's definition, from which completion and manual pages are generated. */
 export interface Outline {
-  /** From the program's name on: `fd-broker state show`. */
+  /** The whole path: `fd-broker state show`. */
   readonly path: string
   readonly name: string
   readonly description: string
-  /** Its arguments as the help has them. */
+  /** The arguments as in the help. */
   readonly usage: string
   readonly options: readonly OutlinedOption[]
   readonly commands: readonly Outline[]
-  /** The part of its help behind the options: examples. */
+  /** The help after the options: explanations and examples. */
   readonly after: string
-  /** Values that its arguments may have. */
+  /** Values that the arguments accept. */
   readonly words: readonly string[]
 }
 
@@ -66,7 +66,7 @@ function afterHelp(command: Command): string {
   return text.slice(command.helpInformation().length).trim()
 }
 
-/** This one and all below it. */
+/** Returns the command and all its subcommands. */
 export function allOf(outline: Outline): Outline[] {
   return [outline, ...outline.commands.flatMap(allOf)]
 }

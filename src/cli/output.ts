@@ -1,7 +1,7 @@
 import { writeSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 
-/** Without what could move a terminal's cursor: names and messages come from other processes. */
+/** Removes control characters, which could move a terminal's cursor: names and messages come from other processes. */
 export function plain(value: unknown): string {
   if (value === undefined || value === null || value === '') return '-'
   return String(value).replaceAll(/[\p{Cc}\u2028\u2029]+/gu, ' ')
@@ -11,7 +11,7 @@ const CODES = { bold: [1, 22], dim: [2, 22], red: [31, 39], green: [32, 39], yel
 
 export type Style = keyof typeof CODES
 
-/** In colour where the stream is a terminal, unless NO_COLOR asks for none. */
+/** Styles text if the stream is a terminal and NO_COLOR is not set. */
 export function style(style: Style, text: string, out: NodeJS.WriteStream = process.stdout): string {
   if (!isColoured(out)) return text
   const [on, off] = CODES[style]
@@ -23,7 +23,7 @@ function isColoured({ isTTY }: NodeJS.WriteStream): boolean {
   return isTTY === true && NO_COLOR === '' && TERM !== 'dumb'
 }
 
-/** Lines with columns two blanks apart, as wide as needed; numbers to the right. */
+/** Formats rows in aligned columns; columns of numbers are aligned to the right. */
 export function table(head: readonly string[], rows: readonly (readonly unknown[])[]): string[] {
   const right = head.map((_, i) => rows.length > 0 && rows.every(row => typeof row[i] === 'number'))
   const text = [head, ...rows].map(row => head.map((_, i) => plain(row[i])))
@@ -36,18 +36,18 @@ export function table(head: readonly string[], rows: readonly (readonly unknown[
   )
 }
 
-/** Lines of names and values, the values below each other. */
+/** Formats names and values in two aligned columns. */
 export function facts(pairs: readonly (readonly [name: string, value: string])[]): string[] {
   const width = Math.max(0, ...pairs.map(([name]) => name.length))
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${value}`)
 }
 
-/** A line on stderr, now. A full disk there ends nothing: the exit code is what is left then. */
+/** Writes a line to stderr synchronously. Never throws: with a full disk only the exit code remains. */
 export function sayOnStderr(text: string): void {
   try {
     writeSync(2, `${text}\n`)
   } catch {
-    // There is no other place to report to.
+    // No other place is left to report to.
   }
 }
 
@@ -61,7 +61,7 @@ export function print(json: boolean | undefined, value: unknown, text: string | 
 
 export type ExitCode = keyof typeof EXIT_CODES
 
-/** Told by `--help` and in the documents: scripts count on them. */
+/** Part of the interface: documented, and used by scripts. */
 export const EXIT_CODES = {
   0: 'done',
   1: 'failed: the old version serves on',
@@ -71,7 +71,7 @@ export const EXIT_CODES = {
   5: 'refused',
 } as const
 
-/** Why a command has failed, as `CODE: message`. */
+/** Formats a failure as `CODE: message`. */
 export function failureText(error: unknown): string {
   if (FdbError.is(error)) return codeAndMessage(error)
   if (error instanceof Error) return `ERR_FDB_INTERNAL: ${error.stack ?? error.message}`
@@ -85,13 +85,13 @@ export function codeAndMessage({
   readonly code: string
   readonly message: string
 }): string {
-  // Some name one problem a line.
+  // Some messages have one problem per line.
   return `${plain(code)}: ${message.split('\n').map(plain).join('\n')}`
 }
 
 const EVERY_MS = 100
 
-/** One line on standard error that is redrawn while something long goes on; nothing where that is no terminal. */
+/** A line on stderr that is redrawn during long work. Draws nothing if stderr is no terminal. */
 export class ProgressLine implements Disposable {
   readonly #out: NodeJS.WriteStream
   #last = performance.now()
@@ -108,7 +108,7 @@ export class ProgressLine implements Disposable {
     this.#out.write(`\r\x1b[K${line().slice(0, (this.#out.columns || 80) - 1)}`)
   }
 
-  /** Read so far, of a total when it is known. */
+  /** Shows bytes read so far, and the total if known. */
   bytes(what: string, done: number, total?: number): void {
     const of = total === undefined ? '' : ` of ${mib(total)}`
     this.show(() => `${what}: ${mib(done)}${of} MiB`)
@@ -120,11 +120,11 @@ export class ProgressLine implements Disposable {
   }
 }
 
-/** A command that takes longer shows what it waits for. */
+/** Delay before a waiting command shows a line, in milliseconds. */
 const SHOWN_AFTER_MS = 1_000
 const FRAMES = ['|', '/', '-', '\\']
 
-/** A line on standard error that says what a command waits for, from its second second on; nothing where that is no terminal. */
+/** A line on stderr that names what a command waits for. Draws nothing in the first second, or if stderr is no terminal. */
 export class WaitingLine implements Disposable {
   readonly #out: NodeJS.WriteStream
   readonly #begun = performance.now()
@@ -142,7 +142,7 @@ export class WaitingLine implements Disposable {
     this.#text = text
   }
 
-  /** Before another line is written. */
+  /** Removes the line so that another can be written. */
   clear(): void {
     if (this.#shown) this.#out.write('\r\x1b[K')
     this.#shown = false

@@ -1,4 +1,4 @@
-import { setTimeout as rest } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
 import { OwnedFd, releaseSignals } from '../kernel/index.js'
 import { statusAt } from '../operator/client.js'
@@ -8,10 +8,10 @@ import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import { controlOption } from './options.js'
 
 const ANSWER_MS = 2_000
-const AGAIN_MS = 200
-/** A service without an answer for so long has ended. */
+const RETRY_MS = 200
+/** A service that does not answer for this long has ended, in milliseconds. */
 const UNANSWERED_MS = 3_000
-/** After this time a child that has ended was reaped. */
+/** By then an ended child was reaped, in milliseconds. */
 const REAPED_MS = 2 * ADOPTED_MS
 
 interface KeepFlags {
@@ -19,10 +19,7 @@ interface KeepFlags {
   readonly main?: true
 }
 
-/**
- * The place of a replaced process under `fd-broker/auto` whose end would end its successors, or give its terminal back to the shell: this
- * command is executed in that very process.
- */
+/** Replaces the image of a retired `fd-broker/auto` process whose exit would end its successors or return the terminal to the shell. */
 export function addKeep(program: Command): void {
   program
     .command('keep', { hidden: true })
@@ -37,15 +34,15 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
   const reaper = new ZombieReaper((pid, code) => codes.set(pid, code))
   const reaping = setInterval(() => reaper.reap(), ADOPTED_MS)
   let served: number | null = null
-  const pass = async (signal: NodeJS.Signals) => {
-    // The one that is waited for may have been replaced.
+  const forward = async (signal: NodeJS.Signals) => {
+    // The awaited process may have been replaced.
     const pid = (await servingPid(control)) ?? served
     if (pid !== null) signalPid(pid, signal)
   }
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, pass)
-  // The terminal is closed: the service goes on.
-  process.on('SIGHUP', signal => void (main ? pass(signal) : process.exit(0)))
-  // The process whose place this is has blocked them.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
+  // A closed terminal ends only this command; the service keeps running.
+  process.on('SIGHUP', signal => void (main ? forward(signal) : process.exit(0)))
+  // The image that executed this command blocked these signals.
   releaseSignals()
   for (;;) {
     const pid = await servingPid(control)
@@ -53,14 +50,14 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     served = pid
     await endOf(pid)
   }
-  await rest(REAPED_MS)
+  await sleep(REAPED_MS)
   reaper.reap()
   clearInterval(reaping)
   process.exitCode = (served === null ? undefined : codes.get(served)) ?? 0
   process.exit()
 }
 
-/** Null: no process serves any more. */
+/** Returns the pid of the serving process, or null if the service has ended. */
 async function servingPid(control: string): Promise<number | null> {
   const until = performance.now() + UNANSWERED_MS
   for (;;) {
@@ -69,11 +66,11 @@ async function servingPid(control: string): Promise<number | null> {
       if (!isDaemon(answer) && answer.pid) return answer.pid
     } catch (error) {
       const { code } = error as { readonly code?: unknown }
-      // Nothing listens there.
+      // No process listens on the control socket.
       if (code === 'ERR_FDB_NO_HOLDER') return null
     }
     if (performance.now() >= until) return null
-    await rest(AGAIN_MS)
+    await sleep(RETRY_MS)
   }
 }
 
@@ -81,14 +78,14 @@ function signalPid(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch {
-    // It has just ended.
+    // The process has just ended.
   }
 }
 
 async function endOf(pid: number): Promise<void> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) {
-    await rest(AGAIN_MS)
+    await sleep(RETRY_MS)
     return
   }
   await new Promise<void>(resolve => watchDeath(pidfd, resolve))

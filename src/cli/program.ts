@@ -3,13 +3,13 @@ import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, failureText, jsonText, sayOnStderr, style } from './output.js'
 
-/** Runs one command line (without node and script). Never rejects: failures are told on stderr. */
+/** Runs one command line (without node and script). Never rejects: failures are printed on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
   try {
     await (await program(args)).parseAsync(args, { from: 'user' })
     return 0
   } catch (error) {
-    // Commander has told what was wrong already.
+    // Commander has printed the error.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
     sayOnStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
@@ -22,7 +22,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
   }
 }
 
-/** Commands that print no JSON of their own when they fail. */
+/** Commands that leave the JSON of a failure to this module. */
 const JSON_HERE: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
 
 function codeOf(error: unknown): { readonly code: string; readonly message: string } {
@@ -33,7 +33,7 @@ function codeOf(error: unknown): { readonly code: string; readonly message: stri
 /** Commands that work where the addon cannot be loaded. */
 const WITHOUT_ADDON: ReadonlySet<string> = new Set(['completion', 'doctor', 'init'])
 
-/** Adds a command to the program; its modules are loaded for it alone, and for the help on all. */
+/** Loads and adds each command: a command line loads only its own, the help loads all. */
 const COMMANDS: ReadonlyMap<string, (program: Command) => Promise<void>> = new Map([
   ['status', async (program: Command) => (await import('./status.js')).addStatus(program)],
   ['upgrade', async program => (await import('./upgrade.js')).addUpgrade(program)],
@@ -99,7 +99,7 @@ Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
   if (!WITHOUT_ADDON.has(name))
     root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
   const named = COMMANDS.get(name)
-  // It is in a file of its own, which most command lines do without.
+  // Reading package.json costs time: only the help and `--version` need it.
   if (named === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
   for (const add of named ? [named] : COMMANDS.values()) await add(root)
   return root

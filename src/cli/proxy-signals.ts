@@ -3,25 +3,25 @@ import type { Logger } from '../base/logger.js'
 import type { ReverseProxy } from '../proxy/index.js'
 import { obey, Signals } from './signals.js'
 
-/** After the order to end at once: what was closed is told to the kernel within this time. */
+/** Delay between cutting all connections and exit, in milliseconds: closing sockets takes a moment. */
 const AT_ONCE_MS = 500
 
 export interface ProxySignals {
-  /** Aborted by a signal to end before the proxy serves. */
+  /** Aborted if TERM, INT or QUIT arrives before the proxy serves. */
   readonly starting: AbortSignal
-  /** Aborted by the first signal to end. */
+  /** Aborted by the first TERM, INT or QUIT after the proxy serves. */
   readonly ending: AbortSignal
   attach(proxy: ReverseProxy): void
   close(): void
 }
 
-/** `reopen` opens the files of the logs anew. */
+/** `reopen` opens the log files again. */
 export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const ending = new AbortController()
-  /** HUP and WINCH that came before the proxy served, the last one last. */
+  /** Actions of HUP and WINCH signals that arrived before the proxy served, the latest last. */
   const early = new Set<(proxy: ReverseProxy) => void>()
 
-  /** Where a process stays for others, the process that serves is told. */
+  /** Skips the action in a process that was replaced and stays only for its connections: the successor gets the signal. */
   const ofServing = (act: (proxy: ReverseProxy) => void, { held }: { held: boolean }) => {
     const unlessReplaced = (proxy: ReverseProxy) => {
       if (!proxy.member.staysForOthers) act(proxy)
@@ -54,7 +54,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   }
   const signals = new Signals<ReverseProxy>(logger, {
     SIGUSR1: reopen,
-    // An upgrade is for the process that serves: before, USR2 is dropped.
+    // USR2 before the proxy serves is dropped: there is nothing to replace yet.
     SIGUSR2: ofServing(proxy => void upgrade(proxy, logger), { held: false }),
     SIGHUP: ofServing(proxy => void reload(proxy, logger), { held: true }),
     SIGWINCH: ofServing(
@@ -73,9 +73,9 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     ending: ending.signal,
     attach: proxy => {
       signals.attach(proxy)
-      // It came when it was too late not to serve: then it ends what has begun.
+      // The signal to end arrived while the proxy started to serve.
       if (signals.starting.aborted) void proxy.close()
-      // The file may have changed since this process read it, and status says `serving` a little before this.
+      // Repeats early reloads: the file may have changed since this process read it.
       else for (const act of early) act(proxy)
       early.clear()
     },

@@ -82,7 +82,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const read = () => readConfigAside(file)
   const signals = proxySignals(logger, reopen)
   try {
-    // No client waits yet: a thread to read it takes longer.
+    // Read in this thread: no client waits yet, and a worker thread would take longer.
     const config = await readConfig(file)
     logsAccess = config.accessLog
     const several = severalOf(flags, config)
@@ -125,7 +125,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   }
 }
 
-/** Null: this process serves, alone or as one of them. */
+/** Returns how to run workers; null if this process serves itself, alone or as one of the workers. */
 function severalOf(
   { workers }: ProxyFlags,
   config: ProxyConfig,
@@ -137,27 +137,27 @@ function severalOf(
   return { workers: count, replace, stopTimeout: stopTimeout ?? 'off', hungTimeout: hungTimeout ?? 'off' }
 }
 
-/** Keys that only the next process applies. */
+/** Configuration keys that only the next process applies. */
 const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile', 'workers'])
-/** Routes that are compared in one turn of the event loop. */
+/** Routes compared per turn of the event loop. */
 const SLICE = 1_000
 
-/** The changes since a proxy was started: the basis of `fd-broker upgrade --smart`. */
+/** Finds what has changed since the proxy started, for `fd-broker upgrade --smart`. */
 class ProxyChanges {
   readonly #code = new LoadedCode()
   readonly #started: ProxyConfig
   readonly #read: () => Promise<ProxyConfig>
 
-  /** `read` reads the configuration as it stands now. */
+  /** `read` reads the current configuration. */
   constructor(started: ProxyConfig, read: () => Promise<ProxyConfig>) {
     this.#started = started
     this.#read = read
   }
 
-  /** `inForce`: what was read last. Rejects with ERR_FDB_CONFIG. */
+  /** `inForce` is the configuration that was read last. Rejects with ERR_FDB_CONFIG. */
   async since(inForce: ProxyConfig): Promise<Changes> {
     const code = this.#code.changed()
-    // The next version reads the configuration itself.
+    // An upgrade follows: the next version reads the configuration itself.
     if (code.length > 0) return { code, next: [], configuration: [] }
     const now = await this.#read()
     const keys = Object.keys(now) as (keyof ProxyConfig)[]
@@ -180,18 +180,18 @@ async function sameRoutes(before: ProxyConfig['routes'], now: ProxyConfig['route
   return true
 }
 
-/** Waiting bytes of the access log: more lines are dropped. */
+/** Limit for unwritten bytes of the access log; lines beyond it are dropped. */
 const MOST_BYTES = 8 * 1024 * 1024
 
 interface AccessLog {
   readonly lines: AccessLines
-  /** Opens its file, if any, anew. */
+  /** Opens the file again, for log rotation. Does nothing for stdout. */
   reopen(): void
-  /** Writes the waiting lines. Output without a reader does not keep the process: the lines are lost. */
+  /** Writes the pending lines. A reader that does not read cannot keep the process alive: the lines are lost. */
   end(): void
 }
 
-/** The access log of a proxy, in `path` or on stdout. Its failures are reported in the other log. */
+/** Opens the access log, in `path` or on stdout. Its failures go to the other log. */
 async function openAccessLog(path: string | undefined, logger: Logger): Promise<AccessLog> {
   const file = await LogFile.open(
     { option: 'access-log-file', path, fd: 1, sync: false, most: MOST_BYTES },

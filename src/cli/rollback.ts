@@ -40,7 +40,8 @@ async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
 async function rolledBack(flags: AskFlags, installed: Installed | null): Promise<Told> {
   try {
     const { supervised, ...told } = await handedBack(flags, installed?.path ?? null)
-    // A supervisor leads the link back; where it has given up an upgrade, the tool that asked for that puts back what it has installed.
+    // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
+    // it.
     if (!supervised) installed?.swap()
     return told
   } catch (error) {
@@ -63,7 +64,7 @@ interface HandedBack extends Told {
   readonly supervised: boolean
 }
 
-/** Resolves with the process that serves in its place. */
+/** Resolves with the process that serves after the rollback. */
 async function handedBack(flags: AskFlags, at: string | null): Promise<HandedBack> {
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout
@@ -71,7 +72,7 @@ async function handedBack(flags: AskFlags, at: string | null): Promise<HandedBac
   const found = await lookedUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
     const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}
-    // In different PID namespaces both may have the same number.
+    // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== left.pid || generation !== left.generation
     return pid && isAnother && role === 'serving'
       ? { pid, generation, supervised: hosting === 'supervisor' }

@@ -5,8 +5,8 @@ import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 
 /**
- * The routes of a file, unchecked (the proxy checks them): a YAML or JSON list, a map with the list under `routes`, or JSON
- * lines. `-` is standard input. Rejects with ERR_FDB_ROUTES.
+ * Reads routes without checking them, which the proxy does: a YAML or JSON list, a map with the list under `routes`, or JSON lines. `-`
+ * is standard input. Rejects with ERR_FDB_ROUTES.
  */
 export async function readRoutes(file: string): Promise<unknown[]> {
   const name = file === '-' ? 'standard input' : file
@@ -26,7 +26,7 @@ function json(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
   try {
     const value: unknown = JSON.parse(text)
-    // A single JSON line.
+    // The file is a single JSON line.
     return isMap(value) && !('routes' in value) ? [value] : value
   } catch {
     return undefined

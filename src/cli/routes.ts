@@ -12,7 +12,7 @@ import { AGAIN, AGAIN_HARMLESS, type AnswerFlags, asked, commanded } from './ask
 import { asking } from './find-service.js'
 import { plain, print, table } from './output.js'
 
-/** A list of several pages is asked for again when the routes change meanwhile. */
+/** How often a listing is repeated because the routes changed between two pages. */
 const LIST_TRIES = 5
 
 interface PlaceFlags extends AnswerFlags {
@@ -92,7 +92,7 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
   const routes = await given(file, { host, path }, host !== undefined, '--host')
   const places = routes.map(route => {
     if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
-    // The file with which they were added will do.
+    // Other keys are ignored, so the file that added the routes can also remove them.
     const { host, path } = route as PlaceFlags
     return { host, path }
   })
@@ -145,7 +145,7 @@ async function listAll(client: OperatorClient, ask: CommandAsk): Promise<ListedR
   }
 }
 
-/** Names that are shown one by one. */
+/** Names that are printed before "and N more". */
 const SHOWN = 10
 
 function listText(routes: readonly ListedRoute[]): string {

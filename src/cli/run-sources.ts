@@ -14,7 +14,7 @@ import { parseReadiness, READINESS, type Readiness } from '../versions/probe.js'
 import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 
-/** Signals with which the next version may be started. */
+/** Signals that can be configured to start the next version. */
 export const UPGRADING: readonly NodeJS.Signals[] = [
   'SIGHUP',
   'SIGUSR1',
@@ -27,7 +27,10 @@ export const UPGRADING: readonly NodeJS.Signals[] = [
   'SIGCONT',
 ]
 
-/** The flags of `fd-broker run`. Each has a variable (`--pid-file`: FD_BROKER_PID_FILE), and but for {@link COMMAND_LINE_ONLY} a name in --config. */
+/**
+ * The flags of `fd-broker run`. Each has an environment variable (`--pid-file`: FD_BROKER_PID_FILE), and each but {@link
+ * COMMAND_LINE_ONLY} a key in --config.
+ */
 export const RUN_OPTIONS = {
   listen: ['--listen <name=address...>', 'listener of every version, for example web=tcp://0.0.0.0:8080'],
   adopt: ['--adopt <pid>', 'process whose listeners are taken over, and which then ends'],
@@ -70,7 +73,7 @@ const COMMAND_LINE_ONLY: readonly string[] = [
   'from',
 ] satisfies (keyof typeof RUN_OPTIONS)[]
 
-/** As commander has them, from the command line and the environment: all of it text. */
+/** Flags as commander returns them; values from the environment are text. */
 export type RunFlags = Readonly<
   Partial<
     Record<Exclude<keyof typeof RUN_OPTIONS, 'listen' | 'healthPasses' | 'survive' | 'nonBlocking'>, string>
@@ -82,7 +85,7 @@ export type RunFlags = Readonly<
   readonly nonBlocking?: true | string
 }
 
-/** The values in --config: all of its names are known, and nothing else is. */
+/** The values in --config, after its keys were checked. */
 type RunDocument = Readonly<Record<string, unknown>>
 
 const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
@@ -91,10 +94,10 @@ const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
   ),
 )
 
-/** Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a value that is wrong. */
+/** Reads the value of a setting. Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a wrong value. */
 type Reader<T> = (name: string, value: unknown) => T
 
-/** Where the settings of `fd-broker run` come from: flags and environment for good, a file that is read anew. */
+/** Reads the settings of `fd-broker run`: flags and environment, which stay, and a file, which is read again for each version. */
 export class RunSources {
   readonly #command: readonly string[]
   readonly #flags: RunFlags
@@ -106,12 +109,12 @@ export class RunSources {
     this.#file = flags.config === undefined ? null : resolve(flags.config)
   }
 
-  /** There is a file, which may change. */
+  /** Whether there is a --config file, which may change. */
   get changeable(): boolean {
     return this.#file !== null
   }
 
-  /** The settings that stay until the end, as they are at the start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
+  /** Reads the settings of the supervisor, fixed at its start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async lasting(): Promise<SupervisorSettings> {
     return this.#read(setting => {
       const [program] = this.#commandOf(setting)
@@ -126,12 +129,12 @@ export class RunSources {
     })
   }
 
-  /** The takeover, which only the command line can ask for: it is done once. Throws ERR_FDB_OPTION. */
+  /** The process to take over, which only the command line can name: it happens once. Throws ERR_FDB_OPTION. */
   get takeover(): Takeover | null {
     return takeoverOf(this.#flags)
   }
 
-  /** For the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
+  /** Reads the settings for the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
   async read(): Promise<VersionSettings> {
     return this.#read(setting => ({
       command: this.#commandOf(setting),
@@ -167,7 +170,7 @@ export class RunSources {
     )
   }
 
-  /** `settings` is given what reads a setting by name: from the flags, else from the file, else its default. */
+  /** Calls `settings` with a function that looks up one setting: in the flags, then the file, then its default. */
   async #read<T>(settings: (setting: Setting) => T): Promise<T> {
     const flags: RunDocument = this.#flags
     const file = this.#file === null ? null : await SettingsFile.read(this.#file)
@@ -209,7 +212,7 @@ class SettingsFile {
     } catch (error) {
       throw this.#placed(error, FdbError.is(error) ? error.details.option : undefined, true)
     }
-    // Its problem is looked for, with its place, only if there is one.
+    // Parsed again only for an error that has line and column.
     const { command } = this.#values
     if (command != null && !isTexts(command)) parseDocument(this.#text, this.#file, COMMAND)
   }
@@ -224,7 +227,7 @@ class SettingsFile {
     }
   }
 
-  /** The error with the line and column of the option, if it is one of the file. */
+  /** Adds the line and column of the option to an error about the file. */
   #placed(error: unknown, option: unknown, atKey = false): unknown {
     if (!FdbError.is(error) || typeof option !== 'string') return error
     const { line, column } = new ConfigDocument(this.#text).position([option], atKey)
@@ -260,7 +263,7 @@ const word: Reader<string> = (name, value) => {
 
 const path: Reader<string> = (name, value) => resolve(word(name, value))
 
-/** null removes a variable. */
+/** A null value removes a variable. */
 const environment: Reader<NodeJS.ProcessEnv> = (name, value) => {
   if (!isMap(value)) throw wrongOption(name, value, 'a map of variables to texts')
   return Object.fromEntries(
@@ -300,7 +303,7 @@ const count: Reader<number> = (name, value) => {
   return number
 }
 
-/** `example` stands in the message. */
+/** `example` appears in the error message. */
 function signal(
   example: string,
   of: readonly string[] = Object.keys(constants.signals),

@@ -12,7 +12,7 @@ import { codeAndMessage, sayOnStderr } from './output.js'
 import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADING } from './run-sources.js'
 import { Signals, tellTurn } from './signals.js'
 
-/** How long a daemon may be upgraded. */
+/** Limit for a daemon's answer while it is being upgraded, in milliseconds. */
 const FROM_MS = 60_000
 
 export function addRun(program: Command): void {
@@ -53,9 +53,9 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const sources = new RunSources(command, flags)
   const left = found?.take ? found.left : null
   const settings = left?.settings ?? (await sources.lasting())
-  // Wrong settings are told before anything is started.
+  // Wrong settings are reported before anything is started.
   const first = left === null ? await sources.read() : null
-  // Descriptors that were taken over are among those that are left.
+  // An earlier image has already taken over; its descriptors are in the inherited state.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
   if (found !== null && !found.take) return sayWhether(found)
@@ -76,12 +76,12 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const running: Supervisor =
       left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
     signals.attach(running)
-    // The image before this one has held them.
+    // The previous image blocked signals before it executed this one.
     if (left !== null) releaseSignals()
     tellTurn('served')
     const { code, failure } = await running.ended
     process.exitCode = code
-    // Its log may be silent, and is not what people read.
+    // Reported on stderr too: the log may be silent.
     if (failure !== null) sayOnStderr(codeAndMessage(failure))
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
@@ -92,7 +92,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   }
 }
 
-/** Again where the daemon is just being upgraded. */
+/** Duplicates listeners that a daemon holds; retries while the daemon is being upgraded. */
 async function duplicateFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
   const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
   const { takeHeld } = await import('../run/claimed-descriptors.js')
@@ -100,7 +100,7 @@ async function duplicateFrom(control: string, first: VersionSettings, logger: Lo
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }
 
-/** Its exit code says whether this release could go on in the place of the one that has started it. */
+/** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
 function sayWhether({ left }: Found): void {
   if (left === null)
     throw new FdbError(
@@ -110,14 +110,14 @@ function sayWhether({ left }: Found): void {
   if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
 }
 
-/** The actions of a supervisor on signals. As PID 1 it gets only those that it has a handler for. */
+/** Handles the signals of a supervisor. As PID 1 the process receives only signals that have a handler. */
 function runSignals(
   logger: Logger,
   upgradeSignal: NodeJS.Signals,
 ): Pick<Signals<Supervisor>, 'attach' | 'close'> {
   const early: NodeJS.Signals[] = []
   const end = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
-    // An order to end must not be lost; there is nothing to be upgraded yet.
+    // Kept until the supervisor runs: a signal to end must not be lost.
     if (supervisor === null) {
       early.push(signal)
       return
@@ -125,13 +125,13 @@ function runSignals(
     const order = signals.end()
     if (order === 'first') {
       logger.info({ signal }, 'the program is ended')
-      // The program's own signal stands for TERM; INT and QUIT mean what they say.
+      // TERM sends the configured stop signal; INT and QUIT are passed on unchanged.
       supervisor.stop(signal === 'SIGTERM' ? {} : { signal })
     } else if (order === 'again') supervisor.stop({ now: true })
   }
   const other = (supervisor: Supervisor | null, signal: NodeJS.Signals) => {
     if (signal !== upgradeSignal) supervisor?.forward(signal)
-    // The log has the result.
+    // The supervisor logs the result.
     else supervisor?.upgrade().catch(() => {})
   }
   const signals = new Signals<Supervisor>(SILENT, {

@@ -77,7 +77,7 @@ async function serve({
     })
     signals.attach(daemon)
     tellTurn('served')
-    // A server does not end with the reader of its output.
+    // A daemon must not end when the reader of its output ends.
     process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
     const stayed = daemon.stay({ signals: ORDERS })
@@ -95,10 +95,10 @@ async function checkOnly(config: string | undefined): Promise<void> {
   process.stdout.write(`${config} is right: ${services.size} services are named\n`)
 }
 
-/** For so long a first TERM counts, when it would take something away. */
+/** A second signal within this time ends a daemon that alone holds something, in milliseconds. */
 const SECOND_MS = 60_000
 
-/** The actions of a daemon on signals. `drop`: descriptors that only it holds do not keep it from ending. */
+/** Handles the signals of a daemon. With `drop` the first TERM or INT ends it even if it alone holds descriptors or state. */
 function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
   let firstAt = Number.NEGATIVE_INFINITY
   const mayEnd = ({ heldAlone: alone }: Daemon) => {

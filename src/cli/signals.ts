@@ -1,26 +1,25 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
-/** Signals that control a process that serves. */
 export const ORDERS = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGWINCH', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
 export type Order = (typeof ORDERS)[number]
 
-/** A second order to end that comes sooner is the same one: systemd sends it to the whole unit, and again to what is left of it. */
+/** A repeated signal within this time counts as the same order: systemd signals the whole unit, and again what is left. */
 const IMPATIENT_MS = 2_000
 
-/** The action of a command for each signal. `target`: the running thing, null until {@link Signals.attach}. */
+/** A command's action for each signal. `target` is the running server; null until {@link Signals.attach}. */
 export type SignalTable<T> = {
   readonly [Signal in NodeJS.Signals]?: (target: T | null, signal: Signal) => void
 }
 
-/** Handles the signals of a table from its construction to its close: one that comes early must not end the process by default. */
+/** Handles the signals of a table until close(), so that an early signal does not end the process by default. */
 export class Signals<T> {
   readonly #handlers: (readonly [NodeJS.Signals, (signal: NodeJS.Signals) => void])[]
   readonly #starting = new AbortController()
   #target: T | null = null
   #endingSince: number | null = null
 
-  /** `logger` is told of each signal. */
+  /** Logs each signal. */
   constructor(logger: Logger, table: SignalTable<T>) {
     this.#handlers = Object.entries(table).map(([signal, act]) => [
       signal as NodeJS.Signals,
@@ -36,17 +35,16 @@ export class Signals<T> {
     this.#target = target
   }
 
-  /** Aborted by {@link abandon}. */
   get starting(): AbortSignal {
     return this.#starting.signal
   }
 
-  /** `before` what was under way: it `served`, say. */
+  /** Aborts the start. `before` completes "ended by TERM before …". */
   abandon(signal: NodeJS.Signals, before: string): void {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 
-  /** The meaning of an order to end that has come now. */
+  /** Classifies a signal to end that arrives now. */
   end(): 'first' | 'same' | 'again' {
     const since = this.#endingSince
     if (since !== null) return performance.now() - since < IMPATIENT_MS ? 'same' : 'again'
@@ -59,7 +57,7 @@ export class Signals<T> {
   }
 }
 
-/** Does what an order asks for; its outcome is a line of the log. */
+/** Runs an order and logs its outcome. */
 export async function obey<R>(
   logger: Logger,
   work: () => Promise<R>,
@@ -73,10 +71,10 @@ export async function obey<R>(
   }
 }
 
-/** Does something with V8's flags as they were when the process was started. */
+/** Runs `work` under the V8 flags of the process start. */
 type WithUsualFlags = <T>(work: () => T) => T
 
-/** The state of a server: it serves, as the first or after another; or it is about to end, and another serves in its place. */
+/** A server serves first (`served`), has taken over from a predecessor (`joined`), or was replaced (`left`). */
 type Turn = 'served' | 'joined' | 'left'
 
 export type OnTurn = (turn: Turn, withUsualFlags: WithUsualFlags) => void
@@ -87,7 +85,7 @@ export function onTurn(tell: OnTurn): void {
   told = tell
 }
 
-/** A command says each once. */
+/** Called once for each stage. */
 export function tellTurn(turn: Turn, withUsualFlags: WithUsualFlags = work => work()): void {
   told(turn, withUsualFlags)
 }

@@ -87,7 +87,7 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   const auto = pathToFileURL(join(import.meta.dirname, 'auto.js')).href
   const command = successorCommand({
     argv: [process.execPath, '--import', auto, file, ...args],
-    // It is no part of a program under auto that calls this command.
+    // PARENT is removed: the program is not part of one that runs this command under auto.
     env: { ...named, ...part.env, FD_BROKER_PID_FILE: pidFile, [PARENT]: undefined },
   })
   const begun = performance.now()
@@ -106,7 +106,7 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   ended.catch(() => {
     over = true
   })
-  // The number is of no use behind its end, but ends the wait for it.
+  // Any number ends the polling once the program has ended.
   const look = async () => (over ? 0 : await generationOf(child.pid, control))
   const generation = await Promise.race([ended, lookedUntil(begun + flags.timeout, look)])
   if (generation === null) {
@@ -130,7 +130,7 @@ function makeFolder(option: string, path: string): void {
   }
 }
 
-/** Null: it does not serve yet. */
+/** Returns the generation that process `pid` serves as; null if it does not serve yet. */
 async function generationOf(pid: number, control: string): Promise<number | null> {
   try {
     const answer = await statusAt(control, ANSWER_MS)

@@ -5,7 +5,7 @@ import type { StateLog } from '../state/state-log.js'
 import { AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
 import type { ProgressLine } from './output.js'
 
-/** Also where the log was compacted. A change may have been made when the connection ended: it has a request id. */
+/** Retries also if the log was compacted. Repeating a change is safe: its request id identifies it. */
 export const AGAIN_STATE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   ...AGAIN_HARMLESS,
   'ERR_FDB_STATE_MOVED',
@@ -15,7 +15,7 @@ export interface ControlOptions extends AskFlags {
   service: string
 }
 
-/** Asks the process that serves; again from the start if another serves meanwhile: `work` must be repeatable. */
+/** Runs `work` with the serving process, and again from its start if another process serves meanwhile: `work` must be repeatable. */
 export async function askServing<T>(
   options: ControlOptions,
   work: (ask: AskCommand) => Promise<T>,
@@ -26,7 +26,7 @@ export async function askServing<T>(
   )
 }
 
-/** A copy of the log of the process that serves, as it stood when it was asked. */
+/** Copies the serving process's log as it was when asked. */
 export async function readControl(
   options: ControlOptions,
   progress: ProgressLine,
@@ -35,7 +35,7 @@ export async function readControl(
   const reading = (done: number, total: number) => progress.bytes('reading the state', done, total)
   try {
     const position = await askServing(options, ask => copy.readNew(ask, reading))
-    // Nothing comes behind it: what is wrong in it is no record that is being written.
+    // Sealed: bytes at the end are damage, not a record that is being written.
     copy.log.segments.at(-1)?.seal()
     return { log: copy.log, position }
   } catch (error) {

@@ -8,7 +8,7 @@ interface DiffFlags extends SourceFlags {
   secrets: boolean
 }
 
-/** Sections and keys in order; entries whose value bytes differ. */
+/** Prints each entry whose value bytes differ, sorted by section and key. */
 export async function diffStates(from: string, to: string, { secrets, ...flags }: DiffFlags): Promise<void> {
   if (from === '-' && to === '-') {
     throw new FdbError('ERR_FDB_STATE_SOURCE', 'both are standard input; give a file for one of them')
@@ -54,7 +54,7 @@ function sectionsOf(before: OpenState, after: OpenState) {
   return names
     .filter(name => digests[0]?.get(name) !== digests[1]?.get(name))
     .map(name => {
-      // Secret on one side is secret.
+      // A section that is secret on one side is secret on both.
       const secret = (old.get(name)?.secret ?? false) || (now.get(name)?.secret ?? false)
       const marked = (schema: StoredSchema | undefined) => schema && { ...schema, secret }
       return { name, old: marked(old.get(name)), now: marked(now.get(name)) }

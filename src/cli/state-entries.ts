@@ -11,7 +11,7 @@ interface WatchFlags extends AskFlags {
   secrets?: boolean
 }
 
-/** The state of the process that serves: each question goes to the one that does by then, so a watch goes on across upgrades. */
+/** The service's state. Each request goes to the process that serves then, so a watch continues across upgrades. */
 function stateOf(flags: AskFlags): ServiceState {
   return new ServiceState((command, body) => commanded(flags, AGAIN_STATE, command, body))
 }
@@ -29,7 +29,7 @@ export async function putEntry(
 }
 
 async function encoded(state: ServiceState, section: string, text: string): Promise<Uint8Array> {
-  // Where it is not there, who serves says so.
+  // If the section is missing, the serving process refuses the put.
   const schema = (await state.sections()).find(({ name }) => name === section)
   if (schema === undefined) return Buffer.from(text)
   const bytes = bytesOf({ value: parsed(text) }, schema.codec)

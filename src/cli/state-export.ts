@@ -49,7 +49,7 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   }
 }
 
-/** Never over another file. */
+/** Creates the file; never overwrites one. */
 function openNew(out: string): OwnedFd {
   try {
     return openFile(out, 'wx', out, 0o600)
@@ -82,7 +82,7 @@ async function writeLines(
   if (redacted > 0) process.stderr.write(`${redacted} secret values were missing in the source\n`)
 }
 
-/** One snapshot segment, compacted. */
+/** Writes the state as one compacted snapshot segment. */
 async function writeLog({ log }: OpenState, writer: Writable): Promise<void> {
   log.endWriting(new FdbError('ERR_FDB_STATE_CLOSED', 'this copy of the log is only read'))
   for (const segment of log.segments) segment.seal()

@@ -22,19 +22,22 @@ export interface ExportHead {
 export interface FileState {
   log: StateLog
   format: 'log' | 'lines'
-  /** The first line of an export; null: it has none. */
+  /** The first line of an export; null if the file has none. */
   head: ExportHead | null
-  /** Entries that were left out as secrets when it was written. */
+  /** Entries whose secret values the export left out. */
   redacted: number
-  /** Bytes at its end that are no whole record. */
+  /** Bytes of an incomplete record at the end. */
   torn: number
 }
 
-/** Entries of one change while lines are read. */
+/** Entries per change when lines are read. */
 const BATCH = 1000
 const SLICE_MS = 50
 
-/** The state in a state file, a segment of the log or the lines of an export; `-`: standard input. Rejects with ERR_FDB_STATE_FILE, and as {@link StateLog.adopt}. */
+/**
+ * Reads a state file, a segment of the log, or the lines of an export; `-` is standard input. Rejects with ERR_FDB_STATE_FILE, and as
+ * {@link StateLog.adopt}.
+ */
 export async function readStateFile(file: string, progress: ProgressLine): Promise<FileState> {
   const name = file === '-' ? 'standard input' : file
   const stream: AsyncIterable<Buffer> = file === '-' ? process.stdin : createReadStream(file)
@@ -101,7 +104,7 @@ async function readLines(chunks: AsyncIterable<Buffer>, name: string): Promise<F
   let head: ExportHead | null = null
   let redacted = 0
   const codecs = new Map<string, string>()
-  /** The highest version of each section that the head does not name. */
+  /** The highest entry version of each section that the head does not name. */
   const unsaid = new Map<string, number>()
   let schemas: StoredSchema[] = []
   let changes: NewChange[] = []
@@ -204,7 +207,7 @@ async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
   if (last !== '') yield last
 }
 
-/** Sections that differ from what the first line of an export says; those without a digest are not compared. */
+/** Describes the sections that differ from the first line of an export. Sections without a digest are not compared. */
 export function unlike(head: ExportHead, digests: readonly SectionDigest[]): string[] {
   const now = new Map(digests.map(one => [one.name, one]))
   return head.sections.flatMap(({ name, digest, entries }) => {

@@ -8,7 +8,7 @@ import { ProgressLine, print } from './output.js'
 import { askServing } from './state-control.js'
 import { openState, type SourceFlags, schemasIn } from './state-source.js'
 
-/** The most bytes of values in one piece, and entries. */
+/** Limits of one piece: bytes of its values, and entries. */
 const PIECE_BYTES = 1024 * 1024
 const PIECE_ENTRIES = 10_000
 
@@ -31,7 +31,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
     )
   }
   const schemas = schemasIn(state, wanted)
-  // Lines without a head say nothing of their sections' schemas: the service knows them, or refuses.
+  // Without a head the schemas are unknown here; the service uses its own, or refuses.
   const request: ImportRequest = {
     request: `import ${nodeCrypto().randomUUID()}`,
     replace: flags.replace ?? false,
@@ -47,7 +47,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   const total = entries.reduce((sum, section) => sum + section.entries, 0)
   using progress = new ProgressLine()
   const reply = await askServing({ control, service, timeout }, async ask => {
-    // The asked process has none of it: start again, under a new name.
+    // A retry may reach another process, which has no earlier part: it starts under a new id.
     const id = nodeCrypto().randomUUID()
     let part = 0
     let done = 0
@@ -75,7 +75,7 @@ function withHead(head: ImportRequest | PartRequest, bytes: Buffer): Buffer {
   return Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), bytes])
 }
 
-/** All entries, encoded; the schemas are in the first piece. At least one. */
+/** Yields the entries in encoded pieces, at least one; the first piece has the schemas. */
 function* piecesOf(
   log: StateLog,
   schemas: readonly StoredSchema[],

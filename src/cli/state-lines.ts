@@ -10,7 +10,7 @@ import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** The value of an entry, in the first of these forms that holds it: `value` is what the codec decodes. */
+/** The value of an entry, in the first form that fits. `value` is what the codec decodes. */
 export type LineValue =
   | { value: unknown }
   | { text: string }
@@ -22,7 +22,7 @@ export type EntryLine = { section: string; key: string; version: number } & Line
 export interface LineOptions {
   /** Show the values of sections that are marked secret. */
   secrets: boolean
-  /** Only forms that give the same bytes again. */
+  /** Use only forms that restore the same bytes. */
   exact: boolean
 }
 
@@ -30,7 +30,7 @@ const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
   [json(), msgpack()].map(codec => [codec.name, codec]),
 )
 
-/** The built-in sections. Secret ones come so far only when they are asked for. */
+/** Messages of the built-in sections. Values of secret sections get here only with `--secrets`. */
 const MESSAGES = new Map<string, { decode(bytes: Uint8Array): object }>([
   [ROUTES, fdbroker.proxy.Route],
   [UPSTREAMS, fdbroker.proxy.Upstream],
@@ -64,19 +64,19 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
     const codec = CODECS.get(schema.codec)
     if (codec) {
       const value = codec.decode(bytes)
-      // Once more through JSON, as it is in the line.
+      // Compares after a round trip through JSON, as the line stores it.
       const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
       return Buffer.compare(again, bytes) === 0 ? value : undefined
     }
     const type = schema.codec === 'protobuf' ? MESSAGES.get(schema.name) : undefined
     if (!exact && type !== undefined) return { ...type.decode(bytes) }
   } catch {
-    // Shown as bytes.
+    // The value is shown as bytes.
   }
   return undefined
 }
 
-/** The bytes that a line holds; a text says why it holds none. */
+/** Returns the bytes of a line, or a text that says why it has none. */
 export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8Array | string {
   const { value, text, base64, redacted } = line
   if (redacted === true) return 'its value was left out as a secret: export with --secrets'
@@ -95,7 +95,7 @@ export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8
 
 const BATCH = 64 * 1024
 
-/** Writes many lines at the pace of their reader. */
+/** Writes lines in batches, and waits while the reader is slow. */
 export class LineWriter {
   readonly #out: Writable
   #text: string[] = []
@@ -105,7 +105,7 @@ export class LineWriter {
   constructor(out: Writable = process.stdout) {
     this.#out = out
     out.on('error', (error: NodeJS.ErrnoException) => {
-      // `| head` has seen enough.
+      // The reader closed the pipe, as `| head` does.
       if (error.code !== 'EPIPE') throw error
       this.#gone = true
     })
@@ -131,7 +131,7 @@ export class LineWriter {
   }
 }
 
-/** In the order of their keys. */
+/** Writes the entries of a section, sorted by key. */
 export async function writeEntries(
   log: StateLog,
   schema: StoredSchema,

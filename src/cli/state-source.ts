@@ -14,23 +14,26 @@ export interface SourceFlags {
 }
 
 export interface OpenOptions {
-  /** The file was changed by hand: it need not be what its first line says. */
+  /** The file was edited: do not compare it with its first line. */
   edited?: boolean
 }
 
-/** A state that was read: this process's own copy. */
+/** A state that was read: a copy that belongs to this process. */
 export interface OpenState extends Disposable {
   log: StateLog
   name: string
-  /** The source of the comparison. */
+  /** What the state was verified against. */
   verified: 'the service' | 'its first line' | 'its checksums'
-  /** Values that were left out of a file as secrets. */
+  /** Secret values that the file does not have. */
   redacted: number
-  /** Bytes at its end that are no whole record, and left out. */
+  /** Bytes of an incomplete record at the end, which were ignored. */
   torn: number
 }
 
-/** Reads all of a state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and as its readers. */
+/**
+ * Reads a whole state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and the errors of {@link readControl}
+ * and {@link readStateFile}.
+ */
 export async function openState(flags: SourceFlags, options: OpenOptions = {}): Promise<OpenState> {
   const { control, file } = flags
   if (control !== undefined && file === undefined) return openControl({ ...flags, control })
@@ -41,7 +44,7 @@ export async function openState(flags: SourceFlags, options: OpenOptions = {}): 
   )
 }
 
-/** The schemas of the sections with these names; undefined: of all. Throws ERR_FDB_STATE_NO_ENTRY. */
+/** Returns the schemas of the wanted sections; of all if `wanted` is undefined. Throws ERR_FDB_STATE_NO_ENTRY. */
 export function schemasIn({ log, name }: OpenState, wanted?: readonly string[]): StoredSchema[] {
   const all = log.schemas()
   const names = all.map(schema => schema.name)
@@ -53,7 +56,7 @@ export function schemasIn({ log, name }: OpenState, wanted?: readonly string[]):
   )
 }
 
-/** Each schema, with the digest of its section. */
+/** Returns each schema with the digest of its section. */
 export function withDigests(
   log: StateLog,
   schemas: readonly StoredSchema[],
@@ -65,7 +68,7 @@ export function withDigests(
   })
 }
 
-/** Opens a place of `state diff`: a control socket, a file, or `-`. */
+/** Opens an argument of `state diff`: a control socket, a file, or `-`. */
 export async function openPlace(place: string, flags: SourceFlags): Promise<OpenState> {
   const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
   return socket ? openControl({ ...flags, control: place }) : openFile(place, {})

@@ -7,7 +7,7 @@ import { type ExitCode, facts, plain, style, table } from './output.js'
 const DIGEST_SHOWN = 12
 const WORKERS = ['WORKER', 'SERVICE', 'PHASE', 'PID', 'GENERATION', 'CONNECTIONS', 'RESTARTS', 'LAST FAILURE']
 
-/** The status for people. Shows what is there: a field that the other side did not send is left out. */
+/** Formats a status for people. Fields that the other process did not send are left out. */
 export function statusText(answer: StatusAnswer, now: number = Date.now()): string {
   if (!isDaemon(answer)) return `${serviceLines(answer, now).join('\n')}\n`
   const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
@@ -138,7 +138,7 @@ function known(lines: readonly [string, string | null][]): string[] {
   return facts(there.map(([name], i) => [name, values[i]!]))
 }
 
-/** Lines that an operator must not miss, on a terminal. */
+/** Lines that a terminal shows in red. */
 const FAULTS: ReadonlySet<string> = new Set(['loop', 'unfit', 'blocked by', 'application', 'output'])
 
 function coloured(name: string, value: string): string {
@@ -198,7 +198,7 @@ function closedLine(closed: ServiceStatus['closed']): string | null {
 
 function phaseLine(report: ServiceStatus): string | null {
   const { phase, probationSeconds } = report
-  // A version of `fd-broker run` serves in probation, and no handoff is under way: it has a line of its own.
+  // Under `fd-broker run` the probation has a line of its own.
   const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
   return of(phase, text => `${text}${left}`)
 }
@@ -207,7 +207,7 @@ function leftOf(probationSeconds: number | null | undefined): string {
   return typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
 }
 
-/** Lines of `fd-broker run`: the supervisor is another process than the program. */
+/** Lines about the supervisor of `fd-broker run`, which is another process than the program. */
 function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
   const { supervisor } = report as Partial<SupervisorStatus>
   if (supervisor === undefined) return []
@@ -294,7 +294,7 @@ function size(bytes: number | undefined): string {
   return `${(bytes / 1024 ** 3).toFixed(1)} GiB`
 }
 
-/** Roles of a process that has not come to serve, or does not any more, while no other does. */
+/** Roles of a process that does not serve. */
 const SERVES_NOT: ReadonlySet<string | undefined> = new Set([
   'joining',
   'ready',
@@ -304,13 +304,13 @@ const SERVES_NOT: ReadonlySet<string | undefined> = new Set([
   'gone',
 ])
 
-/** Why a service is not well, and the exit code of `fd-broker status` for it. */
+/** Why a service is unhealthy, and the exit code of `fd-broker status` for it. */
 interface Ill {
   readonly code: ExitCode
   readonly why: string
 }
 
-/** Null: each service is served, and no program ends again and again. */
+/** Null if a process serves each service and no program is in a crash loop. */
 export function illnessOf(answer: StatusAnswer): Ill | null {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const all = services.flatMap(service => illness(service) ?? [])
@@ -328,7 +328,7 @@ function illness(report: ServiceStatus): Ill | null {
   return loops === '' ? null : { code: 1, why: `${plain(service)} is in a loop of crashes${loops}` }
 }
 
-/** The same answer; a failure that is older than the version that serves says so. */
+/** Marks each last failure that is older than the serving version. */
 export function withAges(answer: StatusAnswer): StatusAnswer {
   if (isDaemon(answer)) return { ...answer, services: answer.services.map(withAge) }
   return withAge(answer)
@@ -339,9 +339,9 @@ function withAge(report: ServiceStatus): ServiceStatus {
   return lastFailure ? { ...report, lastFailure: { ...lastFailure, old: isOld(report) } } : report
 }
 
-/** A version has come to serve since the last failure. */
+/** Whether a version started to serve after the last failure. */
 function isOld(report: ServiceStatus): boolean {
-  // An earlier version serves because of it.
+  // An earlier version serves because of this failure.
   if (typeof (report as Partial<SupervisorStatus>).supervisor?.again === 'number') return false
   const { lastFailure, processStartedAt, handoffs } = report
   const at = lastFailure?.at ?? Number.NaN

@@ -10,7 +10,7 @@ import { findsService } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print } from './output.js'
 
-/** The time for a process that was told to end to say why it has not. */
+/** Limit for a process that has not ended to report why, in milliseconds. */
 const ANSWER_MS = 2_000
 
 interface StopFlags extends AnswerFlags {
@@ -44,7 +44,7 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   let seen = true
   const told = await asked(flags, AGAIN, async (client, timeout) => {
     const left = readTold(await client.command(STOP, body, { timeout, service }))
-    // Its number is its own as long as it has not closed this connection.
+    // The pid belongs to that process while it keeps this connection open.
     seen = !client.elsewhere
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
@@ -52,7 +52,7 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   print(json, { ok: true, ...told }, `process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
 }
 
-/** Resolves with true when the process has ended, and where it cannot be seen from here (another PID namespace): its word is enough there. */
+/** Resolves with true when the process has ended, or if it is in another PID namespace and cannot be watched. */
 async function endsBy({ pid }: Told, until: number): Promise<boolean> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) return true
@@ -63,7 +63,7 @@ async function endsBy({ pid }: Told, until: number): Promise<boolean> {
     })
     pidfd.close()
     const late = () => {
-      // A watch keeps the command from its end.
+      // An open watch would keep this command alive.
       watch.close()
       resolve(false)
     }
@@ -71,7 +71,7 @@ async function endsBy({ pid }: Told, until: number): Promise<boolean> {
   })
 }
 
-/** The process answers over the connection that told it to end, also when its control path is gone. */
+/** Asks over the connection that carried the order: it works even if the control path was removed. */
 async function whyStill(client: OperatorClient, { pid }: Told, timeout: number): Promise<FdbError> {
   const told = `process ${pid} was told to end, and lives after ${timeout} ms`
   let answer: StatusAnswer

@@ -13,12 +13,12 @@ import { AGAIN, AGAIN_HARMLESS, type AskFlags, commanded } from './ask-service.j
 
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
-  /** For people. */
+  /** Text for the operator. */
   readonly because: string
   readonly changes: Changes
 }
 
-/** Asks the process that serves for its changes. Rejects with ERR_FDB_COMMAND_UNKNOWN if it does not know. */
+/** Asks the serving process what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN if it cannot tell. */
 export async function planFor(flags: AskFlags): Promise<Plan> {
   const reply = await commanded(flags, AGAIN_HARMLESS, CHANGES).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error

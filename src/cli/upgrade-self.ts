@@ -5,7 +5,7 @@ import type { SupervisorStatus } from '../run/status.js'
 import { type AskFlags, commanded, lookedUntil } from './ask-service.js'
 import { print } from './output.js'
 
-/** Has a supervisor go on as what is installed now, and waits until it answers as that. */
+/** Replaces a supervisor by the installed release, and waits until that answers. */
 export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): Promise<void> {
   const { control, timeout } = flags
   const begun = performance.now()
@@ -13,7 +13,7 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   try {
     await commanded(flags, new Set(), UPGRADE_SELF)
   } catch (error) {
-    // The connection is one of those that its next image has not.
+    // The supervisor's next image does not inherit this connection.
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
   }
   const after = await lookedUntil(begun + timeout, async left => {
@@ -30,7 +30,7 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   print(json, { ok: true, pid, ms }, `supervisor ${pid} goes on as what is installed now, after ${ms} ms\n`)
 }
 
-/** Undefined: it is no supervisor, and will say so. */
+/** Undefined if the process is no supervisor; it refuses the command itself. */
 async function supervisorAt(
   control: string,
   timeout: number,

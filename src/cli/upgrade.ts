@@ -16,7 +16,7 @@ import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
-/** Until the other side has shown that it speaks the protocol: what comes after may take the whole `--timeout`. */
+/** Limit for the first answer, in milliseconds. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
 
 const CANCELLING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
@@ -31,7 +31,7 @@ interface UpgradeFlags extends AnswerFlags {
 
 interface Phase {
   readonly phase: string
-  /** Since the request. */
+  /** Milliseconds since the request. */
   readonly ms: number
   readonly pid: number
 }
@@ -94,7 +94,7 @@ async function upgrade(
   using client = await OperatorClient.connect(control, { timeout: answerMs })
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
-      // One of an earlier release would not refuse it; a daemon does.
+      // A member of an earlier release ignores a wrong service name; a daemon refuses it.
       if (!isDaemon(answer)) answerOf(answer, { control, service })
       say(headline(answer, service))
       return false
@@ -153,12 +153,12 @@ async function upgrade(
 
 function headline(answer: StatusAnswer, name: string): string {
   const now = serviceOf(answer, name)
-  // The daemon itself refuses a name that it does not hold.
+  // The daemon refuses an unknown name itself.
   if (now === undefined) return 'upgrading'
   return `upgrading ${plain(now.service)} from generation ${plain(now.generation)} (pid ${plain(now.pid)})`
 }
 
-/** A reload, or not even that. */
+/** Carries out a plan without an upgrade: a reload, or nothing. */
 async function withoutUpgrade(
   { done, because, changes }: Plan,
   flags: AskFlags,
@@ -188,13 +188,13 @@ function print(outcome: object): void {
   process.stdout.write(jsonText(outcome))
 }
 
-/** Where a process writes, by what its descriptors lead to; undefined: that cannot be seen from here. */
+/** Where a process writes its output; undefined if /proc does not show it. */
 interface OutputOf {
   readonly stdout: string | undefined
   readonly stderr: string | undefined
 }
 
-/** Where that may end before the process does; null: it goes to a file, or nowhere. */
+/** Warns about output that may end before the process does; null if it goes to a file or nowhere. */
 function outputText({ stdout, stderr }: OutputOf): string | null {
   const said = [...new Set([stdout, stderr])].flatMap(target =>
     target === undefined ? [] : (describe(target) ?? []),

@@ -2,31 +2,34 @@ import { FdbError } from '../errors.js'
 import { DAEMON_ITSELF, refuseOther } from '../operator/asked-service.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
-/** A control socket, and which service behind it; empty: the only one. */
+/** A control socket and the name of a service there; empty: its only service. */
 export interface Place {
   readonly control: string
   readonly service: string
 }
 
-/** The status of a service, from a daemon with several. */
+/** Returns the status of one service out of an answer that may list several. */
 export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | undefined {
   if (!isDaemon(answer)) return answer
   const { generation, pid, services } = answer
   if (name === DAEMON_ITSELF)
     return { service: DAEMON_ITSELF, role: 'serving', ...(pid && { pid }), ...(generation && { generation }) }
   if (name === '' && services.length === 1) return services[0]
-  // Workers are asked by the first.
+  // Without a name the first worker stands for all workers.
   const asked = name || answer.workers?.all?.[0]?.service
   return services.find(({ service }) => service === asked)
 }
 
-/** Tells the process that serves from those before or after: in different PID namespaces both may be number 1. Null: no process serves. */
+/**
+ * Identifies the serving process by generation and pid: in different PID namespaces two versions may both be pid 1. Null if no process
+ * serves.
+ */
 export function whoServes(answer: StatusAnswer, name: string): string | null {
   const service = serviceOf(answer, name)
   return service?.pid ? `${service.generation} ${service.pid}` : null
 }
 
-/** The same answer, of one service; of workers the plain name is that of all. Throws ERR_FDB_SERVICE. */
+/** Reduces an answer to one service; the plain name of workers keeps all of them. Throws ERR_FDB_SERVICE. */
 export function answerOf(answer: StatusAnswer, { control, service: name }: Place): StatusAnswer {
   if (name === '') return answer
   if (!isDaemon(answer)) {

@@ -5,7 +5,7 @@ import { linkTargets, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { type Place, serviceOf, whoServes } from './who-serves.js'
 
-/** Changes what the server is started from, and back when the upgrade to it has failed. */
+/** Switches what the server is started from, and back if the upgrade fails. */
 export interface ReleaseChange {
   put(): void
   back(): void
@@ -15,7 +15,9 @@ export interface ReleaseChange {
 
 const ANSWER_MS = 5_000
 
-/** Upgrades to the release `to`. A supervisor leads the link itself, and back after a failure; for all others this tool changes it. */
+/**
+ * Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does.
+ */
 export async function upgradeTo<T>(
   place: Place,
   to: string,
@@ -33,7 +35,9 @@ export async function upgradeTo<T>(
   return await withRelease(place, change, () => upgrade())
 }
 
-/** Runs an upgrade to another release. If the failure of an upgrade is uncertain, the release is left as it is, with a message. */
+/**
+ * Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message.
+ */
 async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () => Promise<T>): Promise<T> {
   const before = await serving(place)
   change.put()
@@ -52,7 +56,7 @@ async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () =
   }
 }
 
-/** The paths of a process in another container may be other files. */
+/** Whether a supervisor switches the link. One in another container may see another file at the same path. */
 async function leadsLinks({ control, service }: Place): Promise<boolean> {
   try {
     using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })

@@ -5,15 +5,15 @@ import { ORDERS, type Order, obey, Signals, tellTurn } from './signals.js'
 
 export interface RunDeps {
   readonly logger: Logger
-  /** Opens the files of the logs anew. */
+  /** Opens the log files again. */
   readonly reopen: () => void
-  /** Has handled signals so far. */
+  /** Handles signals until this function takes over. */
   readonly before?: { readonly starting: AbortSignal; close(): void }
-  /** How many are to serve, when the configuration was read anew. */
+  /** Number of workers according to the configuration, asked after each reload. */
   readonly count?: () => Promise<number | 'auto'>
 }
 
-/** Is the main process of workers until it ends: signals are orders. */
+/** Runs the main process of workers until it ends, controlled by signals. */
 export async function runWorkers(
   options: WorkersOptions,
   { logger, reopen, before, count }: RunDeps,

@@ -3,7 +3,7 @@ import { basename, dirname } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import type { Command } from 'commander'
 
-/** Files that rotation keeps of one version, beside the one that is written. */
+/** Rotated files that are kept besides the current one. */
 const KEPT = 5
 
 interface WriteFlags {
@@ -11,7 +11,7 @@ interface WriteFlags {
   readonly size: string
 }
 
-/** The process that has the output of a program that was started by `fd-broker start`: it ends with the last process that writes there. */
+/** Runs the process that writes the output of a program started by `fd-broker start`. It ends with the last writer of that output. */
 export function addWriteLog(program: Command): void {
   program
     .command('write-log', { hidden: true })
@@ -23,7 +23,7 @@ export function addWriteLog(program: Command): void {
 
 async function writeLog({ file, size }: WriteFlags): Promise<void> {
   const { createStream } = await import('rotating-file-stream')
-  // It ends when its input does, whatever its terminal or group is told.
+  // Signals of the terminal must not end it before its input ends.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
   const path = dirname(file)
   mkdirSync(path, { recursive: true, mode: 0o700 })
