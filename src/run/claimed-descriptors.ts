@@ -15,23 +15,23 @@ import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
 import { portOf } from './shared-listeners.js'
 
-/** A program's request to a daemon. */
+/** A descriptor that a program wants from a daemon. */
 export interface WantedDescriptor {
-  /** As the program knows it. */
+  /** The name in the program. */
   readonly name: string
-  /** Null: it is held, whatever it is. */
+  /** The listener to bind if it is missing; null: it must be held already, and may be of any kind. */
   readonly spec: ListenerSpec | null
 }
 
 export interface ClaimingOptions {
-  /** The daemon knows them as `SERVICE/NAME`; undefined: by their names alone. */
+  /** Prefix of the names in the daemon, `SERVICE/NAME`; undefined: none. */
   readonly service: string | undefined
   readonly exclusive: boolean
   readonly nonBlocking: boolean
   readonly timeoutMs: number
 }
 
-/** One that this process has claimed for as long as it lives. Owned. */
+/** A descriptor that this process has claimed for its lifetime. Owned. */
 export interface ClaimedDescriptor {
   readonly name: string
   readonly fd: OwnedFd
@@ -39,9 +39,9 @@ export interface ClaimedDescriptor {
 }
 
 /**
- * Claims descriptors of a daemon for as long as this process lives, whatever program it goes on as. A listener that is not held is bound, and
- * held there from now on. All or none are owned by the caller. Rejects as {@link heldOrBound} does, with ERR_FDB_FD_TAKEN where a name is
- * held for something else.
+ * Claims descriptors of a daemon for the lifetime of this process, across execs. A listener that the daemon lacks is bound, and stored
+ * there. All or none are owned by the caller. Rejects as {@link heldOrBound} does, and with ERR_FDB_FD_TAKEN if a name is held for
+ * another address.
  */
 export async function claimForLife(
   client: OperatorClient,
@@ -54,7 +54,7 @@ export async function claimForLife(
   return await claimAll(client, named, nonBlocking, claim)
 }
 
-/** `held`: the daemon's name of each. All or none are owned by the caller. */
+/** `held` is the name in the daemon. All or none are owned by the caller. */
 async function claimAll(
   client: OperatorClient,
   wanted: readonly (WantedDescriptor & { readonly held: string })[],
@@ -69,7 +69,7 @@ async function claimAll(
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
       if (spec !== null) refuseOther(held, spec, about)
-      // It is one of the open socket: who runs on it already goes on with what he has.
+      // O_NONBLOCK belongs to the shared open socket: it stays as other users need it.
       if (about.type === 'socket' && others === 0) setBlocking(fd, !nonBlocking)
     }
     return claimed
@@ -79,12 +79,12 @@ async function claimAll(
   }
 }
 
-/** By which a daemon holds what a program of this service calls so. */
+/** Returns the daemon's name of a program's descriptor. */
 export function nameIn(service: string | undefined, name: string): string {
   return service === undefined ? name : `${service}/${name}`
 }
 
-/** How a program is told of them, as systemd and as Server::Starter do it. The first is descriptor 3. */
+/** Announces descriptors in the conventions of systemd and Server::Starter. The first is descriptor 3. */
 export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.ProcessEnv {
   const ports = claimed.flatMap(({ about }, index) =>
     about.type === 'socket' ? [`${portOf(formatAddress(about))}=${3 + index}`] : [],
@@ -110,9 +110,9 @@ async function known<T>(name: string, claim: () => Promise<T>): Promise<T> {
 }
 
 /**
- * Has listeners found that a daemon holds under their names, in the place of binding them; what it does not hold is bound, and held
- * there from now on: they outlive this process, which has claimed them as long as it lives. Resolves with what it has. Rejects with ERR_FDB_FD_TAKEN where a name is held
- * for something else, with what binding throws, and as {@link OperatorClient} does.
+ * Takes listeners from a daemon by name instead of binding them. Missing ones are bound, stored in the daemon, and claimed for this
+ * process's lifetime. Resolves with the listeners. Rejects with ERR_FDB_FD_TAKEN if a name is held for another address, with bind
+ * errors, and as {@link OperatorClient} does.
  */
 export async function takeHeld(
   client: OperatorClient,
@@ -124,7 +124,7 @@ export async function takeHeld(
   return taken.map(({ name, about }) => ({ listener: name, address: formatAddress(about) }))
 }
 
-/** Without pidfds the daemon is not told which process has it. */
+/** Without pidfds the claim does not name this process. */
 async function claimShared(client: OperatorClient, name: string): Promise<Claimed> {
   try {
     return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
@@ -134,7 +134,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<Claime
   }
 }
 
-/** Returns the result of `claim`; binds and puts the descriptor first if it is not held. Two processes that race get the same one. */
+/** Claims a listener; if the daemon lacks it, binds and stores it first. Of two racing processes both get the same one. */
 export async function heldOrBound<T>(
   client: OperatorClient,
   name: string,
@@ -162,7 +162,7 @@ function isCode(error: unknown, code: FdbErrorCode): boolean {
   return FdbError.is(error) && error.code === code
 }
 
-/** Throws ERR_FDB_FD_TAKEN where what is held is none for this specification. */
+/** Throws ERR_FDB_FD_TAKEN if the held descriptor does not match the specification. */
 export function refuseOther(name: string, spec: ListenerSpec, about: Inspected): void {
   if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
   const there = about.type === 'socket' ? formatAddress(about) : about.type

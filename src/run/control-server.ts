@@ -24,7 +24,7 @@ import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
 
 export interface Operated {
-  /** The number of the version that serves; 0: none does. */
+  /** The id of the serving version; 0 if none serves. */
   readonly generation: number
   status(): object
   upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
@@ -47,7 +47,7 @@ function operationsOf(
         case STOP: {
           const { timeoutMs } = stopOrderOf(body)
           const { generation } = supervisor
-          // The answer leaves first.
+          // Send the reply first.
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
           return Buffer.from(toldReply({ pid: process.pid, generation }))
         }
@@ -69,10 +69,10 @@ function operationsOf(
   return operationsOnly({ service, control }, operations)
 }
 
-/** A connection that says nothing is not kept. */
+/** Limit for the first message of a connection, in milliseconds. */
 const HELLO_MS = 5_000
 
-/** Serves an operator that has connected. Owns the descriptor. */
+/** Serves an operator's connection. Owns the descriptor. */
 export function receive(
   fd: OwnedFd,
   who: PeerCredentials,
@@ -92,8 +92,8 @@ export function receive(
 }
 
 /**
- * The control socket of one that holds a service alone: the one that a service manager has bound for it, or a new one. Rejects with
- * ERR_FDB_CONTROL_TAKEN, and `remedy`, when another process holds the path, and as {@link acquireControl} does.
+ * Takes the control path for a process that holds a service alone: the socket that a service manager bound, or a new one. Rejects with
+ * ERR_FDB_CONTROL_TAKEN and `remedy` if another process holds the path, and with the errors of {@link acquireControl}.
  */
 export async function takeControl(
   path: string,

@@ -5,7 +5,7 @@ import { ControlListener } from '../wire/control-listener.js'
 import { type Operated, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
 
-/** The control socket of a supervisor. Its server is loaded for the first client. */
+/** The control socket of a supervisor. Its server module is loaded for the first client. */
 export class Control {
   readonly #supervisor: Operated
   readonly #settings: SupervisorSettings
@@ -15,7 +15,7 @@ export class Control {
   #listener!: ControlListener
   #open = true
 
-  /** `path`: absolute. Rejects as {@link takeControl} does. */
+  /** `path` is absolute. Rejects as {@link takeControl} does. */
   static async open(
     path: string,
     supervisor: Operated,
@@ -28,7 +28,6 @@ export class Control {
     return new Control(place, supervisor, settings, logger)
   }
 
-  /** Owns the descriptors of the place. */
   constructor(place: FirstControl, supervisor: Operated, settings: SupervisorSettings, logger: Logger) {
     this.#supervisor = supervisor
     this.#settings = settings
@@ -47,12 +46,12 @@ export class Control {
     this.#watch.start()
   }
 
-  /** Lent. */
+  /** Borrowed by the caller. */
   get place(): FirstControl {
     return this.#place
   }
 
-  /** The path goes too. Idempotent. */
+  /** Closes the socket and removes its path. Idempotent. */
   close(): void {
     if (!this.#open) return
     this.#open = false

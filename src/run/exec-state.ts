@@ -30,46 +30,49 @@ import type { KnownVersion } from './known-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
 import { LEFT_VARIABLE, type SharedListener } from './shared-listeners.js'
 
-/** How it is written. Another release may have another. */
+/** Format of the state; another release may write another. */
 const FORMAT = 1
-/** Marks a value that JSON cannot hold: no variable of an environment has such a name. */
+/** Keys that mark a value JSON cannot hold: no environment variable has such a name. */
 const NUMBER = 'fd='
 const BIGINT = 'bigint='
 
-/** A version that lives on. */
+/** A living version, for the next image. */
 export interface LeftVersion extends ProbedBefore {
   readonly settings: VersionSettings
   readonly id: number
   readonly pid: number
   readonly startedAt: number
   readonly says: string
-  /** Another one serves in its place. */
+  /** Whether another version serves. */
   readonly replaced: boolean
 }
 
-/** The state that a supervisor leaves to the program that goes on in its place, as the same process: descriptors stay open, by number. */
+/**
+ * The state that a supervisor hands to its next image, which is the same process: descriptors stay open under their numbers. The
+ * property names are the format: other releases read them.
+ */
 export interface ExecState {
-  /** How often that has happened, with this time. */
+  /** Number of replacements, including this one. */
   readonly replaced: number
   readonly settings: SupervisorSettings
   readonly startedAt: number
   readonly state: SupervisorState
-  /** An operator's replacement of the command. */
+  /** The operator's command; null: the configured one. */
   readonly argv: readonly string[] | null
   readonly draining: readonly number[]
   readonly exits: ExitReport
   readonly lastFailure: Failure | null
-  /** The rest of each timer, milliseconds. */
+  /** Remaining milliseconds of each timer. */
   readonly timers: Readonly<Record<string, number>>
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
-  /** Descriptors of the service manager that were not asked for yet. */
+  /** Descriptors of the service manager that no listener has claimed. */
   readonly unclaimed: readonly Unclaimed[]
   readonly versions: readonly LeftVersion[]
   readonly known: readonly KnownVersion[]
 }
 
-/** As memory that another program can read. The caller owns it; `fds`, which it names, stay their owners'. */
+/** Writes the state to memory that another program can read. The caller owns `memory`; `fds`, which the state names, stay borrowed. */
 export function written(left: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
   const fds: OwnedFd[] = []
   const text = JSON.stringify({ format: FORMAT, ...left }, (_name, value: unknown) => {
@@ -88,14 +91,14 @@ export function written(left: ExecState): { readonly memory: OwnedFd; readonly f
   }
 }
 
-/** The state that was left to this process: it goes on in the place of another image (`take`), or only says that it could. */
+/** The inherited state, and what to do: continue from it (`take`), or only report whether that is possible. */
 export interface Found {
   readonly take: boolean
-  /** Null: it is of a release that writes otherwise. */
+  /** Null if another release wrote another format. */
   readonly left: ExecState | null
 }
 
-/** Null: nothing was left to this process. The caller of `take` owns the descriptors. */
+/** Reads the state of the previous image. Null if there is none. With `take` the caller owns the descriptors. */
 export function findLeft(): Found | null {
   const [, order, digits] = /^(take|try):(\d+)$/.exec(process.env[LEFT_VARIABLE] ?? '') ?? []
   delete process.env[LEFT_VARIABLE]
@@ -106,8 +109,8 @@ export function findLeft(): Found | null {
 }
 
 /**
- * Reads the state in this memory. `take`: the descriptors are this process's from now on; else they are null. Null: another release writes
- * it otherwise. Throws on invalid JSON.
+ * Reads the state. With `take` this process owns the descriptors; otherwise they are null. Returns null for another format; throws on
+ * invalid JSON.
  */
 function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
   const bytes = Buffer.alloc(sizeOf(memory))
@@ -121,13 +124,13 @@ function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
   })
 }
 
-/** The exit code of a release that was tried with signals blocked, and has unblocked them. */
+/** Exit code of a trial run that found signals blocked and has unblocked them. */
 export const RELEASES_SIGNALS = 80
 
-/** Blocks the signals that this process handles. Resolves when the handlers have run for those that came before. */
+/** Blocks the signals that this process handles. Resolves after the handlers of earlier signals have run. */
 export async function holdHandledSignals(): Promise<Disposable> {
   holdSignals(handledSignals())
-  // Between two immediates the loop asks for events once.
+  // The event loop polls once between two immediates.
   await setImmediate()
   await setImmediate()
   return { [Symbol.dispose]: () => void releaseSignals() }
@@ -138,13 +141,13 @@ function handledSignals(): number {
 }
 
 const FIRST_FD = 3
-/** For one that says whether it could go on. */
+/** Limit for the trial run, in milliseconds. */
 const TRIAL_MS = 30_000
 
 /**
- * Goes on as what is installed now, when that has said that it can: the same process. Never resolves. Rejects, with nothing changed,
- * with ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with what `left` throws,
- * which tells what there is to be left at that moment.
+ * Replaces this process's image by the installed release after a trial run. Never resolves. Rejects, with nothing changed, with
+ * ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `left`, which
+ * returns the current state.
  */
 export async function goOnAsInstalled(
   left: () => ExecState,
@@ -169,19 +172,22 @@ export async function goOnAsInstalled(
   }
 }
 
-/** Resolves with the environment in which it holds signals; null: its loader or its release does not do that. */
+/**
+ * Resolves with the environment that makes the next image start with blocked signals; null if its loader or release does not support
+ * that.
+ */
 async function tryNextImage(left: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())
   const code = holding === null ? null : await canaryOf(left, holding, children)
   if (code === RELEASES_SIGNALS) return holding
-  // A loader that refuses the addon says nothing about the program.
+  // The loader may have refused the preloaded addon: try again without.
   const plain = code === 0 ? code : await canaryOf(left, {}, children)
   if (plain === 0) return null
   const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
-/** Starts it as a process of its own, which reads what would be left to it, and says by its exit code whether it could go on. */
+/** Starts the installed release as a child that reads the state. Resolves with its exit code, which reports whether it can continue. */
 async function canaryOf(left: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = written(left).memory
@@ -205,7 +211,7 @@ async function canaryOf(left: ExecState, env: NodeJS.ProcessEnv, children: Child
   })
 }
 
-/** Does not return; throws with nothing changed. */
+/** Executes the next image. On failure throws with nothing changed. */
 function becomeNextImage(left: ExecState, env: NodeJS.ProcessEnv): never {
   const { memory, fds } = written(left)
   try {
@@ -220,7 +226,7 @@ function becomeNextImage(left: ExecState, env: NodeJS.ProcessEnv): never {
   }
 }
 
-/** This process's command, looked up again. Descriptors of the service manager are in the left state. */
+/** Resolves this process's command again. Without the service manager's variables: its descriptors are in the state. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
     env: { ...NONE_PASSED, ...variables, [LEFT_VARIABLE]: order },

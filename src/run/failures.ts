@@ -8,7 +8,7 @@ interface Failed {
   readonly id: number
   readonly pid: number
   readonly settings: VersionSettings
-  /** Why it was not ready when it was asked last. */
+  /** The last failed health check. */
   readonly complaint: string | null
   takeReason(): { readonly why: string; readonly lines: string | null }
   takeLines(): string | null
@@ -17,11 +17,11 @@ interface Failed {
 export interface SupervisorEnd {
   /** The exit code. */
   readonly code: number
-  /** Why no version has ever served; null: one has, or none was to. */
+  /** Why no version ever served; null if one did, or none was started. */
   readonly failure: Failure | null
 }
 
-/** Why versions were not brought to serve. */
+/** Records and logs why versions failed. */
 export class VersionFailures {
   readonly #logger: Logger
   readonly #reasons = new Map<number, FdbError>()
@@ -36,7 +36,7 @@ export class VersionFailures {
     return this.#last
   }
 
-  /** Before the machine is told, which answers with it. */
+  /** Call it before the machine gets the event, because the machine's answer uses the reason. */
   record(version: number, reason: FdbError): void {
     this.#reasons.set(version, reason)
     const { code, message, phase = 'starting' } = reason
@@ -50,7 +50,7 @@ export class VersionFailures {
     this.#logger.error({ version, err: reason }, what)
   }
 
-  /** The main process of a version has ended before the version served; `left`: the processes that it has left behind. */
+  /** Records that a version ended before it served. `left` are processes that it left running. */
   ended(version: Failed, phase: string, code: number, left: readonly number[]): void {
     const { id, pid, settings } = version
     const behind =
@@ -66,7 +66,7 @@ export class VersionFailures {
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 
-  /** It served, and has ended in its probation. */
+  /** Records that a version ended in its probation. */
   fell(version: Failed & { readonly startedAt: number }, code: number, left: readonly number[]): void {
     const { id, pid, settings, startedAt } = version
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
@@ -75,13 +75,13 @@ export class VersionFailures {
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
-  /** An operator has the version before serve again. */
+  /** Records that an operator rolled back to version `before`. */
   left({ id, pid, settings }: Failed, before: number, asked: string): void {
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 
-  /** It was not ready within so many milliseconds. */
+  /** Records that a version was not ready within `ms` milliseconds. */
   late({ id, pid, complaint }: Failed, ms: number): void {
     const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
     this.record(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
@@ -96,28 +96,28 @@ export class VersionFailures {
   }
 }
 
-/** The end of a version that served and was not told to end. */
+/** An unrequested end of a serving version. */
 interface VersionExit {
   readonly generation: number
   readonly pid: number
-  /** Its exit code, or 128 and the number of the signal that ended it. */
+  /** The exit code, or 128 plus the number of the signal. */
   readonly code: number
-  /** Milliseconds since 1970. */
+  /** In milliseconds since 1970. */
   readonly at: number
-  /** How long its process lived. */
+  /** Lifetime of the process. */
   readonly seconds: number
 }
 
 const MOST = 5
-/** This many ends in a row, without a stable version between, are a loop. */
+/** This many failures in a row are a crash loop. */
 const LOOP = 2
 
-/** `with code 1`, `by signal 15`; a code above 128 is 128 and the number of a signal. */
+/** Formats an exit code as `with code 1` or `by signal 15`; a code above 128 is 128 plus the number of a signal. */
 export function exitCodeText(code: number): string {
   return code > 128 ? `by signal ${code - 128}` : `with code ${code}`
 }
 
-/** Versions that ended by themselves while they served. */
+/** Counts unrequested ends of serving versions, and keeps the latest. */
 export class Exits {
   #count: number
   #last: readonly VersionExit[]
@@ -144,7 +144,7 @@ export interface ExitReport {
   readonly last: readonly VersionExit[]
 }
 
-/** Whether versions end, or fail, one after the other. */
+/** Whether that many failures in a row are a crash loop. */
 export function isCrashLoop(failures: number): boolean {
   return failures >= LOOP
 }

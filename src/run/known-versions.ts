@@ -6,19 +6,19 @@ import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/r
 import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
-/** A version that may be started again: with the files that its command named when it was started. */
+/** What is needed to start a version again, including where its command's words led. */
 export interface KnownVersion {
   readonly id: number
   readonly settings: VersionSettings
-  /** An operator's replacement of the command; null: none. */
+  /** The operator's command; null: the configured one. */
   readonly argv: readonly string[] | null
-  /** Where the words of its command led, and its folder. */
+  /** Real paths of the words of its command and of its folder. */
   readonly led: Readonly<Record<string, string>>
-  /** Absent: no operator has given a link. */
+  /** Absent: no operator named a release link. */
   readonly links?: LinksOf | undefined
 }
 
-/** The settings of former versions, kept as long as one of them may be started again. */
+/** Settings of former versions, while one of them may be started again. */
 export class KnownVersions {
   readonly #known: Map<number, KnownVersion>
   readonly #links = new Map<number, LinksOf>()
@@ -28,7 +28,7 @@ export class KnownVersions {
     for (const { id, links } of left) if (links !== undefined) this.#links.set(id, links)
   }
 
-  /** Notes what a version is started by. `of`: it is an earlier version again. */
+  /** Records how a version is started. `of`: the earlier version that it repeats. */
   record(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
     this.#known.set(id, { ...(earlier ?? { settings, argv, led: ledOf(settings) }), id })
@@ -48,7 +48,7 @@ export class KnownVersions {
     return this.#known.get(id)?.argv ?? null
   }
 
-  /** By which an earlier version is started again: a link that leads elsewhere by now is replaced by the path that it led to. */
+  /** Returns the settings to start a version again: a link that leads elsewhere now is replaced by its former target. */
   settingsOf(id: number): VersionSettings | null {
     const known = this.#known.get(id)
     if (known === undefined) return null
@@ -62,13 +62,16 @@ export class KnownVersions {
     }
   }
 
-  /** The supervisor has led the link to the release of version `from`, and no other program has led it elsewhere. */
+  /**
+   * Whether a rollback to `to` can switch the link back: the supervisor switched it for version `from`, and no other program has
+   * changed it.
+   */
   leadsBack(at: string, to: number, from: number | undefined): boolean {
     const led = from === undefined ? undefined : this.#links.get(from)?.[at]
     return this.#links.get(to)?.[at] !== undefined && led !== undefined && linkTargets(at)?.to === led.to
   }
 
-  /** Forgets all others. */
+  /** Forgets all other versions. */
   keepOnly(ids: readonly number[]): void {
     for (const map of [this.#known, this.#links])
       for (const id of [...map.keys()]) if (!ids.includes(id)) map.delete(id)
@@ -91,27 +94,26 @@ function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
   return led
 }
 
-/** Where the links of releases lead while a version is the one to be started, by their paths. */
+/** Targets of release links, by link path, for one version. */
 type LinksOf = Readonly<Record<string, LinkTargets>>
 
 /**
- * The links of releases that operators have given with an upgrade: they lead to the release of the version that is being brought to
- * serve, and back to that of the version that serves where it fails. A link that was led elsewhere by another program is left.
+ * Switches the release links that operators named with an upgrade: to the candidate's release, and back to the serving version's if the
+ * candidate fails. A link that another program switched is left alone.
  */
 export class ReleaseLinks {
   readonly #known: KnownVersions
   readonly #logger: Logger
-  /** Those in force. */
+  /** The current targets. */
   #links: LinksOf
 
-  /** `serving`: the version that serves already. */
   constructor(known: KnownVersions, logger: Logger, serving: number | null) {
     this.#known = known
     this.#logger = logger
     this.#links = (serving === null ? undefined : known.linksOf(serving)) ?? {}
   }
 
-  /** Before version `id` is started; `now` serves. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+  /** Switches the link for version `id` before its start; `now` serves. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
   install(id: number, { at, to }: Release, now: number | null): void {
     const before = linkTargets(at)
     if (before === null) {
@@ -120,7 +122,7 @@ export class ReleaseLinks {
     }
     const links = { ...this.#links, [at]: before }
     if (now !== null) this.#known.noteLinks(now, links)
-    // Also where the first of the two links alone could be changed.
+    // Recorded first: switching may fail between its two links.
     const after = { ...links, [at]: { to, previous: before.to } }
     this.#known.noteLinks(id, after)
     this.#links = after
@@ -131,7 +133,7 @@ export class ReleaseLinks {
     )
   }
 
-  /** Leads them to the release of the version that is to be started where the supervisor ends here. */
+  /** Switches the links to the release of the version that would be started if the supervisor ended now. */
   follow(state: SupervisorState): void {
     const links = this.#wanted(state)
     if (links === undefined || links === this.#links) return
@@ -163,7 +165,7 @@ export class ReleaseLinks {
     }
   }
 
-  /** Undefined: no version decides about them now. */
+  /** Returns the wanted targets; undefined to leave them. */
   #wanted(state: SupervisorState): LinksOf | undefined {
     const now = serving(state)
     const next = candidate(state)

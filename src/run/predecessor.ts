@@ -6,13 +6,13 @@ import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/process-members.js'
 import type { VersionSettings } from './settings.js'
 
-/** Which process is taken over, and how it is told to end; undefined: as a version is; none: not at all. */
+/** The process to take over, and the signal that ends it; undefined: the stop signal of versions; none: it is not ended. */
 export interface Takeover {
   readonly pid: number
   readonly signal: NodeJS.Signals | 'none' | undefined
 }
 
-/** A running process without fd-broker, whose listeners we have too: it serves beside the versions here, unchanged, until it is told to end. */
+/** A running process without fd-broker whose listeners were duplicated. It serves beside the first version until it is told to end. */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
   readonly #endsAt: Takeover['signal']
@@ -22,7 +22,9 @@ export class Predecessor implements Disposable {
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
-  /** Takes what is wanted for {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if there is no such process. */
+  /**
+   * Offers its listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if the process does not exist.
+   */
   static of({ pid, signal }: Takeover, wanted: readonly Wanted[], logger: Logger): Predecessor {
     const other = OtherProcess.of(pid)
     try {
@@ -61,14 +63,14 @@ export class Predecessor implements Disposable {
     return this.#phase
   }
 
-  /** Nothing is done with it any more. */
+  /** Whether this object has nothing left to do with the process. */
   get over(): boolean {
     return this.#phase === 'ended' || this.#endsAt === 'none'
   }
 
-  /** A version serves: `healthyFor` later this process is told to end, and killed after `stopTimeout`. */
+  /** Called when a version serves: after `healthyFor` tells the process to end, and kills it after `stopTimeout`. */
   retire({ healthyFor, stopSignal, stopTimeout }: VersionSettings): void {
-    // No process accepts on taken listeners that are not wanted.
+    // No version wants the listeners that are still unclaimed.
     passedSockets().discard()
     const signal = this.#endsAt ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
@@ -76,7 +78,7 @@ export class Predecessor implements Disposable {
     this.#timer = setTimeout(() => void this.#end(signal, stopTimeout), healthyFor)
   }
 
-  /** No version serves in its place any more: it is not told to end, if it was not yet. */
+  /** Called when no version serves any more: cancels the pending end. */
   spare(): void {
     if (this.#phase === 'serving') clearTimeout(this.#timer)
   }
@@ -93,7 +95,7 @@ export class Predecessor implements Disposable {
     this.#phase = 'stopping'
     this.#logger.info({ ...facts, signal }, 'the process that was taken over is told to end')
     const asProcesses = {
-      // A server that ends removes the path of its socket: no client can connect until it is put back.
+      // A server removes its socket's path at its end: until it is restored no client can connect.
       get ended() {
         for (const path of paths) path.restore()
         return other.ended
@@ -119,7 +121,7 @@ export class Predecessor implements Disposable {
     try {
       this.#process.signal(signal)
     } catch {
-      // It has ended meanwhile.
+      // The process has ended meanwhile.
     }
   }
 
@@ -135,27 +137,27 @@ export class Predecessor implements Disposable {
   }
 }
 
-/** A second name of a Unix socket's file: what removes the first, as most servers do when they close, does not end the service. */
+/** A hard link to a Unix socket, which restores the path when a closing server removes it. */
 export class KeptPath implements Disposable {
   readonly #path: string
   readonly #second: string
 
-  /** Throws what the file system says: it may have no hard links, or not allow one to another user's socket. */
+  /** Throws file system errors: the file system may lack hard links, or refuse one to another user's socket. */
   constructor(path: string) {
     this.#path = path
     this.#second = `${path}.adopted-${process.pid}`
-    // The folder of a killed process with this number, as in a container that was restarted.
+    // A killed process with the same pid, as in a restarted container, may have left one.
     rmSync(this.#second, { force: true })
     linkSync(path, this.#second)
   }
 
-  /** Puts it back where it is not. Never throws. */
+  /** Restores the path if it is missing. Never throws. */
   restore(): void {
     if (existsSync(this.#path)) return
     try {
       linkSync(this.#second, this.#path)
     } catch {
-      // Another program has put something there meanwhile; or the folder is gone.
+      // Another program created the path meanwhile, or the folder was removed.
     }
   }
 
@@ -163,7 +165,7 @@ export class KeptPath implements Disposable {
     try {
       unlinkSync(this.#second)
     } catch {
-      // It is gone already.
+      // The link is already removed.
     }
   }
 }

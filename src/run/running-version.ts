@@ -22,9 +22,9 @@ import {
   VERSION_VARIABLE,
 } from './shared-listeners.js'
 
-/** The exit code of a process that another process reaped. */
+/** Stands for the exit code of a process that another process reaped. */
 const UNKNOWN_CODE = 1
-/** Our own reaping tells the code, and comes first where the process is our child. */
+/** Delay after a pidfd reports death: SIGCHLD, which has the exit code, must come first, in milliseconds. */
 const REAPED_MS = 500
 
 export interface VersionDeps {
@@ -33,48 +33,51 @@ export interface VersionDeps {
   readonly probe: Probe
   readonly children: Pick<ChildProcesses, 'expect' | 'forget' | 'kill' | 'signal' | 'start'>
   readonly listeners: SharedListeners
-  /** No other version has a process. */
+  /** Whether no other version has a process. */
   readonly alone: boolean
-  /** Beside it stands what the version says at its end; null: it says nothing. */
+  /** Path beside which the version writes the reason of its end; null: it writes none. */
   readonly control?: string | null
 }
 
 export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
-  /** The main process has ended, and these processes of the version have not. The callee owns `left`. */
+  /** The main process has ended; `left` are its living processes, owned by the callee. */
   exited(code: number, left: ProcessMembers): void
-  /** Whether this process is another version's. */
+  /** Whether the pid belongs to another version. */
   isOthers(pid: number): boolean
-  /** When the next version that lives was started, in ticks of the kernel's clock; infinite: none was. */
+  /** Start of the next living version after `ticks`, in ticks of the kernel's clock; Infinity if there is none. */
   nextStart(ticks: number): number
 }
 
-/** One version from its start to its end: its main process, which may hand over to another that it has started. */
+/** One version with its main process, which may hand over to another process that it started. */
 export class RunningVersion {
   readonly id: number
   settings: VersionSettings
   readonly startedAt: number
-  /** Its own status text. */
+  /** The version's own status text. */
   says = ''
   readonly #children: VersionDeps['children']
   readonly #probe: Probe
   readonly #events: VersionEvents
-  /** Until it is proved, or is told to end. */
+  /** Collects the version's reason to end until it is proven or told to stop. */
   readonly #words: LastWords | null
   #pid: number
   #watch: DeathWatch | null = null
-  /** The pidfd of a main process that is no child of ours: its parent reaps it without telling us, and its number may be another's then. */
+  /** Pidfd of a main process that is not our child: its parent reaps it, and its pid may be reused. */
   #pidfd: OwnedFd | null = null
   #isReplaced = false
   #hasServed = false
-  /** The signals by which it was told to end. */
+  /** Numbers of the signals that asked the version to end. */
   readonly #told = new Set<number>()
-  /** When its main process was started, in ticks of the kernel's clock. */
+  /** Start of the main process, in ticks of the kernel's clock. */
   readonly startTicks: number
-  /** The listeners that it was given: `socket:[4711]`. */
+  /** Inodes of the given listeners: `socket:[4711]`. */
   readonly #sockets: ReadonlySet<string>
   #over = false
 
-  /** Starts it; `was`: goes on with a living one. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, bind errors. Owns the probe. */
+  /**
+   * Starts the version, or continues with the living one described by `was`. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
+   * ERR_FDB_NO_CWD, bind errors.
+   */
   constructor(
     { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
     events: VersionEvents,
@@ -99,7 +102,7 @@ export class RunningVersion {
     if (was !== null) this.#goOn(was)
   }
 
-  /** The state that another program needs to go on with it. */
+  /** State for the next image of the supervisor. */
   get left(): LeftVersion {
     const { id, pid, settings, startedAt, says } = this
     return {
@@ -114,32 +117,31 @@ export class RunningVersion {
     }
   }
 
-  /** The pid of its main process. */
   get pid(): number {
     return this.#pid
   }
 
-  /** Speaks fd-broker itself: it knows when it has nothing left to do. */
+  /** Whether the version speaks fd-broker itself and hands its connections over; such a version ends by itself. */
   get handsOver(): boolean {
     return this.settings.ready.kind === 'handoff'
   }
 
-  /** Why it is not ready, as it answered last; null: it was not asked, or said nothing against it. */
+  /** The last failed health check; null if the last one passed or none was made. */
   get complaint(): string | null {
     return this.#probe.complaint
   }
 
-  /** As {@link LastWords} has it. */
+  /** See {@link LastWords.takeReason}. */
   takeReason(): ReturnType<LastWords['takeReason']> {
     return this.#words?.takeReason() ?? { why: 'see its own output', lines: null }
   }
 
-  /** Its last lines on stderr; null: there are none, or it is no program of Node. There are so once. */
+  /** Returns the version's last lines on stderr, once. Null if there are none, or it is no Node program. */
   takeLines(): string | null {
     return this.#words?.takeLines() ?? null
   }
 
-  /** It is looked at whether it is ready. */
+  /** Starts checking whether the version is ready. */
   watch(): void {
     this.#probe.start(this.#pid, {
       ready: () => this.#events.ready(),
@@ -152,30 +154,33 @@ export class RunningVersion {
     })
   }
 
-  /** A question to it waits for its answer. */
+  /** Whether a health check waits for its answer. */
   get isAsked(): boolean {
     return this.#probe.isOpen
   }
 
-  /** It is asked as long as it serves. */
+  /** Whether health checks continue while the version serves. */
   get isJudged(): boolean {
     return this.#probe.asksServing
   }
 
-  /** It serves: it is judged on, where it can be asked. */
+  /** Marks the version as serving; health checks continue if its probe can ask. */
   serves(): void {
     this.#hasServed = true
     this.#words?.close()
     this.#probe.serves()
   }
 
-  /** It has served through its probation. */
+  /** Marks the end of its probation. */
   proved(): void {
     this.#probe.proved()
     this.#words?.close()
   }
 
-  /** It is told to end: it is not judged any longer. `failed`: the version before goes on, and must soon be the only one that answers. */
+  /**
+   * Stops the health checks because the version is told to end. A version that failed before it served gets only {@link GRACE_MS}:
+   * until it ends it may still accept connections.
+   */
   settle(failed: boolean): void {
     this.#probe.settle()
     this.#words?.close()
@@ -183,17 +188,17 @@ export class RunningVersion {
     if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 
-  /** Another version serves in its place: it has no successor of its own any more. */
+  /** Notes that another version serves: this one has no successor of its own any more. */
   replaced(): void {
     this.#isReplaced = true
   }
 
-  /** Its exit code as a result: 0 of one that was told to end by a signal, and ended by that. */
+  /** Maps an exit code to a result: a version that ended by the signal that asked it to end counts as 0. */
   resultOf(code: number): number {
     return this.#told.has(code - 128) ? 0 : code
   }
 
-  /** `all`: with the process that serves in place of the main process, if there is one. */
+  /** Signals the version to end. With `all` also the process that serves in place of its main process. */
   tellToEnd(signal: NodeJS.Signals, all: boolean): void {
     this.#told.add(constants.signals[signal])
     if (all) void this.#signalAll(signal)
@@ -205,7 +210,6 @@ export class RunningVersion {
     else signalBy(this.#pidfd, signal)
   }
 
-  /** Signals its main process, and the process that serves in that one's place. */
   async #signalAll(signal: NodeJS.Signals): Promise<void> {
     this.signal(signal)
     const { ready } = this.settings
@@ -218,7 +222,7 @@ export class RunningVersion {
     if (this.#pidfd === null || !hasEnded(this.#pidfd)) this.#children.kill(this.#pid)
   }
 
-  /** Its end is not awaited any more. Idempotent. */
+  /** Stops watching the version. Idempotent. */
   close(): void {
     this.#over = true
     this.#watch?.close()
@@ -269,7 +273,7 @@ export class RunningVersion {
   #exited(pid: number, code: number): void {
     if (this.#over || pid !== this.#pid) return
     const { ready } = this.settings
-    // A version that hands over by itself leaves older generations behind that end by themselves: only its group is its own.
+    // Older generations of a version that hands over end by themselves: only its process group counts as left behind.
     const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
     const since = this.startTicks
     const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
@@ -278,7 +282,7 @@ export class RunningVersion {
       this.#events.exited(code, left)
       return
     }
-    // It may have handed over to one that it has started, and that is ours by now.
+    // The main process may have handed over to a process that it started, which this process has adopted.
     void servesAt(ready.control).then(server => {
       const wasOurs = !this.#over && pid === this.#pid
       if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
@@ -290,7 +294,7 @@ export class RunningVersion {
     })
   }
 
-  /** Another process is its main process from now on. */
+  /** Makes another process the main process. */
   #follow(pid: number): void {
     if (this.#over || pid === this.#pid || !endsWithUs(pid)) return
     const pidfd = openOwn(pid)
@@ -305,7 +309,7 @@ export class RunningVersion {
     this.#isReplaced = replaced
     this.watch()
     const found = openPidfd(pid)
-    // The image before was about to be told, or asked who serves in its place: it is reaped, and its number may be a stranger's soon.
+    // The previous image did not handle this end. The process is reaped, so its pid may be reused soon.
     if (found === 'dead') {
       setImmediate(() => this.#exited(pid, UNKNOWN_CODE))
       return
@@ -314,7 +318,7 @@ export class RunningVersion {
     if (found !== null) this.#watchEnd(pid, found)
   }
 
-  /** Takes the pidfd. */
+  /** Owns the pidfd. */
   #watchEnd(pid: number, pidfd: OwnedFd): void {
     this.#watch?.close()
     this.#pidfd?.close()
@@ -328,12 +332,12 @@ export class RunningVersion {
   }
 }
 
-/** Loaded where it is needed: it is half of the protocol. */
+/** Loaded lazily: the module brings half of the protocol. */
 async function servesAt(control: string): Promise<number | null> {
   return await (await import('../versions/serves-under.js')).servesForUs(control)
 }
 
-/** One that has ended, or is another user's by now, is not. */
+/** Does nothing for a process that has ended, or that this user may not signal. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
   using pidfd = openOwn(pid)
   if (pidfd !== null) signalBy(pidfd, signal)
@@ -343,7 +347,7 @@ function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
   try {
     signalTo(pidfd, constants.signals[signal])
   } catch {
-    // It has ended meanwhile.
+    // The process has ended meanwhile.
   }
 }
 
@@ -352,40 +356,40 @@ function openOwn(pid: number): OwnedFd | null {
   return pidfd instanceof OwnedFd ? pidfd : null
 }
 
-/** How often the processes that a version has left behind are looked at. */
+/** Interval at which leftover processes are checked, in milliseconds. */
 const LOOK_MS = 20
 
-/** Processes that a version's main process has left behind. They may still accept, so they are told to end, then killed. */
+/** Processes that survived a version's main process. They may still accept, so they are told to end, then killed. */
 interface Stray {
   readonly version: number
   readonly members: ProcessMembers
 }
 
 export interface MainEnd {
-  /** It served until now. */
+  /** Whether the version served until its main process ended. */
   readonly served: boolean
-  /** How long the processes that it has left behind may take to end. */
+  /** Time for leftover processes to end, in milliseconds. */
   readonly graceMs: number
 }
 
 interface RunningEvents {
   ready(version: number): void
-  /** It is not ready any more, and was. */
+  /** A ready version fails its health checks. */
   failed(version: number, why: string): void
-  /** It is ready again. */
+  /** A failing version passes its health checks again. */
   recovered(version: number): void
-  /** Its main process has ended, and left these processes behind, which are told to end. */
+  /** The main process has ended; processes `left` are told to end. */
   mainEnded(version: number, code: number, left: readonly number[]): MainEnd
-  /** The version has ended: a version that served with its main process, every other with its last process. */
+  /** The version has ended: a serving version with its main process, any other with its last process. */
   exited(version: number, code: number): void
 }
 
-/** Those versions that have a process, with what they share. */
+/** The versions that have a process, and what they share. */
 export class RunningVersions {
   readonly children = new ChildProcesses()
   readonly exits: Exits
   readonly listeners: SharedListeners
-  /** Versions that know themselves when they have served out what they have. */
+  /** Ids of replaced versions that end by themselves, without a stop timeout. */
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
   readonly #strays = new Set<Stray>()
@@ -412,7 +416,7 @@ export class RunningVersions {
     return this.#running.get(id)
   }
 
-  /** As {@link RunningVersion} does it. */
+  /** Starts or continues a version; see the constructor of {@link RunningVersion}. */
   run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
     const { children, listeners } = this
     const version = new RunningVersion(
@@ -448,11 +452,11 @@ export class RunningVersions {
     if (served) this.exits.record({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
     else void this.#endStrays({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
-    // The next version is started at once in place of one that served.
+    // A serving version's successor does not wait for leftover processes.
     if (served || pids.length === 0) this.#events.exited(id, result)
   }
 
-  /** Owns the members. `result`: the version has ended with the last of them; null: it has ended before. */
+  /** Ends leftover processes; owns `members`. `result`: the code to report after the last one; null if the end was reported already. */
   async #endStrays(
     stray: Stray,
     signal: NodeJS.Signals,
@@ -469,35 +473,35 @@ export class RunningVersions {
     if (ended && result !== null) this.#events.exited(version, result)
   }
 
-  /** Processes that versions have left behind. */
+  /** Leftover processes of all versions. */
   get strays(): { readonly version: number; readonly pid: number }[] {
     return [...this.#strays].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
   }
 
-  /** With those that live already; the probes are theirs, in the same order. */
+  /** Continues with living versions; `probes` are in the same order. */
   goOn(versions: readonly LeftVersion[], probes: readonly Probe[]): void {
     versions.forEach((was, i) => {
       this.run(was.id, was.settings, probes[i]!, was)
     })
   }
 
-  /** How all of them are told to end from now on. */
+  /** Applies reloaded stop settings to all versions. */
   adjust({ stopSignal, stopTimeout }: Ending): void {
     for (const version of this.#running.values())
       version.settings = { ...version.settings, stopSignal, stopTimeout }
   }
 
-  /** Listeners that none of these versions wants are let go of. */
+  /** Closes listeners that none of these versions uses. */
   keepListenersOf(ids: readonly number[]): void {
     this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
   }
 
-  /** The service ends: its listeners too, but where the unit is started again. */
+  /** Closes the listeners, unless a service manager keeps them because it restarts the unit. */
   async endListeners(): Promise<void> {
     if (!this.listeners.areKept || (await unitStops(this.children, this.#closed.signal))) this.listeners.end()
   }
 
-  /** Kills its main process, with its group, and what that has left behind. */
+  /** Kills the main process, its group, and leftover processes. */
   kill(id: number): void {
     this.#running.get(id)?.kill()
     this.#killStrays(id)
@@ -508,7 +512,7 @@ export class RunningVersions {
       if (id === null || version === id) members.signal(constants.signals.SIGKILL)
   }
 
-  /** Its end is not awaited any more. */
+  /** Stops watching a version. */
   forget(id: number): void {
     this.#running.get(id)?.close()
     this.#running.delete(id)

@@ -10,75 +10,75 @@ export interface NamedListener {
   readonly spec: ListenerSpec
 }
 
-/** How a version is started, judged and stopped: read anew for each. Times in milliseconds. */
+/** How a version is started, checked and stopped; read again for each version. Times are in milliseconds. */
 export interface VersionSettings {
-  /** With argv[0]; it is looked up anew for each version. */
+  /** Includes argv[0], which is looked up again for each version. */
   readonly command: readonly string[]
-  /** Absent: the folder that the supervisor was started in, by the name it had. */
+  /** Absent: the supervisor's working folder at its start, by the path it had then (a link stays a link). */
   readonly cwd?: string | undefined
-  /** Laid over the supervisor's environment; undefined removes a variable. */
+  /** Overrides the supervisor's environment; undefined removes a variable. */
   readonly env: Readonly<NodeJS.ProcessEnv>
-  /** In the order of their numbers: the first is descriptor 3. */
+  /** In descriptor order: the first is descriptor 3. */
   readonly listen: readonly NamedListener[]
-  /** The listeners do not block (O_NONBLOCK); else they do, as those of systemd. */
+  /** Whether the listeners have O_NONBLOCK; systemd's have not. */
   readonly nonBlocking: boolean
   readonly ready: Readiness
   readonly asking: Asking
   readonly readyTimeout: number
-  /** A ready version runs beside the one that serves for so long before that one is stopped. */
+  /** How long a ready version must stay ready before the serving version is stopped. */
   readonly healthyFor: number
-  /** So long after it serves the version before is started again in its place, if it fails. */
+  /** How long after its promotion a failed version is replaced by the previous one. */
   readonly probation: number
   readonly stopSignal: NodeJS.Signals
   readonly stopTimeout: number
-  /** It outlives a supervisor that is killed. */
+  /** Whether the version outlives a supervisor that is killed. */
   readonly survive: boolean
 }
 
-/** Settings that stay as long as the supervisor lives. */
+/** Settings that are fixed when the supervisor starts. */
 export interface SupervisorSettings {
-  /** In `status` and logs. */
+  /** The name in `status` and logs. */
   readonly name: string
-  /** null: operators reach it by signals only. */
+  /** Path of the control socket; null: operators can only send signals. */
   readonly control: string | null
-  /** A file that names the supervisor. */
+  /** The pid file of the supervisor. */
   readonly pidFile: string | null
   readonly restart: Restart
-  /** Before the second start; each time twice as long. */
+  /** Back-off before the second start; doubled for each further one. */
   readonly restartDelay: number
-  /** Starts the next version. */
+  /** The signal that starts the next version. */
   readonly upgradeSignal: NodeJS.Signals
 }
 
 export interface StopOptions {
-  /** In the place of the versions' own. */
+  /** Default: each version's stop signal. */
   readonly signal?: NodeJS.Signals
-  /** Until they are killed, milliseconds. Absent: as the settings say. */
+  /** Time until the versions are killed, in milliseconds. Default: each version's stop timeout. */
   readonly timeoutMs?: number
-  /** By SIGKILL, at once. */
+  /** Kill the versions at once. */
   readonly now?: boolean
 }
 
-/** How versions that run already are told to end. */
+/** Settings that a reload applies to running versions. */
 export type Ending = Pick<VersionSettings, 'stopSignal' | 'stopTimeout'>
 
 const AT_ONCE: ReadonlySet<string> = new Set(['stopSignal', 'stopTimeout'] satisfies (keyof Ending)[])
 
 export interface SettingsSource {
   readonly settings: SupervisorSettings
-  /** The settings for the next version. Rejects: it is not started. */
+  /** Reads the settings for the next version. If it rejects, that version is not started. */
   readonly read: () => Promise<VersionSettings>
-  /** Those of the supervisor, as they are now; null: neither can have changed. */
+  /** Reads the supervisor's settings again; null if nothing can have changed. */
   readonly readLasting: (() => Promise<SupervisorSettings>) | null
 }
 
-/** Options that have changed, by when that counts. */
+/** Changed options, by when the change takes effect. */
 type Changes = Pick<Reloaded, 'now' | 'next' | 'restart'>
 
-/** The settings of the next version: read again for each, with an operator's command instead of their own if there is one. */
+/** Reads the settings of each version. An operator's command replaces the configured one once a version serves with it. */
 export class NextSettings {
   readonly #source: SettingsSource
-  /** Versions whose command an operator has given. */
+  /** Ids of the versions whose command an operator gave. */
   readonly #given = new Set<number>()
   #argv: readonly string[] | null
   #served = false
@@ -88,35 +88,37 @@ export class NextSettings {
     this.#argv = argv
   }
 
-  /** An operator's replacement of the command, once it has served. */
+  /** The operator's command, once a version has served with it; null: the configured command. */
   get argv(): readonly string[] | null {
     return this.#argv
   }
 
-  /** A version has served. */
+  /** Whether any version has served. */
   get served(): boolean {
     return this.#served
   }
 
-  /** The settings of this version; `given`: by an operator. */
+  /** Reads the settings of version `id`. `given` is an operator's command. */
   async of(id: number, given: readonly string[] | null): Promise<VersionSettings> {
     const own = await this.#source.read()
     if (given !== null) this.#given.add(id)
     return { ...own, command: given ?? this.#argv ?? own.command }
   }
 
-  /** Its settings have led to a version that serves. */
+  /** Notes that version `id` serves: its command becomes the default. */
   serves(id: number, { command }: VersionSettings): void {
     this.#served = true
     if (this.#given.delete(id)) this.#argv = command
   }
 
-  /** An earlier version serves again, and what an operator had given then counts. */
+  /** Restores the operator's command of an earlier version that serves again. */
   servesAgain(argv: readonly string[] | null): void {
     this.#argv = argv
   }
 
-  /** The changes since `now` was read. Rejects with ERR_FDB_COMMAND_UNKNOWN if there can be none, and with the errors of reading. */
+  /**
+   * Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors.
+   */
   async reread(now: VersionSettings): Promise<{ readonly ending: Ending; readonly changes: Changes }> {
     const { read, readLasting, settings } = this.#source
     if (readLasting === null) throw nothingToRead()
@@ -131,7 +133,7 @@ export class NextSettings {
   }
 }
 
-/** By the names of the options. */
+/** Maps settings to option names. */
 function named({ asking, ...settings }: VersionSettings): object {
   const { interval, timeout, passes } = asking
   return { ...settings, healthInterval: interval, healthTimeout: timeout, healthPasses: passes }
@@ -143,7 +145,7 @@ function differing<T extends object>(before: T, after: T): string[] {
   return [...names].filter(name => !isDeepStrictEqual(was[name], is[name]))
 }
 
-/** As it is where a supervisor has gone on as another program: without what is undefined. */
+/** Normalizes as exec state does: JSON drops undefined values. */
 function plain(value: object): Record<string, unknown> {
   return JSON.parse(JSON.stringify(value))
 }

@@ -16,24 +16,26 @@ import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
 
 export interface SharedListener {
-  /** Its specification. */
+  /** The specification as text. */
   readonly key: string
-  /** By which the first version that wanted it has called it. */
+  /** The name that the first version gave it. */
   readonly name: string
   readonly fd: OwnedFd
-  /** Another process has it too and keeps it, as a service manager does: its path stays theirs, and could not be bound again. */
+  /** A service manager holds it too: its path stays the manager's, and it could not be bound again. */
   readonly passed: boolean
-  /** Bound by a process that accepts on it still. */
+  /** Bound by a process that still accepts on it. */
   readonly adopted: boolean
 }
 
-/** The listeners of all versions, bound once while one version wants them. Clients between two versions wait in the kernel's queue. */
+/**
+ * The listeners of all versions; each is bound once while a version uses it. Between two versions, clients wait in the kernel's queue.
+ */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: KeptListeners
   readonly #predecessor: Pick<Predecessor, 'phase'> | null
 
-  /** `held`: what is there already; owned from now on. `predecessor`: whose the adopted ones are until it has ended. */
+  /** `held`: existing listeners, owned from now on. `predecessor`: owner of the adopted listeners until it has ended. */
   constructor(
     kept: KeptListeners,
     held: readonly SharedListener[] = [],
@@ -44,21 +46,20 @@ export class SharedListeners implements Disposable {
     this.#predecessor = predecessor
   }
 
-  /** Lent. */
+  /** The listeners are borrowed by the caller. */
   get held(): SharedListener[] {
     return [...this.#held.values()].map(each => ({ ...each, passed: this.#isOthers(each) }))
   }
 
-  /** Where each specification really is bound. */
+  /** The bound address of each specification; it differs for port 0. */
   get addresses(): ReadonlyMap<string, string> {
     return new Map([...this.#held].map(([key, { fd }]) => [key, formatAddress(inspectOne(fd))]))
   }
 
   /**
-   * Binds missing listeners, or takes those that a service manager has bound or kept for them, or that the process before has left. All or
-   * none: if one is impossible, the newly bound ones are closed again, and those that others have too stay here for the next list. `alone`:
-   * no version runs. While one runs, O_NONBLOCK of a listener stays as it is: a server that accepts until no client is left would hang
-   * otherwise.
+   * Returns the wanted listeners: held ones, ones that a service manager bound or kept, ones of a predecessor, else newly bound ones.
+   * If one fails, newly bound ones are closed, and passed ones stay for the next attempt. `alone`: no version runs. While one runs,
+   * O_NONBLOCK stays as it is, because a server that accepts until EAGAIN would hang otherwise.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
@@ -74,7 +75,7 @@ export class SharedListeners implements Disposable {
           held = { key, name, fd, passed: passed !== null && !adopted, adopted }
           this.#held.set(key, held)
           if (passed === null) bound.push(key)
-          // The manager keeps its own listeners anyway.
+          // The manager keeps its own listeners without this.
           if (!held.passed) this.#kept.keep(key, fd)
           free = !passed?.inUse
         }
@@ -87,26 +88,26 @@ export class SharedListeners implements Disposable {
     }
   }
 
-  /** Closes those that are none of these. A version that was given one keeps it. */
+  /** Closes all other listeners. A version that was given one keeps its own copy. */
   keepOnly(listeners: readonly NamedListener[]): void {
     const wanted = new Set(listeners.map(({ spec }) => formatListenerSpec(spec)))
     for (const key of [...this.#held.keys()]) if (!wanted.has(key)) this.#drop(key)
     this.#kept.discard()
   }
 
-  /** The next process goes on with them. */
+  /** Whether the service manager keeps the listeners for the next process. */
   get areKept(): boolean {
     return this.#kept.keeps
   }
 
-  /** The service ends, and no next process goes on with them: a connect is refused as soon as the versions accept no more. */
+  /** Closes the listeners for good: connects are refused as soon as the versions stop accepting. */
   end(): void {
     for (const key of this.#held.keys()) this.#kept.drop(key)
     this.#kept.discard()
     this[Symbol.dispose]()
   }
 
-  /** The manager keeps its descriptors for the next process, if the unit is not stopped. */
+  /** Closes this process's copies. The service manager keeps its own for the next process unless the unit is stopped. */
   [Symbol.dispose](): void {
     for (const held of this.#held.values()) this.#close(held)
     this.#held.clear()
@@ -133,16 +134,16 @@ export class SharedListeners implements Disposable {
 
 const PREFIX = 'listener-'
 
-/** Listeners that the service manager keeps for the next process, named by their specification, so that clients wait after a kill. */
+/** Stores listeners in the service manager, by specification, so that clients wait instead of being refused after a kill. */
 export class KeptListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
-   * Listeners that a process before has left, by specification, until they are asked for. If the path of one was taken away there are two:
-   * the process that bound it again was killed before it could drop the first.
+   * Listeners that an earlier process left, by specification. Two have the same one if the path of the first was removed, and the
+   * process that bound it again was killed before it could drop the first.
    */
   readonly #left = new Map<string, OwnedFd[]>()
 
-  /** `store` null: the manager keeps nothing, or there is none. */
+  /** `store` is null if the manager keeps nothing, or there is none. */
   constructor(store: Pick<FdStore, 'keep' | 'drop'> | null, service: string) {
     this.#store = store
     for (const { name, fd } of keptFor(service)) {
@@ -151,12 +152,12 @@ export class KeptListeners {
     }
   }
 
-  /** The next process gets what is given to {@link keep}. */
+  /** Whether the manager passes kept listeners to the next process. */
   get keeps(): boolean {
     return this.#store !== null
   }
 
-  /** The one of this specification, if it can be connected to still. Owned by the caller, who has it kept ({@link keep}) from now on. */
+  /** Takes the left listener of this specification if clients still reach it. The caller owns it, and calls {@link keep}. */
   claim(key: string, spec: ListenerSpec): OwnedFd | null {
     const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []
     const reached = there.map(fd => isReached(fd, spec))
@@ -165,7 +166,7 @@ export class KeptListeners {
     return found
   }
 
-  /** Borrows the descriptor. */
+  /** Stores a listener in the manager. Borrows the descriptor. */
   keep(key: string, fd: OwnedFd): void {
     this.#forget(key)
     this.#store?.keep(nameOf(key), fd)
@@ -175,12 +176,12 @@ export class KeptListeners {
     this.#store?.drop(nameOf(key))
   }
 
-  /** The left listeners will not be asked for: clients that connect there would wait in vain. */
+  /** Closes all left listeners: clients that connect to them would never be served. */
   discard(): void {
     for (const key of [...this.#left.keys()]) this.#forget(key)
   }
 
-  /** Closes what is left of this specification, but for `but`, and has the manager close what it has under that name. */
+  /** Closes the left listeners of this specification except `but`, and drops them from the manager. */
   #forget(key: string, but: OwnedFd | null = null): void {
     const left = this.#left.get(key)
     this.#left.delete(key)
@@ -191,7 +192,7 @@ export class KeptListeners {
   }
 }
 
-/** Null: the kernel does not tell. */
+/** Null if the kernel does not say. */
 function isReached(fd: OwnedFd, { kind, abstract, path }: ListenerSpec): boolean | null {
   return kind !== 'unix' || abstract || namesSocket(fd, path)
 }
@@ -200,16 +201,19 @@ function nameOf(key: string): string {
   return PREFIX + Buffer.from(key).toString('base64url')
 }
 
-/** The variable in which a child finds its own pid: the descriptors are meant for it, not for what it starts. */
+/** The variable that holds the child's own pid: children of that child must not use the descriptors. */
 export const PID_VARIABLE = 'LISTEN_PID'
 
-/** Marks each process of a version, also those that leave its group: see {@link ProcessMembers.ofGroup}. */
+/** Marks all processes of a version, including those that leave its group; see {@link ProcessMembers.ofGroup}. */
 export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
 
-/** The variable by which the next image of a supervisor finds its state: `take:7`; `try:3` asks only whether it could. Not for children. */
+/**
+ * The variable that names the exec state for the supervisor's next image: `take:7` to continue from descriptor 7, `try:3` to only check
+ * it. Removed for children.
+ */
 export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
-/** Variables that a supervisor got from its own: they are not for the programs that it starts. */
+/** Removes variables that were meant for the supervisor itself. */
 const NONE: NodeJS.ProcessEnv = {
   ...NOTHING_TOLD,
   SERVER_STARTER_PORT: undefined,
@@ -217,7 +221,7 @@ const NONE: NodeJS.ProcessEnv = {
   [LEFT_VARIABLE]: undefined,
 }
 
-/** How a version is told of its listeners: as systemd and as Server::Starter do it. The first is descriptor 3. */
+/** Announces listeners to a version in the conventions of systemd and Server::Starter. The first is descriptor 3. */
 export function listenerVariables(listeners: readonly GivenListener[], version: number): NodeJS.ProcessEnv {
   if (listeners.length === 0) return { ...NONE, SERVER_STARTER_GENERATION: `${version}` }
   return {
@@ -234,26 +238,26 @@ export function listenerVariables(listeners: readonly GivenListener[], version: 
   }
 }
 
-/** The port of an address as {@link formatAddress} writes it: `127.0.0.1:80`, `[::1]:80`, `u127.0.0.1:53`, `/run/a.sock`, `@name`. */
+/** Returns the address as SERVER_STARTER_PORT writes it: `127.0.0.1:80`, `[::1]:80`, `u127.0.0.1:53`, `/run/a.sock`, `@name`. */
 export function portOf(address: string): string {
   const at = address.indexOf(':')
   const where = address.slice(at + 1).replace(/^\/\/(?!\/)/, '')
   return address.startsWith('udp:') ? `u${where}` : where
 }
 
-/** The listeners stay open until the answer; on a machine that is busy systemctl needs seconds. */
+/** Limit for systemctl, which needs seconds on a busy machine, in milliseconds. The listeners stay open meanwhile. */
 const WAIT_MS = 10_000
 const MOST_TEXT = 1 << 20
-/** The socket of the system's manager, or of a user's. */
+/** NOTIFY_SOCKET of the system manager ends so; of a user manager it begins with {@link USERS}. */
 const NOTIFY_PATH = '/systemd/notify'
 const USERS = '/run/user/'
-/** An earlier systemctl does not know `whoami`: the last service in the path of the cgroup. */
+/** For a systemctl without `whoami`: finds the last service in the cgroup path. */
 const FROM_CGROUP =
   "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
 
 /**
- * Returns whether systemd stops the unit of this process: the signal of a restart is the same, its job is another. False too where systemd
- * cannot be asked, does not answer within 10 s, or `givenUp` has aborted.
+ * Returns whether systemd is stopping this unit rather than restarting it: both send the same signal, but their jobs differ. Also false
+ * if systemd cannot be asked, does not answer within 10 s, or `givenUp` aborts.
  */
 export async function unitStops(children: Starts, givenUp: AbortSignal): Promise<boolean> {
   const { NOTIFY_SOCKET: socket = '' } = startedAs.env
@@ -261,14 +265,14 @@ export async function unitStops(children: Starts, givenUp: AbortSignal): Promise
   const systemctl = socket.startsWith(USERS) ? 'systemctl --user' : 'systemctl'
   const text = await outputOf(
     children,
-    // systemctl would report its own failure to the unit's socket, and systemd would log that it may not.
+    // Without this systemctl would report its failure to the unit's socket, and systemd would log a warning.
     `exec 2>/dev/null; unset NOTIFY_SOCKET; { ${systemctl} whoami || ${FROM_CGROUP}; } && ${systemctl} list-jobs --no-legend --plain --full`,
     givenUp,
   )
   return isStopped(text)
 }
 
-/** `text`: the name of the unit, and then the jobs, each with its number, unit, type and state. */
+/** `text` is the unit's name, then its jobs: number, unit, type and state. */
 export function isStopped(text: string): boolean {
   const [unit, ...jobs] = text.split('\n').map(line => line.trim())
   return jobs.some(line => {
@@ -277,7 +281,7 @@ export function isStopped(text: string): boolean {
   })
 }
 
-/** Empty where it fails, or is given up. */
+/** Resolves with the output, or with '' if the command fails or `givenUp` aborts. */
 function outputOf(children: Starts, command: string, givenUp: AbortSignal): Promise<string> {
   return new Promise(resolve => {
     let text = ''

@@ -11,7 +11,7 @@ import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
 
-/** Milliseconds that are left of a timer; null: it does not run. */
+/** Remaining milliseconds of each timer; null if it does not run. */
 interface TimesLeft {
   leftOf(timer: Timer, version: number): number | null
 }
@@ -23,39 +23,38 @@ export interface StatusDeps {
   readonly startedAt: number
   readonly lastFailure: Failure | null
   readonly replaced: number
-  /** The process that served before the first version. */
+  /** The process that was taken over before the first version started. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
   readonly timers: TimesLeft
 }
 
-/** The status of a supervisor: the version that serves, the candidate and those that end. */
 export interface SupervisorStatus extends ServiceStatus {
   readonly supervisor: {
     readonly pid: number
     readonly startedAt: string
-    /** Its own, without its versions. */
+    /** Memory of the supervisor without its versions. */
     readonly rssBytes: number
     readonly openFds: number | null
-    /** Versions that ended, or failed, since one has proved itself. */
+    /** Consecutive failures since the last proven version. */
     readonly failures: number
-    /** Versions end, or fail, one after the other. */
+    /** Whether the program is in a crash loop. */
     readonly loops: boolean
-    /** Ends of versions that served and were not told to end; with `--restart` each was started again. */
+    /** Unrequested ends of serving versions. With `--restart` each was followed by a restart. */
     readonly exits: ExitReport
-    /** It takes the link of a release with an upgrade, and leads it (`fd-broker upgrade --binary`). */
+    /** Whether an upgrade may name a release link, which the supervisor switches (`fd-broker upgrade --binary`). */
     readonly leadsLinks: true
-    /** The earlier version that the version that serves is started as; null: it is no earlier one. */
+    /** The id of the earlier version that the serving version repeats; null if it repeats none. */
     readonly again: number | null
-    /** The version that `fd-broker rollback` starts again; null: there is none. */
+    /** The version that `fd-broker rollback` would start again; null if there is none. */
     readonly before: number | null
-    /** Whether the version that serves answers its health check; null: it is not asked. */
+    /** Whether the serving version passes its health check; null if it has none. */
     readonly healthy: boolean | null
-    /** The last question to the version that serves and its answer, if that was bad. */
+    /** The last health check of the serving version, if it failed. */
     readonly complaint: string | null
-    /** How often it has gone on as another program (`fd-broker upgrade --self`). */
+    /** How often the supervisor was replaced by another release (`fd-broker upgrade --self`). */
     readonly replaced: number
   }
-  /** The status text of the version that serves. */
+  /** The serving version's own status text. */
   readonly says: string | null
 }
 
@@ -113,28 +112,27 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   }
 }
 
-/** Null: no version is in probation. 0: its time is over, and its health check must pass. */
+/** Remaining seconds; null: no version is in probation; 0: the time is over, and the pending health check decides. */
 function probationSeconds(now: Version | undefined, timers: TimesLeft): number | null {
   if (now === undefined || now.proved) return null
   return (timers.leftOf('proved', now.id) ?? 0) / 1000
 }
 
-/** Tells a service manager about a supervisor, which stays its main process. */
+/** Reports a supervisor, which stays the main process, to a service manager. */
 export class ManagerReport {
   readonly #manager: ServiceManager | null
   readonly #watchdog: Watchdog
-  /** The last message. */
+  /** Identifies the last message, so that none is repeated. */
   #said = ''
   #wasUp = false
 
-  /** `manager` null: there is none. */
   constructor(manager: ServiceManager | null) {
     this.#manager = manager
     this.#watchdog = new Watchdog(manager, () => true)
     this.#watchdog.start()
   }
 
-  /** A step was taken. `failure`: why the last version that was tried does not serve. */
+  /** Called after each step. `failure` says why the last attempted version does not serve. */
   update(state: SupervisorState, failure: string | null): void {
     const manager = this.#manager
     if (manager === null) return
@@ -154,12 +152,12 @@ export class ManagerReport {
       if (this.#isNew(`serves ${now.id} ${state.started}`))
         manager.serves(now.id === state.started || failure === null ? status : `${status}: ${failure}`)
     }
-    // Readiness and stopping have limits of their own.
+    // The limits of starting and stopping may exceed the manager's.
     if (now !== undefined && next === undefined && state.mode === 'running') this.#watchdog.endExtension()
     else this.#watchdog.extendTimeout()
   }
 
-  /** The settings are read anew; what comes of it the next {@link update} tells. */
+  /** Reports that the settings are read again; the next {@link update} reports the result. */
   rereads(): void {
     if (!this.#wasUp) return
     this.#manager?.changes('the settings are read anew')
@@ -177,7 +175,7 @@ export class ManagerReport {
   }
 }
 
-/** Resident memory of the processes in the group of this leader, in bytes; null: it cannot be read. Shared memory counts for each. */
+/** Returns the resident memory of a process group in bytes; null if unreadable. Shared memory counts once per process. */
 function memoryOfGroup(leader: number): number | null {
   let sum: number | null = null
   for (const pid of processes()) {

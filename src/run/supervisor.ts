@@ -39,20 +39,19 @@ import {
   whyNot,
 } from './upgrade-requests.js'
 
-/** When a probation ends, an answer that is awaited is looked for so often. */
+/** Interval at which the end of a probation waits for a pending health check, in milliseconds. */
 const EVIDENCE_MS = 50
-/** After SIGKILL: a process that is still there waits in the kernel. */
+/** Wait after SIGKILL, in milliseconds: a process that lives longer waits in the kernel. */
 const KILLED_MS = 5_000
 
 export interface SupervisorDeps extends SettingsSource {
   readonly logger: Logger
-  /** The process that serves until the first version does. Borrowed. */
+  /** The process taken over, which serves until the first version does. Borrowed. */
   readonly predecessor?: Predecessor | null
 }
 
-/** Starts a program, replaces it by its next version and ends with it: carries out what the machine decides. */
+/** Starts a program, replaces it by its next version, and ends with it. The state machine decides; this class acts. */
 export class Supervisor {
-  /** Resolves when no version is left. */
   readonly ended: Promise<SupervisorEnd>
   readonly #deps: SupervisorDeps
   readonly #startedAt: number
@@ -106,7 +105,7 @@ export class Supervisor {
     })
   }
 
-  /** Takes its control path and starts the first version. Rejects as {@link Control.open} does. */
+  /** Takes the control path and starts the first version. Rejects as {@link Control.open} does. */
   static async start(deps: SupervisorDeps): Promise<Supervisor> {
     const supervisor = new Supervisor(deps, null)
     const { settings, logger } = deps
@@ -118,7 +117,7 @@ export class Supervisor {
     return supervisor
   }
 
-  /** Goes on in the place of another image of this process, with all that it has left. Owns that. */
+  /** Continues from the state of the previous image. Owns its descriptors. */
   static async goOn(deps: SupervisorDeps, left: ExecState): Promise<Supervisor> {
     const children: Starts = {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
@@ -141,31 +140,31 @@ export class Supervisor {
     return supervisor
   }
 
-  /** The number of the version that serves; 0: none does. */
+  /** The id of the serving version; 0 if none serves. */
   get generation(): number {
     return serving(this.#state)?.id ?? 0
   }
 
   /**
-   * Starts the next version, and resolves when it serves; a client that asks while there is a candidate waits for the version after that.
-   * Rejects with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with the errors of
-   * reading the settings and binding their listeners: the version that serves stays then.
+   * Starts the next version and resolves when it serves. A request during an upgrade gets the version after the candidate. Rejects, and
+   * keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and
+   * with errors of reading settings and binding listeners.
    */
   upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
     return this.#askers.ask(options, cancel, event => this.#dispatch(event))
   }
 
   /**
-   * Goes on as what is installed now, with its versions, listeners and control socket. Never resolves. Rejects, and goes on as it is,
-   * with ERR_FDB_BUSY while a version is being brought to serve, ERR_FDB_ABORTED where it ends, and as {@link goOnAsInstalled} does.
+   * Replaces this process's image by the installed release, keeping versions, listeners and control socket. Never resolves. Rejects,
+   * with nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link goOnAsInstalled} does.
    */
   async upgradeSelf(): Promise<never> {
     return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#deps.logger)
   }
 
   /**
-   * Reads the settings anew: how versions are told to end counts at once. Rejects with ERR_FDB_COMMAND_UNKNOWN where there is nothing to
-   * be read, with ERR_FDB_BUSY while no version serves, and with what reading throws: then all is as it was.
+   * Reads the settings again; stop signal and stop timeout take effect at once. Rejects, with nothing changed, with
+   * ERR_FDB_COMMAND_UNKNOWN if there is no --config, ERR_FDB_BUSY while no version serves, and with read errors.
    */
   async reload(): Promise<Reloaded> {
     const version = this.#versions.get(this.generation)
@@ -182,9 +181,8 @@ export class Supervisor {
   }
 
   /**
-   * Gives up the version that is being brought to serve; if there is none, starts the version before, which replaces the version that
-   * serves when it is ready. Resolves with the version that leaves. Rejects with ERR_FDB_NO_STANDBY, and with what {@link upgrade}
-   * rejects with: the version that serves stays then.
+   * Cancels the candidate; if there is none, starts the previous version, which replaces the serving one when ready. Resolves with the
+   * version that leaves. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the errors of {@link upgrade}.
    */
   async rollback({ asked, at }: RollbackOrder, cancel: AbortSignal): Promise<Told> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
@@ -206,12 +204,12 @@ export class Supervisor {
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
-  /** Ends all versions; {@link ended} resolves when they have. */
+  /** Ends all versions; {@link ended} resolves when they have ended. */
   stop(options: StopOptions = {}): void {
     if (this.#state.mode === 'running') this.#stopping = options
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
-    // There is an end to their patience too.
+    // Replaced versions that still drain get the stop timeout too.
     for (const id of [...this.#versions.draining]) {
       this.#versions.draining.delete(id)
       this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
@@ -219,7 +217,7 @@ export class Supervisor {
     }
   }
 
-  /** Passes a signal on to every version that was not told to end. */
+  /** Forwards a signal to each version that was not told to end. */
   forward(signal: NodeJS.Signals): void {
     for (const { id, phase } of this.#state.versions)
       if (phase !== 'stopping' && phase !== 'killed') this.#versions.get(id)?.signal(signal)
@@ -238,7 +236,7 @@ export class Supervisor {
     })
   }
 
-  /** Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
+  /** The state for the next image. Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
   get #left(): ExecState {
     const state = this.#state
     if (state.mode !== 'running') throw whyNot('ending')
@@ -259,7 +257,7 @@ export class Supervisor {
     }
   }
 
-  /** An event that an effect reports at once is handled when the present step has been carried out. */
+  /** Queues events that effects raise until the current step is carried out. */
   #dispatch(event: SupervisorEvent): void {
     this.#events.push(event)
     if (this.#stepping) return
@@ -267,7 +265,7 @@ export class Supervisor {
     for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
       const { state, effects } = step(this.#state, next)
       this.#state = state
-      // The links of releases follow each step, before its effects.
+      // Release links are switched before the effects of a step.
       this.#links.follow(state)
       for (const effect of effects) this.#perform(effect)
       this.#updateReport()
@@ -314,7 +312,7 @@ export class Supervisor {
     }
   }
 
-  /** Starts a version. `of`: as this earlier version was started. */
+  /** Starts a version; `of`: the earlier version that it repeats. */
   async #spawn(id: number, of: number | null): Promise<void> {
     const [askers, known, versions] = [this.#askers, this.#known, this.#versions]
     const asked = candidate(this.#state)?.askers ?? []
@@ -339,7 +337,7 @@ export class Supervisor {
     } catch (error) {
       this.#failures.record(id, FdbError.from(error))
       this.#dispatch({ type: 'spawn-failed', version: id })
-      // In a step the machine takes it, and answers with the reason, when the step is over.
+      // If a step is running, its queue answers with the reason before it is forgotten.
       await Promise.resolve()
       this.#failures.forget(id)
       this.#sweep()
@@ -370,7 +368,6 @@ export class Supervisor {
     this.#dispatch({ type: 'healthy', version: id })
   }
 
-  /** Its main process has ended, and left these processes behind. */
   #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
     const version = this.#versions.get(id)!
     this.#deps.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
@@ -404,7 +401,7 @@ export class Supervisor {
 
   #elapsed(timer: Timer, id: number, ms: number): void {
     const version = this.#versions.get(id)
-    // Evidence ends a probation, not time alone.
+    // A pending health check must pass before the probation ends.
     if (timer === 'proved' && version?.isAsked) {
       this.#timers.start(timer, id, EVIDENCE_MS)
       return
@@ -451,7 +448,7 @@ export class Supervisor {
     } else this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
   }
 
-  /** Listeners that no version wants any more; while none lives, those of the last are kept for the next. */
+  /** Closes listeners that no version uses. While none serves, the last version's listeners are kept for the next. */
   #sweep(): void {
     const [now, next] = [serving(this.#state), candidate(this.#state)]
     if (now !== undefined) this.#versions.keepListenersOf(next === undefined ? [now.id] : [now.id, next.id])

@@ -5,25 +5,25 @@ import type { SupervisorEvent } from '../versions/machine.js'
 import { Pending } from '../wire/pending.js'
 
 export interface UpgradeOptions {
-  /** The next version's command line, with argv[0], and that of later ones. Absent or empty: as before. */
+  /** Command of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
   readonly argv?: readonly string[]
-  /** Until it must be ready, milliseconds, if that is less than the settings say. 0 or absent: as the settings say. */
+  /** Time for the version to become ready, in milliseconds, if shorter than configured. 0 or absent: as configured. */
   readonly timeoutMs?: number
-  /** The link that is to lead to a release before the version is started. */
+  /** The release link to switch before the version is started. */
   readonly release?: Release | undefined
   readonly progress?: (step: UpgradeProgress) => void
 }
 
-/** A version that is not ready in time is refused with what it answered: that decision comes first. */
+/** Extra time for the supervisor's own readiness timeout, whose error names the failed health check, in milliseconds. */
 const READY_FIRST_MS = 1_000
 
 interface Asker extends UpgradeOptions {
   readonly pending: Pending<Upgraded>
-  /** Its time is over. */
+  /** Set when the client's timeout has expired. */
   late?: FdbError
 }
 
-/** The clients that have asked for an upgrade and were not answered yet. */
+/** Requests for an upgrade or rollback that wait for their answer. */
 export class Askers {
   readonly #waiting = new Map<number, Asker>()
   #count = 0
@@ -35,7 +35,7 @@ export class Askers {
     return { id, answer: pending.answer }
   }
 
-  /** Has the machine told of one more, and of its cancelling. `type`: what is asked for. */
+  /** Adds a request and dispatches it, and its cancellation on abort or timeout. */
   ask(
     options: UpgradeOptions,
     cancel: AbortSignal | undefined,
@@ -60,18 +60,18 @@ export class Askers {
     })
   }
 
-  /** The command that the last of them wants started; null: the same as before. */
+  /** The command of the last request that has one; null: unchanged. */
   argvOf(ids: readonly number[]): readonly string[] | null {
     const wanted = ids.map(id => this.#waiting.get(id)?.argv ?? []).filter(argv => argv.length > 0)
     return wanted.at(-1) ?? null
   }
 
-  /** The last of them that gives one. */
+  /** The release of the last request that names one. */
   releaseOf(ids: readonly number[]): Release | null {
     return ids.map(id => this.#waiting.get(id)?.release).findLast(release => release !== undefined) ?? null
   }
 
-  /** The longest that one of them waits; 0: none has said. */
+  /** The longest timeout of the requests; 0 if none has one. */
   timeoutOf(ids: readonly number[]): number {
     return Math.max(0, ...ids.map(id => this.#waiting.get(id)?.timeoutMs ?? 0))
   }
@@ -96,7 +96,7 @@ function servesLate(ms: number): FdbError {
   return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
 
-/** Where no version has failed. */
+/** The error for a request that ended without a failed version. */
 export function whyNot(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
   return outcome === 'ending'
     ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, which supervises it, was told to end`)
@@ -114,8 +114,8 @@ export function nobodyStandsBy(): FdbError {
 }
 
 export interface RollbackOrder {
-  /** The request in words. */
+  /** Describes the request, for logs and status. */
   readonly asked: string
-  /** The link of releases that must lead to the version before then; null: none must. */
+  /** The release link that the rollback must switch back; null if the caller names none. */
   readonly at: string | null
 }
