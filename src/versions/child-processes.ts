@@ -1,13 +1,13 @@
 import { constants } from 'node:os'
 import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from '../kernel/index.js'
 
-/** Exit code, or 128 and the number of the signal that ended it. */
+/** Gets the exit code, or 128 plus the number of the signal. */
 type Ended = (code: number) => void
 
 /**
- * All children of this process: those that it starts, and those that it adopts when their own parents end (as PID 1, or as a
- * subreaper). It reaps every child there is, so that Node must not start any here. A child's number is its own until it is reaped,
- * which is done in the turn in which its end is told: no signal meets a stranger.
+ * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). It reaps every child, so Node
+ * must not start any in this process. A pid stays the child's until it is reaped, in the same turn as its end is reported: no signal
+ * hits another process.
  */
 export class ChildProcesses {
   readonly #ended = new Map<number, Ended>()
@@ -19,30 +19,30 @@ export class ChildProcesses {
     process.on('SIGCHLD', this.#reap)
   }
 
-  /** All expected children are known: those that have ended are reaped from now on. */
+  /** Starts reaping: all expected children are registered. */
   startReaping(): void {
     this.#reapAll()
   }
 
-  /** Its pid. Throws what {@link startChild} throws. */
+  /** Starts a child and returns its pid. Throws as {@link startChild} does. */
   start(start: ChildStart, ended: Ended): number {
     const pid = startChild(start)
     this.#ended.set(pid, ended)
     return pid
   }
 
-  /** A child of another process becomes ours when its parent ends; `ended` is told of its end then. */
+  /** Registers a process that this one adopts when its parent ends; `ended` reports its end. */
   expect(pid: number, ended: Ended): void {
     this.#ended.set(pid, ended)
   }
 
-  /** False: there is none of this number to be signalled. */
+  /** Signals a child. Returns false if there is no such child. */
   signal(pid: number, signal: NodeJS.Signals): boolean {
     if (!this.#ended.has(pid)) return false
     return sent(pid, signal)
   }
 
-  /** With all that is in its group, now, and what is left of that when it has ended. */
+  /** Kills a child and its group, now and again when it has ended. */
   kill(pid: number): void {
     if (!this.#ended.has(pid)) return
     this.#groups.add(pid)
@@ -50,7 +50,7 @@ export class ChildProcesses {
     sent(-pid, 'SIGKILL')
   }
 
-  /** Its end is not reported any more. */
+  /** Stops reporting a child's end. */
   forget(pid: number): void {
     if (this.#ended.has(pid)) this.#ended.set(pid, () => {})
   }
@@ -63,7 +63,7 @@ export class ChildProcesses {
     for (;;) {
       const pid = endedChild()
       if (pid <= 0) return
-      // Its number is the group's as long as it is not reaped.
+      // The group id is the child's until the child is reaped.
       if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')
       const code = reaped(pid) ?? 0
       const ended = this.#ended.get(pid)
@@ -73,7 +73,7 @@ export class ChildProcesses {
   }
 }
 
-/** Reaps a child. Returns its exit code, or 128 and the number of its signal; null: Node has reaped it. */
+/** Reaps a child and returns its exit code, or 128 plus the number of its signal; null if Node has reaped it. */
 function reaped(pid: number): number | null {
   const status = reapChild(pid)
   return status !== null && status < 0 ? 128 - status : status
@@ -83,31 +83,31 @@ function sent(pid: number, signal: NodeJS.Signals): boolean {
   try {
     return process.kill(pid, constants.signals[signal])
   } catch {
-    // It has ended, or has become another user's.
+    // The process has ended, or runs as another user now.
     return false
   }
 }
 
-/** Node reaps what it has started at once: a child that has ended and is there after this time was adopted. */
+/** Node reaps its own children at once: an ended child that remains this long, in milliseconds, was adopted. */
 export const ADOPTED_MS = 500
 
-/** Children that this process did not start, whose parents have ended: Node reaps only its own, and these would stay zombies. */
+/** Reaps adopted children, which Node leaves as zombies. */
 export class ZombieReaper {
   readonly #ended: (pid: number, code: number) => void
   #seen = { pid: 0, at: 0 }
 
-  /** Orphans come to this process from now on. `ended` is told of each that was reaped, with its code, or 128 and its signal's number. */
+  /** Makes this process adopt orphans. `ended` gets each reaped pid and its code, or 128 plus the number of its signal. */
   constructor(ended: (pid: number, code: number) => void) {
     this.#ended = ended
     adoptOrphans()
   }
 
-  /** One has ended, and is to be looked at again after {@link ADOPTED_MS}. */
+  /** Whether an ended child must be looked at again after {@link ADOPTED_MS}. */
   get waiting(): boolean {
     return this.#seen.pid !== 0
   }
 
-  /** Reaps those that have ended. Answers whether this process has children, its own too. */
+  /** Reaps ended orphans. Returns whether this process has any children. */
   reap(): boolean {
     for (;;) {
       const pid = endedChild()

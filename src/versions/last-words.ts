@@ -3,23 +3,23 @@ import { nodeCrypto } from '../base/lazy.js'
 import type { Mark } from './process-members.js'
 import { inheritedOutput, LAST_LINES } from './successor-output.js'
 
-/** A variable of the environment: where a successor says why it ends before it has joined. Not for those that it starts. */
+/** Environment variable: the file in which a successor writes why it ends before it joins. Not for its children. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
-/** Lines of stderr that are kept. */
+/** Number of stderr lines kept. */
 const MOST_LINES = 12
 
 let place = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
 /**
- * The reason that a successor gives when it ends before it can report over the control path, for example a wrong configuration. It crosses
- * in a file beside that path, which only its user can write. Without it the parent would know only an exit code.
+ * The reason of a successor that ends before it can report over the control path, for example because of a wrong configuration. A file
+ * beside that path, writable by its user only, carries it. Without it the parent would know only an exit code.
  */
 export class LastWords {
   readonly env: NodeJS.ProcessEnv
   readonly #file: string
-  /** The last lines on stderr of the successor, written by its preload. */
+  /** File for the successor's last stderr lines, written by its preload. */
   readonly #lines: string
 
   constructor(control: string) {
@@ -27,19 +27,19 @@ export class LastWords {
     this.#lines = `${this.#file}.stderr`
     this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
     try {
-      // A successor that ends when nothing is waited for finds no file, and leaves none.
+      // Created here: a successor that nobody waits for finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
     } catch {
-      // Its own output has the lines.
+      // The lines are in the successor's own output.
     }
   }
 
-  /** The variable that the successor was started with, and all that it starts without changing its environment. */
+  /** Environment variable of the successor and of all processes it starts with the same environment. */
   get mark(): Mark {
     return { name: VARIABLE, value: this.#file }
   }
 
-  /** In one line; null: it said nothing. They are there once. */
+  /** Returns the successor's reason in one line, once; null if it wrote none. */
   takeLine(): string | null {
     const text = readOnce(this.#file)
     return (
@@ -50,7 +50,7 @@ export class LastWords {
     )
   }
 
-  /** The last lines that it has written on stderr; null: there are none, or it is no program of Node. There are so once. */
+  /** Returns the successor's last stderr lines, once; null if there are none, or it is no Node program. */
   takeLines(): string | null {
     const lines = readOnce(this.#lines)
       ?.split('\n')
@@ -64,7 +64,7 @@ export class LastWords {
     )
   }
 
-  /** For the sentence that says how it ended, and for {@link below} that. There is an answer once. */
+  /** Returns, once, the reason for an error message, and the stderr lines to append with {@link below}. */
   takeReason(): { readonly why: string; readonly lines: string | null } {
     const said = this.takeLine()
     const lines = said === null ? this.takeLines() : null
@@ -74,14 +74,14 @@ export class LastWords {
     }
   }
 
-  /** Nothing is waited for. */
+  /** Removes the files: no reason is expected any more. */
   close(): void {
     rmSync(this.#file, { force: true })
     rmSync(this.#lines, { force: true })
   }
 }
 
-/** The text of a file, which is removed; null: there is none. */
+/** Reads a file and removes it; null if it does not exist. */
 function readOnce(path: string): string | null {
   try {
     const text = readFileSync(path, 'utf8')
@@ -92,12 +92,12 @@ function readOnce(path: string): string | null {
   }
 }
 
-/** The last lines of a successor, behind the sentence that says how it ended. */
+/** Formats a successor's last lines for the end of an error message. */
 export function below(lines: string | null): string {
   return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
-/** Records the reason for this process's end. Does nothing if no process waits for it. */
+/** Records why this process ends. Does nothing if no process waits for the reason. */
 export function sayLastWords(text: string): void {
   const file = place
   place = undefined
@@ -105,11 +105,11 @@ export function sayLastWords(text: string): void {
   try {
     writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
   } catch {
-    // Its own output has it.
+    // The reason is in the process's own output.
   }
 }
 
-/** This process serves: it reports no reason for its end any more. */
+/** Called when this process serves: its end needs no reason any more. */
 export function keepLastWords(): void {
   place = undefined
   const output = inheritedOutput()

@@ -1,37 +1,37 @@
 /**
- * Decides which version of a supervised program is started, serves and is stopped: a pure function from state and event to
- * state and effects. It knows no clock and no process. An effect may fail, be late or never be answered; what is told of a version
- * that is past it changes nothing.
+ * Decides which version of a supervised program is started, serves and is stopped. A pure function from state and event to state and
+ * effects; it knows no clock and no process. An effect may fail or never be answered; a late event about a version in a later phase
+ * changes nothing. The state is part of the exec state: its property names are a format that other releases read.
  */
 
 export type Phase =
-  /** It is being started: it has no process yet. */
+  /** Being started; no process yet. */
   | 'spawning'
-  /** Its process runs, and has not said that it is ready. */
+  /** The process runs, but is not ready. */
   | 'starting'
-  /** It is ready, beside the one that serves, and is to prove itself. */
+  /** Ready, and observed beside the serving version. */
   | 'trial'
   | 'serving'
-  /** It was told to end. */
+  /** Told to end. */
   | 'stopping'
   | 'killed'
 
 export interface Version {
   readonly id: number
   readonly phase: Phase
-  /** The clients that wait for it to serve. */
+  /** Requests that wait for this version to serve. */
   readonly askers: readonly number[]
-  /** It must be ended as soon as it has a process. */
+  /** Cancelled before it had a process: it is ended as soon as it has one. */
   readonly doomed: boolean
-  /** Its exit code is the supervisor's, also after it was told to end. */
+  /** Its exit code becomes the supervisor's, even if it was told to end. */
   readonly relayed: boolean
-  /** The earlier version that it is started as; null: it is started by the settings of its time. */
+  /** The earlier version that it repeats; null: it was started from the current settings. */
   readonly of: number | null
-  /** It has served through its probation. */
+  /** Whether it has completed its probation. */
   readonly proved: boolean
-  /** It serves, and does not answer as it should. */
+  /** Whether it serves but fails its health checks. */
   readonly sick: boolean
-  /** It was asked for, and is no restart of what served. */
+  /** Whether it was requested, as opposed to a restart. */
   readonly wanted: boolean
 }
 
@@ -41,20 +41,20 @@ export interface SupervisorState {
   readonly mode: 'running' | 'ending' | 'ended'
   readonly restart: Restart
   readonly versions: readonly Version[]
-  /** The clients that want another version after the candidate. */
+  /** Requests that wait for the version after the candidate. */
   readonly next: readonly number[]
   readonly started: number
-  /** Versions that ended, or failed, since one has proved itself. */
+  /** Consecutive failures since the last proven version. */
   readonly failures: number
-  /** For the time between two starts. */
+  /** Whether a back-off runs before the next start. */
   readonly waiting: boolean
-  /** The version as which the next one is started after that time; null: by the settings of that time. */
+  /** The version to repeat after the back-off; null: start from the current settings. */
   readonly anew: number | null
-  /** Versions that a version in probation is replaced by if it fails, the best first. */
+  /** Known-good versions, best first: one of them replaces a version that fails in its probation. */
   readonly good: readonly number[]
-  /** The version that a rollback returns to; null: there is none. */
+  /** The version that a rollback returns to, or null. */
   readonly before: number | null
-  /** Exit code of the version that served last; what the supervisor ends with. */
+  /** Exit code of the version that served last: the supervisor's exit code. */
   readonly code: number
 }
 
@@ -65,29 +65,29 @@ export type EndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
 export type SupervisorEvent =
   | { readonly type: 'start' }
   | { readonly type: 'spawned' | 'spawn-failed' | 'ready'; readonly version: number }
-  /** It is not ready and will not be, or has not kept what it promised when it was. `healthy`: it does so again. */
+  /** Health checks failed: before readiness for good, or while serving. `healthy`: they pass again. */
   | { readonly type: 'unhealthy' | 'healthy'; readonly version: number }
   | { readonly type: 'exited'; readonly version: number; readonly code: number }
   | { readonly type: 'elapsed'; readonly timer: Timer; readonly version: number }
   | { readonly type: 'backed-off' }
-  /** `rollback`: the version before must serve again. */
+  /** `rollback`: the previous version must serve again. */
   | { readonly type: 'upgrade' | 'rollback' | 'cancel'; readonly asker: number }
-  /** `now`: without waiting for what they still do. */
+  /** `now`: kill the versions at once. */
   | { readonly type: 'stop'; readonly now: boolean }
 
 export type SupervisorEffect =
-  /** `of`: as this earlier version was started. */
+  /** `of`: the earlier version to repeat. */
   | { readonly type: 'spawn'; readonly version: number; readonly of?: number }
-  /** Finds out when it is ready, and while it is on trial whether it still is. */
+  /** Start the health checks. */
   | { readonly type: 'watch'; readonly version: number }
   | { readonly type: 'wait'; readonly timer: Timer; readonly version: number }
-  /** Before the next start, after so many failures. */
+  /** Wait before the next start. */
   | { readonly type: 'back-off'; readonly failures: number }
-  /** It serves now. */
+  /** The version serves from now on. */
   | { readonly type: 'promote'; readonly version: number }
   | { readonly type: 'end'; readonly version: number; readonly why: EndReason }
   | { readonly type: 'kill'; readonly version: number }
-  /** `version` null: none was started for them. */
+  /** Answer requests. `version` is null if none was started for them. */
   | {
       readonly type: 'answer'
       readonly askers: readonly number[]
@@ -117,7 +117,7 @@ export function initial(restart: Restart = 'never'): SupervisorState {
   }
 }
 
-/** The version that is being brought to serve. */
+/** The version that is being started, or is observed before it serves. */
 export function candidate({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'spawning' || phase === 'starting' || phase === 'trial')
 }
@@ -126,7 +126,7 @@ export function serving({ versions }: SupervisorState): Version | undefined {
   return versions.find(({ phase }) => phase === 'serving')
 }
 
-/** The state that one step changes, and its effects. */
+/** The state and effects of a step in progress. */
 type Draft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & { effects: SupervisorEffect[] }
 
 function is({ versions }: Draft, id: number, ...phases: readonly Phase[]): Version | undefined {
@@ -146,7 +146,7 @@ function answer(
   if (askers.length > 0) effects.push({ type: 'answer', askers, version, outcome })
 }
 
-/** Exit code where no version was brought to serve, and none says by its own that it failed: 0 is no success then. */
+/** Exit code of a version that failed without an error code of its own. */
 const FAILED_CODE = 1
 
 export function step(state: SupervisorState, event: SupervisorEvent): Step {
@@ -224,7 +224,7 @@ function spawned(draft: Draft, id: number): void {
 function ready(draft: Draft, id: number): void {
   const version = is(draft, id, 'starting')
   if (version === undefined) return
-  // No version is stopped for it, or one that fails: what it has to prove it may prove while it serves.
+  // No healthy version serves, or this one has served before: promote it without a trial, its probation is enough.
   const now = serving(draft)
   if (now === undefined || now.sick || version.of !== null) {
     promote(draft, id)
@@ -241,7 +241,7 @@ function promote(draft: Draft, id: number): void {
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
   answer(draft, askers, id, 'serving')
   if (before !== undefined) {
-    // A version that is left for the version before is not good.
+    // A version that a rollback leaves is not known to be good.
     if (!before.proved && !before.sick && of === null) draft.good = [before.id, ...draft.good.slice(-1)]
     end(draft, before.id, before.sick ? 'failed' : 'replaced')
   }
@@ -250,7 +250,7 @@ function promote(draft: Draft, id: number): void {
   goOn(draft)
 }
 
-/** A version that serves goes on until the version in its place is ready: it may be better than none. */
+/** A failing version keeps serving until its replacement is ready: it may be better than none. */
 function unhealthy(draft: Draft, id: number): void {
   const version = is(draft, id, 'serving')
   if (version === undefined) {
@@ -270,7 +270,7 @@ function healthy(draft: Draft, id: number): void {
   if (!version.proved) draft.effects.push({ type: 'wait', timer: 'proved', version: id })
 }
 
-/** Ends a version that does not serve yet. Its askers hear of a failure when it has ended: no client meets it then. */
+/** Ends a version that does not serve yet. Requests learn of a failure only when it has ended, so that no client reaches it then. */
 function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
   const version = is(draft, id, 'starting', 'trial')
   if (version === undefined) return
@@ -292,7 +292,7 @@ function kill(draft: Draft, id: number): void {
   draft.effects.push({ type: 'kill', version: id }, { type: 'wait', timer: 'kill', version: id })
 }
 
-/** It has no process any more, or none that anything could be done about. */
+/** Removes a version that has ended, or whose process cannot be killed. */
 function gone(draft: Draft, id: number, code: number): void {
   const version = draft.versions.find(one => one.id === id)
   if (version === undefined) return
@@ -302,7 +302,7 @@ function gone(draft: Draft, id: number, code: number): void {
   if (version.relayed) draft.code = code
   if (phase === 'serving') {
     draft.code = code
-    // It was on trial beside one that is dead: there is nothing to choose between any more.
+    // The serving version died: promote the candidate on trial early.
     const next = candidate(draft)
     if (next?.phase === 'trial') {
       draft.failures++
@@ -316,7 +316,7 @@ function gone(draft: Draft, id: number, code: number): void {
   finish(draft)
 }
 
-/** One that served, or was to, does not any more. */
+/** Handles the loss of a version that served or was a candidate. */
 function lost(draft: Draft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
   const now = serving(draft)
@@ -335,13 +335,13 @@ function lost(draft: Draft, version: Version, code: number): void {
 }
 
 /**
- * Starts a version in place of one that failed: at once the version before, if it failed in its probation or before it served; else
- * after a back-off, if the restart policy says so. False: none is started.
+ * Starts a replacement for a failed version: the known-good version at once if the failure was in its probation or before it served,
+ * else after a back-off if the restart policy allows. Returns false if nothing is started.
  */
 function replace(draft: Draft, failed: Version, code: number): boolean {
   draft.failures++
   const wasKnown = failed.of !== null && failed.of === draft.good[0]
-  // The version before does not serve either: there may be one before it.
+  // The restarted known-good version failed too: drop it, and try the next older one.
   if (wasKnown && !failed.proved && draft.good.length > 1) draft.good = draft.good.slice(1)
   const [best = null] = draft.good
   if (!failed.proved && best !== null && failed.of !== best) {
@@ -355,7 +355,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
   return true
 }
 
-/** The waiting clients get the next version. */
+/** Starts the next version for waiting requests. */
 function goOn(draft: Draft): void {
   if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
@@ -384,7 +384,7 @@ function elapsed(draft: Draft, timer: Timer, id: number): void {
       if (is(draft, id, 'stopping')) kill(draft, id)
       return
     case 'kill':
-      // It waits in the kernel, which ends it some day.
+      // A process that survives SIGKILL waits in the kernel: give it up.
       if (is(draft, id, 'killed')) gone(draft, id, draft.code)
   }
 }
@@ -403,7 +403,7 @@ function upgrade(draft: Draft, asker: number): void {
   else draft.next = [...draft.next, asker]
 }
 
-/** The version that serves goes on until the version before is ready. */
+/** Starts the previous version; the serving version stays until that is ready. */
 function rollback(draft: Draft, asker: number): void {
   const { before } = draft
   const next = candidate(draft)
@@ -423,7 +423,7 @@ function cancel(draft: Draft, asker: number): void {
   }
   const version = candidate(draft)
   if (!version?.askers.includes(asker)) return
-  // No other client wants it, and nothing would be lost without.
+  // Cancel the version only if no other request waits for it, and a healthy version serves.
   const now = serving(draft)
   if (version.askers.length > 1 || now === undefined || (now.sick && version.of !== null)) {
     change(draft, version.id, { askers: others(version.askers) })

@@ -1,7 +1,6 @@
 /**
- * Preloaded (`node --require`) by the process that starts a successor, with inherited output: the successor must survive the end of
- * that terminal or pipe, and its last lines on stderr are the reason of a start that fails. A bundle of its own, without the library; the
- * program that the user starts has none of this.
+ * Preloaded (`node --require`) into a successor with inherited output: it must survive the end of that terminal or pipe, and its last
+ * stderr lines explain a failed start. A bundle of its own, without the library. Never loaded into the program that the user starts.
  */
 import fs, { writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
@@ -9,15 +8,15 @@ import { inspect } from 'node:util'
 import { isMainThread } from 'node:worker_threads'
 import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
 
-/** Characters of the last lines that are kept. */
+/** Number of characters kept of the last lines. */
 const MOST_CHARACTERS = 4_000
-/** A terminal is closed; a pipe or a socket has no reader. */
+/** Errors of a closed terminal, and of a pipe or socket without a reader. */
 const GONE: readonly unknown[] = ['EIO', 'EPIPE', 'ECONNRESET']
 const OUTPUTS: readonly unknown[] = [1, 2]
 
 const file = process.env[LAST_LINES]
 const given = process.env[OWN_OPTIONS]
-// A child of this process is no successor.
+// Not for children, which are no successors.
 delete process.env[LAST_LINES]
 delete process.env[OWN_OPTIONS]
 if (file !== undefined) {
@@ -25,7 +24,7 @@ if (file !== undefined) {
   else process.env.NODE_OPTIONS = given
   if (isMainThread) keepOutput(file)
 }
-// In the threads of a successor too: loggers write there.
+// Also in worker threads: loggers write there.
 const dropped = counter()
 if (dropped !== null) dropWrites(dropped)
 
@@ -41,15 +40,15 @@ function keepOutput(file: string): void {
   process.on('exit', () => {
     if (output.lines === null || output.lines.trim() === '') return
     try {
-      // The process that waits for it has made it, and removes it when nothing is waited for.
+      // `r+`: the waiting process created the file, and removes it when it no longer waits.
       writeFileSync(file, output.lines, { flag: 'r+' })
     } catch {
-      // The lines are on stderr too.
+      // The lines are on stderr as well.
     }
   })
 }
 
-/** The stream is made when the program asks for it, as without this. */
+/** Watches a stream without creating it: the program creates it on first use. */
 function watch(name: 'stdout' | 'stderr', dropped: () => void, remember?: (text: string) => void): void {
   const own = Object.getOwnPropertyDescriptor(process, name)
   if (own?.get === undefined || !own.configurable) return
@@ -60,7 +59,7 @@ function watch(name: 'stdout' | 'stderr', dropped: () => void, remember?: (text:
       const stream: NodeJS.WriteStream = own.get!.call(process)
       if (!known) {
         known = true
-        // With a listener an error ends nothing.
+        // With a listener an 'error' event does not end the process.
         stream.on('error', dropped)
         if (remember !== undefined) tap(stream, remember)
       }
@@ -81,8 +80,8 @@ type Write = (fd: unknown, ...rest: unknown[]) => unknown
 type Written = (error: unknown, bytes: number, data: unknown) => void
 
 /**
- * Lets a write of `node:fs` to stdout or stderr succeed where the reader is gone, and tells of each. Loggers write so, past the streams of
- * the process: pino, for one, ends the process at the error, or waits in a loop for the terminal to come back.
+ * Lets writes of `node:fs` to stdout or stderr succeed if the reader is gone, and reports each. Loggers bypass the process's streams:
+ * pino, for example, ends the process at such an error, or waits in a loop for the terminal.
  */
 function dropWrites(dropped: () => void): void {
   for (const name of ['writeSync', 'writevSync'] as const) {
@@ -115,17 +114,20 @@ function dropWrites(dropped: () => void): void {
 function replace(name: 'write' | 'writeSync' | 'writev' | 'writevSync', by: (write: Write) => Write): void {
   const own = fs[name] as Write
   const more = by(own)
-  // `promisify` needs the custom symbols, too.
+  // `promisify` needs the custom symbols.
   Object.defineProperties(more, Object.getOwnPropertyDescriptors(own))
   Object.assign(fs, { [name]: more })
 }
 
-/** A file on a broken disk is no output without a reader. */
+/** Files are excluded: an error of a disk must be reported. */
 function isGone(fd: unknown, error: unknown): boolean {
   return GONE.includes((error as NodeJS.ErrnoException).code) && !fs.fstatSync(fd as number).isFile()
 }
 
-/** The bytes that a write writes with (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or (list of bytes). */
+/**
+ * Returns the number of bytes of a write's arguments: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length })
+ * or (list of bytes).
+ */
 function bytesOf([data, second, third]: readonly unknown[]): number {
   if (typeof data === 'string')
     return Buffer.byteLength(data, typeof third === 'string' ? (third as BufferEncoding) : 'utf8')

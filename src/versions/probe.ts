@@ -31,12 +31,12 @@ import { temporaryFolder } from '../probing/temporary-folder.js'
 
 const NEWLINE = 10
 
-/** One as a version gets it. The descriptor is lent. */
+/** A listener of a version. The descriptor is borrowed. */
 export interface GivenListener {
   readonly name: string
   readonly fd: OwnedFd
   readonly spec: ListenerSpec
-  /** Where it really is: `tcp://127.0.0.1:8080`. */
+  /** The bound address: `tcp://127.0.0.1:8080`. */
   readonly address: string
 }
 
@@ -44,41 +44,41 @@ export interface ProbeEvents {
   ready(): void
   /** A version that was ready no longer is. */
   failed(why: string): void
-  /** It is ready again. */
+  /** A version that had failed is ready again. */
   recovered(): void
   /** The version reports a status text. */
   says(text: string): void
-  /** Another process is the version's main process from now on: a descendant of ours. */
+  /** Another process, which descends from this one, is the version's main process. */
   mainProcess(pid: number): void
 }
 
-/** Where a version reports, also while it serves. */
+/** The notify socket on which a version reports, also while it serves. */
 export interface NotifyEndpoint {
-  /** The socket's own folder; removed with the socket. */
+  /** The socket's own folder, removed with it. */
   readonly folder: string
   readonly socket: OwnedFd
 }
 
-/** Finds out whether one version is ready. Owns what it opens. This class alone reports nothing. */
+/** Finds out whether a version is ready. Owns what it opens. The base class reports nothing. */
 export class Probe implements Disposable {
-  /** A listener that only this version gets, numbered after the shared ones. */
+  /** A listener for this version alone, numbered after the shared ones. */
   readonly listeners: readonly GivenListener[] = []
-  /** Other descriptors for the child, numbered after all listeners. Borrowed. */
+  /** Further descriptors for the version, numbered after all listeners. Borrowed. */
   readonly fds: readonly OwnedFd[] = []
   readonly env: NodeJS.ProcessEnv = {}
-  /** Borrowed. Absent: a version that serves reports nothing. */
+  /** Borrowed. Absent: the version does not report. */
   readonly hearing?: NotifyEndpoint
-  /** Where the version is asked, if no other version can answer there. The next image of the supervisor asks there too. */
+  /** URL at which only this version answers. The next image of the supervisor uses it too. */
   readonly place?: string
-  /** A version that serves is still asked. */
+  /** Whether health checks continue while the version serves. */
   readonly asksServing: boolean = false
 
-  /** The last question and its negative answer; null if the last answer was positive, or there was none. */
+  /** The last health check, if it failed; otherwise null. */
   get complaint(): string | null {
     return null
   }
 
-  /** A question waits for its answer. */
+  /** Whether a health check waits for its answer. */
   get isOpen(): boolean {
     return false
   }
@@ -89,7 +89,7 @@ export class Probe implements Disposable {
     this.settle()
   }
 
-  /** The version has served through its probation. */
+  /** The version has completed its probation. */
   proved(): void {}
 
   /** Stops asking. Idempotent. */
@@ -100,7 +100,7 @@ export class Probe implements Disposable {
   }
 }
 
-/** For a version that serves and is not asked. */
+/** The probe of a serving version that is not checked. */
 export const SETTLED = new Probe()
 
 /** The version is ready once it has run for this long. */
@@ -129,7 +129,7 @@ export class ReadyFdProbe extends Probe {
   readonly #own: OwnedFd
   #poll: Poll | null = null
 
-  /** `number`: of the descriptor in the child. */
+  /** `number` is the descriptor's number in the version. */
   constructor(number: number) {
     super()
     const [own, theirs] = socketPair('readiness')
@@ -160,20 +160,20 @@ export class ReadyFdProbe extends Probe {
   }
 }
 
-/** The interval while the version is not ready yet, while it is on trial or in probation, and after that. */
+/** Check intervals before the version is ready, on trial or in probation, and after that, in milliseconds. */
 const STARTING_MS = 100
 const UNPROVED_MS = 250
 const PROVED_MS = 5_000
-/** A version that has proved itself may be busy: it fails after this many negative answers in a row. */
+/** A proven version may be busy: it fails after this many failed checks in a row. */
 const PATIENCE = 3
 
 const PRIVATE_SPEC = parseListenerSpec('tcp://127.0.0.1:0')
-/** The name of the private listener in LISTEN_FDNAMES. */
+/** Name of the private listener in LISTEN_FDNAMES. */
 const PRIVATE_NAME = 'ready'
-/** A complaint about an answer, not about a missing one. */
+/** Matches a failed check that got an HTTP status. */
 const STATUS = /^GET \S+: \d{3}\b/
 
-/** Asks until enough answers in a row are positive, then goes on while the version serves and reports each change. */
+/** Asks until enough checks in a row pass, then continues while the version serves and reports each change. */
 export class PollingProbe extends Probe {
   override readonly asksServing: boolean
   readonly #questionTo: (pid: number) => Question
@@ -185,7 +185,7 @@ export class PollingProbe extends Probe {
   #serves = false
   #isProved = false
 
-  /** `questionTo`: the question for the version with this process. */
+  /** `questionTo` returns the question for a version by its pid. */
   constructor(questionTo: (pid: number) => Question, asking: Asking, asksServing = true) {
     super()
     this.#questionTo = questionTo
@@ -225,7 +225,7 @@ export class PollingProbe extends Probe {
         events.ready()
       } else if (why !== null && !sick && failed >= (this.#isProved ? PATIENCE : 1)) {
         sick = true
-        // Before the version serves, one failure is final.
+        // Before the version serves, one failed check is final.
         if (!this.#serves) this.settle()
         events.failed(why)
       } else if (sick && passed >= passes) {
@@ -253,7 +253,7 @@ export class PollingProbe extends Probe {
   }
 }
 
-/** Asks through a listener that only this version has, so that the version that serves cannot answer. */
+/** Asks through a listener that only this version has, so that the serving version cannot answer. */
 class PrivateListenerProbe extends PollingProbe {
   override readonly listeners: readonly GivenListener[]
   override readonly place: string
@@ -261,7 +261,7 @@ class PrivateListenerProbe extends PollingProbe {
   readonly #inode: string
   readonly #descriptor: number
 
-  /** `path` begins with a slash; `descriptor`: the listener's number in the version. */
+  /** `path` begins with a slash; `descriptor` is the listener's number in the version. */
   constructor(
     path: string,
     { asking, nonBlocking }: { readonly asking: Asking; readonly nonBlocking: boolean },
@@ -283,11 +283,11 @@ class PrivateListenerProbe extends PollingProbe {
 
   override get complaint(): string | null {
     const said = super.complaint
-    // A version that has answered accepts here: a connection that waits now is the next question.
+    // A version that has answered does accept: the waiting connection is the next check.
     return said !== null && STATUS.test(said) ? said : (this.#notAccepted() ?? said)
   }
 
-  /** The version may serve on its first descriptor alone. */
+  /** Detects a version that accepts on its first descriptor only. */
   #notAccepted(): string | null {
     if (this.#fd.closed || waitingAt(this.#inode) === 0) return null
     return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
@@ -295,7 +295,7 @@ class PrivateListenerProbe extends PollingProbe {
 
   override serves(): void {
     super.serves()
-    // The version has the listener: after its process ends no connection succeeds.
+    // The version keeps its copy; once its process ends, connections are refused.
     this.#fd.close()
   }
 
@@ -306,15 +306,15 @@ class PrivateListenerProbe extends PollingProbe {
 }
 
 /**
- * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. A message counts if the kernel names as its sender
- * a process of this user or of root, or one of the version, which may have become another user's. All other messages are dropped.
+ * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. Only messages from this user, from root,
+ * or from a process of the version (which may have changed its user) count, by the kernel's credentials.
  */
 export class NotifyProbe extends Probe {
   override readonly env: NodeJS.ProcessEnv
   override readonly hearing: NotifyEndpoint
   #receiver: NotifyReceiver | null = null
 
-  /** Takes ownership of `hearing`, which an earlier image opened for this version. */
+  /** Owns the endpoint, which an earlier image may have opened for this version. */
   constructor(hearing: NotifyEndpoint = openHearing()) {
     super()
     this.hearing = hearing
@@ -323,7 +323,7 @@ export class NotifyProbe extends Probe {
 
   override start(pid: number, events: ProbeEvents): void {
     const { socket } = this.hearing
-    /** Present and former main processes of the version. */
+    /** Current and former main processes of the version. */
     const roots = new Set([pid])
     const heard = {
       ...events,
@@ -337,7 +337,7 @@ export class NotifyProbe extends Probe {
     })
   }
 
-  /** The socket stays open after settle(): MAINPID and STATUS may change while the version serves. */
+  /** settle() keeps the socket open: MAINPID and STATUS may change while the version serves. */
   override [Symbol.dispose](): void {
     this.#receiver?.close()
     this.#receiver = null
@@ -353,7 +353,7 @@ function pathIn(folder: string): string {
 function openHearing(): NotifyEndpoint {
   const folder = temporaryFolder()
   try {
-    // Root's version may become another user before it reports; messages of others are dropped.
+    // A version started by root may change its user before it reports: allow all users to send, and filter by credentials.
     const shared = process.geteuid?.() === 0
     chmodSync(folder, shared ? 0o711 : 0o700)
     const wanted = {
@@ -386,25 +386,25 @@ function report({ words }: NotifyMessage, events: ProbeEvents): void {
   if (words.get('READY') === '1') events.ready()
 }
 
-/** How a version is asked whether it is ready, where it does not say so itself. Milliseconds. */
+/** Timing of health checks. Milliseconds. */
 export interface Asking {
-  /** Between two questions; null: often until it is ready, seldomer then. */
+  /** Interval between checks; null: short until the version is ready, longer after that. */
   readonly interval: number | null
-  /** An answer that takes longer is none. */
+  /** A check that takes longer fails. */
   readonly timeout: number
-  /** The positive answers in a row that make it ready. */
+  /** Passed checks in a row that make the version ready. */
   readonly passes: number
 }
 
 export type Readiness =
-  /** It says READY=1 on its NOTIFY_SOCKET. */
+  /** The version sends READY=1 to its NOTIFY_SOCKET. */
   | { readonly kind: 'notify' }
-  /** It writes a line to the descriptor whose number FD_BROKER_READY_FD has. */
+  /** The version writes a line to the descriptor that FD_BROKER_READY_FD names. */
   | { readonly kind: 'fd' }
   | Asked
-  /** It has lived for so long, milliseconds. */
+  /** The version has run for `ms` milliseconds. */
   | { readonly kind: 'delay'; readonly ms: number }
-  /** It speaks fd-broker, and its status says that it serves. */
+  /** The version speaks fd-broker, and its status says that it serves. */
   | { readonly kind: 'handoff'; readonly control: string }
 
 export const READINESS =
@@ -433,11 +433,11 @@ const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
   handoff: control => (control === '' ? null : { kind: 'handoff', control }),
 }
 
-/** The settings of a version that its probe needs. */
+/** Settings that a probe needs. */
 export interface ProbedSettings {
   readonly ready: Readiness
   readonly asking: Asking
-  /** The listeners that every version is given. */
+  /** The shared listeners. */
   readonly listen: readonly unknown[]
   readonly nonBlocking: boolean
   readonly cwd?: string | undefined
@@ -446,7 +446,7 @@ export interface ProbedSettings {
 
 const FIRST_FD = 3
 
-/** Loads only the question that this kind of probe asks, to keep the supervisor small. */
+/** Creates the probe of a version; loads only the module it needs, to keep the supervisor small. */
 export async function probeFor(settings: ProbedSettings, children: Starts): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
@@ -477,18 +477,18 @@ export async function probeFor(settings: ProbedSettings, children: Starts): Prom
     }
     case 'handoff': {
       const { servesUnder } = await import('./serves-under.js')
-      // A version that serves may hand over by itself: another process answers then.
+      // Not asked while it serves: it may hand over by itself, and another process answers then.
       return new PollingProbe(pid => servesUnder(ready.control, pid), asking, false)
     }
   }
 }
 
-/** A version that another image of this process started. */
+/** A version that an earlier image of this process started. */
 export interface ProbedBefore {
   readonly settings: ProbedSettings
-  /** Where the version reports. Owned by its probe. */
+  /** The version's notify socket, owned by the probe; null if it has none. */
   readonly hearing: NotifyEndpoint | null
-  /** Where it alone is asked whether it is healthy. Absent: nowhere. */
+  /** URL at which only this version answers; absent if there is none. */
   readonly place?: string | undefined
 }
 

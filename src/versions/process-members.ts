@@ -3,31 +3,31 @@ import { constants } from 'node:os'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
 import { endsWithUs, lineOf, processes, statOf } from '../os/main-process.js'
 
-/** USER_HZ of every Linux: the unit of a start time. */
+/** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
 
-/** Between SIGTERM and SIGKILL for a version that failed before it served, and for the processes that a version leaves behind. */
+/** Grace between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes, in milliseconds. */
 export const GRACE_MS = 2_000
-/** How long SIGKILL may take: a process that lives longer waits in the kernel. */
+/** Limit for SIGKILL, in milliseconds: a process that lives longer waits in the kernel. */
 const KILLED_MS = 5_000
-/** SIGKILL is repeated: a process may fork while the others are killed. */
+/** Interval at which SIGKILL is repeated, in milliseconds: a process may fork while the others are killed. */
 const KILL_AGAIN_MS = 500
 const LOOK_MS = 10
 
 export interface EndOptions {
-  /** The first signal. Default: SIGTERM. */
+  /** Default: SIGTERM. */
   readonly signal?: NodeJS.Signals
-  /** Until SIGKILL, milliseconds; 0: at once. */
+  /** Grace before SIGKILL, in milliseconds; 0: at once. */
   readonly graceMs: number
-  /** How long SIGKILL may take, milliseconds. */
+  /** Limit for SIGKILL, in milliseconds. */
   readonly killedMs?: number
   readonly lookMs?: number
-  /** Ends the waiting; nothing more is sent. */
+  /** Stops waiting and signalling. */
   readonly givenUp?: AbortSignal
   readonly killing?: () => void
 }
 
-/** Ends processes: sends a signal, and SIGKILL if they have not ended after the grace. Resolves with whether they have ended. */
+/** Ends processes: sends a signal, and SIGKILL after the grace. Resolves with whether they have ended. */
 export async function endProcesses(
   processes: { readonly ended: boolean; signal(signal: number): void },
   { signal = 'SIGTERM', graceMs, killedMs = KILLED_MS, lookMs, givenUp, killing }: EndOptions,
@@ -48,7 +48,7 @@ export async function endProcesses(
   return false
 }
 
-/** Resolves with whether the condition has come to hold within this time. `givenUp`: false, and it is not looked at any more. */
+/** Resolves with true when `holds` returns true, or false after `ms` or when `givenUp` aborts. */
 export async function within(
   holds: () => boolean,
   ms: number,
@@ -64,41 +64,42 @@ export async function within(
   return false
 }
 
-/** An environment variable that only certain processes have. */
+/** An environment variable that identifies certain processes. */
 export interface Mark {
   readonly name: string
   readonly value: string
 }
 
-/** How an orphan is known that has left the group of its leader and has no mark: by its time and its sockets. */
+/** How to recognise an orphan that left its leader's group and has no mark: by start time and sockets. */
 export interface OrphanSigns {
-  /** It was started since this tick of the kernel's clock, and before that one. */
+  /** Started at this tick of the kernel's clock or later, and earlier than `before`. */
   readonly since: number
   readonly before: number
-  /** It has one of these: `socket:[4711]`. */
+  /** Has one of these sockets open: `socket:[4711]`. */
   readonly sockets: ReadonlySet<string>
 }
 
-/** The processes that a leader has left behind when it ended, held by their pidfds; without pidfds none is held. */
+/** The living processes of an ended leader, held by pidfds. Empty if there are no pidfds. */
 export class ProcessMembers implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
 
-  /** Finds them in the turn in which the leader is reaped: its number cannot be another's yet, nor while a member lives. */
+  /**
+   * Create it in the turn in which the leader is reaped: until then, and while a member lives, the leader's number cannot be reused.
+   */
   private constructor(belongs: (pid: number) => boolean) {
     this.#belongs = belongs
     this.#find()
   }
 
-  /** The processes that did not leave the session of this leader. */
+  /** The processes in the session of this leader. */
   static ofSession(leader: number): ProcessMembers {
     return new ProcessMembers(pid => statOf(pid)?.session === leader)
   }
 
   /**
-   * Finds descendants of this process, which adopts orphans: those in the group of this leader, and those that have the variable `mark` in
-   * the environment that they were started with; null: only the group. `orphans`: also processes with these signs that have no mark of this
-   * name, with their descendants.
+   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`;
+   * null: only the group. `orphans`: also processes with these signs and without the variable, and their descendants.
    */
   static ofGroup(leader: number, mark: Mark | null, orphans: OrphanSigns | null = null): ProcessMembers {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
@@ -106,7 +107,7 @@ export class ProcessMembers implements Disposable {
       statOf(pid)?.group === leader ||
       (text !== null && environmentHas(pid, text) === true) ||
       (mark !== null && orphans !== null && isOrphan(adopted(pid), mark.name, orphans))
-    // Whatever else is wrong, no signal leaves the tree of this process.
+    // A safety net: signals never leave the process tree of this process.
     return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
 
@@ -124,7 +125,7 @@ export class ProcessMembers implements Disposable {
       try {
         signalTo(this.#members.get(pid)!, signal)
       } catch {
-        // The process has ended meanwhile, or has become another user's.
+        // The process has ended meanwhile, or runs as another user now.
       }
     }
   }
@@ -145,16 +146,16 @@ export class ProcessMembers implements Disposable {
     try {
       const pidfd = pidfdOf(pid)
       if (pidfd === null) return
-      // The process is looked at again: the number may have become another's before the descriptor was its.
+      // Checked again: before the pidfd was open, the number may have passed to another process.
       if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
       else pidfd.close()
     } catch {
-      // The process has ended, or there is no descriptor left.
+      // The process has ended, or no descriptor is left.
     }
   }
 }
 
-/** Whether a process may live that was started with `mark`: an unreadable environment (another user's) counts if it is that young. */
+/** Whether a process started with `mark` within `withinMs` may live. An unreadable environment (another user's) counts as a match. */
 export function mayLive({ name, value }: Mark, withinMs: number): boolean {
   const text = `${name}=${value}`
   let uptime: number
@@ -164,14 +165,14 @@ export function mayLive({ name, value }: Mark, withinMs: number): boolean {
     return true
   }
   const since = (uptime - withinMs / 1000 - 1) * TICKS_A_SECOND
-  // The caller looks again where there are none.
+  // Without any processes listed this is false: the caller looks again.
   return processes().some(pid => {
     const startTime = statOf(pid)?.startTicks
     return startTime !== undefined && startTime >= since && environmentHas(pid, text) !== false
   })
 }
 
-/** Null of another user's process: its environment cannot be read. */
+/** Returns null if the environment cannot be read because the process is another user's. */
 function environmentHas(pid: number, mark: string): boolean | null {
   try {
     return readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').includes(mark)
@@ -180,7 +181,7 @@ function environmentHas(pid: number, mark: string): boolean | null {
   }
 }
 
-/** The child of this process that a descendant of it descends from; 0: it is no descendant. */
+/** Returns the child of this process from which `pid` descends; 0 if there is none. */
 function adopted(pid: number): number {
   let child = 0
   for (const at of lineOf(pid)) {

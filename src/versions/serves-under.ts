@@ -5,7 +5,7 @@ import type { Question } from '../probing/question.js'
 
 const ANSWER_MS = 2_000
 
-/** Asks the control socket whether process `pid` or a descendant of it serves. */
+/** Asks at the control socket whether process `pid` or a descendant serves. */
 export function servesUnder(control: string, pid: number): Question {
   return {
     asked: `who serves at ${control}`,
@@ -17,7 +17,7 @@ export function servesUnder(control: string, pid: number): Question {
   }
 }
 
-/** Returns the process that serves, if it is a descendant of this one; else null. Never rejects. */
+/** Returns the serving process if it descends from this one, else null. Never rejects. */
 export async function servesForUs(control: string): Promise<number | null> {
   const pid = await serverAt(control).catch(() => null)
   return pid !== null && endsWithUs(pid) ? pid : null

@@ -6,9 +6,9 @@ import { endProcesses, GRACE_MS, ProcessMembers } from './process-members.js'
 import { startedWith } from './successor-output.js'
 
 export interface SpawnOptions {
-  /** Beside it stands what the successor says at its end. */
+  /** Path beside which the successor writes the reason of its end. */
   control: string
-  /** Default: no input, our own output and error stream. */
+  /** Default: no input, this process's stdout and stderr. */
   stdio?: StdioOptions | undefined
   logger?: { info(facts: object, message: string): void } | undefined
 }
@@ -20,33 +20,33 @@ export interface Exit {
 
 export interface Successor {
   pid: number
-  /** The caller closes them. */
+  /** Owned by the caller. */
   words: LastWords
   /** Never rejects. */
   exited: Promise<Exit>
   /**
-   * Ends it, and all that it has started in its session: SIGTERM, after `graceMs` (default {@link GRACE_MS}) SIGKILL, with 0 at once. A
-   * process that has left the session is not reached. Resolves with whether all of it has ended: another user's process (sudo, setuid)
-   * cannot be ended.
+   * Ends the successor and all processes in its session: SIGTERM, then SIGKILL after `graceMs` (default {@link GRACE_MS}; 0: at once).
+   * Processes that left the session are not reached. Resolves with whether all have ended; another user's process (sudo, setuid) cannot
+   * be ended.
    */
   end(graceMs?: number): Promise<boolean>
-  /** The successor serves, or is not watched any more. Idempotent. */
+  /** Releases the successor, which serves or is no longer watched. Idempotent. */
   letGo(): void
-  /** Our own end does not wait for it, nor does it end with us: it has a session of its own. */
+  /** This process's end does not wait for it, nor end it: it has its own session. */
   unref(): void
 }
 
-/** After the end of a successor: its handoff reports the reason within this time. */
+/** Delay after a successor's end, for its handoff to report the reason, in milliseconds. */
 export const AFTERMATH_MS = 250
-/** How long SIGKILL may take: the caller waits for it. */
+/** Limit for SIGKILL, in milliseconds: the caller waits. */
 const KILLED_MS = 2_000
 
-/** `with code 1`, `by SIGTERM`. */
+/** Formats an exit as `with code 1` or `by SIGTERM`. */
 export function exitText({ code, signal }: Exit): string {
   return signal === null ? `with code ${code}` : `by ${signal}`
 }
 
-/** Starts the next version, in its own session. Rejects with ERR_FDB_SPAWN when it could not be executed. */
+/** Starts the next version in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. */
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
@@ -59,7 +59,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
         new FdbError('ERR_FDB_SPAWN', message, { cause, details: { file: command.file, cwd: command.cwd } }),
       )
     }
-    // Loaded here: most processes start none.
+    // Loaded lazily: most processes start no child.
     const { spawn } = process.getBuiltinModule('node:child_process')
     let child: ChildProcess
     try {
@@ -104,11 +104,11 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
   })
 }
 
-/** The child is not yet reaped: the number is still its own, and that of the group it leads. */
+/** Not yet reaped, so the pid is still the child's and its group's. */
 function signalGroup(pid: number, signal: number): void {
   try {
     process.kill(-pid, signal)
   } catch {
-    // The child has become another user's.
+    // The child now runs as another user.
   }
 }

@@ -3,12 +3,12 @@ import { dirname, join } from 'node:path'
 import { getEnvironmentData, setEnvironmentData } from 'node:worker_threads'
 import { thisFile } from '../base/this-file.js'
 
-/** A variable of the environment: the file for the last lines on stderr of a successor that does not come to serve. */
+/** Environment variable: the file for a successor's last stderr lines if it fails to start. */
 export const LAST_LINES = 'FD_BROKER_LAST_LINES'
-/** The NODE_OPTIONS that the successor would have without the preload; absent: none. */
+/** Environment variable: the successor's own NODE_OPTIONS, without the preload; absent if it has none. */
 export const OWN_OPTIONS = 'FD_BROKER_NODE_OPTIONS'
 
-/** The environment of a successor with `started.ts` preloaded; unchanged where the library does not run from its bundle. */
+/** Adds the preload `started.cjs` to a successor's environment. Unchanged if the library does not run from its bundle. */
 export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const preload = join(dirname(thisFile()), 'started.cjs')
   if (env[LAST_LINES] === undefined || preload.includes('"') || !existsSync(preload)) return env
@@ -21,30 +21,30 @@ export function startedWith(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   }
 }
 
-/** Names the record in a process: the preload and the library are two bundles. */
+/** Key of the record that the preload and the library, two bundles, share in a process. */
 const KEY = 'fd-broker.inherited-output'
 const OWN = Symbol.for(KEY)
 
-/** The state of the output that a successor has inherited from the process that has started it. */
+/** State of the output that a successor inherited from the process that started it. */
 interface InheritedOutput {
-  /** The number of writes to stdout and stderr, in all threads, that failed because the terminal is closed or the pipe has no reader. */
+  /** Number of writes to stdout and stderr, in all threads, that failed because the terminal is closed or the pipe has no reader. */
   readonly dropped: number
-  /** The last lines on stderr; null: the process has come to serve, and they are no reason of a failed start. */
+  /** The last lines on stderr; null once the process has served, when they no longer explain a failed start. */
   lines: string | null
 }
 
 type Holder = { [OWN]?: InheritedOutput }
 
-/** Null: this process was not started as a successor. */
+/** Returns the record, or null if this process was not started as a successor. */
 export function inheritedOutput(): InheritedOutput | null {
   return (globalThis as Holder)[OWN] ?? null
 }
 
-/** By the preload alone, in the main thread. */
+/** Creates the record; called by the preload in the main thread. */
 export function beginOutput(): InheritedOutput {
   const shared = new SharedArrayBuffer(4)
   const count = new Int32Array(shared)
-  // Threads that start later have it.
+  // Threads that start later inherit it.
   setEnvironmentData(KEY, shared)
   const output: InheritedOutput = {
     get dropped() {
@@ -56,7 +56,7 @@ export function beginOutput(): InheritedOutput {
   return output
 }
 
-/** Counts a write that was dropped, in each thread of a successor; null: this is none. */
+/** Returns a function that counts a dropped write, in any thread; null if this process is no successor. */
 export function counter(): (() => void) | null {
   const shared: unknown = getEnvironmentData(KEY)
   if (!(shared instanceof SharedArrayBuffer)) return null

@@ -1,17 +1,17 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import type { Timer } from './machine.js'
 
-/** Stands for a timer and its version; releases since 0.4.0 hand it on by this name. */
+/** Name of the back-off timer. The text is part of the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'
 
 interface Waiting {
   readonly timer: NodeJS.Timeout
-  /** By the clock of {@link performance}. */
+  /** On the clock of `performance.now()`. */
   readonly until: number
 }
 
 interface TimerEvents {
-  /** After so many milliseconds. */
+  /** A timer has elapsed after `ms` milliseconds. */
   elapsed(timer: Timer, version: number, ms: number): void
   backedOff(): void
 }
@@ -24,19 +24,19 @@ export class Timers {
     this.#events = events
   }
 
-  /** In the place of an earlier one. */
+  /** Starts a timer; replaces a running one of the same name. */
   start(timer: Timer, version: number, ms: number): void {
     this.#start(`${timer} ${version}`, ms)
   }
 
-  /** Returns how long the back-off is, milliseconds. */
+  /** Starts the back-off and returns its length in milliseconds. */
   backOff(delay: number, failures: number): number {
     const ms = backoffMs({ firstMs: delay, longestMs: LONGEST_RESTART_MS }, failures)
     this.#start(BACK_OFF, ms)
     return ms
   }
 
-  /** Milliseconds that are left of one; null: it does not run. */
+  /** Remaining milliseconds; null if the timer does not run. */
   leftOf(timer: Timer, version: number): number | null {
     return this.left[`${timer} ${version}`] ?? null
   }
@@ -45,7 +45,7 @@ export class Timers {
     for (const name of this.#waiting.keys()) if (name.endsWith(` ${version}`)) this.#stop(name)
   }
 
-  /** The rest of each, milliseconds: for {@link resume}. */
+  /** Remaining milliseconds of each timer, for {@link resume}. */
   get left(): Record<string, number> {
     const now = performance.now()
     return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))

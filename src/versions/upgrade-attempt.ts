@@ -10,13 +10,16 @@ import { below } from './last-words.js'
 import { mayLive } from './process-members.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
-/** A successor that has failed, or was sent its Commit, has this time to say why and to end. */
+/** Time for a successor that failed, or got its Commit, to report why and end, in milliseconds. */
 export const OWN_END_MS = 5_000
-/** A command that ended with code 0, and of which nothing lives, may have had a service manager start the successor: it joins within this time. */
+/**
+ * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to
+ * join, in milliseconds.
+ */
 const JOIN_MS = 2_000
-/** How often it is looked whether anything lives that such a command has started. */
+/** Interval at which processes of such a command are looked for, in milliseconds. */
 const LOOK_MS = 250
-/** The handoff knows that a successor ends, and not why: its process ends within this time, as a rule, and says it. */
+/** Time for a successor's process to end after its handoff broke, so that its reason can be reported, in milliseconds. */
 const SAID_MS = 1_000
 const ENDS: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_LOST',
@@ -24,60 +27,61 @@ const ENDS: ReadonlySet<string> = new Set([
   'ERR_FDB_CLOSED',
 ])
 
-/** Whether an upgrade that is not wanted any more has come so far that its successor decides. */
+/** The result of cancelling a handoff. */
 export type Cancelled =
-  /** The joiner was given up; the incumbent serves on. */
+  /** The joiner is abandoned; the incumbent keeps serving. */
   | 'cancelled'
-  /** Commit has left: who serves is decided without us. */
+  /** The Commit was sent: the handoff decides who serves. */
   | 'late'
   /** No process was joining. */
   | 'idle'
 
-/** The incumbent of a successor: tells whether the successor has joined, serves, or has failed. */
+/** The incumbent's view of its successor: whether it has joined, serves, or failed. */
 export interface Replaced {
-  /** Where the handoff stands; undefined: that is not known here. */
+  /** Phase of the handoff; undefined if unknown here. */
   readonly phase: string | undefined
   readonly lastFailure: Failure | null
-  /** The process that is being brought to serve, where that is known. */
+  /** Pid of the joining process; null if unknown. */
   readonly joinerPid: number | null
-  /** The process that serves by now in its place; null: none does. `started`: the pid of the command. */
+  /** The process that has replaced the incumbent; null if none has. `started`: pid of the command. */
   served(started: number): Upgraded | null
-  /** Calls `look` at each change, until the function that it returns is called. */
+  /** Calls `look` at each change. Returns a function that stops that. */
   watch(look: () => void): () => void
   cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
-  /** How long a successor that is given up may take to end, milliseconds. */
+  /** Time for an abandoned successor to end, in milliseconds. */
   graceMs(cancelled: Cancelled): number
-  /** Resolves when it serves again, or another does. */
+  /** Resolves when the incumbent serves again, or another process does. */
   serves(): Promise<unknown>
-  /** The successor has failed behind its Commit: it may have clients, and gets the right to serve again if this one cannot come back. */
+  /**
+   * The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again.
+   */
   failedBehindCommit(successor: Successor): void
 }
 
-/** How the successor is started, and what is said of it. */
 export interface AttemptOptions {
   readonly command: SuccessorCommand
   readonly control: string
   readonly stdio?: StdioOptions | undefined
   readonly logger: Logger
-  /** It must serve within this time. */
+  /** Timeout until the successor serves, in milliseconds. */
   readonly limitMs: number
-  /** Behind its Commit, which the limit does not end: until it must be heard of. */
+  /** Timeout after the Commit, when `limitMs` no longer applies, in milliseconds. */
   readonly commitMs: number
-  /** Between its failure and its end. */
+  /** Time between the successor's failure and its forced end, in milliseconds. */
   readonly endAfterMs: number
-  /** In messages. */
+  /** Names the successor in messages. */
   name(pid: number): string
-  /** It replaces this process. */
+  /** Whether the successor replaces this process. */
   readonly ours: boolean
   /** Never throws. */
   readonly progress?: (step: UpgradeProgress) => void
-  /** Each cancels the attempt. */
+  /** Any of them cancels the attempt. */
   readonly signals: readonly AbortSignal[]
 }
 
-/** The attempt to bring one successor to serve, until it serves, has failed or was given up. */
+/** One attempt to start a successor, until it serves, fails or is cancelled. */
 export class UpgradeAttempt {
-  /** Owned by the attempt until it serves. */
+  /** Owned by the attempt until the successor serves. */
   readonly child: Successor
   readonly outcome: Promise<Upgraded>
   readonly #replaced: Replaced
@@ -87,7 +91,7 @@ export class UpgradeAttempt {
   readonly #settled = new Pending<Upgraded>()
   #phase = 'idle'
   #cancelling = false
-  /** The command has ended with code 0: it was a wrapper, and what it has started is to join. */
+  /** The command was a wrapper that ended with code 0; a process that it started must join. */
   #forked = false
   #over = false
   #failing = false
@@ -137,7 +141,7 @@ export class UpgradeAttempt {
     this.#check()
   }
 
-  /** The command has ended with code 0: as long as something lives that it has started, that may join. */
+  /** Waits, after the command ended with code 0, as long as a process that it started lives and may join. */
   #expectJoiner(lastLived: number): void {
     if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#replaced.joinerPid !== null) return
     const { words } = this.child
@@ -170,12 +174,12 @@ export class UpgradeAttempt {
     this.#options.progress?.({ phase, at: Date.now(), pid })
   }
 
-  /** Whether all that it waits for is the end of a successor that is not wanted any more. */
+  /** Whether the attempt is cancelled and only waits for the successor's end. */
   get givenUp(): boolean {
     return this.#cancelling
   }
 
-  /** Gives up and ends the successor before its Commit; later it serves or fails as if not cancelled. The outcome says which. */
+  /** Cancels: ends the successor if it has no Commit yet; after that the attempt continues as if not cancelled. */
   async #cancel(reason: unknown): Promise<void> {
     if (this.#cancelling) return
     this.#cancelling = true
@@ -200,7 +204,7 @@ export class UpgradeAttempt {
     const { pid } = this.child
     const ended = await this.child.end(replaced.graceMs(cancelled))
     await replaced.serves()
-    // The successor came to serve all the same: no process that could be asked had seen it coming.
+    // The successor serves after all: it could not be seen joining.
     if (this.#hasServed()) return
     const fate = ended
       ? `its successor ${pid} was ended`
@@ -209,7 +213,7 @@ export class UpgradeAttempt {
     this.#settled.reject(abandoned(reason, `${fate}${servesOn}`, phase === 'idle' ? 'starting' : phase))
   }
 
-  /** Commit has left: the handoff's own deadlines decide, and in daemon hosting they are another's. */
+  /** Limits the wait after the Commit, when the handoff's own deadlines decide, in daemon hosting those of the daemon. */
   #boundTheRest(): void {
     const why = `${this.#name} was sent its Commit and has not been heard of since: status shows who serves`
     const timer = setTimeout(() => {
@@ -219,7 +223,7 @@ export class UpgradeAttempt {
     void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
   }
 
-  /** Whether another serves by now. */
+  /** Settles the attempt if a successor serves. */
   #hasServed(): boolean {
     const served = this.#replaced.served(this.child.pid)
     if (served === null) return false
@@ -237,18 +241,18 @@ export class UpgradeAttempt {
       void this.#failed(failure)
       return
     }
-    // Probation is told as what it is: serving.
+    // Probation counts as serving: it is not reported.
     if (phase === this.#phase || phase === 'probation' || phase === 'released') return
     this.#phase = phase
     this.#report(phase, joinerPid ?? this.child.pid)
   }
 
-  /** Its process says more of its end than the handoff knows. */
+  /** Whether the successor's process reported more about its end than the handoff knows. */
   get saidMore(): boolean {
     return this.#saidMore
   }
 
-  /** A successor ends by itself, as a rule, when it has said why. */
+  /** Reports the failure. A failed successor usually ends by itself once it has reported why. */
   async #failed({ code, message, phase }: Failure): Promise<void> {
     if (this.#failing) return
     this.#failing = true
@@ -274,7 +278,7 @@ export class UpgradeAttempt {
     else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
   }
 
-  /** Too late is never: a successor that took over after it was reported as failed would be a surprise. */
+  /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */
   #late(limit: number): FdbError {
     const said = this.child.words.takeLine()
     const what = this.#forked
@@ -288,7 +292,7 @@ function afterMs(ms: number): Promise<undefined> {
   return new Promise(resolve => setTimeout(() => resolve(undefined), ms).unref())
 }
 
-/** The reason for the successor and `status`. */
+/** Returns the reason that the successor and `status` get. */
 function toldFor(reason: unknown): FdbError {
   return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
 }
