@@ -4,42 +4,42 @@ import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
 
 const LOOK_MS = 250
-/** A worker beats every 250 ms; one that is silent for so long hangs, until the next beat. */
+/** A worker sends a heartbeat every 250 ms; after this silence it counts as hung until the next one, in milliseconds. */
 const SILENT_MS = 2_000
-/** A worker that hangs within this time after the start of the one before hangs for a reason that its successor shares. */
+/** A worker that hangs again within this time doubles the limit: its successor probably shares the cause, in milliseconds. */
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
-/** The process of a worker, as the holder of its service knows it. */
+/** A worker's process, as the holder of its service knows it. */
 type Process = NonNullable<WorkerSlot['owner']>
 
 interface Replaced {
-  /** The process that hung, and was to be replaced. */
+  /** The hung process that was replaced. */
   readonly process: Process
   readonly at: number
-  /** How many before it hung soon after their start. */
+  /** Number of times the limit was doubled because its predecessors hung soon after their start. */
   readonly doublings: number
 }
 
 export interface HungDeps {
   readonly logger: Logger
-  /** Silence after which a worker is replaced, milliseconds; null: never. */
+  /** Silence after which a worker is replaced, in milliseconds; null: never. */
   readonly limitMs: number | null
   slots(): readonly WorkerSlot[]
-  /** A worker hangs, or is heard again. */
+  /** Called when a worker hangs or is heard again. */
   changed(): void
 }
 
 /**
- * Notices workers that hang: processes that live, and say nothing. A worker that hangs accepts nothing, so its listeners are accepted by others;
- * after a limit a successor takes over from it. A process that has woken up by then drains like any other; one that has not is killed.
+ * Detects hung workers: processes that live but send no heartbeat. Others accept on a hung worker's listeners; after a limit a
+ * successor takes over from it. A process that has woken up by then drains as usual; one that has not is killed.
  */
 export class HungWorkers {
   readonly #deps: HungDeps
   readonly #silence = new HeartbeatSilence(LOOK_MS)
   readonly #hung = new Map<WorkerSlot, Process>()
   readonly #replaced = new Map<WorkerSlot, Replaced>()
-  /** Processes that were replaced while they hung. */
+  /** Processes that were replaced while they hung, and have not ended. */
   readonly #left = new Map<Process, WorkerSlot>()
   readonly #killed = new WeakSet<Process>()
   #ticker: NodeJS.Timeout | undefined
@@ -63,7 +63,7 @@ export class HungWorkers {
 
   #check(): void {
     this.#silence.tick()
-    // Arrived messages are read before a worker is called silent.
+    // After setImmediate(): messages that have arrived are read before a worker counts as silent.
     clearImmediate(this.#reading)
     this.#reading = setImmediate(() => this.#judge())
   }
@@ -104,14 +104,14 @@ export class HungWorkers {
     if (limitMs === null || !slot.wanted || slot.starting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
-      // Its successor did not come to serve.
+      // Its successor failed to start.
       if (silentMs > limitMs * 2 ** before.doublings) this.#kill(process, slot)
       return
     }
     const now = performance.now()
     const soon = before !== undefined && now - before.at < SOON_MS
     const doublings = soon ? Math.min(before.doublings + 1, MOST_DOUBLINGS) : 0
-    // The first worker decides the changes of all: they wait for its successor.
+    // The first worker decides all state changes, so it is replaced sooner.
     const limit = (slot.index === 0 ? SILENT_MS : limitMs) * 2 ** doublings
     if (silentMs <= limit) return
     this.#replaced.set(slot, { process, at: now, doublings })
@@ -123,7 +123,7 @@ export class HungWorkers {
     )
   }
 
-  /** A process that is heard, or has left its channel, ends as any that was replaced. */
+  /** Kills a replaced process that is still silent. One that is heard again, or has closed its channel, ends by itself. */
   #endLeft(process: Process, slot: WorkerSlot, silentMs: number): void {
     if (process.over || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
     else if (silentMs > this.#deps.limitMs!) {
@@ -139,7 +139,7 @@ export class HungWorkers {
   }
 }
 
-/** SIGKILL. `what`: for the log. */
+/** Sends SIGKILL. `what` is the log message. */
 export function killWorker(worker: number, process: Process, what: string, logger: Logger): void {
   const { identity, pid, pidfd, proven } = process
   logger.warn({ worker, pid }, what)

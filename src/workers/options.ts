@@ -17,41 +17,40 @@ import { type Logger, takenLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
 
-/** More are a fault, not a need. */
 export const MOST_WORKERS = 256
 const LONGEST_NAME = 124
 
 export interface WorkersOptions {
-  /** The service of all of them, which each gives to `join()`. */
+  /** Name of the service, which each worker passes to `join()`. */
   service: string
-  /** The number of processes; `auto`: one for each processor that this process may use. */
+  /** Number of processes; `auto`: one per processor that this process may use. */
   workers: number | 'auto'
-  /**
-   * The command of each worker, with its arguments: found as a shell would find it. Default: the command that this process was started
-   * with.
-   */
+  /** Command of each worker with its arguments, found as a shell would find it. Default: the command of this process. */
   command?: readonly string[]
-  /** Path of the control socket, at most 106 bytes. Default: as that of `join()`. */
+  /** Path of the control socket, at most 106 bytes. Default: as for `join()`. */
   control?: string
-  /** In an upgrade: the first, then the others one after the other (default), or then all of them at once. */
+  /** How an upgrade replaces workers after the first one: one by one (default) or all at once. */
   replace?: 'one-by-one' | 'at-once'
   /** pino-compatible. Default: nothing is logged. */
   logger?: Logger
-  /** Within which a worker has to serve, milliseconds. Default 60 000. */
+  /** Time for a worker to serve, in milliseconds. Default 60 000. */
   timeout?: number
-  /** Before a worker is started again that has ended twice within a second, milliseconds; doubled each time, at most 30 s. Default 500. */
+  /**
+   * Back-off before a worker that ended twice within a second is started again, in milliseconds; doubled each time, at most 30 s.
+   * Default 500.
+   */
   restartDelay?: number
   /**
-   * When this process is to end, and no time was given to `close()`: a worker that has not stopped serving by then is killed, milliseconds.
-   * Default 30 000; `off`: it is waited for as long as it takes. Its connections end as it is configured.
+   * When this process ends and `close()` got no time: a worker that has not stopped serving after this time is killed, in milliseconds.
+   * Default 30 000; `off`: waits without limit. The drain of its connections is configured separately.
    */
   stopTimeout?: number | 'off'
   /**
-   * A worker that lives and is silent for so long is replaced, milliseconds; the first one after 2 s already, as it decides the changes of all. Default
-   * 10 000; `off`: never. Others accept what comes to its listeners after 2 s.
+   * Silence after which a living worker is replaced, in milliseconds. Default 10 000; `off`: never. The first worker, which decides all
+   * state changes, is replaced after 2 s. Others accept on a silent worker's listeners after 2 s.
    */
   hungTimeout?: number | 'off'
-  /** As those of `serveDaemon()`: this process is one. */
+  /** As for `serveDaemon()`: the main process is a daemon. */
   systemd?: DaemonOptions['systemd']
   pidFile?: string
   mainProcess?: DaemonOptions['mainProcess']
@@ -62,14 +61,14 @@ export interface WorkersOptions {
 export interface WorkersSettings {
   readonly service: string
   readonly count: number
-  /** Null: as this process was started. */
+  /** Null: the command of this process. */
   readonly command: readonly string[] | null
   readonly control: string
   readonly replace: 'one-by-one' | 'at-once'
   readonly logger: Logger
   readonly timeout: number
   readonly restartDelay: number
-  /** Null: for ever. */
+  /** Null: no limit. */
   readonly stopTimeout: number | null
   /** Null: never. */
   readonly hungTimeout: number | null

@@ -19,39 +19,38 @@ import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
 const AGAIN_MS = 200
-/** It ends with the next sign of health. */
+/** Limit for a probation to end before the next upgrade of a worker, in milliseconds. */
 const FREE_MS = 10_000
-/** Beyond the time that it has to leave. */
+/** Time for a worker to learn of the order to end, in addition to its own limit, in milliseconds. */
 const HEARD_MS = 5_000
-/** For a command to a worker: the client that waits for its reply never leaves. */
+/** Commands to workers are never cancelled. */
 const FOREVER = new AbortController().signal
 
-/** The service of one worker. */
 interface WorkerService {
   readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
 }
 
-/** The services that the workers are members of. */
+/** The services of the workers. */
 export interface WorkerServices {
-  /** Another main process may have them. */
+  /** Whether another main process may have taken over. */
   readonly paused: boolean
   get(name: string): WorkerService | undefined
-  /** Throws if it is not known. */
+  /** Throws if the service is unknown. */
   only(name: string): WorkerService
 }
 
-/** The places of the workers, and what is done with all of them. */
+/** The slots of all workers, and the orders to all of them. */
 export class WorkerPool {
   readonly #settings: WorkersSettings
   readonly #slots: WorkerSlot[] = []
   readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
-  /** Those that are too many, by the process that was told so. */
+  /** Surplus workers, each with the pid that was told to yield. */
   readonly #told = new Map<WorkerSlot, number>()
   #services: WorkerServices | null = null
   #count: number
   #closing = false
-  /** The time at which workers that have not left are killed; on the clock of `performance`. */
+  /** When workers that have not left are killed, on the clock of `performance.now()`. */
   #lateAt = Number.POSITIVE_INFINITY
   #late: NodeJS.Timeout | undefined
   #changed = () => {}
@@ -73,7 +72,7 @@ export class WorkerPool {
     this.#fill(this.#count - 1)
   }
 
-  /** How many are to serve. */
+  /** Number of workers that must serve. */
   get count(): number {
     return this.#count
   }
@@ -82,14 +81,13 @@ export class WorkerPool {
     return this.#slots
   }
 
-  /** Sets the services; no worker is started before {@link startAll}. */
+  /** Sets the services. Workers are started by {@link startAll}. */
   oversee(services: WorkerServices): void {
     this.#services = services
   }
 
-  /** Something of the services may have changed. */
+  /** Called when a service may have changed. */
   update(): void {
-    // Another main process may have them.
     if (this.#services === null || this.#services.paused) return
     for (const slot of this.#slots) {
       slot.update()
@@ -99,7 +97,7 @@ export class WorkerPool {
     this.#changed()
   }
 
-  /** A duplicate of a worker's listener; null: none has this key. */
+  /** Returns a duplicate of a worker's listener, or null if no listener has this key. */
   listener(key: string): OwnedFd | null {
     if (!key.startsWith(GROUP_LISTENER)) return null
     const unserved = this.#unserved.listener(key, this.#slots)
@@ -109,17 +107,17 @@ export class WorkerPool {
     return null
   }
 
-  /** The receiver for connections of a worker that leaves; null: no worker serves any more, or it is none of these that leaves. */
+  /** Returns the worker that receives the connections of a surplus worker; null if none serves or `service` is not surplus. */
   receiver(service: string): Standing['owner'] {
     if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
     return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
   }
 
-  /** The first binds what can be bound once only, so it comes before the others. */
+  /** Starts all workers; the first one alone, because it binds what can be bound only once. */
   async startAll(): Promise<void> {
     this.#hung.start()
     const [first, ...others] = this.#slots
-    // A main process before this one may have had more.
+    // A previous main process may have had more workers.
     for (let index = this.#count; index < MOST_WORKERS; index++)
       if (this.#services?.get(slotOf(this.#settings.service, index))) this.#fill(index)
     await this.#served(first!)
@@ -127,7 +125,7 @@ export class WorkerPool {
     await this.resize(this.#count)
   }
 
-  /** Resolves when a process serves there: one that has come back to this main process if there is one. */
+  /** Resolves when a process serves in the slot: one that reconnected to this main process, or a new one. */
   async #served(slot: WorkerSlot): Promise<void> {
     await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
     if (slot.owner === null && !this.#closing) await slot.start()
@@ -155,7 +153,7 @@ export class WorkerPool {
     }
   }
 
-  /** Another can come to serve there: a probation under way has ended, as far as it does so in time. */
+  /** Waits, up to {@link FREE_MS}, for a probation in the slot to end, so that another process can be started. */
   async #free(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
     const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())
@@ -170,7 +168,7 @@ export class WorkerPool {
       try {
         await this.#served(slot)
       } catch (error) {
-        // It is tried again, as with one that has ended.
+        // Retried with a back-off, as a worker that has ended.
         if (!this.#closing) slot.keep()
         throw error
       }
@@ -178,14 +176,14 @@ export class WorkerPool {
     await allOf([...lacking.map(serve), this.#leaveBeyond(count)])
   }
 
-  /** Those that are too many end; their listeners stay here, as they cannot be closed without those who wait there. */
+  /** Ends surplus workers. Their listeners stay here: closing them would drop clients in their queues. */
   async #leaveBeyond(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
     await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
     this.update()
   }
 
-  /** Each process once. */
+  /** Tells a surplus worker to yield, once per process. */
   #haveLeave(slot: WorkerSlot): void {
     const { owner } = slot
     if (owner === null || this.#told.get(slot) === owner.pid) return
@@ -200,7 +198,7 @@ export class WorkerPool {
     })
   }
 
-  /** All, the first before the others. Rejects with why the first of those has not that could not. */
+  /** Has all workers read their configuration again, the first one first. Rejects with the first failure after all were tried. */
   async reloadAll(): Promise<void> {
     const failures: unknown[] = []
     for (const slot of this.wanted) {
@@ -210,7 +208,9 @@ export class WorkerPool {
     if (failures.length > 0) throw failures[0]
   }
 
-  /** The versions before serve again where they stand by. Resolves with the word of the first that leaves; rejects where none does. */
+  /**
+   * Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does.
+   */
   async rollback(): Promise<Buffer> {
     const told = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = told.find(one => one.status === 'fulfilled') ?? told[0]!
@@ -222,7 +222,7 @@ export class WorkerPool {
     return this.#slots.filter(({ wanted }) => wanted)
   }
 
-  /** Workers that a main process before this one has started. */
+  /** Workers that a previous main process started. */
   get older(): WorkerSlot[] {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
@@ -233,7 +233,10 @@ export class WorkerPool {
     return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
   }
 
-  /** Ends all workers; kills those that do not hear of it in time. Null: as each is configured, within `stopTimeout`. */
+  /**
+   * Ends all workers, and kills those that do not learn of it in time. `timeoutMs` null: each drains as configured, within
+   * `stopTimeout`.
+   */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
     this.#hung.stop()
@@ -242,7 +245,7 @@ export class WorkerPool {
     const body = stopBody({ timeoutMs, drop: false })
     for (const slot of serving)
       this.#order(slot, STOP, body).catch(error => {
-        // One that has ended answers no more.
+        // A worker that has ended cannot reply.
         if (slot.owner !== null)
           this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')
       })
@@ -253,7 +256,9 @@ export class WorkerPool {
     clearTimeout(this.#late)
   }
 
-  /** Everybody leaves already: who has not within this time, and a moment, is killed. A later time than one before changes nothing. */
+  /**
+   * Shortens the time to leave: workers that have not left by then, plus {@link HEARD_MS}, are killed. A longer time changes nothing.
+   */
   hasten(timeoutMs: number): void {
     this.#killAfter(timeoutMs + HEARD_MS)
   }
@@ -285,7 +290,7 @@ export class WorkerPool {
     }
   }
 
-  /** Places up to this one. */
+  /** Adds slots up to index `last`. */
   #fill(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
     for (let index = this.#slots.length; index <= last; index++)
@@ -298,7 +303,7 @@ function hangs({ name, owner }: WorkerSlot): FdbError {
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
-/** Rejects when all have come to their ends, with what the first has rejected with. */
+/** Waits for all, then rejects with the first rejection, if any. */
 async function allOf(works: readonly Promise<unknown>[]): Promise<void> {
   for (const one of await Promise.allSettled(works)) if (one.status === 'rejected') throw one.reason
 }

@@ -4,18 +4,17 @@ import type { UnservedListener } from '../member/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
 
-/** A worker that could not be told is told again. */
+/** Delay before an order that failed is repeated, in milliseconds. */
 const AGAIN_MS = 100
 
-/** The last order to a worker that serves. */
 interface Told {
-  /** Its process, and the order. */
+  /** The process and the order, as JSON. */
   readonly text: string
 }
 
 /**
- * Listeners without a worker (dead, hung or surplus). The kernel goes on to give each its part of new connections, which would be lost
- * with it: another worker serves each meanwhile.
+ * Assigns the listeners of dead, hung or surplus workers to others. The kernel still gives each listener its share of new connections,
+ * which would be lost.
  */
 export class UnservedListeners {
   readonly #tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
@@ -24,7 +23,7 @@ export class UnservedListeners {
 
   readonly #again: () => void
 
-  /** `again`: everything is to be looked at once more. */
+  /** `again` requests another {@link update}. */
   constructor(
     tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>,
     again: () => void,
@@ -35,7 +34,7 @@ export class UnservedListeners {
     this.#logger = logger
   }
 
-  /** Something may have changed: a worker that must serve others' listeners than before is told. */
+  /** Recomputes the assignment, and orders workers whose part has changed. */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
       ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
@@ -44,14 +43,14 @@ export class UnservedListeners {
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
-      // A process that has joined there need not come to serve.
+      // A process that has only joined may still fail, so the listeners stay assigned.
       if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
     for (const [slot, unserved] of shares) this.#order(slot, unserved)
   }
 
-  /** A duplicate of the one of this key; null: it is no key of these. */
+  /** Returns a duplicate of an unserved listener, or null if none has this key. */
   listener(key: string, slots: readonly WorkerSlot[]): OwnedFd | null {
     for (const slot of slots) {
       if (!key.startsWith(prefixOf(slot))) continue
@@ -83,7 +82,7 @@ function unservedOf(slot: WorkerSlot): UnservedListener[] {
   return unservedIn(slot).map(({ name, key }) => ({ name, key }))
 }
 
-/** Those that are its own: what all share is served by the others anyway. */
+/** The slot's own listeners: those that all workers share are served by the others anyway. */
 function unservedIn(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries

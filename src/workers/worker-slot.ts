@@ -14,19 +14,19 @@ import type { Successor } from '../versions/spawn-successor.js'
 import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
-/** A worker that has served for so long and ends is started again at once. */
+/** A worker that served at least this long is restarted without delay, in milliseconds. */
 const PROVED_MS = 1_000
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
-  /** Null: its service is not known, as no process has come. */
+  /** Null if the service is unknown because no process has joined. */
   standing(slot: string): Standing | null
 }
 
-/** The place of one worker: keeps a process serving there. */
+/** One worker's slot: keeps a process serving in it. */
 export class WorkerSlot {
   readonly index: number
-  /** The name of its service. */
+  /** Name of the worker's own service. */
   readonly name: string
   readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
@@ -37,10 +37,10 @@ export class WorkerSlot {
   #restarts = 0
   #lastFailure: string | null = null
   #wanted = true
-  /** A process was started here once: from now on it is started again. */
+  /** Whether an ended process is restarted. */
   #kept = false
   #startedHere = false
-  /** Its process is silent, and accepts nothing. */
+  /** Whether the process is silent and therefore accepts nothing. */
   hung = false
 
   constructor(index: number, deps: WorkerSlotDeps) {
@@ -54,7 +54,7 @@ export class WorkerSlot {
     return this.#wanted
   }
 
-  /** Starts no process here any more; a serving one stays. Resolves when a process that was being started has ended, or serves. */
+  /** Starts no more processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#kept = false
@@ -64,14 +64,14 @@ export class WorkerSlot {
     return this.settled()
   }
 
-  /** A process must serve here from now on. */
+  /** Keeps a process serving in this slot from now on. */
   keep(): void {
     this.#wanted = true
     this.#kept = true
     this.update()
   }
 
-  /** The serving process was started by this main process, and so by its own command and release. */
+  /** Whether this main process started the serving process, and so from its own command and release. */
   get startedHere(): boolean {
     return this.#startedHere
   }
@@ -80,12 +80,15 @@ export class WorkerSlot {
     return this.#deps.standing(this.name)
   }
 
-  /** The serving process; null: none. */
+  /** The serving process, or null. */
   get owner(): Standing['owner'] {
     return this.standing?.owner ?? null
   }
 
-  /** Starts the process that takes over here. Resolves when it serves; rejects otherwise, and the former stays. ERR_FDB_BUSY: one starts. */
+  /**
+   * Starts a process that takes over the slot. Resolves when it serves; rejects otherwise, and the former process stays. Rejects with
+   * ERR_FDB_BUSY during another start.
+   */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
@@ -124,7 +127,7 @@ export class WorkerSlot {
     return await attempt.outcome
   }
 
-  /** As an attempt to replace it sees it: its holder tells whether the successor has joined. */
+  /** The slot as the incumbent of an {@link UpgradeAttempt}: its holder knows whether the successor has joined. */
   get #replaced(): Replaced {
     const slot = this
     const before = nameOf(this.owner)
@@ -155,7 +158,7 @@ export class WorkerSlot {
     }
   }
 
-  /** Ends a worker that failed behind its Commit if it still has its listeners when a worker told to stop must have let go of them. */
+  /** Ends a worker that failed after its Commit, if it still has its listeners when a worker told to stop must have closed them. */
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {
@@ -170,7 +173,7 @@ export class WorkerSlot {
     setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
   }
 
-  /** Starts a successor of a process that hangs. Rejects as {@link start}. */
+  /** Replaces a hung process. Rejects as {@link start}. */
   async replaceHung(silentMs: number): Promise<void> {
     const why = `process ${this.owner?.pid ?? 0} was silent for ${Math.round(silentMs / 1_000)} s, and was replaced`
     this.#restarts++
@@ -178,17 +181,16 @@ export class WorkerSlot {
     this.#lastFailure = why
   }
 
-  /** A process is being started here. */
   get starting(): boolean {
     return this.#attempt !== null
   }
 
-  /** Resolves when no process is being started here. */
+  /** Resolves when no process is being started. */
   async settled(): Promise<void> {
     await this.#attempt?.outcome.catch(() => {})
   }
 
-  /** Something of its service may have changed: one that has ended is started again. */
+  /** Called when the service may have changed: restarts a worker that has ended. */
   update(): void {
     this.#lookAgain()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
@@ -197,7 +199,7 @@ export class WorkerSlot {
       return
     }
     const { logger, restartDelay } = this.#deps.settings
-    // Those who held something when the main process ended come back, or are proved dead.
+    // Not during recovery: processes that served when the main process ended reconnect, or are proved dead.
     if (!this.#wanted || !this.#kept || phase !== 'idle') return
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince

@@ -18,13 +18,13 @@ import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
 import { WorkerPool } from './pool.js'
 
-/** In place of all: those that the main process before has started. */
+/** Body of REPLACE_WORKERS: only the workers of the previous main process. */
 const OLDER = 'older'
 
 /**
- * The main process of N workers: each is a process of its own that joins the same service and serves the same addresses. It starts them,
- * and again when they end; it holds their listeners, so that connections that one has not accepted when it dies are accepted by the next.
- * It serves no client itself.
+ * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts them, and
+ * restarts them when they end. It holds their listeners, so that a successor accepts the connections that a dead worker has not. It
+ * serves no client itself.
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings
@@ -32,9 +32,9 @@ export class Workers implements AsyncDisposable {
   #daemon: Daemon | null = null
   #closing = false
   #onReload: (() => Promise<number | 'auto'>) | null = null
-  /** Workers of the main process before are replaced: once, by the order of that one or without it. */
+  /** Replacement of the previous main process's workers; runs once, ordered by that process or by this one. */
   #renewal: Promise<void> | null = null
-  /** One order on all of them at a time. */
+  /** Serializes orders to all workers. */
   #orders: Promise<unknown> = Promise.resolve()
 
   /** @internal See {@link startWorkers}. */
@@ -53,7 +53,7 @@ export class Workers implements AsyncDisposable {
     return this.#settings.control
   }
 
-  /** How many are to serve. */
+  /** Number of workers that must serve. */
   get count(): number {
     return this.#pool.count
   }
@@ -71,7 +71,7 @@ export class Workers implements AsyncDisposable {
     return this.#daemon!.closed
   }
 
-  /** As `stay` of a member. */
+  /** As `Member.stay()`. */
   async stay(options: StayOptions = {}): Promise<number> {
     return await this.#daemon!.stay(options)
   }
@@ -82,10 +82,10 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Starts the next main process (same command, unless `argv` says otherwise), which takes over when it calls {@link startWorkers}; that one
-   * replaces the workers: the first, then the others as `replace` says, each by a process that serves before the old one stops. Resolves
-   * when all are new. Rejects when the next main process has not come (this one goes on), or a worker has not: those that are old serve on,
-   * and are named.
+   * Starts the next main process (with the same command unless `argv` is given), which takes over when it calls {@link startWorkers},
+   * and replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves.
+   * Resolves when all are replaced. Rejects if the next main process fails to start (this one continues), or a worker does: the old
+   * workers keep serving, and the error names them.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
@@ -96,42 +96,42 @@ export class Workers implements AsyncDisposable {
     return upgraded
   }
 
-  /** Replaces the workers, as {@link upgrade} does, and not this process. */
+  /** Replaces the workers as {@link upgrade} does, but not this process. */
   async restart(): Promise<void> {
     await this.#inTurn(() => this.#pool.replaceAll(this.#pool.wanted))
   }
 
-  /** From now on so many. Resolves when those that are lacking serve; those that are too many end with their connections. */
+  /** Changes the number of workers. Resolves when the missing ones serve. Surplus ones end with their connections. */
   async set(workers: number | 'auto'): Promise<void> {
     const count = countOf(workers)
     await this.#inTurn(() => this.#pool.resize(count))
   }
 
-  /** Has every worker read its configuration anew, the first before the others. Rejects with what that throws; the others are told nevertheless. */
+  /** Has every worker read its configuration again, the first one first. Rejects with the first failure, after all were tried. */
   async reload(): Promise<void> {
     await this.#inTurn(() => this.#pool.reloadAll())
     if (this.#onReload !== null) await this.set(await this.#onReload())
   }
 
-  /** How many are to serve behind each {@link reload}. */
+  /** Sets the function that returns the number of workers after each {@link reload}. */
   onReload(count: () => Promise<number | 'auto'>): void {
     this.#onReload = count
   }
 
-  /** Passes a signal on to every worker that serves. */
+  /** Forwards a signal to every serving worker. */
   signal(signal: NodeJS.Signals): void {
     for (const { owner } of this.#pool.slots) {
       try {
         if (owner !== null) process.kill(owner.pid, signal)
       } catch {
-        // It has just ended.
+        // The worker has just ended.
       }
     }
   }
 
   /**
-   * All workers leave as `Member.close()` does, within `timeout` milliseconds (default: as they are configured); then this process does. One
-   * that does not hear of it is killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
+   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: as each is configured), then this process.
+   * Workers that do not learn of it are killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
    */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon
@@ -167,7 +167,7 @@ export class Workers implements AsyncDisposable {
     const aborted = () => void this.close({ timeout: 0 })
     signal?.addEventListener('abort', aborted, { once: true })
     try {
-      // It came while a main process before this one was taken over from, say.
+      // The signal may have aborted during the takeover.
       signal?.throwIfAborted()
       await this.#inTurn(() => this.#pool.startAll())
       signal?.throwIfAborted()
@@ -175,7 +175,7 @@ export class Workers implements AsyncDisposable {
       await this.close({ timeout: 0 })
       throw error
     }
-    // A main process that has taken over from a living one is its upgrade, whether that one has started it or not.
+    // A takeover from a living main process is an upgrade, even if that process did not start it.
     if (this.#daemon.generation > 1) this.#renew().catch(() => {})
   }
 
@@ -230,7 +230,7 @@ export class Workers implements AsyncDisposable {
         return this.#inTurn(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = stopOrderOf(body)
-        // The answer leaves first.
+        // Send the reply first.
         setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
         return told(Promise.resolve())
       }
@@ -239,7 +239,7 @@ export class Workers implements AsyncDisposable {
     }
   }
 
-  /** After what was ordered before. */
+  /** Runs an order after all earlier ones. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#orders.then(work)
     this.#orders = done.catch(() => {})
@@ -248,9 +248,9 @@ export class Workers implements AsyncDisposable {
 }
 
 /**
- * Starts so many workers, and keeps them. Resolves when all of them serve. Rejects, and leaves nothing behind, with ERR_FDB_OPTION,
- * ERR_FDB_CONTROL_TAKEN, and with why a worker was not brought to serve. Where a main process serves the same service this one takes over
- * from it, and then replaces its workers: one that does not come to serve is logged, and stands in `report`; those that are old serve on.
+ * Starts workers, and keeps them running. Resolves when all serve. Rejects, and leaves nothing behind, with ERR_FDB_OPTION,
+ * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes
+ * over from it and then replaces its workers; a failed replacement is logged and listed in `report`, and the old worker keeps serving.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)
