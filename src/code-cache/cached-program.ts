@@ -5,27 +5,27 @@ import { Script } from 'node:vm'
 import { type CodeCache, isAsGood, type Kept } from './code-cache.js'
 
 /**
- * A CommonJS file, compiled with V8's code cache of an earlier start. A cache that was made after running has the functions that were
- * called: with it a start takes half the time, as next to nothing is compiled.
+ * A CommonJS file that is compiled with V8's code cache of an earlier start. A cache made after running contains the functions that
+ * were called, which halves the time of a start.
  */
 export class CachedProgram {
   readonly #file: string
   readonly #cache: CodeCache | null
   #script: Script | undefined
-  /** The contents of the cache, if they were of use. */
+  /** Stage of the cache in use, if V8 accepted it. */
   #has: Kept | undefined
   #bytes = 0
 
-  /** `cache` null: nothing is kept. */
+  /** With `cache` null nothing is cached. */
   constructor(file: string, cache: CodeCache | null) {
     this.#file = file
     this.#cache = cache
   }
 
-  /** Runs the file; what it exports. */
+  /** Runs the file and returns its exports. */
   load(require: NodeJS.Require): unknown {
     const found = this.#cache?.read()
-    // It is ASCII, which the build sees to.
+    // The build ensures that the file is ASCII.
     const source = Module.wrap(readFileSync(this.#file, 'latin1'))
     const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
     if (found && !script.cachedDataRejected) {
@@ -39,8 +39,8 @@ export class CachedProgram {
   }
 
   /**
-   * Writes what was compiled up to now, if there is nothing as good. It takes some ten milliseconds. Never throws. V8's flags must be those of
-   * the start.
+   * Writes the functions compiled so far, unless a cache of the same or a later stage exists. Takes about 10 ms. Never throws. V8's
+   * flags must be those of the start.
    */
   keep(when: Kept): void {
     if (this.#cache === null || this.#script === undefined) return
@@ -48,10 +48,10 @@ export class CachedProgram {
     this.#has = when
     try {
       const data = this.#script.createCachedData()
-      // V8 forgets what has not run for long: then there is less than at the start.
+      // V8 discards unused functions: a smaller cache than the one read is not written.
       if (data.length >= this.#bytes) this.#cache.write(data, when)
     } catch {
-      // The next start takes longer, no more.
+      // Only the next start takes longer.
     }
   }
 }

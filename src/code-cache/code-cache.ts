@@ -15,35 +15,32 @@ import { crc32 } from 'node:zlib'
 import { OWN_INSTANCE } from '../base/own-instance.js'
 
 /**
- * When it was made. A process that served has compiled more than one that came to its end; one that took over from another, more; and one
- * that did, and that another has taken over from, all there is.
+ * When a cache was made. Each later stage has compiled more functions: a command that ended, a server that serves, one that took over
+ * from a predecessor, and one that was replaced.
  */
 export type Kept = 'ended' | 'served' | 'joined' | 'left'
 
-/** The later, the more is compiled. */
 const ORDER: readonly Kept[] = ['ended', 'served', 'joined', 'left']
 const MARK_BYTES = 24
-/** u32le crc32 of what V8 has made, u32le length of the facts, which follow. */
+/** u32le crc32 of V8's data, u32le length of the facts that follow. */
 const SUM_BYTES = 8
-/** V8 copies what does not begin at a multiple of it. */
+/** V8 copies data that is not aligned to this many bytes. */
 const ALIGNMENT = 8
-/** Files of other commands, releases and versions of Node: older files are removed. */
+/** Number of files kept, of all commands, releases and Node versions; the oldest are removed. */
 const MOST_FILES = 16
 
 export interface CacheSubject {
-  /** The file's name, for a person who looks into the folder. */
+  /** Readable part of the file name. */
   readonly name: string
-  /** The facts that must be the same for it to be used; V8 checks its own version and flags besides. */
+  /** Facts that must match for the cache to be used; V8 also checks its own version and flags. */
   readonly facts: string
-  /** The package's folder. */
   readonly package: string
-  /** The owner of the program's file. */
+  /** Owner and mode of the program's file. */
   readonly owner: { readonly uid: number; readonly mode: number }
 }
 
 /**
- * Compiled code in a file. It is trusted as the program is, so it is read and written only where no other user can write: see
- * {@link cacheFolders}.
+ * Compiled code in a file. It runs unchecked, so it is only read and written where no other user can write: see {@link cacheFolders}.
  */
 export class CodeCache {
   readonly #folders: readonly CacheFolder[]
@@ -57,7 +54,7 @@ export class CodeCache {
     this.#name = `${name}-${crc32(facts).toString(16).padStart(8, '0')}.v8`
   }
 
-  /** Undefined: there is none, or none that can be trusted, or it is damaged. */
+  /** Returns the cache; undefined if there is none that is undamaged and trustworthy. */
   read(): { data: Buffer; kept: Kept } | undefined {
     for (const folder of this.#folders) {
       try {
@@ -69,13 +66,13 @@ export class CodeCache {
         const head = this.#headOf(data, kept)
         if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
       } catch {
-        // The next folder may have one.
+        // Try the next folder.
       }
     }
     return undefined
   }
 
-  /** Throws when it can be written nowhere. */
+  /** Writes the cache. Throws if no folder is writable. */
   write(data: Buffer, kept: Kept): void {
     let failure: unknown
     for (const folder of this.#folders) {
@@ -103,7 +100,7 @@ export class CodeCache {
     if (failure !== undefined) throw failure
   }
 
-  /** A damaged cache, or one of another program, must not come to V8, which believes its input. */
+  /** The header identifies the program and its data: V8 does not verify its input. */
   #headOf(data: Buffer, kept: Kept): Buffer {
     const sum = Buffer.alloc(SUM_BYTES)
     sum.writeUInt32LE(crc32(data))
@@ -128,25 +125,24 @@ function tidy(folder: string): void {
   for (const { path } of byAge.slice(MOST_FILES)) rmSync(path, { force: true })
 }
 
-/** A folder of compiled code. */
 interface CacheFolder {
   readonly path: string
-  /** The only user that may own it, and the files in it. */
+  /** The only user that may own the folder and its files. */
   readonly uid: number
-  /** It is below the user's own folders: no other user may replace one of the folders on the way there. */
+  /** Whether its parent folders must also be protected from other users, who could replace one of them. */
   readonly guarded: boolean
   readonly mayWrite: boolean
-  /** The mode of the folder when it is made; its files have the same without the right to execute. */
+  /** Mode of a new folder; its files get the same without execute permission. */
   readonly mode: number
 }
 
-/** Names a folder for compiled code; `off`: there is none. */
+/** Environment variable: the cache folder; `off`: no cache. */
 const VARIABLE = 'FD_BROKER_CODE_CACHE'
 const OTHERS_WRITE = 0o022
 
 /**
- * Folders for compiled code, the best first: in the package's own folder, if it belongs to the owner of the program (who could change that,
- * too), and then in the cache folder of this user. A folder that another user could write to is neither read nor written.
+ * Returns cache folders, best first: in the package's folder, if the owner of the program also owns it (who could change the program
+ * anyway), then this user's cache folder. A folder that other users can write to is neither read nor written.
  */
 export function cacheFolders(
   root: string,
@@ -168,7 +164,7 @@ export function cacheFolders(
   return [...((program.mode & OTHERS_WRITE) === 0 ? [beside] : []), own(join(userFolder(env), 'fd-broker'))]
 }
 
-/** CACHE_DIRECTORY is systemd's: the first of a list. */
+/** CACHE_DIRECTORY is systemd's list, of which the first folder is used. */
 function userFolder(env: NodeJS.ProcessEnv): string {
   const given = [env.CACHE_DIRECTORY?.split(':')[0], env.XDG_CACHE_HOME].find(
     path => path && isAbsolute(path),
@@ -176,7 +172,7 @@ function userFolder(env: NodeJS.ProcessEnv): string {
   return given ?? join(homedir(), '.cache')
 }
 
-/** Returns whether only its user can have written to it; with `file`, also to that. Throws when one of them is not there. */
+/** Returns whether only the folder's user can have written to it, and to `file` if given. Throws if one does not exist. */
 export function isPrivate({ path, uid, guarded }: CacheFolder, file?: string): boolean {
   const isOwn = (stats: { uid: number; mode: number }) =>
     stats.uid === uid && (stats.mode & OTHERS_WRITE) === 0
@@ -188,7 +184,7 @@ export function isPrivate({ path, uid, guarded }: CacheFolder, file?: string): b
   return stats.isFile() && isOwn(stats)
 }
 
-/** Whether all folders above belong to root or to the user, and others cannot rename what is in them. */
+/** Whether root or the user owns all parent folders, and others cannot rename their entries. */
 function isGuarded(path: string, uid: number): boolean {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     const { uid: owner, mode } = lstatSync(folder)

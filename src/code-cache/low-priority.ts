@@ -2,19 +2,19 @@ import { readdirSync } from 'node:fs'
 import { constants, getPriority, setPriority } from 'node:os'
 
 const LOW = constants.priority.PRIORITY_BELOW_NORMAL
-/** The nice value of V8's threads, below the main thread's. The main thread waits for V8's collector, so these must not starve. */
+/** How much lower V8's threads run than the main thread. Not much: the main thread waits for V8's garbage collector. */
 const BELOW = 5
 
-/** Lowers the priority from now on. Never throws, and raises no priority: that takes a right, and was not asked for. */
+/** Lowers this process's priority. Never throws and never raises it, which requires a privilege. */
 export function lowerPriority(): void {
   try {
     if (getPriority() < LOW) setPriority(LOW)
   } catch {
-    // Without it later work comes sooner, no more.
+    // Only a lower priority is lost.
   }
 }
 
-/** At the start of a process, when nothing else has made one: the threads in which V8 compiles and collects, by number. None but on Linux. */
+/** Returns the thread ids of V8's compiler and garbage collector. Call it first, before other threads exist. Empty except on Linux. */
 export function threadsOfV8(): number[] {
   try {
     return readdirSync('/proc/self/task')
@@ -26,15 +26,15 @@ export function threadsOfV8(): number[] {
 }
 
 /**
- * Puts them below the one that answers. In a process that has just taken over from another they have as much to do as that one, and on a busy machine the
- * scheduler lets each of them run for milliseconds first. Never throws. On Linux a thread has a priority of its own (setpriority(2), "C library/kernel
- * differences").
+ * Lowers the priority of V8's threads below the main thread. After a takeover they are as busy as the main thread, and on a busy
+ * machine each would run for milliseconds before it. Never throws. On Linux a thread has its own priority (setpriority(2), "C
+ * library/kernel differences").
  */
 export function lowerThreads(threads: readonly number[]): void {
   try {
     const priority = Math.min(getPriority() + BELOW, constants.priority.PRIORITY_LOW)
     for (const thread of threads) setPriority(thread, priority)
   } catch {
-    // They are as they were.
+    // The threads keep their priority.
   }
 }

@@ -8,7 +8,7 @@ import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
 import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 
-/** A process that serves has come to what it does at its start by then, and few wait for it. */
+/** By then a server has compiled the code of its start, and few clients wait, in milliseconds. */
 const SETTLED_MS = 1_500
 
 const here = import.meta.dirname
@@ -19,22 +19,22 @@ const cached = new CachedProgram(file, command === undefined ? null : cacheFor(c
 const { main } = cached.load(createRequire(file)) as typeof program
 
 void main(process.argv.slice(2), (turn, withUsualFlags) => {
-  // All clients of the one before come now; until here it waited for what was compiled.
+  // All clients of the predecessor arrive now; until here the main thread waited for the compiled code.
   if (turn === 'joined') lowerThreads(threads)
   const keep = () => withUsualFlags(() => cached.keep(turn))
   if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {
-    // No client waits for it any more, and the process that has just started needs the processor.
+    // No client waits for this process, and its successor needs the processor.
     lowerPriority()
     keep()
   }
 }).then(code => {
-  // A command may have an exit code of its own to pass on.
+  // Keeps an exit code that the command has set itself.
   if (code !== 0 || process.exitCode === undefined) process.exitCode = code
   if (code === 0) cached.keep('ended')
 })
 
-/** Commands use different parts of the program: each has a cache of its own. */
+/** Each command has its own cache, because commands use different parts of the program. */
 function cacheFor(command: string): CodeCache | null {
   try {
     const { size, mtimeMs, ino, uid, mode } = statSync(file)
