@@ -3,21 +3,21 @@ import { isAbsolute } from 'node:path'
 import { FdbError } from '../errors.js'
 
 export interface CommandLine {
-  /** The name as given: a `node` found by PATH is still `node`, a script's symlink still a symlink. */
+  /** argv[0] as given: `node` found by PATH stays `node`, a script's symlink stays a symlink. */
   argv0: string
-  /** Node's own options, as given. */
+  /** Node's own options. */
   execArgv: readonly string[]
-  /** The script as given (with `node -e` the first argument, if any). */
+  /** The script as given; with `node -e` the first argument, if any. */
   script: string | undefined
   args: readonly string[]
-  /** The working folder as given: $PWD when it names it, so that a `current/` link is resolved anew later. */
+  /** The working folder: $PWD if it names the folder, so that a `current/` link is resolved again later. */
   cwd: string
   env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** The command that {@link successorCommand} found, ready for spawn. */
+/** The resolved command, ready for spawn. */
 export interface SuccessorCommand {
-  /** Absolute path of the binary, its symlinks unresolved. */
+  /** Absolute path of the binary; symlinks are not resolved. */
   file: string
   argv0: string
   args: readonly string[]
@@ -26,27 +26,30 @@ export interface SuccessorCommand {
 }
 
 export interface SuccessorOptions {
-  /** The whole command line including argv0. Default: as this process was started. */
+  /** The whole command line including argv[0]. Default: that of this process. */
   argv?: readonly string[] | undefined
-  /** Default: the working folder at start, by the name it had. */
+  /** Default: the working folder at start, by the path it had then. */
   cwd?: string | undefined
-  /** Laid over the environment at start; undefined removes a variable. */
+  /** Overrides the environment at start; undefined removes a variable. */
   env?: NodeJS.ProcessEnv | undefined
 }
 
-/** A variable of the environment; `1`: the process is a main process, see main-process.ts. Not for those that it starts. */
+/** Environment variable: `1` declares the process a main process; see main-process.ts. Not for its children. */
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
-/** Where the first copy of this module leaves its finding for others: `fd-broker/auto` is a bundle of its own, and loads the library later. */
+/**
+ * Key under which the first copy of this module shares its result: `fd-broker/auto` is a bundle of its own, and loads the library
+ * later.
+ */
 const CAPTURED = Symbol.for('fd-broker.started-as')
 
-/** Captured when this module is first imported: before anybody calls chdir() or sets process.title. */
+/** Captured when this module is first imported, before any code calls chdir() or sets process.title. */
 export const startedAs: CommandLine = capturedOnce(globalThis as Shared)
 
 /**
- * The command that starts the next version of this program: the same words, looked up again now. The binary is
- * found as a shell would find it (absolute; relative to the start folder; by PATH), never by its real path, so
- * that a replaced symlink or package leads to the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
+ * Returns the command that starts the next version of this program: the same words, looked up again. The binary is found as a shell
+ * would find it (absolute; relative to the start folder; by PATH), never by its real path, so that a replaced symlink or package leads
+ * to the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
  */
 export function successorCommand(options: SuccessorOptions = {}): SuccessorCommand {
   const { argv0, execArgv, script, args } = startedAs
@@ -69,13 +72,13 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
 interface Search {
   readonly cwd: string
   readonly path: string | undefined
-  /** It is none of this process's own words. */
+  /** Whether the caller gave the command, as opposed to this process's own. */
   readonly given: boolean
 }
 
 function resolveBinary(name: string, { cwd, path, given }: Search): string {
   if (name.includes('/')) {
-    // Joined, not normalised: `..` after a symlink means what the kernel says.
+    // Joined, not normalised: `..` after a symlink is resolved by the kernel.
     const file = isAbsolute(name) ? name : `${cwd}/${name}`
     if (runnable(file)) return file
     throw noBinary(name, `${file} is missing or not executable`, given)
@@ -116,7 +119,7 @@ function capturedOnce(shared: Shared): CommandLine {
 function capture(): CommandLine {
   const given = kernelArgv()
   const start = { cwd: givenCwd(), env: { ...process.env } }
-  // In its own process.argv a single executable has its name twice.
+  // A single executable has its name twice in process.argv.
   if (given === null && isSingleExecutable())
     return {
       argv0: process.argv0,
@@ -142,7 +145,7 @@ function isSingleExecutable(): boolean {
   return sea?.isSea?.() === true
 }
 
-/** The words from /proc; null where there is none, or where process.title has overwritten it. */
+/** Reads the arguments from /proc; null without /proc, or if process.title has overwritten them. */
 function kernelArgv(): string[] | null {
   let text: string
   try {
@@ -167,10 +170,13 @@ function givenCwd(): string {
   return a !== undefined && a.ino === b.ino && a.dev === b.dev ? named : real
 }
 
-/** Names the signals that native/preloaded.c keeps blocked, as a number: bit n - 1 is signal n. Not for what a process starts. */
+/** Environment variable: the signals that native/preloaded.c keeps blocked, as a mask (bit n - 1 is signal n). Not for children. */
 const HELD_VARIABLE = 'FD_BROKER_HELD_SIGNALS'
 
-/** The environment of a program into which the addon is preloaded, with these signals blocked. Null: the loader cannot be told of this path. */
+/**
+ * Returns the environment that preloads the addon into a program and blocks these signals; null if LD_PRELOAD cannot express the
+ * addon's path.
+ */
 export function preloadedWith(
   addon: string,
   signals: number,
@@ -179,12 +185,12 @@ export function preloadedWith(
   if (/[\s:$]/.test(addon)) return null
   return {
     [HELD_VARIABLE]: `${signals}`,
-    // An empty value is a value: the next image gives it back as it was.
+    // Keeps an empty former value: the next image restores it.
     LD_PRELOAD: before === undefined ? addon : `${addon}:${before}`,
   }
 }
 
-/** Takes the additions of {@link preloadedWith} out of the environment of this process, and of the one that its successors start with. */
+/** Removes the variables of {@link preloadedWith} from the environment of this process and of its successors. */
 export function forgetPreload(): void {
   forgetPreloadIn(process.env)
   forgetPreloadIn(startedAs.env)

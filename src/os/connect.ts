@@ -12,14 +12,13 @@ import {
   requireAddon,
 } from '../kernel/index.js'
 
-/** Bytes of sun_path without its final NUL. */
 export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined
-  /** How long a full backlog is waited for, milliseconds. Default 5000. */
+  /** Time to wait while the backlog is full, in milliseconds. Default 5000. */
   timeoutMs?: number | undefined
-  /** The role in which this process asks: it says which listener to trust. Default: `operator`. */
+  /** The role of this process, which decides whether a listener is trusted. Default: `operator`. */
   as?: Asker | undefined
 }
 
@@ -43,8 +42,8 @@ export function checkSocketPath(path: string, spare = 0): void {
 }
 
 /**
- * One attempt. 'absent': there is no such path; 'refused': no process listens there; 'full': a process listens and its queue is full at
- * present. Anything else throws ERR_FDB_CONTROL_PATH, or ERR_FDB_DENIED, with the cause. The listening process is not checked.
+ * Tries to connect once. 'absent': the path does not exist; 'refused': no process listens there; 'full': the listener's queue is full.
+ * Other failures throw ERR_FDB_CONTROL_PATH or ERR_FDB_DENIED with the cause. Does not check the listening process.
  */
 export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full' {
   try {
@@ -63,8 +62,8 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
 }
 
 /**
- * A connected, non-blocking Unix stream socket, the caller's own. Waits only while the listener's queue is full. Rejects
- * unless the peer may be trusted (see {@link checkHolder}): nothing has been said to it then.
+ * Connects a non-blocking Unix stream socket, owned by the caller. Waits only while the listener's queue is full. Rejects, before
+ * anything is sent, unless the peer is trusted (see {@link checkHolder}).
  */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
@@ -102,14 +101,14 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
   return await retry(attempt, performance.now() + timeoutMs, signal, late)
 }
 
-/** Null: it is a socket, or cannot be looked at. */
+/** Names what is at the path; null for a socket, or if unknown. */
 function otherKind(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null
   return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'of another kind'
 }
 
-/** The same descriptor, or it is closed. */
+/** Returns the channel if its peer is trusted; otherwise closes it and throws. */
 export function trusted(channel: OwnedFd, path: string, asker: Asker): OwnedFd {
   try {
     checkHolder(channel, path, asker)
@@ -130,7 +129,9 @@ function remedy(code: string): string {
 
 const BOUNDS = { firstMs: 2, longestMs: 50 }
 
-/** Calls `attempt` with a backoff until it returns no null. At `until` rejects with `late()`; at an abort with the signal's reason. */
+/**
+ * Calls `attempt` with a back-off until it returns a value. Rejects with `late()` at `until`, and with the signal's reason on abort.
+ */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
   until: number,
@@ -148,7 +149,7 @@ export async function retry<T>(
   }
 }
 
-/** Rejects with the signal's own reason. */
+/** Waits. Rejects with the signal's reason on abort. */
 export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
   try {
     await delay(ms, undefined, signal === undefined ? {} : { signal })
@@ -158,16 +159,16 @@ export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
   }
 }
 
-/** A member gives and takes descriptors and state; an operator's tool asks. */
+/** A member exchanges descriptors and state; an operator's tool only asks. */
 type Asker = 'member' | 'operator'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Throws unless the process that listens at the control path may be trusted: by the kernel's word on the peer of `channel` it is of this
- * user or root, and so is each user who may put a socket there. Root may also ask, as an operator, the service of another user in a folder
- * of that user's own. ERR_FDB_DENIED, ERR_FDB_CONTROL_PATH. Borrows the descriptor.
+ * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH unless the process that listens at the control path is trusted: the kernel names this
+ * user or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that
+ * user's own folder. Borrows the descriptor.
  */
 function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
   const { uid: peer } = peerCredentials(channel)
@@ -176,7 +177,7 @@ function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
   const trusted = new Set([own, 0])
   if (own === 0 && asker === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
   refuseOpenFolder(dirname(path), folder, trusted)
-  // A server that was started as root and has become another user since: what is in root's folder root has put there.
+  // A server may have dropped root: root created what is in root's folder.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
   const owner = lstatSync(path, { throwIfNoEntry: false })?.uid ?? peer
   for (const [uid, what] of [
@@ -193,7 +194,7 @@ function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
   }
 }
 
-/** Refuses a folder in which others may write: they could replace our socket. In a sticky folder (/tmp) only its owner may. */
+/** Throws for a folder that others can write to: they could replace our socket. In a sticky folder (/tmp) only the owner can. */
 export function refuseOpenFolder(
   folder: string,
   { mode, uid }: Pick<Stats, 'mode' | 'uid'>,
@@ -213,7 +214,10 @@ export function refuseOpenFolder(
   )
 }
 
-/** The living process that called listen() at the other end, by the kernel's word. 0: another PID namespace, or it has ended. */
+/**
+ * Returns the living process that called listen() at the other end, as the kernel reports it; 0 in another PID namespace, or if it has
+ * ended.
+ */
 export function listeningPid(channel: OwnedFd): number {
   const { pid } = peerCredentials(channel)
   try {
@@ -223,7 +227,7 @@ export function listeningPid(channel: OwnedFd): number {
   }
 }
 
-/** `process 123`, or `a process` when it cannot be named. */
+/** Returns `process 123`, or `a process` if its pid is unknown. */
 function nameOf(channel: OwnedFd): string {
   const pid = listeningPid(channel)
   return pid > 0 ? `process ${pid}` : 'a process'

@@ -23,7 +23,7 @@ import {
 } from './connect.js'
 import { holderOfReservation, reserve } from './reservation.js'
 
-/** A dying process closes its lock before its listener: what still answers after this long is alive. */
+/** A dying process releases its lock before its listener: a listener that still answers after this time, in milliseconds, is alive. */
 const FOREIGN_GRACE_MS = 250
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
@@ -31,11 +31,11 @@ const STATES = { absent: 'does not exist', refused: 'refuses connections', full:
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
-  /** The limit for the whole start-up race, milliseconds. Default 10 000. */
+  /** Limit for the whole start-up race, in milliseconds. Default 10 000. */
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined
-  /** Listens at the path already, bound by a service manager, whose the path stays. Taken, unless this rejects. */
+  /** A listener that a service manager bound at the path; the path stays the manager's. Owned, unless this rejects. */
   passed?: OwnedFd | null | undefined
 }
 
@@ -44,21 +44,21 @@ export interface PathEntry {
   ino: bigint
 }
 
-/** This process holds the path: no other process did. The caller owns the descriptors. */
+/** This process holds the path. The caller owns the descriptors. */
 export interface FirstControl {
   role: 'first'
   path: string
-  /** Listens at `path`, non-blocking. */
+  /** The non-blocking listener at `path`. */
   listener: OwnedFd
-  /** Holds the lock as long as this description is open anywhere: a dup passed to another process keeps it. */
+  /** The lock; held while this open file is open anywhere: a duplicate in another process keeps it. */
   lock: OwnedFd
-  /** Holds the right to the path when the lock file is removed; null where there is none. */
+  /** The reservation, which protects the path if the lock file is removed; null where impossible. */
   reservation: OwnedFd | null
-  /** The entry that `path` names; for {@link removeControl}. */
+  /** Directory entry of `path`, for {@link removeControl}. */
   entry: PathEntry
 }
 
-/** Another process holds the path; this is a connection to it. The caller owns it. */
+/** Another process holds the path; `channel` is a connection to it, owned by the caller. */
 export interface NextControl {
   role: 'next'
   path: string
@@ -66,11 +66,11 @@ export interface NextControl {
 }
 
 /**
- * Decides the start-up race for a control path: exactly one process becomes the first, all others get a connection to it.
+ * Decides the start-up race for a control path: one process becomes the first, all others get a connection to it.
  *
- * The judge is flock() on `<path>.lock`. It belongs to the open file description, so it crosses by SCM_RIGHTS with the listener, and ends
- * by itself when the last process that has it is gone, however that happened. A lock file can be removed; the reservation ({@link reserve})
- * cannot, and crosses in the same way. The socket's path is bound under a temporary name and renamed, so it never stops naming a listener.
+ * The lock is flock() on `<path>.lock`. It belongs to the open file, so it is passed on by SCM_RIGHTS with the listener, and ends when
+ * the last process that has it ends. A lock file can be removed; the reservation ({@link reserve}) cannot, and is passed on in the same
+ * way. The socket is bound under a temporary name and renamed, so the path always names a listener.
  */
 export async function acquireControl(
   path: string,
@@ -112,10 +112,10 @@ export async function acquireControl(
   return await retry(attempt, until, signal, late)
 }
 
-/** The right to a control path. The caller owns the descriptors. */
+/** The right to serve at a control path. The caller owns the descriptors. */
 type Right = Pick<FirstControl, 'lock' | 'reservation'>
 
-/** Null: another process has it. 'lost': it has, and its lock file was removed; it puts the file back itself. */
+/** Null: another process has it. 'lost': another process has it, and its lock file was removed; that process restores the file. */
 function takeRight(path: string): Right | 'lost' | null {
   const lock = takeLock(`${path}.lock`)
   if (lock === null) return null
@@ -139,20 +139,19 @@ function lostControl(path: string, state: string, ms: number): FdbError {
   )
 }
 
-/** The entry that `path` names now, or null. A successor remembers it when it takes over the listener and the lock. */
+/** Returns the directory entry of `path`, or null. A successor remembers it when it takes over listener and lock. */
 export function controlEntry(path: string): PathEntry | null {
   const stat = lstatSync(path, { bigint: true, throwIfNoEntry: false })
   return stat === undefined ? null : { dev: stat.dev, ino: stat.ino }
 }
 
 /**
- * Removes the socket's path when the last holder leaves for good; call it before the listener and the lock are
- * closed. Does nothing (false) when the path is not the one that was bound, or the lock not ours: another process
- * has taken it over. Never throws: one that cannot be removed (privileges were dropped since it was bound) stays, for the next
- * process to replace.
+ * Removes the socket's path when its last holder ends; call it before closing listener and lock. Returns false, and does nothing, if
+ * the path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be
+ * removed (privileges were dropped after bind) stays for the next process to replace.
  *
- * The lock file stays. Removing it would race: a process that opened it just before would lock a file that has
- * no name, while a third creates and locks a new one; two firsts.
+ * The lock file stays: removing it would race. A process that opened it just before would lock a nameless file while a third creates
+ * and locks a new one: two firsts.
  */
 export function removeControl(
   control: Pick<FirstControl, 'path' | 'entry' | 'lock'>,
@@ -171,24 +170,24 @@ export function removeControl(
   }
 }
 
-/** The service ends with its holder: the path goes, if it still is ours, and the socket and the lock with it. */
+/** Ends the service: removes the path if it is ours, and closes socket and lock. */
 export function letGoOfControl(control: FirstControl, logger: Logger): void {
   removeControl(control, logger)
   closeControl(control)
 }
 
-/** The path stays: it still names the socket if another process has that. */
+/** Closes this process's descriptors. The path stays: it names the socket if another process has that. */
 export function closeControl(control: FirstControl): void {
   control.listener.close()
   closeRight(control)
 }
 
-/** For a path that is not ours to remove. */
+/** The entry of a path that this process must not remove. */
 export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'
 
-/** The lock, or null when another has it. Never a lock on a file that lost its name meanwhile. */
+/** Takes the lock; null if another process holds it. Never returns a lock on a file that was removed meanwhile. */
 export function takeLock(path: string): OwnedFd | null {
   for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd
@@ -218,7 +217,7 @@ export function takeLock(path: string): OwnedFd | null {
   )
 }
 
-/** Throws when something lives at the path although its lock was free. */
+/** Throws if a live process listens at the path although its lock was free. */
 async function refuseForeign(path: string, until: number, signal: AbortSignal | undefined): Promise<void> {
   const kind = lstatSync(path, { throwIfNoEntry: false })
   if (kind === undefined) return
@@ -250,7 +249,7 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
   }
 }
 
-/** Under the lock only. */
+/** Binds the control socket. Requires the lock. */
 export function bindControl(path: string, mode: number): { listener: OwnedFd; entry: PathEntry } {
   const temporary = path + TEMPORARY_SUFFIX
   let listener: OwnedFd | undefined

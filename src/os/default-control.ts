@@ -6,30 +6,30 @@ import { FdbError } from '../errors.js'
 const SUFFIX = '.sock'
 const FOLDER = 'fd-broker'
 
-/** The name of a daemon's control socket that was given no path: it may hold several services. */
+/** Name of a daemon's default control socket; a daemon may hold several services. */
 export const DAEMON = 'daemon'
 
 /**
- * Where the control socket of a service is that was given no path: `NAME.sock` in `$RUNTIME_DIRECTORY` (as systemd sets it), `/run/fd-broker`,
- * `$XDG_RUNTIME_DIR/fd-broker` or `/run/NAME`, in this order. None for a name that is none of a file.
+ * Returns the default control paths of a service, in order: `NAME.sock` in `$RUNTIME_DIRECTORY` (set by systemd), `/run/fd-broker`,
+ * `$XDG_RUNTIME_DIR/fd-broker` and `/run/NAME`. Empty for a name that is no file name.
  */
 export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   if (/[/\0]/.test(name)) return []
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
 }
 
-/** The control socket for `fd-broker/auto` where {@link defaultControl} knows no place: in the user's own temporary folder. */
+/** Returns the control path for `fd-broker/auto` if {@link defaultControl} finds none: in the user's own temporary folder. */
 export function temporaryControl(name: string): string {
   refuseWithoutPlace(name)
   return join(temporaryFolder(), `${name}${SUFFIX}`)
 }
 
-/** Another user may have made it: then nothing is looked for there, and joining refuses it. */
+/** Another user may have created it: lookups then skip it, and joining refuses it. */
 function temporaryFolder(): string {
   return join(tmpdir(), `${FOLDER}-${process.geteuid?.() ?? 0}`)
 }
 
-/** Where the control socket is by which this service is asked: its own, else, of a worker, its main process's, else that of a daemon. */
+/** Returns the paths at which a service may be asked: its own, for a worker that of its main process, then that of a daemon. */
 export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   const usual = [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
   const own = controlPlaces(name, env).length > 0 && isOurs(temporaryFolder())
@@ -37,8 +37,8 @@ export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): str
 }
 
 /**
- * The control socket for a service that was given no path: where one is, else the first of {@link controlPlaces} whose folder is this user's own, or can
- * be made so. Throws ERR_FDB_CONTROL_PATH.
+ * Returns the control path for a service without a configured one: an existing one, else the first of {@link controlPlaces} whose
+ * folder this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
   refuseWithoutPlace(name)
@@ -49,7 +49,7 @@ export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): 
   throw noPlace(name, `this user has no folder of its own among ${folders}`, places)
 }
 
-/** Throws ERR_FDB_CONTROL_PATH if a service of this name needs a path, independent of where it is started. */
+/** Throws ERR_FDB_CONTROL_PATH if this name can have no default path. */
 export function refuseWithoutPlace(name: string): void {
   if (controlPlaces(name, {}).length === 0) throw noPlace(name, 'that is no name of a file', [])
 }
@@ -62,7 +62,7 @@ function noPlace(name: string, why: string, places: readonly string[]): FdbError
   )
 }
 
-/** All control sockets in those folders: none is looked into. */
+/** Returns all control sockets in the default folders, without connecting. */
 export function controlsThere(env: Readonly<NodeJS.ProcessEnv>): string[] {
   const own = isOurs(temporaryFolder()) ? [temporaryFolder()] : []
   return [...folders(env), ...own].flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
@@ -74,7 +74,7 @@ function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR = '' }: Readonly<Node
   return [...new Set([...own, join('/run', FOLDER), ...user])]
 }
 
-/** It is, or what it would be made in is. Whether others may write to it is looked at when it is used. */
+/** Whether this user owns the folder, or its parent if it does not exist. Write access of others is checked on use. */
 function isOurs(folder: string): boolean {
   try {
     const stats = [folder, dirname(folder)].map(path => statSync(path, { throwIfNoEntry: false }))
@@ -96,40 +96,40 @@ function socketsIn(folder: string): string[] {
   }
 }
 
-/** Variables by which a main process tells a worker its place. Successors that it starts itself have them too. */
+/** Environment variables that tell a worker its place; processes that the worker starts inherit them. */
 const INDEX = 'FD_BROKER_WORKER'
 const SERVICE = 'FD_BROKER_WORKERS'
 const CONTROL = 'FD_BROKER_CONTROL'
 
-/** A worker's place among those of its main process. */
+/** A worker's place among the workers of its main process. */
 export interface WorkerPlace {
-  /** From 0. */
+  /** Starts at 0. */
   readonly index: number
   /** The service that all workers serve. */
   readonly service: string
-  /** The main process's. */
+  /** Control path of the main process. */
   readonly control: string
 }
 
-/** Null: this process is no worker. */
+/** Returns this process's place as a worker; null if it is none. */
 export function workerPlace(env: Readonly<NodeJS.ProcessEnv> = process.env): WorkerPlace | null {
   const { [INDEX]: index = '', [SERVICE]: service = '', [CONTROL]: control = '' } = env
   if (!/^\d{1,4}$/.test(index) || service === '' || control === '') return null
   return { index: Number(index), service, control }
 }
 
-/** The environment that tells a worker its place; for null, that of a process that is no worker. */
+/** Returns the environment of a worker; for null, that of a process that is no worker. */
 export function workerVariables(place: WorkerPlace | null): NodeJS.ProcessEnv {
   if (place === null) return { [INDEX]: undefined, [SERVICE]: undefined }
   return { [INDEX]: `${place.index}`, [SERVICE]: place.service, [CONTROL]: place.control }
 }
 
-/** The service of one worker alone: its listeners, its connections, its successor. The first has the plain name. */
+/** Returns the name of one worker's own service (listeners, connections, successor). The first worker has the plain name. */
 export function slotOf(service: string, index: number): string {
   return index === 0 ? service : `${service}.${index}`
 }
 
-/** The name of all, where this one may be a worker's: see {@link slotOf}. */
+/** Returns the workers' common name if `name` may be a worker's: see {@link slotOf}. */
 function groupOf(name: string): string[] {
   const [, group] = /^(.+)\.[1-9]\d{0,3}$/.exec(name) ?? []
   return group === undefined ? [] : [group]

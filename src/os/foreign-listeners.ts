@@ -11,16 +11,16 @@ import {
 import { controlOf } from '../listeners/occupant.js'
 import type { OtherProcess } from './other-process.js'
 
-/** A socket on which another process listens, or gets datagrams. */
+/** A socket on which another process listens or receives datagrams. */
 export interface ForeignListener {
-  /** A dup, owned by the caller. */
+  /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
   readonly about: Inspected
-  /** The number of the descriptor in that process. */
+  /** The descriptor's number in that process. */
   readonly number: number
 }
 
-/** Which listener of another process is wanted, and what it is called here. */
+/** A listener's name and address. */
 export interface Wanted {
   readonly name: string
   readonly spec: ListenerSpec
@@ -29,9 +29,9 @@ export interface Wanted {
 export interface Adopted extends Wanted, Pick<ForeignListener, 'fd' | 'about'> {}
 
 /**
- * All that a process listens on, whatever its language, network namespace and address family: stream sockets that accept, and udp
- * sockets with a port. Each socket once. It goes on as if nothing had happened: what is returned are duplicates, of the same open
- * files, so that O_NONBLOCK and socket options that are set here are set there. Throws ERR_FDB_TRACE.
+ * Returns the sockets on which a process listens, in any network namespace and address family: accepting stream sockets, and udp
+ * sockets with a port. Each socket once. The process is not disturbed. The returned descriptors are duplicates of the same open
+ * sockets: setting O_NONBLOCK or a socket option changes both processes. Throws ERR_FDB_TRACE.
  */
 export function listenersOf(process: OtherProcess): ForeignListener[] {
   const found = new Map<string, ForeignListener>()
@@ -54,11 +54,11 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
 }
 
 /**
- * Takes those that are wanted out of it; where it has none at an address nothing is taken for that. Specifications come back with the
- * options that the socket has. The caller owns the descriptors.
+ * Duplicates the wanted listeners of a process; addresses at which it does not listen are skipped. Each specification gets the options
+ * of the socket. The caller owns the descriptors.
  *
- * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT when it has none of them, several sockets at one address, or speaks
- * fd-broker itself.
+ * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or
+ * speaks fd-broker itself.
  */
 export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[]): Adopted[] {
   const control = controlOf(process.pid)
@@ -92,7 +92,7 @@ export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[])
   }
 }
 
-/** The other process has its options too: they must not be changed. */
+/** Takes the options from the socket: the other process shares it, so they must not change. */
 function asBound(spec: ListenerSpec, { reuseAddr, reusePort, ipv6Only, family }: Inspected): ListenerSpec {
   if (spec.kind === 'unix') return spec
   return {

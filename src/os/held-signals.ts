@@ -2,10 +2,10 @@ import { constants } from 'node:os'
 import { addonFile } from '../kernel/index.js'
 import { preloadedWith, startedAs } from './command-line.js'
 
-/** The highest number that a mask of 31 bits has. */
+/** The highest signal number in a mask of 31 bits. */
 const LAST_SIGNAL = 31
 
-/** Bit n - 1 for signal n. */
+/** Returns the mask of these signals: bit n - 1 for signal n. */
 export function maskOf(signals: readonly string[]): number {
   const numbers = signals.map(name => constants.signals[name as NodeJS.Signals])
   return numbers
@@ -13,7 +13,10 @@ export function maskOf(signals: readonly string[]): number {
     .reduce((mask, number) => mask | (1 << (number - 1)), 0)
 }
 
-/** The environment in which the next image of this process starts with these signals blocked. Null: this system knows no way. */
+/**
+ * Returns the environment in which the next image of this process starts with these signals blocked; null if this system does not
+ * support that.
+ */
 export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   const file = process.platform === 'linux' ? addonFile() : null
   return file === null ? null : preloadedWith(file, mask, startedAs.env.LD_PRELOAD)

@@ -6,40 +6,46 @@ export interface FdLimits {
   /** RLIMIT_NOFILE; Infinity for "unlimited"; null where there is no /proc. */
   soft: number | null
   hard: number | null
-  /** Descriptors that this process has open now; null where there is no /proc. */
+  /** Number of open descriptors of this process; null where there is no /proc. */
   open: number | null
 }
 
 const OWN_FOLDER = '/proc/self/fd'
 
-/** The limits on descriptors of this process, and how many it uses. Never throws. */
+/** Returns the limits on descriptors of this process, and their current number. Never throws. */
 export function fdLimits(): FdLimits {
   const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
   if (row !== null) known = { soft: limit(row[1]!), hard: limit(row[2]!) }
   return { ...known, open: openFds(OWN_FOLDER) }
 }
 
-/** As they were read last: a process that has no descriptor left cannot read them. */
+/** The last values read: a process without a free descriptor cannot read them again. */
 let known: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 
-/** Takes 256 KiB of the kernel's memory. */
+/** Number of descriptors; the table takes 256 KiB of the kernel's memory. */
 const ROOM = 32_768
 
-/** Room is made before connections of another process come in great number, so that their coming does not stop the event loop. */
+/**
+ * Enlarges the kernel's descriptor table before many connections arrive from another process, which would otherwise stall the event
+ * loop.
+ */
 export function makeRoomForDescriptors(): void {
   try {
     void makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
   } catch {
-    // Room is then made when it is needed.
+    // The kernel then enlarges the table when needed.
   }
 }
 
-/** Descriptors that a process has open; null where that cannot be known: no /proc, another user's, or another PID namespace. */
+/** Returns the number of a process's open descriptors; null if unknown (no /proc, another user, or another PID namespace). */
 export function descriptorsOf(pid: number): number | null {
   return pid > 0 ? openFds(`/proc/${pid}/fd`) : null
 }
 
-/** A process that may have fewer descriptors than the one that it replaces would serve a part of its clients. Null: it may have as many. */
+/**
+ * Returns an error if this process may have fewer descriptors than the incumbent uses, and so could not take all its clients; else
+ * null.
+ */
 export function tooFewFor(needed: number, incumbent: number): FdbError | null {
   const { soft } = fdLimits()
   if (soft === null || soft >= needed) return null
@@ -50,7 +56,7 @@ export function tooFewFor(needed: number, incumbent: number): FdbError | null {
   )
 }
 
-/** `what` cannot be, as a system call for a descriptor has failed. */
+/** Returns the error for a system call that failed for lack of descriptors. `what` says what is impossible. */
 export function noDescriptors(what: string, cause: unknown): FdbError {
   if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()
@@ -76,17 +82,17 @@ function read(path: string): string {
 
 function openFds(folder: string): number | null {
   try {
-    // Linux 6.2 counts them itself; to read the folder takes 1 ms a thousand.
+    // Since Linux 6.2 the size is the count; listing the folder takes 1 ms per thousand.
     const { size } = statSync(folder)
     if (size > 0) return size
-    // In this process one of them is the descriptor that reads the folder.
+    // In this process one of them is the descriptor that lists the folder.
     return readdirSync(folder).length - (folder === OWN_FOLDER ? 1 : 0)
   } catch {
     return null
   }
 }
 
-/** Resident memory of this process; null without /proc. */
+/** Returns the resident memory of this process in bytes; null without /proc. */
 export function residentBytes(): number | null {
   try {
     return process.memoryUsage.rss()

@@ -13,25 +13,25 @@ import {
 import { noDescriptors } from './limits.js'
 
 export interface DeathWatch {
-  /** The process has ended. True at once for one that was dead before. */
+  /** Whether the process has ended; true at once if it had ended before. */
   readonly dead: boolean
-  /** Whether the watch keeps this process alive (it does at first). */
+  /** Sets whether the watch keeps this process alive (initially it does). */
   ref(): void
   unref(): void
-  /** `onDead` is not called any more. Idempotent. */
+  /** Stops the watch. Idempotent. */
   close(): void
 }
 
 /**
- * Calls `onDead` once when the process of `pidfd` has ended, never before this function has returned. Works for a
- * process in any PID namespace and cannot be fooled by a reused pid. Borrows `pidfd` for this call only. Throws, and
- * holds nothing, when it is no pidfd, or when there is no descriptor left.
+ * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a
+ * reused pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or no descriptor is
+ * left.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)
 }
 
-/** The same without one more descriptor, for many processes: it polls this pidfd, so no other watch may. */
+/** As {@link watchDeath} without a further descriptor, for many processes: it polls this pidfd itself, so no other watch may. */
 export function watchDeathThere(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.share(), onDead)
 }
@@ -73,7 +73,7 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   }
 }
 
-/** Why {@link watchDeath} has thrown. */
+/** Returns the FdbError for an error of {@link watchDeath}. */
 export function unwatchable(pid: number, cause: unknown): FdbError {
   if ((cause as NativeError).code !== 'EINVAL')
     return noDescriptors(`process ${pid} cannot be watched`, cause)
@@ -84,7 +84,7 @@ export function unwatchable(pid: number, cause: unknown): FdbError {
   )
 }
 
-/** Throws ERR_FDB_NO_PIDFD. */
+/** Throws ERR_FDB_NO_PIDFD if the descriptor cannot be watched. */
 export function refuseNoPidfd(lifetime: OwnedFd): void {
   try {
     watchDeath(lifetime, () => {}).close()
@@ -93,17 +93,17 @@ export function refuseNoPidfd(lifetime: OwnedFd): void {
   }
 }
 
-/** A peer may call anything its pidfd; a socket that is readable would look like a dead process. */
+/** Throws if it is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
 function refuseOther(pidfd: OwnedFd): void {
   try {
     pidBehind(pidfd)
   } catch (error) {
-    // Anything else: it cannot be looked at (no /proc), and is believed.
+    // For other errors (no /proc) it cannot be checked, and is accepted.
     if ((error as NativeError).code === 'EINVAL') throw error
   }
 }
 
-/** A pidfd of a process of this PID namespace; 'dead' when there is none, null when none can be had (kernel, limits). */
+/** Opens a pidfd of a process in this PID namespace; 'dead' if there is none, null if impossible (kernel, limits). */
 export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   try {
     return pidfdOf(pid)
@@ -112,7 +112,7 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
   }
 }
 
-/** The pid of a pidfd's process as it is here; 0: in another PID namespace, or dead, or no pidfd. */
+/** Returns the pid of a pidfd's process in this namespace; 0 if it is in another one, dead, or no pidfd. */
 export function pidOf(pidfd: OwnedFd): number {
   try {
     return Math.max(0, pidBehind(pidfd))
@@ -121,7 +121,7 @@ export function pidOf(pidfd: OwnedFd): number {
   }
 }
 
-/** Tells the process of a pidfd from all others: by the number of the pidfd, or of the process before Linux 6.9. Null: neither is known. */
+/** Returns a key unique to the process of a pidfd: the number of the pidfd, or the pid before Linux 6.9. Null if neither is known. */
 export function keyOf(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
   if (number !== null) return `pidfd ${number}`
@@ -129,7 +129,7 @@ export function keyOf(pidfd: OwnedFd): string | null {
   return pid > 0 ? `${pid}` : null
 }
 
-/** One for each process since boot; null: this kernel has the same for all. */
+/** Returns the pidfd's inode, unique per process since boot; null if this kernel uses one inode for all. */
 export function pidfdNumber(pidfd: OwnedFd): string | null {
   try {
     using own = ownPidfd()
@@ -140,27 +140,27 @@ export function pidfdNumber(pidfd: OwnedFd): string | null {
   }
 }
 
-/** A pidfd of this process, to hand to a peer that cannot see our pid; null where the kernel has none. */
+/** Opens a pidfd of this process, for a peer that cannot see our pid; null if the kernel has none. */
 export function ownPidfd(): OwnedFd | null {
   return pidfdOf(process.pid, 'own pidfd')
 }
 
-/** A timer may be this late on a busy machine. */
+/** How late a timer may be on a busy machine, in milliseconds. */
 const LATE_MS = 250
 
-/** Since when this process could hear others, by its own regular ticks: its own stall is not the silence of others. */
+/** Detects that this process itself was suspended, by its own regular ticks: that must not count as silence of others. */
 export class SuspendDetector {
   #tickedAt = performance.now()
   #since = this.#tickedAt
 
-  /** Called every `everyMs`. Answers when, of performance.now(), the last stall ended, or the watch began. */
+  /** Call it every `everyMs`. Returns when the last suspension ended, or the watch began, on the clock of performance.now(). */
   tick(everyMs: number, now: number = performance.now()): number {
     if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#since = now
     this.#tickedAt = now
     return this.#since
   }
 
-  /** The watch begins anew. */
+  /** Restarts the watch. */
   restart(): void {
     this.#tickedAt = this.#since = performance.now()
   }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { MAIN_PROCESS, startedAs } from './command-line.js'
 
-/** Small inits of containers: they end with their one child, and all else ends with them. */
+/** Small init programs of containers: they end with their only child, and the whole container with them. */
 const SMALL_INITS: ReadonlySet<string> = new Set([
   'tini',
   'docker-init',
@@ -10,16 +10,19 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
   'podman-init',
 ])
 
-/** Why a process is one, and whether another can be named in its place. */
+/** Why a process is a main process, and whether another can be named in its place. */
 interface Main {
   readonly why: string
   readonly ofUnit: boolean
 }
 
-/** The parent at start: later its parent may be another. */
+/** Determined at start: later the parent may be another process. */
 const found = find(process.pid, process.ppid, startedAs.env)
 
-/** Why the end of this process would end its descendants; null: it would not. `told`: the service manager hears of another main process. */
+/**
+ * Returns why the end of this process would end its descendants; null if it would not. `told`: the service manager learns of a new main
+ * process.
+ */
 export function mainProcess(told = false): string | null {
   return found === null || (told && found.ofUnit) ? null : found.why
 }
@@ -29,12 +32,12 @@ function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Ma
     return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
   if (env[MAIN_PROCESS] === '1')
     return { why: `${MAIN_PROCESS}=1 says that it is a main process`, ofUnit: false }
-  // systemd names the process that it has started: the variables are inherited, the number is not.
+  // systemd sets SYSTEMD_EXEC_PID to the process it started: children inherit the variables, but have another pid.
   if (env.INVOCATION_ID !== undefined && env.SYSTEMD_EXEC_PID === String(pid))
     return { why: 'it is the main process of a systemd unit', ofUnit: true }
   if (parent !== 1) return null
   const init = statOf(1)
-  // One that was left behind by its own parent has a session of its own, as a rule.
+  // An orphan usually has a session of its own.
   if (init === null || !SMALL_INITS.has(init.command) || statOf(pid)?.session !== init.session) return null
   return { why: `it is the main process of a container whose init is ${init.command}`, ofUnit: false }
 }
@@ -46,17 +49,17 @@ interface ProcessStat {
   readonly parent: number
   readonly group: number
   readonly session: number
-  /** The controlling terminal's number; 0: none. */
+  /** Number of the controlling terminal; 0 if there is none. */
   readonly terminal: number
   readonly startTicks: number
 }
 
-/** Null: there is no such process, or it cannot be seen. */
+/** Returns the facts of a process; null if it does not exist or is not visible. */
 export function statOf(pid: number): ProcessStat | null {
   return statIfSeen(pid) ?? null
 }
 
-/** Null: there is no such process; undefined: it cannot be told. */
+/** Returns the facts of a process; null if it does not exist, undefined if unknown. */
 export function statIfSeen(pid: number): ProcessStat | null | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
@@ -77,10 +80,10 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
   }
 }
 
-/** More steps up than this are a loop of numbers that are given anew. */
+/** More steps mean a loop of reused pids. */
 const MOST_STEPS = 100
 
-/** The process and its ancestors that can be seen from here, nearest first. Where /proc does not tell: itself. */
+/** Yields the process and its visible ancestors, nearest first; only itself without /proc. */
 export function* lineOf(pid: number): Generator<number> {
   let at = pid
   for (let steps = 0; at > 0 && steps < MOST_STEPS; steps++) {
@@ -89,13 +92,13 @@ export function* lineOf(pid: number): Generator<number> {
   }
 }
 
-/** Whether a process is another one, or descends from it. */
+/** Whether process `pid` is `from` or descends from it. */
 export function descendsFrom(pid: number, from: number): boolean {
   for (const at of lineOf(pid)) if (at === from) return true
   return false
 }
 
-/** The processes that can be seen; none where they cannot be told: no descriptor is free, or there is no /proc. */
+/** Returns all visible processes; none without /proc or a free descriptor. */
 export function processes(): number[] {
   try {
     return readdirSync('/proc').map(Number).filter(Number.isInteger)
@@ -104,7 +107,7 @@ export function processes(): number[] {
   }
 }
 
-/** Whether the end of this process ends that one too, as it is this one's descendant, or in the namespace that ends with it. */
+/** Whether the end of this process also ends process `pid`: a descendant, or any process of a PID namespace whose PID 1 we are. */
 export function endsWithUs(pid: number): boolean {
   if (pid <= 0 || pid === process.pid) return false
   if (process.pid === 1) return statOf(pid) !== null

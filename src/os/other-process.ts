@@ -4,19 +4,19 @@ import { duplicateFrom, hasEnded, type NativeError, OwnedFd, signalTo } from '..
 import { noDescriptors } from './limits.js'
 import { openPidfd } from './liveness.js'
 
-/** How a process was started, as the kernel knows it. */
+/** How a process was started, according to /proc. */
 export interface StartedAs {
   readonly argv: readonly string[]
   readonly cwd: string
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-/** A process of the same user, looked into from outside. Owns a pidfd: what it answers is of that process, never of a later one. */
+/** Inspects another process of the same user. Owns a pidfd, so results never belong to a later process with the same pid. */
 export class OtherProcess implements Disposable {
   readonly pid: number
   readonly #pidfd: OwnedFd
 
-  /** The process that has this number now. Throws ERR_FDB_ADOPT: there is none; ERR_FDB_TRACE: there are no pidfds. */
+  /** Opens the process with this pid. Throws ERR_FDB_ADOPT if there is none, ERR_FDB_TRACE without pidfds. */
   static of(pid: number): OtherProcess {
     const pidfd = openPidfd(pid)
     if (pidfd instanceof OwnedFd) return new OtherProcess(pid, pidfd)
@@ -27,7 +27,7 @@ export class OtherProcess implements Disposable {
     )
   }
 
-  /** Takes the pidfd. */
+  /** Owns the pidfd. */
   constructor(pid: number, pidfd: OwnedFd) {
     this.pid = pid
     this.#pidfd = pidfd
@@ -49,7 +49,7 @@ export class OtherProcess implements Disposable {
     return { argv: list('cmdline'), cwd: readlinkSync(`/proc/${this.pid}/cwd`), env }
   }
 
-  /** Where each descriptor leads, as /proc says: `socket:[123]`, `/memfd:name (deleted)`, a path. Throws ERR_FDB_TRACE. */
+  /** Returns the target of each descriptor: `socket:[123]`, `/memfd:name (deleted)`, a path. Throws ERR_FDB_TRACE. */
   descriptors(): Map<number, string> {
     const found = new Map<number, string>()
     for (const number of this.#numbers()) {
@@ -58,13 +58,13 @@ export class OtherProcess implements Disposable {
       } catch (cause) {
         const { code } = cause as NodeJS.ErrnoException
         if (code === 'EACCES' || code === 'EPERM') throw traceRefused(this.pid, cause)
-        // Closed meanwhile.
+        // The descriptor was closed meanwhile.
       }
     }
     return found
   }
 
-  /** A dup of one of its descriptors; the caller owns it. Throws ERR_FDB_TRACE where this user may not look into it. */
+  /** Duplicates one of its descriptors; the caller owns it. Throws ERR_FDB_TRACE if this user may not inspect the process. */
   duplicate(number: number, label: string): OwnedFd {
     const taken = this.takeIfThere(number, label)
     if (taken !== null) return taken
@@ -74,7 +74,7 @@ export class OtherProcess implements Disposable {
     )
   }
 
-  /** The same; null: it has closed it meanwhile, or ended. */
+  /** As {@link duplicate}; null if the descriptor was closed meanwhile, or the process has ended. */
   takeIfThere(number: number, label: string): OwnedFd | null {
     try {
       return duplicateFrom(this.#pidfd, number, label)
@@ -105,18 +105,18 @@ export class OtherProcess implements Disposable {
   }
 }
 
-/** CAP_SYS_PTRACE: the right to look into any process. */
+/** CAP_SYS_PTRACE: the right to inspect any process. */
 const SYS_PTRACE = 1n << 19n
 const REMEDY = 'or as root with CAP_SYS_PTRACE'
 
-/** The facts of /proc that decide whether one process may look into another; null: it is not shown. */
+/** Facts of /proc that decide whether one process may inspect another. */
 export interface TraceFacts {
-  /** Real, effective and saved. */
+  /** Real, effective and saved ids. */
   readonly uids: readonly number[]
   readonly gids: readonly number[]
   readonly permitted: bigint
   readonly effective: bigint
-  /** A filter of system calls is on. */
+  /** Whether a seccomp filter is active. */
   readonly filtered: boolean
 }
 
@@ -124,7 +124,7 @@ export interface Tracing {
   readonly pid: number
   readonly own: TraceFacts
   readonly target: TraceFacts | null
-  /** The owner of its descriptors in /proc: root, if it is not dumpable. */
+  /** Owner of its /proc/PID/fd: root if the process is not dumpable. */
   readonly keeper: number | null
   /** kernel.yama.ptrace_scope; null: this kernel has no Yama. */
   readonly scope: number | null
@@ -132,10 +132,12 @@ export interface Tracing {
   readonly code: string
 }
 
-/** Which right is missing: `details.right` of ERR_FDB_TRACE. */
+/** The missing right: `details.right` of ERR_FDB_TRACE. */
 type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filter' | 'policy'
 
-/** Why the kernel refused to let this process look into another: the checks of ptrace(2), ordered by what an operator can change. */
+/**
+ * Explains why the kernel did not let this process inspect another: the checks of ptrace(2), ordered by what an operator can change.
+ */
 export function missingRight({ pid, own, target, keeper, scope, code }: Tracing): [MissingRight, string] {
   const them = `process ${pid}`
   if (code === 'ENOSYS')
@@ -187,7 +189,7 @@ export function missingRight({ pid, own, target, keeper, scope, code }: Tracing)
   ]
 }
 
-/** ERR_FDB_TRACE with what is missing; `cause`: what the kernel refused with. */
+/** Returns ERR_FDB_TRACE with the missing right; `cause` is the kernel's error. */
 function traceRefused(pid: number, cause: unknown): FdbError {
   const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>
   const own = factsOf('self') ?? { uids: [], gids: [], permitted: 0n, effective: 0n, filtered: false }

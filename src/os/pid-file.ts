@@ -2,14 +2,14 @@ import { readFileSync, renameSync, rmSync, statSync, unlinkSync, writeFileSync }
 import { resolve } from 'node:path'
 import type { Logger } from '../base/logger.js'
 
-/** A file that names the process that serves. Replaced atomically; a failure is logged, and harms no client. */
+/** A file with the pid of the serving process. It is replaced atomically; failures are logged and do not affect clients. */
 export class PidFile {
   readonly #path: string
   readonly #logger: Logger
-  /** The inode of the file that this process has written last: a process of another container may have the same pid. */
+  /** Inode of the file that this process wrote last: the pid alone may be that of another container's process. */
   #written: bigint | undefined
 
-  /** `path` null: none is wanted. */
+  /** Null if `path` is null. */
   static at(path: string | null, logger: Logger): PidFile | null {
     return path === null ? null : new PidFile(path, logger)
   }
@@ -22,7 +22,7 @@ export class PidFile {
   write(): void {
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
-      // Made anew: in a folder that others may write to there could be a link of theirs.
+      // Created again: in a folder that others can write to, it could be their link.
       rmSync(aside, { force: true })
       writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
       try {
@@ -35,7 +35,7 @@ export class PidFile {
     })
   }
 
-  /** This process serves no more, and no other in its place. A file that another process has written stays. */
+  /** Removes the file at the end of the service. A file that another process has written stays. */
   remove(): void {
     this.#change(() => {
       if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
@@ -55,7 +55,7 @@ function inodeOf(path: string): bigint | undefined {
   return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }
 
-/** Null: there is none, or it names no process. */
+/** Reads the pid from a pid file; null if the file is missing or has none. */
 export function readPidFile(path: string): number | null {
   try {
     const text = readFileSync(path, 'latin1').trim()

@@ -4,19 +4,19 @@ import { type DeathWatch, openPidfd, unwatchable, watchDeath } from './liveness.
 import { statIfSeen } from './main-process.js'
 
 export interface ProcessIdentity {
-  /** The pid as it is seen from here; from another PID namespace as the process says: many are 1 there. */
+  /** The pid as seen from here; for another PID namespace the process's own number, which is often 1. */
   readonly pid: number
-  /** Start time in clock ticks since boot: tells a process from a later one with its pid. Absent: cannot be seen from here. */
+  /** Start time in clock ticks since boot, which distinguishes processes with the same pid. Absent: not visible from here. */
   readonly startTime?: string
-  /** A name that the process has given itself. Absent: of a release that gave none. */
+  /** A name that the process chose. Absent: its release chooses none. */
   readonly instance?: string
 }
 
 const MOST_INSTANCE = 64
-/** How often it is looked where the kernel does not tell of deaths. */
+/** Polling interval without pidfds, in milliseconds. */
 const LOOK_MS = 100
 
-/** `pid` 0: the kernel does not see it from here, and `told` is what it says itself. */
+/** Identifies a process. `pid` 0: the kernel does not see it from here, and `told` is its own report. */
 export function identify(
   pid: number,
   told: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
@@ -30,20 +30,22 @@ export function identify(
   }
 }
 
-/** Processes are the same by the names that they have given themselves, if both have; else by what is seen of them from here. */
+/** Compares the names that both processes chose, if they have one; otherwise pid and start time. */
 export function isSame(one: ProcessIdentity, other: ProcessIdentity): boolean {
   if (one.instance !== undefined && other.instance !== undefined) return one.instance === other.instance
   return one.pid === other.pid && one.startTime === other.startTime
 }
 
-/** One that could not be seen when it was identified cannot be proved dead either, nor one that cannot be seen now. */
+/** Whether the process may live: one that was or is not visible from here cannot be proved dead. */
 export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   if (startTime === undefined) return true
   const now = startTimeOf(pid)
   return now === undefined || now === startTime
 }
 
-/** Without a pidfd: calls `onDead` once the process has ended, or is a zombie. Null: it cannot be seen, nor proved dead. */
+/**
+ * Calls `onDead` when the process has ended or is a zombie, without a pidfd. Null: it is not visible, so its death cannot be proved.
+ */
 export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
   if (identity.startTime === undefined) return null
   let dead = false
@@ -81,7 +83,7 @@ export function watchProcess(
   }
 }
 
-/** Null: there is no such process, or a zombie; undefined: it cannot be told. */
+/** Returns the start time; null if the process does not exist or is a zombie; undefined if unknown. */
 export function startTimeOf(pid: number): string | null | undefined {
   const stat = statIfSeen(pid)
   if (!stat) return stat
@@ -91,9 +93,9 @@ export function startTimeOf(pid: number): string | null | undefined {
 const SIGKILL = 9
 
 /**
- * Sends SIGKILL, never by a number, which may be another process's by now. `pidfd` is one that the kernel has vouched for; without one it
- * is opened here, and the process is looked at again. Throws ERR_FDB_STUCK when that is impossible: no process is signalled then. A process
- * that has ended meanwhile is no error. Borrows `pidfd`.
+ * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is one that the kernel has verified; without one this opens it,
+ * and checks the identity again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. A process that has ended is no error.
+ * Borrows `pidfd`.
  */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
   if (pidfd !== null) {
@@ -130,11 +132,11 @@ function stuck({ pid }: ProcessIdentity, why: string): FdbError {
 const PID_POLL_MS = 5
 
 /**
- * Is the peer whose channel has just ended dead, or has it only closed? A channel's end arrives before the pidfd
- * tells (in 232 of 300 kills), so a live answer is given only after `graceMs`; a dead one at once.
+ * Returns whether the peer whose channel has just ended is dead or has only closed it. The end of a channel arrives before the pidfd
+ * reports death (in 232 of 300 kills), so 'alive' is returned only after `graceMs`; 'dead' at once.
  *
- * Borrows `peer` until it has resolved. A number is a pid, for kernels without pidfds: it is looked for again and again, which
- * is weaker: a reused pid looks alive. Pid 0 (another namespace) can never be proved dead.
+ * Borrows `peer` until it resolves. A number is a pid, for kernels without pidfds: it is polled, which is weaker, because a reused pid
+ * looks alive. Pid 0 (another namespace) can never be proved dead.
  */
 export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 'alive'> {
   return new Promise(resolve => {
@@ -154,7 +156,7 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
   })
 }
 
-/** Where there is no descriptor left for a watch of its own, the pidfd is looked at again and again. */
+/** Without a free descriptor for a watch, polls the pidfd. */
 function watched(pidfd: OwnedFd, onDead: () => void): { close(): void } {
   try {
     return watchDeath(pidfd, onDead)
@@ -170,7 +172,7 @@ function polled(isDead: () => boolean, onDead: () => void): { close(): void } {
   return { close: () => clearInterval(timer) }
 }
 
-/** A zombie does not. */
+/** Whether the process exists and is no zombie. */
 function exists(pid: number): boolean {
   const startTime = startTimeOf(pid)
   if (startTime !== undefined) return startTime !== null

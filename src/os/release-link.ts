@@ -1,20 +1,20 @@
 import { readlinkSync, renameSync, rmSync, statSync, symlinkSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 
-/** A release that a link is to lead to. Both paths are absolute. */
+/** A release that a link must point to. Both paths are absolute. */
 export interface Release {
   /** The symbolic link that a server is started from. */
   readonly at: string
   readonly to: string
 }
 
-/** Where a link of releases leads, and the link beside it that keeps the release before: null where there is none. */
+/** Targets of a release link and of the link beside it that keeps the previous release; null if there is none. */
 export interface LinkTargets {
   readonly to: string
   readonly previous: string | null
 }
 
-/** Null: there is no link. */
+/** Returns the targets of the link `at`; null if it is no link. */
 export function linkTargets(at: string): LinkTargets | null {
   const to = targetOf(at)
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
@@ -24,7 +24,7 @@ export function previousOf(at: string): string {
   return `${at}.previous`
 }
 
-/** Each link is replaced at one stroke; what is kept comes first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
+/** Replaces both links atomically, the kept one first. Throws ERR_FDB_NO_BINARY, ERR_FDB_RELEASE_LINK. */
 export function switchLink(at: string, { to, previous }: LinkTargets): void {
   if (statSync(to, { throwIfNoEntry: false }) === undefined)
     throw new FdbError('ERR_FDB_NO_BINARY', `${to}: there is no release: give the path of its folder`, {

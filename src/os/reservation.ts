@@ -11,7 +11,7 @@ import {
 } from '../kernel/index.js'
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 
-/** Where a path lies in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace. Null: it cannot be told. */
+/** Returns a path's place in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace. Null if unknown. */
 export function placeInFileSystem(path: string): string | null {
   let real: string
   let table: string
@@ -24,7 +24,7 @@ export function placeInFileSystem(path: string): string | null {
   let best: Mount | null = null
   for (const line of table.split('\n')) {
     const mount = mountOf(line)
-    // A later mount at the same point hides the one before.
+    // A later mount at the same point hides the earlier one.
     if (mount !== null && isBelow(real, mount.point) && mount.point.length >= (best?.point.length ?? 0))
       best = mount
   }
@@ -34,7 +34,7 @@ export function placeInFileSystem(path: string): string | null {
 interface Mount {
   /** major:minor */
   readonly device: string
-  /** The folder of that file system which is mounted. */
+  /** The mounted folder of that file system. */
   readonly root: string
   readonly point: string
 }
@@ -46,7 +46,7 @@ function mountOf(line: string): Mount | null {
   return { device, root: unescaped(root), point: unescaped(point) }
 }
 
-/** The kernel writes space, tab, newline and backslash as three octal digits. */
+/** Decodes the kernel's octal escapes of space, tab, newline and backslash. */
 function unescaped(text: string): string {
   return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)))
 }
@@ -55,16 +55,16 @@ function isBelow(path: string, folder: string): boolean {
   return folder === '/' || path.startsWith(`${folder}/`)
 }
 
-/** As many processes may find the path reserved before {@link forgetAsked} is called. */
+/** Number of processes that may find the path reserved before {@link forgetAsked} is called. */
 const BACKLOG = 128
 
 /**
- * Reserves a control path for the process that serves under it, and for its successor, which gets a duplicate: no second process starts to serve
- * there, even if a cleaner has removed path, lock file and folder. The reservation is an abstract Unix socket, which has no file. It holds
- * for all processes of this network namespace, and ends with the last descriptor.
+ * Reserves a control path for the serving process and its successor, which gets a duplicate: no second process starts to serve there,
+ * even if a cleaner removed path, lock file and folder. The reservation is an abstract Unix socket, which has no file. It is visible in
+ * this network namespace, and ends with its last descriptor.
  *
- * Null: there is no such reservation (no abstract sockets, no `/proc`), or another user has taken the name, which must not keep
- * this service from starting. Then the lock file alone decides.
+ * Returns null if reservations are impossible (no abstract sockets, no `/proc`), or another user holds the name, who must not be able
+ * to block this service. Then the lock file alone decides.
  */
 export function reserve(path: string): OwnedFd | 'taken' | null {
   const name = nameFor(path)
@@ -77,30 +77,30 @@ export function reserve(path: string): OwnedFd | 'taken' | null {
   }
 }
 
-/** The process that has reserved the path; null: none can be named. Takes up to 200 ms of processor time. */
+/** Returns the process that holds the reservation; null if unknown. Takes up to 200 ms of processor time. */
 export function holderOfReservation(path: string): number | null {
   const name = nameFor(path)
   return name === null ? null : (findOccupant(parseListenerSpec(`unix:@${name}`))?.pid ?? null)
 }
 
-/** Closes the connections of processes that found the path reserved: each takes a place in the queue. */
+/** Accepts and closes the connections of processes that found the path reserved: each occupies a place in the queue. */
 export function forgetAsked(reservation: OwnedFd): void {
   try {
     for (let asked = accept(reservation, 'asked'); asked !== null; asked = accept(reservation, 'asked'))
       asked.close()
   } catch {
-    // No descriptor is left: the next look closes them.
+    // No descriptor is left: a later call closes them.
   }
 }
 
-/** The kernel tells as which user the other process has called listen(). */
+/** Whether root or this user holds the name, by the kernel's credentials. */
 function isHeldByTrusted(name: string): boolean {
   try {
     using asked = connectToAbstract(name, 'control reservation')
     const { uid } = peerCredentials(asked)
     return uid === 0 || uid === process.geteuid?.()
   } catch {
-    // Its process has just ended, does not listen yet (then the lock decides), or lets its queue stay full.
+    // The holder has just ended, does not listen yet (then the lock decides), or its queue is full.
     return false
   }
 }

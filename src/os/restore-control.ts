@@ -14,12 +14,12 @@ import {
 } from './control-path.js'
 import { forgetAsked, reserve } from './reservation.js'
 
-/** The parts of its control path that a process holds. */
+/** The parts of a control path that a process holds. */
 export type HeldControl = Pick<FirstControl, 'path' | 'entry' | 'lock' | 'reservation'>
 
-/** The parts that were made again; null: this part is unchanged. The caller owns the descriptors, and closes those that they replace. */
+/** The parts that were created again; null: unchanged. The caller owns the descriptors, and closes those they replace. */
 export interface RestoredControl {
-  /** Listens at the path now; no client can reach the listener that it replaces. */
+  /** The listener now at the path; no client can reach the one it replaces. */
   readonly listener: OwnedFd | null
   readonly lock: OwnedFd | null
   readonly reservation: OwnedFd | null
@@ -27,11 +27,11 @@ export interface RestoredControl {
 }
 
 /**
- * Puts back the path of a control socket, its lock file and its reservation if they were removed or replaced (a cleaner of /tmp): without
- * the path clients do not find the service, without the others a second process could start to serve. A path that a service manager has
- * bound is left to it. Null: all of it is there.
+ * Restores the path of a control socket, its lock file and its reservation after a cleaner (of /tmp, say) removed or replaced them:
+ * without the path clients do not find the service, without the others a second process could start to serve. A path that a service
+ * manager bound is left alone. Returns null if nothing was missing.
  *
- * Throws ERR_FDB_CONTROL_TAKEN when another process has taken the path, the lock or the reservation, and the errors of {@link takeLock} and {@link bindControl}.
+ * Throws ERR_FDB_CONTROL_TAKEN if another process has taken one of them, and the errors of {@link takeLock} and {@link bindControl}.
  */
 export function restoreControl(held: HeldControl): RestoredControl | null {
   const { path, entry } = held
@@ -42,7 +42,7 @@ export function restoreControl(held: HeldControl): RestoredControl | null {
   }
   try {
     if (!existsSync(path) || !existsSync(lockFile(path))) ensureFolder(dirname(path))
-    // A starter that finds no path looks at the lock: the lock comes first.
+    // The lock comes first: a process that starts and finds no path checks the lock.
     const lock = keep(missingLock(held))
     const reservation = keep(missingReservation(held))
     const bound = isOurs(path, entry) ? null : bindControl(path, 0o600)
@@ -54,7 +54,7 @@ export function restoreControl(held: HeldControl): RestoredControl | null {
   }
 }
 
-/** The place as it is now; what was there before is closed. */
+/** Returns the control path with the restored parts; closes the parts that they replace. */
 export function placeRestored(place: FirstControl, made: RestoredControl): FirstControl {
   const { entry, listener, lock, reservation } = made
   if (lock !== null) place.lock.close()
@@ -85,11 +85,11 @@ function missingLock({ path, lock }: HeldControl): OwnedFd | null {
 function missingReservation({ path, reservation }: HeldControl): OwnedFd | null {
   if (reservation !== null) return null
   const made = reserve(path)
-  // The lock is this process's: a process that held the path before may not have ended yet.
+  // We have the lock: a process that held the path before may not have ended yet.
   return made === 'taken' ? null : made
 }
 
-/** Whether the path is to stay as it is. Throws when it names the live socket of another process, or no socket. */
+/** Whether the path is intact or a service manager's. Throws if it names the live socket of another process, or no socket. */
 function isOurs(path: string, entry: PathEntry): boolean {
   if (entry.ino < 0n) return true
   const named = controlEntry(path)
@@ -114,28 +114,28 @@ function conflict(path: string, why: string): FdbError {
   )
 }
 
-/** A look without a notice: a folder further up was renamed, the file system tells nothing, or there is no inotify. */
+/** Polling interval, in milliseconds: inotify may be missing, or miss a renamed parent folder. */
 const LOOK_MS = 5_000
-/** Behind a repair, or a failed one: two programs that fight for a path do not keep a processor busy. */
+/** Pause after a repair or a failed one, in milliseconds: two programs that fight for a path must not use up a processor. */
 const REST_MS = 250
 
 interface WatchedControl {
-  /** The place that must be there; null: another process looks after it now. */
+  /** The control path to watch; null if another process looks after it now. */
   place(): HeldControl | null
-  /** Owns the descriptors of what was made again. */
+  /** Called after a repair; owns the new descriptors. */
   restored(made: RestoredControl): void
   readonly logger: Logger
 }
 
-/** Watches the path of a control socket, its folder and its lock file, and puts back what is removed, at once where there is inotify. */
+/** Watches the path of a control socket, its folder and its lock file, and restores what is removed, at once where inotify works. */
 export class ControlWatch {
   readonly #watched: WatchedControl
   #timer: NodeJS.Timeout | undefined
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
-  /** When the last repair was made, or has failed. */
+  /** Time of the last repair or failed repair. */
   #acted = Number.NEGATIVE_INFINITY
-  /** The last failure: each is told once, when a second look fails too. */
+  /** The last failure. Each is logged once, if it persists at the next look. */
   #failure = ''
   #told = ''
 
@@ -155,14 +155,14 @@ export class ControlWatch {
     this.#rest()
   }
 
-  /** Now. Never throws. */
+  /** Checks now. Never throws. */
   check(): void {
     const { logger } = this.#watched
     const place = this.#watched.place()
     this.#rest()
     if (place === null || this.#timer === undefined) return
     try {
-      // Before it is looked: what is removed behind the look is noticed.
+      // Watch before looking, so that a removal after the look is noticed.
       this.#attend(place)
       if (place.reservation !== null) forgetAsked(place.reservation)
       const made = restoreControl(place)
@@ -178,7 +178,7 @@ export class ControlWatch {
     }
   }
 
-  /** A process that starts holds the lock for a moment: only a failure that stays is told. */
+  /** A starting process holds the lock for a moment: only a persistent failure is logged. */
   #failed(err: Error, control: string): void {
     this.#acted = performance.now()
     const again = this.#failure === err.message

@@ -14,12 +14,12 @@ const MESSAGES_PER_TURN = 64
 export interface NotifyMessage {
   /** The last value of each name. */
   readonly words: ReadonlyMap<string, string>
-  /** The sender, as the kernel names it. */
+  /** The sender by the kernel's credentials. */
   readonly from: PeerCredentials
   readonly truncated: boolean
 }
 
-/** Receives messages of sd_notify(3). Closes their descriptors after the call, for which senders of BARRIER=1 wait. Borrows the socket. */
+/** Receives messages of sd_notify(3). Closes their descriptors after the call, as senders of BARRIER=1 expect. Borrows the socket. */
 export class NotifyReceiver {
   readonly #socket: OwnedFd
   readonly #received: (message: NotifyMessage) => void
@@ -54,7 +54,6 @@ export class NotifyReceiver {
   }
 }
 
-/** Each line is an assignment. */
 function wordsOf(text: string): Map<string, string> {
   return new Map(
     text.split('\n').map(line => {

@@ -1,22 +1,22 @@
 import { connectToDatagram, type OwnedFd, sendMessage, sleepSync } from '../../kernel/index.js'
 
-/** The contents of one datagram: names with values, in this order. */
+/** Assignments of one datagram, in this order. */
 export type Words = Readonly<Record<string, string | number | bigint>>
 
-/** The kernel's queue of a datagram socket is short. */
+/** Delay before a full queue is tried again, in milliseconds: the kernel's queue of a datagram socket is short. */
 const AGAIN_MS = 10
-/** Milliseconds that are waited in one turn for one that does not read. */
+/** Milliseconds that one call blocks while the manager does not read. */
 const MOST_TRIES = 100
-/** More messages wait only if the manager does not read. */
+/** Limit for pending messages; reached only if the manager does not read. */
 const MOST_WAITING = 1_000
 
 interface Waiting {
   readonly text: Buffer
-  /** A duplicate. */
+  /** A duplicate, owned by the queue. */
   readonly fd: OwnedFd | null
 }
 
-/** The socket at which a service manager wants to hear of a service: `NOTIFY_SOCKET`, a path or, behind `@`, an abstract name. */
+/** The socket of a service manager: `NOTIFY_SOCKET`, a path or, after `@`, an abstract name. */
 export class NotifySocket {
   readonly #name: string
   readonly #abstract: boolean
@@ -24,7 +24,7 @@ export class NotifySocket {
   readonly #waiting: Waiting[] = []
   #timer: NodeJS.Timeout | undefined
 
-  /** Null: there is no service manager, or it does not use a Unix socket. `failed`: a message is lost. */
+  /** Null if there is no service manager, or it does not use a Unix socket. `failed` is called when a message is lost. */
   static of(
     { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
     failed: (error: unknown) => void,
@@ -38,7 +38,7 @@ export class NotifySocket {
     this.#failed = failed
   }
 
-  /** In the order of the calls; at once where the other side has room for it. Borrows the descriptor. Never throws. */
+  /** Sends a message, in the order of calls, at once if the queue has room. Borrows the descriptor. Never throws. */
   send(words: Words, fd?: OwnedFd): void {
     const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
     try {
@@ -55,7 +55,7 @@ export class NotifySocket {
     return this.#waiting.some(({ fd }) => fd !== null)
   }
 
-  /** A socket for each: the manager may have been started anew. */
+  /** Connects each time: the manager may have been restarted. */
   #send(): void {
     this.#timer = undefined
     try {
@@ -63,7 +63,7 @@ export class NotifySocket {
       for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
         const { text, fd } = next
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
-        // A descriptor is stored before it is used: the manager is another process, and quick.
+        // Blocks for a descriptor: it must be stored before it is used, and the manager reads quickly.
         for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
           sleepSync(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
@@ -82,7 +82,7 @@ export class NotifySocket {
   }
 }
 
-/** A line is an assignment. */
+/** Each assignment must be one line. */
 function oneLine(text: string): string {
   return text.replace(/[\r\n]+/g, ' ')
 }

@@ -10,18 +10,18 @@ import { isLocatedAt, isOfKind, type ListenerSpec } from '../../listeners/index.
 import { startedAs } from '../command-line.js'
 import type { NotifySocket } from './notify-socket.js'
 
-/** The number of the first, see sd_listen_fds(3). */
+/** The first passed descriptor, see sd_listen_fds(3). */
 const FIRST = 3
-/** More are a mistake in the variable. */
+/** A larger number is a mistake in the variable. */
 const MOST = 20_000
-/** Prefix of the names of descriptors that were kept for a service, see fd-store.ts. */
+/** Name prefix of descriptors that the manager keeps for a service; see {@link FdStore}. */
 export const KEPT = 'fdb.'
 
 /** A passed socket that no listener has asked for. */
 export interface Unclaimed {
   readonly name: string
   readonly fd: OwnedFd
-  /** It was offered: a program may run on it, for which O_NONBLOCK stays as it is. */
+  /** Whether another program may use the socket, so that O_NONBLOCK must not change. */
   readonly inUse?: boolean
 }
 
@@ -32,17 +32,17 @@ export interface Passed extends Unclaimed {
 export interface PassedListener {
   /** Owned by the caller. */
   readonly fd: OwnedFd
-  /** It has the listener's name, and another address than was asked for. */
+  /** The socket has the listener's name, but another address than the one asked for. */
   readonly elsewhere: boolean
-  /** Another process has it too, which knows nothing of us and is to end: see {@link PassedSockets.offer}. */
+  /** Another process, which knows nothing of fd-broker and is going to end, has it too: see {@link PassedSockets.offer}. */
   readonly adopted: boolean
-  /** A program may run on it, for which O_NONBLOCK stays as it is. */
+  /** Whether another program may use the socket, so that O_NONBLOCK must not change. */
   readonly inUse: boolean
 }
 
 /**
- * Listening sockets that a service manager has bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: units of type socket). A socket that
- * is not asked for stays as it is: the manager has it too.
+ * Listening sockets that a service manager bound for this process (`LISTEN_FDS`, `LISTEN_FDNAMES`: socket units). Unclaimed sockets are
+ * left alone: the manager has them too.
  */
 export class PassedSockets {
   #sockets: readonly Passed[]
@@ -55,12 +55,12 @@ export class PassedSockets {
     this.#sockets = all.filter(({ name }) => !name.startsWith(KEPT))
   }
 
-  /** Lent. */
+  /** Borrowed by the caller. */
   get unclaimed(): Unclaimed[] {
     return [...this.#sockets, ...this.#kept].map(({ about, ...each }) => each)
   }
 
-  /** Returns the one at this address, else, for tcp and udp, the only one of this name; or null. A Unix path stays the manager's. */
+  /** Returns the socket at this address, else, for tcp and udp, the only one of this name; or null. A Unix path stays the manager's. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
@@ -70,20 +70,23 @@ export class PassedSockets {
     return named.length === 1 ? this.#found(named[0]!, true) : null
   }
 
-  /** Adds listeners taken from another process (`adopted`) or held by a daemon. Owns them: {@link discard} closes the unclaimed. */
+  /**
+   * Adds listeners taken from another process (`adopted`), or held by a daemon. Owns them; {@link discard} closes the adopted ones that
+   * stay unclaimed.
+   */
   offer(sockets: readonly Passed[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
 
-  /** Closes the offered sockets that are still here: a process that holds a listener and does not accept leaves clients waiting. */
+  /** Closes adopted sockets that are unclaimed: clients would wait on a listener that this process holds but does not accept on. */
   discard(): void {
     this.#sockets = this.#sockets.filter(({ fd }) => !this.#adopted.has(fd))
     closeAll(this.#adopted)
     this.#adopted.clear()
   }
 
-  /** The listening Unix socket of this path. Owned by the caller. */
+  /** Takes the listening Unix socket of this path. Owned by the caller. */
   takePath(path: string): OwnedFd | null {
     const found = this.#sockets.find(
       ({ about }) => about.family === 'unix' && about.accepting && !about.abstract && about.address === path,
@@ -91,7 +94,7 @@ export class PassedSockets {
     return found === undefined ? null : this.#give(found)
   }
 
-  /** Takes descriptors of any kind that an earlier process has given to the manager under such names. The caller owns them. */
+  /** Takes the descriptors that an earlier process stored in the manager under this prefix. The caller owns them. */
   takeKept(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
     const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
     this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
@@ -111,13 +114,13 @@ export class PassedSockets {
 
 let ours: PassedSockets | null = null
 
-/** Those of this process: a successor inherits the variables, and not the sockets. */
+/** Returns this process's passed sockets. A successor inherits the variables but not the sockets: LISTEN_PID tells. */
 export function passedSockets(): PassedSockets {
   ours ??= new PassedSockets(passedBy(startedAs.env))
   return ours
 }
 
-/** Those of this process are what it has kept over an exec. Owns the descriptors. */
+/** Replaces this process's passed sockets by those kept across an exec. Owns the descriptors. */
 export function keepPassed(unclaimed: readonly Unclaimed[]): void {
   ours = new PassedSockets(unclaimed)
 }
@@ -136,7 +139,7 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
         passed.push({ name, fd })
       else releaseNumber(fd)
     } catch {
-      // Not open: the variable says what is not so.
+      // The descriptor is not open: the variable is wrong.
     }
   }
   return passed
@@ -144,7 +147,7 @@ function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<Node
 
 const MOST_NAME = 255
 
-/** Descriptors that the service manager keeps for the next process (`FileDescriptorStoreMax=`) until the unit stops. */
+/** Stores descriptors in the service manager (`FileDescriptorStoreMax=`) for the next process, until the unit stops. */
 export class FdStore {
   readonly #socket: Pick<NotifySocket, 'send'>
   readonly #prefix: string
@@ -154,7 +157,9 @@ export class FdStore {
     this.#prefix = prefixOf(service)
   }
 
-  /** Borrows the descriptor. The same object under the same name is kept once. A manager that keeps none closes it. */
+  /**
+   * Stores a descriptor, which is borrowed. The same object under the same name is stored once. A manager without a store closes it.
+   */
   keep(name: string, fd: OwnedFd): void {
     const whole = this.#prefix + name
     if (whole.length <= MOST_NAME) this.#socket.send({ FDSTORE: 1, FDNAME: whole, FDPOLL: 0 }, fd)
@@ -166,7 +171,7 @@ export class FdStore {
   }
 }
 
-/** The descriptors that the manager has kept for this service, by the names of {@link FdStore.keep}. The caller owns them. */
+/** Takes the descriptors that the manager stored for this service, under the names of {@link FdStore.keep}. The caller owns them. */
 export function keptFor(service: string): { readonly name: string; readonly fd: OwnedFd }[] {
   const prefix = prefixOf(service)
   return passedSockets()
@@ -174,7 +179,7 @@ export function keptFor(service: string): { readonly name: string; readonly fd: 
     .map(({ name, fd }) => ({ name: name.slice(prefix.length), fd }))
 }
 
-/** A colon would end the name. */
+/** Encoded, because a colon would end the name. */
 function prefixOf(service: string): string {
   return `${KEPT}${encodeURIComponent(service)}.`
 }

@@ -4,7 +4,7 @@ import { pidfdNumber } from '../liveness.js'
 import { NotifySocket, type Words } from './notify-socket.js'
 import { FdStore } from './passed-sockets.js'
 
-/** The process that the manager must watch from now on. */
+/** The process that the manager must watch. */
 export interface MainProcess {
   readonly pid: number
   /** Borrowed. */
@@ -15,14 +15,14 @@ interface Warnings {
   warn(facts: object, message: string): void
 }
 
-/** Tells a service manager (systemd, or another program that sets `NOTIFY_SOCKET`) about a service: see sd_notify(3). */
+/** Notifies a service manager (systemd, or another program that sets `NOTIFY_SOCKET`); see sd_notify(3). */
 export class ServiceManager {
-  /** How often it wants to hear that the service lives, milliseconds; null: it does not. */
+  /** Watchdog interval in milliseconds; null if the manager has no watchdog for this service. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
   readonly #keeps: boolean
 
-  /** Null: there is no service manager. */
+  /** Null if there is no service manager. */
   static find(logger: Warnings): ServiceManager | null {
     const { env } = startedAs
     let told = false
@@ -41,26 +41,26 @@ export class ServiceManager {
     this.#keeps = Number(FDSTORE) > 0
     const usec = Number(WATCHDOG_USEC)
     this.#socket = socket
-    // WATCHDOG_PID names the first process: those that serve after it have its variables, and its duty.
+    // WATCHDOG_PID is ignored: it names the first process, and its successors inherit the variables and the duty.
     this.watchdogMs = usec > 0 ? Math.max(1, Math.floor(usec / 1000)) : null
   }
 
-  /** Where descriptors of a service are kept; null: nowhere, or it is not said (`FDSTORE`). */
+  /** Returns the store for a service's descriptors; null if the manager announces none (`FDSTORE`). */
   storeFor(service: string): FdStore | null {
     return this.#keeps ? new FdStore(this.#socket, service) : null
   }
 
-  /** The service is up, or has come to the end of what {@link changes} told of. */
+  /** The service is up, or has finished what {@link changes} began. */
   serves(status: string): void {
     this.#socket.send({ READY: 1, STATUS: status })
   }
 
-  /** {@link serves}, and another process than before is its main process. */
+  /** As {@link serves}, with a new main process. */
   servesBy(main: MainProcess, status: string): void {
     this.#socket.send({ ...mainPid(main), READY: 1, STATUS: status })
   }
 
-  /** It is up, and changes: is upgraded, or reads its configuration. {@link serves} ends it. */
+  /** The service is being upgraded or reloaded; {@link serves} ends that state. */
   changes(status: string): void {
     const usec = process.hrtime.bigint() / 1000n
     this.#socket.send({ RELOADING: 1, MONOTONIC_USEC: usec, STATUS: status })
@@ -78,25 +78,25 @@ export class ServiceManager {
     this.#socket.send({ WATCHDOG: 1 })
   }
 
-  /** EXTEND_TIMEOUT_USEC: the current operation may take longer than configured; the next message comes within this time. */
+  /** The current operation may take longer than configured. The next message must come within `ms`. */
   extendTimeout(ms: number): void {
     this.#socket.send({ EXTEND_TIMEOUT_USEC: ms * 1000 })
   }
 }
 
-/** Whether a service manager can be told who the main process is. */
+/** Whether a service manager accepts a new main process. */
 export function namesMain(): boolean {
   return NotifySocket.of(startedAs.env, () => {}) !== null
 }
 
-/** With what tells it from a later process of its number, where the kernel numbers pidfds (Linux 6.9): not one of another as this one's. */
+/** Adds the pidfd's number since Linux 6.9, so that a reused pid is not mistaken for it. Older kernels number all pidfds alike. */
 function mainPid({ pid, pidfd }: MainProcess): Words {
   if (pidfd === null) return { MAINPID: pid }
   const number = pidfdNumber(pidfd)
   return number === null ? { MAINPID: pid } : { MAINPID: pid, MAINPIDFDID: number }
 }
 
-/** An environment in which no descriptors are passed, see sd_listen_fds(3). */
+/** Removes the variables of passed descriptors; see sd_listen_fds(3). */
 export const NONE_PASSED: Readonly<NodeJS.ProcessEnv> = {
   LISTEN_FDS: undefined,
   LISTEN_FDNAMES: undefined,
@@ -104,7 +104,7 @@ export const NONE_PASSED: Readonly<NodeJS.ProcessEnv> = {
   LISTEN_PIDFDID: undefined,
 }
 
-/** Without what a service manager has told a process: it is meant for that one, not for those that it starts. */
+/** Removes all variables of a service manager: they are meant for this process, not for its children. */
 export const NOTHING_TOLD: Readonly<NodeJS.ProcessEnv> = {
   ...NONE_PASSED,
   NOTIFY_SOCKET: undefined,

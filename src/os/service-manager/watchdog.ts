@@ -1,6 +1,6 @@
 import type { ServiceManager } from './service-manager.js'
 
-/** EXTEND_TIMEOUT_USEC: the extension, milliseconds. */
+/** Length of one extension (EXTEND_TIMEOUT_USEC), in milliseconds. */
 const EXTENSION_MS = 30_000
 const EXTEND_AGAIN_MS = 10_000
 
@@ -13,13 +13,13 @@ export class Watchdog {
   #timer: NodeJS.Timeout | undefined
   #extension: NodeJS.Timeout | undefined
 
-  /** `manager` null: there is no service manager. */
+  /** `manager` is null without a service manager. */
   constructor(manager: Watched | null, healthy: () => boolean) {
     this.#manager = manager
     this.#healthy = healthy
   }
 
-  /** The service manager watches this process. Idempotent. */
+  /** Starts feeding the watchdog: the manager watches this process. Idempotent. */
   start(): void {
     const manager = this.#manager
     if (manager === null || manager.watchdogMs === null || this.#timer !== undefined) return
@@ -30,13 +30,13 @@ export class Watchdog {
     feed()
   }
 
-  /** The service manager watches another process. */
+  /** Stops feeding: the manager watches another process. */
   stop(): void {
     clearInterval(this.#timer)
     this.#timer = undefined
   }
 
-  /** Extends the manager's timeout until {@link endExtension}: the operation has limits of its own, which may be longer. Idempotent. */
+  /** Extends the manager's timeout until {@link endExtension}, because the operation's own limits may be longer. Idempotent. */
   extendTimeout(): void {
     const manager = this.#manager
     if (manager === null || this.#extension !== undefined) return
