@@ -10,8 +10,8 @@ import { messageOf, sayOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
- * Has the servers of a program be those of a service. The library is loaded when it is needed: at the start of a next version, else when the
- * first server listens, beside its first answers.
+ * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when
+ * the first server listens, while it already answers.
  */
 export class Auto implements Servers {
   readonly #settings: AutoSettings
@@ -26,7 +26,7 @@ export class Auto implements Servers {
     this.#settings = settings
   }
 
-  /** Resolves when it is known whether another version serves, whose sockets are here then. Never rejects. */
+  /** Resolves when it is known whether another version serves; its sockets are here then. Never rejects. */
   async start(): Promise<void> {
     if (!existsSync(this.#settings.control)) return
     this.undecided = this.#join()
@@ -46,7 +46,7 @@ export class Auto implements Servers {
     if (this.#without) return
     this.#forget.get(server)?.()
     const waiting = new WaitingServer(server)
-    // A listener of 'error' would make an error that the program does not handle end nothing.
+    // Uses errorMonitor: an 'error' listener would hide an error that the program does not handle.
     const monitored: NodeJS.EventEmitter = server
     const listening = () => {
       off()
@@ -73,10 +73,10 @@ export class Auto implements Servers {
   }
 
   async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
-    // A program that has closed its last server and listens again gets another place.
+    // A program that closed its last server and listens again joins again.
     await this.#service?.leaving
     if (this.#service === null) {
-      // The program's own first answers do not wait for this.
+      // The program's first responses do not wait for this.
       await new Promise(setImmediate)
       await this.#join()
     }

@@ -4,25 +4,28 @@ import { isMainThread } from 'node:worker_threads'
 import { workerPlace } from '../os/default-control.js'
 import { lineOf } from '../os/main-process.js'
 
-/** Names the process with a service whose children inherit the variable: they are parts of the program, and no next versions of it. */
+/**
+ * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next
+ * versions.
+ */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 
-/** Why a process is left alone; `said`: its user should hear of it. */
+/** Why a process runs without fd-broker; `said`: the user must be told. */
 export interface Exclusion {
   readonly why: string
   readonly said: boolean
 }
 
-/** Commands that start programs: the service is that of what they start. */
+/** Tools that start programs: the service is that of the started program. */
 const TOOLS =
   /[\\/]node_modules[\\/](?:\.bin[\\/])?(?:npm|npx|yarn|pnpm|corepack|tsx|ts-node|nodemon|node-dev|ts-node-dev|pm2|vitest|jest|mocha|ava|c8|nyc|fd-broker)\b/
-/** Parents that start a program anew whenever one of its files changes. */
+/** Parent processes that restart a program when a file changes. */
 const WATCHERS: readonly (readonly [RegExp, string])[] = [
   [/(?:^|[\\/])nodemon(?:\.js)?$/, 'nodemon'],
   [/(?:^|[\\/])(?:ts-)?node-dev(?:\.js)?$/, 'node-dev'],
 ]
 
-/** Null: the process takes part. */
+/** Returns why a process is excluded; null if it takes part. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const quiet = (why: string) => ({ why, said: false })
   const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, said: true })
@@ -36,12 +39,15 @@ export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.Pr
   if (watcher !== null) return aloud(`${watcher} restarts this program when a file changes`)
   if (env[PARENT] !== undefined && env[PARENT] !== `${process.pid}`)
     return quiet(`a child of ${env[PARENT]}, which has the service`)
-  // The primary says it.
+  // In node:cluster the primary prints the notice; a worker stays quiet.
   if (process.send !== undefined && cluster().isWorker) return quiet('a worker of node:cluster')
   return null
 }
 
-/** Servers of this process are for its workers. Node loads the module itself when a server listens. */
+/**
+ * Whether this process is a node:cluster primary with workers, whose servers belong to its workers. Node itself loads the module when a
+ * server listens.
+ */
 export function isClusterPrimary(): boolean {
   const { isPrimary, workers } = cluster()
   return isPrimary && Object.keys(workers ?? {}).length > 0
@@ -52,10 +58,10 @@ function cluster(): Cluster {
   return found as Cluster
 }
 
-/** The tool that restarts this process at each edit; null: none is seen. */
+/** Returns the tool that restarts this process at each edit; null if none is found. */
 function watcherOf(env: Readonly<NodeJS.ProcessEnv>): string | null {
   if (env.WATCH_REPORT_DEPENDENCIES !== undefined) return 'node --watch'
-  // Between a watcher and its program there may be a shell.
+  // A shell may stand between a watcher and its program.
   let looks = 0
   for (const pid of lineOf(process.ppid)) {
     if (pid === 1 || looks++ === 2) return null

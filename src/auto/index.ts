@@ -1,4 +1,4 @@
-/** `node --import fd-broker/auto server.js`: the servers of a program that knows nothing of fd-broker cross to its next version. */
+/** `node --import fd-broker/auto server.js`: hands the servers of a program without fd-broker code over to its next version. */
 
 import { resolve } from 'node:path'
 import { startedAs } from '../os/command-line.js'
@@ -11,21 +11,18 @@ import { messageOf, sayOnce } from './stderr.js'
 
 const auto = begin()
 
-/**
- * Resolves when it is known whether another version of this program serves, whose sockets are here then. The entry for `import` awaits it.
- * @internal
- */
+/** Resolves when it is known whether another version serves; its sockets are here then. The entry for `import` awaits it. @internal */
 export const started: Promise<void> = auto?.start() ?? Promise.resolve()
 
 delayMain(started)
 
-/** Tells that this version may serve, where FD_BROKER_READY is `call`. Elsewhere it does nothing. */
+/** Reports that this version may serve, if FD_BROKER_READY is `call`; otherwise does nothing. */
 export function ready(): void {
   auto?.ready()
 }
 
 function begin(): Auto | null {
-  // As it was before the program changes it: a successor starts with the same.
+  // The environment before the program changes it: a successor starts with the same.
   const { env } = startedAs
   const script = process.argv[1]
   const program = script === undefined ? undefined : resolve(script)

@@ -9,21 +9,20 @@ import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { sayOnce } from './stderr.js'
 
-/** Decides how each server of the program listens. */
 export interface Servers {
-  /** Settles when it is known whether this process is a next version; null: that is known. */
+  /** Settles when it is known whether this process is a next version; null once it is. */
   readonly undecided: Promise<unknown> | null
-  /** Whether an address may be one that the version before hands over: then {@link adopt} is asked. */
+  /** Whether the previous version may hand over an address: then {@link adopt} is called. */
   readonly adopts: boolean
-  /** The server listens on the socket of the version before, as if it had bound it; false: there is none. */
+  /** Lets the server listen on the previous version's socket as if it had bound it; false if there is none. */
   adopt(server: net.Server, request: ListenRequest): boolean
-  /** The server is about to listen by itself. */
+  /** The server is about to listen through Node. */
   listens(server: net.Server, request: ListenRequest): void
 }
 
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 
-/** Replaces `server.listen()` of every server of `net`, `http`, `https`, `http2` and `tls`. */
+/** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. */
 export function intercept(servers: Servers): void {
   const listen: Listen = function (...args) {
     const request = listenRequest(args)
@@ -62,7 +61,7 @@ export function intercept(servers: Servers): void {
       if (!servers.adopt(server, request)) bind(server, request, args)
       return
     }
-    // As Node does, with an address too. The error for a name that is not known is left to it.
+    // Looks addresses up too, as Node does. Node reports the error of an unknown name.
     lookup(host, (error, address) => {
       if (error !== null || !servers.adopt(server, { ...request, host: address })) bind(server, request, args)
     })
@@ -71,7 +70,7 @@ export function intercept(servers: Servers): void {
 
 type Bind = (...args: unknown[]) => dgram.Socket
 
-/** UDP sockets are left as they are: this says so of one with a port of its own, which the next version could not bind. */
+/** Prints a notice about UDP sockets with a fixed port: they are not handed over, and the next version could not bind the port. */
 export function tellOfUdp(): void {
   channel('udp.socket').subscribe(message => {
     const { socket } = message as { readonly socket: dgram.Socket }
@@ -88,24 +87,24 @@ export function tellOfUdp(): void {
   })
 }
 
-/** 0: the kernel chooses one, or it is a descriptor. */
+/** Returns the port; 0 if the kernel chooses it, or for a descriptor. */
 function portOf(first: unknown): number {
   const port =
     typeof first === 'object' && first !== null ? (first as { readonly port?: unknown }).port : first
   return Math.max(Number(port) || 0, 0)
 }
 
-/** The kernel takes no longer path. */
+/** Longest path of a Unix socket in bytes. */
 const LONGEST = 107
 
 /**
- * Has a server listen at a path so that its close leaves the path alone: Node removes the path that it has bound, at which the next version
- * listens by then. It binds another, which takes the place of the one that was asked for. `args` are those of `server.listen()`.
+ * Lets a server listen at a path so that its close does not remove the path: Node removes the path that it bound, where the next
+ * version listens by then. Binds another path and renames it. `args` are those of `server.listen()`.
  */
 export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
   const other = `${resolve(path)}.${process.pid}`
   const bind = (...given: unknown[]) => Reflect.apply(originalListen, server, given)
-  // A path that exists is an error of Node's, and an abstract name is no file.
+  // Node reports an existing path as an error; an abstract name is no file.
   if (path.startsWith('\0') || existsSync(path) || Buffer.byteLength(other) > LONGEST) {
     bind(...args)
     return
@@ -117,5 +116,5 @@ export function listenAt(server: net.Server, path: string, args: readonly unknow
   nameSocket(server, path)
 }
 
-/** Before anything replaces it. */
+/** Node's own listen(), saved before it is replaced. */
 export const originalListen = net.Server.prototype.listen

@@ -4,12 +4,11 @@ import type { ListenerOptions } from '../index.js'
 import { addressOf, parseListenerSpec } from '../listeners/index.js'
 import { BACKLOG } from '../node/held-handle.js'
 
-/** The arguments of `server.listen()`. */
 export interface ListenRequest {
-  /** Undefined: every address, of both families where there are both. */
+  /** Undefined: all addresses, of both families where both exist. */
   readonly host: string | undefined
   readonly port: number
-  /** A Unix socket's, as it was given; undefined: it is TCP. */
+  /** Path of a Unix socket as given; undefined for TCP. */
   readonly path: string | undefined
   readonly backlog: number
   readonly ipv6Only: boolean
@@ -17,7 +16,7 @@ export interface ListenRequest {
   readonly callback: (() => void) | undefined
 }
 
-/** A call that Node answers alone; `why` is for the log, null: nothing is said. */
+/** A call that is left to Node; `why` is the notice to print, or null. */
 export interface LeftToNode {
   readonly why: string | null
 }
@@ -29,7 +28,7 @@ interface Options extends net.ListenOptions {
 
 const LEFT: LeftToNode = { why: null }
 
-/** Takes the arguments of `server.listen()` apart as Node does. Calls that Node refuses are left to it. */
+/** Parses the arguments of `server.listen()` as Node does. Calls that Node refuses are left to it. */
 export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToNode {
   const last = args.at(-1)
   const callback = typeof last === 'function' ? (last as () => void) : undefined
@@ -37,7 +36,7 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
   const form = typeof first === 'object' && first !== null ? (first as Options) : formOf(args)
   if (form === null) return LEFT
   const { fd, path, exclusive, reusePort, port } = form
-  // A descriptor or handle: of fd-broker itself, too.
+  // A descriptor or handle, including fd-broker's own.
   if ((fd !== undefined && fd !== null) || form instanceof net.Server || '_handle' in form || !isPlain(form))
     return LEFT
   if (exclusive) return { why: 'a server with the option "exclusive" is left as it is' }
@@ -55,7 +54,7 @@ export function listenRequest(args: readonly unknown[]): ListenRequest | LeftToN
   }
 }
 
-/** The words of a call without an object of options; null: it is none that Node takes. */
+/** Parses a call without an options object; null if Node does not accept it. */
 function formOf([first, second]: readonly unknown[]): Options | null {
   if (first === undefined || first === null || typeof first === 'function') return { port: 0 }
   if (typeof first === 'string' && portOf(first) === null) return { path: first }
@@ -63,7 +62,7 @@ function formOf([first, second]: readonly unknown[]): Options | null {
   return { port: Number(first), ...(typeof second === 'string' && { host: second }) }
 }
 
-/** Null: it is none. */
+/** Returns the port; null if the value is none. */
 function portOf(port: unknown): number | null {
   const value =
     typeof port === 'number' ? port : typeof port === 'string' && port.trim() !== '' ? Number(port) : -1
@@ -75,12 +74,12 @@ function number(value: unknown): number {
   return Math.max(found, 0)
 }
 
-/** Handles of Node are objects of its own kinds. */
+/** Whether it is no handle of Node. */
 function isPlain(form: object): boolean {
   return typeof (form as { readonly listen?: unknown }).listen !== 'function'
 }
 
-/** The addresses at which a server listens after such a request, the likely one first. */
+/** Returns the addresses at which a server may listen after such a call, the likely one first. */
 export function addressesOf(request: ListenRequest): ListenerOptions[] {
   const { host, port, path, backlog, ipv6Only } = request
   if (path !== undefined) return [unixAddress(path, backlog)]
@@ -94,14 +93,14 @@ export function addressesOf(request: ListenRequest): ListenerOptions[] {
   return host === undefined ? [at('::'), at('0.0.0.0')] : [at(host)]
 }
 
-/** The address at which a server listens, with port 0 if the kernel has chosen it: the next version asks for that, too. */
+/** Returns the address at which a server listens; a port that the kernel chose stays 0, so that the next version asks for it. */
 export function addressNow(server: net.Server, request: ListenRequest): ListenerOptions {
   const address = server.address()
   if (address === null || typeof address === 'string') return addressesOf(request)[0]!
   return addressesOf({ ...request, host: address.address })[0]!
 }
 
-/** The name of a listener: its address, and a number where the kernel chooses several ports. */
+/** Returns the name of a listener: its address, numbered if the kernel chooses several ports. */
 export function listenerName(address: ListenerOptions, isTaken: (name: string) => boolean): string {
   const plain = addressOf(parseListenerSpec(address))
   if (address.port !== 0 || !isTaken(plain)) return plain

@@ -3,29 +3,29 @@ import { lstatSync, readdirSync, readlinkSync, renameSync, rmSync, symlinkSync }
 import { homedir } from 'node:os'
 import { basename, dirname, isAbsolute, join } from 'node:path'
 
-/** Names the log of a program that `fd-broker start` has started: `shop.log`, a link to the file of the version that serves. */
+/** Environment variable: the log of a program started by `fd-broker start` (`shop.log`), a link to the serving version's file. */
 export const LOG_FILE = 'FD_BROKER_LOG_FILE'
-/** Names the file of this very process; not for those that it starts. */
+/** Environment variable: the log file of this process. Not for its children. */
 const OWN_PART = 'FD_BROKER_LOG_PART'
-/** Limits of each file, for the command that writes it. */
+/** Environment variable: size at which each file is rotated. */
 export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
-/** The file of the command `fd-broker`, beside the bundle that this is in. */
+/** Path of the command `fd-broker`, next to this bundle. */
 export const COMMAND = join(import.meta.dirname, 'cli.cjs')
-/** Generations whose files are kept. */
+/** Number of generations whose files are kept. */
 const KEPT = 10
 
 type Env = Readonly<NodeJS.ProcessEnv>
 
-/** The output of one version on its way into a file of its own, written by a small process that ends with the last writer. */
+/** The output of one version, written to its own file by a small process that ends with the last writer. */
 export interface LogPart {
   readonly path: string
   readonly env: NodeJS.ProcessEnv
   readonly stdio: ['ignore', NonNullable<ChildProcess['stdin']>, NonNullable<ChildProcess['stdin']>]
-  /** The version has its output, or was not started: this process lets go of it. */
+  /** Releases the pipe: the version has it, or was not started. */
   close(): void
 }
 
-/** The log of a service that was given no file: below `/var/log/fd-broker`, or in the state folder of the user. */
+/** Returns the default log of a service: in `/var/log/fd-broker` for root, else in the user's state folder. */
 export function defaultLog(service: string, env: Env): string {
   const { XDG_STATE_HOME: state = '' } = env
   const own = isAbsolute(state) ? state : join(homedir(), '.local/state')
@@ -56,13 +56,13 @@ export function openPart(log: string, env: Env): LogPart {
   }
 }
 
-/** The file that has the output of this process; null: it was not started so. */
+/** Returns the log files of this process; null if it was not started by `fd-broker start`. */
 export function ownPart(env: Env): { readonly log: string; readonly part: string } | null {
   const { [LOG_FILE]: log, [OWN_PART]: part } = env
   return log && part ? { log, part } : null
 }
 
-/** This generation serves: the log leads to its file. Old files are removed. Never throws. */
+/** Links the log to the file of the generation that serves, and removes old files. Never throws. */
 export function linkLog(
   { log, part }: { readonly log: string; readonly part: string },
   generation: number,
@@ -72,11 +72,11 @@ export function linkLog(
     link(part, log)
     removeOld(log)
   } catch {
-    // The file is there under its own name.
+    // The file keeps its own name.
   }
 }
 
-/** Leads to the file of that generation. */
+/** Returns the link to a generation's file. */
 export function generationLog(log: string, generation: number): string {
   return join(dirname(log), `${stem(log)}.generation-${generation}.log`)
 }
@@ -92,7 +92,7 @@ function link(to: string, at: string): void {
   renameSync(made, at)
 }
 
-/** Removes the files of generations before the last ones, those that rotation has left too. */
+/** Removes the files of all but the last {@link KEPT} generations, including rotated ones. */
 function removeOld(log: string): void {
   const folder = dirname(log)
   const names = readdirSync(folder)

@@ -6,8 +6,9 @@ interface Runner {
 }
 
 /**
- * Has the program's main file wait where this was preloaded by `node --require`: Node lets preloaded modules replace the function that runs
- * it. With `--import` Node waits by itself, and has called it already, as it has where the program itself loads this.
+ * Delays the program's main file until `until` resolves if this was preloaded by `node --require`: Node lets preloaded modules replace
+ * the function that runs it. With `--import`, or if the program imports this itself, Node has already called that function, and waits
+ * by itself.
  */
 export function delayMain(until: Promise<void>): void {
   const runner = Module as Runner
@@ -15,17 +16,17 @@ export function delayMain(until: Promise<void>): void {
   if (typeof runMain !== 'function') return
   runner.runMain = (...args) => {
     runner.runMain = runMain
-    // A promise does not keep the process.
+    // A pending promise does not keep the process alive.
     const keeps = setInterval(() => {}, 60_000)
     void until.then(() => {
       clearInterval(keeps)
-      // An exception of the program ends the process as one of its own, and is no rejection.
+      // In a tick of its own: an exception of the program must not become a rejection.
       process.nextTick(() => Reflect.apply(runMain, runner, args))
     })
   }
 }
 
-/** The version before has the inspector's port (`--inspect`): this one gets a free port, which Node prints. */
+/** Opens the inspector (`--inspect`) on a free port, which Node prints: the previous version still uses the given port. */
 export function openInspector(): void {
   const words = [...process.execArgv, ...(process.env.NODE_OPTIONS ?? '').split(/\s+/)]
   if (!words.some(word => /^--inspect(?:-brk|-wait)?(?:=|$)/.test(word))) return

@@ -13,17 +13,17 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 const MASK = maskOf(SIGNALS)
 
 /**
- * Keeps the place of a process that is replaced if its end would be the end of its successors (PID 1 of a container, the main process of a
- * unit), or if its successor has a session of its own and writes to this process's terminal, where Ctrl-C is to end it. A small command takes
- * the place: the program's own end is not held up, and nothing of it stays.
+ * Keeps a retired process alive if its exit would end its successors (PID 1 of a container, main process of a unit), or if its
+ * successor writes to its terminal from another session, where Ctrl-C must still end it. At exit a small command replaces the program's
+ * image, so the program ends without delay and holds no memory.
  */
 export class Placeholder {
   readonly #control: string
   readonly #main = mainProcess(namesMain()) !== null
   #keeps = false
-  /** The program's own handlers run: the signal is for them alone. */
+  /** Set while the program's own handlers run: the signal is only for them. */
   #ends = false
-  /** Resolves when it is known whether the place is kept. */
+  /** Resolves when it is decided whether the process is kept. */
   decided: Promise<void> = Promise.resolve()
 
   constructor(control: string) {
@@ -31,11 +31,11 @@ export class Placeholder {
     process.on('exit', () => this.#exit())
   }
 
-  /** Another process serves: signals to this one go on to that, until {@link stopPassing}. */
+  /** Forwards signals to the process that serves now, until {@link stopPassing}. */
   replaced(): void {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
-    // A signal that comes now waits for the decision.
+    // A signal that arrives now waits for the decision.
     for (const signal of SIGNALS) process.prependListener(signal, this.#pass)
     this.decided = this.#decide()
   }
@@ -45,7 +45,10 @@ export class Placeholder {
     if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
   }
 
-  /** Calls the program's own handlers of SIGTERM. False: it has none. Signals go on being passed: libuv drops one whose last listener goes. */
+  /**
+   * Calls the program's own handlers of SIGTERM; returns false if there are none. Signals are still forwarded: libuv drops a pending
+   * signal when its last listener is removed.
+   */
   endProgram(): boolean {
     const passing = process.listeners('SIGTERM').includes(this.#pass) ? 1 : 0
     if (process.listenerCount('SIGTERM') === passing) return false
@@ -58,13 +61,13 @@ export class Placeholder {
     return true
   }
 
-  /** This process serves again, or the service has ended with it. */
+  /** Stops keeping the process: it serves again, or the service has ended. */
   stop(): void {
     this.#keeps = false
     this.stopPassing()
   }
 
-  /** A signal is the program's own. */
+  /** Stops forwarding signals. */
   stopPassing(): void {
     for (const signal of SIGNALS) process.off(signal, this.#pass)
   }
@@ -73,17 +76,17 @@ export class Placeholder {
     if (this.#ends) return
     void this.decided.then(async () => {
       const serves = this.#keeps ? await this.#serving() : process.pid
-      // The program's own handler has heard of it.
+      // The program's own handler got the signal.
       if (serves === process.pid && process.listenerCount(signal) > 0) return
       try {
         if (serves !== null) process.kill(serves, signal)
       } catch {
-        // It has just ended.
+        // The process has just ended.
       }
     })
   }
 
-  /** Null: no other process serves, or none that has a number here. */
+  /** Returns the pid of the serving process; null if none other serves, or it has no pid here. */
   async #serving(): Promise<number | null> {
     try {
       using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS })
@@ -100,19 +103,19 @@ export class Placeholder {
     const words = ['keep', '--control', this.#control, ...(this.#main ? ['--main'] : [])]
     const env: NodeJS.ProcessEnv = { ...startedAs.env }
     delete env.NODE_OPTIONS
-    // One that comes before the command has its handlers would end it, or, PID 1, would be lost: it waits for them.
+    // Blocks the signals until the command has its handlers: a signal before that would end it, or be lost for PID 1.
     const holding = holdingVariables(MASK)
     try {
       if (holding !== null) holdSignals(MASK)
       const start = { file: process.execPath, cwd: '/', argv: ['node', COMMAND, ...words] }
       executeInstead({ ...start, env: { ...env, ...holding } }, [])
     } catch {
-      // The process ends, as it would without this.
+      // The process ends as it would without this.
     }
   }
 }
 
-/** Ctrl-C there reaches this process. */
+/** Whether this process has a terminal, whose Ctrl-C it gets. */
 function hasTerminal(): boolean {
   return (statOf(process.pid)?.terminal ?? 0) !== 0
 }

@@ -2,21 +2,18 @@ import type net from 'node:net'
 
 type Close = (callback?: (error?: Error) => void) => net.Server
 
-/** By servers whose close is watched: a program may close one and listen again. */
+/** Servers whose close is watched. A program may close one and listen again. */
 const closings = new WeakMap<net.Server, Closing>()
 
-/** Is told of the program's close of a server. */
+/** Callbacks for the program's close of a server. */
 export interface Closing {
-  /** Whether the library had taken the server off its listener before, as another process serves. */
+  /** Whether the library has detached the server because another process serves. */
   taken(): boolean
-  /** The server accepts no more. */
+  /** The server no longer accepts. */
   closed(): void
 }
 
-/**
- * Tells when the program closes a server. If the library had taken it off its listener, the close succeeds as it would on a server that
- * listens.
- */
+/** Reports when the program closes a server. If the library has detached the server, the close succeeds as on a listening one. */
 export function onServerClose(server: net.Server, closing: Closing): void {
   const known = closings.has(server)
   closings.set(server, closing)
@@ -46,13 +43,13 @@ export function onServerClose(server: net.Server, closing: Closing): void {
 type Heard = (...args: unknown[]) => void
 
 /**
- * The program's listeners of 'listening', set aside while another process serves: when this process serves again Node says so a second time,
- * which a program that starts its work there does not expect.
+ * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event
+ * again, which a program that starts work there does not expect.
  */
 export class ListeningOnce {
   readonly #aside = new Map<net.Server, readonly Heard[]>()
 
-  /** The servers are off their listeners. */
+  /** Removes the handlers of detached servers. */
   setAside(servers: Iterable<net.Server>): void {
     for (const server of servers) {
       this.#aside.set(server, server.rawListeners('listening') as Heard[])
@@ -60,13 +57,13 @@ export class ListeningOnce {
     }
   }
 
-  /** The servers listen again, now or in a moment. */
+  /** Restores the handlers after the servers listen again. */
   bringBack(): void {
     for (const [server, heard] of this.#aside) {
       const again = () => {
         for (const each of heard) server.on('listening', each)
       }
-      // Node says it in the turn in which the server listens.
+      // Node emits 'listening' in the turn in which the server listens.
       if (server.listening) setImmediate(again)
       else server.once('listening', () => setImmediate(again))
     }

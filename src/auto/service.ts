@@ -17,24 +17,24 @@ import { HANDLER_MS, ProgramShutdown } from './shutdown.js'
 import { autoLog, messageOf, say, sayOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
-/** The version that serves says so soon which program it is. */
+/** Limit for the serving version to report its program, in milliseconds. */
 const ASK_MS = 5_000
-/** Between two questions to a server that is not well yet. */
+/** Interval of health checks before the first success, in milliseconds. */
 const AGAIN_MS = 100
 
-/** The program's place in its service: its servers are listeners of a member. */
+/** The program as a member of its service: its servers are the member's listeners. */
 export class Service {
   readonly #settings: AutoSettings
   readonly #member: Member
   readonly #end: ProgramShutdown
-  /** The version before has these. */
+  /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
   readonly #names = new Map<net.Server, string>()
-  /** Those that have a server, by their names. */
+  /** Listeners with a server, by name. */
   readonly #listeners = new Map<string, Listener>()
-  /** One after the other of a name: a program may close a server and listen again at once. */
+  /** Serializes attaches per listener name: a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
-  /** Adopted, and without a server since the program has closed it: the version before has the address still. */
+  /** Adopted listeners whose server the program has closed: the previous version still serves the address. */
   readonly #kept = new Map<string, Listener>()
   readonly #listening = new ListeningOnce()
   #adopted = 0
@@ -46,10 +46,13 @@ export class Service {
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
   readonly #gone: () => void
   #leaving: Promise<void> | null = null
-  /** Null: its output goes where that of the process goes. */
+  /** The log of `fd-broker start`; null if this process was not started by it. */
   readonly #log: ReturnType<typeof ownPart>
 
-  /** Null: this program has no place there, which is said. `gone`: it has one no more, and may look for another. Rejects as `join()` does. */
+  /**
+   * Joins the service. Null, with a message, if another program serves under its name. `gone` is called when this program has left the
+   * service and may join again. Rejects as `join()` does.
+   */
   static async join(settings: AutoSettings, gone: () => void): Promise<Service | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
     const other = settings.named ? null : await otherProgram(settings)
@@ -64,7 +67,7 @@ export class Service {
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // A placeholder process follows.
+      // The placeholder command follows.
       mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
@@ -91,11 +94,11 @@ export class Service {
     if (log !== null) {
       member.outputOfSuccessors(() => openPart(log.log, startedAs.env))
     }
-    // Servers keep the process alive, as they do without fd-broker.
+    // Servers keep the process alive, as without fd-broker.
     member.keepAlive(false)
     member.on('retiring', () => {
       member.keepAlive(true)
-      // In this order: libuv drops a signal that came in this turn, if its last listener goes before the next one is there.
+      // Order matters: libuv drops a signal of this turn if its last listener is removed before the next is added.
       keeper.replaced()
       this.#end.stops()
       this.#listening.setAside(this.#names.keys())
@@ -110,12 +113,12 @@ export class Service {
     if (this.#offered.size > 0) openInspector()
   }
 
-  /** Resolves when this program has given up its place; null: it has not begun to. */
+  /** Resolves when this program has left the service; null if it is not leaving. */
   get leaving(): Promise<void> | null {
     return this.#leaving
   }
 
-  /** Whether the version before may have a socket for a server of this one. */
+  /** Whether the previous version may have a socket for a server of this one. */
   get adopts(): boolean {
     return this.#offered.size > 0 && this.#phase === 'starts'
   }
@@ -141,14 +144,14 @@ export class Service {
       this.#member.keepAlive(true)
       const open = async () => this.#kept.get(name) ?? (await this.#member.listen(name, address))
       const accept = begin ?? (() => {})
-      // A server that no listener has accepts at once, as it says that it listens.
+      // Without a listener of the member, the server accepts as soon as it reports that it listens.
       this.#attach(server, name, open, listener => listener.serveListening(server, accept), accept)
       return true
     }
     return false
   }
 
-  /** Takes a server that listens already. */
+  /** Takes over a server that is already listening. */
   take(waiting: WaitingServer, request: ListenRequest): void {
     const { server } = waiting
     const lent = descriptorOf(server)
@@ -199,19 +202,19 @@ export class Service {
     this.#listened()
   }
 
-  /** Another process serves in its place. */
+  /** Whether another process has taken over the server. */
   #isTaken(server: net.Server): boolean {
     const { phase } = this.#member
     return this.#names.has(server) && !server.listening && phase !== 'joining' && phase !== 'ready'
   }
 
-  /** The program has closed a server. */
+  /** Called when the program has closed a server. */
   #closed(server: net.Server): void {
     const name = this.#names.get(server)
     if (name === undefined) return
     this.#names.delete(server)
     if (this.#names.size === 0 && this.#phase === 'starts') {
-      // It serves nothing: the version before does, unless another server comes.
+      // Without a server this process does not take over, unless the program opens one.
       clearTimeout(this.#quiet)
       this.#member.keepAlive(false)
     }
@@ -221,7 +224,7 @@ export class Service {
     this.#letGo(name, listener)
   }
 
-  /** Its server was closed by the program. */
+  /** Releases a listener whose server the program has closed. */
   #letGo(name: string, listener: Listener): void {
     this.#listeners.delete(name)
     if (listener.adopted && this.#phase === 'starts') {
@@ -232,13 +235,13 @@ export class Service {
     if (this.#names.size === 0 && this.#phase === 'serves') this.#leave()
   }
 
-  /** One more server listens: when all do, this process is ready. */
+  /** Called when a server listens; once all do, this process is ready. */
   #listened(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quiet)
     const names = new Set(this.#names.values())
     const whole = [...this.#offered].every(name => names.has(name))
-    // Those that the program opens in the same turn belong to it, too.
+    // Waits for servers that the program opens in the same turn.
     if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
     else this.#quiet = setTimeout(() => this.#settle(), this.#settings.quietMs)
   }
@@ -303,7 +306,7 @@ export class Service {
     process.exit(1)
   }
 
-  /** The program has come to its end without a server. */
+  /** Leaves the service when the program ends without a server. */
   readonly #unused = (): void => {
     if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
   }
@@ -322,13 +325,13 @@ export class Service {
   }
 }
 
-/** Once-only work of the program (`runOnce`) waits no longer. */
+/** Starts work that waits in `runOnce()`, because this process has no member. */
 function withoutMember(error: unknown): never {
   noMember()
   throw error
 }
 
-/** The program that serves under this name, if it is another than this one; null: none does, or it does not say. */
+/** Returns the program that serves under this name, if it is not this one; null if none does, or it does not report its program. */
 async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
   if (!existsSync(control)) return null
   try {
@@ -338,7 +341,7 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
     return served === program ? null : served
   } catch (error) {
-    // Nothing listens there any more: joining finds out.
+    // No process listens any more: join() handles that.
     if (FdbError.is(error)) return null
     throw error
   }

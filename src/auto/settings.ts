@@ -4,21 +4,24 @@ import { durationMs } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
 
-/** How a program runs under `fd-broker/auto`: from its path and the variables FD_BROKER_…. */
+/** Settings of `fd-broker/auto`, from the program's path and the variables FD_BROKER_…. */
 export interface AutoSettings {
-  /** The program's file as it was started: a `current/` link stays a link. */
+  /** The program's file as given: a `current/` link stays a link. */
   readonly program: string
   readonly service: string
-  /** The operator has named the service: another program of that name is its next version. */
+  /** Whether the operator named the service: then another program of that name is its next version. */
   readonly named: boolean
   readonly control: string
-  /** The process is ready when it listens, at a call, or when it answers a GET of this path. */
+  /** When the process is ready: when it listens, when it calls ready(), or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
-  /** A next version that has listened to a part of what the version before serves, and to nothing more for so long, is complete. */
+  /**
+   * A next version that listens on some of the previous version's addresses is complete if it opens no other listener for this long, in
+   * milliseconds.
+   */
   readonly quietMs: number
-  /** A retired process without a handler of SIGTERM is ended after so many milliseconds. */
+  /** Delay before a retired process without a SIGTERM handler exits, in milliseconds. */
   readonly exitMs: number
-  /** Options of join() in milliseconds, those that were given. */
+  /** Options of join() in milliseconds, if given. */
   readonly drainMs: number | undefined
   readonly probationMs: number | undefined
   readonly readyMs: number | undefined
@@ -31,10 +34,10 @@ type Env = Readonly<NodeJS.ProcessEnv>
 
 const EXIT_MS = 2_000
 const QUIET_MS = 3_000
-/** Programs that say nothing of themselves by their name. */
+/** File names that do not identify a program. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
 
-/** Throws ERR_FDB_OPTION for a variable with a wrong value, ERR_FDB_CONTROL_PATH where there is no place for the control socket. */
+/** Throws ERR_FDB_OPTION for a wrong value, ERR_FDB_CONTROL_PATH if the control socket has no possible path. */
 export function settingsOf(program: string, env: Env): AutoSettings {
   const name = env.FD_BROKER_NAME
   const service = name || serviceName(program)
@@ -56,8 +59,8 @@ export function settingsOf(program: string, env: Env): AutoSettings {
 }
 
 /**
- * The service of a program: the name of its package, else of its folder, and the script's own where that says more than `server` or `index`.
- * A program that a package has installed (`next start`) is named after the folder in which it runs.
+ * Returns the service name of a program: the name of its package, else of its folder, plus the script's name unless that is generic
+ * (`server`, `index`). A program installed by a package (`next start`) is named after its working folder.
  */
 export function serviceName(program: string): string {
   const installed = /[\\/]node_modules[\\/]/.test(program)
@@ -70,14 +73,14 @@ export function serviceName(program: string): string {
   return own.replace(/^@[^/]*\//, '').replace(/[^\w.-]+/g, '-') || script
 }
 
-/** The name in the nearest package.json that has one. */
+/** Returns the name in the nearest package.json that has one. */
 function packageName(folder: string): string | null {
   for (let at = folder; ; at = dirname(at)) {
     try {
       const { name } = JSON.parse(readFileSync(join(at, 'package.json'), 'utf8')) as { name?: unknown }
       if (typeof name === 'string' && name !== '') return name
     } catch {
-      // There is none here, or none that can be read.
+      // No readable package.json is here.
     }
     if (dirname(at) === at) return null
   }

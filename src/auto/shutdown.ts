@@ -4,14 +4,14 @@ import { keptText } from '../operator/status-report.js'
 import type { Placeholder } from './placeholder.js'
 import { say } from './stderr.js'
 
-/** A handler of SIGTERM may wait for its jobs so long. */
+/** Time for the program's SIGTERM handler to finish its work, in milliseconds. */
 export const HANDLER_MS = 30_000
-/** A process that is ended without a drain. */
+/** Limit for closing the member at a signal, in milliseconds. */
 const CLOSE_MS = 2_000
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 
-/** The end of the program: by a signal while it serves, and when it has retired. */
+/** Ends the program: at a signal while it serves, and after it has retired. */
 export class ProgramShutdown {
   readonly #member: Member
   readonly #exitMs: number
@@ -25,18 +25,18 @@ export class ProgramShutdown {
     void member.retired.then(why => this.#retired(why))
   }
 
-  /** The program's process is the service: a signal that ends the one ends the other. */
+  /** Called when this process serves: a signal that ends it also ends the service. */
   serves(): void {
     for (const signal of SIGNALS)
       if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
   }
 
-  /** Signals are its own matter again. */
+  /** Leaves signals to the program. */
   stops(): void {
     for (const signal of SIGNALS) process.off(signal, this.#onSignal)
   }
 
-  /** Another process is to serve, or none: what comes of this one is the program's own matter. */
+  /** Called when another process or none will serve: leaves this one to the program. */
   leave(): void {
     this.#ending = true
     this.stops()
@@ -44,7 +44,7 @@ export class ProgramShutdown {
 
   readonly #onSignal = (signal: NodeJS.Signals): void => {
     const own = process.listenerCount(signal) > 1
-    // A version that stands by would serve again as soon as this process ends.
+    // A predecessor on standby would serve again as soon as this process ends.
     if (own && this.#member.incumbent !== null) {
       this.#ending = true
       void this.#member.close({ handBack: false })
@@ -58,7 +58,7 @@ export class ProgramShutdown {
     })
   }
 
-  /** As if it was told to stop: its own handler closes what it has opened. */
+  /** Ends a retired program through its own SIGTERM handlers, which close what it has opened. */
   async #retired(why: RetiredReason): Promise<void> {
     this.stops()
     await this.#keeper.decided

@@ -3,19 +3,19 @@ import type { Logger } from '../index.js'
 
 const said = new Set<string>()
 
-/** Writes a line to stderr, once in this process: the program has no other log that this could go to. */
+/** Writes a line to stderr, once per process: the program has no other log for it. */
 export function sayOnce(text: string): void {
   if (said.has(text)) return
   said.add(text)
   say(text)
 }
 
-/** Never throws: the terminal may be closed, or the pipe without a reader. */
+/** Writes a line to stderr. Never throws: the terminal may be closed, or the pipe without a reader. */
 export function say(text: string): void {
   try {
     writeSync(2, `fd-broker: ${text}\n`)
   } catch {
-    // The program goes on without the line.
+    // The line is lost.
   }
 }
 
@@ -25,10 +25,10 @@ export function messageOf(thrown: unknown): string {
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
-/** Said by the library of a member that listens to nothing yet: here the program does so when it wants to. */
+/** Start of the library's reminder to call ready(). Left out here: the program decides when it listens. */
 const REMINDER = 'ready() was not called'
 
-/** The library's log on stderr: what an operator must know, or more where FD_BROKER_LOG says so. */
+/** Logs to stderr: warnings and errors, more with FD_BROKER_LOG. */
 export function autoLog(least: 'debug' | 'info' | 'warn'): Logger {
   const from = LEVELS.indexOf(least)
   const line =

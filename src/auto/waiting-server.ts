@@ -3,10 +3,7 @@ import type net from 'node:net'
 const EVENTS = ['connection', 'secureConnection', 'session'] as const
 type Met = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
 
-/**
- * A server that listens by Node's own means while the library is being loaded. Remembers the connections that come meanwhile, for the
- * member that takes the server.
- */
+/** A server that listens through Node while the library is loaded. Records connections until a member takes the server. */
 export class WaitingServer {
   readonly server: net.Server
   readonly #met = new Set<Met>()
@@ -26,7 +23,7 @@ export class WaitingServer {
     of.once('close', () => this.#met.delete(met))
   }
 
-  /** Has the listeners that `add` brings to the server hear of those that are open, as if they came now. */
+  /** Calls `add`, then replays open connections to the event listeners that it has added. */
   handOver(add: () => void): void {
     const { server } = this
     for (const { event, hear } of this.#listeners) server.off(event, hear)
