@@ -3,24 +3,24 @@ import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import type { Question } from './question.js'
 
-/** Characters of a bad answer's body that are kept. */
+/** Number of characters kept of a failed response's body. */
 const SAID_CHARACTERS = 100
 
-/** A GET through a connection that is made for it. */
+/** A GET over a connection of its own. */
 export interface PrivateGet {
-  /** The path, with its query. */
+  /** The path with its query. */
   readonly path: string
-  /** The field `Host`; with TLS also the server's name. */
+  /** The header `Host`; with TLS also the server name. */
   readonly host: string
-  /** The connection speaks TLS. The certificate is not verified: the question is for this version, whatever its name. */
+  /** Whether to use TLS. The certificate is not verified: the check is for this version, whatever its name. */
   readonly tls: boolean
-  /** Which status is well. Default: 200 to 399. */
+  /** The expected status. Default: 200 to 399. */
   readonly status?: number | undefined
-  /** A new connection; it is ended with the question. */
+  /** Returns a new connection, which is closed after the check. */
   connect(): Socket
 }
 
-/** Asks at an address that the version listens at itself, or that all share. */
+/** Checks by a GET at an address of the version alone, or one that all versions share. */
 export function httpQuestion(url: string): Question {
   return {
     asked: `GET ${url}`,
@@ -59,7 +59,7 @@ function secured(socket: Socket, host: string): Socket {
     socket,
     rejectUnauthorized: false,
     ALPNProtocols: ['http/1.1'],
-    // An address is no name (RFC 6066).
+    // SNI must not contain an address (RFC 6066).
     ...(/^[\d.]+$|^\[/.test(servername) ? {} : { servername }),
   })
 }
@@ -79,7 +79,7 @@ function answerOf(
       }
       if (well) resolve(null)
       else answer.once('data', chunk => told(String(chunk))).once('end', () => told(''))
-      // A later break is harmless: the answer is complete.
+      // A later error is harmless: the response head is complete.
       answer.once('error', () => told(''))
       answer.resume()
     })

@@ -1,19 +1,19 @@
 import { connect } from 'node:net'
 
-/** One way to find out whether a version is well. */
+/** A health check of a version. */
 export interface Question {
-  /** The name of the question in failures: `GET /health`. */
+  /** Name of the check in failures: `GET /health`. */
   readonly asked: string
-  /** Null: it is well; else what was answered. Rejects: nothing was. One whose `signal` has aborted is not waited for. */
+  /** Resolves with null if the version is healthy, else with its answer; rejects if there was none. After `signal` aborts the result is ignored. */
   ask(signal: AbortSignal): Promise<string | null>
 }
 
-/** The longest text of a failure that is passed on. */
+/** Length limit of a failure text. */
 const MOST_CHARACTERS = 300
 
 /**
- * Asks once. Null: it is well; else what was asked and what came of it, in one line. Never rejects; `signal` aborts the wait, and what
- * is told then is of no use.
+ * Runs a check once. Resolves with null if it passes, else with the check and its result in one line. Never rejects. After `signal`
+ * aborts the result is meaningless.
  */
 export async function askOnce(
   question: Question,
@@ -32,29 +32,28 @@ export async function askOnce(
   return answer === null ? null : oneLine(`${question.asked}: ${answer}`)
 }
 
-/** Rejects as soon as the signal aborts: the asked program may ignore it. */
+/** Rejects when the signal aborts, because the checked program may ignore it. */
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener('abort', () => reject(signal.reason), { once: true })
   })
 }
 
-/** Without what would not be shown as it is. */
+/** Replaces control characters and shortens the text. */
 function oneLine(text: string): string {
   const line = text.replace(/[\p{Cc}\s]+/gu, ' ').trim()
   return line.length <= MOST_CHARACTERS ? line : `${line.slice(0, MOST_CHARACTERS - 1)}…`
 }
 
 export interface Pace {
-  /** Between an answer and the next question, milliseconds. */
+  /** Delay between an answer and the next check, in milliseconds. */
   readonly interval: number
-  /** An answer that takes longer is none, milliseconds. */
+  /** Limit for an answer, in milliseconds. */
   readonly timeout: number
 }
 
 /**
- * Asks until `signal` aborts, one question at a time, and tells each answer as {@link askOnce} gives it; its pace is asked for anew
- * each time. Never rejects.
+ * Repeats a check until `signal` aborts, and reports each result of {@link askOnce}. Reads the pace before each step. Never rejects.
  */
 export async function askAgain(
   question: Question,
@@ -86,7 +85,7 @@ function rest(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Whether it takes a connection. */
+/** Checks that the address accepts a connection. */
 export function tcpQuestion(host: string, port: number): Question {
   return {
     asked: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,
@@ -102,25 +101,25 @@ export function tcpQuestion(host: string, port: number): Question {
   }
 }
 
-/** The questions that an operator can configure, the same for `fd-broker run` and the proxy. */
+/** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */
 export type Asked =
-  /** It answers a GET with 2xx or 3xx; `url` begins with `/`: through a socket that this version alone has. */
+  /** Passes at a response of 2xx or 3xx. A `url` that begins with `/` is asked through a socket that only this version has. */
   | { readonly kind: 'http'; readonly url: string }
-  /** It takes a connection. */
+  /** Passes when a connection is accepted. */
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  /** `sh -c` of it ends with 0. */
+  /** Passes when `sh -c` of the text ends with 0. */
   | { readonly kind: 'command'; readonly text: string }
 
-/** Each gives null for what is none. */
+/** Parse the text of a check; null if it is none. */
 export const ASKED = {
-  /** `/health`, `http://127.0.0.1/health`, and what is left of the latter behind `http:`. */
+  /** Accepts `/health`, `http://127.0.0.1/health`, and that URL without `http:`. */
   http(rest: string): Asked | null {
     if (rest.startsWith('/') && !rest.startsWith('//')) return { kind: 'http', url: rest }
     const url = rest.startsWith('//') ? `http:${rest}` : rest
     return URL.canParse(url) && new URL(url).protocol === 'http:' ? { kind: 'http', url } : null
   },
 
-  /** `127.0.0.1:80`, `[::1]:80`, with or without `//` before it. */
+  /** Accepts `127.0.0.1:80` and `[::1]:80`, with or without a leading `//`. */
   tcp(rest: string): Asked | null {
     const address = rest.startsWith('//') ? rest.slice(2) : rest
     const [, v6, plain, digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(address) ?? []

@@ -5,45 +5,45 @@ import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
 import type { Question } from './question.js'
 
 const SHELL = '/bin/sh'
-/** How long the output of a command is awaited after its end: its children may keep the output open. */
+/** Wait for a command's output after its end, in milliseconds: its children may keep the output open. */
 const OUTPUT_MS = 100
-/** The shell's own exit code for a command that it cannot start. */
+/** The shell's exit code for a command that it cannot start. */
 const COULD_NOT_START = 126
-/** Sends output and errors to descriptor 3. */
+/** Redirects stdout and stderr to descriptor 3. */
 const TO_US = 'exec 1>&3 2>&3 3>&-\n'
 
 /** A running `sh -c`. */
 export interface Shell {
-  /** Kills the shell and its process group. Does nothing after its end. */
+  /** Kills the shell and its process group; does nothing after its end. */
   kill(): void
 }
 
 /**
- * Starts `sh -c text`. `output` gets what it writes to its output and error stream, `ended` is called once: with its exit code, or 128
- * and the number of the signal that ended it. Throws when it cannot be started.
+ * Starts `sh -c text`. `output` gets its stdout and stderr; `ended` is called once, with the exit code or 128 plus the number of the
+ * signal. Throws if it cannot be started.
  */
 export type StartShell = (
   text: string,
   events: { output(bytes: Buffer): void; ended(code: number): void },
 ) => Shell
 
-/** Starts children and kills them: of a process that reaps every child itself, where Node must not start any. */
+/** Starts and kills children in a process that reaps all children itself, where Node must not start any. */
 export interface Starts {
   start(start: ChildStart, ended: (code: number) => void): number
   kill(pid: number): void
 }
 
-/** Starts `sh -c text` in a session of its own. Throws, or emits 'error', if that is impossible. */
+/** Starts `sh -c text` in its own session. Throws, or emits 'error', if that is impossible. */
 export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOptions): ChildProcess {
   const { spawn } = process.getBuiltinModule('node:child_process')
   return spawn(SHELL, ['-c', text], { env, stdio, detached: true })
 }
 
-/** A shell that Node starts, with these variables over our own. */
+/** Starts shells through Node; `env` overrides this process's environment. */
 export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const child = spawnShell(text, { ...process.env, ...env }, ['ignore', 'pipe', 'pipe'])
-    // Node makes none if it runs out of descriptors.
+    // Node creates no streams if no descriptors are left.
     const streams = [child.stdout, child.stderr].filter(stream => stream != null)
     for (const stream of streams) stream.on('data', output)
     let over = false
@@ -61,19 +61,19 @@ export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
     })
     return {
       kill() {
-        // Not reaped yet: its number is still its own, and its group's.
+        // Not reaped yet, so the pid is still the child's and its group's.
         if (over || child.pid === undefined) return
         try {
           process.kill(-child.pid, 'SIGKILL')
         } catch {
-          // It has become another user's.
+          // The shell runs as another user now.
         }
       },
     }
   }
 }
 
-/** A shell that `children` starts and reaps. It ends with this process. */
+/** Starts shells through `children`. A shell ends with this process. */
 export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
@@ -99,10 +99,10 @@ export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv
   }
 }
 
-/** Length of the end of a command's output that is kept. */
+/** Number of characters kept from the end of a command's output. */
 const KEPT_CHARACTERS = 1024
 
-/** Whether a line of the shell ends with 0. */
+/** Checks that a shell command ends with 0. */
 export function commandQuestion(text: string, start: StartShell): Question {
   return {
     asked: `command "${text}"`,

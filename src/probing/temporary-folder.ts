@@ -5,12 +5,12 @@ import { connectToDatagram, connectToUnix, type NativeError, type OwnedFd } from
 
 const PREFIX = 'fd-broker-'
 const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
-/** The socket of a younger folder may be about to be bound. */
+/** A younger folder, in milliseconds, may be about to get its socket. */
 const YOUNG_MS = 60_000
 
 /**
- * Makes a folder for one socket, and removes those that processes of this user have left behind at a `kill -9`: folders in which no process
- * listens any more. A process in another PID namespace is seen too, by its socket.
+ * Creates a folder for one socket, and removes folders that killed processes of this user left: those in which no process listens.
+ * Processes in other PID namespaces count too, by their sockets.
  */
 export function temporaryFolder(): string {
   const parent = process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir()
@@ -22,7 +22,7 @@ function removeLeft(parent: string): void {
   try {
     for (const name of readdirSync(parent)) if (NAME.test(name)) removeIfLeft(join(parent, name))
   } catch {
-    // The folder cannot be read: what is left stays.
+    // The folder is unreadable: nothing is removed.
   }
 }
 
@@ -33,11 +33,11 @@ function removeIfLeft(folder: string): void {
     if (readdirSync(folder).every(name => isLeft(join(folder, name))))
       rmSync(folder, { recursive: true, force: true })
   } catch {
-    // The folder has gone meanwhile, or is another's.
+    // The folder was removed meanwhile, or is another user's.
   }
 }
 
-/** Returns true of a socket at which no process listens, and of nothing else. */
+/** Whether the path is a socket on which no process listens. */
 function isLeft(path: string): boolean {
   if (!lstatSync(path).isSocket()) return false
   const label = 'socket of a temporary folder'
@@ -45,7 +45,7 @@ function isLeft(path: string): boolean {
   return (datagram === 'EPROTOTYPE' ? refusal(() => connectToUnix(path, label)) : datagram) === 'ECONNREFUSED'
 }
 
-/** Null: a process listens. */
+/** Returns the error code of connecting; null if a process listens. */
 function refusal(connect: () => OwnedFd): string | null {
   try {
     connect().close()
