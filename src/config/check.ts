@@ -1,12 +1,12 @@
 import { didYouMean } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 
-/** Gives the normalised value, or reports what is wrong at the place and gives undefined. */
+/** Returns the normalised value, or reports a problem at `place` and returns undefined. */
 export type Check<T> = (value: unknown, place: Place) => T | undefined
 
 export type Checked<C> = C extends Check<infer T> ? T : never
 
-/** A text that `read` turns into a value. */
+/** Checks a text that `read` converts to a value. */
 export function text<T>(what: string, read: (text: string) => T | Wrong): Check<T> {
   return (value, place) => {
     if (typeof value !== 'string') {
@@ -38,12 +38,12 @@ export function integer(least: number, most: number): Check<number> {
       : place.wrong(`${shown(value)} is no whole number from ${least} to ${most}`)
 }
 
-/** `off` (or `false`) for null. */
+/** Accepts `off` (or `false`) as null. */
 export function orOff<T>(check: Check<T>): Check<T | null> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
 
-/** All items are checked, also after a wrong one. */
+/** Checks a list; all items, even after a wrong one. */
 export function list<T>(item: Check<T>, limits: { least?: number; most?: number } = {}): Check<T[]> {
   const { least = 0, most = Number.POSITIVE_INFINITY } = limits
   return (value, place) => {
@@ -60,7 +60,7 @@ export function list<T>(item: Check<T>, limits: { least?: number; most?: number 
   }
 }
 
-/** A map from names to values of one kind, as pairs. */
+/** Checks a map from names to values of one kind; returns pairs. */
 export function named<T>(name: (text: string) => Wrong | string, item: Check<T>): Check<[string, T][]> {
   return (value, place) => {
     if (!isMap(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a map of names to values`)
@@ -80,11 +80,11 @@ export function named<T>(name: (text: string) => Wrong | string, item: Check<T>)
 
 export interface Field<T> {
   check: Check<T>
-  /** The default for a missing key, as the file would have it. Undefined: the key is required. */
+  /** The default for a missing key, also as the file would write it. Undefined: the key is required. */
   byDefault: { written: unknown; value: T } | undefined
   /** One line for the documentation. */
   about: string
-  /** The fields of a nested map, for the documentation and the tests. */
+  /** The fields of a nested map, for documentation and tests. */
   fields: Shape | undefined
 }
 
@@ -95,7 +95,7 @@ export function required<T>(check: Check<T>, about: string, fields?: Shape): Fie
   return { check, byDefault: undefined, about, fields }
 }
 
-/** The default is given as an operator would write it, and read by the same check. */
+/** A key with a default, which is given as an operator would write it and read by the same check. */
 export function optional<T>(check: Check<T>, written: unknown, about: string, fields?: Shape): Field<T> {
   let byDefault: { written: unknown; value: T } | undefined
   const unexpected = {
@@ -107,7 +107,7 @@ export function optional<T>(check: Check<T>, written: unknown, about: string, fi
     check,
     about,
     fields,
-    // Read when it is first asked for: checks may be defined after the shapes that use them.
+    // Lazy: checks may be defined after the shapes that use them.
     get byDefault() {
       byDefault ??= { written, value: check(written, unexpected) as T }
       return byDefault
@@ -116,17 +116,17 @@ export function optional<T>(check: Check<T>, written: unknown, about: string, fi
   return field
 }
 
-/** A key that may be left out, and then is `value`, which no file could write. */
+/** An optional key whose missing value is `value`, which no file could write. */
 export function absent<T, A>(check: Check<T>, value: A, about: string, fields?: Shape): Field<T | A> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }
 
-/** A nested map all of whose fields have defaults: it may be left out. */
+/** A nested map whose fields all have defaults, so that it may be missing. */
 export function group<S extends Shape>(shape: S, about: string): Field<Fields<S>> {
   return optional(map(shape), {}, about, shape)
 }
 
-/** A map with known keys. Unknown ones are errors. */
+/** Checks a map with known keys. Unknown keys are errors. */
 export function map<S extends Shape>(shape: S): Check<Fields<S>> {
   const known = Object.keys(shape)
   return (value, place) => {
@@ -169,7 +169,7 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
   }
 }
 
-/** A map, or only the value of one of its keys: `4` for `{ count: 4 }`. */
+/** Accepts a map, or the value of one of its keys: `4` for `{ count: 4 }`. */
 export function shortFor<S extends Shape>(key: keyof S & string, shape: S): Check<Fields<S>> {
   const whole = map(shape)
   return (value, place) => {
@@ -202,14 +202,14 @@ function refuseDefault(message: string): undefined {
 export type Path = readonly (string | number)[]
 
 interface Problem {
-  /** Where, from the root of the document. */
+  /** Path from the root of the document. */
   path: Path
-  /** The key itself is wrong, not its value. */
+  /** Whether the key is wrong, not its value. */
   atKey: boolean
   message: string
 }
 
-/** `upstreams.app.servers[1]`; names that are no plain words in brackets: `upstreams["a b"]`. */
+/** Formats `upstreams.app.servers[1]`; other names in brackets: `upstreams["a b"]`. */
 export function formatPath(path: Path): string {
   let text = ''
   for (const step of path) {
@@ -220,7 +220,7 @@ export function formatPath(path: Path): string {
   return text
 }
 
-/** Collects problems; of more than `most` only the number is kept. */
+/** Collects problems; beyond `most` only counts them. */
 export class Problems {
   readonly most: number
   readonly list: Problem[] = []
@@ -230,7 +230,7 @@ export class Problems {
     this.most = most
   }
 
-  /** Further problems are only counted: guesses for their messages need not be made. */
+  /** Whether further problems are only counted, so that their messages need no hints. */
   get full(): boolean {
     return this.count >= this.most
   }
@@ -241,7 +241,7 @@ export class Problems {
   }
 }
 
-/** A value's place in the document, where problems with it are reported. */
+/** A value's place in the document, where its problems are reported. */
 export class Place {
   readonly problems: Problems
   readonly #within: Place | null
@@ -253,7 +253,7 @@ export class Place {
     this.#step = step
   }
 
-  /** Made when it is asked for: of most places nothing is reported. */
+  /** Built on demand: most places have no problem. */
   get path(): Path {
     return this.#within === null ? [] : [...this.#within.path, this.#step]
   }
@@ -266,7 +266,7 @@ export class Place {
     return new Place(this.problems, this, step)
   }
 
-  /** Always returns undefined: what a check gives for a wrong value. */
+  /** Reports a problem. Returns undefined, the result of a failed check. */
   wrong(message: string): undefined {
     this.problems.add({ path: this.path, atKey: false, message })
   }
@@ -276,7 +276,7 @@ export class Place {
   }
 }
 
-/** The result of a reader that refuses a value: a sentence that says what is wrong and what to write. */
+/** The result of a reader for an invalid value: a sentence that says what is wrong and what to write. */
 export class Wrong {
   readonly why: string
 
@@ -287,7 +287,7 @@ export class Wrong {
 
 const SHOWN = 80
 
-/** A value as it is named in messages: JSON, cut after 80 characters. */
+/** Formats a value for messages: JSON, cut after 80 characters. */
 export function shown(value: unknown): string {
   const text = jsonOf(value)
   return text.length <= SHOWN ? text : `${text.slice(0, SHOWN)}…`
@@ -298,14 +298,14 @@ function jsonOf(value: unknown): string {
   try {
     return JSON.stringify(value) ?? (value === undefined ? 'nothing' : String(value))
   } catch {
-    // It has itself in it, or is nested too deeply.
+    // The value is cyclic or nested too deeply.
     return Array.isArray(value) ? '[…]' : '{…}'
   }
 }
 
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 
-/** `500ms`, `30s`, `1.5m`, `2h` in whole milliseconds, from `least` to about 24 days. */
+/** Checks a duration (`500ms`, `30s`, `1.5m`, `2h`); returns whole milliseconds, from `least` to about 24 days. */
 export function duration(least: number): Check<number> {
   const read = text('a duration', given => {
     const ms = durationMs(given)
@@ -319,7 +319,7 @@ export function duration(least: number): Check<number> {
       : read(value, place)
 }
 
-/** `512`, `16k`, `1m`, `2g` in bytes (k is 1,024). */
+/** Checks a size (`512`, `16k`, `1m`, `2g`); returns bytes (k is 1,024). */
 export function size(least: number, most: number): Check<number> {
   const within = (bytes: number, given: unknown) =>
     bytes >= least && bytes <= most
@@ -349,7 +349,7 @@ function filePath(given: string): string | Wrong {
 
 export const absolutePath = text('a path', filePath)
 
-/** No two items of a list have the same `key`; wrong items are not compared. */
+/** Reports items with the same `key`; wrong items are not compared. */
 export function unique<T>(
   item: Check<T>,
   what: string,
@@ -373,7 +373,7 @@ export function unique<T>(
   }
 }
 
-/** A list whose item check remembers what it saw: a new one for each reading. */
+/** Checks a list with an item check that has state: creates a new one per reading. */
 export function fresh<T>(item: () => Check<T>, limits: { least?: number; most?: number }): Check<T[]> {
   return (value, place) => list(item(), limits)(value, place)
 }

@@ -11,7 +11,10 @@ export interface SyntaxProblem extends Position {
   message: string
 }
 
-/** A YAML 1.2 document (JSON is one too). `yaml`, which knows positions, is loaded only for an error or a position: it is eight times as slow. */
+/**
+ * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower, is only loaded for an
+ * error or a position.
+ */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]
   readonly value: unknown
@@ -49,7 +52,7 @@ export class ConfigDocument {
     return this.#parsed
   }
 
-  /** Where the value at a path stands, or its key; for what is not there, what it would be in. */
+  /** Returns the position of the value at a path, or of its key; for a missing one, that of its container. */
   position(path: Path, atKey: boolean): Position {
     const { isAlias, isMap, isScalar, isSeq } = yaml()
     const { document } = this.#yaml
@@ -114,7 +117,7 @@ const QUOTE = 0x22
 const COLON = 0x3a
 const BACKSLASH = 0x5c
 
-/** The value of a JSON text; undefined for anything else, and where a key is given twice in the same object. */
+/** Parses JSON; undefined for other text, and if an object has a key twice. */
 export function parseJson(text: string): unknown {
   if (!/^\s*[[{]/.test(text)) return undefined
   let value: unknown
@@ -123,7 +126,7 @@ export function parseJson(text: string): unknown {
   } catch {
     return undefined
   }
-  // JSON.parse() takes the last of several: then there are fewer keys than colons.
+  // JSON.parse() keeps the last of duplicate keys: then there are fewer keys than colons.
   return keysIn(value) === colonsIn(text) ? value : undefined
 }
 
@@ -146,7 +149,7 @@ function keysIn(value: unknown): number {
   return keys
 }
 
-/** Outside of texts. */
+/** Counts colons outside of strings. */
 function colonsIn(json: string): number {
   let colons = 0
   let text = false
@@ -159,10 +162,10 @@ function colonsIn(json: string): number {
   return colons
 }
 
-/** Syntax that the other package may read differently, or warn about: an anchor, a tag, a directive. */
+/** Syntax that the packages may read differently or warn about: an anchor, a tag, a directive. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
-/** The value of a YAML 1.2 text, by `js-yaml`; undefined: left to `yaml`, which says what is wrong and where. Both give the same values. */
+/** Parses YAML 1.2 with `js-yaml`; undefined if left to `yaml`, which reports what is wrong and where. Both return the same values. */
 export function yamlValue(text: string): unknown {
   if (UNUSUAL.test(text)) return undefined
   const { CORE_SCHEMA, load } = jsYaml()

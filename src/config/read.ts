@@ -3,24 +3,24 @@ import { FdbError } from '../errors.js'
 import { type Check, formatPath, Place, Problems } from './check.js'
 import { ConfigDocument } from './document.js'
 
-/** At most so many problems are named. */
+/** Number of problems listed. */
 const MOST = 20
 
-/** One of `details.problems` of an ERR_FDB_CONFIG. */
+/** An item of `details.problems` of ERR_FDB_CONFIG. */
 export interface ConfigProblem {
-  /** From 1. */
+  /** Starts at 1. */
   line: number
   column: number
-  /** `upstreams.app.servers[1]`; empty: the document, or its syntax. */
+  /** `upstreams.app.servers[1]`; empty for the document or its syntax. */
   key: string
   message: string
 }
 
-/** Reads and checks a configuration file (YAML or JSON), in one go. Throws ERR_FDB_CONFIG. */
+/** Reads and checks a configuration file (YAML or JSON) synchronously. Throws ERR_FDB_CONFIG. */
 export function readDocument<T>(file: string, check: Check<T>): T {
   let bytes: Buffer
   try {
-    // A process that starts serves no client yet, and each hop to a thread waits for a processor.
+    // A starting process serves no client yet, and asynchronous reads would wait for threads.
     bytes = readFileSync(file)
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error)
@@ -33,7 +33,7 @@ export function readDocument<T>(file: string, check: Check<T>): T {
   return documentOf(bytes, file, check)
 }
 
-/** As {@link readDocument}, of what the file holds. */
+/** As {@link readDocument}, for the contents of a file. */
 export function documentOf<T>(bytes: Buffer, file: string, check: Check<T>): T {
   let text: string
   try {
@@ -48,8 +48,8 @@ export function documentOf<T>(bytes: Buffer, file: string, check: Check<T>): T {
 }
 
 /**
- * Checks a configuration. Throws ERR_FDB_CONFIG, whose message has a line for each problem (at most 20),
- * `FILE:LINE:COLUMN: KEY: what is wrong`, and whose `details.problems` has them as {@link ConfigProblem}.
+ * Checks a configuration. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `FILE:LINE:COLUMN: KEY: what is wrong`, and the
+ * problems in `details.problems` as {@link ConfigProblem}.
  */
 export function parseDocument<T>(text: string, file: string, check: Check<T>): T {
   const document = new ConfigDocument(text)
@@ -68,10 +68,7 @@ export function parseDocument<T>(text: string, file: string, check: Check<T>): T
   throw refusal(file, located, problems.count)
 }
 
-/**
- * Checks a configuration that a program has made. Throws ERR_FDB_CONFIG, whose message has a line for each problem (at most 20),
- * `KEY: what is wrong`.
- */
+/** Checks a configuration object of a program. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `KEY: what is wrong`. */
 export function checkMade<T>(document: unknown, check: Check<T>): T {
   const problems = new Problems(MOST)
   const config = check(document, new Place(problems))
