@@ -3,12 +3,12 @@ import { inspect } from 'node:util'
 import { FdbError } from '../errors.js'
 import { LONGEST_MS } from './duration.js'
 
-/** Checks the value of an option that was given. Throws ERR_FDB_OPTION; `name` is what its message calls the option. */
+/** Checks the value of an option. Throws ERR_FDB_OPTION; `name` is the option's name in the message. */
 export type Check = (value: unknown, name: string) => void
 
 export type Checks<T> = { readonly [Name in keyof T]-?: Check }
 
-/** Throws ERR_FDB_OPTION for the first option that is wrong or unknown. `prefix`: of the names in messages. */
+/** Throws ERR_FDB_OPTION for the first wrong or unknown option. `prefix` precedes option names in messages. */
 export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefix = ''): void {
   checkKeys(what, given, checks)
   for (const [name, check] of Object.entries<Check>(checks)) {
@@ -17,10 +17,10 @@ export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefi
   }
 }
 
-/** For an option that its user checks. */
+/** For an option that is checked where it is used. */
 export const unchecked: Check = () => {}
 
-/** A value of which `holds` is true. `wanted`: what the message asks for. */
+/** Accepts values for which `holds` is true. `wanted` says in the message what to give. */
 export function predicate(wanted: string, holds: (value: unknown) => boolean): Check {
   return (value, name) => {
     if (!holds(value)) throw wrongOption(name, value, wanted)
@@ -50,13 +50,13 @@ export const orOff =
   (value, name) => {
     if (value !== 'off') check(value, name)
   }
-/** Not only this realm's. */
+/** Accepts signals of other realms too. */
 export const abortSignal = predicate('an AbortSignal', value => {
   const { aborted, addEventListener } = (value ?? {}) as Partial<AbortSignal>
   return typeof aborted === 'boolean' && typeof addEventListener === 'function'
 })
 
-/** Throws ERR_FDB_OPTION unless `given` is an object with no keys but those of `known`. `what`: the call or option that it is given to. */
+/** Throws ERR_FDB_OPTION unless `given` is an object whose keys are all in `known`. `what` names the call or option in messages. */
 export function checkKeys(what: string, given: unknown, known: object): void {
   if (typeof given !== 'object' || given === null || Array.isArray(given)) {
     throw new FdbError(
@@ -81,7 +81,7 @@ export function wrongOption(name: string, value: unknown, wanted: string): FdbEr
   })
 }
 
-/** Throws ERR_FDB_OPTION unless a timer can wait for so long: Node takes what is longer for one millisecond. */
+/** Throws ERR_FDB_OPTION unless a timer can wait that long: Node treats a longer delay as 1 ms. */
 export function checkMs(name: string, value: unknown, least: number): void {
   if (typeof value !== 'number' || !Number.isFinite(value) || value < least || value > LONGEST_MS) {
     throw wrongOption(name, value, `milliseconds, ${least} to ${LONGEST_MS}`)
@@ -97,7 +97,7 @@ export function shown(value: unknown): string {
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`
 }
 
-/** The known word that `word` most likely was meant to be; undefined when none is near. */
+/** Returns the known word that `word` probably means; undefined if none is close. */
 function nearest(word: string, known: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase()
   let best: string | undefined
@@ -113,13 +113,13 @@ function nearest(word: string, known: Iterable<string>): string | undefined {
   return best
 }
 
-/** ` (did you mean "x"?)`, or nothing. */
+/** Returns ` (did you mean "x"?)`, or an empty text. */
 export function didYouMean(word: string, known: Iterable<string>): string {
   const found = word.length > 64 ? undefined : nearest(word, known)
   return found === undefined ? '' : ` (did you mean "${found}"?)`
 }
 
-/** Insertions, deletions, replacements, and swaps of neighbours. */
+/** Counts insertions, deletions, replacements, and swaps of neighbours. */
 function editDistance(a: string, b: string): number {
   let before: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, i) => i)

@@ -1,4 +1,4 @@
-/** Runs work one after the other, also behind work that failed. */
+/** Runs work strictly in order, also after work that failed. */
 export class InOrder {
   #last: Promise<unknown> = Promise.resolve()
 

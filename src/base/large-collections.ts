@@ -1,24 +1,27 @@
-/** As many keys are in one `Map`. */
+/** Number of keys up to which the map is one `Map`. */
 export const ALONE = 16_384
-/** Keys of the first map that move to their parts with each key that is set. */
+/** Keys that move from the first map to their parts with each put. */
 const MOVED = 8
-/** Parts of which a key has one, a power of two. */
+/** Number of parts, a power of two. */
 export const PARTS = 256
 
-/** A map that never stalls the event loop: one `Map` while it is small (in order), then 256 parts. Keys added during iteration may be missed. No value is undefined. */
+/**
+ * A map that never stalls the event loop: one `Map` in insertion order while small, then 256 parts. Iteration may miss keys that are
+ * added meanwhile. No value is undefined.
+ */
 export abstract class DividingMap<K, V> {
-  /** All keys while they are few; then those of that time, until each is in its part too. Null: all are in parts. */
+  /** All keys of a small map; while dividing, the keys of that moment until all are in parts; null after that. */
   #first: Map<string, V> | null = new Map()
-  /** The keys of `#first` that are not yet in their part. Null: there are no parts, or all keys have moved. */
+  /** The keys of `#first` still to move; null before dividing starts and after it ends. */
   #moving: IterableIterator<[string, V]> | null = null
   #size = 0
 
   protected abstract textOf(key: string | K): string
   protected abstract getInPart(key: string | K): V | undefined
-  /** Returns undefined where it was not there, else what `set` returns. */
+  /** Returns undefined if the key was missing, else what `set` returns. */
   protected abstract setInPart(key: string | K, value: V): V | undefined
   protected abstract deleteInPart(key: string | K): boolean
-  /** The entries of a part. Every map has a given key in the part of the same number. */
+  /** Returns the entries of a part. A key is in the part of the same number in every map. */
   abstract run(part: number): Iterable<[string, V]>
 
   get size(): number {
@@ -30,7 +33,6 @@ export abstract class DividingMap<K, V> {
     return this.#first === null
   }
 
-  /** Undefined: it is not there. */
   get(key: string | K): V | undefined {
     if (this.#first !== null) {
       const value = this.#first.get(this.textOf(key))
@@ -61,7 +63,7 @@ export abstract class DividingMap<K, V> {
       this.#moveSome(this.#moving)
       return had
     }
-    // A key of the first map stays there and counts.
+    // The first map still counts its keys.
     first.set(text, value)
     if (this.getInPart(key) !== undefined) this.setInPart(key, value)
     this.#moveSome(this.#moving)
@@ -105,7 +107,7 @@ export abstract class DividingMap<K, V> {
     for (const run of this.runs()) yield* run
   }
 
-  /** The same, map by map: a step of a `Map` costs less than one of a generator. */
+  /** Yields the entries map by map: iterating a `Map` costs less than a generator. */
   *runs(): IterableIterator<Iterable<[string, V]>> {
     const first = this.#first
     if (first !== null) yield this.#entriesOf(first)
@@ -120,7 +122,7 @@ export abstract class DividingMap<K, V> {
         yield entry
         continue
       }
-      // All are in parts since.
+      // All keys have moved to parts meanwhile.
       const value = this.get(entry[0])
       if (value !== undefined) yield [entry[0], value]
     }
@@ -136,7 +138,7 @@ function* entriesBut<V>(
 
 const MASK = PARTS - 1
 
-/** Maps are mostly asked for a key several times in a row: whether it is there, in this map and in the next, and to set it. */
+/** Caches the last hash: a key is usually looked up several times in a row, in this map and the next. */
 let asked = ''
 let shardOfAsked = hashed(asked)
 
@@ -146,14 +148,14 @@ function shardOf(key: string): number {
   return (shardOfAsked = hashed(key))
 }
 
-/** FNV-1a over UTF-16 units: cheap, and good enough to spread keys over shards. */
+/** FNV-1a over UTF-16 units: cheap, and spreads keys well enough. */
 function hashed(key: string): number {
   let hash = 0x811c9dc5
   for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
   return (hash ^ (hash >>> 15)) & MASK
 }
 
-/** A {@link DividingMap} of texts with anything, whose parts are maps. */
+/** A {@link DividingMap} with text keys, whose parts are maps. */
 export class ShardedMap<V> extends DividingMap<never, V> {
   readonly #shards: (Map<string, V> | undefined)[] = []
 
@@ -187,7 +189,7 @@ export class ShardedMap<V> extends DividingMap<never, V> {
 
 const CHUNK = 4096
 
-/** A list that never stalls the event loop while it grows: an array copies all its items for more room, 30 ms at a million. */
+/** A list that never stalls the event loop while it grows: a growing array copies all items, 30 ms at a million. */
 export class GrowingList<T> implements Iterable<T> {
   readonly #chunks: T[][] = []
   #length = 0
@@ -202,7 +204,7 @@ export class GrowingList<T> implements Iterable<T> {
     this.#length++
   }
 
-  /** Iteration sees entries that are added meanwhile. */
+  /** Iteration includes items that are added meanwhile. */
   *[Symbol.iterator](): IterableIterator<T> {
     for (const chunk of this.#chunks) yield* chunk
   }

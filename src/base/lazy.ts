@@ -5,9 +5,9 @@ import net from 'node:net'
 import type tls from 'node:tls'
 import { requireAs, thisFile } from './this-file.js'
 
-/** Modules that are loaded by the first call: most processes start sooner, and have less memory, without them. */
+/** Modules that are loaded on first use: most processes start faster and use less memory without them. */
 
-/** Set in the bundle of an application, where the names of a package lead nowhere. */
+/** Set in the bundle of an application, where package names cannot be resolved. */
 const BUNDLED = Symbol.for('fd-broker.lazy')
 
 function load(name: string): never {
@@ -18,7 +18,7 @@ function load(name: string): never {
     return require(name) as never
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') throw error
-    // A bundler did not follow the package: the file may lie beside the bundle.
+    // A bundler did not resolve the name: the file may be next to the bundle.
     return require(`./${name.slice(1)}.cjs`) as never
   }
 }
@@ -27,19 +27,19 @@ export const nodeCrypto = (): typeof crypto => process.getBuiltinModule('node:cr
 
 export const nodeFiles = (): typeof files => process.getBuiltinModule('node:fs/promises')
 
-/** Makes only the exports that are used: an `import` makes all, and Node 22 and 24 load a whole HTTP client for some of them (30 ms). */
+/** An `import` would evaluate all exports, and Node 22 and 24 load a whole HTTP client for some of them (30 ms). */
 export const nodeHttp = (): typeof http => process.getBuiltinModule('node:http')
 
 export const nodeTls = (): typeof tls => process.getBuiltinModule('node:tls')
 
-/** Takes more than a MiB. */
+/** Takes more than 1 MiB of memory. */
 export const msgpackr = (): typeof import('msgpackr') => load('#msgpackr')
 
-/** A configuration in JSON needs neither of these. */
+/** Not needed for a configuration in JSON. */
 export const yaml = (): typeof import('yaml') => load('#yaml')
 export const jsYaml = (): Pick<typeof import('js-yaml'), 'CORE_SCHEMA' | 'load'> => load('#js-yaml')
 
-/** As `net.isIPv6()`, which compiles its pattern when it is first called: 3 ms that most programs do without. */
+/** As `net.isIPv6()`, which compiles its pattern on first use (3 ms): most programs never need it. */
 export function isIPv6(text: string): boolean {
   return text === '::' || (text.includes(':') && net.isIPv6(text))
 }

@@ -1,6 +1,6 @@
 import { wrongOption } from './check-option.js'
 
-/** The part of a pino logger that this library calls. Any of pino's loggers fits; without one it is silent. */
+/** The logger methods that this library calls; any pino logger fits. */
 export interface Logger {
   debug(facts: object, message: string): void
   info(facts: object, message: string): void
@@ -10,15 +10,18 @@ export interface Logger {
 
 export const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
-/** Pino writes these, and does not list them. */
+/** Keys that pino adds to each line but does not list in `bindings()`. */
 const WITHOUT_SAYING = ['pid', 'hostname']
 
-/** Pino tells what it writes into each line by itself. */
+/** A pino logger, which returns the keys it adds to each line. */
 interface Bound {
   bindings?(): Record<string, unknown>
 }
 
-/** The same logger, or one that renames facts which the logger writes into each line by itself: no line has a key twice. Throws as {@link checkLogger}. */
+/**
+ * Returns the logger, or a wrapper that renames facts that pino also adds itself, so that no line has a key twice. Throws as {@link
+ * checkLogger}.
+ */
 export function takenLogger(given: Logger = SILENT): Logger {
   checkLogger(given)
   const { bindings } = given as Bound
@@ -41,7 +44,7 @@ export function takenLogger(given: Logger = SILENT): Logger {
   }
 }
 
-/** Throws ERR_FDB_OPTION unless it has what this library calls, or is not given. */
+/** Throws ERR_FDB_OPTION if a logger is given but lacks a method. */
 export function checkLogger(logger: Logger | undefined): void {
   if (logger === undefined) return
   const missing = Object.keys(SILENT).filter(level => typeof logger?.[level as keyof Logger] !== 'function')

@@ -2,8 +2,8 @@ import { isAbsolute } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /**
- * Returns the path of the file that the caller's code is in: a module, or the bundle of an application. `import.meta` would be empty in a bundle of
- * CommonJS, or name a folder of the machine that has made it. Where V8 does not say, it is the path of the program.
+ * Returns the path of the file that contains the caller: a module, or the bundle of an application. In a CommonJS bundle `import.meta`
+ * would be empty or name the build machine's folder. If V8 does not report the file, returns the program's path.
  */
 export function thisFile(): string {
   const { prepareStackTrace, stackTraceLimit } = Error
@@ -22,7 +22,7 @@ export function thisFile(): string {
   return [paths[1], paths[0], process.argv[1]].find(path => path && isAbsolute(path)) ?? process.execPath
 }
 
-/** Requires as the caller's file does. Bundlers do not look into it. */
+/** Returns the `require` of a file; bundlers do not follow it. */
 export function requireAs(file: string): NodeJS.Require {
   return process.getBuiltinModule('node:module').createRequire(file)
 }
