@@ -1,4 +1,4 @@
-/** Codes with an explanation of their own in tools/errors; docs/errors.md is made from there. */
+/** Codes that tools/errors explains; docs/errors.md is generated from there. */
 export type CataloguedCode =
   // Joining and taking over
   | 'ERR_FDB_BUSY'

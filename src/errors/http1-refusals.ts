@@ -1,4 +1,4 @@
-/** Every reason for which a message is refused. Its code is `ERR_FDB_HTTP1_` and the reason in capitals. */
+/** All reasons to refuse a message. The code is `ERR_FDB_HTTP1_` and the reason in capitals. */
 export type Http1Reason =
   | 'request-line'
   | 'method-unsupported'
@@ -37,10 +37,10 @@ export type Http1Reason =
   | 'trailer-forbidden'
   | 'trailers-too-large'
 
-/** The statuses that answer refused requests. */
+/** Statuses of responses to refused requests. */
 export type RequestRefusalStatus = 400 | 414 | 417 | 431 | 501 | 505
 
-/** For each reason the status that answers such a request, and a sentence. */
+/** The response status and a sentence for each reason. */
 export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStatus, string]>> = {
   'request-line': [400, 'the request line is not "method SP target SP HTTP/1.x CRLF"'],
   'method-unsupported': [501, 'the method is longer than 32 characters or not made of A-Z, 0-9, "-" and "_"'],
