@@ -5,10 +5,10 @@ import { REMOVE } from '../state/draft.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 
-/** A value, and the time at which it ends. */
+/** A value with its expiry time. */
 export interface Expiring<T> {
   readonly value: T
-  /** Milliseconds since 1970; null: never. */
+  /** In milliseconds since 1970; null: never. */
   readonly expires: number | null
 }
 
@@ -22,8 +22,8 @@ export interface ExpiringSectionOptions<T> {
 const SWEEP_MS = 60_000
 
 /**
- * A section whose entries end by themselves: no read returns an entry after its time, and the process that serves deletes it. Before this process
- * has a member, the entries are in its own memory; the member gets them when it joins.
+ * A section whose entries expire: reads never return an expired entry, and the serving process deletes it. Before this process has a
+ * member, entries are in its own memory, and move to the member when it joins.
  */
 export class ExpiringSection<T> {
   readonly #options: ExpiringSectionOptions<T>
@@ -46,14 +46,14 @@ export class ExpiringSection<T> {
     return valid(this.#section === null ? this.#early.get(key) : this.#section.get(key))
   }
 
-  /** `ttlMs` null: it never ends. */
+  /** `ttlMs` null: the entry never expires. */
   async put(key: string, value: T, ttlMs: number | null): Promise<void> {
     const entry = { value, expires: ttlMs === null ? null : Date.now() + ttlMs }
     if (this.#section === null) this.#early.set(key, entry)
     else await this.#section.put(key, entry)
   }
 
-  /** Changes an entry that is there. Without a change of `change` it is not written. */
+  /** Changes an existing entry. Nothing is written if `change` returns undefined. */
   async change(key: string, change: (entry: Expiring<T>) => Expiring<T> | undefined): Promise<void> {
     const changed = (entry: Expiring<T> | undefined) =>
       valid(entry) === undefined ? undefined : change(entry!)
@@ -65,7 +65,7 @@ export class ExpiringSection<T> {
     if (entry !== undefined) this.#early.set(key, entry)
   }
 
-  /** Resolves with whether there was an entry. */
+  /** Resolves with whether the entry existed. */
   async delete(key: string): Promise<boolean> {
     const there = this.get(key) !== undefined
     if (this.#section === null) this.#early.delete(key)
@@ -73,7 +73,7 @@ export class ExpiringSection<T> {
     return there
   }
 
-  /** Deletes entries whose key has the prefix. */
+  /** Deletes entries whose key has this prefix. */
   async clear(prefix = ''): Promise<void> {
     if (this.#section !== null && prefix === '') {
       await this.#section.clear()
@@ -95,7 +95,7 @@ export class ExpiringSection<T> {
   #open(member: Member): void {
     const section = member.section(this.#options.section, this.#options.schema)
     this.#section = section
-    // Those of a successor wait until it serves.
+    // A successor's entries are written when it serves.
     for (const [key, entry] of this.#early) section.put(key, entry).catch(() => {})
     this.#early.clear()
     member.whileServing(() => {

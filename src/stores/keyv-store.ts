@@ -14,14 +14,14 @@ export interface KeyvStoreOptions {
 
 const OPTIONS: Checks<KeyvStoreOptions> = { section: unchecked, member: unchecked }
 
-/** One for all stores: several may share a section. */
+/** Shared by all stores: several may use the same section. */
 let schema: SectionSchema<Expiring<unknown>> | undefined
 
-/** A store of Keyv whose entries are in the state of this process's service: `new Keyv({ store: new KeyvStore() })`. */
+/** A Keyv store that keeps its entries in the state of this process's service: `new Keyv({ store: new KeyvStore() })`. */
 export class KeyvStore extends EventEmitter {
-  /** Keyv iterates only over stores of a dialect that it knows. */
+  /** Keyv iterates only over stores of a dialect it knows. */
   readonly opts = { dialect: 'redis', url: '' }
-  /** Set by Keyv, which puts it before each key. */
+  /** Set by Keyv, which prefixes each key with it. */
   namespace: string | undefined = undefined
   readonly #entries: ExpiringSection<unknown>
 
@@ -41,7 +41,7 @@ export class KeyvStore extends EventEmitter {
     return keys.map(key => this.#entries.get(key) as T | undefined)
   }
 
-  /** `ttl`: milliseconds. */
+  /** `ttl` is in milliseconds. */
   async set(key: string, value: unknown, ttl?: number): Promise<boolean> {
     await this.#entries.put(key, value, ttl ?? null)
     return true
@@ -60,7 +60,7 @@ export class KeyvStore extends EventEmitter {
     return this.#entries.get(key) !== undefined
   }
 
-  /** Deletes the entries of the namespace; without one, all. */
+  /** Deletes the entries of the namespace, or all entries without one. */
   async clear(): Promise<void> {
     await this.#entries.clear(this.#prefix(this.namespace))
   }

@@ -8,19 +8,19 @@ import { type Expiring, ExpiringSection } from './expiring-section.js'
 export interface SessionStoreOptions {
   /** Name of the section; default `sessions`. */
   section?: string
-  /** Milliseconds that a session lives whose cookie has no end; default: a day. */
+  /** Lifetime of a session whose cookie has no expiry, in milliseconds. Default: a day. */
   ttl?: number
   /** Default: the member of this process, which may join later. */
   member?: Member
 }
 
-/** A session as express-session gives it. */
+/** A session of express-session. */
 export interface SessionRecord {
   cookie?: { expires?: Date | string | null | undefined }
   [name: string]: unknown
 }
 
-/** The methods of a store that express-session calls. */
+/** Store methods that express-session calls. */
 export interface SessionStoreMethods {
   get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void
   set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void
@@ -31,7 +31,7 @@ export interface SessionStoreMethods {
   clear(callback?: (error?: unknown) => void): void
 }
 
-/** express-session itself, or another module with its class `Store`. */
+/** express-session, or another module with its class `Store`. */
 export interface SessionModule<S extends object> {
   readonly Store: abstract new () => S
 }
@@ -41,16 +41,17 @@ const OPTIONS: Checks<SessionStoreOptions> = {
   ttl: milliseconds(1),
   member: unchecked,
 }
-/** One for all stores: several may share a section. */
+/** Shared by all stores: several may use the same section. */
 const SCHEMA = defineSection({ version: 1, codec: json<Expiring<SessionRecord>>(), secret: true })
 const DAY_MS = 86_400_000
-/** A touch is written when it moves the end of the session by this part of its lifetime, or by a minute. */
+/** A touch is written only if it moves the expiry by this part of the lifetime, or by a minute. */
 const TOUCH_PART = 0.01
 const MOST_TOUCH_MS = 60_000
 
 /**
- * Makes a store of express-session whose sessions are in the state of this process's service: logins outlive upgrades. With express-session it is
- * `session({ store: sessionStore(session), … })`; for `@fastify/session`, which needs no base class, `sessionStore()`.
+ * Creates an express-session store that keeps sessions in the state of this process's service, so that logins outlive upgrades. With
+ * express-session: `session({ store: sessionStore(session), … })`; with `@fastify/session`, which needs no base class:
+ * `sessionStore()`.
  *
  * The section is secret: tools do not show its values. A session must be JSON.
  */
@@ -99,7 +100,7 @@ export function sessionStore(
   return new SectionStore()
 }
 
-/** An exception of the callback is not one of the store. */
+/** Calls the callback in a tick of its own, so that its exception does not become the store's rejection. */
 function answer<T>(ask: () => Promise<T>, callback: ((error: unknown, value?: T) => void) | undefined): void {
   ask().then(
     value => callback && process.nextTick(callback, null, value),
@@ -121,7 +122,7 @@ class Sessions {
   }
 
   async set(sid: string, session: SessionRecord): Promise<void> {
-    const left = this.#timeLeft(session)
+    const left = this.#timeLeftMs(session)
     if (left <= 0) await this.#entries.delete(sid)
     else await this.#entries.put(sid, plain(session), left)
   }
@@ -130,9 +131,9 @@ class Sessions {
     await this.#entries.delete(sid)
   }
 
-  /** A session that was destroyed meanwhile is not made again. */
+  /** A destroyed session is not created again. */
   async touch(sid: string, session: SessionRecord): Promise<void> {
-    const left = this.#timeLeft(session)
+    const left = this.#timeLeftMs(session)
     const expires = Date.now() + left
     await this.#entries.change(sid, entry => {
       const moved = expires - (entry.expires ?? expires)
@@ -151,8 +152,7 @@ class Sessions {
     await this.#entries.clear()
   }
 
-  /** Milliseconds. */
-  #timeLeft({ cookie }: SessionRecord): number {
+  #timeLeftMs({ cookie }: SessionRecord): number {
     const expires = cookie?.expires
     if (expires === undefined || expires === null) return this.#ttl
     const left = new Date(expires).getTime() - Date.now()
@@ -160,7 +160,7 @@ class Sessions {
   }
 }
 
-/** Without the classes of express-session, as every store that keeps JSON has it. */
+/** Copies through JSON, without the classes of express-session, as other JSON stores do. */
 function plain<T>(value: T): T {
   return JSON.parse(JSON.stringify(value)) as T
 }
