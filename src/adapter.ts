@@ -1,6 +1,6 @@
 /**
- * The parts that a custom relay needs to move its connections to the next version: the record of a connection, descriptors with owners, and
- * the registration by `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else for moving.
+ * What a custom relay needs to move its connections to the next version: the record of a connection, descriptors with owners, and the
+ * registration by `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else for moving.
  */
 
 export { abandon, canLeave, connectionOf } from './connections/adapters/node-socket.js'

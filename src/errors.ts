@@ -1,27 +1,27 @@
 import type { CataloguedCode } from './errors/codes.js'
 import type { Http1Code } from './errors/http1-refusals.js'
 
-/** All codes that this release raises; docs/errors.md says of each why, and what to do. */
+/** All error codes of this release; docs/errors.md explains each one and its remedy. */
 export type FdbErrorCode = CataloguedCode | Http1Code
 
 /**
- * Every failure of this library: a stable `code`, the numbers in the message, the remedy at its end.
- * Recognisable across duplicate copies of the package by `code` and by the symbol below.
+ * Every failure of this library has a stable `code`, a message with the numbers, and the remedy at its end. Errors are recognised
+ * across duplicate copies of the package by this symbol.
  */
 const mark: unique symbol = Symbol.for('fd-broker.error') as never
 
 export interface FdbErrorOptions {
   cause?: unknown
-  /** Trying again later, unchanged, may succeed. */
+  /** Whether an unchanged retry may succeed later. */
   retryable?: boolean
-  /** The phase of the handoff in which it happened. */
+  /** Phase of the handoff. */
   phase?: string
-  /** Further facts, for logs and tests. */
+  /** Further facts for logs and tests. */
   details?: Record<string, unknown>
 }
 
 export class FdbError extends Error {
-  /** One that another process told may be of a newer release, and none of these. */
+  /** From another process the code may belong to a newer release and not be in the type. */
   readonly code: FdbErrorCode
   readonly retryable: boolean
   readonly phase: string | undefined
@@ -42,8 +42,8 @@ export class FdbError extends Error {
   }
 
   /**
-   * The same error when it is one of this library; of anything else that was thrown, one with the code given here (default
-   * ERR_FDB_INTERNAL), the same message, and it as the cause.
+   * Returns the error itself if it is an FdbError; otherwise wraps it as the cause, with its message and the given code (default
+   * ERR_FDB_INTERNAL).
    */
   static from(thrown: unknown, code: FdbErrorCode = 'ERR_FDB_INTERNAL'): FdbError {
     if (FdbError.is(thrown)) return thrown
@@ -51,7 +51,7 @@ export class FdbError extends Error {
   }
 }
 
-/** An argument has the wrong type: a TypeError with everything that an {@link FdbError} has (`FdbError.is` returns true). */
+/** A TypeError for an argument of a wrong type, with everything of an {@link FdbError} (`FdbError.is` returns true). */
 export class FdbTypeError extends TypeError {
   readonly code: FdbErrorCode
   readonly retryable = false

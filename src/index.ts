@@ -60,5 +60,5 @@ export { shareTicketKeys, type TicketKeyPair, useTicketKeys } from './tls/ticket
 export type { WorkersOptions } from './workers/options.js'
 export { startWorkers, type Workers } from './workers/workers.js'
 
-/** @internal `fd-broker/operator` exports it; release 0.4.0 exported it here. */
+/** Exported for release 0.4.0, which exported it here; new code imports `fd-broker/operator`. @internal */
 export const OperatorClient = Client

@@ -1,4 +1,4 @@
-/** The client for operators' tools: a running service's status, upgrades, commands and state, and the descriptors that a daemon holds. */
+/** Client for operators' tools: a service's status, upgrades, commands and state, and descriptors that a daemon holds. */
 
 export { FdbError, type FdbErrorCode } from './errors.js'
 export { OwnedFd } from './kernel/index.js'
