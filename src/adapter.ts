@@ -1,5 +1,5 @@
 /**
- * What a custom relay needs to move its connections to the next version: the record of a connection, descriptors with owners, and the
+ * Lets a custom relay move its connections to the next version: the record of a connection, descriptors with owners, and the
  * registration by `listener.serve(server, { keeper })`. The reference proxy's relay imports nothing else for moving.
  */
 

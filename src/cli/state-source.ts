@@ -22,7 +22,7 @@ export interface OpenOptions {
 export interface OpenState extends Disposable {
   log: StateLog
   name: string
-  /** What the state was verified against. */
+  /** The source that the state was verified against. */
   verified: 'the service' | 'its first line' | 'its checksums'
   /** Secret values that the file does not have. */
   redacted: number

@@ -134,7 +134,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<Claime
   }
 }
 
-/** Claims a listener; if the daemon lacks it, binds and stores it first. Of two racing processes both get the same one. */
+/** Claims a listener; if the daemon lacks it, binds and stores it first. If two processes race, both get the same one. */
 export async function heldOrBound<T>(
   client: OperatorClient,
   name: string,

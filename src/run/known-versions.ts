@@ -6,7 +6,7 @@ import { type LinkTargets, linkTargets, type Release, switchLink } from '../os/r
 import { candidate, type SupervisorState, serving } from '../versions/machine.js'
 import type { VersionSettings } from './settings.js'
 
-/** What is needed to start a version again, including where its command's words led. */
+/** The facts needed to start a version again, including the files that the words of its command led to. */
 export interface KnownVersion {
   readonly id: number
   readonly settings: VersionSettings

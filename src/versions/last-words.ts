@@ -27,7 +27,7 @@ export class LastWords {
     this.#lines = `${this.#file}.stderr`
     this.env = { [VARIABLE]: this.#file, [LAST_LINES]: this.#lines }
     try {
-      // Created here: a successor that nobody waits for finds no file and leaves none.
+      // Created here: a successor that no process waits for finds no file and leaves none.
       writeFileSync(this.#lines, '', { flag: 'wx', mode: 0o600 })
     } catch {
       // The lines are in the successor's own output.
