@@ -1,23 +1,21 @@
-/** The result of an effect. */
 export type Outcome = { readonly done: true } | { readonly done: false; readonly error: unknown }
 
-interface Waiting<Effect> {
+interface QueuedEffect<Effect> {
   readonly effect: Effect
-  /** Counts the steps: what one step asked for belongs together. */
+  /** The number of the machine's step that asked for this effect. */
   readonly step: number
 }
 
 /**
- * Carries out effects one after the other, in the order of the machine, and awaits each before the next begins. The machine hears the
- * outcome of each before the next begins, so that it never takes an effect for done that was not. An effect that is of no use after a
- * failed one of the same step is left out (`needs`).
+ * Carries out effects in the order of the machine. The machine gets the outcome of each effect before the next one starts. After a failure
+ * the queue skips the effects of the same step that need the failed one (`needs`).
  */
 export class EffectQueue<Effect> {
   readonly #perform: (effect: Effect) => void | Promise<void>
   readonly #outcome: (effect: Effect, outcome: Outcome) => void
-  /** Whether the second is of no use without the first, of the same step. */
+  /** Whether effect `later` is useless if `failed`, of the same step, has failed. */
   readonly #needs: (failed: Effect, later: Effect) => boolean
-  #waiting: Waiting<Effect>[] = []
+  #waiting: QueuedEffect<Effect>[] = []
   #steps = 0
   #running = false
   #idle: (() => void)[] = []
@@ -32,32 +30,32 @@ export class EffectQueue<Effect> {
     this.#needs = parts.needs
   }
 
-  /** The effects of one step. */
+  /** Adds the effects of one step. */
   push(effects: readonly Effect[]): void {
     const step = this.#steps++
     for (const effect of effects) this.#waiting.push({ effect, step })
     if (!this.#running) this.#run()
   }
 
-  /** Resolves when nothing waits any more. */
+  /** Resolves when the queue is empty. */
   settled(): Promise<void> {
     return this.#running ? new Promise(resolve => this.#idle.push(resolve)) : Promise.resolve()
   }
 
-  /** Stays synchronous as long as the effects are, so that what belongs together happens in one turn. */
+  /** Stays synchronous as long as the effects are synchronous, so that a step's effects happen in one turn of the event loop. */
   #run(): void {
     this.#running = true
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       const current = next
-      let under: void | Promise<void>
+      let running: void | Promise<void>
       try {
-        under = this.#perform(current.effect)
+        running = this.#perform(current.effect)
       } catch (error) {
         this.#failed(current, error)
         continue
       }
-      if (under !== undefined) {
-        under
+      if (running !== undefined) {
+        running
           .then(
             () => this.#outcome(current.effect, { done: true }),
             error => this.#failed(current, error),
@@ -73,7 +71,7 @@ export class EffectQueue<Effect> {
     for (const resolve of idle) resolve()
   }
 
-  #failed({ effect, step }: Waiting<Effect>, error: unknown): void {
+  #failed({ effect, step }: QueuedEffect<Effect>, error: unknown): void {
     this.#waiting = this.#waiting.filter(later => later.step !== step || !this.#needs(effect, later.effect))
     this.#outcome(effect, { done: false, error })
   }

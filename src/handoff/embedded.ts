@@ -1,21 +1,16 @@
-/** Embedded hosting: the holder and its own member in one process. Messages between them are handled in place, in order. */
+/** Embedded hosting: the holder and its own member in one process. They exchange messages by function calls, in order. */
 
-import {
-  type HolderEffect,
-  type HolderEvent,
-  type HolderState,
-  initialHolder,
-  stepHolder,
-} from './holder-machine.js'
+import { stepHolder } from './holder-machine.js'
+import { type HolderEffect, type HolderEvent, type HolderState, initialHolder } from './holder-state.js'
 import { type MemberEffect, type MemberEvent, type MemberState, stepMember } from './member-machine.js'
 import type { Epoch, Id } from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export interface Embedded {
-  /** This process's own id. */
+  /** The id of this process. */
   readonly self: Id
   readonly member: MemberState
-  /** The own holder, once this process decides for itself: from the start for the first, from the release on for a successor. */
+  /** The holder of this process: the first process has one from the start, a successor after its incumbent's release or death. */
   readonly holder: HolderState | null
 }
 
@@ -28,7 +23,7 @@ export type EmbeddedEffect =
   | { readonly by: 'member'; readonly effect: MemberEffect }
   | { readonly by: 'holder'; readonly effect: HolderEffect }
 
-/** Whether the second is of no use when the first, of the same step, has failed. */
+/** Whether effect `later` is useless if `failed`, of the same step, has failed. */
 export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   if (failed.by !== later.by) return false
   switch (failed.effect.type) {
@@ -42,13 +37,13 @@ export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   }
 }
 
-/** The machines that are joined. */
-export interface Joined {
+/** The two machines. Tests of the exploration pass defective ones. */
+export interface Machines {
   readonly member: typeof stepMember
   readonly holder: typeof stepHolder
 }
 
-const JOINED: Joined = { member: stepMember, holder: stepHolder }
+const MACHINES: Machines = { member: stepMember, holder: stepHolder }
 
 export interface EmbeddedStep {
   readonly state: Embedded
@@ -58,25 +53,25 @@ export interface EmbeddedStep {
 export function stepEmbedded(
   state: Embedded,
   event: EmbeddedEvent,
-  /** F_GET_SEALS of a segment, now; asked when the holder tells its own member something. */
+  /** Reads the seals of a segment, when the holder sends a message to its own member. */
   isSealed: (epoch: Epoch) => boolean,
   rules: Rules = RULES,
-  machines: Joined = JOINED,
+  machines: Machines = MACHINES,
 ): EmbeddedStep {
   let current = state
   const effects: EmbeddedEffect[] = []
-  /** The current step seals this segment before. */
+  /** Includes the seals that earlier effects of this step will set. */
   const willBeSealed = (epoch: Epoch): boolean =>
     isSealed(epoch) ||
     effects.some(({ effect }) => effect.type === 'seal' && epoch >= effect.from && epoch < effect.below)
 
-  /** `own`: its own holder says so, and hears the answer. */
+  /** `own`: the event comes from the holder of this process, which also gets the answer. */
   const toMember = (event: MemberEvent, own = false): void => {
     const step = machines.member(current.member, event, rules)
     current = { ...current, member: step.state }
     for (const effect of step.effects) {
       if (effect.type === 'send' && (own || current.member.link === 'local')) {
-        // Left by a member that is its own holder: heard at once.
+        // The member is its own holder: pass the message on at once.
         if (current.holder !== null)
           toHolder({ type: 'message', from: current.self, message: effect.message })
         continue
@@ -107,7 +102,7 @@ export function stepEmbedded(
   }
 
   if (event.to === 'holder') toHolder(event.event)
-  // A word of a former incumbent, on its way when it released or died: it decides nothing here any more.
+  // Ignore a late message of a former incumbent, which has released this process or died.
   else if (event.event.type !== 'message' || current.member.link !== 'local') toMember(event.event)
   return { state: current, effects }
 }

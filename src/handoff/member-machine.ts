@@ -1,11 +1,10 @@
 /**
- * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver
- * (`src/member`) turns what happens into events and carries out the effects **in the order given**; an effect
- * that takes time (accept, carry) is awaited before the next. Effects can fail and be late: what has come of them is
- * an event (`begun`, `failed`), and what follows a failed one in its step is not carried out.
+ * The member's side of a handoff, as a pure function: no I/O, no clock, no randomness. The driver (`src/member`) turns what happens into
+ * events and carries out the effects **in the order given**, and awaits each. The outcome of an effect is an event (`begun`, `failed`).
+ * After a failed effect the driver skips the effects of the same step that need it.
  *
- * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by a function call
- * in place of a channel (`link: 'local'`).
+ * In embedded hosting a process is a holder and a member at once; `embedded.ts` joins the two by function calls instead of a channel
+ * (`link: 'local'`).
  */
 import { type Epoch, NO_EPOCH, type Role, type Scope, type ToHolder, type ToMember } from './messages.js'
 import type { MemberPhase } from './phases.js'
@@ -17,52 +16,52 @@ export interface MemberState {
   /** The member has the listeners. */
   readonly holds: boolean
   readonly accepting: boolean
-  /** The segment it writes in, or is to write in. */
+  /** The segment in which the member writes or will write. */
   readonly epoch: Epoch
-  /** Named by the Offer: the incumbent's segment, and its way back. */
+  /** The incumbent's segment, and its segment for a rollback; from the Offer. */
   readonly source: Epoch
   readonly wayBack: Epoch
-  /** The highest epoch it knows to be made. */
+  /** The highest epoch that the member knows to exist. */
   readonly top: Epoch
-  /** The channel to its holder. `local`: the member is its own holder. `none`: never again (holder dead before the application was ready). */
+  /** The channel to the holder. `local`: the member is its own holder. `none`: the holder died before the application was ready. */
   readonly link: 'up' | 'down' | 'local' | 'none'
-  /** This process cannot read, or not take over, what another wrote: as far as it knows it cannot serve. */
+  /** The last try to read or take over what another process wrote failed. */
   readonly unfit: boolean
-  /** Embedded: its incumbent has said Fenced. It goes, unless that one has died since. */
+  /** Embedded: the incumbent has sent Fenced. The member leaves, unless the incumbent has died since. */
   readonly fenced: boolean
-  /** The member stood by, and accepts only because its holder is silent. */
+  /** The member was in standby, and accepts only because its holder is silent. */
   readonly unheard: boolean
 }
 
 export type MemberEvent =
-  /** `sealed`: what the kernel says now of the segment that the message names (commit, reinstate), else of its own. */
+  /** `sealed`: whether the segment that the message names (commit, reinstate) is sealed; for other messages, the member's own. */
   | { readonly type: 'message'; readonly message: ToMember; readonly sealed: boolean }
-  /** The application is ready: everything verified, checks passed. */
+  /** The application is ready, and all checks have passed. */
   | { readonly type: 'adopted' }
-  /** The application, or a check, refuses. */
+  /** The application or a check refuses to take over. */
   | { readonly type: 'refused' }
   | { readonly type: 'lost' }
   | { readonly type: 'deadline' }
-  /** The answer to `judge`, or a death that was noticed unasked. `sealed`: this member's own segment, now. */
+  /** The answer to `judge`, or a death seen without it. `sealed`: whether the member's own segment is sealed. */
   | { readonly type: 'fate'; readonly fate: 'alive' | 'dead'; readonly sealed: boolean }
   /** The answer to `quiesce`. */
   | { readonly type: 'quiesced'; readonly epoch: Epoch }
-  /** This member's own segment was seen sealed. */
+  /** The driver has seen that the member's own segment is sealed. */
   | { readonly type: 'sealed' }
-  /** `restarted`: the holder is a new process that knows nothing. `sealed`: own segment. */
+  /** `restarted`: the holder is a new process that knows no member. `sealed`: whether the member's own segment is sealed. */
   | { readonly type: 'reconnected'; readonly restarted: boolean; readonly sealed: boolean }
-  /** Nothing, not even a heartbeat, came from a daemon for longer than it may be silent: it is stopped, or stuck. */
+  /** The daemon has sent no message and no heartbeat for too long: it is stopped or stuck. */
   | { readonly type: 'silent' }
-  /** The daemon says something again, over the same channel. */
+  /** The daemon sends again, over the same channel. */
   | { readonly type: 'heard' }
   /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
   | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
-  /** Everything up to the effect `write` of this epoch was carried out. */
+  /** All effects up to `write` of this epoch have succeeded. */
   | { readonly type: 'begun'; readonly epoch: Epoch }
-  /** An effect, and the rest of its step, was not carried out. `epoch`: of carry or write. `follow`: a standby cannot read any more. */
+  /** An effect failed. `epoch`: of carry or write. `follow`: a standby cannot read the writer's segment any more. */
   | { readonly type: 'failed'; readonly effect: Failing; readonly epoch?: Epoch }
-  /** The application wants to go, whether or not anybody takes over. */
+  /** The application leaves, whether or not another process takes over. */
   | { readonly type: 'leave' }
 
 export type Failing = 'accept' | 'carry' | 'write' | 'back' | 'follow'
@@ -73,30 +72,30 @@ export type MemberEffect =
   /** Stop accepting; keep the listeners. */
   | { readonly type: 'stopAccepting' }
   | { readonly type: 'closeListeners' }
-  /** The application brings to its end what must run in one process only; `quiesced` follows. */
+  /** End the once-only work of the application; `quiesced` follows. */
   | { readonly type: 'quiesce'; readonly epoch: Epoch }
-  /** The member begins again what runs in one process only, if it had ended that. (With `write` it does so too.) */
+  /** Start the once-only work again if it had ended. (`write` does so too.) */
   | { readonly type: 'unquiesce' }
-  /** Appends wait from now on. */
+  /** Hold back appends. */
   | { readonly type: 'freeze' }
   | { readonly type: 'thaw' }
   /** Read everything that was acknowledged in the segments below this epoch. */
   | { readonly type: 'carry'; readonly below: Epoch }
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
-  /** Make a segment that no other process has: only for the sole heir. */
+  /** Make a segment that no other process has, because no other process is left. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
-  /** Append to this segment from now on. */
+  /** Append to this segment. */
   | { readonly type: 'write'; readonly epoch: Epoch }
-  /** No right to write any more. */
+  /** Stop writing: the right is lost. */
   | { readonly type: 'endWriting' }
-  /** The registry, the epoch and the control listener are this process's own now. */
+  /** Take over the registry, the epoch and the control listener. */
   | { readonly type: 'becomeHolder' }
-  /** Find out whether the holder is alive: a fate follows, death only after the grace. */
+  /** Find out whether the holder is alive: `fate` follows, with `dead` only after the grace. */
   | { readonly type: 'judge' }
-  /** Close what there is of the channel, and connect again. */
+  /** Close the channel and connect again. */
   | { readonly type: 'reconnect' }
   | { readonly type: 'drain' }
-  /** Let go of everything; the process may end. */
+  /** Release everything; the process may end. */
   | { readonly type: 'exit' }
 
 export interface MemberStep {
@@ -157,7 +156,7 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
         ? { state, effects: [{ type: 'judge' }] }
         : same(state)
     case 'begun':
-      return onBegun(state, event.epoch, rules)
+      return onBegun(state, event.epoch)
     case 'failed':
       return onFailed(state, event, rules)
     case 'reconnected':
@@ -186,12 +185,12 @@ function same(state: MemberState): MemberStep {
   return { state, effects: NOTHING }
 }
 
-/** The member was given the right to write, by Commit, Reinstate or its incumbent's death. */
+/** The member has the right to write, through Commit, Reinstate or the incumbent's death. */
 function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
 
-/** A successor that hears of its seal waits: the process that sealed its segment says next whether it leaves or goes on in another. */
+/** A sealed successor with a channel waits: the process that sealed it sends next whether it leaves or continues in another segment. */
 function waitsForWord({ link }: MemberState, rules: Rules): boolean {
   return link === 'local' || (link === 'up' && rules.awaitWord)
 }
@@ -219,7 +218,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'unquiesce':
       return phase === 'serving' ? { state, effects: [{ type: 'unquiesce' }] } : same(state)
     case 'freeze':
-      // The member writes nothing that would have to stop.
+      // An unfit member does not write.
       if (phase === 'unfit') return { state, effects: [{ type: 'send', message: { kind: 'frozen' } }] }
       if (phase !== 'serving') return same(state)
       return {
@@ -238,12 +237,12 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'commit':
       if (phase !== 'ready' && phase !== 'orphan') return same(state)
       if (sealed && (rules.deed || scope === 'member')) {
-        // Turned away before it began. Whether to leave or to inherit depends on whether the incumbent lives.
+        // The right was revoked before the member began. The member leaves if the incumbent lives, and takes over if it is dead.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
       return beginServing({ ...state, epoch: message.epoch }, rules)
     case 'retire':
-      // The member was to accept in place of one that was silent.
+      // The member accepted instead of a silent successor, which serves again.
       if (phase === 'standby' && state.accepting)
         return { state: { ...state, accepting: false }, effects: [{ type: 'stopAccepting' }] }
       if (!hasRight(state) && phase !== 'frozen' && phase !== 'orphan') return same(state)
@@ -252,7 +251,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      // It must accept, whether or not it hears its holder.
+      // The member must accept even after the daemon sends again.
       if (phase === 'orphan' && state.unheard)
         return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
@@ -270,7 +269,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'fenced':
     case 'abort':
       if (phase === 'joining' && !state.holds) return giveUp(state)
-      // An Abort or a Fenced from an incumbent that has died since is no order: the heir stays. The fate tells.
+      // Ignore an Abort or a Fenced of an incumbent that has died since: `judge` finds out.
       if (
         scope === 'holder' &&
         state.link !== 'local' &&
@@ -285,12 +284,12 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       if (scope === 'member' && phase !== 'leaving' && phase !== 'gone') return leave(state)
       return same(state)
     default:
-      // A message of a later version.
+      // A newer version sent a message that this one does not know.
       return same(state)
   }
 }
 
-/** Accept first, then take over what others acknowledged, then write; Serving is said when all that is done. */
+/** Accepts, then takes over what others acknowledged, then writes. The member sends Serving when all that has succeeded. */
 function beginServing(state: MemberState, rules: Rules): MemberStep {
   const { epoch } = state
   const next: MemberState = {
@@ -303,16 +302,16 @@ function beginServing(state: MemberState, rules: Rules): MemberStep {
     top: Math.max(state.top, epoch),
   }
   const effects: MemberEffect[] = state.accepting ? [] : [{ type: 'accept' }]
-  // Without the rule a successor decides at once, though its incumbent may still come back.
+  // Without the rule a successor decides at once, although its incumbent may still come back.
   if (!rules.release && state.phase === 'ready' && state.scope === 'holder')
     effects.unshift({ type: 'becomeHolder' })
   effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
   if (rules.begun) return { state: next, effects }
-  const { state: begun, effects: said } = onBegun(next, epoch, rules)
-  return { state: begun, effects: [...effects, ...said] }
+  const confirmed = onBegun(next, epoch)
+  return { state: confirmed.state, effects: [...effects, ...confirmed.effects] }
 }
 
-function onBegun(state: MemberState, epoch: Epoch, _rules: Rules): MemberStep {
+function onBegun(state: MemberState, epoch: Epoch): MemberStep {
   if (state.phase !== 'beginning' || state.epoch !== epoch) return same(state)
   return {
     state: { ...state, phase: 'serving' },
@@ -332,21 +331,21 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
     case 'accept':
       if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
       if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
-      // The member is told to accept before it is told to write: it is as before.
+      // The failed Resume leaves the member in standby.
       if (phase !== 'standby' || !state.accepting) return same(state)
       return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
     case 'carry':
     case 'write':
       if (epoch !== state.epoch) return same(state)
       if (phase === 'beginning') return unfit(state, rules)
-      // Before Commit, at Sealed: the incumbent serves on, if it lives.
+      // Reading the sealed segment failed before Commit: a living incumbent keeps serving.
       if (phase !== 'ready') return same(state)
       if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
       return state.link === 'up' ? giveUp(state) : same(state)
   }
 }
 
-/** The member accepts, and can answer from what it has read. The holder must know: another process may be able to write. */
+/** The member serves reads only, and reports Unfit: another process may be able to write. */
 function unfit(state: MemberState, rules: Rules): MemberStep {
   const judge: MemberEffect[] =
     state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
@@ -365,7 +364,7 @@ function onAdopted(state: MemberState, rules: Rules): MemberStep {
   if (state.phase !== 'joining' || !state.holds) return same(state)
   switch (state.link) {
     case 'none':
-      // The heir: the fate that follows tells whether its segment was sealed before the incumbent died.
+      // The incumbent is dead; `judge` finds out whether it sealed this member's segment before.
       return { state: { ...state, phase: 'ready', link: 'down' }, effects: [{ type: 'judge' }] }
     case 'down': {
       const ready: MemberState = { ...state, phase: 'ready' }
@@ -412,14 +411,14 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'joining':
       return giveUp(state)
     case 'ready':
-      // Rule 5: incumbent alive: close, Gone, exit. A daemon's member with a channel to lose connects again instead.
+      // Rule 5: the incumbent is alive, so the member gives up. A daemon's member that has lost its channel reconnects instead.
       return state.scope === 'holder' || state.link === 'up' ? giveUp(state) : same(state)
     case 'beginning':
     case 'serving':
     case 'unfit':
       if (state.scope !== 'holder') return same(state)
-      // Rule 6: end of file from a living incumbent is no abort; the seal is. A successor that cannot write leaves as if its incumbent had
-      // heard that: one that cannot write either would wait for it.
+      // Rule 6: end of file from a living incumbent is no abort; a seal is. An unfit successor without a channel leaves, because its
+      // incumbent may be waiting for its end.
       if (
         (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||
         (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
@@ -438,7 +437,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   if (state.scope === 'holder') {
     switch (state.phase) {
       case 'joining':
-        // The member has everything but is not ready yet: it inherits as soon as it is.
+        // A member that has everything takes over as soon as it is ready.
         return state.holds && rules.promote
           ? { state: { ...state, link: 'none' }, effects: NOTHING }
           : exit(down)
@@ -452,7 +451,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
         return { state: down, effects: NOTHING }
     }
   }
-  // The daemon is dead: no process can take over from one whose segment is not sealed.
+  // The daemon is dead, and no other process can take over from a member whose segment is not sealed.
   if (state.phase === 'serving' && !sealed && rules.workAgain)
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
@@ -462,13 +461,13 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
 }
 
-/** A stopped holder is as good as dead to clients: a process must accept. */
+/** Clients must be served while the holder is stopped: the member accepts. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
   if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
   return orphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
 }
 
-/** The silence was no end: whatever the holder has decided meanwhile, it says next. */
+/** The holder sends again: the member stands by, as before. The holder's decisions follow. */
 function onHeard(state: MemberState): MemberStep {
   if (state.phase !== 'orphan' || !state.unheard || state.link !== 'up') return same(state)
   return {
@@ -494,7 +493,7 @@ function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
   const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch
   const begins = sealed || (state.phase !== 'serving' && state.phase !== 'beginning')
-  const heir: MemberState = {
+  const next: MemberState = {
     ...state,
     phase: !begins ? state.phase : rules.begun ? 'beginning' : 'serving',
     accepting: true,
@@ -506,12 +505,12 @@ function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
     fenced: false,
   }
   const effects: MemberEffect[] = []
-  // First: it decides from now on, also when it cannot take over.
+  // First, because this process decides from now on, even if it cannot take over.
   if (state.scope === 'holder') effects.push({ type: 'becomeHolder' })
   if (!state.accepting) effects.push({ type: 'accept' })
   if (sealed) effects.push({ type: 'seal', from: 0, below: fresh }, { type: 'make', epochs: [fresh] })
   if (begins) effects.push({ type: 'carry', below: epoch }, { type: 'write', epoch })
-  return { state: heir, effects }
+  return { state: next, effects }
 }
 
 function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, rules: Rules): MemberStep {
@@ -526,19 +525,19 @@ function onReconnected(state: MemberState, restarted: boolean, sealed: boolean, 
   ]
   let next: MemberState = { ...state, link: 'up', unheard: false }
   if (restarted && mayAccept(state, rules)) {
-    // The new holder does not know yet who serves: until it does, everybody who can, accepts.
+    // The restarted holder does not know yet which member serves: until it does, every member that can accepts.
     next = { ...next, phase: 'orphan', accepting: true }
     if (!state.accepting) effects.unshift({ type: 'accept' })
   }
   return { state: next, effects }
 }
 
-/** Both accept and do not write (yet), which every release knows by this name. */
+/** `beginning` and `unfit` accept without writing; on the wire they are `orphan`, which every release knows. */
 function roleOf(phase: Exclude<MemberPhase, 'joining' | 'leaving' | 'gone'>): Role {
   return phase === 'beginning' || phase === 'unfit' ? 'orphan' : phase
 }
 
-/** Before Commit: leave nothing behind, and say that it is so if there is anybody to hear it. */
+/** Gives up before Commit: releases everything, then sends Abort if the channel is up. */
 function giveUp(state: MemberState): MemberStep {
   return exit(state, state.link === 'up' ? [{ type: 'send', message: { kind: 'abort' } }] : [])
 }
@@ -550,11 +549,11 @@ function exit(state: MemberState, farewell: readonly MemberEffect[] = []): Membe
   return { state: { ...state, phase: 'gone', holds: false, accepting: false }, effects }
 }
 
-/** After having served: close the listeners, drain, then end. */
+/** Leaves after having served: closes the listeners, drains, then ends. */
 function leave(state: MemberState): MemberStep {
   const effects: MemberEffect[] = []
   if (hasRight(state) || state.phase === 'frozen') effects.push({ type: 'endWriting' })
-  // Also where it could not be begun everywhere.
+  // An unfit member may accept on some of its listeners only.
   if (state.accepting || state.phase === 'unfit') effects.push({ type: 'stopAccepting' })
   effects.push({ type: 'closeListeners' })
   if (state.link === 'up' || state.link === 'local') effects.push({ type: 'send', message: { kind: 'gone' } })

@@ -1,40 +1,42 @@
-/** The messages between holder and member, reduced to what decides. The wire (`proto/wire.proto`) carries more with them. */
+/** The messages between holder and member, reduced to what the machines need. `proto/wire.proto` has the complete ones. */
 
-/** A process in the eyes of a holder. The holder's own member (embedded hosting) has an id like any other. */
+/** A holder's number for a process. The holder's own member (embedded hosting) has a number too. */
 export type Id = number
 export const NOBODY: Id = -1
 
-/** The number of a segment, and of the right to write in it. Strictly increasing; never given twice. */
+/** The number of a segment, and of the right to write in it. Numbers only increase, and no number is used twice. */
 export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 
-/** The contents of a handoff. `holder` (embedded): listeners, state, registry, epoch and control listener. `member` (daemon): the first two. */
+/** What a handoff moves. `member` (daemon): listeners and state. `holder` (embedded): registry, epoch and control listener too. */
 export type Scope = 'holder' | 'member'
 
 export type ToMember =
-  /** Everything is with you: your segment, the incumbent's way back, and the segment that is written now. */
+  /**
+   * All descriptors have been sent. `epoch`: the joiner's segment; `wayBack`: the incumbent's for a rollback; `source`: the present one.
+   */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
-  /** End what must run in one process only, and say so. `epoch`: of the successor; a late answer is not taken for another handoff's. */
+  /** End the once-only work, then send Quiesced. `epoch`: the successor's, so that a late answer counts for no other handoff. */
   | { readonly kind: 'quiesce'; readonly epoch: Epoch }
-  /** The handoff is off, and you were not frozen: begin it again. */
+  /** The handoff failed before Freeze: start the once-only work again. */
   | { readonly kind: 'unquiesce' }
-  /** Stop appending and say where you stopped. */
+  /** Stop appending, then send Frozen with the position. */
   | { readonly kind: 'freeze' }
-  /** The source is sealed: read its tail. */
+  /** The source is sealed: read it to the end. */
   | { readonly kind: 'sealed' }
   /** Check the seals, accept, and write in this segment. */
   | { readonly kind: 'commit'; readonly epoch: Epoch }
-  /** Stop accepting, keep the listeners: stand by. */
+  /** Stop accepting, but keep the listeners: stand by. */
   | { readonly kind: 'retire' }
-  /** Accept again; the right to write follows (way back: accept first). */
+  /** Accept again; Reinstate follows with the right to write. */
   | { readonly kind: 'resume' }
   /** Accept, and write in this segment. */
   | { readonly kind: 'reinstate'; readonly epoch: Epoch }
-  /** The standby hears that it may not come back any more, the successor that the standby may not. */
+  /** Probation is over: the standby may not come back any more. Sent to both. */
   | { readonly kind: 'released' }
-  /** You have lost your right. */
+  /** The receiver has lost its right to write. */
   | { readonly kind: 'fenced' }
-  /** The handoff is off (before Commit). */
+  /** The handoff has failed before Commit. */
   | { readonly kind: 'abort' }
 
 export type Role = 'ready' | 'serving' | 'frozen' | 'standby' | 'orphan'
@@ -45,19 +47,19 @@ export type ToHolder =
   | { readonly kind: 'frozen' }
   | { readonly kind: 'prepared' }
   | { readonly kind: 'serving'; readonly epoch: Epoch }
-  /** I do not take over, and have closed what I was given. */
+  /** The joiner does not take over, and has closed all descriptors. */
   | { readonly kind: 'abort' }
-  /** I cannot read what others wrote, accept, or write: I serve reads at most. `epoch`: where I was to write, or my own on standby. */
+  /** The member cannot take over: it serves reads at most. `epoch`: the segment of the grant, or on standby the member's own. */
   | { readonly kind: 'unfit'; readonly epoch: Epoch }
-  /** I have closed my listeners. */
+  /** The member has closed its listeners. */
   | { readonly kind: 'gone' }
-  /** I lost my channel; where do I stand? `top`: the highest epoch I know of. `sealed`: my segment is. */
+  /** The member has reconnected and asks for its role. `top`: the highest epoch it knows. `sealed`: its segment is sealed. */
   | {
       readonly kind: 'back'
       readonly role: Role
       readonly epoch: Epoch
       readonly sealed: boolean
       readonly top?: Epoch
-      /** The member has said {@link ToHolder} `unfit`, and is so still. */
+      /** The member is still unfit. */
       readonly unfit?: boolean
     }

@@ -1,26 +1,26 @@
 /**
- * Moving live connections in numbered slices between two processes, as pure functions. The **move log** decides about a slice (rule 10 of
- * the design): a memory file that both hold, in which the sender writes `moved(k)` before it drops its dups of slice k, or `back(k)` before
- * it reads from them again. The receiver may seal the log when it is in doubt. So neither a lost message nor a death leaves a connection
- * with two readers or with none.
+ * Moves live connections in numbered slices between two processes, as pure functions. The **move log** decides about a slice (rule 10 of
+ * the design). The log is a memory file that both processes hold. The sender writes `moved(k)` before it drops its dups of slice k, or
+ * `back(k)` before it reads from them again. A receiver in doubt may seal the log. So neither a lost message nor a death leaves a
+ * connection with two readers or with none.
  */
 import { RULES, type Rules } from './rules.js'
 
 export const NO_SLICE = 0
 
 export interface MoveOut {
-  /** Frozen, sent, not yet decided. */
+  /** The slice that was sent and is not yet decided. */
   readonly pending: number
-  /** Number of the last slice sent. */
+  /** The number of the last slice sent. */
   readonly last: number
-  /** The receiver has sealed the log, or the channel is gone: nothing more is sent. */
+  /** The receiver has sealed the log, or the channel is lost: the sender sends no more slices. */
   readonly over: boolean
 }
 
 export type MoveOutEvent =
   | { readonly type: 'start' }
   | { readonly type: 'ack'; readonly slice: number }
-  /** The answer to `log`: false when the receiver has sealed the log. */
+  /** The answer to `log`. `written`: false if the receiver has sealed the log. */
   | {
       readonly type: 'logged'
       readonly slice: number
@@ -66,7 +66,7 @@ export function stepMoveOut(
       if (event.record === 'moved' && event.written) {
         return { state: { ...state, pending: NO_SLICE }, effects: [{ type: 'drop', slice: pending }] }
       }
-      // `back`, or a log that the receiver has sealed without a moved(k) in it: the receiver has let go.
+      // The log has `back`, or the receiver sealed it without `moved`: the receiver has released the slice.
       return {
         state: { ...state, pending: NO_SLICE, over: state.over || !event.written },
         effects: [{ type: 'takeBack', slice: pending }],
@@ -87,9 +87,9 @@ export function stepMoveOut(
 }
 
 export interface MoveIn {
-  /** Holds dups of this slice, has acknowledged, does not read from them. */
+  /** The slice that the receiver has acknowledged and does not read from yet. */
   readonly held: number
-  /** The receiver has sealed the log: nothing more is taken. */
+  /** The receiver has sealed the log: it takes no more slices. */
   readonly over: boolean
 }
 
@@ -98,7 +98,7 @@ export type MoveInEvent =
   | { readonly type: 'moved'; readonly slice: number }
   /** The slice is in doubt (end of file or deadline), and the sender is alive or dead. */
   | { readonly type: 'doubt'; readonly sender: 'alive' | 'dead' }
-  /** The answer to `consult`: what the log says of the slice. */
+  /** The answer to `consult`: the log's record of the slice. */
   | {
       readonly type: 'log'
       readonly slice: number
@@ -107,12 +107,12 @@ export type MoveInEvent =
     }
 
 export type MoveInEffect =
-  /** Dups received and verified: send Ack(k). */
+  /** Send Ack(k): the dups are received and verified. */
   | { readonly type: 'acknowledge'; readonly slice: number }
   | { readonly type: 'adopt'; readonly slice: number }
   /** Close the dups: the sender reads from them. */
   | { readonly type: 'release'; readonly slice: number }
-  /** Seal the log (so that the sender cannot decide any more), then read it; `log` follows at once. */
+  /** Seal the log, so that the sender can decide nothing more, then read it; `log` follows at once. */
   | { readonly type: 'consult'; readonly slice: number; readonly sender: 'alive' | 'dead' }
 
 export function initialMoveIn(): MoveIn {

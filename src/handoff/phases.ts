@@ -1,46 +1,46 @@
 /** The phases of a handoff and of a member, and what they mean outside of the two machines. */
 
-/** Where a handoff stands, for its holder. */
+/** The phase of a handoff, in its holder. */
 export type HolderPhase =
   | 'idle'
-  /** The joiner has, or is being sent, everything; it is to say Ready. */
+  /** The holder sends everything to the joiner, and waits for Ready. */
   | 'offering'
-  /** The owner brings to its end what must run in one process only, and is to say Quiesced. */
+  /** The owner ends its once-only work; the holder waits for Quiesced. */
   | 'quiescing'
-  /** The owner is to say Frozen. */
+  /** The owner stops writing; the holder waits for Frozen. */
   | 'freezing'
-  /** The owner's segment is sealed; the joiner reads its tail and is to say Prepared. */
+  /** The owner's segment is sealed; the joiner reads the end of it, and the holder waits for Prepared. */
   | 'preparing'
-  /** Commit has left; the joiner is to say Serving for the current grant. */
+  /** The holder has sent Commit, and waits for Serving with the epoch of the grant. */
   | 'committing'
   /** The owner serves; `standby` may come back until the owner has shown health. */
   | 'probation'
-  /** The owner has been given the right again and is to say Serving; `joiner` is who was turned away from. */
+  /** The owner has the right again, and the holder waits for Serving; `joiner` is the successor that was rolled back. */
   | 'returning'
-  /** A restarted daemon: waits until every rights-holder is back or proved dead. */
+  /** A restarted daemon waits until every process that may have the right to write is back or proved dead. */
   | 'rebuilding'
-  /** Embedded only: the right to decide has gone to the successor. Final. */
+  /** Embedded only: the right to decide has passed to the successor. Final. */
   | 'released'
 
-/** Where a member stands. */
+/** The phase of a member. */
 export type MemberPhase =
-  /** The member has said Hello; it waits for the Offer, or has it (`holds`) and is being made ready by the application. */
+  /** The member has sent Hello. It waits for the Offer or, if it `holds` the Offer, for the application to be ready. */
   | 'joining'
-  /** The member has said Ready: it could serve. */
+  /** The member has sent Ready: it could serve. */
   | 'ready'
-  /** Has been given the right to write in `epoch`: accepts, and takes over what others wrote. */
+  /** The member has the right to write in `epoch`: it accepts, and takes over what others wrote. */
   | 'beginning'
-  /** Accepts, and writes in `epoch`. */
+  /** The member accepts, and writes in `epoch`. */
   | 'serving'
-  /** As serving, but appends wait: a handoff to another is about to commit. */
+  /** Like `serving`, but appends wait: a handoff is about to commit. */
   | 'frozen'
-  /** Another serves; the listeners are kept, so that this one can be reinstated without binding anything. */
+  /** Another process serves; the member keeps the listeners, so that it can serve again without binding. */
   | 'standby'
   /** The holder is dead or silent: the member accepts, so that no client is refused, and only reads. */
   | 'orphan'
-  /** Was to serve and could not read what others wrote, or not write: accepts, reads only. */
+  /** The member was told to serve but could not read what others wrote, or could not write: it accepts, and only reads. */
   | 'unfit'
-  /** Listeners closed; the last connections drain. */
+  /** The listeners are closed; the last connections drain. */
   | 'leaving'
   | 'gone'
 
@@ -53,32 +53,32 @@ const BEFORE_COMMIT: ReadonlySet<string | undefined> = new Set<HolderPhase>([
 const ACCEPTS: ReadonlySet<MemberPhase> = new Set(['beginning', 'serving', 'unfit'])
 const CURRENT: ReadonlySet<MemberPhase> = new Set([...ACCEPTS, 'joining', 'ready', 'frozen'])
 
-/** The handoff can be given up, and its incumbent writes on. */
+/** The handoff can be given up, and the incumbent continues to write. */
 export function isBeforeCommit(phase: string | undefined): boolean {
   return BEFORE_COMMIT.has(phase)
 }
 
-/** The Commit has left: the successor may have clients. */
+/** The holder has sent Commit: the successor may have clients. */
 export function isCommitted(phase: string | undefined): boolean {
   return phase === 'committing' || phase === 'probation'
 }
 
-/** The handoff can be given up, or taken back: another joiner is refused. */
+/** The holder refuses other joiners, because the handoff can still be given up or rolled back. */
 export function refusesJoiners(phase: HolderPhase): boolean {
   return isBeforeCommit(phase) || phase === 'probation'
 }
 
-/** The handoff, or the way back, has not yet come to a member that serves. */
+/** A handoff or a rollback is under way: no member has confirmed yet that it serves. */
 export function isUnderWay(phase: HolderPhase | undefined): boolean {
   return isBeforeCommit(phase) || phase === 'committing' || phase === 'returning'
 }
 
-/** A member has been given the right to serve, and a standby may still come back in its place. */
+/** A member has been given the right to serve, and may still lose it to a standby. */
 export function isGranted(phase: HolderPhase): boolean {
   return isCommitted(phase) || phase === 'returning'
 }
 
-/** A member may have taken the right to serve, or given it back, without its holder having heard of it. */
+/** The holder does not know for certain which member has the right to serve. */
 export function isUndecided(phase: HolderPhase): boolean {
   return phase === 'committing' || phase === 'returning' || phase === 'rebuilding'
 }
@@ -88,12 +88,12 @@ export function waitsForSuccessor(phase: HolderPhase): boolean {
   return phase === 'preparing' || phase === 'committing'
 }
 
-/** The member accepts in place of all others. */
+/** The member is the one that accepts. */
 export function accepts(phase: MemberPhase): boolean {
   return ACCEPTS.has(phase)
 }
 
-/** The member accepts, or is to: no other has taken over from it. */
+/** The member accepts or will accept: no other process has taken over from it. */
 export function isCurrent(phase: MemberPhase): boolean {
   return CURRENT.has(phase)
 }

@@ -197,8 +197,6 @@ export const CONFINED: readonly Confined[] = [
 
 /** Lines of a file. */
 export const MOST_LINES = 600
-/** Machines that are pure: a table of states is not easier to read in pieces. */
-export const LONGER: readonly string[] = ['src/handoff/holder-machine.ts', 'src/handoff/member-machine.ts']
 
 /** What the unit tests know of the inside of rooms: each number only falls, as a test goes through the door of its room. */
 export const UNIT_TESTS = { imported: 219, casts: 33 }

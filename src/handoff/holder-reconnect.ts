@@ -1,0 +1,118 @@
+/** What a holder does when a member reconnects, and when a restarted daemon has every member back. */
+
+import { giveUp, grantAgain, onServing, regrant, reinstate, turnAway } from './holder-rights.js'
+import { bind, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
+import { type Epoch, type Id, NO_EPOCH, NOBODY, type Role, type ToHolder } from './messages.js'
+import type { Rules } from './rules.js'
+
+type Back = Extract<ToHolder, { kind: 'back' }>
+
+export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): HolderStep {
+  const { role, epoch, sealed } = back
+  const others = before.unfit.filter(u => u !== id)
+  const state: HolderState = {
+    ...before,
+    down: before.down.filter(d => d !== id),
+    unfit: back.unfit && rules.unfit ? [...others, id].sort((a, b) => a - b) : others,
+    // A restarted daemon learns which epochs exist. A member that sends no `top` has at most a successor and a way back above its own.
+    top: Math.max(before.top, back.top ?? (before.phase === 'rebuilding' ? epoch + 2 : NO_EPOCH)),
+  }
+  switch (state.phase) {
+    case 'rebuilding': {
+      const backs = [...state.backs.filter(b => b.id !== id), { id, role, epoch }].sort((a, b) => a.id - b.id)
+      const known: HolderState = { ...state, backs }
+      return rules.rebuildWaits ? { state: known, effects: NOTHING } : onRebuilt(known, rules)
+    }
+    case 'idle':
+    case 'offering':
+      if (id === state.owner) {
+        // The segment of an unfit owner may have been sealed after it sent Back.
+        if (sealed || before.unfit.includes(id))
+          return state.phase === 'idle' ? reinstate(state) : giveUpThen(state, rules)
+        return took(back, state.epoch) ? workAgain(state, rules) : grantAgain(state, id, state.epoch)
+      }
+      break
+    case 'quiescing':
+    case 'freezing':
+    case 'preparing':
+      if (id === state.owner)
+        return sealed || took(back, state.epoch) ? same(state) : grantAgain(state, id, state.epoch)
+      break
+    case 'committing':
+      if (id === state.owner) {
+        if (state.unfit.includes(state.joiner)) return turnAway(state, rules)
+        const effects: HolderEffect[] = state.helped
+          ? [{ type: 'tell', to: id, message: { kind: 'resume' } }]
+          : []
+        return { state, effects }
+      }
+      if (id === state.joiner) {
+        if (role === 'ready') {
+          return {
+            state,
+            effects: [{ type: 'tell', to: id, message: { kind: 'commit', epoch: state.grant } }],
+          }
+        }
+        if (took(back, state.grant)) return onServing(state, id, epoch, rules)
+        return grantAgain(state, id, state.grant)
+      }
+      break
+    case 'probation':
+      if (id === state.standby) {
+        if (state.down.includes(state.owner)) return turnAway(state, rules)
+        const retire: HolderEffect = { type: 'tell', to: id, message: { kind: 'retire' } }
+        if (!state.helped) return { state, effects: [retire] }
+        // A standby that missed Retire would ignore Released.
+        const resume: HolderEffect = { type: 'tell', to: id, message: { kind: 'resume' } }
+        return { state, effects: role === 'standby' ? [resume] : [retire, resume] }
+      }
+      if (id === state.owner) return same(state)
+      break
+    case 'returning':
+      if (id === state.owner) return grantAgain(state, id, state.grant)
+      if (id === state.joiner)
+        return state.unfit.includes(state.owner) ? regrant(state) : { state, effects: NOTHING }
+      break
+    case 'released':
+      return same(state)
+  }
+  return { state: bind(state, id), effects: [{ type: 'tell', to: id, message: { kind: 'fenced' } }] }
+}
+
+function begun(role: Role): boolean {
+  return role === 'serving' || role === 'frozen'
+}
+
+/** Whether the member writes in segment `given`, the one that it has the right to write in. */
+function took({ role, epoch }: Back, given: Epoch): boolean {
+  return begun(role) && epoch === given
+}
+
+/** The owner may have ended its once-only work for a handoff that failed while it had no channel: it must start the work again. */
+function workAgain(state: HolderState, rules: Rules): HolderStep {
+  if (!rules.workAgain) return same(state)
+  return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }
+}
+
+function giveUpThen(state: HolderState, rules: Rules): HolderStep {
+  const first = giveUp(state, rules)
+  const second = reinstate(first.state)
+  return { state: second.state, effects: [...first.effects, ...second.effects] }
+}
+
+export function onRebuilt(state: HolderState, rules: Rules): HolderStep {
+  if (state.phase !== 'rebuilding') return same(state)
+  const serves = (role: Role): number => (begun(role) ? 1 : 0)
+  const unfit = (id: Id): number => (state.unfit.includes(id) ? 1 : 0)
+  const best = [...state.backs].sort(
+    (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,
+  )[0]
+  if (best === undefined) return { state: { ...state, phase: 'idle', backs: [] }, effects: NOTHING }
+  const others = state.backs.filter(b => b.id !== best.id).map(b => b.id)
+  const step = reinstate({ ...state, owner: best.id, backs: [] })
+  const effects = rules.sealRest ? step.effects : step.effects.filter(e => e.type !== 'seal')
+  return {
+    state: { ...step.state, joiner: others[0] ?? NOBODY, bound: others.slice(1) },
+    effects,
+  }
+}

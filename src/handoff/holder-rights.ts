@@ -1,0 +1,267 @@
+/** Moves the right to write: the steps up to the Commit, and each way in which the right passes to another process or back. */
+
+import { fit, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
+import { type Epoch, type Id, NO_EPOCH, NOBODY } from './messages.js'
+import type { Rules } from './rules.js'
+
+/** The joiner is ready: the owner must end its once-only work. An owner without a channel is frozen at once. */
+export function quiesce(state: HolderState, rules: Rules): HolderStep {
+  const { owner, down, grant } = state
+  if (owner === NOBODY) return prepare(state, rules)
+  if (!rules.quiesceFirst || down.includes(owner)) return freeze(state)
+  return {
+    state: { ...state, phase: 'quiescing' },
+    effects: [{ type: 'tell', to: owner, message: { kind: 'quiesce', epoch: grant } }],
+  }
+}
+
+export function freeze(state: HolderState): HolderStep {
+  return {
+    state: { ...state, phase: 'freezing' },
+    effects: [{ type: 'tell', to: state.owner, message: { kind: 'freeze' } }],
+  }
+}
+
+/** The seal ends the owner's right to write, before {@link commit}. */
+export function prepare(state: HolderState, rules: Rules): HolderStep {
+  return {
+    state: { ...state, phase: 'preparing' },
+    effects: [
+      ...(rules.sealFirst ? [{ type: 'seal', from: 0, below: state.grant } as const] : []),
+      { type: 'tell', to: state.joiner, message: { kind: 'sealed' } },
+    ],
+  }
+}
+
+/** Sends Commit; the joiner serves as soon as it has received it. */
+export function commit(state: HolderState): HolderStep {
+  return {
+    state: { ...state, phase: 'committing' },
+    effects: [{ type: 'tell', to: state.joiner, message: { kind: 'commit', epoch: state.grant } }],
+  }
+}
+
+export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
+  if (epoch !== before.grant) return same(before)
+  const state = fit(before, from)
+  if (state.phase === 'committing' && from === state.joiner) {
+    const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
+    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helped: false }
+    if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
+    const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
+    const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
+    // Without seals the standby could never come back while the successor lives: probation ends at once.
+    const last = rules.arbiter ? same(probation) : onHealthy(probation)
+    return { state: last.state, effects: [...late, retire, ...last.effects] }
+  }
+  if (state.phase === 'returning' && from === state.owner) {
+    const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
+    return {
+      state: { ...state, phase: 'idle', joiner: NOBODY, epoch, bound: others },
+      effects: rules.ackBack ? fence(state, others) : NOTHING,
+    }
+  }
+  return same(before)
+}
+
+export function onHealthy(state: HolderState): HolderStep {
+  if (state.phase !== 'probation') return same(state)
+  if (state.scope === 'holder') {
+    return {
+      state: { ...state, phase: 'released' },
+      effects: [
+        { type: 'mark', epoch: state.epoch },
+        { type: 'tell', to: state.owner, message: { kind: 'released' } },
+        { type: 'tell', to: state.standby, message: { kind: 'released' } },
+      ],
+    }
+  }
+  return {
+    state: {
+      ...state,
+      phase: 'idle',
+      standby: NOBODY,
+      bound: [...state.bound, state.standby],
+      helped: false,
+    },
+    effects: [{ type: 'tell', to: state.standby, message: { kind: 'released' } }],
+  }
+}
+
+/**
+ * Ends a handoff that fails before Commit: seals the joiner's segment, and the owner continues (rule 2). `given`: the joiner may hold
+ * descriptors.
+ */
+export function giveUp(state: HolderState, rules: Rules, given = true): HolderStep {
+  const { joiner, owner, grant, wayBack } = state
+  const effects: HolderEffect[] = [{ type: 'failed', id: joiner, phase: state.phase }]
+  const idle: HolderState = {
+    ...state,
+    phase: 'idle',
+    joiner: NOBODY,
+    bound: given ? [...state.bound, joiner] : state.bound,
+  }
+  const abort: HolderEffect[] = state.down.includes(joiner)
+    ? []
+    : [{ type: 'tell', to: joiner, message: { kind: 'abort' } }]
+  const spoil: HolderEffect[] = rules.thawSeal ? [{ type: 'seal', from: grant, below: grant + 1 }] : []
+  if (owner === NOBODY || state.phase === 'offering' || state.phase === 'quiescing') {
+    const again: HolderEffect[] =
+      state.phase === 'quiescing' && rules.workAgain
+        ? [{ type: 'tell', to: owner, message: { kind: 'unquiesce' } }]
+        : []
+    return {
+      state: idle,
+      effects: [
+        ...effects,
+        ...spoil,
+        { type: 'seal', from: wayBack, below: wayBack + 1 },
+        ...again,
+        ...abort,
+      ],
+    }
+  }
+  // The owner was told to freeze, and its segment may be sealed: the owner continues in its way-back segment.
+  return {
+    state: { ...fit(idle, owner), phase: 'returning', grant: wayBack },
+    effects: [
+      ...effects,
+      { type: 'seal', from: 0, below: rules.thawSeal ? wayBack : grant },
+      { type: 'tell', to: owner, message: { kind: 'reinstate', epoch: wayBack } },
+      ...abort,
+    ],
+  }
+}
+
+/** The successor fails after Commit: gives the right back to the previous owner (rules 3 and 4), if that one can serve. */
+export function turnAway(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
+  const committing = state.phase === 'committing'
+  const old = committing ? state.owner : state.standby
+  const newcomer = committing ? state.joiner : state.owner
+  const failed: HolderEffect = { type: 'failed', id: newcomer, phase: state.phase }
+  // The previous owner has reported Unfit: keep the successor while it lives.
+  if (!newcomerDead && state.unfit.includes(old) && !state.unfit.includes(newcomer)) return same(state)
+  if (old !== NOBODY && (!state.down.includes(old) || !rules.needOther)) {
+    const returning: HolderState = {
+      ...fit(state, old),
+      phase: 'returning',
+      owner: old,
+      joiner: newcomerDead ? NOBODY : newcomer,
+      standby: NOBODY,
+      epoch: state.wayBack,
+      grant: state.wayBack,
+      helped: false,
+    }
+    const effects: HolderEffect[] = [failed]
+    if (rules.acceptFirst) effects.push({ type: 'tell', to: old, message: { kind: 'resume' } })
+    if (rules.deed) effects.push({ type: 'seal', from: 0, below: state.wayBack })
+    effects.push({ type: 'tell', to: old, message: { kind: 'reinstate', epoch: state.wayBack } })
+    if (!rules.ackBack && !newcomerDead)
+      effects.push({ type: 'tell', to: newcomer, message: { kind: 'fenced' } })
+    return { state: returning, effects }
+  }
+  if (newcomerDead) {
+    const effects: HolderEffect[] = [failed, { type: 'seal', from: 0, below: state.wayBack }]
+    const none: HolderState = {
+      ...state,
+      joiner: NOBODY,
+      standby: NOBODY,
+      owner: old,
+      epoch: state.wayBack,
+      grant: state.wayBack,
+      helped: false,
+    }
+    // The previous owner lives but has no channel: it gets the right again when it reconnects.
+    return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
+  }
+  // No other process can serve now: keep the successor until the previous owner reconnects or a process is proved dead.
+  return same(state)
+}
+
+/** The previous owner does not come back: gives the right to the rolled-back successor again, in a new segment. */
+export function regrant(state: HolderState): HolderStep {
+  const grant = state.top + 1
+  const wayBack = state.top + 2
+  return {
+    state: { ...fit(state, state.joiner), phase: 'committing', grant, wayBack, top: wayBack },
+    effects: [
+      { type: 'make', epochs: [grant, wayBack] },
+      { type: 'seal', from: 0, below: grant },
+      { type: 'tell', to: state.joiner, message: { kind: 'reinstate', epoch: grant } },
+    ],
+  }
+}
+
+/** Gives the owner the right in a new segment. */
+export function reinstate(state: HolderState): HolderStep {
+  const grant = state.top + 1
+  return {
+    state: {
+      ...fit(state, state.owner),
+      phase: 'returning',
+      joiner: NOBODY,
+      grant,
+      wayBack: grant,
+      top: grant,
+    },
+    effects: [
+      { type: 'make', epochs: [grant] },
+      { type: 'seal', from: 0, below: grant },
+      { type: 'tell', to: state.owner, message: { kind: 'reinstate', epoch: grant } },
+    ],
+  }
+}
+
+/** Repeats the grant: the message may have been lost with the channel. */
+export function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep {
+  return { state, effects: [{ type: 'tell', to, message: { kind: 'reinstate', epoch } }] }
+}
+
+/** No other process can serve: waits for a stopped or slow `owner`, which takes the right when it runs again. A new joiner may fence it. */
+export function takeLater(state: HolderState, owner: Id): HolderStep {
+  return {
+    state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
+    effects: NOTHING,
+  }
+}
+
+/** No process can write any more: `owner` serves reads from what it has, until a new version joins and recovers the whole state. */
+export function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
+  const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
+  return {
+    state: {
+      ...state,
+      phase: 'idle',
+      owner,
+      joiner: NOBODY,
+      standby: NOBODY,
+      epoch: state.top,
+      grant: NO_EPOCH,
+      bound: others,
+      helped: false,
+    },
+    effects: [
+      // The owner may have failed to accept: tell it to once more, before the others leave.
+      ...(state.down.includes(owner)
+        ? []
+        : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),
+      { type: 'seal', from: 0, below: state.top + 1 },
+      ...fence(state, others),
+    ],
+  }
+}
+
+/** Tells a standby that cannot write to accept at least. */
+export function letAccept(state: HolderState, standby: Id): HolderStep {
+  if (state.helped || state.down.includes(standby)) return same(state)
+  return {
+    state: { ...state, helped: true },
+    effects: [{ type: 'tell', to: standby, message: { kind: 'resume' } }],
+  }
+}
+
+function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
+  return ids
+    .filter(id => !state.down.includes(id))
+    .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))
+}
