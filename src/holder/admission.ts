@@ -22,43 +22,43 @@ const INTENTS: ReadonlyMap<number, Intent> = new Map([
   [fdbroker.wire.Intent.FOLLOW, 'follow'],
 ])
 
-/** A client that has said Hello and may be here. */
+/** A client whose Hello was admitted. */
 export interface Caller {
   readonly hello: Hello
   readonly intent: Intent
   readonly version: number
-  /** The link is not yet started for anybody: start() it with a handler. */
+  /** Not started yet: the receiver calls start() with its handler. */
   readonly link: Link
   readonly pid: number
   readonly uid: number
   readonly gid: number
   readonly pidfd: OwnedFd | null
-  /** The kernel has said that the pidfd is this process's: it may be killed by it. */
+  /** The kernel has confirmed that `pidfd` belongs to `pid`, so that the process may be killed through it. */
   readonly proven: boolean
   readonly identity: ProcessIdentity
 }
 
-/** Another user's than this process's, or root's: its paths are not this process's to write or to remove. */
+/** Whether the caller runs as another non-root user, whose paths this process must not change. */
 export function isForeign({ uid }: Pick<Caller, 'uid'>): boolean {
   return uid !== 0 && uid !== process.geteuid?.()
 }
 
 export interface AdmissionOptions {
   readonly versions: VersionRange
-  /** The service that is here; null: any (daemon). */
+  /** The only service that callers may name, or null if they may name any (daemon). */
   readonly service: string | null
-  /** How long a peer may take to say Hello. */
+  /** The time in which a caller must send Hello. */
   readonly timeoutMs: number
   readonly logger: Logger
-  /** Whether another user may say Hello; what it may do is its reader's to decide. Absent: none may. */
+  /** Whether another user may connect. What that user may do is checked later. If absent, only this process's user and root may connect. */
   readonly mayConnect?: (uid: number) => boolean
-  /** Counts a connection until it has closed; why it is one too many, or null. Absent: none is. */
+  /** Counts a connection until it has closed. Returns an error if the limit is exceeded. If absent, there is no limit. */
   readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null
 }
 
 /**
- * Reads the Hello of a client of this process's user, of root, or of a user that `mayConnect` names; others are told, and closed unread.
- * Calls `admit` at most once, in the turn in which the Hello arrived.
+ * Reads the Hello of a client of this process's user, of root, or of a user that `mayConnect` allows; rejects all others. Calls `admit` at
+ * most once, in the turn of the event loop in which the Hello arrives.
  */
 export function receiveHello(
   fd: OwnedFd,
@@ -67,7 +67,7 @@ export function receiveHello(
   admit: (caller: Caller) => void,
 ): void {
   const own = process.geteuid?.() ?? who.uid
-  // First: it may throw, and owns the descriptor.
+  // First, because the channel owns `fd` even if a later step throws.
   const link = new Link(new Channel(fd))
   let pidfd: OwnedFd | null = null
   let ended = false
@@ -80,9 +80,8 @@ export function receiveHello(
   } catch (cause) {
     unwatched = noDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
-  // A connected client does not keep a process alive that has nothing else to do.
   link.channel.unref()
-  /** Refused or admitted: what else is in the channel already is not for us. */
+  /** The caller was refused or admitted: ignore whatever else the channel holds. */
   let over = false
   const refuse = (error: FdbError, facts: Partial<fdbroker.wire.Reject.$Properties> = {}) => {
     if (over) return
@@ -133,11 +132,11 @@ export function receiveHello(
       limit.clear()
       const given = fds.shift() ?? null
       closeAll(fds)
-      // The kernel's word about who connected is worth more than the peer's own: also that it has ended.
+      // Prefer the pidfd from the kernel to the one that the caller sent. If the kernel reports the caller's end, ignore the sent one too.
       const proof = pidfd ?? (ended ? null : given)
       if (proof !== given) given?.close()
       const answer = check(hello, options)
-      // A client that only asks is answered also when there is no descriptor left to watch it by.
+      // An operator need not be watched: serve it even without a pidfd.
       const checked =
         unwatched !== null && 'intent' in answer && answer.intent !== 'operate' ? unwatched : answer
       if (checked instanceof FdbError) {
@@ -187,13 +186,13 @@ export function range({ min, max }: VersionRange): string {
   return min === max ? `${min}` : `${min} to ${max}`
 }
 
-/** Tells a caller why it is not wanted, and lets go of it: owns link and pidfd. */
+/** Rejects a caller with the reason `error`. Owns link and pidfd. */
 export function turnAway({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>, error: FdbError): void {
   pidfd?.close()
   reject(link, error)
 }
 
-/** Lets go of a caller without a word: owns link and pidfd. */
+/** Closes a caller's link without a message. Owns link and pidfd. */
 export function dismiss({ link, pidfd }: Pick<Caller, 'link' | 'pidfd'>): void {
   pidfd?.close()
   link.close()
@@ -217,7 +216,7 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
   try {
     own = ownPidfd()
   } catch {
-    // No descriptor left: it knows us by our pid.
+    // No descriptor is left: the caller knows this process by its pid only.
   }
   const envelope: WireBody = { welcome: body }
   link
@@ -226,7 +225,7 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
     .finally(() => own?.close())
 }
 
-/** Serves a caller who came to operate, until it leaves. `facts`: what its Welcome says of the process that serves it. `idleMs`: as {@link serveOperator}. Takes it. */
+/** Serves an operator until it leaves. `facts`: further fields of its Welcome. `idleMs`: see {@link serveOperator}. Owns link and pidfd. */
 export function serveCaller(
   { link, pidfd, version }: Caller,
   operations: Operations,

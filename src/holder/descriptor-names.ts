@@ -11,12 +11,12 @@ import {
 } from '../kernel/index.js'
 import type { Entry } from './registry.js'
 
-/** The memory file's name, as /proc shows it. */
+/** The name of the memory file in /proc. */
 export const NOTE_NAME = 'fdb-names'
 const DIGITS = 10
 const MOST_BYTES = 8 * 1024 * 1024
 
-/** Facts that a hung process cannot report any more. */
+/** Facts about a process that others can read even if it hangs. */
 export interface NotedDescriptors {
   readonly service: string
   readonly generation: number
@@ -25,24 +25,24 @@ export interface NotedDescriptors {
     readonly ino: string
     /** See {@link keptName}. */
     readonly keptAs: string
-    /** Which descriptor of that process it is, and of which file system. */
+    /** The descriptor number in that process, and the device of its inode. */
     readonly number: number
     readonly dev: string
   })[]
-  /** Without one of these the state is not whole. Absent: it is not said. */
+  /** The segments that make up the whole state. Absent if the process did not write them. */
   readonly segments?: readonly string[]
 }
 
 /**
- * The names of what an embedded holder holds, in a memory file of its own, which others read when the process hangs
- * (`upgrade --kill-stuck`): a descriptor that they take from it has no name. Written after each change, at once and whole.
+ * Writes the names of an embedded holder's descriptors to a memory file, after each change. If the process hangs, `upgrade --kill-stuck`
+ * takes its descriptors, which have no names, and reads their names in this file.
  */
 export class DescriptorNames {
   readonly #facts: Omit<NotedDescriptors, 'entries' | 'segments'>
   readonly #entries: () => readonly Entry[]
   readonly #segments: (() => readonly string[]) | null
   #fd: OwnedFd | null = null
-  #soon: NodeJS.Immediate | undefined
+  #scheduled: NodeJS.Immediate | undefined
 
   constructor(
     facts: Omit<NotedDescriptors, 'entries' | 'segments'>,
@@ -54,33 +54,27 @@ export class DescriptorNames {
     this.#segments = segments
   }
 
-  /** Several changes of one turn are written together. */
+  /** Writes the file soon, once for all changes of one turn. */
   changed(): void {
-    this.#soon ??= setImmediate(() => {
-      this.#soon = undefined
-      this.#write()
+    this.#scheduled ??= setImmediate(() => {
+      this.#scheduled = undefined
+      this.write()
     })
   }
 
-  /** The file, as it was written last. Borrowed; null: there is none. */
+  /** The file, or null if none could be made. Borrowed. */
   get file(): OwnedFd | null {
-    if (this.#fd === null) this.#write()
+    if (this.#fd === null) this.write()
     return this.#fd
   }
 
-  /** Says how things are now. */
-  write(): void {
-    this.#write()
-  }
-
-  /** Idempotent. */
   close(): void {
-    clearImmediate(this.#soon)
+    clearImmediate(this.#scheduled)
     this.#fd?.close()
     this.#fd = null
   }
 
-  #write(): void {
+  write(): void {
     try {
       this.#fd ??= memoryFile(NOTE_NAME, 'names of what is held')
       const entries = this.#entries()
@@ -99,21 +93,21 @@ export class DescriptorNames {
       const whole = Buffer.concat([Buffer.from(String(text.length).padStart(DIGITS)), text])
       writeAt(this.#fd, whole, 0, whole.length, 0)
     } catch {
-      // No descriptor or memory left: a process that hangs now takes its listeners with it.
+      // No descriptor or memory is left: if the process hangs now, its listeners cannot be recovered.
     }
   }
 }
 
 /**
- * The name under which a service manager keeps an entry. A socket is told by its inode, whatever its name; any other descriptor by its
- * name: eventfds share one inode, each file system has inodes of its own, and one file may be open for reading here and for writing there.
+ * Returns the name under which a service manager stores an entry. The inode identifies a socket. Other descriptors need their name too: all
+ * eventfds share one inode, inodes differ only within a file system, and a file may be open twice, for reading and for writing.
  */
 export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
   if (type === 'socket') return `entry-${ino}`
   return `entry-${ino}-${nodeCrypto().createHash('sha256').update(name).digest('hex').slice(0, 16)}`
 }
 
-/** Null: nothing that can be read. */
+/** Returns null if `fd` holds no valid facts. */
 export function readDescriptorNames(fd: OwnedFd): NotedDescriptors | null {
   try {
     const size = sizeOf(fd)

@@ -5,19 +5,19 @@ import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 import { limitOf, waitingSilence } from './times.js'
 
-/** Told of every end of a channel that says no more than that the successor is gone. */
+/** The reason of a handoff whose successor's channel ended without an error of its own. */
 export function lostChannel({ pid }: Peer): FdbError {
   return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }
 
-/** Why a handoff fails, or is about to, with a peer that has not said it; undefined: there is none any more. */
+/** Returns why a handoff fails if the peer gave no reason itself. `peer`: undefined if the peer is already forgotten. */
 export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
   if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
   if (!peer.link.open) return lostChannel(peer)
   const silent = Math.round(performance.now() - peer.beatAt)
   const sick = Math.round(performance.now() - peer.wellAt)
   if (phase === 'probation') {
-    const how = peer.healthy ? 'was silent' : 'said that it is not healthy'
+    const how = peer.healthy ? 'was silent' : 'reported that it is not healthy'
     const why = peer.unwell === '' ? '' : `: ${peer.unwell}`
     return new FdbError(
       'ERR_FDB_UNHEALTHY',
@@ -38,18 +38,17 @@ export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: Ha
   )
 }
 
-/** Null: both sides have come to the same state. */
+/** Returns null if both processes have read the same state. */
 export function difference(ours: StatePosition, theirs: StatePosition | null): FdbError | null {
   if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return null
-  const read =
-    theirs === null ? 'it does not say which' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
+  const read = theirs === null ? 'position unknown' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
   return new FdbError(
     'ERR_FDB_DIGEST',
-    `the successor read another state: ${read}; ours is sequence ${ours.sequence}, digest ${ours.digest}: the handoff is refused`,
+    `the successor read another state (${read}) than the incumbent has (sequence ${ours.sequence}, digest ${ours.digest}): the handoff is refused`,
   )
 }
 
-/** Explains why no process can join now; `untold`: the process that serves would miss what is shared with it. */
+/** Explains why no process can join now. `untold`: the process that serves has no channel and would miss the joiner's segments. */
 export function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
   switch (because) {
     case 'busy':

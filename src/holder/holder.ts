@@ -23,7 +23,7 @@ import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 
-/** The driver of the holder's machine: carries out what it decides, and tells it what peers say and what time it is. */
+/** The driver of the holder's machine: carries out its effects, and passes on messages of peers and deadlines as events. */
 export class Holder {
   readonly timeline = new Timeline()
   readonly segmentSet: SegmentSet
@@ -37,7 +37,7 @@ export class Holder {
   readonly #renewal: Renewal
   readonly #beats: NodeJS.Timeout
   readonly #silence: HeartbeatSilence
-  /** The phase before the step that is under way. */
+  /** The phase after the last step. */
   #phase: HolderPhase
   #deadline: Limit | undefined
   #closed = false
@@ -58,7 +58,7 @@ export class Holder {
     this.#logger = logger
     this.#phase = host.state().phase
     const peer = (id: Id) => this.#peers.get(id)
-    const heard: MessageEffects = {
+    const context: MessageEffects = {
       host,
       logger,
       peer,
@@ -67,7 +67,7 @@ export class Holder {
     }
     this.#peers = new Peers({
       handler: {
-        message: (from, envelope, fds) => handleMessage(heard, from, envelope, fds),
+        message: (from, envelope, fds) => handleMessage(context, from, envelope, fds),
         ...(host.bundle && { bundle: (from, items) => host.bundle?.(from, items) }),
         lost: lost => this.#onLost(lost),
         replaced: lost => host.dispatch({ type: 'lost', id: lost.id }),
@@ -113,7 +113,7 @@ export class Holder {
     this.#renewal = new Renewal(host, segmentSet, parts.renewBytes)
   }
 
-  /** Milliseconds of probation that are left; null: there is none. */
+  /** The remaining milliseconds of probation, or null outside of probation. */
   get probationLeftMs(): number | null {
     return this.#probation.leftMs
   }
@@ -126,26 +126,26 @@ export class Holder {
     return this.#peers.get(id)
   }
 
-  /** A process that hangs, as far as is known: changes need not wait for it. */
+  /** Whether the peer seems to hang, so that changes need not wait for it. */
   isSilent(peer: Peer): boolean {
     return this.#silence.of(peer) > waitingSilence(this.#times)
   }
 
-  /** A process wants to take over: it gets an Offer, or a Reject. Takes the link and the pidfd. */
+  /** Handles a process that wants to take over: sends an Offer or a Reject. Owns the link and the pidfd. */
   admit(candidate: Candidate): void {
     this.#peers.tellOfTheDead()
     const peer = this.#peers.add(candidate)
     if (peer !== null) this.#host.dispatch({ type: 'join', id: peer.id })
   }
 
-  /** A member that lost its channel is back. Takes the link and the pidfd. */
+  /** Handles a member that has reconnected. Owns the link and the pidfd. */
   readmit(candidate: Candidate): void {
     this.#peers.readmit(candidate)
   }
 
   /**
-   * Ends those that were given descriptors once and are neither gone nor proved dead, as they block every upgrade: SIGKILL,
-   * by their pidfds. Resolves when none is left; rejects with ERR_FDB_STUCK when one is there after `timeoutMs` still.
+   * Kills the processes that block every upgrade, because they hold descriptors of an earlier handoff. Resolves when all have ended.
+   * Rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`.
    */
   async killStuck(timeoutMs: number): Promise<void> {
     const bound = () => this.#host.state().bound
@@ -156,7 +156,10 @@ export class Holder {
     await untilGone(() => bound().map(id => this.#peers.get(id)?.pid ?? 0), timeoutMs)
   }
 
-  /** Ends a serving member that was silent for longer than probation allows. Resolves with its pid; null if it is heard. ERR_FDB_STUCK. */
+  /**
+   * Kills the serving member if it has been silent for longer than probation allows. Resolves with its pid, or with null if it is not
+   * silent. Rejects with ERR_FDB_STUCK if it is still alive after `timeoutMs`.
+   */
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
@@ -167,7 +170,7 @@ export class Holder {
     return owner.pid
   }
 
-  /** Gives the joiner up for `reason`, unless its Commit has left. */
+  /** Gives up the joiner for `reason`, unless Commit was sent. */
   cancel(reason: FdbError): Cancelled {
     const { joiner, phase } = this.#host.state()
     if (isCommitted(phase) || phase === 'released') return 'late'
@@ -178,7 +181,7 @@ export class Holder {
     return 'cancelled'
   }
 
-  /** Releases the standby as soon as there is fresh evidence that the successor is healthy: a process waits to join. */
+  /** Releases the standby after the next report of health, because a process waits to join. */
   endProbation(): void {
     this.#probation.endSoon()
   }
@@ -199,7 +202,7 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** Its promise is awaited before the next effect. */
+  /** Carries out an effect. The next effect waits for the promise. */
   perform(effect: HolderEffect): void | Promise<void> {
     switch (effect.type) {
       case 'tell':
@@ -217,7 +220,7 @@ export class Holder {
     }
   }
 
-  /** Tells the outcome of an effect. */
+  /** Handles the outcome of an effect. */
   outcome(effect: HolderEffect, outcome: Outcome): void {
     if (outcome.done) {
       if (effect.type === 'seal') this.#prune()
@@ -227,11 +230,11 @@ export class Holder {
     if (effect.type !== 'make') return
     const joiner = this.#peers.get(this.#host.state().joiner)
     if (joiner !== undefined)
-      joiner.reason ??= noDescriptors('what is to be handed over cannot be made', outcome.error)
+      joiner.reason ??= noDescriptors('the segments for the successor cannot be made', outcome.error)
     this.#host.dispatch({ type: 'unmade' })
   }
 
-  /** Ends all links and timers. Descriptors of other owners are not touched. */
+  /** Ends all links and timers. */
   close(): void {
     this.#closed = true
     this.#deadline?.clear()
@@ -263,12 +266,12 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** A peer that the machine does not wait for is forgotten with its link: the process may live on, and try again and again. */
+  /** Forgets a peer without a link that the machine does not wait for. Its process may live, and join again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concerned(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }
 
-  /** Null: not known. */
+  /** The number of descriptors that the owner has open, or null if unknown. */
   get #descriptorsOfOwner(): number | null {
     const { owner, scope } = this.#host.state()
     if (scope === 'holder') return fdLimits().open
@@ -276,7 +279,7 @@ export class Holder {
     return peer?.proven ? descriptorsOf(peer.pid) : null
   }
 
-  /** Undefined: none, or its Commit has left. */
+  /** The joiner until its Commit is sent, or undefined. */
   get #joining(): Peer | undefined {
     const state = this.#host.state()
     return isBeforeCommit(state.phase) ? this.#peers.get(state.joiner) : undefined
@@ -301,7 +304,7 @@ export class Holder {
         return
       }
       case 'freeze':
-        // A position from before the freeze cannot be compared.
+        // Frozen brings the position that counts.
         peer.position = null
         break
       case 'sealed': {
@@ -331,32 +334,32 @@ export class Holder {
     this.timeline.fail({ code: reason.code, phase, at: Date.now(), message: reason.message })
     this.#logger.warn(
       { code: reason.code, phase, pid: peer?.pid, err: reason },
-      'the handoff failed; the incumbent serves on',
+      'the handoff failed; the incumbent continues to serve',
     )
     this.#host.changed?.()
   }
 
-  /** Removes the rest of a handoff that is over. */
+  /** Removes the unused segments of a finished handoff. */
   #prune(): void {
     const { phase, epoch } = this.#host.state()
     if (phase === 'idle') this.segmentSet.prune(epoch)
   }
 
-  /** Why a peer failed: what it has said, else what is seen of it. */
+  /** Returns the reason that a failed peer gave, or else the one that this process observed. */
   #reason(peer: Peer | undefined): FdbError {
     return peer?.reason ?? reasonSeen(peer, this.#phase, this.#times)
   }
 
   // ---- time
 
-  /** The limits of the handoff that is under way: what its incumbent has asked for, else the own. */
+  /** The limits of the present handoff: the incumbent's own, with this holder's as defaults. */
   get #times(): HandoffTimes {
     const { phase, owner, standby } = this.#host.state()
     const incumbent = this.#peers.get(phase === 'probation' ? standby : owner)
     return incumbent === undefined ? this.#ownTimes : { ...this.#ownTimes, ...incumbent.times }
   }
 
-  /** Members of a silent daemon accept, so that no client is refused; a successor in probation notices that the deciding process is stopped. */
+  /** Sends heartbeats: members of a silent daemon accept, and a successor in probation notices a stopped holder. */
   #beat(): void {
     this.#silence.tick()
     for (const peer of this.#peers.holding) peer.link.beat({ healthy: true })
@@ -371,7 +374,7 @@ export class Holder {
     this.#deadline = afterReading(limit, () => {
       if (phase === 'quiescing') this.timeline.quiesceIsLate()
       this.#host.dispatch({ type: 'deadline' })
-      // Nothing could be done about it yet: the process that could serve has no channel at present.
+      // The deadline changed nothing, because the process that could serve has no channel: wait again.
       if (!this.#closed && this.#host.state().phase === phase) this.#setDeadline(phase)
     })
   }
@@ -379,14 +382,14 @@ export class Holder {
   #noteKept(peer: Peer): void {
     this.#logger.error(
       { pid: peer.pid, err: reasonSeen(peer, this.#phase, this.#times) },
-      'the successor is not well, and is kept: the process that stands by for it cannot come back',
+      'the successor is not healthy but is kept, because the standby cannot take over again',
     )
   }
 }
 
-const INSISTS = { firstMs: 10, longestMs: 1_000 }
+const INSIST_BACKOFF = { firstMs: 10, longestMs: 1_000 }
 
-/** Does a necessary step, again and again until it is done; later steps wait. `over`: it is not needed any more. */
+/** Repeats a necessary step until it succeeds; later steps wait. `over`: returns true when the step is not needed any more. */
 export function insist(
   act: () => void,
   what: string,
@@ -398,14 +401,14 @@ export function insist(
   } catch (error) {
     logger.error(
       { err: error, effect: what },
-      'a step of the handoff failed; it is tried again until it is done',
+      'a step of the handoff failed; it is repeated until it succeeds',
     )
     return again(act, over)
   }
 }
 
 async function again(act: () => void, over: () => boolean): Promise<void> {
-  const backoff = new Backoff(INSISTS)
+  const backoff = new Backoff(INSIST_BACKOFF)
   while (!over()) {
     await new Promise(resolve => setTimeout(resolve, backoff.next()))
     try {

@@ -4,10 +4,10 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { Peer } from './peer.js'
 import type { Entry, Registry } from './registry.js'
 
-/** More Unix paths than this of one successor are not watched over. */
+/** The most Unix paths that are remembered for one successor. */
 const MOST = 1_000
 
-/** The Unix paths that a successor has bound: the incumbent removes them if that process ends and does not serve. Owns descriptors. */
+/** Remembers the Unix paths that a successor has bound, and removes them if that process ends without having served. Owns descriptors. */
 export class MadePaths {
   readonly #registry: Registry
   readonly #made = new Map<Peer, BundleItem[]>()
@@ -16,7 +16,7 @@ export class MadePaths {
     this.#registry = registry
   }
 
-  /** Takes the descriptors. */
+  /** Owns the descriptors. */
   arrive(peer: Peer, items: readonly BundleItem[]): void {
     const made = this.#made.get(peer) ?? []
     this.#made.set(peer, made)
@@ -26,21 +26,21 @@ export class MadePaths {
     }
   }
 
-  /** The peer has ended, or holds nothing any more. */
+  /** Removes the paths of a peer that has ended or has released everything. */
   forgotten(peer: Peer): void {
     const made = this.#made.get(peer) ?? []
     this.#made.delete(peer)
     discardMade(made, this.#registry)
   }
 
-  /** The paths are the successor's. */
+  /** Keeps the paths, because the successor serves. */
   close(): void {
     for (const made of this.#made.values()) closeAll(made.map(({ fd }) => fd))
     this.#made.clear()
   }
 }
 
-/** Closes listeners that a version has made and that never became the service's; those of its paths that `held` does not need go with them. */
+/** Closes listeners of a version that never served, and removes their Unix paths unless `held` has a listener at the same path. */
 export function discardMade(made: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[], held: Registry): void {
   for (const { role, spec = '', fd } of made) {
     const needed = () => held.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
@@ -49,13 +49,13 @@ export function discardMade(made: readonly Pick<BundleItem, 'role' | 'spec' | 'f
   }
 }
 
-/** Listeners that a version does not ask for any more: their Unix paths are removed when no standby that needs them can come back. */
+/** Listeners that the new version does not use. Their Unix paths are removed when no standby that needs them can come back. */
 export class FormerListeners {
   readonly #entries: Entry[] = []
-  /** The paths are not this process's to remove: another user chose them, who may have others lead there. */
+  /** Set if another user chose the paths: this process must not remove them, because that user may redirect them to other files. */
   keepPaths = false
 
-  /** The registry's entry of this name is given up, or replaced. */
+  /** Call before the registry's entry `name` is dropped or replaced. */
   remember(registry: Registry, name: string): void {
     const entry = registry.get(name)
     if (this.keepPaths) return
@@ -63,27 +63,27 @@ export class FormerListeners {
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })
     } catch {
-      // No descriptor left: the path stays, and the next process that binds it replaces it.
+      // No descriptor is left: the path stays, and the next process that binds it replaces it.
     }
   }
 
-  /** The handoff cannot be undone any more. */
+  /** Removes the paths that `registry` does not use: the handoff cannot be undone any more. */
   settle(registry: Registry): void {
     for (const { fd, spec } of this.#entries) {
-      // The socket may have been given once more, or under another name.
+      // The registry may hold the socket again, or under another name.
       const kept = registry.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
       if (!kept) removeUnixPath(fd, spec)
     }
     this.close()
   }
 
-  /** Another process removes the paths. */
+  /** Forgets the listeners without removing paths. */
   close(): void {
     for (const { fd } of this.#entries.splice(0)) fd.close()
   }
 }
 
-/** The service ends here: so do the paths of all its listeners. */
+/** Removes the Unix paths of all listeners: the service ends. */
 export function removePaths(registry: Registry): void {
   for (const { role, fd, spec } of registry.entries) if (role === 'listener') removeUnixPath(fd, spec)
 }

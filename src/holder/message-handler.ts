@@ -10,21 +10,21 @@ import { difference } from './failure-reasons.js'
 import type { Peer } from './peer.js'
 
 const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
-const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'it cannot serve' } as const
+const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' } as const
 
 export interface MessageEffects {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
-  /** A process waits to join. */
+  /** Ends probation after the next report of health. */
   endProbation(): void
-  /** A member that came back hears what it has missed. */
+  /** Sends a member that reconnected the segments that it has missed. */
   catchUp(peer: Peer): void
 }
 
-/** Takes one message of a peer: notes what it says of itself, and tells the machine what decides. Owns the descriptors. */
+/** Handles one message of a peer: records its facts in `peer`, and passes the machine its event. Owns the descriptors. */
 export function handleMessage(
-  heard: MessageEffects,
+  context: MessageEffects,
   peer: Peer,
   envelope: WireEnvelope,
   fds: OwnedFd[],
@@ -37,18 +37,18 @@ export function handleMessage(
   }
   if (endProbation) {
     closeAll(fds)
-    const { host } = heard
-    // A process that ends the service has no standby after it, healthy or not.
+    const { host } = context
+    // A process that ends the service releases its standby, healthy or not.
     if (endProbation.closing && peer.id === host.state().owner) host.dispatch({ type: 'healthy' })
-    else heard.endProbation()
+    else context.endProbation()
     return
   }
-  noteFacts(heard, peer, envelope)
+  noteFacts(context, peer, envelope)
   const message = unpackToHolder(envelope)
   if (message !== null) {
     closeAll(fds)
-    decide(heard, peer, message)
-  } else if (!(heard.host.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
+    dispatchMessage(context, peer, message)
+  } else if (!(context.host.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
 }
 
 function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
@@ -60,27 +60,29 @@ function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbea
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
-/** Records the facts beside the deciding part. */
+/** Records what the machine does not need. */
 function noteFacts({ logger }: MessageEffects, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
   if (unfit) {
     const { code, message } = unfit
     peer.reason = remoteError({ code, message }, CANNOT_SERVE)
-    logger.warn({ pid: peer.pid, err: peer.reason }, 'a process says that it cannot come to serve')
+    logger.warn({ pid: peer.pid, err: peer.reason }, 'a process reports that it cannot serve')
   }
   if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.late])
-  const said = ready?.position ?? frozen?.position ?? prepared?.position
-  if (said)
-    peer.position = { epoch: said.epoch ?? 0, sequence: said.sequence ?? 0, digest: said.digest ?? '' }
+  const position = ready?.position ?? frozen?.position ?? prepared?.position
+  if (position) {
+    const { epoch, sequence, digest } = position
+    peer.position = { epoch: epoch ?? 0, sequence: sequence ?? 0, digest: digest ?? '' }
+  }
 }
 
-function decide(heard: MessageEffects, peer: Peer, message: ToHolder): void {
-  const { host } = heard
+function dispatchMessage(context: MessageEffects, peer: Peer, message: ToHolder): void {
+  const { host } = context
   if (message.kind === 'prepared') {
-    const other = readOtherwise(heard, peer)
-    if (other !== null) {
-      peer.reason = other
+    const mismatch = comparePositions(context, peer)
+    if (mismatch !== null) {
+      peer.reason = mismatch
       host.dispatch({ type: 'message', from: peer.id, message: { kind: 'abort' } })
       return
     }
@@ -89,7 +91,7 @@ function decide(heard: MessageEffects, peer: Peer, message: ToHolder): void {
   if (message.kind === 'back') {
     peer.returning = false
     host.takeBack?.(peer)
-    heard.catchUp(peer)
+    context.catchUp(peer)
   }
   if (message.kind === 'gone') {
     peer.reason ??= new FdbError(
@@ -108,18 +110,18 @@ function whyLeft({ report }: Peer): string {
   return leaves.slice(0, REASON_CHARACTERS)
 }
 
-/** Both sides must have come to the same state at the commit's sequence. */
-function readOtherwise({ host, peer: peerOf }: MessageEffects, peer: Peer): FdbError | null {
+/** Returns an error if the joiner's state differs from the owner's. */
+function comparePositions({ host, peer: peerOf }: MessageEffects, peer: Peer): FdbError | null {
   const { owner, unfit } = host.state()
   const ours: StatePosition | null = host.position() ?? peerOf(owner)?.position ?? null
-  // One that could not read what others wrote has nothing to compare with.
+  // An unfit owner could not read the state: there is nothing to compare.
   if (ours === null || owner === NOBODY || unfit.includes(owner)) return null
   return difference(ours, peer.position)
 }
 
-/** The most characters of a reason; the rest is cut off. */
+/** A longer reason is cut off. */
 const REASON_CHARACTERS = 500
-/** A report is a line for `status`; what is longer is none. */
+/** A longer report is ignored. */
 const REPORT_CHARACTERS = 4096
 
 export function parseReport(text: string): unknown {
@@ -133,26 +135,25 @@ export function parseReport(text: string): unknown {
 
 /** The parts of its process that a holder uses. */
 export interface HolderHost {
-  /** The machine's state now. */
   state(): HolderState
-  /** Steps the machine and has its effects carried out. */
+  /** Steps the machine and carries out its effects. */
   dispatch(event: HolderEvent): void
-  /** Further descriptors of an offer (embedded: control listener and lock). Borrowed. */
+  /** Returns further descriptors of an Offer (embedded: control listener and lock). Borrowed. */
   extraItems(): BundleItem[]
-  /** The own member's last position in the state (embedded), else null. */
+  /** Returns the position of this process's own member in the state (embedded), or null. */
   position(): StatePosition | null
-  /** The owner appends a large bulk (embedded), which would start again in another segment. Absent: unknown. */
+  /** Whether the owner is appending a large bulk, which it would have to append again in a new segment. Absent if unknown (daemon). */
   amidBulk?(): boolean
-  /** A joiner said what it has adopted (daemon: names that it does not want may go after commit). */
+  /** Called when a joiner has sent Serving, after which the names that it did not adopt may be dropped (daemon). */
   settled?(peer: Peer): void
-  /** Something that `status` shows has changed. */
+  /** Called when something that `status` shows has changed. */
   changed?(): void
-  /** Further messages of a member. Owns the descriptors. Returns whether it knew the message. */
+  /** Handles further messages of a member. Owns the descriptors. Returns whether the message was known. */
   other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
-  /** The receiver owns the descriptors. Absent: members send none here. */
+  /** The receiver owns the descriptors. Absent if members send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
-  /** A member that came back has sent all it holds; the machine hears of it next. */
+  /** Called when a member that reconnected has sent everything it holds, before the machine gets the event. */
   takeBack?(peer: Peer): void
-  /** The peer is forgotten for good. */
+  /** Called when the peer is forgotten for good. */
   forgotten?(peer: Peer): void
 }

@@ -7,47 +7,46 @@ import type { StatePosition } from '../wire/envelope.js'
 import type { Link } from '../wire/link.js'
 import type { HandoffTimes } from './times.js'
 
-/** A process that a holder talks to, or has talked to and may not forget yet. */
+/** A process that is connected to a holder, or was and must not be forgotten yet. */
 export interface Peer {
   readonly id: Id
-  /** The pid as the kernel says; where that is 0 (another PID namespace), as the process says. */
+  /** The pid from the kernel; if that is 0 (another PID namespace), the pid that the process reports. */
   readonly pid: number
   readonly generation: number
   readonly identity: ProcessIdentity
-  /** The kernel has said that the pidfd is its own. */
+  /** The kernel has confirmed that `pidfd` belongs to `pid`. */
   readonly proven: boolean
-  /** Limits that it wants for handoffs in which it is the incumbent. */
+  /** The limits that the process wants for handoffs in which it is the incumbent. */
   times: Partial<HandoffTimes>
   link: Link
   readonly pidfd: OwnedFd | null
   watch: DeathWatch | null
-  /** Where it keeps the state; empty: in no file. */
+  /** The path of the state file, or '' if there is none. */
   readonly stateFile: string
-  /** Its capabilities; see versions.ts. */
   capabilities: ReadonlySet<string>
-  /** The peer has a channel again but has not said Back yet: nothing is told to it before it has. */
+  /** The peer has reconnected but has not sent Back yet: the holder must not send it anything before. */
   returning: boolean
-  /** The peer has descriptors of ours (or we have sent some). */
+  /** The holder has sent descriptors to the peer. */
   holds: boolean
-  /** A Heartbeat has come: a successor of this release beats from its Ready on. */
+  /** The peer has sent a Heartbeat. A successor sends them from Ready on, unless its release is too old. */
   beats: boolean
-  /** Last Heartbeat, performance.now(); and what it said. */
+  /** When the last Heartbeat arrived (performance.now()). `healthy`, `unwell` and `report` are its contents. */
   beatAt: number
   healthy: boolean
-  /** Why it is not, if it said so. */
+  /** Why the peer is not healthy, if it gave a reason. */
   unwell: string
-  /** When it last said that it is healthy, performance.now(). */
+  /** When the last Heartbeat with `healthy` arrived (performance.now()). */
   wellAt: number
   report: unknown
-  /** Its last reported position in the state. */
+  /** The last position in the state that the peer reported. */
   position: StatePosition | null
-  /** Why it failed, when it said so. */
+  /** Why the peer failed. */
   reason: FdbError | null
-  /** The names that it has adopted, by its Ready. */
+  /** The names in the peer's Ready, and those in `late`. */
   adopted: Set<string>
-  /** Names of what crossed to it behind its Offer: it has adopted these, whether its Ready tells of them or not. */
+  /** The names of descriptors that were sent after the Offer. The peer has adopted them even if its Ready does not list them. */
   late: Set<string>
-  /** Proved dead, or gone and forgotten. */
+  /** Forgotten: the link is closed or rejected, and events of this peer are ignored. */
   over: boolean
   /** Proved dead. */
   died: boolean

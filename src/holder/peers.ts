@@ -17,30 +17,30 @@ export interface Candidate {
   readonly identity: ProcessIdentity
   readonly proven: boolean
   readonly pidfd: OwnedFd | null
-  /** Daemon: what it wants as the incumbent; absent: nothing of its own. */
+  /** Daemon: the limits that the process wants as the incumbent. */
   readonly times?: Partial<HandoffTimes>
-  /** As it says in its Hello. */
+  /** The capabilities in the Hello. */
   readonly capabilities?: readonly string[]
-  /** Daemon: where it keeps the state. */
+  /** Daemon: the path of the state file. */
   readonly stateFile?: string
 }
 
 export interface PeersHandler {
   /** The handler owns the descriptors. */
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
-  /** The handler owns the descriptors. Absent: peers send none here. */
+  /** The handler owns the descriptors. Absent if peers send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
   /** The peer's channel has ended. */
   lost(peer: Peer): void
-  /** The peer's channel has ended, and it has another one. */
+  /** The peer has another channel, and its old one was closed. */
   replaced(peer: Peer): void
   /** The peer is proved dead. */
   died(peer: Peer): void
-  /** The peer will not be told of again. */
+  /** The last event of the peer. */
   forgotten(peer: Peer): void
 }
 
-/** The processes that a holder talks to. Owns their links, their pidfds and the watches on their lives. */
+/** The processes that are connected to a holder. Owns their links, their pidfds and their death watches. */
 export class Peers {
   readonly #handler: PeersHandler
   readonly #logger: Logger
@@ -57,7 +57,7 @@ export class Peers {
     return [...this.#peers.values()]
   }
 
-  /** Peers that have descriptors of ours, and can be told something now. */
+  /** Peers that have descriptors of this holder, and to which it can send now. */
   get holding(): Peer[] {
     return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
   }
@@ -66,7 +66,7 @@ export class Peers {
     return this.#peers.get(id)
   }
 
-  /** Takes link and pidfd. Null: there is no descriptor left to watch it by; it is told. */
+  /** Owns link and pidfd. Rejects the candidate and returns null if no descriptor is left to watch it with. */
   add(candidate: Candidate): Peer | null {
     const id = this.#nextId++
     const peer = newPeer(id, candidate)
@@ -81,7 +81,7 @@ export class Peers {
     return peer
   }
 
-  /** A member that lost its channel is back: as who it was, or as one that is not known. Takes link and pidfd. */
+  /** Gives a known peer its new link, or adds an unknown one. Owns link and pidfd. */
   readmit(candidate: Candidate): void {
     const known = this.all.find(
       p => isSame(p.identity, candidate.identity) && p.generation === candidate.generation && !p.over,
@@ -105,7 +105,7 @@ export class Peers {
     this.#listen(known)
   }
 
-  /** Tells the reason, then closes: the process may come again in another role. */
+  /** Sends the reason, then closes the link. The process may connect again. */
   refuse(peer: Peer, error: FdbError): void {
     reject(peer.link, error)
     this.#letGo(peer)
@@ -118,7 +118,9 @@ export class Peers {
     this.#letGo(peer)
   }
 
-  /** Tells at once of ended processes with nothing left to read: a late process hears of a death and of the joiner in one turn. */
+  /**
+   * Reports the processes that have ended and whose links are read to the end, so that a death is handled before the joiner that follows.
+   */
   tellOfTheDead(): void {
     for (const peer of this.all) {
       if (peer.over || peer.link.open) continue
@@ -129,7 +131,6 @@ export class Peers {
     }
   }
 
-  /** Ends all links. Descriptors of other owners are not touched. */
   close(): void {
     for (const peer of this.all) this.forget(peer)
   }
@@ -158,7 +159,10 @@ export class Peers {
       }),
       broken: error => {
         peer.reason = error
-        this.#logger.warn({ err: error, pid: peer.pid }, 'a peer does not keep to the protocol')
+        this.#logger.warn(
+          { err: error, pid: peer.pid },
+          'a peer violates the protocol; its channel is closed',
+        )
         link.close()
         handler.lost(peer)
       },
@@ -178,7 +182,7 @@ export class Peers {
 
   #died(peer: Peer): void {
     this.#noteDeath(peer)
-    // Its last words may lie there unread: why it ends, say.
+    // Read the last messages of the process first, such as the reason why it ends.
     afterReading(0, () => peer.over || this.#handler.died(peer), { unref: true })
   }
 }

@@ -4,33 +4,33 @@ import { SuspendDetector } from '../os/liveness.js'
 import type { Peer } from './peer.js'
 import { type HandoffTimes, patience } from './times.js'
 
-export interface Watched {
+export interface ProbationHost {
   state(): Pick<HolderState, 'owner' | 'phase'>
   dispatch(event: HolderEvent): void
   peer(id: Id): Peer | undefined
-  /** The limits of the handoff that is under way. */
   times(): HandoffTimes
-  /** An unhealthy successor stays: no standby can come back in its place. Told once of each. */
+  /** An unhealthy successor is kept, because the standby cannot take over again. Called once for each successor. */
   kept(peer: Peer): void
 }
 
 /**
- * Watches a successor that serves, as long as its predecessor can come back. Probation ends by evidence: a Heartbeat that says
- * healthy and is younger than the probation's end. It fails by silence; but when this process itself was stopped or stalled,
- * its own lateness is no evidence against the other.
+ * Watches a successor that serves, while its predecessor can still come back. Probation succeeds when its time is over and a recent
+ * Heartbeat reports health. Probation fails after too long without a healthy Heartbeat; time in which this process itself was stopped or
+ * stalled does not count.
  */
 export class Probation {
-  readonly #watched: Watched
+  readonly #host: ProbationHost
   readonly #heartbeatMs: number
   readonly #awake = new SuspendDetector()
   #ticker: NodeJS.Timeout | undefined
   #since = 0
-  /** A process waits to join. */
+  /** The next healthy Heartbeat ends probation: a process waits to join. */
   #hurry = false
-  #keptOn: Id = NOBODY
+  /** The last successor that was reported with `kept`. */
+  #keptId: Id = NOBODY
 
-  constructor(watched: Watched, heartbeatMs: number) {
-    this.#watched = watched
+  constructor(host: ProbationHost, heartbeatMs: number) {
+    this.#host = host
     this.#heartbeatMs = heartbeatMs
   }
 
@@ -42,19 +42,19 @@ export class Probation {
     this.#judge()
   }
 
-  /** Until it may end, at the earliest; null: there is none. */
+  /** Milliseconds until probation may end, or null outside of probation. */
   get leftMs(): number | null {
     if (this.#ticker === undefined) return null
-    return Math.max(0, this.#since + this.#watched.times().probation - performance.now())
+    return Math.max(0, this.#since + this.#host.times().probation - performance.now())
   }
 
-  /** Probation ends as soon as there is fresh evidence of health, however early. */
+  /** Ends probation as soon as a recent Heartbeat reports health, however early. */
   endSoon(): void {
     this.#hurry = true
     this.#judge()
   }
 
-  /** The handoff is in another phase. Idempotent. */
+  /** Call when the handoff is in another phase. Idempotent. */
   end(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined
@@ -62,27 +62,27 @@ export class Probation {
   }
 
   #judge(): void {
-    const { phase, owner } = this.#watched.state()
+    const { phase, owner } = this.#host.state()
     if (phase !== 'probation') return
-    const peer = this.#watched.peer(owner)
+    const peer = this.#host.peer(owner)
     if (peer === undefined) return
     const now = performance.now()
     const beat = this.#heartbeatMs
-    const { probation, silence } = this.#watched.times()
+    const { probation, silence } = this.#host.times()
     const awakeSince = this.#awake.tick(beat, now)
     const over = this.#hurry || now - this.#since >= probation
     const fresh = now - peer.beatAt <= beat * 2
-    if (over && fresh && peer.healthy && peer.link.open) this.#watched.dispatch({ type: 'healthy' })
+    if (over && fresh && peer.healthy && peer.link.open) this.#host.dispatch({ type: 'healthy' })
     else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, beat)) {
       const silent = now - Math.max(peer.beatAt, awakeSince) > patience(silence, beat)
-      this.#watched.dispatch({ type: silent ? 'silent' : 'unhealthy' })
+      this.#host.dispatch({ type: silent ? 'silent' : 'unhealthy' })
       this.#noteKept(peer)
     }
   }
 
   #noteKept(peer: Peer): void {
-    if (this.#watched.state().phase !== 'probation' || this.#keptOn === peer.id) return
-    this.#keptOn = peer.id
-    this.#watched.kept(peer)
+    if (this.#host.state().phase !== 'probation' || this.#keptId === peer.id) return
+    this.#keptId = peer.id
+    this.#host.kept(peer)
   }
 }

@@ -2,26 +2,26 @@ import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 
-/** A named descriptor and what it was asked for with. */
+/** A named descriptor of a service. */
 export interface Entry {
   readonly name: string
   readonly role: 'listener' | 'named'
-  /** Listeners: the spec, as text. */
+  /** The specification of a listener, as text. */
   readonly spec: string
-  /** The master; servers borrow dups. */
+  /** The master; servers get dups. */
   readonly fd: OwnedFd
 }
 
-/** More than this many names is a fault of the program, not a need. */
+/** More names than this are a bug of the program. */
 export const MAX_ENTRIES = 10_000
 
 /** The named listeners and other descriptors of a service. Owns the masters. */
 export class Registry {
   readonly #entries = new Map<string, Entry>()
   readonly #most: number
-  /** A callback after each change. */
+  /** Called after each change. */
   changed: () => void = () => {}
-  /** Told of each descriptor that comes in, under a new name or in place of another. */
+  /** Called with each new descriptor, under a new name or replacing another. */
   added: (entry: Entry) => void = () => {}
 
   constructor(most = MAX_ENTRIES) {
@@ -44,22 +44,22 @@ export class Registry {
     return [...this.#entries.values()]
   }
 
-  /** Calls `changed` once for all changes of `work`, at its end. */
+  /** Calls `changed` once, after all changes of `work`. */
   together(work: () => void): void {
     const { changed } = this
-    let any = false
+    let anyChange = false
     this.changed = () => {
-      any = true
+      anyChange = true
     }
     try {
       work()
     } finally {
       this.changed = changed
-      if (any) changed()
+      if (anyChange) changed()
     }
   }
 
-  /** Takes ownership of the descriptor; an earlier one of that name is closed. */
+  /** Owns the descriptor; closes an earlier one of that name. Throws ERR_FDB_TOO_MANY_NAMES. */
   put(entry: Entry): void {
     const present = this.#entries.get(entry.name)
     if (present === undefined && this.#entries.size >= this.#most) {
@@ -93,6 +93,6 @@ export class Registry {
 export function tooMany(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_TOO_MANY_NAMES',
-    `a service may name ${MAX_ENTRIES} descriptors; "${name}" would be one more: use fewer, or several services`,
+    `a service may name at most ${MAX_ENTRIES} descriptors, and "${name}" exceeds the limit: use fewer names, or several services`,
   )
 }

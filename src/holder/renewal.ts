@@ -3,34 +3,35 @@ import type { Epoch } from '../handoff/messages.js'
 import type { HolderHost } from './message-handler.js'
 import type { SegmentSet } from './segment-set.js'
 
-/** How often it is looked how much has been written. */
-const LOOK_MS = 1_000
-/** More between two looks may be a large bulk, for who does not know; in a segment of so many times the size it does not matter. */
+/** The interval at which the size of the segment is checked. */
+const CHECK_MS = 1_000
+/** A segment that grew by more than this since the last check may be receiving a large bulk. */
 const FAST_BYTES = 512 * 1024
+/** A segment larger than this multiple of `renewBytes` is renewed even during a bulk. */
 const MOST_TIMES = 8
 
 type RenewalMachine = Pick<HolderHost, 'state' | 'dispatch' | 'amidBulk'>
 
 /**
- * Has the owner go on in a new segment: when the present one is as large as all before it, so that what is written again and
- * again is compacted, and costs no more than twice; and when the owner could not begin.
+ * Makes the owner continue in a new segment in two cases: when its segment is as large as all earlier ones together, so that compaction
+ * keeps the memory below twice the size of the state; and when the owner was unfit and must try again.
  */
 export class Renewal {
   readonly #machine: RenewalMachine
   readonly #segmentSet: SegmentSet
   readonly #renewBytes: number
   readonly #timer: NodeJS.Timeout
-  /** When an owner that could not begin is asked again. */
+  /** When an unfit owner must try again (performance.now()). */
   #retryAt = 0
   readonly #backoff = new Backoff(IN_BACKGROUND)
-  /** The size of the owner's segment, at the last check. */
+  /** The size of the owner's segment at the last check, in bytes. */
   #size = 0
 
   constructor(machine: RenewalMachine, segmentSet: SegmentSet, renewBytes: number) {
     this.#machine = machine
     this.#segmentSet = segmentSet
     this.#renewBytes = renewBytes
-    this.#timer = setInterval(() => this.#check(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.#check(), CHECK_MS).unref()
   }
 
   close(): void {
@@ -51,14 +52,14 @@ export class Renewal {
       this.#machine.dispatch({ type: 'renew' })
   }
 
-  /** A bulk that is interrupted is appended anew, whole, and would be interrupted again: it is let come to its end. */
+  /** Whether the owner may be appending a bulk. A new segment would make it append the whole bulk again, so the bulk must end first. */
   #growsFast(epoch: Epoch): boolean {
     const before = this.#size
     this.#size = this.#segmentSet.get(epoch)?.size() ?? 0
     return this.#size - before > FAST_BYTES && this.#size < MOST_TIMES * this.#renewBytes
   }
 
-  /** The owner may lack descriptors or memory. */
+  /** Lets an unfit owner try again: it may have lacked descriptors or memory. */
   #tryAgain(): void {
     const now = performance.now()
     if (now < this.#retryAt) return

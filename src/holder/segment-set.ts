@@ -3,30 +3,31 @@ import { RULES, type Rules, WITHOUT_SEALS } from '../handoff/rules.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 
-/** Segments to be sent, and what closes them when they were. */
-export interface Since {
+/** Segments to send. */
+export interface SegmentBundle {
   readonly items: BundleItem[]
+  /** Closes the descriptors of `items`; call it after sending. */
   release(): void
 }
 
 /**
- * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those
- * that were made in advance (a successor's, a way back). Owns each of them; the state log works on dups.
+ * The segments that this process holds, by epoch: those that hold the state, the one that is written, and those that were made for a
+ * handoff (the successor's and the incumbent's way back). Owns them; the state log works on dups.
  */
 export class SegmentSet {
   readonly #segments = new Map<Epoch, Segment>()
   readonly #readOnly = new Set<Epoch>()
-  /** The highest epoch of those that {@link prune} has dropped. */
+  /** The highest epoch that {@link prune} has dropped. */
   #pruned: Epoch = NO_EPOCH
-  /** A callback after each change, before it is used. */
+  /** Called after each change, before a new segment is used. */
   changed: () => void = () => {}
 
-  /** The segments in order of epoch; a snapshot before what came after it. */
+  /** The segments in order of epoch. */
   get all(): Segment[] {
     return [...this.#segments.values()].sort((a, b) => a.epoch - b.epoch)
   }
 
-  /** Those of a handoff over these segments. */
+  /** The rules for handoffs with these segments. */
   get rules(): Rules {
     for (const segment of this.#segments.values()) if (!segment.sealable) return WITHOUT_SEALS
     return RULES
@@ -36,7 +37,7 @@ export class SegmentSet {
     return this.#segments.get(epoch)
   }
 
-  /** Takes a segment; of two of the same epoch the writable one stays. */
+  /** Owns the segment. Replaces one of the same epoch only if the new one is writable and of the same kind. */
   put(segment: Segment, writable: boolean): void {
     const present = this.#segments.get(segment.epoch)
     if (present === undefined || (writable && present.kind === segment.kind)) {
@@ -61,17 +62,17 @@ export class SegmentSet {
     })
   }
 
-  /** The highest epoch that is here; 0: none. */
+  /** The highest epoch, or 0 if there is no segment. */
   get top(): Epoch {
     return Math.max(0, ...this.all.map(segment => segment.epoch))
   }
 
-  /** Also of one that was dropped as nothing had been written before it was sealed: a word that names it is of the past. */
+  /** Also true for pruned segments, so that a late message naming one of them is ignored. */
   isSealed(epoch: Epoch): boolean {
     return this.#segments.get(epoch)?.sealed ?? epoch <= this.#pruned
   }
 
-  /** The segment of this epoch has so many bytes, and as many as all others: it is worth to be compacted. */
+  /** Whether compaction pays off: the segment has at least `bytes`, and as many as all others together. */
   hasGrown(epoch: Epoch, bytes: number): boolean {
     const segment = this.#segments.get(epoch)
     if (segment === undefined) return false
@@ -80,7 +81,7 @@ export class SegmentSet {
     return size >= this.all.reduce((sum, other) => (other === segment ? sum : sum + other.size()), 0)
   }
 
-  /** Whether something was written to the segment. */
+  /** Whether the segment has a record. */
   holdsAnything(epoch: Epoch): boolean {
     const segment = this.#segments.get(epoch)
     return segment !== undefined && segment.size() > segment.start
@@ -100,12 +101,11 @@ export class SegmentSet {
     this.#segments.get(epoch)?.markReleased()
   }
 
-  /** The segments below belong to no state. */
   dropBelow(epoch: Epoch): void {
     for (const segment of this.all) if (segment.epoch < epoch) this.#drop(segment)
   }
 
-  /** A compacted segment has taken the place of all up to its epoch. */
+  /** Replaces all segments up to the epoch of `snapshot`, which contains them. */
   replaceUpTo(snapshot: Segment): void {
     const merged = this.all.filter(segment => segment.epoch <= snapshot.epoch)
     for (const { epoch } of merged) {
@@ -113,12 +113,12 @@ export class SegmentSet {
       this.#readOnly.delete(epoch)
     }
     this.#segments.set(snapshot.epoch, snapshot)
-    // A mirror of the set is never without both.
+    // First, so that a mirror of the set has the snapshot before the merged segments are closed.
     this.changed()
     for (const segment of merged) segment.close()
   }
 
-  /** Drops segments that cannot be needed any more: other than `current`, sealed and empty. */
+  /** Drops the sealed and empty segments other than `current`, which are not needed any more. */
   prune(current: Epoch): void {
     for (const segment of this.all) {
       if (
@@ -133,8 +133,8 @@ export class SegmentSet {
     }
   }
 
-  /** The items for a joiner: the state read-only (a writable dup could seal it), the two new ones to share. */
-  offer(current: Epoch, shared: readonly Epoch[]): Since {
+  /** Returns the items for a joiner: the state read-only, because a writable dup could seal it, and the segments of `shared` writable. */
+  offer(current: Epoch, shared: readonly Epoch[]): SegmentBundle {
     const writable = this.all.filter(({ epoch }) => shared.includes(epoch))
     const { items, release } = readOnly(
       this.all.filter(({ epoch }) => !shared.includes(epoch) && epoch <= current),
@@ -144,11 +144,11 @@ export class SegmentSet {
   }
 
   /**
-   * Segments that were made after `top`, read-only, for a generation that drains: it answers from the state until its last connection ends.
-   * If a missing segment has been merged, none: it could not tell what is missing; or, with `whole`, all that there are, for one that
-   * starts again.
+   * Returns the segments above `top`, read-only, for a draining generation, which answers from the state until its last connection ends. If
+   * one of them is a snapshot, segments in between are missing. Then the result is empty; with `whole` (for a follower, which starts
+   * again from the snapshot) it is all of them.
    */
-  since(top: Epoch, { whole = false } = {}): Since {
+  since(top: Epoch, { whole = false } = {}): SegmentBundle {
     return segmentsSince(this.all, top, { whole })
   }
 
@@ -164,14 +164,13 @@ export class SegmentSet {
   }
 }
 
-/** The answer of {@link SegmentSet.since} from `all`, read-only. */
-export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): Since {
+/** See {@link SegmentSet.since}. */
+export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): SegmentBundle {
   const newer = all.filter(segment => segment.epoch > top)
   return readOnly(whole || !newer.some(({ kind }) => kind === 'snapshot') ? newer : [])
 }
 
-/** Read-only descriptors of the segments. */
-function readOnly(segments: readonly Segment[]): Since {
+function readOnly(segments: readonly Segment[]): SegmentBundle {
   const own: Segment[] = []
   const release = () => {
     for (const segment of own) segment.close()

@@ -2,23 +2,23 @@ import type { Epoch } from '../handoff/messages.js'
 import type { Caller } from './admission.js'
 import type { SegmentSet } from './segment-set.js'
 
-/** One that takes its segments later than this connects anew. */
+/** A caller that does not take its segments within this time is dropped, and reconnects. */
 const SUPPLY_MS = 5_000
 
-/** Gives draining generations and followers the segments made since: a process that answers from the state must see all of it. */
+/** Sends new segments to draining generations and followers, which answer from the state and must see all of it. */
 export class SegmentSupply {
   readonly #segmentSet: Pick<SegmentSet, 'since'>
   readonly #drop: (caller: Caller) => void
-  /** The highest epoch that each of them has. */
+  /** The highest epoch that each caller has. */
   readonly #tops = new Map<Caller, Epoch>()
 
-  /** `drop`: it cannot be supplied now; it connects anew, and asks again. */
+  /** `drop`: called for a caller that cannot be supplied now; the caller reconnects and asks again. */
   constructor(segmentSet: Pick<SegmentSet, 'since'>, drop: (caller: Caller) => void) {
     this.#segmentSet = segmentSet
     this.#drop = drop
   }
 
-  /** `top`: the highest epoch that it has. */
+  /** `top`: the highest epoch that the caller has. */
   add(caller: Caller, top: Epoch = caller.hello.top ?? 0): void {
     this.#tops.set(caller, top)
     this.#supply(caller)
@@ -28,7 +28,7 @@ export class SegmentSupply {
     this.#tops.delete(caller)
   }
 
-  /** New segments were made. */
+  /** Sends each caller the segments that it does not have. */
   share(): void {
     for (const caller of [...this.#tops.keys()]) this.#supply(caller)
   }
@@ -39,7 +39,7 @@ export class SegmentSupply {
     try {
       newer = this.#segmentSet.since(top, { whole: caller.intent === 'follow' })
     } catch {
-      // No descriptor left.
+      // No descriptor is left.
       this.#drop(caller)
       return
     }

@@ -13,7 +13,7 @@ import type { Entry, Registry } from './registry.js'
 import type { SegmentSet } from './segment-set.js'
 import type { HandoffTimes } from './times.js'
 
-export interface Offered {
+export interface OfferEpochs {
   readonly epoch: Epoch
   readonly wayBack: Epoch
   readonly source: Epoch
@@ -26,10 +26,11 @@ interface SharingDeps {
   extraItems: () => BundleItem[]
   times: () => HandoffTimes
   insist: (what: string, act: () => void) => void | Promise<void>
-  /** An Offer did not get through; `taken`: the kernel took descriptors for the joiner. */
+  /** An Offer failed. `taken`: the kernel took descriptors for the joiner. */
   undelivered: (peer: Peer, taken: boolean) => void
+  /** Returns the number of descriptors that the owner has open, or null if unknown. */
   descriptors: () => number | null
-  /** The joiner, until its Commit. */
+  /** Returns the joiner until its Commit is sent. */
   joining: () => Peer | undefined
   /** Ends the joiner's handoff. */
   giveUp: () => void
@@ -37,12 +38,12 @@ interface SharingDeps {
 }
 
 /**
- * Gives descriptors to peers: all to a joiner, with those that the service takes in until the Commit; new segments to processes that may
- * have to read or write there. Owns the dups in flight.
+ * Sends descriptors to peers: to a joiner, all of them, including those that arrive before the Commit; to each process that may have to
+ * read or write there, the new segments. Owns the dups in flight.
  */
 export class DescriptorSharing {
   readonly #parts: SharingDeps
-  /** The last Offer is on its way; what comes later must not be taken for a part of it. */
+  /** Resolves when the last Offer was sent. Later bundles wait, so that the joiner does not take them for a part of the Offer. */
   #offering: Promise<void> = Promise.resolve()
 
   constructor(parts: SharingDeps) {
@@ -50,13 +51,13 @@ export class DescriptorSharing {
     parts.registry.added = entry => this.#late(entry)
   }
 
-  offer(peer: Peer, offered: Offered): void {
+  offer(peer: Peer, offered: OfferEpochs): void {
     let sent: BundleItem[]
     try {
       sent = this.#collect(peer, offered)
     } catch (cause) {
-      peer.reason ??= noDescriptors('what is to be handed over cannot be collected', cause)
-      // The machine hears of it after the step that this is part of.
+      peer.reason ??= noDescriptors('the descriptors for the successor cannot be collected', cause)
+      // The machine must finish the present step first.
       queueMicrotask(() => this.#parts.undelivered(peer, false))
       return
     }
@@ -80,16 +81,16 @@ export class DescriptorSharing {
       .sendBundle(sent, timeoutMs)
       .catch(error => {
         peer.reason ??= peerLeft(error) ? lostChannel(peer) : error
-        this.#parts.logger.warn({ err: error, pid: peer.pid }, 'the offer was not taken')
+        this.#parts.logger.warn({ err: error, pid: peer.pid }, 'the joiner did not take the offer')
         this.#parts.undelivered(peer, channel.fdsSent > before)
       })
       .finally(() => closeItems(sent))
   }
 
-  /** Sends an entry that came between Offer and Commit, before the Commit: an acknowledged descriptor does not die with its process. */
+  /** Sends an entry that arrived after the Offer, before the Commit: an acknowledged descriptor must not die with its process. */
   #late({ name, role, spec, fd }: Entry): void {
     const peer = this.#parts.joining()
-    // One that has not been made its Offer yet finds it there.
+    // The Offer, if it is not sent yet, will contain the entry.
     if (peer === undefined || !peer.holds) return
     if (role === 'named') {
       peer.late.add(name)
@@ -107,9 +108,9 @@ export class DescriptorSharing {
   }
 
   /**
-   * Everybody who may have to read or write there has it before anybody does. One that does not take it in time is
-   * stopped or stuck: it finds it in its channel, before anything that is said later. `offer`: it may fail, and throws then;
-   * else it is repeated until it is done.
+   * Makes segments, and sends them to each process that may have to read or write there, before any process writes. A process that does not
+   * take them in time is stopped or stuck, and finds them in its channel before any later message. `offer`: throws on failure; otherwise a
+   * failure is repeated until it succeeds.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
     if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
@@ -120,7 +121,7 @@ export class DescriptorSharing {
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
-  /** One that was away has missed the segments made meanwhile. */
+  /** Sends a peer that reconnected the segments that were made meanwhile. */
   catchUp(peer: Peer): void {
     const missed = this.#parts.segmentSet.all.filter(
       segment =>
@@ -129,8 +130,8 @@ export class DescriptorSharing {
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
-  /** Shared for as long as the bundle is on its way: a listener may be closed meanwhile, a handoff be over. */
-  #collect(peer: Peer, { epoch, wayBack, source }: Offered): BundleItem[] {
+  /** Collects shared descriptors, which stay open while the bundle is in flight, even if a listener is closed meanwhile. */
+  #collect(peer: Peer, { epoch, wayBack, source }: OfferEpochs): BundleItem[] {
     if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)
     const sent: BundleItem[] = []
@@ -147,7 +148,7 @@ export class DescriptorSharing {
     }
   }
 
-  /** Members know each other's pidfd, so that a restarted daemon can be told who may still be alive. */
+  /** Members hold each other's pidfds, so that a restarted daemon learns which processes may still be alive. */
   #pidfds(except: Peer): BundleItem[] {
     return this.#parts.peers.all
       .filter(p => p.holds && p.id !== except.id && p.pidfd !== null)
@@ -160,7 +161,7 @@ export class DescriptorSharing {
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }
 
-  /** One small frame each, in order with what is told. It takes no descriptor of this process: who is told to write in one must have it. */
+  /** Sends the segments in order with other messages. Needs no new descriptor in this process, so a lack of descriptors cannot fail it. */
   async #share(peer: Peer, segments: readonly Segment[]): Promise<void> {
     const items = segments.map(
       segment => ({ role: 'segment', epoch: segment.epoch, writable: true, fd: segment.fd.share() }) as const,

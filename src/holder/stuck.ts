@@ -5,33 +5,33 @@ import { killVerified } from '../os/process-identity.js'
 import { within } from '../versions/process-members.js'
 import type { Peer } from './peer.js'
 
-/** How long a process that was killed may take to be gone. */
+/** The time in which a killed process must end. */
 export const STUCK_MS = 5_000
 
-/** SIGKILL, by the pidfd of which the kernel has said whose it is. Throws ERR_FDB_STUCK. */
+/** Sends SIGKILL to a peer, through its pidfd if the kernel has confirmed it. Throws ERR_FDB_STUCK. */
 export function killPeer({ pid, identity, proven, pidfd }: Peer, what: string, logger: Logger): void {
-  logger.warn({ pid }, `ends ${what}, as an operator asked`)
+  logger.warn({ pid }, `kills ${what}, at an operator's request`)
   killVerified(identity, proven ? pidfd : null)
 }
 
-/** Resolves when none of them is left; rejects with ERR_FDB_STUCK when one is there after `timeoutMs` still. */
+/** Resolves when no process is left; rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`. */
 export async function untilGone(pids: () => number[], timeoutMs: number): Promise<void> {
   if (await within(() => pids().length === 0, timeoutMs)) return
   const left = pids()
   throw new FdbError(
     'ERR_FDB_STUCK',
-    `process ${left.join(', ')} did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel, or belongs to another user; end it by hand`,
+    `process ${left.join(', ')} did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel, or belongs to another user; end it manually`,
     { details: { pids: left } },
   )
 }
 
-/** How long processes that beat have been silent, while this one could hear them. */
+/** Measures how long peers have sent no heartbeat. Time in which this process itself was stopped does not count. */
 export class HeartbeatSilence {
   readonly #awake = new SuspendDetector()
   readonly #everyMs: number
   #awakeSince = performance.now()
 
-  /** `everyMs`: between two calls of {@link tick}. */
+  /** `everyMs`: the interval between two calls of {@link tick}. */
   constructor(everyMs: number) {
     this.#everyMs = everyMs
   }
@@ -40,7 +40,7 @@ export class HeartbeatSilence {
     this.#awakeSince = this.#awake.tick(this.#everyMs)
   }
 
-  /** Milliseconds; 0 of a process that does not beat. */
+  /** Returns milliseconds, or 0 for a process that sends no heartbeats. */
   of(peer: Pick<Peer, 'beats' | 'beatAt'> | undefined): number {
     if (!peer?.beats) return 0
     return Math.max(0, performance.now() - Math.max(peer.beatAt, this.#awakeSince))

@@ -3,20 +3,20 @@ import { SuspendDetector } from '../os/liveness.js'
 import { statOf } from '../os/main-process.js'
 import type { Peer } from './peer.js'
 
-const LOOK_MS = 100
+const CHECK_MS = 100
 
 export interface WatchedJoiner {
-  /** Returns undefined if no process could serve in its place. */
+  /** Returns undefined if no other process could serve instead. */
   joiner(): Peer | undefined
-  /** Milliseconds of silence. */
+  /** Returns the silence after which the joiner may be stuck. */
   limitMs(): number
-  /** The joiner is stopped, or stuck in a call. Told at each look. */
+  /** The joiner is stopped, or stuck in a call. Called at each check. */
   stuck(): void
 }
 
 /**
- * Watches a successor while changes wait for it. A successor beats from its Ready on; one that falls silent and does not run either is
- * stopped or stuck, and the changes need not wait for the limit of the phase. A silent one that runs, or waits for a processor, is slow.
+ * Watches a successor while changes wait for it. A successor sends heartbeats from Ready on. If it falls silent and uses no CPU, it is
+ * stopped or stuck, and the handoff fails before the limit of the phase. A silent successor that runs, or waits for a CPU, is only slow.
  */
 export class SuccessorWatch {
   readonly #watched: WatchedJoiner
@@ -32,7 +32,7 @@ export class SuccessorWatch {
     if (!waitsForSuccessor(phase)) this.end()
     else if (this.#ticker === undefined) {
       this.#awake.restart()
-      this.#ticker = setInterval(() => this.#check(), LOOK_MS).unref()
+      this.#ticker = setInterval(() => this.#check(), CHECK_MS).unref()
     }
   }
 
@@ -44,8 +44,8 @@ export class SuccessorWatch {
   }
 
   #check(): void {
-    const awakeSince = this.#awake.tick(LOOK_MS)
-    // Arrived messages are read before the joiner is called silent.
+    const awakeSince = this.#awake.tick(CHECK_MS)
+    // Read the messages that have arrived first.
     clearImmediate(this.#reading)
     this.#reading = setImmediate(() => this.#judge(awakeSince))
   }
@@ -58,7 +58,7 @@ export class SuccessorWatch {
   }
 }
 
-/** Returns false also for a process that cannot be seen from here: its silence is all that there is. */
+/** Whether the process runs or waits for a CPU. Returns false if its state is not visible (another PID namespace). */
 function runs({ identity }: Peer): boolean {
   return identity.startTime !== undefined && statOf(identity.pid)?.state === 'R'
 }

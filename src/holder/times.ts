@@ -3,23 +3,23 @@ import { LONGEST_MS } from '../base/duration.js'
 import type { HolderPhase } from '../handoff/phases.js'
 import type { fdbroker } from '../proto/wire.js'
 
-/** Every wait of a handoff has a deadline. Milliseconds. */
+/** The limits of a handoff, in milliseconds. */
 export interface HandoffTimes {
-  /** From the Offer to Ready: the successor's own start-up lies in it. */
+  /** From the Offer to Ready, including the successor's start-up. */
   ready: number
-  /** For stopping the incumbent's `whileServing()` work, before Freeze; after it the handoff goes on. */
+  /** For stopping the incumbent's `whileServing()` work. Then the handoff continues, whether it has stopped or not. */
   quiesce: number
-  /** From Freeze to Frozen; the holder seals whether it came or not. */
+  /** From Freeze to Frozen. Then the holder seals, whether Frozen came or not. */
   freeze: number
-  /** From the seal to Prepared: the successor reads the tail. */
+  /** From the seal to Prepared, while the successor reads the end of the state log. */
   prepare: number
   /** From Commit to Serving. */
   commit: number
-  /** How long the successor is watched before the old one gives up its way back; 0: until its first sign of health. */
+  /** How long the previous version can take over again. 0: until the successor's first report of health. */
   probation: number
-  /** Between two heartbeats. */
+  /** The interval between two heartbeats. */
   heartbeat: number
-  /** Silence in probation that counts as failure. */
+  /** The silence in probation that counts as failure. */
   silence: number
 }
 
@@ -34,12 +34,12 @@ export const HANDOFF_TIMES: HandoffTimes = {
   silence: 3_000,
 }
 
-/** A successor may be silent for so long while changes wait for it: with the way back they wait for less than 2 s. */
+/** The silence of a successor that ends the handoff while changes wait for it. With the rollback the changes wait for less than 2 s. */
 const WAITING_SILENCE_MS = 1_500
-/** Silence is judged when so many heartbeats could have come. */
+/** The fewest missed heartbeats that count as silence. */
 const BEATS_OF_SILENCE = 3
 
-/** The limits that were given, each looked at, and the defaults of the others. Throws ERR_FDB_OPTION. */
+/** Checks the given limits, and adds the defaults of the others. Throws ERR_FDB_OPTION. */
 export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
   checkKeys('upgrade', given, HANDOFF_TIMES)
   const times = { ...HANDOFF_TIMES, ...onlyGiven(given) }
@@ -50,7 +50,7 @@ export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
     throw wrongOption(
       'upgrade.silence',
       silence,
-      `more than twice upgrade.heartbeat (${heartbeat} ms): one that is late would count as failed`,
+      `more than twice upgrade.heartbeat (${heartbeat} ms): a single late heartbeat would count as a failure`,
     )
   }
   return times
@@ -60,33 +60,33 @@ export function onlyGiven<T extends object>(values: T): T {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
 }
 
-/** The times of a member's Hello; invalid ones are left out. */
+/** Reads the limits in a member's Hello, and ignores invalid ones. */
 export function readTimes(
-  told: fdbroker.wire.HandoffTimes.$Properties | null | undefined,
+  received: fdbroker.wire.HandoffTimes.$Properties | null | undefined,
 ): Partial<HandoffTimes> {
   const times: Partial<HandoffTimes> = {}
   for (const name of Object.keys(HANDOFF_TIMES) as (keyof HandoffTimes)[]) {
-    const value = told?.[name]
+    const value = received?.[name]
     if (typeof value === 'number' && value <= LONGEST_MS && (value > 0 || name === 'probation'))
       times[name] = value
   }
   return times
 }
 
-/** How long one that is to beat every `heartbeatMs` may be silent: as long as it was said, but never shorter than some beats. */
+/** Returns how long a process with heartbeats every `heartbeatMs` may be silent: `silenceMs`, but at least some heartbeats. */
 export function patience(silenceMs: number, heartbeatMs: number): number {
   return Math.max(silenceMs, BEATS_OF_SILENCE * heartbeatMs)
 }
 
-/** Silence of a successor that ends the handoff while changes wait for it. */
+/** Returns the silence of a successor that ends the handoff while changes wait for it. */
 export function waitingSilence({ heartbeat }: HandoffTimes): number {
   return patience(WAITING_SILENCE_MS, heartbeat)
 }
 
-/** How long a phase may take; undefined: it ends by something else than time. `silentMs`: of the incumbent. */
+/** Returns the limit of a phase, or undefined if it has none. `silentMs`: how long the incumbent has been silent. */
 export function limitOf(phase: HolderPhase, times: HandoffTimes, silentMs = 0): number | undefined {
   const { ready, quiesce, freeze, prepare, commit, heartbeat } = times
-  // A process that hangs already runs no hooks, and does not answer the freeze: changes wait for it meanwhile.
+  // An incumbent that already hangs runs no hooks and does not answer: changes need not wait for it for long.
   const ofIncumbent = (limit: number) =>
     silentMs > waitingSilence(times) ? Math.min(limit, heartbeat) : limit
   switch (phase) {

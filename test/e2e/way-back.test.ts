@@ -55,7 +55,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
       })
       writeFileSync(sickFile, '')
       if (hosting === 'embedded') {
-        await until('it is kept', () => elder.output.includes('the successor is not well, and is kept'))
+        await until('it is kept', () => elder.output.includes('the successor is not healthy but is kept'))
       }
       await second.order('put', { key: 'later', value: { item: 'y' } })
       expect(await whoAnswers(target)).toBe(second.pid)
