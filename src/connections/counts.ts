@@ -1,22 +1,22 @@
-/** The most work that moves were in one turn of the event loop: an upper bound, the lesser of the clock's and the processor's time. */
+/** Measures the work of moves in each turn of the event loop, as the lesser of elapsed time and CPU time. */
 export class TurnWork {
   #longestMs = 0
   #turn = -1
   #spentMs = 0
   #running = false
-  #begun = 0
+  #startedAt = 0
   #cpu = process.cpuUsage()
 
-  /** In milliseconds, rounded to hundredths. */
+  /** The longest turn, in milliseconds, rounded to hundredths. */
   get longestMs(): number {
     return Math.round(this.#longestMs * 100) / 100
   }
 
-  /** Work for moves. Several of them in one turn count together; one within another counts once. */
+  /** Runs and measures `work`. Calls in one turn add up; a nested call counts once. */
   run<T>(work: () => T): T {
     if (this.#running) return work()
     this.#running = true
-    this.#begun = performance.now()
+    this.#startedAt = performance.now()
     this.#cpu = process.cpuUsage()
     try {
       return work()
@@ -26,13 +26,13 @@ export class TurnWork {
     }
   }
 
-  /** The rest of this turn's time for moves, of at most `ms` milliseconds. */
+  /** Returns what is left of this turn's `ms` milliseconds for moves. */
   budget(ms: number): TurnBudget {
     return new TurnBudget(ms - (this.#running ? this.#worked : 0) - this.#spent)
   }
 
   get #worked(): number {
-    return Math.min(performance.now() - this.#begun, cpuMs(this.#cpu))
+    return Math.min(performance.now() - this.#startedAt, cpuMs(this.#cpu))
   }
 
   get #spent(): number {
@@ -48,10 +48,10 @@ export class TurnWork {
   }
 }
 
-/** A part of one turn, used up when both the clock and the processor's time say so: a busy machine gives this process little of the clock. */
+/** A time budget, used up when both elapsed time and CPU time exceed it: on a busy machine this process gets little of the elapsed time. */
 export class TurnBudget {
   readonly #ms: number
-  readonly #begun = performance.now()
+  readonly #startedAt = performance.now()
   readonly #cpu = process.cpuUsage()
 
   constructor(ms: number) {
@@ -59,7 +59,7 @@ export class TurnBudget {
   }
 
   get usedUp(): boolean {
-    if (performance.now() - this.#begun < this.#ms) return false
+    if (performance.now() - this.#startedAt < this.#ms) return false
     return cpuMs(this.#cpu) >= this.#ms
   }
 }
@@ -71,19 +71,19 @@ function cpuMs(since: NodeJS.CpuUsage): number {
 
 /** The results of moving a process's connections. */
 export interface MoveReport {
-  /** Went on in another process. */
+  /** Connections that continue in another process. */
   readonly moved: number
-  /** Came from another process. */
+  /** Connections that came from another process. */
   readonly arrived: number
-  /** Stay here until they end, by the code of the other process's refusal. */
+  /** Connections that the other process refused, by error code. They stay here until they end. */
   readonly refused: Readonly<Record<string, number>>
-  /** Given up by one side and not to be had by the other: closed. */
+  /** Connections that left one process and could not be opened in the other, and are closed. */
   readonly lost: number
-  /** The present wave: the first few, or, when the next process has shown that it serves those, the rest; null: nothing moves. */
+  /** `first`: a few connections move; `rest`: the next process has served those, and the remaining ones move; null: none move. */
   readonly wave: 'first' | 'rest' | null
-  /** The most work that giving connections away was in one turn of the event loop, in milliseconds. */
+  /** The longest work of sending connections in one turn of the event loop, in milliseconds. */
   readonly longestGivingMs: number
-  /** The same for taking them. */
+  /** The same for receiving. */
   readonly longestTakingMs: number
 }
 
@@ -92,8 +92,8 @@ export class MoveCounts {
   arrived = 0
   lost = 0
   wave: MoveReport['wave'] = null
-  readonly giving = new TurnWork()
-  readonly taking = new TurnWork()
+  readonly sending = new TurnWork()
+  readonly receiving = new TurnWork()
   readonly #refused = new Map<string, number>()
 
   refuse(code: string): void {
@@ -101,7 +101,7 @@ export class MoveCounts {
   }
 
   get report(): MoveReport {
-    const { moved, arrived, lost, wave, giving, taking } = this
+    const { moved, arrived, lost, wave, sending: giving, receiving: taking } = this
     return {
       moved,
       arrived,

@@ -2,18 +2,18 @@ import { type OwnedFd, socketPair } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { MoveLog } from './move-log.js'
 
-/** Which end of a move channel a descriptor is: in the `spec` of its item. */
+/** The two ends of a move channel, as named in the `spec` of a bundle item. */
 export const GIVE = 'give'
 export const TAKE = 'take'
 
-/** A way for connections from one process to another: both ends, and the log that both hold. Owned by the caller. */
+/** A channel that moves connections from one process to another: both ends, and the log that both hold. Owned by the caller. */
 export interface MovePair extends Disposable {
   readonly give: OwnedFd
   readonly take: OwnedFd
   readonly log: MoveLog
 }
 
-/** Throws where there are no memory files that can be sealed, or no descriptors left. */
+/** Throws if the kernel has no sealable memory files, or no descriptor is left. */
 export function movePair(): MovePair {
   const log = MoveLog.create()
   let ends: [OwnedFd, OwnedFd]
@@ -42,7 +42,10 @@ export interface MigrationChannelEnd {
   readonly log: OwnedFd
 }
 
-/** Opens a way for connections: each process gets its end until it has resolved. Rejects for lack of memory files or descriptors, or when one is refused. */
+/**
+ * Opens a channel for connections. Each callback borrows its end until its promise resolves. Rejects if the kernel has no sealable memory
+ * files, or no descriptor is left.
+ */
 export async function createMigrationChannel(ends: {
   take(end: MigrationChannelEnd): void | Promise<void>
   give(end: MigrationChannelEnd): void | Promise<void>
@@ -54,7 +57,7 @@ export async function createMigrationChannel(ends: {
   await Promise.allSettled([taken, given])
 }
 
-/** Dups of an end: the caller's own. */
+/** Duplicates an end. The caller owns the dups. */
 export function ownEnd(end: MigrationChannelEnd): { channel: OwnedFd; log: OwnedFd } {
   const channel = end.channel.dup()
   try {
@@ -65,7 +68,7 @@ export function ownEnd(end: MigrationChannelEnd): { channel: OwnedFd; log: Owned
   }
 }
 
-/** An end as it crosses. `other`: who is at the other one, where the receiver cannot see it. Borrowed. */
+/** Returns the bundle items of an end. Borrowed. `other`: the process at the other end, if the receiver cannot know it. */
 export function migrationItems(
   { spec, channel, log }: MigrationChannelEnd,
   other?: { readonly pid: number; readonly pidfd: OwnedFd | null },

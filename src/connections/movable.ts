@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import { firstNotStream, inspectOne, type OwnedFd } from '../kernel/index.js'
 
-/** Decodes what another process has written. Throws ERR_FDB_CONNECTION when it is none of it. */
+/** Decodes a record of another process. Throws ERR_FDB_CONNECTION if it is malformed. */
 export function decoded<T>(decode: (record: Uint8Array) => T, record: Uint8Array): T {
   try {
     return decode(record)
@@ -14,42 +14,45 @@ export function decoded<T>(decode: (record: Uint8Array) => T, record: Uint8Array
   }
 }
 
-/** The one descriptor of a TCP or Unix connection. Throws ERR_FDB_CONNECTION for anything else. */
+/** Returns the only descriptor. Throws ERR_FDB_CONNECTION unless it is a TCP or Unix connection. */
 export function onlyConnection(fds: readonly OwnedFd[]): OwnedFd {
   const [fd] = fds
   if (fds.length !== 1 || fd === undefined)
-    throw new FdbError('ERR_FDB_CONNECTION', `a connection brought ${fds.length} descriptors; it has 1`)
+    throw new FdbError(
+      'ERR_FDB_CONNECTION',
+      `a connection arrived with ${fds.length} descriptors instead of 1`,
+    )
   if (firstNotStream(fds) === null) return fd
   const { type, family = 'none', socketType = 'none', accepting = false } = inspectOne(fd)
   throw new FdbError(
     'ERR_FDB_CONNECTION',
-    `a connection brought a ${accepting ? 'listening ' : ''}${type} (${family}, ${socketType}); it must be a connected TCP or Unix stream socket`,
+    `a connection arrived with a ${accepting ? 'listening ' : ''}${type} (${family}, ${socketType}); it must be a connected TCP or Unix stream socket`,
   )
 }
 
-/** Descriptors that one connection may bring: its own, and that of the server behind it. */
+/** The most descriptors of one connection: its own, and those of its upstream. */
 export const MAX_CONNECTION_FDS = 4
-/** The most bytes of a record: the bytes in flight on both sides of a relayed connection fit many times. */
+/** The most bytes of a record, far more than a relayed connection has in flight. */
 export const MAX_RECORD_BYTES = 4 * 1024 * 1024
 
-/** A connection between two processes: neither reads from it or writes to it. */
+/** A connection that has left one process and has not yet arrived in the other: neither reads from it or writes to it. */
 export interface Departure {
   /** Everything that the next process needs; only its protocol knows the meaning. */
   readonly record: Uint8Array
-  /** The connection's descriptor first. The code that takes the departure owns them. 1 to {@link MAX_CONNECTION_FDS}. */
+  /** The connection's descriptor is the first of 1 to {@link MAX_CONNECTION_FDS}. Owned. */
   readonly fds: readonly OwnedFd[]
 }
 
-/** A connection as a value: who has it in this process need not read its record again to go on with it. */
+/** A departure with its decoded record. */
 export interface ConnectionValue<State> extends Departure {
   readonly state: State
 }
 
-/** Counts the traffic on a connection since it arrived: whether the receiver can answer over it. */
+/** The traffic on a connection since it arrived, as evidence that the receiver can serve it. */
 export interface Witness {
-  /** Something came from its peer, or was owed to it. */
+  /** The client has sent something, or was already waiting for a response. */
   readonly asked: boolean
-  /** Something went to its peer. */
+  /** This process has sent something to the client. */
   readonly answered: boolean
 }
 
@@ -57,35 +60,37 @@ export interface Witness {
 export type MoveWhich = 'auto' | 'idle'
 
 /**
- * How a connection came into this process's hands. `moved`: another process served it until now. `returned`: it was
- * this process's own, and could not go now; it may leave again. `refused`: it was this process's own, and the other will
- * not have it: it stays until it ends, and its peer is told to go as soon as that loses nothing.
+ * How a connection arrives. `moved`: from another process. `returned`: it was on its way to another process and could not move now; it may
+ * leave again. `refused`: the other process refused it; it stays until it ends, and is closed as soon as no request can be lost.
  */
 export type Arrival = 'moved' | 'returned' | 'refused'
 
 /**
- * The connections of one server, as far as they can go on in another process. The engine takes them out of the process
- * that does not serve any more and gives them to the one that does; a connection is in the hands of exactly one of them.
+ * The connections of one server that can continue in another process. The engine moves them from the process that stops serving to the one
+ * that starts; each connection belongs to exactly one of the two.
  *
- * `Value` is a departure as the server itself has it, with whatever it wants to know of it when it comes back or arrives.
+ * `Value` is the server's own type of a departure, with the facts that it needs when the connection arrives or comes back.
  */
 export interface MovableConnections<Value extends Departure = Departure> {
-  /** Names what records mean, with a version: `http1-relay/1`. Both processes must have one of the same name on the listener. */
+  /** The name and version of the record format, for example `http1-relay/1`. Both processes must use the same one on the listener. */
   readonly protocol: string
-  /** Connections that are here and have not been refused: those that may leave now or later. */
+  /** The number of connections that may leave, now or later: all that were not refused. */
   readonly movable: number
   /**
-   * Takes one connection out of the server with each step; all that was read and not answered is in its record. The caller may stop between two steps.
-   * Skips those that cannot leave now: {@link onMovable} is called when that may have changed.
+   * Takes one connection out of the server with each step. Its record contains everything that was read and not answered. Skips connections
+   * that cannot leave now; calls {@link onMovable} when that may have changed. The caller may stop after any step.
    */
   departures(which: MoveWhich): Iterator<Value, void, undefined>
-  /** Called, at most once a turn of the event loop, when a connection that could not leave may be able to. Set by the engine. */
+  /** Called at most once a turn of the event loop, when a connection may be able to leave that was not before. Set by the engine. */
   onMovable: (() => void) | null
   /**
-   * Looks at an offer, and opens nothing: the descriptors stay the caller's. Returns the argument of {@link arrive}; undefined: record and descriptors as they came.
-   * Throws an FdbError if it cannot be had, which the other process is told.
+   * Checks an arriving connection without opening it; the caller keeps the descriptors. Returns the argument of {@link arrive}, or
+   * undefined for the plain record and descriptors. Throws an FdbError to refuse the connection; the other process gets the error.
    */
   check(record: Uint8Array, fds: readonly OwnedFd[]): Value | undefined
-  /** Goes on with the result of {@link check}, or one of its own {@link departures}. Takes the descriptors, also when it throws. Undefined: not known yet. */
+  /**
+   * Continues a connection: the result of {@link check}, or one of this server's own {@link departures}. Owns the descriptors, also if it
+   * throws. Returns undefined if the connection is not open yet.
+   */
   arrive(value: Value, how: Arrival): Witness | undefined
 }

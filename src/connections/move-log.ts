@@ -14,19 +14,22 @@ import {
   writeAt,
 } from '../kernel/index.js'
 
-/** Slice and what became of it, 32 bits each, little endian. */
+/** An entry is the number of a slice and its record, 32 bits each, little endian. */
 const ENTRY_BYTES = 8
 const MOVED = 0x6d6f7665
 const BACK = 0x6261636b
-/** A log with more entries is not ours. */
+/** More entries than this are ignored: the log is not a valid one. */
 const MOST_ENTRIES = 1_000_000
 const READ_ENTRIES = 512
-/** With one of these it could not be written, or not be ended. */
+/** Seals that prevent writing, or the receiver's own seal. */
 const HINDERING = SEAL_WRITE | SEAL_FUTURE_WRITE | SEAL_GROW | SEAL_SEAL
 
 export type MoveRecord = 'moved' | 'back'
 
-/** The fate of each slice of connections, in memory that both sides hold (rule 10). The sender writes before it acts; the receiver seals when in doubt. */
+/**
+ * The outcome of each slice, in a memory file that both processes hold (rule 10). The sender writes before it acts; a receiver in doubt
+ * seals.
+ */
 export class MoveLog implements Disposable {
   readonly fd: OwnedFd
   #end = 0
@@ -42,20 +45,20 @@ export class MoveLog implements Disposable {
       fd.close()
       throw new FdbError(
         'ERR_FDB_NO_SEALS',
-        'this kernel has no memory files that can be sealed: connections cannot move here, they drain',
+        'this kernel has no memory files that can be sealed: connections cannot move between processes, they drain instead',
       )
     }
     return new MoveLog(fd)
   }
 
-  /** Opens a log that another process made, and closes `fd` when it is none. */
+  /** Opens a log that another process made. Owns `fd`, also if it throws ERR_FDB_MOVE_LOG. */
   static open(fd: OwnedFd): MoveLog {
     try {
       const seals = sealsOf(fd)
       if (seals === null || (seals & HINDERING) !== 0 || sizeOf(fd) !== 0) {
         throw new FdbError(
           'ERR_FDB_MOVE_LOG',
-          'the log of a move that has not begun must be an empty memory file that nobody has sealed: the peer is faulty, no connection moves',
+          'a new move log must be an empty and unsealed memory file: the peer is faulty, no connection moves',
         )
       }
       return new MoveLog(fd)
@@ -65,7 +68,7 @@ export class MoveLog implements Disposable {
     }
   }
 
-  /** False: the receiver has sealed the log, and what was not in it before never will be. */
+  /** Returns false if the receiver has sealed the log. */
   append(slice: number, record: MoveRecord): boolean {
     this.#bytes.writeUInt32LE(slice, 0)
     this.#bytes.writeUInt32LE(record === 'moved' ? MOVED : BACK, 4)
@@ -79,7 +82,7 @@ export class MoveLog implements Disposable {
     return true
   }
 
-  /** Nothing more is written, by anybody. Idempotent. */
+  /** Prevents all further records. Idempotent. */
   seal(): void {
     addSeals(this.fd, SEAL_WRITE)
   }
@@ -87,7 +90,7 @@ export class MoveLog implements Disposable {
   read(slice: number): MoveRecord | 'nothing' {
     const entries = Math.floor(sizeOf(this.fd) / ENTRY_BYTES)
     const chunk = Buffer.alloc(READ_ENTRIES * ENTRY_BYTES)
-    // The last slices are what anybody is in doubt of.
+    // Only the last slices can be in doubt.
     for (let to = Math.min(entries, MOST_ENTRIES); to > 0; to -= READ_ENTRIES) {
       const from = Math.max(0, to - READ_ENTRIES)
       const got = readAt(this.fd, chunk, 0, (to - from) * ENTRY_BYTES, from * ENTRY_BYTES)

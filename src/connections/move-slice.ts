@@ -2,9 +2,9 @@ import { closeAll, MAX_FDS_PER_MESSAGE, type OwnedFd } from '../kernel/index.js'
 import type { TurnBudget, TurnWork } from './counts.js'
 import { type Departure, MAX_CONNECTION_FDS, type MovableConnections, type Witness } from './movable.js'
 
-/** A turn of the event loop spends at most so long on connections, on either side. */
+/** The longest time that a turn of the event loop spends on moves, on either side. */
 export const TURN_MS = 3
-/** A slice ends when its records have so many bytes: one with much in flight goes alone. */
+/** A slice is full when its records have this many bytes. */
 const SLICE_BYTES = 1024 * 1024
 
 export interface Source {
@@ -12,7 +12,7 @@ export interface Source {
   readonly moving: MovableConnections
 }
 
-/** Connections that may leave, now or later. */
+/** Returns the number of connections that may leave, now or later. */
 export function movableOf(sources: Iterable<Source>): number {
   let sum = 0
   for (const { moving } of sources) sum += moving.movable
@@ -24,7 +24,7 @@ export interface Item {
   readonly departure: Departure
 }
 
-/** Fills one slice with departures, until moves have had {@link TURN_MS} of this turn. */
+/** Fills one slice with departures, for up to {@link TURN_MS} of this turn. */
 export class SliceFiller {
   readonly items: Item[] = []
   readonly #budget: TurnBudget
@@ -50,7 +50,7 @@ export class SliceFiller {
   }
 }
 
-/** Does something with each item, at least one in a turn of the event loop, while moves have had less than {@link TURN_MS} of it. Resolves behind the last. */
+/** Calls `each` for all items, for up to {@link TURN_MS} in each turn of the event loop, but at least once. Resolves after the last. */
 export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
@@ -69,7 +69,6 @@ export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) 
   })
 }
 
-/** In the order of the items. */
 export function fdsOf(items: readonly Item[]): OwnedFd[] {
   return items.flatMap(({ departure }) => departure.fds)
 }
@@ -78,62 +77,63 @@ export function closeItems(items: readonly Item[]): void {
   closeAll(fdsOf(items))
 }
 
-/** The first wave has this part of the movable connections of each kind, and at least so many. */
+/** The part of the movable connections of each server in the first wave, and the fewest. */
 const PART = 0.01
 const LEAST = 8
-/** Where nothing is answered by then, though something was asked, the rest follows: some answers take long. */
+/** The remaining connections follow after this time even without a response, because some responses take long. */
 export const LONGEST_PROOF_MS = 5_000
-const LOOK_MS = 25
+const CHECK_MS = 25
 
-/** How many of each kind may go before the next version has shown that it can serve them. */
+/** The connections of each server that may leave before the receiver has shown that it can serve them. */
 export class FirstWave {
-  readonly #left = new Map<MovableConnections, number>()
-  #gone = 0
+  readonly #remaining = new Map<MovableConnections, number>()
+  #sent = 0
 
-  /** Whether one more of this kind may go. */
   mayLeave(moving: MovableConnections): boolean {
-    return this.#leftOf(moving) > 0
+    return this.#remainingOf(moving) > 0
   }
 
-  left(moving: MovableConnections): void {
-    this.#left.set(moving, this.#leftOf(moving) - 1)
-    this.#gone++
+  /** Counts a connection that has left. */
+  count(moving: MovableConnections): void {
+    this.#remaining.set(moving, this.#remainingOf(moving) - 1)
+    this.#sent++
   }
 
-  get gone(): number {
-    return this.#gone
+  /** The number of connections that have left. */
+  get sent(): number {
+    return this.#sent
   }
 
-  #leftOf(moving: MovableConnections): number {
-    let left = this.#left.get(moving)
-    if (left === undefined) {
-      left = Math.max(LEAST, Math.ceil(moving.movable * PART))
-      this.#left.set(moving, left)
+  #remainingOf(moving: MovableConnections): number {
+    let remaining = this.#remaining.get(moving)
+    if (remaining === undefined) {
+      remaining = Math.max(LEAST, Math.ceil(moving.movable * PART))
+      this.#remaining.set(moving, remaining)
     }
-    return left
+    return remaining
   }
 }
 
-/** The witnesses of a first wave, by their receiver. */
+/** The numbers of connections of a first wave with traffic, as counted by the receiver. */
 interface Proof {
   readonly asked: number
   readonly answered: number
 }
 
-/** Resolves when this process has lived for `healthyMs` with these connections, and has answered over one if anything was asked there. */
+/** Resolves after `healthyMs`, when this process has answered over at least one of the connections, or no client has asked anything. */
 export async function waitForProof(
   witnesses: readonly Witness[],
   healthyMs: number,
   over: () => boolean,
 ): Promise<Proof> {
-  const begun = performance.now()
+  const startedAt = performance.now()
   await pause(healthyMs)
   for (;;) {
     const asked = witnesses.filter(witness => witness.asked).length
     const answered = witnesses.filter(witness => witness.answered).length
-    const late = performance.now() - begun >= healthyMs + LONGEST_PROOF_MS
+    const late = performance.now() - startedAt >= healthyMs + LONGEST_PROOF_MS
     if (asked === 0 || answered > 0 || late || over()) return { asked, answered }
-    await pause(LOOK_MS)
+    await pause(CHECK_MS)
   }
 }
 

@@ -9,45 +9,47 @@ import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Wit
 import type { MoveLog } from './move-log.js'
 import { closeItems, type Item, inTurns, waitForProof } from './move-slice.js'
 
-/** After an acknowledgement the sender decides at once; when it has not after so long, the log is asked. */
+/** The sender decides at once after an acknowledgement. If it does not within this time, the receiver reads the log. */
 const DECISION_MS = 5_000
-/** The most that a sender may ask for. */
+/** The longest `healthyMs` that a sender may ask for. */
 const MOST_HEALTHY_MS = 60_000
 
 export interface ConnectionReceiverOptions {
-  /** To the sender alone. Owned. */
+  /** The channel to the sender. Owned. */
   readonly link: Link
   /** Owned. */
   readonly log: MoveLog
-  /** The sending process; a pid where the kernel has no pidfds. Owned. */
+  /** The pidfd of the sending process, or its pid if the kernel has no pidfds. Owned. */
   readonly sender: OwnedFd | number
-  /** The server here that goes on with connections of `protocol` on `listener`. */
+  /** Returns the server that continues connections of `protocol` on `listener`. */
   readonly target: (listener: string, protocol: string) => MovableConnections | undefined
   readonly counts: MoveCounts
   readonly fault: (error: unknown, message: string) => void
-  /** Once, when nothing more comes this way. */
+  /** Called once, when no more connections arrive on this channel. */
   readonly ended: () => void
 }
 
 type WireMoving = fdbroker.wire.Moving.$Properties
 type WireRefusal = fdbroker.wire.Refusal.$Properties
 
-/** A slice that was prepared and not decided. Connections that were not looked at yet when it is released are closed in their turn. */
+/** A slice that is prepared and not decided. */
 interface HeldSlice {
   readonly items: Item[]
-  looked: Promise<void>
+  /** Resolves when all connections have been checked. */
+  checked: Promise<void>
+  /** Connections that are not checked yet must be closed. */
   released: boolean
 }
 
-/** Takes connections from a draining process. They are held unread until the sender says that it has released them, or the move log does. */
+/** Receives connections from a draining process. They stay unread until the sender, or the move log, confirms that it has released them. */
 export class ConnectionReceiver {
   readonly #options: ConnectionReceiverOptions
   #machine = initialMoveIn()
-  #slice: HeldSlice = { items: [], looked: Promise.resolve(), released: false }
+  #slice: HeldSlice = { items: [], checked: Promise.resolve(), released: false }
   #adopting: Promise<void> = Promise.resolve()
   #decision: NodeJS.Timeout | undefined
   #over = false
-  /** The connections of the first wave; null when that is over. */
+  /** The connections of the first wave, or null after it. */
   #witnesses: Witness[] | null = []
 
   constructor(options: ConnectionReceiverOptions) {
@@ -59,7 +61,7 @@ export class ConnectionReceiver {
     link.channel.unref()
     link.start({
       message: ({ prepare, moved, firstWave }, fds) =>
-        counts.taking.run(() => {
+        counts.receiving.run(() => {
           if (prepare) this.#prepared(prepare.slice ?? 0, prepare.connections ?? [], fds)
           else {
             closeAll(fds)
@@ -68,21 +70,21 @@ export class ConnectionReceiver {
           }
         }),
       broken: error => {
-        this.#options.fault(error, 'what an older process sent is no connection')
+        this.#options.fault(error, 'an older process violates the protocol for moving connections')
         this.#doubt()
       },
       end: error => {
-        // Null is the usual end. A descriptor too many for this process is one that its operator must hear of.
+        // Null is the usual end. An error may be a lack of descriptors, which the operator must learn of.
         if (error !== null)
-          this.#options.fault(error, 'the way for connections of an older process has failed')
+          this.#options.fault(error, 'the channel for connections of an older process has failed')
         this.#doubt()
       },
     })
   }
 
-  /** Takes nothing more: this process does not serve any more. The log decides about held slices. */
+  /** Takes no more connections, because this process stops serving. The log decides about a held slice. */
   stop(): Promise<void> {
-    this.#judged('alive')
+    this.#resolveDoubt('alive')
     return this.#adopting
   }
 
@@ -126,12 +128,12 @@ export class ConnectionReceiver {
       return
     }
     const refused: WireRefusal[] = []
-    const held: HeldSlice = { items: [], looked: Promise.resolve(), released: false }
+    const held: HeldSlice = { items: [], checked: Promise.resolve(), released: false }
     const arrived = connections.map((wire, index) => ({ index, wire, own: fds.splice(0, wire.fds ?? 0) }))
     closeAll(fds)
     this.#slice = held
     this.#step({ type: 'prepare', slice })
-    held.looked = inTurns(arrived, this.#options.counts.taking, ({ index, wire, own }) => {
+    held.checked = inTurns(arrived, this.#options.counts.receiving, ({ index, wire, own }) => {
       try {
         if (held.released) closeAll(own)
         else held.items.push(this.#itemOf(wire, own))
@@ -141,11 +143,11 @@ export class ConnectionReceiver {
         refused.push({ index, code, message })
       }
     })
-    // One slice is adopted before the next is acknowledged: the sender goes no faster than this process can.
-    void Promise.all([held.looked, this.#adopting]).then(() => {
+    // The previous slice is adopted before the next is acknowledged, so that the sender is no faster than this process.
+    void Promise.all([held.checked, this.#adopting]).then(() => {
       if (this.#over) return
       this.#options.link.post({ prepareAck: { slice, refused, waves: true } })
-      this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)
+      this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS)
       this.#decision.unref()
     })
   }
@@ -155,7 +157,7 @@ export class ConnectionReceiver {
     if (fds.length !== announced || fds.length === 0 || fds.length > MAX_CONNECTION_FDS) {
       throw new FdbError(
         'ERR_FDB_FDS_MISSING',
-        `a connection announces ${announced ?? 0} descriptors and brought ${fds.length}; 1 to ${MAX_CONNECTION_FDS} are possible`,
+        `a connection announces ${announced ?? 0} descriptors and arrived with ${fds.length}; 1 to ${MAX_CONNECTION_FDS} are possible`,
       )
     }
     if (bytes.length > MAX_RECORD_BYTES) {
@@ -168,7 +170,7 @@ export class ConnectionReceiver {
     if (moving === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
-        `this version has no server for ${protocol} on listener "${listener}": the connection ends in the process that has it`,
+        `this version has no server for protocol ${protocol} on listener "${listener}": the connection stays in the older process until it ends`,
       )
     }
     const departure = moving.check(bytes, fds) ?? { record: bytes, fds }
@@ -177,7 +179,7 @@ export class ConnectionReceiver {
 
   #adopt(): void {
     clearTimeout(this.#decision)
-    const { items, looked } = this.#slice
+    const { items, checked } = this.#slice
     const { counts, fault } = this.#options
     const adopt = ({ source, departure }: Item) => {
       try {
@@ -186,10 +188,12 @@ export class ConnectionReceiver {
         counts.arrived++
       } catch (error) {
         counts.lost++
-        fault(error, 'a connection that came from an older process could not be gone on with')
+        fault(error, 'a connection of an older process could not be continued and is closed')
       }
     }
-    this.#adopting = Promise.all([this.#adopting, looked]).then(() => inTurns(items, counts.taking, adopt))
+    this.#adopting = Promise.all([this.#adopting, checked]).then(() =>
+      inTurns(items, counts.receiving, adopt),
+    )
   }
 
   #release(): void {
@@ -199,7 +203,7 @@ export class ConnectionReceiver {
     closeItems(held.items)
   }
 
-  /** The rest follows when those that have come have been served. */
+  /** Reports to the sender when the first wave has been served; then the remaining connections follow. */
   #prove(healthyMs: number): void {
     void this.#adopting.then(async () => {
       const witnesses = this.#witnesses ?? []
@@ -215,10 +219,10 @@ export class ConnectionReceiver {
       this.#end()
       return
     }
-    void fateOf(this.#options.sender).then(fate => this.#judged(fate))
+    void fateOf(this.#options.sender).then(fate => this.#resolveDoubt(fate))
   }
 
-  #judged(sender: 'alive' | 'dead'): void {
+  #resolveDoubt(sender: 'alive' | 'dead'): void {
     if (this.#over) return
     this.#step({ type: 'doubt', sender })
     this.#end()

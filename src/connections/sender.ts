@@ -23,12 +23,15 @@ import {
   type Source,
 } from './move-slice.js'
 
-/** A fresh process needs several times as long for its first requests: busy clients come spread over so many times the first wave, at most this long. */
+/**
+ * A new process needs several times as long for its first requests. So the remaining connections are spread over `waves` times the duration
+ * of the first wave, but at most over `mostMs`.
+ */
 const SPREAD = { waves: 3, mostMs: 750 }
-/** So much of that may be made up for. */
+/** The longest delay that a spread may catch up on. */
 const LATE_MS = 10
 
-/** How many connections may go by now, evenly over a second. Those that may and did not are not kept for long. */
+/** Limits the rate at which connections leave. */
 export class Pace {
   readonly #perMs: number
   readonly #most: number
@@ -36,7 +39,9 @@ export class Pace {
   #allowed: number
   #countedAt = performance.now()
 
-  /** `most`: that may go without a pause, the first ones too; `atOnce`: it is worth a turn to send so many. */
+  /**
+   * `most`: connections that may leave without a pause, also at the start. `atOnce`: the fewest that are worth a turn of the event loop.
+   */
   constructor({ perSecond, most, atOnce }: { perSecond: number; most: number; atOnce: number }) {
     this.#perMs = perSecond / 1000
     this.#most = most
@@ -44,7 +49,7 @@ export class Pace {
     this.#allowed = most
   }
 
-  /** May go now. */
+  /** The number of connections that may leave now. */
   get allowed(): number {
     return this.#allowed
   }
@@ -53,7 +58,7 @@ export class Pace {
     this.#allowed -= connections
   }
 
-  /** When {@link allowed} is worth a turn, of `performance.now()`; in the past or now: it is. */
+  /** Returns when {@link allowed} will be worth a turn (performance.now()); the present time if it already is. */
   ready(): number {
     const now = performance.now()
     if (!Number.isFinite(this.#perMs)) return now
@@ -64,11 +69,11 @@ export class Pace {
 }
 
 const { POSITIVE_INFINITY: ANY } = Number
-/** All may go. It has nothing to remember: many may share it. */
+/** No limit. Has no state, so all senders share it. */
 const UNBOUNDED = new Pace({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/** The pace behind a first wave, which takes no longer than `mostMs`. `atOnce`: connections that are worth a turn; no more than those are not spread. */
-export function spread(of: {
+/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link Pace}; so few connections are not spread. */
+export function spreadPace(of: {
   connections: number
   firstWaveMs: number
   mostMs: number
@@ -80,42 +85,47 @@ export function spread(of: {
   return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }
 
-/** The receiver must have looked at a slice after so many milliseconds; it is one that its own slices bound. */
+/** The time in which the receiver must acknowledge a slice. */
 const ACK_MS = 2_000
-/** A connection that could not leave is tried again after this time, and sooner when its server says so. */
+/** The interval between two passes over all connections, unless a server calls `onMovable`. */
 const RESCAN_MS = 250
-/** But not more often than this. */
-const REST_MS = 5
-/** The bytes of a connection that is on its way wait: a slice is to be taken within so long. */
-const WAY_MS = 3
-/** A slice has at least so many, and the first one too. */
+/** The shortest pause between two passes. */
+const PASS_PAUSE_MS = 5
+/** The time in which the receiver should take a slice, because the clients of its connections wait meanwhile. */
+const SLICE_MS = 3
+/** The fewest connections of a slice, and the size of the first one. */
 const FEWEST = 4
-/** The reason, as it is counted, of those whose record is more than a message may hold. */
 const TOO_LARGE = 'ERR_FDB_CONNECTION_LARGE'
 
 export interface ConnectionSenderOptions {
-  /** To the receiver alone. Owned. */
+  /** The channel to the receiver. Owned. */
   readonly link: Link
   /** Owned. */
   readonly log: MoveLog
   readonly sources: () => Iterable<Source>
   readonly which: MoveWhich
   readonly perSecond: number
-  /** A few go first, the rest when the receiver has served them for so long, milliseconds, and not all at once; 0: all at once. */
+  /**
+   * A few connections move first. The remaining ones follow, spread out, when the receiver has served those for this time (milliseconds).
+   * 0: all at once.
+   */
   readonly firstWaveMs: number
-  /** Connections that have not left after this time are closed. Default: none. */
+  /** The time after which the remaining connections are closed, in milliseconds. Default: no limit. */
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
   readonly fault: (error: unknown, message: string) => void
-  /** The receiver has shown that it can serve what it takes. */
+  /** Called when the first wave is over: the receiver has served it. */
   readonly proved?: () => void
-  /** Whatever could leave has left: for now nothing more goes. */
+  /** Called after each pass that found no connection to move. */
   readonly rested?: () => void
-  /** Called once, when no more goes this way: the receiver has left, or has not answered. Slices under way have been decided. */
+  /** Called once, when the channel has ended and all slices are decided. */
   readonly ended: () => void
 }
 
-/** Gives connections to another process by slices, frozen until the receiver acknowledges them; then they are closed here, or come back, as the move log says. */
+/**
+ * Sends connections to another process in slices. The connections of a slice are frozen until the receiver acknowledges it. Then the move
+ * log decides whether they are closed here or come back.
+ */
 export class ConnectionSender {
   readonly #options: ConnectionSenderOptions
   #machine = initialMoveOut()
@@ -127,21 +137,23 @@ export class ConnectionSender {
   #turn: NodeJS.Immediate | undefined
   #timer: NodeJS.Timeout | undefined
   #deadline: NodeJS.Timeout | undefined
-  #restUntil = 0
+  #nextPassAt = 0
   #over = false
+  /** Resolve when no slice is undecided. */
   #decided: (() => void)[] = []
-  #settling: Promise<void> = Promise.resolve()
+  /** Resolves when all connections that came back are open again. */
+  #returning: Promise<void> = Promise.resolve()
   readonly #pace: Pace
-  /** After the first wave, until all that can leave have left once. */
+  /** The pace from the end of the first wave to the end of the next pass. */
   #spread = UNBOUNDED
-  /** Connections of a slice: so many as were taken in time before. */
+  /** The most connections of the next slice, which the receiver can take within {@link SLICE_MS}. */
   #most = FEWEST
   #preparedAt = 0
-  #heard = new Set<Source>()
+  #watched = new Set<Source>()
   #wave: FirstWave | null
-  /** The first few have gone; nothing more does before the receiver has shown that it can serve them. */
+  /** The first wave has left, and the sender waits until the receiver has served it. */
   #proving = false
-  /** The receiver knows of waves. */
+  /** The receiver supports waves. */
   #waves = false
   #proof: NodeJS.Timeout | undefined
 
@@ -165,24 +177,24 @@ export class ConnectionSender {
         for (const { index = 0, code } of prepareAck.refused ?? [])
           if ((index ?? 0) < most) this.#refused.set(index ?? 0, code || 'ERR_FDB_REFUSED')
         this.#adapt()
-        counts.giving.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
+        counts.sending.run(() => this.#step({ type: 'ack', slice: prepareAck.slice ?? 0 }))
       },
       broken: () => this.#end(),
       end: () => this.#end(),
     })
-    this.#soon()
+    this.#schedule()
   }
 
-  /** Resolves when no connection is between the processes: at once if none is. */
+  /** Resolves when no connection is between the two processes. */
   async settled(): Promise<void> {
     if (this.#machine.pending !== 0) await new Promise<void>(resolve => this.#decided.push(resolve))
-    await this.#settling
+    await this.#returning
   }
 
-  /** Gives nothing more; what is under way and not decided comes back. Resolves when it has. */
+  /** Sends no more connections, and takes back those that are undecided. Resolves when they are open again. */
   stop(): Promise<void> {
     this.#end()
-    return this.#settling
+    return this.#returning
   }
 
   #end(): void {
@@ -191,12 +203,12 @@ export class ConnectionSender {
     clearImmediate(this.#turn)
     clearTimeout(this.#timer)
     clearTimeout(this.#proof)
-    for (const source of this.#heard) source.moving.onMovable = null
+    for (const source of this.#watched) source.moving.onMovable = null
     this.#step({ type: 'lost' })
     const { link, log, ended } = this.#options
     link.close()
     log.close()
-    void this.#settling.then(ended)
+    void this.#returning.then(ended)
   }
 
   #step(event: MoveOutEvent): void {
@@ -232,12 +244,12 @@ export class ConnectionSender {
     }
   }
 
-  #soon(): void {
+  #schedule(): void {
     if (this.#over || this.#turn !== undefined || this.#proving) return
     clearTimeout(this.#timer)
-    const rest = Math.max(this.#restUntil, this.#pace.ready(), this.#spread.ready()) - performance.now()
-    if (rest > 0) {
-      this.#timer = setTimeout(() => this.#work(), rest)
+    const delay = Math.max(this.#nextPassAt, this.#pace.ready(), this.#spread.ready()) - performance.now()
+    if (delay > 0) {
+      this.#timer = setTimeout(() => this.#work(), delay)
       this.#timer.unref()
       return
     }
@@ -248,18 +260,18 @@ export class ConnectionSender {
   }
 
   #work(): void {
-    this.#options.counts.giving.run(() => this.#startSending())
+    this.#options.counts.sending.run(() => this.#startSending())
   }
 
   #startSending(): void {
     if (this.#over || this.#machine.pending !== 0 || this.#proving) return
-    const filler = new SliceFiller(this.#options.counts.giving)
+    const filler = new SliceFiller(this.#options.counts.sending)
     this.#fill(filler)
     if (filler.items.length === 0) {
-      // A turn may end before a source has found anything: then the pass goes on.
-      if (this.#pass !== null) this.#soon()
-      else if ((this.#wave?.gone ?? 0) > 0) this.#prove()
-      else this.#rest()
+      // The turn's time ended before a movable connection was found: continue the pass.
+      if (this.#pass !== null) this.#schedule()
+      else if ((this.#wave?.sent ?? 0) > 0) this.#prove()
+      else this.#endPass()
       return
     }
     this.#items = filler.items
@@ -268,13 +280,16 @@ export class ConnectionSender {
     this.#step({ type: 'start' })
   }
 
-  /** Asks the receiver, which answers when it has; one that knows of no waves has the time alone. The rest must have left before it is closed. */
+  /**
+   * Asks the receiver to report when it has served the first wave. Without support for waves only the time counts. The time is short enough
+   * for the remaining connections to leave before `drainMs`.
+   */
   #prove(): void {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
     this.#proving = true
-    // No connection need be kept from its next request meanwhile.
-    for (const source of this.#heard) source.moving.onMovable = null
+    // Servers need not hold connections meanwhile.
+    for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
     this.#proof = setTimeout(() => this.#proved(), Math.min(longest, this.#drainMs / 2))
@@ -288,17 +303,17 @@ export class ConnectionSender {
     this.#options.proved?.()
     const { sources, firstWaveMs } = this.#options
     const connections = movableOf(sources())
-    this.#spread = spread({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
-    this.#soon()
+    this.#spread = spreadPace({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
+    this.#schedule()
   }
 
   get #drainMs(): number {
     return this.#options.drainMs ?? LONGEST_MS
   }
 
-  #rest(): void {
+  #endPass(): void {
     this.#spread = UNBOUNDED
-    this.#restUntil = performance.now() + REST_MS
+    this.#nextPassAt = performance.now() + PASS_PAUSE_MS
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
     this.#timer.unref()
@@ -317,7 +332,7 @@ export class ConnectionSender {
     }
   }
 
-  /** One with too large a record stays alone; the others go. */
+  /** Takes back a connection whose record is too large. */
   #keepLarge(item: Item): void {
     this.#options.counts.refuse(TOO_LARGE)
     const { listener, moving } = item.source
@@ -328,18 +343,18 @@ export class ConnectionSender {
         `the record of a connection on listener "${listener}" (${moving.protocol}) has ${bytes} bytes, more than ` +
           `${MAX_RECORD_BYTES}: it stays in this process until it ends`,
       ),
-      'a connection cannot go to the next process',
+      'a connection cannot move to the next process',
     )
     this.#return([item], 'refused')
   }
 
-  /** The next connection that can leave in this pass over all sources; null at its end. */
+  /** Returns the next connection that can leave, or null at the end of the pass over all sources. */
   #next(): Departure | null {
     for (;;) {
       if (this.#departures !== null && (this.#wave?.mayLeave(this.#source!.moving) ?? true)) {
         const next = this.#departures.next()
         if (!next.done) {
-          this.#wave?.left(this.#source!.moving)
+          this.#wave?.count(this.#source!.moving)
           return next.value
         }
       }
@@ -350,23 +365,23 @@ export class ConnectionSender {
         return null
       }
       this.#source = source.value
-      this.#listen(source.value)
+      this.#watch(source.value)
       this.#departures = source.value.moving.departures(this.#options.which)
     }
   }
 
-  #listen(source: Source): void {
-    this.#heard.add(source)
+  #watch(source: Source): void {
+    this.#watched.add(source)
     source.moving.onMovable = () => {
-      if (this.#machine.pending === 0) this.#soon()
+      if (this.#machine.pending === 0) this.#schedule()
     }
   }
 
-  /** Before a slice is acknowledged the receiver has gone on with the connections of the one before. */
+  /** Adapts the slice size. The time until the acknowledgement includes the receiver's work on the previous slice. */
   #adapt(): void {
-    const taken = this.#items.length
-    const fit = Math.floor((taken * WAY_MS) / (performance.now() - this.#preparedAt))
-    this.#most = Math.max(FEWEST, Math.min(fit, 2 * taken))
+    const acknowledged = this.#items.length
+    const inTime = Math.floor((acknowledged * SLICE_MS) / (performance.now() - this.#preparedAt))
+    this.#most = Math.max(FEWEST, Math.min(inTime, 2 * acknowledged))
   }
 
   #prepare(slice: number): void {
@@ -381,7 +396,7 @@ export class ConnectionSender {
     }))
     this.#deadline = setTimeout(() => {
       this.#step({ type: 'deadline' })
-      // The receiver may still hold the slice: it learns from the end of the channel that it has to look.
+      // The receiver may still hold the slice: the end of the channel makes it read the log.
       this.#end()
     }, ACK_MS)
     this.#options.link.send({ prepare: { slice, connections } }, fdsOf(items)).catch(() => this.#end())
@@ -392,10 +407,10 @@ export class ConnectionSender {
     const { counts, link } = this.#options
     const items = this.#items
     const refused: Item[] = []
-    const gone: Item[] = []
+    const moved: Item[] = []
     for (const [index, item] of items.entries()) {
       const code = this.#refused.get(index)
-      if (code === undefined) gone.push(item)
+      if (code === undefined) moved.push(item)
       else {
         refused.push(item)
         counts.refuse(code)
@@ -403,10 +418,10 @@ export class ConnectionSender {
     }
     this.#items = []
     link.post({ moved: { slice } })
-    counts.moved += gone.length
-    closeItems(gone)
+    counts.moved += moved.length
+    closeItems(moved)
     if (refused.length > 0) this.#return(refused, 'refused')
-    this.#soon()
+    this.#schedule()
   }
 
   #takeBack(): void {
@@ -417,16 +432,16 @@ export class ConnectionSender {
   }
 
   #return(items: readonly Item[], how: Arrival): void {
-    this.#settling = Promise.all([
-      this.#settling,
-      inTurns(items, this.#options.counts.giving, ({ source, departure }) => {
+    this.#returning = Promise.all([
+      this.#returning,
+      inTurns(items, this.#options.counts.sending, ({ source, departure }) => {
         try {
           source.moving.arrive(departure, how)
         } catch (error) {
           this.#options.counts.lost++
           this.#options.fault(
             error,
-            'a connection that could not go to the next process could not be taken back',
+            'a connection could neither move to the next process nor be taken back, and is closed',
           )
         }
       }),

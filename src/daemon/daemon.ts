@@ -3,7 +3,7 @@ import { abortSignal, type Checks, checkOptions, flag, path, unchecked } from '.
 import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
-import { type HandoffTimes, settleTimes } from '../holder/times.js'
+import { type HandoffTimes, resolveTimes } from '../holder/times.js'
 import { requireAddon } from '../kernel/index.js'
 import { findPlace } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
@@ -306,7 +306,7 @@ export async function openDaemon(
     upgrade,
   } = options
   const logger = takenLogger(given)
-  const times = settleTimes(upgrade)
+  const times = resolveTimes(upgrade)
   // Before anything is taken over.
   const policyFile = await PolicyFile.of(config ?? null, logger)
   const reception = new DaemonReception(policyFile.gate, {

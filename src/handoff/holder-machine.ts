@@ -18,11 +18,11 @@ import {
   readOnly,
   regrant,
   reinstate,
-  takeLater,
-  turnAway,
+  rollBack,
+  waitForOwner,
 } from './holder-rights.js'
 import {
-  fit,
+  clearUnfit,
   forget,
   type HolderEvent,
   type HolderState,
@@ -60,7 +60,7 @@ export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules 
     case 'undelivered':
       return onUndelivered(state, event.id, event.taken, rules)
     case 'unhealthy':
-      return state.phase === 'probation' ? turnAway(state, rules) : same(state)
+      return state.phase === 'probation' ? rollBack(state, rules) : same(state)
     case 'silent':
       return onSilent(state, rules)
     case 'healthy':
@@ -111,7 +111,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
         const step = giveUp(state, rules)
         return { state: forget(step.state, from), effects: step.effects }
       }
-      return state.phase === 'committing' ? turnAway(state, rules, true) : same(state)
+      return state.phase === 'committing' ? rollBack(state, rules, true) : same(state)
     case 'gone':
       return onGone(state, from, rules)
     case 'unfit':
@@ -130,11 +130,11 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   if (id === state.joiner) {
     if (isBeforeCommit(state.phase)) return giveUp(state, rules)
     // Without seals a living joiner may write: its death tells, or its Serving over a new channel.
-    return state.phase === 'committing' && rules.arbiter ? turnAway(state, rules) : same(state)
+    return state.phase === 'committing' && rules.arbiter ? rollBack(state, rules) : same(state)
   }
   if (id === state.owner && state.phase === 'quiescing') return freeze(state)
   // An owner that loses its channel in `returning` reconnects or is proved dead; otherwise the deadline gives the right to the joiner.
-  return id === state.owner && state.phase === 'probation' ? turnAway(state, rules) : same(state)
+  return id === state.owner && state.phase === 'probation' ? rollBack(state, rules) : same(state)
 }
 
 function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
@@ -143,7 +143,7 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
     ...before,
     bound: before.bound.filter(b => b !== id),
     down: before.down.filter(d => d !== id),
-    backs: before.backs.filter(b => b.id !== id),
+    returned: before.returned.filter(b => b.id !== id),
     unfit: before.unfit.filter(u => u !== id),
   }
   if (id === state.joiner) {
@@ -151,14 +151,14 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
       const step = giveUp({ ...state, down: [...state.down, id] }, rules)
       return { state: forget(step.state, id), effects: step.effects }
     }
-    if (state.phase === 'committing') return turnAway(state, rules, true)
+    if (state.phase === 'committing') return rollBack(state, rules, true)
     // In `returning` the joiner is the successor that was rolled back: if the owner is unfit too, no process can write any more.
     return state.unfit.includes(state.owner)
       ? readOnly(state, state.owner, NOBODY)
       : { state: { ...state, joiner: NOBODY }, effects: NOTHING }
   }
   if (id === state.standby)
-    return { state: { ...state, phase: 'idle', standby: NOBODY, helped: false }, effects: NOTHING }
+    return { state: { ...state, phase: 'idle', standby: NOBODY, helperAccepts: false }, effects: NOTHING }
   if (id === state.owner) return onOwnerDead(state, rules)
   return { state, effects: NOTHING }
 }
@@ -167,7 +167,7 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
   const orphaned: HolderState = { ...state, owner: NOBODY }
   switch (state.phase) {
     case 'probation':
-      return turnAway(state, rules, true)
+      return rollBack(state, rules, true)
     case 'returning':
       return state.joiner === NOBODY
         ? { state: { ...orphaned, phase: 'idle' }, effects: NOTHING }
@@ -199,15 +199,15 @@ function onDeadline(state: HolderState, rules: Rules): HolderStep {
       return giveUp(state, rules)
     case 'committing':
       if (!rules.arbiter) return same(state)
-      if (state.owner === NOBODY) return takeLater(state, state.joiner)
+      if (state.owner === NOBODY) return waitForOwner(state, state.joiner)
       return state.unfit.includes(state.owner) && !state.unfit.includes(state.joiner)
         ? letAccept(state, state.owner)
-        : turnAway(state, rules)
+        : rollBack(state, rules)
     case 'returning':
       // A stopped owner does not come back, but the successor that was rolled back is still there. An embedded holder always learns the
       // result of its own member, and waits for it.
       if (state.scope === 'holder' || !rules.arbiter) return same(state)
-      if (state.joiner === NOBODY) return takeLater(state, state.owner)
+      if (state.joiner === NOBODY) return waitForOwner(state, state.owner)
       return state.down.includes(state.joiner) ? same(state) : regrant(state)
     default:
       return same(state)
@@ -224,7 +224,7 @@ function onUndelivered(state: HolderState, id: Id, taken: boolean, rules: Rules)
 /** The successor is stopped or stuck: the standby takes over, or only accepts if it is unfit to write. */
 function onSilent(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'probation') return same(state)
-  if (!state.unfit.includes(state.standby) || state.unfit.includes(state.owner)) return turnAway(state, rules)
+  if (!state.unfit.includes(state.standby) || state.unfit.includes(state.owner)) return rollBack(state, rules)
   return letAccept(state, state.standby)
 }
 
@@ -236,7 +236,7 @@ function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
   // No process accepts any more: roll back now instead of after missing heartbeats.
   const serves =
     state.phase === 'probation' ? state.owner : state.phase === 'committing' ? state.joiner : NOBODY
-  return from === serves ? turnAway(state, rules, true) : same(state)
+  return from === serves ? rollBack(state, rules, true) : same(state)
 }
 
 /** The member `from` was given the right to write, or stands by, and cannot take over. */
@@ -257,11 +257,11 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
   }
   if (phase === 'committing' && from === joiner) {
     if (owner === NOBODY) return readOnly(state, joiner, NOBODY)
-    return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : turnAway(state, rules)
+    return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : rollBack(state, rules)
   }
   // The member that was told to accept instead of a silent one failed: the next missing heartbeat tells it again.
   const helper = phase === 'probation' ? state.standby : owner
-  return { state: { ...state, helped: state.helped && from !== helper }, effects: NOTHING }
+  return { state: { ...state, helperAccepts: state.helperAccepts && from !== helper }, effects: NOTHING }
 }
 
 /** The owner gets a new segment only while no other process could start to serve: a bound process would lack the segment. */
@@ -269,7 +269,7 @@ function onRenew(state: HolderState): HolderStep {
   const { phase, owner, joiner, down, bound, unfit } = state
   // The rolled-back successor has no channel, so the owner tries again. The successor has had the owner's segment since the Offer.
   if (phase === 'returning' && unfit.includes(owner) && down.includes(joiner) && !down.includes(owner))
-    return grantAgain(fit(state, owner), owner, state.grant)
+    return grantAgain(clearUnfit(state, owner), owner, state.grant)
   const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner) && bound.length === 0
   return alone ? reinstate(state) : same(state)
 }

@@ -1,6 +1,6 @@
-/** What a holder does when a member reconnects, and when a restarted daemon has every member back. */
+/** The holder's steps when a member reconnects, and when a restarted daemon has every member back. */
 
-import { giveUp, grantAgain, onServing, regrant, reinstate, turnAway } from './holder-rights.js'
+import { giveUp, grantAgain, onServing, regrant, reinstate, rollBack } from './holder-rights.js'
 import { bind, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
 import { type Epoch, type Id, NO_EPOCH, NOBODY, type Role, type ToHolder } from './messages.js'
 import type { Rules } from './rules.js'
@@ -19,8 +19,10 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
   }
   switch (state.phase) {
     case 'rebuilding': {
-      const backs = [...state.backs.filter(b => b.id !== id), { id, role, epoch }].sort((a, b) => a.id - b.id)
-      const known: HolderState = { ...state, backs }
+      const backs = [...state.returned.filter(b => b.id !== id), { id, role, epoch }].sort(
+        (a, b) => a.id - b.id,
+      )
+      const known: HolderState = { ...state, returned: backs }
       return rules.rebuildWaits ? { state: known, effects: NOTHING } : onRebuilt(known, rules)
     }
     case 'idle':
@@ -28,20 +30,20 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
       if (id === state.owner) {
         // The segment of an unfit owner may have been sealed after it sent Back.
         if (sealed || before.unfit.includes(id))
-          return state.phase === 'idle' ? reinstate(state) : giveUpThen(state, rules)
-        return took(back, state.epoch) ? workAgain(state, rules) : grantAgain(state, id, state.epoch)
+          return state.phase === 'idle' ? reinstate(state) : giveUpAndReinstate(state, rules)
+        return writesIn(back, state.epoch) ? restartWork(state, rules) : grantAgain(state, id, state.epoch)
       }
       break
     case 'quiescing':
     case 'freezing':
     case 'preparing':
       if (id === state.owner)
-        return sealed || took(back, state.epoch) ? same(state) : grantAgain(state, id, state.epoch)
+        return sealed || writesIn(back, state.epoch) ? same(state) : grantAgain(state, id, state.epoch)
       break
     case 'committing':
       if (id === state.owner) {
-        if (state.unfit.includes(state.joiner)) return turnAway(state, rules)
-        const effects: HolderEffect[] = state.helped
+        if (state.unfit.includes(state.joiner)) return rollBack(state, rules)
+        const effects: HolderEffect[] = state.helperAccepts
           ? [{ type: 'tell', to: id, message: { kind: 'resume' } }]
           : []
         return { state, effects }
@@ -53,15 +55,15 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
             effects: [{ type: 'tell', to: id, message: { kind: 'commit', epoch: state.grant } }],
           }
         }
-        if (took(back, state.grant)) return onServing(state, id, epoch, rules)
+        if (writesIn(back, state.grant)) return onServing(state, id, epoch, rules)
         return grantAgain(state, id, state.grant)
       }
       break
     case 'probation':
       if (id === state.standby) {
-        if (state.down.includes(state.owner)) return turnAway(state, rules)
+        if (state.down.includes(state.owner)) return rollBack(state, rules)
         const retire: HolderEffect = { type: 'tell', to: id, message: { kind: 'retire' } }
-        if (!state.helped) return { state, effects: [retire] }
+        if (!state.helperAccepts) return { state, effects: [retire] }
         // A standby that missed Retire would ignore Released.
         const resume: HolderEffect = { type: 'tell', to: id, message: { kind: 'resume' } }
         return { state, effects: role === 'standby' ? [resume] : [retire, resume] }
@@ -79,22 +81,22 @@ export function onBack(before: HolderState, id: Id, back: Back, rules: Rules): H
   return { state: bind(state, id), effects: [{ type: 'tell', to: id, message: { kind: 'fenced' } }] }
 }
 
-function begun(role: Role): boolean {
+function isServing(role: Role): boolean {
   return role === 'serving' || role === 'frozen'
 }
 
 /** Whether the member writes in segment `given`, the one that it has the right to write in. */
-function took({ role, epoch }: Back, given: Epoch): boolean {
-  return begun(role) && epoch === given
+function writesIn({ role, epoch }: Back, given: Epoch): boolean {
+  return isServing(role) && epoch === given
 }
 
 /** The owner may have ended its once-only work for a handoff that failed while it had no channel: it must start the work again. */
-function workAgain(state: HolderState, rules: Rules): HolderStep {
+function restartWork(state: HolderState, rules: Rules): HolderStep {
   if (!rules.workAgain) return same(state)
   return { state, effects: [{ type: 'tell', to: state.owner, message: { kind: 'unquiesce' } }] }
 }
 
-function giveUpThen(state: HolderState, rules: Rules): HolderStep {
+function giveUpAndReinstate(state: HolderState, rules: Rules): HolderStep {
   const first = giveUp(state, rules)
   const second = reinstate(first.state)
   return { state: second.state, effects: [...first.effects, ...second.effects] }
@@ -102,14 +104,14 @@ function giveUpThen(state: HolderState, rules: Rules): HolderStep {
 
 export function onRebuilt(state: HolderState, rules: Rules): HolderStep {
   if (state.phase !== 'rebuilding') return same(state)
-  const serves = (role: Role): number => (begun(role) ? 1 : 0)
+  const serves = (role: Role): number => (isServing(role) ? 1 : 0)
   const unfit = (id: Id): number => (state.unfit.includes(id) ? 1 : 0)
-  const best = [...state.backs].sort(
+  const best = [...state.returned].sort(
     (a, b) => unfit(a.id) - unfit(b.id) || serves(b.role) - serves(a.role) || b.epoch - a.epoch,
   )[0]
-  if (best === undefined) return { state: { ...state, phase: 'idle', backs: [] }, effects: NOTHING }
-  const others = state.backs.filter(b => b.id !== best.id).map(b => b.id)
-  const step = reinstate({ ...state, owner: best.id, backs: [] })
+  if (best === undefined) return { state: { ...state, phase: 'idle', returned: [] }, effects: NOTHING }
+  const others = state.returned.filter(b => b.id !== best.id).map(b => b.id)
+  const step = reinstate({ ...state, owner: best.id, returned: [] })
   const effects = rules.sealRest ? step.effects : step.effects.filter(e => e.type !== 'seal')
   return {
     state: { ...step.state, joiner: others[0] ?? NOBODY, bound: others.slice(1) },

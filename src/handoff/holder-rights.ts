@@ -1,6 +1,13 @@
 /** Moves the right to write: the steps up to the Commit, and each way in which the right passes to another process or back. */
 
-import { fit, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
+import {
+  clearUnfit,
+  type HolderEffect,
+  type HolderState,
+  type HolderStep,
+  NOTHING,
+  same,
+} from './holder-state.js'
 import { type Epoch, type Id, NO_EPOCH, NOBODY } from './messages.js'
 import type { Rules } from './rules.js'
 
@@ -43,10 +50,10 @@ export function commit(state: HolderState): HolderStep {
 
 export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
   if (epoch !== before.grant) return same(before)
-  const state = fit(before, from)
+  const state = clearUnfit(before, from)
   if (state.phase === 'committing' && from === state.joiner) {
     const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
-    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helped: false }
+    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helperAccepts: false }
     if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
     const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
     const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
@@ -58,7 +65,7 @@ export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Ru
     const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
     return {
       state: { ...state, phase: 'idle', joiner: NOBODY, epoch, bound: others },
-      effects: rules.ackBack ? fence(state, others) : NOTHING,
+      effects: rules.ackBack ? fencedEffects(state, others) : NOTHING,
     }
   }
   return same(before)
@@ -82,7 +89,7 @@ export function onHealthy(state: HolderState): HolderStep {
       phase: 'idle',
       standby: NOBODY,
       bound: [...state.bound, state.standby],
-      helped: false,
+      helperAccepts: false,
     },
     effects: [{ type: 'tell', to: state.standby, message: { kind: 'released' } }],
   }
@@ -123,7 +130,7 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
   }
   // The owner was told to freeze, and its segment may be sealed: the owner continues in its way-back segment.
   return {
-    state: { ...fit(idle, owner), phase: 'returning', grant: wayBack },
+    state: { ...clearUnfit(idle, owner), phase: 'returning', grant: wayBack },
     effects: [
       ...effects,
       { type: 'seal', from: 0, below: rules.thawSeal ? wayBack : grant },
@@ -134,7 +141,7 @@ export function giveUp(state: HolderState, rules: Rules, given = true): HolderSt
 }
 
 /** The successor fails after Commit: gives the right back to the previous owner (rules 3 and 4), if that one can serve. */
-export function turnAway(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
+export function rollBack(state: HolderState, rules: Rules, newcomerDead = false): HolderStep {
   const committing = state.phase === 'committing'
   const old = committing ? state.owner : state.standby
   const newcomer = committing ? state.joiner : state.owner
@@ -143,18 +150,18 @@ export function turnAway(state: HolderState, rules: Rules, newcomerDead = false)
   if (!newcomerDead && state.unfit.includes(old) && !state.unfit.includes(newcomer)) return same(state)
   if (old !== NOBODY && (!state.down.includes(old) || !rules.needOther)) {
     const returning: HolderState = {
-      ...fit(state, old),
+      ...clearUnfit(state, old),
       phase: 'returning',
       owner: old,
       joiner: newcomerDead ? NOBODY : newcomer,
       standby: NOBODY,
       epoch: state.wayBack,
       grant: state.wayBack,
-      helped: false,
+      helperAccepts: false,
     }
     const effects: HolderEffect[] = [failed]
     if (rules.acceptFirst) effects.push({ type: 'tell', to: old, message: { kind: 'resume' } })
-    if (rules.deed) effects.push({ type: 'seal', from: 0, below: state.wayBack })
+    if (rules.sealDecides) effects.push({ type: 'seal', from: 0, below: state.wayBack })
     effects.push({ type: 'tell', to: old, message: { kind: 'reinstate', epoch: state.wayBack } })
     if (!rules.ackBack && !newcomerDead)
       effects.push({ type: 'tell', to: newcomer, message: { kind: 'fenced' } })
@@ -169,7 +176,7 @@ export function turnAway(state: HolderState, rules: Rules, newcomerDead = false)
       owner: old,
       epoch: state.wayBack,
       grant: state.wayBack,
-      helped: false,
+      helperAccepts: false,
     }
     // The previous owner lives but has no channel: it gets the right again when it reconnects.
     return { state: { ...none, phase: old === NOBODY ? 'idle' : 'returning' }, effects }
@@ -183,7 +190,7 @@ export function regrant(state: HolderState): HolderStep {
   const grant = state.top + 1
   const wayBack = state.top + 2
   return {
-    state: { ...fit(state, state.joiner), phase: 'committing', grant, wayBack, top: wayBack },
+    state: { ...clearUnfit(state, state.joiner), phase: 'committing', grant, wayBack, top: wayBack },
     effects: [
       { type: 'make', epochs: [grant, wayBack] },
       { type: 'seal', from: 0, below: grant },
@@ -197,7 +204,7 @@ export function reinstate(state: HolderState): HolderStep {
   const grant = state.top + 1
   return {
     state: {
-      ...fit(state, state.owner),
+      ...clearUnfit(state, state.owner),
       phase: 'returning',
       joiner: NOBODY,
       grant,
@@ -218,7 +225,7 @@ export function grantAgain(state: HolderState, to: Id, epoch: Epoch): HolderStep
 }
 
 /** No other process can serve: waits for a stopped or slow `owner`, which takes the right when it runs again. A new joiner may fence it. */
-export function takeLater(state: HolderState, owner: Id): HolderStep {
+export function waitForOwner(state: HolderState, owner: Id): HolderStep {
   return {
     state: { ...state, phase: 'idle', owner, joiner: NOBODY, epoch: state.grant },
     effects: NOTHING,
@@ -238,7 +245,7 @@ export function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
       epoch: state.top,
       grant: NO_EPOCH,
       bound: others,
-      helped: false,
+      helperAccepts: false,
     },
     effects: [
       // The owner may have failed to accept: tell it to once more, before the others leave.
@@ -246,21 +253,21 @@ export function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
         ? []
         : [{ type: 'tell', to: owner, message: { kind: 'resume' } } as const]),
       { type: 'seal', from: 0, below: state.top + 1 },
-      ...fence(state, others),
+      ...fencedEffects(state, others),
     ],
   }
 }
 
 /** Tells a standby that cannot write to accept at least. */
 export function letAccept(state: HolderState, standby: Id): HolderStep {
-  if (state.helped || state.down.includes(standby)) return same(state)
+  if (state.helperAccepts || state.down.includes(standby)) return same(state)
   return {
-    state: { ...state, helped: true },
+    state: { ...state, helperAccepts: true },
     effects: [{ type: 'tell', to: standby, message: { kind: 'resume' } }],
   }
 }
 
-function fence(state: HolderState, ids: readonly Id[]): HolderEffect[] {
+function fencedEffects(state: HolderState, ids: readonly Id[]): HolderEffect[] {
   return ids
     .filter(id => !state.down.includes(id))
     .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))

@@ -35,9 +35,9 @@ export interface HolderState {
   /** Processes that reported Unfit, and have not served since. */
   readonly unfit: readonly Id[]
   /** The successor is silent and the other process unfit: that one was told to accept, so that clients are served. */
-  readonly helped: boolean
+  readonly helperAccepts: boolean
   /** The members that have reconnected in `rebuilding`. */
-  readonly backs: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
+  readonly returned: readonly { readonly id: Id; readonly role: Role; readonly epoch: Epoch }[]
 }
 
 export type HolderEvent =
@@ -99,8 +99,8 @@ export function initialHolder(scope: Scope, owner: Id, epoch: Epoch, top: Epoch 
     bound: [],
     down: [],
     unfit: [],
-    helped: false,
-    backs: [],
+    helperAccepts: false,
+    returned: [],
   }
 }
 
@@ -116,7 +116,7 @@ export function same(state: HolderState): HolderStep {
 }
 
 /** Returns the processes whose death or return changes the state. */
-export function concerned({ owner, joiner, standby, bound, backs }: HolderState): Id[] {
+export function concerned({ owner, joiner, standby, bound, returned: backs }: HolderState): Id[] {
   return [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]
 }
 
@@ -125,7 +125,7 @@ export function knows(state: HolderState, id: Id): boolean {
 }
 
 /** Forgets that `id` was unfit: its next try decides. */
-export function fit(state: HolderState, id: Id): HolderState {
+export function clearUnfit(state: HolderState, id: Id): HolderState {
   return state.unfit.includes(id) ? { ...state, unfit: state.unfit.filter(u => u !== id) } : state
 }
 

@@ -152,7 +152,10 @@ export function stepMember(state: MemberState, event: MemberEvent, rules: Rules 
         ? onHolderDead(state, event.sealed, rules)
         : onHolderAlive(state, event.sealed, rules)
     case 'sealed':
-      return state.scope === 'holder' && hasRight(state) && !waitsForWord(state, rules) && rules.deed
+      return state.scope === 'holder' &&
+        hasRight(state) &&
+        !waitsForVerdict(state, rules) &&
+        rules.sealDecides
         ? { state, effects: [{ type: 'judge' }] }
         : same(state)
     case 'begun':
@@ -191,8 +194,8 @@ function hasRight({ phase }: MemberState): boolean {
 }
 
 /** A sealed successor with a channel waits: the process that sealed it sends next whether it leaves or continues in another segment. */
-function waitsForWord({ link }: MemberState, rules: Rules): boolean {
-  return link === 'local' || (link === 'up' && rules.awaitWord)
+function waitsForVerdict({ link }: MemberState, rules: Rules): boolean {
+  return link === 'local' || (link === 'up' && rules.awaitVerdict)
 }
 
 function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules: Rules): MemberStep {
@@ -236,7 +239,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
       }
     case 'commit':
       if (phase !== 'ready' && phase !== 'orphan') return same(state)
-      if (sealed && (rules.deed || scope === 'member')) {
+      if (sealed && (rules.sealDecides || scope === 'member')) {
         // The right was revoked before the member began. The member leaves if the incumbent lives, and takes over if it is dead.
         return scope === 'holder' ? { state, effects: [{ type: 'judge' }] } : same(state)
       }
@@ -327,17 +330,17 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
     case 'back':
       return state.scope === 'member' && rules.backAgain ? onLost(state, rules) : same(state)
     case 'follow':
-      return phase === 'standby' && !state.unfit ? sayUnfit(state, rules) : same(state)
+      return phase === 'standby' && !state.unfit ? reportUnfit(state, rules) : same(state)
     case 'accept':
-      if (phase === 'beginning') return unfit({ ...state, accepting: false }, rules)
+      if (phase === 'beginning') return becomeUnfit({ ...state, accepting: false }, rules)
       if (phase === 'unfit') return { state: { ...state, accepting: false }, effects: NOTHING }
       // The failed Resume leaves the member in standby.
       if (phase !== 'standby' || !state.accepting) return same(state)
-      return sayUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
+      return reportUnfit({ ...state, accepting: false }, rules, [{ type: 'stopAccepting' }])
     case 'carry':
     case 'write':
       if (epoch !== state.epoch) return same(state)
-      if (phase === 'beginning') return unfit(state, rules)
+      if (phase === 'beginning') return becomeUnfit(state, rules)
       // Reading the sealed segment failed before Commit: a living incumbent keeps serving.
       if (phase !== 'ready') return same(state)
       if (state.scope === 'holder') return { state, effects: [{ type: 'judge' }] }
@@ -346,13 +349,13 @@ function onFailed(state: MemberState, { effect, epoch }: Failed, rules: Rules): 
 }
 
 /** The member serves reads only, and reports Unfit: another process may be able to write. */
-function unfit(state: MemberState, rules: Rules): MemberStep {
+function becomeUnfit(state: MemberState, rules: Rules): MemberStep {
   const judge: MemberEffect[] =
     state.scope === 'holder' && state.link === 'down' && rules.unfit ? [{ type: 'judge' }] : []
-  return sayUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }, ...judge])
+  return reportUnfit({ ...state, phase: 'unfit' }, rules, [{ type: 'endWriting' }, ...judge])
 }
 
-function sayUnfit(state: MemberState, rules: Rules, before: readonly MemberEffect[] = []): MemberStep {
+function reportUnfit(state: MemberState, rules: Rules, before: readonly MemberEffect[] = []): MemberStep {
   const said: MemberEffect[] =
     rules.unfit && (state.link === 'up' || state.link === 'local')
       ? [{ type: 'send', message: { kind: 'unfit', epoch: state.epoch } }]
@@ -421,7 +424,7 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
       // incumbent may be waiting for its end.
       if (
         (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||
-        (sealed && rules.deed && (state.fenced || !waitsForWord(state, rules))) ||
+        (sealed && rules.sealDecides && (state.fenced || !waitsForVerdict(state, rules))) ||
         (state.link === 'down' && !rules.serveOnAfterEof)
       )
         return leave(state)
@@ -442,11 +445,11 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
           ? { state: { ...state, link: 'none' }, effects: NOTHING }
           : exit(down)
       case 'ready':
-        return rules.promote ? settle(state, sealed, rules) : exit(down)
+        return rules.promote ? takeOver(state, sealed, rules) : exit(down)
       case 'beginning':
       case 'serving':
       case 'unfit':
-        return settle(state, sealed, rules)
+        return takeOver(state, sealed, rules)
       default:
         return { state: down, effects: NOTHING }
     }
@@ -455,7 +458,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
   if (state.phase === 'serving' && !sealed && rules.workAgain)
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
-    if (!rules.noSelfPromotion) return settle(down, true, rules)
+    if (!rules.noSelfPromotion) return takeOver(down, true, rules)
     if (mayAccept(state, rules)) return orphan(down)
   }
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
@@ -489,7 +492,7 @@ function orphan(state: MemberState): MemberStep {
 }
 
 /** The incumbent is dead: serve with everything that was acknowledged anywhere. */
-function settle(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
+function takeOver(state: MemberState, sealed: boolean, rules: Rules): MemberStep {
   const fresh = state.top + 1
   const epoch = sealed ? fresh : state.epoch
   const begins = sealed || (state.phase !== 'serving' && state.phase !== 'beginning')

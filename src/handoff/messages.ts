@@ -8,7 +8,7 @@ export const NOBODY: Id = -1
 export type Epoch = number
 export const NO_EPOCH: Epoch = -1
 
-/** What a handoff moves. `member` (daemon): listeners and state. `holder` (embedded): registry, epoch and control listener too. */
+/** The contents of a handoff. `member` (daemon): listeners and state. `holder` (embedded): registry, epoch and control listener too. */
 export type Scope = 'holder' | 'member'
 
 export type ToMember =

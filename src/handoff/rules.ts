@@ -12,7 +12,7 @@ export interface Rules {
   /** The owner's segment is sealed before Commit is sent; else two processes write for a moment. */
   readonly sealFirst: boolean
   /** A holder revokes the right of a process by sealing its segment, and the process checks the seal before it serves; else two serve. */
-  readonly deed: boolean
+  readonly sealDecides: boolean
   /** A death is judged after a grace, because end of file precedes the pidfd event; else a joiner whose incumbent just died leaves too. */
   readonly grace: boolean
   /** A successor that loses its channel to a living standby keeps serving until its segment is sealed; else both leave. */
@@ -75,7 +75,7 @@ export interface Rules {
   /** A process that cannot take over reports Unfit, and the living successor gets the right again; else no process may write. */
   readonly unfit: boolean
   /** A sealed successor with a channel waits for the message of the standby; else the successor leaves before the standby serves. */
-  readonly awaitWord: boolean
+  readonly awaitVerdict: boolean
   /** A joiner that left before the kernel took a descriptor for it does not block upgrades; else it does so for as long as it lives. */
   readonly untaken: boolean
   /** A member sends a lost Back again over a new channel; else the daemon waits for it for ever. */
@@ -84,7 +84,7 @@ export interface Rules {
 
 export const RULES: Rules = Object.freeze({
   sealFirst: true,
-  deed: true,
+  sealDecides: true,
   grace: true,
   serveOnAfterEof: true,
   release: true,
@@ -114,7 +114,7 @@ export const RULES: Rules = Object.freeze({
   rebuildWaits: true,
   begun: true,
   unfit: true,
-  awaitWord: true,
+  awaitVerdict: true,
   untaken: true,
   backAgain: true,
 })

@@ -23,7 +23,7 @@ export interface NotedDescriptors {
   readonly serviceStartedAt: number
   readonly entries: readonly (Pick<Entry, 'name' | 'role' | 'spec'> & {
     readonly ino: string
-    /** See {@link keptName}. */
+    /** See {@link fdStoreName}. */
     readonly keptAs: string
     /** The descriptor number in that process, and the device of its inode. */
     readonly number: number
@@ -85,7 +85,7 @@ export class DescriptorNames {
         entries: entries.map(({ name, role, spec }, i) => {
           const about = seen[i]!
           const { dev, ino } = about
-          return { name, role, spec, ino, keptAs: keptName(name, about), number: numbers[i]!, dev }
+          return { name, role, spec, ino, keptAs: fdStoreName(name, about), number: numbers[i]!, dev }
         }),
         ...(this.#segments !== null && { segments: this.#segments() }),
       }
@@ -102,7 +102,7 @@ export class DescriptorNames {
  * Returns the name under which a service manager stores an entry. The inode identifies a socket. Other descriptors need their name too: all
  * eventfds share one inode, inodes differ only within a file system, and a file may be open twice, for reading and for writing.
  */
-export function keptName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
+export function fdStoreName(name: string, { type, ino }: Pick<Inspected, 'type' | 'ino'>): string {
   if (type === 'socket') return `entry-${ino}`
   return `entry-${ino}-${nodeCrypto().createHash('sha256').update(name).digest('hex').slice(0, 16)}`
 }

@@ -11,14 +11,14 @@ export function lostChannel({ pid }: Peer): FdbError {
 }
 
 /** Returns why a handoff fails if the peer gave no reason itself. `peer`: undefined if the peer is already forgotten. */
-export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
+export function observedReason(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
   if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
   if (!peer.link.open) return lostChannel(peer)
   const silent = Math.round(performance.now() - peer.beatAt)
   const sick = Math.round(performance.now() - peer.wellAt)
   if (phase === 'probation') {
     const how = peer.healthy ? 'was silent' : 'reported that it is not healthy'
-    const why = peer.unwell === '' ? '' : `: ${peer.unwell}`
+    const why = peer.healthProblem === '' ? '' : `: ${peer.healthProblem}`
     return new FdbError(
       'ERR_FDB_UNHEALTHY',
       `process ${peer.pid} ${how} for ${sick} ms (limit ${times.silence})${why}`,
@@ -39,7 +39,7 @@ export function reasonSeen(peer: Peer | undefined, phase: HolderPhase, times: Ha
 }
 
 /** Returns null if both processes have read the same state. */
-export function difference(ours: StatePosition, theirs: StatePosition | null): FdbError | null {
+export function stateMismatch(ours: StatePosition, theirs: StatePosition | null): FdbError | null {
   if (ours.digest === theirs?.digest && ours.sequence === theirs.sequence) return null
   const read = theirs === null ? 'position unknown' : `sequence ${theirs.sequence}, digest ${theirs.digest}`
   return new FdbError(
@@ -49,7 +49,7 @@ export function difference(ours: StatePosition, theirs: StatePosition | null): F
 }
 
 /** Explains why no process can join now. `untold`: the process that serves has no channel and would miss the joiner's segments. */
-export function whyNot(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
+export function joinRefusal(because: 'busy' | 'bound' | 'untold', phase: HolderPhase, pids: string): string {
   switch (because) {
     case 'busy':
       return `a handoff is under way (phase ${phase}${pids === '' ? '' : `, process ${pids}`}): try again when it is over`

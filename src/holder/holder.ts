@@ -9,8 +9,8 @@ import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
 import type { Cancelled } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
-import { reasonSeen, whyNot } from './failure-reasons.js'
-import { type HolderHost, handleMessage, type MessageEffects } from './message-handler.js'
+import { joinRefusal, observedReason } from './failure-reasons.js'
+import { type HandlerContext, type HolderHost, handleMessage } from './message-handler.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
 import { Probation } from './probation.js'
@@ -58,7 +58,7 @@ export class Holder {
     this.#logger = logger
     this.#phase = host.state().phase
     const peer = (id: Id) => this.#peers.get(id)
-    const context: MessageEffects = {
+    const context: HandlerContext = {
       host,
       logger,
       peer,
@@ -133,7 +133,7 @@ export class Holder {
 
   /** Handles a process that wants to take over: sends an Offer or a Reject. Owns the link and the pidfd. */
   admit(candidate: Candidate): void {
-    this.#peers.tellOfTheDead()
+    this.#peers.reportDeaths()
     const peer = this.#peers.add(candidate)
     if (peer !== null) this.#host.dispatch({ type: 'join', id: peer.id })
   }
@@ -324,7 +324,7 @@ export class Holder {
     const awaited = untold || phase === 'returning' ? owner : joiner
     const others = because === 'bound' ? bound : [awaited]
     const pids = others.map(other => this.#peers.get(other)?.pid).filter(pid => pid !== undefined)
-    const message = whyNot(untold ? 'untold' : because, phase, pids.join(', '))
+    const message = joinRefusal(untold ? 'untold' : because, phase, pids.join(', '))
     this.#peers.refuse(peer, new FdbError('ERR_FDB_BUSY', message, { retryable: true }))
   }
 
@@ -347,7 +347,7 @@ export class Holder {
 
   /** Returns the reason that a failed peer gave, or else the one that this process observed. */
   #reason(peer: Peer | undefined): FdbError {
-    return peer?.reason ?? reasonSeen(peer, this.#phase, this.#times)
+    return peer?.reason ?? observedReason(peer, this.#phase, this.#times)
   }
 
   // ---- time
@@ -381,7 +381,7 @@ export class Holder {
 
   #noteKept(peer: Peer): void {
     this.#logger.error(
-      { pid: peer.pid, err: reasonSeen(peer, this.#phase, this.#times) },
+      { pid: peer.pid, err: observedReason(peer, this.#phase, this.#times) },
       'the successor is not healthy but is kept, because the standby cannot take over again',
     )
   }

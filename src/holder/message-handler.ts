@@ -6,13 +6,13 @@ import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type StatePosition, unpackToHolder } from '../wire/envelope.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
-import { difference } from './failure-reasons.js'
+import { stateMismatch } from './failure-reasons.js'
 import type { Peer } from './peer.js'
 
 const GAVE_UP = { code: 'ERR_FDB_ABORTED', message: 'the successor gave up' } as const
 const CANNOT_SERVE = { code: 'ERR_FDB_UNFIT', message: 'the process cannot serve' } as const
 
-export interface MessageEffects {
+export interface HandlerContext {
   readonly host: HolderHost
   readonly logger: Logger
   peer(id: Id): Peer | undefined
@@ -24,7 +24,7 @@ export interface MessageEffects {
 
 /** Handles one message of a peer: records its facts in `peer`, and passes the machine its event. Owns the descriptors. */
 export function handleMessage(
-  context: MessageEffects,
+  context: HandlerContext,
   peer: Peer,
   envelope: WireEnvelope,
   fds: OwnedFd[],
@@ -48,20 +48,20 @@ export function handleMessage(
   if (message !== null) {
     closeAll(fds)
     dispatchMessage(context, peer, message)
-  } else if (!(context.host.other?.(peer, envelope, fds) ?? false)) closeAll(fds)
+  } else if (!(context.host.otherMessage?.(peer, envelope, fds) ?? false)) closeAll(fds)
 }
 
 function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
   peer.beats = true
   peer.beatAt = performance.now()
   peer.healthy = heartbeat.healthy ?? false
-  peer.unwell = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)
+  peer.healthProblem = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)
   if (peer.healthy) peer.wellAt = peer.beatAt
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
 /** Records what the machine does not need. */
-function noteFacts({ logger }: MessageEffects, peer: Peer, envelope: WireEnvelope): void {
+function noteFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
   if (unfit) {
@@ -69,7 +69,7 @@ function noteFacts({ logger }: MessageEffects, peer: Peer, envelope: WireEnvelop
     peer.reason = remoteError({ code, message }, CANNOT_SERVE)
     logger.warn({ pid: peer.pid, err: peer.reason }, 'a process reports that it cannot serve')
   }
-  if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.late])
+  if (ready) peer.adopted = new Set([...(ready.adopted ?? []), ...peer.lateNames])
   const position = ready?.position ?? frozen?.position ?? prepared?.position
   if (position) {
     const { epoch, sequence, digest } = position
@@ -77,7 +77,7 @@ function noteFacts({ logger }: MessageEffects, peer: Peer, envelope: WireEnvelop
   }
 }
 
-function dispatchMessage(context: MessageEffects, peer: Peer, message: ToHolder): void {
+function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder): void {
   const { host } = context
   if (message.kind === 'prepared') {
     const mismatch = comparePositions(context, peer)
@@ -111,12 +111,12 @@ function whyLeft({ report }: Peer): string {
 }
 
 /** Returns an error if the joiner's state differs from the owner's. */
-function comparePositions({ host, peer: peerOf }: MessageEffects, peer: Peer): FdbError | null {
+function comparePositions({ host, peer: peerOf }: HandlerContext, peer: Peer): FdbError | null {
   const { owner, unfit } = host.state()
   const ours: StatePosition | null = host.position() ?? peerOf(owner)?.position ?? null
   // An unfit owner could not read the state: there is nothing to compare.
   if (ours === null || owner === NOBODY || unfit.includes(owner)) return null
-  return difference(ours, peer.position)
+  return stateMismatch(ours, peer.position)
 }
 
 /** A longer reason is cut off. */
@@ -149,7 +149,7 @@ export interface HolderHost {
   /** Called when something that `status` shows has changed. */
   changed?(): void
   /** Handles further messages of a member. Owns the descriptors. Returns whether the message was known. */
-  other?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
+  otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
   /** The receiver owns the descriptors. Absent if members send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
   /** Called when a member that reconnected has sent everything it holds, before the machine gets the event. */

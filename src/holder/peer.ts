@@ -34,7 +34,7 @@ export interface Peer {
   beatAt: number
   healthy: boolean
   /** Why the peer is not healthy, if it gave a reason. */
-  unwell: string
+  healthProblem: string
   /** When the last Heartbeat with `healthy` arrived (performance.now()). */
   wellAt: number
   report: unknown
@@ -45,9 +45,9 @@ export interface Peer {
   /** The names in the peer's Ready, and those in `late`. */
   adopted: Set<string>
   /** The names of descriptors that were sent after the Offer. The peer has adopted them even if its Ready does not list them. */
-  late: Set<string>
+  lateNames: Set<string>
   /** Forgotten: the link is closed or rejected, and events of this peer are ignored. */
-  over: boolean
+  forgotten: boolean
   /** Proved dead. */
   died: boolean
 }

@@ -84,7 +84,7 @@ export class Peers {
   /** Gives a known peer its new link, or adds an unknown one. Owns link and pidfd. */
   readmit(candidate: Candidate): void {
     const known = this.all.find(
-      p => isSame(p.identity, candidate.identity) && p.generation === candidate.generation && !p.over,
+      p => isSame(p.identity, candidate.identity) && p.generation === candidate.generation && !p.forgotten,
     )
     if (known === undefined) {
       const peer = this.add(candidate)
@@ -108,22 +108,22 @@ export class Peers {
   /** Sends the reason, then closes the link. The process may connect again. */
   refuse(peer: Peer, error: FdbError): void {
     reject(peer.link, error)
-    this.#letGo(peer)
+    this.#remove(peer)
   }
 
   /** Idempotent. */
   forget(peer: Peer): void {
-    if (peer.over) return
+    if (peer.forgotten) return
     peer.link.close()
-    this.#letGo(peer)
+    this.#remove(peer)
   }
 
   /**
    * Reports the processes that have ended and whose links are read to the end, so that a death is handled before the joiner that follows.
    */
-  tellOfTheDead(): void {
+  reportDeaths(): void {
     for (const peer of this.all) {
-      if (peer.over || peer.link.open) continue
+      if (peer.forgotten || peer.link.open) continue
       if (peer.pidfd === null ? isAlive(peer.identity) : !hasEnded(peer.pidfd)) continue
       peer.watch?.close()
       this.#noteDeath(peer)
@@ -135,8 +135,8 @@ export class Peers {
     for (const peer of this.all) this.forget(peer)
   }
 
-  #letGo(peer: Peer): void {
-    peer.over = true
+  #remove(peer: Peer): void {
+    peer.forgotten = true
     peer.watch?.close()
     peer.pidfd?.close()
     this.#peers.delete(peer.id)
@@ -148,12 +148,12 @@ export class Peers {
     const handler = this.#handler
     link.start({
       message: (envelope, fds) => {
-        if (peer.over) closeAll(fds)
+        if (peer.forgotten) closeAll(fds)
         else handler.message(peer, envelope, fds)
       },
       ...(handler.bundle && {
         bundle: items => {
-          if (peer.over) closeAll(items.map(item => item.fd))
+          if (peer.forgotten) closeAll(items.map(item => item.fd))
           else handler.bundle?.(peer, items)
         },
       }),
@@ -183,7 +183,7 @@ export class Peers {
   #died(peer: Peer): void {
     this.#noteDeath(peer)
     // Read the last messages of the process first, such as the reason why it ends.
-    afterReading(0, () => peer.over || this.#handler.died(peer), { unref: true })
+    afterReading(0, () => peer.forgotten || this.#handler.died(peer), { unref: true })
   }
 }
 
@@ -209,13 +209,13 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     beatAt: now,
     wellAt: now,
     healthy: true,
-    unwell: '',
+    healthProblem: '',
     report: null,
     position: null,
     reason: null,
     adopted: new Set(),
-    late: new Set(),
-    over: false,
+    lateNames: new Set(),
+    forgotten: false,
     died: false,
   }
 }

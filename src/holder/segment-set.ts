@@ -82,7 +82,7 @@ export class SegmentSet {
   }
 
   /** Whether the segment has a record. */
-  holdsAnything(epoch: Epoch): boolean {
+  hasRecords(epoch: Epoch): boolean {
     const segment = this.#segments.get(epoch)
     return segment !== undefined && segment.size() > segment.start
   }

@@ -93,7 +93,7 @@ export class DescriptorSharing {
     // The Offer, if it is not sent yet, will contain the entry.
     if (peer === undefined || !peer.holds) return
     if (role === 'named') {
-      peer.late.add(name)
+      peer.lateNames.add(name)
       peer.adopted.add(name)
     }
     const item = { name, role, spec, fd: fd.share() }

@@ -40,9 +40,9 @@ const WAITING_SILENCE_MS = 1_500
 const BEATS_OF_SILENCE = 3
 
 /** Checks the given limits, and adds the defaults of the others. Throws ERR_FDB_OPTION. */
-export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
+export function resolveTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
   checkKeys('upgrade', given, HANDOFF_TIMES)
-  const times = { ...HANDOFF_TIMES, ...onlyGiven(given) }
+  const times = { ...HANDOFF_TIMES, ...withoutUndefined(given) }
   for (const [name, value] of Object.entries(times))
     checkMs(`upgrade.${name}`, value, name === 'probation' ? 0 : 1)
   const { heartbeat, silence } = times
@@ -56,7 +56,7 @@ export function settleTimes(given: Partial<HandoffTimes> = {}): HandoffTimes {
   return times
 }
 
-export function onlyGiven<T extends object>(values: T): T {
+export function withoutUndefined<T extends object>(values: T): T {
   return Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined)) as T
 }
 

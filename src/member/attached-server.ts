@@ -1,7 +1,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import type http from 'node:http'
 import type net from 'node:net'
-import { HttpAnswers } from '../connections/adapters/http-answers.js'
+import { HttpResponses } from '../connections/adapters/http-responses.js'
 import { HttpServerConnections } from '../connections/adapters/http-server.js'
 import { NetServerConnections } from '../connections/adapters/net-server.js'
 import { OpenSockets } from '../connections/adapters/node-socket.js'
@@ -44,7 +44,7 @@ export class AttachedServer {
   /** TLS servers: connections behind their handshake. */
   readonly #secure = new Set<net.Socket>()
   readonly #keeper: ConnectionKeeper | null
-  readonly #answers: HttpAnswers | null
+  readonly #answers: HttpResponses | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
   readonly #failed: (error: unknown) => void
   readonly #stays: boolean
@@ -86,7 +86,7 @@ export class AttachedServer {
       this.#moving = undefined
       return
     }
-    this.#answers = new HttpAnswers(server as http.Server)
+    this.#answers = new HttpResponses(server as http.Server)
     this.#moving = this.#stays ? undefined : this.#movable(options, failed)
     server.on('connection', this.#open.add)
     server.on('secureConnection', this.#onSecure)

@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
 import { DescriptorNames } from '../holder/descriptor-names.js'
 import { Holder } from '../holder/holder.js'
-import { FormerListeners, MadePaths } from '../holder/made-paths.js'
+import { FormerListeners, SuccessorPaths } from '../holder/unix-paths.js'
 import type { Entry } from '../holder/registry.js'
 import { STUCK_MS, untilGone } from '../holder/stuck.js'
 import type { Segment } from '../state/segment.js'
@@ -45,14 +45,14 @@ export class EmbeddedHosting implements Hosting {
   /** A note for a process that looks into this one when it hangs. */
   readonly #note: DescriptorNames | null = null
   /** Paths that successors made. */
-  readonly #madePaths: MadePaths
+  readonly #madePaths: SuccessorPaths
   #holder: Holder | null = null
   #sealLook: NodeJS.Timeout | undefined
 
   constructor(deps: EmbeddedHostingDeps) {
     this.#deps = deps
     const { generation, registry, serviceStartedAt, settings } = deps.shared
-    this.#madePaths = new MadePaths(registry)
+    this.#madePaths = new SuccessorPaths(registry)
     const { control, service } = settings
     // A hung daemon's descriptors hold the segments of all its services together.
     if (control === null || settings.reception !== null) return
@@ -134,7 +134,7 @@ export class EmbeddedHosting implements Hosting {
 
   /** As long as an incumbent may come back it needs what it has. */
   settleFormer(): void {
-    if (this.#holder !== null) this.#former.settle(this.#deps.shared.registry)
+    if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }
 
   async renew(): Promise<void> {

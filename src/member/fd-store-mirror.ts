@@ -1,4 +1,4 @@
-import { DescriptorNames, keptName } from '../holder/descriptor-names.js'
+import { DescriptorNames, fdStoreName } from '../holder/descriptor-names.js'
 import { inspect, inspectOne, type OwnedFd } from '../kernel/index.js'
 import type { FdStore } from '../os/service-manager/passed-sockets.js'
 import type { SegmentKind } from '../state/segment.js'
@@ -114,7 +114,7 @@ export class FdStoreMirror {
     const seen = inspect(entries.map(({ fd }) => fd))
     entries.forEach(({ fd, name }, i) => {
       const about = seen[i]!
-      wanted.set(keptName(name, about), { fd, is: about.type === 'socket' ? about.ino : fd })
+      wanted.set(fdStoreName(name, about), { fd, is: about.type === 'socket' ? about.ino : fd })
     })
     return wanted
   }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import type { Offered } from '../holder/sharing.js'
+import type { OfferEpochs } from '../holder/sharing.js'
 import { tooFewFor } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'
@@ -185,7 +185,7 @@ export class JoinedHolder {
       openMigrationChannel(items)
       return
     }
-    let offer: Offered | null
+    let offer: OfferEpochs | null
     try {
       offer = offers.accept(items)
     } catch (error) {

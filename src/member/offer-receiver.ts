@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { Entry, Registry } from '../holder/registry.js'
 import type { SegmentSet } from '../holder/segment-set.js'
-import type { Offered } from '../holder/sharing.js'
+import type { OfferEpochs } from '../holder/sharing.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
@@ -15,7 +15,7 @@ export class OfferReceiver {
   readonly #shared: (epoch: number) => void
   readonly #late: (entry: Entry) => void
   readonly #pidfds: OwnedFd[] = []
-  #offer: (Offered & { readonly items: number }) | null = null
+  #offer: (OfferEpochs & { readonly items: number }) | null = null
 
   constructor(
     into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket },
@@ -39,7 +39,7 @@ export class OfferReceiver {
   }
 
   /** Takes a bundle. Returns the offer that it completes, or null if none was announced. Throws its fault; closes what it did not take. */
-  accept(items: readonly BundleItem[]): Offered | null {
+  accept(items: readonly BundleItem[]): OfferEpochs | null {
     const left = [...items]
     try {
       for (let item = left.shift(); item !== undefined; item = left.shift()) this.#place(item)

@@ -16,7 +16,7 @@ import {
 import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
-import { type HandoffTimes, onlyGiven, settleTimes } from '../holder/times.js'
+import { type HandoffTimes, withoutUndefined, resolveTimes } from '../holder/times.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
 import { mainProcess } from '../os/main-process.js'
@@ -209,8 +209,8 @@ export function settle(given: JoinOptions): Settings {
     signal: options.signal,
     logger: takenLogger(options.logger),
     timeout: options.timeout ?? 10_000,
-    times: settleTimes(options.upgrade),
-    wantedTimes: onlyGiven(options.upgrade ?? {}),
+    times: resolveTimes(options.upgrade),
+    wantedTimes: withoutUndefined(options.upgrade ?? {}),
     drainTimeout: drain.timeout ?? 30_000,
     drainTlsTimeout: drain.tlsTimeout ?? HOUR_MS,
     move: drain.move ?? 'auto',

@@ -107,7 +107,7 @@ export class OwnState {
     setImmediate(async () => {
       const { shutdown, machine, segmentSet } = this.#shared
       const hosting = this.#hosting()
-      if (!shutdown.over && segmentSet.holdsAnything(machine.member.epoch)) {
+      if (!shutdown.over && segmentSet.hasRecords(machine.member.epoch)) {
         await hosting.renew()
         await machine.settled()
       }

@@ -125,7 +125,7 @@ export class HungWorkers {
 
   /** Kills a replaced process that is still silent. One that is heard again, or has closed its channel, ends by itself. */
   #endLeft(process: Process, slot: WorkerSlot, silentMs: number): void {
-    if (process.over || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
+    if (process.forgotten || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
     else if (silentMs > this.#deps.limitMs!) {
       this.#left.delete(process)
       this.#kill(process, slot)

@@ -22,7 +22,7 @@ const FAILING = { fail: 1, crash: 0, stop: 0, cut: 0 }
 
 export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   sealFirst: { parties: 2, bounds: {}, harm: WRITERS },
-  deed: { parties: 2, bounds: {}, harm: WRITERS },
+  sealDecides: { parties: 2, bounds: {}, harm: WRITERS },
   grace: { parties: 2, bounds: {}, harm: REFUSED },
   serveOnAfterEof: { parties: 2, bounds: {}, harm: NOBODY },
   release: { parties: 2, bounds: { processes: 3, stop: 0, cut: 0, atomic: true }, harm: WRITERS },
@@ -59,7 +59,7 @@ export const NEEDED: Readonly<Partial<Record<keyof Rules, Need>>> = {
   // A successor that was not attached (nobody accepts), and a way back that could not be taken (nobody writes).
   begun: { parties: 2, bounds: FAILING, harm: NOBODY, also: TURNED_AWAY },
   unfit: { parties: 2, bounds: FAILING, harm: /^stuck generation: P\d in unfit/ },
-  awaitWord: { parties: 2, bounds: FAILING, harm: TURNED_AWAY },
+  awaitVerdict: { parties: 2, bounds: FAILING, harm: TURNED_AWAY },
   untaken: {
     parties: 2,
     bounds: { ...FAILING, fail: 0, absent: 1, processes: 3 },

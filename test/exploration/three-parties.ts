@@ -594,7 +594,8 @@ export class ThreeParties extends World {
     for (let m = 0; m < this.d; m++) {
       const status = this.get(m, STATUS)
       if (status === KILLED) return false
-      if (this.alive(m) && this.has(m, LISTENERS) && !holder.backs.some(back => back.id === m)) return false
+      if (this.alive(m) && this.has(m, LISTENERS) && !holder.returned.some(back => back.id === m))
+        return false
     }
     return true
   }
@@ -665,7 +666,7 @@ export class ThreeParties extends World {
     if (hole !== null) return hole
     if (this.get(this.d, STATUS) !== RUNNING) return null
     if (onlyResumes) return this.blockedWrites() ?? this.blockedJoiners()
-    const { phase: held, owner, helped } = this.holder()
+    const { phase: held, owner, helperAccepts: helped } = this.holder()
     if (this.bounds.lasting && held === 'probation' && this.lasts(owner))
       return this.duringProbation(owner, helped)
     if (held === 'idle' && this.waitsForDrain(this.holder())) return null

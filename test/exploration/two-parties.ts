@@ -615,7 +615,7 @@ export class TwoParties extends World {
       const { holder, member } = this.process(p)
       if (this.bounds.lasting && member.phase === 'leaving' && this.has(p, DRAINING)) continue
       if (this.bounds.lasting && holder?.phase === 'probation' && this.lasts(holder.owner))
-        return this.duringProbation(holder.owner, holder.helped)
+        return this.duringProbation(holder.owner, holder.helperAccepts)
       if (holder?.phase === 'idle' && this.waitsForDrain(holder)) return null
       if (holder !== null && this.waitsForTheCut(p, holder)) {
         waiting = true

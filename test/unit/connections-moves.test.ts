@@ -529,7 +529,7 @@ describe('connections that move', () => {
   })
 
   it('are no more in a slice than a message has room for their descriptors', () => {
-    const filler = new SliceFiller(new MoveCounts().giving)
+    const filler = new SliceFiller(new MoveCounts().sending)
     const source = { listener: 'web', moving: new Hand() }
     const fds = Array.from({ length: MAX_CONNECTION_FDS }, () => others[0]!)
     while (filler.open && filler.items.length < MAX_FDS_PER_MESSAGE)

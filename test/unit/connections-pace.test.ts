@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Pace, spread } from '../../src/connections/sender.js'
+import { Pace, spreadPace } from '../../src/connections/sender.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
 afterEach(() => void vi.useRealTimers())
@@ -52,7 +52,7 @@ describe('those behind a first wave', () => {
   const time = (firstWaveMs: number, mostMs = 10_000) => {
     const connections = 1_000
     const begun = performance.now()
-    const pace = spread({ connections, firstWaveMs, mostMs, atOnce: 4 })
+    const pace = spreadPace({ connections, firstWaveMs, mostMs, atOnce: 4 })
     for (let left = connections; left > 0; ) {
       vi.advanceTimersByTime(Math.ceil(pace.ready() - performance.now()))
       const some = Math.min(left, Math.floor(pace.allowed))
@@ -78,7 +78,7 @@ describe('those behind a first wave', () => {
   })
 
   it('come at once where they are not worth two turns', () => {
-    const few = spread({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
+    const few = spreadPace({ connections: 4, firstWaveMs: 100, mostMs: 1000, atOnce: 4 })
     few.spend(4)
     expect([waits(few), few.allowed]).toEqual([0, Number.POSITIVE_INFINITY])
   })

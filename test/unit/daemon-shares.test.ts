@@ -9,7 +9,7 @@ import { DescriptorStore } from '../../src/daemon/service/descriptor-store.js'
 import { Services } from '../../src/daemon/services.js'
 import { UserQuotas } from '../../src/daemon/user-quotas.js'
 import { Registry } from '../../src/holder/registry.js'
-import { settleTimes } from '../../src/holder/times.js'
+import { resolveTimes } from '../../src/holder/times.js'
 import { memoryFile, type OwnedFd } from '../../src/kernel/index.js'
 import { openPidfd } from '../../src/os/liveness.js'
 import { callerWith, linked } from '../holder-support/processes.js'
@@ -90,7 +90,7 @@ describe('services', () => {
     const registry = new Registry()
     const services = new Services({
       control: join(tmpdir(), 'fdb-no-such-folder', 'c.sock'),
-      times: settleTimes(undefined),
+      times: resolveTimes(undefined),
       logger: SILENT,
       persisted: new PersistedFds(registry, new Set()),
       gate: new AccessCheck(OWNERS_ONLY, SILENT),

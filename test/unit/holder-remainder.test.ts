@@ -5,10 +5,10 @@ import { MoveCounts } from '../../src/connections/counts.js'
 import { MAX_RECORD_BYTES } from '../../src/connections/movable.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'
-import { handleMessage, type MessageEffects } from '../../src/holder/message-handler.js'
+import { handleMessage, type HandlerContext } from '../../src/holder/message-handler.js'
 import type { Peer } from '../../src/holder/peer.js'
 import { type Candidate, Peers } from '../../src/holder/peers.js'
-import { settleTimes } from '../../src/holder/times.js'
+import { resolveTimes } from '../../src/holder/times.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { ownPidfd } from '../../src/os/liveness.js'
 import { identify } from '../../src/os/process-identity.js'
@@ -87,8 +87,8 @@ describe('a taker of connections', () => {
 
 describe('the times of a handoff', () => {
   it('take nobody for silent who is late by one heartbeat', () => {
-    expect(() => settleTimes({ heartbeat: 100, silence: 200 })).toThrow(/more than twice/)
-    expect(settleTimes({ heartbeat: 100, silence: 201 })).toMatchObject({ silence: 201 })
+    expect(() => resolveTimes({ heartbeat: 100, silence: 200 })).toThrow(/more than twice/)
+    expect(resolveTimes({ heartbeat: 100, silence: 201 })).toMatchObject({ silence: 201 })
   })
 })
 
@@ -96,14 +96,14 @@ describe('a heartbeat', () => {
   it('that says that a process is not well counts for its life, and not for its health', () => {
     const peer = { beatAt: 0, wellAt: 0, healthy: true } as Peer
     handleMessage(
-      {} as MessageEffects,
+      {} as HandlerContext,
       peer,
       { heartbeat: { healthy: false, unwell: 'no disk' } } as never,
       [],
     )
     expect(peer).toMatchObject({ healthy: false, wellAt: 0, unwell: 'no disk' })
     expect(peer.beatAt).toBeGreaterThan(0)
-    handleMessage({} as MessageEffects, peer, { heartbeat: { healthy: true } } as never, [])
+    handleMessage({} as HandlerContext, peer, { heartbeat: { healthy: true } } as never, [])
     expect(peer.wellAt).toBe(peer.beatAt)
   })
 })

@@ -2,14 +2,14 @@ import { once } from 'node:events'
 import http from 'node:http'
 import net from 'node:net'
 import { expect, it, onTestFinished } from 'vitest'
-import { HttpAnswers } from '../../src/connections/adapters/http-answers.js'
+import { HttpResponses } from '../../src/connections/adapters/http-responses.js'
 import { until } from '../processes/until.js'
 
 /** A server that answers when it is told to, and a client that has sent these requests at once. */
 async function asked(...paths: readonly string[]) {
   const responses: http.ServerResponse[] = []
   const server = http.createServer((_request, response) => responses.push(response))
-  const answers = new HttpAnswers(server)
+  const answers = new HttpResponses(server)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1')

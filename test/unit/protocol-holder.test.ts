@@ -348,7 +348,7 @@ describe('the holder, when something fails', () => {
       [2, 3, 1],
       [3, 2, 1],
     ]) {
-      const { backs } = after(
+      const { returned: backs } = after(
         ids.map(id => says(id, back)),
         restartedHolder(),
       )

@@ -4,27 +4,26 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import { stopReading } from '../../node/socket-handle.js'
 import type { fdbroker } from '../../proto/connections.js'
-import { abandon, canLeave, connectionOf, type OpenSockets, publish, reopened } from './node-socket.js'
+import { abandon, canLeave, connectionOf, type OpenSockets, openSocket, publish } from './node-socket.js'
 
-/** How an application's own protocol goes on in another process. Plain TCP and Unix connections only. */
+/** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {
-  /** Names what the records mean, with a version: `app/chat-1`. Both processes must have the same on the listener. */
+  /** The name and version of the record format, for example `app/chat-1`. Both processes must use the same one on the listener. */
   readonly protocol: string
   /**
-   * Returns everything that the next process needs of this connection, at most 4 MiB (with more it stays in this process, by way of
-   * {@link restore}); undefined: not now, ask again. Anything else, a promise too, is an error of the hook (ERR_FDB_HOOK), and the
-   * connection stays. Once the hook has returned a record the connection is the library's: the application must not read from the socket or
-   * write to it, and should forget it. Bytes that it writes in this very call still go out before the connection leaves. The socket's
-   * 'close' follows, without an error.
+   * Returns everything that the next process needs to continue this connection, at most 4 MiB, or undefined if the connection cannot move
+   * now; the hook is called again later. A larger record, like a connection that could not move, comes back through {@link restore} in this
+   * process. Any other return value, also a promise, is an error of the hook (ERR_FDB_HOOK), and the connection stays. When the hook has
+   * returned a record, the library owns the connection: the application must not read from the socket or write to it, and should forget it.
+   * Bytes that the hook itself writes are sent before the connection leaves. The socket's 'close' follows, without an error.
    *
-   * Called when nothing waits to be written, and never for a socket with `setEncoding()`. Bytes that Node has read and the application has
-   * not travel along.
+   * The hook is called when no bytes wait to be written, and never for a socket with `setEncoding()`. Bytes that Node has read and the
+   * application has not read move with the connection.
    */
   serialize(socket: net.Socket): Uint8Array | undefined
   /**
-   * Goes on with a connection: in the next process, or in this one when it could not go (the application then may be
-   * draining). The socket is new, never the one that was given away, and nothing has listened to it yet; the server's
-   * 'connection' is not emitted.
+   * Continues a connection: in the next process, or in this one if the connection could not move (the application may be draining then).
+   * The socket is always a new one, without listeners; the server's 'connection' is not emitted.
    */
   restore(socket: net.Socket, record: Uint8Array): void
 }
@@ -43,7 +42,9 @@ export function checkProtocol(hooks: SocketProtocol): void {
   )
 }
 
-/** A copy of what a `serialize` hook has returned, which may use its memory again. Throws ERR_FDB_HOOK where that is no bytes. */
+/**
+ * Returns a copy of the bytes that a `serialize` hook returned, because the hook may reuse its buffer. Throws ERR_FDB_HOOK for no bytes.
+ */
 export function bytesOf(returned: unknown): Uint8Array {
   if (isUint8Array(returned)) return Buffer.from(returned)
   const isPromise = typeof (returned as PromiseLike<unknown> | null)?.then === 'function'
@@ -55,22 +56,22 @@ export function bytesOf(returned: unknown): Uint8Array {
   )
 }
 
-/** Given away by the application, which has written something at the last moment. */
-interface Given {
+/** A connection whose hook has returned a record, and which leaves when its written bytes have been sent. */
+interface Serialized {
   readonly record: Uint8Array
   /** The descriptor of the connection; owned. */
   readonly fd: OwnedFd
 }
 
-/** Takes connections of one such protocol out of a server, and puts them in. */
+/** Takes connections of a {@link SocketProtocol} out of a server, and adds them to one. */
 export class ApplicationSockets {
   readonly hooks: SocketProtocol
   readonly #server: net.Server
   readonly #open: OpenSockets
   readonly #run: <T>(work: () => T) => T
-  readonly #given = new Map<net.Socket, Given>()
+  readonly #serialized = new Map<net.Socket, Serialized>()
 
-  /** `run` has them arrive in the application's async context. Throws ERR_FDB_OPTION. */
+  /** `run`: calls the hooks in the application's async context. Throws ERR_FDB_OPTION. */
   constructor(parts: {
     hooks: SocketProtocol
     server: net.Server
@@ -84,29 +85,29 @@ export class ApplicationSockets {
     this.#run = parts.run
   }
 
-  /** Null: not now. Throws what the application throws, and ERR_FDB_HOOK; the connection then goes on here. */
+  /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then stays. */
   depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
     if (!canLeave(socket)) return null
-    const given = this.#given.get(socket) ?? this.#ask(socket)
-    if (given === null) return null
+    const serialized = this.#serialized.get(socket) ?? this.#serialize(socket)
+    if (serialized === null) return null
     if (!canLeave(socket)) {
-      this.#keep(socket, given)
+      this.#leaveLater(socket, serialized)
       return null
     }
-    this.#given.delete(socket)
+    this.#serialized.delete(socket)
     this.#open.remove(socket)
-    return { fd: given.fd, record: this.#record(socket, given) }
+    return { fd: serialized.fd, record: this.#record(socket, serialized) }
   }
 
-  /** This process serves again: those that were given away and have not gone come back to the application. */
+  /** This process serves again: returns the serialized connections that have not left to the application. */
   resume(failed: (error: unknown) => void): void {
-    for (const [socket, given] of [...this.#given]) {
-      // Behind all that waits to be written.
+    for (const [socket, serialized] of [...this.#serialized]) {
+      // The callback runs after all bytes that wait have been written.
       socket.write('', () => {
-        if (socket.destroyed || !this.#given.delete(socket)) return
+        if (socket.destroyed || !this.#serialized.delete(socket)) return
         this.#open.remove(socket)
         try {
-          this.arrive(given.fd, this.#record(socket, given))
+          this.arrive(serialized.fd, this.#record(socket, serialized))
         } catch (error) {
           failed(error)
         }
@@ -114,19 +115,19 @@ export class ApplicationSockets {
     }
   }
 
-  /** Takes the descriptor, and closes it when it throws. */
+  /** Owns the descriptor, also if it throws. */
   arrive(fd: OwnedFd, record: Record): net.Socket {
     return this.#run(() => this.#arrive(fd, record))
   }
 
   #arrive(fd: OwnedFd, { record, unread }: Record): net.Socket {
-    const socket = reopened(fd, this.#server)
+    const socket = openSocket(fd, this.#server)
     this.#open.add(socket)
     try {
       if (unread?.length) socket.unshift(unread)
       this.hooks.restore(socket, record ?? new Uint8Array(0))
       publish(socket)
-      // As Node does with those that it accepts; but where bytes wait already, each move would read some more.
+      // Node does the same for accepted connections. With unread bytes, each move would only read some more.
       if (!unread?.length) socket.read(0)
     } catch (error) {
       socket.destroy()
@@ -135,8 +136,8 @@ export class ApplicationSockets {
     return socket
   }
 
-  /** The descriptor comes first: without room for it the application is not asked. */
-  #ask(socket: net.Socket): Given | null {
+  /** Duplicates the descriptor first: without one, the hook must not be called. */
+  #serialize(socket: net.Socket): Serialized | null {
     const fd = connectionOf(socket)
     if (fd === null) return null
     try {
@@ -150,17 +151,17 @@ export class ApplicationSockets {
     return null
   }
 
-  /** A connection that was given away is not read, and leaves when its written bytes are out. */
-  #keep(socket: net.Socket, given: Given): void {
-    if (this.#given.has(socket)) return
-    this.#given.set(socket, given)
+  /** Keeps the serialized connection unread until its written bytes have been sent. */
+  #leaveLater(socket: net.Socket, serialized: Serialized): void {
+    if (this.#serialized.has(socket)) return
+    this.#serialized.set(socket, serialized)
     stopReading(socket)
     socket.once('close', () => {
-      if (this.#given.delete(socket)) given.fd.close()
+      if (this.#serialized.delete(socket)) serialized.fd.close()
     })
   }
 
-  #record(socket: net.Socket, { record }: Given): Record {
+  #record(socket: net.Socket, { record }: Serialized): Record {
     return { protocol: this.hooks.protocol, record, unread: abandon(socket) }
   }
 }

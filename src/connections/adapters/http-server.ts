@@ -24,23 +24,23 @@ import {
   type Witness,
 } from '../movable.js'
 import { ApplicationSockets, bytesOf, type SocketProtocol } from './application-socket.js'
-import type { HttpAnswers } from './http-answers.js'
+import type { HttpResponses } from './http-responses.js'
 import {
   abandon,
   canLeave,
   connectionOf,
   type OpenSockets,
+  openSocket,
   publish,
-  reopened,
   witnessOf,
 } from './node-socket.js'
 
-/** How often adopted connections are looked at whose keep-alive timeout may have passed. */
+/** The interval at which the keep-alive timeouts of adopted connections are checked. */
 const EXPIRY_MS = 100
 
-/** The rest of the keep-alive timeouts of connections that arrived. From the first byte on, Node's own timeouts apply. */
+/** The remaining keep-alive timeouts of adopted connections. After the first byte Node's own timeouts apply. */
 class KeepAliveExpiry {
-  /** When they are closed, of `performance.now()`, if nothing has come on them by then. */
+  /** When each connection is closed (performance.now()) if no byte has arrived. */
   readonly #expiring = new Map<net.Socket, number>()
   #timer: NodeJS.Timeout | undefined
 
@@ -50,7 +50,7 @@ class KeepAliveExpiry {
     this.#timer.unref()
   }
 
-  /** Milliseconds; undefined: Node's own timeouts apply. */
+  /** Returns the remaining milliseconds, or undefined if Node's own timeouts apply. */
   left(socket: net.Socket): number | undefined {
     const at = socket.bytesRead === 0 ? this.#expiring.get(socket) : undefined
     return at && at - performance.now()
@@ -69,25 +69,25 @@ class KeepAliveExpiry {
   }
 }
 
-/** The next request of a client waits in the kernel at most so long for its connection to leave. */
+/** The longest time for which a held connection is not read, so that the next request waits in the kernel. */
 const HOLD_MS = 200
-/** If no receiver came in that time, connections are not held for this long, and then twice as long: holding slows their leaving. */
+/** The pause after a hold that no receiver ended. The pause doubles each time. */
 const NO_HOLD_MS = 250
 
-/** Connections between two requests that are not read from, so that they can leave before the next one. */
+/** Connections between two requests that are not read, so that they can leave before the next request. */
 class HeldSockets {
-  /** In the order in which they came. */
+  /** In the order of their arrival. */
   readonly #held = new Set<net.Socket>()
-  #letGo: NodeJS.Timeout | undefined
+  #timeout: NodeJS.Timeout | undefined
   #holdAgainAt = 0
   #noHoldMs = NO_HOLD_MS
 
-  /** Not while there is no receiver. */
+  /** Stops reading from `socket`, unless the last hold was in vain. */
   hold(socket: net.Socket): void {
     if (performance.now() < this.#holdAgainAt) return
     socket.pause()
     this.#held.add(socket)
-    this.#letGo ??= setTimeout(() => {
+    this.#timeout ??= setTimeout(() => {
       const pause = this.#noHoldMs
       this.readAgain()
       this.#holdAgainAt = performance.now() + pause
@@ -98,42 +98,43 @@ class HeldSockets {
   readAgain(): void {
     for (const socket of this.#held) socket.resume()
     this.#held.clear()
-    this.#nobody()
+    this.#onEmpty()
   }
 
-  /** Each may leave; one that has not when the next is asked for is read from again. */
+  /** Takes out each connection. A connection that has not left by the next step is read again. */
   *taken(): Generator<net.Socket> {
     for (const socket of this.#held) {
       this.#held.delete(socket)
-      if (this.#held.size === 0) this.#nobody()
+      if (this.#held.size === 0) this.#onEmpty()
       yield socket
       if (!socket.destroyed) socket.resume()
     }
   }
 
-  #nobody(): void {
-    clearTimeout(this.#letGo)
-    this.#letGo = undefined
+  #onEmpty(): void {
+    clearTimeout(this.#timeout)
+    this.#timeout = undefined
     this.#noHoldMs = NO_HOLD_MS
   }
 }
 
 const { HttpConnection } = fdbroker.connections
 const NOTHING = new Uint8Array(0)
-/** A connection that could have left for this long, and was kept by its hook or for want of a descriptor, is told to go. */
+/** A connection that could not leave for this long, because of its hook or for lack of a descriptor, gets `Connection: close`. */
 const PATIENCE_MS = 2_000
 
-/** The application's knowledge of its HTTP/1 connections that the next process needs. */
+/** Hooks for the application's own data about its HTTP/1 connections. */
 export interface HttpHooks {
   /**
-   * Called for a connection between two requests, on its way out: what the application knows of it (`new Uint8Array()`:
-   * nothing; at most 4 MiB). Undefined: it cannot go now; anything else, a promise too, is an error of the hook (ERR_FDB_HOOK),
-   * and it stays. One that is not let go for 2 seconds is told to go by its next answer. The socket's 'close' follows, without an error.
+   * Called for a connection between two requests that is about to leave. Returns the application's data about it, at most 4 MiB (`new
+   * Uint8Array()` for none), or undefined if the connection cannot move now. Any other return value, also a promise, is an error of the
+   * hook (ERR_FDB_HOOK), and the connection stays. If it cannot move for 2 seconds, its next response closes it. After a move the socket's
+   * 'close' follows, without an error.
    */
   serialize?(socket: net.Socket): Uint8Array | undefined
-  /** Called behind the server's 'connection' for what {@link serialize} gave, in the next process or in this one. */
+  /** Called after the server's 'connection' with the data of {@link serialize}, in the next process or in this one. */
   restore?(socket: net.Socket, data: Uint8Array): void
-  /** For connections that the application takes over ('upgrade', 'connect'). Without it they stay until they end. */
+  /** For connections that the application takes over ('upgrade', 'connect'). Without this option they stay until they end. */
   readonly upgraded?: SocketProtocol
 }
 
@@ -141,41 +142,43 @@ type IdleRecord = fdbroker.connections.IdleHttp.$Properties
 type State = fdbroker.connections.HttpConnection.$Properties
 type Value = ConnectionValue<State>
 
-/** The connections of a plain `http.Server`, which leave between two requests. A request that comes during the move stays in the kernel. */
+/**
+ * The connections of a plain `http.Server`, which leave between two requests. A request that arrives during the move waits in the kernel.
+ */
 export class HttpServerConnections implements MovableConnections<Value> {
   readonly protocol = 'node-http/1'
   readonly #server: http.Server
   readonly #open: OpenSockets
-  readonly #answers: HttpAnswers
+  readonly #answers: HttpResponses
   readonly #hooks: HttpHooks
   readonly #upgraded: ApplicationSockets | null
   readonly #run: <T>(work: () => T) => T
   readonly #sniffed: boolean
   #refused = new WeakSet<net.Socket>()
-  /** Since when they could leave, but for their hook or a descriptor. */
+  /** Since when each connection could have left, but for its hook or a descriptor (performance.now()). */
   #keptBack = new WeakMap<net.Socket, number>()
   readonly #failed: (error: unknown) => void
-  /** Whose hook has thrown: that is told once. */
+  /** The connections whose hook has thrown, which is reported once. */
   readonly #faulty = new WeakSet<net.Socket>()
   #onMovable: (() => void) | null = null
   #signal: NodeJS.Immediate | undefined
   readonly #held = new HeldSockets()
-  /** The server listens, or has: it keeps a list of its connections. */
+  /** The server has started to listen, and Node keeps a list of its connections. */
   #listens = false
-  /** How much had been read when the parser was seen idle: as long as nothing more is, it still is. */
+  /** The `bytesRead` of a connection when its parser was idle. The parser is still idle while no more has been read. */
   readonly #idleAt = new WeakMap<net.Socket, number>()
-  /** The movable connections were searched in this turn of the event loop. */
-  #looked = false
+  /** {@link #idleAt} was updated in this turn of the event loop. */
+  #idleUpdated = false
   readonly #expiry = new KeepAliveExpiry()
 
   /**
-   * `failed` hears what the hooks throw; `run` has connections arrive in the application's context; `sniffed`: they move
-   * also where something else than Node's own listener gets them first. Throws ERR_FDB_OPTION.
+   * `failed`: gets the exceptions of the hooks. `run`: calls the hooks in the application's async context. `sniffed`: connections move even
+   * if another listener than Node's own gets them first. Throws ERR_FDB_OPTION.
    */
   constructor(parts: {
     server: http.Server
     open: OpenSockets
-    answers: HttpAnswers
+    answers: HttpResponses
     hooks: HttpHooks
     failed: (error: unknown) => void
     run: <T>(work: () => T) => T
@@ -196,14 +199,14 @@ export class HttpServerConnections implements MovableConnections<Value> {
       throw new FdbError('ERR_FDB_OPTION', 'give both serialize() and restore() for an http.Server, or none')
   }
 
-  /** This process serves again: what one successor has refused may be offered to the next one. */
+  /** This process serves again: connections that one successor refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
     this.#keptBack = new WeakMap()
     this.#upgraded?.resume(this.#failed)
   }
 
-  /** Node's own listener gets connections as they come: nothing was read from them before, and no other code keeps their beginning. */
+  /** Whether Node's own listener gets the connections directly, so that no other code has read from them before. */
   get #isDirect(): boolean {
     return this.#server.listeners('connection').includes(ownListener())
   }
@@ -218,7 +221,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return count
   }
 
-  /** The kind of a connection, and why it has not left. */
+  /** Returns the kind of a connection, and why it has not left. */
   whyHere(socket: net.Socket): [kind: string, reason: string] {
     const parser = parserOf(socket)
     const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
@@ -238,7 +241,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (listener === null) this.#held.readAgain()
   }
 
-  /** A busy client would have sent its next request before anybody came to take the connection. */
+  /** Holds the connection, because a busy client would send its next request before a receiver takes the connection. */
   #ended(socket: net.Socket): void {
     if (!socket.writable || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
@@ -257,7 +260,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
   }
 
-  /** Those that are held come first. */
+  /** Yields the held connections first. */
   *#candidates(): Generator<net.Socket> {
     for (const next of [...this.#open]) {
       yield* this.#held.taken()
@@ -267,12 +270,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   #depart(socket: net.Socket, which: MoveWhich): Value | null {
     try {
-      // The application has given it to the server: TLS, or a socket of its own.
+      // The application passed its own socket, for example a TLS one, to the server.
       if (!isPlain(socket)) this.#answers.announceOn(socket)
       if (parserOf(socket) !== null) return this.#mayLeave(socket) ? this.#departIdle(socket) : null
       if (which === 'idle' || this.#upgraded === null) return null
       const departed = this.#upgraded.depart(socket)
-      return departed && encoded(departed.fd, { application: departed.record })
+      return departed && toValue(departed.fd, { application: departed.record })
     } catch (error) {
       if (!this.#faulty.has(socket)) this.#failed(error)
       this.#faulty.add(socket)
@@ -286,12 +289,12 @@ export class HttpServerConnections implements MovableConnections<Value> {
     return this.#isFresh(socket) || this.#isIdle(socket)
   }
 
-  /** Nothing has come on it yet, here or elsewhere. */
+  /** Whether no byte has arrived on the connection, in any process. */
   #isFresh(socket: net.Socket): boolean {
     return socket.bytesRead === 0 && !this.#answers.isAdopted(socket)
   }
 
-  /** The descriptor comes first: without room for it the application is not asked. */
+  /** Duplicates the descriptor first: without one, the hook must not be called. */
   #departIdle(socket: net.Socket): Value | null {
     const fd = connectionOf(socket)
     let data: Uint8Array | undefined
@@ -302,31 +305,31 @@ export class HttpServerConnections implements MovableConnections<Value> {
       this.#keepBack(socket)
       throw error
     }
-    // The hook may have written, or closed.
+    // The hook may have written to the socket, or closed it.
     if (fd === null || data === undefined || !canLeave(socket)) {
       fd?.close()
       this.#keepBack(socket)
       return null
     }
     const fresh = this.#isFresh(socket)
-    // One that is not fresh had a request, also where none was counted.
+    // A connection that is not fresh had at least one request, even if requests were not counted.
     const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, this.#answers.requests(socket)) }
     const left = this.#expiry.left(socket) ?? timeoutLeft(socket)
     if (!fresh && left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
     if (this.#hooks.serialize !== undefined) record.data = data
     this.#open.remove(socket)
     abandon(socket)
-    return encoded(fd, { idle: record })
+    return toValue(fd, { idle: record })
   }
 
-  /** The application's data for the next process; undefined: the connection stays for now. Throws the hook's exception, and ERR_FDB_HOOK. */
+  /** Returns the application's data, or undefined if the connection cannot move now. Throws the hook's exception or ERR_FDB_HOOK. */
   #dataOf(socket: net.Socket): Uint8Array | undefined {
     if (this.#hooks.serialize === undefined) return NOTHING
     const returned = this.#hooks.serialize(socket)
     return returned === undefined ? undefined : bytesOf(returned)
   }
 
-  /** Its client must hear of it in time: it may never be let go. */
+  /** Announces the end after {@link PATIENCE_MS}, because the hook may never let the connection go. */
   #keepBack(socket: net.Socket): void {
     const now = performance.now()
     const since = this.#keptBack.get(socket) ?? now
@@ -334,14 +337,14 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (now - since >= PATIENCE_MS) this.#answers.announceOn(socket)
   }
 
-  /** Its parser has taken in whole requests only. */
+  /** Whether the parser has read complete requests only. */
   #isIdle(socket: net.Socket): boolean {
     if (this.#idleAt.get(socket) === socket.bytesRead) return true
-    if (this.#looked) return false
-    // Asking for one costs as much as asking for all; and in one turn of the event loop nothing changes.
-    this.#looked = true
+    if (this.#idleUpdated) return false
+    // Node returns the idle parsers of all connections at once, and they do not change within a turn of the event loop.
+    this.#idleUpdated = true
     queueMicrotask(() => {
-      this.#looked = false
+      this.#idleUpdated = false
     })
     for (const { socket: idle } of idleParsers(this.#server)) this.#idleAt.set(idle, idle.bytesRead)
     return this.#idleAt.get(socket) === socket.bytesRead
@@ -360,21 +363,24 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (application.protocol === mine) return
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
-        `a connection of ${application.protocol} came, and this version has ${mine ?? 'no hooks'} for upgraded connections of this server`,
+        `a connection of protocol ${application.protocol} arrived, but this version has ${mine ?? 'no hooks'} for upgraded connections of this server`,
       )
     }
     if (!idle)
-      throw new FdbError('ERR_FDB_CONNECTION', 'an HTTP connection came in a state that is not known here')
+      throw new FdbError(
+        'ERR_FDB_CONNECTION',
+        'an HTTP connection arrived in a state that this version does not know',
+      )
     if (!this.#sniffed && !this.#isDirect) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
-        "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for what that one knows",
+        "another listener than Node's own gets this server's connections first: give serve() the option move: true, and hooks for the data of that listener",
       )
     }
     if (idle.data != null && this.#hooks.restore === undefined) {
       throw new FdbError(
         'ERR_FDB_NO_TARGET',
-        'an HTTP connection came with data of the application, and this version has no restore() for it',
+        'an HTTP connection arrived with data of the application, but this version has no restore() for it',
       )
     }
   }
@@ -390,7 +396,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       return witnessOf(socket)
     }
     if ((this.#listens ||= keepsList(this.#server))) return this.#adopt(fds[0]!, idle!, how)
-    // Node makes the list when it begins to listen, which it does in the next turn: the connection waits for that.
+    // Node makes its list of connections when it starts to listen, in the next turn: the connection waits for that.
     this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
     return undefined
   }
@@ -404,7 +410,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   #adopt(fd: OwnedFd, { fresh, requests, keepAliveMs, data }: IdleRecord, how: Arrival): Witness {
-    const socket = reopened(fd, this.#server)
+    const socket = openSocket(fd, this.#server)
     if (this.#isDirect) this.#server.emit('connection', socket)
     else {
       this.#open.add(socket)
@@ -431,6 +437,6 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 }
 
-function encoded(fd: OwnedFd, state: State): Value {
+function toValue(fd: OwnedFd, state: State): Value {
   return { fds: [fd], record: HttpConnection.encode(state).finish(), state }
 }

@@ -24,10 +24,10 @@ export class NetServerConnections implements MovableConnections<Value> {
   readonly #open: OpenSockets
   #refused = new WeakSet<net.Socket>()
   readonly #failed: (error: unknown) => void
-  /** Whose hook has thrown: that is told once. */
+  /** The connections whose hook has thrown, which is reported once. */
   readonly #faulty = new WeakSet<net.Socket>()
 
-  /** `failed` hears what the hooks throw; `run` has connections arrive in the application's context. Throws ERR_FDB_OPTION. */
+  /** `failed`: gets the exceptions of the hooks. `run`: calls the hooks in the application's async context. Throws ERR_FDB_OPTION. */
   constructor(parts: {
     server: net.Server
     open: OpenSockets
@@ -44,7 +44,7 @@ export class NetServerConnections implements MovableConnections<Value> {
     return this.#sockets.hooks.protocol
   }
 
-  /** This process serves again: what one successor has refused may be offered to the next one. */
+  /** This process serves again: connections that one successor refused may be offered to the next one. */
   resume(): void {
     this.#refused = new WeakSet()
     this.#sockets.resume(this.#failed)
@@ -60,7 +60,7 @@ export class NetServerConnections implements MovableConnections<Value> {
     return this.#refused.has(socket)
   }
 
-  /** Only the application knows which connections are idle: `serialize` says so. */
+  /** Ignores `which`, because only the application's `serialize` knows which connections are idle. */
   *departures(_which: MoveWhich): Generator<Value, void, undefined> {
     for (const socket of [...this.#open]) {
       if (this.#refused.has(socket)) continue

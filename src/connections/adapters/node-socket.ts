@@ -7,17 +7,18 @@ import type { Witness } from '../movable.js'
 import { PendingSet } from './pending-set.js'
 
 const NOTHING = Buffer.alloc(0)
-/** Node's own, for connections that a server accepts. */
+/** Node's own channel for connections that a server accepts. */
 const accepted = channel('net.server.socket')
 
-/** A plain TCP or Unix connection, open on our side, with nothing left to write. (A decoder may hold half a character, which it does not give back.) */
+/** Whether this is a plain TCP or Unix connection that this side has not ended, and all written bytes have been sent. */
 export function canLeave(socket: net.Socket): boolean {
+  // A decoder may hold half a character, which cannot be read back.
   if (socket.readableEncoding !== null) return false
   if (socket.destroyed || socket.connecting || !socket.writable || socket.writableLength > 0) return false
   return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
 }
 
-/** A descriptor of a connection that {@link canLeave}, which goes on until {@link abandon}. Null: no descriptor is left at the moment. */
+/** Duplicates the descriptor of a connection. The socket stays usable until {@link abandon}. Returns null if no descriptor is left. */
 export function connectionOf(socket: net.Socket): OwnedFd | null {
   try {
     return duplicateLent(descriptorOf(socket)!, 'connection')
@@ -26,11 +27,11 @@ export function connectionOf(socket: net.Socket): OwnedFd | null {
   }
 }
 
-/** Gives up a connection unnoticed by its peer; 'close' follows. Returns the bytes that were read from the kernel and not from the socket. */
+/** Closes the socket without closing the connection; 'close' follows. Returns the bytes that Node has read and the application has not. */
 export function abandon(socket: net.Socket): Buffer {
   let unread: Buffer = NOTHING
   if (socket.readableLength > 0) {
-    // read() emits 'data' too: a listener would take the bytes that travel.
+    // read() also emits 'data': a listener would consume the bytes.
     socket.removeAllListeners('data').removeAllListeners('readable')
     unread = readBuffered(socket)
   }
@@ -38,8 +39,8 @@ export function abandon(socket: net.Socket): Buffer {
   return unread
 }
 
-/** Makes a socket as `server` would for a connection that it accepts. Takes the descriptor, and closes it when it throws. Reads nothing yet. */
-export function reopened(fd: OwnedFd, server: net.Server): net.Socket {
+/** Makes a socket as `server` does for accepted connections, without reading yet. Owns the descriptor, also if it throws. */
+export function openSocket(fd: OwnedFd, server: net.Server): net.Socket {
   const options = { ...socketOptionsOf(server), manualStart: true }
   const socket = socketOver(fd, options)
   countAsAccepted(server, socket)
@@ -57,17 +58,17 @@ export function witnessOf(socket: net.Socket): Witness {
   }
 }
 
-/** Publishes as Node does for accepted connections: a program that watches servers sees a connection that has come. */
+/** Publishes the socket as Node does for accepted connections, for programs that subscribe to them. */
 export function publish(socket: net.Socket): void {
   if (accepted.hasSubscribers) accepted.publish({ socket })
 }
 
-/** The connections of a server. It does not listen to them before they are asked for one by one, to leave. */
+/** The open connections of a server. Adds its 'close' listeners to them only when they must be found one by one, to move. */
 export class OpenSockets implements Iterable<net.Socket> {
-  readonly #came = new PendingSet<net.Socket>(socket => socket.closed)
+  readonly #unwatched = new PendingSet<net.Socket>(socket => socket.closed)
   #watched: Set<net.Socket> | null = null
   #emptied: (() => void)[] = []
-  /** One for all of them. */
+  /** One function for all sockets, to save memory. */
   readonly #closed: (this: net.Socket) => void
 
   constructor() {
@@ -89,10 +90,10 @@ export class OpenSockets implements Iterable<net.Socket> {
     return this.#all().values()
   }
 
-  /** Counted until it closes, or is {@link remove}d. */
+  /** Adds a connection until it closes or is {@link remove}d. */
   readonly add = (socket: net.Socket): void => {
     if (this.#watched === null) {
-      this.#came.add(socket)
+      this.#unwatched.add(socket)
       return
     }
     if (this.#watched.has(socket)) return
@@ -100,7 +101,6 @@ export class OpenSockets implements Iterable<net.Socket> {
     socket.on('close', this.#closed)
   }
 
-  /** Its connection goes on elsewhere. */
   remove(socket: net.Socket): void {
     const sockets = this.#watch()
     if (!sockets.delete(socket) || sockets.size > 0) return
@@ -114,13 +114,13 @@ export class OpenSockets implements Iterable<net.Socket> {
   }
 
   #all(): Set<net.Socket> {
-    return this.#watched ?? new Set(this.#came.all())
+    return this.#watched ?? new Set(this.#unwatched.all())
   }
 
   #watch(): Set<net.Socket> {
     if (this.#watched !== null) return this.#watched
     this.#watched = this.#all()
-    this.#came.clear()
+    this.#unwatched.clear()
     for (const socket of this.#watched) socket.on('close', this.#closed)
     return this.#watched
   }

@@ -1,11 +1,11 @@
-/** Entries that have ended are dropped when so many more are kept than were there the last time, */
+/** The ended entries that are tolerated besides as many entries as there were last time. */
 const MOST_ENDED = 32
-/** or after this time: a large body may hang on them. */
+/** The interval at which ended entries are dropped, because they may hold large bodies. */
 const DROP_MS = 1_000
 
 /**
- * The sockets, or answers, that are under way, in the order in which they came. A server that serves pays for an entry of a list; to listen to the
- * 'close' of each costs 2 % of the processor time of a short answer.
+ * Sockets or responses that have not ended, in the order of their arrival. Ended entries are dropped later: a 'close' listener for each
+ * would cost 2 % of the CPU time of a short response.
  */
 export class PendingSet<T> {
   readonly #hasEnded: (entry: T) => boolean
@@ -22,7 +22,7 @@ export class PendingSet<T> {
     this.#timer ??= setTimeout(this.#dropEnded, DROP_MS).unref()
   }
 
-  /** Those that have not ended. */
+  /** Returns the entries that have not ended. */
   all(): readonly T[] {
     this.#entries = this.#entries.filter(entry => !this.#hasEnded(entry))
     this.#dropAt = 2 * this.#entries.length + MOST_ENDED

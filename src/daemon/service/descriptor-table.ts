@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import { discardMade, FormerListeners, removePaths } from '../../holder/made-paths.js'
+import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
 import type { Peer } from '../../holder/peer.js'
 import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registry.js'
 import { closeAll } from '../../kernel/index.js'
@@ -98,7 +98,7 @@ export class DescriptorTable {
   /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
   hold(peer: Peer, entry: Entry): void {
     this.#put(entry)
-    this.#former.settle(this.held)
+    this.#former.removeUnused(this.held)
     peer.adopted.add(entry.name)
   }
 
@@ -257,7 +257,7 @@ export class DescriptorTable {
   #discard(entries: readonly (Entry | undefined)[]): void {
     const made = entries.filter(entry => entry !== undefined)
     if (this.#former.keepPaths) closeItems(made)
-    else discardMade(made, this.held)
+    else discardListeners(made, this.held)
   }
 
   /** Takes them. The member cannot be told any more: what is too many is closed, and logged. */
@@ -272,7 +272,7 @@ export class DescriptorTable {
           failures.push(error)
         }
       }
-      this.#former.settle(this.held)
+      this.#former.removeUnused(this.held)
     })
     if (failures.length === 0) return
     const facts = { err: failures[0], pid, count: failures.length }
@@ -291,7 +291,7 @@ export class DescriptorTable {
 
   #drop(name: string): void {
     this.#giveUp(name)
-    this.#former.settle(this.held)
+    this.#former.removeUnused(this.held)
   }
 }
 

@@ -2,7 +2,7 @@ import { FdbError } from '../../errors.js'
 import type { Epoch } from '../../handoff/messages.js'
 import type { Caller } from '../../holder/admission.js'
 import type { Peer } from '../../holder/peer.js'
-import { type SegmentSet, type Since, segmentsSince } from '../../holder/segment-set.js'
+import { type SegmentBundle, type SegmentSet, segmentsSince } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { inspectOne, memoryFile, readAt, writeAllAt } from '../../kernel/index.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
@@ -201,7 +201,7 @@ export class SegmentCopies {
   }
 
   /** As {@link SegmentSet.since}, of the copies. */
-  since(top: Epoch, options: { readonly whole?: boolean } = {}): Since {
+  since(top: Epoch, options: { readonly whole?: boolean } = {}): SegmentBundle {
     return segmentsSince(this.#complete, top, options)
   }
 

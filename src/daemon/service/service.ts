@@ -120,7 +120,7 @@ export class Service {
         position: () => null,
         settled: peer => this.#settled(peer),
         changed: () => deps.changed(),
-        other: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
+        otherMessage: (peer, envelope, fds) => this.#onOther(peer, envelope, fds),
         bundle: (peer, items) => this.#onBundle(peer, items),
         takeBack: peer => this.#takeBack(peer),
         forgotten: peer => this.#forgotten(peer),
@@ -361,7 +361,7 @@ export class Service {
   /** The writer wants to go on in a new segment. */
   #renew(peer: Peer): void {
     const { phase, epoch } = this.#machine
-    if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.holdsAnything(epoch))
+    if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.hasRecords(epoch))
       this.#dispatch({ type: 'renew' })
   }
 
@@ -422,7 +422,7 @@ export class Service {
 
   /** Rights-holders that are neither back nor dead. */
   get #missing(): number[] {
-    const back = this.#machine.backs.map(({ id }) => this.#holder.peer(id)?.identity)
+    const back = this.#machine.returned.map(({ id }) => this.#holder.peer(id)?.identity)
     return this.#recovery.missing(back)
   }
 
@@ -433,7 +433,7 @@ export class Service {
 
   #rebuilt(): void {
     this.#recovery.close()
-    if (this.#machine.backs.length === 0) {
+    if (this.#machine.returned.length === 0) {
       this.#startAlone()
       this.#holder.stepped()
       this.operations.stepped()
@@ -487,7 +487,7 @@ class Pause {
   /** At once, or at the end; not for a peer that is gone by then. */
   do(peer: Peer, work: () => void): void {
     if (this.#waiting === null) work()
-    else this.#waiting.push(() => peer.over || work())
+    else this.#waiting.push(() => peer.forgotten || work())
   }
 }
 

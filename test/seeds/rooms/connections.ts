@@ -6,7 +6,7 @@ export const connections = room(
   [
     [
       'connections/receiver.ts',
-      "this.#decision = setTimeout(() => this.#judged('alive'), DECISION_MS)\n      this.#decision.unref()",
+      "this.#decision = setTimeout(() => this.#resolveDoubt('alive'), DECISION_MS)\n      this.#decision.unref()",
       '',
       'unit/connections-moves',
       'unit/deadlines',
@@ -39,13 +39,13 @@ export const connections = room(
     ],
     [
       'connections/sender.ts',
-      'clearTimeout(this.#proof)\n    for (const source of this.#heard) source.moving.onMovable = null',
+      'clearTimeout(this.#proof)\n    for (const source of this.#watched) source.moving.onMovable = null',
       'clearTimeout(this.#proof)',
     ],
     [
       'connections/sender.ts',
-      '    link.close()\n    log.close()\n    void this.#settling',
-      '    link.close()\n    void this.#settling',
+      '    link.close()\n    log.close()\n    void this.#returning',
+      '    link.close()\n    void this.#returning',
     ],
     ['connections/move-log.ts', "if ((error as NativeError).code === 'EPERM') return false", ''],
     ['connections/move-log.ts', 'this.#end += ENTRY_BYTES', ''],

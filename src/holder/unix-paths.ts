@@ -8,7 +8,7 @@ import type { Entry, Registry } from './registry.js'
 const MOST = 1_000
 
 /** Remembers the Unix paths that a successor has bound, and removes them if that process ends without having served. Owns descriptors. */
-export class MadePaths {
+export class SuccessorPaths {
   readonly #registry: Registry
   readonly #made = new Map<Peer, BundleItem[]>()
 
@@ -30,7 +30,7 @@ export class MadePaths {
   forgotten(peer: Peer): void {
     const made = this.#made.get(peer) ?? []
     this.#made.delete(peer)
-    discardMade(made, this.#registry)
+    discardListeners(made, this.#registry)
   }
 
   /** Keeps the paths, because the successor serves. */
@@ -41,7 +41,10 @@ export class MadePaths {
 }
 
 /** Closes listeners of a version that never served, and removes their Unix paths unless `held` has a listener at the same path. */
-export function discardMade(made: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[], held: Registry): void {
+export function discardListeners(
+  made: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
+  held: Registry,
+): void {
   for (const { role, spec = '', fd } of made) {
     const needed = () => held.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
     if (role === 'listener' && spec.startsWith('unix:') && !needed()) removeUnixPath(fd, spec)
@@ -68,7 +71,7 @@ export class FormerListeners {
   }
 
   /** Removes the paths that `registry` does not use: the handoff cannot be undone any more. */
-  settle(registry: Registry): void {
+  removeUnused(registry: Registry): void {
     for (const { fd, spec } of this.#entries) {
       // The registry may hold the socket again, or under another name.
       const kept = registry.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))

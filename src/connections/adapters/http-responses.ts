@@ -4,23 +4,26 @@ import { nodeHttp } from '../../base/lazy.js'
 import { PendingSet } from './pending-set.js'
 
 /**
- * The answers that an HTTP/1 server is giving. One that announces the end is the last on its connection: Node closes behind it.
+ * The responses under way of an HTTP/1 server. A response that announces the end (`Connection: close`) is the last on its connection.
  *
- * Every request comes by here, and costs next to nothing while the server serves. Connections are told apart from the first
- * {@link announce}, {@link announceOn} or {@link onEnded} on.
+ * Every request passes here, so the work is minimal while the server serves: responses are assigned to connections only after the first
+ * {@link announce}, {@link announceOn} or {@link onEnded}.
  */
-export class HttpAnswers {
+export class HttpResponses {
   readonly #server: http.Server
-  /** Node does not close an answer behind another one, if their connection has ended. */
+  /** Node never closes a pipelined response whose connection has ended, so that counts as an end too. */
   readonly #underWay = new PendingSet<http.ServerResponse>(
     ({ closed, req }) => (closed && req.complete) || req.socket.destroyed,
   )
-  /** The last answer of each connection; null: connections are not told apart. */
+  /** The last response of each connection, or null if responses are not assigned to connections. */
   #newest: WeakMap<net.Socket, http.ServerResponse> | null = null
   readonly #marked = new WeakSet<http.ServerResponse>()
-  /** Their connections end with the next answer, whatever becomes of the others. */
+  /** The connections that end with their next response. */
   #ending = new WeakSet<net.Socket>()
-  /** Requests on each connection, here and before: counted while the server limits them, as Node's own count begins again with each process. */
+  /**
+   * The requests on each connection, in all processes. Counted only while the server limits them: Node's own count restarts in each
+   * process.
+   */
   readonly #requests = new WeakMap<net.Socket, number>()
   readonly #adopted = new WeakSet<net.Socket>()
   #announced = false
@@ -31,61 +34,61 @@ export class HttpAnswers {
   constructor(server: http.Server) {
     this.#server = server
     const closed = (response: http.ServerResponse) => this.#closed(response)
-    // One function for all answers.
+    // One function for all responses, to save memory.
     this.#onClose = function () {
       closed(this)
     }
-    // Before the application's own listener: it must find the answer marked already.
+    // The application's own listener must find the response already marked.
     server.prependListener('request', this.#onRequest)
   }
 
-  /** Every answer from now on announces the end. */
+  /** From now on every response announces the end. */
   announce(): void {
     this.#announced = true
-    this.#tellApart()
+    this.#byConnection()
     for (const answer of this.#underWay.all()) this.#mark(answer)
   }
 
-  /** The next answer on this connection announces the end. */
+  /** The next response on this connection announces the end. */
   announceOn(socket: net.Socket): void {
     this.#ending.add(socket)
-    const newest = this.#tellApart().get(socket)
+    const newest = this.#byConnection().get(socket)
     if (newest !== undefined) this.#mark(newest)
   }
 
-  /** Connections may live again behind the answers that come. */
+  /** Ends {@link announce} and {@link announceOn}. */
   resume(): void {
     this.#announced = false
     this.#ending = new WeakSet()
     if (this.#onEnded === null) this.#newest = null
   }
 
-  /** Called when an exchange has ended: its connection may be between two requests then. */
+  /** Called when an exchange has ended, after which the connection may be between two requests. */
   set onEnded(listener: ((socket: net.Socket) => void) | null) {
     this.#onEnded = listener
     if (listener === null) return
-    this.#tellApart()
+    this.#byConnection()
     for (const answer of this.#underWay.all()) this.#watch(answer)
   }
 
-  /** Connections with answers under way. */
+  /** Returns the connections with responses under way. */
   busy(): Set<net.Socket> {
     const answering = this.#underWay.all().filter(({ closed }) => !closed)
     return new Set(answering.map(({ req }) => req.socket))
   }
 
-  /** The connection had so many requests in other processes. */
+  /** Adds a connection that had `requests` requests in other processes. */
   adopt(socket: net.Socket, requests: number): void {
     this.#adopted.add(socket)
     this.#requests.set(socket, requests)
   }
 
-  /** The connection had requests in another process. */
+  /** Whether the connection had requests in another process. */
   isAdopted(socket: net.Socket): boolean {
     return this.#adopted.has(socket)
   }
 
-  /** Requests on the connection, here and in other processes: those that came while the server limited them. */
+  /** Returns the number of requests on the connection, in all processes. Counts only while the server limits them. */
   requests(socket: net.Socket): number {
     return this.#requests.get(socket) ?? 0
   }
@@ -96,14 +99,14 @@ export class HttpAnswers {
   }
 
   readonly #onRequest = (request: http.IncomingMessage, response: unknown): void => {
-    // HTTP/2 has answers of its own.
+    // HTTP/2 responses are of another class.
     this.#ServerResponse ??= nodeHttp().ServerResponse
     if (!(response instanceof this.#ServerResponse)) return
     this.#underWay.add(response)
     const limit = this.#server.maxRequestsPerSocket ?? 0
     if (limit === 0 && this.#newest === null) return
     const { socket } = request
-    const newest = this.#tellApart()
+    const newest = this.#byConnection()
     const earlier = newest.get(socket)
     newest.set(socket, response)
     if (this.#onEnded !== null) this.#watch(response)
@@ -114,7 +117,7 @@ export class HttpAnswers {
     if (moved) setImmediate(() => this.#readNoMore(response))
   }
 
-  #tellApart(): WeakMap<net.Socket, http.ServerResponse> {
+  #byConnection(): WeakMap<net.Socket, http.ServerResponse> {
     this.#newest ??= new WeakMap(this.#underWay.all().map(answer => [answer.req.socket, answer]))
     return this.#newest
   }
@@ -128,14 +131,14 @@ export class HttpAnswers {
     response.on('close', this.#onClose)
   }
 
-  /** The answer may have ended before its request was there as a whole. */
+  /** A response may end before its request has been read completely. */
   #closed({ req }: http.ServerResponse): void {
     const { socket, complete } = req
     if (!complete) req.once('close', () => this.#onEnded?.(socket))
     this.#onEnded?.(socket)
   }
 
-  /** Counts a request. True: it is the last that the server allows on this connection, which Node does not know. */
+  /** Counts a request. Returns true if it is the last one that the server allows on an adopted connection, which Node cannot know. */
   #countsLast(socket: net.Socket, limit: number): boolean {
     if (limit === 0) return false
     const requests = this.requests(socket) + 1
@@ -143,7 +146,9 @@ export class HttpAnswers {
     return this.#adopted.has(socket) && requests >= limit
   }
 
-  /** The answer will say `Connection: close`, if its head has not gone yet. Only the last of pipelined ones: those behind it would be lost. */
+  /**
+   * Adds `Connection: close` unless the head was sent. Only the last of pipelined responses may have it, or the later ones would be lost.
+   */
   #mark(response: http.ServerResponse): void {
     if (response.headersSent || !response.shouldKeepAlive) return
     if (this.#newest?.get(response.req.socket) !== response) return
@@ -157,7 +162,7 @@ export class HttpAnswers {
     return true
   }
 
-  /** A client that always has a request on the way would never be told: what it sends behind this one stays unread. */
+  /** Stops reading after this request: with a client that always pipelines another request, no response would ever be the last. */
   #readNoMore(response: http.ServerResponse): void {
     const { socket, complete } = response.req
     if (complete && this.#marked.has(response) && this.#newest?.get(socket) === response) socket.pause()
