@@ -16,7 +16,7 @@ import {
 import { type Logger, takenLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
-import { type HandoffTimes, withoutUndefined, resolveTimes } from '../holder/times.js'
+import { type HandoffTimes, resolveTimes, withoutUndefined } from '../holder/times.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
 import { mainProcess } from '../os/main-process.js'
