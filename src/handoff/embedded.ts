@@ -1,7 +1,12 @@
 /** Embedded hosting: the holder and its own member in one process. They exchange messages by function calls, in order. */
 
-import { stepHolder } from './holder-machine.js'
-import { type HolderEffect, type HolderEvent, type HolderState, initialHolder } from './holder-state.js'
+import {
+  type HolderEffect,
+  type HolderEvent,
+  type HolderState,
+  initialHolder,
+  stepHolder,
+} from './holder-machine.js'
 import { type MemberEffect, type MemberEvent, type MemberState, stepMember } from './member-machine.js'
 import type { Epoch, Id } from './messages.js'
 import { RULES, type Rules } from './rules.js'

@@ -36,6 +36,16 @@ import { type Epoch, type Id, NOBODY, type ToHolder } from './messages.js'
 import { isBeforeCommit } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 
+export {
+  concerned,
+  type HolderEffect,
+  type HolderEvent,
+  type HolderState,
+  type HolderStep,
+  initialHolder,
+  restartedHolder,
+} from './holder-state.js'
+
 export function stepHolder(state: HolderState, event: HolderEvent, rules: Rules = RULES): HolderStep {
   if (state.phase === 'released') {
     return event.type === 'join'

@@ -50,7 +50,7 @@ export interface AdmissionOptions {
   /** The time in which a caller must send Hello. */
   readonly timeoutMs: number
   readonly logger: Logger
-  /** Whether another user may connect. What that user may do is checked later. If absent, only this process's user and root may connect. */
+  /** Whether another user may connect; its requests are checked later. If absent, only this process's user and root may connect. */
   readonly mayConnect?: (uid: number) => boolean
   /** Counts a connection until it has closed. Returns an error if the limit is exceeded. If absent, there is no limit. */
   readonly connected?: (uid: number, closed: Promise<void>) => FdbError | null

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import type { HolderEvent, HolderState } from '../handoff/holder-state.js'
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToHolder } from '../handoff/messages.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'

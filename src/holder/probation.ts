@@ -1,4 +1,4 @@
-import type { HolderEvent, HolderState } from '../handoff/holder-state.js'
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { type Id, NOBODY } from '../handoff/messages.js'
 import { SuspendDetector } from '../os/liveness.js'
 import type { Peer } from './peer.js'

@@ -6,7 +6,7 @@ import {
   needs,
   stepEmbedded,
 } from '../handoff/embedded.js'
-import type { HolderEvent, HolderState } from '../handoff/holder-state.js'
+import type { HolderEvent, HolderState } from '../handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../handoff/member-machine.js'
 import type { Id, Scope } from '../handoff/messages.js'
 import type { MemberPhase } from '../handoff/phases.js'

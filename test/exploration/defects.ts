@@ -4,8 +4,7 @@
  */
 import { EffectQueue, type Outcome } from '../../src/handoff/effect-queue.js'
 import { needs } from '../../src/handoff/embedded.js'
-import { stepHolder } from '../../src/handoff/holder-machine.js'
-import type { HolderEvent } from '../../src/handoff/holder-state.js'
+import { type HolderEvent, stepHolder } from '../../src/handoff/holder-machine.js'
 import { type MemberEvent, stepMember } from '../../src/handoff/member-machine.js'
 import type { ToMember } from '../../src/handoff/messages.js'
 import { NO_SLICE, stepMoveIn, stepMoveOut } from '../../src/handoff/move-machine.js'

@@ -12,7 +12,7 @@ import {
   type HolderState,
   initialHolder,
   restartedHolder,
-} from '../../src/handoff/holder-state.js'
+} from '../../src/handoff/holder-machine.js'
 import { initialMember, type MemberEvent, type MemberState } from '../../src/handoff/member-machine.js'
 import { NOBODY, type ToHolder, type ToMember } from '../../src/handoff/messages.js'
 import type { MemberPhase } from '../../src/handoff/phases.js'

@@ -7,7 +7,7 @@
  */
 
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
-import { type HolderEvent, type HolderState, initialHolder } from '../../src/handoff/holder-state.js'
+import { type HolderEvent, type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { firstMember, initialMember, type MemberEvent } from '../../src/handoff/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/handoff/messages.js'
 import type { HolderPhase, MemberPhase } from '../../src/handoff/phases.js'

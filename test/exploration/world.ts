@@ -5,7 +5,7 @@
  */
 
 import type { EmbeddedEffect } from '../../src/handoff/embedded.js'
-import type { HolderEffect, HolderEvent, HolderState } from '../../src/handoff/holder-state.js'
+import type { HolderEffect, HolderEvent, HolderState } from '../../src/handoff/holder-machine.js'
 import type { MemberEffect, MemberEvent } from '../../src/handoff/member-machine.js'
 import type { ToHolder, ToMember } from '../../src/handoff/messages.js'
 import type { MemberPhase } from '../../src/handoff/phases.js'

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { type HolderState, initialHolder } from '../../src/handoff/holder-state.js'
+import { type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { Holder } from '../../src/holder/holder.js'
 import { Registry } from '../../src/holder/registry.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'

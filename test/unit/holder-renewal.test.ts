@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, it, onTestFinished, vi } from 'vitest'
-import { type HolderState, initialHolder } from '../../src/handoff/holder-state.js'
+import { type HolderState, initialHolder } from '../../src/handoff/holder-machine.js'
 import { Renewal } from '../../src/holder/renewal.js'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 

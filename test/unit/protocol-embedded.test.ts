@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { type Embedded, type EmbeddedEvent, stepEmbedded } from '../../src/handoff/embedded.js'
-import { initialHolder } from '../../src/handoff/holder-state.js'
+import { initialHolder } from '../../src/handoff/holder-machine.js'
 import { firstMember, initialMember } from '../../src/handoff/member-machine.js'
 import type { ToHolder } from '../../src/handoff/messages.js'
 

@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { stepHolder } from '../../src/handoff/holder-machine.js'
 import {
   type HolderEvent,
   type HolderState,
   initialHolder,
   restartedHolder,
-} from '../../src/handoff/holder-state.js'
+  stepHolder,
+} from '../../src/handoff/holder-machine.js'
 import { NO_EPOCH, NOBODY, type ToHolder } from '../../src/handoff/messages.js'
 import { WITHOUT_SEALS } from '../../src/handoff/rules.js'
 import { untyped } from '../fixtures/untyped.js'

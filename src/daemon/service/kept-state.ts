@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import type { HolderState } from '../../handoff/holder-state.js'
+import type { HolderState } from '../../handoff/holder-machine.js'
 import type { Peer } from '../../holder/peer.js'
 import type { Registry } from '../../holder/registry.js'
 import type { SegmentSet } from '../../holder/segment-set.js'

@@ -1,6 +1,6 @@
 import type { Logger } from '../../base/logger.js'
 import { FdbError } from '../../errors.js'
-import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-state.js'
+import { type HolderState, initialHolder, restartedHolder } from '../../handoff/holder-machine.js'
 import { type Epoch, NOBODY } from '../../handoff/messages.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { Segment } from '../../state/segment.js'

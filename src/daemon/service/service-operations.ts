@@ -1,5 +1,5 @@
 import { FdbError } from '../../errors.js'
-import type { HolderState } from '../../handoff/holder-state.js'
+import type { HolderState } from '../../handoff/holder-machine.js'
 import { type HolderPhase, isUndecided, refusesJoiners } from '../../handoff/phases.js'
 import type { Holder } from '../../holder/holder.js'
 import type { Peer } from '../../holder/peer.js'

@@ -3,13 +3,13 @@ import { createMigrationChannel, migrationItems } from '../../connections/migrat
 import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
-import { stepHolder } from '../../handoff/holder-machine.js'
 import {
   concerned,
   type HolderEffect,
   type HolderEvent,
   type HolderState,
-} from '../../handoff/holder-state.js'
+  stepHolder,
+} from '../../handoff/holder-machine.js'
 import { NOBODY } from '../../handoff/messages.js'
 import { isGranted } from '../../handoff/phases.js'
 import { type Caller, isForeign, turnAway, welcome } from '../../holder/admission.js'
