@@ -6,7 +6,7 @@ import { fdbroker } from '../proto/wire.js'
 const Role = fdbroker.wire.Item.Role
 
 export type ItemRole =
-  /** A role of a newer version, never sent: who takes the bundle closes it. */
+  /** A role that this release does not know. Never sent; the receiver closes the descriptor. */
   | 'unknown'
   | 'listener'
   | 'named'
@@ -32,24 +32,24 @@ const ROLES: Readonly<Record<ItemRole, number>> = {
 }
 const ROLE_NAMES = new Map(Object.entries(ROLES).map(([name, number]) => [number, name as ItemRole]))
 
-/** A descriptor that crosses, with what it is for. */
+/** A descriptor to pass to another process, and its purpose. */
 export interface BundleItem {
   readonly role: ItemRole
-  /** Listeners and named descriptors. */
+  /** For listeners and named descriptors. */
   readonly name?: string
-  /** Listeners: the spec it was asked for with. */
+  /** For listeners: the spec that the application passed to listen(). */
   readonly spec?: string
-  /** Segments. */
+  /** For segments. */
   readonly epoch?: number
   readonly writable?: boolean
-  /** Sender: borrowed until the bundle is sent. Receiver: owned by the code that takes the bundle. */
+  /** The sender lends it until the bundle is sent; on the receiving side the bundle's handler owns it. */
   readonly fd: OwnedFd
 }
 
 type WireItem = fdbroker.wire.Item.$Properties
 export type WireFds = fdbroker.wire.Fds.$Properties
 
-/** Cuts a bundle into messages of at most 253 descriptors with their identities, which are looked up only when a message is asked for. */
+/** Splits a bundle into messages of at most 253 descriptors. The generator inspects a message's descriptors when it yields that message. */
 export function* packBundle(items: readonly BundleItem[]): Generator<{ fds: OwnedFd[]; message: WireFds }> {
   for (let index = 0, at = 0; at < items.length || at === 0; index++, at += MAX_FDS_PER_MESSAGE) {
     const slice = items.slice(at, at + MAX_FDS_PER_MESSAGE)
@@ -109,14 +109,14 @@ function unpackIdentity(wire: fdbroker.wire.Identity.$Properties): FdIdentity {
   }
 }
 
-/** Takes one Fds message; each descriptor must be the very file that the sender described. Owns `fds`; closes all when it throws. */
+/** Unpacks one Fds message and verifies that each descriptor refers to the file that the sender described. Owns `fds`; closes them all if it throws. */
 export function unpackFds(message: WireFds, fds: OwnedFd[]): BundleItem[] {
   try {
     const items = message.items ?? []
     if (items.length !== fds.length) {
       throw new FdbError(
         'ERR_FDB_FDS_MISSING',
-        `batch ${message.index ?? 0} names ${items.length} descriptors and brought ${fds.length}: the peer is faulty; the handoff is refused`,
+        `batch ${message.index ?? 0} describes ${items.length} descriptors and carries ${fds.length}: the peer is faulty; the handoff is refused`,
       )
     }
     const got = inspect(fds)

@@ -1,52 +1,52 @@
 import { Pending, type PendingOptions } from './pending.js'
 
 export interface Call<Peer, T> {
-  /** From 1; the answer repeats it. */
+  /** Counts from 1; the peer's answer repeats it. */
   readonly number: number
   readonly peer: Peer
   readonly pending: Pending<T>
 }
 
 /**
- * The requests to other processes that wait for their answers, by number: the one table of them for commands, questions for a status, upgrades that are
- * passed on, and registrations. A request ends once: by an answer of the peer that was asked, by a failure, its limit or its signal.
+ * The pending requests to other processes, by number: commands, status requests, forwarded upgrades and registrations.
+ * A request is settled once: by its peer's answer, a failure, its timeout or its signal.
  */
-export class Calls<Peer, T, Facts extends object = object> {
-  readonly #waiting = new Map<number, Call<Peer, T> & Facts>()
+export class Calls<Peer, T, Context extends object = object> {
+  readonly #pending = new Map<number, Call<Peer, T> & Context>()
   #last = 0
 
   get size(): number {
-    return this.#waiting.size
+    return this.#pending.size
   }
 
-  /** Opens a call, which is settled already when the signal has aborted. `facts`: what else is known of it. */
+  /** Opens a call. If `signal` is already aborted, the returned call is already rejected. */
   open(
     peer: Peer,
-    facts: Facts,
-    { onSettled: over = () => {}, ...options }: PendingOptions = {},
-  ): Call<Peer, T> & Facts {
+    context: Context,
+    { onSettled, ...options }: PendingOptions = {},
+  ): Call<Peer, T> & Context {
     const number = ++this.#last
     const pending = new Pending<T>({
       ...options,
       onSettled: () => {
-        this.#waiting.delete(number)
-        over()
+        this.#pending.delete(number)
+        onSettled?.()
       },
     })
-    const call = { ...facts, number, peer, pending }
-    if (!pending.settled) this.#waiting.set(number, call)
+    const call = { ...context, number, peer, pending }
+    if (!pending.settled) this.#pending.set(number, call)
     return call
   }
 
-  /** The calls to a peer, or to all, from the oldest on. */
-  of(peer?: Peer): (Call<Peer, T> & Facts)[] {
-    const all = [...this.#waiting.values()]
+  /** The pending calls to `peer`, or to all peers, oldest first. */
+  of(peer?: Peer): (Call<Peer, T> & Context)[] {
+    const all = [...this.#pending.values()]
     return peer === undefined ? all : all.filter(call => call.peer === peer)
   }
 
-  /** Settles a call with what `read` returns or throws. A peer that repeats no number answers its oldest. */
+  /** Settles the call `number` with the result of `read`. Number 0, from a peer that does not number its answers, means the peer's oldest call. */
   answer(peer: Peer, number: number, read: () => T): void {
-    const call = number === 0 ? this.of(peer)[0] : this.#waiting.get(number)
+    const call = number === 0 ? this.of(peer)[0] : this.#pending.get(number)
     if (call?.peer !== peer) return
     try {
       call.pending.resolve(read())
@@ -55,8 +55,8 @@ export class Calls<Peer, T, Facts extends object = object> {
     }
   }
 
-  /** Rejects the calls to a peer, or to all. */
-  fail(why: unknown, peer?: Peer): void {
-    for (const { pending } of this.of(peer)) pending.reject(why)
+  /** Rejects the pending calls to `peer`, or to all peers. */
+  fail(reason: unknown, peer?: Peer): void {
+    for (const { pending } of this.of(peer)) pending.reject(reason)
   }
 }

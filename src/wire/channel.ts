@@ -21,39 +21,39 @@ import { FrameDecoder } from './frame-decoder.js'
 import { Outbound } from './outbound.js'
 
 const BUFFER_BYTES = 64 * 1024
-/** One turn of the event loop reads at most this much from one channel, and delivers for at most so long. */
+/** Per turn of the event loop a channel reads at most this many bytes and delivers messages for at most this long. */
 const TURN_BYTES = 256 * 1024
 const TURN_MS = 3
 
 export interface ChannelOptions {
-  /** Limits of a frame, in both directions. */
+  /** Frame limits for both directions. */
   limits?: Partial<FrameLimits>
-  /** A frame that the kernel has not taken whole after so many milliseconds ends the channel. Default 10 000. */
+  /** The channel ends if the kernel has not accepted a whole frame after this time. Default 10 000. */
   sendTimeoutMs?: number
-  /** Bytes that may wait for a slow peer, 1 KiB for each frame beside its own; one frame may always wait. Default 64 MiB. */
+  /** Bytes that may be queued for a slow peer, counting 1 KiB of overhead per frame. One frame may always be queued. Default 64 MiB. */
   maxQueuedBytes?: number
 }
 
 export interface ChannelHandler {
-  /** One whole message, in order. Payload and descriptors are the handler's from now on, also when it throws. */
+  /** Receives one whole message, in order. The handler owns payload and descriptors, also if it throws. */
   message(payload: Buffer, fds: OwnedFd[]): void
   /**
-   * Once, when the peer or a failure has ended the channel: null is an orderly end between two messages. Not
-   * called after one's own {@link Channel.close}. The channel is closed already.
+   * Called once, after the peer or a failure has closed the channel; `error` is null if the peer closed it between two messages.
+   * Not called after {@link Channel.close}.
    */
   end(error: FdbError | null): void
 }
 
 /**
- * Framed messages with descriptors over one connected Unix stream socket, which it owns.
+ * Framed messages with descriptors over one connected Unix stream socket, which the channel owns.
  *
- * It guarantees that messages arrive whole, in order and with exactly their descriptors, or the channel ends; that no descriptor that
- * arrived is leaked; and that a slow or hostile peer costs bounded time a turn and bounded memory.
+ * Messages arrive whole, in order and with exactly their descriptors, or the channel ends. The channel leaks no received descriptor.
+ * A slow or hostile peer costs bounded memory, and bounded time per turn of the event loop.
  */
 export class Channel implements AsyncDisposable {
-  /** Credentials at connect (clients see who called listen()); pid 0: another PID namespace. */
+  /** The peer's credentials at connect; on the client's side those of the process that called listen(). The pid is 0 if the peer is in another PID namespace. */
   readonly peer: PeerCredentials
-  /** Resolves when the socket is closed, for whatever reason. Never rejects. */
+  /** Resolves when the socket is closed, for any reason. Never rejects. */
   readonly closed: Promise<void>
   readonly #fd: OwnedFd
   readonly #poll: Poll
@@ -81,7 +81,7 @@ export class Channel implements AsyncDisposable {
     return [new Channel(a, options), new Channel(b, options)]
   }
 
-  /** Takes ownership of `fd`, also when it throws: a connected, non-blocking Unix stream socket. */
+  /** Takes ownership of `fd`, a connected, non-blocking Unix stream socket; closes it if the constructor throws. */
   constructor(fd: OwnedFd, options: ChannelOptions = {}) {
     let limits: FrameLimits
     try {
@@ -112,10 +112,13 @@ export class Channel implements AsyncDisposable {
     )
   }
 
-  /** Begins to read. Until then everything waits in the kernel. */
+  /** Starts to read. Until then messages wait in the kernel. */
   start(handler: ChannelHandler): void {
     if (this.#handler !== null) {
-      throw new FdbError('ERR_FDB_CHANNEL_STARTED', 'this channel was started before: one handler reads it')
+      throw new FdbError(
+        'ERR_FDB_CHANNEL_STARTED',
+        'this channel is already started: only one handler can read it',
+      )
     }
     this.#refuseClosed()
     this.#handler = handler
@@ -124,9 +127,9 @@ export class Channel implements AsyncDisposable {
   }
 
   /**
-   * Resolves when the kernel has taken the whole frame (it then survives our close and our death). The
-   * descriptors, and a payload above 32 KiB, are borrowed until the promise settles, and still the caller's then.
-   * `signal` withdraws a frame of which nothing was sent; one that has begun goes on to its end. One that is late ends the channel.
+   * Resolves when the kernel has accepted the whole frame, which then arrives even if this process closes the channel or dies. The
+   * channel borrows the descriptors, and a payload above 32 KiB, until the promise settles; the caller keeps owning them.
+   * `signal` withdraws a frame of which no byte was sent; a frame that was partly sent is completed. A frame that misses the send timeout ends the channel.
    *
    * Rejects with ERR_FDB_CHANNEL_CLOSED, ERR_FDB_CHANNEL_FULL, ERR_FDB_DEADLINE, ERR_FDB_FRAME_TOO_LARGE,
    * ERR_FDB_FRAME_TOO_MANY_FDS, ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
@@ -135,7 +138,7 @@ export class Channel implements AsyncDisposable {
     return this.#outbound.send(payload, fds, options?.signal)
   }
 
-  /** No message is delivered and nothing more is read until {@link resume}. Sending goes on. */
+  /** Stops reading and delivering until {@link resume}. Sending continues. */
   pause(): void {
     this.#paused = true
     this.#watch()
@@ -152,43 +155,42 @@ export class Channel implements AsyncDisposable {
     return this.#paused
   }
 
-  /** Descriptors that the kernel has taken, since the channel was made. */
+  /** Number of descriptors that the kernel has accepted since the channel was created. */
   get fdsSent(): number {
     return this.#outbound.fdsSent
   }
 
-  /** Bytes accepted by {@link send} and not yet taken by the kernel. */
+  /** Bytes passed to {@link send} that the kernel has not accepted yet. */
   get queuedBytes(): number {
     return this.#outbound.queuedBytes
   }
 
-  /** Bytes that the kernel has taken and the peer has not read, as {@link unreadBytes} counts them. */
+  /** Bytes that the kernel has accepted and the peer has not read, as {@link unreadBytes} counts them. */
   get unreadBytes(): number {
     return this.#isClosed ? 0 : unreadBytes(this.#fd)
   }
 
-  /** More than half of what may wait does: who can send another time leaves the rest to who cannot. */
+  /** Whether the queue is more than half full: senders whose messages can wait must hold them back, to leave room for urgent ones. */
   get crowded(): boolean {
     return this.queuedBytes > this.#maxQueuedBytes / 2
   }
 
-  /** On the clock of performance.now(), milliseconds; at first the channel's birth. */
+  /** performance.now() at the last received byte; until then, at the channel's creation. */
   get lastReceivedAt(): number {
     return this.#lastReceivedAt
   }
 
-  /** Milliseconds since the last byte arrived. */
   get idleMs(): number {
     return performance.now() - this.#lastReceivedAt
   }
 
-  /** A client's other end: the process that listens at the other end and lives; 0 when the kernel cannot name it. */
+  /** Client only: the pid of the living process that listens at the other end, or 0 if the kernel cannot name it. */
   listeningPid(): number {
     this.#refuseClosed()
     return listeningPid(this.#fd)
   }
 
-  /** Whether an idle channel keeps the process alive (it does at first). */
+  /** Makes an idle channel keep the process alive, which is the default. */
   ref(): void {
     this.#poll.ref()
   }
@@ -198,8 +200,8 @@ export class Channel implements AsyncDisposable {
   }
 
   /**
-   * Closes at once: rejects waiting sends, closes undelivered descriptors, and calls no callback afterwards. Bytes that the kernel has
-   * taken still reach the peer. Idempotent.
+   * Closes at once: rejects queued sends, closes undelivered descriptors, and calls no callback afterwards. Bytes that the kernel has
+   * accepted still reach the peer. Idempotent.
    */
   close(): Promise<void> {
     this.#closeNow(null)
@@ -210,13 +212,13 @@ export class Channel implements AsyncDisposable {
     await this.close()
   }
 
-  /** Also when the socket is in error: what is left is still read, and the read says why. */
+  /** Runs on a socket error too: the channel still reads the remaining bytes, and the read returns the cause. */
   #onPoll(): void {
     if (this.#wantsWritable) this.#outbound.flush()
     this.#pump()
   }
 
-  /** Delivers what the decoder has, reads more, within the limits of a turn. */
+  /** Delivers decoded frames and reads more, within the limits of a turn. */
   #pump(): void {
     const handler = this.#handler
     if (handler === null || this.#pumping || this.#isClosed) return
@@ -236,7 +238,7 @@ export class Channel implements AsyncDisposable {
         }
         if (got === 0) break
         bytes += got
-        // A short read has emptied the socket, unless descriptors stopped it.
+        // A short read means that the socket is empty, unless recvmsg stopped at a batch of descriptors.
         drained = got < BUFFER_BYTES && !this.#stoppedAtFds
       }
     } finally {
@@ -249,7 +251,7 @@ export class Channel implements AsyncDisposable {
     if (failure !== undefined) this.#finish(failure)
   }
 
-  /** undefined: go on. An exception of the handler passes through and leaves the channel as it was. */
+  /** Returns the decoder's error, which ends the channel. An exception of the handler passes through and leaves the channel usable. */
   #deliver(handler: ChannelHandler, until: number): FdbError | undefined {
     while (!this.#paused && !this.#isClosed) {
       let frame: ReturnType<FrameDecoder<OwnedFd>['next']>
@@ -265,7 +267,7 @@ export class Channel implements AsyncDisposable {
     return undefined
   }
 
-  /** Bytes read; 0 when nothing more waits; otherwise how the channel has ended. */
+  /** Returns the bytes read, 0 if the socket is empty, null if the peer closed between two messages, or the error that ends the channel. */
   #read(): number | FdbError | null {
     const buffer = this.#buffer!
     let got: ReceivedMessage
@@ -322,7 +324,7 @@ export class Channel implements AsyncDisposable {
     if (this.#isClosed) return
     this.#isClosed = true
     clearImmediate(this.#pumpTimer)
-    // The poll first: epoll would go on reporting a socket that others still hold.
+    // Closes the poll first: epoll keeps reporting a socket as long as another process holds a descriptor of it.
     this.#poll.close()
     this.#fd.close()
     closeAll(this.#decoder.takeFds())
@@ -344,7 +346,7 @@ function receiveError(error: NativeError): FdbError {
   if (error.code === 'ECONNRESET') {
     return new FdbError(
       'ERR_FDB_CHANNEL_RESET',
-      'the peer closed the channel, or died, before it had read all that was sent: connect again',
+      'the peer closed the channel, or died, before it had read everything that this process sent: connect again',
       { cause: error },
     )
   }
@@ -364,7 +366,7 @@ function truncatedError(arrived: number): FdbError {
   const { soft, hard, open } = fdLimits()
   return new FdbError(
     'ERR_FDB_FDS_TRUNCATED',
-    `descriptors were lost on arrival (${arrived} fitted and were closed): this process has ${open ?? 'an unknown number of'} open and may have ${soft ?? 'an unknown number'} (RLIMIT_NOFILE, hard limit ${hard ?? 'unknown'}): raise it (ulimit -n, LimitNOFILE=) and try again`,
+    `descriptors were lost on arrival (${arrived} fitted and were closed): this process has ${open ?? 'an unknown number of'} descriptors open; its limit is ${soft ?? 'unknown'} (RLIMIT_NOFILE, hard limit ${hard ?? 'unknown'}): raise the limit (ulimit -n, LimitNOFILE=) and try again`,
     { retryable: true, details: { arrived, open, soft, hard } },
   )
 }

@@ -14,31 +14,31 @@ import { CONTROL_BACKLOG } from '../os/control-path.js'
 
 /** Connections accepted in one turn of the event loop. */
 const TURN_ACCEPTS = 16
-/** Without a free descriptor accept fails at once, again and again: wait instead. */
-const PAUSE_MS = 100
+/** Delay after accept() failed for lack of a descriptor or of memory. Without it the loop would spin. */
+const RETRY_MS = 100
 
 export interface ControlListenerEvents {
   /**
-   * A peer has connected. The callback owns the socket; who the peer is was told by the kernel. Where it throws (there is no room to watch
-   * one more, ENOSPC) the socket is closed, and {@link error} is told.
+   * A peer has connected; `peer` comes from the kernel. The callback owns the socket. If the callback throws (ENOSPC: epoll can watch
+   * no further socket), the listener closes the socket and calls {@link error}.
    */
   channel(fd: OwnedFd, peer: PeerCredentials): void
-  /** There is no descriptor for this connection but the spare one: the callback tells the peer at once, and closes the socket. Absent: it waits in the queue. */
+  /** The process had only its spare descriptor left for this connection: the callback refuses the peer at once and closes the socket. Without this callback the connection waits in the queue. */
   crowded?(fd: OwnedFd, cause: unknown): void
-  /** Accepting failed for good and has stopped; with `retryable` it is tried again in 100 ms, or goes on without that peer. */
+  /** A connection was not accepted. If `error.retryable`, the listener continues (after 100 ms if accept() failed); otherwise it has stopped. */
   error?(error: FdbError): void
 }
 
 /**
- * Accepts on a listening Unix socket. Borrows the descriptor: its owner passes it on or closes it, after {@link stop}. Clients that connect
- * while it is stopped wait in the kernel's queue.
+ * Accepts on a listening Unix socket. Borrows the descriptor: its owner passes it on or closes it after {@link stop}. Clients that connect
+ * while the listener is stopped wait in the kernel's queue.
  */
 export class ControlListener {
   readonly fd: OwnedFd
   #poll: Poll | null = null
   #events: ControlListenerEvents | null = null
-  #pause: NodeJS.Timeout | undefined
-  /** Given up for a moment where no other is left, so that the peer can be told. */
+  #retryTimer: NodeJS.Timeout | undefined
+  /** Closed when no other descriptor is free, so that accept() succeeds and the peer receives a refusal. */
   #spare: OwnedFd | null = null
   #referenced = true
 
@@ -56,14 +56,14 @@ export class ControlListener {
     this.#events = typeof events === 'function' ? { channel: events } : events
     this.#poll = watch(this.fd, () => this.#accept())
     if (!this.#referenced) this.#poll.unref()
-    this.#keepSpare()
+    this.#reserveSpare()
     this.#poll.start(READABLE)
   }
 
-  /** Accepts no more; keeps the descriptor, which still queues. May be started again. Idempotent. */
+  /** Stops accepting. The descriptor stays open and connections queue on it; {@link start} resumes. Idempotent. */
   stop(): void {
-    clearTimeout(this.#pause)
-    this.#pause = undefined
+    clearTimeout(this.#retryTimer)
+    this.#retryTimer = undefined
     this.#poll?.close()
     this.#poll = null
     this.#events = null
@@ -71,7 +71,7 @@ export class ControlListener {
     this.#spare = null
   }
 
-  /** Whether a waiting listener keeps the process alive (it does at first). */
+  /** Makes a waiting listener keep the process alive, which is the default. */
   ref(): void {
     this.#referenced = true
     this.#poll?.ref()
@@ -82,12 +82,12 @@ export class ControlListener {
     this.#poll?.unref()
   }
 
-  /** From now on the kernel names this process to clients that connect: else it names the process that called listen() first. */
+  /** Makes the kernel report this process to clients that connect; without it they see the process that called listen() first. */
   #claimPeerName(): void {
     try {
       listen(this.fd, CONTROL_BACKLOG)
     } catch {
-      // The socket listens all the same; who connects does not learn our pid.
+      // The socket still listens; clients only fail to learn this process's pid.
     }
   }
 
@@ -108,22 +108,22 @@ export class ControlListener {
         this.#events!.channel(fd, peerCredentials(fd))
       } catch (cause) {
         fd.close()
-        this.#peerLost(cause)
+        this.#reportLostPeer(cause)
       }
     }
   }
 
-  #keepSpare(): void {
+  #reserveSpare(): void {
     try {
       if (this.#events?.crowded) this.#spare ??= this.fd.dup()
     } catch {
-      // There is none to spare: who connects waits.
+      // No descriptor is free: clients wait in the queue.
     }
   }
 
-  /** Reports whether a peer was told. */
+  /** Accepts one connection on the spare descriptor and refuses it. Returns whether a peer was refused. */
   #acceptCrowded(cause: unknown): boolean {
-    this.#keepSpare()
+    this.#reserveSpare()
     if (this.#spare === null || !this.#events?.crowded) return false
     this.#spare.close()
     this.#spare = null
@@ -135,33 +135,32 @@ export class ControlListener {
     } catch {
       return false
     } finally {
-      this.#keepSpare()
+      this.#reserveSpare()
     }
   }
 
-  /** Others are served on: they need not end with this process. */
-  #peerLost(cause: unknown): void {
+  #reportLostPeer(cause: unknown): void {
     const { code, message } = cause as NativeError
-    const why = `a peer on the control socket cannot be served (${code ?? message})`
-    const remedy = 'it is told by the end of its connection; of ENOSPC: raise fs.epoll.max_user_watches'
-    this.#events?.error?.(new FdbError('ERR_FDB_ACCEPT', `${why}: ${remedy}`, { cause, retryable: true }))
+    const failure = `a peer on the control socket cannot be served (${code ?? message})`
+    const remedy = 'its connection is closed; on ENOSPC raise fs.epoll.max_user_watches'
+    this.#events?.error?.(new FdbError('ERR_FDB_ACCEPT', `${failure}: ${remedy}`, { cause, retryable: true }))
   }
 
   #acceptFailed(error: NativeError): void {
     const events = this.#events
-    const passing = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
-    if (passing) {
+    const temporary = ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM'].includes(error.code)
+    if (temporary) {
       this.#poll?.stop()
-      this.#pause = setTimeout(() => this.#poll?.start(READABLE), PAUSE_MS)
-      if (!this.#referenced) this.#pause.unref()
+      this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), RETRY_MS)
+      if (!this.#referenced) this.#retryTimer.unref()
     } else this.stop()
-    const remedy = passing
-      ? `tried again in ${PAUSE_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
-      : 'it has stopped; see the cause'
+    const remedy = temporary
+      ? `retried in ${RETRY_MS} ms; raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=)`
+      : 'this process accepts no more control connections; see the cause'
     events?.error?.(
       new FdbError('ERR_FDB_ACCEPT', `accepting on the control socket failed (${error.code}): ${remedy}`, {
         cause: error,
-        retryable: passing,
+        retryable: temporary,
       }),
     )
   }

@@ -1,12 +1,12 @@
 import { FdbError } from '../errors.js'
 
-/** Frames up to here cost less to decode than to look at. */
+/** Frames up to this size are cheaper to decode than to check. */
 const SMALL_BYTES = 4 * 1024
-/** The fields of an Envelope: one, and what a later version may put beside it. */
+/** Limit of the fields of an Envelope: this release sends one; later releases may add more. */
 const MOST_BODIES = 16
-/** The fields of a body: a list of 10 000 names, three times over. */
+/** Limit of the fields of a body: three times a list of 10 000 names. */
 const MOST_FIELDS = 32_768
-/** The field of a body that is a message, by the body's: a Position, times, what was read, connections. */
+/** Maps a body's field number to the number of its field that holds messages: a Position, times, entries that were read, connections. */
 export const INNER: Readonly<Record<number, number>> = {
   1: 11,
   7: 3,
@@ -17,9 +17,9 @@ export const INNER: Readonly<Record<number, number>> = {
   41: 2,
   43: 5,
 }
-/** The fields of all of them: of 32,768 entries that were read, three each, and what a later version may put beside them. */
+/** Limit of the fields of all inner messages: 32,768 entries of three fields each, and one more field for later releases. */
 const MOST_INNER_FIELDS = 4 * MOST_FIELDS
-/** Bodies with an Item, or up to 253: messages with messages of their own. */
+/** Field numbers of the bodies that hold up to 253 Items, which hold messages themselves. */
 export const WITH_ITEMS: readonly number[] = [5, 24]
 const MOST_ITEMS_BYTES = 512 * 1024
 
@@ -29,8 +29,8 @@ const LENGTH = 2
 const FIXED32 = 5
 
 /**
- * Throws ERR_FDB_MESSAGE for bytes that are a few to send and many to decode: an Envelope of 16 MiB may hold 8 million
- * empty fields, each of which becomes an object, and stops the event loop for seconds. Looks at the first three levels.
+ * Throws ERR_FDB_MESSAGE for a message that is cheap to send and costly to decode: an Envelope of 16 MiB may hold 8 million
+ * empty fields, each of which becomes an object, and would block the event loop for seconds. Checks the first three levels.
  */
 export function checkDecodeCost(payload: Uint8Array): void {
   if (payload.length <= SMALL_BYTES) return
@@ -53,13 +53,13 @@ export function checkDecodeCost(payload: Uint8Array): void {
   })
 }
 
-/** How many fields there are. `each` is told of what has a length of its own. */
+/** Counts the fields and calls `onLengthDelimited` for each length-delimited one. Throws if there are more than `most`. */
 function walk(
   bytes: Uint8Array,
   from: number,
   to: number,
   most: number,
-  each: ((field: number, from: number, to: number) => void) | null,
+  onLengthDelimited: ((field: number, from: number, to: number) => void) | null,
 ): number {
   let at = from
   let fields = 0
@@ -88,13 +88,13 @@ function walk(
         break
       case LENGTH: {
         const length = varint()
-        if (length > to - at) throw tooCostly(bytes, 'a field that is cut')
-        each?.(Math.floor(tag / 8), at, at + length)
+        if (length > to - at) throw tooCostly(bytes, 'a truncated field')
+        onLengthDelimited?.(Math.floor(tag / 8), at, at + length)
         at += length
         break
       }
       default:
-        throw tooCostly(bytes, `a field of kind ${tag % 8}`)
+        throw tooCostly(bytes, `a field of wire type ${tag % 8}`)
     }
   }
   return fields
@@ -103,7 +103,7 @@ function walk(
 function tooCostly(bytes: Uint8Array, what: string): FdbError {
   return new FdbError(
     'ERR_FDB_MESSAGE',
-    `the peer sent a message of ${bytes.length} bytes with ${what}: it is faulty, or of a release that this one does not understand`,
+    `the peer sent a message of ${bytes.length} bytes with ${what}: the peer is faulty, or runs a release that this one does not understand`,
     { details: { bytes: bytes.length } },
   )
 }

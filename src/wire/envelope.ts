@@ -1,7 +1,7 @@
 import type { Role, ToHolder, ToMember } from '../handoff/messages.js'
 import type { WireBody, WireEnvelope } from './link.js'
 
-/** Where a state log stands: what both sides compare. */
+/** Position of a state log, which both sides of a handoff compare. */
 export interface StatePosition {
   readonly epoch: number
   readonly sequence: number
@@ -58,7 +58,7 @@ export function packToHolder(
   }
 }
 
-/** The deciding part of a message to a member; null for everything else. The Offer is told when its descriptors have arrived. */
+/** Returns the handoff message to a member, or null for every other message. The Offer is handled when its descriptors have arrived. */
 export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind: 'offer' }> | null {
   switch (envelope.body) {
     case 'quiesce':
@@ -83,14 +83,14 @@ export function unpackToMember(envelope: WireEnvelope): Exclude<ToMember, { kind
 
 const MAX_EPOCH = 2 ** 31
 
-/** No service lives through so many. */
+/** Whether `epoch` is plausible: no service lives through 2^31 epochs, and a larger number would only use them up. */
 export function epochIsSane(epoch: number | null): boolean {
   return (epoch ?? 0) < MAX_EPOCH
 }
 
 const ROLES: readonly string[] = ['ready', 'serving', 'frozen', 'standby', 'orphan'] satisfies Role[]
 
-/** The deciding part of a message to a holder; null for everything else. */
+/** Returns the handoff message to a holder, or null for every other message. */
 export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
   switch (envelope.body) {
     case 'ready':
@@ -107,7 +107,6 @@ export function unpackToHolder(envelope: WireEnvelope): ToHolder | null {
       const back = envelope.back!
       if (!ROLES.includes(back.role ?? '')) return null
       const { epoch = 0, sealed = false, top = 0 } = back
-      // No service lives through so many epochs: a larger number would only use them up.
       if (!epochIsSane(epoch) || !epochIsSane(top)) return null
       return {
         kind: 'back',

@@ -11,18 +11,17 @@ import {
 
 const NOTHING = new Uint8Array(0)
 
-/** A payload gets at most this much memory before its bytes have arrived. */
+/** The decoder allocates at most this much for a payload before its bytes arrive. */
 const FIRST_GRANT = 64 * 1024
 
 /**
- * Turns what recvmsg returned, in that order, back into frames. Pure: no I/O, no clock; `F` is whatever stands
- * for a descriptor.
+ * Decodes the results of successive recvmsg calls into frames. Does no I/O and uses no clock; `F` is the type of a descriptor.
  *
- * Relies on the one thing the kernel promises: descriptors are delivered, in order, no later than the first byte
- * they were sent with. They may come together with bytes of earlier frames, never after their own.
+ * Relies on the kernel's guarantee that descriptors arrive in order and no later than the first byte that they were sent
+ * with. They may arrive together with bytes of earlier frames, but never after their own.
  *
- * Limits are enforced on the header, before anything is allocated for the payload; memory then grows with the
- * bytes that really came. After a throw the decoder is of no more use: {@link takeFds} and close the stream.
+ * The decoder checks the limits on the header, before it allocates memory for the payload; the memory then grows with the
+ * received bytes. If a method throws, call {@link takeFds} and close the stream: the decoder cannot continue.
  */
 export class FrameDecoder<F> {
   readonly #limits: FrameLimits
@@ -41,8 +40,8 @@ export class FrameDecoder<F> {
   }
 
   /**
-   * Adds what one recvmsg returned. `bytes` is read in place until {@link next} has returned null; the
-   * descriptors belong to the decoder from here on, also when this throws.
+   * Adds the result of one recvmsg. The decoder reads `bytes` in place until {@link next} returns null, and owns
+   * the descriptors from this call on, also if it throws.
    */
   push(bytes: Uint8Array, fds: readonly F[] | null = null): void {
     this.#chunk = this.pending ? Buffer.concat([this.#chunk.subarray(this.#at), bytes]) : bytes
@@ -58,7 +57,7 @@ export class FrameDecoder<F> {
     }
   }
 
-  /** The next whole frame, or null when more bytes are needed. Throws when the peer breaks the framing. */
+  /** Returns the next whole frame, or null if more bytes are needed. Throws if the peer violates the framing. */
   next(): Frame<F> | null {
     if (this.#headerBytes < HEADER_BYTES && !this.#takeHeader()) return null
     const chunk = this.#chunk
@@ -76,17 +75,17 @@ export class FrameDecoder<F> {
     return this.#finish()
   }
 
-  /** Bytes pushed that {@link next} has not looked at yet. */
+  /** Whether {@link push} added bytes that {@link next} has not read yet. */
   get pending(): boolean {
     return this.#at < this.#chunk.length
   }
 
-  /** A frame has begun and is not whole: an end of stream here cuts it. */
+  /** Whether a frame has begun and is incomplete: the end of the stream would cut it. */
   get midFrame(): boolean {
     return this.#headerBytes > 0 || this.pending
   }
 
-  /** Descriptors that arrived and belong to no delivered frame. The caller owns (and closes) them. */
+  /** Returns the received descriptors that belong to no delivered frame; the caller owns them. */
   takeFds(): F[] {
     const fds = this.#fds
     this.#fds = []
@@ -152,7 +151,7 @@ export class FrameDecoder<F> {
     return { payload, fds }
   }
 
-  /** Called when all bytes so far are used up: no more descriptors can be here than the frame at hand claims. */
+  /** Throws if more descriptors have arrived than the current frame announces. Valid only when all bytes are consumed. */
   #refuseSurplus(claimed: number): void {
     if (this.#fds.length <= claimed) return
     throw new FdbError(

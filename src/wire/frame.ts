@@ -1,16 +1,16 @@
 /**
- * The frame: what one message looks like on a Unix stream socket.
+ * The format of one message on a Unix stream socket.
  *
  * ```
- * byte 0     0xFD                 not a character any text protocol starts with: a stranger is known at byte one
+ * byte 0     0xFD                 no text protocol starts with it, so one byte identifies a foreign peer
  * byte 1     1                    version of this framing, not of the messages inside
  * byte 2-3   descriptors, u16 LE
  * byte 4-7   payload bytes, u32 LE
  * byte 8-    payload
  * ```
  *
- * The descriptors of a frame travel beside its own bytes: each batch (at most 253, the kernel's limit) with at
- * least one byte of that frame. The batches of the largest frame therefore fit beside its eight header bytes.
+ * Each batch of descriptors (at most 253, the kernel's limit) travels with at least one byte of its own frame. A frame
+ * has at most eight batches, so that the eight header bytes suffice for them.
  */
 import { FdbError } from '../errors.js'
 import { type OwnedFd, sendMessage } from '../kernel/index.js'
@@ -19,22 +19,22 @@ export const HEADER_BYTES = 8
 export const FRAME_MAGIC = 0xfd
 export const FRAMING_VERSION = 1
 
-/** SCM_MAX_FD of the kernel. Here and not from the addon, so that framing stays pure. */
+/** The kernel's SCM_MAX_FD, repeated here so that the framing does not load the addon. */
 export const FDS_PER_BATCH = 253
 
-/** No frame carries more, whatever the limits say: one batch beside each header byte. */
+/** Hard limit of descriptors per frame: one batch beside each header byte. */
 export const MAX_FRAME_FDS = HEADER_BYTES * FDS_PER_BATCH
 
 export interface FrameLimits {
-  /** Largest payload, bytes. Default 16 MiB. */
+  /** Limit of a payload. Default 16 MiB. */
   payloadBytes: number
-  /** Most descriptors of one frame. Default and most: 2024. */
+  /** Limit of descriptors per frame. Default and maximum 2024. */
   fds: number
-  /** Most descriptors that have arrived and are not delivered yet. Default `fds` + 253. */
+  /** Limit of received descriptors that are not delivered yet. Default `fds` + 253. */
   queuedFds: number
 }
 
-/** One message. The payload is a copy of its own; the descriptors belong to the code that took the frame. */
+/** One message. The receiver owns the payload, which is a copy, and the descriptors. */
 export interface Frame<F> {
   payload: Buffer
   fds: F[]
@@ -52,7 +52,7 @@ function within(name: string, value: number, most: number): number {
   throw new FdbError('ERR_FDB_LIMIT', `limit "${name}" is ${value}: give a whole number from 0 to ${most}`)
 }
 
-/** Writes the eight header bytes at `offset`. The numbers must have passed {@link checkFrame}. */
+/** Writes the eight header bytes at `offset`. The caller has checked both numbers with {@link checkFrame}. */
 export function writeHeader(into: Uint8Array, offset: number, payloadBytes: number, fds: number): void {
   into[offset] = FRAME_MAGIC
   into[offset + 1] = FRAMING_VERSION
@@ -64,7 +64,7 @@ export function writeHeader(into: Uint8Array, offset: number, payloadBytes: numb
   into[offset + 7] = payloadBytes >>> 24
 }
 
-/** Header and payload in one buffer. */
+/** Returns header and payload in one buffer. */
 export function encodeFrame(payload: Uint8Array, fds: number): Buffer {
   const bytes = Buffer.allocUnsafe(HEADER_BYTES + payload.length)
   writeHeader(bytes, 0, payload.length, fds)
@@ -72,7 +72,7 @@ export function encodeFrame(payload: Uint8Array, fds: number): Buffer {
   return bytes
 }
 
-/** The same rule for sender and receiver; null when the frame is within the limits. */
+/** Returns null if the frame is within the limits. Sender and receiver apply the same rule. */
 export function checkFrame(payloadBytes: number, fds: number, limits: FrameLimits): FdbError | null {
   if (payloadBytes > limits.payloadBytes) {
     return new FdbError(
@@ -91,13 +91,13 @@ export function checkFrame(payloadBytes: number, fds: number, limits: FrameLimit
   return null
 }
 
-/** Says one short message and closes the socket, without a descriptor more. A peer that does not take it at once sees the end alone. Never throws. */
+/** Sends one short message and closes the socket; needs no further descriptor. If the socket's buffer is full, the peer sees only the close. Never throws. */
 export function sendLast(fd: OwnedFd, payload: Uint8Array): void {
   try {
     const bytes = encodeFrame(payload, 0)
     sendMessage(fd, bytes, 0, bytes.length, [])
   } catch {
-    // It has gone.
+    // The peer has closed the connection.
   } finally {
     fd.close()
   }

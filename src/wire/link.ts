@@ -10,23 +10,23 @@ const { Envelope } = fdbroker.wire
 export type WireEnvelope = fdbroker.wire.Envelope
 export type WireBody = fdbroker.wire.Envelope.$Properties
 
-/** Descriptors that bundles may bring before their end: a peer cannot make us hold more. */
+/** Limit of the descriptors that a peer can make this process hold in incomplete bundles. */
 const MAX_BUNDLE_FDS = 100_000
-/** Bundles that have begun and not ended. */
+/** Limit of incomplete bundles per link. */
 const MAX_BUNDLES = 64
-/** A quarter of the smallest buffer that a Unix socket usually has (`net.core.wmem_default`, 208 KiB). */
+/** No heartbeat is sent while the peer has this much unread: a quarter of the usual buffer of a Unix socket (`net.core.wmem_default`, 208 KiB). */
 const BEATS_UNREAD_BYTES = 52 * 1024
-/** Batches on the way before the first must have been acknowledged. */
+/** Number of batches that may be unacknowledged at a time. */
 const BATCH_WINDOW = 2
 
 export interface LinkHandler {
-  /** One message. Descriptors come by {@link bundle}; any that come otherwise are closed, except the Hello's and Welcome's pidfd. */
+  /** Receives one message. The handler owns `fds` and closes them, except for the pidfd of a Hello or Welcome: other descriptors come by {@link bundle}. */
   message(envelope: WireEnvelope, fds: OwnedFd[]): void
-  /** A whole bundle, every descriptor of it verified. The handler owns them. Absent: none is taken, all are closed. */
+  /** Receives a whole bundle of verified descriptors, which the handler owns. Without this method the link closes all received bundles. */
   bundle?(items: BundleItem[]): void
-  /** A message is not what was announced, or cannot be understood. The link stays; the handler decides. */
+  /** The link cannot decode a message, or its descriptors differ from the announced ones. The link stays open; the handler decides. */
   broken(error: FdbError): void
-  /** The channel has ended (not by our own close). */
+  /** The channel has ended, but not by {@link Link.close}. */
   end(error: FdbError | null): void
 }
 
@@ -34,7 +34,7 @@ export interface LinkHandler {
 export class Link {
   readonly channel: Channel
   #handler: LinkHandler | null = null
-  /** The bundles that are not whole yet, by their number. */
+  /** The incomplete bundles, by number. */
   readonly #incoming = new Map<number, BundleItem[]>()
   #incomingFds = 0
   readonly #acks = new Map<string, () => void>()
@@ -46,7 +46,7 @@ export class Link {
     this.channel = channel
   }
 
-  /** Begins to read; called again, it changes who is told. */
+  /** Starts to read. A second call replaces the handler. */
   start(handler: LinkHandler): void {
     const first = this.#handler === null
     this.#handler = handler
@@ -61,34 +61,34 @@ export class Link {
     return this.#ended === undefined
   }
 
-  /** Milliseconds since anything arrived. */
+  /** Milliseconds since the last byte arrived. */
   get idleMs(): number {
     return this.channel.idleMs
   }
 
-  /** Resolves when the kernel has it. `fds` are borrowed until then. */
+  /** Resolves when the kernel has accepted the message. Borrows `fds` until then. */
   send(body: WireBody, fds?: readonly OwnedFd[]): Promise<void> {
     return this.channel.send(Envelope.encode(body).finish(), fds)
   }
 
-  /** As {@link send}, for messages without an answer. If the channel cannot take it, the channel ends, and that is told. */
+  /** Sends a message that needs no answer. If sending fails, closes the channel and calls {@link LinkHandler.end}. */
   post(body: WireBody): void {
     this.send(body).catch((error: FdbError) => {
-      // Earlier messages of a peer that has left are still read: its end comes after them.
+      // If the peer has left, its earlier messages are still read; the channel then reports the end itself.
       if (!this.open || peerLeft(error)) return
       void this.channel.close()
       this.#onChannelEnd(error)
     })
   }
 
-  /** As {@link post}, for a Heartbeat: none where many wait unread, so that a peer that is stopped for long has room for what it must hear. */
+  /** Posts a Heartbeat, unless many bytes wait unread: the socket of a stopped peer must keep room for important messages. */
   beat(heartbeat: NonNullable<WireBody['heartbeat']>): void {
     if (this.open && this.channel.unreadBytes < BEATS_UNREAD_BYTES) this.post({ heartbeat })
   }
 
   /**
-   * Sends descriptors, borrowed until it resolves: when the peer has acknowledged every batch as verified.
-   * Rejects with ERR_FDB_DEADLINE after `timeoutMs`, ERR_FDB_CHANNEL_CLOSED when the link ends before.
+   * Sends descriptors. Resolves when the peer has acknowledged every batch as verified; borrows the descriptors until then.
+   * Rejects with ERR_FDB_DEADLINE after `timeoutMs`, or with ERR_FDB_CHANNEL_CLOSED if the link ends.
    */
   async sendBundle(items: readonly BundleItem[], timeoutMs: number): Promise<void> {
     const until = performance.now() + timeoutMs
@@ -138,7 +138,7 @@ export class Link {
     if (!this.open) return
     this.#ended = error
     this.#dropIncoming()
-    for (const tell of [...this.#onEnd]) tell()
+    for (const onEnd of [...this.#onEnd]) onEnd()
   }
 
   #onFrame(payload: Buffer, fds: OwnedFd[]): void {
@@ -220,12 +220,12 @@ const LEFT: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
   'ERR_FDB_CHANNEL_TRUNCATED',
 ])
 
-/** Whether an error says no more than that the peer is gone: how that shows depends on what was on its way. */
+/** Whether an error only reports that the peer has left; the code depends on the messages that were in flight. */
 export function peerLeft(error: unknown): boolean {
   return FdbError.is(error) && LEFT.has(error.code)
 }
 
-/** Versions of the conversation that this build speaks. The highest common one is used. */
+/** A range of protocol versions. Two peers use the highest version that both support. */
 export interface VersionRange {
   readonly min: number
   readonly max: number
@@ -233,43 +233,43 @@ export interface VersionRange {
 
 export const VERSIONS: VersionRange = { min: 1, max: 1 }
 
-/** The highest version in both ranges, or null when they do not meet. */
+/** Returns the highest version in both ranges, or null if they do not overlap. */
 export function negotiate(ours: VersionRange, theirs: VersionRange): number | null {
   const highest = Math.min(ours.max, theirs.max)
   return highest >= Math.max(ours.min, theirs.min) ? highest : null
 }
 
-/** Capability of a member: connections may be moved to it. */
+/** Capability: the member accepts moved connections. */
 export const TAKES_CONNECTIONS = 'connections'
 
-/** Capability of a draining generation, and of who receives it: changes are forwarded to the process that may write. */
+/** Capability: the process forwards state changes to the leader while it drains, or accepts forwarded ones as the leader. */
 export const FORWARDS_WRITES = 'writes'
 
-/** The report of a failure from another process, as it arrived. */
-interface RemoteError {
+/** A failure that another process reported, as received. */
+interface ErrorReport {
   readonly code?: string | null | undefined
   readonly message?: string | null | undefined
   readonly retryable?: boolean | null | undefined
   readonly phase?: string | null | undefined
-  /** Details that this process adds; the wire carries none. */
+  /** Added by this process: the protocol carries no details. */
   readonly details?: FdbError['details']
 }
 
 const remoteErrors = new WeakSet<FdbError>()
 
-/** Another process has told it: what it says is of that one, its options for example. */
+/** Whether another process reported `error`: its text then refers to that process, for example to its options. */
 export function isRemoteError(error: FdbError): boolean {
   return remoteErrors.has(error)
 }
 
-/** A failure that another process has told. One without a code of ours, or without words, gets those given here. */
+/** Converts a reported failure into an error; `fallback` replaces a code that is not ours and a missing message. */
 export function remoteError(
-  { code, message, retryable, phase, details }: RemoteError,
-  otherwise: { code: FdbErrorCode; message: string },
+  { code, message, retryable, phase, details }: ErrorReport,
+  fallback: { code: FdbErrorCode; message: string },
 ): FdbError {
-  // One of a newer release is kept as it is.
-  const stable = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : otherwise.code
-  const error = new FdbError(stable, message || otherwise.message, {
+  // A code of a newer release passes unchanged.
+  const known = code?.startsWith('ERR_FDB_') ? (code as FdbErrorCode) : fallback.code
+  const error = new FdbError(known, message || fallback.message, {
     retryable: retryable ?? false,
     ...(phase ? { phase } : {}),
     ...(details ? { details } : {}),

@@ -4,18 +4,18 @@ import { type NativeError, type OwnedFd, sendMessage } from '../kernel/index.js'
 import { checkFrame, FDS_PER_BATCH, type FrameLimits, HEADER_BYTES, writeHeader } from './frame.js'
 import { deadlineError } from './pending.js'
 
-/** Frames up to here are copied behind their header and leave in one call; above, the payload is sent in place. */
+/** Payloads up to this size are copied after their header and sent in one call; larger ones are sent in place. */
 const COPY_BYTES = 32 * 1024
 
-/** Memory that a waiting frame costs beside its bytes: objects and a promise. */
+/** Memory overhead of a queued frame: objects and a promise. */
 const FRAME_BYTES = 1024
 
-/** A flush hands the loop back after this many bytes, even when the peer reads as fast as we write. */
+/** A flush returns to the event loop after this many bytes, even if the peer reads as fast as we write. */
 const TURN_BYTES = 1024 * 1024
 
 const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
 
-/** Shared: used only between two statements of one call. */
+/** Shared by all channels: valid only until the statement that sends it. */
 const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
 const DONE = Promise.resolve()
 const NO_FDS: readonly OwnedFd[] = []
@@ -27,9 +27,9 @@ export interface OutboundOptions {
 }
 
 export interface OutboundEvents {
-  /** The kernel takes no more: call {@link Outbound.flush} when the socket is writable (true), or no longer. */
+  /** With `on`: the kernel's buffer is full, call {@link Outbound.flush} when the socket is writable. Without: stop polling for that. */
   blocked(on: boolean): void
-  /** A frame was late, or cut by a failure: what follows may rely on it, so the stream is of no more use. */
+  /** A frame missed its deadline, or a failure cut it. Later frames may depend on it, so the stream must end. */
   broken(error: FdbError): void
 }
 
@@ -47,7 +47,7 @@ interface Entry {
   onAbort: (() => void) | undefined
 }
 
-/** The sending half of a channel: frames in order, each with its descriptors. Borrows the socket. */
+/** The sending half of a channel: sends frames in order, each with its descriptors. Borrows the socket. */
 export class Outbound {
   readonly #socket: OwnedFd
   readonly #options: OutboundOptions
@@ -126,7 +126,7 @@ export class Outbound {
     return promise
   }
 
-  /** Sends until the queue is empty, the kernel takes no more, or the turn's share is used up. */
+  /** Sends until the queue is empty, the kernel's buffer is full, or the budget of this turn is used up. */
   flush(): void {
     if (this.#retryTimer !== undefined || this.#failure !== null) return
     let budget = TURN_BYTES
@@ -162,7 +162,7 @@ export class Outbound {
     this.#events.blocked(false)
   }
 
-  /** Rejects everything queued and all that is sent later. Idempotent. */
+  /** Rejects all queued frames and all later sends. Idempotent. */
   fail(error: FdbError): void {
     if (this.#failure !== null) return
     this.#failure = error
@@ -195,7 +195,7 @@ export class Outbound {
       let length = data.length - offset
       const left = fds.length - entry.fdsSent
       const batch = Math.min(left, FDS_PER_BATCH)
-      // One byte for each batch but the last: checkFrame keeps them within the header's eight.
+      // Every batch but the last takes one byte; checkFrame limits the batches to the header's eight bytes.
       if (left > batch) length = 1
       const now = batch === 0 ? [] : fds.slice(entry.fdsSent, entry.fdsSent + batch)
       const sent = sendMessage(this.#socket, data, offset, length, now)
@@ -208,7 +208,7 @@ export class Outbound {
     return 'done'
   }
 
-  /** Says what the failure means; ends the whole half when the peer is gone or a frame was cut. */
+  /** Converts the failure into an error; ends the sending half if the peer has left or a frame was cut. */
   #sendFailed(error: unknown, begun: boolean): FdbError {
     const { code } = error as Partial<NativeError>
     if (code === 'EPIPE' || code === 'ECONNRESET' || code === 'ENOTCONN') {
@@ -225,7 +225,7 @@ export class Outbound {
       code === 'EPERM'
         ? new FdbError(
             'ERR_FDB_FDS_REFUSED',
-            'the peer takes no descriptors on this channel (EPERM): it has SO_PASSRIGHTS switched off, or a security policy forbids passing them',
+            'the peer accepts no descriptors on this channel (EPERM): it has switched SO_PASSRIGHTS off, or a security policy forbids passing them',
             { cause: error },
           )
         : FdbError.is(error)
@@ -267,7 +267,7 @@ export class Outbound {
     }
   }
 
-  /** An aborted frame leaves the queue, unless its first byte has gone: then it must go on to its end. */
+  /** Removes an aborted frame from the queue, unless its first byte was sent: then the frame must be completed. */
   #withdraw(entry: Entry): void {
     const at = this.#queue.indexOf(entry, this.#first)
     if (at === -1 || entry.sent > 0) return
@@ -281,7 +281,7 @@ export class Outbound {
     if (wasFirst) this.#resume()
   }
 
-  /** The head of the queue has changed outside a flush. */
+  /** Flushes after the head of the queue changed outside of flush(). */
   #resume(): void {
     clearTimeout(this.#retryTimer)
     this.#retryTimer = undefined
@@ -295,7 +295,7 @@ export class Outbound {
 
   #onDeadline(): void {
     this.#deadlineTimer = undefined
-    // We may have been stopped ourselves: the kernel may take it by now.
+    // This process may have been stopped: the kernel may accept the frame now.
     this.#resume()
     if (this.#idle || this.#deadlineTimer !== undefined) return
     const entry = this.#queue[this.#first]!
@@ -311,7 +311,7 @@ export class Outbound {
     this.#events.broken(error)
   }
 
-  /** ETOOMANYREFS: this user has too many descriptors in flight. It clears when anybody receives or closes. */
+  /** ETOOMANYREFS means that this user has too many descriptors in flight; the kernel accepts more after any process receives or closes some. */
   #retryLater(): void {
     this.#retryTimer = setTimeout(() => this.#resume(), this.#backoff.next())
   }

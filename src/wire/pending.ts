@@ -4,20 +4,20 @@ import { FdbError } from '../errors.js'
 export interface Limit {
   /** Idempotent. */
   clear(): void
-  /** Whether it keeps the process alive (it does at first). */
+  /** Whether the timer keeps the process alive; by default it does. */
   keepAlive(on: boolean): void
 }
 
 /**
- * Calls `late` when `ms` milliseconds have passed and what had arrived by then has been read: a process that was kept from
- * listening (a busy event loop, a SIGSTOP) hears the others out before it says that they are late.
+ * Calls `onTimeout` after `ms` milliseconds, once everything that arrived until then has been read. So a process that could not read
+ * (a busy event loop, a SIGSTOP) does not blame its peers for a timeout.
  */
-export function afterReading(ms: number, late: () => void, { unref = false } = {}): Limit {
+export function afterReading(ms: number, onTimeout: () => void, { unref = false } = {}): Limit {
   let reading: NodeJS.Immediate | undefined
   const timer = setTimeout(
     () => {
-      // Timers come first in a turn of the event loop, then sockets are read, then this.
-      reading = setImmediate(late)
+      // A turn of the event loop runs timers, then reads sockets, then runs immediates.
+      reading = setImmediate(onTimeout)
     },
     Math.min(ms, LONGEST_MS),
   )
@@ -35,15 +35,15 @@ export function afterReading(ms: number, late: () => void, { unref = false } = {
 }
 
 export interface PendingOptions {
-  /** When it aborts, it is rejected with the signal's reason. */
+  /** Its abort rejects the answer with the signal's reason. */
   signal?: AbortSignal | undefined
-  /** Called once, when it is settled, before anybody who waits hears of it. */
+  /** Called once, when the answer is settled, before code that awaits it runs. */
   onSettled?: () => void
 }
 
 /**
- * The answer to a request, while it is awaited: settled once, by an arrival, by its limit or by a signal. A later answer is ignored. A
- * rejection without a listener is swallowed, never unhandled.
+ * The awaited answer to a request, which is settled once: by its arrival, by the time limit or by a signal. Later answers are ignored.
+ * A rejection that no code awaits is never reported as unhandled.
  */
 export class Pending<T> {
   readonly answer: Promise<T>
@@ -71,21 +71,21 @@ export class Pending<T> {
     return this.#settled
   }
 
-  /** Sets the time limit in place of an earlier one; `late`, as a rule, settles it, when all that has arrived by then was heard. */
-  limit(ms: number, late: () => void, options: { unref?: boolean } = {}): this {
+  /** Replaces the time limit. After `ms` milliseconds and {@link afterReading} calls `onTimeout`, which usually settles the answer. */
+  limit(ms: number, onTimeout: () => void, options: { unref?: boolean } = {}): this {
     this.#limit?.clear()
-    if (!this.#settled) this.#limit = afterReading(ms, late, options)
+    if (!this.#settled) this.#limit = afterReading(ms, onTimeout, options)
     return this
   }
 
-  /** Whether it was waited for still. */
+  /** Returns false if the answer was already settled. */
   resolve(value: T): boolean {
     if (!this.#markSettled()) return false
     this.#resolve(value)
     return true
   }
 
-  /** Whether it was waited for still. */
+  /** Returns false if the answer was already settled. */
   reject(error: unknown): boolean {
     if (!this.#markSettled()) return false
     this.#reject(error)
@@ -104,13 +104,13 @@ export class Pending<T> {
 
 interface DeadlineOptions {
   signal?: AbortSignal | undefined
-  /** The awaited thing, as a noun: "the holder's Welcome". Stands in the message. */
+  /** The awaited thing, as a noun for the message: "the holder's Welcome". */
   what: string
 }
 
 /**
  * Settles as `promise` does, unless `ms` milliseconds pass first (ERR_FDB_DEADLINE) or `signal` aborts (its
- * reason). The promise itself goes on; a late rejection of it is swallowed, never unhandled.
+ * reason). A rejection of `promise` after that is ignored.
  */
 export function withDeadline<T>(
   promise: Promise<T>,
