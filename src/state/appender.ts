@@ -11,27 +11,27 @@ import { FRAME_HEADER, frame, type Segment } from './segment.js'
 import { runAtOnce, Slice } from './time-slices.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** Most bytes in one append of several changes; so many are appended before the end of the turn. */
+/** Maximum bytes per append of several changes. A queue of this size is flushed at once instead of at the end of the turn. */
 const BATCH_BYTES = 64 * 1024
-/** Bytes appended at a time from a backlog, whose changes may be tiny. */
+/** Maximum bytes per append from a backlog: its changes may be tiny, and settling many of them takes long. */
 const BACKLOG_BYTES = 8 * 1024
 
-/** The right to write, as {@link Appender} sees it. */
 export interface WriteRight {
-  /** This process has the right, and is not paused. */
+  /** Whether this process has the right to write and is not paused. */
   mayAppend(): boolean
+  /** Another process has sealed the segment. */
   onFenced(): void
 }
 
-/** Appends waiting changes in order: those of one turn in one write, a backlog in slices. A change is settled when its record is applied. */
+/** Appends queued changes in order: the changes of one turn in one write, a backlog in slices. Settles a change after its record is applied. */
 export class Appender {
   readonly #core: LogCore
   readonly #right: WriteRight
   #scheduled = false
-  /** The queue is long, and appended in slices. */
+  /** The queue is long: it is appended in slices. */
   #backlog = false
-  #appending = false
-  /** An update's function is running: sections may be read, nothing may be appended. */
+  #appendingBulk = false
+  /** An update's function is running, so that nothing may be appended; sections may be read. */
   #updating = false
 
   constructor(core: LogCore, right: WriteRight) {
@@ -53,9 +53,8 @@ export class Appender {
     })
   }
 
-  /** A large bulk is being appended. If the right to write ends now, the bulk is appended again, whole. */
   get amidBulk(): boolean {
-    return this.#appending
+    return this.#appendingBulk
   }
 
   flush(): void {
@@ -64,7 +63,7 @@ export class Appender {
     const until = performance.now() + sliceMs
     while (this.#mayAppend) {
       this.#appendBatch(history.writing!, BATCH_BYTES)
-      // Only changes that have waited are so many.
+      // More than one batch left means a backlog of changes that waited for the right to write.
       if (queue.bytes > BATCH_BYTES && performance.now() >= until) {
         void this.#appendBacklog()
         return
@@ -88,10 +87,10 @@ export class Appender {
   get #mayAppend(): boolean {
     const { queue, history, deferred } = this.#core
     if (queue.length === 0 || !this.#right.mayAppend()) return false
-    return !history.applying && !this.#appending && !this.#updating && !deferred.stepping
+    return !history.applying && !this.#appendingBulk && !this.#updating && !deferred.stepping
   }
 
-  /** Appends the first writes of the queue at once; applies and settles those that are complete in the segment. */
+  /** Appends the first writes of the queue in one append. Applies and settles those whose records are complete in the segment. */
   #appendBatch(held: HeldSegment, most: number): void {
     const { queue, limits } = this.#core
     const ready = this.#dropRetries(queue.first(most))
@@ -128,7 +127,7 @@ export class Appender {
     if (refused !== null) this.#appendRefused(held, refused, writes.slice(done))
   }
 
-  /** Encodes one record for each change, with the schemas that the log lacks. Stops at a record that is too large, and rejects it if it is the first. */
+  /** Encodes one record per change, with the schemas that the log lacks. Stops before a record that is too large; rejects that change if it is the first. */
   #framesOf(writes: readonly PendingWrite[], epoch: number): Buffer[] {
     const { history, limits } = this.#core
     const withSchema = new Set<SectionStore>()
@@ -154,7 +153,7 @@ export class Appender {
     return frames
   }
 
-  /** Applies one record. `bytes` start at `start` in the segment; the frame is `bytes[offset, next)`. */
+  /** Applies the record in `bytes[offset, next)`; `bytes` begin at file offset `start` of the segment. */
   #apply(held: HeldSegment, bytes: Buffer, at: { start: number; offset: number; next: number }): void {
     const { start, offset, next } = at
     const { history, limits } = this.#core
@@ -175,7 +174,7 @@ export class Appender {
     else this.#reject(writes, refused)
   }
 
-  /** Computes the next update from the present state. False: it is settled, without a change or with an error. */
+  /** Runs the function of the first update on the current state. Returns false when the update's promise is already settled: it changed nothing, or it failed. */
   #runUpdate(ready: PendingWrite[]): boolean {
     const write = ready[0]!
     this.#updating = true
@@ -193,7 +192,7 @@ export class Appender {
     return false
   }
 
-  /** False: the writes are rejected. */
+  /** Returns false, and rejects the writes, if they would exceed a limit of the segment or log. */
   #hasRoom({ epoch, end }: Segment, bytes: number, writes: PendingWrite[]): boolean {
     const { limits, history } = this.#core
     const { segmentBytes, logBytes } = limits
@@ -215,19 +214,19 @@ export class Appender {
     this.#core.owner.onFull?.()
     return new FdbError(
       'ERR_FDB_STATE_LIMIT',
-      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are in force. ` +
-        (retryable ? 'It is compacted: try again' : 'Upgrade to a version with a higher limit'),
+      `the log would have ${bytes} bytes, the limit "logBytes" is ${logBytes}; ${liveBytes} bytes of it are live. ` +
+        (retryable ? 'The log is being compacted: try again' : 'Upgrade to a version with a higher limit'),
       { details: { limit: 'logBytes', most: logBytes, got: bytes, liveBytes }, retryable },
     )
   }
 
-  /** Appends a large bulk as several records, in slices; the last one makes it count. If interrupted it stays first in the queue, and is appended again, whole. */
+  /** Appends a large bulk as several records, in slices; the last record makes the bulk take effect. An interrupted bulk stays first in the queue and is appended again from its first record. */
   async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
     const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held
-    this.#appending = true
+    this.#appendingBulk = true
     try {
-      // Encoding the changes has used this turn's time.
+      // Encoding the bulk has used up this turn's time.
       await nextTurn()
       if (!this.#hasRoom(segment, write.bytes, [write])) return
       store.abandonOpen()
@@ -236,8 +235,8 @@ export class Appender {
       for (const { parts, index, last } of recordsOfParts(write.parts, limits)) {
         if (!this.#right.mayAppend() || history.writing !== held || queue.head !== write) return
         const sequence = history.sequence + 1
-        const place = { epoch: segment.epoch, sequence, part: { index, last } }
-        const body = [encodeEnvelope(last ? { ...place, request: write.request } : place), ...parts]
+        const position = { epoch: segment.epoch, sequence, part: { index, last } }
+        const body = [encodeEnvelope(last ? { ...position, request: write.request } : position), ...parts]
         for (const { schemaToWrite } of last ? write.sections : [])
           if (schemaToWrite) body.push(encodeSchema(schemaToWrite))
         const bytes = frame(...body)
@@ -262,7 +261,7 @@ export class Appender {
     } catch (error) {
       this.#reject([write], error)
     } finally {
-      this.#appending = false
+      this.#appendingBulk = false
       this.flush()
     }
   }
@@ -271,7 +270,7 @@ export class Appender {
     for (const listener of this.#core.owner.appended) listener()
   }
 
-  /** Resolves a request that another writer has applied meanwhile, so that it is not applied twice. */
+  /** Settles the first write if its request is already in the log, so that it is not applied twice. Returns the writes before the next such request. */
   #dropRetries(writes: PendingWrite[]): PendingWrite[] {
     const known = ({ request }: PendingWrite) =>
       request === '' ? undefined : this.#core.store.requests.get(request)
@@ -294,7 +293,7 @@ export class Appender {
   }
 }
 
-/** The author may have other limits, or the sections' schemas may not fit. */
+/** Checks the record again: a forwarded change was checked against its author's limits, and the schemas add bytes. */
 function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
   const got = length - FRAME_HEADER
   if (got <= recordBytes) return null

@@ -5,16 +5,16 @@ import { addPrint } from './requests.js'
 import type { SectionStore } from './section-store.js'
 import type { PendingWrite } from './write-queue.js'
 
-/** Most bytes of changes in one part, unless it is a single change. */
+/** Maximum bytes of changes per part, unless the part is a single change. */
 const PART_BYTES = 16 * 1024
 
 export type BulkChange<T> = { key: string; value: T } | { key: string; delete: true }
 
-/** The changes of a bulk, encoded in parts between which it may be split into records. */
+/** Encodes the changes of a bulk as parts. The appender may split the bulk into records between two parts. */
 export class Bulk {
   readonly parts: Uint8Array[] = []
   count = 0
-  /** The fingerprint of its changes, for a bulk with a request id, see {@link SectionStore.printOf}. */
+  /** The fingerprint of the bulk's changes, computed only for a bulk with a request id. See {@link SectionStore.printOf}. */
   print = 0
   readonly #section: SectionStore
   readonly #limits: StateLimits
@@ -56,13 +56,13 @@ export class Bulk {
   }
 }
 
-/** Throws a TypeError (ERR_FDB_STATE_VALUE) for anything but a list of changes. */
+/** Throws a TypeError (ERR_FDB_STATE_VALUE) if `changes` is not iterable. */
 export function checkChanges(changes: unknown, section: string): void {
   if (typeof (changes as { [Symbol.iterator]?: unknown } | null)?.[Symbol.iterator] === 'function') return
   const what = `section "${section}": the changes of a bulk are ${typeof changes}`
   throw new FdbTypeError(
     'ERR_FDB_STATE_VALUE',
-    `${what}; give what can be iterated, of { key, value } and { key, delete: true }`,
+    `${what}; give an iterable of { key, value } and { key, delete: true }`,
   )
 }
 
@@ -76,15 +76,15 @@ export function isDeletion(
   )
 }
 
-/** Most changes in one part. */
+/** Maximum changes per part. */
 export const PART_CHANGES = 64
-/** Bytes in one record of a large bulk. */
+/** Maximum bytes per record of a large bulk. */
 const RECORD_BYTES = 32 * 1024
-/** A bulk above these is large: it takes several records, and turns of the event loop. */
+/** A bulk that exceeds either limit is large: the appender writes several records, over several turns of the event loop. */
 const LARGE_BYTES = 64 * 1024
 const LARGE_PARTS = 16
 
-/** An update is never large, even with another process's schemas: it is one record. */
+/** Whether the write takes several records. An update is always one record, also with the schemas of another process. */
 export function isLarge({ parts, bytes, makeUpdate }: PendingWrite, limits: StateLimits): boolean {
   if (makeUpdate !== undefined) return false
   const most = Math.min(LARGE_BYTES, mostBodyBytes(limits))

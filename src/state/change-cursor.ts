@@ -20,7 +20,7 @@ export interface CursorStore {
   sectionNamed(name: string): SectionStore
 }
 
-/** Reads the changes of another process's record one by one, and checks section name and key. The caller checks the kind of change. */
+/** Reads the changes of a record one by one, and checks section name and key. The caller checks the kind of change. */
 export class ChangeCursor {
   readonly change: Readonly<ScannedChange>
   readonly #change = emptyChange()
@@ -28,17 +28,17 @@ export class ChangeCursor {
   readonly #store: CursorStore
   readonly #malformed: (why: string) => FdbError
   #bytes = this.#key.bytes
-  /** Start and end of each change, alternating. */
+  /** Alternating start and end offsets of the changes. */
   #changes: readonly number[] = []
   #section: SectionStore | null = null
-  /** The changes that the addon has scanned: their ranges and fields. */
+  /** The ranges of the changes that the addon scans in one call, and their fields. */
   readonly #ranges = new Uint32Array(2 * SCANNED_AT_ONCE)
   readonly #ahead = new Uint32Array(CHANGE_FIELDS * SCANNED_AT_ONCE)
-  /** The hash of the present change's key, if the addon has computed it. */
+  /** The hash of the current change's key, or null if the addon did not compute it. */
   #hash: number | null = null
   #print: number | null = null
 
-  /** `malformed`: makes the error for a malformed record. */
+  /** `malformed` creates the error for a malformed record. */
   constructor(store: CursorStore, malformed: (why: string) => FdbError) {
     this.change = this.#change
     this.#store = store
@@ -53,13 +53,13 @@ export class ChangeCursor {
     }
   }
 
-  /** Starts reading these encoded changes; `buffer` must not change meanwhile. */
+  /** Starts to read the encoded changes in `buffer`, which must not change until the last one is read. */
   setChanges(buffer: Buffer, changes: readonly number[]): void {
     if (buffer !== this.#bytes.buffer) this.#bytes = new Bytes(buffer)
     this.#changes = changes
   }
 
-  /** Reads the next change, which has this index, and returns its section. */
+  /** Reads the next change and returns its section. `index` counts up from 0. */
   readSection(index: number): SectionStore {
     const nth = index % SCANNED_AT_ONCE
     if (nth === 0) this.#scanAhead(index)
@@ -116,7 +116,7 @@ export class ChangeCursor {
     return this.#text('a key', this.#change.keyStart, this.#change.keyEnd)
   }
 
-  /** The key in place, valid until the next change is read. */
+  /** The key as a range of the buffer; valid until the next change is read. */
   get keyBytes(): KeyBytes {
     const { keyStart: start, keyEnd: end } = this.#change
     const bytes = this.#bytes
@@ -134,7 +134,7 @@ export class ChangeCursor {
     return this.#bytes.buffer
   }
 
-  /** The change's {@link SectionStore.printOf} in its section. */
+  /** Returns the change's fingerprint, see {@link SectionStore.printOf}. */
   printIn(section: SectionStore): number {
     const { op, keyStart, keyEnd } = this.#change
     return this.#print ?? section.printOf(op, this.#bytes.buffer.subarray(keyStart, keyEnd))
@@ -144,7 +144,7 @@ export class ChangeCursor {
     return this.#bytes.buffer.subarray(this.#change.valueStart, this.#change.valueEnd)
   }
 
-  /** Throws for invalid UTF-8: decoding it would make different keys equal. */
+  /** Throws for invalid UTF-8, which would decode different keys to the same text. */
   #text(what: string, start: number, end: number): string {
     const text = this.#bytes.buffer.toString('utf8', start, end)
     if (

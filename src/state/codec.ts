@@ -2,9 +2,9 @@ import { types } from 'node:util'
 import protobufjs from 'protobufjs/minimal.js'
 import { msgpackr } from '../base/lazy.js'
 
-/** Types that a format keeps beside objects, arrays, strings, booleans, finite numbers and null. */
+/** The types that a format preserves, besides objects, arrays, strings, booleans, finite numbers and null. */
 interface Format {
-  /** If false, undefined fields are dropped, which reads the same; elsewhere undefined would become null. */
+  /** If false, undefined elements of an array are refused, as they would become null. Undefined fields are dropped, which reads the same. */
   undefined: boolean
   nonFinite: boolean
   bigint: boolean
@@ -27,7 +27,7 @@ const MSGPACK_FORMAT: Format = {
   dates: true,
 }
 
-/** Throws a TypeError that names the part of a value that would be decoded as something else. Trusts `toJSON`. There are no cycles. */
+/** Throws a TypeError that names the first part of `value` that would be decoded as something else. Trusts `toJSON`. `value` has no cycles: it was encoded before. */
 function checkPlain(value: unknown, format: Format): void {
   const found = findUnsupported(value, format)
   if (found === null) return
@@ -36,7 +36,7 @@ function checkPlain(value: unknown, format: Format): void {
 
 interface UnsupportedValue {
   what: string
-  /** As in the source text: `.items[3]`. */
+  /** In JavaScript syntax: `.items[3]`. */
   path: string
 }
 
@@ -81,7 +81,7 @@ function findUnsupportedInObject(value: object, format: Format): UnsupportedValu
   return null
 }
 
-/** The name of an object whose contents are not in its fields; empty: the format keeps it; null: they are. */
+/** Returns the name of an object whose contents are not in its fields, '' if the format preserves it anyway, or null if the contents are in its fields. */
 function kindWithoutFields(value: object, format: Format): string | null {
   if (types.isUint8Array(value) && format.bytes) return ''
   if (ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value)) return `of class ${className(value)}`
@@ -103,8 +103,8 @@ function className(value: object): string {
 }
 
 /**
- * Turns a section's values into bytes and back. `name` is kept in the log: readers refuse another codec. `encode` throws for what
- * would not come back as it was; the section says whose value it is.
+ * Encodes a section's values to bytes and decodes them. The log stores `name`, and readers refuse another codec. `encode` throws for a value
+ * that `decode` would not restore; the section adds the key to the error.
  */
 export interface Codec<T> {
   readonly name: string
@@ -112,12 +112,12 @@ export interface Codec<T> {
   decode(bytes: Uint8Array): T
 }
 
-/** The bytes as they are. */
+/** Stores bytes unchanged. */
 export function bytes(): Codec<Uint8Array> {
   return {
     name: 'bytes',
     encode: value => {
-      if (!types.isUint8Array(value)) throw new TypeError(`it is ${kindOf(value)}, no Uint8Array`)
+      if (!types.isUint8Array(value)) throw new TypeError(`it is ${kindOf(value)}, not a Uint8Array`)
       return value
     },
     decode: value => value,
@@ -125,8 +125,8 @@ export function bytes(): Codec<Uint8Array> {
 }
 
 /**
- * JSON: no undefined, no NaN, no Map, no bytes. An object with a `toJSON` comes back as the result of that (a Date as a text), and a field
- * that is undefined does not come back.
+ * JSON. Refuses undefined, NaN, Map and bytes. Stores an object with a `toJSON` method as the result of that method (a Date as text), and
+ * drops fields that are undefined.
  */
 export function json<T = unknown>(): Codec<T> {
   return {
@@ -141,7 +141,7 @@ export function json<T = unknown>(): Codec<T> {
   }
 }
 
-/** msgpackr without records: any version, and any other msgpack library, reads it. Bytes, bigints of 64 bits and Dates too. */
+/** MessagePack, by msgpackr without its record extension, so that every msgpack library can read it. Also stores bytes, 64-bit bigints and Dates. */
 export function msgpack<T = unknown>(): Codec<T> {
   const { Packr } = msgpackr()
   const packr = new Packr({ useRecords: false, moreTypes: false, copyBuffers: true })
@@ -156,19 +156,19 @@ export function msgpack<T = unknown>(): Codec<T> {
   }
 }
 
-/** A message type that protobufjs, 7 or 8, generates (static module) or reflects, of any copy of the package. */
+/** A message type of protobufjs 7 or 8, generated (static module) or reflected. The application may use its own copy of the package. */
 export interface ProtobufType<T, P = T> {
   encode(message: P): { finish(): Uint8Array }
-  /** Is given a reader of its own copy of protobufjs where it has one to give, else the bytes. */
+  /** Called with a reader of the type's own copy of protobufjs, or with the bytes if that reader is unknown. */
   decode(bytes: Uint8Array): T
-  /** Says which reader that is (`pbjs --no-delimited` leaves it out). */
+  /** Used to find the reader of the type's own copy. `pbjs --no-delimited` omits this function. */
   decodeDelimited?(bytes: Uint8Array): unknown
 }
 
 /**
- * A protobufjs message type. Fields that this version does not know are kept in what `get` returns, and survive when that same object is changed and put back
- * (not a copy of it: `toObject`, spread and `structuredClone` lose them). Not so with protobufjs 7, which drops what it does not know, nor with 8 for types
- * without `decodeDelimited`, unless its `Reader.discardUnknown` is false.
+ * A protobufjs message type. The object that `get` returns keeps the fields that this version does not know; they survive if the application changes and puts
+ * back that same object. A copy (`toObject`, spread, `structuredClone`) loses them. protobufjs 7 always drops unknown fields. protobufjs 8 drops them for types
+ * without `decodeDelimited`, unless `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
   const read = readerFor(type)
@@ -176,7 +176,7 @@ export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T>
     name: 'protobuf',
     encode: value => {
       if (typeof value !== 'object' || value === null)
-        throw new TypeError(`it is ${kindOf(value)}, no message`)
+        throw new TypeError(`it is ${kindOf(value)}, not a message`)
       return type.encode(value).finish()
     },
     decode: value => type.decode(read(value)),
@@ -201,12 +201,12 @@ interface ReaderClass {
   create(bytes: Uint8Array): { discardUnknown?: boolean }
 }
 
-/** An empty message behind its length. */
+/** An empty message, preceded by its length. */
 const DELIMITED = Uint8Array.of(0)
 
 /**
- * Makes readers with which `type` keeps unknown fields (protobufjs 8). It only accepts readers of its own copy of protobufjs; a type that accepts none gets the
- * bytes.
+ * Returns a function that creates readers with which `type` keeps unknown fields (protobufjs 8). A type accepts only readers of its own copy of protobufjs;
+ * if no reader fits, the function returns the bytes.
  */
 function readerFor(type: Decoding): MakeReader {
   const readers = ownReaderOf(type) ?? (acceptsOurReader(type) ? protobufjs.Reader : null)
@@ -218,20 +218,20 @@ function readerFor(type: Decoding): MakeReader {
   }
 }
 
-/** `decodeDelimited` makes a reader of its own copy, and passes it to `this.decode`. */
+/** Returns the reader class of the type's own copy: `decodeDelimited` creates such a reader and passes it to `this.decode`. */
 function ownReaderOf(type: Decoding): ReaderClass | null {
   let made: unknown
   try {
     const catching = { decode: (reader: unknown) => (made = reader) }
     type.decodeDelimited?.call(catching, DELIMITED as never)
   } catch {
-    // Not a type of protobufjs.
+    // `type` is not a protobufjs type.
   }
   const readers = (made as { constructor?: Partial<ReaderClass> } | undefined)?.constructor
   return typeof readers?.create === 'function' ? (readers as ReaderClass) : null
 }
 
-/** A type of another copy treats our reader as bytes, and throws before it reads the length. */
+/** Whether `type` accepts a reader of our copy of protobufjs. A type of another copy takes the reader for bytes, and throws before it reads `len`. */
 function acceptsOurReader(type: Decoding): boolean {
   const reader = protobufjs.Reader.create(new Uint8Array())
   let lengthRead = false
@@ -246,7 +246,7 @@ function acceptsOurReader(type: Decoding): boolean {
   try {
     type.decode(reader as never)
   } catch {
-    // A required field is missing, so the reader was accepted.
+    // A missing required field makes decode() throw too, after it has read `len`.
   }
   return lengthRead
 }

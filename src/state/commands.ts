@@ -6,7 +6,7 @@ import type { KnownSection } from './overview.js'
 import type { SegmentKind } from './segment.js'
 import type { StateLog } from './state-log.js'
 
-/** Commands of `fd-broker state` to a running service. The service replies with a copy of its log, which the client decodes. */
+/** Commands that `fd-broker state` sends to a running service. To read state, the client copies the service's log and decodes the copy. */
 export const STATE_COMMANDS = {
   segments: 'fd-broker.state.segments',
   read: 'fd-broker.state.read',
@@ -21,7 +21,7 @@ export const STATE_COMMANDS = {
 export const PAGE_BYTES = 1024 * 1024
 
 export interface SegmentsReply {
-  /** The log's position; the first `size` bytes of each segment add up to it. */
+  /** The log's position after the first `size` bytes of each segment. */
   position: Position
   segments: { kind: SegmentKind; epoch: number; size: number }[]
 }
@@ -29,24 +29,24 @@ export interface SegmentsReply {
 export interface ReadRequest {
   kind: SegmentKind
   epoch: number
-  /** File offset. The reply has the bytes from there, at most {@link PAGE_BYTES}. */
+  /** File offset of the first requested byte. The reply has at most {@link PAGE_BYTES}. */
   from: number
 }
 
-/** The first line of `import`, which has the last (or only) piece and commits all of them; encoded changes follow. */
+/** The first line of `import`, before the encoded changes of the last (or only) piece. The command commits all pieces. */
 export interface ImportRequest {
-  /** A retry with the same id applies once. */
+  /** Request id: a retry with the same id has no further effect. */
   request?: string
   replace?: boolean
-  /** The number of pieces already sent by `part`. */
+  /** The import whose earlier pieces were sent by `part`, and their number. */
   after?: PartRequest
 }
 
-/** The first line of `part`, which has a piece of an import; encoded changes follow. */
+/** The first line of `part`, before the encoded changes of one piece of an import. */
 export interface PartRequest {
-  /** Names the import, in this process. */
+  /** The client's id of the import. */
   import: string
-  /** From 0 upward. */
+  /** Number of the piece, from 0. */
   part: number
   replace?: boolean
 }
@@ -55,18 +55,18 @@ export interface ImportReply {
   puts: number
 }
 
-/** The request of `get`, whose reply is an {@link EntryReply} in a line, then the bytes; of `delete`; and the first line of `put`, before the bytes. */
+/** The request of `get` and `delete`, and the first line of `put`, before the value. `get` replies with an {@link EntryReply} in a line, then the value. */
 export interface EntryRequest {
   section: string
   key: string
-  /** For `put` and `delete`: a retry with the same id applies once. */
+  /** For `put` and `delete`: the request id; a retry with the same id has no further effect. */
   request?: string
-  /** For `get`: allows secret sections. */
+  /** For `get`: allows values of secret sections. */
   secrets?: boolean
 }
 
 export interface EntryReply {
-  /** Undefined: there is no such entry. */
+  /** The schema version of the value; undefined if the entry does not exist. */
   version?: number
 }
 
@@ -76,8 +76,8 @@ export interface DeleteReply {
 
 type Register = (name: string, handler: (body: Buffer) => Promise<Uint8Array | string>) => unknown
 
-/** Most imports in pieces at a time, and the longest silence of one. */
-const IMPORTS = 4
+const MOST_IMPORTS = 4
+/** The service drops an unfinished import if no piece arrives for this time. */
 const IMPORT_IDLE_MS = 30_000
 
 export function serveStateCommands(register: Register, log: StateLog): void {
@@ -121,7 +121,7 @@ function entryIn({ section, key, request = '', secrets }: Partial<EntryRequest>)
   throw malformedRequest()
 }
 
-/** Throws for an unknown section, so that a misspelt name does not make one. */
+/** Throws for an unknown section, so that a misspelt name does not create one. */
 function knownIn(log: StateLog, name: string): KnownSection {
   const all = log.known()
   const known = all.find(section => section.name === name)
@@ -140,7 +140,7 @@ function getEntry(log: StateLog, { section, key, secrets }: Required<EntryReques
 }
 
 export function secretSection(name: string): FdbError {
-  return new FdbError('ERR_FDB_STATE_SECRET', `section "${name}" is secret; give "secrets" to see its values`)
+  return new FdbError('ERR_FDB_STATE_SECRET', `section "${name}" is secret; set "secrets" to read its values`)
 }
 
 interface PendingImport {
@@ -149,7 +149,7 @@ interface PendingImport {
   timer: NodeJS.Timeout
 }
 
-/** Imports in pieces. An import whose sender has gone is dropped, and has changed nothing. */
+/** Holds unfinished imports in memory. An import that its client abandons is dropped and changes nothing. */
 class Imports {
   readonly #log: StateLog
   readonly #pending = new Map<string, PendingImport>()
@@ -162,7 +162,7 @@ class Imports {
     if (typeof id !== 'string' || !Number.isSafeInteger(part)) throw malformedRequest()
     if (part === 0) this.#start(id, replace === true)
     const arriving = this.#importAt(id, part)
-    // Refuses further pieces, and the end, while this one is checked.
+    // NaN matches no number, so that further pieces and the commit are refused while this piece is checked.
     arriving.parts = Number.NaN
     try {
       await arriving.staged.add(piece)
@@ -174,7 +174,7 @@ class Imports {
     arriving.timer.refresh()
   }
 
-  /** Gives the import to the caller, if it has so many parts. */
+  /** Removes the import from this table and returns it, if it has `part` pieces. */
   claim({ import: id, part }: Partial<PartRequest>): StagedImport {
     const { staged } = this.#importAt(id ?? '', part)
     this.#drop(id ?? '')
@@ -183,10 +183,10 @@ class Imports {
 
   #start(id: string, replace: boolean): void {
     this.#drop(id)
-    if (this.#pending.size >= IMPORTS) {
+    if (this.#pending.size >= MOST_IMPORTS) {
       throw new FdbError(
         'ERR_FDB_BUSY',
-        `${IMPORTS} imports are under way: try again when one of them has ended`,
+        `${MOST_IMPORTS} imports are running: try again when one of them has ended`,
         { retryable: true },
       )
     }
@@ -199,7 +199,7 @@ class Imports {
     if (arriving?.parts === part && arriving) return arriving
     throw new FdbError(
       'ERR_FDB_STATE_MOVED',
-      `this process has ${arriving?.parts ?? 0} parts of the import, not ${String(part)}: begin again`,
+      `this process has ${arriving?.parts ?? 0} pieces of the import, not ${String(part)}: start the import again`,
       { retryable: true },
     )
   }
@@ -210,7 +210,7 @@ class Imports {
   }
 }
 
-/** Splits a body into the JSON object of its first line, and the rest. */
+/** Splits a body into the JSON object of its first line and the remaining bytes. */
 export function withHead<T>(body: Buffer): { head: Partial<T>; rest: Buffer } {
   const end = body.indexOf(0x0a)
   if (end < 0) throw malformedRequest()
@@ -222,7 +222,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
   const readTo = new Map(log.pieces().map(({ segment, end }) => [segment, end]))
   const segments = log.segments.map(segment => {
     const { kind, epoch, end, sealed, fd } = segment
-    // A sealed segment was read to its end; the writable one of another process as far as it was read; the own one to its end.
+    // A sealed segment was read to its end, and this process knows the end of its own; another process's unsealed segment counts as far as it was read.
     return { kind, epoch, size: sealed ? sizeOf(fd) : Math.max(end, readTo.get(segment) ?? 0) }
   })
   return { position, segments }
@@ -234,7 +234,7 @@ function readPage(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): B
   if (segment === undefined) {
     throw new FdbError(
       'ERR_FDB_STATE_MOVED',
-      `the ${String(kind)} segment of epoch ${String(epoch)} is not there any more: the log was compacted; begin again`,
+      `the ${String(kind)} segment of epoch ${String(epoch)} no longer exists: the log was compacted; start the copy again`,
       { retryable: true },
     )
   }
@@ -251,5 +251,5 @@ function parse(body: Buffer): Record<string, never> {
 }
 
 function malformedRequest(): FdbError {
-  return new FdbError('ERR_FDB_MESSAGE', 'the request is not what this release of fd-broker understands')
+  return new FdbError('ERR_FDB_MESSAGE', 'this release of fd-broker does not understand the request')
 }

@@ -6,21 +6,21 @@ import type { Store } from './store.js'
 import type { DeferredWork } from './time-slices.js'
 import type { WriteQueue } from './write-queue.js'
 
-/** A log's callbacks to its owner. None may throw. */
+/** A log's callbacks to its owner; they must not throw. */
 export interface LogOwner {
-  /** Another process has ended the right to write; changes wait until startWriting or endWriting. Called once for each seal, in a microtask. */
+  /** Another process has sealed the segment; changes wait until startWriting or endWriting. Called once per seal, in a microtask. */
   onFenced: (() => void) | null
-  /** The limit `logBytes` has refused a change. */
+  /** A change was refused because of the limit `logBytes`. */
   onFull: (() => void) | null
-  /** See {@link StateLog.hasStaleSecrets}. */
+  /** {@link StateLog.hasStaleSecrets} may have become true. */
   onStaleSecret: (() => void) | null
-  /** A followed process's records cannot be read any more, or may not be (ERR_FDB_SCHEMA). */
+  /** The log can no longer follow another process: its records are unreadable, or a schema forbids reading them (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
-  /** Called, often, after changes were applied or segments merged. */
+  /** Called after changes were applied or segments merged, thus often. */
   readonly appended: ReadonlySet<() => void>
-  /** Why awaiting a waiting change would never end; null: it may be awaited. */
+  /** Returns an error if a queued change cannot settle while the application awaits it, otherwise null. */
   premature: (() => FdbError | null) | null
-  /** Brings `durable` changes to the disk. */
+  /** Writes `durable` changes to disk. */
   disk: Disk | null
 }
 
@@ -31,7 +31,7 @@ export interface LogCore {
   readonly queue: WriteQueue
   readonly deferred: DeferredWork
   readonly limits: Readonly<StateLimits>
-  /** Most milliseconds of work in one turn. */
+  /** Maximum time of work per turn, in milliseconds. */
   readonly sliceMs: number
   readonly closing: AbortSignal
   /** Reads and appends as much as possible. */

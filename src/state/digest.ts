@@ -3,11 +3,11 @@ import type { ScannedChange } from './records.js'
 
 const LANES = 8
 
-/** The digest of a set of (section, key, value): the sum of their SHA-256, in 8 lanes modulo 2^32. Detects differences, but no attacker. */
+/** The digest of a set of (section, key, value): the sum of their SHA-256 hashes, in 8 lanes modulo 2^32. Detects accidental differences; does not resist an attacker. */
 export class Digest {
   readonly #lanes = new Uint32Array(LANES)
 
-  /** Adds a section's entries; `ranges` has four offsets for each, of key and value in `buffer`. */
+  /** Adds a section's entries. `ranges` has four offsets in `buffer` per entry: start and end of its key and of its value. */
   addAll(section: Uint8Array, buffer: Uint8Array, ranges: Uint32Array, count: number): void {
     addSums(this.#lanes, section, buffer, ranges, count)
   }
@@ -22,7 +22,7 @@ export class Digest {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - one[i]!
   }
 
-  /** The sets must be disjoint. */
+  /** Adds another digest; the two sets must be disjoint. */
   merge(other: Digest): void {
     for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! + other.#lanes[i]!
   }
@@ -58,7 +58,7 @@ function addEntry(lanes: Uint32Array, section: Uint8Array, key: Uint8Array, valu
 
 const MOST = 64
 
-/** Collects entries of a record, so that many are added to the digest for the price of a few. Their buffer must not change until {@link flush}. */
+/** Collects entries of a record and adds them to the digest in one call of the addon. Their buffer must not change until {@link flush}. */
 export class PendingEntries {
   readonly #ranges = new Uint32Array(4 * MOST)
   #count = 0
@@ -81,7 +81,7 @@ export class PendingEntries {
     ranges[at + 3] = change.valueEnd
   }
 
-  /** Call it before the buffer is reused, or the digest is read. */
+  /** The caller must flush before it reuses the buffer or reads the digest. */
   flush(): void {
     this.#digest?.addAll(this.#section, this.#buffer, this.#ranges, this.#count)
     this.#count = 0

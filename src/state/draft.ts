@@ -5,7 +5,7 @@ import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { UpdateResult } from './write-queue.js'
 
-/** The result of an update's function for an entry that it deletes. */
+/** Returned by an update's function to delete the entry. */
 export const REMOVE: unique symbol = Symbol('fd-broker: delete this entry')
 
 export interface DraftSection<T> {
@@ -20,31 +20,31 @@ export interface DraftSection<T> {
 
 export interface DraftableSection<T> {
   readonly name: string
-  /** Reads the log, without the update's changes: those are in the {@link StateDraft}. */
+  /** Reads the log, without the changes of a running update; {@link StateDraft.get} includes them. */
   get(key: string): T | undefined
   /** @internal */
   draft_(store: Store): DraftSection<T>
 }
 
 /**
- * The state within an update: the log with the update's changes so far. Values that it reads are the update's own, and may be changed in
+ * The state within an update: the log with the update's changes so far. Its methods return copies, which the update may change in
  * place. Valid only until the update's function returns.
  */
 export interface StateDraft {
   get<T>(section: DraftableSection<T>, key: string): T | undefined
   has<T>(section: DraftableSection<T>, key: string): boolean
   put<T>(section: DraftableSection<T>, key: string, value: NoInfer<T>): void
-  /** Whether there was an entry. */
+  /** Returns whether the entry existed. */
   delete<T>(section: DraftableSection<T>, key: string): boolean
 }
 
 interface DraftedChange {
   readonly change: NewChange
-  /** undefined: deleted. */
+  /** undefined if the change deletes the entry. */
   readonly value: unknown
 }
 
-/** Runs an update's function on the present state, and encodes its changes. Throws what the function throws, without a change. */
+/** Runs an update's function on the current state and encodes its changes. Passes on an exception of the function; nothing is changed then. */
 export function runUpdate<R>(update: (state: StateDraft) => R, store: Store): UpdateResult {
   const draft = new Draft(store)
   const result = update(draft)
@@ -91,11 +91,11 @@ class Draft implements StateDraft {
 
   delete<T>(section: DraftableSection<T>, key: string): boolean {
     const access = this.#openSection(section)
-    const there = this.has(section, key)
+    const existed = this.has(section, key)
     const drafted = this.#changesOf(access)
     if (access.has(key)) drafted.set(key, { change: access.delete(key), value: undefined })
     else drafted.delete(key)
-    return there
+    return existed
   }
 
   get reads(): UpdateResult['reads'] {
@@ -132,7 +132,7 @@ class Draft implements StateDraft {
     }
     throw new FdbError(
       'ERR_FDB_OPTION',
-      'this update is over: read and change the state in its function, before that returns',
+      'this update has ended: read and change the state before its function returns',
     )
   }
 
@@ -147,7 +147,7 @@ export function refuseThenable(result: unknown): void {
   if (typeof (result as Partial<PromiseLike<unknown>> | null | undefined)?.then !== 'function') return
   throw new FdbError(
     'ERR_FDB_OPTION',
-    'the function of an update returned a promise: it must not wait, as nothing else may change meanwhile. Wait before it, ' +
-      'and look in it at what must still be true',
+    'the function of an update returned a promise: it must be synchronous, because no other change may come in between. Await before ' +
+      'the update, and check again in its function',
   )
 }

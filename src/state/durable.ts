@@ -1,16 +1,16 @@
 import { FdbError } from '../errors.js'
 
 export interface Disk {
-  /** Throws ERR_FDB_FENCED in a process that does not write there. */
+  /** Throws ERR_FDB_FENCED unless this process writes the state file. */
   checkServing(): void
-  /** Resolves when the disk has everything that is in the log now. */
+  /** Resolves when everything that is in the log now is fsynced. */
   flush(): Promise<void>
 }
 
 export interface Durability {
-  /** The change must reach the disk before it resolves. An update may know that only once it has run. */
+  /** The change must be on disk before its promise resolves. For an update this is known only after its function has run. */
   needed: boolean
-  /** The process that made the change for this one has brought it to its disk. */
+  /** The change was forwarded, and the process that made it has written it to disk. */
   done: boolean
 }
 
@@ -18,7 +18,7 @@ interface DurableOption {
   durable?: boolean
 }
 
-/** Makes a change; a durable one resolves once it is on the disk. `byDefault`: the section's choice, if the caller makes none. */
+/** Makes a change. A durable change resolves when it is on disk. `byDefault` is the section's setting, which the option `durable` overrides. */
 export function makeDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
   { durable }: DurableOption,
@@ -28,13 +28,13 @@ export function makeDurably<R>(
   return (durable ?? byDefault) ? makeAndFlush(disk, change, durable === true) : change(null)
 }
 
-/** As {@link makeDurably}, for an update, which is durable by default if it changes a durable section, see {@link requireDisk}. */
+/** Makes an update. Without the option `durable` it is durable if it changes a durable section, see {@link requireDisk}. */
 export async function updateDurably<R>(
   change: (durability: Durability | null) => Promise<R>,
-  asked: DurableOption,
+  options: DurableOption,
   disk: () => Disk | null,
 ): Promise<R> {
-  if (asked.durable !== undefined) return await makeDurably(change, asked, disk())
+  if (options.durable !== undefined) return await makeDurably(change, options, disk())
   const durability: Durability = { needed: false, done: false }
   const result = await change(durability)
   return await flushIfNeeded(disk(), durability, result)
@@ -47,13 +47,14 @@ export function requireDisk(durability: Durability | null, disk: Disk | null): v
   durability.needed = true
 }
 
+/** `explicit`: the caller set `durable: true`, so that the change is refused before ready(). */
 async function makeAndFlush<R>(
-  given: Disk | null,
+  maybeDisk: Disk | null,
   change: (durability: Durability) => Promise<R>,
-  asked: boolean,
+  explicit: boolean,
 ): Promise<R> {
-  const disk = diskOrThrow(given)
-  if (asked) disk.checkServing()
+  const disk = diskOrThrow(maybeDisk)
+  if (explicit) disk.checkServing()
   const durability: Durability = { needed: true, done: false }
   return await flushIfNeeded(disk, durability, await change(durability))
 }
@@ -62,18 +63,18 @@ function diskOrThrow(disk: Disk | null): Disk {
   if (disk !== null) return disk
   throw new FdbError(
     'ERR_FDB_OPTION',
-    'option "durable" needs a state file: give join() a stateFile, or leave it out',
+    'option "durable" needs a state file: give join() a stateFile, or omit "durable"',
   )
 }
 
-/** `details.made` of the error: the change counts, but a power cut may undo it. */
+/** The error has `details.made`: the change is in effect, but a power cut may undo it. */
 async function flushIfNeeded<R>(disk: Disk | null, { needed, done }: Durability, result: R): Promise<R> {
   if (!needed || done) return result
   try {
     await disk?.flush()
   } catch (cause) {
-    const why = `the change is made, and is not known to be on the disk yet: ${(cause as Error).message}`
-    throw new FdbError('ERR_FDB_STATE_FILE', why, { cause, retryable: true, details: { made: true } })
+    const reason = `the change was made, but may not be on disk yet: ${(cause as Error).message}`
+    throw new FdbError('ERR_FDB_STATE_FILE', reason, { cause, retryable: true, details: { made: true } })
   }
   return result
 }

@@ -10,25 +10,25 @@ import type { SectionStore } from './section-store.js'
 
 const SMALL_CHANGE = 64 * 1024
 
-/** The locations of all sections' entries, with sums and digests that changes keep up to date. */
+/** The locations of all sections' entries. Keeps the sums and digests up to date with each change. */
 export class Entries {
   readonly segments = new Map<number, ReadSegment>()
   locations = new Locations()
-  /** Former locations of entries that the newest segment has displaced: compaction needs the state at the end of the segments before. */
+  /** Previous locations of the entries that the newest segment has displaced: a compaction needs the state at the end of the segments before. */
   displaced = new Locations()
   newest = 0
   count = 0
   liveBytes = 0
-  /** The newest segment with a secret that was replaced or deleted since; -1: none. */
+  /** Ordinal of the newest segment with a secret that was later replaced or deleted, or -1. */
   staleSecrets = -1
-  /** {@link staleSecrets} has risen. */
+  /** Called when {@link staleSecrets} has risen. */
   onStaleSecret: (() => void) | null = null
   readonly #readAhead = new ReadAhead()
   readonly #scanned = emptyChange()
   readonly #at: Location = { segment: 0, offset: 0, length: 0 }
   readonly #scratch = Buffer.allocUnsafeSlow(SMALL_CHANGE)
 
-  /** Takes the contents of another index, which must not be used any more. Values in former segments are readable until those are released. */
+  /** Replaces this index by `other`, which must not be used afterwards. Values in the previous segments stay readable until the history releases these. */
   takeOver(other: Entries): void {
     for (const [ordinal, held] of other.segments) this.segments.set(ordinal, held)
     this.locations = other.locations
@@ -39,7 +39,7 @@ export class Entries {
     this.staleSecrets = other.staleSecrets
   }
 
-  /** The caller adds the new entry to the digest. `slot`: the key's, if it has one. */
+  /** Stores a new location for `key`. `slot` is the key's slot, if the key exists. The caller adds the new entry to the digest. */
   put(
     section: SectionStore,
     key: KeyBytes,
@@ -82,13 +82,13 @@ export class Entries {
     this.onStaleSecret?.()
   }
 
-  /** Frees the slot of an entry that a change in segment `ordinal` has displaced; sums and digest are up to date. */
+  /** Frees the slot of an entry that a change in segment `ordinal` has displaced. The caller has updated sums and digest. */
   free(section: SectionStore, slot: number, ordinal: number): void {
     this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     this.locations.remove(slot)
   }
 
-  /** The same; the entry of slot `from` replaces it. */
+  /** Replaces the displaced entry of `slot` by the entry of slot `from`, which it frees. The caller has updated sums and digest. */
   move(section: SectionStore, from: number, slot: number, ordinal: number): void {
     this.#recordDisplaced(section, this.locations.get(slot, this.#at), ordinal)
     const { segment, offset, length } = this.locations.get(from, this.#at)
@@ -111,25 +111,25 @@ export class Entries {
     return at
   }
 
-  /** The location of a slot's entry, for listeners; null: no listener, or no entry. */
+  /** Returns the location of a slot's entry, or null if the section has no listeners or the key no entry. */
   locate({ listeners }: SectionStore, slot: number | undefined): Location | null {
     if (listeners.size === 0 || slot === undefined) return null
     return { ...this.locations.get(slot, this.#at) }
   }
 
-  /** Reads the value of a slot from its segment, as a copy. */
+  /** Returns a copy of the value of a slot. */
   read(section: SectionStore, key: string, slot: number): { value: Buffer; version: number } {
     return this.readAt(section, key, this.locations.get(slot, this.#at))
   }
 
-  /** As {@link read}, at a location that an entry has, or had before this turn's changes. */
+  /** Returns a copy of the value at a location that an entry has, or had before this turn's changes. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
     const found = this.#findEntry(section, key, at)
     const { valueStart, valueEnd, version } = this.#scanned
     return { value: copyOf(found, valueStart, valueEnd), version }
   }
 
-  /** Calls `is` with the value of a slot, in place. */
+  /** Returns the result of `is` for the value of a slot, without copying the value. */
   testValue(
     section: SectionStore,
     key: string,
@@ -140,7 +140,7 @@ export class Entries {
     return is(found, this.#scanned.valueStart, this.#scanned.valueEnd)
   }
 
-  /** As {@link #readChange}; sets `#scanned`. */
+  /** Returns the buffer with the entry of `key` and sets `#scanned`. Throws ERR_FDB_STATE_DAMAGED if the location has another entry. */
   #findEntry(section: SectionStore, key: string, at: Location): Buffer {
     const found = this.#readChange(at)
     const { start } = this.#readAhead
@@ -148,15 +148,20 @@ export class Entries {
     const { keyStart, keyEnd, sectionStart, sectionEnd } = change
     if (section.isNamed(found, sectionStart, sectionEnd) && isText(found, keyStart, keyEnd, key)) return found
     const { segment } = this.#heldSegment(at)
-    throw damaged(segment, at.offset, undefined, 'another entry lies where this one was read before')
+    throw damaged(
+      segment,
+      at.offset,
+      undefined,
+      'another entry is at the location where this one was read before',
+    )
   }
 
-  /** Reads an encoded Change to the start of `into`. */
+  /** Reads an encoded Change into `into`. */
   load(at: Location, into: Buffer): void {
     this.#checkRead(at, this.#readAhead.read(this.#heldSegment(at), at, into))
   }
 
-  /** Returns the buffer of an encoded Change, which starts at `start` of {@link ReadAhead}. Valid until the next call. */
+  /** Returns a buffer with an encoded Change, which begins at `#readAhead.start`. Valid until the next call. */
   #readChange(at: Location): Buffer {
     const held = this.#heldSegment(at)
     const block = this.#readAhead.find(held, at)
@@ -190,7 +195,7 @@ function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   return copy
 }
 
-/** Compares bytes with a text; most keys are ASCII, which needs no string of the bytes. */
+/** Compares UTF-8 bytes with a text. Decodes the bytes only if they are not ASCII. */
 function isText(buffer: Buffer, start: number, end: number, text: string): boolean {
   const { length } = text
   if (end - start !== length) return buffer.toString('utf8', start, end) === text
@@ -205,6 +210,6 @@ function isText(buffer: Buffer, start: number, end: number, text: string): boole
 export function closed(): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_CLOSED',
-    'the state is closed: its member was closed, or has left; read it before, or join() again',
+    'the state is closed: its member was closed or has left the service; read it earlier, or join() again',
   )
 }

@@ -19,10 +19,10 @@ import {
 } from '../kernel/index.js'
 import { fdbroker } from '../proto/state.js'
 
-/** u32le length, u32le crc32 of the payload. */
+/** Bytes before a frame's payload: its length (u32le) and its CRC-32 (u32le). */
 export const FRAME_HEADER = 8
 
-/** One frame around a payload in parts. */
+/** Returns one frame; its payload is the concatenation of `parts`. */
 export function frame(...parts: Uint8Array[]): Buffer {
   let length = 0
   for (const part of parts) length += part.length
@@ -41,7 +41,7 @@ const { Header } = fdbroker.state
 const MAGIC = 'fdb-state'
 const FORMAT = 1
 const MAX_HEADER = 4096
-/** Smaller memory is freed without a thread. */
+/** Larger memory files are closed on another thread, because freeing their pages takes time. */
 const LARGE_BYTES = 4 * 1024 * 1024
 const ZEROS = Buffer.alloc(4096)
 
@@ -53,10 +53,11 @@ export interface SegmentHeader {
 }
 
 export interface FileHeader extends SegmentHeader {
-  /** The service of a state file, or ''. */
+  /** The service that owns the state file, or ''. */
   readonly service: string
+  /** Number of marks that follow in a state file; 0 in a memory segment. */
   readonly marks: number
-  /** The numbers of a state file's mark; empty in other headers. */
+  /** The encoded numbers of a state file's mark; empty in other headers. */
   readonly mark: Uint8Array
 }
 
@@ -66,17 +67,18 @@ export interface SegmentOptions {
   name?: string
 }
 
-/** The outcome of an append. No exception: a seal is expected, on a hot path. */
+/** The result of an append. append() does not throw: a seal is expected, and appending is a hot path. */
 export interface AppendResult {
-  /** Bytes in the segment: fewer than given if memory or disk ran out, or a seal came during a huge write. */
+  /** Bytes written: fewer than requested if memory or disk ran out, or if another process sealed the segment during a huge write. */
   written: number
-  /** 'sealed': the right to write has ended. An error: not written; a retry is allowed. */
+  /** 'sealed' if the right to write has ended; an error if the bytes were not written and the append may be retried. */
   refused: 'sealed' | FdbError | null
 }
 
 /**
- * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. A seal (F_SEAL_WRITE) ends every process's right to write; a
- * release (F_SEAL_SHRINK alone) does not stop appends. GROW, set when sealing an unreleased segment, tells the two apart.
+ * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. F_SEAL_WRITE seals the segment: no process may write any
+ * more. F_SEAL_SHRINK alone releases it (see {@link markReleased}); appends continue. Sealing an unreleased segment also sets F_SEAL_GROW, so that
+ * {@link released} can tell the two apart.
  */
 export class Segment {
   readonly epoch: number
@@ -85,9 +87,9 @@ export class Segment {
   readonly start: number
   readonly fd: OwnedFd
   #end: number
-  /** Without kernel seals (no memfd) only this object remembers. */
+  /** Whether this object was sealed, for a file that the kernel cannot seal (no memfd). */
   #sealedHere = false
-  /** Constant, and asked at each step of a handoff. */
+  /** Cached: a handoff reads it at each step. */
   #sealable: boolean | undefined
 
   private constructor(fd: OwnedFd, epoch: number, kind: SegmentKind, start: number, end: number) {
@@ -119,7 +121,7 @@ export class Segment {
     }
   }
 
-  /** Opens another process's segment. Owns `fd`; closes it on ERR_FDB_STATE_FORMAT (no segment, or a newer format). */
+  /** Opens another process's segment. Takes ownership of `fd`; closes it on ERR_FDB_STATE_FORMAT (no segment, or a newer format). */
   static open(fd: OwnedFd): Segment {
     try {
       const { epoch, kind, start } = readHeader(fd, 0)
@@ -130,7 +132,7 @@ export class Segment {
     }
   }
 
-  /** As {@link open}; if one is refused, all are closed. */
+  /** Opens several segments. If opening one fails, closes all descriptors. */
   static openAll(fds: readonly OwnedFd[]): Segment[] {
     try {
       return fds.map(fd => Segment.open(fd))
@@ -140,13 +142,13 @@ export class Segment {
     }
   }
 
-  /** The same memory with a read-only descriptor: its holder can neither write nor seal. */
+  /** Returns the same memory with a read-only descriptor, which can neither write nor seal. */
   readOnly(): Segment {
     const fd = reopenReadOnly(this.fd, `state segment ${this.epoch} (read only)`)
     return new Segment(fd, this.epoch, this.kind, this.start, this.#end)
   }
 
-  /** The same memory with a dup of the descriptor. */
+  /** Returns the same memory with a duplicate of the descriptor. */
   dup(): Segment {
     return new Segment(this.fd.dup(), this.epoch, this.kind, this.start, this.#end)
   }
@@ -160,13 +162,13 @@ export class Segment {
     return this.#end
   }
 
-  /** No process can write any more. Asks the kernel each time, as another process may have sealed it. */
+  /** Whether no process can write any more. Queries the kernel each time, because another process may have sealed the segment. */
   get sealed(): boolean {
     const seals = sealsOf(this.fd)
     return seals === null ? this.#sealedHere : (seals & SEAL_WRITE) !== 0
   }
 
-  /** The kernel can seal it. If it cannot (no memfd), a process cannot see that another one has sealed it. */
+  /** Whether the kernel can seal the segment. If it cannot (no memfd), a process does not learn of a seal by another one. */
   get sealable(): boolean {
     this.#sealable ??= sealsOf(this.fd) !== null
     return this.#sealable
@@ -184,7 +186,7 @@ export class Segment {
     this.#addSeals(wanted, SEAL_WRITE)
   }
 
-  /** Seals the segment of a process that is proved dead. A read-only descriptor is reopened for writing. */
+  /** Seals the segment of a process that is known to be dead. Reopens the descriptor for writing, as it may be read-only. */
   sealForDead(): void {
     if (this.sealed) return
     if (!this.sealable) {
@@ -195,17 +197,17 @@ export class Segment {
     new Segment(fd, this.epoch, this.kind, this.start, this.#end).seal()
   }
 
-  /** Marks that the standby may not come back (F_SEAL_SHRINK); appends go on. Idempotent. False: it was sealed before. */
+  /** Marks that the standby must not take over again (F_SEAL_SHRINK); appends continue. Returns false if the segment was already sealed. Idempotent. */
   markReleased(): boolean {
     if (this.released) return true
     if (this.sealed) return false
-    // Without seals no standby can come back.
+    // Without seals no standby can take over again.
     if (!this.sealable) return true
     this.#addSeals(SEAL_SHRINK, SEAL_SHRINK)
     return this.released
   }
 
-  /** {@link markReleased} was called on this memory, by any process, before the seal. */
+  /** Whether any process called {@link markReleased} on this memory before the seal. */
   get released(): boolean {
     const seals = sealsOf(this.fd)
     return seals !== null && (seals & SEAL_SHRINK) !== 0 && (seals & SEAL_GROW) === 0
@@ -218,15 +220,15 @@ export class Segment {
       const seals = sealsOf(this.fd) ?? 0
       if ((seals & needed) === needed) return
       const { code } = error as NativeError
-      const why =
+      const reason =
         code === 'EPERM'
           ? 'this descriptor is read-only, or the seals are sealed; seal through a writable descriptor'
           : code === 'EBUSY'
-            ? 'somebody maps it writable, or holds pages of it (splice); use pread and pwrite only'
+            ? 'a process maps the segment writable, or holds pages of it (splice); use pread and pwrite only'
             : 'see the cause'
       throw new FdbError(
         'ERR_FDB_STATE_SEAL',
-        `segment of epoch ${this.epoch} cannot take seals ${wanted} (has ${seals}, ${code}): ${why}`,
+        `segment of epoch ${this.epoch} cannot be given the seals ${wanted} (it has ${seals}; ${code}): ${reason}`,
         { cause: error },
       )
     }
@@ -236,7 +238,7 @@ export class Segment {
     if (this.#sealedHere) return { written: 0, refused: 'sealed' }
     let written = 0
     try {
-      // The count of a short write does not tell the reason; the next write does.
+      // A short write has no error code; the next write fails with it.
       while (written < bytes.length) {
         const left = bytes.length - written
         written += writeAt(this.fd, bytes, written, left, this.#end + written)
@@ -251,19 +253,19 @@ export class Segment {
   }
 
   /**
-   * Sets the offset of the next append, the end of the last complete record. Later bytes are cut off, or zeroed if a release forbids cutting. No effect when
-   * sealed.
+   * Sets the offset of the next append to the end of the last complete record. Unless the segment is sealed, truncates later bytes, or zeroes them if a
+   * release (F_SEAL_SHRINK) forbids truncation.
    */
   continueAt(offset: number): void {
     this.#end = offset
-    const behind = this.size() - offset
-    if (behind <= 0 || this.sealed) return
+    const surplus = this.size() - offset
+    if (surplus <= 0 || this.sealed) return
     try {
       truncate(this.fd, offset)
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EPERM' || this.sealed) return
-      for (let at = offset; at < offset + behind; at += ZEROS.length) {
-        writeAt(this.fd, ZEROS, 0, Math.min(ZEROS.length, offset + behind - at), at)
+      for (let at = offset; at < offset + surplus; at += ZEROS.length) {
+        writeAt(this.fd, ZEROS, 0, Math.min(ZEROS.length, offset + surplus - at), at)
       }
     }
   }
@@ -293,7 +295,7 @@ export function isHeader(buffer: Buffer, start: number): boolean {
   )
 }
 
-/** The first frame of a segment. `more`: fields of state files only. */
+/** Encodes the first frame of a segment. `more` has fields that only state files use. */
 export function headerFrame(
   epoch: number,
   kind: SegmentKind,
@@ -303,7 +305,7 @@ export function headerFrame(
   return frame(Header.encode({ magic: MAGIC, format: FORMAT, epoch, kind: number, ...more }).finish())
 }
 
-/** The header at a file offset. `start`: the offset behind it. Throws ERR_FDB_STATE_FORMAT. */
+/** Reads the header at a file offset; `start` is the file offset after it. Throws ERR_FDB_STATE_FORMAT. */
 export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: number } {
   const head = Buffer.alloc(MOST_HEADER_BYTES)
   const got = readAt(fd, head, 0, head.length, from)
@@ -311,10 +313,10 @@ export function readHeader(fd: OwnedFd, from: number): FileHeader & { start: num
   return { ...header, start: from + header.start }
 }
 
-/** Enough bytes for any header. */
+/** Upper bound of a header frame. */
 export const MOST_HEADER_BYTES = FRAME_HEADER + MAX_HEADER
 
-/** The header at the start of `bytes`. `start`: the offset behind it. Throws ERR_FDB_STATE_FORMAT. */
+/** Parses the header at the start of `bytes`; `start` is the offset after it. Throws ERR_FDB_STATE_FORMAT. */
 export function parseHeader(bytes: Buffer): FileHeader & { start: number } {
   const length = bytes.length < FRAME_HEADER ? 0 : bytes.readUInt32LE(0)
   const start = FRAME_HEADER + length
@@ -334,7 +336,7 @@ export function decodeHeader(payload: Uint8Array): FileHeader {
   } catch (error) {
     throw noSegment((error as Error).message)
   }
-  if (header.magic !== MAGIC) throw noSegment('its header says something else')
+  if (header.magic !== MAGIC) throw noSegment('its header has another magic number')
   if (header.format > FORMAT || header.format < 1) {
     throw new FdbError(
       'ERR_FDB_STATE_FORMAT',

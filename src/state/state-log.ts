@@ -34,14 +34,14 @@ import { Writing } from './writing.js'
 
 export interface StateLogOptions {
   logger?: Pick<Logger, 'warn'> | undefined
-  /** Most milliseconds of reading or compacting in one turn; default 3. */
+  /** Maximum time per turn of the event loop for reading or compacting, in milliseconds; default 3. */
   sliceMs?: number
   limits?: Partial<StateLimits>
 }
 
 /**
- * A service's state: the segments of its log in order, and the sections they add up to. Changes wait, in order and bounded, while the log is not written; none
- * is dropped without a rejection, none is visible before it is in the segment.
+ * A service's state: the ordered segments of its log, and the sections that result from their changes. While this process may not write, changes wait in a
+ * bounded queue. A change that is not made rejects its promise; a change is visible only after its record is in the segment.
  */
 export class StateLog implements LogOwner {
   onFenced: (() => void) | null = null
@@ -82,12 +82,12 @@ export class StateLog implements LogOwner {
     return this.#core.limits
   }
 
-  /** In replay order. A compaction closes them: take `dup()` or `readOnly()` in the same turn. */
+  /** The segments in replay order. A compaction closes them: take `dup()` or `readOnly()` in the same turn. */
   get segments(): readonly Segment[] {
     return this.#core.history.held.map(held => held.segment)
   }
 
-  /** The pieces for a copy of the log; valid in this turn, as a compaction closes segments. */
+  /** The pieces to copy the log from. Valid in this turn only: a compaction closes segments. */
   pieces(): LogPiece[] {
     return this.#core.history.pieces()
   }
@@ -96,17 +96,17 @@ export class StateLog implements LogOwner {
     return this.#core.history.sequence
   }
 
-  /** The number of the last record that counts, without an incomplete bulk. */
+  /** The sequence number of the last record that is not part of an incomplete bulk. */
   get reached(): number {
     return this.#core.history.pieces().at(-1)?.sequence ?? 0
   }
 
-  /** A large bulk is being appended. It would be appended again, whole, if writing went on in another segment now. */
+  /** Whether a large bulk is being appended. A switch to another segment now would append the whole bulk again. */
   get amidBulk(): boolean {
     return this.#writing.amidBulk
   }
 
-  /** Segments hold replaced or deleted secrets, until they and the segments that displaced them are merged. */
+  /** Whether segments still hold replaced or deleted secrets. Merging them with the segments that displaced these entries removes the secrets. */
   get hasStaleSecrets(): boolean {
     return this.#core.store.entries.staleSecrets >= 0
   }
@@ -115,15 +115,16 @@ export class StateLog implements LogOwner {
     return this.#core.store.secret
   }
 
-  /** The log's position, with every change of this process that could be appended. */
+  /** The log's position, after appending every change of this process that can be appended. */
   get position(): Position {
     this.#flush()
     return this.#core.history.position
   }
 
   /**
-   * Takes the log's next segment, and reads it to its present end. Owns it, and closes it if it is out of order (ERR_FDB_STATE_ORDER). Rejects with
-   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT behind the applied records, with ERR_FDB_SCHEMA if a registered section may not read it.
+   * Adds the log's next segment and reads it to its current end. Takes ownership; closes the segment if it is out of order (ERR_FDB_STATE_ORDER). Rejects with
+   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT after applying the records before the error, with ERR_FDB_SCHEMA if the schema of a
+   * registered section must not read it.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
@@ -139,15 +140,15 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Replaces the held segments by these, a whole log, in one turn, and notifies listeners of the differences. For a log that was never written. Takes the
-   * segments; rejects as {@link adopt} does, without effect.
+   * Replaces the log by `segments`, which are a whole log, in one turn, and notifies listeners of the differences. This process must never have written to the
+   * log. Takes ownership of the segments; rejects as {@link adopt} does, without effect.
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
     await this.#replay.enqueue(() => rebuild(this.#core, segments), undefined)
   }
 
-  /** Reads new records of adopted segments, each once all before it are sealed. */
+  /** Reads new records of the adopted segments. Reads a segment only when all earlier ones are sealed. */
   async catchUp(options: { signal?: AbortSignal } = {}): Promise<Position> {
     await this.#replay.enqueue(() => {
       this.#checkOpen()
@@ -157,8 +158,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Appends to this segment from now on, waiting changes first. It is new and empty, or was adopted and read; the log owns it. Throws, without effect, unless
-   * all segments before are sealed and read: ERR_FDB_STATE_ORDER, ERR_FDB_STATE_BEHIND.
+   * Appends to `segment` from now on, beginning with the waiting changes. The segment is new and empty, or was adopted and read; the log owns it. Throws
+   * ERR_FDB_STATE_ORDER or ERR_FDB_STATE_BEHIND, without effect, unless all earlier segments are sealed and read.
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
@@ -166,12 +167,12 @@ export class StateLog implements LogOwner {
     this.#writing.start(segment)
   }
 
-  /** Freezes: earlier changes are appended, later ones wait. Returns the log's position. */
+  /** Freezes: appends earlier changes and makes later ones wait. Returns the log's position. */
   pauseWriting(): Position {
     return this.#writing.pause()
   }
 
-  /** Thaws: appends go on in the same segment, waiting changes first. No effect unless paused. */
+  /** Thaws: continues to append to the same segment, beginning with the waiting changes. No effect unless paused. */
   resumeWriting(): void {
     this.#writing.resume()
   }
@@ -181,7 +182,7 @@ export class StateLog implements LogOwner {
     this.#writing.end(error)
   }
 
-  /** Another process writes: waiting and later changes are forwarded to it by the result, until startWriting or endWriting. */
+  /** Returns a queue that forwards waiting and later changes to the process that writes, until startWriting or endWriting. */
   forwardWriting(options: ForwardingOptions): ForwardQueue {
     this.#checkOpen()
     return this.#writing.forward(options)
@@ -192,42 +193,42 @@ export class StateLog implements LogOwner {
     for (let { last } = queue; last !== undefined; last = queue.last) await last.promise.catch(() => {})
   }
 
-  /** A forwarded change of another process, to be filled in pieces. */
+  /** Returns an empty forwarded change, which the caller fills in pieces. */
   incoming(): IncomingWrite {
     return new IncomingWrite(this.#core.store)
   }
 
-  /** Makes a forwarded change, once, when this process may write. Never rejects. */
+  /** Makes a forwarded change once, when this process may write. Never rejects. */
   accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     return this.#writing.accept(arriving, write)
   }
 
   /**
-   * Before startWriting, or after endWriting or forwardWriting: reads see what others append to the held segments at once (more than 64 KiB a little later),
-   * until startWriting, or damage.
+   * Makes reads see what other processes append to the held segments: at once, or a little later if more than 64 KiB are new. Ends with startWriting or at
+   * damage. Has an effect only before startWriting, or after endWriting or forwardWriting.
    */
   follow(): void {
     this.#writing.follow()
   }
 
   /**
-   * The section of a name, always the same object. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA if this schema may not read the log's section,
-   * or another one is registered.
+   * Returns the section of a name, always the same object. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA if `schema` may not read the section
+   * in the log, or if the section is registered with another schema.
    */
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
   section<T>(name: string, schema: SectionSchema<T> | null = null): Section<T> {
     checkSectionName(name)
     this.#checkOpen()
-    const there = this.#sections.get(name)
+    const existing = this.#sections.get(name)
     const store = this.#core.store.sectionNamed(name)
-    if (there && (schema === null || store.schema === (schema as unknown)))
-      return there as unknown as Section<T>
+    if (existing && (schema === null || store.schema === (schema as unknown)))
+      return existing as unknown as Section<T>
     if (store.schema) {
       throw new FdbError(
         'ERR_FDB_SCHEMA',
-        `section "${name}" is registered with another schema object (version ${store.schema.version}); register it once, ` +
-          'and share what section() returned',
+        `section "${name}" is registered with another schema object (version ${store.schema.version}); register it once ` +
+          'and share the Section that section() returns',
       )
     }
     if (schema) {
@@ -250,25 +251,25 @@ export class StateLog implements LogOwner {
     return schemasOf(this.#core.store)
   }
 
-  /** As {@link schemas}, with registered sections that are not in the log yet. */
+  /** The schemas of the log's sections, and of registered sections that are not in the log yet. */
   known(): KnownSection[] {
     this.#flush()
     return knownSections(this.#core.store, new Set(this.#sections.keys()))
   }
 
-  /** A section for tools: no codec, no cache. Empty for an unknown name. */
+  /** Returns the encoded entries of a section, for tools. Empty for an unknown name. */
   rawSection(name: string): RawSection {
     this.#flush()
     return rawSectionOf(this.#core.store, name)
   }
 
-  /** An import in pieces. `replace`: sections with a schema in it are emptied first, in the same change. */
+  /** Starts an import in pieces. `replace` first empties the sections whose schema the import has, in the same change. */
   stageImport(options: { replace?: boolean } = {}): StagedImport {
     this.#checkOpen()
     return new StagedImport(this.#core, this.#writing, options.replace ?? false)
   }
 
-  /** Appends the result of {@link encodeImport}, all or nothing, checked in slices. Rejects as {@link StagedImport} does. */
+  /** Appends the result of {@link encodeImport}, all or nothing. Rejects as {@link StagedImport} does. */
   async importRecord(
     bytes: Buffer,
     options: { replace?: boolean; request?: string } = {},
@@ -288,8 +289,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`; undefined if `request` was made
-   * before.
+   * Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`, or undefined if a change with
+   * the same `request` was already made.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#writing.guardPremature(this.#update(change, options), options)
@@ -297,7 +298,7 @@ export class StateLog implements LogOwner {
 
   async #update<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
     checkWrite('update()', options)
-    // The result of an update is unknown here.
+    // Print 0: the sections and keys that the update will change are unknown here.
     const request = checkRequest(options.request, this.#core.limits)
     const writing = this.#writing
     return await updateDurably(
@@ -313,15 +314,15 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices; it replaces them in one turn, and they are closed. Returns the
-   * segments, the same ones if nothing could be merged.
+   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn. Resolves
+   * with the log's segments, which are unchanged if there was nothing to merge.
    */
   async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
     await this.#compaction.run(options.signal)
     return this.segments
   }
 
-  /** Closes the segments once reading and compacting have stopped. Rejects waiting changes (ERR_FDB_STATE_CLOSED). Idempotent. */
+  /** Rejects waiting changes (ERR_FDB_STATE_CLOSED), and closes the segments when reading and compacting have stopped. Idempotent. */
   close(): void {
     if (this.#core.closing.aborted) return
     this.#replay.following = false
@@ -338,7 +339,7 @@ export class StateLog implements LogOwner {
   }
 }
 
-/** Replaces the segments that no process writes any more by a snapshot, one compaction at a time. */
+/** Replaces the segments that no process may write any more by a snapshot, one compaction at a time. */
 class Compaction {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -383,7 +384,7 @@ class Compaction {
       const end = last.end ?? history.position
       const followed = last !== newest
       const [epoch, ordinal] = [last.segment.epoch, last.ordinal]
-      // It can never be completed.
+      // No process can complete the bulk any more: its segment is sealed.
       if (store.open && store.open.ordinal <= ordinal) store.abandonOpen()
       if (deferred.pending) {
         await deferred.done()
@@ -392,10 +393,10 @@ class Compaction {
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs, signal })
       await this.#replay.ended()
-      // A segment started meanwhile records its displaced entries from its own start: merge again, with it.
+      // If a segment was started meanwhile, it records the displaced entries from its own start: merge again, including it.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
-        // An entry that the newest segment displaced was in force at the end of these, so the snapshot has it.
+        // An entry that the newest segment displaced was live at the end of the merged ones, so the snapshot still has it.
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)

@@ -97,7 +97,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
           expect.objectContaining({ code: 'ERR_FDB_STATE_MOVED' }),
         )
       await expect(ask({ after: { import: id, part: 4 } }, pieceOf(0, 1))).rejects.toThrow(
-        /has 3 parts of the import, not 4: begin again/,
+        /has 3 pieces of the import, not 4: start the import again/,
       )
       await expect(ask({ after: { import: 'another', part: 0 } }, pieceOf(0, 1))).rejects.toThrow(
         /has 0 parts/,

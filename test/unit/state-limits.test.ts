@@ -64,7 +64,7 @@ describe('the limit of the whole log', () => {
       details: { limit: 'logBytes', most: 64 * KiB },
     })
     expect(refused.message).toMatch(
-      /would have 6\d{4} bytes, the limit "logBytes" is 65536; 41\d\d bytes of it are in force\. It is compacted: try again/,
+      /would have 6\d{4} bytes, the limit "logBytes" is 65536; 41\d\d bytes of it are live\. The log is being compacted: try again/,
     )
     expect(full).toBe(1)
     expect(raw.get('same')![0]).toBe(14)

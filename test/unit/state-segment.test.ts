@@ -93,7 +93,7 @@ describe('a segment', () => {
     if (!has('python3')) skip('there is no python3')
     const segment = withBytes()
     const { end } = await holdPage(segment, 'sys.stdin.read()')
-    expect(() => segment.seal()).toThrow(/EBUSY\): somebody maps it writable, or holds pages of it/)
+    expect(() => segment.seal()).toThrow(/EBUSY\): a process maps the segment writable, or holds pages of it/)
     expect(segment.sealed).toBe(false)
     expect(segment.append(Buffer.from('def')).refused).toBe(null)
     await end()
