@@ -10,23 +10,24 @@ import type { PendingWrite, UpdateResult } from './write-queue.js'
 
 const MOST_IN_FLIGHT = 256
 const MOST_IN_FLIGHT_BYTES = 256 * 1024
-/** Interval of the check for late changes, and for those that have come into view. */
+/** Interval of the check for changes that timed out or whose records this process can read by now. */
 const POLL_MS = 20
-/** Longest wait for a change that was made: after it, its record was merged away. */
+/** How long a made change waits until this process can read its record. After that the record was probably merged into a snapshot. */
 const VIEW_MS = 2_000
 
-/** Numbers the ids of changes, for all logs of this process. */
-let madeIds = 0
+/** Counts the request ids that this process has created, for all its logs. */
+let requestIds = 0
 
-/** Sends to the process that may write. */
+/** Sends changes to the process that may write. */
 export interface WriteSender {
-  /** {@link ForwardQueue.onAnswer} gets the answer, in any order. Must not throw. */
+  /** Sends one change; the answers arrive at {@link ForwardQueue.onAnswer} in any order. Must not throw. */
   send(number: number, write: ForwardedWrite): void
 }
 
 export interface ForwardingOptions {
-  /** Milliseconds that a change waits for its answer. */
+  /** Timeout of a change that gets no answer. */
   readonly timeoutMs: number
+  /** The error for changes that cannot be forwarded. */
   readonly refusal: FdbError
 }
 
@@ -38,16 +39,20 @@ interface InFlight {
   answeredAt: number
 }
 
-/** Changes on their way to the writing process, in order, each made once. They stay in the queue until they are in view, or this process writes again. */
+/**
+ * Forwards queued changes to the process that writes, in order; that process makes each of them once. A change stays in the queue until this process can
+ * read its record, or writes again.
+ */
 export class ForwardQueue {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #options: ForwardingOptions
   readonly #inFlight = new Map<PendingWrite, InFlight>()
-  readonly #numbers = new Map<number, PendingWrite>()
-  /** Entries that updates in flight have read: another update of one would conflict. */
+  readonly #byNumber = new Map<number, PendingWrite>()
+  /** Entries that the updates in flight have read: another update that reads them would conflict. */
   readonly #reads = new Set<string>()
-  #held: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
+  /** The next update, which waits because it reads entries of {@link #reads} or because its function threw. */
+  #blocked: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
   #refused = false
@@ -64,12 +69,12 @@ export class ForwardQueue {
     this.#options = options
   }
 
-  /** Why changes cannot be forwarded; null: they wait. */
+  /** The error for new changes, or null if they may be queued. */
   get refusal(): FdbError | null {
     return this.#refused ? this.#options.refusal : null
   }
 
-  /** Connects to the process that may write; the queue is sent from the start. */
+  /** Connects to the process that may write, and sends the whole queue again. */
   connect(writeSender: WriteSender): void {
     this.#refused = false
     this.#writeSender = writeSender
@@ -77,14 +82,14 @@ export class ForwardQueue {
     this.wake()
   }
 
-  /** The connection is gone: changes in flight are sent again over the next one. */
+  /** The connection has ended: changes in flight are sent again over the next one. */
   disconnect(): void {
     this.#writeSender = null
     this.#resetInFlight()
     this.wake()
   }
 
-  /** The serving process accepts no changes: waiting ones are rejected, except those that were sent and may have been made. */
+  /** The serving process accepts no forwarded changes: rejects the queued ones, except those that were sent and may have been made. */
   refuse(): void {
     if (this.#stopped) return
     this.#writeSender = null
@@ -95,23 +100,23 @@ export class ForwardQueue {
   }
 
   onAnswer(number: number, answer: Answer): void {
-    const write = this.#numbers.get(number)
-    const way = write && this.#inFlight.get(write)
-    if (!way) return
-    this.#numbers.delete(number)
+    const write = this.#byNumber.get(number)
+    const flight = write && this.#inFlight.get(write)
+    if (!flight) return
+    this.#byNumber.delete(number)
     if (answer.outcome === 'applied' && write?.durability) write.durability.done = true
-    way.answer = answer
-    way.answeredAt = performance.now()
+    flight.answer = answer
+    flight.answeredAt = performance.now()
     this.wake()
   }
 
-  /** A change was queued, or has come into view. */
+  /** Call it when a change was queued or new records were read. */
   wake(): void {
     this.#woken = true
     if (!this.#running && !this.#stopped) void this.#run()
   }
 
-  /** This process writes again, or never will: changes stay in the queue, with their ids. */
+  /** Stops forwarding, because this process writes again or never will. The changes stay in the queue, with their request ids. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
@@ -120,7 +125,7 @@ export class ForwardQueue {
 
   #resetInFlight(): void {
     this.#inFlight.clear()
-    this.#numbers.clear()
+    this.#byNumber.clear()
     this.#reads.clear()
     this.#bytes = 0
   }
@@ -141,26 +146,29 @@ export class ForwardQueue {
     if (!this.#stopped && this.#core.queue.length > 0) this.#timer = setTimeout(() => this.wake(), POLL_MS)
   }
 
-  /** False: the first change must wait. */
+  /** Settles the first change if possible. Returns false if it must wait. */
   #settleFirst(): boolean {
     const { queue, store } = this.#core
     const write = queue.head
     if (write === undefined) return false
-    const way = this.#inFlight.get(write)
-    const answer = way?.answer ?? null
+    const flight = this.#inFlight.get(write)
+    const answer = flight?.answer ?? null
     const inView = write.request !== '' && store.requests.get(write.request) !== undefined
-    if (inView && (way === undefined || answer !== null)) {
+    if (inView && (flight === undefined || answer !== null)) {
       this.#settle(write)
       write.resolve(answer?.outcome === 'applied' && write.readResult ? answer.existed : write.outcome)
       return true
     }
     switch (answer?.outcome) {
       case 'applied': {
-        // Without a change, the entries it has read were confirmed.
-        const confirmed = write.makeUpdate !== undefined && way!.bytes === 0
-        if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break
+        // An update without changes appends no record: the answer only confirms what it read.
+        const confirmed = write.makeUpdate !== undefined && flight!.bytes === 0
+        if (!confirmed && performance.now() - flight!.answeredAt < VIEW_MS) break
         if (!confirmed)
-          this.#core.warn({ sequence: answer.sequence }, 'a forwarded change does not come into view')
+          this.#core.warn(
+            { sequence: answer.sequence },
+            'this process cannot read a forwarded change that was made',
+          )
         this.#settle(write)
         write.resolve(write.readResult ? answer.existed : write.outcome)
         return true
@@ -170,11 +178,11 @@ export class ForwardQueue {
         write.reject(answer.error)
         return true
       case 'conflict':
-        // No other update of these entries is in flight: it runs again on the state in view.
+        // Runs the update again on the current state. No other update of these entries is in flight.
         this.#dropInFlight(write)
         return false
       case 'again':
-        // That process does not write (any more): the next connection leads to the one that does.
+        // The peer does not write (any more). The next connection goes to the process that does.
         this.#writeSender = null
         this.#resetInFlight()
         return false
@@ -182,28 +190,28 @@ export class ForwardQueue {
     return this.#refuseLate(write)
   }
 
-  /** True: the change has timed out, and is rejected. */
+  /** Rejects the change if it has timed out, and returns whether it did. */
   #refuseLate(write: PendingWrite): boolean {
     const { timeoutMs, refusal } = this.#options
     if (performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs) return false
     this.#settle(write)
-    const why = `the process that serves did not say within ${timeoutMs} ms`
-    write.reject(write.sent ? mayBeMade(why, write.request) : refusal)
+    const reason = `the serving process did not answer within ${timeoutMs} ms`
+    write.reject(write.sent ? mayBeMade(reason, write.request) : refusal)
     return true
   }
 
-  /** Sends the first change not in flight. False: there is none, or it must wait. */
+  /** Sends the first change that is not in flight. Returns false if there is none or it must wait. */
   #sendNext(): boolean {
     const { queue } = this.#core
     const writeSender = this.#writeSender
     if (writeSender === null) return false
     const { head } = queue
-    // An update that runs again is first, with others in flight behind it.
-    const onWay = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
-    const write = queue.at(onWay)
-    if (write === undefined || onWay >= MOST_IN_FLIGHT || (onWay > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES))
+    // An update that must run again is the head of the queue and not in flight, although later ones are.
+    const sent = head !== undefined && this.#inFlight.has(head) ? this.#inFlight.size : 0
+    const write = queue.at(sent)
+    if (write === undefined || sent >= MOST_IN_FLIGHT || (sent > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES))
       return false
-    if (onWay > 0 && this.#mustWait(write, queue.at(onWay - 1)!)) return false
+    if (sent > 0 && this.#mustWait(write, queue.at(sent - 1)!)) return false
     const { waitingBytes } = this.#core.limits
     let forwarded: Omit<ForwardedWrite, 'request'>
     let reads: readonly string[]
@@ -212,25 +220,25 @@ export class ForwardQueue {
       forwarded = this.#encodeWrite(write)
       reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {
-      // A function that throws runs again when the update is first.
-      this.#held = { write, reads: [] }
-      if (onWay > 0) return false
+      // An update whose function throws runs again when it is first in the queue: earlier changes may matter to it.
+      this.#blocked = { write, reads: [] }
+      if (sent > 0) return false
       this.#settle(write)
       write.reject(error)
       return true
     }
-    if (onWay > 0 && write.makeUpdate !== undefined && this.#areRead(reads)) {
-      this.#held = { write, reads }
+    if (sent > 0 && write.makeUpdate !== undefined && this.#areRead(reads)) {
+      this.#blocked = { write, reads }
       return false
     }
     if (forwarded.parts.length === 0 && forwarded.reads.length === 0 && !forwarded.durable) {
-      if (onWay > 0) return false
+      if (sent > 0) return false
       this.#settle(write)
       write.resolve(write.outcome)
       return true
     }
     if (write.request === '') {
-      write.request = `${OWN_INSTANCE}.${(++madeIds).toString(36)}`
+      write.request = `${OWN_INSTANCE}.${(++requestIds).toString(36)}`
       write.prints = [0]
     }
     let bytes = 0
@@ -238,7 +246,7 @@ export class ForwardQueue {
     const number = ++this.#lastNumber
     this.#inFlight.set(write, { number, bytes, reads, answer: null, answeredAt: 0 })
     for (const read of reads) this.#reads.add(read)
-    this.#numbers.set(number, write)
+    this.#byNumber.set(number, write)
     this.#bytes += bytes
     write.sent = true
     writeSender.send(number, { request: write.request, ...forwarded })
@@ -246,12 +254,15 @@ export class ForwardQueue {
   }
 
   /**
-   * An update waits only for updates of the same entries, as the writer compares reads. Anything else waits until earlier updates are in view, and updates wait
-   * for anything else.
+   * Whether `write` must wait for `before`. An update waits for updates of the same entries only, because the writing process compares the entries that it read.
+   * Updates and other changes wait for each other.
    */
   #mustWait(write: PendingWrite, before: PendingWrite): boolean {
     if (write.makeUpdate === undefined) return before.makeUpdate !== undefined
-    return before.makeUpdate === undefined || (this.#held?.write === write && this.#areRead(this.#held.reads))
+    return (
+      before.makeUpdate === undefined ||
+      (this.#blocked?.write === write && this.#areRead(this.#blocked.reads))
+    )
   }
 
   #areRead(reads: readonly string[]): boolean {
@@ -284,21 +295,21 @@ export class ForwardQueue {
   }
 
   #dropInFlight(write: PendingWrite): void {
-    const way = this.#inFlight.get(write)
-    if (way === undefined) return
-    this.#bytes -= way.bytes
-    this.#numbers.delete(way.number)
+    const flight = this.#inFlight.get(write)
+    if (flight === undefined) return
+    this.#bytes -= flight.bytes
+    this.#byNumber.delete(flight.number)
     this.#inFlight.delete(write)
-    for (const read of way.reads) this.#reads.delete(read)
+    for (const read of flight.reads) this.#reads.delete(read)
   }
 }
 
-/** Most bytes of a part, which is never split: a message has at most 16 MiB. */
+/** Maximum bytes of a part. A part must fit into one message, which has at most 16 MiB. */
 const MOST_PART_BYTES = mostBodyBytes(DEFAULT_LIMITS)
 /** All reads of an update are in one message, which has at most 32,768 fields. */
 const MOST_READS = 32_000
 const MOST_READ_BYTES = 8 * 1024 * 1024
-/** Bytes of a read, beside its names. */
+/** Bytes of a read in the message, besides section name and key. */
 const READ_BYTES = 32
 
 /** Throws ERR_FDB_STATE_LIMIT for a change that fits in no message. */
@@ -316,7 +327,7 @@ function checkForwardable({ parts, reads }: Pick<UpdateResult, 'parts' | 'reads'
 function notForwardable(verb: string, got: number, most: number, of: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
-    `a change that ${verb} ${got} ${of} cannot be made through the process that serves now: the limit is ${most}; make several of it, or make it there`,
+    `a change that ${verb} ${got} ${of} cannot be forwarded to the serving process: the limit is ${most}; split it, or make it in the serving process`,
     { details: { limit: 'message', most, got } },
   )
 }

@@ -8,40 +8,43 @@ import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
 import type { NewWrite, UpdateResult } from './write-queue.js'
 
-/** A change for the process that may write, as its author encoded it. */
+/** A change that another process, its author, has encoded for the process that may write. */
 export interface ForwardedWrite {
-  /** The change is made once, however often it is sent. */
+  /** Request id: the change is made once, even if it arrives several times. */
   readonly request: string
-  /** Records without a position, together one change. Empty: `reads` must be confirmed; without those the disk must catch up. */
+  /**
+   * Records without a position, which are one change. If empty, the writer only confirms `reads`; if those are empty too, it only
+   * writes its log to disk.
+   */
   readonly parts: readonly Uint8Array[]
   readonly reads: readonly EntryRead[]
-  /** Answered when it is on the disk. */
+  /** The writer answers when the change is on disk. */
   readonly durable?: boolean
 }
 
 export type Answer =
   | { readonly outcome: 'applied'; readonly existed: boolean; readonly sequence: number }
-  /** Nothing was done: an entry of `reads` has changed. */
+  /** Not made: an entry of `reads` has changed. */
   | { readonly outcome: 'conflict'; readonly sequence: number }
-  /** Nothing was done by this process; another may do it. */
+  /** Not made, because this process does not write: the author must send the change to the writer. */
   | { readonly outcome: 'again' }
   | { readonly outcome: 'refused'; readonly error: FdbError }
 
-/** An entry that an update has read has changed since. */
+/** Thrown if an entry that an update read has changed since. */
 const CONFLICT: unique symbol = Symbol('conflict')
 
-/** This process does not write: the author must ask another. */
-export const NOT_HERE: unique symbol = Symbol('another process writes')
+/** Thrown if this process does not write. */
+export const NOT_WRITER: unique symbol = Symbol('another process writes')
 
-/** The answer for a change that was not made. `sequence`: of the last record. */
+/** Returns the answer for a change that was not made. `sequence` is that of the last record. */
 export function answerOf(error: unknown, sequence: number): Answer {
   if (error === CONFLICT) return { outcome: 'conflict', sequence }
-  if (error === NOT_HERE) return { outcome: 'again' }
+  if (error === NOT_WRITER) return { outcome: 'again' }
   const refusal = FdbError.from(error)
   return refusal.code === 'ERR_FDB_FENCED' ? { outcome: 'again' } : { outcome: 'refused', error: refusal }
 }
 
-/** A forwarded change in pieces. Each must consist of changes and schemas that every process may read; the author has checked the values. */
+/** Collects the pieces of a forwarded change, and checks changes and schemas. The author has checked the values. */
 export class IncomingWrite {
   readonly #store: Store
   readonly #cursor: ChangeCursor
@@ -70,21 +73,21 @@ export class IncomingWrite {
     const record = this.#cursor.scan(bytes)
     const { epoch, sequence, request, requests, end, part: piece } = record
     if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || piece)
-      throw malformed('a record with a place of its own')
+      throw malformed('a record with a position of its own')
     for (const schema of record.schemas) this.#addSchema(schema)
     this.#cursor.setChanges(bytes, record.changes)
     for (let index = 0; index < record.changes.length / 2; index++) this.#addChange(index)
     this.#parts.push(bytes)
   }
 
-  /** Makes the write to append. It resolves with whether there was an entry, and rejects with {@link CONFLICT}. */
+  /** Returns the write to append. It resolves with whether the deleted entry existed, and rejects with {@link CONFLICT}. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
     const deletes = this.#changes === 1 ? this.#deletion : null
     const readResult = () => (deletes === null ? false : deletes.section.slots.has(deletes.key))
     const parts = this.#parts
     const changes = this.#changes > 0
-    // Without changes a durable write asks for the disk alone.
+    // A durable write without changes only waits until the log is on disk.
     if (!changes && reads.length === 0 && !durable) throw malformed('there is no change in it')
     if (changes && reads.length === 0)
       return { sections, parts, request, prints: [this.#print], readResult: readResult, foreign: true }
@@ -92,7 +95,7 @@ export class IncomingWrite {
       if (!reads.every(read => isUnchanged(this.#store, read))) throw CONFLICT
       return { sections, parts, reads: [], result: readResult() }
     }
-    // An update that runs again may have another result.
+    // Print 0 matches every change: an update that runs again may change other entries.
     return { sections, parts: [], request, prints: [0], makeUpdate, foreign: true }
   }
 
@@ -123,24 +126,24 @@ export class IncomingWrite {
     this.#print = addPrint(this.#print, cursor.printIn(section))
   }
 
-  /** The version's lowest reader must be known. */
+  /** Throws unless a schema has declared the lowest reader of this version. */
   #checkVersion({ name, stored }: SectionStore, version: number): void {
-    const said = stored !== null || this.#schemaVersions.has(name)
+    const declared = stored !== null || this.#schemaVersions.has(name)
     const known = Math.max(stored?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
-    if (said && version <= known) return
+    if (declared && version <= known) return
     throw new FdbError(
       'ERR_FDB_SCHEMA',
-      `a change of section "${name}" is of schema version ${version}, of which the process that serves does not know who may read it`,
+      `a change of section "${name}" has schema version ${version}, but the serving process knows schemas up to version ${known} only`,
       { details: { section: name, version, known } },
     )
   }
 }
 
-/** The error for a sent change without an answer: it may have been made. */
-export function mayBeMade(why: string, request: string, cause?: unknown): FdbError {
+/** The error for a change that was sent, and perhaps made, but not answered. */
+export function mayBeMade(reason: string, request: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_DEADLINE',
-    `${why} whether a change was made: it may have been. Make such changes with a \`request\` id, and try again with the same`,
+    `${reason}; a forwarded change may have been made. Give such changes a \`request\` id and retry with the same id`,
     { details: { request }, cause },
   )
 }
@@ -148,8 +151,8 @@ export function mayBeMade(why: string, request: string, cause?: unknown): FdbErr
 export function tooLarge(bytes: number, waitingBytes: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
-    `a change of ${bytes} bytes is too large to be made through the process that serves now: the limit "waitingBytes" is ` +
-      `${waitingBytes}; make several of it, or make it there`,
+    `a change of ${bytes} bytes is too large to be forwarded to the serving process: the limit "waitingBytes" is ` +
+      `${waitingBytes}; split it, or make it in the serving process`,
     { details: { limit: 'waitingBytes', most: waitingBytes, got: bytes } },
   )
 }
@@ -168,7 +171,7 @@ export interface EntryRead {
   readonly mark: Uint8Array
 }
 
-/** Identifies an entry's value and schema version, equally in all processes; empty: no entry. The same value has the same mark. */
+/** Returns a hash of an entry's value and schema version, or no bytes if the entry does not exist. All processes compute the same mark. */
 export function markOf(store: Store, section: SectionStore | undefined, key: string): Uint8Array {
   const slot = section?.slots.get(key)
   if (section === undefined || slot === undefined) return NONE

@@ -3,27 +3,27 @@ import type { StateLimits } from './limits.js'
 import { Locations } from './locations.js'
 import { damaged, type FoundRecord, recordsOf } from './reader.js'
 import type { Segment } from './segment.js'
-import type { Merged } from './snapshot.js'
+import type { MergeResult } from './snapshot.js'
 import type { Store } from './store.js'
 import type { Transaction } from './transaction.js'
 
 export interface Position {
   /** The epoch of the last record, or 0. */
   epoch: number
-  /** The number of the last record, or 0. */
+  /** The sequence number of the last record, or 0. */
   sequence: number
-  /** The digest of all entries, whatever their order and history: 64 hexadecimal digits. */
+  /** The digest of all entries, independent of their order and history: 64 hexadecimal digits. */
   digest: string
 }
 
 export interface HeldSegment {
   segment: Segment
   ordinal: number
-  /** File offset behind the last applied record. */
+  /** File offset after the last applied record. */
   position: number
-  /** Sealed, and read to its end. */
+  /** The segment is sealed and was read to its end. */
   final: boolean
-  /** False for a snapshot without its end. */
+  /** False for a snapshot whose end record was not read yet. */
   whole: boolean
   /** The log's position at this segment's end, once a newer one has started. */
   end: Position | null
@@ -32,19 +32,19 @@ export interface HeldSegment {
 
 export interface LogPiece {
   segment: Segment
-  /** File offset behind the last record, without an incomplete bulk. */
+  /** File offset after the last record that is not part of an incomplete bulk. */
   end: number
-  /** The number of the last record before it. */
+  /** The sequence number of that record. */
   sequence: number
   /** The segment will not grow. */
   final: boolean
 }
 
-/** The segments of a log in order, and how far each is applied. Decides which may come next, reads them, and finds those to merge. */
+/** The ordered segments of a log, and how far each is applied. Checks new segments, reads them, and selects those to merge. */
 export class History {
   held: HeldSegment[] = []
   writing: HeldSegment | null = null
-  /** A record is being applied: sections may be read, nothing may be appended. */
+  /** A record is being applied, so that nothing may be appended; sections may be read. */
   applying = false
   sequence = 0
   #epoch = 0
@@ -52,7 +52,7 @@ export class History {
   readonly #store: Store
   readonly #limits: StateLimits
 
-  /** `ordinals`: the number given so far. */
+  /** `ordinals` is the highest ordinal in use: those of new segments follow it. */
   constructor(store: Store, limits: StateLimits, ordinals = 0) {
     this.#store = store
     this.#limits = limits
@@ -63,14 +63,14 @@ export class History {
     return this.#ordinals
   }
 
-  /** Takes over another history, whose ordinals follow these. `open`: its incomplete bulk, which is read again. */
+  /** Replaces this history by another one, whose ordinals are higher. `open` is the incomplete bulk of that log, which is read again. */
   takeOver(other: History, open: Pick<Transaction, 'ordinal' | 'begin'> | null): void {
     this.held = other.held
     this.sequence = other.sequence
     this.#epoch = other.#epoch
     this.#ordinals = other.#ordinals
     const held = this.held.find(({ ordinal }) => ordinal === open?.ordinal)
-    // The bulk can never be completed, so its records count as read.
+    // In a final segment no process can complete the bulk, so its records count as read.
     if (open === null || held === undefined || held.final) return
     held.position = open.begin.end
     this.sequence = held.sequence = open.begin.sequence
@@ -80,17 +80,20 @@ export class History {
     return { epoch: this.#epoch, sequence: this.sequence, digest: this.#store.digest().toString() }
   }
 
-  /** Why a segment cannot be next, or null. `mayWrite`: this log may still append to the present one; otherwise it may be held early, and is read after the seal. */
+  /**
+   * Returns an error if `segment` cannot be next. If this log may still append (`mayWrite`), its segment must be sealed first; otherwise `segment` may be
+   * adopted early, and is read after the seal.
+   */
   refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)
-    const order = (why: string) =>
+    const order = (reason: string) =>
       new FdbError(
         'ERR_FDB_STATE_ORDER',
-        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${why}. Adopt the snapshot first, then ` +
-          'segments with rising epochs, each after the ones before it were sealed',
+        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${reason}. Adopt the snapshot first, then ` +
+          'segments with rising epochs, each after all earlier ones are sealed',
       )
-    if (segment.kind === 'snapshot') return last ? order(`${this.held.length} segments are there`) : null
-    if (last && segment.epoch <= last.segment.epoch) return order(`epoch ${last.segment.epoch} is there`)
+    if (segment.kind === 'snapshot') return last ? order(`the log has ${this.held.length} segments`) : null
+    if (last && segment.epoch <= last.segment.epoch) return order(`the log has epoch ${last.segment.epoch}`)
     const writing = this.writing?.segment
     if (mayWrite && writing?.sealable && !writing.sealed)
       return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
@@ -113,7 +116,7 @@ export class History {
     return held
   }
 
-  /** Applies new records of held segments, each once all before it are sealed. */
+  /** Applies new records of the held segments. Reads a segment only when all earlier ones are sealed. */
   *readNew(): Generator<unknown, void> {
     for (const held of this.held) {
       if (held.final) continue
@@ -129,17 +132,17 @@ export class History {
     }
   }
 
-  /** In replay order, without empty ones; valid in this turn. */
+  /** The pieces of the log in replay order, without empty segments. Valid in this turn only. */
   pieces(): LogPiece[] {
     const { open } = this.#store
     return this.held.flatMap(({ segment, ordinal, position, sequence, final }) => {
-      // Readers skip the rest of an incomplete bulk; later records have the numbers behind it.
+      // Leaves out the records of an incomplete bulk, unless the segment is final: then later records continue their numbers.
       const whole = open?.ordinal === ordinal && !final ? open.begin : { end: position, sequence }
       return whole.end > segment.start ? [{ segment, ...whole, final }] : []
     })
   }
 
-  /** Bytes of all segments, in force or not. */
+  /** Bytes of all segments, including displaced entries. */
   get bytes(): number {
     let bytes = 0
     for (const { position } of this.held) bytes += position
@@ -167,7 +170,7 @@ export class History {
       yield
       if (!found) continue
       if (snapshot && held.whole)
-        throw damaged(segment, found.offset, this.sequence, 'records behind the end of a snapshot')
+        throw damaged(segment, found.offset, this.sequence, 'records follow the end of the snapshot')
       if (!begun) {
         begun = true
         this.startSegment(held)
@@ -186,7 +189,7 @@ export class History {
     if (!whole) throw damaged(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
-  /** Call it before a segment's first record: from here on its displaced entries are recorded. */
+  /** Call it before a segment's first record is applied: from then on the entries that the segment displaces are recorded. */
   startSegment(held: HeldSegment): void {
     const end = this.position
     for (const before of this.held) {
@@ -216,15 +219,15 @@ export class History {
         segment,
         found.offset,
         sequence,
-        `${this.#store.entries.count} entries where its end says ${entries}`,
+        `${this.#store.entries.count} entries, but its end record states ${entries}`,
       )
     }
     const got = this.#store.digest().toString()
     if (digest !== got)
-      throw damaged(segment, found.offset, sequence, `digest ${got} where its end says ${digest}`)
+      throw damaged(segment, found.offset, sequence, `digest ${got}, but its end record states ${digest}`)
   }
 
-  /** Makes `segment` the one for appends. Throws, without effect, if it must not be. */
+  /** Makes `segment` the segment for appends. Throws, without effect, if it is not allowed to be. */
   claim(segment: Segment): void {
     let held = this.held.find(one => one.segment === segment)
     if (!held) {
@@ -249,7 +252,7 @@ export class History {
     if (segment.sealable && !segment.sealed) {
       throw new FdbError(
         'ERR_FDB_STATE_ORDER',
-        `the segment of epoch ${segment.epoch} is not sealed: there would be two that may be written; seal it first`,
+        `the segment of epoch ${segment.epoch} is not sealed: two segments could then be written; seal it first`,
       )
     }
     if (held === this.writing) held.position = segment.end
@@ -265,7 +268,7 @@ export class History {
     }
   }
 
-  /** The unread records. A snapshot's first one gives the number of all. */
+  /** Reads the unread records. All records of a snapshot have the sequence number of its first one. */
   #records(held: HeldSegment, options: { live?: boolean } = {}): ReturnType<typeof recordsOf> {
     const { segment, position: from } = held
     const first = segment.kind === 'snapshot' && from === segment.start
@@ -277,7 +280,7 @@ export class History {
     return this.held.findLast(held => held.position > held.segment.start)
   }
 
-  /** The last segment that can be merged, and the newest with records. */
+  /** Returns the last segment that can be merged and the newest with records, or null if there is nothing to merge. */
   mergeable(mayWrite: boolean): { last: HeldSegment; newest: HeldSegment } | null {
     const newest = this.newest()
     if (!newest) return null
@@ -289,17 +292,17 @@ export class History {
     return all[0] === last && last.segment.kind === 'snapshot' ? null : { last, newest }
   }
 
-  /** Marks a sealed segment as final if nothing is unread, unless this log may still write it. */
+  /** Marks a sealed segment as final if it was read to its end, unless this log may still write to it. */
   #markFinal(held: HeldSegment, mayWrite: boolean): void {
     const { segment, position, whole } = held
     if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return
     if (position === segment.size()) held.final = true
   }
 
-  /** Replaces everything up to `last` by a snapshot, and closes it. */
-  replace(last: HeldSegment, merged: Merged): void {
+  /** Replaces and closes the segments up to `last`; the snapshot takes their place. */
+  replace(last: HeldSegment, merged: MergeResult): void {
     const { segment, before, after } = merged
-    // Ordinals rise along the log, so the snapshot takes that of the last merged segment, which no slot refers to any more.
+    // Ordinals must rise along the log. The snapshot takes the ordinal of the last merged segment, to which no slot refers any more.
     const { ordinal } = last
     const held: HeldSegment = {
       segment,
@@ -312,8 +315,8 @@ export class History {
     }
     this.#store.entries.locations.move(before, after)
     this.#store.entries.displaced = new Locations()
-    const gone = this.held.splice(0, this.held.indexOf(last) + 1, held)
-    for (const old of gone) {
+    const replaced = this.held.splice(0, this.held.indexOf(last) + 1, held)
+    for (const old of replaced) {
       if (old === this.writing) this.writing = null
       this.release(old)
     }
@@ -334,13 +337,13 @@ export class History {
 export function behindError(segment: Segment, position: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_BEHIND',
-    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, ${position} were read; adopt it or catch up first`,
+    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, of which ${position} were read; adopt it or catch up first`,
   )
 }
 
-function notWritable(segment: Segment, why: string): FdbError {
+function notWritable(segment: Segment, reason: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_ORDER',
-    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${why}; give a new segment of a higher epoch`,
+    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${reason}; give a new segment of a higher epoch`,
   )
 }

@@ -21,35 +21,35 @@ import { runInSlices } from './time-slices.js'
 import { Values } from './values.js'
 import type { Writing } from './writing.js'
 
-/** Turns of the event loop that an import waits for room in the queue. */
+/** Number of turns of the event loop in which an import waits for room in the queue. */
 const TURNS = 1000
 
-/** The changes of one import with their sections' schemas: a Record without a position. */
+/** Encodes the changes of an import, with the schemas of their sections, as a Record without a position. */
 export function encodeImport(schemas: readonly StoredSchema[], changes: NewChange[]): Buffer {
   return Buffer.concat([...schemas.map(encodeSchema), encodeBody(changes)])
 }
 
 /**
- * An import in pieces, each checked on arrival and kept in memory: schemas must fit the log's, values their schema. {@link commit} makes all of them as one
- * change.
+ * An import in pieces, which are checked on arrival and kept in memory: schemas must be compatible with those of the log, and values with their schema.
+ * {@link commit} makes the whole import as one change.
  */
 export class StagedImport {
   readonly #core: LogCore
   readonly #writing: Writing
   readonly #replace: boolean
   readonly #cursor: ChangeCursor
-  /** The record's body, in parts between which it may be split. */
+  /** The encoded changes. The appender may split them into records between two parts. */
   readonly #parts: Uint8Array[] = []
   readonly #schemaVersions = new Map<string, number>()
   #group: Uint8Array[] = []
   #groupBytes = 0
   #puts = 0
   #bytes = 0
-  /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
+  /** The fingerprint of the import's changes, see {@link SectionStore.printOf}. */
   #print = 0
   #section: SectionStore | null = null
 
-  /** `replace`: sections with a schema in it are emptied first, in the same change. */
+  /** `replace` first empties the sections whose schema the import has, in the same change. */
   constructor(core: LogCore, writing: Writing, replace: boolean) {
     this.#core = core
     this.#writing = writing
@@ -57,7 +57,7 @@ export class StagedImport {
     this.#cursor = new ChangeCursor(core.store, malformed)
   }
 
-  /** One piece at a time. Rejects with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT, ERR_FDB_STATE_LIMIT. */
+  /** Adds a piece; await it before adding the next one. Rejects with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT, ERR_FDB_STATE_LIMIT. */
   async add(bytes: Buffer): Promise<void> {
     const { limits, sliceMs, closing } = this.#core
     const most = mostBodyBytes(limits)
@@ -109,7 +109,7 @@ export class StagedImport {
     if (!this.#schemaVersions.has(name) && stored === null && schema === null) {
       throw new FdbError(
         'ERR_FDB_STATE_IMPORT',
-        `section "${name}" is not in the state, and nothing says its schema; import it with its line under "sections"`,
+        `section "${name}" is not in the state, and the import does not declare its schema; import it with its line under "sections"`,
       )
     }
     this.#print = addPrint(this.#print, this.#cursor.printIn(section))
@@ -119,19 +119,19 @@ export class StagedImport {
     this.#puts++
   }
 
-  /** The version's lowest reader must be known, as the log stores the lowest reader of all entries. */
+  /** Throws unless a schema has declared the lowest reader of this version: the log stores the lowest reader of all entries. */
   #checkVersion({ name, stored, schema }: SectionStore, key: string, version: number): void {
     const known = Math.max(stored?.version ?? 0, schema?.version ?? 0, this.#schemaVersions.get(name) ?? 0)
     if (version <= known) return
     throw new FdbError(
       'ERR_FDB_STATE_IMPORT',
-      `section "${name}", key "${key}" is of schema version ${version}, and only up to ${known} is it known who may read them; ` +
+      `section "${name}", key "${key}" has schema version ${version}, but the declared schemas go up to version ${known} only; ` +
         'import it with its line under "sections". Nothing was imported',
       { details: { section: name, key, version, known } },
     )
   }
 
-  /** Keeps these together. The change that empties a section is extra, and may not fit in the same record. */
+  /** Adds `pieces` to one part. Starts a new part first if they do not fit: the change that empties a section is additional. */
   #push(...pieces: Uint8Array[]): void {
     const bytes = pieces.reduce((sum, { length }) => sum + length, 0)
     if (this.#groupBytes + bytes > mostBodyBytes(this.#core.limits)) this.#closePart()
@@ -145,7 +145,7 @@ export class StagedImport {
     this.#groupBytes = 0
   }
 
-  /** Rejects as a put does. */
+  /** Makes the change. Rejects as {@link Section.put} does. */
   async commit(request: string): Promise<{ puts: number }> {
     checkRequest(request, this.#core.limits)
     const sections = this.#section ? [this.#section] : []
@@ -163,7 +163,7 @@ export class StagedImport {
   }
 }
 
-/** A section's new schema in the log: merged from the log's, the import's and this process's own. */
+/** Returns the section's new schema in the log, merged from the schemas of the log, the import and this process. */
 function newestSchema(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
   return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
 }

@@ -1,43 +1,40 @@
-import type { Location, Locations } from './locations.js'
+import type { Entries } from './entries.js'
+import type { Location } from './locations.js'
 import { READ_AHEAD_BYTES } from './read-ahead.js'
 import type { SectionStore } from './section-store.js'
 import type { SlotMap } from './slot-map.js'
 
-/** Most keys of a batch: of a million entries, thousands lie in one read. */
+/** Maximum keys per batch. With a million entries, one read then covers thousands of them. */
 const MOST_KEYS = 262_144
-/** Keys of the first batch, for callers that want a few. */
+/** Keys of the first batch: small, for callers that need only a few entries. */
 const FIRST_KEYS = 64
 const GROWTH = 16
 const KEYS_PER_STEP = 256
 /** Number of read-ahead blocks in the largest segment. */
 const BLOCKS_PER_SEGMENT = 2 ** 32 / READ_AHEAD_BYTES
 
-/** Keys whose entries lie in the same part of a segment, with their slots. */
+/** Keys whose entries are in the same read-ahead range of a segment, and their slots. */
 interface Part {
   readonly keys: string[]
   readonly slots: number[]
 }
 
-interface Places {
-  readonly locations: Locations
-}
-
-/** Yields `read` of each key, in batches in the order of the log, so that one read serves many. Skips deleted keys. Null: a place to pause. */
+/** Yields the result of `read` for each key, in batches sorted by file offset, so that one read serves many keys. Skips deleted keys. Yields null where the caller may pause. */
 export function* inFileOrder<T>(
   section: SectionStore,
-  places: Places,
+  entries: Pick<Entries, 'locations'>,
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
   const left = new RemainingKeys(section)
   for (let most = FIRST_KEYS; ; most = Math.min(MOST_KEYS, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
-    const parts = yield* left.nextBatch(most, places)
+    const parts = yield* left.nextBatch(most, entries)
     if (parts.length === 0) return
     for (const part of parts) {
       for (let i = 0; i < part.keys.length; i++) {
         const key = part.keys[i]!
-        // The slot may belong to another key by now.
+        // After a change the slot may belong to another key.
         const same = section.slots === slots && slots.changes === changes
         const slot = same ? part.slots[i] : section.slots.get(key)
         if (slot !== undefined) yield read(key, slot)
@@ -61,8 +58,8 @@ class RemainingKeys {
     this.#runs = slots.runs()
   }
 
-  /** The next `most` keys in the order of the log; fewer at the end. */
-  *nextBatch(most: number, places: Places): Generator<null, Part[]> {
+  /** Returns the next `most` keys, grouped by file offset; fewer at the end. */
+  *nextBatch(most: number, entries: Pick<Entries, 'locations'>): Generator<null, Part[]> {
     const parts = new Map<number, Part>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
     for (let count = 0, looked = 0; count < most; ) {
@@ -72,17 +69,17 @@ class RemainingKeys {
       const slot = this.#slotOf(entry)
       if (slot === undefined) continue
       count++
-      const { segment, offset } = places.locations.get(slot, at)
-      const place = segment * BLOCKS_PER_SEGMENT + Math.floor(offset / READ_AHEAD_BYTES)
-      let part = parts.get(place)
-      if (part === undefined) parts.set(place, (part = { keys: [], slots: [] }))
+      const { segment, offset } = entries.locations.get(slot, at)
+      const block = segment * BLOCKS_PER_SEGMENT + Math.floor(offset / READ_AHEAD_BYTES)
+      let part = parts.get(block)
+      if (part === undefined) parts.set(block, (part = { keys: [], slots: [] }))
       part.keys.push(entry[0])
       part.slots.push(slot)
     }
     return [...parts.values()]
   }
 
-  /** A bulk, or a rebuilt log, may have replaced the slots. */
+  /** Looks the slot up again if a bulk or a rebuild of the log has replaced the slots. */
   #slotOf([key, slot]: [string, number]): number | undefined {
     const { slots } = this.#section
     return slots === this.#slots && slots.renewals === this.#renewals ? slot : slots.get(key)

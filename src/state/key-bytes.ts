@@ -1,4 +1,4 @@
-/** A buffer with a view: reading four bytes at a time takes a third of the time. */
+/** A buffer with a DataView: reading four bytes at a time takes a third of the time. */
 export class Bytes {
   readonly buffer: Buffer
   readonly view: DataView
@@ -11,13 +11,13 @@ export class Bytes {
 
 const NONE = new Bytes(Buffer.alloc(0))
 
-/** A UTF-8 key in place, with its hash. */
+/** A UTF-8 key as a range of a buffer, and its hash. */
 export interface KeyBytes {
   bytes: Bytes
   start: number
   end: number
   hash: number
-  /** Null: not decoded yet. */
+  /** The decoded key, or null if it is not decoded yet. */
   text: string | null
 }
 
@@ -25,9 +25,9 @@ export function emptyKey(): KeyBytes {
   return { bytes: NONE, start: 0, end: 0, hash: 0, text: null }
 }
 
-/** Differs between processes, so that keys collide in one only. No defence against chosen keys. */
+/** Random per process, so that keys that collide in one process do not in another. Does not protect against chosen keys. */
 export const SEED = Math.floor(Math.random() * 2 ** 32)
-/** Longer texts are encoded by a call. */
+/** Texts up to this length are encoded by a loop, longer ones by Buffer.from(). */
 const ENCODED_BY_LOOP = 256
 
 const scratch = new Bytes(Buffer.allocUnsafeSlow(ENCODED_BY_LOOP))
@@ -38,7 +38,7 @@ export function textOf(key: string | KeyBytes): string {
   return (key.text ??= key.bytes.buffer.toString('utf8', key.start, key.end))
 }
 
-/** The bytes of a text, valid until the next text; null for half a surrogate pair, which no key has. */
+/** Returns the bytes of a key, valid until the next call with another text. Returns null for half a surrogate pair: no key has one. */
 export function keyBytesOf(key: string | KeyBytes): KeyBytes | null {
   return typeof key !== 'string' ? key : key === ofText.text ? ofText : encodeText(key)
 }

@@ -3,18 +3,18 @@ import { type KeyBytes, keyBytesOf, textOf } from './key-bytes.js'
 import { KeyTable } from './key-table.js'
 
 const MASK = PARTS - 1
-/** The part's bits of a hash; its table uses lower ones. */
-const BITS = 24
+/** The bits from here on select the part; the tables use lower bits of the hash. */
+const PART_SHIFT = 24
 
 function partOf(hash: number): number {
-  return (hash >>> BITS) & MASK
+  return (hash >>> PART_SHIFT) & MASK
 }
 
-/** A {@link DividingMap} from a section's keys, as texts or bytes, to numbers below 2^32 - 2 or null. Its tables are outside the JavaScript heap. */
+/** A {@link DividingMap} from a section's keys, given as text or bytes, to numbers below 2^32 - 2 or null. Its tables are outside the JavaScript heap. */
 export class KeyMap<V extends number | null = number> extends DividingMap<KeyBytes, V> {
   readonly #tables: (KeyTable | undefined)[] = []
 
-  /** `key`: without half a surrogate pair. Returns the old value; undefined: none. */
+  /** Returns the previous value, or undefined. Throws a TypeError if `key` has half a surrogate pair. */
   set(key: string | KeyBytes, value: V): V | undefined {
     return this.put(key, value)
   }

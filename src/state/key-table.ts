@@ -1,45 +1,45 @@
 import { areEqual, Bytes, copyKey, type KeyBytes } from './key-bytes.js'
 
-/** Entries of the index without a key: never used, or deleted. Other entries are the key's place plus two. */
+/** Contents of an index entry: never used, deleted key, or the key's place (its ordinal in the table) plus {@link FIRST_PLACE}. */
 const EMPTY = 0
-const GONE = 1
-const PLACES = 2
-/** Values for a deleted key, and for null. */
+const REMOVED = 1
+const FIRST_PLACE = 2
+/** Stored values of a deleted key, and of null. */
 const DELETED = 0xffff_ffff
 const NULL = 0xffff_fffe
 
 const LEAST = 8
 const KEY_BYTES = 16
 
-/** Keys, in order of arrival, with a number below 2^32 - 2 or null each, in three arrays outside the JavaScript heap. Grows at once: see `KeyMap`. */
+/** A hash table from keys to numbers below 2^32 - 2 or null, in insertion order, in three arrays outside the JavaScript heap. Grows in one step: {@link KeyMap} keeps tables small. */
 export class KeyTable {
   size = 0
-  /** Hash and place of each key, from its hash's position on. At most half full. */
+  /** Open addressing: hash and place of each key. At most half full. */
   #index: Uint32Array
-  /** Used entries of the index, deleted ones included. */
+  /** Number of used index entries, including deleted keys. */
   #indexed = 0
-  /** Value of each place, and the end of its key, which starts at the end of the key before. */
+  /** By place: the value, and the offset of the key's end in {@link #bytes}. The key begins at the end of the previous one. */
   #places: Uint32Array
   #count = 0
   #bytes: Bytes
   #deleted = 0
-  /** The index position of the last lookup. */
+  /** The index position at which the last lookup ended. */
   #foundAt = 0
 
-  /** `room`: for so many keys, a power of two. */
+  /** `room` is the initial capacity in keys, a power of two. */
   constructor(room: number) {
     this.#index = new Uint32Array(2 * 2 * room)
     this.#places = new Uint32Array(2 * room)
     this.#bytes = new Bytes(Buffer.allocUnsafeSlow(room * KEY_BYTES))
   }
 
-  /** Reads the index position of a hash, so that it is in the cache when the key is looked up: the processor fetches many at once. */
+  /** Reads the index position of a hash to bring it into the processor's cache before the key is looked up. */
   touch(hash: number): number {
     const index = this.#index
     return index[(2 * hash) & (index.length - 1)]!
   }
 
-  /** Undefined: no such key. */
+  /** Returns undefined if the table does not have the key. */
   get(key: KeyBytes): number | null | undefined {
     const place = this.#find(key)
     if (place < 0) return undefined
@@ -47,7 +47,7 @@ export class KeyTable {
     return value === NULL ? null : value
   }
 
-  /** Returns the old value; undefined: none. */
+  /** Returns the previous value, or undefined. */
   set(key: KeyBytes, value: number | null): number | null | undefined {
     const stored = value ?? NULL
     const place = this.#find(key)
@@ -68,7 +68,7 @@ export class KeyTable {
     let at = (2 * key.hash) & mask
     while (index[at + 1] !== EMPTY) at = (at + 2) & mask
     index[at] = key.hash
-    index[at + 1] = this.#count + PLACES
+    index[at + 1] = this.#count + FIRST_PLACE
     this.#indexed++
     this.#append(key, stored)
   }
@@ -76,24 +76,27 @@ export class KeyTable {
   delete(key: KeyBytes): boolean {
     const place = this.#find(key)
     if (place < 0) return false
-    this.#index[this.#foundAt + 1] = GONE
+    this.#index[this.#foundAt + 1] = REMOVED
     this.#places[2 * place] = DELETED
     this.#deleted += key.end - key.start
     this.size--
     return true
   }
 
-  /** The place of a key; negative: none. Sets `#foundAt` to its index position. */
+  /** Returns the place of a key, or a negative number. Sets `#foundAt` to the key's index position. */
   #find(key: KeyBytes): number {
     const { hash } = key
     const index = this.#index
     const mask = index.length - 1
     for (let at = (2 * hash) & mask; ; at = (at + 2) & mask) {
       const place = index[at + 1]!
-      if (place !== EMPTY && (index[at] !== hash || place === GONE || !this.#keyIsAt(place - PLACES, key)))
+      if (
+        place !== EMPTY &&
+        (index[at] !== hash || place === REMOVED || !this.#keyIsAt(place - FIRST_PLACE, key))
+      )
         continue
       this.#foundAt = at
-      return place - PLACES
+      return place - FIRST_PLACE
     }
   }
 
@@ -119,7 +122,7 @@ export class KeyTable {
     this.size++
   }
 
-  /** Doubles the room, and drops deleted keys. */
+  /** Doubles the capacity and drops deleted keys. */
   #rebuildIndex(): void {
     let room = LEAST
     while (room < 2 * this.size) room *= 2
@@ -131,18 +134,18 @@ export class KeyTable {
     const mask = index.length - 1
     for (let from = 0; from < old.length; from += 2) {
       const place = old[from + 1]!
-      if (place < PLACES) continue
+      if (place < FIRST_PLACE) continue
       let at = (2 * old[from]!) & mask
       while (index[at + 1] !== EMPTY) at = (at + 2) & mask
       index[at] = old[from]!
-      index[at + 1] = moved === null ? place : moved[place - PLACES]! + PLACES
+      index[at + 1] = moved === null ? place : moved[place - FIRST_PLACE]! + FIRST_PLACE
     }
     this.#index = index
     this.#places = places
     this.#indexed = this.#count = this.size
   }
 
-  /** Copies the keys that are left. Returns the new place of each. */
+  /** Copies the keys that are not deleted. Returns the new place of each, by old place. */
   #compact(places: Uint32Array): Uint32Array {
     const moved = new Uint32Array(this.#count)
     const bytes = new Bytes(
@@ -166,30 +169,30 @@ export class KeyTable {
     return moved
   }
 
-  /** The keys at the time of the call with their present values, without deleted ones. `moved`: the value of a key once this table was rebuilt. */
-  entries(moved: (key: string) => number | null | undefined): IterableIterator<[string, number | null]> {
-    return this.#entries(this.#places, this.#bytes.buffer, this.#count, moved)
+  /** Iterates over the keys at the time of the call, with their current values; skips deleted keys. `lookUp` returns the value of a key after the table was rebuilt. */
+  entries(lookUp: (key: string) => number | null | undefined): IterableIterator<[string, number | null]> {
+    return this.#entries(this.#places, this.#bytes.buffer, this.#count, lookUp)
   }
 
   *#entries(
     places: Uint32Array,
     bytes: Buffer,
     count: number,
-    moved: (key: string) => number | null | undefined,
+    lookUp: (key: string) => number | null | undefined,
   ): Generator<[string, number | null], undefined> {
     for (let place = 0, start = 0, end = 0; place < count; place++, start = end) {
       const stored = places[2 * place]!
       end = places[2 * place + 1]!
       if (stored === DELETED) continue
       const key = bytes.toString('utf8', start, end)
-      const value = places !== this.#places ? moved(key) : stored === NULL ? null : stored
+      const value = places !== this.#places ? lookUp(key) : stored === NULL ? null : stored
       if (value !== undefined) yield [key, value]
     }
   }
 }
 
 function larger({ buffer }: Bytes, used: number, least: number): Bytes {
-  const made = Buffer.allocUnsafeSlow(Math.max(least, 2 * buffer.length))
-  buffer.copy(made, 0, 0, used)
-  return new Bytes(made)
+  const copy = Buffer.allocUnsafeSlow(Math.max(least, 2 * buffer.length))
+  buffer.copy(copy, 0, 0, used)
+  return new Bytes(copy)
 }

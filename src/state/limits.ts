@@ -1,35 +1,35 @@
 import { checkKeys } from '../base/check-option.js'
 import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 
-/** Every bound of the state log. All are checked before memory is spent. */
+/** The limits of the state log. They are checked before memory is allocated. */
 export interface StateLimits {
-  /** The most bytes of one record: of a change, and of an import. A large bulk takes several. */
+  /** Maximum bytes per record: of a change, or of a piece of an import. A large bulk takes several records. */
   recordBytes: number
-  /** The most changes of one record. */
+  /** Maximum changes per record. */
   changesPerRecord: number
-  /** The most bytes of one segment; offsets are kept in 32 bits, so never above 4 GiB - 1. */
+  /** Maximum bytes per segment; at most 4 GiB - 1, because offsets have 32 bits. */
   segmentBytes: number
   /**
-   * The most bytes of all segments of the log, with what does not count any more until it is compacted. A process that reads a
-   * larger log reads it, and may write no more.
+   * Maximum bytes of all segments of the log, including displaced entries until the next compaction. A process can read a larger
+   * log, but not write to it.
    */
   logBytes: number
   /**
-   * A segment that has so many bytes, and as many as all before it, is followed by a new one, so that it can be compacted. Under a
-   * daemon the default counts too, where that is less.
+   * The writer starts a new segment, so that the current one can be compacted, when it has this many bytes and is at least as large as all earlier
+   * ones together. Under a daemon a value above the default has no effect.
    */
   renewBytes: number
-  /** The most bytes of a key, in UTF-8. */
+  /** Maximum bytes of a key in UTF-8. */
   keyBytes: number
-  /** The most bytes of a section's name, in UTF-8. */
+  /** Maximum bytes of a section's name in UTF-8. */
   sectionNameBytes: number
   sections: number
-  /** The most bytes of an import, which is kept in memory until it is whole. */
+  /** Maximum bytes of an import, which is kept in memory until it is complete. */
   importBytes: number
-  /** Changes that wait to be appended (while paused, fenced, or before this log writes at all). */
+  /** Maximum bytes of changes that wait to be appended: while writing is paused or fenced, or before this process writes. */
   waitingBytes: number
   waitingWrites: number
-  /** Request ids remembered: a retry is recognised until this many later requests were made, however long that takes, and across upgrades and compactions. */
+  /** Number of request ids that the log remembers, also across upgrades and compactions. A retry is recognized until this many later requests were made. */
   requests: number
   requestBytes: number
 }
@@ -71,7 +71,7 @@ export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<St
   return limits
 }
 
-/** For a tool that reads a file of so many bytes: accepts any limit of its writer. */
+/** Returns limits for a tool that reads a file of `bytes` bytes: they accept records of any writer. */
 export function limitsToRead(bytes: number): Partial<StateLimits> {
   return {
     recordBytes: Math.max(bytes, DEFAULT_LIMITS.recordBytes),
@@ -79,7 +79,7 @@ export function limitsToRead(bytes: number): Partial<StateLimits> {
   }
 }
 
-/** Bytes of a record for changes: epoch, sequence, request id and a schema come first. */
+/** Returns the bytes of a record that are left for changes, after epoch, sequence, request id and a schema. */
 export function mostBodyBytes(limits: StateLimits): number {
   return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes
 }
@@ -92,10 +92,10 @@ export function overLimit(what: string, got: number, limit: keyof StateLimits, m
   )
 }
 
-/** Throws a TypeError unless it is a string: the log would not tell 1 from "1". */
+/** Throws a TypeError unless `key` is a string: in the log, 1 and "1" would be the same key. */
 export function checkKey(key: unknown, section: string): asserts key is string {
   if (typeof key !== 'string')
-    throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'String(key) makes one')
+    throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'use String(key)')
 }
 
 export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLimits): asserts key is string {
@@ -104,7 +104,7 @@ export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLi
     throw overLimit('the length of a key', Buffer.byteLength(key), 'keyBytes', keyBytes)
   }
   if (/\p{Surrogate}/u.test(key)) {
-    throw new FdbError('ERR_FDB_STATE_VALUE', 'a key with half a surrogate pair; keys are Unicode text')
+    throw new FdbError('ERR_FDB_STATE_VALUE', 'a key has half a surrogate pair; give valid Unicode text')
   }
 }
 
@@ -116,7 +116,7 @@ export function checkSectionName(name: unknown): asserts name is string {
 export function checkRequest(request: unknown, { requestBytes }: StateLimits): string {
   if (request === undefined) return ''
   if (typeof request !== 'string')
-    throw wrongKind('ERR_FDB_OPTION', 'option "request"', request, 'String(id) makes one')
+    throw wrongKind('ERR_FDB_OPTION', 'option "request"', request, 'use String(id)')
   const length = Buffer.byteLength(request)
   if (length > requestBytes)
     throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)

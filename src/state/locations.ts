@@ -4,22 +4,22 @@ const MASK = CHUNK - 1
 const FIELDS = 3
 
 export interface Location {
-  /** The segment's ordinal, unique in its log. */
+  /** Ordinal of the segment, unique in its log. */
   segment: number
   offset: number
   length: number
 }
 
-/** The location of each live entry by slot number, in 12 bytes outside the JavaScript heap. Freed slots are reused. Copies share unchanged chunks. */
+/** The location of each live entry, by slot number: 12 bytes per slot outside the JavaScript heap. Reuses freed slots. Copies share unchanged chunks. */
 export class Locations {
   readonly #chunks: Uint32Array[] = []
-  /** False: a copy shares the chunk, which is duplicated before a change. */
+  /** Whether this object alone uses the chunk. A chunk shared with a copy is duplicated before a change. */
   readonly #own: boolean[] = []
   #next = 0
-  /** The slot freed last; -1: none. A free slot stores the one freed before it, in place of its segment. */
+  /** Head of the free list, or -1. A free slot stores the next free slot plus 1 in the field of the segment. */
   #free = -1
 
-  /** All slot numbers are below it. */
+  /** One more than the highest slot number. */
   get end(): number {
     return this.#next
   }
@@ -48,7 +48,7 @@ export class Locations {
     chunk[at + 2] = length
   }
 
-  /** Reads into `into`, without an allocation. A free slot has length 0, and no segment. */
+  /** Fills `into` and returns it. A free slot has length 0 and no valid segment. */
   get(slot: number, into: Location): Location {
     const chunk = this.#chunks[slot >> CHUNK_BITS]!
     const at = (slot & MASK) * FIELDS
@@ -80,7 +80,7 @@ export class Locations {
     return copy
   }
 
-  /** Moves slots that are still as in `before` (a copy) to their place in `after` (used up); others stay. */
+  /** Sets the slots that are still the same as in `before`, a copy, to their locations in `after`. Takes over chunks of `after`, which must not be used afterwards. */
   move(before: Locations, after: Locations): void {
     for (let c = 0; c < before.#chunks.length; c++) {
       const now = this.#chunks[c]!

@@ -9,7 +9,7 @@ export interface SectionDigest {
   digest: string
 }
 
-/** A section of the log, or one that the application has registered. */
+/** A section that is in the log or that the application has registered. */
 export interface KnownSection extends StoredSchema {
   entries: number
 }
@@ -17,14 +17,14 @@ export interface KnownSection extends StoredSchema {
 export interface StateStats {
   segments: number
   bytes: number
-  /** Bytes of changes in force: the log's size after a compaction. */
+  /** Bytes of live entries: the size of the log after a compaction. */
   liveBytes: number
   entries: number
   sequence: number
   waiting: number
 }
 
-/** An entry of the log: bytes of the section's codec, and the schema version that wrote them. */
+/** An entry of the log: the bytes that the section's codec has encoded, and the schema version of the writer. */
 export interface RawEntry {
   key: string
   value: Uint8Array
@@ -50,12 +50,12 @@ export function schemasOf({ sections }: Store): StoredSchema[] {
   return [...sections.values()].flatMap(({ stored }) => stored ?? []).sort(byName)
 }
 
-/** Sections that are in the log, or `registered`, by name. */
+/** Returns the sections that are in the log or in `registered`, sorted by name. */
 export function knownSections({ sections }: Store, registered: ReadonlySet<string>): KnownSection[] {
   const all = [...sections.values()].flatMap(({ name, stored, schema, slots }) => {
     if (stored === null && !registered.has(name)) return []
-    const said = stored && schema === null ? stored : mergedSchema(stored, storedForm(name, schema))
-    return { ...said, entries: slots.size }
+    const merged = stored && schema === null ? stored : mergedSchema(stored, storedForm(name, schema))
+    return { ...merged, entries: slots.size }
   })
   return all.sort(byName)
 }

@@ -5,12 +5,12 @@ import type { Segment } from './segment.js'
 /** Bytes of one read of a segment. */
 export const BLOCK_BYTES = 64 * 1024
 const MOST_BLOCKS = 16
-/** Most bytes held: of one segment, from a multiple of this on. */
+/** Maximum bytes that the cache holds. Blocks of one aligned range of this size do not displace each other. */
 export const READ_AHEAD_BYTES = BLOCK_BYTES * MOST_BLOCKS
-/** Reading a block takes as long as so many entries one by one. */
-const WORTH = 16
-const MOST_CREDIT = MOST_BLOCKS * WORTH
-/** Credit for each entry read by itself, so that blocks are tried again. */
+/** Reading a block takes as long as reading this many entries one by one. */
+const BLOCK_COST = 16
+const MOST_CREDIT = MOST_BLOCKS * BLOCK_COST
+/** Credit gained per entry that is read alone, so that block reads are tried again after a while. */
 const REGAINED = 1 / 8
 
 /** A segment and its read position; bytes before that never change. */
@@ -26,36 +26,35 @@ interface Block {
   filled: number
 }
 
-/** Reads entries by blocks while many are read at once, with a tenth of the system calls. Blocks, which may hold secrets, are dropped after a turn without reads. */
+/** Reads entries by blocks while many nearby ones are read, which takes a tenth of the system calls. Blocks may hold secrets: they are dropped after a turn without reads. */
 export class ReadAhead {
   readonly #blocks = new Array<Block | undefined>(MOST_BLOCKS)
-  /** Entries found in blocks, minus the cost of these blocks. */
+  /** Number of entries found in blocks, minus the cost of reading these blocks. */
   #credit = MOST_CREDIT
   #used = false
   #checkTimer: NodeJS.Immediate | undefined
 
-  /** The start of the last found entry in its block; 0: not in a block. */
+  /** Offset of the last found entry in its block; 0 if it was read alone. */
   start = 0
 
-  /** Reads to the start of `into`. Returns the bytes read: fewer at the end of the file. */
+  /** Reads an entry into `into`. Returns the number of bytes, which is smaller at the end of the file. */
   read(held: ReadSegment, at: Location, into: Buffer): number {
     const block = this.find(held, at)
     if (block === null) return readAt(held.segment.fd, into, 0, at.length, at.offset)
     return block.copy(into, 0, this.start, this.start + at.length)
   }
 
-  /** The block with the whole entry, which begins at {@link start}, valid until the next call; null: read it by itself. */
+  /** Returns the block with the whole entry, which begins at {@link start}, or null if the caller must read the entry alone. Valid until the next call. */
   find({ segment, position }: ReadSegment, { offset, length }: Location): Buffer | null {
     const block = this.#blockOf(segment, position, offset, length)
     this.start = block === null ? 0 : offset % BLOCK_BYTES
     return block?.bytes ?? null
   }
 
-  /** Null: read it by itself. */
   #blockOf(segment: Segment, position: number, offset: number, length: number): Block | null {
     const start = offset % BLOCK_BYTES
     const end = start + length
-    // Bytes behind the last complete record may still change.
+    // Bytes after the last complete record may still change.
     if (end > BLOCK_BYTES || offset + length > position) return null
     const number = (offset - start) / BLOCK_BYTES
     const at = number % MOST_BLOCKS
@@ -65,11 +64,11 @@ export class ReadAhead {
       this.#used = true
       return found
     }
-    if (this.#credit < WORTH) {
+    if (this.#credit < BLOCK_COST) {
       this.#credit += REGAINED
       return null
     }
-    this.#credit -= WORTH
+    this.#credit -= BLOCK_COST
     const bytes = found?.bytes ?? Buffer.allocUnsafeSlow(BLOCK_BYTES)
     const wanted = Math.min(BLOCK_BYTES, position - number * BLOCK_BYTES)
     const filled = readAt(segment.fd, bytes, 0, wanted, number * BLOCK_BYTES)
@@ -77,7 +76,7 @@ export class ReadAhead {
     this.#blocks[at] = block
     this.#used = true
     this.#checkTimer ??= setImmediate(() => this.#dropUnused())
-    // The file was cut: the caller's read reports it.
+    // If the file was truncated, the caller's own read reports it.
     return end <= filled ? block : null
   }
 

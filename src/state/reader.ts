@@ -7,7 +7,7 @@ import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segm
 
 const READ_BYTES = 256 * 1024
 
-/** A source of records: a segment, or a part of a file with the same form. */
+/** A source of records: a segment, or a part of a file that has the same format. */
 export interface RecordSource extends SegmentHeader {
   readonly fd: OwnedFd
   readonly start: number
@@ -15,32 +15,33 @@ export interface RecordSource extends SegmentHeader {
   size(): number
 }
 
-/** A record in the reader's buffer, valid until the next one is read. */
+/** A record in the reader's buffer; valid until the next record is read. */
 export interface FoundRecord {
   record: ScannedRecord
   buffer: Buffer
   /** File offset of the buffer's first byte. */
   base: number
-  /** File offsets of the record's frame, and of what follows it. */
+  /** File offset of the record's frame. */
   offset: number
+  /** File offset after the record. */
   next: number
 }
 
 export interface ReadEnd {
-  /** File offset behind the last complete record. */
+  /** File offset after the last complete record. */
   position: number
-  /** Incomplete bytes follow: a writer is writing, or was killed. */
+  /** Whether an incomplete record follows: its writer is still writing, or was killed. */
   torn: boolean
 }
 
 export interface FrameOptions {
   /** File offset to start from; default: the first record. */
   from?: number
-  /** The number of the record before, if known. */
+  /** The sequence number of the previous record, if known. */
   after?: number | undefined
-  /** Another process may be writing now; default: unless it is sealed. */
+  /** Whether another process may be writing now; default: true unless the segment is sealed. */
   live?: boolean
-  /** Called at the header of each further segment in the same file; may throw. */
+  /** Called for the header of each further segment in the same file; may throw. */
   next?: (header: SegmentHeader, offset: number) => void
   limits: StateLimits
 }
@@ -49,21 +50,22 @@ export function damaged(
   segment: { readonly epoch: number },
   offset: number,
   after: number | undefined,
-  why: string,
+  reason: string,
 ): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_DAMAGED',
-    `the segment of epoch ${segment.epoch} is damaged at offset ${offset}, after sequence ${after ?? 'unknown'}: ${why}; ` +
+    `the segment of epoch ${segment.epoch} is damaged at offset ${offset}, after sequence ${after ?? 'unknown'}: ${reason}; ` +
       'use the records before it, or another copy',
     { details: { epoch: segment.epoch, offset, sequence: after } },
   )
 }
 
 /**
- * Reads the records of a segment up to its present size, checksum first. Yields `undefined` where the work may be interrupted. Allocates nothing for a claimed length.
- * The log ends without an error (`torn`) at a frame that is cut, a length of zero, a wrong checksum in the last frame, or any in a segment that is not sealed.
- * ERR_FDB_STATE_DAMAGED: a wrong checksum elsewhere, no record under a right one, another epoch, a sequence that is not one more.
- * ERR_FDB_STATE_LIMIT: a record that is larger than the limits of this reader.
+ * Reads the records of a segment up to its current size; checks each checksum before parsing. Yields `undefined` where the caller may interrupt the work.
+ * Does not allocate memory for a length that exceeds the file.
+ * The log ends without an error (`torn`) at an incomplete frame, a length of 0, a wrong checksum in the last frame, or any wrong checksum in an unsealed segment.
+ * Throws ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a malformed record under a correct checksum, another epoch, or a sequence number that does not
+ * follow. Throws ERR_FDB_STATE_LIMIT for a record that exceeds the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,
@@ -101,7 +103,7 @@ export function* recordsOf(
     const next = position + FRAME_HEADER + length
     const large = length > limits.recordBytes
     if (large && next > size && !live)
-      throw damaged(source, position, after, `a record of ${length} bytes where ${size - position} are left`)
+      throw damaged(source, position, after, `a record of ${length} bytes, but ${size - position} are left`)
     if (next > size) return { position, torn: true }
 
     let buffer = window
@@ -118,7 +120,7 @@ export function* recordsOf(
       start += FRAME_HEADER
       sum = crc32(window.subarray(start, start + length))
     } else {
-      // An oversized record is not kept, but its checksum tells whether it is a record at all.
+      // A record above the limit is only checksummed, to distinguish it from damage.
       buffer = Buffer.allocUnsafe(large ? READ_BYTES : length)
       bufferBase = position + FRAME_HEADER
       start = 0
@@ -134,7 +136,7 @@ export function* recordsOf(
     }
     if (sum !== checksum) {
       if (live || next === size) return { position, torn: true }
-      throw damaged(source, position, after, `wrong checksum, and ${size - next} bytes behind it`)
+      throw damaged(source, position, after, `wrong checksum, and ${size - next} bytes follow`)
     }
     if (large) throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
     if (options.next && isHeader(buffer, start)) {
@@ -150,7 +152,7 @@ export function* recordsOf(
       if (error instanceof MalformedRecord) throw damaged(source, position, after, error.message)
       throw error
     }
-    checkPlace(source, position, after, record)
+    checkSequence(source, position, after, record)
     yield { record, buffer, base: bufferBase, offset: position, next }
     after = record.sequence
     position = next
@@ -158,7 +160,8 @@ export function* recordsOf(
   return { position, torn: false }
 }
 
-function checkPlace(
+/** Throws if the record's epoch or sequence number does not follow the previous record. */
+function checkSequence(
   segment: SegmentHeader,
   position: number,
   after: number | undefined,
@@ -173,8 +176,8 @@ function checkPlace(
     if (sequence !== after)
       throw damaged(segment, position, after, `sequence ${sequence} in the same snapshot`)
   } else if (sequence !== after + 1) {
-    const why =
-      sequence > after ? `${sequence - after - 1} records are missing` : 'a record that was there before'
-    throw damaged(segment, position, after, `sequence ${sequence}: ${why}`)
+    const reason =
+      sequence > after ? `${sequence - after - 1} records are missing` : 'the record is a duplicate'
+    throw damaged(segment, position, after, `sequence ${sequence}: ${reason}`)
   }
 }

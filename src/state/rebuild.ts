@@ -12,7 +12,7 @@ const ENTRIES_PER_STEP = 32
 
 interface SectionDifference {
   readonly section: SectionStore
-  /** Null: the new log does not have it. */
+  /** The section in the new log, or null if that log does not have it. */
   readonly now: SectionStore | null
   readonly changes: GrowingList<{
     readonly op: 'put' | 'delete'
@@ -21,7 +21,7 @@ interface SectionDifference {
   }>
 }
 
-/** Reads a whole log beside the present one, replaces it in one step, and notifies listeners of the differences. Takes the segments; no effect if it throws. */
+/** Reads another whole log, replaces the current one by it in one step, and notifies listeners of the differences. Takes ownership of the segments. Has no effect if it throws. */
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
@@ -48,7 +48,7 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
       different.push(yield* compare(store, after, name))
     replaced = true
     replace(core, after, fresh, different)
-    // Former segments are readable until all listeners are notified.
+    // The previous segments stay open until all listeners are notified, as these may read previous values.
     for (const { section, changes } of different)
       yield* inSteps(changes, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {
@@ -91,7 +91,7 @@ function isSame(
   return was.version === is.version && was.value.equals(is.value)
 }
 
-/** One step, whatever the size: a reader sees the old state or the new. */
+/** Replaces the whole state in one step, so that a reader sees either the old or the new state. */
 function replace(
   { history, store }: LogCore,
   after: Store,

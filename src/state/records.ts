@@ -7,7 +7,7 @@ export const PUT = fdbroker.state.Change.Op.PUT
 export const DELETE = fdbroker.state.Change.Op.DELETE
 export const CLEAR = fdbroker.state.Change.Op.CLEAR
 
-/** A frame's payload is no record; the caller makes the error, with the place. */
+/** Thrown for a payload that is not a record; the caller creates the error with the file offset. */
 export class MalformedRecord extends Error {}
 
 export interface StoredSchema {
@@ -23,17 +23,17 @@ export interface ScannedRecord {
   epoch: number
   sequence: number
   request: string
-  /** Start and end of each encoded Change, alternating. */
+  /** Alternating start and end offsets of the encoded Changes. */
   changes: number[]
   schemas: StoredSchema[]
   requests: string[]
-  /** As many as `requests`, or none. */
+  /** One per request, or empty. */
   requestPrints: number[]
   end: { entries: number; digest: string } | null
   part: { index: number; last: boolean } | null
 }
 
-/** One scanned Change: offsets into the buffer. */
+/** One scanned Change; section, key and value are offsets into the buffer. */
 export interface ScannedChange {
   op: number
   version: number
@@ -67,9 +67,9 @@ export interface NewChange {
 }
 
 /*
- * Encoding. Protobuf messages concatenate: an envelope (epoch, sequence, request) and a body (changes, schemas)
- * that were encoded apart are one Record side by side. So a body is encoded when a change is made, and its
- * place in the log (epoch and sequence) is added when it is appended.
+ * Encoding. Concatenated protobuf messages are one message: an envelope (epoch, sequence, request) and a body
+ * (changes, schemas) that are encoded separately form one Record. So a change's body is encoded when the change is
+ * made, and its position in the log (epoch and sequence) is added when it is appended.
  */
 
 export function encodeBody(changes: NewChange[]): Uint8Array {
@@ -84,7 +84,7 @@ export function encodeEnvelope(envelope: fdbroker.state.Record.$Properties): Uin
   return RecordMessage.encode(envelope).finish()
 }
 
-/** The tag and length before an encoded Change in a Record, for copying changes without decoding. */
+/** Returns the tag and length that precede an encoded Change in a Record, to copy changes without decoding. */
 export function changePrefix(length: number): Uint8Array {
   const bytes = [(4 << 3) | LEN]
   let rest = length
@@ -94,9 +94,9 @@ export function changePrefix(length: number): Uint8Array {
 }
 
 /*
- * Decoding. The generated decoder makes an object of every change; a million of them cost a second and a gigabyte
- * where a few bytes each can make them. So records are scanned in place: fields that are not known are
- * skipped and stay in the log, and nothing is allocated that the number of bytes does not justify.
+ * Decoding. The generated decoder creates an object per change: a million changes of a few bytes would cost a second
+ * and a gigabyte. So records are scanned in place. Unknown fields are skipped and stay in the log, and the allocated
+ * memory is proportional to the size of the record.
  */
 
 const VARINT = 0
@@ -106,14 +106,14 @@ const FIXED32 = 5
 const MAX_SCHEMAS = 4096
 const MAX_REQUESTS = 1_000_000
 
-/** The present position; shared, as nothing here calls back. */
+/** The current offset. Shared by all scans, because none of these functions calls back. */
 let at = 0
 
 function varint(buffer: Buffer, end: number): number {
   let value = 0
   let factor = 1
   for (let i = 0; i < 10; i++) {
-    if (at >= end) throw new MalformedRecord('a number runs over its end')
+    if (at >= end) throw new MalformedRecord('a number exceeds its field')
     const byte = buffer[at++]!
     value += (byte & 127) * factor
     if (byte < 128) {
@@ -127,11 +127,11 @@ function varint(buffer: Buffer, end: number): number {
 
 function lengthOf(buffer: Buffer, end: number): number {
   const length = varint(buffer, end)
-  if (length > end - at) throw new MalformedRecord(`a field of ${length} bytes where ${end - at} are left`)
+  if (length > end - at) throw new MalformedRecord(`a field of ${length} bytes, but ${end - at} are left`)
   return length
 }
 
-/** Skips an unknown field. Throws for groups (wire types 3 and 4), which nothing writes. */
+/** Skips an unknown field. Throws for groups (wire types 3 and 4), which no release writes. */
 function skip(buffer: Buffer, wire: number, end: number): void {
   if (wire === VARINT) varintSkip(buffer, end)
   else if (wire === LEN) {
@@ -141,7 +141,7 @@ function skip(buffer: Buffer, wire: number, end: number): void {
   } else if (wire === FIXED64) at += 8
   else if (wire === FIXED32) at += 4
   else throw new MalformedRecord(`wire type ${wire}`)
-  if (at > end) throw new MalformedRecord('a field runs over its end')
+  if (at > end) throw new MalformedRecord('a field exceeds its message')
 }
 
 function varintSkip(buffer: Buffer, end: number): void {
@@ -149,7 +149,7 @@ function varintSkip(buffer: Buffer, end: number): void {
     if (at >= end) break
     if (buffer[at++]! < 128) return
   }
-  throw new MalformedRecord('a number runs over its end')
+  throw new MalformedRecord('a number exceeds its field')
 }
 
 function text(buffer: Buffer, end: number): string {
@@ -166,7 +166,7 @@ function checkRoom(list: readonly unknown[], most: number, what: string): void {
   if (list.length >= most) throw new MalformedRecord(`more than ${most} ${what}`)
 }
 
-/** Scans a Record without its changes ({@link scanChange}). Throws MalformedRecord; ERR_FDB_STATE_LIMIT for more than `changesPerRecord`. */
+/** Scans a Record; {@link scanChange} scans its changes. Throws MalformedRecord, or ERR_FDB_STATE_LIMIT for more than `changesPerRecord` changes. */
 export function scanRecord(buffer: Buffer, start: number, end: number, limits: StateLimits): ScannedRecord {
   const record: ScannedRecord = {
     epoch: 0,

@@ -3,17 +3,17 @@ import type { LogCore } from './core.js'
 import { schemaRefusal } from './schema.js'
 import { runAtOnce, runInSlices } from './time-slices.js'
 
-/** Most bytes that a section's read replays itself; more are read in slices. */
+/** A section's read replays up to this many new bytes synchronously; more are read in slices. */
 const FOLLOW_BYTES = 64 * 1024
 
-/** Reads the records of other processes: in slices, one reading after the other, or as they are appended, in a log that is followed. */
+/** Reads the records of other processes: in slices, one task after the other, or, in a followed log, before each read of a section. */
 export class Replay {
-  /** Each read of a section sees the appends of others, as long as they can be read. */
+  /** Whether the log is followed: each read of a section first replays new records of other processes. Ends at an unreadable record. */
   following = false
   readonly #core: LogCore
   #reading: Promise<unknown> = Promise.resolve()
   #readers = 0
-  /** The owner knows that a section may not be read. */
+  /** The owner was notified that a schema forbids reading a section. */
   #schemaReported = false
 
   constructor(core: LogCore) {
@@ -24,7 +24,7 @@ export class Replay {
     return this.#readers > 0
   }
 
-  /** Runs after earlier readings. `start` may throw. Also rejects with ERR_FDB_SCHEMA, after everything was read. */
+  /** Runs `start` and its generator after earlier tasks. Rejects with their exceptions, or with ERR_FDB_SCHEMA after everything was read. */
   async enqueue(start: () => Generator<unknown, void>, signal: AbortSignal | undefined): Promise<void> {
     const { closing, sliceMs, deferred } = this.#core
     const task = this.#reading.then(async () => {
@@ -44,7 +44,7 @@ export class Replay {
     return task
   }
 
-  /** Resolves when no reading is running or queued. */
+  /** Resolves when no task is running or queued. */
   async ended(): Promise<void> {
     do await this.#reading
     while (this.#readers > 0)
@@ -75,7 +75,7 @@ export class Replay {
     }
   }
 
-  /** A section that may not be read stays in the log: the others are still followed. */
+  /** After a schema refusal the log is still followed, for the other sections; every other error ends that. */
   #fail(error: unknown): void {
     const forbidden = FdbError.is(error) && error.code === 'ERR_FDB_SCHEMA'
     if (!forbidden) this.following = false
@@ -83,7 +83,7 @@ export class Replay {
     this.#schemaReported ||= forbidden
     const { closing, warn, owner } = this.#core
     if (closing.aborted) return
-    warn({ err: error }, 'the state of the process that serves now cannot be read any more')
+    warn({ err: error }, 'this process can no longer read the state of the serving process')
     owner.onUnreadable?.(error)
   }
 }

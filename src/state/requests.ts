@@ -3,15 +3,15 @@ import { FdbError } from '../errors.js'
 
 export interface KnownRequest {
   sequence: number
-  /** The sum over the change's entries and operations ({@link SectionStore.printOf}); 0: unknown, from an older release's snapshot. */
+  /** The change's fingerprint: the sum over its entries and operations ({@link SectionStore.printOf}). 0 if unknown, as in a snapshot of an older release. */
   print: number
 }
 
-/** The request ids whose changes are in the log. The oldest is forgotten by count alone, so that all readers remember the same ones. */
+/** The request ids whose changes are in the log. Only their number decides when the oldest is dropped, so that all readers remember the same ids. */
 export class RequestMemory {
   readonly #most: number
   readonly #known = new Map<string, KnownRequest>()
-  /** In order of arrival; a ring once it is full (a `Map` finds its oldest key slowly among deleted ones). */
+  /** The ids in insertion order, as a ring. (A `Map` with many deleted keys finds its oldest key slowly.) */
   readonly #ring: string[] = []
   #oldest = 0
 
@@ -46,7 +46,7 @@ export class RequestMemory {
   }
 }
 
-/** Compares two changes with the same id; null: one is a retry of the other. An update has several prints, for its possible results. */
+/** Returns null if two changes with the same request id may be the same change, otherwise an error. An update has one print per possible result. */
 export function requestRefusal(
   id: string,
   known: readonly number[],
@@ -55,28 +55,28 @@ export function requestRefusal(
   if (known.some(print => print === 0 || prints.includes(print) || prints.includes(0))) return null
   return new FdbError(
     'ERR_FDB_STATE_REQUEST',
-    `request ${JSON.stringify(id)} belongs to another change, of another section or key or kind: this one was not made. ` +
-      'Give each change an id of its own; several changes of one request are one bulk()',
+    `request ${JSON.stringify(id)} was used for a change of another section, key or kind: this change was not made. ` +
+      'Give each change its own request id; to make several changes for one request, use bulk()',
     { details: { request: id } },
   )
 }
 
-/** The print of several changes; never 0. */
+/** Adds a change's print to the sum of several changes. The result is never 0, which means unknown. */
 export function addPrint(sum: number, print: number): number {
   return (sum + print) >>> 0 || 1
 }
 
 export interface WriteOptions {
   /**
-   * A client's request id: the same change tried again with the same id applies once. Another change under the same id (of another
+   * A client's request id: a retry of the same change with the same id has no further effect. A different change with the same id (of another
    * section, key or kind) is refused with ERR_FDB_STATE_REQUEST; the values are not compared.
    */
   request?: string
   /**
-   * Resolves when the change is on the disk (needs a `stateFile`): it then outlives a power cut too. Several at a time share one sync.
-   * Where another process writes, or comes to write meanwhile, that one brings it to its disk. Rejects with ERR_FDB_FENCED, and makes no change, before `ready()`;
-   * with ERR_FDB_STATE_FILE and `details.made: true` when the disk fails: the change is made, in memory, and comes to the disk when that is
-   * possible. Default: as the section's schema says.
+   * Resolves when the change is on disk, so that it survives a power cut; needs a `stateFile`. Concurrent changes share one sync.
+   * If another process writes, or starts to write meanwhile, that process writes the change to its disk. Rejects with ERR_FDB_FENCED before `ready()`, without
+   * making the change. Rejects with ERR_FDB_STATE_FILE and `details.made: true` if the disk fails: the change was made in memory, and is written when the
+   * disk works again. Default: the `durable` setting of the section's schema.
    */
   durable?: boolean
 }

@@ -4,33 +4,33 @@ import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
 
 export interface SectionOptions<T> {
-  /** Version of the values' schema, from 1. Raise it when an older reader would misread or need to know. */
+  /** Version of the values' schema, from 1. Raise it when older readers would misread new values. */
   version: number
-  /** The lowest version whose reader may read what this version writes; default 1: all. For the section the highest counts that anything was ever written with. */
+  /** The lowest schema version that can read values of this version; default 1. The log keeps the highest `minReader` that was ever used for the section. */
   minReader?: number
   codec: Codec<T>
-  /** Is called with what was decoded (and migrated) and with what is to be put; throws when that is not acceptable. */
+  /** Called with each decoded (and migrated) value and with each value before it is put. Throws to refuse the value. */
   validate?: (value: T) => void
   /**
-   * Brings a value that was written with an older schema version forward, and returns it: `from` is the entry's version, `to` this schema's. Called when such
-   * an entry is read, each time that it is decoded; the log has the old value until the entry is put again. May change the decoded value in place, and for
-   * protobuf should: so fields of other versions survive. Must leave alone what is there already: an entry that a newer version wrote and an older one changed
-   * comes as the older one's. Values that are newer than this schema, or of no schema, are not migrated.
+   * Returns a value of an older schema version converted to this one; `from` is the entry's version, `to` is this schema's version. Called each time such
+   * an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place; for protobuf it should, so that
+   * unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older version then changed
+   * has the older version's number. Values of a newer version, or of no version, are not migrated.
    */
   migrate?: (value: T, from: number, to: number) => T
-  /** Values are never logged and not shown by the tools unless asked. A section that was secret once stays secret. */
+  /** Values are never logged, and the tools show them only on request. A section that was secret once stays secret. */
   secret?: boolean
   /**
-   * `get` returns the same object to each caller, decoded once and deeply frozen, instead of a new one each time: for large values that are
-   * read often and changed seldom. Default false. Values that cannot be frozen (bytes, a Date, a Map) are decoded each time all the same.
+   * `get` returns the same deeply frozen object to each caller, instead of decoding a new one each time. Useful for large values that are
+   * read often and rarely changed. Default false. Values that cannot be frozen (bytes, a Date, a Map) are still decoded each time.
    */
   frozen?: boolean
   /**
-   * Each change of the section resolves when it is on the disk, unless it is made with `durable: false`. An update of several sections
-   * does when it changes one of these. Needs a `stateFile`. Default false.
+   * A change of the section resolves when it is on disk, unless it is made with `durable: false`. An update of several sections
+   * does so if it changes a durable one. Needs a `stateFile`. Default false.
    */
   durable?: boolean
-  /** The most decoded immutable values that are kept in memory; default 1024, 0 for none. */
+  /** Maximum number of decoded immutable values in memory; default 1024, 0 for none. */
   cache?: number
 }
 
@@ -54,7 +54,7 @@ const OPTIONS: Checks<SectionOptions<unknown>> = {
   durable: unchecked,
 }
 
-/** Checks and fixes the schema of a section. One schema may be used for several sections. */
+/** Checks and freezes the schema of a section. Several sections may use the same schema. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
   checkOptions('defineSection()', options, OPTIONS as Checks<SectionOptions<T>>)
   const { version, minReader = 1 } = options
@@ -90,7 +90,7 @@ export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
   })
 }
 
-/** Why a stored section may not be read with this schema, or null. */
+/** Returns an error if the stored section must not be read with `schema`, otherwise null. */
 export function schemaRefusal(
   stored: StoredSchema,
   schema: SectionSchema<never> | SectionSchema<unknown>,
@@ -101,7 +101,7 @@ export function schemaRefusal(
       'ERR_FDB_SCHEMA',
       `section "${stored.name}" was written with schema version ${stored.version}, which needs a reader of version ` +
         `${stored.minReader} or newer; this process has version ${schema.version}. Run a release that has ` +
-        `version ${stored.minReader} or newer: there is no way back below it`,
+        `version ${stored.minReader} or newer: older releases cannot read this section any more`,
       { details },
     )
   }
@@ -122,7 +122,7 @@ export function storedForm(name: string, schema: SectionSchema<never> | null): S
   return { name, version, minReader, codec: codec.name, secret }
 }
 
-/** Merges two schemas of one section: the lowest reader never falls, and a secret section stays secret. */
+/** Merges two schemas of one section: `minReader` never decreases, and a secret section stays secret. */
 export function mergedSchema(known: StoredSchema | null, written: StoredSchema): StoredSchema {
   if (known === null) return written
   const { name, version, codec } = written.version >= known.version ? written : known

@@ -10,36 +10,35 @@ export interface StoredChange {
   readonly op: 'put' | 'delete' | 'clear'
   /** Empty for `clear`. */
   readonly key: string
-  /** 'local': appended by this log; 'replay': read from a segment. */
+  /** 'local': this process appended it; 'replay': another process did. */
   readonly origin: 'local' | 'replay'
-  /** The location of the replaced entry; null: none, or all. */
+  /** The location of the replaced entry; null if there was none, and for `clear`. */
   readonly before: Location | null
 }
 
-/** One section of the log: keys, locations of values, digest. No codec. */
+/** One section of the log: its keys, the locations of its encoded values, its digest. */
 export class SectionStore {
   readonly name: string
   readonly nameBytes: Buffer
-  /** Slots are those of the store's locations. */
+  /** Maps keys to slots of the store's {@link Locations}. */
   slots = new SlotMap()
   digest = new Digest()
   readonly listeners = new Set<(change: StoredChange) => void>()
-  /** Called after many entries have changed at once, before the listeners. */
+  /** Called after many entries have changed in one step, before the listeners. */
   readonly resets = new Set<() => void>()
   stored: StoredSchema | null = null
   schema: SectionSchema<never> | null = null
-  /** Bytes of the encoded changes in force. */
+  /** Bytes of the encoded live entries. */
   bytes = 0
   readonly #report: (error: unknown, section: string) => void
 
-  /** `report`: called with errors of listeners. */
+  /** `report` is called with exceptions of listeners. */
   constructor(name: string, report: (error: unknown, section: string) => void) {
     this.name = name
     this.nameBytes = Buffer.from(name)
     this.#report = report
   }
 
-  /** `before`: the location of the replaced entry. */
   notify(op: StoredChange['op'], key: string, origin: StoredChange['origin'], before: Location | null): void {
     for (const listener of this.listeners) {
       try {
@@ -50,7 +49,7 @@ export class SectionStore {
     }
   }
 
-  /** The schema to write before this process's first change of the section; null: none. */
+  /** The schema that this process must write with its first change of the section, or null if the log has it. */
   get schemaToWrite(): StoredSchema | null {
     const { name, stored, schema } = this
     if (stored === null) return storedForm(name, schema)
@@ -59,7 +58,7 @@ export class SectionStore {
     return isSameSchema(wanted, stored) ? null : wanted
   }
 
-  /** The 32-bit fingerprint of a change of one entry; several changes have the sum. See {@link RequestMemory}. */
+  /** Returns the 32-bit fingerprint of a change of one entry. The fingerprint of several changes is the sum. See {@link RequestMemory}. */
   printOf(op: number, key: string | Uint8Array): number {
     return crc32(key, this.#printOf(op))
   }
@@ -70,7 +69,7 @@ export class SectionStore {
 
   readonly #prints: number[] = []
 
-  /** Takes the contents of another store's section, which must not be used any more; null: empty. */
+  /** Replaces the contents by those of another store's section, which must not be used afterwards, or by nothing. */
   takeOver(other: SectionStore | null): void {
     this.slots = other?.slots ?? new SlotMap()
     this.digest = other?.digest ?? new Digest()
@@ -91,11 +90,11 @@ export interface SectionChange<T = unknown> {
   readonly op: 'put' | 'delete' | 'clear'
   /** Empty for `clear`. */
   readonly key: string
-  /** 'local': appended by this process; 'replay': read from what another one wrote. */
+  /** 'local': this process made the change; 'replay': another process did. */
   readonly origin: 'local' | 'replay'
   /**
-   * The entry before the change; undefined: there was none, or it is a `clear`. Read from the log when it is asked for, which must be
-   * before the listener returns. Throws as `get` does where it cannot be decoded.
+   * The value before the change; undefined if the entry was new, and for `clear`. The property reads the log: use it before
+   * the listener returns. Throws as `get` does if the value cannot be decoded.
    */
   readonly previous: T | undefined
 }
@@ -121,7 +120,7 @@ export class AppliedChange<T> implements SectionChange<T> {
     this.#isRead = before === null
   }
 
-  /** `read`: decodes the entry at a location, while it is readable. */
+  /** `read` decodes the entry at a location; the location is valid until the listener returns. */
   static notify<T>(listener: ChangeListener<T>, change: StoredChange, read: (at: Location) => T): void {
     const applied = new AppliedChange(change, read)
     try {
@@ -136,7 +135,7 @@ export class AppliedChange<T> implements SectionChange<T> {
     if (this.#expired) {
       throw new FdbError(
         'ERR_FDB_STATE_MOVED',
-        `what "${this.key}" was before may be gone from the log by now: read \`previous\` before the listener returns`,
+        `the log may no longer have the previous value of "${this.key}": read \`previous\` before the listener returns`,
       )
     }
     this.#previous = this.#read(this.#before!)

@@ -15,13 +15,13 @@ import { Slice } from './time-slices.js'
 import { Values } from './values.js'
 import type { Writing } from './writing.js'
 
-/** Changes of a bulk encoded without a look at the clock. */
+/** A bulk checks the time after encoding this many changes. */
 const CHANGES_PER_CHECK = 256
 
 export interface IterationOptions {
   /**
-   * Called with each entry that cannot be decoded (ERR_FDB_STATE_VALUE, as `get` throws it), which is left out; may throw, which ends
-   * the iteration. Default: a warning in the log, once for each key.
+   * Called for each entry that cannot be decoded, with the ERR_FDB_STATE_VALUE that `get` throws; the iteration skips the entry. An
+   * exception of `invalid` ends the iteration. Default: logs one warning per key.
    */
   invalid?: (key: string, error: FdbError) => void
 }
@@ -29,10 +29,10 @@ export interface IterationOptions {
 const MOST_WARNED_KEYS = 1024
 
 /**
- * A named map in the log, without an order. Reads see every change of this process that could be appended, and none that is
- * {@link waiting} (paused, fenced, not writing yet, or on its way to the process that writes). Values come from the segment and are decoded when they are read: each `get` returns
- * an object of the caller's own, which may be changed and put back (protobuf: so fields of newer versions survive) and changes
- * nothing before that. With `frozen: true` in the schema it is one object for all, decoded once and frozen.
+ * A named, unordered map in the log. Reads see every change of this process that was appended, and no change that is still
+ * {@link waiting} (writing is paused, fenced or not started, or the change is being forwarded). Each `get` decodes the value from the segment
+ * and returns a new object: the caller may change it, and the state changes only when the caller puts it back. (With protobuf, putting back the same object
+ * preserves fields of newer versions.) With `frozen: true` in the schema all callers get the same frozen object.
  */
 export class Section<T> {
   readonly name: string
@@ -41,7 +41,7 @@ export class Section<T> {
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
   readonly #values: Values<T>
-  /** Primitive values, and frozen ones if the schema says so. */
+  /** Decoded primitive values, and frozen objects if the schema has `frozen`. */
   readonly #cache = new Map<string, T>()
   readonly #cacheSize: number
   readonly #warned = new Set<string>()
@@ -76,7 +76,7 @@ export class Section<T> {
     section.resets.add(() => this.#cache.clear())
   }
 
-  /** The schema version of the log's section; 0 when the log has none. */
+  /** The schema version of the section in the log, or 0. */
   get version(): number {
     return this.#section.stored?.version ?? 0
   }
@@ -90,23 +90,23 @@ export class Section<T> {
     return this.#section.slots.size
   }
 
-  /** The digest of this section alone; independent of order, codec and history. */
+  /** The digest of this section's encoded entries, independent of their order and history. */
   get digest(): string {
     this.#core.flush()
     return this.#section.digest.toString()
   }
 
   /**
-   * How many changes of this process wait, those of other sections too: reads do not see them, as each may still be refused, and an `update` is made of what is
-   * there when it is its turn. 0 while this process writes and nothing large is appended: then a read sees what was put the line before.
+   * Number of changes of this process, in all sections, that wait to be made. Reads do not see them, because each may still be refused; an `update` runs
+   * on the state at the time when its turn comes. The number is 0 while this process writes and appends no large bulk: a read then sees each previous put.
    */
   get waiting(): number {
     return this.#writing.waiting
   }
 
   /**
-   * Resolves when none of the changes that wait now does any more: reads see those that were not refused. Before `ready()`, where some
-   * wait, it rejects with ERR_FDB_NOT_READY, as `put` does.
+   * Resolves when every change that waits now is made, so that reads see it, or refused. If changes wait before `ready()`, rejects with
+   * ERR_FDB_NOT_READY, as `put` does.
    */
   settled(): Promise<void> {
     return this.#writing.settled()
@@ -118,7 +118,7 @@ export class Section<T> {
     return this.#section.slots.has(key)
   }
 
-  /** Returns the value in the log, without changes that are {@link waiting}. Throws ERR_FDB_STATE_VALUE when it cannot be decoded. */
+  /** Returns the value in the log, without {@link waiting} changes. Throws ERR_FDB_STATE_VALUE if the value cannot be decoded. */
   get(key: string): T | undefined {
     checkKey(key, this.name)
     this.#core.flush()
@@ -128,7 +128,7 @@ export class Section<T> {
     return slot === undefined ? undefined : this.#decode(key, slot)
   }
 
-  /** @internal Whether there is an entry for whose bytes `is` returns true; they are valid during the call. */
+  /** @internal Whether the entry exists and `is` returns true for its encoded value, which is valid during the call. */
   isStored_(key: string, is: (bytes: Uint8Array, start: number, end: number) => boolean): boolean {
     checkKey(key, this.name)
     this.#core.flush()
@@ -150,12 +150,12 @@ export class Section<T> {
     return this.#section.slots.keys()
   }
 
-  /** In no particular order. In one go: use `for await` on the section itself for many entries. An entry that cannot be decoded is left out, and told of. */
+  /** Iterates over the entries in no particular order, without pauses: for many entries use `for await` on the section. Skips and reports entries that cannot be decoded. */
   *entries(options: IterationOptions = {}): IterableIterator<[string, T]> {
     for (const entry of this.#readEntries(options)) if (entry !== null) yield entry
   }
 
-  /** Null: a place to pause. */
+  /** Yields null where the caller may pause. */
   #readEntries(options: IterationOptions): Generator<[string, T] | null, undefined> {
     this.#core.flush()
     return inFileOrder(this.#section, this.#core.store.entries, (key, slot) =>
@@ -163,7 +163,7 @@ export class Section<T> {
     )
   }
 
-  /** Null: it cannot be decoded, which was reported. */
+  /** Returns null, after reporting, if the entry cannot be decoded. */
   #decodeEntry(key: string, slot: number, { invalid }: IterationOptions): [string, T] | null {
     try {
       return [key, this.#decode(key, slot)]
@@ -178,28 +178,28 @@ export class Section<T> {
   #warn(key: string, error: FdbError): void {
     if (this.#warned.has(key) || this.#warned.size >= MOST_WARNED_KEYS) return
     this.#warned.add(key)
-    this.#core.warn({ err: error, section: this.name, key }, 'an entry that cannot be decoded was left out')
+    this.#core.warn({ err: error, section: this.name, key }, 'an entry that cannot be decoded was skipped')
   }
 
   [Symbol.iterator](): IterableIterator<[string, T]> {
     return this.entries()
   }
 
-  /** In turns bounded in time. Entries that change meanwhile may be seen as before, as after, or (new ones) not. */
+  /** Iterates in time slices. May return the old or the new value of an entry that changes meanwhile; may miss new entries. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
     return new SlicedIterator(this.#readEntries({}), this.#core.sliceMs)
   }
 
   /**
-   * Resolves once the whole change is in the log. Changes are appended in the order they were made, all those of one turn of the event loop
-   * in one write. If this process stands by or drains, the process that writes makes them, and the promise resolves when this one sees
-   * them. Rejects, and has no effect, with ERR_FDB_FENCED (this process was cut off, or no process took the change in time),
-   * ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL, ERR_FDB_STATE_REQUEST; with a TypeError (ERR_FDB_STATE_KEY,
-   * ERR_FDB_STATE_VALUE) for a key that is no string and a value that the codec does not take. ERR_FDB_DEADLINE: the process that writes
-   * did not answer, and the change may have been made.
+   * Resolves when the whole change is in the log. Changes are appended in the order of the calls; those of one turn of the event loop
+   * in one write. If this process stands by or drains, it forwards the change to the process that writes, and the promise resolves when
+   * this process sees the change. Rejects, without effect, with ERR_FDB_FENCED (this process lost the right to write, or no process accepted the change
+   * in time), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL or ERR_FDB_STATE_REQUEST; with a TypeError (ERR_FDB_STATE_KEY,
+   * ERR_FDB_STATE_VALUE) for a key that is not a string or a value that the codec refuses. Rejects with ERR_FDB_DEADLINE if the process that writes
+   * did not answer: the change may have been made.
    *
-   * In a successor a change waits, before `ready()`, until it serves: then it is made. Awaiting it before that would never end: it rejects
-   * at once with ERR_FDB_NOT_READY. Await it after `ready()`. That goes for all changes.
+   * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so
+   * that such an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     return this.#writing.guardPremature(this.#put(key, value, options), options)
@@ -210,7 +210,7 @@ export class Section<T> {
     await this.#write(this.#encodePut(key, value), options)
   }
 
-  /** @internal Puts bytes of an operator. Rejects with ERR_FDB_STATE_VALUE if the codec, or `validate`, refuses them. */
+  /** @internal Puts an encoded value that an operator gave. Rejects with ERR_FDB_STATE_VALUE if the codec or `validate` refuses it. */
   async putBytes_(key: string, value: Uint8Array, options: WriteOptions): Promise<void> {
     const change = this.#encode(PUT, key)
     change.version ||= this.version
@@ -220,8 +220,8 @@ export class Section<T> {
   }
 
   /**
-   * Resolves, once it is in the log, with whether there was an entry. Deleting what is not there is a change too. Where a change
-   * with this `request` id was made before, it is not known any more: true.
+   * Deletes an entry. Resolves, when the change is in the log, with whether the entry existed; true if a change with the same `request` id
+   * was made before. Deleting an entry that does not exist is a change too.
    */
   delete(key: string, options: WriteOptions = {}): Promise<boolean> {
     return this.#writing.guardPremature(this.#delete(key, options), options)
@@ -234,13 +234,13 @@ export class Section<T> {
   }
 
   /**
-   * Changes an entry by what it is. `change` is called with the value (undefined: there is none) when it is this change's turn, so
-   * that none before it is overlooked and no other comes between, also where another process writes: then perhaps more than
-   * once, as the entry may have changed meanwhile. It must not wait, and should do nothing else. It may change
-   * the value in place; what it returns is the new value; {@link REMOVE} deletes the entry, undefined leaves it as it is.
+   * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes were
+   * made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
+   * meanwhile. `change` must be synchronous and without side effects. It may change the value in place. It returns the new
+   * value, {@link REMOVE} to delete the entry, or undefined to leave the entry unchanged.
    *
-   * Resolves, once that is in the log, with the value that the entry has then. Rejects as `put` does, and with what `change`
-   * throws, without effect.
+   * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of
+   * `change`, without effect.
    */
   update(
     key: string,
@@ -284,10 +284,10 @@ export class Section<T> {
   }
 
   /**
-   * All of the changes or none, however many; readers see them all at once too. It resolves when listeners have been told of each. More than 256 changes are
-   * encoded in slices: such a bulk takes its place in the order of changes when that is done, so await it before a change that depends on it. Other changes
-   * wait while it is appended. Interrupted by a handoff it counts for nothing: it is appended anew, whole, by the process that writes then (ERR_FDB_STATE_LIMIT
-   * where that is another, and it is larger than `waitingBytes`).
+   * Makes all of the changes or none; readers see them all at once. Resolves when the listeners were notified of each change. More than 256 changes are
+   * encoded in slices, and the bulk is queued after that: await it before a change that depends on it. Other changes wait while the bulk is appended.
+   * A bulk that a handoff interrupts has no effect until the next writing process has appended the whole bulk; if that is another process and the bulk is
+   * larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     return this.#writing.guardPremature(this.#bulk(changes, options), options)
@@ -310,7 +310,7 @@ export class Section<T> {
     if (bulk.count > 0) await this.#enqueue(bulk.parts, request, bulk.print, options)
   }
 
-  /** Called after each change is applied, whether it was made here or read from a segment. Returns how to stop it. */
+  /** Calls `listener` after each applied change of this or another process. Returns a function that removes the listener. */
   onChange(listener: ChangeListener<T>): () => void {
     const own = (change: StoredChange) => {
       const read = (at: Location) =>
@@ -326,7 +326,7 @@ export class Section<T> {
     if (store !== this.#core.store) {
       throw new FdbError(
         'ERR_FDB_OPTION',
-        `section "${this.name}" is of another member: an update changes the state of one`,
+        `section "${this.name}" belongs to another member: an update changes the state of one member`,
       )
     }
     const section = this.#section
@@ -388,7 +388,7 @@ export class Section<T> {
   }
 }
 
-/** Returns whether the value is immutable. Freezes it if the schema says so. */
+/** Returns whether the value is immutable. Freezes it first if `frozen`. */
 function mayBeShared(value: unknown, frozen: boolean): boolean {
   if (typeof value === 'object' && value !== null) return frozen && deepFreeze(value)
   return typeof value !== 'function'
@@ -396,7 +396,7 @@ function mayBeShared(value: unknown, frozen: boolean): boolean {
 
 type Step<T> = IteratorResult<T | null, undefined>
 
-/** Iterates in turns bounded in time; cheaper than an async generator. A null of `all` is a place to pause. */
+/** Iterates in time slices; cheaper than an async generator. Where `all` yields null it may pause. */
 class SlicedIterator<T extends object> implements AsyncIterableIterator<T, undefined, undefined> {
   readonly #all: Iterator<T | null, undefined, undefined>
   readonly #sliceMs: number
@@ -440,14 +440,14 @@ function isValueOrEnd<T>(step: Step<T>): step is IteratorResult<T, undefined> {
   return step.done === true || step.value !== null
 }
 
-/** Freezes a value with all its contents. False: a part cannot be frozen (bytes, a Date, a Map); the rest may be. */
+/** Freezes a value with all its contents. Returns false if a part cannot be frozen (bytes, a Date, a Map); other parts may be frozen then. */
 export function deepFreeze(value: unknown): boolean {
   if (typeof value !== 'object' || value === null) return typeof value !== 'function'
   if (Object.isFrozen(value)) return true
   if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return false
   if (value instanceof Date || value instanceof Map || value instanceof Set) return false
   Object.freeze(value)
-  let all = true
-  for (const one of Object.values(value)) all = deepFreeze(one) && all
-  return all
+  let frozen = true
+  for (const field of Object.values(value)) frozen = deepFreeze(field) && frozen
+  return frozen
 }

@@ -3,10 +3,10 @@ import type { KeyBytes } from './key-bytes.js'
 import { KeyMap } from './key-map.js'
 import { inSteps } from './time-slices.js'
 
-/** The slots of keys that a bulk has put; null: deleted. */
+/** The slots of the keys that a bulk has put, and null for the keys that it has deleted. */
 export type Layer = KeyMap<number | null>
 
-/** A section's keys and slots. A large bulk arrives as a layer, in one step, and is merged in slices; lookups see no difference. */
+/** A section's keys and slots. A large bulk is added as a layer in one step, and merged into the main map in slices; lookups see no difference. */
 export class SlotMap {
   #main = new KeyMap<number>()
   #layer: Layer | null = null
@@ -18,12 +18,12 @@ export class SlotMap {
     return this.#size
   }
 
-  /** Counts changes of slots: after one, a slot that was looked up may be free, or another key's. */
+  /** Counts changes of slots. If it has changed, a slot that was looked up before may be free or belong to another key. */
   get changes(): number {
     return this.#changes
   }
 
-  /** Counts replacements of many slots at once: an iteration over {@link runs} from before one yields former slots. */
+  /** Counts replacements of many slots at once. If it has changed, a running iteration over {@link runs} yields old slots. */
   get renewals(): number {
     return this.#renewals
   }
@@ -58,7 +58,7 @@ export class SlotMap {
 
   #put(key: string | KeyBytes, slot: number): void {
     this.#changes++
-    // The merge must still free the main map's entry.
+    // A key of the layer stays there: the merge must still free its slot in the main map.
     if (this.#layer?.has(key)) this.#layer.set(key, slot)
     else this.#main.set(key, slot)
   }
@@ -75,12 +75,12 @@ export class SlotMap {
     for (const [key] of this.entries()) yield key
   }
 
-  /** Each key once, even during a merge. */
+  /** Yields each key once, even during a merge. */
   *entries(): IterableIterator<[string, number]> {
     for (const run of this.runs()) yield* run
   }
 
-  /** The entries in parts, if both maps are divided, so that skipped keys make short runs. */
+  /** Yields the entries in groups: one per part if both maps are divided, otherwise all in one group. */
   *runs(): IterableIterator<Iterable<[string, number]>> {
     const layer = this.#layer
     if (layer === null) {
@@ -108,7 +108,7 @@ export class SlotMap {
     for (const entry of below()) if (!done.has(entry[0]) && !layer.has(entry[0])) yield entry
   }
 
-  /** Puts `layer` over the present keys. The layer before must be merged. */
+  /** Puts `layer` over the current keys. The previous layer must be merged. */
   setLayer(layer: Layer, size: number): void {
     this.#changes++
     this.#renewals++
@@ -116,7 +116,7 @@ export class SlotMap {
     this.#size = size
   }
 
-  /** Replaces all slots. Returns the former ones, to be freed. */
+  /** Replaces all slots. Returns the previous ones, which the caller frees. */
   replace(slots: KeyMap<number>): KeyMap<number> {
     const before = this.#main
     this.#changes++
@@ -127,7 +127,7 @@ export class SlotMap {
     return before
   }
 
-  /** `merged`: called for each key of the layer, with the slot below it. */
+  /** Merges the layer into the main map. Calls `merged` for each key of the layer, with the slot that the main map had. */
   *merge(merged: (key: string, put: boolean, below: number | undefined) => void): Generator<undefined, void> {
     const layer = this.#layer
     if (layer === null) return

@@ -7,30 +7,31 @@ import type { Store } from './store.js'
 
 const RECORD_BYTES = 64 * 1024
 const MOST_ITEMS_PER_RECORD = 128
-/** Most bytes of a request in a record, beside its id. */
+/** Maximum bytes of a request in a record, besides its id. */
 const REQUEST_BYTES = 16
 const SLOTS_PER_STEP = 32
 
-/** Describes the state to merge, at the end of the segment with ordinal `last`. */
+/** Describes the state to merge: the one at the end of the segment with ordinal `last`. */
 export interface Merge {
   last: number
   epoch: number
   sequence: number
   digest: string
-  /** A newer segment follows: entries that it displaced were in force at the end of `last`. */
+  /** A newer segment follows: the entries that it displaced were live at the end of `last`. */
   followed: boolean
 }
 
-export interface Merged {
+export interface MergeResult {
   segment: Segment
   entries: number
-  /** The locations at the start, and the same slots' locations in the snapshot (or unchanged). */
+  /** The locations when the merge began. */
   before: Locations
+  /** The locations of the same slots in the snapshot; those of newer segments are unchanged. */
   after: Locations
 }
 
-/** Writes the merged segments' state to a sealed snapshot, from a copy of the locations; entries stay encoded. Closes it unless it is finished. */
-export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, Merged> {
+/** Writes the state of the merged segments to a sealed snapshot. Copies entries without decoding them. Closes the snapshot if it does not finish. */
+export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, MergeResult> {
   const { epoch, sequence, last } = merge
   const before = store.entries.locations.copy()
   const displaced = merge.followed ? store.entries.displaced.copy() : new Locations()
@@ -48,7 +49,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       if (refused === 'sealed') {
         throw new FdbError(
           'ERR_FDB_STATE_SEAL',
-          'somebody sealed a snapshot while it was written; compact again',
+          'another process sealed a snapshot while this process wrote it; compact again',
         )
       }
       if (refused) throw refused
@@ -93,38 +94,39 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   }
 }
 
-/** The snapshot, and its future ordinal: that of the last merged segment. */
-interface Into {
+/** The snapshot, and its future ordinal, which is that of the last merged segment. */
+interface Target {
   readonly segment: Segment
   readonly ordinal: number
 }
 
-/** Most bytes of a record, except for a single larger change, which its author has checked. */
+/** Maximum bytes of a record. A single change may be larger; its author has checked it. */
 function mostOf(limits: StateLimits): number {
   return Math.min(RECORD_BYTES, mostBodyBytes(limits))
 }
 
-/** Collects changes into records of at most 64 KiB, and records their locations. */
+/** Collects changes into records of at most 64 KiB and notes their new locations. */
 class Batch {
   readonly #store: Store
   readonly #most: number
-  readonly #into: Into
+  readonly #target: Target
   readonly #append: (...parts: Uint8Array[]) => void
   readonly #after: Locations
   #parts: Uint8Array[] = []
   #bytes = 0
   #count = 0
-  #waiting: { slot: number; offset: number; length: number }[] = []
+  /** The slots of the collected changes, with their offsets in the record. */
+  #moved: { slot: number; offset: number; length: number }[] = []
 
-  constructor(store: Store, into: Into, append: (...parts: Uint8Array[]) => void, after: Locations) {
+  constructor(store: Store, target: Target, append: (...parts: Uint8Array[]) => void, after: Locations) {
     this.#store = store
     this.#most = mostOf(store.limits)
-    this.#into = into
+    this.#target = target
     this.#append = append
     this.#after = after
   }
 
-  /** `slot` -1: the entry has no slot any more. */
+  /** Adds an entry. `slot` is -1 if a newer segment has displaced the entry. */
   add(at: Location, slot: number): void {
     const prefix = changePrefix(at.length)
     if (this.#bytes + prefix.length + at.length > this.#most) this.close()
@@ -133,7 +135,7 @@ class Batch {
     this.#parts.push(prefix, change)
     const offset = this.#bytes + prefix.length
     this.#bytes += prefix.length + at.length
-    if (slot >= 0) this.#waiting.push({ slot, offset, length: at.length })
+    if (slot >= 0) this.#moved.push({ slot, offset, length: at.length })
     this.#count++
     if (this.#count >= this.#store.limits.changesPerRecord) this.close()
   }
@@ -141,18 +143,17 @@ class Batch {
   close(): void {
     if (this.#parts.length === 0) return
     this.#append(...this.#parts)
-    const { segment, ordinal } = this.#into
+    const { segment, ordinal } = this.#target
     const start = segment.end - this.#bytes
-    for (const { slot, offset, length } of this.#waiting)
-      this.#after.set(slot, ordinal, start + offset, length)
+    for (const { slot, offset, length } of this.#moved) this.#after.set(slot, ordinal, start + offset, length)
     this.#parts = []
-    this.#waiting = []
+    this.#moved = []
     this.#bytes = 0
     this.#count = 0
   }
 }
 
-/** Groups items up to so many bytes; a larger item is alone. */
+/** Groups items up to `most` bytes per group; a larger item forms its own group. */
 function* chunks<T>(all: readonly T[], most: number, bytesOf: (one: T) => number): Generator<T[]> {
   let from = 0
   let bytes = 0

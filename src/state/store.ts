@@ -15,7 +15,7 @@ import { Transaction } from './transaction.js'
 
 const CHANGES_PER_STEP = 32
 
-/** The contents of a log: each section's keys, and the locations of their values. */
+/** The contents of a log: the keys of each section and the locations of their values. */
 export class Store {
   readonly sections = new Map<string, SectionStore>()
   requests: RequestMemory
@@ -27,7 +27,7 @@ export class Store {
   readonly #pendingEntries = new PendingEntries()
   #found!: FoundRecord
   #segment!: Segment
-  /** A bulk of several records whose last one is missing. */
+  /** A bulk whose last record is missing. */
   #open: Transaction | null = null
 
   constructor(
@@ -70,7 +70,7 @@ export class Store {
     return section
   }
 
-  /** Applies a record: an epoch's changes all at once, a snapshot's one by one. May be abandoned between two steps, and started again. */
+  /** Applies a record: all changes of an epoch's record in one step, those of a snapshot's record one by one. The caller may abandon the generator between two steps and apply the record again. */
   *apply(
     found: FoundRecord,
     ordinal: number,
@@ -128,7 +128,7 @@ export class Store {
     for (const [i, id] of requests.entries()) this.requests.add(id, sequence, requestPrints[i] ?? 0)
   }
 
-  /** The transaction of a record; null: its changes count one by one. */
+  /** Returns the transaction of a record, or null if its changes are applied one by one. */
   #transactionFor({ part, changes }: ScannedRecord, ordinal: number): Transaction | null {
     const { kind } = this.#segment
     const index = part?.index ?? 0
@@ -182,7 +182,7 @@ export class Store {
     return this.#open
   }
 
-  /** Takes the entries of another store, which must not be used any more, except for its sections. Open bulks of both are dropped. */
+  /** Replaces the entries by those of another store, of which only the sections may be used afterwards. Drops the open bulks of both stores. */
   takeOver(other: Store): void {
     this.#open = null
     other.abandonOpen()
@@ -201,7 +201,7 @@ function unknownKind({ offset, record }: FoundRecord, op: number): FdbError {
   const { sequence } = record
   return new FdbError(
     'ERR_FDB_STATE_FORMAT',
-    `the record at offset ${offset} (sequence ${sequence}) holds a change of kind ${op}, which this version does ` +
+    `the record at offset ${offset} (sequence ${sequence}) has a change of kind ${op}, which this version does ` +
       'not know; use a newer fd-broker',
     { details: { offset, sequence, op } },
   )

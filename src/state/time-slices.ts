@@ -2,12 +2,12 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FdbError } from '../errors.js'
 
 export interface SliceOptions {
-  /** Most milliseconds of work in one turn of the event loop; default 3. */
+  /** Maximum time of work per turn of the event loop, in milliseconds; default 3. */
   sliceMs?: number
   signal?: AbortSignal | undefined
 }
 
-/** Runs a generator that yields where it may pause, at most `sliceMs` in one turn, which it shares with other sliced work. An abort stops it between steps. */
+/** Runs a generator, which yields where it may pause, for at most `sliceMs` per turn of the event loop. All sliced work shares each turn. An abort stops it between two steps. */
 export async function runInSlices<T>(work: Generator<unknown, T>, options: SliceOptions = {}): Promise<T> {
   const { sliceMs = 3, signal } = options
   const slice = new Slice(sliceMs)
@@ -25,10 +25,10 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
 
 /** All sliced work shares this time per event-loop turn. */
 const TURN_MS = 5
-/** The last task of a turn gets this time all the same. */
+/** Each task gets at least this time per turn. */
 const LEAST_MS = 1
 
-/** When this turn's first slice started, or null. */
+/** Start of this turn's first slice, or null. */
 let turnStartedAt: number | null = null
 
 function newTurn(): void {
@@ -45,7 +45,7 @@ function endOfShare(sliceMs: number): number {
   return now + Math.min(sliceMs, Math.max(LEAST_MS, left))
 }
 
-/** A share of each turn, for work that is no generator. */
+/** A share of each turn, for work that is not a generator. */
 export class Slice {
   readonly #sliceMs: number
   #end: number
@@ -55,7 +55,7 @@ export class Slice {
     this.#end = endOfShare(sliceMs)
   }
 
-  /** This turn's share is used up: call {@link next}. */
+  /** Whether this turn's share is used up, so that the caller must await {@link next}. */
   get over(): boolean {
     return performance.now() >= this.#end
   }
@@ -65,18 +65,18 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /** Call it after each piece of work with callbacks. Resolves in the next turn once this turn's share is used up. */
+  /** Call it after each piece of work that settles promises. Resolves in this turn, or in the next one if this turn's share is used up. */
   async passed(): Promise<void> {
-    // Runs after these callbacks.
+    // Continues after the reactions of the settled promises.
     await null
     if (this.over) await this.next()
   }
 }
 
-export function* inSteps<T>(all: Iterable<T>, work: (one: T) => void): Generator<undefined, void> {
+export function* inSteps<T>(all: Iterable<T>, work: (item: T) => void): Generator<undefined, void> {
   let done = 0
-  for (const one of all) {
-    work(one)
+  for (const item of all) {
+    work(item)
     if (++done % 32 === 0) yield
   }
 }
@@ -89,17 +89,17 @@ export function runAtOnce<T>(work: Generator<unknown, T>): T {
 }
 
 export function aborted(signal: AbortSignal): FdbError {
-  return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; what was done before it stays valid', {
+  return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; earlier results stay valid', {
     cause: signal.reason,
   })
 }
 
-/** So few entries are processed at once. */
+/** Work on up to this many entries runs at once. */
 const FEW_ENTRIES = 256
 
-/** Work left by large changes that count already: frees locations and notifies listeners, in slices, in order. Reads see no difference. */
+/** Runs the remaining work of large changes that are already in effect, in slices and in order: it frees locations and notifies listeners. Reads see no difference. */
 export class DeferredWork {
-  /** A step is running: nothing may be applied. */
+  /** A step is running, so that no record may be applied. */
   stepping = false
   readonly #work: Generator<undefined, void>[] = []
   readonly #sliceMs: number
@@ -107,11 +107,11 @@ export class DeferredWork {
   readonly #onPause: () => void
   #running: Promise<unknown> | null = null
 
-  /** `paused`: called when nothing is left, or other code has done the work. */
-  constructor(sliceMs: number, signal: AbortSignal, paused: () => void) {
+  /** `onPause` is called when the work is done or was aborted. */
+  constructor(sliceMs: number, signal: AbortSignal, onPause: () => void) {
     this.#sliceMs = sliceMs
     this.#signal = signal
-    this.#onPause = paused
+    this.#onPause = onPause
   }
 
   get pending(): boolean {
@@ -127,7 +127,7 @@ export class DeferredWork {
     this.#run()
   }
 
-  /** Does all the work, for a caller that must wait for it. Two callers may take turns. */
+  /** Does all the work, for a caller that needs it done. Several callers may interleave their steps. */
   *steps(): Generator<undefined, void> {
     for (let work = this.#work[0]; work !== undefined; work = this.#work[0]) {
       this.stepping = true
@@ -140,7 +140,7 @@ export class DeferredWork {
     }
   }
 
-  /** Resolves when listeners know every change that counts. */
+  /** Resolves when the listeners were notified of every change that is in effect. */
   async done(): Promise<void> {
     while (this.pending && this.#running) await this.#running
   }

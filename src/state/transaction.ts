@@ -12,32 +12,32 @@ import { type DeferredWork, inSteps } from './time-slices.js'
 interface StagedSection {
   readonly section: SectionStore
   readonly layer: Layer
-  /** Earlier entries do not count. */
+  /** The transaction has cleared the section: entries from before it are deleted. */
   readonly cleared: boolean
-  /** The section's entries after the transaction. */
+  /** Number of the section's entries after the transaction. */
   size: number
-  /** The bytes of their encoded changes. */
+  /** Bytes of these entries, encoded. */
   bytes: number
+  /** The difference to the section's digest. */
   digest: Digest
 }
 
-/** Most entries of a section that are changed one by one. */
+/** A transaction with up to this many changed entries of a section is applied entry by entry; a larger one becomes a layer. */
 const SMALL = 1024
 
-/** Changes that count all at once: those of a record, or of a large bulk's records with the last one. */
+/** Changes that take effect all at once: those of a record, or of all records of a large bulk. */
 export class Transaction {
   readonly ordinal: number
-  /** The end of the complete records before it: file offset, and number. */
+  /** File offset and sequence number of the end of the records before the transaction. */
   readonly begin: { readonly end: number; readonly sequence: number }
   next = 0
   readonly schemas: StoredSchema[] = []
-  /** The fingerprint of its changes, see {@link SectionStore.printOf}. */
+  /** The fingerprint of the transaction's changes, see {@link SectionStore.printOf}. */
   print = 0
   readonly #entries: Entries
-  /** Null: no put has waited. */
-  #puts: WaitingPuts | null = null
+  #puts: BufferedPuts | null = null
   readonly #sections = new Map<SectionStore, StagedSection>()
-  /** The section of the last change, as most changes follow one of the same section. */
+  /** The section of the last change, cached: the next change is usually of the same section. */
   #last: StagedSection | null = null
 
   constructor(entries: Entries, ordinal: number, { offset, record }: FoundRecord) {
@@ -77,7 +77,7 @@ export class Transaction {
     if (op === PUT) {
       if (staged.layer.size <= NEAR && section.slots.size <= NEAR) this.#stagePut(staged, key, offset, length)
       else {
-        const puts = (this.#puts ??= new WaitingPuts())
+        const puts = (this.#puts ??= new BufferedPuts())
         if (!puts.accepts(staged, key)) this.flush()
         puts.add(staged, key, offset, length)
       }
@@ -90,7 +90,7 @@ export class Transaction {
     else staged.layer.delete(key)
   }
 
-  /** Call it before the buffer of its changes is reused, or its results are read. */
+  /** Stages the buffered puts. The caller must flush before it reuses the buffer of the changes or reads the results. */
   flush(): void {
     this.#puts?.flush(this.#stagePut)
   }
@@ -118,7 +118,7 @@ export class Transaction {
     })
   }
 
-  /** Subtracts the key's present entry from the sums. `own`: its value in the layer. False: it had none. */
+  /** Subtracts the key's current entry from the sums, and returns whether the key had one. `own` is the key's value in the layer. */
   #subtract(staged: StagedSection, key: KeyBytes, own: number | null | undefined): boolean {
     const { section, cleared, digest } = staged
     if (own === null) return false
@@ -130,19 +130,21 @@ export class Transaction {
     return true
   }
 
-  /** Earlier deferred work must be done before a large one is committed. */
+  /** Whether the transaction is large: earlier deferred work must be done before its commit. */
   get isLarge(): boolean {
     return [...this.#sections.values()].some(({ cleared, layer }) => cleared || layer.size > SMALL)
   }
 
-  /** Makes all changes count, in one step whatever their number. */
+  /** Makes all changes take effect in one step. Large ones leave work in `deferred`. */
   commit(origin: StoredChange['origin'], deferred: DeferredWork): void {
-    const rest = [...this.#sections.values()].map(staged => this.#commitSection(staged, origin, deferred))
+    const remaining = [...this.#sections.values()].map(staged =>
+      this.#commitSection(staged, origin, deferred),
+    )
     for (const { section } of this.#sections.values()) for (const reset of section.resets) reset()
-    for (const work of rest) work()
+    for (const work of remaining) work()
   }
 
-  /** Returns the work to do once all sections are committed. */
+  /** Returns the work to do after all sections are committed. */
   #commitSection(staged: StagedSection, origin: StoredChange['origin'], deferred: DeferredWork): () => void {
     const { section, layer, cleared, size, bytes, digest } = staged
     const { slots } = section
@@ -156,7 +158,7 @@ export class Transaction {
       return () => section.notify(put ? 'put' : 'delete', key, origin, before)
     }
     if (cleared || (slots.empty && layer.size > SMALL)) {
-      // Nothing to delete below.
+      // The layer replaces all earlier entries, so that there is nothing to merge.
       const before = slots.replace(layer as KeyMap<number>)
       return () => {
         if (cleared) section.notify('clear', '', origin, null)
@@ -186,7 +188,7 @@ export class Transaction {
       else slots.set(key, slot)
     }
     return () => {
-      for (const tell of notifications) tell()
+      for (const notify of notifications) notify()
     }
   }
 
@@ -199,7 +201,7 @@ export class Transaction {
     yield* inSteps(layer.keys(), key => section.notify('put', key, origin, null))
   }
 
-  /** Frees its slots: the bulk will never be complete. */
+  /** Frees the slots of a bulk that will never be complete. */
   abandon(deferred: DeferredWork): void {
     for (const staged of this.#sections.values())
       deferred.add(
@@ -215,19 +217,19 @@ function* newSlots({ layer }: StagedSection): Generator<number> {
 
 const MOST = 32
 const FIELDS = 5
-/** Keys of so small a map are in the cache: no put waits. */
+/** Maps up to this size fit into the processor's cache, so that buffering puts would not help. */
 const NEAR = 16_384
 
-/** Puts of a bulk that wait, so that the processor fetches the memory of many keys at once. */
-class WaitingPuts {
+/** Buffers puts of a bulk and touches the memory of all their keys first, so that the processor fetches it in parallel. */
+class BufferedPuts {
   readonly #fields = new Uint32Array(FIELDS * MOST)
   readonly #key = emptyKey()
   #staged: StagedSection | null = null
   #count = 0
-  /** A sum of the bytes read: unused reads would be optimized away. */
+  /** Combines the touched values, because the compiler would remove unused reads. */
   touched = 0
 
-  /** False: flush first, as waiting puts are of another section or buffer, or there is no room. */
+  /** Whether {@link add} may follow. Otherwise the caller must flush first: the buffer is full, or its puts are of another section or record. */
   accepts(staged: StagedSection, { bytes }: KeyBytes): boolean {
     return this.#count === 0 || (this.#count < MOST && this.#staged === staged && this.#key.bytes === bytes)
   }

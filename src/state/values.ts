@@ -8,10 +8,10 @@ import type { SectionStore } from './section-store.js'
 const RAW = bytes()
 const REMEDY = 'put a valid one, or delete the key'
 
-/** An error of `migrate`, passed on unchanged: the value was readable. */
+/** An error of `migrate`. It is passed on unchanged, because the value itself was readable. */
 class MigrationError extends FdbError {}
 
-/** Decodes and encodes the values of one section by its schema; errors name the entry. */
+/** Decodes and encodes the values of one section by its schema. Errors name the entry. */
 export class Values<T> {
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
@@ -25,7 +25,7 @@ export class Values<T> {
     return (this.#schema?.secret ?? false) || (this.#section.stored?.secret ?? false)
   }
 
-  /** A new value that the caller owns. Throws ERR_FDB_STATE_VALUE. */
+  /** Returns a new value, which the caller owns. Throws ERR_FDB_STATE_VALUE. */
   decode(key: string, raw: { value: Uint8Array; version: number }, remedy = REMEDY): T {
     const schema = this.#schema
     const { value, version } = raw
@@ -38,7 +38,7 @@ export class Values<T> {
       if (error instanceof MigrationError) throw error
       throw new FdbError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: ${value.length} bytes of schema version ${version} are no valid value for ` +
+        `${this.#nameOf(key)}: ${value.length} bytes of schema version ${version} are not a valid value for ` +
           `codec "${schema.codec.name}" at version ${schema.version}; ${remedy}`,
         { cause: this.#causeOf(error), details: { section: this.#section.name, key, version } },
       )
@@ -48,10 +48,10 @@ export class Values<T> {
   #migrate(schema: SectionSchema<T>, value: T, key: string, from: number): T {
     const { migrate, version: to } = schema
     if (migrate === undefined || from === 0 || from >= to) return value
-    const failed = (why: string, cause?: unknown) =>
+    const failed = (reason: string, cause?: unknown) =>
       new MigrationError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: migrate() from schema version ${from} to ${to} ${why}; correct it, put a value ` +
+        `${this.#nameOf(key)}: migrate() from schema version ${from} to ${to} ${reason}; correct it, put a value ` +
           `of version ${to}, or delete the key`,
         { cause: this.#causeOf(cause), details: { section: this.#section.name, key, from, to } },
       )
@@ -61,18 +61,18 @@ export class Values<T> {
     } catch (error) {
       throw failed('threw', error)
     }
-    if (migrated === undefined) throw failed('returned undefined, not the value')
+    if (migrated === undefined) throw failed('returned undefined instead of the value')
     return migrated
   }
 
-  /** Throws errors of `validate`, and a TypeError (ERR_FDB_STATE_VALUE) for values that the codec refuses. */
+  /** Encodes a value. Throws the errors of `validate`, and a TypeError (ERR_FDB_STATE_VALUE) for a value that the codec refuses. */
   encode(key: string, value: T): Uint8Array {
     this.#schema?.validate?.(value)
     const codec = this.#schema?.codec ?? RAW
-    const refused = (why: string, cause?: unknown) =>
+    const refused = (reason: string, cause?: unknown) =>
       new FdbTypeError(
         'ERR_FDB_STATE_VALUE',
-        `${this.#nameOf(key)}: the value is none that codec "${codec.name}" takes${why}`,
+        `${this.#nameOf(key)}: codec "${codec.name}" does not accept the value${reason}`,
         { cause, details: { section: this.#section.name, key } },
       )
     let encoded: Uint8Array
@@ -89,7 +89,7 @@ export class Values<T> {
     return `section "${this.#section.name}", key "${key}"`
   }
 
-  /** Drops a cause that may hold a secret value. */
+  /** Returns undefined for a secret section, because the cause may contain the value. */
   #causeOf(error: unknown): unknown {
     return this.secret ? undefined : error
   }

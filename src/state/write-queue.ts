@@ -4,48 +4,48 @@ import type { StateLimits } from './limits.js'
 import type { SectionStore } from './section-store.js'
 import { Slice } from './time-slices.js'
 
-/** Bytes that a waiting update counts as. */
+/** A queued update counts as this many bytes. */
 const UPDATE_BYTES = 512
 const REJECTIONS_PER_CHECK = 32
 
-/** One or more changes for one record, encoded except for their position in the log. */
+/** One or more changes for one record, encoded without their position in the log. */
 export interface NewWrite {
   /** Sections whose schema the log must have. */
   readonly sections: readonly SectionStore[]
   readonly parts: readonly Uint8Array[]
-  /** '': none. */
+  /** Request id, or ''. */
   readonly request: string
-  /** Fingerprints of its changes, see {@link RequestMemory}. */
+  /** Fingerprints of the changes, see {@link RequestMemory}. */
   readonly prints: readonly number[]
-  /** Called right before the record is applied: the result of its promise. */
+  /** Called right before the record is applied. Returns the value with which the promise resolves. */
   readonly readResult?: () => unknown
-  /** Another process made it, and still has it: this one does not forward it. */
+  /** Another process forwarded the write and still has it, so that this process does not forward it again. */
   readonly foreign?: boolean
   readonly durability?: Durability | null
-  /** An update: runs in its turn, on the state at that time; sections and parts are empty. Its exception rejects the write. */
+  /** Runs an update when it is first in the queue; `sections` and `parts` are empty. An exception rejects the write. */
   readonly makeUpdate?: () => UpdateResult
 }
 
 export interface UpdateResult {
-  /** Entries of the log that it has read. */
+  /** Entries of the log that the update has read. */
   readonly reads: readonly { readonly section: SectionStore; readonly key: string }[]
   readonly sections: readonly SectionStore[]
-  /** Empty: no change. */
+  /** Empty if the update changes nothing. */
   readonly parts: readonly Uint8Array[]
   readonly durable?: boolean
   readonly result: unknown
 }
 
 export interface PendingWrite extends NewWrite {
-  /** A forwarded write without an id gets one. */
+  /** The forward queue assigns an id if there is none. */
   request: string
   prints: readonly number[]
-  /** The result, if it was forwarded and is found in the log. */
+  /** The result of a forwarded write whose record is in the log. */
   outcome?: unknown
   sent?: boolean
-  /** A change of another process with the same request waits before it; its fate decides. */
+  /** A foreign change with the same request id is queued before this one, which must wait for its result. */
   readonly retry: boolean
-  /** On the clock of performance.now(). */
+  /** performance.now() when the write was queued. */
   readonly queuedAt: number
   readonly bytes: number
   readonly promise: Promise<unknown>
@@ -53,12 +53,12 @@ export interface PendingWrite extends NewWrite {
   reject(error: unknown): void
 }
 
-/** Changes in order until they are appended. Bounded: refuses what does not fit. */
+/** Holds changes in order until they are appended. Refuses changes above its limits. */
 export class WriteQueue {
   readonly #limits: StateLimits
   #writes: PendingWrite[] = []
   #bytes = 0
-  /** Requests that wait: a retry gets the same promise. */
+  /** The queued writes with a request id, by id. A retry gets the promise of the queued write. */
   readonly #requests = new Map<string, PendingWrite>()
 
   constructor(limits: StateLimits) {
@@ -77,13 +77,13 @@ export class WriteQueue {
     return this.#requests.get(request)
   }
 
-  /** Throws ERR_FDB_STATE_BACKPRESSURE when it is full. An empty queue accepts any one write. */
+  /** Throws ERR_FDB_STATE_BACKPRESSURE if the queue is full. An empty queue accepts a write of any size. */
   add(write: NewWrite): Promise<unknown> {
     let bytes = write.makeUpdate === undefined ? 0 : UPDATE_BYTES
     for (const part of write.parts) bytes += part.length
     const { waitingBytes, waitingWrites } = this.#limits
     const head = this.#writes[0]?.bytes ?? 0
-    // An oversized bulk at the head does not count, so that others need not wait for it.
+    // An oversized bulk at the head does not count, so that other writes can still be queued.
     const waiting = head > waitingBytes ? this.#bytes - head : this.#bytes
     const full = waiting + bytes > waitingBytes || this.#writes.length >= waitingWrites
     if (full && this.#writes.length > 0) {
@@ -106,7 +106,7 @@ export class WriteQueue {
     return promise
   }
 
-  /** The change at this place behind the head. */
+  /** Returns the change at `index`, counted from the head. */
   at(index: number): PendingWrite | undefined {
     return this.#writes[index]
   }
@@ -115,12 +115,12 @@ export class WriteQueue {
     return this.#writes.at(-1)
   }
 
-  /** Rejects the changes that other processes made, and still have. */
+  /** Rejects the changes that other processes forwarded; those processes still have them. */
   rejectForeign(error: unknown): void {
     for (const write of this.#removeWhere(({ foreign = false }) => foreign)) write.reject(error)
   }
 
-  /** Rejects the changes that no other process can have made, in slices. */
+  /** Rejects the changes that were never sent, so that no other process can have made them; in slices. */
   async rejectUnsent(error: unknown, sliceMs: number): Promise<void> {
     await reject(
       this.#removeWhere(({ sent = false }) => !sent),
@@ -146,7 +146,7 @@ export class WriteQueue {
     return this.#writes[0]
   }
 
-  /** The first writes, up to `bytes` (at least one); an update or a retry only as the first. They stay until {@link remove}. */
+  /** Returns the first writes, up to `bytes`, at least one. An update or a retry is returned only as the first. The writes stay queued until {@link remove}. */
   first(bytes: number): PendingWrite[] {
     let count = 0
     for (let sum = 0; count < this.#writes.length; count++) {
@@ -158,7 +158,7 @@ export class WriteQueue {
     return this.#writes.slice(0, count)
   }
 
-  /** The caller settles them. */
+  /** Removes the first writes; the caller settles them. */
   remove(count: number): void {
     for (const write of this.#writes.splice(0, count)) this.#forgetWrite(write)
   }

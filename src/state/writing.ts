@@ -10,7 +10,7 @@ import {
   type ForwardedWrite,
   type IncomingWrite,
   mayBeMade,
-  NOT_HERE,
+  NOT_WRITER,
 } from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
@@ -20,7 +20,7 @@ import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
-/** Decides about each change: it waits, is appended, is forwarded to the process that writes, or is refused. */
+/** Queues each change and, depending on this process's role, appends it, forwards it to the process that writes, makes it wait, or refuses it. */
 export class Writing {
   readonly #core: LogCore
   readonly #replay: Replay
@@ -38,7 +38,7 @@ export class Writing {
     })
   }
 
-  /** This process may still try to write to its segment. */
+  /** Whether this process may still try to write to its segment. */
   get mayWrite(): boolean {
     return this.#mode === 'writing' || this.#mode === 'paused'
   }
@@ -73,16 +73,16 @@ export class Writing {
     this.#ended = error
     this.#stopForwarding()
     const { queue, sliceMs } = this.#core
-    queue.rejectForeign(NOT_HERE)
-    const why = 'this process lost its way to the one that serves before that had said'
-    const errorOf = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(why, request, error) : error)
+    queue.rejectForeign(NOT_WRITER)
+    const reason = 'this process lost its connection to the serving process before that answered'
+    const errorOf = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(reason, request, error) : error)
     void queue.rejectAll(errorOf, sliceMs)
   }
 
   forward(options: ForwardingOptions): ForwardQueue {
     if (this.#forwarding) return this.#forwarding
     this.#mode = 'forwarding'
-    this.#core.queue.rejectForeign(NOT_HERE)
+    this.#core.queue.rejectForeign(NOT_WRITER)
     this.#forwarding = new ForwardQueue(this.#core, this.#replay, options)
     return this.#forwarding
   }
@@ -100,12 +100,11 @@ export class Writing {
   }
 
   follow(): void {
-    this.#replay.following =
-      (this.#writesElsewhere || this.#mode === 'reading') && !this.#core.closing.aborted
+    this.#replay.following = (this.#anotherWrites || this.#mode === 'reading') && !this.#core.closing.aborted
     this.#forwarding?.wake()
   }
 
-  get #writesElsewhere(): boolean {
+  get #anotherWrites(): boolean {
     return this.#mode === 'ended' || this.#mode === 'forwarding'
   }
 
@@ -113,14 +112,14 @@ export class Writing {
     this.#appender.flush()
   }
 
-  /** Brings `durable` changes to the disk; if another process writes, to that one's. */
+  /** Writes `durable` changes to disk. If another process writes, that process does so. Null without a state file. */
   get disk(): Disk | null {
     return this.#core.owner.disk === null ? null : this.#disk
   }
 
-  /** Shared by all changes, as each asks for it. */
+  /** Shared by all changes. */
   readonly #disk: Disk = {
-    // During a handoff a durable change waits like any other; before ready() it is refused.
+    // During a handoff a durable change waits like any other change; before ready() it is refused.
     checkServing: () => {
       const waits = this.#mode === 'paused' || this.#mode === 'fenced' || this.#mode === 'forwarding'
       if (!waits) this.#core.owner.disk?.checkServing()
@@ -131,7 +130,7 @@ export class Writing {
     },
   }
 
-  /** Changes from before another process got the right to write are in that one's log: it reports when its disk has them. */
+  /** Flushes the log. If another process got the right to write meanwhile, its log has these changes too: forwards an empty durable change, which is answered when they are on disk. */
   async #flushTo(disk: Disk): Promise<void> {
     try {
       await disk.flush()
@@ -148,11 +147,11 @@ export class Writing {
       durability,
       makeUpdate: emptyUpdate,
     })
-    // This process writes again.
+    // If no other process has answered, this process writes again.
     if (!durability.done) await disk.flush()
   }
 
-  /** Resolves with the result of `readResult` or `makeUpdate`. Throws if it is refused at once. */
+  /** Resolves with the result of `readResult` or `makeUpdate`. Throws if the write is refused at once. */
   write(write: NewWrite): Promise<unknown> {
     if (this.#mode === 'ended') throw this.#ended
     const { queue, store } = this.#core
@@ -163,7 +162,7 @@ export class Writing {
       const before = known ? [known.print] : waiting?.prints
       const refusal = before ? requestRefusal(request, before, prints) : null
       if (refusal) throw refusal
-      // Another process's change may never be made here: then this one is, at its own place.
+      // A foreign change may never be made by this process; this write is then made in its own turn.
       if (waiting && (!waiting.foreign || write.foreign)) return waiting.promise
       if (known) return Promise.resolve()
     }
@@ -175,7 +174,7 @@ export class Writing {
     return promise
   }
 
-  /** The promise of a change for its caller. A `durable` one is refused instead of waiting. */
+  /** Wraps the promise of a change for its caller: awaiting it before ready() rejects. Not for a `durable` change, which is refused before ready(). */
   guardPremature<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
     if (this.#mode !== 'reading' || options?.durable === true) return change
     const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
@@ -194,7 +193,7 @@ export class Writing {
     return this.guardPremature(last, {})
   }
 
-  /** `prints`: of its possible results. */
+  /** `prints` are the fingerprints of the update's possible results. */
   update<R>(
     change: (state: StateDraft) => R,
     request: string,
@@ -202,9 +201,9 @@ export class Writing {
     durability: Durability | null,
   ): Promise<R | undefined> {
     const make = () => {
-      const drawn = runUpdate(change, this.#core.store)
-      if (drawn.durable) requireDisk(durability, this.disk)
-      return drawn
+      const result = runUpdate(change, this.#core.store)
+      if (result.durable) requireDisk(durability, this.disk)
+      return result
     }
     const write: NewWrite = { sections: [], parts: [], request, prints, durability, makeUpdate: make }
     return this.write(write) as Promise<R | undefined>
@@ -213,14 +212,14 @@ export class Writing {
   async accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
     const { owner, history, closing } = this.#core
     try {
-      if (this.#writesElsewhere) throw NOT_HERE
+      if (this.#anotherWrites) throw NOT_WRITER
       const make = () => this.write(arriving.toWrite(write))
       const existed = await makeDurably(make, write, owner.disk)
       return { outcome: 'applied', existed: existed === true, sequence: history.sequence }
     } catch (error) {
-      // The right to write ended before the change was on the disk: its author sends it to the next writer.
-      const over = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
-      return answerOf(over ? NOT_HERE : error, history.sequence)
+      // If the right to write ended before the change was on disk, the author sends it to the next writer.
+      const ended = closing.aborted || (owner.disk !== null && !isServing(owner.disk))
+      return answerOf(ended ? NOT_WRITER : error, history.sequence)
     }
   }
 }
@@ -238,11 +237,11 @@ function emptyUpdate(): UpdateResult {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
-/** A change that waits for an event which may never come while it is awaited: awaiting it rejects in the next turn. The change still waits. */
+/** The promise of a change that cannot be made before ready(). Awaiting it before that would block forever, so that `then` rejects in the next turn; the change stays queued. */
 class PrematureAwait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 
-  /** `premature`: why awaiting it now would never end; null: it may be awaited. */
+  /** `premature` returns an error while `change` must not be awaited, otherwise null. */
   static of<T>(change: Promise<T>, premature: () => FdbError | null): Promise<T> {
     const outcome = new PrematureAwait<T>((resolve, reject) => void change.then(resolve, reject))
     outcome.#premature = premature
@@ -254,18 +253,18 @@ class PrematureAwait<T> extends Promise<T> {
     return Promise
   }
 
-  // biome-ignore lint/suspicious/noThenProperty: `await` calls it, which is what is to be noticed.
+  // biome-ignore lint/suspicious/noThenProperty: `await` calls then(), which is how this class notices it.
   override then<R = T, E = never>(
     fulfilled?: ((value: T) => R | PromiseLike<R>) | null,
     rejected?: ((reason: unknown) => E | PromiseLike<E>) | null,
   ): Promise<R | E> {
     const premature = this.#premature
     if (premature === undefined || premature() === null) return super.then(fulfilled, rejected)
-    // A refused change rejects in this turn, and ready() may still be called in it.
+    // Rejects in the next turn: in this one the change may be refused with its own error, and ready() may still be called.
     const refusal = new Promise<never>((_resolve, reject) =>
       setImmediate(() => {
-        const why = premature()
-        if (why !== null) reject(why)
+        const error = premature()
+        if (error !== null) reject(error)
       }),
     )
     return Promise.race([super.then(), refusal]).then(fulfilled, rejected)

@@ -122,7 +122,7 @@ describe('a value that would not come back as it was', () => {
     const section = log.section<unknown>('s', defineSection<unknown>({ version: 1, codec: json() }))
     const error = await refusal(() => section.put('k', value))
     expect([error instanceof TypeError, error.code]).toEqual([true, 'ERR_FDB_STATE_VALUE'])
-    expect(error.message).toMatch(/section "s", key "k": the value is none that codec "json" takes: /)
+    expect(error.message).toMatch(/section "s", key "k": codec "json" does not accept the value: /)
     expect(section.size).toBe(0)
     log.close()
   })

@@ -43,7 +43,7 @@ describe('what a later version writes in a log', () => {
     await expect(log.adopt(segmentOf(1, ...records))).rejects.toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_STATE_FORMAT',
-        message: expect.stringContaining('(sequence 2) holds a change of kind 3'),
+        message: expect.stringContaining('(sequence 2) has a change of kind 3'),
       }),
     )
     log.close()

@@ -53,7 +53,7 @@ describe('an import', () => {
       await expect(take(log, schemas, 5)).rejects.toThrow(
         expect.objectContaining({
           code: 'ERR_FDB_STATE_IMPORT',
-          message: expect.stringContaining('key "apple" is of schema version 5, and only up to'),
+          message: expect.stringContaining('key "apple" has schema version 5, but the declared schemas go up to'),
         }),
       )
     }

@@ -66,19 +66,19 @@ export const state = room(
     ],
     [
       'state/forward-queue.ts',
-      'write.reject(write.sent ? mayBeMade(why, write.request) : refusal)',
+      'write.reject(write.sent ? mayBeMade(reason, write.request) : refusal)',
       'write.reject(refusal)',
       ...FORWARDING,
     ],
     [
       'state/forward-queue.ts',
-      'onWay >= MOST_IN_FLIGHT || (onWay > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES)',
-      'onWay >= MOST_IN_FLIGHT',
+      'sent >= MOST_IN_FLIGHT || (sent > 0 && this.#bytes >= MOST_IN_FLIGHT_BYTES)',
+      'sent >= MOST_IN_FLIGHT',
       ...FORWARDING,
     ],
     [
       'state/forward-queue.ts',
-      'if (!confirmed && performance.now() - way!.answeredAt < VIEW_MS) break\n',
+      'if (!confirmed && performance.now() - flight!.answeredAt < VIEW_MS) break\n',
       '',
       ...FORWARDING,
     ],

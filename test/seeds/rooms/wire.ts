@@ -61,7 +61,7 @@ export const wire = room(
     ['wire/pending.ts', "    this.#signal?.removeEventListener('abort', this.#aborted)\n", ''],
     [
       'wire/control-listener.ts',
-      'this.#pause = setTimeout(() => this.#poll?.start(READABLE), PAUSE_MS)',
+      'this.#retryTimer = setTimeout(() => this.#poll?.start(READABLE), RETRY_MS)',
       '',
       'unit/control-socket',
       'unit/channel-connect',
