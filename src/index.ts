@@ -47,7 +47,7 @@ export type {
 export type { BulkChange } from './state/bulk.js'
 export * as codec from './state/codec.js'
 export { REMOVE, type StateDraft } from './state/draft.js'
-export type { StateFileOptions } from './state/file/place.js'
+export type { StateFileOptions } from './state/file/files.js'
 export type { StateFileStatus } from './state/file/state-file.js'
 export type { StateLimits } from './state/limits.js'
 export type { WriteOptions } from './state/requests.js'

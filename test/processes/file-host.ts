@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
-import type { StateFileOptions } from '../../src/state/file/place.js'
+import type { StateFileOptions } from '../../src/state/file/files.js'
 import type { StateFileStatus } from '../../src/state/file/state-file.js'
 import type { Position } from '../../src/state/history.js'
 

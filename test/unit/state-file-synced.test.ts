@@ -11,8 +11,8 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
+import { stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
-import { stateFileSettings } from '../../src/state/file/place.js'
 import { repairStateFile } from '../../src/state/file/repair.js'
 import { StateFile } from '../../src/state/file/state-file.js'
 import { Segment, type StateLimits, StateLog } from '../../src/state/index.js'
@@ -98,7 +98,7 @@ describe('a state file that is shorter than when it was synced', () => {
       if ('synced' in details && details.synced) {
         expect(details).toMatchObject({ bytes: cut, synced: { length: synced, sequence: 20 } })
         expect(message).toContain(
-          `the file has ${cut} bytes, and ${synced} bytes, up to sequence 20, were synced`,
+          `the file has ${cut} bytes, but ${synced} bytes, up to sequence 20, were synced`,
         )
       } else expect(message).toContain('its marks are damaged or missing')
       expect(message).toContain(`fd-broker state repair --file ${path}`)
@@ -111,7 +111,7 @@ describe('a state file that is shorter than when it was synced', () => {
     truncateSync(path, 0)
     expect(await refusal(load(path))).toMatchObject({
       code: 'ERR_FDB_STATE_DAMAGED',
-      message: expect.stringMatching(/it has 0 bytes.*state repair --file/),
+      message: expect.stringMatching(/it is empty.*state repair --file/),
     })
     expect(readdirSync(dirname(path))).toEqual(['state'])
   })
@@ -261,6 +261,6 @@ describe('a state file without marks', () => {
     writeFileSync(path, Buffer.concat([headerFrame(epoch, kind, { service }), whole.subarray(start)]))
     const { code, message } = await refusal(load(path))
     expect(code).toBe('ERR_FDB_STATE_FORMAT')
-    expect(message).toMatch(/no marks.*a release before 0\.4\.0 wrote it/)
+    expect(message).toMatch(/no sync marks.*a release before 0\.4\.0 wrote it/)
   })
 })

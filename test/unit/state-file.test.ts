@@ -18,8 +18,8 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { FileCopy } from '../../src/state/file/copy.js'
+import { type StateFileOptions, stateFileSettings } from '../../src/state/file/files.js'
 import { loadStateFile } from '../../src/state/file/load.js'
-import { type StateFileOptions, stateFileSettings } from '../../src/state/file/place.js'
 import { recordsOfFile } from '../../src/state/file/records.js'
 import { StateFile } from '../../src/state/file/state-file.js'
 import {
@@ -438,7 +438,7 @@ describe('a change that is to be on the disk', () => {
     writer.log.resumeWriting()
     const error = await refusal(waits)
     expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE', retryable: true, details: { made: true } })
-    expect(error.message).toMatch(/the change is made/)
+    expect(error.message).toMatch(/the change was made/)
     expect(writer.routes.has('b')).toBe(true)
   })
 })
@@ -458,7 +458,7 @@ describe('whose it is', () => {
     const before = readFileSync(path)
     const error = await refusal(load(path, { damaged: 'prefix', service: 'bank' }))
     expect(error).toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
-    expect(error.message).toMatch(/of service "shop", this is "bank".*another path/)
+    expect(error.message).toMatch(/belongs to service "shop", not to "bank".*another path/)
     const other = Writer.serve(path, {}, 'bank')
     await other.routes.put('b', { to: 'bank' })
     expect(await refusal(other.file.flush())).toMatchObject({ code: 'ERR_FDB_STATE_FILE' })
@@ -527,13 +527,15 @@ describe('who may read the state file', () => {
     symlinkSync(path, link)
     expect((await refusal(load(link))).message).toMatch(/symbolic link/)
     chmodSync(path, 0o666)
-    expect((await refusal(load(path))).message).toMatch(/written by everybody/)
+    expect((await refusal(load(path))).message).toMatch(/writable by every user/)
     mkdirSync(`${path}-folder`)
-    expect((await refusal(load(`${path}-folder`))).message).toMatch(/no regular file/)
+    expect((await refusal(load(`${path}-folder`))).message).toMatch(/not a regular file/)
     if (process.geteuid?.() === 0) {
       chmodSync(path, 0o600)
       chownSync(path, 1234, 1234)
-      expect((await refusal(load(path))).message).toMatch(/belongs to user 1234, this process is of user 0/)
+      expect((await refusal(load(path))).message).toMatch(
+        /belongs to user 1234, but this process runs as user 0/,
+      )
     }
     const writer = Writer.serve(link)
     await writer.routes.put('b', { to: 'b' })
@@ -672,7 +674,7 @@ describe('the segments of a state file', () => {
     expect(() => read(2, 1)).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_STATE_DAMAGED',
-        message: expect.stringContaining('behind epoch 2'),
+        message: expect.stringContaining('follows epoch 2'),
       }),
     )
   })

@@ -3,7 +3,6 @@ import { openFile, readAt, statOf, syncData, writeAllAt } from '../../kernel/ind
 import { headerFrame } from '../segment.js'
 import type { StateLog } from '../state-log.js'
 import type { FileCopy } from './copy.js'
-import { firstMarks, MARKS, MarkPlaces } from './marks.js'
 import {
   CREATE,
   checkService,
@@ -12,9 +11,10 @@ import {
   type StateFileKind,
   syncFolderNow,
   temporaryPath,
-} from './place.js'
+} from './files.js'
+import { firstMarks, MARKS, MarkSlots } from './marks.js'
 
-/** Brings the whole log to the state file and the disk at once, at the end of a process. `installing`: a copy that a thread may be renaming now. */
+/** Writes the whole log to the state file and syncs it synchronously, at the end of a process. `installing` is a copy that a thread may be renaming at this moment. */
 export function finishAtOnce(
   path: string,
   log: StateLog,
@@ -40,25 +40,25 @@ function writeStateFileNow(path: string, log: StateLog, { secret, service }: Sta
       writeAllAt(fd, bytes, at)
       at += bytes.length
     }
-    let places: MarkPlaces | null = null
+    let slots: MarkSlots | null = null
     const writeMarks = (epoch: number) => {
-      const one = new MarkPlaces(epoch, at)
+      const marks = new MarkSlots(epoch, at)
       write(firstMarks(epoch))
-      return one
+      return marks
     }
     let reached = 0
     for (const [i, { segment, end, sequence }] of log.pieces().entries()) {
       write(headerFrame(segment.epoch, segment.kind, i === 0 ? { service, marks: MARKS } : {}))
-      if (segment.kind === 'epoch') places ??= writeMarks(segment.epoch)
+      if (segment.kind === 'epoch') slots ??= writeMarks(segment.epoch)
       for (let from = segment.start; from < end; from += CHUNK) {
         const bytes = Buffer.allocUnsafe(Math.min(CHUNK, end - from))
         readAt(segment.fd, bytes, 0, bytes.length, from)
         write(bytes)
       }
-      places ??= writeMarks(segment.epoch)
+      slots ??= writeMarks(segment.epoch)
       reached = sequence
     }
-    const mark = places?.next({ length: at, sequence: reached })
+    const mark = slots?.next({ length: at, sequence: reached })
     if (mark) writeAllAt(fd, mark.bytes, mark.at)
     syncData(fd)
     renameSync(beside, path)

@@ -5,51 +5,52 @@ import { identityNow, readAt, syncNow, truncateNow, writeNow } from '../../kerne
 import type { LogPiece } from '../history.js'
 import { headerFrame, type Segment } from '../segment.js'
 import type { StateLog } from '../state-log.js'
-import { firstMarks, MARKS, MarkPlaces } from './marks.js'
-import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } from './place.js'
+import { createTemporary, replaceStateFile, type StateFileKind, syncFolderNow } from './files.js'
+import { firstMarks, MARKS, MarkSlots } from './marks.js'
 
 const NOTHING = Buffer.alloc(0)
-/** Most bytes of one write: reading them takes well under a millisecond. */
+/** Maximum bytes per write: reading them from the segment takes well under a millisecond. */
 const WRITE_BYTES = 256 * 1024
-/** The disk is full, which passes. */
+/** Error codes of a full disk, which is a temporary failure. */
 export const DISK_FULL_CODES: ReadonlySet<string> = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
-interface CopiedTo {
+/** The end of the copied records in the log. */
+interface CopyPosition {
   segment: { kind: Segment['kind']; epoch: number }
   offset: number
-  /** This is the end of a final segment. */
+  /** The segment is final and was copied to its end. */
   whole: boolean
 }
 
 interface NextWrite {
   bytes: Buffer
-  /** Starts with a header, which means that the disk has everything before it. */
+  /** The bytes begin with a segment header. Everything before a header must be synced before it is written. */
   header: boolean
   count: number
   onWritten(): void
 }
 
-/** A file that becomes a copy of a log, segment by segment. One write at a time, repeated while the disk is full. Removed at close unless installed. */
+/** A file that becomes a copy of a log, segment by segment, with one write at a time. After a write to a full disk the caller retries. close() removes the file unless it is installed. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
   readonly #kind: StateFileKind
   #installed = false
-  #copiedTo: CopiedTo | null = null
+  #copiedTo: CopyPosition | null = null
   #size = 0
   #syncedBytes = 0
-  /** Null until the file has a place for them. */
-  #marks: MarkPlaces | null = null
+  /** Null until the first marks are written. */
+  #marks: MarkSlots | null = null
   #markedLength = 0
-  /** A write has failed: the file must be cut at `#size`. */
-  #needsCut = false
-  /** The thread is writing this at the end, or cuts the file there. */
-  #writing: NextWrite | 'cut' | null = null
+  /** A write has failed: the file must be truncated to `#size`. */
+  #needsTruncation = false
+  /** What a thread does at the end of the file at this moment. */
+  #writing: NextWrite | 'truncate' | null = null
   #closed = false
   #lost = false
   /** The file ends with a complete record. */
   whole = false
-  /** The last change when the file was last {@link whole}. */
+  /** The sequence number of the last change when the file was last {@link whole}. */
   sequence = 0
   syncedSequence = 0
   /** Changes were written since the last sync. */
@@ -76,12 +77,12 @@ export class FileCopy {
     return this.#size
   }
 
-  /** The disk's contents are unknown: a sync failed (which reports lost pages only once), or a write, except on a full disk. The copy must be written again. */
+  /** Whether the contents on disk are unknown, because a sync failed (the kernel reports lost pages only once) or a write failed other than by a full disk. The log must then be copied to a new file. */
   get lost(): boolean {
     return this.#lost
   }
 
-  /** Bytes of the log that the file lacks; null: it cannot be continued, as missing records were merged with copied ones. */
+  /** Returns the bytes of the log that the file lacks, or null if the copy cannot be continued because missing records were merged with copied ones. */
   behind(log: StateLog): number | null {
     const pieces = log.pieces()
     const at = this.#positionIn(pieces)
@@ -91,7 +92,7 @@ export class FileCopy {
     return bytes - at.copied
   }
 
-  /** Copies the next bytes, at most 256 KiB. Returns their number, 0 at the end; null: the copy cannot be continued. */
+  /** Copies the next bytes, at most 256 KiB. Returns their number, 0 at the end of the log, or null if the copy cannot be continued. */
   async copySome(log: StateLog): Promise<number | null> {
     const next = this.#nextWrite(log)
     if (next === null || next === 0) return next
@@ -100,13 +101,13 @@ export class FileCopy {
     return next.count
   }
 
-  /** Writes and syncs the rest of the log at once, at the end of the process. False: the copy cannot be continued. */
+  /** Writes and syncs the remaining log synchronously, at the end of the process. Returns false if the copy cannot be continued. */
   finishNow(log: StateLog): boolean {
-    // A thread may still be writing: the same bytes at the same place. One that cuts the file would cut these off.
-    const underWay = this.#writing
-    if (this.#lost || this.#closed || underWay === 'cut') return false
-    if (underWay !== null) this.#writeNow(underWay)
-    else if (this.#needsCut) truncateNow(this.#handle, this.#size)
+    // A thread that is still writing is harmless: it writes the same bytes at the same offset. A thread that truncates the file would remove them.
+    const running = this.#writing
+    if (this.#lost || this.#closed || running === 'truncate') return false
+    if (running !== null) this.#writeNow(running)
+    else if (this.#needsTruncation) truncateNow(this.#handle, this.#size)
     for (;;) {
       const next = this.#nextWrite(log)
       if (next === null) return false
@@ -120,7 +121,7 @@ export class FileCopy {
     return true
   }
 
-  /** False: the newest mark is up to date. */
+  /** Writes a mark. Returns false if the newest mark is up to date, or if the file does not end with a complete record. */
   #markNow(): boolean {
     const length = this.#size
     if (this.#marks === null || !this.whole || this.#markedLength === length) return false
@@ -159,7 +160,7 @@ export class FileCopy {
     const header = from === segment.start
     const first = this.#size === 0 ? { service: this.#kind.service, marks: MARKS } : {}
     const head = header ? headerFrame(epoch, kind, first) : NOTHING
-    // Before the first change that is written once the file is installed.
+    // The marks precede the first record of an epoch, or follow the snapshot: in either case they come before every change that is written after the file is installed.
     const marks = this.#marks === null && (kind === 'epoch' || to === end) ? firstMarks(epoch) : NOTHING
     const count = to - from
     const marksAt = kind === 'epoch' ? head.length : head.length + count
@@ -168,9 +169,9 @@ export class FileCopy {
     head.copy(bytes)
     marks.copy(bytes, marksAt)
     readAt(segment.fd, bytes, recordsAt, count, from)
-    const markPlaces = marks.length > 0 ? new MarkPlaces(epoch, this.#size + marksAt) : this.#marks
+    const markSlots = marks.length > 0 ? new MarkSlots(epoch, this.#size + marksAt) : this.#marks
     const onWritten = () => {
-      this.#marks = markPlaces
+      this.#marks = markSlots
       this.#copiedTo = { segment: { kind, epoch }, offset: to, whole: final && to === end }
       this.unsynced = true
       this.whole = to === end
@@ -179,7 +180,7 @@ export class FileCopy {
     return { bytes, header, count, onWritten }
   }
 
-  /** Notes that the last written segment is final now. */
+  /** Notes that the last copied segment has become final. */
   #markSegmentWhole(pieces: readonly LogPiece[]): void {
     const { segment, offset = 0 } = this.#copiedTo ?? {}
     const piece = pieces.find(
@@ -194,34 +195,34 @@ export class FileCopy {
     for (const [i, piece] of pieces.slice(at.index).entries()) {
       const from = piece.segment.start + (i === 0 ? at.copied : 0)
       if (from < piece.end) return { piece, from }
-      // A further record may be incomplete.
+      // A later piece may be copied only if this one is final.
       if (!piece.final) break
     }
     return 'all'
   }
 
-  /** The piece in which the copy ends, and its copied bytes. */
+  /** Returns the piece in which the copy ends and the number of its copied bytes, or null if the copy cannot be continued. */
   #positionIn(pieces: readonly LogPiece[]): { index: number; copied: number } | null {
-    const reached = this.#copiedTo
-    if (reached === null) return { index: 0, copied: 0 }
-    const { kind, epoch } = reached.segment
+    const position = this.#copiedTo
+    if (position === null) return { index: 0, copied: 0 }
+    const { kind, epoch } = position.segment
     const index = pieces.findIndex(({ segment }) => segment.kind === kind && segment.epoch === epoch)
-    if (index >= 0) return { index, copied: reached.offset - pieces[index]!.segment.start }
-    // The segment was merged, with these records or later ones. An omitted record may be a replaced secret, which must not stay here.
+    if (index >= 0) return { index, copied: position.offset - pieces[index]!.segment.start }
+    // The segment was merged. The snapshot omits replaced secrets, which must not stay in the file either: copy it again.
     if (this.#kind.secret) return null
     const merged = pieces.findIndex(({ segment }) => segment.kind === 'snapshot' && segment.epoch === epoch)
-    return merged >= 0 && reached.whole ? { index: merged + 1, copied: 0 } : null
+    return merged >= 0 && position.whole ? { index: merged + 1, copied: 0 } : null
   }
 
   async #append(next: NextWrite): Promise<void> {
     const { bytes } = next
     try {
-      if (this.#needsCut) {
-        this.#writing = 'cut'
+      if (this.#needsTruncation) {
+        this.#writing = 'truncate'
         await this.#handle.truncate(this.#size)
-        this.#needsCut = false
+        this.#needsTruncation = false
       }
-      this.#needsCut = true
+      this.#needsTruncation = true
       this.#writing = next
       await this.#write(bytes, this.#size)
     } catch (error) {
@@ -231,7 +232,7 @@ export class FileCopy {
       this.#writing = null
     }
     this.#size += bytes.length
-    this.#needsCut = false
+    this.#needsTruncation = false
     next.onWritten()
   }
 
@@ -247,8 +248,9 @@ export class FileCopy {
   }
 
   /**
-   * Brings the file to the disk, with a mark of its length if it is {@link whole}; sets {@link lost} if that fails. In the installed file a mark must not reach
-   * the disk before its bytes: the next sync, or {@link settle}, brings it there. Another file is marked first.
+   * Syncs the file, and writes a mark of its length if it is {@link whole}; sets {@link lost} on failure. In the installed file a mark must not reach
+   * the disk before the bytes that it covers: it is written after the sync, and the next sync or {@link settle} syncs it. A file that is not installed
+   * yet is marked before the sync.
    */
   async sync(): Promise<void> {
     if (!this.unsynced) return
@@ -257,7 +259,7 @@ export class FileCopy {
     await this.#mark()
   }
 
-  /** Brings everything to the disk, with the newest mark. */
+  /** Syncs everything, including the newest mark. */
   async settle(): Promise<void> {
     if (this.unsynced) await this.sync()
     else if (this.markUnsynced) await this.#syncData()
@@ -293,7 +295,7 @@ export class FileCopy {
     if (whole) this.syncedSequence = sequence
   }
 
-  /** Makes it the state file. If only the last step fails, the path names it, and it is {@link lost}. */
+  /** Renames the file to `path` and syncs the directory. If only that sync fails, the file is installed and {@link lost}. */
   async install(path: string): Promise<void> {
     try {
       await replaceStateFile(this.#path, path, () => {
@@ -305,7 +307,7 @@ export class FileCopy {
     }
   }
 
-  /** As {@link install}, at once; it may be installed already. */
+  /** Installs the file synchronously. A thread may have renamed it already. */
   installNow(path: string): void {
     try {
       renameSync(this.#path, path)
@@ -323,25 +325,25 @@ export class FileCopy {
   async isAt(path: string): Promise<boolean> {
     const own = await this.#handle.stat({ bigint: true })
     const { lstat } = nodeFiles()
-    const there = await lstat(path, { bigint: true }).catch(() => null)
-    return there?.ino === own.ino && there.dev === own.dev
+    const present = await lstat(path, { bigint: true }).catch(() => null)
+    return present?.ino === own.ino && present.dev === own.dev
   }
 
   isAtNow(path: string): boolean {
     if (this.#closed) return false
     const own = identityNow(this.#handle)
-    const there = lstatSync(path, { bigint: true, throwIfNoEntry: false })
-    return there?.ino === own.ino && there.dev === own.dev
+    const present = lstatSync(path, { bigint: true, throwIfNoEntry: false })
+    return present?.ino === own.ino && present.dev === own.dev
   }
 
-  /** Idempotent. A write under way ends first. */
+  /** Closes the file after a running write. Idempotent. */
   async close(): Promise<void> {
     if (this.#closed) return
     this.#closed = true
     try {
       if (!this.#installed) rmSync(this.#path, { force: true })
     } catch {
-      // On a read-only disk the next writer removes it.
+      // Removal fails on a read-only disk; the next writer removes the file.
     }
     await this.#handle.close().catch(() => {})
   }

@@ -5,22 +5,23 @@ import { DEFAULT_LIMITS, type StateLimits } from '../limits.js'
 import { Segment } from '../segment.js'
 import { StateLog } from '../state-log.js'
 import { runInSlices } from '../time-slices.js'
-import { checkService, keepDamaged, openStateFile, type StateFileSettings } from './place.js'
+import { checkService, keepDamaged, openStateFile, type StateFileSettings } from './files.js'
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 
-/** The damage of a state file whose undamaged part was read. */
+/** The damage of a state file of which the part before the damage was read. */
 export interface Damage {
   readonly cause: FdbError
+  /** The path under which the damaged file was kept. */
   readonly aside: string
 }
 
 /**
- * Fills a new segment from the state file; does nothing when there is no file. Records that did not reach the disk before a power cut are
- * left out with a warning: at most those since the last `sync`. Resolves with the damage that `damaged: 'prefix'` has passed over.
+ * Fills a new segment from the state file; does nothing if there is no file. Records that did not reach the disk before a power cut, at most
+ * those since the last `sync`, are missing; a warning reports that. Resolves with the damage that `damaged: 'prefix'` tolerates.
  *
- * Rejects with ERR_FDB_STATE_DAMAGED when the file is damaged elsewhere (unless `damaged: 'prefix'`), ERR_FDB_STATE_FORMAT when it is no
- * state file or a newer one, ERR_FDB_STATE_FILE when it cannot be read or is not this user's, or another service's.
+ * Rejects with ERR_FDB_STATE_DAMAGED if the file is damaged elsewhere (unless `damaged: 'prefix'`), with ERR_FDB_STATE_FORMAT if it is not a
+ * state file or has a newer format, with ERR_FDB_STATE_FILE if it is unreadable or belongs to another user or service.
  */
 export async function loadStateFile(
   { path, damaged, service }: StateFileSettings,
@@ -33,26 +34,26 @@ export async function loadStateFile(
   checkService(path, fd, service)
   try {
     if (sizeOf(fd) === 0)
-      throw new FdbError('ERR_FDB_STATE_DAMAGED', 'it has 0 bytes, which no state file has')
+      throw new FdbError('ERR_FDB_STATE_DAMAGED', 'it is empty, which a state file never is')
     const reading = { limits }
-    // A record may be longer in its new place.
+    // A record may be longer in the segment than in the file.
     const fits = sizeOf(fd) <= (limits.segmentBytes / 8) * 7
     const work = fits ? runInSlices(transcribe(fd, segment, reading)) : condense(fd, segment, reading)
     const { sequence, torn } = await work
     if (torn === 0) logger.info({ path, sequence }, 'the state was read from its file')
     else {
-      const what =
-        'the state was read from its file; its last bytes were not on the disk whole, and do not count'
-      logger.warn({ path, sequence, bytes: torn }, what)
+      const message =
+        'the state was read from its file; its last record is incomplete, as after a power cut, and was ignored'
+      logger.warn({ path, sequence, bytes: torn }, message)
     }
     return null
   } catch (cause) {
     if (!FdbError.is(cause)) throw cause
     if (cause.code === 'ERR_FDB_STATE_DAMAGED' && damaged === 'prefix') {
       const aside = await keepDamaged(path)
-      const what =
-        'the state file is damaged: what stands before the damage is the state now, and the file is kept aside'
-      logger.warn({ err: cause, path, aside }, what)
+      const message =
+        'the state file is damaged: the state has the records before the damage, and the damaged file is kept under another name'
+      logger.warn({ err: cause, path, aside }, message)
       return { cause, aside }
     }
     const { code, details, message } = cause
@@ -66,8 +67,8 @@ export async function loadStateFile(
 function remedy(path: string, { code, details }: FdbError): string {
   if (code === 'ERR_FDB_STATE_DAMAGED') {
     return (
-      `. Nothing was changed. Put a copy in its place, or run "fd-broker state repair --file ${path}": it keeps what stands before ` +
-      "the damage, and the file as it is under another name (stateFile.damaged 'prefix' does so at a start)"
+      `. Nothing was changed. Replace it by a copy, or run "fd-broker state repair --file ${path}": that keeps the records before ` +
+      "the damage, and the damaged file under another name (stateFile.damaged 'prefix' does so at a start)"
     )
   }
   if (code !== 'ERR_FDB_STATE_LIMIT') return ''
@@ -75,9 +76,9 @@ function remedy(path: string, { code, details }: FdbError): string {
   return `. Nothing was changed. Give join() stateLimits with ${String(limit)} of at least ${String(got)}`
 }
 
-/** As {@link transcribe}, for a file larger than a segment: merges its records in memory first. On damage the part before it is transcribed, then it throws. */
+/** Transcribes a file that is larger than a segment: merges its records in memory first. On damage transcribes the records before it, then throws. */
 async function condense(fd: OwnedFd, segment: Segment, reading: FileReading): Promise<FileEnd> {
-  // A record may be longer than in the file.
+  // A record may be longer in a segment than in the file.
   const limits = { ...reading.limits, segmentBytes: DEFAULT_LIMITS.segmentBytes }
   const log = new StateLog({ limits })
   const parts = [Segment.create(1)]

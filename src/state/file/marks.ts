@@ -1,13 +1,13 @@
 import { type OwnedFd, readAt } from '../../kernel/index.js'
 import { headerFrame, MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
-/** The length of the file when it was synced, and its last change. */
+/** The length of the file at a sync, and the sequence number of its last change then. */
 export interface Mark {
   readonly length: number
   readonly sequence: number
 }
 
-/** A state file has two marks, overwritten in turn: a power cut that tears one leaves the other. */
+/** A state file has two marks, which are overwritten alternately: a power cut can damage only one of them. */
 export const MARKS = 2
 
 const NUMBERS_BYTES = 16
@@ -21,17 +21,17 @@ function markFrame(epoch: number, { length, sequence }: Mark): Buffer {
 }
 
 export function firstMarks(epoch: number): Buffer {
-  const one = markFrame(epoch, NOTHING)
-  return Buffer.concat(Array.from({ length: MARKS }, () => one))
+  const mark = markFrame(epoch, NOTHING)
+  return Buffer.concat(Array.from({ length: MARKS }, () => mark))
 }
 
-/** The places of a file's marks, and the next one to overwrite. */
-export class MarkPlaces {
+/** The file offsets of a file's marks, and which mark to overwrite next. */
+export class MarkSlots {
   readonly #epoch: number
   readonly #at: number
   #turn = 0
 
-  /** `at`: the file offset of {@link firstMarks}. */
+  /** `at` is the file offset of {@link firstMarks}. */
   constructor(epoch: number, at: number) {
     this.#epoch = epoch
     this.#at = at
@@ -42,13 +42,13 @@ export class MarkPlaces {
     return { bytes, at: this.#at + this.#turn * bytes.length }
   }
 
-  /** The mark was written: the next one goes to the other place. */
+  /** Call it after the mark was written: the next one overwrites the other mark. */
   advance(): void {
     this.#turn = (this.#turn + 1) % MARKS
   }
 }
 
-/** Reads the marks at a file offset. `mark`: the newest; null: none is complete. `end`: the offset behind them. */
+/** Reads the marks at a file offset. `mark` is the newest complete one, or null; `end` is the offset after the marks. */
 export function readMarks(
   fd: OwnedFd,
   at: number,

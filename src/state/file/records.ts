@@ -11,26 +11,27 @@ export interface FileRecord {
 }
 
 export interface FileEnd {
-  /** The number of the last record, or 0. */
+  /** The sequence number of the last record, or 0. */
   sequence: number
-  /** File offset behind the last record that counts, and the number of bytes behind it. */
+  /** File offset after the last valid record. */
   position: number
+  /** Number of bytes after that. */
   torn: number
 }
 
 export interface FileReading {
   limits: StateLimits
-  /** Segments in memory, and exported logs, have the same form without marks. */
+  /** Accepts memory segments and exported logs, which have the same format without marks. */
   mayLackMarks?: true
 }
 
 /**
- * The records of a state file, which is a sequence of segments: a snapshot may be the first, epochs never fall, several segments may have
- * the same epoch. Checksum first, as {@link recordsOf}.
+ * Reads the records of a state file, which is a sequence of segments: a snapshot may be the first, epochs never decrease, several segments may have
+ * the same epoch. Checks each checksum before parsing, as {@link recordsOf} does.
  *
- * Synced data must be there: a file that ends, or has no whole record, before the length in its newest mark throws ERR_FDB_STATE_DAMAGED
- * with the offset in the file and the sequence. A tear behind that ends the log, as half a record does: a power cut leaves it. A whole
- * record that cannot be taken is never a tear, wherever it stands: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT, ERR_FDB_STATE_LIMIT.
+ * Synced data must exist: if the file ends, or has no complete record, before the length in its newest mark, throws ERR_FDB_STATE_DAMAGED
+ * with the file offset and the sequence number. After that length an incomplete record or a wrong checksum ends the log without an error, because a power cut
+ * leaves that. An invalid record with a correct checksum is always an error: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT.
  */
 export function* recordsOfFile(
   fd: OwnedFd,
@@ -40,7 +41,7 @@ export function* recordsOfFile(
   if (marks === 0 && !mayLackMarks)
     throw new FdbError(
       'ERR_FDB_STATE_FORMAT',
-      'the state file has no marks of how far it was synced: a release before 0.4.0 wrote it. Remove it, and import what `fd-broker state export` of that release gives',
+      'the state file has no sync marks: a release before 0.4.0 wrote it. Export it with `fd-broker state export` of that release, remove it, and import the export',
     )
   let header: SegmentHeader = first
   let sequence = 0
@@ -56,11 +57,11 @@ export function* recordsOfFile(
   const next = (following: SegmentHeader, offset: number) => {
     if (!whole) throw damaged(header, offset, sequence, 'the end of the snapshot is missing')
     if (following.kind === 'snapshot' || following.epoch < header.epoch)
-      throw damaged(following, offset, sequence, `a ${following.kind} segment behind epoch ${header.epoch}`)
+      throw damaged(following, offset, sequence, `a ${following.kind} segment follows epoch ${header.epoch}`)
     header = following
     position = offset
   }
-  // The size is read after the marks: another process may be writing.
+  // Reads the size after the marks, because another process may be writing.
   const recordsFrom = (after: number | undefined) =>
     recordsOf(
       { ...header, fd, start: position, sealed: false, size: () => sizeOf(fd) },
@@ -74,7 +75,7 @@ export function* recordsOfFile(
     const found = step.value
     if (found) {
       if (header.kind === 'snapshot' && whole)
-        throw damaged(header, found.offset, sequence, 'records behind the end of a snapshot')
+        throw damaged(header, found.offset, sequence, 'records follow the end of the snapshot')
       yield { found, header }
       sequence = found.record.sequence
       position = found.next
@@ -101,8 +102,8 @@ function checkSynced(
   if (mark === null) throw damaged(header, position, sequence, 'its marks are damaged or missing')
   if (position >= mark.length) return
   const synced = `${mark.length} bytes, up to sequence ${mark.sequence}, were synced`
-  const why =
-    size < mark.length ? `the file has ${size} bytes, and ${synced}` : `no whole record, and ${synced}`
-  const { code, message, details } = damaged(header, position, sequence, why)
+  const reason =
+    size < mark.length ? `the file has ${size} bytes, but ${synced}` : `no complete record, but ${synced}`
+  const { code, message, details } = damaged(header, position, sequence, reason)
   throw new FdbError(code, message, { details: { ...details, bytes: size, synced: { ...mark } } })
 }

@@ -5,22 +5,22 @@ import { limitsToRead } from '../limits.js'
 import { Segment } from '../segment.js'
 import { StateLog } from '../state-log.js'
 import { finishAtOnce } from './at-once.js'
+import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './files.js'
 import { type Damage, loadStateFile } from './load.js'
-import { openStateFile, serviceIn, stateFileSettings, syncFolderNow } from './place.js'
 
-export interface Repaired {
-  /** Null: undamaged, and unchanged. */
+export interface RepairResult {
+  /** Null if the file is undamaged; it is unchanged then. */
   readonly damage: Damage | null
   readonly entries: number
-  /** The last change before the damage, by the damaged file's numbers. */
+  /** The sequence number of the last change before the damage, as in the damaged file. */
   readonly kept: number
 }
 
 /**
- * Replaces a damaged state file by the part before the damage, if any, and keeps the damaged file under another name. Rejects with ERR_FDB_STATE_FILE if there
- * is no file, a process is writing it, or it is another user's; otherwise as {@link loadStateFile}.
+ * Replaces a damaged state file by the records before the damage, if any, and keeps the damaged file under another name. Rejects with ERR_FDB_STATE_FILE if
+ * the file does not exist, a process is writing it, or it belongs to another user; otherwise as {@link loadStateFile} does.
  */
-export async function repairStateFile(path: string): Promise<Repaired> {
+export async function repairStateFile(path: string): Promise<RepairResult> {
   const { service, bytes } = checkRepairable(path)
   const log = new StateLog({ limits: limitsToRead(bytes) })
   const segment = Segment.create(1)
@@ -45,12 +45,17 @@ export async function repairStateFile(path: string): Promise<Repaired> {
 }
 
 function checkRepairable(path: string): { service: string; bytes: number } {
-  const refuse = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `${path} ${why}`, { details: { path } })
+  const refuse = (reason: string) =>
+    new FdbError('ERR_FDB_STATE_FILE', `${path} ${reason}`, { details: { path } })
   using fd = openStateFile(path)
-  if (fd === null) throw refuse('is not there: give the path of a state file')
+  if (fd === null) throw refuse('does not exist: give the path of a state file')
   const { uid } = statOf(fd)
   const own = process.geteuid?.() ?? uid
-  if (uid !== own) throw refuse(`belongs to user ${uid}, this process is of user ${own}: run it as that user`)
-  if (!tryLock(fd)) throw refuse('is written by a running process, which has all of the state in memory')
+  if (uid !== own)
+    throw refuse(
+      `belongs to user ${uid}, but this process runs as user ${own}: run the command as user ${uid}`,
+    )
+  if (!tryLock(fd))
+    throw refuse('is written by a running process, which has the whole state in memory: no repair is needed')
   return { service: serviceIn(fd), bytes: sizeOf(fd) }
 }

@@ -9,20 +9,20 @@ import {
   removeOthers,
   type StateFileKind,
   type StateFileSettings,
-} from './place.js'
+} from './files.js'
 
-/** Changes of this time are written together. */
+/** Delay before new changes are written, so that several are written together. */
 const FOLLOW_MS = 10
-/** Interval of the check that the file is still in place, unless syncs are more frequent. */
+/** Interval of the check that the file was not removed or replaced, unless syncs are more frequent. */
 const CHECK_MS = 1000
-/** The file is rewritten when it exceeds twice the log in memory by this. */
+/** The file is rewritten if it is larger than twice the log in memory plus this. */
 const SPARE_BYTES = 16 * 1024 * 1024
 
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Keeps a state log in a file, outside the path of changes: a slow or failing disk delays none. Only the process with the unsealed segment writes, and only to
- * its own file, which it renames over the state file: so a process that was stopped and replaced writes to a file without a name.
+ * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It writes to
+ * a file of its own, which it renames over the state file: a process that was paused (SIGSTOP) and replaced meanwhile then writes only to its unlinked file.
  */
 export class StateFile {
   /** Called when `ok` changes. Must not throw. */
@@ -32,20 +32,20 @@ export class StateFile {
   readonly #logger: Pick<Logger, 'info' | 'warn'>
   readonly #mayWrite: () => boolean
   #mode: Mode = 'idle'
-  /** Counts stops: work from before the last one has no effect any more. */
+  /** Number of calls of stop(). Work that began before the last one must have no effect any more. */
   #stops = 0
   readonly #failures = new WriteFailures()
-  /** The state file, made by this process. */
+  /** The state file that this process created. */
   #file: FileCopy | null = null
-  /** The file being written; replaces `#file` when complete. */
+  /** The file being written; it replaces `#file` when it is complete. */
   #next: FileCopy | null = null
-  /** {@link #next} is being renamed to the state file. */
+  /** {@link #next} is being renamed to the path of the state file. */
   #installing = false
-  /** At process.exit() and after an uncaught exception: writes acknowledged changes that are only in memory. */
+  /** Writes acknowledged changes that are only in memory, at process.exit() and after an uncaught exception. */
   readonly #atExit = () => this.#finishNow()
   readonly #onAppended = () => this.#schedulePass(FOLLOW_MS)
   #flushing: Promise<void> | null = null
-  /** No rewrite before this time of performance.now(), after one that failed. */
+  /** After a failed rewrite the next one starts at this time of performance.now() at the earliest. */
   #rewriteAfter = 0
   /** The time of the next sync and check. */
   #checkAt = 0
@@ -55,7 +55,7 @@ export class StateFile {
   #queued = false
   #onReplaced: (() => void) | null = null
 
-  /** `mayWrite`: whether this process still has the right to write; called before each access to the state file. */
+  /** `mayWrite` returns whether this process still has the right to write; it is called before each access to the state file. */
   constructor(
     settings: StateFileSettings,
     log: StateLog,
@@ -68,14 +68,14 @@ export class StateFile {
     this.#mayWrite = mayWrite
   }
 
-  /** Writes the log to a temporary file, so that serving starts with little to write. */
+  /** Writes the log to a temporary file before this process serves, so that little remains to write at {@link serve}. */
   prepare(): void {
     if (this.#mode !== 'idle') return
     this.#mode = 'preparing'
     this.#schedulePass(0)
   }
 
-  /** This process may write: the state file follows its log from now on. Idempotent. */
+  /** Keeps the state file up to date from now on; call it when this process may write. Idempotent. */
   serve(): void {
     if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
@@ -83,12 +83,12 @@ export class StateFile {
     this.#schedulePass(0)
   }
 
-  /** This process ends without a successor: a file that another program has replaced is left alone, and `replaced` is called. */
-  watchForReplacement(replaced: () => void): void {
-    this.#onReplaced = replaced
+  /** For a process that ends without a successor: if another program has replaced the file, calls `onReplaced` and does not write it again. */
+  watchForReplacement(onReplaced: () => void): void {
+    this.#onReplaced = onReplaced
   }
 
-  /** The right to write has ended. Idempotent. */
+  /** Stops writing at once, because the right to write has ended. Idempotent. */
   stop(): void {
     if (this.#mode === 'idle') return
     this.#mode = 'idle'
@@ -103,14 +103,14 @@ export class StateFile {
     this.#installing = false
   }
 
-  /** Resolves when the disk has everything that is in the log now. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
+  /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
   async flush(): Promise<void> {
     this.checkServing()
     const { reached: sequence } = this.#log
     await (this.#flushing ??= this.#flush())
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
-    const { message = 'it changes faster than it can be written' } = this.#failures.last ?? {}
+    const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
       `the state file ${this.#settings.path} has the changes up to ${synced}, not up to ${sequence}: ${message}`,
@@ -134,14 +134,14 @@ export class StateFile {
   /** Throws ERR_FDB_FENCED unless this process writes the state file. */
   checkServing(): void {
     if (this.#mode === 'serving' && this.#mayWrite()) return
-    const what =
+    const reason =
       this.#mode === 'preparing'
-        ? 'this process writes the state file from ready() on'
+        ? 'this process starts writing the state file after ready()'
         : 'another process writes the state file: flush there'
-    throw new FdbError('ERR_FDB_FENCED', what, { retryable: true })
+    throw new FdbError('ERR_FDB_FENCED', reason, { retryable: true })
   }
 
-  /** Writes the rest before another process may write. Resolves after `timeoutMs` at the latest. */
+  /** Writes the remaining changes, then stops: the next process may write after that. Resolves after `timeoutMs` at the latest. */
   async finish(timeoutMs: number): Promise<void> {
     if (this.#mode !== 'serving' || !this.#mayWrite()) {
       this.stop()
@@ -149,7 +149,7 @@ export class StateFile {
     }
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`it took more than ${timeoutMs} ms`)), timeoutMs)
+      timer = setTimeout(() => reject(new Error(`writing took more than ${timeoutMs} ms`)), timeoutMs)
     })
     try {
       await Promise.race([this.flush(), late])
@@ -220,14 +220,14 @@ export class StateFile {
       try {
         await this.#rewrite()
       } catch (error) {
-        // The larger file is complete.
+        // The present file is complete, only larger than necessary.
         this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
         this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
       }
     }
   }
 
-  /** False: this file cannot be continued. */
+  /** Copies new changes. Returns false if this copy cannot be continued. */
   async #copyNew(file: FileCopy): Promise<boolean> {
     for (;;) {
       if (!this.#mayWrite()) return true
@@ -238,7 +238,7 @@ export class StateFile {
     }
   }
 
-  /** Closes a file with unknown contents on the disk: the next pass writes another. */
+  /** Closes the file if its contents on disk are unknown; the next pass writes a new one. */
   async #closeLost(): Promise<void> {
     const file = this.#file
     if (!file?.lost) return
@@ -254,7 +254,7 @@ export class StateFile {
     const { path } = this.#settings
     try {
       if (!this.#mayWrite()) return
-      // Appends the changes that wait for the end of the turn.
+      // The getter appends the changes that wait for the end of the turn.
       void this.#log.position
       const installing = this.#installing ? this.#next : null
       finishAtOnce(path, this.#log, this.#kind, { installing, file: this.#file })
@@ -279,7 +279,7 @@ export class StateFile {
     if (file.markUnsynced) this.#scheduleCheck(every)
   }
 
-  /** Throws if the file was removed or replaced; the next pass writes another. */
+  /** Throws if another program has removed or replaced the file; the next pass writes a new one. */
   async #checkInPlace(): Promise<void> {
     const file = this.#file
     const { path } = this.#settings
@@ -288,7 +288,7 @@ export class StateFile {
     await file.close()
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
-      `the state file ${path} was removed or replaced by somebody; it belongs to one service alone`,
+      `another program removed or replaced the state file ${path}; only its service may do that`,
     )
   }
 
@@ -299,7 +299,7 @@ export class StateFile {
     }, ms).unref()
   }
 
-  /** A flush waits for it: it ends with a complete file, or the right to write. */
+  /** Copies the whole log to a new file and installs it. Ends when that file is complete, or the right to write has ended; flush() relies on that. */
   async #rewrite(): Promise<void> {
     const stops = this.#stops
     const { path } = this.#settings
@@ -333,15 +333,15 @@ export class StateFile {
       const copied = await next.copySome(this.#log)
       if (copied === null) return false
       if (copied === 0) return true
-      // A rewrite takes long: the present file goes on.
+      // A rewrite takes long: meanwhile keep the present file up to date.
       if (this.#queued && this.#file !== null) await this.#copyNew(this.#file)
     }
   }
 
-  /** False: the copy cannot be continued, or another process may write by now. */
+  /** Returns false if the copy cannot be continued, or if another process may write now. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
-    // It must have everything that the present file has, which is not written meanwhile.
+    // The new file must have every change that the present one has; that one is not written meanwhile.
     do {
       if ((await next.copySome(this.#log)) === null) return false
     } while (!next.whole)
@@ -349,7 +349,7 @@ export class StateFile {
     await checkReplaceable(path, this.#settings.service)
     if (!this.#mayWrite()) return false
     const before = this.#file
-    // A process that was stopped and replaced finds nothing to rename.
+    // A process that was paused and replaced by this one must not rename its file later.
     if (before === null) await removeOthers(path, next.path)
     if (!this.#mayWrite()) return false
     const stops = this.#stops
@@ -359,7 +359,7 @@ export class StateFile {
     } finally {
       if (stops === this.#stops) {
         this.#installing = false
-        // The path names it now, even after an error.
+        // Even after an error the rename may have succeeded.
         if (next.installed) {
           this.#file = next.lost ? null : next
           this.#next = null
@@ -384,9 +384,9 @@ export class StateFile {
   #writeFailed(error: NodeJS.ErrnoException): void {
     const { path } = this.#settings
     if (!this.#failures.recordFailure(error, () => this.#schedulePass(0))) return
-    const hint = DISK_FULL_CODES.has(error.code ?? '') ? 'make room' : 'see the error'
-    const what = `the state file cannot be written: the state is in memory alone, and outlives upgrades but no reboot; ${hint}. It is tried again`
-    this.#logger.warn({ err: error, path }, what)
+    const remedy = DISK_FULL_CODES.has(error.code ?? '') ? 'make room' : 'see the error'
+    const message = `the state file cannot be written: the state is in memory only, and survives upgrades but no reboot; ${remedy}. fd-broker tries again`
+    this.#logger.warn({ err: error, path }, message)
     this.onChange?.(this.status())
   }
 }
@@ -394,41 +394,41 @@ export class StateFile {
 const FIRST_BACKOFF_MS = 100
 const LONGEST_BACKOFF_MS = 10_000
 
-/** Whether the state file can be written, why not, and when the next attempt is. */
+/** Tracks failed writes of the state file and schedules the next attempt. */
 class WriteFailures {
   ok = true
   last: StateFileStatus['lastError'] = null
   #timer: NodeJS.Timeout | undefined
   #backoffMs = FIRST_BACKOFF_MS
 
-  /** The next attempt is scheduled. */
+  /** Whether the next attempt is scheduled. */
   get waiting(): boolean {
     return this.#timer !== undefined
   }
 
-  /** Returns whether the last attempt had failed. */
+  /** Returns whether the previous attempt had failed. */
   recordSuccess(): boolean {
-    const before = this.ok
+    const recovered = !this.ok
     this.ok = true
-    return !before
+    return recovered
   }
 
   resetBackoff(): void {
     this.#backoffMs = FIRST_BACKOFF_MS
   }
 
-  /** Calls `again` with exponential backoff. Returns whether the failure is new. */
-  recordFailure(error: NodeJS.ErrnoException, again: () => void): boolean {
+  /** Schedules `retry` with exponential backoff. Returns whether this failure must be reported: it is the first, or has another code. */
+  recordFailure(error: NodeJS.ErrnoException, retry: () => void): boolean {
     const code = error.code ?? 'ERR_FDB_INTERNAL'
-    const news = this.ok || this.last?.code !== code
+    const isNew = this.ok || this.last?.code !== code
     this.ok = false
     this.last = { code, message: error.message, at: new Date().toISOString() }
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
-      again()
+      retry()
     }, this.#backoffMs).unref()
     this.#backoffMs = Math.min(2 * this.#backoffMs, LONGEST_BACKOFF_MS)
-    return news
+    return isNew
   }
 
   stop(): void {
@@ -441,15 +441,16 @@ class WriteFailures {
 /** The state file in `status`. */
 export interface StateFileStatus {
   readonly path: string
-  /** False: changes do not reach the file; attempts continue. */
+  /** False if changes do not reach the file; this process keeps retrying. */
   readonly ok: boolean
-  /** This process is the one that writes it. */
+  /** Whether this process writes the file. */
   readonly writing: boolean
   readonly lastError: { readonly code: string; readonly message: string; readonly at: string } | null
   /** Bytes of the log that are not in the file. */
   readonly behindBytes: number
-  /** The last change in the file, and the last one on the disk. */
+  /** Sequence number of the last change in the file. */
   readonly sequence: number
+  /** Sequence number of the last change that is synced. */
   readonly syncedSequence: number
   readonly bytes: number
 }

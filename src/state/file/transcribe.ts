@@ -11,8 +11,8 @@ const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
 /**
- * Appends a state file's records to a new segment, with that segment's epoch and new numbers. On an error the appended records stay. `next`: makes a segment for
- * each further one of the file.
+ * Appends a state file's records to a new segment, with that segment's epoch and new sequence numbers. After an error the records before it stay appended.
+ * `next` creates a segment for each further segment of the file.
  */
 export function* transcribe(
   fd: OwnedFd,
@@ -55,19 +55,19 @@ export function* transcribe(
 
 function append(segment: Segment, bytes: Buffer, most: number): void {
   const end = segment.end + bytes.length
-  if (end > most) throw overLimit('what the state file holds', end, 'segmentBytes', most)
+  if (end > most) throw overLimit('the size of the state file in memory', end, 'segmentBytes', most)
   const { refused } = segment.append(bytes)
   if (refused === 'sealed')
-    throw new FdbError('ERR_FDB_STATE_SEAL', 'somebody sealed a segment while it was filled')
+    throw new FdbError('ERR_FDB_STATE_SEAL', 'another process sealed a segment while this process filled it')
   if (refused) throw refused
 }
 
-/** A second header of the same segment means that the disk has everything before it. */
+/** Whether two headers belong to one segment. A file repeats a header to state that everything before it was synced. */
 function isSame(one: SegmentHeader, other: SegmentHeader): boolean {
   return one.epoch === other.epoch && one.kind === other.kind
 }
 
-/** A record without its leading epoch and sequence; of repeated fields the later one counts. */
+/** Returns a record without its leading epoch and sequence. (If protobuf fields are repeated, the last one counts.) */
 function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
   const end = next - base
   let at = offset + 8 - base
@@ -78,7 +78,7 @@ function bodyOf({ buffer, base, offset, next }: FoundRecord): Buffer {
   return buffer.subarray(at, end)
 }
 
-/** The segments of a state file as sealed memory files, one for each epoch; the caller owns them. `torn`: bytes of an incomplete record. */
+/** Returns the segments of a state file as sealed memory files, one per epoch; the caller owns them. `torn` is the number of bytes of an incomplete last record. */
 export function* segmentsOfFile(
   fd: OwnedFd,
   reading: FileReading,

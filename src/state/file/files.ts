@@ -8,13 +8,13 @@ import { FdbError } from '../../errors.js'
 import { type OwnedFd, openFile, readAt, statOf, syncFolder, tryLockNow } from '../../kernel/index.js'
 import { MOST_HEADER_BYTES, parseHeader } from '../segment.js'
 
-/** For a file without secrets, before the umask. */
+/** Mode of a file without secrets, before the umask. */
 const OPEN_MODE = 0o640
 const SECRET_MODE = 0o600
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 
-/** Opens the file for reading; null: there is none. Throws ERR_FDB_STATE_FILE unless it is a regular file of this user. */
+/** Opens the file for reading; returns null if it does not exist. Throws ERR_FDB_STATE_FILE unless it is a regular file of this user or of root. */
 export function openStateFile(path: string): OwnedFd | null {
   let fd: OwnedFd
   try {
@@ -34,9 +34,9 @@ export function openStateFile(path: string): OwnedFd | null {
   }
 }
 
-/** Throws ERR_FDB_STATE_FILE for a file of another service. */
+/** Throws ERR_FDB_STATE_FILE if the file belongs to another service. */
 export function checkService(path: string, fd: OwnedFd, service: string): void {
-  checkNamed(path, serviceIn(fd), service)
+  checkOwner(path, serviceIn(fd), service)
 }
 
 export function serviceIn(fd: OwnedFd): string {
@@ -54,13 +54,13 @@ export function isStateFile(fd: OwnedFd): boolean {
   }
 }
 
-function checkNamed(path: string, named: string, service: string): void {
-  if (service === '' || named === '' || named === service) return
+function checkOwner(path: string, owner: string, service: string): void {
+  if (service === '' || owner === '' || owner === service) return
   throw new FdbError(
     'ERR_FDB_STATE_FILE',
-    `the state file ${path} is of service "${named}", this is "${service}": one file is of one service alone. Give another path, ` +
+    `the state file ${path} belongs to service "${owner}", not to "${service}": each service needs its own file. Give another path, ` +
       'or move the file away',
-    { details: { path, service: named } },
+    { details: { path, service: owner } },
   )
 }
 
@@ -72,7 +72,7 @@ function serviceOf(head: Buffer): string {
   }
 }
 
-/** The present file, or null. Throws ERR_FDB_STATE_FILE if it may not be replaced. */
+/** Returns the mode of the present file, or null if there is none. Throws ERR_FDB_STATE_FILE if this process must not replace it. */
 export async function checkReplaceable(path: string, service: string): Promise<{ mode: number } | null> {
   const { lstat, open } = nodeFiles()
   const present = await lstat(path).catch((error: NodeJS.ErrnoException) => {
@@ -81,12 +81,12 @@ export async function checkReplaceable(path: string, service: string): Promise<{
   })
   if (present === null) return null
   checkKind(path, present)
-  // An unreadable file may be this service's.
+  // An unreadable file may belong to this service, so that it may be replaced.
   const handle = await open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK).catch(() => null)
   try {
     const head = Buffer.alloc(MOST_HEADER_BYTES)
     const { bytesRead = 0 } = (await handle?.read(head, 0, head.length, 0)) ?? {}
-    checkNamed(path, serviceOf(head.subarray(0, bytesRead)), service)
+    checkOwner(path, serviceOf(head.subarray(0, bytesRead)), service)
   } finally {
     await handle?.close()
   }
@@ -102,26 +102,26 @@ interface FileStat {
 
 function checkKind(path: string, stat: FileStat): void {
   if (stat.isSymbolicLink()) throw isLink(path)
-  const refuse = (why: string) => new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}`)
-  if (!stat.isFile()) throw refuse('is no regular file: give another path')
+  const refuse = (reason: string) => new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${reason}`)
+  if (!stat.isFile()) throw refuse('is not a regular file: give another path')
   const own = process.geteuid?.() ?? stat.uid
   if (stat.uid !== own && stat.uid !== 0)
     throw refuse(
-      `belongs to user ${stat.uid}, this process is of user ${own}: chown it, or give another path`,
+      `belongs to user ${stat.uid}, but this process runs as user ${own}: chown the file, or give another path`,
     )
   if ((stat.mode & 0o002) !== 0)
-    throw refuse('may be written by everybody: chmod o-w, if you trust what is in it')
+    throw refuse('is writable by every user: chmod o-w, if you trust its contents')
 }
 
 function isLink(path: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_FILE',
-    `the state file ${path} is a symbolic link, which is not followed: give the path of the file itself`,
+    `the state file ${path} is a symbolic link, which fd-broker does not follow: give the path of the file itself`,
   )
 }
 
 export interface StateFileKind {
-  /** No other user may ever have opened it. */
+  /** The file holds secrets: no other user may ever be able to open it. */
   secret: boolean
   service: string
 }
@@ -137,24 +137,24 @@ export function temporaryPath(path: string): string {
   return `${path}.new-${nodeCrypto().randomBytes(4).toString('hex')}`
 }
 
-/** The mode of a replacement, never wider than the present file's. The umask applies too. */
+/** Returns the mode of a replacement, which never has more permissions than the present file. The umask applies too. */
 export function newMode(present: { mode: number } | null | undefined, secret: boolean): number {
   const most = secret ? SECRET_MODE : OPEN_MODE
   return (most & (present?.mode ?? most)) | SECRET_MODE
 }
 
-/** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if the state file may not be replaced. */
+/** Creates an empty file beside the state file. Throws ERR_FDB_STATE_FILE if this process must not replace the state file. */
 export async function createTemporary(path: string, { secret, service }: StateFileKind): Promise<NewFile> {
   const { open } = nodeFiles()
   const present = await checkReplaceable(path, service)
   const beside = temporaryPath(path)
   const handle = await open(beside, CREATE, newMode(present, secret))
-  // Locked while it is open, see removeLeftovers().
+  // The lock marks the file as in use for removeLeftovers().
   tryLockNow(handle)
   return { path: beside, handle }
 }
 
-/** Removes the files that killed processes have left beside the state file. */
+/** Removes the temporary files that killed processes left beside the state file. */
 export async function removeLeftovers(path: string): Promise<void> {
   const { open, unlink } = nodeFiles()
   for (const beside of await temporaryFiles(path)) {
@@ -168,26 +168,26 @@ export async function removeLeftovers(path: string): Promise<void> {
   }
 }
 
-/** Removes all other files beside the state file, even of living processes, which then find nothing to rename. */
+/** Removes all other temporary files beside the state file, also those of living processes, so that these cannot rename theirs over the state file. */
 export async function removeOthers(path: string, own: string): Promise<void> {
   const { unlink } = nodeFiles()
   for (const beside of await temporaryFiles(path)) if (beside !== own) await unlink(beside).catch(() => {})
 }
 
 async function temporaryFiles(path: string): Promise<string[]> {
-  const before = `${basename(path)}.new-`
+  const prefix = `${basename(path)}.new-`
   const names = await nodeFiles().readdir(dirname(path))
-  const made = names.filter(
-    name => name.startsWith(before) && /^[0-9a-f]{8}$/.test(name.slice(before.length)),
+  const temporary = names.filter(
+    name => name.startsWith(prefix) && /^[0-9a-f]{8}$/.test(name.slice(prefix.length)),
   )
-  return made.map(name => join(dirname(path), name))
+  return temporary.map(name => join(dirname(path), name))
 }
 
-/** Replaces the state file atomically: after a power cut it is the old one or the new. */
-export async function replaceStateFile(from: string, path: string, renamed: () => void): Promise<void> {
+/** Replaces the state file atomically: after a power cut `path` is either the old file or the new one. Calls `onRenamed` before the directory is synced. */
+export async function replaceStateFile(from: string, path: string, onRenamed: () => void): Promise<void> {
   const { open, rename } = nodeFiles()
   await rename(from, path)
-  renamed()
+  onRenamed()
   const folder = await open(dirname(path), O_RDONLY)
   try {
     await folder.sync()
@@ -200,33 +200,33 @@ export function syncFolderNow(path: string): void {
   syncFolder(dirname(path))
 }
 
-/** Gives a damaged file a second name, so that it outlives the replacement. Returns that name. */
+/** Gives a damaged file a second name, so that its replacement does not delete it. Returns that name. */
 export async function keepDamaged(path: string): Promise<string> {
   const { link, rename } = nodeFiles()
   const aside = `${path}.damaged-${new Date().toISOString().replace(/[:.]/g, '-')}`
-  // Without hard links the file is moved.
+  // Moves the file if the file system has no hard links.
   await link(path, aside).catch(() => rename(path, aside))
   return aside
 }
 
-/** Where the state is kept on a disk, and how. */
+/** How the state is kept on disk. */
 export interface StateFileOptions {
-  /** Its folder must exist. It belongs to one service: another service's file is refused (ERR_FDB_STATE_FILE). */
+  /** The directory must exist. A file that belongs to another service is refused (ERR_FDB_STATE_FILE). */
   path: string
   /**
-   * When what was written is brought to the disk (fdatasync): `always`, behind each write; every so many milliseconds when
-   * there was one; `never`, when the system likes. Default 1000. At a compaction and at the end always.
+   * When written changes are synced (fdatasync): `always`, after each write; a number, at this interval in milliseconds if there
+   * were writes; `never`, whenever the kernel does so. Default 1000. A compaction and the end of the process always sync.
    */
   sync?: 'always' | 'never' | number
   /**
-   * A first process that finds the file damaged, or shorter than it was when it was synced: `refuse` (default), join() rejects and
-   * the file stays as it is; `prefix`, it starts with what stands before the damage, and the file is kept as `PATH.damaged-TIME`.
+   * If the first process finds the file damaged, or shorter than at its last sync: with `refuse` (default) join() rejects and
+   * the file is unchanged; with `prefix` the process starts with the records before the damage, and the file is kept as `PATH.damaged-TIME`.
    */
   damaged?: 'refuse' | 'prefix'
 }
 
 export interface StateFileSettings extends Required<StateFileOptions> {
-  /** The service of the state: another service's file is neither read nor replaced. Empty: any. */
+  /** The service that owns the state: files of other services are neither read nor replaced. '' accepts any file. */
   service: string
 }
 
@@ -245,9 +245,10 @@ const OPTIONS: Checks<StateFileOptions> = {
   damaged: oneOf('refuse', 'prefix'),
 }
 
-/** Throws ERR_FDB_OPTION. */
-export function stateFileSettings(given: string | StateFileOptions, service = ''): StateFileSettings {
-  const options: StateFileOptions = typeof given === 'string' ? { path: given } : given
+/** Checks the options and adds the defaults. Throws ERR_FDB_OPTION. */
+export function stateFileSettings(pathOrOptions: string | StateFileOptions, service = ''): StateFileSettings {
+  const options: StateFileOptions =
+    typeof pathOrOptions === 'string' ? { path: pathOrOptions } : pathOrOptions
   checkOptions('stateFile', options, OPTIONS, 'stateFile.')
   const { path, sync = 1000, damaged = 'refuse' } = options
   OPTIONS.path(path, 'stateFile.path')
