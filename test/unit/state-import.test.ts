@@ -53,7 +53,9 @@ describe('an import', () => {
       await expect(take(log, schemas, 5)).rejects.toThrow(
         expect.objectContaining({
           code: 'ERR_FDB_STATE_IMPORT',
-          message: expect.stringContaining('key "apple" has schema version 5, but the declared schemas go up to'),
+          message: expect.stringContaining(
+            'key "apple" has schema version 5, but the declared schemas go up to',
+          ),
         }),
       )
     }
