@@ -44,7 +44,7 @@ export class FileCopy {
   #markedLength = 0
   /** A write has failed: the file must be truncated to `#size`. */
   #needsTruncation = false
-  /** What a thread does at the end of the file at this moment. */
+  /** The operation that a thread runs at the end of the file at this moment. */
   #writing: NextWrite | 'truncate' | null = null
   #closed = false
   #lost = false
