@@ -3,43 +3,44 @@ import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import type { LimitConfig } from './config/config.js'
 
-/** The limit that a client exceeds: all clients, those of its address, or free descriptors. */
-export type Excess = 'connections' | 'connectionsPerClient' | 'descriptors'
+/** Which limit a new client exceeds: connections of all clients, connections of its address, or free descriptors. */
+export type ExceededLimit = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MOST_LINGERING = 256
 
-/** A connection that asks for admission. No descriptor: it has closed, or this Node hides it. */
+/** `descriptor` is null if the connection has closed, or if this version of Node hides it. */
 export type IncomingConnection = Pick<Accepted, 'remoteAddress'> & {
   readonly descriptor: Accepted['descriptor'] | null
 }
 
-export interface AdmissionOptions {
+export interface ClientLimitOptions {
   limits: () => LimitConfig
   open: () => number
   logger: Logger
   room?: DescriptorRoom
 }
 
-export class Admission {
-  /** Connections accepted while a limit for each client was set. */
+/** Decides whether a new client is within the configured limits. */
+export class ClientLimits {
+  /** Counts connections by client; only those accepted while `connectionsPerClient` was set. */
   readonly clients = new ClientTally()
-  readonly #options: AdmissionOptions
+  readonly #options: ClientLimitOptions
   readonly #room: DescriptorRoom
   readonly #warnings: RateLimitedWarnings
 
-  constructor(options: AdmissionOptions) {
+  constructor(options: ClientLimitOptions) {
     this.#options = options
     this.#room = options.room ?? descriptorRoom()
     this.#warnings = new RateLimitedWarnings(options.logger)
   }
 
-  /** Most refused clients that may wait for their 503 at a time. */
+  /** How many refused clients may wait for their 503 at the same time. */
   get mostLingering(): number {
     return Math.min(MOST_LINGERING, this.#room.spare / 2)
   }
 
-  /** Null: admitted. A trusted client is a proxy, and has no limit of its own. */
-  excess({ descriptor, remoteAddress }: IncomingConnection, trusted: boolean): Excess | null {
+  /** Returns null for a client within all limits. `trusted` clients are proxies: `connectionsPerClient` does not apply to them. */
+  exceededLimit({ descriptor, remoteAddress }: IncomingConnection, trusted: boolean): ExceededLimit | null {
     if (takesSpare(descriptor, this.#room)) return 'descriptors'
     const { connectionsPerClient } = this.#options.limits()
     if (this.#options.open() >= this.#maxConnections) return 'connections'
@@ -47,7 +48,7 @@ export class Admission {
     return this.clients.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 
-  warnRefused(listener: string, excess: Excess, client: string | undefined): void {
+  warnRefused(listener: string, excess: ExceededLimit, client: string | undefined): void {
     const { connectionsPerClient } = this.#options.limits()
     const limit = { connections: this.#maxConnections, connectionsPerClient, descriptors: this.#room.limit }[
       excess
@@ -64,10 +65,10 @@ export class Admission {
 
 const REPEAT_MS = 1_000
 
-/** Logs each kind of warning at once, then at most once a second, with a count. */
+/** Logs the first warning of a kind at once, then one line a second with the number of further warnings. */
 export class RateLimitedWarnings {
   readonly #logger: Pick<Logger, 'warn'>
-  /** By kind: the warnings since the last line. */
+  /** Warnings since the last line, by kind. */
   readonly #repeats = new Map<string, { count: number; facts: object }>()
 
   constructor(logger: Pick<Logger, 'warn'>) {
@@ -90,7 +91,7 @@ export class RateLimitedWarnings {
     this.warn(
       shortage,
       { shortage, server },
-      'this process could not connect to a server for want of its own means',
+      'this process could not connect to a server, because it has no free descriptors or ports',
     )
   }
 

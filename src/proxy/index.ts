@@ -1,7 +1,4 @@
-/**
- * The public face of the reference proxy, `fd-broker/proxy`: a reverse proxy whose routes are state, and which is replaced
- * while clients are connected, in a process of one's own.
- */
+/** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. Its routes are in the state, and upgrades keep client connections. */
 export type { ProxyConfig } from './config/config.js'
 export { type ConfigProblem, configFrom, parseConfig, readConfig } from './config/load.js'
 export type {

@@ -6,19 +6,19 @@ import { type Accepted, acceptBare } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
+  type Forward,
   Relay,
   RelayedConnections,
   type RelayOptions,
-  type SendOn,
 } from '../relay/index.js'
-import type { Admission, Excess, IncomingConnection } from './client-limits.js'
+import type { ClientLimits, ExceededLimit, IncomingConnection } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
 import { relayOptions, relaySettings } from './relay-options.js'
 import type { Handshakes } from './tls/handshakes.js'
 import type { TlsTermination } from './tls/termination.js'
 
 const REFUSAL_LINGER_MS = 2_000
-/** Time for the last bytes of a connection that the drain's end cuts. */
+/** Time for the last bytes of connections that the end of the drain closes. */
 const LINGER_MS = 1_000
 const NOT_BUSY: ReadonlySet<string> = new Set(['idle', 'closing', 'handshake'])
 const TOO_MANY = [
@@ -31,14 +31,14 @@ const TOO_MANY = [
   'too-many-connections\n',
 ].join('\r\n')
 
-const NOWHERE: SendOn = { kind: 'upstream', name: '', pick: () => null }
+const NOWHERE: Forward = { kind: 'upstream', name: '', pick: () => null }
 
 export type RelayWiring = Pick<
   RelayOptions,
   'route' | 'routeByName' | 'destinationByKey' | 'onExchange' | 'onFault' | 'onShortage' | 'pools'
 >
 
-/** The relays of one configuration. Trusted clients, which may name the clients before them, have one of their own. */
+/** The relays of one configuration. `trusted` serves the clients of `forwarded.trust`, whose forwarding headers are kept. */
 interface Relays {
   settings: string
   plain: Relay
@@ -54,27 +54,27 @@ export class ProxyListener implements ConnectionKeeper {
   readonly #origins: Readonly<Record<ClientOrigin['scheme'], ClientOrigin>>
   readonly #tls: TlsTermination
   readonly #wiring: RelayWiring
-  readonly #admission: Admission
+  readonly #clientLimits: ClientLimits
   readonly #onEmpty: () => void
   #forward: string | null
   #handshakes: Handshakes | null = null
   #secure = false
-  /** For streams of events, see {@link Relay.end}. */
+  /** See {@link Relay.end}. */
   readonly #lastEvent: string
   #relays: Relays
-  /** Relays of former configurations that still have connections. */
+  /** Relays of earlier configurations that still have connections. */
   #former: Relay[] = []
   #lingering = 0
   readonly #ownSockets = new WeakSet<Socket>()
   #emptyWaiters: (() => void)[] = []
 
-  /** `onEmpty` is called whenever the last connection is gone. */
+  /** Calls `onEmpty` whenever the last connection has closed. */
   constructor(
     { name, forward }: ListenerConfig,
     config: ProxyConfig,
     wiring: RelayWiring,
     tls: TlsTermination,
-    { admission, onEmpty }: { admission: Admission; onEmpty: () => void },
+    { clientLimits, onEmpty }: { clientLimits: ClientLimits; onEmpty: () => void },
   ) {
     this.#onEmpty = onEmpty
     this.#name = name
@@ -82,7 +82,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.#tls = tls
     this.#forward = forward
     this.#wiring = wiring
-    this.#admission = admission
+    this.#clientLimits = clientLimits
     this.#lastEvent = config.drain.lastEvent
     this.#relays = this.#makeRelays(config)
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
@@ -160,7 +160,6 @@ export class ProxyListener implements ConnectionKeeper {
     return { idle, busy, closed }
   }
 
-  /** Closes idle connections to servers too. */
   close(): void {
     for (const relay of this.#allRelays()) relay.close()
     if (this.#handshakes === null) return
@@ -178,7 +177,7 @@ export class ProxyListener implements ConnectionKeeper {
     const trust = new BlockList()
     for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
     const halfClose = this.#halfCloseOf(config)
-    const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#admission.clients }
+    const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#clientLimits.clients }
     const relay = (trusted: boolean) =>
       new Relay({
         ...this.#wiring,
@@ -209,7 +208,7 @@ export class ProxyListener implements ConnectionKeeper {
     }
   }
 
-  /** Takes a connection of this process to itself, without limits: a full proxy must still prove its health. */
+  /** Accepts a connection of this process to itself, without limits: a proxy at its limit must still pass its health check. */
   acceptOwn(socket: Socket): void {
     this.#ownSockets.add(socket)
     this.#startConnection(socket)
@@ -222,28 +221,31 @@ export class ProxyListener implements ConnectionKeeper {
       return
     }
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
-    // A few refused clients get their 503 over TLS.
-    if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#admission.mostLingering)) {
+    // A limited number of refused clients get a handshake, and then their 503.
+    if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.mostLingering)) {
       handshakes.start(socket)
     } else {
-      this.#admission.warnRefused(this.#name, excess, socket.remoteAddress)
+      this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
       socket.destroy()
     }
   }
 
-  #excess(arriving: IncomingConnection): Excess | null {
+  #excess(arriving: IncomingConnection): ExceededLimit | null {
     const { trusted, trust } = this.#relays
-    return this.#admission.excess(arriving, trusted !== null && isTrusted(trust, arriving.remoteAddress))
+    return this.#clientLimits.exceededLimit(
+      arriving,
+      trusted !== null && isTrusted(trust, arriving.remoteAddress),
+    )
   }
 
-  /** A plain connection within the limits needs no socket. */
+  /** Accepts a plain connection within the limits without a `net.Socket`. */
   #acceptBare(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
     const { relay, route } = this.#destinationOf(connection.remoteAddress)
     return relay.acceptBare(connection, this.#origins.http, route)
   }
 
-  /** `raw`: the socket below TLS, if known. */
+  /** `raw` is the socket below TLS, if known. */
   #accept(socket: Socket, scheme: ClientOrigin['scheme'], raw: Socket | undefined = socket): void {
     const arriving = incomingOver(socket)
     const own = raw !== undefined && this.#ownSockets.has(raw)
@@ -256,9 +258,9 @@ export class ProxyListener implements ConnectionKeeper {
     relay.accept(socket, this.#origins[scheme], route)
   }
 
-  #destinationOf(client: string): { relay: Relay; route?: SendOn } {
+  #destinationOf(client: string): { relay: Relay; route?: Forward } {
     if (this.#forward === null) return { relay: this.#relayFor(client) }
-    // Without a route the connection is reset, and counted.
+    // If the upstream no longer exists, the relay resets the connection, and reports it.
     return { relay: this.#relays.plain, route: this.#wiring.routeByName?.(this.#forward) ?? NOWHERE }
   }
 
@@ -267,10 +269,10 @@ export class ProxyListener implements ConnectionKeeper {
     return trusted !== null && isTrusted(trust, client) ? trusted : plain
   }
 
-  #refuseConnection(socket: Socket, excess: Excess): void {
-    this.#admission.warnRefused(this.#name, excess, socket.remoteAddress)
+  #refuseConnection(socket: Socket, excess: ExceededLimit): void {
+    this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
-    const answered = excess !== 'descriptors' && this.#lingering < this.#admission.mostLingering
+    const answered = excess !== 'descriptors' && this.#lingering < this.#clientLimits.mostLingering
     if (this.#forward !== null || !answered) {
       socket.destroy()
       return
@@ -281,12 +283,12 @@ export class ProxyListener implements ConnectionKeeper {
       clearTimeout(timer)
       this.#lingering--
     })
-    // Reads the client's further bytes, so that closing does not reset the answer.
+    // Discards what the client still sends: unread bytes would turn the close into RST, which can destroy the response.
     socket.end(TOO_MANY)
     socket.resume()
   }
 
-  /** Closes former relays that are empty, and reports when no connection is left. */
+  /** Closes earlier relays without connections, and notifies the waiters if no connection is left at all. */
   #pruneFormer(): void {
     this.#former = this.#former.filter(relay => {
       if (relay.size > 0) return true
@@ -303,7 +305,7 @@ function incomingOver(socket: Socket): IncomingConnection {
   return { descriptor: descriptorOf(socket), remoteAddress: addressOf(socket) }
 }
 
-/** `client`: an IP address, or ''. */
+/** `client` is an IP address or ''. */
 function isTrusted(trust: BlockList, client: string): boolean {
   if (client === '') return false
   return trust.check(client, isIPv6(client) ? 'ipv6' : 'ipv4')

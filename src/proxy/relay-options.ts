@@ -2,13 +2,13 @@ import { hostname } from 'node:os'
 import { crc32 } from 'node:zlib'
 import type { Decision, RelayOptions, Router } from '../relay/index.js'
 import type { ProxyConfig } from './config/config.js'
-import { type Action, decisionOf } from './routes/action.js'
+import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
-/** Above any `retry`: the upstream decides. */
+/** More than any upstream's `retry` allows: the upstream's own limit decides. */
 const MOST_ATTEMPTS = 11
 
-/** A relay's options from the configuration. Equal texts of {@link relaySettings} mean equal relays. */
+/** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
   config: ProxyConfig,
   { trusted, halfClose }: { trusted: boolean; halfClose: boolean },
@@ -46,7 +46,7 @@ export function relayOptions(
   return { ...options, responseFields: { set: { [instanceHeader]: String(process.pid) } } }
 }
 
-/** The same name for all generations, and different for other proxies. */
+/** All generations of one proxy get the same name; other proxies get other names. */
 function ownName({ service, control }: ProxyConfig): string {
   const sum = crc32(`${hostname()}\n${service}\n${control ?? ''}`)
   return `${service.replace(/[^0-9A-Za-z.-]/g, '-')}-${sum.toString(16).padStart(8, '0')}`
@@ -65,7 +65,7 @@ const NO_BODY: Decision = { kind: 'refuse', status: 413, reason: 'body-too-large
 const NO_HOST = ''
 const ROOT = '/'
 
-export function routerOf(table: RouteTable<Action>, config: () => ProxyConfig): Router {
+export function routerOf(table: RouteTable<RouteAction>, config: () => ProxyConfig): Router {
   return head => {
     const connect = head.method === 'CONNECT'
     const found = table.lookup(head.authority?.host ?? NO_HOST, connect ? ROOT : head.resource)

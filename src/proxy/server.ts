@@ -13,16 +13,16 @@ import {
   type Upgraded,
 } from '../index.js'
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
-import { Admission, RateLimitedWarnings } from './client-limits.js'
+import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
-import { Health, healthQuestion } from './health/health.js'
+import { HealthChecker, healthQuestion } from './health/health.js'
 import { type Names, serverNames } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
 import { routerOf } from './relay-options.js'
 import { compileTarget } from './routes/action.js'
 import { serveRouteCommands } from './routes/commands.js'
 import { LiveRoutes } from './routes/live-routes.js'
-import type { NewFile } from './routes/reconcile.js'
+import type { FileRoutes } from './routes/reconcile.js'
 import { ROUTES, routesSection } from './routes/section.js'
 import { DeclaredState } from './state/declared-state.js'
 import { FollowedConfig } from './state/followed-config.js'
@@ -33,48 +33,44 @@ import { warmUpInFirstWave } from './warm-up.js'
 import { keepYoungGenerationSmall } from './young-generation.js'
 
 export interface ProxyOptions {
-  /** pino-compatible. Default: nothing is logged. */
+  /** A pino-compatible logger. Default: the proxy logs nothing. */
   logger?: Logger
-  /** Gets a line for each request where the configuration says `accessLog: true`. Default: `logger`. */
+  /** Gets a line for each request if the configuration has `accessLog: true`. Default: `logger`. */
   access?: Pick<Logger, 'info'>
   /** As `systemd` and `pidFile` of `join()`. */
   systemd?: 'auto' | 'off'
   pidFile?: string
   /**
-   * As of `join()`, in place of what the configuration says. With `follow` its listeners, upstreams, routes, certificates and settings are those of the
-   * state, and are never written there; `drain`, `upgrade` and `control` are its own.
+   * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from the followed
+   * state and never writes them; `drain`, `upgrade` and `control` stay its own.
    */
-  place?: JoinedBy['place'] & object
+  place?: JoinSettings['place'] & object
   signal?: AbortSignal
-  /** @internal Called before it may serve: what operators can ask of it is there from the first moment. */
+  /** @internal Called before the proxy serves, to register commands that must exist from the start. */
   prepare?: (proxy: ReverseProxy) => void
 }
 
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
-/** Phases in which the state's file routes are this process's. */
+/** The phases in which the file routes of the state come from this process's configuration. */
 const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
-/**
- * A running reverse proxy. Starting a second one with the same `control` is the upgrade: it serves when
- * {@link startProxy} resolves, and this one drains patiently.
- */
+/** A running reverse proxy. To upgrade it, start another with the same `control`: that one serves when {@link startProxy} resolves, and this one drains. */
 export class ReverseProxy {
   readonly member: Member
   readonly #logger: Logger
   readonly #access: Pick<Logger, 'info'>
-  readonly #entrances = new Map<string, ProxyListener>()
-  /** Entrances with a closed listener and open connections. */
+  readonly #proxyListeners = new Map<string, ProxyListener>()
+  /** Listeners that were closed and still have connections. */
   readonly #closed = new Set<ProxyListener>()
   readonly #listeners = new Map<string, Listener>()
   readonly #upstreams: Upstreams
   readonly #names: Names
-  /** Shared by all entrances, whatever their configuration. */
   readonly #pools = new UpstreamPools()
-  readonly #admission: Admission
+  readonly #clientLimits: ClientLimits
   readonly #routes: LiveRoutes
   readonly #declared: DeclaredState
-  /** Null: this process's own configuration counts, and is written to the state. */
+  /** Null if this process uses its own configuration and writes it to the state. */
   readonly #followed: FollowedConfig | null
   readonly #wiring: RelayWiring
   readonly #tls: TlsTermination
@@ -93,7 +89,7 @@ export class ReverseProxy {
     this.#names = serverNames(config.resolver, warnings)
     this.#upstreams = new Upstreams(serverLog(logger), this.#names)
     this.#upstreams.configure(config.upstreams)
-    this.#admission = new Admission({
+    this.#clientLimits = new ClientLimits({
       limits: () => this.#config.limits,
       open: () => this.connections,
       logger,
@@ -109,12 +105,12 @@ export class ReverseProxy {
     })
     this.#wiring = {
       route: routerOf(this.#routes.table, () => this.#config),
-      routeByName: name => this.#upstreams.configured(name)?.sendOn,
+      routeByName: name => this.#upstreams.findConfigured(name)?.forward,
       pools: this.#pools,
       destinationByKey: key => this.#upstreams.destination(key),
       onExchange: report => this.#onExchange(report),
       onShortage: (shortage, server) => warnings.warnShortage(shortage, server),
-      onFault: error => logger.error({ err: error }, 'a request met a fault of the proxy'),
+      onFault: error => logger.error({ err: error }, 'a request failed because of a bug in the proxy'),
     }
     member.describe(() => ({ serversOut: this.#upstreams.out }))
     serveCertificateCommands(member, this.#tls)
@@ -125,13 +121,13 @@ export class ReverseProxy {
 
   static async start(config: ProxyConfig, options: ProxyOptions): Promise<ReverseProxy> {
     const { timeout } = config.upgrade
-    let health: Health | null = null
+    let health: HealthChecker | null = null
     const member = await join(joinOptions(config, options, () => health?.report ?? true))
     try {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
-        // Code that runs for the first time is slow: one turn for each listener.
+        // One turn of the event loop for each listener: code is slow when it runs for the first time.
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
@@ -143,7 +139,7 @@ export class ReverseProxy {
       const checkHealth: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
-      // Waiting requests come first.
+      // Lets the requests that already wait run before the state is written.
       await nextTurn()
       await proxy.#tryWriteConfig()
       proxy.#followed?.watch(() => proxy.#applyFollowed())
@@ -156,45 +152,46 @@ export class ReverseProxy {
     }
   }
 
-  /** Null without a health check, or a process to fall back to. */
-  async #openHealth({ upgrade: { health }, listeners }: ProxyConfig): Promise<Health | null> {
+  /** Returns null without a health check, or without a previous version that could take over again. */
+  async #openHealth({ upgrade: { health }, listeners }: ProxyConfig): Promise<HealthChecker | null> {
     if (health === null || this.member.incumbent === null) return null
     const listener = listeners.find(
       ({ name, forward }) => forward === null && name === (health.listener ?? name),
     )
-    const entrance = listener && this.#entrances.get(listener.name)
-    const asks = entrance === undefined ? null : { entrance, tls: listener?.tls ?? false }
-    return new Health(health, await healthQuestion(health, asks), this.#logger)
+    const proxyListener = listener && this.#proxyListeners.get(listener.name)
+    const target =
+      proxyListener === undefined ? null : { listener: proxyListener, tls: listener?.tls ?? false }
+    return new HealthChecker(health, await healthQuestion(health, target), this.#logger)
   }
 
   get config(): ProxyConfig {
     return this.#config
   }
 
-  /** Where it listens, by name. */
+  /** The URL of each listener, by name. */
   get addresses(): Record<string, string> {
     return Object.fromEntries([...this.#listeners].map(([name, { address }]) => [name, address.url]))
   }
 
   get connections(): number {
     let sum = 0
-    for (const entrance of this.#allEntrances()) sum += entrance.connections
+    for (const proxyListener of this.#allProxyListeners()) sum += proxyListener.connections
     return sum
   }
 
-  /** Resolves when it does not serve any more and its last connection has ended. */
+  /** Resolves when this process no longer serves and its last connection has ended. */
   get retired(): Promise<RetiredReason> {
     return this.member.retired
   }
 
-  /** Starts its own successor; resolves when that one serves. */
+  /** Starts a successor process. Resolves when the successor serves. */
   upgrade(): Promise<Upgraded> {
     return this.member.upgrade({ timeout: this.#config.upgrade.timeout })
   }
 
   /**
-   * Takes another configuration over without closing a connection. Timeouts, limits and headers are for new connections; `drain` and `upgrade` for the next
-   * process. Rejects with ERR_FDB_RELOAD (what cannot change), or because an address is in use or another process serves by now: then it serves on as before.
+   * Applies another configuration without closing a connection. Timeouts, limits and headers apply to new connections; `drain` and `upgrade` to the next process.
+   * Rejects, and keeps the current configuration, if a key cannot change (ERR_FDB_RELOAD), an address is in use, or another process serves already.
    */
   reload(config: ProxyConfig): Promise<void> {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
@@ -205,64 +202,63 @@ export class ReverseProxy {
     this.reload(this.#config).catch(error =>
       this.#logger.error(
         { err: error },
-        'what has changed of the configuration in the state is not in force here',
+        'this process could not apply the changed configuration of the state, and keeps its current one',
       ),
     )
   }
 
   /**
-   * Leaves. Without a successor the service ends, and connections without a request are closed at once. The others have `timeout`
-   * milliseconds (default: `drain.timeout`) to end.
+   * Stops serving. Without a successor the service ends: idle connections are closed at once, and the others after `timeout` milliseconds (default:
+   * `drain.timeout`).
    */
   async close(options: CloseOptions = {}): Promise<void> {
     await this.member.close({ ...options, timeout: options.timeout ?? this.#config.drain.timeout })
   }
 
-  /** {@link close} with its default. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
   }
 
-  /** Closes every connection now. */
+  /** Closes all connections at once. */
   cut(): void {
-    for (const entrance of this.#allEntrances()) entrance.close()
+    for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
   }
 
-  *#allEntrances(): Generator<ProxyListener> {
-    yield* this.#entrances.values()
+  *#allProxyListeners(): Generator<ProxyListener> {
+    yield* this.#proxyListeners.values()
     yield* this.#closed
   }
 
   async #openListener(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
     const { name, spec } = given
     const listener = anew ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
-    // The same address with other options.
+    // Only options of the listener have changed, not its address.
     if (listener === this.#listeners.get(name)) return
-    const before = this.#entrances.get(name)
+    const before = this.#proxyListeners.get(name)
     if (before !== undefined) this.#closeWhenEmpty(before)
-    const entrance = new ProxyListener(given, config, this.#wiring, this.#tls, {
-      admission: this.#admission,
+    const proxyListener = new ProxyListener(given, config, this.#wiring, this.#tls, {
+      clientLimits: this.#clientLimits,
       onEmpty: () => this.#clearPoolsWhenIdle(),
     })
-    listener.serve(entrance.server, { keeper: entrance })
-    this.#entrances.set(name, entrance)
+    listener.serve(proxyListener.server, { keeper: proxyListener })
+    this.#proxyListeners.set(name, proxyListener)
     this.#listeners.set(name, listener)
   }
 
   #closeListener(name: string): void {
-    const entrance = this.#entrances.get(name)
-    if (entrance === undefined) return
-    this.#entrances.delete(name)
+    const proxyListener = this.#proxyListeners.get(name)
+    if (proxyListener === undefined) return
+    this.#proxyListeners.delete(name)
     this.#listeners.delete(name)
     this.member.unlisten(name)
-    this.#closeWhenEmpty(entrance)
+    this.#closeWhenEmpty(proxyListener)
   }
 
-  #closeWhenEmpty(entrance: ProxyListener): void {
-    this.#closed.add(entrance)
-    void entrance.emptied().then(() => {
-      this.#closed.delete(entrance)
-      entrance.close()
+  #closeWhenEmpty(proxyListener: ProxyListener): void {
+    this.#closed.add(proxyListener)
+    void proxyListener.emptied().then(() => {
+      this.#closed.delete(proxyListener)
+      proxyListener.close()
     })
   }
 
@@ -272,7 +268,7 @@ export class ReverseProxy {
     if (phase !== 'serving') {
       throw new FdbError(
         'ERR_FDB_FENCED',
-        `process ${process.pid} does not serve (it is ${phase}): reload the one that does`,
+        `process ${process.pid} is not the serving process (its phase is ${phase}): reload the serving process`,
         { retryable: true, phase },
       )
     }
@@ -280,10 +276,10 @@ export class ReverseProxy {
       if (config[key] === before[key]) continue
       throw new FdbError(
         'ERR_FDB_RELOAD',
-        `"${key}" cannot change from ${before[key] ?? 'the default'} to ${config[key] ?? 'the default'} by a reload: stop this proxy, and start one with the new configuration`,
+        `a reload cannot change "${key}" from ${before[key] ?? 'the default'} to ${config[key] ?? 'the default'}: stop this proxy and start it with the new configuration`,
       )
     }
-    // Before the listeners: a new one may forward to a new upstream, and needs its certificates.
+    // Upstreams and certificates first: a new listener may need them.
     this.#upstreams.configure(config.upstreams)
     this.#tls.configure(config)
     this.#names.configure(config.resolver)
@@ -295,17 +291,17 @@ export class ReverseProxy {
       throw error
     }
     this.#config = config
-    for (const entrance of this.#entrances.values()) entrance.configure(config)
+    for (const proxyListener of this.#proxyListeners.values()) proxyListener.configure(config)
     await nextTurn()
     this.#upstreams.prune(await this.#writeConfig(config))
     this.#pools.retire(key => this.#upstreams.destination(key) === undefined)
     const later = (['drain', 'upgrade'] as const).filter(
       key => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
     )
-    if (later.length > 0) this.#logger.info({ keys: later }, 'these keys count from the next process on')
+    if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
   }
 
-  /** Opens first: if an address is in use, nothing has changed. */
+  /** Opens the new listeners before it closes old ones: if an address is in use, it undoes its changes. */
   async #relisten(before: ProxyConfig, config: ProxyConfig): Promise<void> {
     const present = new Map(before.listeners.map(each => [each.name, each]))
     const opened: ListenerConfig[] = []
@@ -334,7 +330,7 @@ export class ReverseProxy {
     await this.#tryWriteConfig()
   }
 
-  /** A failure does not stop serving: the next reload, or serving process, repairs it. */
+  /** Logs a failure instead of throwing: the next reload, or the next serving process, writes the configuration again. */
   async #tryWriteConfig(): Promise<void> {
     try {
       await this.#writeConfig(this.#config)
@@ -343,7 +339,7 @@ export class ReverseProxy {
     }
   }
 
-  /** Returns the upstreams that are still needed beside the configuration's. */
+  /** Returns the upstreams that routes still need although the configuration lacks them. */
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
     return await this.#declared.write(config, async () => {
@@ -353,7 +349,7 @@ export class ReverseProxy {
     })
   }
 
-  #newFileOf({ routes }: ProxyConfig): NewFile {
+  #newFileOf({ routes }: ProxyConfig): FileRoutes {
     const { forRequests, former } = this.#upstreams
     return { routes, upstreams: forRequests, former }
   }
@@ -363,7 +359,7 @@ export class ReverseProxy {
     if (this.#config.accessLog) logAccess(this.#access, report)
   }
 
-  /** The serving process has its own connections to servers, and this one may stand by for long. */
+  /** Closes idle connections to servers once this process no longer serves and has no clients: it may stand by for a long time. */
   #clearPoolsWhenIdle(): void {
     if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
   }
@@ -373,29 +369,29 @@ export class ReverseProxy {
     this.#declared.stop()
     this.#followed?.stop()
     this.#tls.stop()
-    for (const entrance of this.#allEntrances()) entrance.close()
+    for (const proxyListener of this.#allProxyListeners()) proxyListener.close()
     this.#pools.clear()
     this.#names.close()
   }
 }
 
 /**
- * Starts a proxy, or the next version of the one that runs with this `control`: resolves when it serves. Rejects with the errors of
- * `join()`, `listen()` and `ready()`; the incumbent serves on then.
+ * Starts a proxy, or the next version of the proxy that runs with this `control`. Resolves when it serves. Rejects with the errors of `join()`, `listen()` and
+ * `ready()`; the running version then keeps serving.
  */
 export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
   keepYoungGenerationSmall()
   return ReverseProxy.start(config, options)
 }
 
-/** Options that are not in the configuration. `place`: replaces the configured one. */
-type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
+/** Options that are not in the configuration. `place` overrides it. */
+type JoinSettings = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }
 
 function joinOptions(
   config: ProxyConfig,
-  { logger, pidFile, place, signal, systemd }: JoinedBy,
+  { logger, pidFile, place, signal, systemd }: JoinSettings,
   health: () => boolean | string,
 ): JoinOptions {
   const { control, drain, service, stateFile, upgrade } = config
@@ -417,7 +413,7 @@ function joinOptions(
   }
 }
 
-/** One line for each request, or whole connection. Unknown fields are omitted. */
+/** Logs one line for a request or a TCP connection. Omits unknown fields. */
 function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   const { subject, listener, client, method, target, host, status, reason, destination, attempts } = report
   const { bytesSent, bytesReceived } = report
@@ -441,7 +437,7 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
   )
 }
 
-/** Escapes bytes above ASCII, as a client might. */
+/** Percent-encodes bytes above ASCII. */
 function escaped(target: string): string {
   return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -5,16 +5,16 @@ import type { ProxyConfig } from './config/config.js'
 import { configFrom } from './config/load.js'
 import type { ProxyDocument } from './config/proxy-document.js'
 import { relayOptions, routerOf } from './relay-options.js'
-import { type Action, compileTarget } from './routes/action.js'
+import { compileTarget, type RouteAction } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
 import { Upstreams } from './upstreams/upstreams.js'
 
-/** More make little difference: about 200 ms of CPU. */
+/** Takes about 200 ms of CPU; more exchanges make little difference. */
 const EXCHANGES = 1_000
-/** Clients that waited for the handoff are answered first. */
+/** Delay that lets clients that waited for the handoff get their responses first. */
 const LATER_MS = 50
 
-/** Relays requests of this process to itself during `drain.firstWave`, so that its code is compiled before all clients arrive. Connects to no server. */
+/** During `drain.firstWave` relays requests of this process to itself, so that V8 compiles the code before all clients arrive. Connects to no server. */
 export function warmUpInFirstWave(config: ProxyConfig, member: Member, logger: Logger): void {
   const within = config.drain.firstWave - LATER_MS
   if (member.incumbent === null || within < 1) return
@@ -35,12 +35,12 @@ async function warmUpRequests(
     const ms = Math.round(performance.now() - startedAt)
     logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
   } catch (error) {
-    // Its first requests are slower, no more.
+    // Harmless: only the first requests are slower.
     logger.debug({ err: error }, 'could not relay requests to itself')
   }
 }
 
-/** Never connected to. */
+/** A configuration for the warm-up; its servers are never connected to. */
 const ROUTED: ProxyDocument = {
   service: 'warm-up',
   listeners: [{ name: 'http', address: 'tcp://127.0.0.1:80' }],
@@ -56,9 +56,9 @@ const ROUTED: ProxyDocument = {
 }
 
 function relayOf(config: ProxyConfig, routed: ProxyConfig): WarmUpRelay {
-  const upstreams = new Upstreams({ out: () => {}, in: () => {} })
+  const upstreams = new Upstreams({ onOut: () => {}, onIn: () => {} })
   upstreams.configure(routed.upstreams)
-  const table = new RouteTable<Action>()
+  const table = new RouteTable<RouteAction>()
   for (const { host, path, target } of routed.routes)
     table.put({ origin: 'file', host, path }, compileTarget(target, upstreams))
   return {

@@ -5,7 +5,7 @@ import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { copyRange } from './bytes.js'
 import type { WatchedClient } from './client-watch.js'
 import { type ClosedKind, type ConnectionKind, closedKind } from './counts.js'
-import type { SendOn } from './decision.js'
+import type { Forward } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { Exchange } from './exchange.js'
 import { type ExchangeSide, newFacts } from './exchange-facts.js'
@@ -165,12 +165,12 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     } else this.#cancel('client-gone')
   }
 
-  expired(): void {
+  onDeadline(): void {
     if (this.#peersProgress()) {
       this.arm()
       return
     }
-    if (this.exchange !== null) this.exchange.expired()
+    if (this.exchange !== null) this.exchange.onDeadline()
     else if (this.closing || this.client.congested) this.abort('client-stalled')
     else if (this.requestReader === null) this.#close()
     else this.#refuse(408, 'head-timeout')
@@ -189,7 +189,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /** Forwards the whole TCP connection, without parsing it. */
-  forward(route: SendOn): void {
+  forward(route: Forward): void {
     const exchange = new Exchange(this.#relay, this, newFacts())
     this.exchange = exchange
     exchange.forward(route)
@@ -252,7 +252,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     exchange.fail(status, reason)
   }
 
-  finished(close: boolean): void {
+  onFinished(close: boolean): void {
     this.exchange = null
     if (!this.client.alive) this.#cancel('client-gone')
     else if (close) this.#close()

@@ -13,7 +13,7 @@ export interface ExchangeOptions {
   responseTimeout?: number
 }
 
-export interface SendOn {
+export interface Forward {
   kind: 'upstream'
   /** The route's name in a connection's record, by which another process finds the route. */
   name: string
@@ -38,7 +38,7 @@ export interface Refuse {
   headers?: readonly (readonly [name: string, value: string])[]
 }
 
-export type Decision = SendOn | Respond | Refuse
+export type Decision = Forward | Respond | Refuse
 
 /** Decides about one request. If it throws, the client gets a 500. */
 export type Router = (head: RequestHead, origin: ClientOrigin) => Decision

@@ -1,7 +1,7 @@
 import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
 import { concat, NOTHING } from './bytes.js'
-import type { SendOn } from './decision.js'
+import type { Forward } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import { callSafely, type RelayContext } from './relay-context.js'
@@ -17,7 +17,7 @@ interface DispatchExchange extends StreamOwner {
 /** Chooses a server for an exchange and sends the request over an idle or a new connection. Tries the next server if connecting fails. */
 export class Dispatch {
   /** Null before {@link chooseServer}, or if this process does not know the route of an imported exchange. */
-  route: SendOn | null = null
+  route: Forward | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
   /** The process ran out of descriptors, closed its idle connections and dialled again: once for each exchange. */
@@ -41,7 +41,7 @@ export class Dispatch {
   }
 
   /** Returns the first server of a route, or null after failing the exchange if there is none. */
-  chooseServer(route: SendOn | null = this.route): Destination | null {
+  chooseServer(route: Forward | null = this.route): Destination | null {
     this.route = route
     if (route !== null) this.#exchange.facts.route = route.name
     const destination = this.#pickServer()

@@ -113,7 +113,7 @@ export interface ExchangeSide {
   /** Call after any change: starts or stops reading from each side, and starts the next request. */
   settle(): void
   /** The exchange is complete. `close`: no other exchange may follow. */
-  finished(close: boolean): void
+  onFinished(close: boolean): void
   /** Closes both sides at once; the client sees an error. */
   abort(reason: string): void
 }

@@ -12,7 +12,7 @@ import { closeFrame } from './boundaries.js'
 import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
 import { NOTHING } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
-import type { Decision, ExchangeOptions, Respond, SendOn } from './decision.js'
+import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
@@ -87,7 +87,7 @@ export class Exchange implements StreamOwner {
     return this.#relay.wheel.now >= this.requestDeadline
   }
 
-  expired(): void {
+  onDeadline(): void {
     const { phase, requestBody } = this.facts
     if (this.overdue) this.#failOverdue()
     else if (this.upstream?.connecting) this.#dispatch.retryElsewhere('connect-timeout')
@@ -143,7 +143,7 @@ export class Exchange implements StreamOwner {
   }
 
   /** Starts forwarding a whole TCP connection, unparsed, to a server of this route. */
-  forward(route: SendOn): void {
+  forward(route: Forward): void {
     this.facts.phase = 'tunnel'
     this.#tunnel = new Tunnel(this)
     // Makes the stream cache the address: after the end it cannot be read any more.
@@ -196,7 +196,7 @@ export class Exchange implements StreamOwner {
     else if (this.facts.requestBody !== null || this.#relay.abortHalfClosed) this.#side.abort('client-gone')
   }
 
-  #forwardRequest(route: SendOn, head: RequestHead, chunk: Buffer, at: number, end: number): void {
+  #forwardRequest(route: Forward, head: RequestHead, chunk: Buffer, at: number, end: number): void {
     const { facts } = this
     const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
@@ -378,7 +378,7 @@ export class Exchange implements StreamOwner {
       else upstream.destroy()
     }
     reportExchange(this, this.#side, this.#relay, now)
-    this.#side.finished(facts.closeClient || facts.requestBody !== null)
+    this.#side.onFinished(facts.closeClient || facts.requestBody !== null)
   }
 }
 

@@ -10,7 +10,7 @@ export {
   type Tally,
 } from './byte-stream.js'
 export { ClientTally } from './client-tally.js'
-export type { Decision, ExchangeOptions, Respond, Router, SendOn } from './decision.js'
+export type { Decision, ExchangeOptions, Forward, Respond, Router } from './decision.js'
 export type { ClientOrigin, Destination, DialAddress, KeepAlive, NamedHost } from './destination.js'
 export type { ExchangeReport } from './exchange-facts.js'
 export type { FieldRules, ForwardedOptions } from './field-rules.js'

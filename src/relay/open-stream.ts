@@ -43,7 +43,7 @@ function dialByName(
   const socket = connect(address, named)
   const stream = new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', dialling: socket })
   let failure: Error | null = null
-  const onClose = () => stream.unconnected(failure)
+  const onClose = () => stream.failConnect(failure)
   socket.on('error', error => {
     failure = error
   })
@@ -51,7 +51,7 @@ function dialByName(
   socket.once('connect', () => {
     socket.removeListener('close', onClose)
     stream.remoteAddress = socket.remoteAddress ?? ''
-    stream.connected({ descriptor: descriptorOf(socket)!, close: () => socket.destroy() })
+    stream.attach({ descriptor: descriptorOf(socket)!, close: () => socket.destroy() })
   })
   return stream
 }

@@ -2,7 +2,7 @@ import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { FieldEditOptions, HeadLimits } from '../http1/index.js'
 import type { ClientTally } from './client-tally.js'
-import type { Router, SendOn } from './decision.js'
+import type { Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { ForwardedOptions } from './field-rules.js'
@@ -65,7 +65,7 @@ export const DEFAULT_LIMITS: Readonly<RelayLimits> = {
 export interface RelayOptions {
   route: Router
   /** Finds the route of an imported connection; undefined if it no longer exists. */
-  routeByName?(name: string): SendOn | undefined
+  routeByName?(name: string): Forward | undefined
   /** Finds the server of an imported connection; undefined if it no longer exists. */
   destinationByKey?(key: string): Destination | undefined
   timeouts?: Partial<RelayTimeouts>

@@ -27,7 +27,7 @@ interface PolledInput {
   address?: KernelAddress
 }
 
-/** A connection made by other code, which calls {@link PolledStream.connected} or {@link PolledStream.unconnected}. */
+/** A connection made by other code, which calls {@link PolledStream.attach} or {@link PolledStream.failConnect}. */
 interface Dialling {
   readonly destroyed: boolean
   destroy(): void
@@ -156,7 +156,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   }
 
   /** Takes over the descriptor of `lent`, from which nothing may have been read. */
-  connected(lent: Lent): void {
+  attach(lent: Lent): void {
     try {
       this.adopt(lent)
     } catch (error) {
@@ -193,7 +193,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  unconnected(error: Error | null): void {
+  failConnect(error: Error | null): void {
     const { owner } = this
     this.#markClosed()
     owner?.onClose(this, error)

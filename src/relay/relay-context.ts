@@ -1,7 +1,7 @@
 import type { MoveWhich } from '../adapter.js'
 import { type HeadLimits, Http1Refusal, RequestReader, ResponseReader } from '../http1/index.js'
 import type { ClientWatch } from './client-watch.js'
-import type { Router, SendOn } from './decision.js'
+import type { Forward, Router } from './decision.js'
 import type { Destination } from './destination.js'
 import type { ExchangeReport } from './exchange-facts.js'
 import type { Forwarder, RouteEdits } from './field-rules.js'
@@ -33,7 +33,7 @@ export interface RelayContext {
   /** Set while all movable connections leave this process. */
   readonly leaving: PendingMoves | null
   readonly abortHalfClosed: boolean
-  readonly routeByName: ((name: string) => SendOn | undefined) | undefined
+  readonly routeByName: ((name: string) => Forward | undefined) | undefined
   readonly destinationByKey: ((key: string) => Destination | undefined) | undefined
   readonly onExchange: ((report: ExchangeReport) => void) | undefined
   readonly onShortage: ((shortage: Shortage, destination: string) => void) | undefined

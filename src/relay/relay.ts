@@ -6,7 +6,7 @@ import type { ClientTally } from './client-tally.js'
 import { ClientWatch } from './client-watch.js'
 import { DIALLING_MS, RelayConnection } from './connection.js'
 import { type ClosedCount, countClosed, countKinds, type RelayCounts } from './counts.js'
-import type { SendOn } from './decision.js'
+import type { Forward } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { type ExportedConnection, exportConnection, importConnection } from './export-import.js'
 import { Forwarder, RouteEdits } from './field-rules.js'
@@ -73,7 +73,7 @@ export class Relay {
    * Takes over an accepted socket from which nothing was read; closes it if the limit of connections is reached. With `forward` the whole connection goes, unparsed,
    * to a server of that route; without a server it is reset.
    */
-  accept(socket: net.Socket, origin: ClientOrigin, forward?: SendOn): void {
+  accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
     if (this.#connections.size >= this.#context.limits.connections) {
       this.#turnedAway++
       socket.on('error', () => {})
@@ -84,7 +84,7 @@ export class Relay {
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create one. */
-  acceptBare(accepted: Accepted, origin: ClientOrigin, forward?: SendOn): boolean {
+  acceptBare(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
     if (this.#connections.size >= this.#context.limits.connections) return false
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false
@@ -93,7 +93,7 @@ export class Relay {
   }
 
   /** As {@link accept}, for a stream that has not delivered any bytes. */
-  acceptStream(stream: ByteStream, origin: ClientOrigin, forward?: SendOn): void {
+  acceptStream(stream: ByteStream, origin: ClientOrigin, forward?: Forward): void {
     const connection = new RelayConnection(this.#context, stream, origin)
     this.#add(connection)
     if (forward !== undefined) connection.forward(forward)

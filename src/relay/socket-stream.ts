@@ -223,24 +223,24 @@ export class SocketStream implements ByteStream {
     this.#tally.open--
   }
 
-  connected(): void {
+  onConnected(): void {
     if (this.#closed) return
     this.#connecting = false
     this.owner?.onOpen(this)
     this.#onFlushed()
   }
 
-  received(chunk: Buffer): void {
+  onReceived(chunk: Buffer): void {
     this.#moreToRead = chunk.length >= READ_BYTES
     this.owner?.onData(this, chunk, chunk.length)
   }
 
-  peerEnded(): void {
+  onPeerEnded(): void {
     this.#peerEnded = true
     this.owner?.onEnd(this)
   }
 
-  failed(error: Error): void {
+  onSocketError(error: Error): void {
     this.#error ??= error
   }
 
@@ -253,19 +253,19 @@ export class SocketStream implements ByteStream {
 
 // Shared listeners, so that a stream needs no closure.
 function onConnect(this: StreamSocket): void {
-  this[STREAM]!.connected()
+  this[STREAM]!.onConnected()
 }
 
 function onData(this: StreamSocket, chunk: Buffer): void {
-  this[STREAM]!.received(chunk)
+  this[STREAM]!.onReceived(chunk)
 }
 
 function onEnd(this: StreamSocket): void {
-  this[STREAM]!.peerEnded()
+  this[STREAM]!.onPeerEnded()
 }
 
 function onError(this: StreamSocket, error: Error): void {
-  this[STREAM]!.failed(error)
+  this[STREAM]!.onSocketError(error)
 }
 
 function onClose(this: StreamSocket): void {

@@ -4,7 +4,7 @@ export interface Timed {
   deadline: number
   /** The tick at which the wheel checks it next; -1 while not armed. */
   tick: number
-  expired(): void
+  onDeadline(): void
 }
 
 const SLOTS = 256
@@ -79,7 +79,7 @@ export class TimerWheel {
       if (entry.tick !== this.#tick) continue
       this.#remove(entry)
       if (entry.deadline > this.#now) this.#insert(entry)
-      else entry.expired()
+      else entry.onDeadline()
     }
     if (this.#count > 0) return
     clearInterval(this.#timer)

@@ -75,7 +75,7 @@ class UpstreamPool implements StreamOwner, Timed {
     if (left < 0 || left > idleMs) this.#wheel.arm(this, idleMs)
   }
 
-  expired(): void {
+  onDeadline(): void {
     const now = performance.now()
     let next = Number.POSITIVE_INFINITY
     this.#idle = this.#idle.filter(({ stream, until }) => {

@@ -73,7 +73,7 @@ describe('a certificate made at run time', () => {
     expect([await seen('a.test'), await seen('x.wild.test')]).toEqual(['made', 'file-a'])
     await edge.reload({})
     await upgrade()
-    const warning = 'certificates of the file are out of force: there are ones made at run time'
+    const warning = 'certificates made at run time override certificates of the file'
     const told = edge.lines.filter(({ msg }) => String(msg).startsWith(warning))
     expect(told.map(({ names }) => names)).toEqual([['a.test'], ['a.test']])
     expect(await seen('a.test')).toBe('made')
@@ -93,7 +93,7 @@ describe('a certificate made at run time', () => {
     await add('one', ['b.test'])
     const { cert, key } = edge.issue('one', ['b.test'])
     const twice = await command('add', '--cert', cert, '--key', key)
-    expect(twice.stderr).toMatch(/b\.test was made at run time before, another one; replace it/)
+    expect(twice.stderr).toMatch(/b\.test was made at run time before, with another certificate; replace it/)
     expect((await add('two', ['b.test'], '--replace')).stdout).toBe('b.test replaced\n')
     expect(await seen('b.test')).toBe('two')
     const two = ['--cert', `${edge.desk.folder}/two.crt`, '--key', `${edge.desk.folder}/two.key`]

@@ -106,7 +106,9 @@ describe('a proxy that may have few descriptors', () => {
       )
     })
     for (const client of clients) client.send(ASK)
-    const line = await edge.logged('this process could not connect to a server for want of its own means')
+    const line = await edge.logged(
+      'this process could not connect to a server, because it has no free descriptors or ports',
+    )
     expect(line).toMatchObject({ shortage: 'no-descriptors' })
     await until('some are told so', () =>
       clients.some(({ text }) => text.endsWith('\r\n\r\nno-descriptors\n')),
@@ -134,7 +136,9 @@ describe('a proxy that may have few descriptors', () => {
     for (const client of clients) client.send(ASK.replace('/r/1', '/slow'))
     for (const client of clients) await client.until(text => text.endsWith('slow but sure\n'))
     for (const client of clients) client.send(ASK.replace('a.test', 'other.test'))
-    await edge.logged('this process could not connect to a server for want of its own means')
+    await edge.logged(
+      'this process could not connect to a server, because it has no free descriptors or ports',
+    )
     await pause(300)
     expect(clients.map(({ text }) => text).filter(text => text !== '')).toEqual([])
   })

@@ -132,7 +132,7 @@ describe('a version of the proxy that is to prove itself', () => {
     )
     expect(handoffs.at(-1)?.outcome).toBe('reverted')
     await edge.logged(
-      'not well, as upgrade.health asks: the version before comes back if it stays so',
+      'upgrade.health fails: if it keeps failing, the previous version takes over again',
       line => line.pid === next && /503/.test(line.why),
     )
     await edge.logged('the handoff failed; the incumbent serves on', line => /503/.test(line.err.message))

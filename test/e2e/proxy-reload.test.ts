@@ -87,7 +87,7 @@ describe('HUP', () => {
     expect(await bodyAt(edge.port)).toBe('new\n')
     expect(
       await edge.logged(
-        'routes made at run time lead to upstreams that the file does not have, and are served by those of the state',
+        'routes made at run time lead to upstreams that only the state has, not the file; they are served',
       ),
     ).toMatchObject({ routes: ['a.test/'], count: 1, upstreams: ['spare'] })
     // Only as long as there is such a route.

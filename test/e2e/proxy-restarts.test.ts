@@ -90,7 +90,8 @@ describe('ten servers that are killed and started again one after the other unde
     const outs = (port: number) =>
       edge.lines.filter(
         ({ msg, server }) =>
-          msg === 'a server failed and is passed over for a while' && server === `http://127.0.0.1:${port}`,
+          msg === 'a server failed too often and gets no requests for a while' &&
+          server === `http://127.0.0.1:${port}`,
       ).length
     for (let round = 0; round < rounds; round++) {
       for (const [index, server] of servers.entries()) {

@@ -68,7 +68,7 @@ describe('fd-broker routes', () => {
     await edge.next()
     const warning = (generation: string) =>
       edge.logged(
-        'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
+        'routes made at run time override routes of the file (to remove them: fd-broker routes remove)',
         line => String(line.pid) === generation,
       )
     const pid = await edge.pid

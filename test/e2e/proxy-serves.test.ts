@@ -380,7 +380,7 @@ describe('servers that fail', () => {
     await edge.access(line => line.target === '/r/7')
     const tries = edge.lines.filter(line => line.msg === 'request').map(line => line.attempts ?? 1)
     expect(tries.filter(count => count === 2)).toHaveLength(2)
-    const down = await edge.logged('a server failed and is passed over for a while')
+    const down = await edge.logged('a server failed too often and gets no requests for a while')
     expect(down).toMatchObject({ upstream: 'app', server: dead })
     const strict = async () =>
       (await ask(`${edge.url}/r/1`, { headers: { host: 'strict.test' } }).answer).status
@@ -428,10 +428,13 @@ describe('servers that fail', () => {
       await server.stop()
       // An odd number of requests each time: the turn stands elsewhere when the server comes back.
       expect(await answers(7)).not.toContain('502')
-      await edge.logged('a server failed and is passed over for a while', line => line.server === server.url)
+      await edge.logged(
+        'a server failed too often and gets no requests for a while',
+        line => line.server === server.url,
+      )
       await server.start()
       await until('the server gets a request', async () => (await answers(1))[0] === server.url)
-      await edge.logged('a server answers and gets requests again', line => line.server === server.url)
+      await edge.logged('a server responds and gets requests again', line => line.server === server.url)
       const share = await answers(servers.length)
       expect(share.toSorted()).toEqual(servers.map(({ url }) => url).toSorted())
     }

@@ -21,9 +21,9 @@ async function shown(edge: Edge, section: string): Promise<Record<string, Record
   return Object.fromEntries(lines.map(line => JSON.parse(line)).map(({ key, value }) => [key, value]))
 }
 
-const differs = 'the configuration is not the one before'
+const differs = 'the configuration has changed'
 const served =
-  'routes made at run time lead to upstreams that the file does not have, and are served by those of the state'
+  'routes made at run time lead to upstreams that only the state has, not the file; they are served'
 
 describe('the configuration of the proxy', () => {
   it('is state, shown by the tools; who serves next writes only what differs, and says what', async () => {

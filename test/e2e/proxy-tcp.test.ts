@@ -174,7 +174,7 @@ describe('a listener that forwards', () => {
     servers[1]!.close()
     expect(new Set(await greetings())).toEqual(new Set(['one', 'three']))
     await edge.logged(
-      'a server failed and is passed over for a while',
+      'a server failed too often and gets no requests for a while',
       line => line.server === servers[1]!.url,
     )
     for (const each of servers) each.close()

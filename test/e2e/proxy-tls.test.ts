@@ -258,7 +258,9 @@ describe('a wrong certificate', () => {
     expect(stderr).toMatch(/old\.crt.*expired on 2020-02-01T00:00:00\.000Z/)
     await edge.reload({})
     expect(await seen(edge)).toBe('old.test')
-    const warning = await edge.logged('a certificate will be refused: it expired on 2020-02-01T00:00:00.000Z')
+    const warning = await edge.logged(
+      'clients will refuse a certificate: it expired on 2020-02-01T00:00:00.000Z',
+    )
     expect(warning).toMatchObject({ level: 40, certificate: files.cert, names: ['old.test'] })
   })
 })

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
-import { type Decision, type RelayOptions, type SendOn, UpstreamPools } from '../../src/relay/index.js'
+import { type Decision, type Forward, type RelayOptions, UpstreamPools } from '../../src/relay/index.js'
 import { startMoving } from './relay-moving.js'
 import { lateReader, type Reply, send, startWorld, Upstream, until, type World } from './relay-world.js'
 
@@ -116,7 +116,7 @@ describe('timeouts', () => {
 
   it('a route may have its own', async () => {
     server = await Upstream.start(silence)
-    const route: SendOn = { ...send(server), options: { responseTimeout: 40 } }
+    const route: Forward = { ...send(server), options: { responseTimeout: 40 } }
     world = await startWorld(route)
     const peer = await world.client()
     await peer.write(GET)

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { native } from '../../src/kernel/native.js'
-import { type RelayOptions, type SendOn, UpstreamPools } from '../../src/relay/index.js'
+import { type Forward, type RelayOptions, UpstreamPools } from '../../src/relay/index.js'
 import { type Reply, send, startWorld, turn, Upstream, until, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -24,7 +24,7 @@ async function upstream(reply: Reply): Promise<Upstream> {
   return server
 }
 
-async function world(route: SendOn, options: Partial<RelayOptions> = {}): Promise<World> {
+async function world(route: Forward, options: Partial<RelayOptions> = {}): Promise<World> {
   return (open.world = await startWorld(route, options))
 }
 

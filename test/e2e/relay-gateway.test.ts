@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest'
-import type { Decision, SendOn } from '../../src/relay/index.js'
+import type { Decision, Forward } from '../../src/relay/index.js'
 import { FORWARDED, send, startWorld, Upstream, type World } from './relay-world.js'
 
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -11,7 +11,7 @@ let world: World
 
 async function start(
   answer = OK,
-  more: { trace?: boolean; options?: SendOn['options']; route?: () => Decision } = {},
+  more: { trace?: boolean; options?: Forward['options']; route?: () => Decision } = {},
 ): Promise<World> {
   server = await Upstream.start(({ peer }) => void peer.socket.write(answer))
   const route = { ...send(server), ...(more.options && { options: more.options }) }

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import net, { type AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { native } from '../../src/kernel/native.js'
-import type { Destination, RelayOptions, SendOn } from '../../src/relay/index.js'
+import type { Destination, Forward, RelayOptions } from '../../src/relay/index.js'
 import { movable, startMoving } from './relay-moving.js'
 import { Peer, send, startWorld, until, type World } from './relay-world.js'
 
@@ -71,7 +71,7 @@ class Server implements Destination {
   }
 }
 
-async function world(route: SendOn, options: Partial<RelayOptions> = {}): Promise<World> {
+async function world(route: Forward, options: Partial<RelayOptions> = {}): Promise<World> {
   const started = await startWorld(
     route,
     {
@@ -126,7 +126,7 @@ describe.each([
   ['resting', false],
   ['moved at every turn', true],
 ])('a TCP connection, %s', (_name, moved) => {
-  const begin = async (route: SendOn, options?: Partial<RelayOptions>) => {
+  const begin = async (route: Forward, options?: Partial<RelayOptions>) => {
     const made = await world(route, options)
     if (moved) {
       const moving = startMoving(made.relay)

@@ -7,9 +7,9 @@ import {
   type Destination,
   dialSocket,
   type ExchangeReport,
+  type Forward,
   Relay,
   type RelayOptions,
-  type SendOn,
   UpstreamPools,
 } from '../../src/relay/index.js'
 import { GivenTime } from '../processes/given-time.js'
@@ -194,7 +194,7 @@ export interface World {
   close(): Promise<void>
 }
 
-export const send = (...destinations: Destination[]): SendOn => ({
+export const send = (...destinations: Destination[]): Forward => ({
   kind: 'upstream',
   name: 'test',
   pick: tried => destinations.find(destination => !tried.includes(destination)) ?? null,
@@ -202,9 +202,9 @@ export const send = (...destinations: Destination[]): SendOn => ({
 
 /** With `forward` its clients' connections are passed on as they are. */
 export async function startWorld(
-  route: SendOn | ((head: RequestHead) => Decision),
+  route: Forward | ((head: RequestHead) => Decision),
   options: Partial<RelayOptions> = {},
-  forward?: SendOn,
+  forward?: Forward,
 ): Promise<World> {
   const reports: ExchangeReport[] = []
   const faults: unknown[] = []

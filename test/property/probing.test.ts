@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { Logger } from '../../src/index.js'
 import type { Question } from '../../src/probing/question.js'
 import type { HealthConfig } from '../../src/proxy/config/config.js'
-import { Health } from '../../src/proxy/health/health.js'
+import { HealthChecker } from '../../src/proxy/health/health.js'
 import { PollingProbe } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
@@ -47,9 +47,13 @@ function untilReady(order: readonly Come[], inARow: number): number {
 
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
-function health(question: Question, config: Partial<HealthConfig>): Health {
+function health(question: Question, config: Partial<HealthConfig>): HealthChecker {
   const rest = { http: null, tcp: null, command: null, host: null, listener: null, passes: 1 }
-  return new Health({ ...rest, ...PACE, within: LONG_MS, ...config }, { question, socket: null }, SILENT)
+  return new HealthChecker(
+    { ...rest, ...PACE, within: LONG_MS, ...config },
+    { question, socket: null },
+    SILENT,
+  )
 }
 
 describe('a version that is asked again and again', () => {

@@ -17,7 +17,7 @@ const group = fc
 
 /** Takes these servers out at time `now`. */
 function takeOut(balancer: Balancer, servers: Iterable<string>, now: number): void {
-  for (const server of servers) for (let i = 0; i < RULES.failures; i++) balancer.failed(server, now)
+  for (const server of servers) for (let i = 0; i < RULES.failures; i++) balancer.recordFailure(server, now)
 }
 
 /** A balancer that has had `turns` requests, with some servers out since time 0. */
@@ -72,7 +72,7 @@ describe('servers', () => {
         const now = 1000 + late
         const trials = Array.from({ length: out.length }, () => balancer.pick(now))
         expect(new Set(trials)).toEqual(new Set(out))
-        for (const name of out) expect(balancer.succeeded(name, now)).toBe(true)
+        for (const name of out) expect(balancer.recordSuccess(name, now)).toBe(true)
         expect(balancer.allUp).toBe(true)
         const picks = Array.from({ length: servers.length * 3 }, () => balancer.pick(now))
         for (const name of servers) expect(count(picks, name)).toBe(3)
@@ -94,7 +94,7 @@ describe('servers', () => {
             const failures = lost.get(picked)
             if (failures === undefined) continue
             lost.set(picked, failures + 1)
-            expect(balancer.failed(picked, now)).toBe(false)
+            expect(balancer.recordFailure(picked, now)).toBe(false)
           }
           for (const failures of lost.values()) expect(failures).toBeLessThanOrEqual(9)
         },
@@ -111,7 +111,7 @@ describe('servers', () => {
     expect(count(picks(1000), 's1')).toBe(1)
     expect(count(picks(1999), 's1')).toBe(0)
     expect(count(picks(2000), 's1')).toBe(1)
-    balancer.undecided('s1', 2001)
+    balancer.recordUndecided('s1', 2001)
     expect(count(picks(2001), 's1')).toBe(1)
     expect(balancer.healthy()).toEqual(['s0', 's2'])
   })
@@ -150,13 +150,13 @@ describe('servers', () => {
             balancer.configure(present, RULES)
           } else if (kind === 'succeed') {
             const [was, is] = apply(name, 'succeeded')
-            expect(balancer.succeeded(name, now)).toBe(!was && is)
+            expect(balancer.recordSuccess(name, now)).toBe(!was && is)
           } else if (kind === 'fail') {
             const [was, is] = apply(name, 'failed')
-            expect(balancer.failed(name, now)).toBe(was && !is)
+            expect(balancer.recordFailure(name, now)).toBe(was && !is)
           } else if (kind === 'undecided') {
             apply(name, 'undecided')
-            balancer.undecided(name, now)
+            balancer.recordUndecided(name, now)
           } else {
             const picked = balancer.pick(now)
             if (present.length === 0) expect(picked).toBeUndefined()
@@ -197,7 +197,7 @@ describe('servers', () => {
   it('never go out when that is off, and come back when it is switched off', () => {
     const never = { failures: null, coolDown: 1 }
     const balancer = new Balancer(['a'], never)
-    for (let i = 0; i < 10; i++) expect(balancer.failed('a', i)).toBe(false)
+    for (let i = 0; i < 10; i++) expect(balancer.recordFailure('a', i)).toBe(false)
     expect(balancer.healthy()).toEqual(['a'])
     balancer.configure(['a'], RULES)
     takeOut(balancer, ['a'], 0)

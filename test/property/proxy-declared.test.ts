@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { ProxyConfig, UpstreamConfig } from '../../src/proxy/config/config.js'
-import { type DifferenceOptions, difference, type Entry } from '../../src/proxy/entries/difference.js'
+import { type DifferenceOptions, difference, type StoredEntry } from '../../src/proxy/entries/difference.js'
 import {
   listenerMessage,
   type Stamp,
@@ -78,7 +78,7 @@ const configs = fc.tuple(upstreams, listeners, settings).map(
 const UNKNOWN = Uint8Array.of(0xa2, 0x06, 2, 7, 7)
 
 /** A section as it lies in the log: encoded. */
-class Stored<M extends Entry> {
+class Stored<M extends StoredEntry> {
   readonly bytes = new Map<string, Uint8Array>()
   readonly options: DifferenceOptions<M>
   readonly #decode: (bytes: Uint8Array) => M
@@ -146,7 +146,7 @@ describe('the sections of what was configured', () => {
           const wanted = messages(each, { generation, created: 1_700_000_000_000 + generation })
           const fresh = sections()
           for (const key of ['upstreams', 'listeners', 'settings'] as const) {
-            const [stored, alone] = [state[key], fresh[key]] as [Stored<Entry>, Stored<Entry>]
+            const [stored, alone] = [state[key], fresh[key]] as [Stored<StoredEntry>, Stored<StoredEntry>]
             stored.become(wanted[key])
             alone.become(wanted[key])
             expect(stored.said()).toEqual(alone.said())
@@ -164,7 +164,7 @@ describe('the sections of what was configured', () => {
       fc.property(configs, configs, (newer, older) => {
         const state = sections()
         for (const key of ['upstreams', 'listeners', 'settings'] as const) {
-          const stored = state[key] as Stored<Entry>
+          const stored = state[key] as Stored<StoredEntry>
           stored.become(messages(newer, { generation: 1, created: 1 })[key])
           stored.writtenByNewer()
           const before = new Map(stored.bytes)

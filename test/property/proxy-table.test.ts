@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 import { canonicalPath, plainEnd, readings } from '../../src/proxy/routes/path.js'
-import { type Origin, parseRouteKey, type RouteId, routeKey } from '../../src/proxy/routes/path-tree.js'
+import { parseRouteKey, type RouteId, type RouteOrigin, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, RouteTable } from '../../src/proxy/routes/table.js'
 
 const label = fc.constantFrom('a', 'b', 'com')
@@ -17,7 +17,7 @@ const pathPattern = fc
   .array(segment, { maxLength: 4 })
   .map(segments => (segments.length === 0 ? '/' : segments.map(each => `/${each}`).join('')))
 const id = fc.record({
-  origin: fc.constantFrom<Origin>('file', 'runtime'),
+  origin: fc.constantFrom<RouteOrigin>('file', 'runtime'),
   host: hostPattern,
   path: pathPattern,
 })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { Health } from '../../src/proxy/health/health.js'
+import { HealthChecker } from '../../src/proxy/health/health.js'
 import { until } from '../processes/until.js'
 
 const never = new AbortController().signal
@@ -10,7 +10,7 @@ function healthOf(answers: readonly (string | null)[], within = 5_000) {
   let asked = 0
   const question = { asked: 'it', ask: async () => answers[Math.min(asked++, answers.length - 1)]! }
   const config = { passes: 2, within, interval: 1, timeout: 1_000 }
-  const health = new Health(config, { question, socket: null }, SILENT)
+  const health = new HealthChecker(config, { question, socket: null }, SILENT)
   return { health, asked: () => asked }
 }
 

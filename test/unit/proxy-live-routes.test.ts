@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { LiveRoutes } from '../../src/proxy/routes/live-routes.js'
-import type { NewFile } from '../../src/proxy/routes/reconcile.js'
+import type { FileRoutes } from '../../src/proxy/routes/reconcile.js'
 import { ROUTES, routeMessage, routesSection } from '../../src/proxy/routes/section.js'
 import { NO_ROUTE } from '../../src/proxy/routes/table.js'
 import type { RouteTarget } from '../../src/proxy/routes/target.js'
@@ -9,7 +9,7 @@ import { writingLog } from '../fixtures/state-logs.js'
 const STAMP = { generation: 1, now: 0 }
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
 const answer = (body: string): RouteTarget => ({ kind: 'respond', status: 200, body, headers: [] })
-const fileOf = (routes: Record<string, string>): NewFile => ({
+const fileOf = (routes: Record<string, string>): FileRoutes => ({
   routes: Object.entries(routes).map(([host, body]) => ({ host, path: '/', target: answer(body) })),
   upstreams: new Set(),
   former: new Set(),

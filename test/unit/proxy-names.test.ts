@@ -46,7 +46,7 @@ async function world(
   const find: World['find'] = name =>
     new Promise(resolve =>
       names
-        .named(name)
+        .hostOf(name)
         .lookup(name, { all: true }, (error, addresses) =>
           resolve(error?.code ?? (addresses as { address: string }[]).map(({ address }) => address)),
         ),
@@ -110,9 +110,9 @@ describe('the names of servers', () => {
     const { names, find } = await world({ 'a.test': { a: ['127.0.0.1', '127.0.0.2'], aaaa: ['::1'] } })
     const firsts = [await find('a.test'), await find('a.test'), await find('a.test')].map(each => each[0])
     expect(firsts.sort()).toEqual(['127.0.0.1', '127.0.0.2', '::1'])
-    names.named('a.test').tried('127.0.0.1', false)
+    names.hostOf('a.test').tried('127.0.0.1', false)
     for (let n = 0; n < 3; n++) expect((await find('a.test'))[2]).toBe('127.0.0.1')
-    names.named('a.test').tried('127.0.0.1', true)
+    names.hostOf('a.test').tried('127.0.0.1', true)
     const again = [await find('a.test'), await find('a.test'), await find('a.test')].map(each => each[0])
     expect(again).toContain('127.0.0.1')
   })
@@ -124,10 +124,10 @@ describe('the names of servers', () => {
     expect(await find('b.test')).toEqual(['127.0.0.2'])
     expect(await find('localhost')).toEqual(['127.0.0.1'])
     expect(server.asked).toEqual([])
-    expect(names.named('b.test').current('127.0.0.2')).toBe(true)
+    expect(names.hostOf('b.test').current('127.0.0.2')).toBe(true)
     writeHosts('127.0.0.3 b.test\n')
-    await until('the file is read', () => names.named('b.test').current('127.0.0.3'))
-    expect(names.named('b.test').current('127.0.0.2')).toBe(false)
+    await until('the file is read', () => names.hostOf('b.test').current('127.0.0.3'))
+    expect(names.hostOf('b.test').current('127.0.0.2')).toBe(false)
     expect([...(await find('localhost'))].sort()).toEqual(['127.0.0.1', '::1'])
   })
 
@@ -169,11 +169,11 @@ describe('what is known of a name', () => {
 
   it('counts as long as the name server said, from 1 s to 1 h, and has 64 addresses at most', () => {
     const known = new KnownName()
-    expect(known.due(0)).toBe(true)
+    expect(known.isDue(0)).toBe(true)
     known.applyAnswer(found(['a', 'a', 'b'], 0), 0)
-    expect([known.addresses, known.due(999), known.due(1_000)]).toEqual([['a', 'b'], false, true])
+    expect([known.addresses, known.isDue(999), known.isDue(1_000)]).toEqual([['a', 'b'], false, true])
     known.applyAnswer(found(['a'], 10_000), 1_000)
-    expect([known.due(10_999), known.due(11_000)]).toEqual([false, true])
+    expect([known.isDue(10_999), known.isDue(11_000)]).toEqual([false, true])
     known.applyAnswer(
       found(
         Array.from({ length: 100 }, (_, i) => `${i}`),
@@ -181,26 +181,30 @@ describe('what is known of a name', () => {
       ),
       0,
     )
-    expect([known.addresses.length, known.due(3_599_999), known.due(3_600_000)]).toEqual([64, false, true])
+    expect([known.addresses.length, known.isDue(3_599_999), known.isDue(3_600_000)]).toEqual([
+      64,
+      false,
+      true,
+    ])
   })
 
   it('counts for 5 s where there is no address, and for 1 s where nobody answered', () => {
     const known = new KnownName()
     known.applyAnswer({ kind: 'nothing', code: 'ENODATA' }, 0)
-    expect([known.code, known.due(4_999), known.due(5_000)]).toEqual(['ENODATA', false, true])
+    expect([known.code, known.isDue(4_999), known.isDue(5_000)]).toEqual(['ENODATA', false, true])
     known.applyAnswer({ kind: 'failed', code: 'ETIMEOUT' }, 0)
-    expect([known.code, known.due(999), known.due(1_000)]).toEqual(['ETIMEOUT', false, true])
+    expect([known.code, known.isDue(999), known.isDue(1_000)]).toEqual(['ETIMEOUT', false, true])
   })
 
   it('tries an address that failed as the others after 10 s', () => {
     const known = new KnownName()
     known.applyAnswer(found(['a', 'b'], 1e6), 0)
     known.recordAttempt('a', false, 0)
-    expect([known.rotated(9_999), known.rotated(9_999)]).toEqual([
+    expect([known.inTurn(9_999), known.inTurn(9_999)]).toEqual([
       ['b', 'a'],
       ['b', 'a'],
     ])
-    expect([known.rotated(10_000), known.rotated(10_000)]).toEqual([
+    expect([known.inTurn(10_000), known.inTurn(10_000)]).toEqual([
       ['a', 'b'],
       ['b', 'a'],
     ])

@@ -16,7 +16,7 @@ function many() {
         yield `file:h${i}.test/`
       }
     },
-    listed(key: string): ListedRoute {
+    describe(key: string): ListedRoute {
       seen.read++
       const host = key.slice('file:'.length, -1)
       const target = { kind: 'upstream', upstream: 'app', connect: false } as const

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { listedRoute } from '../../src/proxy/routes/live-routes.js'
+import { describeRoute } from '../../src/proxy/routes/live-routes.js'
 import { originOf, parseRouteKey, routeKey } from '../../src/proxy/routes/path-tree.js'
 import { reconcile } from '../../src/proxy/routes/reconcile.js'
 import type { RouteRule } from '../../src/proxy/routes/rule.js'
@@ -33,7 +33,7 @@ function state(entries: Record<string, RouteTarget>): Map<string, RouteMessage> 
   return new Map(Object.entries(entries).map(([key, target]) => [key, routeMessage(target, STAMP)]))
 }
 const listOf = (all: Map<string, RouteMessage>) =>
-  [...all.keys()].map(key => listedRoute(all, key)).filter(each => each !== null)
+  [...all.keys()].map(key => describeRoute(all, key)).filter(each => each !== null)
 function apply(to: Map<string, RouteMessage>, changes: Iterable<RouteChange>): void {
   for (const change of changes) {
     if ('delete' in change) to.delete(change.key)

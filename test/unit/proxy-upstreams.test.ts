@@ -12,8 +12,8 @@ function upstreams(text: string) {
   const down: string[] = []
   const up: string[] = []
   const all = new Upstreams({
-    out: (group, server) => down.push(`${group} ${server}`),
-    in: (group, server) => up.push(`${group} ${server}`),
+    onOut: (group, server) => down.push(`${group} ${server}`),
+    onIn: (group, server) => up.push(`${group} ${server}`),
   })
   all.configure(configs(text))
   return { all, down, up }
@@ -41,7 +41,7 @@ const ended = (destination: string, reason?: string, status = 200, serverFailed 
 function tries(all: Upstreams, name: string): string[] {
   const tried: Destination[] = []
   for (;;) {
-    const next = all.get(name).sendOn.pick(tried)
+    const next = all.get(name).forward.pick(tried)
     if (next === null) return tried.map(({ key }) => key)
     tried.push(next)
   }
@@ -80,7 +80,7 @@ describe('groups of servers', () => {
     // A tunnel that was reset.
     all.recordOutcome(ended(A, 'upstream-closed', 101))
     expect(down).toEqual([])
-    all.get('app').sendOn.pick([])?.failed?.('connect-failed')
+    all.get('app').forward.pick([])?.failed?.('connect-failed')
     expect(down).toEqual([`app ${A}`])
     // Refusing for the rest of the time would make a short outage longer.
     expect(tries(all, 'app')).toEqual([A])
@@ -100,7 +100,7 @@ describe('groups of servers', () => {
     expect([...all.forRequests].toSorted()).toEqual(['one', 'three'])
     expect([tries(all, 'one'), tries(all, 'two'), tries(all, 'three')]).toEqual([[C], [], [B]])
     expect(all.get('one')).toBe(one)
-    expect([all.configured('two'), all.destination(C)?.key, all.destination(A)]).toEqual([
+    expect([all.findConfigured('two'), all.destination(C)?.key, all.destination(A)]).toEqual([
       undefined,
       C,
       undefined,

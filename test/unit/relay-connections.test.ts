@@ -6,10 +6,10 @@ import {
   type Destination,
   type ExchangeOptions,
   type ExchangeReport,
+  type Forward,
   NO_OWNER,
   Relay,
   type RelayOptions,
-  type SendOn,
   type StreamOwner,
   streamFromFd,
   UpstreamPools,
@@ -89,7 +89,7 @@ function relayWith(options: Partial<RelayOptions> = {}, route?: ExchangeOptions,
       return stream
     },
   })
-  const pick: SendOn['pick'] = tried => (tried.length > 0 ? null : SERVER)
+  const pick: Forward['pick'] = tried => (tried.length > 0 ? null : SERVER)
   const relay = new Relay({
     route: () => ({ kind: 'upstream', name: 'r', pick, ...(route && { options: route }) }),
     pools,

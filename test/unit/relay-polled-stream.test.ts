@@ -518,7 +518,7 @@ describe('a stream whose connection somebody else makes', () => {
     const tally = { open: 0 }
     const stream = new PolledStream(null, heard, tally, { reading: true, remoteAddress: '', dialling })
     stream.write('unsent')
-    stream.connected({ descriptor: 5_000_000 as LentFd, close() {} })
+    stream.attach({ descriptor: 5_000_000 as LentFd, close() {} })
     expect([heard.events, dialling.destroyed, stream.connecting, stream.alive, tally.open]).toEqual([
       ['EBADF'],
       true,

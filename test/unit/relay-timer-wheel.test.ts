@@ -15,7 +15,7 @@ class Entry implements Timed {
     })
   }
 
-  expired(): void {
+  onDeadline(): void {
     this.at.push(performance.now())
     this.#resolve()
   }
@@ -99,7 +99,7 @@ describe('the timer wheel', () => {
       const entry: Timed = {
         deadline: 0,
         tick: -1,
-        expired() {
+        onDeadline() {
           if (++calls === 3) resolve()
           else if (calls === 2) setTimeout(() => wheel.arm(entry, 5), 20)
           else wheel.arm(entry, 5)

@@ -2,13 +2,13 @@ import { readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { polledSockets, socketPair } from '../../src/kernel/index.js'
-import type { Destination, SendOn } from '../../src/relay/index.js'
+import type { Destination, Forward } from '../../src/relay/index.js'
 import { StandIn, type WarmUpRelay, warmUp } from '../../src/relay/warm-up.js'
 import { until } from '../processes/until.js'
 
 const openFds = () => readdirSync('/proc/self/fd').length
 
-function relayOf(decision: SendOn | { kind: 'refuse'; status: number; reason: string }) {
+function relayOf(decision: Forward | { kind: 'refuse'; status: number; reason: string }) {
   const reports: { status: number; reason: string | undefined }[] = []
   const make = (): WarmUpRelay => ({
     route: () => decision,
@@ -28,7 +28,7 @@ async function somebody() {
     address: { kind: 'tcp', host: '127.0.0.1', port },
     authority: `127.0.0.1:${port}`,
   }
-  const sendOn: SendOn = { kind: 'upstream', name: 'somebody', pick: tried => tried[0] ?? destination }
+  const sendOn: Forward = { kind: 'upstream', name: 'somebody', pick: tried => tried[0] ?? destination }
   return { sendOn, connections: () => connections }
 }
 

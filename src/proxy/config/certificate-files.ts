@@ -11,7 +11,7 @@ interface Files {
   names: string[] | null
 }
 
-/** Reads and checks the files of an item of `tls.certificates`. Mistakes are reported at the key that names the file. */
+/** Reads and checks the files of one item of `tls.certificates`. Reports each problem at the key that names the file. */
 export function readCertificateFiles(files: Files, place: Place): CertificateConfig | undefined {
   const chain = readText(files.cert, place.at('cert'))
   const key = chain === undefined ? undefined : readText(files.key, place.at('key'))
@@ -30,7 +30,7 @@ export function readCertificateFiles(files: Files, place: Place): CertificateCon
   return { ...material, files: { cert: files.cert, key: files.key } }
 }
 
-/** A wrong path must not block the proxy, or fill its memory. */
+/** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
 function readText(path: string, place: Place): string | undefined {
   try {
     const facts = statSync(path)

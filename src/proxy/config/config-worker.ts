@@ -5,10 +5,10 @@ import type { RouteRule } from '../routes/rule.js'
 import type { ProxyConfig } from './config.js'
 import { readConfig } from './load.js'
 
-/** Deserializing so many routes takes well under a millisecond. */
+/** The main thread deserializes this many routes in well under a millisecond. */
 const ROUTES_PER_MESSAGE = 200
 
-/** First the configuration without its routes, or an error; then some routes for each message received. */
+/** The worker first sends the configuration without its routes, or an error. Then it sends some routes for each message that it receives. */
 export type WorkerMessage =
   | { type: 'config'; config: ProxyConfig; routes: number }
   | { type: 'routes'; routes: RouteRule[] }

@@ -6,18 +6,18 @@ import type { UpstreamConfig } from '../upstreams/upstream.js'
 export type { CertificateConfig, TlsConfig } from '../tls/material.js'
 export type { UpstreamConfig } from '../upstreams/upstream.js'
 
-/** The checked configuration with all defaults: plain data, which may be sent to a worker. Times in milliseconds, sizes in bytes; null is `off`. */
+/** The checked configuration with all defaults, as plain data for a worker thread. Times are in milliseconds, sizes in bytes; null means `off`. */
 export interface ProxyConfig {
   service: string
   /** Absolute path of the control socket; null: the service's default. */
   control: string | null
-  /** Null: this process serves. For `fd-broker proxy` only: `startProxy()` always uses one process. */
+  /** Null: one process. Only `fd-broker proxy` starts workers; `startProxy()` always uses one process. */
   workers: WorkersConfig | null
-  /** Response header with the pid. */
+  /** Name of a response header with the pid. */
   instanceHeader: string | null
   listeners: ListenerConfig[]
   upstreams: UpstreamConfig[]
-  /** Hosts and paths are canonical, each pair is unique, each upstream exists. */
+  /** Hosts and paths are canonical, each pair of them is unique, and each upstream exists. */
   routes: RouteRule[]
   resolver: ResolverConfig
   tls: TlsConfig
@@ -33,10 +33,10 @@ export interface ProxyConfig {
   timeouts: TimeoutConfig
   limits: LimitConfig
   accessLog: boolean
-  /** `auto`: from service, control and host name; null: no Via. */
+  /** `auto`: derived from service, control and host name; null: no Via. */
   via: string | null
   trace: boolean
-  /** null: the state ends with a reboot. */
+  /** Null: a reboot deletes the state. */
   stateFile: StateFileConfig | null
   forwarded: ForwardedConfig
 }
@@ -44,29 +44,28 @@ export interface ProxyConfig {
 export interface ListenerConfig {
   name: string
   spec: ListenerSpec
-  /** The upstream of whole connections; null: the listener takes HTTP requests. */
+  /** The upstream to which the listener forwards whole TCP connections; null for an HTTP listener. */
   forward: string | null
   tls: boolean
-  /** A client that sends FIN still gets its answers. */
+  /** A client that sends FIN still gets its responses. */
   halfClose: boolean
 }
 
-/** `timeout` limits the whole upgrade, the others its steps, for `join({ upgrade })`. A proxy has nothing to quiesce. */
+/** `timeout` limits the whole upgrade; the other times limit its steps, see `join({ upgrade })`. The proxy does not quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
-  /** null: no check. */
+  /** Null: no check. */
   health: HealthConfig | null
 }
 
-/** The check by which a version proves its health, before the commit and in probation. */
+/** The health check of a new version, before the commit and in probation. Exactly one of `http`, `tcp` and `command` is set. */
 export interface HealthConfig {
-  /** One of these three. */
   http: string | null
   tcp: string | null
   command: string | null
-  /** null: `localhost`. */
+  /** Null: `localhost`. */
   host: string | null
-  /** null: the first one for requests. */
+  /** Null: the first HTTP listener. */
   listener: string | null
   interval: number
   timeout: number
@@ -86,9 +85,9 @@ export interface WorkersConfig {
 export interface StateFileConfig extends Required<StateFileOptions> {}
 
 export interface ResolverConfig {
-  /** Empty: those of /etc/resolv.conf. */
+  /** Empty: the name servers of /etc/resolv.conf. */
   servers: string[]
-  /** For one name. */
+  /** For the lookup of one name. */
   timeout: number
 }
 
@@ -107,18 +106,18 @@ export interface LimitConfig {
   headBytes: number
   fields: number
   body: number | null
-  /** `auto`: as many as the process has descriptors for. */
+  /** `auto`: limited by the descriptors of the process. */
   connections: number | null | 'auto'
   connectionsPerClient: number | null
 }
 
 export interface ForwardedConfig {
   headers: 'off' | 'x-forwarded' | 'forwarded' | 'both'
-  /** Clients whose forwarding headers are kept and extended; those of all others are replaced. */
+  /** Clients whose forwarding headers the proxy keeps and extends. It replaces those of all other clients. */
   trust: AddressRange[]
 }
 
-/** For `net.BlockList`. */
+/** A range for `net.BlockList`. */
 export interface AddressRange {
   address: string
   prefix: number

@@ -17,15 +17,15 @@ import { ASKED } from '../../probing/question.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const
-type Kind = (typeof KINDS)[number]
+type ProbeKind = (typeof KINDS)[number]
 
-const EXAMPLES: Readonly<Record<Kind, string>> = {
+const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
   http: '/health, or http://127.0.0.1:9000/health',
   tcp: '127.0.0.1:5432',
   command: './healthy.sh',
 }
 
-function healthAddress(kind: Kind): Check<string> {
+function healthAddress(kind: ProbeKind): Check<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     ASKED[kind](given) === null
       ? new Wrong(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
@@ -75,9 +75,9 @@ function checkHealth(given: Fields<typeof healthShape>, place: Place): HealthCon
     )
   const own = isOwnPath(given)
   if (given.host !== null && !own)
-    return place.at('host').wrong('it goes with "http: /PATH" alone; leave it out')
+    return place.at('host').wrong('it is valid only with "http: /PATH"; leave it out')
   if (given.listener !== null && !own && given.command === null)
-    return place.at('listener').wrong('it goes with "http: /PATH" and "command" alone; leave it out')
+    return place.at('listener').wrong('it is valid only with "http: /PATH" or "command"; leave it out')
   if (given.within < given.timeout)
     return place
       .at('within')
@@ -101,7 +101,7 @@ export const health: Check<HealthConfig | null> = (value, place) => {
   return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
 
-/** A bad answer must be known before the upgrade's other limits end it. */
+/** Checks that the health check fails before another limit ends the upgrade: otherwise the operator would not learn the reason. */
 export function healthInTime(given: UpgradeConfig, place: Place): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true

@@ -1,10 +1,10 @@
 /** `500ms`, `30s`, `2m`, `1h`. */
 export type Duration = `${number}${'ms' | 's' | 'm' | 'h'}`
-/** Bytes; k is 1,024. */
+/** A size in bytes; `k` means 1,024. */
 export type Size = number | `${number}${'' | 'k' | 'm' | 'g'}`
 type Off = 'off' | false
 
-/** A configuration as in a file (docs/proxy-config.md explains each key): the argument of `configFrom()`. A missing key has its default. */
+/** The argument of `configFrom()`: a configuration as in a file. docs/proxy-config.md explains each key and its default. */
 export interface ProxyDocument {
   service: string
   control?: string
@@ -76,7 +76,7 @@ export interface ProxyDocument {
 
 export type ForwardedHeaders = 'x-forwarded' | 'forwarded' | 'both' | Off
 
-/** One of `http`, `tcp` and `command`. */
+/** Exactly one of `http`, `tcp` and `command` must be set. */
 export interface HealthDocument {
   http?: string
   tcp?: string
@@ -106,7 +106,7 @@ export interface UpstreamDocument {
   timeouts?: { connect?: Duration; response?: Duration }
 }
 
-/** `upstream` or `respond`. */
+/** Either `upstream` or `respond` must be set. */
 export interface RouteDocument {
   host: string
   path?: string

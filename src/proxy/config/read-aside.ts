@@ -6,19 +6,19 @@ import type { ProxyConfig } from './config.js'
 import type { WorkerMessage } from './config-worker.js'
 import { configOf, readConfig } from './load.js'
 
-/** Parsing a larger file takes more than a few milliseconds. */
+/** A larger file takes more than a few milliseconds to parse. */
 const LARGE_BYTES = 16 * 1024
-/** A key that names further files; checking one takes some milliseconds. */
+/** A file with this key is slow too: checking one certificate takes some milliseconds. */
 const CERTIFICATES = 'certificates'
 
-/** As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop goes on. */
+/** As {@link readConfig}, but reads a slow configuration in a worker thread, so that the event loop is not blocked. */
 export async function readConfigAside(file: string): Promise<ProxyConfig> {
   const { readFile } = process.getBuiltinModule('node:fs/promises')
   const bytes = await readFile(file).catch(() => null)
   if (bytes === null) return await readConfig(file)
   if (bytes.length <= LARGE_BYTES && !bytes.includes(CERTIFICATES)) return configOf(bytes, file)
   const { Worker } = process.getBuiltinModule('node:worker_threads')
-  // The package has the file in the same folder, under this name.
+  // The build puts the worker's file into the folder of this one.
   const worker = new Worker(join(dirname(thisFile()), 'config-worker.js'), { workerData: file })
   try {
     return await receiveConfig(worker)
@@ -27,7 +27,7 @@ export async function readConfigAside(file: string): Promise<ProxyConfig> {
   }
 }
 
-/** Asks for the routes in parts: each message is a turn of the event loop. */
+/** Requests the routes in parts, each in its own turn of the event loop. */
 function receiveConfig(worker: Worker): Promise<ProxyConfig> {
   return new Promise((resolve, reject) => {
     let config: ProxyConfig | undefined

@@ -174,7 +174,7 @@ const timeoutShape = {
   ),
 }
 
-/** One of a few words, or another value. */
+/** Accepts one of `words`, or a value that `check` accepts. */
 function or<const W extends string, T>(check: Check<T>, ...words: W[]): Check<T | W> {
   return (value, place) => words.find(word => word === value) ?? check(value, place)
 }
@@ -241,7 +241,7 @@ const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConf
   return unique(names, 'the address', ({ spec }) => endpoint(spec), 'address')()
 }
 
-/** Each port 0 is another port. */
+/** Numbers the listeners with port 0: the kernel gives each of them another port, so they never conflict. */
 let anyPort = 0
 function endpoint(spec: ListenerSpec): string {
   if (spec.kind === 'unix') return `unix:${spec.abstract ? '@' : ''}${spec.path}`
@@ -287,10 +287,10 @@ const upstreamShape = {
   retry: optional(integer(0, 10), 2, 'other servers to try if nothing was sent yet'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
-type Upstream = Fields<typeof upstreamShape> & { name: string }
+type UpstreamFields = Fields<typeof upstreamShape> & { name: string }
 
-/** `[["app", …]]` to `[{ name: "app", … }]`. */
-const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): Upstream[] =>
+/** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
+const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): UpstreamFields[] =>
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
@@ -382,7 +382,7 @@ function hasCertificate(
 }
 
 function routesTakeRequests(
-  { routes, upstreams }: { routes: RouteRule[]; upstreams: Upstream[] },
+  { routes, upstreams }: { routes: RouteRule[]; upstreams: UpstreamFields[] },
   place: Place,
 ): boolean {
   const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
@@ -398,7 +398,7 @@ function routesTakeRequests(
   return place.problems.count === count
 }
 
-function withTimeouts(upstream: Upstream, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {
+function withTimeouts(upstream: UpstreamFields, timeouts: Checked<typeof timeoutsOf>): UpstreamConfig {
   const { connect = timeouts.connect, response = timeouts.response } = upstream.timeouts
   return { ...upstream, timeouts: { connect, response } }
 }
@@ -441,7 +441,7 @@ const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFil
 
 const MOST_WORKERS = 256
 
-export const workersShape = {
+const workersShape = {
   count: required(
     or(integer(1, MOST_WORKERS), 'auto'),
     `number of processes (1 to ${MOST_WORKERS}); \`auto\`: one for each processor`,

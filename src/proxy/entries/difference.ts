@@ -1,15 +1,15 @@
 import protobufjs from 'protobufjs/minimal.js'
 import type { BulkChange } from '../../index.js'
 
-export interface Entry {
+export interface StoredEntry {
   created: number
   generation: number
   $unknowns?: Uint8Array[]
 }
 
-/** The compared part of a section, or a `Map` of messages. */
+/** A section as `difference` sees it; a `Map` of messages fits too. */
 export interface EntryState<M> {
-  /** May throw for an unreadable entry, which is then replaced. */
+  /** May throw for an unreadable entry, which `difference` then replaces. */
   get(key: string): M | undefined
   has(key: string): boolean
   keys(): Iterable<string>
@@ -17,26 +17,26 @@ export interface EntryState<M> {
 
 export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
-  /** A rewritten entry keeps its unknown fields from this number on. Default 1: all. */
+  /** The first field number from which a rewritten entry keeps unknown fields. Default 1: all. */
   keptFrom?: number
-  /** Unwanted entries with these keys are kept. */
+  /** Reports whether an entry stays although it is not wanted. */
   keeps(key: string): boolean
 }
 
-export interface Difference<M> {
+export interface EntryChanges<M> {
   puts: { key: string; value: M }[]
   deletes: string[]
-  /** The keys of `puts` that are new. */
+  /** The keys of `puts` that the section does not have yet. */
   added: string[]
 }
 
-/** Computes the changes that give a section the wanted entries. Equal entries are not written; fields of newer versions are kept. Yields where it may pause. */
-export function* difference<M extends Entry>(
+/** Computes the changes that give a section the wanted entries. Skips equal entries, and keeps fields of newer versions. Yields where it may pause. */
+export function* difference<M extends StoredEntry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,
   { encode, keptFrom = 1, keeps }: DifferenceOptions<M>,
-): Generator<undefined, Difference<M>> {
-  const result: Difference<M> = { puts: [], deletes: [], added: [] }
+): Generator<undefined, EntryChanges<M>> {
+  const result: EntryChanges<M> = { puts: [], deletes: [], added: [] }
   for (const [key, message] of wanted) {
     yield
     const before = readable(state, key)
@@ -56,12 +56,12 @@ export function* difference<M extends Entry>(
 export function* changesOf<M>({
   puts,
   deletes,
-}: Pick<Difference<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
+}: Pick<EntryChanges<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
   yield* puts
   for (const key of deletes) yield { key, delete: true }
 }
 
-/** Undefined: missing or unreadable. */
+/** Returns undefined for a missing or unreadable entry. */
 export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
   try {
     return state.get(key)
@@ -70,7 +70,7 @@ export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M |
   }
 }
 
-/** A message's unknown fields, which newer versions wrote, from this number on. */
+/** Returns the unknown fields of a message (those of newer versions) with field numbers of at least `from`. */
 export function unknownFields(message: { $unknowns?: Uint8Array[] } | undefined, from = 1): Uint8Array[] {
   return (message?.$unknowns ?? []).filter(field => protobufjs.Reader.create(field).uint32() >>> 3 >= from)
 }

@@ -5,14 +5,14 @@ import type { HealthConfig } from '../config/config.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
 
-/** Proves that this process is healthy: before the commit, and while the previous version stands by. Owns what it opens. */
-export class Health implements Disposable {
+/** Checks the health of this process before the commit, and while the previous version stands by. Owns the private socket. */
+export class HealthChecker implements Disposable {
   readonly #config: HealthTimes
   readonly #question: Question
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #disposed = new AbortController()
-  /** The last question with its bad answer; null: healthy. */
+  /** The last failed check, or null while this process is healthy. */
   #complaint: string | null = null
 
   constructor(config: HealthTimes, { question, socket }: HealthQuestion, logger: Logger) {
@@ -22,12 +22,12 @@ export class Health implements Disposable {
     this.#logger = logger
   }
 
-  /** For `join({ health })`: true, or the problem. */
+  /** For `join({ health })`: true or the last failure. */
   get report(): true | string {
     return this.#complaint ?? true
   }
 
-  /** Resolves after `passes` good answers in a row, or when it is not `needed` any more. Rejects with ERR_FDB_UNHEALTHY, and when `signal` aborts. */
+  /** Resolves after `passes` successful checks in a row, or as soon as they are not `needed`. Rejects with ERR_FDB_UNHEALTHY, or when `signal` aborts. */
   async prove(signal: AbortSignal, needed: () => boolean): Promise<void> {
     const { passes, within } = this.#config
     const late = AbortSignal.timeout(within)
@@ -58,7 +58,7 @@ export class Health implements Disposable {
     )
   }
 
-  /** Asks while it is `needed`. Afterwards, or once disposed of, the process counts as healthy. */
+  /** Checks repeatedly as long as `needed` returns true. Afterwards, and after a dispose, the process counts as healthy. */
   watch(needed: () => boolean): void {
     const { signal } = this.#disposed
     const onAnswer = (why: string | null) => {
@@ -67,11 +67,11 @@ export class Health implements Disposable {
         return
       }
       if ((why === null) !== (this.#complaint === null)) {
-        if (why === null) this.#logger.info({}, 'well again, as upgrade.health asks')
+        if (why === null) this.#logger.info({}, 'upgrade.health passes again')
         else
           this.#logger.warn(
             { why },
-            'not well, as upgrade.health asks: the version before comes back if it stays so',
+            'upgrade.health fails: if it keeps failing, the previous version takes over again',
           )
       }
       this.#complaint = why
@@ -86,9 +86,9 @@ export class Health implements Disposable {
   }
 }
 
-/** The entrance to ask, directly instead of through the listener that all versions share. */
+/** The listener of this process to check. The check connects to it directly, not through the socket that all versions share. */
 export interface HealthTarget {
-  readonly entrance: { readonly server: Server; acceptOwn(connection: Socket): void }
+  readonly listener: { readonly server: Server; acceptOwn(connection: Socket): void }
   readonly tls: boolean
 }
 
@@ -97,10 +97,10 @@ interface HealthQuestion {
   readonly socket: Disposable | null
 }
 
-/** `asks` null: no listener takes requests. Loads only the modules for this kind of question. */
+/** Creates the question of the configured kind, and loads only its modules. `target` is null if no listener takes requests. */
 export async function healthQuestion(
   config: HealthConfig,
-  asks: HealthTarget | null,
+  target: HealthTarget | null,
 ): Promise<HealthQuestion> {
   const asked = askedOf(config)
   switch (asked.kind) {
@@ -108,10 +108,10 @@ export async function healthQuestion(
       const { httpQuestion, privateHttpQuestion } = await import('../../probing/http-question.js')
       const { connectionTo } = await import('../../probing/connection-to.js')
       const { url: path } = asked
-      if (asks === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
-      const { entrance, tls } = asks
+      if (target === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
+      const { listener, tls } = target
       const host = config.host ?? 'localhost'
-      const connect = () => connectionTo(entrance.server, socket => entrance.acceptOwn(socket))
+      const connect = () => connectionTo(listener.server, socket => listener.acceptOwn(socket))
       return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
     }
     case 'tcp': {
@@ -122,7 +122,7 @@ export async function healthQuestion(
       const { commandQuestion } = await import('../../probing/shell.js')
       const { nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
-      const socket = asks && (await PrivateSocket.open(connection => asks.entrance.acceptOwn(connection)))
+      const socket = target && (await PrivateSocket.open(connection => target.listener.acceptOwn(connection)))
       const env = { FD_BROKER_PID: `${process.pid}`, ...(socket && { FD_BROKER_SOCKET: socket.path }) }
       return { question: commandQuestion(asked.text, nodeShell(env)), socket }
     }

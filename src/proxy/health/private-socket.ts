@@ -3,7 +3,7 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { temporaryFolder } from '../../probing/temporary-folder.js'
 
-/** A Unix socket of this process alone, for commands, in a folder that only its user can enter. */
+/** A Unix socket of only this process, for the command of a health check. Its folder is accessible to this process's user only. */
 export class PrivateSocket implements Disposable {
   readonly path: string
   readonly #folder: string
@@ -15,7 +15,7 @@ export class PrivateSocket implements Disposable {
     this.#server = server
   }
 
-  /** Rejects when the folder or socket cannot be made. */
+  /** Rejects if the folder or the socket cannot be created. */
   static async open(onConnection: (socket: Socket) => void): Promise<PrivateSocket> {
     const folder = temporaryFolder()
     const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, onConnection)

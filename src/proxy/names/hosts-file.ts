@@ -3,17 +3,17 @@ import { isIP, SocketAddress } from 'node:net'
 
 const NONE: readonly string[] = []
 
-/** A hosts file (hosts(5)); changes are read within a second. */
+/** A hosts file (hosts(5)). Changes take effect within a second. */
 export class HostsFile {
-  readonly #file: FollowedFile
+  readonly #file: CachedFile
   #text = ''
   #names = new Map<string, string[]>()
 
   constructor(path: string) {
-    this.#file = new FollowedFile(path)
+    this.#file = new CachedFile(path)
   }
 
-  /** `name`: in small letters. Returns its addresses in the order of the file. */
+  /** Returns the addresses of a lower-case name, in the order of the file. */
   addresses(name: string, now: number): readonly string[] {
     const text = this.#file.text(now)
     if (text !== this.#text) {
@@ -51,8 +51,8 @@ function canonical(text: string): string | null {
 
 const CHECK_INTERVAL_MS = 1_000
 
-/** The text of a small file that is replaced at times; checks it at most once a second. */
-export class FollowedFile {
+/** The cached text of a small file. Checks at most once a second whether the file has changed. */
+export class CachedFile {
   readonly #path: string
   #checkAt = Number.NEGATIVE_INFINITY
   #version = ''
@@ -62,7 +62,7 @@ export class FollowedFile {
     this.#path = path
   }
 
-  /** Returns the text, '' without a file. The same string means that nothing has changed. */
+  /** Returns the text, or '' without a file. Returns the same string as long as the file does not change. */
   text(now: number): string {
     if (now < this.#checkAt) return this.#text
     this.#checkAt = now + CHECK_INTERVAL_MS

@@ -1,39 +1,39 @@
 import type { promises as dns } from 'node:dns'
-import { setTimeout as rest } from 'node:timers/promises'
-import { FollowedFile } from './hosts-file.js'
+import { setTimeout as delay } from 'node:timers/promises'
+import { CachedFile } from './hosts-file.js'
 
-/** Wait for the second address family after the first has answered. */
+/** How long the answer for one address family waits for the other family. */
 const OTHER_FAMILY_MS = 50
-/** c-ares repeats a question after this time; later repeats take longer. */
+/** c-ares repeats a query after this time, and then after longer times. */
 const RETRY_MS = 1_000
 const TRIES = 3
 
-/** `nothing`: the name has no address. `failed`: no name server answered, for the reason `code`. */
-export type Answer =
+/** `nothing`: the name has no address. `failed`: no name server gave an answer; `code` is the reason. */
+export type DnsAnswer =
   | { readonly kind: 'addresses'; readonly addresses: readonly string[]; readonly ttlMs: number }
   | { readonly kind: 'nothing'; readonly code: string }
   | { readonly kind: 'failed'; readonly code: string }
 
 export interface NameServersOptions {
-  /** `IP`, `IP:PORT` or `[IPv6]:PORT`; empty: those of `resolvConf`. */
+  /** `IP`, `IP:PORT` or `[IPv6]:PORT`; empty: the name servers of `resolvConf`. */
   servers: readonly string[]
-  /** For one name, in milliseconds. */
+  /** Milliseconds for the lookup of one name. */
   timeout: number
 }
 
-/** Asks for each name on its own: a slow one delays no other. */
+/** Looks up names with DNS. A slow lookup delays no other. */
 export class NameServers {
-  readonly #file: FollowedFile
+  readonly #file: CachedFile
   #options: NameServersOptions
   #resolver: dns.Resolver | null = null
   #text = ''
 
   constructor(resolvConf: string, options: NameServersOptions) {
-    this.#file = new FollowedFile(resolvConf)
+    this.#file = new CachedFile(resolvConf)
     this.#options = options
   }
 
-  /** Applies to new questions. Returns whether the name servers have changed. */
+  /** Applies to new lookups. Returns whether the name servers have changed. */
   configure(options: NameServersOptions): boolean {
     const others = options.servers.join() !== this.#options.servers.join()
     this.#options = options
@@ -42,13 +42,13 @@ export class NameServers {
   }
 
   /** Never rejects. Resolves within the timeout. */
-  async resolve(name: string, now: number): Promise<Answer> {
+  async resolve(name: string, now: number): Promise<DnsAnswer> {
     const late = new AbortController()
     const { timeout } = this.#options
     try {
       return await Promise.race([
         this.#search(name, this.#currentResolver(now), late.signal),
-        rest(timeout, TIMED_OUT, { ref: false, signal: late.signal }),
+        delay(timeout, TIMED_OUT, { ref: false, signal: late.signal }),
       ])
     } catch (error) {
       return failure(error)
@@ -76,8 +76,8 @@ export class NameServers {
     return this.#resolver
   }
 
-  async #search(name: string, resolver: dns.Resolver, late: AbortSignal): Promise<Answer> {
-    let answer: Answer = NOT_FOUND
+  async #search(name: string, resolver: dns.Resolver, late: AbortSignal): Promise<DnsAnswer> {
+    let answer: DnsAnswer = NOT_FOUND
     for (const candidate of candidates(name, searchList(this.#text))) {
       answer = await ofBothFamilies(candidate, resolver)
       if (answer.kind !== 'nothing' || late.aborted) return answer
@@ -86,17 +86,17 @@ export class NameServers {
   }
 }
 
-const TIMED_OUT: Answer = { kind: 'failed', code: 'ETIMEOUT' }
-const NOT_FOUND: Answer = { kind: 'nothing', code: 'ENOTFOUND' }
+const TIMED_OUT: DnsAnswer = { kind: 'failed', code: 'ETIMEOUT' }
+const NOT_FOUND: DnsAnswer = { kind: 'nothing', code: 'ENOTFOUND' }
 
-async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<Answer> {
+async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<DnsAnswer> {
   const families = [
     resolver.resolve4(name, { ttl: true }).then(found, failure),
     resolver.resolve6(name, { ttl: true }).then(found, failure),
   ] as const
   const first = await Promise.race(families)
   const waits = new AbortController()
-  const slow = rest(OTHER_FAMILY_MS, null, { ref: false, signal: waits.signal }).catch(() => null)
+  const slow = delay(OTHER_FAMILY_MS, null, { ref: false, signal: waits.signal }).catch(() => null)
   const both = Promise.all(families)
   const answers = (await (first.kind === 'addresses' ? Promise.race([both, slow]) : both)) ?? [first]
   waits.abort()
@@ -109,20 +109,20 @@ async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<Ans
   }
 }
 
-function found(records: readonly { address: string; ttl: number }[]): Answer {
+function found(records: readonly { address: string; ttl: number }[]): DnsAnswer {
   if (records.length === 0) return { kind: 'nothing', code: 'ENODATA' }
   const ttlMs = Math.min(...records.map(({ ttl }) => ttl)) * 1_000
   return { kind: 'addresses', addresses: records.map(({ address }) => address), ttlMs }
 }
 
-function failure(error: unknown): Answer {
+function failure(error: unknown): DnsAnswer {
   const { code = 'EUNKNOWN' } = error as Partial<NodeJS.ErrnoException>
   return { kind: code === 'ENOTFOUND' || code === 'ENODATA' ? 'nothing' : 'failed', code }
 }
 
 interface SearchList {
   readonly domains: readonly string[]
-  /** A name with so many dots is first tried as it is. */
+  /** A name with at least this many dots is first tried without a search domain. */
   readonly dots: number
 }
 

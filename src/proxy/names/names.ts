@@ -1,24 +1,24 @@
 import { isIPv6, type LookupFunction } from 'node:net'
 import type { NamedHost } from '../../relay/index.js'
 import { HostsFile } from './hosts-file.js'
-import { type Answer, NameServers, type NameServersOptions } from './name-servers.js'
+import { type DnsAnswer, NameServers, type NameServersOptions } from './name-servers.js'
 
 export interface NamesOptions extends NameServersOptions {
   /** Default: /etc/hosts and /etc/resolv.conf. */
   hosts?: string
   resolvConf?: string
-  /** No name server gave an address. */
+  /** Called when a lookup gives no address. */
   onFailure?: (name: string, code: string) => void
 }
 
 const MOST_NAMES = 10_000
-/** Addresses this old are refreshed before they are used, which may take {@link ASKED_AGAIN_MS}. */
+/** A lookup of addresses that expired this long ago waits up to {@link REFRESH_WAIT_MS} for new ones. */
 const STALE_MS = 30_000
-const ASKED_AGAIN_MS = 1_000
+const REFRESH_WAIT_MS = 1_000
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, addresses: readonly string[]) => void
 
-/** Addresses by name: of the hosts file, else of name servers for as long as their TTL says, or longer while they do not answer. No name waits for another. */
+/** Resolves names with the hosts file, otherwise with DNS. Keeps addresses for their TTL, and longer if no name server answers. No name waits for another. */
 export class Names {
   readonly #hosts: HostsFile
   readonly #servers: NameServers
@@ -37,7 +37,7 @@ export class Names {
     this.#onFailure = onFailure
   }
 
-  /** Other name servers may give other addresses: all names are looked up again. */
+  /** Forgets all names if the name servers have changed, because others may give other addresses. */
   configure(options: NameServersOptions): void {
     if (this.#servers.configure(options)) this.#known.clear()
   }
@@ -47,8 +47,8 @@ export class Names {
     this.#servers.close()
   }
 
-  /** `name`: in small letters. */
-  named(name: string): NamedHost {
+  /** `name` must be lower-case. */
+  hostOf(name: string): NamedHost {
     return {
       lookup: this.#lookupOf(name),
       current: address => this.#knownName(name, performance.now()).addresses.includes(address),
@@ -85,11 +85,11 @@ export class Names {
       clearTimeout(timer)
       callBack(name, known, done)
     }
-    const timer = old ? setTimeout(callOnce, ASKED_AGAIN_MS).unref() : undefined
+    const timer = old ? setTimeout(callOnce, REFRESH_WAIT_MS).unref() : undefined
     void pending.then(callOnce)
   }
 
-  /** The present addresses; refreshes them in the background when they are due. */
+  /** Returns the known addresses, and refreshes them in the background if they have expired. */
   #knownName(name: string, now: number): KnownName {
     let known = this.#known.get(name)
     if (known === undefined) {
@@ -100,7 +100,7 @@ export class Names {
     const here = this.#hosts.addresses(name, now)
     if (here.length > 0) known.setLocal(here)
     else if (name === 'localhost' || name.endsWith('.localhost')) known.setLocal(LOOPBACK)
-    else if (known.due(now)) this.#refresh(name, known, now)
+    else if (known.isDue(now)) this.#refresh(name, known, now)
     return known
   }
 
@@ -116,7 +116,7 @@ export class Names {
 const LOOPBACK = ['127.0.0.1', '::1']
 
 function callBack(name: string, known: KnownName, done: LookupCallback): void {
-  const addresses = known.rotated(performance.now())
+  const addresses = known.inTurn(performance.now())
   if (addresses.length > 0) done(null, addresses)
   else {
     const { code = 'ENOTFOUND' } = known
@@ -137,34 +137,34 @@ export function serverNames(options: NameServersOptions, warnings: WarningLog): 
 const MOST_ADDRESSES = 64
 const LEAST_TTL_MS = 1_000
 const MOST_TTL_MS = 3_600_000
-/** A name without an address is not looked up again for this time, as node:dns does not give the zone's own. */
+/** How long a name without an address is not looked up again: `node:dns` does not report the zone's own time. */
 const NOTHING_MS = 5_000
-/** The same after a failed lookup. */
+/** How long a name is not looked up again after a failed lookup. */
 const FAILED_MS = 1_000
-/** After a failed connect an address comes last for this time. */
+/** How long an address is tried last after a failed connection attempt. */
 const TROUBLED_MS = 10_000
 
-/** The addresses of one name. Times are on the clock of `performance`. */
+/** The addresses of one name. Times are in milliseconds of `performance.now()`. */
 export class KnownName {
   addresses: readonly string[] = []
-  /** Why the name has no address. */
+  /** The DNS error code if the name has no address. */
   code: string | undefined
   validUntil = Number.NEGATIVE_INFINITY
   pending: Promise<void> | null = null
   #next = 0
   readonly #troubled = new Map<string, number>()
 
-  due(now: number): boolean {
+  isDue(now: number): boolean {
     return this.pending === null && now >= this.validUntil
   }
 
-  /** Sets addresses of the hosts file or the loopback, which do not expire. */
+  /** Sets addresses of the hosts file or the loopback. If the hosts file loses the name, a DNS lookup is due at once. */
   setLocal(addresses: readonly string[]): void {
     if (this.addresses !== addresses) this.#setAddresses(addresses)
     this.validUntil = Number.NEGATIVE_INFINITY
   }
 
-  applyAnswer(answer: Answer, now: number): void {
+  applyAnswer(answer: DnsAnswer, now: number): void {
     if (answer.kind === 'addresses') {
       this.#setAddresses([...new Set(answer.addresses)].slice(0, MOST_ADDRESSES))
       this.validUntil = now + Math.min(MOST_TTL_MS, Math.max(LEAST_TTL_MS, answer.ttlMs))
@@ -175,8 +175,8 @@ export class KnownName {
     this.validUntil = now + (answer.kind === 'nothing' ? NOTHING_MS : FAILED_MS)
   }
 
-  /** Returns all addresses, starting with the next one each time; recently failed ones come last. */
-  rotated(now: number): string[] {
+  /** Returns all addresses, each time starting with another one (round robin). Addresses that failed recently come last. */
+  inTurn(now: number): string[] {
     const { addresses } = this
     const first = addresses.length === 0 ? 0 : this.#next++ % addresses.length
     const turned = [...addresses.slice(first), ...addresses.slice(0, first)]

@@ -3,28 +3,28 @@ import {
   type Decision,
   type ExchangeOptions,
   type FieldRules,
+  type Forward,
   type Respond,
-  type SendOn,
 } from '../../relay/index.js'
 import type { Upstream } from '../upstreams/upstream.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import type { FieldChanges, RouteTarget, UpstreamTarget } from './target.js'
 
-type FieldEditOptions = FieldRules['request'] & object
+type FieldEditRules = FieldRules['request'] & object
 
-export type Action =
+export type RouteAction =
   | {
       readonly kind: 'upstream'
       readonly upstream: Upstream
       readonly connect: boolean
-      readonly sendOn: SendOn
+      readonly forward: Forward
     }
   | Respond
 
-export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action {
+export function compileTarget(target: RouteTarget, upstreams: Upstreams): RouteAction {
   if (target.kind === 'upstream') {
     const upstream = upstreams.get(target.upstream)
-    return { kind: 'upstream', upstream, connect: target.connect, sendOn: sendOnOf(target, upstream) }
+    return { kind: 'upstream', upstream, connect: target.connect, forward: forwardOf(target, upstream) }
   }
   const { status, headers, body } = target
   const typed = body === '' || headers.some(([name]) => name.toLowerCase() === 'content-type')
@@ -32,9 +32,12 @@ export function compileTarget(target: RouteTarget, upstreams: Upstreams): Action
   return { kind: 'respond', status, headers: typed ? headers : [...headers, text], body: Buffer.from(body) }
 }
 
-/** Combines the upstream's options with the route's. With CONNECT the server is a proxy. */
-function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstream): SendOn {
-  if (!connect && changes === undefined) return sendOn
+/** Combines the upstream's options with the route's. A route with `connect` leads to servers that are proxies themselves. */
+function forwardOf(
+  { connect, changes }: UpstreamTarget,
+  { name, forward: upstreamForward }: Upstream,
+): Forward {
+  if (!connect && changes === undefined) return upstreamForward
   const own: ExchangeOptions = {
     ...(connect && { proxyAuthentication: true }),
     ...(changes?.host !== undefined && { host: changes.host }),
@@ -50,11 +53,11 @@ function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstre
   return {
     kind: 'upstream',
     name,
-    pick: tried => sendOn.pick(tried),
-    // The upstream's options change with the configuration.
+    pick: tried => upstreamForward.pick(tried),
+    // A reload replaces the upstream's options.
     get options() {
-      if (sendOn.options !== before) {
-        before = sendOn.options
+      if (upstreamForward.options !== before) {
+        before = upstreamForward.options
         both = { ...before, ...own }
       }
       return both
@@ -62,7 +65,7 @@ function sendOnOf({ connect, changes }: UpstreamTarget, { name, sendOn }: Upstre
   }
 }
 
-function editsOf({ set, remove }: FieldChanges): FieldEditOptions {
+function editsOf({ set, remove }: FieldChanges): FieldEditRules {
   return { set: Object.fromEntries(set), remove }
 }
 
@@ -74,8 +77,8 @@ const CONNECT_REFUSED: Decision = {
 }
 const UNKNOWN_UPSTREAM: Decision = { kind: 'refuse', status: 503, reason: 'upstream-unknown' }
 
-export function decisionOf(action: Action, method: string): Decision {
+export function decisionOf(action: RouteAction, method: string): Decision {
   if (action.kind === 'respond') return method === 'CONNECT' ? CONNECT_REFUSED : action
   if (method === 'CONNECT' && !action.connect) return CONNECT_REFUSED
-  return action.upstream.takesRequests ? action.sendOn : UNKNOWN_UPSTREAM
+  return action.upstream.takesRequests ? action.forward : UNKNOWN_UPSTREAM
 }

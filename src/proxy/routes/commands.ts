@@ -1,4 +1,4 @@
-/** Commands of `fd-broker routes` to a running proxy. Lists are JSON lines, read and written in slices. */
+/** The commands that `fd-broker routes` sends to a running proxy. Lists are JSON lines, processed in slices. */
 import { isMap } from '../../config/check.js'
 import { FdbError, type Member, runInSlices } from '../../index.js'
 import type { ListedRoute, LiveRoutes } from './live-routes.js'
@@ -11,7 +11,7 @@ const MOST_NAMED = 100
 const STEP = 32
 const PAGE_BYTES = 4 * 1024 * 1024
 
-/** The first line of `routes.add`; the routes follow, one a line. `routes.remove` has no further lines. */
+/** The first line of `routes.add`. Each further line is a route. */
 export interface AddRequest {
   replace?: boolean
 }
@@ -20,29 +20,29 @@ export interface AddReply {
   added: number
   replaced: number
   unchanged: number
-  /** The first of the file's routes that are now overridden. */
+  /** The first routes of the file that the new routes override, at most 100. */
   shadows: string[]
   shadowed: number
 }
 
 export interface RemoveReply {
   removed: number
-  /** The first of the file's routes that apply again. */
+  /** The first routes of the file that apply again, at most 100. */
   uncovers: string[]
   uncovered: number
 }
 
 export interface ListRequest {
-  /** Entries to skip: the last page's `next`. */
+  /** How many entries to skip: `next` of the previous page. */
   from?: number
 }
 
-/** The first line of the reply; the routes follow, one a line. */
+/** The first line of the reply. Each further line is a route. */
 export interface ListReply {
   total: number
-  /** Pages with the same digest list the same routes. */
+  /** Pages with the same digest belong to the same list of routes. */
   digest: string
-  /** The start of the next page; null: this is the last. */
+  /** `from` of the next page, or null after the last page. */
   next: number | null
 }
 
@@ -103,15 +103,15 @@ function parse(line: string, index: number): unknown {
   } catch (error) {
     throw new FdbError(
       'ERR_FDB_ROUTES',
-      `line ${index + 1} of the request is no JSON: ${line.slice(0, 80)}`,
+      `line ${index + 1} of the request is not valid JSON: ${line.slice(0, 80)}`,
       { cause: error },
     )
   }
 }
 
-/** Yields where it may pause, also while it skips earlier pages. */
+/** Builds one page of the list. Yields where it may pause, also while it skips earlier pages. */
 export function* page(
-  routes: Pick<LiveRoutes, 'digest' | 'size' | 'keys' | 'listed'>,
+  routes: Pick<LiveRoutes, 'digest' | 'size' | 'keys' | 'describe'>,
   from: number,
 ): Generator<void, Buffer> {
   const { digest, size: total } = routes
@@ -126,7 +126,7 @@ export function* page(
       next = index - 1
       break
     }
-    const route = routes.listed(key)
+    const route = routes.describe(key)
     if (route === null) continue
     const line = Buffer.from(`${JSON.stringify(route satisfies ListedRoute)}\n`)
     lines.push(line)

@@ -6,9 +6,9 @@ import { type RouteMessage, targetOf } from './section.js'
 import type { RouteTable } from './table.js'
 import { type RouteTarget, targetKey } from './target.js'
 
-/** The section of the state, or a view of it. */
+/** The routes section of the state, or a view of it. */
 export interface RouteSource {
-  /** Reading it appends this turn's changes, and notifies their listeners. */
+  /** Reading the size appends this turn's changes to the state, and notifies the listeners. */
   readonly size: number
   keys(): Iterable<string>
   get(key: string): RouteMessage | undefined
@@ -16,24 +16,24 @@ export interface RouteSource {
 }
 
 export interface FollowOptions<T> {
-  /** Makes the table's value for a target. Called once for equal upstream targets. */
+  /** Creates the table's value for a target. Called once for equal upstream targets. */
   compile: (target: RouteTarget) => T
-  /** An entry that cannot be read or compiled is not served. */
+  /** Called for an entry that cannot be read or compiled. Its route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
-  /** False: present entries come by {@link RouteFollower.put}. */
+  /** False: the caller adds the existing entries with {@link RouteFollower.put}. Default: true. */
   scan?: boolean
 }
 
-/** Keeps a table equal to a section, in slices: 100,000 changes at once block nothing. Up to date once {@link caughtUp} resolves. */
+/** Applies the changes of a section to a table, in slices: even 100,000 changes at once do not block the event loop. See {@link caughtUp}. */
 export class RouteFollower<T extends NonNullable<unknown>> {
   readonly #section: RouteSource
   readonly #table: RouteTable<T>
   readonly #options: FollowOptions<T>
   readonly #compiled = new Map<string, T>()
   readonly #unsubscribe: () => void
-  /** All keys, to be applied from the first on. */
+  /** All keys of the section, if they must be applied again. */
   #scan: Iterable<string> | null = null
-  /** Changed keys; null: everything was cleared. */
+  /** Changed keys; null stands for a clear of the section. */
   #queue = new GrowingList<string | null>()
   #running: Promise<void> | null = null
   #stopped = false
@@ -50,7 +50,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     if (options.scan ?? true) this.refresh()
   }
 
-  /** Applies an entry that the caller has just read. */
+  /** Applies an entry that the caller has read. */
   put(id: RouteId, target: RouteTarget): void {
     try {
       this.#table.put(id, this.#compile(target))
@@ -60,20 +60,19 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     }
   }
 
-  /** Resolves when all changes before this call are in the table, or following has stopped. */
+  /** Resolves when the table has all changes made before this call, or after {@link stop}. */
   async caughtUp(): Promise<void> {
-    // Reading the size appends this turn's changes, and notifies the listeners.
     void this.#section.size
     while (this.#running) await this.#running
   }
 
-  /** The table keeps its contents. */
+  /** Stops following. The table keeps its contents. */
   stop(): void {
     this.#stopped = true
     this.#unsubscribe()
   }
 
-  /** Compiles all routes again, as their targets have changed. */
+  /** Compiles all routes again. */
   refresh(): void {
     if (this.#stopped) return
     this.#compiled.clear()
@@ -93,11 +92,11 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       else this.#apply(key)
       yield
     }
-    // In the step that found nothing: a later change starts a new run.
+    // In the same step that found nothing pending, so that a later change starts a new run.
     this.#running = null
   }
 
-  /** Also yields keys that change meanwhile. */
+  /** Yields the keys to apply, including those that change meanwhile. */
   *#pending(): Generator<string | null> {
     for (;;) {
       const scan = this.#scan
@@ -116,7 +115,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     }
   }
 
-  /** Applies the section's present entry: a change may come twice, or out of order. */
+  /** Applies the current entry of the section: changes may arrive twice, or out of order. */
   #apply(key: string): void {
     const id = parseRouteKey(key)
     if (id === null) return

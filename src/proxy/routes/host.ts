@@ -1,5 +1,5 @@
 /**
- * Hosts: patterns as routes name them, and what the Host header of a request is compared as.
+ * Host patterns of routes, and the form of a request's Host for comparison with them.
  *
  *     example.com      this host, on any port
  *     *.example.com    every host below it, however deep, but not example.com itself
@@ -13,7 +13,7 @@ import { shown, Wrong } from '../../config/check.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 
-/** The canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
+/** Returns the canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
 export function canonicalHost(pattern: string): string | Wrong {
   if (pattern === '*') return pattern
   if (pattern === '') return new Wrong('"" is no host; write "*" for every host')
@@ -41,7 +41,7 @@ export function canonicalHost(pattern: string): string | Wrong {
   return wildcard ? `*.${ascii}` : ascii
 }
 
-/** The host of a request as a key: without port and trailing dot, in lower case. The head parser has checked it; an invalid one matches no route. */
+/** Returns the host of a request in the same form: lower case, without port and trailing dot. Does not validate it: an invalid host matches no route. */
 export function requestHost(host: string): string {
   let end = 0
   let lower = true

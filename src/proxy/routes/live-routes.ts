@@ -2,40 +2,40 @@ import { InOrder } from '../../base/in-order.js'
 import { ShardedMap } from '../../base/large-collections.js'
 import { type Logger, runInSlices, type Section } from '../../index.js'
 import { changesOf } from '../entries/difference.js'
-import type { Action } from './action.js'
+import type { RouteAction } from './action.js'
 import { RouteFollower, type RouteSource } from './follow.js'
-import { type Origin, originOf, parseRouteKey, routeKey } from './path-tree.js'
-import { type NewFile, type Reconciled, reconcile } from './reconcile.js'
+import { originOf, parseRouteKey, type RouteOrigin, routeKey } from './path-tree.js'
+import { type FileRoutes, type Reconciled, reconcile } from './reconcile.js'
 import { type AddOptions, addRoutes, type RouteAddition, type RouteRemoval, removeRoutes } from './runtime.js'
 import { type RouteChange, type RouteMessage, type RouteStamp, type RouteState, targetOf } from './section.js'
 import { RouteTable } from './table.js'
 import type { RouteTarget } from './target.js'
 
-/** Changes of the file in one bulk: the first bulk needs no merging with present routes. */
+/** How many changes of the file go into one bulk write. */
 const BATCH_CHANGES = 16_384
 const MOST_LOGGED_NAMES = 20
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
   generation: number
-  /** Whether this process's file is the one in the state. */
+  /** Reports whether the file routes of the state come from this process's configuration. */
   serves: () => boolean
-  compile: (target: RouteTarget) => Action
+  compile: (target: RouteTarget) => RouteAction
   logger: Logger
 }
 
-/** The routes of a running proxy, with a table for lookups. Changes are made one after the other, so that checks stay valid. */
+/** The routes of a running proxy, with a table for lookups. Serializes all changes, so that a check stays valid until its change is written. */
 export class LiveRoutes {
-  readonly table = new RouteTable<Action>()
+  readonly table = new RouteTable<RouteAction>()
   readonly #section: Section<RouteMessage>
   readonly #view: RouteView
-  readonly #follower: RouteFollower<Action>
+  readonly #follower: RouteFollower<RouteAction>
   readonly #generation: number
   readonly #logger: Logger
   readonly #unsubscribe: () => void
   #changes = 0
-  /** The result of {@link prepare}; null: it has been written. */
-  #prepared: { file: NewFile; found: Reconciled; changes: number } | null = null
+  /** The result of {@link prepare}, until it is written. */
+  #prepared: { file: FileRoutes; found: Reconciled; changes: number } | null = null
   readonly #order = new InOrder()
 
   constructor(options: LiveRoutesOptions) {
@@ -53,22 +53,22 @@ export class LiveRoutes {
     })
   }
 
-  /** Once, before this process may write: requests then find the routes of its file, and those made at run time. */
-  prepare(file: NewFile): Promise<void> {
+  /** Call once, before this process may write: the table then has the routes of its file, and those made at run time. */
+  prepare(file: FileRoutes): Promise<void> {
     return this.#order.run(async () => {
       const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
-      // An entry that changed meanwhile may have been read before it was planned.
+      // An entry that has changed meanwhile may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
       this.#prepared = { file, found, changes }
     })
   }
 
-  /** Writes the file's changes. Rejects when this process may not write (any more); what it serves stays the same. */
-  apply(file: NewFile): Promise<Reconciled> {
+  /** Writes the changes of the file to the state. Rejects if this process must not write (any more); its table stays the same. */
+  apply(file: FileRoutes): Promise<Reconciled> {
     return this.#order.run(async () => {
       const changes =
         this.#preparedFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
@@ -80,13 +80,13 @@ export class LiveRoutes {
     })
   }
 
-  /** Compiles all routes again: their targets, or the process that owns the file, have changed. */
+  /** Compiles all routes again, because upstreams have changed, or because another process's file now applies. */
   async refresh(): Promise<void> {
     this.#follower.refresh()
     await this.#follower.caughtUp()
   }
 
-  /** All or none; served when it resolves. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. */
+  /** Adds all routes or none. Resolves when they are served. Rejects with ERR_FDB_ROUTES, or as the state's `bulk`. */
   add(given: unknown, options: Omit<AddOptions, keyof RouteStamp>): Promise<RouteAddition> {
     return this.#order.run(async () => {
       const addition = await runInSlices(addRoutes(this.#section, given, { ...options, ...this.#stamp }))
@@ -103,13 +103,13 @@ export class LiveRoutes {
     })
   }
 
-  /** The keys of all routes of the state, unordered, but in the same order while {@link digest} is the same. */
+  /** The keys of all routes of the state, in an order that stays the same as long as {@link digest} does. */
   keys(): IterableIterator<string> {
     return this.#section.keys()
   }
 
-  listed(key: string): ListedRoute | null {
-    return listedRoute(this.#section, key)
+  describe(key: string): ListedRoute | null {
+    return describeRoute(this.#section, key)
   }
 
   /** Changes with every change of the routes. */
@@ -126,8 +126,8 @@ export class LiveRoutes {
     this.#follower.stop()
   }
 
-  /** The result of {@link prepare}, if it was for the same file and is still valid. */
-  #preparedFor(file: NewFile): Reconciled | null {
+  /** Returns the result of {@link prepare} if it is for the same file and still valid, otherwise null. Clears it. */
+  #preparedFor(file: FileRoutes): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
     if (prepared === null || prepared.changes !== this.#changesSeen) return null
@@ -142,7 +142,7 @@ export class LiveRoutes {
     await this.#follower.caughtUp()
   }
 
-  /** Changes of the section, including this turn's. */
+  /** The number of changes of the section so far, including those of this turn. */
   get #changesSeen(): number {
     void this.#section.size
     return this.#changes
@@ -154,7 +154,7 @@ export class LiveRoutes {
 
   #report(
     { puts, deletes, unchanged, conflicts, former, dangling, needed }: Reconciled,
-    file: NewFile,
+    file: FileRoutes,
   ): void {
     const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MOST_LOGGED_NAMES)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
@@ -162,19 +162,19 @@ export class LiveRoutes {
     if (conflicts.length > 0) {
       this.#logger.warn(
         { routes: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
-        'routes of the file are out of force: there are ones made at run time (fd-broker routes remove)',
+        'routes made at run time override routes of the file (to remove them: fd-broker routes remove)',
       )
     }
     if (former.length > 0) {
       this.#logger.warn(
         { routes: former.slice(0, MOST_LOGGED_NAMES), count: former.length, upstreams },
-        'routes made at run time lead to upstreams that the file does not have, and are served by those of the state',
+        'routes made at run time lead to upstreams that only the state has, not the file; they are served',
       )
     }
     if (dangling.length > 0) {
       this.#logger.warn(
         { routes: dangling.slice(0, MOST_LOGGED_NAMES), count: dangling.length },
-        'routes made at run time lead to upstreams that nobody knows, and are answered with 503',
+        'routes made at run time lead to unknown upstreams: their requests get 503',
       )
     }
   }
@@ -198,18 +198,18 @@ function* batches(changes: Iterable<RouteChange>): Generator<RouteChange[]> {
 export interface ListedRoute {
   host: string
   path: string
-  origin: Origin
-  /** A route made at run time overrides this one of the file. */
+  origin: RouteOrigin
+  /** A route made at run time overrides this route of the file. */
   shadowed: boolean
-  /** null: a newer version made it, this one does not serve it. */
+  /** Null: a newer version wrote the target, and this version does not serve the route. */
   target: RouteTarget | null
   /** Milliseconds since 1970. */
   created: number
   generation: number
 }
 
-/** Null: it is gone, or a newer version made it. */
-export function listedRoute(state: RouteState, key: string): ListedRoute | null {
+/** Returns null if the route no longer exists, or if this version does not know its kind of key. */
+export function describeRoute(state: RouteState, key: string): ListedRoute | null {
   const id = parseRouteKey(key)
   const stored = id && state.get(key)
   if (!id || !stored) return null
@@ -221,11 +221,11 @@ export function listedRoute(state: RouteState, key: string): ListedRoute | null 
 
 const STEP = 32
 
-/** Puts by key; null: a deletion. */
-type Plan = ShardedMap<RouteMessage | null>
+/** The planned value of each changed key; null means a deletion. */
+type PlannedRoutes = ShardedMap<RouteMessage | null>
 
-export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Plan> {
-  const plan: Plan = new ShardedMap()
+export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, PlannedRoutes> {
+  const plan: PlannedRoutes = new ShardedMap()
   for (const [index, { key, value }] of puts.entries()) {
     plan.set(key, value)
     if (index % STEP === 0) yield
@@ -237,25 +237,25 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
   return plan
 }
 
-type Listener = Parameters<RouteSource['onChange']>[0]
+type ChangeListener = Parameters<RouteSource['onChange']>[0]
 
 /**
- * The routes as this process serves them. Its own file's routes count before it may write them, so that its first request finds them. While another process
- * serves, the state's file routes do not count: their upstreams may have other names.
+ * The routes as this process serves them. Includes the routes of its own file before it may write them, so that its first request finds them. Ignores changes of
+ * the state's file routes while another process serves: their upstreams may have other names.
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
   readonly #ownsFile: () => boolean
-  #planned: Plan | null = null
+  #planned: PlannedRoutes | null = null
 
-  /** `own`: whether the state's file routes are this process's. */
-  constructor(section: RouteSource, own: () => boolean) {
+  /** `ownsFile` reports whether the file routes of the state come from this process's configuration. */
+  constructor(section: RouteSource, ownsFile: () => boolean) {
     this.#section = section
-    this.#ownsFile = own
+    this.#ownsFile = ownsFile
   }
 
-  /** These changes count as if they were made; null: the state alone counts. */
-  plan(changes: Plan | null): void {
+  /** Shows these changes as if they were written. Null shows the state alone. */
+  plan(changes: PlannedRoutes | null): void {
     this.#planned = changes
   }
 
@@ -263,7 +263,7 @@ export class RouteView implements RouteSource {
     return this.#section.size
   }
 
-  /** A key may come twice, or without a route: filtering a large plan would block. */
+  /** May yield a key twice, or a key without a route: filtering a large plan would block the event loop. */
   *keys(): Generator<string> {
     yield* this.#section.keys()
     for (const [key] of this.#planned?.entries() ?? []) yield key
@@ -275,7 +275,7 @@ export class RouteView implements RouteSource {
     return this.#section.get(key)
   }
 
-  onChange(listener: Listener): () => void {
+  onChange(listener: ChangeListener): () => void {
     return this.#section.onChange(change => {
       if (this.#ownsFile() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
     })

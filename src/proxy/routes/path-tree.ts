@@ -1,26 +1,25 @@
 import { ShardedMap } from '../../base/large-collections.js'
 
-/** A route's key in the state: `file:HOST/PATH` or `runtime:HOST/PATH`, host and path in their canonical spelling. */
-
-/** `file`: from the configuration file, replaced with it. `runtime`: made through the control socket, survives it. */
-export type Origin = 'file' | 'runtime'
+/** `file`: from the configuration file, and replaced with it. `runtime`: added through the control socket; a new file does not remove it. */
+export type RouteOrigin = 'file' | 'runtime'
 
 export interface RouteId {
-  origin: Origin
+  origin: RouteOrigin
   host: string
   path: string
 }
 
+/** Returns the route's key in the state: `file:HOST/PATH` or `runtime:HOST/PATH`, with canonical host and path. */
 export function routeKey({ origin, host, path }: RouteId): string {
   return `${origin}:${host}${path}`
 }
 
-export function originOf(key: string): Origin | null {
+export function originOf(key: string): RouteOrigin | null {
   if (key.startsWith('file:')) return 'file'
   return key.startsWith('runtime:') ? 'runtime' : null
 }
 
-/** null: a kind of key that this version does not know. */
+/** Returns null for a kind of key that this version does not know. */
 export function parseRouteKey(key: string): RouteId | null {
   const origin = originOf(key)
   if (origin === null) return null
@@ -30,17 +29,17 @@ export function parseRouteKey(key: string): RouteId | null {
   return { origin, host: key.slice(start, slash), path: key.slice(slash) }
 }
 
-/** A route's name in messages and lists: `example.com/api`. */
+/** Returns the route's name in messages and lists, for example `example.com/api`. */
 export function routeName({ host, path }: { host: string; path: string }): string {
   return `${host}${path}`
 }
 
-/** The routes of one host, by path segment. Most nodes have at most one child, and no map: the child knows its segment. */
+/** A node of the tree of one host's routes. A node with a single child needs no map: the child knows its segment. */
 export class PathNode<T> {
   readonly segment: string
   /** The value for the path that ends here. */
   value: T | undefined = undefined
-  origin: Origin | null = null
+  origin: RouteOrigin | null = null
   children: PathNode<T> | ShardedMap<PathNode<T>> | null = null
 
   constructor(segment: string) {
@@ -82,7 +81,7 @@ export class PathNode<T> {
   }
 }
 
-/** The value of the longest prefix of `path` up to `end`. The path is normalised, but may end with a slash. */
+/** Returns the value of the longest prefix of `path` up to `end`. The path must be normalised, but may end with a slash. */
 export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): T | undefined {
   let node = root
   let best = root.value
@@ -104,7 +103,7 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
   return best
 }
 
-/** The node of a canonical path; made if missing. */
+/** Returns the node of a canonical path, and creates missing nodes. */
 export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
   let node = root
   for (let from = 1; from < path.length; ) {
@@ -117,7 +116,7 @@ export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
   return node
 }
 
-/** The nodes along a canonical path, root first; null if one is missing. */
+/** Returns the nodes along a canonical path from the root on, or null if a node is missing. */
 export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
   let node: PathNode<T> | undefined = root

@@ -1,31 +1,29 @@
 /**
- * Paths: the prefixes that routes name, and what a request's path is compared as. Only the comparison works on a
- * normalised path; upstreams get the target as the client sent it.
+ * Path prefixes of routes, and the normalised form of a request's path for comparison with them. Servers get the target as the client sent it.
  *
- * Two spellings that some server takes for the same path must not reach different routes, or a route that answers
- * `/admin` with 403 is passed by. Before it is compared,
+ * Two spellings that some server takes for the same path must not reach different routes: otherwise a client could get around a route that answers `/admin`
+ * with 403. Normalisation
  *
- * - query and fragment are cut off;
- * - percent-encoded letters, digits and `-._~` are decoded once (`/%61dmin` is `/admin`), other escapes stay and compare in
- *   upper case; other characters than these, `!$&'()*+,=:@` and `%` are escaped (`/caf\xc3\xa9` is `/caf%C3%A9`);
- * - slashes that follow each other count as one (`//admin` is `/admin`), and one at the end as none;
- * - the parameters of a segment are cut off (`/admin;v=1` is `/admin`).
+ * - removes query and fragment;
+ * - decodes percent-encoded letters, digits and `-._~` once (`/%61dmin` becomes `/admin`), and changes other escapes to upper case; escapes all characters
+ *   except these, `!$&'()*+,=:@` and `%` (`/caf\xc3\xa9` becomes `/caf%C3%A9`);
+ * - merges consecutive slashes (`//admin` becomes `/admin`), and removes one at the end;
+ * - removes the parameters of each segment (`/admin;v=1` becomes `/admin`).
  *
- * Servers do not agree whether an escaped slash, backslash or semicolon is one, and some decode twice. Such a path has
- * several readings (see {@link readings}), and is refused where they lead to different routes.
+ * Servers disagree on whether an escaped slash, backslash or semicolon counts as one, and some decode twice. Such a path has several readings (see
+ * {@link readings}). The proxy refuses it if they lead to different routes.
  *
- * Refused whatever the routes are: dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any
- * reading, a backslash, and what does not begin with a slash (except `*`, which is compared as `/`). Clients resolve dot
- * segments themselves before they send a request.
+ * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path without a
+ * leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
  */
 import { shown, Wrong } from '../../config/check.js'
 
 const MOST_PATH_CHARACTERS = 4096
 
-/** The form of most paths, which need no normalisation. */
+/** Matches paths that need no normalisation. */
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
-/** The canonical spelling of a path prefix: no slash at its end (except `/`), escapes as they are compared. */
+/** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
 export function canonicalPath(prefix: string): string | Wrong {
   if (prefix.length <= MOST_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new Wrong(`${shown(prefix)} is no path: ${why}`)
@@ -52,14 +50,14 @@ export function canonicalPath(prefix: string): string | Wrong {
       )
 }
 
-/** Bytes that are escaped for comparison; targets are latin1. */
+/** Bytes of a latin1 target that normalisation escapes. */
 const TO_ESCAPE = /[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/g
-/** ASCII characters that need escaping or a closer look. */
+/** 1 for ASCII characters that may need normalisation. */
 const NOT_PLAIN = new Uint8Array(128)
 for (let code = 0; code < 128; code++)
   if (/[%;\\]|[^A-Za-z0-9\-._~!$&'()*+,;=:@%/]/.test(String.fromCharCode(code))) NOT_PLAIN[code] = 1
 
-/** Where the path of a target ends, if it needs no normalisation; -1: it does. */
+/** Returns where the path of a target ends, or -1 if the path needs normalisation. */
 export function plainEnd(target: string): number {
   const length = target.length
   if (length === 0 || target.charCodeAt(0) !== SLASH) return -1
@@ -74,10 +72,10 @@ export function plainEnd(target: string): number {
   return length
 }
 
-/** Escapes that some servers read differently; also a `%` that becomes an escape once the bytes behind it are decoded. */
+/** Escapes that some servers read differently, including a `%` that becomes an escape when the following bytes are decoded. */
 const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
-/** The paths that servers may read in a target: literally, with escaped slashes, backslashes and semicolons decoded, and fully decoded. Null: refused. */
+/** Returns the paths that servers may read in a target: literal; with escaped slashes, backslashes and semicolons decoded; fully decoded. Null: refuse it. */
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)
@@ -97,7 +95,7 @@ export function readings(target: string): string[] | null {
   return found
 }
 
-/** Joins the segments without their parameters; null for dot segments and NUL. */
+/** Joins the segments without their parameters. Returns null for dot segments and NUL. */
 function joined(text: string): string | null {
   if (text.includes('\0') || text.includes('%00')) return null
   let path = ''
@@ -123,14 +121,14 @@ function decodedSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
-/** Characters that are decoded repeatedly: those with a meaning in paths, and `%`. */
+/** The characters to decode repeatedly: `%`, and those with a meaning in paths. */
 const MEANS_SOMETHING = /[A-Za-z0-9\-._~/\\;%\0]/
 
 function decodedFully(raw: string): string {
   const out: string[] = []
   for (const character of raw) {
     out.push(character)
-    // A decoded byte may complete an escape that began before it.
+    // A decoded byte may complete an escape with the bytes before it.
     while (out.length >= 3 && out.at(-3) === '%') {
       const digits = `${out.at(-2)}${out.at(-1)}`
       if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break
@@ -139,7 +137,7 @@ function decodedFully(raw: string): string {
       out.splice(-3, 3, plain === '\\' ? '/' : plain)
     }
   }
-  // As in the other readings: a lone sign is escaped, and escapes are in upper case.
+  // As in the other readings, escapes a lone `%`, and changes escapes to upper case.
   return out.join('').replace(/%(?:[0-9A-Fa-f]{2})?/g, each => (each === '%' ? '%25' : each.toUpperCase()))
 }
 

@@ -1,6 +1,6 @@
 /**
- * Computes the changes of a new configuration file. Its routes replace those of the file before. A route made at run time with the same host and path
- * **stays in force until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by name.
+ * Computes the changes of the state for a new configuration file. Its routes replace those of the previous file. A route made at run time with the same host and
+ * path **overrides the file until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by name.
  */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'
@@ -21,29 +21,29 @@ export interface Reconciled {
   puts: { key: string; value: RouteMessage }[]
   deletes: string[]
   unchanged: number
-  /** `HOST/PATH` of the file's routes that routes made at run time override. */
+  /** `HOST/PATH` of the file's routes that a route made at run time overrides. */
   conflicts: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream only the previous file has. They stay. */
+  /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. They stay. */
   former: string[]
-  /** `HOST/PATH` of routes made at run time with an unknown upstream. They stay, and answer 503. */
+  /** `HOST/PATH` of routes made at run time with an unknown upstream. They stay; their requests get 503. */
   dangling: string[]
-  /** The upstreams of `former` and `dangling`. */
+  /** The upstreams of the routes in `former` and `dangling`. */
   needed: Set<string>
 }
 
-export interface NewFile {
+export interface FileRoutes {
   routes: readonly RouteRule[]
   upstreams: ReadonlySet<string>
-  /** Upstreams of previous files that are still usable. */
+  /** Upstreams of earlier files that can still be used. */
   former: ReadonlySet<string>
 }
 
 const STEP = 32
 
-/** Yields where it may pause. Routes that change meanwhile, and partly applied results, do no harm. `served`: called with each route of the result. */
+/** Yields where it may pause. Tolerates routes that change meanwhile; a partly applied result is harmless. Calls `served` with each route of the result. */
 export function* reconcile(
   state: RouteState,
-  file: NewFile,
+  file: FileRoutes,
   stamp: RouteStamp,
   served: (id: RouteId, target: RouteTarget) => void = () => {},
 ): Generator<void, Reconciled> {
@@ -70,14 +70,14 @@ export function* reconcile(
     if (same || hasTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
   }
-  // Mostly there are no other entries.
+  // Skipped in the common case: the state has only wanted file routes.
   if (found !== state.size) yield* reconcileOthers(state, file, found, result, served)
   return result
 }
 
 function* reconcileOthers(
   state: RouteState,
-  file: NewFile,
+  file: FileRoutes,
   found: number,
   result: Reconciled,
   served: (id: RouteId, target: RouteTarget) => void,
@@ -91,7 +91,7 @@ function* reconcileOthers(
     if (origin === 'file') inState++
     else if (origin === 'runtime') runtimeKeys.push(key)
   }
-  // Mostly all of the file's entries are wanted.
+  // Skipped in the common case: all file routes of the state are wanted.
   if (inState !== found) yield* findUnwanted(state, file, result.deletes)
   if (runtimeKeys.length === 0) return
   for (const { host, path } of file.routes) {
@@ -112,7 +112,7 @@ function* reconcileOthers(
   }
 }
 
-function* findUnwanted(state: RouteState, { routes }: NewFile, into: string[]): Generator<void> {
+function* findUnwanted(state: RouteState, { routes }: FileRoutes, into: string[]): Generator<void> {
   const wanted = new ShardedMap<true>()
   let steps = 0
   for (const { host, path } of routes) {
@@ -125,12 +125,12 @@ function* findUnwanted(state: RouteState, { routes }: NewFile, into: string[]): 
   }
 }
 
-/** Encoded targets that are cached: most files have few targets, some one for each route. */
+/** The size of the cache of encoded targets. Most files have few different targets; some have one for each route. */
 const CACHED_TARGETS = 1_024
 const LONGEST_CACHED_BYTES = 1_024
 const CREATED_TAG = 14 << 3
 const GENERATION_TAG = 15 << 3
-/** Bytes of such a number; longer ones must be decoded. */
+/** Maximum bytes of a stamp's number; an entry with a longer one must be decoded. */
 const NUMBER_BYTES = 7
 
 /** Recognizes stored routes by their bytes, without decoding them. */
@@ -142,7 +142,7 @@ export class StoredTargets {
     this.#state = state
   }
 
-  /** True: the route has this target. False: it may have it, or not. */
+  /** Returns true if the route surely has this target. After false, decode the entry to find out. */
   has(key: string, target: RouteTarget): boolean {
     if (this.#state.isStored_ === undefined) return false
     const wanted = this.#encoded(target)
@@ -172,7 +172,7 @@ function beginsWith(bytes: Uint8Array, start: number, end: number, wanted: Uint8
   return true
 }
 
-/** The fields behind a target are its writer and its time, and no others. */
+/** Reports whether the fields after a target are only its writer and its time. */
 function areStamps(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const tag = bytes[at++]

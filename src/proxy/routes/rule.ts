@@ -21,14 +21,14 @@ import { canonicalPath } from './path.js'
 import { routeName } from './path-tree.js'
 import { type FieldChanges, type RespondTarget, type RouteTarget, routeChanges } from './target.js'
 
-/** A checked route of a file, or of `routes add`. Host and path are canonical. */
+/** A checked route of a file or of `routes add`. Host and path are canonical. */
 export interface RouteRule {
   host: string
   path: string
   target: RouteTarget
 }
 
-type FirstPlaces = ShardedMap<string | number>
+type FirstPositions = ShardedMap<string | number>
 
 const MOST_BODY = 64 * 1024
 
@@ -41,7 +41,7 @@ const body = text('a text', given => {
     : new Wrong(`the text has ${bytes} bytes, at most ${MOST_BODY} are allowed`)
 })
 
-export const respondShape = {
+const respondShape = {
   status: optional(integer(200, 599), 200, 'status of the answer'),
   body: optional(body, '', 'its body: text, at most 64 KiB'),
   headers: optional(
@@ -86,7 +86,7 @@ const fieldShape = {
     'fields that are not passed on',
   ),
 }
-export const requestShape = {
+const requestShape = {
   host: absent(text('a host', sentHost), undefined, '`Host` instead of the client’s'),
   ...fieldShape,
 }
@@ -118,7 +118,7 @@ export const routeShape = {
 
 export class RouteChecker {
   readonly #upstreams: ReadonlySet<string>
-  readonly #firstPlaces: FirstPlaces = new ShardedMap()
+  readonly #firstPositions: FirstPositions = new ShardedMap()
 
   constructor(upstreams: ReadonlySet<string>) {
     this.#upstreams = upstreams
@@ -128,7 +128,7 @@ export class RouteChecker {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
     const { host, path, upstream, respond, connect, request, response } = given
-    if (!isFirst(this.#firstPlaces, given, place)) return undefined
+    if (!isFirst(this.#firstPositions, given, place)) return undefined
     if (respond) {
       if (upstream !== undefined)
         return place.at('respond').wrongKey('give "upstream" or "respond", not both')
@@ -154,17 +154,17 @@ function fieldsOf(given: FieldChanges | undefined): FieldChanges | undefined {
   return given && { set: given.set, remove: given.remove }
 }
 
-/** The message, with a guess at which of `known` was meant. */
+/** Returns the message for an unknown upstream, with a suggestion from `known`. */
 export function noUpstream(name: string, known: ReadonlySet<string>): string {
   return `there is no upstream ${JSON.stringify(name)}${didYouMean(name, known)}`
 }
 
 export class RouteNameChecker {
-  readonly #firstPlaces: FirstPlaces = new ShardedMap()
+  readonly #firstPositions: FirstPositions = new ShardedMap()
 
   readonly check: Check<{ host: string; path: string }> = (value, place) => {
     const given = readPlace(value, place)
-    return given !== undefined && isFirst(this.#firstPlaces, given, place) ? given : undefined
+    return given !== undefined && isFirst(this.#firstPositions, given, place) ? given : undefined
   }
 }
 
@@ -175,11 +175,15 @@ export function routeList(upstreams: ReadonlySet<string>): Check<RouteRule[]> {
 const readRoute = map(routeShape)
 const readPlace = map(placeShape)
 
-function isFirst(firstPlaces: FirstPlaces, route: { host: string; path: string }, place: Place): boolean {
+function isFirst(
+  firstPositions: FirstPositions,
+  route: { host: string; path: string },
+  place: Place,
+): boolean {
   const name = routeName(route)
-  const before = firstPlaces.get(name)
+  const before = firstPositions.get(name)
   if (before === undefined) {
-    firstPlaces.set(name, place.step)
+    firstPositions.set(name, place.step)
     return true
   }
   const where = typeof before === 'number' ? `routes[${before}]` : 'an earlier one'
@@ -197,8 +201,8 @@ function uniqueHeaders(headers: [string, string][], place: Place): [string, stri
   return headers
 }
 
-/** Fields of the connection and of framing, which only the proxy sets. */
-const OWN = new Set([
+/** Headers about framing and the connection: only the proxy sets them. */
+const PROXY_HEADERS = new Set([
   'connection',
   'content-length',
   'expect',
@@ -211,12 +215,12 @@ const OWN = new Set([
   'upgrade',
 ])
 
-/** A response header that the operator may set, in its own case. */
+/** Checks the name of a header that the operator may set. */
 export function headerName(text: string): string | Wrong {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
     return new Wrong(`${shown(text)} is no header name (1 to 64 letters, digits and -)`)
   }
-  if (OWN.has(text.toLowerCase()))
+  if (PROXY_HEADERS.has(text.toLowerCase()))
     return new Wrong(`${shown(text)} is set by the proxy itself; choose another header`)
   return text
 }

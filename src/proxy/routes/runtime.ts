@@ -1,4 +1,4 @@
-/** Changes at run time, any number at once: all are made, or none, with an error that names the mistakes. */
+/** Changes of routes at run time. Either all changes of a call are made, or none; then the error lists the problems. */
 
 import { type Check, formatPath, Place, Problems, shown } from '../../config/check.js'
 import { FdbError } from '../../index.js'
@@ -11,7 +11,7 @@ const STEP = 16
 
 export interface AddOptions extends RouteStamp {
   upstreams: ReadonlySet<string>
-  /** Replaces routes made at run time with another target, which otherwise is an error. */
+  /** Replaces existing runtime routes with a different target. Without it such a route is an error. */
   replace?: boolean
 }
 
@@ -19,14 +19,14 @@ export interface RouteAddition {
   changes: RouteChange[]
   added: number
   replaced: number
-  /** Present already with the same target: not among the changes. */
+  /** Routes that already exist with the same target. They are not among `changes`. */
   unchanged: number
-  /** `HOST/PATH` of the file's routes that are now overridden. */
+  /** `HOST/PATH` of the file's routes that the added routes override. */
   shadows: string[]
 }
 
 /**
- * @param given untrusted: a list of routes as in the configuration file
+ * @param given untrusted input: a list of routes as in the configuration file
  * @throws ERR_FDB_ROUTES with a line for each problem, `routes[INDEX].KEY: what is wrong`, at most 20
  */
 export function* addRoutes(
@@ -64,9 +64,9 @@ export interface RouteRemoval {
 }
 
 /**
- * Removes routes that were made at run time; one that is not there is an error.
+ * Removes routes that were made at run time. A route that does not exist is an error.
  *
- * @param given untrusted: a list of `{ host, path }`
+ * @param given untrusted input: a list of `{ host, path }`
  * @throws ERR_FDB_ROUTES as {@link addRoutes}
  */
 export function* removeRoutes(state: RouteState, given: unknown): Generator<void, RouteRemoval> {

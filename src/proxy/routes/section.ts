@@ -3,40 +3,40 @@ import { fdbroker } from '../../proto/proxy.js'
 import { unknownFields } from '../entries/difference.js'
 import { type FieldChanges, type RouteTarget, routeChanges, sameTarget } from './target.js'
 
-/** A stored route, with fields of newer versions. Treat it as frozen. */
+/** A stored route, including fields of newer versions. Do not change it. */
 export type RouteMessage = fdbroker.proxy.Route
 
 export const ROUTES = 'routes'
 
-/** No cache: lookups use the table. */
+/** Without a cache, because lookups use the table. */
 export const routesSection = defineSection<RouteMessage>({
   version: 1,
   codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),
   cache: 0,
 })
 
-/** The part of the section for planning and listing, or a `Map` of messages. */
+/** The part of a section that planning and listing need; a `Map` of messages has it too. */
 export interface RouteState {
   get(key: string): RouteMessage | undefined
   has(key: string): boolean
   keys(): Iterable<string>
   readonly size: number
-  /** See `Section`; undefined: there are no bytes to compare. */
+  /** See `Section`; a `Map` has no stored bytes to compare. */
   isStored_?: Section<RouteMessage>['isStored_']
 }
 
 export type RouteChange = { key: string; value: RouteMessage } | { key: string; delete: true }
 
-/** The author of a change, and its time (milliseconds since 1970). */
+/** The generation that made a change, and the time (milliseconds since 1970). */
 export interface RouteStamp {
   generation: number
   now: number
 }
 
-/** Lower field numbers are targets, of which a route has one; from here on they are attributes of any route. */
+/** Fields with lower numbers are targets, of which a route has exactly one. Fields from this number on are attributes of every route. */
 const FIRST_ATTRIBUTE = 14
 
-/** `before`: the replaced route, whose attributes of newer versions are kept. */
+/** Creates a stored route. Keeps the attributes of newer versions from the replaced route `before`. */
 export function routeMessage(
   target: RouteTarget,
   { generation, now }: RouteStamp,
@@ -80,7 +80,7 @@ function changesOf(
   }
 }
 
-/** null: a newer version's target, kept but not served. */
+/** Returns null for a target of a newer version, which this version keeps but does not serve. */
 export function targetOf(message: RouteMessage): RouteTarget | null {
   const { upstream, respond } = message
   if (upstream) {
@@ -103,6 +103,6 @@ export function targetOf(message: RouteMessage): RouteTarget | null {
 }
 
 export function hasTarget(stored: RouteMessage | undefined, target: RouteTarget): boolean {
-  const its = stored && targetOf(stored)
-  return its != null && sameTarget(its, target)
+  const storedTarget = stored && targetOf(stored)
+  return storedTarget != null && sameTarget(storedTarget, target)
 }

@@ -4,21 +4,21 @@ import { plainEnd, readings } from './path.js'
 import { growTo, longestPrefix, PathNode, prune, type RouteId, routeName, trail } from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
-/** Servers disagree about the path (see path.ts) and it is refused, or its readings match different routes: answered with 400. */
+/** The path is refused (see path.ts), or its readings match different routes: the client gets 400. */
 export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 
-export type Found<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
+export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * All routes. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made at run time. A lookup hashes
- * the host and each path segment, whatever the number of routes.
+ * Finds the route of a request. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made at run time.
+ * The cost of a lookup depends on the number of path segments, not on the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()
-  /** By the part behind `*.`. */
+  /** The roots of `*.suffix` patterns, by suffix. */
   #wildcards = new ShardedMap<PathNode<T>>()
   #any = new PathNode<T>('')
-  /** The file's values that routes made at run time override, by name. */
+  /** Values of the file's routes that a route made at run time overrides, by route name. */
   #shadowed = new ShardedMap<T>()
   #size = 0
 
@@ -26,13 +26,13 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return this.#size
   }
 
-  /** Pairs of host and path of the file that a route made at run time overrides. */
+  /** The number of the file's routes that a route made at run time overrides. */
   get shadowed(): number {
     return this.#shadowed.size
   }
 
-  /** `host`: of the Host header. `target`: of the request line, in origin form (`/path?query`) or `*`; `/` for CONNECT. */
-  lookup(host: string, target: string): Found<T> {
+  /** `host` is the value of Host. `target` is the request's target in origin form (`/path?query`) or `*`; use `/` for CONNECT. */
+  lookup(host: string, target: string): RouteMatch<T> {
     const name = requestHost(host)
     const end = plainEnd(target)
     if (end >= 0) return this.#match(name, target, end)
@@ -45,7 +45,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return found
   }
 
-  /** The path is normalised up to `end`. */
+  /** `path` must be normalised up to `end`. */
   #match(name: string, path: string, end: number): T | typeof NO_ROUTE {
     const exact = this.#hosts.get(name)
     if (exact !== undefined) {
@@ -63,7 +63,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     return longestPrefix(this.#any, path, end) ?? NO_ROUTE
   }
 
-  /** Host and path are canonical (`canonicalHost`, `canonicalPath`). */
+  /** Host and path must be canonical (`canonicalHost`, `canonicalPath`). */
   put(id: RouteId, value: T): void {
     const { origin, host, path } = id
     const node = growTo(this.#makeRoot(host), path)
@@ -79,7 +79,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
     node.origin = origin
   }
 
-  /** Removes the route of this origin; a route that it overrode applies again. False: there was none. */
+  /** Removes a route; the file's route that it overrides applies again. Returns false if the route does not exist. */
   delete(id: RouteId): boolean {
     const { origin, host, path } = id
     const root = this.#rootOf(host)

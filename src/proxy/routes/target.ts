@@ -3,12 +3,12 @@ export type RouteTarget = UpstreamTarget | RespondTarget
 export interface UpstreamTarget {
   kind: 'upstream'
   upstream: string
-  /** CONNECT requests are passed on too. */
+  /** The proxy also forwards CONNECT requests. */
   connect: boolean
   changes?: RouteChanges
 }
 
-/** Without empty parts, so that equal changes look equal. */
+/** Has no empty parts, so that equal changes have equal JSON. */
 export interface RouteChanges {
   host?: string
   request?: FieldChanges
@@ -20,7 +20,7 @@ export interface FieldChanges {
   remove: string[]
 }
 
-/** Undefined: no change. */
+/** Returns undefined if nothing changes. */
 export function routeChanges(
   host: string | undefined,
   request: FieldChanges | undefined,
@@ -44,7 +44,7 @@ export interface RespondTarget {
   headers: [name: string, value: string][]
 }
 
-/** Equal keys mean equal targets. */
+/** Returns equal strings for equal targets. */
 export function targetKey(target: RouteTarget): string {
   if (target.kind === 'upstream') {
     const { upstream, connect, changes } = target

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type Logger, type Member, runInSlices, type Section } from '../../index.js'
 import type { ProxyConfig } from '../config/config.js'
-import { changesOf, type DifferenceOptions, difference, type Entry } from '../entries/difference.js'
+import { changesOf, type DifferenceOptions, difference, type StoredEntry } from '../entries/difference.js'
 import type { Upstreams } from '../upstreams/upstreams.js'
 import { isOptional, listenerMessage, settingMessages, upstreamMessage, upstreamOf } from './entries.js'
 import {
@@ -12,12 +12,12 @@ import {
   upstreamsSection,
 } from './sections.js'
 
-/** As in Route: lower field numbers are values, of which a setting has one. */
+/** As in Route: fields with lower numbers are values, of which a setting has exactly one. */
 const FIRST_ATTRIBUTE = 14
 
 /**
- * The serving process's configuration in the state, which that process writes. Routes made at run time, and followers, may use upstreams that only the state
- * has.
+ * The configuration in the state. The serving process writes it. Upstreams that only the state has are adopted, because routes made at run time and followers may
+ * use them.
  */
 export class DeclaredState {
   readonly #declared: DeclaredSections
@@ -38,7 +38,7 @@ export class DeclaredState {
     })
   }
 
-  /** Writes the differences. `between` runs while old and new upstreams exist, and returns those that must stay. Rejects when this process may not write. */
+  /** Writes the differences. Calls `between` while old and new upstreams exist; it returns the upstreams that must stay. Rejects if this process must not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,
@@ -54,7 +54,7 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
-    // Code that runs for the first time is slow.
+    // Another turn of the event loop, because code is slow when it runs for the first time.
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
@@ -65,12 +65,12 @@ export class DeclaredState {
       settings: await applyDifference(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
-        // Keys of other versions.
+        // Settings of other versions stay.
         keeps: path => !isOptional(path),
       }),
     }
     if (!first && Object.values(changes).some(each => each !== undefined)) {
-      this.#logger.info(changes, 'the configuration is not the one before')
+      this.#logger.info(changes, 'the configuration has changed')
     }
     return needed
   }
@@ -94,8 +94,8 @@ export class DeclaredState {
   }
 }
 
-/** The names that differ now; undefined: none. */
-async function applyDifference<M extends Entry>(
+/** Writes the differences. Returns the names that have changed, or undefined if there are none. */
+async function applyDifference<M extends StoredEntry>(
   section: Section<M>,
   wanted: ReadonlyMap<string, M>,
   options: DifferenceOptions<M>,

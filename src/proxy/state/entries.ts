@@ -9,10 +9,10 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-/** Not written: an entry without the key means the same. */
+/** An entry with this age omits the field. */
 const DEFAULT_AGE_MS = 3_600_000
 
-/** The writer, and the time (milliseconds since 1970). */
+/** The generation that wrote an entry, and the time (milliseconds since 1970). */
 export interface Stamp {
   generation: number
   created: number
@@ -35,7 +35,7 @@ export function upstreamMessage(config: UpstreamConfig, stamp: Stamp): UpstreamM
   })
 }
 
-/** null: this version cannot use it. */
+/** Returns null for an upstream that this version cannot use. */
 export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConfig | null {
   const servers: UpstreamConfig['servers'] = []
   for (const text of message.servers) {
@@ -67,7 +67,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   }
 }
 
-/** null: this version cannot use it. */
+/** Returns null for a listener that this version cannot use. */
 export function listenerOf(name: string, message: ListenerMessage): ListenerConfig | null {
   const { address, forward, tls, halfClose } = message
   try {
@@ -92,7 +92,7 @@ export function listenerMessage(config: ListenerConfig, stamp: Stamp): ListenerM
   })
 }
 
-/** Keys with a section or form of their own, secrets, and those of a main process. */
+/** Keys that are not written as plain settings: they have their own section or form, are secret, or concern only the main process. */
 const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
   'listeners',
   'upstreams',
@@ -105,7 +105,7 @@ const NO_SETTINGS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
 
 const HEALTH = 'upgrade.health.'
 
-/** Optional keys of an optional map: present only if given. */
+/** Reports whether a setting exists only if the operator has set it. */
 export function isOptional(path: string): boolean {
   return path.startsWith(HEALTH) && Object.hasOwn(healthShape, path.slice(HEALTH.length))
 }

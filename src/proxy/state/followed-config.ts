@@ -14,14 +14,14 @@ import {
   type UpstreamMessage,
 } from './sections.js'
 
-/** The configuration of a proxy that follows another's state: that proxy has written it there, and updates it with each reload. */
+/** The configuration of a proxy that follows the state of another proxy. The other proxy writes it, and updates it at each reload. */
 export class FollowedConfig {
   readonly #declared: DeclaredSections
   readonly #certificates: Section<CertificateMessage>
   readonly #logger: Logger
   #unsubscribe: (() => void)[] = []
 
-  /** Null: the state is the member's own. */
+  /** Returns null if the member does not follow another state. */
   static of(member: Member, logger: Logger): FollowedConfig | null {
     return member.follows === null ? null : new FollowedConfig(member, logger)
   }
@@ -32,7 +32,7 @@ export class FollowedConfig {
     this.#logger = logger
   }
 
-  /** `own`: the settings that the state lacks, or that are each process's own. */
+  /** Combines the state with `own`, see {@link storedConfig}. */
   read(own: ProxyConfig): ProxyConfig {
     const certificates = storedCertificates(this.#certificates, (key, error) =>
       this.#logger.warn({ err: error, key }, 'a certificate cannot be read and is not used'),
@@ -40,7 +40,7 @@ export class FollowedConfig {
     return storedConfig({ ...this.#declared, certificates }, own)
   }
 
-  /** Calls `changed` once for changes of the same turn. */
+  /** Calls `changed` once for all changes of the same turn. */
   watch(changed: () => void): void {
     let scheduled = false
     const schedule = () => {
@@ -65,8 +65,8 @@ interface StoredConfig extends DeclaredSections {
   readonly certificates: readonly CertificateConfig[]
 }
 
-/** Settings that may be off, or of several types. The others have the type that this version knows. */
-const LOOSE: ReadonlySet<string> = new Set([
+/** Settings that may be `off` (null) or have several types. Any other setting must have the type of this version's value. */
+const FLEXIBLE_TYPES: ReadonlySet<string> = new Set([
   'instanceHeader',
   'via',
   'timeouts.request',
@@ -74,10 +74,17 @@ const LOOSE: ReadonlySet<string> = new Set([
   'limits.connections',
   'limits.connectionsPerClient',
 ])
-/** Each process's own, from its start. */
-const OWN: ReadonlySet<string> = new Set(['service', 'control', 'drain', 'upgrade', 'stateFile', 'resolver'])
+/** Settings that a follower never takes from the state. */
+const OWN_SETTINGS: ReadonlySet<string> = new Set([
+  'service',
+  'control',
+  'drain',
+  'upgrade',
+  'stateFile',
+  'resolver',
+])
 
-/** The configuration in the state. `own`: each process's settings, and those that the state lacks or this version cannot use. */
+/** Returns the configuration in the state. Takes from `own` the {@link OWN_SETTINGS}, and settings that the state lacks or this version cannot use. */
 function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
@@ -95,7 +102,7 @@ function applySetting(config: ProxyConfig, path: string, setting: SettingMessage
   const names = path.split('.')
   const last = names.pop()!
   let at = config as unknown as Record<string, unknown>
-  if (OWN.has(names[0] ?? last)) return
+  if (OWN_SETTINGS.has(names[0] ?? last)) return
   for (const name of names) {
     const below = Object.hasOwn(at, name) ? at[name] : null
     if (typeof below !== 'object' || below === null) return
@@ -106,7 +113,7 @@ function applySetting(config: ProxyConfig, path: string, setting: SettingMessage
   if (path === 'forwarded.trust') at[last] = rangesOf(list?.items ?? [])
   else {
     const value = number ?? flag ?? text ?? null
-    if (LOOSE.has(path) || typeof value === typeof at[last]) at[last] = value
+    if (FLEXIBLE_TYPES.has(path) || typeof value === typeof at[last]) at[last] = value
   }
 }
 

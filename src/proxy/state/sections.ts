@@ -1,8 +1,8 @@
-/** The serving process's configuration as sections of the state, for tools and successors: settings by their path in the file. */
+/** The sections of the state with the serving process's configuration, for tools and successors. The key of a setting is its path in the file. */
 import { codec, defineSection, type Member, type Section } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 
-/** Stored entries, with fields of newer versions. Treat them as frozen. */
+/** Stored entries, including fields of newer versions. Do not change them. */
 export type UpstreamMessage = fdbroker.proxy.Upstream
 export type ListenerMessage = fdbroker.proxy.Listener
 export type SettingMessage = fdbroker.proxy.Setting

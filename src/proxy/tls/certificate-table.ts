@@ -2,7 +2,7 @@ import type { SecureContext } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
 import { type CertificateMaterial, lookupNames } from './material.js'
 
-/** Chooses a certificate: exact name before wildcard, run time before file, then by position. The file's first one for an unknown name, or none. */
+/** Chooses a certificate by server name: exact names before wildcards, run time before file, then by position. The default is the first of the file. */
 export class CertificateTable {
   #file: readonly CertificateMaterial[] = []
   #runtime: readonly CertificateMaterial[] = []
@@ -10,7 +10,7 @@ export class CertificateTable {
   #kinds = new Map<string, CertificateMaterial>()
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
-  /** A missing list keeps the present one. */
+  /** Keeps the current list of a missing property. */
   replace(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
     this.#file = given.file ?? this.#file
     this.#runtime = given.runtime ?? this.#runtime
@@ -28,7 +28,7 @@ export class CertificateTable {
     return this.#file[0]
   }
 
-  /** The first certificate of each kind of key; the default is the first of its kind. */
+  /** The first certificate of each kind of key. */
   get kinds(): ReadonlyMap<string, CertificateMaterial> {
     return this.#kinds
   }
@@ -42,7 +42,7 @@ export class CertificateTable {
     return this.#file.some(({ names }) => names.includes(name))
   }
 
-  /** The use of a stored certificate in this process; it is identified by its contents. */
+  /** Reports how this process uses a stored certificate. Finds it by its contents. */
   statusOf(
     origin: 'file' | 'runtime',
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },

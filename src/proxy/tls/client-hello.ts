@@ -1,4 +1,4 @@
-/** A client that sends more before its server name counts as naming none. */
+/** A larger ClientHello counts as one without a server name. */
 export const MOST_HELLO_BYTES = 64 * 1024
 
 const HANDSHAKE = 22
@@ -8,11 +8,11 @@ const HOST_NAME = 0
 const RECORD_HEAD = 5
 const MESSAGE_HEAD = 4
 
-/** The server name in a ClientHello (RFC 6066, 3). undefined: more bytes are needed. null: none, or malformed, which OpenSSL reports. */
+/** Returns the server name in a ClientHello (RFC 6066, 3); undefined if more bytes are needed; null if there is none, or if it is malformed (OpenSSL reports that). */
 export function serverNameOf(bytes: Buffer): string | null | undefined {
   const message = helloOf(bytes)
   if (!message) return message
-  const reader = new Reader(message)
+  const reader = new ByteReader(message)
   // Version and random.
   reader.skip(2 + 32)
   reader.skip(reader.number(1))
@@ -27,7 +27,7 @@ export function serverNameOf(bytes: Buffer): string | null | undefined {
   return null
 }
 
-function hostNameIn(extension: Reader): string | null {
+function hostNameIn(extension: ByteReader): string | null {
   const names = extension.part(extension.number(2))
   while (names.left > 0) {
     const type = names.number(1)
@@ -37,7 +37,7 @@ function hostNameIn(extension: Reader): string | null {
   return null
 }
 
-/** The message's body, joined from its records. */
+/** Joins the body of the ClientHello from its records. Returns undefined and null as {@link serverNameOf}. */
 function helloOf(bytes: Buffer): Buffer | null | undefined {
   const parts: Buffer[] = []
   let got = 0
@@ -61,8 +61,8 @@ function helloOf(bytes: Buffer): Buffer | null | undefined {
   }
 }
 
-/** Reads zeros beyond the end, and sets `broken`. */
-class Reader {
+/** Reads a part of the message. Beyond its end reads zeros and sets `broken`. */
+class ByteReader {
   broken = false
   #at = 0
   readonly #bytes: Buffer
@@ -86,10 +86,10 @@ class Reader {
     else this.#at += bytes
   }
 
-  part(bytes: number): Reader {
+  part(bytes: number): ByteReader {
     const at = this.#at
     this.skip(bytes)
-    const part = new Reader(this.#bytes.subarray(at, at + bytes))
+    const part = new ByteReader(this.#bytes.subarray(at, at + bytes))
     part.broken = this.broken
     return part
   }

@@ -1,4 +1,4 @@
-/** Commands of `fd-broker certificates` to a running proxy: JSON both ways. */
+/** The commands that `fd-broker certificates` sends to a running proxy. Request and reply are JSON. */
 import { FdbError, type Member } from '../../index.js'
 import type { CertificateAddition, ListedCertificate } from './live-certificates.js'
 import type { TlsTermination } from './termination.js'
@@ -12,7 +12,7 @@ export const CERTIFICATE_COMMANDS = {
 } as const
 
 export interface AddCertificate {
-  /** PEM: the certificate, then its issuers'. */
+  /** PEM: the certificate, then those of its issuers. */
   cert: string
   /** PEM. */
   key: string
@@ -22,7 +22,7 @@ export interface AddCertificate {
 
 export interface CertificateList {
   certificates: ListedCertificate[]
-  /** null: no listener has TLS. */
+  /** Null if no listener uses TLS. */
   ticketKeys: { created: number; rotateEvery: number } | null
   handshakes: { completed: number; resumed: number; failed: Record<string, number> }
 }
@@ -50,7 +50,7 @@ function parse(body: Buffer): unknown {
   try {
     return JSON.parse(body.toString())
   } catch {
-    // Not shown: the text may hold a key.
-    throw new FdbError('ERR_FDB_CERTIFICATE', `the request's ${body.length} bytes are no JSON`)
+    // The message must not show the text, which may contain a key.
+    throw new FdbError('ERR_FDB_CERTIFICATE', `the request (${body.length} bytes) is not valid JSON`)
   }
 }

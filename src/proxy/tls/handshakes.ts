@@ -8,7 +8,7 @@ import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
 export interface HandshakeSettings {
-  /** Milliseconds for a handshake, whatever moves; also for reading the server name ahead. */
+  /** Time limit for a handshake in milliseconds, and for reading the server name before it. */
   readonly timeout: number
   readonly minVersion: 'TLSv1.2' | 'TLSv1.3'
   readonly ticketKeys: TicketKeyPair
@@ -18,34 +18,34 @@ export interface HandshakeOptions {
   certificates: CertificateTable
   settings: HandshakeSettings
   counts: HandshakeCounts
-  /** Clients speak HTTP/1: those that want only another protocol are refused. */
+  /** Refuses clients that offer only other protocols than HTTP/1.1 (ALPN). */
   http: boolean
-  /** `raw`: the socket given to {@link Handshakes.start}, if known. */
+  /** Called after a successful handshake. `raw` is the socket that was given to {@link Handshakes.start}, if known. */
   onSecure: (socket: TLSSocket, raw: Socket | undefined) => void
-  /** Called after each handshake, successful or not, behind `onSecure`. */
+  /** Called after each handshake, successful or not, and after `onSecure`. */
   onEnd: () => void
 }
 
-/** The session id context, equal in every version and command line; ticket keys keep services apart. */
+/** The session id context. The same for all versions and command lines, so that clients can resume; ticket keys separate services. */
 const SESSIONS = 'fd-broker proxy'
 
-/** A server of Node that only does handshakes, with its default certificate. */
+/** A `tls.Server` that does not listen: it only does handshakes. */
 interface HandshakeServer {
   readonly server: Server
-  readonly own: CertificateMaterial | undefined
+  readonly defaultCertificate: CertificateMaterial | undefined
 }
 
 /**
- * Does the TLS handshakes of one listener. New settings apply to new handshakes. Each kind of key has a server of its own: with RSA and ECDSA in one, OpenSSL
- * may choose the default instead of the requested certificate.
+ * Does the TLS handshakes of one listener. New settings apply to new handshakes. Uses one `tls.Server` for each kind of key, because with RSA and ECDSA in one
+ * server OpenSSL may choose the default certificate instead of the requested one.
  */
 export class Handshakes {
   readonly #certificates: CertificateTable
   readonly #counts: HandshakeCounts
   readonly #onSecure: HandshakeOptions['onSecure']
   readonly #onEnd: () => void
-  readonly #underWay = new Set<Socket>()
-  /** By kind of key. */
+  readonly #handshaking = new Set<Socket>()
+  /** The servers by kind of key. */
   readonly #servers = new Map<string, HandshakeServer>()
   #settings: HandshakeSettings
   #http: boolean
@@ -60,7 +60,7 @@ export class Handshakes {
   }
 
   get size(): number {
-    return this.#underWay.size
+    return this.#handshaking.size
   }
 
   configure(settings: HandshakeSettings): void {
@@ -74,9 +74,9 @@ export class Handshakes {
     this.#servers.clear()
   }
 
-  /** Takes a socket that was not read from; `pauseOnConnect` is fine. */
+  /** Takes over a socket from which nothing was read; it may be paused. */
   start(raw: Socket): void {
-    this.#underWay.add(raw)
+    this.#handshaking.add(raw)
     // A client that sends FIN before the end of its handshake will not complete it.
     raw.allowHalfOpen = false
     raw.once('close', () => this.#socketClosed(raw))
@@ -85,21 +85,21 @@ export class Handshakes {
       return
     }
     peekServerName(raw, this.#settings.timeout, (name, failed) => {
-      if (failed !== null) this.#counts.failed(failed)
+      if (failed !== null) this.#counts.countFailed(failed)
       else this.#handshake(raw, this.#certificates.find(name ?? ''))
     })
   }
 
   cut(): void {
-    for (const raw of [...this.#underWay]) raw.destroy()
+    for (const raw of [...this.#handshaking]) raw.destroy()
   }
 
   #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
     const kind = wanted?.keyKind ?? ''
     const own = this.#certificates.kinds.get(kind)
     let entry = this.#servers.get(kind)
-    if (entry === undefined || entry.own !== own) {
-      this.#servers.set(kind, (entry = { own, server: this.#makeServer(own) }))
+    if (entry === undefined || entry.defaultCertificate !== own) {
+      this.#servers.set(kind, (entry = { defaultCertificate: own, server: this.#makeServer(own) }))
     }
     entry.server.emit('connection', raw)
   }
@@ -117,15 +117,15 @@ export class Handshakes {
     })
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
-      this.#counts.completed(socket.isSessionReused())
+      this.#counts.countCompleted(socket.isSessionReused())
       const raw = socketBelow(socket)
-      // It becomes a client, and must not count twice.
-      const counted = raw !== undefined && this.#underWay.delete(raw)
+      // The connection counts as a client from now on, and must not count twice.
+      const counted = raw !== undefined && this.#handshaking.delete(raw)
       this.#onSecure(socket, raw)
       if (counted) this.#onEnd()
     })
     server.on('tlsClientError', (error, socket) => {
-      this.#counts.failed(failureOf(error))
+      this.#counts.countFailed(failureOf(error))
       socket.destroy()
     })
     return server
@@ -145,15 +145,15 @@ export class Handshakes {
     }
   }
 
-  /** A socket without a known raw one counts until it closes. */
+  /** Ends the count of a failed handshake; also of a successful one whose raw socket was unknown. */
   #socketClosed(raw: Socket | undefined): void {
-    if (raw !== undefined && this.#underWay.delete(raw)) this.#onEnd()
+    if (raw !== undefined && this.#handshaking.delete(raw)) this.#onEnd()
   }
 }
 
 type PeekEnd = 'timeout' | 'broken-off'
 
-/** Reads ahead the server name that a client requests. `done` gets the name (null: none), or why it failed: then the socket is closed. */
+/** Reads the server name that a client requests, and puts the bytes back. `done` gets the name or null; or the reason, if the socket was closed. */
 function peekServerName(
   raw: Socket,
   timeoutMs: number,
@@ -187,12 +187,12 @@ function peekServerName(
   raw.on('readable', readHello).on('close', onClose).on('error', ignore)
 }
 
-/** One line of the log for the failures of this time: strangers must not fill it. */
+/** The failures of this time share one line of the log, so that attackers cannot fill the log. */
 const LOG_INTERVAL_MS = 10_000
-/** Further kinds count as `other`. */
+/** Maximum number of kinds of failures; further kinds count as `other`. */
 const MOST_KINDS = 32
 
-/** `timeout`, `broken-off`, `no-tls` (a plain request, for example), or OpenSSL's name. */
+/** Returns `timeout`, `broken-off`, `no-tls` (for example a plain request), or OpenSSL's name of the failure. */
 function failureOf(error: Error): string {
   const { code = 'unknown' } = error as NodeJS.ErrnoException
   switch (code) {
@@ -224,12 +224,12 @@ export class HandshakeCounts {
     this.#logger = logger
   }
 
-  completed(resumed: boolean): void {
+  countCompleted(resumed: boolean): void {
     this.#completed++
     if (resumed) this.#resumed++
   }
 
-  failed(why: string): void {
+  countFailed(why: string): void {
     const kind = this.#failures.has(why) || this.#failures.size < MOST_KINDS ? why : 'other'
     this.#failures.set(kind, (this.#failures.get(kind) ?? 0) + 1)
     this.#unreported.set(kind, (this.#unreported.get(kind) ?? 0) + 1)

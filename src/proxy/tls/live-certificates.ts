@@ -24,14 +24,14 @@ import {
 const MOST_LOGGED_NAMES = 20
 const MOST_PEM_BYTES = 1024 * 1024
 
-/** All of a certificate except the key. */
+/** A stored certificate without its key. */
 export interface ListedCertificate {
   origin: CertificateOrigin
   name: string
   names: string[]
-  /** Names that it is used for; another certificate may take precedence for the rest. */
+  /** The names for which this process uses it; other certificates may override the other names. */
   inForce: string[]
-  /** Used for clients without a server name, or with an unknown one. */
+  /** The default certificate, for clients without a server name or with an unknown one. */
   standard: boolean
   serial: string
   fingerprint: string
@@ -46,20 +46,20 @@ export interface CertificateAddition {
   name: string
   names: string[]
   outcome: 'added' | 'replaced' | 'unchanged'
-  /** Names of the file's certificates that it overrides. */
+  /** Names of the file's certificates that this one overrides. */
   shadows: string[]
   notAfter: number
   warning: string | null
 }
 
-/** The certificates of a running proxy: those of its file, and those made at run time, in the state, which take precedence, newest first. */
+/** The certificates of a running proxy: those of its file, and those added at run time. The latter are in the state, and override the file; the newest wins. */
 export class LiveCertificates {
   readonly #section: Section<CertificateMessage>
   readonly #table: CertificateTable
   readonly #generation: number
   readonly #logger: Logger
   readonly #unsubscribe: () => void
-  /** Made at run time, by key. */
+  /** The certificates added at run time, by key. */
   readonly #runtime = new Map<string, { material: CertificateMaterial; created: number }>()
   readonly #order = new InOrder()
 
@@ -82,7 +82,7 @@ export class LiveCertificates {
     })
   }
 
-  /** Writes the file's changes. Rejects when this process may not write (any more); what it serves stays the same. */
+  /** Writes the changes of the file to the state. Rejects if this process must not write (any more); the certificates in use stay the same. */
   write(file: readonly CertificateConfig[]): Promise<void> {
     return this.#order.run(async () => {
       const wanted = new Map<string, CertificateMessage>()
@@ -99,7 +99,7 @@ export class LiveCertificates {
   }
 
   /**
-   * @param given untrusted: `{ cert, key, names?, replace? }`, both PEM
+   * @param given untrusted input: `{ cert, key, names?, replace? }`, with `cert` and `key` as PEM
    * @throws ERR_FDB_CERTIFICATE; or as the state's `put`
    */
   add(given: unknown): Promise<CertificateAddition> {
@@ -110,11 +110,13 @@ export class LiveCertificates {
       const before = this.#runtime.get(key)?.material
       const same = before !== undefined && sameMaterial(before, material)
       if (before !== undefined && !same && !replace) {
-        throw refusal(`${name} was made at run time before, another one; replace it, or remove it first`)
+        throw refusal(
+          `${name} was made at run time before, with another certificate; replace it, or remove it first`,
+        )
       }
       const shadows = material.names.filter(name => this.#table.hasInFile(name))
       if (!same) await this.#section.put(key, certificateMessage(material, this.#stamp))
-      // Reading the size notifies the listeners of this turn's changes.
+      // Reading the size notifies the listeners of this turn's changes, so that the certificate is in use.
       void this.#section.size
       const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material
@@ -123,7 +125,7 @@ export class LiveCertificates {
   }
 
   /**
-   * @param given untrusted: `{ name }`, the first of its names
+   * @param given untrusted input: `{ name }`, the certificate's first name
    * @throws ERR_FDB_CERTIFICATE; or as the state's `delete`
    */
   remove(given: unknown): Promise<{ name: string }> {
@@ -136,7 +138,7 @@ export class LiveCertificates {
         throw refusal(
           inFile
             ? `${name} comes from the configuration file: change the file and reload it`
-            : `${name} is the first name of none that was made at run time: see "fd-broker certificates list"`,
+            : `no certificate made at run time has ${name} as its first name: see "fd-broker certificates list"`,
         )
       }
       await this.#section.delete(key)
@@ -167,18 +169,18 @@ export class LiveCertificates {
     return { created: Date.now(), generation: this.#generation }
   }
 
-  /** A certificate made at run time overrides the file's, until it is removed: warns with its names. */
+  /** Warns about names of the file that a certificate made at run time overrides. */
   #warnConflicts(file: readonly CertificateConfig[]): void {
     const names = new Set([...this.#runtime.values()].flatMap(({ material }) => material.names))
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
     if (conflicts.length === 0) return
     this.#logger.warn(
       { names: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
-      'certificates of the file are out of force: there are ones made at run time (fd-broker certificates remove)',
+      'certificates made at run time override certificates of the file (to remove them: fd-broker certificates remove)',
     )
   }
 
-  /** False: not made at run time. */
+  /** Returns false for a key of another origin than run time. */
   #readEntry(key: string): boolean {
     if (parseCertificateKey(key)?.origin !== 'runtime') return false
     try {
@@ -198,7 +200,7 @@ export class LiveCertificates {
   }
 }
 
-/** The serving process's file certificates. `wrong`: called for each that cannot be read. */
+/** Returns the certificates of the serving process's file. Calls `wrong` for each certificate that cannot be read. */
 export function storedCertificates(
   section: Section<CertificateMessage>,
   wrong: (key: string, error: unknown) => void,

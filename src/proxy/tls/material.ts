@@ -4,13 +4,13 @@ import { nodeCrypto, nodeTls } from '../../base/lazy.js'
 import { shown, Wrong } from '../../config/check.js'
 import { canonicalHost } from '../routes/host.js'
 
-/** A checked certificate with its key: plain data. `key` is a secret. */
+/** A checked certificate with its secret key, as plain data. */
 export interface CertificateMaterial {
-  /** Canonical host names: `example.com`, `*.example.com`. Empty: only as the default. */
+  /** Canonical host names: `example.com`, `*.example.com`. Without any, it serves only as the default. */
   names: string[]
-  /** PEM: the certificate, then its issuers'. */
+  /** PEM: the certificate, then those of its issuers. */
   chain: string
-  /** PEM, not encrypted. */
+  /** Unencrypted PEM. */
   key: string
   /** `rsa`, `ec`, `ed25519`. */
   keyKind: string
@@ -23,7 +23,7 @@ export interface CertificateMaterial {
   notAfter: number
 }
 
-/** Names the wrong text, without its contents. */
+/** Describes which text is wrong and why, without showing it. */
 export class WrongMaterial {
   readonly at: 'cert' | 'key'
   readonly why: string
@@ -34,7 +34,7 @@ export class WrongMaterial {
   }
 }
 
-/** `names`: instead of the certificate's. */
+/** `names` replace those of the certificate. */
 export function readMaterial(
   chain: string,
   key: string,
@@ -76,13 +76,13 @@ export function readMaterial(
   }
 }
 
-/** Why clients refuse it at this time; null: they do not. */
+/** Returns why clients refuse the certificate at the time `now`, or null. */
 export function validityProblem({ notBefore, notAfter }: CertificateMaterial, now: number): string | null {
   if (now > notAfter) return `it expired on ${new Date(notAfter).toISOString()}`
   return now < notBefore ? `it is valid only from ${new Date(notBefore).toISOString()} on` : null
 }
 
-/** DNS names that clients can request. */
+/** Returns the certificate's DNS names that clients can request. */
 function namesOf(leaf: X509Certificate): string[] {
   const names = new Set<string>()
   for (const entry of (leaf.subjectAltName ?? '').split(', ')) {
@@ -102,15 +102,15 @@ function reason(error: unknown): string {
   return reason ?? message ?? String(error)
 }
 
-/** Checked, with all defaults. Times in milliseconds. */
+/** The checked settings with all defaults. Times in milliseconds. */
 export interface TlsConfig {
-  /** The first is the default; there is one if a listener has `tls`. */
+  /** The first is the default. Not empty if a listener has `tls`. */
   certificates: CertificateConfig[]
   minVersion: 'TLSv1.2' | 'TLSv1.3'
   rotateTicketKeys: number
 }
 
-/** Holds a private key: never log it. */
+/** Contains a private key: never log it. */
 export interface CertificateConfig extends CertificateMaterial {
   files: { cert: string; key: string }
 }
@@ -121,7 +121,7 @@ export interface TlsSettings {
   readonly timeouts: { readonly handshake: number }
 }
 
-/** The canonical spelling of a certificate's name. */
+/** Returns the canonical spelling of a certificate's name. */
 export function canonicalName(given: string): string | Wrong {
   const host = given === '*' ? new Wrong('') : canonicalHost(given)
   if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
@@ -129,7 +129,7 @@ export function canonicalName(given: string): string | Wrong {
   return new Wrong(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
 }
 
-/** The names to look up for a server name, the most specific first. */
+/** Returns the names to look up for a server name, the most specific first. */
 export function lookupNames(serverName: string): [exact: string, wildcard: string] {
   const exact = serverName.toLowerCase()
   return [exact, `*${exact.slice(Math.max(0, exact.indexOf('.')))}`]

@@ -2,13 +2,13 @@ import { codec, defineSection } from '../../index.js'
 import { fdbroker } from '../../proto/tls.js'
 import type { CertificateMaterial } from './material.js'
 
-/** A stored certificate, with fields of newer versions. Treat it as frozen. */
+/** A stored certificate, including fields of newer versions. Do not change it. */
 export type CertificateMessage = fdbroker.tls.Certificate
 
-/** The section of all certificates, with their keys. */
+/** The section contains the private keys too. */
 export const CERTIFICATES = 'certificates'
 
-/** No cache: handshakes use the table. */
+/** Without a cache, because handshakes use the table. */
 export const certificatesSection = defineSection<CertificateMessage>({
   version: 1,
   codec: codec.protobuf<CertificateMessage, fdbroker.tls.Certificate.$Properties>(fdbroker.tls.Certificate),
@@ -16,14 +16,14 @@ export const certificatesSection = defineSection<CertificateMessage>({
   cache: 0,
 })
 
-/** `file`: of the configuration file, replaced with it. `runtime`: made through the control socket, survives it. */
+/** `file`: from the configuration file, and replaced with it. `runtime`: added through the control socket; a new file does not remove it. */
 export type CertificateOrigin = 'file' | 'runtime'
 
 export function certificateKey(origin: CertificateOrigin, name: string): string {
   return `${origin}:${name}`
 }
 
-/** null: a kind of key that this version does not know. */
+/** Returns null for a kind of key that this version does not know. */
 export function parseCertificateKey(key: string): { origin: CertificateOrigin; name: string } | null {
   const colon = key.indexOf(':')
   const origin = key.slice(0, Math.max(0, colon))

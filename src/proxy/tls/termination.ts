@@ -9,7 +9,7 @@ import { CERTIFICATES, certificatesSection } from './section.js'
 
 const TICKET_KEYS_NAME = 'proxy'
 
-/** The parts that all TLS listeners of a proxy share: certificates, ticket keys, counts. */
+/** Certificates, ticket keys and counts, shared by all TLS listeners of a proxy. */
 export class TlsTermination {
   readonly certificates = new CertificateTable()
   readonly counts: HandshakeCounts
@@ -43,7 +43,7 @@ export class TlsTermination {
     this.#configureHandshakes()
   }
 
-  /** Writes the file's changes to the state. Rejects when this process may not write (any more). */
+  /** Writes the changes of the file to the state. Rejects if this process must not write (any more). */
   write(config: TlsSettings): Promise<void> {
     return this.runtime.write(config.tls.certificates)
   }
@@ -95,7 +95,7 @@ export class TlsTermination {
   }
 }
 
-/** Warnings about valid certificates that clients will not like. */
+/** Returns a warning for each well-formed certificate that clients will refuse. */
 export function certificateWarnings(
   { tls }: TlsSettings,
   now: number,
@@ -104,6 +104,6 @@ export function certificateWarnings(
     const why = validityProblem(certificate, now)
     if (why === null) return []
     const { files, names } = certificate
-    return [{ facts: { certificate: files.cert, names }, text: `a certificate will be refused: ${why}` }]
+    return [{ facts: { certificate: files.cert, names }, text: `clients will refuse a certificate: ${why}` }]
   })
 }

@@ -2,19 +2,19 @@ import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
 import { shown, Wrong } from '../../config/check.js'
 
-/** The address of an upstream server. `text`: its canonical spelling. */
+/** The address of an upstream server. `text` is the canonical spelling. */
 export type UpstreamAddress =
   | { kind: 'tcp'; host: string; port: number; text: string }
   | { kind: 'unix'; path: string; text: string }
 
 const SUN_PATH_BYTES = 107
 
-/** Whether HTTP requests may be sent there; not to `tcp://`. */
+/** Reports whether all servers take HTTP requests: `tcp://` servers take only whole connections. */
 export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
   return !servers.some(({ text }) => text.startsWith('tcp:'))
 }
 
-/** `http://HOST:PORT` or `tcp://HOST:PORT` (a name is resolved at each connect; `[::1]`), or `unix:/path`. */
+/** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`) or `unix:/path`. */
 export function upstreamAddress(text: string): UpstreamAddress | Wrong {
   const refuse = (why: string) =>
     new Wrong(

@@ -4,14 +4,14 @@ interface Server {
 }
 
 /**
- * Picks the servers of one upstream in turn, except those that are out: after `failures` in a row, for `coolDown`; then one request tries each. When all are out
- * they are used anyway. Times in milliseconds, on the caller's clock.
+ * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. If all servers are
+ * out, picks them anyway. Times are in milliseconds, on the caller's clock.
  */
 export class Balancer {
   #servers: Server[] = []
   #rules: HealthRules
   #next = 0
-  /** Servers that are down or probing. */
+  /** The number of servers that are down or probing. */
   #outCount = 0
 
   constructor(addresses: readonly string[], rules: HealthRules) {
@@ -19,7 +19,7 @@ export class Balancer {
     this.configure(addresses, rules)
   }
 
-  /** Remaining servers keep their health, unless `rules` takes no server out. */
+  /** A server that stays keeps its health, unless `rules.failures` is null. */
   configure(addresses: readonly string[], rules: HealthRules): void {
     const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
     this.#servers = addresses.map(address => ({
@@ -31,12 +31,12 @@ export class Balancer {
     if (this.#next >= this.#servers.length) this.#next = 0
   }
 
-  /** {@link pick} then ignores the time. */
+  /** If true, {@link pick} ignores `now`. */
   get allUp(): boolean {
     return this.#outCount === 0
   }
 
-  /** The next server not in `tried`: a due trial (unless this request failed before and another server is up), else one that is up, else any; undefined: none. */
+  /** Returns the next server not in `tried`, or undefined. Prefers a due trial, then a server that is up; vice versa if the request has failed before. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
@@ -61,17 +61,17 @@ export class Balancer {
     return undefined
   }
 
-  /** Any answer counts. Returns whether the server was out. */
-  succeeded(address: string, now: number): boolean {
+  /** Call for any response of the server. Returns whether the server was out until now. */
+  recordSuccess(address: string, now: number): boolean {
     return this.#applyEvent(address, 'succeeded', now) === 'in'
   }
 
-  /** The server refused, timed out or broke off. Returns whether it has just gone out. */
-  failed(address: string, now: number): boolean {
+  /** Call if the server refused, timed out or broke the connection. Returns whether the server is out from now on. */
+  recordFailure(address: string, now: number): boolean {
     return this.#applyEvent(address, 'failed', now) === 'out'
   }
 
-  undecided(address: string, now: number): void {
+  recordUndecided(address: string, now: number): void {
     this.#applyEvent(address, 'undecided', now)
   }
 
@@ -86,7 +86,7 @@ export class Balancer {
     return up ? 'in' : 'out'
   }
 
-  /** Servers that are out, with the milliseconds until their next trial. */
+  /** Returns the servers that are out, with the milliseconds until their next trial. */
   out(now: number): { readonly address: string; readonly kind: 'down' | 'probing'; readonly ms: number }[] {
     return this.#servers.flatMap(({ address, health }) =>
       health.kind === 'up' ? [] : [{ address, kind: health.kind, ms: Math.max(0, health.until - now) }],
@@ -103,19 +103,19 @@ const isAny = (): boolean => true
 
 /** Times in milliseconds. */
 interface HealthRules {
-  /** Failures in a row that take a server out; null: never. */
+  /** Consecutive failures after which a server is out; null: never. */
   readonly failures: number | null
   /** How long a server stays out before a trial, and how long a trial may take before the next one. */
   readonly coolDown: number
 }
 
-/** `up`: gets its share. `down`: no request before `until`. `probing`: one request is its trial; without an outcome by `until`, another is. */
+/** `up`: gets requests in turn. `down`: gets no request before `until`. `probing`: one request is the trial; without an outcome before `until` another one is. */
 export type ServerHealth =
   | { readonly kind: 'up'; readonly failures: number }
   | { readonly kind: 'down'; readonly until: number }
   | { readonly kind: 'probing'; readonly until: number }
 
-/** `undecided`: the trial says nothing about the server, as when its client left. */
+/** `undecided`: the trial shows nothing about the server, for example because its client has disconnected. */
 export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
@@ -124,7 +124,7 @@ function retryDue(health: ServerHealth, now: number): boolean {
   return health.kind !== 'up' && health.until <= now
 }
 
-/** Returns the health after an event. Pure: `now` is on any monotonic clock. */
+/** Returns the health after an event. `now` is the time of any monotonic clock. */
 export function afterEvent(
   health: ServerHealth,
   event: HealthEvent,
@@ -133,7 +133,7 @@ export function afterEvent(
 ): ServerHealth {
   switch (event) {
     case 'picked':
-      // When all servers are out, one may be picked early: no trial.
+      // If all servers are out, a server may be picked before its trial is due.
       return retryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
     case 'succeeded':
       return health.kind === 'up' && health.failures === 0 ? health : UP
@@ -141,7 +141,7 @@ export function afterEvent(
       return health.kind === 'probing' ? { kind: 'down', until: now } : health
     case 'failed':
       if (failures === null) return UP
-      // Requests sent before the server went out do not prolong it.
+      // Failures of requests that were sent before the server went out do not prolong its time.
       if (health.kind === 'down')
         return retryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
       if (health.kind === 'up' && health.failures + 1 < failures)

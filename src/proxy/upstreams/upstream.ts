@@ -1,42 +1,42 @@
 import { isIP } from 'node:net'
-import type { Destination, ExchangeOptions, KeepAlive, SendOn } from '../../relay/index.js'
+import type { Destination, ExchangeOptions, Forward, KeepAlive } from '../../relay/index.js'
 import type { Names } from '../names/names.js'
 import { takesRequests, type UpstreamAddress } from './address.js'
 import { Balancer } from './balance.js'
 
 export interface ServerWatch {
-  failed(server: string): void
-  /** The server gets no more requests. */
-  out(upstream: string, server: string): void
+  onFailure(server: string): void
+  /** The server gets no requests until its trial. */
+  onOut(upstream: string, server: string): void
   /** The server passed its trial and gets requests again. */
-  in(upstream: string, server: string): void
+  onIn(upstream: string, server: string): void
 }
 
-/** A server that is out, as the status shows it. */
+/** A server that is out, for the status. */
 export interface ServerOut {
   readonly upstream: string
   readonly server: string
-  /** `probing`: one request is trying it. */
+  /** `probing`: one request is the server's trial. */
   readonly state: 'down' | 'probing'
   readonly triedInSeconds: number
 }
 
-/** One group of servers. The object lives as long as the process, so that routes can refer to it without a configuration. */
+/** One group of servers. The object lives as long as the process, so that routes can refer to an upstream that is not configured. */
 export class Upstream {
   readonly name: string
-  readonly sendOn: SendOn
+  readonly forward: Forward
   #destinations = new Map<string, Destination>()
   #balancer: Balancer | null = null
   #retry = 0
   #takesRequests = false
   readonly #watch: ServerWatch
-  readonly #names: Pick<Names, 'named'> | null
+  readonly #names: Pick<Names, 'hostOf'> | null
 
-  constructor(name: string, watch: ServerWatch, names: Pick<Names, 'named'> | null = null) {
+  constructor(name: string, watch: ServerWatch, names: Pick<Names, 'hostOf'> | null = null) {
     this.name = name
     this.#names = names
     this.#watch = watch
-    this.sendOn = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
+    this.forward = { kind: 'upstream', name, pick: tried => this.#pick(tried) }
   }
 
   get configured(): boolean {
@@ -47,7 +47,7 @@ export class Upstream {
     return this.#balancer !== null && this.#takesRequests
   }
 
-  /** Remaining servers keep their health. Null: removed from the configuration. */
+  /** Servers that stay keep their health. Null removes the configuration. */
   configure(config: UpstreamConfig | null): void {
     if (config === null) {
       this.#balancer = null
@@ -66,19 +66,19 @@ export class Upstream {
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
     const options: ExchangeOptions = { connectTimeout: timeouts.connect, responseTimeout: timeouts.response }
-    this.sendOn.options = options
+    this.forward.options = options
   }
 
   destination(key: string): Destination | undefined {
     return this.#destinations.get(key)
   }
 
-  succeeded(key: string): void {
-    if (this.#balancer?.succeeded(key, performance.now())) this.#watch.in(this.name, key)
+  recordSuccess(key: string): void {
+    if (this.#balancer?.recordSuccess(key, performance.now())) this.#watch.onIn(this.name, key)
   }
 
-  undecided(key: string): void {
-    this.#balancer?.undecided(key, performance.now())
+  recordUndecided(key: string): void {
+    this.#balancer?.recordUndecided(key, performance.now())
   }
 
   get out(): ServerOut[] {
@@ -91,10 +91,10 @@ export class Upstream {
     }))
   }
 
-  failed(key: string): void {
+  recordFailure(key: string): void {
     if (this.#balancer === null) return
-    this.#watch.failed(key)
-    if (this.#balancer.failed(key, performance.now())) this.#watch.out(this.name, key)
+    this.#watch.onFailure(key)
+    if (this.#balancer.recordFailure(key, performance.now())) this.#watch.onOut(this.name, key)
   }
 
   #pick(tried: readonly Destination[]): Destination | null {
@@ -108,7 +108,7 @@ export class Upstream {
   #destination(server: UpstreamAddress, keepAlive: KeepAlive, connections: number | null): Destination {
     const { text: key } = server
     const tcp = server.kind === 'tcp'
-    const named = tcp && isIP(server.host) === 0 ? this.#names?.named(server.host) : undefined
+    const named = tcp && isIP(server.host) === 0 ? this.#names?.hostOf(server.host) : undefined
     return {
       key,
       address: tcp
@@ -119,28 +119,28 @@ export class Upstream {
       ...(named !== undefined && { named }),
       ...(connections !== null && { connections }),
       opened: whole => {
-        if (whole) this.succeeded(key)
+        if (whole) this.recordSuccess(key)
       },
-      failed: () => this.failed(key),
+      failed: () => this.recordFailure(key),
     }
   }
 }
 
-/** Checked, with all defaults. Times in milliseconds. */
+/** The checked settings with all defaults. Times in milliseconds. */
 export interface UpstreamConfig {
   name: string
   /** Unique addresses. */
   servers: UpstreamAddress[]
   health: {
-    /** Failures in a row that take a server out; null: never. */
+    /** Consecutive failures after which a server is out; null: never. */
     failures: number | null
     coolDown: number
   }
-  /** Idle connections kept for each server; `age` null: no limit. */
+  /** Limits of idle connections to each server; `age` null: no limit. */
   keepAlive: { connections: number; idle: number; age: number | null }
-  /** To each server, used and idle; null: no limit. */
+  /** Maximum number of connections to each server, used and idle; null: no limit. */
   connections: number | null
-  /** Other servers to try if nothing was sent. */
+  /** How many other servers to try if no byte was sent. */
   retry: number
   timeouts: { connect: number; response: number }
 }

@@ -4,33 +4,34 @@ import type { Names } from '../names/names.js'
 import { takesRequests } from './address.js'
 import { type ServerOut, type ServerWatch, Upstream, type UpstreamConfig } from './upstream.js'
 
-export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'out' | 'in'> {
+export function serverLog(logger: Pick<Logger, 'info' | 'warn'>): Pick<ServerWatch, 'onOut' | 'onIn'> {
   return {
-    out: (upstream, server) =>
-      logger.warn({ upstream, server }, 'a server failed and is passed over for a while'),
-    in: (upstream, server) => logger.info({ upstream, server }, 'a server answers and gets requests again'),
+    onOut: (upstream, server) =>
+      logger.warn({ upstream, server }, 'a server failed too often and gets no requests for a while'),
+    onIn: (upstream, server) =>
+      logger.info({ upstream, server }, 'a server responds and gets requests again'),
   }
 }
 
 export class Upstreams {
   readonly #upstreams = new Map<string, Upstream>()
   readonly #watch: ServerWatch
-  readonly #names: Pick<Names, 'named'> | null
+  readonly #names: Pick<Names, 'hostOf'> | null
   #configured: ReadonlySet<string> = new Set()
   #forRequests: ReadonlySet<string> = new Set()
-  readonly #troubled = new Set<string>()
+  readonly #failing = new Set<string>()
 
-  /** `names` null: Node resolves names. */
-  constructor(watch: Pick<ServerWatch, 'out' | 'in'>, names: Pick<Names, 'named'> | null = null) {
+  /** If `names` is null, Node resolves names. */
+  constructor(watch: Pick<ServerWatch, 'onOut' | 'onIn'>, names: Pick<Names, 'hostOf'> | null = null) {
     this.#names = names
-    this.#watch = { ...watch, failed: server => this.#troubled.add(server) }
+    this.#watch = { ...watch, onFailure: server => this.#failing.add(server) }
   }
 
   get names(): ReadonlySet<string> {
     return this.#configured
   }
 
-  /** Names of upstreams that take requests and are not in the configuration (any more). */
+  /** The names of upstreams that take requests but are not in the current configuration. */
   get former(): ReadonlySet<string> {
     const former = new Set<string>()
     for (const { name, takesRequests } of this.#upstreams.values()) {
@@ -39,12 +40,12 @@ export class Upstreams {
     return former
   }
 
-  /** Names of the configuration's upstreams that take requests. */
+  /** The names of the configured upstreams that take requests. */
   get forRequests(): ReadonlySet<string> {
     return this.#forRequests
   }
 
-  /** Adds and changes. Removed upstreams stay until {@link prune}: routes may still lead to them. */
+  /** Adds and changes upstreams. Removed ones stay until {@link prune}, because routes may still lead to them. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#configured = new Set(configs.map(({ name }) => name))
     this.#forRequests = new Set(
@@ -53,7 +54,7 @@ export class Upstreams {
     for (const config of configs) this.get(config.name).configure(config)
   }
 
-  /** Adds an upstream beside the configuration, until {@link prune}. */
+  /** Adds an upstream that is not in the configuration, until {@link prune}. */
   adopt(config: UpstreamConfig): void {
     if (!this.#configured.has(config.name)) this.get(config.name).configure(config)
   }
@@ -62,10 +63,10 @@ export class Upstreams {
     for (const [name, upstream] of this.#upstreams) {
       if (!this.#configured.has(name) && !needed.has(name)) upstream.configure(null)
     }
-    for (const key of this.#troubled) if (this.destination(key) === undefined) this.#troubled.delete(key)
+    for (const key of this.#failing) if (this.destination(key) === undefined) this.#failing.delete(key)
   }
 
-  /** Always returns the same object; without a configuration it is not `configured`. */
+  /** Returns the same object for a name each time, even for an upstream that is not `configured`. */
   get(name: string): Upstream {
     let upstream = this.#upstreams.get(name)
     if (upstream === undefined) {
@@ -75,7 +76,7 @@ export class Upstreams {
     return upstream
   }
 
-  configured(name: string): Upstream | undefined {
+  findConfigured(name: string): Upstream | undefined {
     const upstream = this.#upstreams.get(name)
     return upstream?.configured ? upstream : undefined
   }
@@ -92,18 +93,18 @@ export class Upstreams {
     return undefined
   }
 
-  /** Judges a server's health by the end of an exchange. (Failed connections are reported at once.) */
+  /** Updates the health of a server at the end of an exchange. Failed connection attempts are recorded at once instead. */
   recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
-    // The end of a TCP connection says nothing about the server; connecting did.
+    // The end of a TCP connection shows nothing about the server; connecting has.
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {
-      for (const upstream of this.#upstreams.values()) upstream.failed(destination)
-    } else if (this.#troubled.has(destination)) {
+      for (const upstream of this.#upstreams.values()) upstream.recordFailure(destination)
+    } else if (this.#failing.has(destination)) {
       const answered = status !== 0 && reason === undefined
-      if (answered) this.#troubled.delete(destination)
+      if (answered) this.#failing.delete(destination)
       for (const upstream of this.#upstreams.values()) {
-        if (answered) upstream.succeeded(destination)
-        else upstream.undecided(destination)
+        if (answered) upstream.recordSuccess(destination)
+        else upstream.recordUndecided(destination)
       }
     }
   }

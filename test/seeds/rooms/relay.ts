@@ -24,8 +24,8 @@ export const relay = room(
     ['relay/export-import.ts', 'if (record.endedClient) client.end()', '', ...TRANSFER, 'e2e/relay-records'],
     [
       'relay/timer-wheel.ts',
-      'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.expired()',
-      'entry.expired()',
+      'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.onDeadline()',
+      'entry.onDeadline()',
       'unit/relay-timer-wheel',
     ],
     ['relay/timer-wheel.ts', 'if (this.#count > 0) return\n', '', 'unit/relay-timer-wheel'],
