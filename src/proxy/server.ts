@@ -44,7 +44,7 @@ export interface ProxyOptions {
    * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from the followed
    * state and never writes them; `drain`, `upgrade` and `control` stay its own.
    */
-  place?: JoinSettings['place'] & object
+  place?: JoinedBy['place'] & object
   signal?: AbortSignal
   /** @internal Called before the proxy serves, to register commands that must exist from the start. */
   prepare?: (proxy: ReverseProxy) => void
@@ -385,13 +385,13 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
 }
 
 /** Options that are not in the configuration. `place` overrides it. */
-type JoinSettings = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
+type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }
 
 function joinOptions(
   config: ProxyConfig,
-  { logger, pidFile, place, signal, systemd }: JoinSettings,
+  { logger, pidFile, place, signal, systemd }: JoinedBy,
   health: () => boolean | string,
 ): JoinOptions {
   const { control, drain, service, stateFile, upgrade } = config
