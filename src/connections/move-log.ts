@@ -58,7 +58,7 @@ export class MoveLog implements Disposable {
       if (seals === null || (seals & HINDERING) !== 0 || sizeOf(fd) !== 0) {
         throw new FdbError(
           'ERR_FDB_MOVE_LOG',
-          'a new move log must be an empty and unsealed memory file: the peer is faulty, no connection moves',
+          'a new move log must be an empty memory file without seals: the peer is faulty, no connection moves',
         )
       }
       return new MoveLog(fd)

@@ -101,7 +101,7 @@ describe('a heartbeat', () => {
       { heartbeat: { healthy: false, unwell: 'no disk' } } as never,
       [],
     )
-    expect(peer).toMatchObject({ healthy: false, wellAt: 0, unwell: 'no disk' })
+    expect(peer).toMatchObject({ healthy: false, wellAt: 0, healthProblem: 'no disk' })
     expect(peer.beatAt).toBeGreaterThan(0)
     handleMessage({} as HandlerContext, peer, { heartbeat: { healthy: true } } as never, [])
     expect(peer.wellAt).toBe(peer.beatAt)
