@@ -181,7 +181,9 @@ describe('a process that stands by and cannot come back', () => {
       return old.status().unfit?.code === 'ERR_FDB_SCHEMA'
     })
     well = false
-    await until('it is kept', () => logged.some(message => message.startsWith('the successor is not healthy')))
+    await until('it is kept', () =>
+      logged.some(message => message.startsWith('the successor is not healthy')),
+    )
     expect([old.phase, next.phase]).toEqual(['standby', 'serving'])
     await routesThere.put('b', { two: 2 })
     expect(await service.ask()).toBe('new')
