@@ -5,10 +5,10 @@ import { WaitingLine } from './output.js'
 
 const RETRY_MS = 50
 /** Errors of a process that is being replaced: the request is retried until its successor answers. */
-export const AGAIN: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
+export const RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set(['ERR_FDB_FENCED', 'ERR_FDB_BUSY'])
 /** As {@link RETRY_CODES}, for requests that may run twice: also retried if the process ended before it answered. */
-export const AGAIN_HARMLESS: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
-  ...AGAIN,
+export const IDEMPOTENT_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  ...RETRY_CODES,
   'ERR_FDB_CHANNEL_CLOSED',
 ])
 
@@ -25,7 +25,7 @@ export interface AnswerFlags extends AskFlags {
 }
 
 /** Asks the serving process, and retries errors of `codes` until the timeout. */
-export async function asked<T>(
+export async function askService<T>(
   { control, timeout }: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
   ask: (client: OperatorClient, timeout: number) => Promise<T>,
@@ -45,18 +45,18 @@ export async function asked<T>(
   }
 }
 
-export function commanded(
+export function commandService(
   flags: AskFlags,
   codes: ReadonlySet<FdbErrorCode>,
   command: string,
   body: string | Uint8Array = '',
 ): Promise<Buffer> {
   const { service = '' } = flags
-  return asked(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
+  return askService(flags, codes, (client, timeout) => client.command(command, body, { timeout, service }))
 }
 
 /** Calls `look` repeatedly until it returns a value. Returns null if it found none by `until`. */
-export async function lookedUntil<T>(
+export async function pollUntil<T>(
   until: number,
   look: (leftMs: number) => Promise<T | null>,
 ): Promise<T | null> {

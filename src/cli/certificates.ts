@@ -8,8 +8,8 @@ import {
   type CertificateList,
   type ListedCertificate,
 } from '../proxy/tls/commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AnswerFlags, commanded } from './ask-service.js'
-import { asking } from './find-service.js'
+import { type AnswerFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
+import { addAskOptions } from './find-service.js'
 import { formatDuration } from './options.js'
 import { plain, print, table } from './output.js'
 
@@ -24,11 +24,11 @@ export function addCertificates(program: Command): void {
   const certificates = program
     .command('certificates')
     .description('show and change the TLS certificates of a running proxy; they cross its upgrades')
-  asking(certificates.command('list'))
+  addAskOptions(certificates.command('list'))
     .description('show all certificates, without keys')
     .addHelpText('after', '\nExamples:\n  $ fd-broker certificates list --control /run/edge/upgrade.sock')
     .action(list)
-  asking(certificates.command('add'))
+  addAskOptions(certificates.command('add'))
     .description('add or replace a certificate for new connections')
     .requiredOption('--cert <file>', 'the certificate and its issuers, PEM')
     .requiredOption('--key <file>', 'its private key, PEM')
@@ -39,7 +39,7 @@ export function addCertificates(program: Command): void {
       '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
     )
     .action(add)
-  asking(certificates.command('remove'))
+  addAskOptions(certificates.command('remove'))
     .description('remove a certificate that was made at run time')
     .argument('<name>', 'its first name')
     .addHelpText(
@@ -50,7 +50,7 @@ export function addCertificates(program: Command): void {
 }
 
 async function list(flags: AnswerFlags): Promise<void> {
-  const reply = await ask<CertificateList>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.list, {})
+  const reply = await ask<CertificateList>(flags, IDEMPOTENT_RETRY_CODES, CERTIFICATE_COMMANDS.list, {})
   print(flags.json, reply, () => certificatesText(reply, Date.now()))
 }
 
@@ -61,12 +61,17 @@ async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags)
     ...(name && { names: name }),
     ...(replace && { replace }),
   }
-  const reply = await ask<CertificateAddition>(flags, AGAIN_HARMLESS, CERTIFICATE_COMMANDS.add, request)
+  const reply = await ask<CertificateAddition>(
+    flags,
+    IDEMPOTENT_RETRY_CODES,
+    CERTIFICATE_COMMANDS.add,
+    request,
+  )
   print(flags.json, reply, additionText(reply))
 }
 
 async function remove(name: string, flags: AnswerFlags): Promise<void> {
-  const reply = await ask<{ name: string }>(flags, AGAIN, CERTIFICATE_COMMANDS.remove, { name })
+  const reply = await ask<{ name: string }>(flags, RETRY_CODES, CERTIFICATE_COMMANDS.remove, { name })
   print(flags.json, reply, `${plain(reply.name)} removed\n`)
 }
 
@@ -76,7 +81,7 @@ async function ask<T>(
   command: string,
   request: object,
 ): Promise<T> {
-  return JSON.parse(`${await commanded(flags, again, command, JSON.stringify(request))}`) as T
+  return JSON.parse(`${await commandService(flags, again, command, JSON.stringify(request))}`) as T
 }
 
 async function pem(file: string): Promise<string> {
@@ -94,8 +99,8 @@ const SHOWN = 16
 function certificatesText({ certificates, ticketKeys, handshakes }: CertificateList, now: number): string {
   const rows = certificates.map(certificate => [
     certificate.name,
-    standing(certificate),
-    validity(certificate, now),
+    originText(certificate),
+    expiryText(certificate, now),
     plain(certificate.fingerprint).slice(0, SHOWN),
     certificate.generation,
     certificate.names.join(' '),
@@ -121,12 +126,12 @@ function additionText({ name, outcome, shadows, warning }: CertificateAddition):
   return `${lines.join('\n')}\n`
 }
 
-function standing({ origin, names, inForce, standard }: ListedCertificate): string {
+function originText({ origin, names, inForce, standard }: ListedCertificate): string {
   if (standard) return `${origin} (default)`
   return names.length > 0 && inForce.length === 0 ? `${origin} (out of force)` : origin
 }
 
-function validity({ notAfter }: ListedCertificate, now: number): string {
+function expiryText({ notAfter }: ListedCertificate, now: number): string {
   const day = new Date(notAfter).toISOString().slice(0, 10)
   const left = Math.floor((notAfter - now) / DAY)
   return left < 0 ? `${day} (expired)` : `${day} (${left} days)`

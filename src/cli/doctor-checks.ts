@@ -10,15 +10,15 @@ export interface Finding {
   readonly remedy?: string
 }
 
-interface Place {
+interface DoctorSubject {
   readonly control: string | undefined
   readonly service: string
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
-type Answer = Omit<Finding, 'name'>
+type CheckResult = Omit<Finding, 'name'>
 
-const PM2: Answer = {
+const PM2: CheckResult = {
   status: 'note',
   found: 'it has started this process',
   remedy: 'let pm2 keep a small parent, and fd-broker replace the server: docs/deploy.md',
@@ -29,17 +29,17 @@ const OLDEST_KERNEL = [5, 10] as const
 const FEW_DESCRIPTORS = 4_096
 
 /** Runs the checks that need no addon, then those that need it. */
-export async function examine(place: Place): Promise<Finding[]> {
+export async function examine(place: DoctorSubject): Promise<Finding[]> {
   const findings: Finding[] = []
-  const ask = async (name: string, question: () => Answer | Promise<Answer>) => {
+  const ask = async (name: string, question: () => CheckResult | Promise<CheckResult>) => {
     try {
       findings.push({ name, ...(await question()) })
     } catch (error) {
       findings.push({ name, status: 'failed', found: messageOf(error) })
     }
   }
-  await ask('Node', () => nodeOf(process.versions.node))
-  await ask('system', () => systemOf(process.platform, kernelRelease()))
+  await ask('Node', () => checkNode(process.versions.node))
+  await ask('system', () => checkSystem(process.platform, kernelRelease()))
   let loaded = false
   await ask('addon', async () => {
     const { addonFile, requireAddon } = await import('../kernel/index.js')
@@ -48,17 +48,17 @@ export async function examine(place: Place): Promise<Finding[]> {
     return { status: 'ok', found: addonFile() ?? 'loaded' }
   })
   if (loaded) {
-    await ask('inside of Node', internals)
-    await ask('descriptors over Unix sockets', descriptorsCross)
-    await ask('sealed memory', sealedMemory)
-    await ask('pidfd', pidfd)
-    await ask('SO_REUSEPORT', reusePort)
-    await ask('control socket', () => controlSocket(place))
-    await ask('limit on descriptors', descriptorLimit)
-    await ask('main process', mainProcessOf)
+    await ask('inside of Node', checkInternals)
+    await ask('descriptors over Unix sockets', checkDescriptorPassing)
+    await ask('sealed memory', checkSealedMemory)
+    await ask('pidfd', checkPidfd)
+    await ask('SO_REUSEPORT', checkReusePort)
+    await ask('control socket', () => checkControlSocket(place))
+    await ask('limit on descriptors', checkDescriptorLimit)
+    await ask('main process', checkMainProcess)
   }
-  await ask('/proc', () => proc(existsSync('/proc/self/stat')))
-  await ask('systemd', () => systemd(place.env, existsSync('/run/systemd/system')))
+  await ask('/proc', () => checkProc(existsSync('/proc/self/stat')))
+  await ask('systemd', () => checkSystemd(place.env, existsSync('/run/systemd/system')))
   if (place.env.pm_id !== undefined) await ask('pm2', () => PM2)
   return findings
 }
@@ -67,7 +67,7 @@ function messageOf(error: unknown): string {
   return FdbError.is(error) ? `${error.code}: ${error.message}` : String((error as Error).message ?? error)
 }
 
-function nodeOf(version: string): Answer {
+function checkNode(version: string): CheckResult {
   if (!isOlder(version, OLDEST_NODE)) return { status: 'ok', found: version }
   return {
     status: 'failed',
@@ -76,7 +76,7 @@ function nodeOf(version: string): Answer {
   }
 }
 
-function systemOf(platform: string, release: string): Answer {
+function checkSystem(platform: string, release: string): CheckResult {
   const found = `${platform} ${release} ${process.arch}`
   if (platform === 'darwin')
     return {
@@ -112,14 +112,14 @@ function kernelRelease(): string {
   }
 }
 
-async function internals(): Promise<Answer> {
+async function checkInternals(): Promise<CheckResult> {
   const { missingInternals } = await import('../node/probe.js')
   const missing = missingInternals()
   if (missing.length === 0) return { status: 'ok', found: 'as expected' }
   return { status: 'warning', found: missing.map(({ message }) => message).join('; ') }
 }
 
-async function descriptorsCross(): Promise<Answer> {
+async function checkDescriptorPassing(): Promise<CheckResult> {
   const { closeAll, receiveMessage, sendMessage, socketPair } = await import('../kernel/index.js')
   const pair = socketPair('doctor')
   let received: ReturnType<typeof receiveMessage>['fds'] = null
@@ -140,7 +140,7 @@ async function descriptorsCross(): Promise<Answer> {
 const NO_SEALS =
   'an upgrade works, but its commit is final: the old version cannot take over again, and connections do not move'
 
-async function sealedMemory(): Promise<Answer> {
+async function checkSealedMemory(): Promise<CheckResult> {
   const { addSeals, memoryFile, SEAL_WRITE, sealsOf } = await import('../kernel/index.js')
   using memory = memoryFile('fd-broker-doctor', 'doctor')
   if (sealsOf(memory) === null)
@@ -153,7 +153,7 @@ async function sealedMemory(): Promise<Answer> {
   return { status: 'ok', found: 'memfd_create, F_SEAL_WRITE' }
 }
 
-async function pidfd(): Promise<Answer> {
+async function checkPidfd(): Promise<CheckResult> {
   const { openPidfd } = await import('../os/liveness.js')
   const own = openPidfd(process.pid)
   if (own === null || own === 'dead')
@@ -167,7 +167,7 @@ async function pidfd(): Promise<Answer> {
   return { status: 'ok', found: 'pidfd_open' }
 }
 
-async function reusePort(): Promise<Answer> {
+async function checkReusePort(): Promise<CheckResult> {
   const { bindSocket } = await import('../kernel/index.js')
   try {
     using socket = bindSocket({ kind: 'tcp', host: '127.0.0.1', port: 0, reusePort: true }, 'doctor')
@@ -180,7 +180,7 @@ async function reusePort(): Promise<Answer> {
   }
 }
 
-async function controlSocket({ control, service, env }: Place): Promise<Answer> {
+async function checkControlSocket({ control, service, env }: DoctorSubject): Promise<CheckResult> {
   const { checkSocketPath, refuseOpenFolder } = await import('../os/connect.js')
   const { defaultControl } = await import('../os/default-control.js')
   const { bindControl, ensureFolder } = await import('../os/control-path.js')
@@ -210,7 +210,7 @@ async function controlSocket({ control, service, env }: Place): Promise<Answer> 
   }
 }
 
-async function descriptorLimit(): Promise<Answer> {
+async function checkDescriptorLimit(): Promise<CheckResult> {
   const { fdLimits } = await import('../os/limits.js')
   const { soft, hard, open } = fdLimits()
   if (soft === null) return { status: 'note', found: 'unknown: there is no /proc' }
@@ -224,7 +224,7 @@ async function descriptorLimit(): Promise<Answer> {
   }
 }
 
-async function mainProcessOf(): Promise<Answer> {
+async function checkMainProcess(): Promise<CheckResult> {
   const { mainProcess } = await import('../os/main-process.js')
   const why = mainProcess()
   if (why === null) return { status: 'ok', found: 'the end of a process here ends no other one' }
@@ -236,7 +236,7 @@ async function mainProcessOf(): Promise<Answer> {
   }
 }
 
-function proc(there: boolean): Answer {
+function checkProc(there: boolean): CheckResult {
   if (there) return { status: 'ok', found: 'mounted' }
   return {
     status: process.platform === 'linux' ? 'warning' : 'note',
@@ -245,7 +245,7 @@ function proc(there: boolean): Answer {
   }
 }
 
-function systemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): Answer {
+function checkSystemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): CheckResult {
   const { NOTIFY_SOCKET = '', FDSTORE = '', INVOCATION_ID = '' } = env
   if (NOTIFY_SOCKET !== '') {
     const keeps = Number(FDSTORE) > 0

@@ -5,8 +5,8 @@ import { executeWith, type NativeError } from '../kernel/index.js'
 import { checkDescriptorName } from '../operator/held-descriptors.js'
 import { successorCommand } from '../os/command-line.js'
 import type { WantedDescriptor } from '../run/claimed-descriptors.js'
-import { AGAIN_HARMLESS, asked } from './ask-service.js'
-import { findsService, type ServiceFlags } from './find-service.js'
+import { askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
+import { addServiceOptions, type ServiceFlags } from './find-service.js'
 import { namedListeners } from './named-listeners.js'
 import { durationOption } from './options.js'
 
@@ -18,7 +18,7 @@ interface ExecFlags extends ServiceFlags {
 }
 
 export function addExec(program: Command): void {
-  findsService(program.command('exec'))
+  addServiceOptions(program.command('exec'))
     .description('become a program with listeners that a daemon (fd-broker serve) holds')
     .argument('<name[=address]...>', 'with an address it is bound if missing')
     .option('--exclusive', 'exclude other processes')
@@ -41,9 +41,9 @@ Examples:
 }
 
 async function exec(flags: ExecFlags, command: Command): Promise<void> {
-  const { names, argv } = divided(command)
+  const { names, argv } = splitCommand(command)
   const wanted = names.map(wantedOf)
-  refuseTwice(wanted)
+  refuseDuplicates(wanted)
   const { claimForLife, claimedVariables } = await import('../run/claimed-descriptors.js')
   // Fails early: a missing command is reported before anything is bound.
   successorCommand({ argv })
@@ -52,7 +52,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
     exclusive: flags.exclusive ?? false,
     nonBlocking: flags.nonBlocking ?? flags.nginx ?? false,
   }
-  const claimed = await asked(flags, AGAIN_HARMLESS, (client, timeout) =>
+  const claimed = await askService(flags, IDEMPOTENT_RETRY_CODES, (client, timeout) =>
     claimForLife(client, wanted, { ...claiming, timeoutMs: timeout }),
   )
   const numbers = claimed.map((_, index) => `${3 + index};`).join('')
@@ -73,7 +73,7 @@ async function exec(flags: ExecFlags, command: Command): Promise<void> {
 }
 
 /** Splits the names before `--` from the program after it. Commander does not separate them. */
-function divided(command: Command): { names: readonly string[]; argv: readonly string[] } {
+function splitCommand(command: Command): { names: readonly string[]; argv: readonly string[] } {
   const { rawArgs = [] } = command.parent as Command & { readonly rawArgs?: readonly string[] }
   const at = rawArgs.indexOf('--')
   const argv = at < 0 ? [] : rawArgs.slice(at + 1)
@@ -90,7 +90,7 @@ function wantedOf(text: string): WantedDescriptor {
   return { name: text, spec: null }
 }
 
-function refuseTwice(wanted: readonly WantedDescriptor[]): void {
+function refuseDuplicates(wanted: readonly WantedDescriptor[]): void {
   const names = new Set<string>()
   for (const { name } of wanted) {
     if (names.has(name)) throw wrongOption('name', name, 'each name once')

@@ -2,7 +2,7 @@ import type { FdbError, FdbErrorCode } from '../errors.js'
 import { isRemoteError } from '../wire/link.js'
 import type { ExitCode } from './output.js'
 
-const OTHER: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
+const SPECIAL_CODES: ReadonlyMap<FdbErrorCode, ExitCode> = new Map([
   ['ERR_FDB_NO_HOLDER', 3],
   ['ERR_FDB_SERVICE', 3],
   ['ERR_FDB_BUSY', 4],
@@ -23,11 +23,11 @@ const USAGE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
 ])
 
 export function exitCodeOf(error: FdbError): ExitCode {
-  if (USAGE.has(error.code) && !isRemoteError(error) && !foundThere(error)) return 2
-  return OTHER.get(error.code) ?? 1
+  if (USAGE.has(error.code) && !isRemoteError(error) && !isPathTaken(error)) return 2
+  return SPECIAL_CODES.get(error.code) ?? 1
 }
 
 /** Whether the address is valid but its path is taken. */
-function foundThere({ code, details }: FdbError): boolean {
+function isPathTaken({ code, details }: FdbError): boolean {
   return code === 'ERR_FDB_SPEC' && 'path' in details
 }

@@ -6,8 +6,8 @@ import { closeAll, numbersOf, type OwnedFd, ownNumber } from '../kernel/index.js
 import { OperatorClient } from '../operator/client.js'
 import { type DescriptorLease, type HeldDescriptor, serviceIn } from '../operator/held-descriptors.js'
 import { OtherProcess } from '../os/other-process.js'
-import { AGAIN, type AnswerFlags, asked } from './ask-service.js'
-import { asking } from './find-service.js'
+import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
+import { addAskOptions } from './find-service.js'
 import { durationOption, pidOf } from './options.js'
 import { print, table } from './output.js'
 
@@ -27,18 +27,18 @@ interface GetFlags extends AnswerFlags {
 /** A shell sets LISTEN_PID to its own pid, which is unknown before the child starts, and becomes the command. */
 const WITH_PID = ['sh', '-c', 'LISTEN_PID=$$ exec "$@"', 'sh']
 const ignore = () => {}
-const PASSED_ON = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
+const FORWARDED = ['SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
 
 export function addFd(program: Command): void {
   const fd = program
     .command('fd')
     .description('descriptors of any kind that a daemon (fd-broker serve) holds for whoever asks')
-  asking(fd.command('list'))
+  addAskOptions(fd.command('list'))
     .description('show the held descriptors')
     .option('--watch', 'print the list after each change')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd list --control /run/shop/broker.sock')
     .action(list)
-  asking(fd.command('put'))
+  addAskOptions(fd.command('put'))
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
     .argument('<name>', 'by which clients find it')
     .option('--descriptor <number>', 'which of its own', numberOf, 0)
@@ -54,7 +54,7 @@ Examples:
   $ fd-broker fd put --control /run/shop/broker.sock spool --descriptor 3 --for 1h 3>>/var/spool/shop`,
     )
     .action(put)
-  asking(fd.command('get'))
+  addAskOptions(fd.command('get'))
     .description('start a command with descriptors, from 3 on (LISTEN_FDS)')
     .argument('<name>', 'one or several, with commas between')
     .argument('<command...>', 'after --')
@@ -65,11 +65,11 @@ Examples:
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
     )
     .action(get)
-  asking(fd.command('watch'))
+  addAskOptions(fd.command('watch'))
     .description('show the held descriptors, and again after each change')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
-  asking(fd.command('claim'))
+  addAskOptions(fd.command('claim'))
     .description('claim one for a process as long as it lives')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
@@ -79,7 +79,7 @@ Examples:
       '\nExamples:\n  $ fd-broker fd claim --control /run/shop/broker.sock serial --while 4711',
     )
     .action(claim)
-  asking(fd.command('release'))
+  addAskOptions(fd.command('release'))
     .description('end the claim of a process that lives')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
@@ -88,7 +88,7 @@ Examples:
       '\nExamples:\n  $ fd-broker fd release --control /run/shop/broker.sock serial --while 4711',
     )
     .action(release)
-  asking(fd.command('remove'))
+  addAskOptions(fd.command('remove'))
     .description('close one; processes that have it keep it')
     .argument('<name>')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
@@ -101,7 +101,7 @@ async function list({ json, service, watch, ...flags }: AnswerFlags & { watch?: 
     print(json, held, () => listText(held))
   }
   if (!watch) {
-    show(await asked(flags, AGAIN, (client, timeout) => client.descriptors.list({ timeout })))
+    show(await askService(flags, RETRY_CODES, (client, timeout) => client.descriptors.list({ timeout })))
     return
   }
   using client = await OperatorClient.connect(flags.control, { timeout: flags.timeout })
@@ -120,8 +120,8 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
       : flags.while !== undefined
         ? { pid: pidOf('while', flags.while) }
         : 'forever'
-  using fd = pid === undefined ? ownOne(descriptor) : ofProcess(pidOf('pid', pid), descriptor)
-  await asked(flags, AGAIN, (client, timeout) =>
+  using fd = pid === undefined ? ownDescriptor(descriptor) : descriptorOf(pidOf('pid', pid), descriptor)
+  await askService(flags, RETRY_CODES, (client, timeout) =>
     client.descriptors.put(name, fd, { lease, replace: replace ?? false, timeout }),
   )
   print(json, { ok: true, name }, `${name} is held\n`)
@@ -132,7 +132,7 @@ async function get(name: string, argv: string[], { exclusive, remove, ...flags }
   const [file = '', ...args] = [...WITH_PID, ...argv]
   const { timeout } = flags
   let child: ChildProcess | null = null
-  for (const signal of PASSED_ON)
+  for (const signal of FORWARDED)
     process.on(signal, () => {
       if (child === null) process.exit(128 + constants.signals[signal])
       child.kill(signal)
@@ -166,7 +166,7 @@ interface ClaimFlags extends AnswerFlags {
 async function claim(name: string, { json, shared, while: who, ...flags }: ClaimFlags): Promise<void> {
   const pid = pidOf('while', who)
   const options = { while: { pid }, shared: shared ?? false }
-  const fd = await asked(flags, AGAIN, (client, timeout) =>
+  const fd = await askService(flags, RETRY_CODES, (client, timeout) =>
     client.descriptors.claim(name, { ...options, timeout }),
   )
   fd.close()
@@ -175,16 +175,18 @@ async function claim(name: string, { json, shared, while: who, ...flags }: Claim
 
 async function release(name: string, { json, while: who, ...flags }: ClaimFlags): Promise<void> {
   const pid = pidOf('while', who)
-  await asked(flags, AGAIN, (client, timeout) => client.descriptors.release(name, { pid, timeout }))
+  await askService(flags, RETRY_CODES, (client, timeout) =>
+    client.descriptors.release(name, { pid, timeout }),
+  )
   print(json, { ok: true, name, pid }, `${name} is not claimed by process ${pid} any more\n`)
 }
 
 async function remove(name: string, { json, ...flags }: AnswerFlags): Promise<void> {
-  await asked(flags, AGAIN, (client, timeout) => client.descriptors.remove(name, { timeout }))
+  await askService(flags, RETRY_CODES, (client, timeout) => client.descriptors.remove(name, { timeout }))
   print(json, { ok: true, name }, `${name} is not held any more\n`)
 }
 
-function ownOne(number: number): OwnedFd {
+function ownDescriptor(number: number): OwnedFd {
   try {
     return ownNumber(number, `descriptor ${number}`)
   } catch (cause) {
@@ -192,7 +194,7 @@ function ownOne(number: number): OwnedFd {
   }
 }
 
-function ofProcess(pid: number, number: number): OwnedFd {
+function descriptorOf(pid: number, number: number): OwnedFd {
   using other = OtherProcess.of(pid)
   return other.duplicate(number, `descriptor ${number} of process ${pid}`)
 }

@@ -19,7 +19,7 @@ $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME (of 
 whose daemon.sock is there; without a name it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
 
 /** Adds the options that find a running service. With `needless` a command can skip the search. */
-export function findsService(command: Command, needless = (_asked: Command) => false): Command {
+export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {
   return command
     .addOption(controlOption().makeOptionMandatory(false))
     .option('--pid-file <file>', 'pid file of the service')
@@ -69,8 +69,8 @@ function noService(why: string): FdbError {
 }
 
 /** Adds the options of commands that ask a running service. */
-export function asking(command: Command): Command {
-  return findsService(command)
+export function addAskOptions(command: Command): Command {
+  return addServiceOptions(command)
     .option('--json', 'print the answer as JSON')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
 }

@@ -1,7 +1,7 @@
 import { plain, type Style, style } from './output.js'
 
 /** Facts that are the same in each line, or already shown at its start. */
-const SAID: ReadonlySet<string> = new Set([
+const SHOWN_AT_START: ReadonlySet<string> = new Set([
   'level',
   'time',
   'pid',
@@ -30,7 +30,7 @@ export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr
   const [, name, colour] = LEVELS.find(([least]) => Number(level) >= least)!
   const at = Number.isFinite(time) ? timeOf(new Date(Number(time))) : '-'
   const facts = Object.entries(line)
-    .filter(([key]) => !SAID.has(key) || (key === 'pid' && line.ownPid !== undefined))
+    .filter(([key]) => !SHOWN_AT_START.has(key) || (key === 'pid' && line.ownPid !== undefined))
     .map(([key, value]) => style('dim', `${key}=${valueText(value)}`, out))
   const error = err === undefined ? [] : [errorText(err)]
   const words = [style('dim', at, out), style(colour, name.padEnd(5), out), plain(msg), ...error, ...facts]

@@ -49,7 +49,7 @@ const FRAMEWORKS = [
 const ENTRIES = ['server', 'index', 'app', 'main', 'src/server', 'src/index', 'src/main', 'src/app']
 const EXTENSIONS = ['js', 'mjs', 'cjs', 'ts']
 /** Tools that restart a program themselves, so that `auto` must not be added. */
-const FOREIGN: readonly (readonly [pattern: RegExp, why: string])[] = [
+const RESTARTING_TOOLS: readonly (readonly [pattern: RegExp, why: string])[] = [
   [/\bpm2\b/, 'pm2 starts it: docs/deploy.md shows how pm2 and fd-broker share the work'],
   [/\bnodemon\b|--watch\b|\bwatch\b|\bnext dev\b/, 'a watcher starts it, which restarts it at each edit'],
   [/\bfd-broker\b/, 'fd-broker starts it already'],
@@ -60,7 +60,7 @@ const MOST_FILES = 400
 const MOST_NOTES = 12
 
 const RUN_ONCE = 'runs in both versions during an upgrade: start it in runOnce() of fd-broker'
-const SURPRISES: readonly (readonly [pattern: RegExp, note: string])[] = [
+const RISKY_CODE: readonly (readonly [pattern: RegExp, note: string])[] = [
   [/\bcron\.schedule\(|\bnew CronJob\(|\bschedule\.scheduleJob\(|\bnew Agenda\(/, `a cron job ${RUN_ONCE}`],
   [/\bnew Worker\(\s*['"`]|\.consume\(\s*['"`]|\bconsumer\.run\(/, `a queue consumer ${RUN_ONCE}`],
   [/\bchokidar\.watch\(/, `a watcher ${RUN_ONCE}`],
@@ -100,7 +100,7 @@ export function planOf(folder: string, entry: string | undefined): InitPlan {
   const plan = { found, notes: notesIn(folder), change: null, next: [] }
   if (own !== null && /\bjoin\(/.test(own) && /['"]fd-broker['"]/.test(own))
     return { ...plan, reason: `${script} calls join() already: nothing is needed` }
-  const foreign = FOREIGN.find(([pattern]) => start !== undefined && pattern.test(start))
+  const foreign = RESTARTING_TOOLS.find(([pattern]) => start !== undefined && pattern.test(start))
   if (foreign !== undefined) return { ...plan, reason: `${foreign[1]}: nothing is written` }
   if (start === undefined && script === null)
     return { ...plan, reason: 'there is nothing to start: name the script by --entry' }
@@ -198,7 +198,7 @@ function notesIn(folder: string): Note[] {
   const notes: Note[] = []
   for (const file of sourcesIn(folder)) {
     const text = readFileSync(file, 'utf8')
-    for (const [pattern, note] of SURPRISES) {
+    for (const [pattern, note] of RISKY_CODE) {
       const at = pattern.exec(text)
       if (at === null) continue
       const line = text.slice(0, at.index).split('\n').length

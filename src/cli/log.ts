@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { hostname } from 'node:os'
 import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
-import { sayOnStderr } from './output.js'
+import { writeStderr } from './output.js'
 
 export interface Log {
   readonly logger: Logger
@@ -25,11 +25,11 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
     { option: 'log-file', path, fd: 2, sync: true },
     {
       failed: error => {
-        if (path !== undefined) sayOnStderr(`fd-broker: ${path}: ${FAILED}: ${error.message}`)
+        if (path !== undefined) writeStderr(`fd-broker: ${path}: ${FAILED}: ${error.message}`)
         other?.({ error: error.message }, FAILED)
       },
       missing: missing => logger.warn({ missing }, MISSING),
-      kept: error => logger.warn({ err: error, file: path }, KEPT),
+      kept: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
     },
   )
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
@@ -51,7 +51,7 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
 
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
-export const KEPT = 'the file of a log could not be opened anew: the one before stays in use'
+export const REOPEN_FAILED = 'the file of a log could not be opened anew: the one before stays in use'
 
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
@@ -61,7 +61,7 @@ const AGAIN_MS = 1_000
 /** Time for a slow reader to take the last lines, in milliseconds. */
 const END_MS = 1_000
 
-interface LogPlace {
+interface LogTarget {
   /** The command-line option that names the file, for errors. */
   readonly option: string
   /** The file; undefined: write to `fd`. */
@@ -82,7 +82,7 @@ interface LogEvents {
 }
 
 /** An open stream, and the number of lines written since its last drain. */
-interface Outlet {
+interface LogStream {
   readonly stream: Stream
   unwritten: number
 }
@@ -90,9 +90,9 @@ interface Outlet {
 /** Writes log lines. A full disk or a broken pipe never affects the service: lines are dropped and counted, and writing is retried. */
 export class LogFile {
   readonly #pino: Pino
-  readonly #place: LogPlace
+  readonly #place: LogTarget
   readonly #events: LogEvents
-  #outlet!: Outlet
+  #outlet!: LogStream
   #failing = false
   #errors = 0
   #missing = 0
@@ -102,7 +102,7 @@ export class LogFile {
   #closed = false
 
   /** Rejects with ERR_FDB_OPTION if the file cannot be opened. */
-  static async open(place: LogPlace, events: LogEvents): Promise<LogFile> {
+  static async open(place: LogTarget, events: LogEvents): Promise<LogFile> {
     const { pino } = await import('pino')
     const file = new LogFile(pino, place, events)
     try {
@@ -114,7 +114,7 @@ export class LogFile {
     return file
   }
 
-  private constructor(pino: Pino, place: LogPlace, events: LogEvents) {
+  private constructor(pino: Pino, place: LogTarget, events: LogEvents) {
     this.#pino = pino
     this.#place = place
     this.#events = events
@@ -156,7 +156,7 @@ export class LogFile {
     this.#outlet.stream.end()
   }
 
-  async #open(): Promise<Outlet> {
+  async #open(): Promise<LogStream> {
     const { path, fd, sync, most = 0 } = this.#place
     const retryEAGAIN = () => performance.now() < this.#endsAt
     const stream = this.#pino.destination({ dest: path ?? fd, sync, maxLength: most, retryEAGAIN })
@@ -165,7 +165,7 @@ export class LogFile {
     // Pino calls flushSync() at exit: on a full disk it would retry forever.
     stream.flushSync = () => {}
     await once(stream, 'ready')
-    const outlet: Outlet = { stream, unwritten: 0 }
+    const outlet: LogStream = { stream, unwritten: 0 }
     stream.on('error', error => this.#failed(outlet, error))
     stream.on('drop', (text: string) => {
       const lines = linesIn(text)
@@ -183,7 +183,7 @@ export class LogFile {
     if (this.#place.sync && this.#errors === errors) this.#written(this.#outlet)
   }
 
-  #written(outlet: Outlet): void {
+  #written(outlet: LogStream): void {
     outlet.unwritten = 0
     if (outlet !== this.#outlet) return
     this.#failing = false
@@ -193,7 +193,7 @@ export class LogFile {
     if (this.#endsAt < Number.POSITIVE_INFINITY) this.#close()
   }
 
-  #failed(outlet: Outlet, error: Error): void {
+  #failed(outlet: LogStream, error: Error): void {
     this.#errors++
     if (outlet !== this.#outlet) {
       this.#missing += outlet.unwritten
@@ -214,7 +214,7 @@ export class LogFile {
     this.#put('')
   }
 
-  #replace(outlet: Outlet): void {
+  #replace(outlet: LogStream): void {
     const before = this.#outlet
     this.#outlet = outlet
     before.stream.end()

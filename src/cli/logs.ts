@@ -7,7 +7,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { askedPlaces } from '../os/default-control.js'
-import { findsService } from './find-service.js'
+import { addServiceOptions } from './find-service.js'
 
 const ANSWER_MS = 2_000
 /** Interval at which a followed file is read, in milliseconds. */
@@ -26,7 +26,7 @@ interface LogsFlags {
 }
 
 export function addLogs(program: Command): void {
-  findsService(
+  addServiceOptions(
     program.command('logs').description('show the output of a program that fd-broker start has started'),
     asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
   )
@@ -57,7 +57,7 @@ function count(text: string): number {
 
 async function logs(flags: LogsFlags): Promise<void> {
   const { generation, lines, follow } = flags
-  const log = await logOf(flags)
+  const log = await logPath(flags)
   const path = generation === undefined ? log : generationLog(log, generation)
   if (!existsSync(path)) {
     const what = generation === undefined ? 'it' : `generation ${generation}`
@@ -66,7 +66,7 @@ async function logs(flags: LogsFlags): Promise<void> {
       `there is no log ${path}: ${what} was not started by fd-broker start, or its log is too old; give --log-file`,
     )
   }
-  const shown = new ShownFile()
+  const shown = new FollowedFile()
   await shown.lastLines(path, lines)
   while (follow) {
     await rest(LOOK_MS)
@@ -75,7 +75,7 @@ async function logs(flags: LogsFlags): Promise<void> {
   await shown.close()
 }
 
-async function logOf({ control, service, logFile }: LogsFlags): Promise<string> {
+async function logPath({ control, service, logFile }: LogsFlags): Promise<string> {
   if (logFile !== undefined) return logFile
   const { env } = process
   const place = control ?? (service === undefined ? undefined : askedPlaces(service, env).find(existsSync))
@@ -97,7 +97,7 @@ async function logOfRunning(control: string): Promise<{ service?: string; log?: 
 }
 
 /** The file that is shown, and the position read so far. */
-class ShownFile {
+class FollowedFile {
   #handle: FileHandle | null = null
   #real = ''
   #at = 0

@@ -43,7 +43,7 @@ export function facts(pairs: readonly (readonly [name: string, value: string])[]
 }
 
 /** Writes a line to stderr synchronously. Never throws: with a full disk only the exit code remains. */
-export function sayOnStderr(text: string): void {
+export function writeStderr(text: string): void {
   try {
     writeSync(2, `${text}\n`)
   } catch {

@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
-import { EXIT_CODES, type ExitCode, failureText, jsonText, sayOnStderr, style } from './output.js'
+import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are printed on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
@@ -12,8 +12,8 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     // Commander has printed the error.
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     const why = failureText(error)
-    sayOnStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
-    if (JSON_HERE.has(args[0]) && args.includes('--json'))
+    writeStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
+    if (JSON_FAILURES.has(args[0]) && args.includes('--json'))
       process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
     const { sayLastWords } = await import('../versions/last-words.js')
     sayLastWords(why)
@@ -23,7 +23,7 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
 }
 
 /** Commands that leave the JSON of a failure to this module. */
-const JSON_HERE: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
+const JSON_FAILURES: ReadonlySet<string | undefined> = new Set(['status', 'stop', 'reload', 'rollback'])
 
 function codeOf(error: unknown): { readonly code: string; readonly message: string } {
   if (FdbError.is(error)) return { code: error.code, message: error.message }
@@ -98,10 +98,10 @@ Exit codes: ${codes} (stderr: CODE: message); of run: that of the program.`,
     )
   if (!WITHOUT_ADDON.has(name))
     root.hook('preAction', async () => (await import('../kernel/index.js')).requireAddon())
-  const named = COMMANDS.get(name)
+  const entry = COMMANDS.get(name)
   // Reading package.json costs time: only the help and `--version` need it.
-  if (named === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
-  for (const add of named ? [named] : COMMANDS.values()) await add(root)
+  if (entry === undefined || args.includes('--version') || args.includes('-V')) root.version(version())
+  for (const add of entry ? [entry] : COMMANDS.values()) await add(root)
   return root
 }
 

@@ -1,7 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import type { ReverseProxy } from '../proxy/index.js'
-import { obey, Signals } from './signals.js'
+import { runLogged, Signals } from './signals.js'
 
 /** Delay between cutting all connections and exit, in milliseconds: closing sockets takes a moment. */
 const AT_ONCE_MS = 500
@@ -44,7 +44,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     if (order === 'first') {
       ending.abort()
       const timeout = { SIGTERM: proxy.config.drain.timeout, SIGINT: 0, SIGQUIT: LONGEST_MS }[signal]
-      void obey(logger, () => proxy.close({ timeout, handBack: signal === 'SIGQUIT' }), {
+      void runLogged(logger, () => proxy.close({ timeout, handBack: signal === 'SIGQUIT' }), {
         failed: 'the end failed',
       })
     }
@@ -84,14 +84,14 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
 }
 
 function reload({ member }: ReverseProxy, logger: Logger): Promise<void> {
-  return obey(logger, () => member.reload(), {
+  return runLogged(logger, () => member.reload(), {
     done: () => logger.info({}, 'the configuration was read anew'),
     failed: 'the configuration was not taken over; the one before stays in force',
   })
 }
 
 function upgrade(proxy: ReverseProxy, logger: Logger): Promise<void> {
-  return obey(logger, () => proxy.upgrade(), {
+  return runLogged(logger, () => proxy.upgrade(), {
     done: ({ pid, generation }) => logger.info({ successor: pid, generation }, 'upgraded'),
     failed: 'the upgrade failed; this process serves on',
   })

@@ -6,11 +6,11 @@ import { refuseWithoutPlace, workerPlace } from '../os/default-control.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
-import { LoadedCode } from './loaded-code.js'
-import { KEPT, LogFile, MISSING, openLog } from './log.js'
+import { CodeSnapshot } from './code-snapshot.js'
+import { LogFile, MISSING, openLog, REOPEN_FAILED } from './log.js'
 import { logLevelOption, workerCount } from './options.js'
 import { proxySignals } from './proxy-signals.js'
-import { ORDERS, tellTurn } from './signals.js'
+import { CONTROL_SIGNALS, reportServerStage } from './signals.js'
 
 interface ProxyFlags {
   config: string
@@ -85,12 +85,12 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     // Read in this thread: no client waits yet, and a worker thread would take longer.
     const config = await readConfig(file)
     logsAccess = config.accessLog
-    const several = severalOf(flags, config)
+    const several = workersOptions(flags, config)
     if (several !== null) {
       const { runWorkers } = await import('./workers-main.js')
       const { service, control, upgrade } = config
       const options = { service, ...several, timeout: upgrade.timeout, ...(control && { control }) }
-      const count = async () => severalOf(flags, await read())?.workers ?? 1
+      const count = async () => workersOptions(flags, await read())?.workers ?? 1
       await runWorkers(
         { ...options, ...(pidFile && { pidFile }) },
         { logger, reopen, before: signals, count },
@@ -112,12 +112,12 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     const { generation } = running.member
     logger.info({ generation, listeners: running.addresses }, 'the proxy serves')
     signals.attach(running)
-    tellTurn(generation > 1 ? 'joined' : 'served', withUsualFlags)
-    const stayed = running.member.stay({ signals: ORDERS, ...(stay && { until: signals.ending }) })
+    reportServerStage(generation > 1 ? 'joined' : 'served', withUsualFlags)
+    const stayed = running.member.stay({ signals: CONTROL_SIGNALS, ...(stay && { until: signals.ending }) })
     const why = await running.retired
     logger.info({ generation, why }, 'the proxy has ended')
     process.exitCode = await stayed
-    if (why === 'replaced' && generation > 1) tellTurn('left', withUsualFlags)
+    if (why === 'replaced' && generation > 1) reportServerStage('left', withUsualFlags)
     if (why === 'lost') throw new FdbError('ERR_FDB_LOST', 'the right to serve was taken back: see the log')
   } finally {
     signals.close()
@@ -126,7 +126,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
 }
 
 /** Returns how to run workers; null if this process serves itself, alone or as one of the workers. */
-function severalOf(
+function workersOptions(
   { workers }: ProxyFlags,
   config: ProxyConfig,
 ): Pick<WorkersOptions, 'workers' | 'replace' | 'stopTimeout' | 'hungTimeout'> | null {
@@ -138,13 +138,18 @@ function severalOf(
 }
 
 /** Configuration keys that only the next process applies. */
-const NEXT: ReadonlySet<string> = new Set<keyof ProxyConfig>(['drain', 'upgrade', 'stateFile', 'workers'])
+const NEXT_PROCESS_KEYS: ReadonlySet<string> = new Set<keyof ProxyConfig>([
+  'drain',
+  'upgrade',
+  'stateFile',
+  'workers',
+])
 /** Routes compared per turn of the event loop. */
 const SLICE = 1_000
 
 /** Finds what has changed since the proxy started, for `fd-broker upgrade --smart`. */
 class ProxyChanges {
-  readonly #code = new LoadedCode()
+  readonly #code = new CodeSnapshot()
   readonly #started: ProxyConfig
   readonly #read: () => Promise<ProxyConfig>
 
@@ -163,8 +168,10 @@ class ProxyChanges {
     const keys = Object.keys(now) as (keyof ProxyConfig)[]
     const differs = (key: keyof ProxyConfig, before: ProxyConfig) =>
       JSON.stringify(before[key]) !== JSON.stringify(now[key])
-    const next = keys.filter(key => NEXT.has(key) && differs(key, this.#started))
-    const configuration = keys.filter(key => !NEXT.has(key) && key !== 'routes' && differs(key, inForce))
+    const next = keys.filter(key => NEXT_PROCESS_KEYS.has(key) && differs(key, this.#started))
+    const configuration = keys.filter(
+      key => !NEXT_PROCESS_KEYS.has(key) && key !== 'routes' && differs(key, inForce),
+    )
     if (!(await sameRoutes(inForce.routes, now.routes))) configuration.push('routes')
     return { code, next, configuration }
   }
@@ -202,7 +209,7 @@ async function openAccessLog(path: string | undefined, logger: Logger): Promise<
           'the access log cannot be written: its lines are dropped until it can',
         ),
       missing: missing => lines.info({ missing }, MISSING),
-      kept: error => logger.warn({ err: error, file: path }, KEPT),
+      kept: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
     },
   )
   const lines = new AccessLines(file)

@@ -1,13 +1,15 @@
 import type { Command } from 'commander'
 import type { Reloaded } from '../operator/service-commands.js'
 import type { AnswerFlags } from './ask-service.js'
-import { findsService } from './find-service.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain } from './output.js'
 import { reload } from './upgrade-plan.js'
 
 export function addReload(program: Command): void {
-  findsService(program.command('reload').description('let the running server read its configuration again'))
+  addServiceOptions(
+    program.command('reload').description('let the running server read its configuration again'),
+  )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--json', 'print the answer as JSON')
     .addHelpText(

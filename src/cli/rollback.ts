@@ -2,12 +2,12 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { ROLLBACK, readTold, rollbackBody, type Told } from '../operator/service-commands.js'
-import { AGAIN, type AnswerFlags, type AskFlags, commanded, lookedUntil } from './ask-service.js'
-import { findsService } from './find-service.js'
-import { Installed } from './installed.js'
+import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { print } from './output.js'
-import { serviceOf } from './who-serves.js'
+import { ReleasePath } from './release-path.js'
+import { serviceOf } from './status-answer.js'
 import { upgradeTo } from './with-release.js'
 
 interface RollbackFlags extends AnswerFlags {
@@ -15,7 +15,7 @@ interface RollbackFlags extends AnswerFlags {
 }
 
 export function addRollback(program: Command): void {
-  findsService(program.command('rollback').description('let the standby serve again, in probation'))
+  addServiceOptions(program.command('rollback').description('let the standby serve again, in probation'))
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--at <path>', 'restore what upgrade --binary has replaced')
     .option('--json', 'print the answer as JSON')
@@ -33,13 +33,13 @@ Examples:
 }
 
 async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
-  const { pid, generation } = await rolledBack(flags, at === undefined ? null : new Installed(at))
+  const { pid, generation } = await rollBack(flags, at === undefined ? null : new ReleasePath(at))
   print(json, { ok: true, pid, generation }, `generation ${generation} (pid ${pid}) serves again\n`)
 }
 
-async function rolledBack(flags: AskFlags, installed: Installed | null): Promise<Told> {
+async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<Told> {
   try {
-    const { supervised, ...told } = await handedBack(flags, installed?.path ?? null)
+    const { supervised, ...told } = await handBack(flags, installed?.path ?? null)
     // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
     // it.
     if (!supervised) installed?.swap()
@@ -51,7 +51,7 @@ async function rolledBack(flags: AskFlags, installed: Installed | null): Promise
   const swap = () => installed.swap()
   return await upgradeTo(
     { control, service },
-    installed.kept,
+    installed.keptTarget,
     { path: installed.path, put: swap, back: swap },
     async release => {
       using client = await OperatorClient.connect(control, { timeout })
@@ -60,16 +60,16 @@ async function rolledBack(flags: AskFlags, installed: Installed | null): Promise
   )
 }
 
-interface HandedBack extends Told {
+interface RollbackResult extends Told {
   readonly supervised: boolean
 }
 
 /** Resolves with the process that serves after the rollback. */
-async function handedBack(flags: AskFlags, at: string | null): Promise<HandedBack> {
+async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout
-  const left = readTold(await commanded(flags, AGAIN, ROLLBACK, rollbackBody(at)))
-  const found = await lookedUntil(until, async leftMs => {
+  const left = readTold(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
+  const found = await pollUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
     const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}
     // In different PID namespaces both processes may have the same pid.

@@ -8,8 +8,14 @@ import {
   type RemoveReply,
   ROUTE_COMMANDS,
 } from '../proxy/routes/commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AnswerFlags, asked, commanded } from './ask-service.js'
-import { asking } from './find-service.js'
+import {
+  type AnswerFlags,
+  askService,
+  commandService,
+  IDEMPOTENT_RETRY_CODES,
+  RETRY_CODES,
+} from './ask-service.js'
+import { addAskOptions } from './find-service.js'
 import { plain, print, table } from './output.js'
 
 /** How often a listing is repeated because the routes changed between two pages. */
@@ -31,11 +37,11 @@ export function addRoutes(program: Command): void {
   const routes = program
     .command('routes')
     .description('show and change the routes of a running proxy; they cross its upgrades')
-  asking(routes.command('list'))
+  addAskOptions(routes.command('list'))
     .description('show all routes')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
-  placed(asking(routes.command('add')))
+  addRouteOptions(addAskOptions(routes.command('add')))
     .description('add a route, or all of a file or none')
     .option('--upstream <name>', 'the upstream that serves it')
     .option('--connect', 'pass CONNECT requests too')
@@ -50,7 +56,7 @@ Examples:
   $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
     )
     .action(add)
-  placed(asking(routes.command('remove')))
+  addRouteOptions(addAskOptions(routes.command('remove')))
     .description('remove a route that was made at run time, or all of a file or none')
     .addHelpText(
       'after',
@@ -59,7 +65,7 @@ Examples:
     .action(remove)
 }
 
-function placed(command: Command): Command {
+function addRouteOptions(command: Command): Command {
   return command
     .option('--file <file>', 'routes of this file')
     .option('--host <host>', 'host of the route')
@@ -68,7 +74,7 @@ function placed(command: Command): Command {
 
 async function list(flags: AnswerFlags): Promise<void> {
   const { service = '' } = flags
-  const routes = await asked(flags, AGAIN_HARMLESS, (client, timeout) =>
+  const routes = await askService(flags, IDEMPOTENT_RETRY_CODES, (client, timeout) =>
     listAll(client, { timeout, service }),
   )
   print(flags.json, routes, () => listText(routes))
@@ -76,20 +82,20 @@ async function list(flags: AnswerFlags): Promise<void> {
 
 async function add({ file, host, path, upstream, connect, replace, ...flags }: AddFlags): Promise<void> {
   const route = { host, path, upstream, connect }
-  const routes = await given(
+  const routes = await routesFrom(
     file,
     route,
     host !== undefined && upstream !== undefined,
     '--host and --upstream',
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
-  const answer = await commanded(flags, AGAIN_HARMLESS, ROUTE_COMMANDS.add, body)
+  const answer = await commandService(flags, IDEMPOTENT_RETRY_CODES, ROUTE_COMMANDS.add, body)
   const reply = JSON.parse(answer.toString()) as AddReply
   print(flags.json, reply, addText(reply))
 }
 
 async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void> {
-  const routes = await given(file, { host, path }, host !== undefined, '--host')
+  const routes = await routesFrom(file, { host, path }, host !== undefined, '--host')
   const places = routes.map(route => {
     if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
     // Other keys are ignored, so the file that added the routes can also remove them.
@@ -97,13 +103,13 @@ async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void>
     return { host, path }
   })
   const body = lines([{}, ...places])
-  const answer = await commanded(flags, AGAIN, ROUTE_COMMANDS.remove, body)
+  const answer = await commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body)
   const reply = JSON.parse(answer.toString()) as RemoveReply
-  const again = named('the file’s are in force again', reply.uncovers, reply.uncovered)
+  const again = nameList('the file’s are in force again', reply.uncovers, reply.uncovered)
   print(flags.json, reply, `${reply.removed} removed\n${again}`)
 }
 
-async function given(
+async function routesFrom(
   file: string | undefined,
   route: { host: string | undefined; path: string | undefined },
   complete: boolean,
@@ -167,10 +173,10 @@ function addText({ added, replaced, unchanged, shadows, shadowed }: AddReply): s
   const counts = [`${added} added`]
   if (replaced > 0) counts.push(`${replaced} replaced`)
   if (unchanged > 0) counts.push(`${unchanged} there already`)
-  return `${counts.join(', ')}\n${named('in place of routes of the file', shadows, shadowed)}`
+  return `${counts.join(', ')}\n${nameList('in place of routes of the file', shadows, shadowed)}`
 }
 
-function named(what: string, names: readonly string[], count: number): string {
+function nameList(what: string, names: readonly string[], count: number): string {
   if (count === 0) return ''
   const more = count > SHOWN ? ` and ${count - SHOWN} more` : ''
   return `${what}: ${names.slice(0, SHOWN).map(plain).join(', ')}${more}\n`

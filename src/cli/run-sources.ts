@@ -15,7 +15,7 @@ import { named, namedListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 
 /** Signals that can be configured to start the next version. */
-export const UPGRADING: readonly NodeJS.Signals[] = [
+export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
   'SIGHUP',
   'SIGUSR1',
   'SIGUSR2',
@@ -115,7 +115,7 @@ export class RunSources {
   }
 
   /** Reads the settings of the supervisor, fixed at its start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
-  async lasting(): Promise<SupervisorSettings> {
+  async supervisorSettings(): Promise<SupervisorSettings> {
     return this.#read(setting => {
       const [program] = this.#commandOf(setting)
       return {
@@ -124,7 +124,7 @@ export class RunSources {
         pidFile: setting('pidFile', path, null),
         restart: setting('restart', restart, 'never'),
         restartDelay: setting('restartDelay', duration(), 100),
-        upgradeSignal: setting('upgradeSignal', signal('HUP', UPGRADING), 'SIGHUP'),
+        upgradeSignal: setting('upgradeSignal', signal('HUP', UPGRADE_SIGNALS), 'SIGHUP'),
       }
     })
   }
@@ -135,7 +135,7 @@ export class RunSources {
   }
 
   /** Reads the settings for the next version. Rejects with ERR_FDB_OPTION, ERR_FDB_SPEC, ERR_FDB_CONFIG. */
-  async read(): Promise<VersionSettings> {
+  async versionSettings(): Promise<VersionSettings> {
     return this.#read(setting => ({
       command: this.#commandOf(setting),
       cwd: setting('cwd', path, undefined),

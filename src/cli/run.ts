@@ -8,12 +8,12 @@ import type { VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
 import { openLog } from './log.js'
 import { logLevelOption } from './options.js'
-import { codeAndMessage, sayOnStderr } from './output.js'
-import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADING } from './run-sources.js'
-import { Signals, tellTurn } from './signals.js'
+import { codeAndMessage, writeStderr } from './output.js'
+import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADE_SIGNALS } from './run-sources.js'
+import { reportServerStage, Signals } from './signals.js'
 
 /** Limit for a daemon's answer while it is being upgraded, in milliseconds. */
-const FROM_MS = 60_000
+const DAEMON_ANSWER_MS = 60_000
 
 export function addRun(program: Command): void {
   const command = program
@@ -52,13 +52,13 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   const found = findLeft()
   const sources = new RunSources(command, flags)
   const left = found?.take ? found.left : null
-  const settings = left?.settings ?? (await sources.lasting())
+  const settings = left?.settings ?? (await sources.supervisorSettings())
   // Wrong settings are reported before anything is started.
-  const first = left === null ? await sources.read() : null
+  const first = left === null ? await sources.versionSettings() : null
   // An earlier image has already taken over; its descriptors are in the inherited state.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
-  if (found !== null && !found.take) return sayWhether(found)
+  if (found !== null && !found.take) return reportTrial(found)
   const { logger } = await openLog({ level: flags.logLevel })
   const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
@@ -68,8 +68,8 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
       predecessor = (await import('../run/predecessor.js')).Predecessor.of(takeover, first.listen, logger)
     const parts = {
       settings,
-      read: () => sources.read(),
-      readLasting: sources.changeable ? () => sources.lasting() : null,
+      read: () => sources.versionSettings(),
+      readLasting: sources.changeable ? () => sources.supervisorSettings() : null,
       logger,
       predecessor,
     }
@@ -78,11 +78,11 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     signals.attach(running)
     // The previous image blocked signals before it executed this one.
     if (left !== null) releaseSignals()
-    tellTurn('served')
+    reportServerStage('served')
     const { code, failure } = await running.ended
     process.exitCode = code
     // Reported on stderr too: the log may be silent.
-    if (failure !== null) sayOnStderr(codeAndMessage(failure))
+    if (failure !== null) writeStderr(codeAndMessage(failure))
   } catch (error) {
     if (FdbError.is(error) && error.code === 'ERR_FDB_INTERNAL') throw error.cause
     throw error
@@ -94,14 +94,16 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 
 /** Duplicates listeners that a daemon holds; retries while the daemon is being upgraded. */
 async function duplicateFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
-  const { AGAIN_HARMLESS, asked } = await import('./ask-service.js')
+  const { IDEMPOTENT_RETRY_CODES: AGAIN_HARMLESS, askService: asked } = await import('./ask-service.js')
   const { takeHeld } = await import('../run/claimed-descriptors.js')
-  const taken = await asked({ control, timeout: FROM_MS }, AGAIN_HARMLESS, client => takeHeld(client, first))
+  const taken = await asked({ control, timeout: DAEMON_ANSWER_MS }, AGAIN_HARMLESS, client =>
+    takeHeld(client, first),
+  )
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')
 }
 
 /** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
-function sayWhether({ left }: Found): void {
+function reportTrial({ left }: Found): void {
   if (left === null)
     throw new FdbError(
       'ERR_FDB_VERSION',
@@ -135,7 +137,7 @@ function runSignals(
     else supervisor?.upgrade().catch(() => {})
   }
   const signals = new Signals<Supervisor>(SILENT, {
-    ...Object.fromEntries(UPGRADING.map(signal => [signal, other])),
+    ...Object.fromEntries(UPGRADE_SIGNALS.map(signal => [signal, other])),
     SIGTERM: end,
     SIGINT: end,
     SIGQUIT: end,

@@ -7,7 +7,7 @@ import { DAEMON, defaultControl } from '../os/default-control.js'
 import { openLog } from './log.js'
 import { controlOption, logLevelOption } from './options.js'
 import { plain } from './output.js'
-import { ORDERS, obey, Signals, tellTurn } from './signals.js'
+import { CONTROL_SIGNALS, reportServerStage, runLogged, Signals } from './signals.js'
 
 interface ServeFlags {
   control?: string
@@ -58,7 +58,7 @@ async function serve({
   logFile,
 }: ServeFlags): Promise<void> {
   if (check) {
-    await checkOnly(config)
+    await checkConfig(config)
     return
   }
   const { serveDaemon } = await import('../daemon/daemon.js')
@@ -76,11 +76,11 @@ async function serve({
       ...(pidFile !== undefined && { pidFile }),
     })
     signals.attach(daemon)
-    tellTurn('served')
+    reportServerStage('served')
     // A daemon must not end when the reader of its output ends.
     process.stdout.removeAllListeners('error').on('error', () => {})
     process.stdout.write(`fd-broker (pid ${process.pid}) listens on ${plain(control)}\n`)
-    const stayed = daemon.stay({ signals: ORDERS })
+    const stayed = daemon.stay({ signals: CONTROL_SIGNALS })
     await daemon.closed
     process.exitCode = await stayed
   } finally {
@@ -88,7 +88,7 @@ async function serve({
   }
 }
 
-async function checkOnly(config: string | undefined): Promise<void> {
+async function checkConfig(config: string | undefined): Promise<void> {
   if (config === undefined) throw wrongOption('check', true, '--config too')
   const { readPolicy } = await import('../daemon/policy/schema.js')
   const { services } = readPolicy(config)
@@ -124,7 +124,7 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
     SIGUSR1: reopen,
     SIGUSR2: daemon => {
       if (daemon === null || daemon.staysForOthers) return
-      void obey(logger, () => daemon.upgrade(), {
+      void runLogged(logger, () => daemon.upgrade(), {
         done: ({ pid, generation }) => logger.info({ successor: pid, generation }, 'upgraded'),
         failed: 'the upgrade failed; this daemon goes on',
       })
@@ -132,7 +132,7 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
     SIGHUP: daemon => {
       if (daemon === null) return
       daemon.resume()
-      void obey(logger, () => daemon.reload(), {
+      void runLogged(logger, () => daemon.reload(), {
         failed: 'the configuration is wrong: what counted before counts on',
       })
     },

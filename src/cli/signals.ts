@@ -1,11 +1,19 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 
-export const ORDERS = ['SIGUSR1', 'SIGUSR2', 'SIGHUP', 'SIGWINCH', 'SIGTERM', 'SIGINT', 'SIGQUIT'] as const
-export type Order = (typeof ORDERS)[number]
+export const CONTROL_SIGNALS = [
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGHUP',
+  'SIGWINCH',
+  'SIGTERM',
+  'SIGINT',
+  'SIGQUIT',
+] as const
+export type ControlSignal = (typeof CONTROL_SIGNALS)[number]
 
 /** A repeated signal within this time counts as the same order: systemd signals the whole unit, and again what is left. */
-const IMPATIENT_MS = 2_000
+const SAME_ORDER_MS = 2_000
 
 /** A command's action for each signal. `target` is the running server; null until {@link Signals.attach}. */
 export type SignalTable<T> = {
@@ -47,7 +55,7 @@ export class Signals<T> {
   /** Classifies a signal to end that arrives now. */
   end(): 'first' | 'same' | 'again' {
     const since = this.#endingSince
-    if (since !== null) return performance.now() - since < IMPATIENT_MS ? 'same' : 'again'
+    if (since !== null) return performance.now() - since < SAME_ORDER_MS ? 'same' : 'again'
     this.#endingSince = performance.now()
     return 'first'
   }
@@ -58,7 +66,7 @@ export class Signals<T> {
 }
 
 /** Runs an order and logs its outcome. */
-export async function obey<R>(
+export async function runLogged<R>(
   logger: Logger,
   work: () => Promise<R>,
   { done, failed }: { readonly done?: (result: R) => void; readonly failed: string },
@@ -75,17 +83,17 @@ export async function obey<R>(
 type WithUsualFlags = <T>(work: () => T) => T
 
 /** A server serves first (`served`), has taken over from a predecessor (`joined`), or was replaced (`left`). */
-type Turn = 'served' | 'joined' | 'left'
+type ServerStage = 'served' | 'joined' | 'left'
 
-export type OnTurn = (turn: Turn, withUsualFlags: WithUsualFlags) => void
+export type OnServerStage = (turn: ServerStage, withUsualFlags: WithUsualFlags) => void
 
-let told: OnTurn = () => {}
+let listener: OnServerStage = () => {}
 
-export function onTurn(tell: OnTurn): void {
-  told = tell
+export function onServerStage(tell: OnServerStage): void {
+  listener = tell
 }
 
 /** Called once for each stage. */
-export function tellTurn(turn: Turn, withUsualFlags: WithUsualFlags = work => work()): void {
-  told(turn, withUsualFlags)
+export function reportServerStage(turn: ServerStage, withUsualFlags: WithUsualFlags = work => work()): void {
+  listener(turn, withUsualFlags)
 }

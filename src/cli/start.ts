@@ -12,7 +12,7 @@ import { isDaemon } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { below } from '../versions/last-words.js'
 import { AFTERMATH_MS, exitText, spawnSuccessor } from '../versions/spawn-successor.js'
-import { lookedUntil } from './ask-service.js'
+import { pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
 import { print } from './output.js'
 
@@ -108,7 +108,7 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   })
   // Any number ends the polling once the program has ended.
   const look = async () => (over ? 0 : await generationOf(child.pid, control))
-  const generation = await Promise.race([ended, lookedUntil(begun + flags.timeout, look)])
+  const generation = await Promise.race([ended, pollUntil(begun + flags.timeout, look)])
   if (generation === null) {
     await child.end()
     throw new FdbError(

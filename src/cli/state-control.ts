@@ -2,12 +2,12 @@ import type { FdbErrorCode } from '../errors.js'
 import { type AskCommand, StateCopy } from '../operator/state-copy.js'
 import type { Position } from '../state/history.js'
 import type { StateLog } from '../state/state-log.js'
-import { AGAIN_HARMLESS, type AskFlags, asked } from './ask-service.js'
+import { type AskFlags, askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import type { ProgressLine } from './output.js'
 
 /** Retries also if the log was compacted. Repeating a change is safe: its request id identifies it. */
-export const AGAIN_STATE: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
-  ...AGAIN_HARMLESS,
+export const STATE_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErrorCode>([
+  ...IDEMPOTENT_RETRY_CODES,
   'ERR_FDB_STATE_MOVED',
 ])
 
@@ -16,25 +16,25 @@ export interface ControlOptions extends AskFlags {
 }
 
 /** Runs `work` with the serving process, and again from its start if another process serves meanwhile: `work` must be repeatable. */
-export async function askServing<T>(
+export async function withServing<T>(
   options: ControlOptions,
   work: (ask: AskCommand) => Promise<T>,
 ): Promise<T> {
   const { service } = options
-  return await asked(options, AGAIN_STATE, (client, timeout) =>
+  return await askService(options, STATE_RETRY_CODES, (client, timeout) =>
     work((command, body) => client.command(command, body, { timeout, service })),
   )
 }
 
 /** Copies the serving process's log as it was when asked. */
-export async function readControl(
+export async function copyState(
   options: ControlOptions,
   progress: ProgressLine,
 ): Promise<{ log: StateLog; position: Position }> {
   const copy = new StateCopy()
   const reading = (done: number, total: number) => progress.bytes('reading the state', done, total)
   try {
-    const position = await askServing(options, ask => copy.readNew(ask, reading))
+    const position = await withServing(options, ask => copy.readNew(ask, reading))
     // Sealed: bytes at the end are damage, not a record that is being written.
     copy.log.segments.at(-1)?.seal()
     return { log: copy.log, position }

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import type { RawEntry } from '../state/overview.js'
 import type { StoredSchema } from '../state/records.js'
 import { type LineOptions, LineWriter, lineValue } from './state-lines.js'
-import { type OpenState, openPlace, type SourceFlags } from './state-source.js'
+import { type OpenState, openDiffSide, type SourceFlags } from './state-source.js'
 
 interface DiffFlags extends SourceFlags {
   secrets: boolean
@@ -13,8 +13,8 @@ export async function diffStates(from: string, to: string, { secrets, ...flags }
   if (from === '-' && to === '-') {
     throw new FdbError('ERR_FDB_STATE_SOURCE', 'both are standard input; give a file for one of them')
   }
-  using before = await openPlace(from, flags)
-  using after = await openPlace(to, flags)
+  using before = await openDiffSide(from, flags)
+  using after = await openDiffSide(to, flags)
   const counts = { added: 0, removed: 0, changed: 0 }
   const out = new LineWriter()
   for (const { name, old, now } of sectionsOf(before, after)) {

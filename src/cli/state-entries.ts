@@ -1,8 +1,8 @@
 import { buffer } from 'node:stream/consumers'
 import { FdbError } from '../errors.js'
 import { ServiceState, type StateSection } from '../operator/service-state.js'
-import { type AskFlags, commanded } from './ask-service.js'
-import { AGAIN_STATE } from './state-control.js'
+import { type AskFlags, commandService } from './ask-service.js'
+import { STATE_RETRY_CODES } from './state-control.js'
 import { bytesOf, entryLine, LineWriter } from './state-lines.js'
 
 interface WatchFlags extends AskFlags {
@@ -13,7 +13,7 @@ interface WatchFlags extends AskFlags {
 
 /** The service's state. Each request goes to the process that serves then, so a watch continues across upgrades. */
 function stateOf(flags: AskFlags): ServiceState {
-  return new ServiceState((command, body) => commanded(flags, AGAIN_STATE, command, body))
+  return new ServiceState((command, body) => commandService(flags, STATE_RETRY_CODES, command, body))
 }
 
 export async function putEntry(

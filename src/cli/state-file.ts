@@ -208,7 +208,7 @@ async function* linesOf(chunks: AsyncIterable<Buffer>): AsyncGenerator<string> {
 }
 
 /** Describes the sections that differ from the first line of an export. Sections without a digest are not compared. */
-export function unlike(head: ExportHead, digests: readonly SectionDigest[]): string[] {
+export function differencesFrom(head: ExportHead, digests: readonly SectionDigest[]): string[] {
   const now = new Map(digests.map(one => [one.name, one]))
   return head.sections.flatMap(({ name, digest, entries }) => {
     if (digest === undefined) return []

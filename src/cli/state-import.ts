@@ -5,7 +5,7 @@ import { encodeImport } from '../state/import.js'
 import { type NewChange, PUT, type StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 import { ProgressLine, print } from './output.js'
-import { askServing } from './state-control.js'
+import { withServing } from './state-control.js'
 import { openState, type SourceFlags, schemasIn } from './state-source.js'
 
 /** Limits of one piece: bytes of its values, and entries. */
@@ -46,7 +46,7 @@ export async function importState(flags: ImportFlags): Promise<void> {
   const entries = state.log.digests().filter(({ name }) => schemas.some(schema => schema.name === name))
   const total = entries.reduce((sum, section) => sum + section.entries, 0)
   using progress = new ProgressLine()
-  const reply = await askServing({ control, service, timeout }, async ask => {
+  const reply = await withServing({ control, service, timeout }, async ask => {
     // A retry may reach another process, which has no earlier part: it starts under a new id.
     const id = nodeCrypto().randomUUID()
     let part = 0

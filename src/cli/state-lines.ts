@@ -31,7 +31,7 @@ const CODECS: ReadonlyMap<string, Codec<unknown>> = new Map(
 )
 
 /** Messages of the built-in sections. Values of secret sections get here only with `--secrets`. */
-const MESSAGES = new Map<string, { decode(bytes: Uint8Array): object }>([
+const MESSAGE_TYPES = new Map<string, { decode(bytes: Uint8Array): object }>([
   [ROUTES, fdbroker.proxy.Route],
   [UPSTREAMS, fdbroker.proxy.Upstream],
   [LISTENERS, fdbroker.proxy.Listener],
@@ -68,7 +68,7 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
       const again = exact ? codec.encode(JSON.parse(JSON.stringify(value))) : bytes
       return Buffer.compare(again, bytes) === 0 ? value : undefined
     }
-    const type = schema.codec === 'protobuf' ? MESSAGES.get(schema.name) : undefined
+    const type = schema.codec === 'protobuf' ? MESSAGE_TYPES.get(schema.name) : undefined
     if (!exact && type !== undefined) return { ...type.decode(bytes) }
   } catch {
     // The value is shown as bytes.

@@ -3,8 +3,8 @@ import { FdbError } from '../errors.js'
 import type { StoredSchema } from '../state/records.js'
 import type { StateLog } from '../state/state-log.js'
 import { ProgressLine } from './output.js'
-import { readControl } from './state-control.js'
-import { readStateFile, unlike } from './state-file.js'
+import { copyState } from './state-control.js'
+import { differencesFrom, readStateFile } from './state-file.js'
 
 export interface SourceFlags {
   control?: string
@@ -31,7 +31,7 @@ export interface OpenState extends Disposable {
 }
 
 /**
- * Reads a whole state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and the errors of {@link readControl}
+ * Reads a whole state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and the errors of {@link copyState}
  * and {@link readStateFile}.
  */
 export async function openState(flags: SourceFlags, options: OpenOptions = {}): Promise<OpenState> {
@@ -69,7 +69,7 @@ export function withDigests(
 }
 
 /** Opens an argument of `state diff`: a control socket, a file, or `-`. */
-export async function openPlace(place: string, flags: SourceFlags): Promise<OpenState> {
+export async function openDiffSide(place: string, flags: SourceFlags): Promise<OpenState> {
   const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
   return socket ? openControl({ ...flags, control: place }) : openFile(place, {})
 }
@@ -80,7 +80,7 @@ async function openControl({
   timeout,
 }: SourceFlags & { control: string }): Promise<OpenState> {
   using progress = new ProgressLine()
-  const { log } = await readControl({ control, service, timeout }, progress)
+  const { log } = await copyState({ control, service, timeout }, progress)
   return {
     log,
     name: control,
@@ -96,7 +96,7 @@ async function openFile(file: string, { edited = false }: OpenOptions): Promise<
   const name = file === '-' ? 'standard input' : file
   const { log, head, redacted, torn } = await readStateFile(file, progress)
   const compared = head !== null && redacted === 0 && !edited
-  const differences = compared ? unlike(head, log.digests()) : []
+  const differences = compared ? differencesFrom(head, log.digests()) : []
   if (differences.length > 0) {
     log.close()
     throw new FdbError(

@@ -6,7 +6,7 @@ import type { StateLimits } from '../state/limits.js'
 import { recordsOf } from '../state/reader.js'
 import type { Segment } from '../state/segment.js'
 import { runInSlices } from '../state/time-slices.js'
-import { findsService } from './find-service.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { facts, jsonText, table } from './output.js'
 import { diffStates } from './state-diff.js'
@@ -132,7 +132,7 @@ function limited(command: Command): Command {
 }
 
 function running(command: Command): Command {
-  return limited(findsService(command))
+  return limited(addServiceOptions(command))
 }
 
 function source(command: Command): Command {
@@ -141,7 +141,7 @@ function source(command: Command): Command {
     return file !== undefined && pidFile === undefined
   }
   return limited(
-    findsService(command, isFile).option('--file <file>', 'a state file or export; - is standard input'),
+    addServiceOptions(command, isFile).option('--file <file>', 'a state file or export; - is standard input'),
   )
 }
 

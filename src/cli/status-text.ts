@@ -295,7 +295,7 @@ function size(bytes: number | undefined): string {
 }
 
 /** Roles of a process that does not serve. */
-const SERVES_NOT: ReadonlySet<string | undefined> = new Set([
+const NOT_SERVING: ReadonlySet<string | undefined> = new Set([
   'joining',
   'ready',
   'spawning',
@@ -305,23 +305,23 @@ const SERVES_NOT: ReadonlySet<string | undefined> = new Set([
 ])
 
 /** Why a service is unhealthy, and the exit code of `fd-broker status` for it. */
-interface Ill {
+interface Illness {
   readonly code: ExitCode
   readonly why: string
 }
 
 /** Null if a process serves each service and no program is in a crash loop. */
-export function illnessOf(answer: StatusAnswer): Ill | null {
+export function illnessOf(answer: StatusAnswer): Illness | null {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const all = services.flatMap(service => illness(service) ?? [])
   return all.find(({ code }) => code === 3) ?? all[0] ?? null
 }
 
-function illness(report: ServiceStatus): Ill | null {
+function illness(report: ServiceStatus): Illness | null {
   const { pid, role, service } = report
   const { supervisor } = report as Partial<SupervisorStatus>
   const loops = supervisor?.loops ? `: its program ended or failed ${supervisor.failures} times in a row` : ''
-  if (pid === null || SERVES_NOT.has(role)) {
+  if (pid === null || NOT_SERVING.has(role)) {
     const state = role === undefined || pid === null ? '' : ` (it is ${plain(role)})`
     return { code: 3, why: `no process serves ${plain(service)}${state}${loops}` }
   }

@@ -1,14 +1,14 @@
 import type { Command } from 'commander'
 import { statusAt } from '../operator/client.js'
 import type { AnswerFlags } from './ask-service.js'
-import { findsService } from './find-service.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { print, sayOnStderr } from './output.js'
+import { print, writeStderr } from './output.js'
+import { narrowAnswer } from './status-answer.js'
 import { illnessOf, statusText, withAges } from './status-text.js'
-import { answerOf } from './who-serves.js'
 
 export function addStatus(program: Command): void {
-  findsService(
+  addServiceOptions(
     program
       .command('status')
       .description('show generation, listeners, connections, state, draining generations, last failure'),
@@ -28,10 +28,10 @@ Examples:
 }
 
 async function status({ control, json, service = '', timeout }: AnswerFlags): Promise<void> {
-  const answer = withAges(answerOf(await statusAt(control, timeout), { control, service }))
+  const answer = withAges(narrowAnswer(await statusAt(control, timeout), { control, service }))
   print(json, answer, () => statusText(answer))
   const ill = illnessOf(answer)
   if (ill === null) return
-  sayOnStderr(ill.why)
+  writeStderr(ill.why)
   process.exitCode = ill.code
 }

@@ -5,8 +5,8 @@ import type { OperatorClient } from '../operator/client.js'
 import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
 import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
-import { AGAIN, type AnswerFlags, asked } from './ask-service.js'
-import { findsService } from './find-service.js'
+import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print } from './output.js'
 
@@ -19,7 +19,7 @@ interface StopFlags extends AnswerFlags {
 }
 
 export function addStop(program: Command): void {
-  findsService(
+  addServiceOptions(
     program.command('stop').description('end the running server when its last connection has ended'),
   )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
@@ -42,7 +42,7 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let seen = true
-  const told = await asked(flags, AGAIN, async (client, timeout) => {
+  const told = await askService(flags, RETRY_CODES, async (client, timeout) => {
     const left = readTold(await client.command(STOP, body, { timeout, service }))
     // The pid belongs to that process while it keeps this connection open.
     seen = !client.elsewhere

@@ -9,7 +9,7 @@ import {
   readTold,
   type Told,
 } from '../operator/service-commands.js'
-import { AGAIN, AGAIN_HARMLESS, type AskFlags, commanded } from './ask-service.js'
+import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
 
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
@@ -20,32 +20,32 @@ export interface Plan {
 
 /** Asks the serving process what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN if it cannot tell. */
 export async function planFor(flags: AskFlags): Promise<Plan> {
-  const reply = await commanded(flags, AGAIN_HARMLESS, CHANGES).catch(error => {
+  const reply = await commandService(flags, IDEMPOTENT_RETRY_CODES, CHANGES).catch(error => {
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
     const why = 'this service does not know what it has loaded (fd-broker proxy does): leave --smart out'
     throw new FdbError(error.code, why, { cause: error })
   })
   const changes = readChanges(reply)
   const { code, next, configuration } = changes
-  if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${named(code)})`, changes }
+  if (code.length > 0) return { done: 'upgrade', because: `the code has changed (${summary(code)})`, changes }
   if (next.length > 0) {
-    const because = `the configuration has changed in what only the next process takes over (${named(next)})`
+    const because = `the configuration has changed in what only the next process takes over (${summary(next)})`
     return { done: 'upgrade', because, changes }
   }
   if (configuration.length > 0) {
-    return { done: 'reload', because: `the configuration has changed (${named(configuration)})`, changes }
+    return { done: 'reload', because: `the configuration has changed (${summary(configuration)})`, changes }
   }
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
 export async function reload(flags: AskFlags): Promise<Told | Reloaded> {
-  const reply = await commanded(flags, AGAIN, RELOAD)
+  const reply = await commandService(flags, RETRY_CODES, RELOAD)
   return readReloaded(reply) ?? readTold(reply)
 }
 
-const NAMED = 3
+const SHOWN = 3
 
-function named(names: readonly string[]): string {
-  const more = names.length > NAMED ? ` and ${names.length - NAMED} more` : ''
-  return names.slice(0, NAMED).join(', ') + more
+function summary(names: readonly string[]): string {
+  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''
+  return names.slice(0, SHOWN).join(', ') + more
 }

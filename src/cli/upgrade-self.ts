@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { UPGRADE_SELF } from '../operator/service-commands.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type AskFlags, commanded, lookedUntil } from './ask-service.js'
+import { type AskFlags, commandService, pollUntil } from './ask-service.js'
 import { print } from './output.js'
 
 /** Replaces a supervisor by the installed release, and waits until that answers. */
@@ -11,12 +11,12 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   const begun = performance.now()
   const before = await supervisorAt(control, timeout)
   try {
-    await commanded(flags, new Set(), UPGRADE_SELF)
+    await commandService(flags, new Set(), UPGRADE_SELF)
   } catch (error) {
     // The supervisor's next image does not inherit this connection.
     if (!FdbError.is(error) || error.code !== 'ERR_FDB_CHANNEL_CLOSED') throw error
   }
-  const after = await lookedUntil(begun + timeout, async left => {
+  const after = await pollUntil(begun + timeout, async left => {
     const now = await supervisorAt(control, left).catch(() => null)
     return now && now.replaced > (before?.replaced ?? 0) ? now : null
   })

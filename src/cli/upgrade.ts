@@ -8,18 +8,18 @@ import type { UpgradeProgress } from '../operator/requests.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
 import type { AnswerFlags, AskFlags } from './ask-service.js'
-import { findsService } from './find-service.js'
-import { Installed } from './installed.js'
+import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain, style, WaitingLine } from './output.js'
+import { ReleasePath } from './release-path.js'
+import { narrowAnswer, serviceOf } from './status-answer.js'
 import { type Plan, planFor, reload } from './upgrade-plan.js'
-import { answerOf, serviceOf } from './who-serves.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the first answer, in milliseconds. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
 
-const CANCELLING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true
@@ -37,7 +37,7 @@ interface Phase {
 }
 
 export function addUpgrade(program: Command): void {
-  findsService(program.command('upgrade'))
+  addServiceOptions(program.command('upgrade'))
     .description('start the next version of the running server, and wait until it serves')
     .argument('[command...]', 'of the next version, after --; default: the running one')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
@@ -95,7 +95,7 @@ async function upgrade(
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
       // A member of an earlier release ignores a wrong service name; a daemon refuses it.
-      if (!isDaemon(answer)) answerOf(answer, { control, service })
+      if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
       say(headline(answer, service))
       return false
     },
@@ -120,7 +120,7 @@ async function upgrade(
     process.stderr.write(`${signal}: cancelling the upgrade\n`)
     interrupted.abort()
   }
-  for (const signal of CANCELLING) process.on(signal, cancel)
+  for (const signal of CANCEL_SIGNALS) process.on(signal, cancel)
   try {
     const limits = { argv, timeout, progress, signal: interrupted.signal }
     const upgrade = async (release?: Release) =>
@@ -147,7 +147,7 @@ async function upgrade(
     }
     throw error
   } finally {
-    for (const signal of CANCELLING) process.off(signal, cancel)
+    for (const signal of CANCEL_SIGNALS) process.off(signal, cancel)
   }
 }
 
@@ -175,12 +175,12 @@ async function withoutUpgrade(
 }
 
 function installing(binary: string, at: string): ReleaseChange {
-  const installed = new Installed(at)
+  const installed = new ReleasePath(at)
   return {
     path: installed.path,
     put: () => installed.install(binary),
-    back: () => installed.undo(),
-    settle: () => installed.settle(),
+    back: () => installed.revert(),
+    commit: () => installed.commit(),
   }
 }
 

@@ -3,13 +3,13 @@ import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import { linkTargets, type Release } from '../os/release-link.js'
 import type { SupervisorStatus } from '../run/status.js'
-import { type Place, serviceOf, whoServes } from './who-serves.js'
+import { type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
 /** Switches what the server is started from, and back if the upgrade fails. */
 export interface ReleaseChange {
   put(): void
   back(): void
-  settle?(): void
+  commit?(): void
   readonly path: string
 }
 
@@ -19,12 +19,12 @@ const ANSWER_MS = 5_000
  * Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does.
  */
 export async function upgradeTo<T>(
-  place: Place,
+  place: ServiceAddress,
   to: string,
   change: ReleaseChange,
   upgrade: (release?: Release) => Promise<T>,
 ): Promise<T> {
-  if (existsSync(to) && linkTargets(change.path) !== null && (await leadsLinks(place))) {
+  if (existsSync(to) && linkTargets(change.path) !== null && (await switchesLinks(place))) {
     try {
       return await upgrade({ at: change.path, to })
     } catch (error) {
@@ -38,26 +38,30 @@ export async function upgradeTo<T>(
 /**
  * Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message.
  */
-async function withRelease<T>(place: Place, change: ReleaseChange, upgrade: () => Promise<T>): Promise<T> {
+async function withRelease<T>(
+  place: ServiceAddress,
+  change: ReleaseChange,
+  upgrade: () => Promise<T>,
+): Promise<T> {
   const before = await serving(place)
   change.put()
   try {
     const upgraded = await upgrade()
-    change.settle?.()
+    change.commit?.()
     return upgraded
   } catch (error) {
     if (before !== null && (await serving(place)) === before) {
       change.back()
       throw error
     }
-    change.settle?.()
+    change.commit?.()
     process.stderr.write(`it is not known who serves: ${change.path} is left as it is\n`)
     throw error
   }
 }
 
 /** Whether a supervisor switches the link. One in another container may see another file at the same path. */
-async function leadsLinks({ control, service }: Place): Promise<boolean> {
+async function switchesLinks({ control, service }: ServiceAddress): Promise<boolean> {
   try {
     using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
     const answer = await client.status({ timeout: ANSWER_MS })
@@ -68,7 +72,7 @@ async function leadsLinks({ control, service }: Place): Promise<boolean> {
   }
 }
 
-async function serving({ control, service }: Place): Promise<string | null> {
+async function serving({ control, service }: ServiceAddress): Promise<string | null> {
   const answer = await statusAt(control, ANSWER_MS).catch(() => null)
-  return answer && whoServes(answer, service)
+  return answer && servingKey(answer, service)
 }

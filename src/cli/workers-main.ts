@@ -1,7 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import type { Logger } from '../base/logger.js'
 import { startWorkers, type Workers, type WorkersOptions } from '../index.js'
-import { ORDERS, type Order, obey, Signals, tellTurn } from './signals.js'
+import { CONTROL_SIGNALS, type ControlSignal, reportServerStage, runLogged, Signals } from './signals.js'
 
 export interface RunDeps {
   readonly logger: Logger
@@ -33,8 +33,8 @@ export async function runWorkers(
     if (count !== undefined) workers.onReload(count)
     logger.info({ workers: workers.report.all }, 'the workers serve')
     signals.attach(workers)
-    tellTurn('served')
-    const stayed = workers.stay({ signals: ORDERS })
+    reportServerStage('served')
+    const stayed = workers.stay({ signals: CONTROL_SIGNALS })
     await workers.closed
     process.exitCode = await stayed
   } finally {
@@ -44,11 +44,11 @@ export async function runWorkers(
 
 function mainSignals(logger: Logger, reopen: () => void): Signals<Workers> {
   const act = (what: string, work: () => Promise<unknown>) =>
-    void obey(logger, work, {
+    void runLogged(logger, work, {
       done: () => logger.info({}, `${what}: done`),
       failed: `${what}: failed; the workers serve on`,
     })
-  const end = (workers: Workers | null, signal: Order) => {
+  const end = (workers: Workers | null, signal: ControlSignal) => {
     if (workers === null) {
       signals.abandon(signal, 'the workers served')
       return

@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import { REPLACE_WORKERS, SET_WORKERS } from '../operator/service-commands.js'
-import { AGAIN, type AnswerFlags, commanded } from './ask-service.js'
-import { asking } from './find-service.js'
+import { type AnswerFlags, commandService, RETRY_CODES } from './ask-service.js'
+import { addAskOptions } from './find-service.js'
 import { openLog } from './log.js'
 import { controlOption, durationOption, logLevelOption, toMs, workerCount } from './options.js'
 import { print } from './output.js'
@@ -63,11 +63,11 @@ Examples:
   $ fd-broker workers start --service shop --count 4 -- node server.mjs`,
     )
     .action(start)
-  asking(workers.command('restart'))
+  addAskOptions(workers.command('restart'))
     .description('replace every worker by a new process: the first, then the others')
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers restart --control /run/shop/upgrade.sock')
     .action((flags: AnswerFlags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
-  asking(workers.command('set'))
+  addAskOptions(workers.command('set'))
     .description('change the number of workers')
     .argument('<number>', 'or auto: one for each processor', workerCount)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
@@ -98,6 +98,6 @@ async function start(command: string[], flags: StartFlags): Promise<void> {
 }
 
 async function ask(flags: AnswerFlags, name: string, body: string, done: string): Promise<void> {
-  await commanded(flags, AGAIN, name, body)
+  await commandService(flags, RETRY_CODES, name, body)
   print(flags.json, { ok: true }, `${done}\n`)
 }

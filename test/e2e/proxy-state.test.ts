@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { askServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-control.js'
 import { fdbroker } from '../../src/proto/proxy.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
@@ -159,7 +159,7 @@ describe('the configuration of the proxy', () => {
     ]
     const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, changes)])
     const options = { control: edge.desk.control, service: '', timeout: 20_000 }
-    await askServing(options, request => request(STATE_COMMANDS.import, body))
+    await withServing(options, request => request(STATE_COMMANDS.import, body))
     await edge.logged('an upstream of the state cannot be used by this version')
     const before = await raw(edge)
     await edge.next()

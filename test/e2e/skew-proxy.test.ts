@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { edgeRoutes } from '../../bench/proxy/edge.mjs'
 import { ProgressLine } from '../../src/cli/output.js'
-import { askServing, readControl } from '../../src/cli/state-control.js'
+import { withServing, copyState } from '../../src/cli/state-control.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
@@ -22,7 +22,7 @@ const options = (edge: Edge) => ({ control: edge.desk.control, service: '', time
 
 /** Keys and values of every section, as the present version reads a copy of the log; its digest must be the server's. */
 async function copied(edge: Edge): Promise<Map<string, Map<string, Stored>>> {
-  const { log, position } = await readControl(options(edge), new ProgressLine())
+  const { log, position } = await copyState(options(edge), new ProgressLine())
   try {
     expect(log.position).toEqual(position)
     return new Map(
@@ -61,7 +61,7 @@ async function writeNewer(edge: Edge): Promise<Map<string, Stored>> {
     { name: 'later', version: 7, minReader: 5, codec: 'msgpack', secret: false },
   ]
   const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, [...changes, later])])
-  await askServing(options(edge), ask => ask(STATE_COMMANDS.import, body))
+  await withServing(options(edge), ask => ask(STATE_COMMANDS.import, body))
   return new Map(keys.map(key => [key, { value: route.toString('hex'), version: 2 }]))
 }
 

@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { askServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-control.js'
 import { type SegmentsReply, STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
@@ -31,7 +31,7 @@ describe('changes through the control socket', () => {
     }
     const options = { control: desk.control, service: '', timeout: 30_000 }
     const position = () =>
-      askServing(options, async ask => {
+      withServing(options, async ask => {
         const reply = await ask(STATE_COMMANDS.segments, '')
         return (JSON.parse(reply.toString()) as SegmentsReply).position
       })
@@ -46,9 +46,9 @@ describe('changes through the control socket', () => {
         const changes = [{ section: 'prices', op: PUT, key: `client ${client}/${i}`, value, version: 2 }]
         const head = `${JSON.stringify({ request: `client ${client}/${i}` })}\n`
         const body = Buffer.concat([Buffer.from(head), encodeImport([], changes)])
-        await askServing(options, ask => ask(STATE_COMMANDS.import, body))
+        await withServing(options, ask => ask(STATE_COMMANDS.import, body))
         // Every third was not heard of, and is tried again.
-        if (i % 3 === 0) await askServing(options, ask => ask(STATE_COMMANDS.import, body))
+        if (i % 3 === 0) await withServing(options, ask => ask(STATE_COMMANDS.import, body))
         made[client] = i + 1
       }
     })

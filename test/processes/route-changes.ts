@@ -1,5 +1,5 @@
 import { onTestFinished } from 'vitest'
-import { askServing } from '../../src/cli/state-control.js'
+import { withServing } from '../../src/cli/state-control.js'
 import type { AddReply, RemoveReply } from '../../src/proxy/routes/commands.js'
 import { pause } from './until.js'
 
@@ -73,6 +73,6 @@ export class RouteChanges {
   async #ask<T>(command: string, route: object): Promise<T> {
     const options = { control: this.#control, service: '', timeout: 20_000 }
     const body = `{}\n${JSON.stringify(route)}\n`
-    return await askServing(options, async ask => JSON.parse((await ask(command, body)).toString()) as T)
+    return await withServing(options, async ask => JSON.parse((await ask(command, body)).toString()) as T)
   }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { answerOf } from '../../src/cli/who-serves.js'
+import { narrowAnswer } from '../../src/cli/status-answer.js'
 
 const control = '/run/fd-broker/broker.sock'
 const daemon = { hosting: 'daemon', services: [{ service: 'shop' }, { service: 'mail' }] } as const
@@ -8,13 +8,13 @@ const main = { services: all, workers: { count: 2, all } }
 
 describe('the status of one service', () => {
   it('of a daemon’s is of that one alone, and of workers of one of them; their plain name is that of all', () => {
-    expect(answerOf(daemon, { control, service: '' })).toBe(daemon)
-    expect(answerOf(daemon, { control, service: 'mail' })).toEqual({
+    expect(narrowAnswer(daemon, { control, service: '' })).toBe(daemon)
+    expect(narrowAnswer(daemon, { control, service: 'mail' })).toEqual({
       hosting: 'daemon',
       services: [{ service: 'mail' }],
     })
-    expect(answerOf(main, { control, service: 'web' })).toBe(main)
-    expect(answerOf(main, { control, service: 'web.1' })).toEqual({
+    expect(narrowAnswer(main, { control, service: 'web' })).toBe(main)
+    expect(narrowAnswer(main, { control, service: 'web.1' })).toEqual({
       services: [{ service: 'web.1' }],
       workers: { count: 2, all: [{ service: 'web.1' }] },
     })
@@ -22,10 +22,10 @@ describe('the status of one service', () => {
 
   it('that is not there is ERR_FDB_SERVICE, with those that are', () => {
     const unknown = { control, service: 'nosuch' }
-    expect(() => answerOf(daemon, unknown)).toThrow(
+    expect(() => narrowAnswer(daemon, unknown)).toThrow(
       expect.objectContaining({ code: 'ERR_FDB_SERVICE', message: expect.stringContaining('shop, mail') }),
     )
-    expect(() => answerOf(main, unknown)).toThrow('web, web.1')
-    expect(() => answerOf({ service: 'shop' }, unknown)).toThrow('"shop", not of "nosuch"')
+    expect(() => narrowAnswer(main, unknown)).toThrow('web, web.1')
+    expect(() => narrowAnswer({ service: 'shop' }, unknown)).toThrow('"shop", not of "nosuch"')
   })
 })

@@ -2,7 +2,7 @@ import { InvalidArgumentError } from 'commander'
 import { describe, expect, it } from 'vitest'
 import { exitCodeOf } from '../../src/cli/exit-code-of.js'
 import { formatDuration, parseDuration, workerCount } from '../../src/cli/options.js'
-import { serviceOf, whoServes } from '../../src/cli/who-serves.js'
+import { serviceOf, servingKey } from '../../src/cli/status-answer.js'
 import { FdbError } from '../../src/errors.js'
 import type { ServiceStatus, StatusAnswer } from '../../src/operator.js'
 import { remoteError } from '../../src/wire/link.js'
@@ -51,10 +51,10 @@ describe('who serves, as status says it', () => {
   const shop = { service: 'shop', pid: 7, generation: 3 }
 
   it('is told from another of the same pid by its generation', () => {
-    expect(whoServes(answer([shop]), 'shop')).not.toBe(
-      whoServes(answer([{ ...shop, generation: 4 }]), 'shop'),
+    expect(servingKey(answer([shop]), 'shop')).not.toBe(
+      servingKey(answer([{ ...shop, generation: 4 }]), 'shop'),
     )
-    expect(whoServes(answer([{ service: 'shop', generation: 3 }]), 'shop')).toBeNull()
+    expect(servingKey(answer([{ service: 'shop', generation: 3 }]), 'shop')).toBeNull()
   })
 
   it('is the only service where none is named, and never another than that named', () => {

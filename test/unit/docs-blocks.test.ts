@@ -90,8 +90,8 @@ describe('a block of code on a page', () => {
     if ('command' in document) {
       writeFileSync(join(folder, 'run.yaml'), text)
       const sources = new RunSources([], { config: join(folder, 'run.yaml') })
-      expect(await sources.lasting()).toMatchObject({ restart: 'never' })
-      expect((await sources.read()).command).toEqual(document.command)
+      expect(await sources.supervisorSettings()).toMatchObject({ restart: 'never' })
+      expect((await sources.versionSettings()).command).toEqual(document.command)
     } else if ('jobs' in document || text.startsWith('# compose.yaml')) {
       // Of GitHub and of Docker Compose: tried in test/frameworks/guides.test.ts.
       const parts = Object.values((document.jobs ?? document.services) as Record<string, object>)

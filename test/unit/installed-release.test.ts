@@ -2,7 +2,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { Installed } from '../../src/cli/installed.js'
+import { ReleasePath } from '../../src/cli/release-path.js'
 
 const NOBODY = 65_534
 
@@ -23,11 +23,11 @@ describe.skipIf(
   process.geteuid?.() !== 0 || readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() !== '1',
 )('a release that cannot be kept, as hard links are refused', () => {
   it.each([
-    ['installed', (installed: Installed, folder: string) => installed.install(join(folder, 'new'))],
-    ['swapped', (installed: Installed) => installed.swap()],
+    ['installed', (installed: ReleasePath, folder: string) => installed.install(join(folder, 'new'))],
+    ['swapped', (installed: ReleasePath) => installed.swap()],
   ])('is not %s, and all is as it was', (_how, change) => {
     const folder = asStranger()
-    const installed = new Installed(join(folder, 'app'))
+    const installed = new ReleasePath(join(folder, 'app'))
     expect(() => change(installed, folder)).toThrow(expect.objectContaining({ code: 'EPERM' }))
     expect(readdirSync(folder).sort()).toEqual(['app', 'app.previous', 'new'])
     expect(readFileSync(join(folder, 'app.previous'), 'utf8')).toBe('app.previous')

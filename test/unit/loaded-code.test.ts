@@ -1,5 +1,5 @@
 import { expect, it, vi } from 'vitest'
-import { LoadedCode } from '../../src/cli/loaded-code.js'
+import { CodeSnapshot } from '../../src/cli/code-snapshot.js'
 import { successorCommand } from '../../src/os/command-line.js'
 
 vi.mock('../../src/os/command-line.js', async original => ({
@@ -12,7 +12,7 @@ it('serves on where its own command leads nowhere, as when it was given another 
     throw new Error('cannot resolve own binary')
   }
   vi.mocked(successorCommand).mockImplementation(nowhere)
-  const code = new LoadedCode()
+  const code = new CodeSnapshot()
   expect(() => code.changed()).toThrow('cannot resolve own binary')
   const command = { file: process.execPath, argv0: 'node', args: [], cwd: process.cwd(), env: {} }
   vi.mocked(successorCommand).mockReturnValue(command)

@@ -55,7 +55,7 @@ describe('settings', () => {
     ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a text$/],
   ])('name what of a command is no text, and where: %j', async (written, message) => {
     const sources = new RunSources([], { config: file(written) })
-    await expect(sources.lasting()).rejects.toMatchObject({
+    await expect(sources.supervisorSettings()).rejects.toMatchObject({
       code: 'ERR_FDB_CONFIG',
       message: expect.stringMatching(message),
     })
@@ -66,13 +66,13 @@ describe('settings', () => {
       'command: [app]\nready: fd\nstopTimeout: 5s\nhealthyFor: 1m\nname: shop\nenv: { A: 1, B: null }\n',
     )
     const sources = new RunSources([], { config, ready: 'notify', listen: ['web=tcp://127.0.0.1:80'] })
-    expect(await sources.lasting()).toMatchObject({
+    expect(await sources.supervisorSettings()).toMatchObject({
       name: 'shop',
       control: null,
       restart: 'never',
       upgradeSignal: 'SIGHUP',
     })
-    expect(await sources.read()).toMatchObject({
+    expect(await sources.versionSettings()).toMatchObject({
       command: ['app'],
       ready: { kind: 'notify' },
       stopTimeout: 5_000,
@@ -86,15 +86,15 @@ describe('settings', () => {
 
   it('say how a version is asked', async () => {
     const byDefault = { interval: null, timeout: 5_000, passes: 1 }
-    expect((await new RunSources(['app'], {}).read()).asking).toEqual(byDefault)
+    expect((await new RunSources(['app'], {}).versionSettings()).asking).toEqual(byDefault)
     const config = file('healthInterval: 50ms\nhealthTimeout: 1s\nhealthPasses: 2\n')
     const sources = new RunSources(['app'], { config, healthPasses: '3' })
-    expect((await sources.read()).asking).toEqual({ interval: 50, timeout: 1_000, passes: 3 })
+    expect((await sources.versionSettings()).asking).toEqual({ interval: 50, timeout: 1_000, passes: 3 })
   })
 
   it('of the environment may name several listeners, and say yes in words', async () => {
     const flags = { listen: 'a=tcp://127.0.0.1:80 b=unix:/run/b.sock', survive: 'true' }
-    const { listen, survive } = await new RunSources(['app'], flags).read()
+    const { listen, survive } = await new RunSources(['app'], flags).versionSettings()
     expect({ names: listen.map(({ name }) => name), survive }).toEqual({ names: ['a', 'b'], survive: true })
   })
 
@@ -126,7 +126,7 @@ describe('settings', () => {
     ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
   ])('that are wrong are refused, with their place: %j', async (text, why) => {
     const sources = new RunSources(['app'], { config: file(text) })
-    await expect(sources.lasting().then(() => sources.read())).rejects.toThrow(why)
+    await expect(sources.supervisorSettings().then(() => sources.versionSettings())).rejects.toThrow(why)
   })
 })
 

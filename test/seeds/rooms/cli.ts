@@ -45,9 +45,9 @@ export const cli = room(
       'e2e/cli-text',
     ],
     ['cli/options.ts', 'count >= 1 && count <= MOST_WORKERS', 'count >= 1', 'unit/cli-parts', 'e2e/workers'],
-    ['cli/who-serves.ts', 'return service?.pid ?', 'return service ?'],
+    ['cli/status-answer.ts', 'return service?.pid ?', 'return service ?'],
     [
-      'cli/who-serves.ts',
+      'cli/status-answer.ts',
       "if (name === '' && services.length === 1) return services[0]",
       'if (services.length === 1) return services[0]',
     ],

@@ -3,7 +3,7 @@ import { DAEMON_ITSELF, refuseOther } from '../operator/asked-service.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
 /** A control socket and the name of a service there; empty: its only service. */
-export interface Place {
+export interface ServiceAddress {
   readonly control: string
   readonly service: string
 }
@@ -24,13 +24,13 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
  * Identifies the serving process by generation and pid: in different PID namespaces two versions may both be pid 1. Null if no process
  * serves.
  */
-export function whoServes(answer: StatusAnswer, name: string): string | null {
+export function servingKey(answer: StatusAnswer, name: string): string | null {
   const service = serviceOf(answer, name)
   return service?.pid ? `${service.generation} ${service.pid}` : null
 }
 
 /** Reduces an answer to one service; the plain name of workers keeps all of them. Throws ERR_FDB_SERVICE. */
-export function answerOf(answer: StatusAnswer, { control, service: name }: Place): StatusAnswer {
+export function narrowAnswer(answer: StatusAnswer, { control, service: name }: ServiceAddress): StatusAnswer {
   if (name === '') return answer
   if (!isDaemon(answer)) {
     refuseOther(name, { service: answer.service ?? name, control })

@@ -16,7 +16,7 @@ import { FdbError } from '../errors.js'
  * The path that a server is started from: the link of a release folder (`current`) or an executable. It is replaced atomically, and its
  * former target is kept as `PATH.previous`.
  */
-export class Installed {
+export class ReleasePath {
   readonly path: string
   readonly #previous: string
   readonly #aside: string
@@ -33,7 +33,7 @@ export class Installed {
   }
 
   /** Target of the kept link. Throws ERR_FDB_NO_BINARY if nothing was kept. */
-  get kept(): string {
+  get keptTarget(): string {
     const kind = kindOf(this.#previous)
     if (kind === 'none') throw missing(this.#previous, 'nothing was kept')
     return kind === 'link' ? readlinkSync(this.#previous) : this.#previous
@@ -56,7 +56,7 @@ export class Installed {
       renameSync(this.#aside, this.path)
     } catch (error) {
       rmSync(this.#aside, { force: true })
-      this.undo()
+      this.revert()
       throw error
     }
   }
@@ -69,12 +69,12 @@ export class Installed {
   }
 
   /** Makes the last {@link install} final. */
-  settle(): void {
+  commit(): void {
     rmSync(this.#older, { force: true })
   }
 
   /** Reverts a failed {@link install}, including the target that was kept before it. */
-  undo(): void {
+  revert(): void {
     renameSync(this.#previous, this.path)
     if (kindOf(this.#older) !== 'none') renameSync(this.#older, this.#previous)
   }

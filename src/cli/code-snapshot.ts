@@ -10,7 +10,7 @@ const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`
  * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as
  * changed, which costs a harmless upgrade.
  */
-export class LoadedCode {
+export class CodeSnapshot {
   readonly #then = lookAtStart()
 
   /** Returns the names of changed parts. Throws the errors of `successorCommand()`: then there is nothing to upgrade to. */
