@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander'
 import { type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { releaseSignals } from '../kernel/index.js'
-import { type Found, findLeft, RELEASES_SIGNALS } from '../run/exec-state.js'
+import { findInheritedState, type InheritedState, RELEASES_SIGNALS } from '../run/exec-state.js'
 import type { Predecessor } from '../run/predecessor.js'
 import type { VersionSettings } from '../run/settings.js'
 import type { Supervisor } from '../run/supervisor.js'
@@ -49,9 +49,9 @@ Examples:
 }
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
-  const found = findLeft()
+  const found = findInheritedState()
   const sources = new RunSources(command, flags)
-  const left = found?.take ? found.left : null
+  const left = found?.take ? found.state : null
   const settings = left?.settings ?? (await sources.supervisorSettings())
   // Wrong settings are reported before anything is started.
   const first = left === null ? await sources.versionSettings() : null
@@ -69,12 +69,12 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
     const parts = {
       settings,
       read: () => sources.versionSettings(),
-      readLasting: sources.changeable ? () => sources.supervisorSettings() : null,
+      readSupervisorSettings: sources.changeable ? () => sources.supervisorSettings() : null,
       logger,
       predecessor,
     }
     const running: Supervisor =
-      left === null ? await Supervisor.start(parts) : await Supervisor.goOn(parts, left)
+      left === null ? await Supervisor.start(parts) : await Supervisor.resume(parts, left)
     signals.attach(running)
     // The previous image blocked signals before it executed this one.
     if (left !== null) releaseSignals()
@@ -103,7 +103,7 @@ async function duplicateFrom(control: string, first: VersionSettings, logger: Lo
 }
 
 /** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
-function reportTrial({ left }: Found): void {
+function reportTrial({ state: left }: InheritedState): void {
   if (left === null)
     throw new FdbError(
       'ERR_FDB_VERSION',

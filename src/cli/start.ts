@@ -10,7 +10,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
-import { below } from '../versions/last-words.js'
+import { indented } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, spawnSuccessor } from '../versions/spawn-successor.js'
 import { pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
@@ -96,10 +96,10 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
   child.unref()
   const ended = child.exited.then(async exit => {
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
-    const { why, lines } = child.words.takeReason()
+    const { why, lines } = child.exitReason.takeReason()
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',
-      `${program} (pid ${child.pid}) ended ${exitText(exit)} before it served: ${why}; its log is ${part.path}${below(lines)}`,
+      `${program} (pid ${child.pid}) ended ${exitText(exit)} before it served: ${why}; its log is ${part.path}${indented(lines)}`,
     )
   })
   let over = false
@@ -116,7 +116,7 @@ async function start(program: string, args: string[], flags: StartFlags): Promis
       `${program} (pid ${child.pid}) did not serve within ${flags.timeout} ms, and was ended; its log is ${part.path}`,
     )
   }
-  child.words.close()
+  child.exitReason.close()
   const ms = Math.round(performance.now() - begun)
   const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
   print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)

@@ -6,7 +6,7 @@ import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
-import type { Cancelled } from '../versions/upgrade-attempt.js'
+import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { joinRefusal, observedReason } from './failure-reasons.js'
@@ -171,7 +171,7 @@ export class Holder {
   }
 
   /** Gives up the joiner for `reason`, unless Commit was sent. */
-  cancel(reason: FdbError): Cancelled {
+  cancel(reason: FdbError): CancelResult {
     const { joiner, phase } = this.#host.state()
     if (isCommitted(phase) || phase === 'released') return 'late'
     if (!isBeforeCommit(phase)) return 'idle'

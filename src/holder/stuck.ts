@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { SuspendDetector } from '../os/liveness.js'
 import { killVerified } from '../os/process-identity.js'
-import { within } from '../versions/process-members.js'
+import { waitUntil } from '../versions/leftover-processes.js'
 import type { Peer } from './peer.js'
 
 /** The time in which a killed process must end. */
@@ -16,7 +16,7 @@ export function killPeer({ pid, identity, proven, pidfd }: Peer, what: string, l
 
 /** Resolves when no process is left; rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`. */
 export async function untilGone(pids: () => number[], timeoutMs: number): Promise<void> {
-  if (await within(() => pids().length === 0, timeoutMs)) return
+  if (await waitUntil(() => pids().length === 0, timeoutMs)) return
   const left = pids()
   throw new FdbError(
     'ERR_FDB_STUCK',

@@ -46,8 +46,8 @@ export function answers(server: Server, options: AnswersOptions = {}): Check {
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
     // Only who asks loads an HTTP client.
-    const { privateHttpQuestion } = await import('../probing/http-question.js')
-    const { askOnce } = await import('../probing/question.js')
+    const { privateHttpCheck: privateHttpQuestion } = await import('../probing/http-check.js')
+    const { runCheck: askOnce } = await import('../probing/health-check.js')
     const { connectionTo } = await import('../probing/connection-to.js')
     const question = privateHttpQuestion({ path, host, tls, status, connect: () => connectionTo(server) })
     const why = await askOnce(question, timeout, signal)

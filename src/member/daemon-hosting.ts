@@ -6,7 +6,7 @@ import { connectUnix } from '../os/connect.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
-import type { Cancelled } from '../versions/upgrade-attempt.js'
+import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { type Call, Calls } from '../wire/calls.js'
 import { type Link, peerLeft, remoteError, type WireEnvelope } from '../wire/link.js'
@@ -136,7 +136,7 @@ export class DaemonHosting implements Hosting {
     this.#deps.joined.post({ moveRequest: {} })
   }
 
-  cancelHandoff(reason: FdbError): Promise<Cancelled> {
+  cancelHandoff(reason: FdbError): Promise<CancelResult> {
     return this.#requests.cancelHandoff(reason)
   }
 
@@ -223,7 +223,7 @@ export class OperatorRequests {
   readonly #link: () => Link | undefined
   readonly #requests: Requests
   /** The daemon's answer to the cancellation of an upgrade. */
-  #cancelled: Pending<Cancelled> | null = null
+  #cancelled: Pending<CancelResult> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
@@ -245,7 +245,7 @@ export class OperatorRequests {
         else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
       })
     } else if (write) this.#writesOf(link)?.receive(write)
-    else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as Cancelled)
+    else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as CancelResult)
     else if (result) {
       // The handoff that the upgrade was for has failed; the daemon has told the operator.
       this.#requests.cancelUpgrades(
@@ -256,9 +256,9 @@ export class OperatorRequests {
   }
 
   /** Has the daemon give up the successor that this member started. */
-  async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
+  async cancelHandoff({ code, message }: FdbError): Promise<CancelResult> {
     this.#link()?.post({ cancelUpgrade: { code, message } })
-    const cancelled = new Pending<Cancelled>()
+    const cancelled = new Pending<CancelResult>()
     this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
     return await cancelled.answer
   }

@@ -7,7 +7,7 @@ import { insist } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { StatusReport } from '../operator/status-report.js'
-import { keepLastWords } from '../versions/last-words.js'
+import { dropExitReason } from '../versions/exit-reason.js'
 import { afterReading, type Limit } from '../wire/pending.js'
 import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
@@ -175,7 +175,7 @@ export class MemberDriver implements RuntimeDriver {
   #begun(): void {
     const { shutdown, drain, moves, state, timing, unfitness, writes } = this.runtime
     unfitness.clear()
-    keepLastWords()
+    dropExitReason()
     moves.serve()
     state.file?.serve()
     writes.begun()

@@ -5,7 +5,7 @@ import type { Entry } from '../holder/registry.js'
 import { STUCK_MS, untilGone } from '../holder/stuck.js'
 import { FormerListeners, SuccessorPaths } from '../holder/unix-paths.js'
 import type { Segment } from '../state/segment.js'
-import type { Cancelled } from '../versions/upgrade-attempt.js'
+import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
 import type { Heartbeat } from './heartbeat.js'
@@ -150,7 +150,7 @@ export class EmbeddedHosting implements Hosting {
     this.#deps.askForMove()
   }
 
-  cancelHandoff(reason: FdbError): Cancelled {
+  cancelHandoff(reason: FdbError): CancelResult {
     return this.#holder?.cancel(reason) ?? 'idle'
   }
 

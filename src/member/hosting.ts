@@ -2,7 +2,7 @@ import type { FdbError } from '../errors.js'
 import type { Holder } from '../holder/holder.js'
 import type { Entry } from '../holder/registry.js'
 import type { Segment } from '../state/segment.js'
-import type { Cancelled } from '../versions/upgrade-attempt.js'
+import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
 /** Where it is decided who serves: in the incumbent and then here (`embedded-hosting.ts`), or in a daemon (`daemon-hosting.ts`). */
@@ -59,7 +59,7 @@ export interface Hosting {
   /** Asks for a way for connections to the process that serves. */
   askForMove(): void
   /** The successor is not wanted any more: it is given up, unless its Commit has left. */
-  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent: operators ask the daemon itself. */
   killStuck?(): Promise<void>
   /** The service ends with this process: its standby does not come back, and leaves. */

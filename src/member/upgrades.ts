@@ -6,10 +6,10 @@ import type { Peer } from '../holder/peer.js'
 import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
-import { GRACE_MS } from '../versions/process-members.js'
+import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
-import type { Cancelled } from '../versions/upgrade-attempt.js'
-import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import type { CancelResult } from '../versions/upgrade-attempt.js'
+import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { Hosting } from './hosting.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
@@ -37,7 +37,7 @@ export interface SuccessorOutput {
 }
 
 /** The upgrades that this process has begun: one at a time. Owns the successors that it starts. */
-export class Upgrades implements Replaced {
+export class Upgrades implements AttemptIncumbent {
   readonly shared: MemberContext
   /** Successors that this process has started. */
   readonly started: Successor[] = []
@@ -85,7 +85,7 @@ export class Upgrades implements Replaced {
   }
 
   /** The successor is not wanted any more: it is given up, unless its Commit has left. */
-  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled> {
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
     return this.#hosting().cancelHandoff(reason)
   }
 
@@ -94,7 +94,7 @@ export class Upgrades implements Replaced {
   }
 
   /** A successor that has not joined holds nothing. */
-  graceMs(cancelled: Cancelled): number {
+  graceMs(cancelled: CancelResult): number {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }
 
@@ -104,12 +104,12 @@ export class Upgrades implements Replaced {
     await changes.until(settled, SERVING_MS)
   }
 
-  failedBehindCommit(): void {}
+  failedAfterCommit(): void {}
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, place: Place = {}): Promise<Upgraded> {
     // Its failure may have been told already, by a daemon for one: who tries again then is not told "busy" for its rest.
-    const beingEnded = () => this.#attempt?.givenUp === true
+    const beingEnded = () => this.#attempt?.isCancelled === true
     if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
@@ -129,7 +129,7 @@ export class Upgrades implements Replaced {
       return await upgraded
     } catch (error) {
       // Else the handoff has noted it.
-      const unknown = this.lastFailure === failureBefore || this.#attempt?.saidMore === true
+      const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error
     } finally {

@@ -2,7 +2,7 @@ import type { ChildProcess, StdioOptions } from 'node:child_process'
 import type { Socket } from 'node:net'
 import { constants } from 'node:os'
 import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
-import type { Question } from './question.js'
+import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
 /** Wait for a command's output after its end, in milliseconds: its children may keep the output open. */
@@ -10,7 +10,7 @@ const OUTPUT_MS = 100
 /** The shell's exit code for a command that it cannot start. */
 const COULD_NOT_START = 126
 /** Redirects stdout and stderr to descriptor 3. */
-const TO_US = 'exec 1>&3 2>&3 3>&-\n'
+const REDIRECT = 'exec 1>&3 2>&3 3>&-\n'
 
 /** A running `sh -c`. */
 export interface Shell {
@@ -28,7 +28,7 @@ export type StartShell = (
 ) => Shell
 
 /** Starts and kills children in a process that reaps all children itself, where Node must not start any. */
-export interface Starts {
+export interface ChildStarter {
   start(start: ChildStart, ended: (code: number) => void): number
   kill(pid: number): void
 }
@@ -74,12 +74,12 @@ export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
 }
 
 /** Starts shells through `children`. A shell ends with this process. */
-export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv): StartShell {
+export function childShell(children: ChildStarter, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
     let said: Socket | undefined
     try {
-      const argv = ['sh', '-c', TO_US + text]
+      const argv = ['sh', '-c', REDIRECT + text]
       const deathSignal = constants.signals.SIGKILL
       const pid = children.start({ file: SHELL, cwd, argv, env, fds: [theirs], deathSignal }, code => {
         if (said === undefined || said.closed) return ended(code)
@@ -103,10 +103,10 @@ export function childShell(children: Starts, cwd: string, env: NodeJS.ProcessEnv
 const KEPT_CHARACTERS = 1024
 
 /** Checks that a shell command ends with 0. */
-export function commandQuestion(text: string, start: StartShell): Question {
+export function commandCheck(text: string, start: StartShell): HealthCheck {
   return {
-    asked: `command "${text}"`,
-    ask: signal =>
+    name: `command "${text}"`,
+    run: signal =>
       new Promise((resolve, reject) => {
         signal.throwIfAborted()
         let kept = ''

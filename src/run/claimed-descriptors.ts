@@ -50,7 +50,7 @@ export async function claimForLife(
 ): Promise<ClaimedDescriptor[]> {
   const options = { shared: !exclusive, while: { pid: process.pid }, timeout: timeoutMs }
   const claim = (held: string) => client.descriptors.claimAmong(held, options)
-  const named = wanted.map(each => ({ ...each, held: nameIn(service, each.name) }))
+  const named = wanted.map(each => ({ ...each, held: nameInDaemon(service, each.name) }))
   return await claimAll(client, named, nonBlocking, claim)
 }
 
@@ -65,10 +65,12 @@ async function claimAll(
   try {
     for (const { name, held, spec } of wanted) {
       const once = () => claim(held)
-      const { fd, others } = await (spec === null ? known(held, once) : heldOrBound(client, held, spec, once))
+      const { fd, others } = await (spec === null
+        ? claimKnown(held, once)
+        : heldOrBound(client, held, spec, once))
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
-      if (spec !== null) refuseOther(held, spec, about)
+      if (spec !== null) refuseMismatch(held, spec, about)
       // O_NONBLOCK belongs to the shared open socket: it stays as other users need it.
       if (about.type === 'socket' && others === 0) setBlocking(fd, !nonBlocking)
     }
@@ -80,7 +82,7 @@ async function claimAll(
 }
 
 /** Returns the daemon's name of a program's descriptor. */
-export function nameIn(service: string | undefined, name: string): string {
+export function nameInDaemon(service: string | undefined, name: string): string {
   return service === undefined ? name : `${service}/${name}`
 }
 
@@ -99,7 +101,7 @@ export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.
   }
 }
 
-async function known<T>(name: string, claim: () => Promise<T>): Promise<T> {
+async function claimKnown<T>(name: string, claim: () => Promise<T>): Promise<T> {
   try {
     return await claim()
   } catch (cause) {
@@ -129,7 +131,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<Claime
   try {
     return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
   } catch (error) {
-    if (!isCode(error, 'ERR_FDB_OPTION') && !isCode(error, 'ERR_FDB_NO_PIDFD')) throw error
+    if (!hasCode(error, 'ERR_FDB_OPTION') && !hasCode(error, 'ERR_FDB_NO_PIDFD')) throw error
     return await client.descriptors.claimAmong(name, { shared: true })
   }
 }
@@ -144,26 +146,26 @@ export async function heldOrBound<T>(
   try {
     return await claim()
   } catch (error) {
-    if (!isCode(error, 'ERR_FDB_FD_UNKNOWN')) throw error
+    if (!hasCode(error, 'ERR_FDB_FD_UNKNOWN')) throw error
   }
   try {
     using fd = bindListener(spec)
     await client.descriptors.put(name, fd)
   } catch (error) {
-    if (!isCode(error, 'ERR_FDB_FD_TAKEN') && !isCode(error, 'ERR_FDB_ADDRESS_IN_USE')) throw error
+    if (!hasCode(error, 'ERR_FDB_FD_TAKEN') && !hasCode(error, 'ERR_FDB_ADDRESS_IN_USE')) throw error
     return await claim().catch(late => {
-      throw isCode(late, 'ERR_FDB_FD_UNKNOWN') ? error : late
+      throw hasCode(late, 'ERR_FDB_FD_UNKNOWN') ? error : late
     })
   }
   return await claim()
 }
 
-function isCode(error: unknown, code: FdbErrorCode): boolean {
+function hasCode(error: unknown, code: FdbErrorCode): boolean {
   return FdbError.is(error) && error.code === code
 }
 
 /** Throws ERR_FDB_FD_TAKEN if the held descriptor does not match the specification. */
-export function refuseOther(name: string, spec: ListenerSpec, about: Inspected): void {
+export function refuseMismatch(name: string, spec: ListenerSpec, about: Inspected): void {
   if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
   const there = about.type === 'socket' ? formatAddress(about) : about.type
   const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove that (fd-broker fd remove ${name})`

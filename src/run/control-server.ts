@@ -23,7 +23,7 @@ import { VERSIONS } from '../wire/link.js'
 import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
 
-export interface Operated {
+export interface OperableSupervisor {
   /** The id of the serving version; 0 if none serves. */
   readonly generation: number
   status(): object
@@ -35,7 +35,7 @@ export interface Operated {
 }
 
 function operationsOf(
-  supervisor: Operated,
+  supervisor: OperableSupervisor,
   { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,
 ): Operations {
   const operations: Operations = {
@@ -73,10 +73,10 @@ function operationsOf(
 const HELLO_MS = 5_000
 
 /** Serves an operator's connection. Owns the descriptor. */
-export function receive(
+export function serveOperator(
   fd: OwnedFd,
   who: PeerCredentials,
-  supervisor: Operated,
+  supervisor: OperableSupervisor,
   settings: SupervisorSettings,
   logger: Logger,
 ): void {

@@ -2,12 +2,12 @@ import type { Logger } from '../base/logger.js'
 import { type FirstControl, letGoOfControl } from '../os/control-path.js'
 import { ControlWatch, placeRestored } from '../os/restore-control.js'
 import { ControlListener } from '../wire/control-listener.js'
-import { type Operated, takeControl } from './control-server.js'
+import { type OperableSupervisor, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
 
 /** The control socket of a supervisor. Its server module is loaded for the first client. */
 export class Control {
-  readonly #supervisor: Operated
+  readonly #supervisor: OperableSupervisor
   readonly #settings: SupervisorSettings
   readonly #logger: Logger
   readonly #watch: ControlWatch
@@ -18,7 +18,7 @@ export class Control {
   /** `path` is absolute. Rejects as {@link takeControl} does. */
   static async open(
     path: string,
-    supervisor: Operated,
+    supervisor: OperableSupervisor,
     settings: SupervisorSettings,
     logger: Logger,
   ): Promise<Control> {
@@ -28,7 +28,12 @@ export class Control {
     return new Control(place, supervisor, settings, logger)
   }
 
-  constructor(place: FirstControl, supervisor: Operated, settings: SupervisorSettings, logger: Logger) {
+  constructor(
+    place: FirstControl,
+    supervisor: OperableSupervisor,
+    settings: SupervisorSettings,
+    logger: Logger,
+  ) {
     this.#supervisor = supervisor
     this.#settings = settings
     this.#logger = logger
@@ -65,7 +70,7 @@ export class Control {
     this.#listener.start({
       channel: (fd, who) => {
         import('./control-server.js').then(
-          ({ receive }) => receive(fd, who, this.#supervisor, this.#settings, this.#logger),
+          ({ serveOperator: receive }) => receive(fd, who, this.#supervisor, this.#settings, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'an operator could not be answered')

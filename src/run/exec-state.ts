@@ -24,20 +24,20 @@ import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
 import { NONE_PASSED } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
-import type { ProbedBefore } from '../versions/probe.js'
+import type { InheritedProbe } from '../versions/probe.js'
 import { type ExitReport, exitCodeText } from './failures.js'
 import type { KnownVersion } from './known-versions.js'
 import type { SupervisorSettings, VersionSettings } from './settings.js'
-import { LEFT_VARIABLE, type SharedListener } from './shared-listeners.js'
+import { EXEC_STATE_VARIABLE, type SharedListener } from './shared-listeners.js'
 
 /** Format of the state; another release may write another. */
 const FORMAT = 1
 /** Keys that mark a value JSON cannot hold: no environment variable has such a name. */
-const NUMBER = 'fd='
-const BIGINT = 'bigint='
+const FD_KEY = 'fd='
+const BIGINT_KEY = 'bigint='
 
 /** A living version, for the next image. */
-export interface LeftVersion extends ProbedBefore {
+export interface InheritedVersion extends InheritedProbe {
   readonly settings: VersionSettings
   readonly id: number
   readonly pid: number
@@ -68,20 +68,20 @@ export interface ExecState {
   readonly listeners: readonly SharedListener[]
   /** Descriptors of the service manager that no listener has claimed. */
   readonly unclaimed: readonly Unclaimed[]
-  readonly versions: readonly LeftVersion[]
+  readonly versions: readonly InheritedVersion[]
   readonly known: readonly KnownVersion[]
 }
 
 /** Writes the state to memory that another program can read. The caller owns `memory`; `fds`, which the state names, stay borrowed. */
-export function written(left: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
+export function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
   const fds: OwnedFd[] = []
-  const text = JSON.stringify({ format: FORMAT, ...left }, (_name, value: unknown) => {
-    if (typeof value === 'bigint') return { [BIGINT]: `${value}` }
+  const text = JSON.stringify({ format: FORMAT, ...state }, (_name, value: unknown) => {
+    if (typeof value === 'bigint') return { [BIGINT_KEY]: `${value}` }
     if (!(value instanceof OwnedFd)) return value
     fds.push(value)
-    return { [NUMBER]: numbersOf([value])[0], label: value.label }
+    return { [FD_KEY]: numbersOf([value])[0], label: value.label }
   })
-  const memory = memoryFile('fd-broker run', 'what a supervisor leaves')
+  const memory = memoryFile('fd-broker run', 'the state of a supervisor')
   try {
     writeAllAt(memory, Buffer.from(text), 0)
     return { memory, fds }
@@ -92,35 +92,35 @@ export function written(left: ExecState): { readonly memory: OwnedFd; readonly f
 }
 
 /** The inherited state, and what to do: continue from it (`take`), or only report whether that is possible. */
-export interface Found {
+export interface InheritedState {
   readonly take: boolean
   /** Null if another release wrote another format. */
-  readonly left: ExecState | null
+  readonly state: ExecState | null
 }
 
 /** Reads the state of the previous image. Null if there is none. With `take` the caller owns the descriptors. */
-export function findLeft(): Found | null {
-  const [, order, digits] = /^(take|try):(\d+)$/.exec(process.env[LEFT_VARIABLE] ?? '') ?? []
-  delete process.env[LEFT_VARIABLE]
+export function findInheritedState(): InheritedState | null {
+  const [, order, digits] = /^(take|try):(\d+)$/.exec(process.env[EXEC_STATE_VARIABLE] ?? '') ?? []
+  delete process.env[EXEC_STATE_VARIABLE]
   if (digits === undefined) return null
-  using memory = ownNumber(Number(digits), 'what a supervisor has left')
+  using memory = ownNumber(Number(digits), 'the state of the previous image')
   const take = order === 'take'
-  return { take, left: readLeft(memory, take) }
+  return { take, state: readState(memory, take) }
 }
 
 /**
  * Reads the state. With `take` this process owns the descriptors; otherwise they are null. Returns null for another format; throws on
  * invalid JSON.
  */
-function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
+function readState(memory: OwnedFd, take: boolean): ExecState | null {
   const bytes = Buffer.alloc(sizeOf(memory))
   const text = bytes.toString('utf8', 0, readAt(memory, bytes, 0, bytes.length, 0))
   if (JSON.parse(text).format !== FORMAT) return null
   return JSON.parse(text, (_name, value: unknown) => {
     if (typeof value !== 'object' || value === null) return value
-    if (BIGINT in value) return BigInt(String(value[BIGINT]))
-    if (!(NUMBER in value)) return value
-    return take ? ownNumber(Number(value[NUMBER]), String((value as { label?: unknown }).label)) : null
+    if (BIGINT_KEY in value) return BigInt(String(value[BIGINT_KEY]))
+    if (!(FD_KEY in value)) return value
+    return take ? ownNumber(Number(value[FD_KEY]), String((value as { label?: unknown }).label)) : null
   })
 }
 
@@ -128,7 +128,7 @@ function readLeft(memory: OwnedFd, take: boolean): ExecState | null {
 export const RELEASES_SIGNALS = 80
 
 /** Blocks the signals that this process handles. Resolves after the handlers of earlier signals have run. */
-export async function holdHandledSignals(): Promise<Disposable> {
+export async function blockHandledSignals(): Promise<Disposable> {
   holdSignals(handledSignals())
   // The event loop polls once between two immediates.
   await setImmediate()
@@ -146,23 +146,23 @@ const TRIAL_MS = 30_000
 
 /**
  * Replaces this process's image by the installed release after a trial run. Never resolves. Rejects, with nothing changed, with
- * ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `left`, which
+ * ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `snapshot`, which
  * returns the current state.
  */
-export async function goOnAsInstalled(
-  left: () => ExecState,
+export async function replaceImage(
+  snapshot: () => ExecState,
   children: ChildProcesses,
   logger: Logger,
 ): Promise<never> {
   try {
-    const holding = await tryNextImage(left(), children)
+    const holding = await tryNextImage(snapshot(), children)
     if (holding === null)
       logger.warn(
         {},
         'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
       )
-    using _held = holding && (await holdHandledSignals())
-    const all = left()
+    using _held = holding && (await blockHandledSignals())
+    const all = snapshot()
     logger.info({ replaced: all.replaced }, 'the supervisor is replaced by what is installed now')
     return becomeNextImage(all, holding ?? {})
   } catch (error) {
@@ -176,21 +176,21 @@ export async function goOnAsInstalled(
  * Resolves with the environment that makes the next image start with blocked signals; null if its loader or release does not support
  * that.
  */
-async function tryNextImage(left: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
+async function tryNextImage(state: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())
-  const code = holding === null ? null : await canaryOf(left, holding, children)
+  const code = holding === null ? null : await runTrial(state, holding, children)
   if (code === RELEASES_SIGNALS) return holding
   // The loader may have refused the preloaded addon: try again without.
-  const plain = code === 0 ? code : await canaryOf(left, {}, children)
+  const plain = code === 0 ? code : await runTrial(state, {}, children)
   if (plain === 0) return null
   const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
 /** Starts the installed release as a child that reads the state. Resolves with its exit code, which reports whether it can continue. */
-async function canaryOf(left: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
+async function runTrial(state: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
-  using memory = written(left).memory
+  using memory = writeState(state).memory
   return await new Promise<number>((resolve, reject) => {
     let pid = 0
     const timer = setTimeout(() => {
@@ -212,8 +212,8 @@ async function canaryOf(left: ExecState, env: NodeJS.ProcessEnv, children: Child
 }
 
 /** Executes the next image. On failure throws with nothing changed. */
-function becomeNextImage(left: ExecState, env: NodeJS.ProcessEnv): never {
-  const { memory, fds } = written(left)
+function becomeNextImage(state: ExecState, env: NodeJS.ProcessEnv): never {
+  const { memory, fds } = writeState(state)
   try {
     const next = nextCommand(`take:${numbersOf([memory])[0]}`, env)
     try {
@@ -229,7 +229,7 @@ function becomeNextImage(left: ExecState, env: NodeJS.ProcessEnv): never {
 /** Resolves this process's command again. Without the service manager's variables: its descriptors are in the state. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
-    env: { ...NONE_PASSED, ...variables, [LEFT_VARIABLE]: order },
+    env: { ...NONE_PASSED, ...variables, [EXEC_STATE_VARIABLE]: order },
   })
   return { file, cwd, argv: [argv0, ...args], env }
 }

@@ -1,10 +1,10 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Failure } from '../operator/status-report.js'
-import { below } from '../versions/last-words.js'
+import { indented } from '../versions/exit-reason.js'
 import type { VersionSettings } from './settings.js'
 
-interface Failed {
+interface FailedVersion {
   readonly id: number
   readonly pid: number
   readonly settings: VersionSettings
@@ -51,7 +51,7 @@ export class VersionFailures {
   }
 
   /** Records that a version ended before it served. `left` are processes that it left running. */
-  ended(version: Failed, phase: string, code: number, left: readonly number[]): void {
+  recordEnd(version: FailedVersion, phase: string, code: number, left: readonly number[]): void {
     const { id, pid, settings } = version
     const behind =
       left.length === 0
@@ -62,27 +62,31 @@ export class VersionFailures {
       left.length > 0 && code === 0
         ? 'a program that goes to the background cannot be run, have it stay in the foreground'
         : reason
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${below(lines)}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${indented(lines)}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
 
   /** Records that a version ended in its probation. */
-  fell(version: Failed & { readonly startedAt: number }, code: number, left: readonly number[]): void {
+  recordCrash(
+    version: FailedVersion & { readonly startedAt: number },
+    code: number,
+    left: readonly number[],
+  ): void {
     const { id, pid, settings, startedAt } = version
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${below(version.takeLines())}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${indented(version.takeLines())}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
   /** Records that an operator rolled back to version `before`. */
-  left({ id, pid, settings }: Failed, before: number, asked: string): void {
+  recordRollback({ id, pid, settings }: FailedVersion, before: number, asked: string): void {
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 
   /** Records that a version was not ready within `ms` milliseconds. */
-  late({ id, pid, complaint }: Failed, ms: number): void {
+  recordTimeout({ id, pid, complaint }: FailedVersion, ms: number): void {
     const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
     this.record(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))
   }
@@ -110,7 +114,7 @@ interface VersionExit {
 
 const MOST = 5
 /** This many failures in a row are a crash loop. */
-const LOOP = 2
+const CRASH_LOOP = 2
 
 /** Formats an exit code as `with code 1` or `by signal 15`; a code above 128 is 128 plus the number of a signal. */
 export function exitCodeText(code: number): string {
@@ -146,5 +150,5 @@ export interface ExitReport {
 
 /** Whether that many failures in a row are a crash loop. */
 export function isCrashLoop(failures: number): boolean {
-  return failures >= LOOP
+  return failures >= CRASH_LOOP
 }

@@ -15,13 +15,13 @@ export interface KnownVersion {
   /** Real paths of the words of its command and of its folder. */
   readonly led: Readonly<Record<string, string>>
   /** Absent: no operator named a release link. */
-  readonly links?: LinksOf | undefined
+  readonly links?: ReleaseLinkTargets | undefined
 }
 
 /** Settings of former versions, while one of them may be started again. */
 export class KnownVersions {
   readonly #known: Map<number, KnownVersion>
-  readonly #links = new Map<number, LinksOf>()
+  readonly #links = new Map<number, ReleaseLinkTargets>()
 
   constructor(left: readonly KnownVersion[]) {
     this.#known = new Map(left.map(each => [each.id, each]))
@@ -31,16 +31,16 @@ export class KnownVersions {
   /** Records how a version is started. `of`: the earlier version that it repeats. */
   record(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
-    this.#known.set(id, { ...(earlier ?? { settings, argv, led: ledOf(settings) }), id })
+    this.#known.set(id, { ...(earlier ?? { settings, argv, led: realPathsOf(settings) }), id })
     const links = of === null ? undefined : this.#links.get(of)
     if (links !== undefined) this.#links.set(id, links)
   }
 
-  linksOf(id: number): LinksOf | undefined {
+  linksOf(id: number): ReleaseLinkTargets | undefined {
     return this.#links.get(id)
   }
 
-  noteLinks(id: number, links: LinksOf): void {
+  noteLinks(id: number, links: ReleaseLinkTargets): void {
     this.#links.set(id, links)
   }
 
@@ -53,7 +53,7 @@ export class KnownVersions {
     const known = this.#known.get(id)
     if (known === undefined) return null
     const { settings, led } = known
-    const now = ledOf(settings)
+    const now = realPathsOf(settings)
     const then = (word: string) => (led[word] === now[word] ? word : (led[word] ?? word))
     return {
       ...settings,
@@ -66,7 +66,7 @@ export class KnownVersions {
    * Whether a rollback to `to` can switch the link back: the supervisor switched it for version `from`, and no other program has
    * changed it.
    */
-  leadsBack(at: string, to: number, from: number | undefined): boolean {
+  canSwitchBack(at: string, to: number, from: number | undefined): boolean {
     const led = from === undefined ? undefined : this.#links.get(from)?.[at]
     return this.#links.get(to)?.[at] !== undefined && led !== undefined && linkTargets(at)?.to === led.to
   }
@@ -77,12 +77,12 @@ export class KnownVersions {
       for (const id of [...map.keys()]) if (!ids.includes(id)) map.delete(id)
   }
 
-  get left(): KnownVersion[] {
+  get snapshot(): KnownVersion[] {
     return [...this.#known.values()].map(each => ({ ...each, links: this.#links.get(each.id) }))
   }
 }
 
-function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
+function realPathsOf({ command, cwd }: VersionSettings): Record<string, string> {
   const led: Record<string, string> = {}
   for (const word of new Set([...command, ...(cwd === undefined ? [] : [cwd])])) {
     try {
@@ -95,7 +95,7 @@ function ledOf({ command, cwd }: VersionSettings): Record<string, string> {
 }
 
 /** Targets of release links, by link path, for one version. */
-type LinksOf = Readonly<Record<string, LinkTargets>>
+type ReleaseLinkTargets = Readonly<Record<string, LinkTargets>>
 
 /**
  * Switches the release links that operators named with an upgrade: to the candidate's release, and back to the serving version's if the
@@ -105,7 +105,7 @@ export class ReleaseLinks {
   readonly #known: KnownVersions
   readonly #logger: Logger
   /** The current targets. */
-  #links: LinksOf
+  #links: ReleaseLinkTargets
 
   constructor(known: KnownVersions, logger: Logger, serving: number | null) {
     this.#known = known
@@ -142,11 +142,11 @@ export class ReleaseLinks {
     for (const [at, led] of Object.entries(links)) {
       const set = before[at]
       if (set !== undefined && (set.to !== led.to || set.previous !== led.previous))
-        this.#lead(at, led, set.to)
+        this.#switch(at, led, set.to)
     }
   }
 
-  #lead(at: string, led: LinkTargets, set: string): void {
+  #switch(at: string, led: LinkTargets, set: string): void {
     const now = linkTargets(at)
     const to = now?.to
     if (now !== null && to === led.to && now.previous === led.previous) return
@@ -166,7 +166,7 @@ export class ReleaseLinks {
   }
 
   /** Returns the wanted targets; undefined to leave them. */
-  #wanted(state: SupervisorState): LinksOf | undefined {
+  #wanted(state: SupervisorState): ReleaseLinkTargets | undefined {
     const now = serving(state)
     const next = candidate(state)
     const last = state.versions.find(({ relayed }) => relayed)

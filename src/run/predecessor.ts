@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import { type Adopted, adoptListeners, type Wanted } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
-import { endProcesses } from '../versions/process-members.js'
+import { endProcesses } from '../versions/leftover-processes.js'
 import type { VersionSettings } from './settings.js'
 
 /** The process to take over, and the signal that ends it; undefined: the stop signal of versions; none: it is not ended. */
@@ -15,9 +15,9 @@ export interface Takeover {
 /** A running process without fd-broker whose listeners were duplicated. It serves beside the first version until it is told to end. */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
-  readonly #endsAt: Takeover['signal']
+  readonly #endSignal: Takeover['signal']
   readonly #logger: Logger
-  readonly #paths: KeptPath[] = []
+  readonly #paths: PathBackup[] = []
   readonly #closed = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
@@ -44,7 +44,7 @@ export class Predecessor implements Disposable {
     logger: Logger,
   ) {
     this.#process = other
-    this.#endsAt = signal
+    this.#endSignal = signal
     this.#logger = logger
     for (const { name, spec } of adopted) {
       logger.info(
@@ -64,22 +64,22 @@ export class Predecessor implements Disposable {
   }
 
   /** Whether this object has nothing left to do with the process. */
-  get over(): boolean {
-    return this.#phase === 'ended' || this.#endsAt === 'none'
+  get isDone(): boolean {
+    return this.#phase === 'ended' || this.#endSignal === 'none'
   }
 
   /** Called when a version serves: after `healthyFor` tells the process to end, and kills it after `stopTimeout`. */
   retire({ healthyFor, stopSignal, stopTimeout }: VersionSettings): void {
     // No version wants the listeners that are still unclaimed.
     passedSockets().discard()
-    const signal = this.#endsAt ?? stopSignal
+    const signal = this.#endSignal ?? stopSignal
     if (this.#phase !== 'serving' || signal === 'none') return
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => void this.#end(signal, stopTimeout), healthyFor)
   }
 
   /** Called when no version serves any more: cancels the pending end. */
-  spare(): void {
+  cancelRetirement(): void {
     if (this.#phase === 'serving') clearTimeout(this.#timer)
   }
 
@@ -127,7 +127,7 @@ export class Predecessor implements Disposable {
 
   #keep(path: string): void {
     try {
-      this.#paths.push(new KeptPath(path))
+      this.#paths.push(new PathBackup(path))
     } catch (error) {
       this.#logger.warn(
         { err: error, path },
@@ -138,7 +138,7 @@ export class Predecessor implements Disposable {
 }
 
 /** A hard link to a Unix socket, which restores the path when a closing server removes it. */
-export class KeptPath implements Disposable {
+export class PathBackup implements Disposable {
   readonly #path: string
   readonly #second: string
 

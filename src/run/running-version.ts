@@ -5,19 +5,19 @@ import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
-import { LastWords } from '../versions/last-words.js'
+import { ExitReason } from '../versions/exit-reason.js'
+import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
 import type { Probe, ProbeEvents } from '../versions/probe.js'
-import { endProcesses, GRACE_MS, ProcessMembers } from '../versions/process-members.js'
 import { startedWith } from '../versions/successor-output.js'
-import type { ExecState, LeftVersion } from './exec-state.js'
+import type { ExecState, InheritedVersion } from './exec-state.js'
 import { Exits } from './failures.js'
 import type { Predecessor } from './predecessor.js'
-import type { Ending, VersionSettings } from './settings.js'
+import type { StopSettings, VersionSettings } from './settings.js'
 import {
-  type KeptListeners,
   listenerVariables,
   PID_VARIABLE,
   SharedListeners,
+  type StoredListeners,
   unitStops,
   VERSION_VARIABLE,
 } from './shared-listeners.js'
@@ -39,9 +39,9 @@ export interface VersionDeps {
   readonly control?: string | null
 }
 
-export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'says'> {
+export interface VersionEvents extends Omit<ProbeEvents, 'mainProcess' | 'statusText'> {
   /** The main process has ended; `left` are its living processes, owned by the callee. */
-  exited(code: number, left: ProcessMembers): void
+  exited(code: number, left: LeftoverProcesses): void
   /** Whether the pid belongs to another version. */
   isOthers(pid: number): boolean
   /** Start of the next living version after `ticks`, in ticks of the kernel's clock; Infinity if there is none. */
@@ -54,12 +54,12 @@ export class RunningVersion {
   settings: VersionSettings
   readonly startedAt: number
   /** The version's own status text. */
-  says = ''
+  statusText = ''
   readonly #children: VersionDeps['children']
   readonly #probe: Probe
   readonly #events: VersionEvents
   /** Collects the version's reason to end until it is proven or told to stop. */
-  readonly #words: LastWords | null
+  readonly #exitReason: ExitReason | null
   #pid: number
   #watch: DeathWatch | null = null
   /** Pidfd of a main process that is not our child: its parent reaps it, and its pid may be reused. */
@@ -67,12 +67,12 @@ export class RunningVersion {
   #isReplaced = false
   #hasServed = false
   /** Numbers of the signals that asked the version to end. */
-  readonly #told = new Set<number>()
+  readonly #endSignals = new Set<number>()
   /** Start of the main process, in ticks of the kernel's clock. */
   readonly startTicks: number
   /** Inodes of the given listeners: `socket:[4711]`. */
   readonly #sockets: ReadonlySet<string>
-  #over = false
+  #closed = false
 
   /**
    * Starts the version, or continues with the living one described by `was`. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
@@ -81,7 +81,7 @@ export class RunningVersion {
   constructor(
     { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
     events: VersionEvents,
-    was: LeftVersion | null = null,
+    was: InheritedVersion | null = null,
   ) {
     this.id = id
     this.settings = settings
@@ -89,22 +89,22 @@ export class RunningVersion {
     this.#children = children
     this.#probe = probe
     this.#events = events
-    this.#words = was === null && control !== null ? new LastWords(control) : null
+    this.#exitReason = was === null && control !== null ? new ExitReason(control) : null
     try {
       this.#pid = was?.pid ?? this.#start(listeners, alone)
     } catch (error) {
       probe[Symbol.dispose]()
-      this.#words?.close()
+      this.#exitReason?.close()
       throw error
     }
     this.startTicks = statOf(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
     this.#sockets = new Set(listeners.held.map(({ fd }) => `socket:[${inspectOne(fd).ino}]`))
-    if (was !== null) this.#goOn(was)
+    if (was !== null) this.#resume(was)
   }
 
   /** State for the next image of the supervisor. */
-  get left(): LeftVersion {
-    const { id, pid, settings, startedAt, says } = this
+  get snapshot(): InheritedVersion {
+    const { id, pid, settings, startedAt, statusText: says } = this
     return {
       id,
       pid,
@@ -112,8 +112,8 @@ export class RunningVersion {
       startedAt,
       says,
       replaced: this.#isReplaced,
-      hearing: this.#probe.hearing ?? null,
-      place: this.#probe.place,
+      hearing: this.#probe.notifyEndpoint ?? null,
+      place: this.#probe.url,
     }
   }
 
@@ -131,76 +131,76 @@ export class RunningVersion {
     return this.#probe.complaint
   }
 
-  /** See {@link LastWords.takeReason}. */
-  takeReason(): ReturnType<LastWords['takeReason']> {
-    return this.#words?.takeReason() ?? { why: 'see its own output', lines: null }
+  /** See {@link ExitReason.takeReason}. */
+  takeReason(): ReturnType<ExitReason['takeReason']> {
+    return this.#exitReason?.takeReason() ?? { why: 'see its own output', lines: null }
   }
 
   /** Returns the version's last lines on stderr, once. Null if there are none, or it is no Node program. */
   takeLines(): string | null {
-    return this.#words?.takeLines() ?? null
+    return this.#exitReason?.takeLines() ?? null
   }
 
   /** Starts checking whether the version is ready. */
-  watch(): void {
+  startProbe(): void {
     this.#probe.start(this.#pid, {
       ready: () => this.#events.ready(),
       failed: why => this.#events.failed(why),
       recovered: () => this.#events.recovered(),
-      says: text => {
-        this.says = text
+      statusText: text => {
+        this.statusText = text
       },
       mainProcess: pid => this.#follow(pid),
     })
   }
 
   /** Whether a health check waits for its answer. */
-  get isAsked(): boolean {
+  get isCheckPending(): boolean {
     return this.#probe.isOpen
   }
 
   /** Whether health checks continue while the version serves. */
-  get isJudged(): boolean {
+  get isMonitored(): boolean {
     return this.#probe.asksServing
   }
 
   /** Marks the version as serving; health checks continue if its probe can ask. */
-  serves(): void {
+  markServing(): void {
     this.#hasServed = true
-    this.#words?.close()
-    this.#probe.serves()
+    this.#exitReason?.close()
+    this.#probe.markServing()
   }
 
   /** Marks the end of its probation. */
-  proved(): void {
-    this.#probe.proved()
-    this.#words?.close()
+  markProven(): void {
+    this.#probe.markProven()
+    this.#exitReason?.close()
   }
 
   /**
    * Stops the health checks because the version is told to end. A version that failed before it served gets only {@link GRACE_MS}:
    * until it ends it may still accept connections.
    */
-  settle(failed: boolean): void {
-    this.#probe.settle()
-    this.#words?.close()
+  stopProbe(failed: boolean): void {
+    this.#probe.stop()
+    this.#exitReason?.close()
     const stopTimeout = Math.min(this.settings.stopTimeout, GRACE_MS)
     if (failed && !this.#hasServed) this.settings = { ...this.settings, stopTimeout }
   }
 
   /** Notes that another version serves: this one has no successor of its own any more. */
-  replaced(): void {
+  markReplaced(): void {
     this.#isReplaced = true
   }
 
   /** Maps an exit code to a result: a version that ended by the signal that asked it to end counts as 0. */
   resultOf(code: number): number {
-    return this.#told.has(code - 128) ? 0 : code
+    return this.#endSignals.has(code - 128) ? 0 : code
   }
 
   /** Signals the version to end. With `all` also the process that serves in place of its main process. */
-  tellToEnd(signal: NodeJS.Signals, all: boolean): void {
-    this.#told.add(constants.signals[signal])
+  requestEnd(signal: NodeJS.Signals, all: boolean): void {
+    this.#endSignals.add(constants.signals[signal])
     if (all) void this.#signalAll(signal)
     else this.signal(signal)
   }
@@ -224,11 +224,11 @@ export class RunningVersion {
 
   /** Stops watching the version. Idempotent. */
   close(): void {
-    this.#over = true
+    this.#closed = true
     this.#watch?.close()
     this.#pidfd?.close()
     this.#children.forget(this.#pid)
-    this.#words?.close()
+    this.#exitReason?.close()
     this.#probe[Symbol.dispose]()
   }
 
@@ -251,7 +251,7 @@ export class RunningVersion {
       file,
       cwd,
       argv: [argv0, ...args],
-      env: this.#words === null ? env : startedWith({ ...env, ...this.#words.env }),
+      env: this.#exitReason === null ? env : startedWith({ ...env, ...this.#exitReason.env }),
       ...(listeners.length > 0 && { pidVariable: PID_VARIABLE }),
       fds: [...listeners.map(({ fd }) => fd), ...this.#probe.fds],
       deathSignal: settings.survive ? 0 : constants.signals.SIGKILL,
@@ -271,20 +271,20 @@ export class RunningVersion {
   }
 
   #exited(pid: number, code: number): void {
-    if (this.#over || pid !== this.#pid) return
+    if (this.#closed || pid !== this.#pid) return
     const { ready } = this.settings
     // Older generations of a version that hands over end by themselves: only its process group counts as left behind.
     const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
     const since = this.startTicks
     const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
-    const left = ProcessMembers.ofGroup(pid, mark, signs)
+    const left = LeftoverProcesses.ofGroup(pid, mark, signs)
     if (ready.kind !== 'handoff' || this.#isReplaced) {
       this.#events.exited(code, left)
       return
     }
     // The main process may have handed over to a process that it started, which this process has adopted.
     void servesAt(ready.control).then(server => {
-      const wasOurs = !this.#over && pid === this.#pid
+      const wasOurs = !this.#closed && pid === this.#pid
       if (wasOurs && (server === null || server === pid || this.#events.isOthers(server))) {
         this.#events.exited(code, left)
         return
@@ -296,18 +296,18 @@ export class RunningVersion {
 
   /** Makes another process the main process. */
   #follow(pid: number): void {
-    if (this.#over || pid === this.#pid || !endsWithUs(pid)) return
-    const pidfd = openOwn(pid)
+    if (this.#closed || pid === this.#pid || !endsWithUs(pid)) return
+    const pidfd = openPidfdOf(pid)
     if (pidfd === null) return
     this.#pid = pid
     this.#children.expect(pid, code => this.#exited(pid, code))
     this.#watchEnd(pid, pidfd)
   }
 
-  #goOn({ pid, says, replaced }: LeftVersion): void {
-    this.says = says
+  #resume({ pid, says, replaced }: InheritedVersion): void {
+    this.statusText = says
     this.#isReplaced = replaced
-    this.watch()
+    this.startProbe()
     const found = openPidfd(pid)
     // The previous image did not handle this end. The process is reaped, so its pid may be reused soon.
     if (found === 'dead') {
@@ -334,12 +334,12 @@ export class RunningVersion {
 
 /** Loaded lazily: the module brings half of the protocol. */
 async function servesAt(control: string): Promise<number | null> {
-  return await (await import('../versions/serves-under.js')).servesForUs(control)
+  return await (await import('../versions/descendant-serves.js')).servingDescendant(control)
 }
 
 /** Does nothing for a process that has ended, or that this user may not signal. */
 function signalOther(pid: number, signal: NodeJS.Signals): void {
-  using pidfd = openOwn(pid)
+  using pidfd = openPidfdOf(pid)
   if (pidfd !== null) signalBy(pidfd, signal)
 }
 
@@ -351,7 +351,7 @@ function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
   }
 }
 
-function openOwn(pid: number): OwnedFd | null {
+function openPidfdOf(pid: number): OwnedFd | null {
   const pidfd = openPidfd(pid)
   return pidfd instanceof OwnedFd ? pidfd : null
 }
@@ -360,9 +360,9 @@ function openOwn(pid: number): OwnedFd | null {
 const LOOK_MS = 20
 
 /** Processes that survived a version's main process. They may still accept, so they are told to end, then killed. */
-interface Stray {
+interface LeftoverGroup {
   readonly version: number
-  readonly members: ProcessMembers
+  readonly members: LeftoverProcesses
 }
 
 export interface MainEnd {
@@ -392,24 +392,24 @@ export class RunningVersions {
   /** Ids of replaced versions that end by themselves, without a stop timeout. */
   readonly draining: Set<number>
   readonly #running = new Map<number, RunningVersion>()
-  readonly #strays = new Set<Stray>()
+  readonly #leftovers = new Set<LeftoverGroup>()
   readonly #events: RunningEvents
   readonly #control: string | null
   readonly #closed = new AbortController()
 
   constructor(
     events: RunningEvents,
-    kept: KeptListeners,
-    left: ExecState | null,
+    kept: StoredListeners,
+    inherited: ExecState | null,
     predecessor: Pick<Predecessor, 'phase'> | null,
     control: string | null = null,
   ) {
     this.#control = control
 
     this.#events = events
-    this.listeners = new SharedListeners(kept, left?.listeners, predecessor)
-    this.draining = new Set(left?.draining)
-    this.exits = new Exits(left?.exits)
+    this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor)
+    this.draining = new Set(inherited?.draining)
+    this.exits = new Exits(inherited?.exits)
   }
 
   get(id: number): RunningVersion | undefined {
@@ -417,7 +417,12 @@ export class RunningVersions {
   }
 
   /** Starts or continues a version; see the constructor of {@link RunningVersion}. */
-  run(id: number, settings: VersionSettings, probe: Probe, was: LeftVersion | null = null): RunningVersion {
+  run(
+    id: number,
+    settings: VersionSettings,
+    probe: Probe,
+    was: InheritedVersion | null = null,
+  ): RunningVersion {
     const { children, listeners } = this
     const version = new RunningVersion(
       {
@@ -442,7 +447,7 @@ export class RunningVersions {
     return version
   }
 
-  #exited(id: number, code: number, left: ProcessMembers): void {
+  #exited(id: number, code: number, left: LeftoverProcesses): void {
     const version = this.#running.get(id)!
     const { pid, settings, startedAt } = version
     const result = version.resultOf(code)
@@ -451,42 +456,42 @@ export class RunningVersions {
     const { served, graceMs } = this.#events.mainEnded(id, code, pids)
     if (served) this.exits.record({ generation: id, pid, code }, startedAt)
     if (pids.length === 0) left[Symbol.dispose]()
-    else void this.#endStrays({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
+    else void this.#endLeftovers({ version: id, members: left }, stopSignal, graceMs, served ? null : result)
     // A serving version's successor does not wait for leftover processes.
     if (served || pids.length === 0) this.#events.exited(id, result)
   }
 
   /** Ends leftover processes; owns `members`. `result`: the code to report after the last one; null if the end was reported already. */
-  async #endStrays(
-    stray: Stray,
+  async #endLeftovers(
+    stray: LeftoverGroup,
     signal: NodeJS.Signals,
     graceMs: number,
     result: number | null,
   ): Promise<void> {
     const { members, version } = stray
-    this.#strays.add(stray)
+    this.#leftovers.add(stray)
     const givenUp = this.#closed.signal
     const options = { signal, graceMs, killedMs: Number.POSITIVE_INFINITY, lookMs: LOOK_MS, givenUp }
     const ended = await endProcesses(members, options)
     members[Symbol.dispose]()
-    this.#strays.delete(stray)
+    this.#leftovers.delete(stray)
     if (ended && result !== null) this.#events.exited(version, result)
   }
 
   /** Leftover processes of all versions. */
-  get strays(): { readonly version: number; readonly pid: number }[] {
-    return [...this.#strays].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
+  get leftovers(): { readonly version: number; readonly pid: number }[] {
+    return [...this.#leftovers].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
   }
 
   /** Continues with living versions; `probes` are in the same order. */
-  goOn(versions: readonly LeftVersion[], probes: readonly Probe[]): void {
+  resume(versions: readonly InheritedVersion[], probes: readonly Probe[]): void {
     versions.forEach((was, i) => {
       this.run(was.id, was.settings, probes[i]!, was)
     })
   }
 
   /** Applies reloaded stop settings to all versions. */
-  adjust({ stopSignal, stopTimeout }: Ending): void {
+  applyStopSettings({ stopSignal, stopTimeout }: StopSettings): void {
     for (const version of this.#running.values())
       version.settings = { ...version.settings, stopSignal, stopTimeout }
   }
@@ -498,17 +503,18 @@ export class RunningVersions {
 
   /** Closes the listeners, unless a service manager keeps them because it restarts the unit. */
   async endListeners(): Promise<void> {
-    if (!this.listeners.areKept || (await unitStops(this.children, this.#closed.signal))) this.listeners.end()
+    if (!this.listeners.areStored || (await unitStops(this.children, this.#closed.signal)))
+      this.listeners.end()
   }
 
   /** Kills the main process, its group, and leftover processes. */
   kill(id: number): void {
     this.#running.get(id)?.kill()
-    this.#killStrays(id)
+    this.#killLeftovers(id)
   }
 
-  #killStrays(id: number | null): void {
-    for (const { members, version } of this.#strays)
+  #killLeftovers(id: number | null): void {
+    for (const { members, version } of this.#leftovers)
       if (id === null || version === id) members.signal(constants.signals.SIGKILL)
   }
 
@@ -519,19 +525,19 @@ export class RunningVersions {
     this.draining.delete(id)
   }
 
-  get left(): Pick<ExecState, 'draining' | 'exits' | 'listeners' | 'versions'> {
+  get snapshot(): Pick<ExecState, 'draining' | 'exits' | 'listeners' | 'versions'> {
     return {
       exits: this.exits.report,
       draining: [...this.draining],
       listeners: this.listeners.held,
-      versions: [...this.#running.values()].map(version => version.left),
+      versions: [...this.#running.values()].map(version => version.snapshot),
     }
   }
 
   close(): void {
     this.#closed.abort()
     for (const id of [...this.#running.keys()]) this.forget(id)
-    this.#killStrays(null)
+    this.#killLeftovers(null)
     this.listeners[Symbol.dispose]()
     this.children.close()
   }

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { ListenerSpec } from '../listeners/index.js'
 import type { Reloaded } from '../operator/service-commands.js'
 import type { Restart } from '../versions/machine.js'
-import type { Asking, Readiness } from '../versions/probe.js'
+import type { CheckTiming, Readiness } from '../versions/probe.js'
 
 export interface NamedListener {
   readonly name: string
@@ -23,7 +23,7 @@ export interface VersionSettings {
   /** Whether the listeners have O_NONBLOCK; systemd's have not. */
   readonly nonBlocking: boolean
   readonly ready: Readiness
-  readonly asking: Asking
+  readonly asking: CheckTiming
   readonly readyTimeout: number
   /** How long a ready version must stay ready before the serving version is stopped. */
   readonly healthyFor: number
@@ -60,16 +60,19 @@ export interface StopOptions {
 }
 
 /** Settings that a reload applies to running versions. */
-export type Ending = Pick<VersionSettings, 'stopSignal' | 'stopTimeout'>
+export type StopSettings = Pick<VersionSettings, 'stopSignal' | 'stopTimeout'>
 
-const AT_ONCE: ReadonlySet<string> = new Set(['stopSignal', 'stopTimeout'] satisfies (keyof Ending)[])
+const RELOADABLE: ReadonlySet<string> = new Set([
+  'stopSignal',
+  'stopTimeout',
+] satisfies (keyof StopSettings)[])
 
 export interface SettingsSource {
   readonly settings: SupervisorSettings
   /** Reads the settings for the next version. If it rejects, that version is not started. */
   readonly read: () => Promise<VersionSettings>
   /** Reads the supervisor's settings again; null if nothing can have changed. */
-  readonly readLasting: (() => Promise<SupervisorSettings>) | null
+  readonly readSupervisorSettings: (() => Promise<SupervisorSettings>) | null
 }
 
 /** Changed options, by when the change takes effect. */
@@ -79,7 +82,7 @@ type Changes = Pick<Reloaded, 'now' | 'next' | 'restart'>
 export class NextSettings {
   readonly #source: SettingsSource
   /** Ids of the versions whose command an operator gave. */
-  readonly #given = new Set<number>()
+  readonly #withGivenCommand = new Set<number>()
   #argv: readonly string[] | null
   #served = false
 
@@ -94,63 +97,66 @@ export class NextSettings {
   }
 
   /** Whether any version has served. */
-  get served(): boolean {
+  get hasServed(): boolean {
     return this.#served
   }
 
   /** Reads the settings of version `id`. `given` is an operator's command. */
-  async of(id: number, given: readonly string[] | null): Promise<VersionSettings> {
+  async read(id: number, given: readonly string[] | null): Promise<VersionSettings> {
     const own = await this.#source.read()
-    if (given !== null) this.#given.add(id)
+    if (given !== null) this.#withGivenCommand.add(id)
     return { ...own, command: given ?? this.#argv ?? own.command }
   }
 
   /** Notes that version `id` serves: its command becomes the default. */
-  serves(id: number, { command }: VersionSettings): void {
+  noteServing(id: number, { command }: VersionSettings): void {
     this.#served = true
-    if (this.#given.delete(id)) this.#argv = command
+    if (this.#withGivenCommand.delete(id)) this.#argv = command
   }
 
   /** Restores the operator's command of an earlier version that serves again. */
-  servesAgain(argv: readonly string[] | null): void {
+  restoreCommand(argv: readonly string[] | null): void {
     this.#argv = argv
   }
 
   /**
    * Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors.
    */
-  async reread(now: VersionSettings): Promise<{ readonly ending: Ending; readonly changes: Changes }> {
-    const { read, readLasting, settings } = this.#source
-    if (readLasting === null) throw nothingToRead()
+  async reread(now: VersionSettings): Promise<{ readonly ending: StopSettings; readonly changes: Changes }> {
+    const { read, readSupervisorSettings: readLasting, settings } = this.#source
+    if (readLasting === null) throw nothingToReload()
     const own = await read()
-    const changed = differing(named(now), named({ ...own, command: this.#argv ?? own.command }))
+    const changed = changedOptions(
+      byOptionName(now),
+      byOptionName({ ...own, command: this.#argv ?? own.command }),
+    )
     const changes = {
-      now: changed.filter(name => AT_ONCE.has(name)),
-      next: changed.filter(name => !AT_ONCE.has(name)),
-      restart: differing(settings, await readLasting()),
+      now: changed.filter(name => RELOADABLE.has(name)),
+      next: changed.filter(name => !RELOADABLE.has(name)),
+      restart: changedOptions(settings, await readLasting()),
     }
     return { ending: own, changes }
   }
 }
 
 /** Maps settings to option names. */
-function named({ asking, ...settings }: VersionSettings): object {
+function byOptionName({ asking, ...settings }: VersionSettings): object {
   const { interval, timeout, passes } = asking
   return { ...settings, healthInterval: interval, healthTimeout: timeout, healthPasses: passes }
 }
 
-function differing<T extends object>(before: T, after: T): string[] {
-  const [was, is] = [plain(before), plain(after)]
+function changedOptions<T extends object>(before: T, after: T): string[] {
+  const [was, is] = [normalized(before), normalized(after)]
   const names = new Set([...Object.keys(was), ...Object.keys(is)])
   return [...names].filter(name => !isDeepStrictEqual(was[name], is[name]))
 }
 
 /** Normalizes as exec state does: JSON drops undefined values. */
-function plain(value: object): Record<string, unknown> {
+function normalized(value: object): Record<string, unknown> {
   return JSON.parse(JSON.stringify(value))
 }
 
-function nothingToRead(): FdbError {
+function nothingToReload(): FdbError {
   const why = `process ${process.pid} was started without --config: there is nothing to be read anew; fd-broker upgrade starts the next version`
   return new FdbError('ERR_FDB_COMMAND_UNKNOWN', why)
 }

@@ -10,7 +10,7 @@ import { removeUnixPath } from '../listeners/unix-path.js'
 import { startedAs } from '../os/command-line.js'
 import { type FdStore, keptFor, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
-import { childShell, type Starts } from '../probing/shell.js'
+import { type ChildStarter, childShell } from '../probing/shell.js'
 import type { GivenListener } from '../versions/probe.js'
 import type { Predecessor } from './predecessor.js'
 import type { NamedListener } from './settings.js'
@@ -32,12 +32,12 @@ export interface SharedListener {
  */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
-  readonly #kept: KeptListeners
+  readonly #kept: StoredListeners
   readonly #predecessor: Pick<Predecessor, 'phase'> | null
 
   /** `held`: existing listeners, owned from now on. `predecessor`: owner of the adopted listeners until it has ended. */
   constructor(
-    kept: KeptListeners,
+    kept: StoredListeners,
     held: readonly SharedListener[] = [],
     predecessor: Pick<Predecessor, 'phase'> | null = null,
   ) {
@@ -96,8 +96,8 @@ export class SharedListeners implements Disposable {
   }
 
   /** Whether the service manager keeps the listeners for the next process. */
-  get areKept(): boolean {
-    return this.#kept.keeps
+  get areStored(): boolean {
+    return this.#kept.isActive
   }
 
   /** Closes the listeners for good: connects are refused as soon as the versions stop accepting. */
@@ -135,7 +135,7 @@ export class SharedListeners implements Disposable {
 const PREFIX = 'listener-'
 
 /** Stores listeners in the service manager, by specification, so that clients wait instead of being refused after a kill. */
-export class KeptListeners {
+export class StoredListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
    * Listeners that an earlier process left, by specification. Two have the same one if the path of the first was removed, and the
@@ -153,7 +153,7 @@ export class KeptListeners {
   }
 
   /** Whether the manager passes kept listeners to the next process. */
-  get keeps(): boolean {
+  get isActive(): boolean {
     return this.#store !== null
   }
 
@@ -169,11 +169,11 @@ export class KeptListeners {
   /** Stores a listener in the manager. Borrows the descriptor. */
   keep(key: string, fd: OwnedFd): void {
     this.#forget(key)
-    this.#store?.keep(nameOf(key), fd)
+    this.#store?.keep(storeName(key), fd)
   }
 
   drop(key: string): void {
-    this.#store?.drop(nameOf(key))
+    this.#store?.drop(storeName(key))
   }
 
   /** Closes all left listeners: clients that connect to them would never be served. */
@@ -197,7 +197,7 @@ function isReached(fd: OwnedFd, { kind, abstract, path }: ListenerSpec): boolean
   return kind !== 'unix' || abstract || namesSocket(fd, path)
 }
 
-function nameOf(key: string): string {
+function storeName(key: string): string {
   return PREFIX + Buffer.from(key).toString('base64url')
 }
 
@@ -211,21 +211,21 @@ export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
  * The variable that names the exec state for the supervisor's next image: `take:7` to continue from descriptor 7, `try:3` to only check
  * it. Removed for children.
  */
-export const LEFT_VARIABLE = 'FD_BROKER_SUPERVISOR'
+export const EXEC_STATE_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
 /** Removes variables that were meant for the supervisor itself. */
-const NONE: NodeJS.ProcessEnv = {
+const NO_SUPERVISOR_VARIABLES: NodeJS.ProcessEnv = {
   ...NOTHING_TOLD,
   SERVER_STARTER_PORT: undefined,
   SERVER_STARTER_GENERATION: undefined,
-  [LEFT_VARIABLE]: undefined,
+  [EXEC_STATE_VARIABLE]: undefined,
 }
 
 /** Announces listeners to a version in the conventions of systemd and Server::Starter. The first is descriptor 3. */
 export function listenerVariables(listeners: readonly GivenListener[], version: number): NodeJS.ProcessEnv {
-  if (listeners.length === 0) return { ...NONE, SERVER_STARTER_GENERATION: `${version}` }
+  if (listeners.length === 0) return { ...NO_SUPERVISOR_VARIABLES, SERVER_STARTER_GENERATION: `${version}` }
   return {
-    ...NONE,
+    ...NO_SUPERVISOR_VARIABLES,
     LISTEN_FDS: `${listeners.length}`,
     LISTEN_FDNAMES: listeners.map(({ name }) => name).join(':'),
     SERVER_STARTER_PORT: listeners
@@ -246,11 +246,11 @@ export function portOf(address: string): string {
 }
 
 /** Limit for systemctl, which needs seconds on a busy machine, in milliseconds. The listeners stay open meanwhile. */
-const WAIT_MS = 10_000
+const SYSTEMCTL_MS = 10_000
 const MOST_TEXT = 1 << 20
-/** NOTIFY_SOCKET of the system manager ends so; of a user manager it begins with {@link USERS}. */
+/** NOTIFY_SOCKET of the system manager ends so; of a user manager it begins with {@link USER_MANAGER}. */
 const NOTIFY_PATH = '/systemd/notify'
-const USERS = '/run/user/'
+const USER_MANAGER = '/run/user/'
 /** For a systemctl without `whoami`: finds the last service in the cgroup path. */
 const FROM_CGROUP =
   "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
@@ -259,10 +259,10 @@ const FROM_CGROUP =
  * Returns whether systemd is stopping this unit rather than restarting it: both send the same signal, but their jobs differ. Also false
  * if systemd cannot be asked, does not answer within 10 s, or `givenUp` aborts.
  */
-export async function unitStops(children: Starts, givenUp: AbortSignal): Promise<boolean> {
+export async function unitStops(children: ChildStarter, givenUp: AbortSignal): Promise<boolean> {
   const { NOTIFY_SOCKET: socket = '' } = startedAs.env
   if (!socket.endsWith(NOTIFY_PATH)) return false
-  const systemctl = socket.startsWith(USERS) ? 'systemctl --user' : 'systemctl'
+  const systemctl = socket.startsWith(USER_MANAGER) ? 'systemctl --user' : 'systemctl'
   const text = await outputOf(
     children,
     // Without this systemctl would report its failure to the unit's socket, and systemd would log a warning.
@@ -282,10 +282,10 @@ export function isStopped(text: string): boolean {
 }
 
 /** Resolves with the output, or with '' if the command fails or `givenUp` aborts. */
-function outputOf(children: Starts, command: string, givenUp: AbortSignal): Promise<string> {
+function outputOf(children: ChildStarter, command: string, givenUp: AbortSignal): Promise<string> {
   return new Promise(resolve => {
     let text = ''
-    const late = AbortSignal.any([givenUp, AbortSignal.timeout(WAIT_MS)])
+    const late = AbortSignal.any([givenUp, AbortSignal.timeout(SYSTEMCTL_MS)])
     try {
       const shell = childShell(children, '/', startedAs.env)
       const running = shell(command, {

@@ -12,8 +12,8 @@ import type { RunningVersions } from './running-version.js'
 import type { SupervisorSettings } from './settings.js'
 
 /** Remaining milliseconds of each timer; null if it does not run. */
-interface TimesLeft {
-  leftOf(timer: Timer, version: number): number | null
+interface RemainingTimes {
+  remainingOf(timer: Timer, version: number): number | null
 }
 
 export interface StatusDeps {
@@ -25,7 +25,7 @@ export interface StatusDeps {
   readonly replaced: number
   /** The process that was taken over before the first version started. */
   readonly predecessor: Pick<Predecessor, 'pid' | 'phase'> | null
-  readonly timers: TimesLeft
+  readonly timers: RemainingTimes
 }
 
 export interface SupervisorStatus extends ServiceStatus {
@@ -88,7 +88,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
         const older = phase === 'stopping' || phase === 'killed' ? versions.get(id) : undefined
         return older === undefined ? [] : [{ generation: id, pid: older.pid, phase }]
       }),
-      ...versions.strays.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
+      ...versions.leftovers.map(({ version, pid }) => ({ generation: version, pid, phase: 'left behind' })),
     ],
     lastFailure,
     probationSeconds: probationSeconds(now, parts.timers),
@@ -104,18 +104,18 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
       leadsLinks: true,
       again: now?.of ?? null,
       before: now === undefined ? null : state.before,
-      healthy: now !== undefined && running?.isJudged ? !now.sick : null,
+      healthy: now !== undefined && running?.isMonitored ? !now.sick : null,
       complaint: now === undefined ? null : (running?.complaint ?? null),
       replaced,
     },
-    says: running?.says || null,
+    says: running?.statusText || null,
   }
 }
 
 /** Remaining seconds; null: no version is in probation; 0: the time is over, and the pending health check decides. */
-function probationSeconds(now: Version | undefined, timers: TimesLeft): number | null {
+function probationSeconds(now: Version | undefined, timers: RemainingTimes): number | null {
   if (now === undefined || now.proved) return null
-  return (timers.leftOf('proved', now.id) ?? 0) / 1000
+  return (timers.remainingOf('proved', now.id) ?? 0) / 1000
 }
 
 /** Reports a supervisor, which stays the main process, to a service manager. */
@@ -123,7 +123,7 @@ export class ManagerReport {
   readonly #manager: ServiceManager | null
   readonly #watchdog: Watchdog
   /** Identifies the last message, so that none is repeated. */
-  #said = ''
+  #lastMessage = ''
   #wasUp = false
 
   constructor(manager: ServiceManager | null) {
@@ -158,10 +158,10 @@ export class ManagerReport {
   }
 
   /** Reports that the settings are read again; the next {@link update} reports the result. */
-  rereads(): void {
+  reportReload(): void {
     if (!this.#wasUp) return
     this.#manager?.changes('the settings are read anew')
-    this.#said = ''
+    this.#lastMessage = ''
   }
 
   close(): void {
@@ -169,8 +169,8 @@ export class ManagerReport {
   }
 
   #isNew(what: string): boolean {
-    if (this.#said === what) return false
-    this.#said = what
+    if (this.#lastMessage === what) return false
+    this.#lastMessage = what
     return true
   }
 }

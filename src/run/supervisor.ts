@@ -5,7 +5,8 @@ import type { Reloaded, Told } from '../operator/service-commands.js'
 import { PidFile } from '../os/pid-file.js'
 import { keepPassed, passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
-import type { Starts } from '../probing/shell.js'
+import type { ChildStarter } from '../probing/shell.js'
+import { GRACE_MS } from '../versions/leftover-processes.js'
 import {
   candidate,
   type EndReason,
@@ -18,29 +19,28 @@ import {
   type Timer,
   type Version,
 } from '../versions/machine.js'
-import { probeFor, probeOfLeft } from '../versions/probe.js'
-import { GRACE_MS } from '../versions/process-members.js'
+import { probeFor, probeOfInherited } from '../versions/probe.js'
 import { Timers } from '../versions/timers.js'
 import { Control } from './control.js'
-import { type ExecState, goOnAsInstalled } from './exec-state.js'
+import { type ExecState, replaceImage } from './exec-state.js'
 import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
 import type { Predecessor } from './predecessor.js'
 import { type MainEnd, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
-import { KeptListeners } from './shared-listeners.js'
+import { StoredListeners } from './shared-listeners.js'
 import { ManagerReport, statusOf } from './status.js'
 import {
-  Askers,
-  busy,
-  nobodyStandsBy,
+  abortedError,
+  busyError,
+  noStandbyError,
   type RollbackOrder,
   type UpgradeOptions,
-  whyNot,
+  UpgradeRequests,
 } from './upgrade-requests.js'
 
 /** Interval at which the end of a probation waits for a pending health check, in milliseconds. */
-const EVIDENCE_MS = 50
+const PENDING_CHECK_MS = 50
 /** Wait after SIGKILL, in milliseconds: a process that lives longer waits in the kernel. */
 const KILLED_MS = 5_000
 
@@ -55,11 +55,11 @@ export class Supervisor {
   readonly ended: Promise<SupervisorEnd>
   readonly #deps: SupervisorDeps
   readonly #startedAt: number
-  readonly #replaced: number
-  readonly #askers = new Askers()
+  readonly #replacements: number
+  readonly #requests = new UpgradeRequests()
   readonly #versions: RunningVersions
   readonly #timers = new Timers({
-    elapsed: (timer, version, ms) => this.#elapsed(timer, version, ms),
+    elapsed: (timer, version, ms) => this.#onElapsed(timer, version, ms),
     backedOff: () => this.#dispatch({ type: 'backed-off' }),
   })
   readonly #failures: VersionFailures
@@ -70,30 +70,30 @@ export class Supervisor {
   #stepping = false
   #control: Control | null = null
   readonly #settings: NextSettings
-  #stopping: StopOptions = {}
+  #stopOptions: StopOptions = {}
   readonly #report: ManagerReport
   readonly #pidFile: PidFile | null
-  #end!: (end: SupervisorEnd) => void
+  #resolveEnded!: (end: SupervisorEnd) => void
 
   private constructor(deps: SupervisorDeps, left: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     this.#deps = deps
     this.#state = left?.state ?? initial(deps.settings.restart)
     this.#startedAt = left?.startedAt ?? Date.now()
-    this.#replaced = left?.replaced ?? 0
+    this.#replacements = left?.replaced ?? 0
     this.#settings = new NextSettings(deps, left?.argv ?? null)
     this.#failures = new VersionFailures(deps.logger, left?.lastFailure ?? null)
     this.#known = new KnownVersions(left?.known ?? [])
     this.#links = new ReleaseLinks(this.#known, deps.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
       {
-        ready: id => this.#ready(id),
-        failed: (id, why) => this.#failed(id, why),
-        recovered: id => this.#recovered(id),
-        mainEnded: (id, code, left) => this.#mainEnded(id, code, left),
-        exited: (id, code) => this.#exited(id, code),
+        ready: id => this.#onReady(id),
+        failed: (id, why) => this.#onFailed(id, why),
+        recovered: id => this.#onRecovered(id),
+        mainEnded: (id, code, left) => this.#onMainEnded(id, code, left),
+        exited: (id, code) => this.#onExited(id, code),
       },
-      new KeptListeners(manager?.storeFor(deps.settings.name) ?? null, deps.settings.name),
+      new StoredListeners(manager?.storeFor(deps.settings.name) ?? null, deps.settings.name),
       left,
       deps.predecessor ?? null,
       deps.settings.control,
@@ -101,7 +101,7 @@ export class Supervisor {
     this.#report = new ManagerReport(manager)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
     this.ended = new Promise(resolve => {
-      this.#end = resolve
+      this.#resolveEnded = resolve
     })
   }
 
@@ -118,18 +118,20 @@ export class Supervisor {
   }
 
   /** Continues from the state of the previous image. Owns its descriptors. */
-  static async goOn(deps: SupervisorDeps, left: ExecState): Promise<Supervisor> {
-    const children: Starts = {
+  static async resume(deps: SupervisorDeps, left: ExecState): Promise<Supervisor> {
+    const children: ChildStarter = {
       start: (start, ended) => supervisor.#versions.children.start(start, ended),
       kill: pid => supervisor.#versions.children.kill(pid),
     }
     const now = serving(left.state)?.id
-    const probes = await Promise.all(left.versions.map(each => probeOfLeft(each, each.id === now, children)))
+    const probes = await Promise.all(
+      left.versions.map(each => probeOfInherited(each, each.id === now, children)),
+    )
     keepPassed(left.unclaimed)
     const supervisor: Supervisor = new Supervisor(deps, left)
-    supervisor.#versions.goOn(left.versions, probes)
+    supervisor.#versions.resume(left.versions, probes)
     for (const { id, proved } of supervisor.#state.versions)
-      if (proved) supervisor.#versions.get(id)?.proved()
+      if (proved) supervisor.#versions.get(id)?.markProven()
     if (left.control !== null)
       supervisor.#control = new Control(left.control, supervisor, deps.settings, deps.logger)
     supervisor.#pidFile?.write()
@@ -151,15 +153,15 @@ export class Supervisor {
    * with errors of reading settings and binding listeners.
    */
   upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
-    return this.#askers.ask(options, cancel, event => this.#dispatch(event))
+    return this.#requests.ask(options, cancel, event => this.#dispatch(event))
   }
 
   /**
    * Replaces this process's image by the installed release, keeping versions, listeners and control socket. Never resolves. Rejects,
-   * with nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link goOnAsInstalled} does.
+   * with nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
    */
   async upgradeSelf(): Promise<never> {
-    return await goOnAsInstalled(() => this.#left, this.#versions.children, this.#deps.logger)
+    return await replaceImage(() => this.#snapshot, this.#versions.children, this.#deps.logger)
   }
 
   /**
@@ -168,11 +170,11 @@ export class Supervisor {
    */
   async reload(): Promise<Reloaded> {
     const version = this.#versions.get(this.generation)
-    if (version === undefined) throw busy()
-    this.#report.rereads()
+    if (version === undefined) throw busyError()
+    this.#report.reportReload()
     try {
       const { ending, changes } = await this.#settings.reread(version.settings)
-      this.#versions.adjust(ending)
+      this.#versions.applyStopSettings(ending)
       this.#deps.logger.info(changes, 'the settings were read anew')
       return { pid: version.pid, generation: version.id, ...changes }
     } finally {
@@ -191,29 +193,29 @@ export class Supervisor {
     const next = candidate(state)
     if (now !== undefined && next !== undefined && next.of === null) {
       const running = this.#versions.get(next.id)
-      if (running?.handsOver) throw nobodyStandsBy()
+      if (running?.handsOver) throw noStandbyError()
       for (const asker of [...state.next, ...next.askers]) dispatch({ type: 'cancel', asker })
       return { pid: running?.pid ?? 0, generation: next.id }
     }
     const leaves = now && this.#versions.get(now.id)
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
-    if (returns === null || (now === undefined && next === undefined)) throw nobodyStandsBy()
-    if (at !== null && !this.#known.leadsBack(at, returns, now?.id)) throw nobodyStandsBy()
-    if (leaves !== undefined && next === undefined) this.#failures.left(leaves, returns, asked)
-    await this.#askers.ask({}, cancel, dispatch, 'rollback')
+    if (returns === null || (now === undefined && next === undefined)) throw noStandbyError()
+    if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noStandbyError()
+    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, asked)
+    await this.#requests.ask({}, cancel, dispatch, 'rollback')
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }
 
   /** Ends all versions; {@link ended} resolves when they have ended. */
   stop(options: StopOptions = {}): void {
-    if (this.#state.mode === 'running') this.#stopping = options
+    if (this.#state.mode === 'running') this.#stopOptions = options
     void this.#versions.endListeners()
     this.#dispatch({ type: 'stop', now: options.now ?? false })
     // Replaced versions that still drain get the stop timeout too.
     for (const id of [...this.#versions.draining]) {
       this.#versions.draining.delete(id)
       this.#versions.get(id)?.signal(options.signal ?? 'SIGTERM')
-      this.#wait('stop', id)
+      this.#startTimer('stop', id)
     }
   }
 
@@ -230,30 +232,30 @@ export class Supervisor {
       versions: this.#versions,
       startedAt: this.#startedAt,
       lastFailure: this.#failures.last,
-      replaced: this.#replaced,
+      replaced: this.#replacements,
       predecessor: this.#deps.predecessor ?? null,
       timers: this.#timers,
     })
   }
 
   /** The state for the next image. Throws ERR_FDB_BUSY, ERR_FDB_ABORTED. */
-  get #left(): ExecState {
+  get #snapshot(): ExecState {
     const state = this.#state
-    if (state.mode !== 'running') throw whyNot('ending')
-    const ending = this.#deps.predecessor?.over === false || this.#versions.strays.length > 0
-    if (candidate(state) !== undefined || ending) throw busy()
+    if (state.mode !== 'running') throw abortedError('ending')
+    const ending = this.#deps.predecessor?.isDone === false || this.#versions.leftovers.length > 0
+    if (candidate(state) !== undefined || ending) throw busyError()
     return {
-      replaced: this.#replaced + 1,
+      replaced: this.#replacements + 1,
       settings: this.#deps.settings,
       startedAt: this.#startedAt,
       state,
       argv: this.#settings.argv,
       lastFailure: this.#failures.last,
-      known: this.#known.left,
-      timers: this.#timers.left,
+      known: this.#known.snapshot,
+      timers: this.#timers.remaining,
       control: this.#control?.place ?? null,
       unclaimed: passedSockets().unclaimed,
-      ...this.#versions.left,
+      ...this.#versions.snapshot,
     }
   }
 
@@ -283,10 +285,10 @@ export class Supervisor {
         void this.#spawn(effect.version, effect.of ?? null)
         return
       case 'watch':
-        this.#versions.get(effect.version)?.watch()
+        this.#versions.get(effect.version)?.startProbe()
         return
       case 'wait':
-        this.#wait(effect.timer, effect.version)
+        this.#startTimer(effect.timer, effect.version)
         return
       case 'back-off': {
         const { failures } = effect
@@ -314,7 +316,7 @@ export class Supervisor {
 
   /** Starts a version; `of`: the earlier version that it repeats. */
   async #spawn(id: number, of: number | null): Promise<void> {
-    const [askers, known, versions] = [this.#askers, this.#known, this.#versions]
+    const [askers, known, versions] = [this.#requests, this.#known, this.#versions]
     const asked = candidate(this.#state)?.askers ?? []
     try {
       const given = askers.argvOf(asked)
@@ -322,8 +324,8 @@ export class Supervisor {
       const now = serving(this.#state)?.id ?? this.#state.good[0] ?? null
       if (release !== null) this.#links.install(id, release, now)
       const before = of === null ? null : known.settingsOf(of)
-      const settings = before ?? (await this.#settings.of(id, given))
-      if (this.#find(id)?.doomed) throw whyNot('cancelled')
+      const settings = before ?? (await this.#settings.read(id, given))
+      if (this.#find(id)?.doomed) throw abortedError('cancelled')
       const probe = await probeFor(settings, versions.children)
       const { pid } = versions.run(id, settings, probe)
       known.record(id, settings, given ?? this.#settings.argv, of)
@@ -340,7 +342,7 @@ export class Supervisor {
       // If a step is running, its queue answers with the reason before it is forgotten.
       await Promise.resolve()
       this.#failures.forget(id)
-      this.#sweep()
+      this.#closeUnusedListeners()
     }
   }
 
@@ -348,14 +350,14 @@ export class Supervisor {
     return this.#state.versions.find(version => version.id === id)
   }
 
-  #ready(id: number): void {
+  #onReady(id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined) return
-    this.#askers.report(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
+    this.#requests.report(candidate(this.#state)?.askers ?? [], 'ready', version.pid)
     this.#dispatch({ type: 'ready', version: id })
   }
 
-  #failed(id: number, why: string): void {
+  #onFailed(id: number, why: string): void {
     const served = this.#find(id)?.phase === 'serving'
     const text = served ? `version ${id} serves and is not healthy: ${why}` : `version ${id}: ${why}`
     const phase = served ? 'serving' : 'starting'
@@ -363,93 +365,97 @@ export class Supervisor {
     this.#dispatch({ type: 'unhealthy', version: id })
   }
 
-  #recovered(id: number): void {
+  #onRecovered(id: number): void {
     this.#deps.logger.info({ version: id }, 'the version that serves is healthy again')
     this.#dispatch({ type: 'healthy', version: id })
   }
 
-  #mainEnded(id: number, code: number, left: readonly number[]): MainEnd {
+  #onMainEnded(id: number, code: number, left: readonly number[]): MainEnd {
     const version = this.#versions.get(id)!
     this.#deps.logger.info({ version: id, child: version.pid, code, left }, 'a version has ended')
     const { phase, proved } = this.#find(id) ?? {}
     const served = phase === 'serving'
     if (phase === 'starting' || phase === 'trial') {
-      this.#failures.ended(version, phase, code, left)
+      this.#failures.recordEnd(version, phase, code, left)
       if (left.length > 0) this.#dispatch({ type: 'unhealthy', version: id })
-    } else if (served && !proved && this.#state.good.length > 0) this.#failures.fell(version, code, left)
-    if (served) this.#deps.predecessor?.spare()
+    } else if (served && !proved && this.#state.good.length > 0)
+      this.#failures.recordCrash(version, code, left)
+    if (served) this.#deps.predecessor?.cancelRetirement()
     return { served, graceMs: phase === 'stopping' ? version.settings.stopTimeout : GRACE_MS }
   }
 
-  #exited(id: number, code: number): void {
+  #onExited(id: number, code: number): void {
     this.#forget(id)
     this.#dispatch({ type: 'exited', version: id, code })
     this.#failures.forget(id)
-    this.#sweep()
+    this.#closeUnusedListeners()
   }
 
-  #wait(timer: Timer, id: number): void {
+  #startTimer(timer: Timer, id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
     const { healthyFor: healthy, probation: proved } = settings
     const { askers = [] } = candidate(this.#state) ?? {}
-    const ready = Math.min(settings.readyTimeout, this.#askers.timeoutOf(askers) || Number.POSITIVE_INFINITY)
-    const stop = this.#stopping.timeoutMs ?? settings.stopTimeout
+    const ready = Math.min(
+      settings.readyTimeout,
+      this.#requests.timeoutOf(askers) || Number.POSITIVE_INFINITY,
+    )
+    const stop = this.#stopOptions.timeoutMs ?? settings.stopTimeout
     this.#timers.start(timer, id, { ready, healthy, proved, stop, kill: KILLED_MS }[timer])
   }
 
-  #elapsed(timer: Timer, id: number, ms: number): void {
+  #onElapsed(timer: Timer, id: number, ms: number): void {
     const version = this.#versions.get(id)
     // A pending health check must pass before the probation ends.
-    if (timer === 'proved' && version?.isAsked) {
-      this.#timers.start(timer, id, EVIDENCE_MS)
+    if (timer === 'proved' && version?.isCheckPending) {
+      this.#timers.start(timer, id, PENDING_CHECK_MS)
       return
     }
     const starts = this.#find(id)?.phase === 'starting'
-    if (timer === 'ready' && starts && version !== undefined) this.#failures.late(version, ms)
+    if (timer === 'ready' && starts && version !== undefined) this.#failures.recordTimeout(version, ms)
     this.#dispatch({ type: 'elapsed', timer, version: id })
-    if (timer === 'proved' && serving(this.#state)?.proved) version?.proved()
+    if (timer === 'proved' && serving(this.#state)?.proved) version?.markProven()
     if (timer === 'kill' && this.#find(id) === undefined) this.#forget(id)
   }
 
   #promote(id: number): void {
     const version = this.#versions.get(id)!
     const { command } = version.settings
-    version.serves()
+    version.markServing()
     const { before, good, versions } = this.#state
     this.#known.keepOnly([...good, ...(before === null ? [] : [before]), ...versions.map(each => each.id)])
     this.#deps.logger.info({ version: id, child: version.pid, command }, 'a version serves')
-    this.#settings.serves(id, version.settings)
-    if ((this.#find(id)?.of ?? null) !== null) this.#settings.servesAgain(this.#known.argvOf(id))
+    this.#settings.noteServing(id, version.settings)
+    if ((this.#find(id)?.of ?? null) !== null) this.#settings.restoreCommand(this.#known.argvOf(id))
     this.#deps.predecessor?.retire(version.settings)
-    this.#sweep()
+    this.#closeUnusedListeners()
   }
 
   #endVersion(id: number, why: EndReason): void {
     const version = this.#versions.get(id)!
-    version.settle(why === 'failed')
-    if (why === 'failed' || why === 'cancelled') this.#sweep()
-    if (why === 'replaced') version.replaced()
+    version.stopProbe(why === 'failed')
+    if (why === 'failed' || why === 'cancelled') this.#closeUnusedListeners()
+    if (why === 'replaced') version.markReplaced()
     if (why === 'replaced' && version.handsOver) {
       this.#versions.draining.add(id)
       return
     }
-    const signal = (why === 'ending' && this.#stopping.signal) || version.settings.stopSignal
+    const signal = (why === 'ending' && this.#stopOptions.signal) || version.settings.stopSignal
     this.#deps.logger.info({ version: id, child: version.pid, why, signal }, 'a version is told to end')
-    version.tellToEnd(signal, why === 'ending')
+    version.requestEnd(signal, why === 'ending')
   }
 
   #answer({ askers, version, outcome }: Extract<SupervisorEffect, { type: 'answer' }>): void {
     if (outcome === 'serving') {
       const { pid } = this.#versions.get(version!)!
-      this.#askers.report(askers, 'serving', pid)
-      this.#askers.answer(askers, { pid, generation: version! })
-    } else this.#askers.answer(askers, this.#failures.of(version) ?? whyNot(outcome))
+      this.#requests.report(askers, 'serving', pid)
+      this.#requests.answer(askers, { pid, generation: version! })
+    } else this.#requests.answer(askers, this.#failures.of(version) ?? abortedError(outcome))
   }
 
   /** Closes listeners that no version uses. While none serves, the last version's listeners are kept for the next. */
-  #sweep(): void {
+  #closeUnusedListeners(): void {
     const [now, next] = [serving(this.#state), candidate(this.#state)]
     if (now !== undefined) this.#versions.keepListenersOf(next === undefined ? [now.id] : [now.id, next.id])
   }
@@ -465,6 +471,9 @@ export class Supervisor {
     this.#pidFile?.remove()
     this.#report.close()
     this.#versions.close()
-    this.#end({ code, failure: this.#settings.served || this.#replaced > 0 ? null : this.#failures.last })
+    this.#resolveEnded({
+      code,
+      failure: this.#settings.hasServed || this.#replacements > 0 ? null : this.#failures.last,
+    })
   }
 }

@@ -17,15 +17,15 @@ export interface UpgradeOptions {
 /** Extra time for the supervisor's own readiness timeout, whose error names the failed health check, in milliseconds. */
 const READY_FIRST_MS = 1_000
 
-interface Asker extends UpgradeOptions {
+interface PendingRequest extends UpgradeOptions {
   readonly pending: Pending<Upgraded>
   /** Set when the client's timeout has expired. */
   late?: FdbError
 }
 
 /** Requests for an upgrade or rollback that wait for their answer. */
-export class Askers {
-  readonly #waiting = new Map<number, Asker>()
+export class UpgradeRequests {
+  readonly #waiting = new Map<number, PendingRequest>()
   #count = 0
 
   add(options: UpgradeOptions): { id: number; answer: Promise<Upgraded> } {
@@ -50,7 +50,7 @@ export class Askers {
     const { timeoutMs = 0 } = options
     const late = () => {
       const asker = this.#waiting.get(id)
-      if (asker !== undefined) asker.late = servesLate(timeoutMs)
+      if (asker !== undefined) asker.late = servesLateError(timeoutMs)
       cancelled()
     }
     const timer = timeoutMs > 0 ? setTimeout(late, timeoutMs + READY_FIRST_MS) : undefined
@@ -91,24 +91,24 @@ export class Askers {
   }
 }
 
-function servesLate(ms: number): FdbError {
+function servesLateError(ms: number): FdbError {
   const why = `the next version did not serve within ${ms} ms and is given up: --healthy-for, and an upgrade that was under way, count too; give a longer --timeout`
   return new FdbError('ERR_FDB_DEADLINE', why, { phase: 'trial' })
 }
 
 /** The error for a request that ended without a failed version. */
-export function whyNot(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
+export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
   return outcome === 'ending'
     ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, which supervises it, was told to end`)
     : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the version that serves stays')
 }
 
-export function busy(): FdbError {
+export function busyError(): FdbError {
   const why = `process ${process.pid} is just bringing a version to serve, or has another process to end: try again when that is done`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
-export function nobodyStandsBy(): FdbError {
+export function noStandbyError(): FdbError {
   const why = `process ${process.pid} knows no version before that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
   return new FdbError('ERR_FDB_NO_STANDBY', why)
 }

@@ -2,7 +2,7 @@ import { constants } from 'node:os'
 import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from '../kernel/index.js'
 
 /** Gets the exit code, or 128 plus the number of the signal. */
-type Ended = (code: number) => void
+type OnEnded = (code: number) => void
 
 /**
  * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). It reaps every child, so Node
@@ -10,7 +10,7 @@ type Ended = (code: number) => void
  * hits another process.
  */
 export class ChildProcesses {
-  readonly #ended = new Map<number, Ended>()
+  readonly #ended = new Map<number, OnEnded>()
   readonly #groups = new Set<number>()
   readonly #reap = () => this.#reapAll()
 
@@ -25,29 +25,29 @@ export class ChildProcesses {
   }
 
   /** Starts a child and returns its pid. Throws as {@link startChild} does. */
-  start(start: ChildStart, ended: Ended): number {
+  start(start: ChildStart, ended: OnEnded): number {
     const pid = startChild(start)
     this.#ended.set(pid, ended)
     return pid
   }
 
   /** Registers a process that this one adopts when its parent ends; `ended` reports its end. */
-  expect(pid: number, ended: Ended): void {
+  expect(pid: number, ended: OnEnded): void {
     this.#ended.set(pid, ended)
   }
 
   /** Signals a child. Returns false if there is no such child. */
   signal(pid: number, signal: NodeJS.Signals): boolean {
     if (!this.#ended.has(pid)) return false
-    return sent(pid, signal)
+    return send(pid, signal)
   }
 
   /** Kills a child and its group, now and again when it has ended. */
   kill(pid: number): void {
     if (!this.#ended.has(pid)) return
     this.#groups.add(pid)
-    sent(pid, 'SIGKILL')
-    sent(-pid, 'SIGKILL')
+    send(pid, 'SIGKILL')
+    send(-pid, 'SIGKILL')
   }
 
   /** Stops reporting a child's end. */
@@ -64,8 +64,8 @@ export class ChildProcesses {
       const pid = endedChild()
       if (pid <= 0) return
       // The group id is the child's until the child is reaped.
-      if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')
-      const code = reaped(pid) ?? 0
+      if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')
+      const code = reap(pid) ?? 0
       const ended = this.#ended.get(pid)
       this.#ended.delete(pid)
       ended?.(code)
@@ -74,12 +74,12 @@ export class ChildProcesses {
 }
 
 /** Reaps a child and returns its exit code, or 128 plus the number of its signal; null if Node has reaped it. */
-function reaped(pid: number): number | null {
+function reap(pid: number): number | null {
   const status = reapChild(pid)
   return status !== null && status < 0 ? 128 - status : status
 }
 
-function sent(pid: number, signal: NodeJS.Signals): boolean {
+function send(pid: number, signal: NodeJS.Signals): boolean {
   try {
     return process.kill(pid, constants.signals[signal])
   } catch {
@@ -118,7 +118,7 @@ export class ZombieReaper {
       const now = performance.now()
       if (this.#seen.pid !== pid) this.#seen = { pid, at: now }
       if (now - this.#seen.at < ADOPTED_MS) return true
-      const code = reaped(pid)
+      const code = reap(pid)
       if (code !== null) this.#ended(pid, code)
     }
   }

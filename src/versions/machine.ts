@@ -129,7 +129,7 @@ export function serving({ versions }: SupervisorState): Version | undefined {
 /** The state and effects of a step in progress. */
 type Draft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & { effects: SupervisorEffect[] }
 
-function is({ versions }: Draft, id: number, ...phases: readonly Phase[]): Version | undefined {
+function findIn({ versions }: Draft, id: number, ...phases: readonly Phase[]): Version | undefined {
   return versions.find(version => version.id === id && phases.includes(version.phase))
 }
 
@@ -166,7 +166,7 @@ function apply(draft: Draft, event: SupervisorEvent): void {
       spawned(draft, event.version)
       return
     case 'spawn-failed':
-      if (is(draft, event.version, 'spawning')) gone(draft, event.version, FAILED_CODE)
+      if (findIn(draft, event.version, 'spawning')) removeVersion(draft, event.version, FAILED_CODE)
       return
     case 'ready':
       ready(draft, event.version)
@@ -178,7 +178,7 @@ function apply(draft: Draft, event: SupervisorEvent): void {
       healthy(draft, event.version)
       return
     case 'exited':
-      gone(draft, event.version, event.code)
+      removeVersion(draft, event.version, event.code)
       return
     case 'elapsed':
       elapsed(draft, event.timer, event.version)
@@ -210,7 +210,7 @@ function launch(draft: Draft, askers: readonly number[], of: number | null = nul
 }
 
 function spawned(draft: Draft, id: number): void {
-  const version = is(draft, id, 'spawning')
+  const version = findIn(draft, id, 'spawning')
   if (version === undefined) return
   change(draft, id, { phase: 'starting' })
   if (version.doomed) {
@@ -222,7 +222,7 @@ function spawned(draft: Draft, id: number): void {
 }
 
 function ready(draft: Draft, id: number): void {
-  const version = is(draft, id, 'starting')
+  const version = findIn(draft, id, 'starting')
   if (version === undefined) return
   // No healthy version serves, or this one has served before: promote it without a trial, its probation is enough.
   const now = serving(draft)
@@ -236,7 +236,7 @@ function ready(draft: Draft, id: number): void {
 
 function promote(draft: Draft, id: number): void {
   const before = serving(draft)
-  const { askers = [], of = null, wanted = false } = is(draft, id, 'starting', 'trial') ?? {}
+  const { askers = [], of = null, wanted = false } = findIn(draft, id, 'starting', 'trial') ?? {}
   change(draft, id, { phase: 'serving', askers: [] })
   draft.effects.push({ type: 'promote', version: id }, { type: 'wait', timer: 'proved', version: id })
   answer(draft, askers, id, 'serving')
@@ -247,12 +247,12 @@ function promote(draft: Draft, id: number): void {
   }
   if (of !== null) draft.before = null
   else if (wanted) draft.before = draft.good[0] ?? null
-  goOn(draft)
+  startForWaiting(draft)
 }
 
 /** A failing version keeps serving until its replacement is ready: it may be better than none. */
 function unhealthy(draft: Draft, id: number): void {
-  const version = is(draft, id, 'serving')
+  const version = findIn(draft, id, 'serving')
   if (version === undefined) {
     giveUp(draft, id, 'failed')
     return
@@ -263,7 +263,7 @@ function unhealthy(draft: Draft, id: number): void {
 }
 
 function healthy(draft: Draft, id: number): void {
-  const version = is(draft, id, 'serving')
+  const version = findIn(draft, id, 'serving')
   if (version === undefined || !version.sick) return
   change(draft, id, { sick: false })
   draft.waiting = false
@@ -272,14 +272,14 @@ function healthy(draft: Draft, id: number): void {
 
 /** Ends a version that does not serve yet. Requests learn of a failure only when it has ended, so that no client reaches it then. */
 function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
-  const version = is(draft, id, 'starting', 'trial')
+  const version = findIn(draft, id, 'starting', 'trial')
   if (version === undefined) return
   if (why === 'cancelled') {
     answer(draft, version.askers, id, why)
     change(draft, id, { askers: [] })
   }
   end(draft, id, why)
-  lost(draft, version, FAILED_CODE)
+  handleLoss(draft, version, FAILED_CODE)
 }
 
 function end(draft: Draft, id: number, why: EndReason): void {
@@ -293,7 +293,7 @@ function kill(draft: Draft, id: number): void {
 }
 
 /** Removes a version that has ended, or whose process cannot be killed. */
-function gone(draft: Draft, id: number, code: number): void {
+function removeVersion(draft: Draft, id: number, code: number): void {
   const version = draft.versions.find(one => one.id === id)
   if (version === undefined) return
   draft.versions = draft.versions.filter(version => version.id !== id)
@@ -309,25 +309,25 @@ function gone(draft: Draft, id: number, code: number): void {
       promote(draft, next.id)
       return
     }
-    lost(draft, version, code)
+    handleLoss(draft, version, code)
   } else if (phase !== 'stopping' && phase !== 'killed') {
-    lost(draft, version, code || FAILED_CODE)
+    handleLoss(draft, version, code || FAILED_CODE)
   }
   finish(draft)
 }
 
 /** Handles the loss of a version that served or was a candidate. */
-function lost(draft: Draft, version: Version, code: number): void {
+function handleLoss(draft: Draft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
   const now = serving(draft)
   if ((now !== undefined && !now.sick) || candidate(draft) !== undefined) {
-    goOn(draft)
+    startForWaiting(draft)
     return
   }
   if (now === undefined) draft.code = code
   if (draft.next.length > 0) {
     draft.failures++
-    goOn(draft)
+    startForWaiting(draft)
   } else if (!replace(draft, version, code) && now === undefined) {
     draft.mode = 'ending'
     finish(draft)
@@ -356,7 +356,7 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
 }
 
 /** Starts the next version for waiting requests. */
-function goOn(draft: Draft): void {
+function startForWaiting(draft: Draft): void {
   if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
   draft.next = []
@@ -372,25 +372,25 @@ function finish(draft: Draft): void {
 function elapsed(draft: Draft, timer: Timer, id: number): void {
   switch (timer) {
     case 'ready':
-      if (is(draft, id, 'starting')) giveUp(draft, id, 'failed')
+      if (findIn(draft, id, 'starting')) giveUp(draft, id, 'failed')
       return
     case 'healthy':
-      if (is(draft, id, 'trial')) promote(draft, id)
+      if (findIn(draft, id, 'trial')) promote(draft, id)
       return
     case 'proved':
       prove(draft, id)
       return
     case 'stop':
-      if (is(draft, id, 'stopping')) kill(draft, id)
+      if (findIn(draft, id, 'stopping')) kill(draft, id)
       return
     case 'kill':
       // A process that survives SIGKILL waits in the kernel: give it up.
-      if (is(draft, id, 'killed')) gone(draft, id, draft.code)
+      if (findIn(draft, id, 'killed')) removeVersion(draft, id, draft.code)
   }
 }
 
 function prove(draft: Draft, id: number): void {
-  const version = is(draft, id, 'serving')
+  const version = findIn(draft, id, 'serving')
   if (version === undefined || version.sick) return
   draft.failures = 0
   change(draft, id, { proved: true })

@@ -25,8 +25,8 @@ import {
 } from '../listeners/index.js'
 import { lineOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
-import { ASKED, type Asked, askAgain, type Question } from '../probing/question.js'
-import { childShell, type Starts } from '../probing/shell.js'
+import { CHECK_PARSERS, type CheckSpec, type HealthCheck, repeatCheck } from '../probing/health-check.js'
+import { type ChildStarter, childShell } from '../probing/shell.js'
 import { temporaryFolder } from '../probing/temporary-folder.js'
 
 const NEWLINE = 10
@@ -47,7 +47,7 @@ export interface ProbeEvents {
   /** A version that had failed is ready again. */
   recovered(): void
   /** The version reports a status text. */
-  says(text: string): void
+  statusText(text: string): void
   /** Another process, which descends from this one, is the version's main process. */
   mainProcess(pid: number): void
 }
@@ -67,9 +67,9 @@ export class Probe implements Disposable {
   readonly fds: readonly OwnedFd[] = []
   readonly env: NodeJS.ProcessEnv = {}
   /** Borrowed. Absent: the version does not report. */
-  readonly hearing?: NotifyEndpoint
+  readonly notifyEndpoint?: NotifyEndpoint
   /** URL at which only this version answers. The next image of the supervisor uses it too. */
-  readonly place?: string
+  readonly url?: string
   /** Whether health checks continue while the version serves. */
   readonly asksServing: boolean = false
 
@@ -85,23 +85,23 @@ export class Probe implements Disposable {
 
   start(_pid: number, _events: ProbeEvents): void {}
 
-  serves(): void {
-    this.settle()
+  markServing(): void {
+    this.stop()
   }
 
   /** The version has completed its probation. */
-  proved(): void {}
+  markProven(): void {}
 
   /** Stops asking. Idempotent. */
-  settle(): void {}
+  stop(): void {}
 
   [Symbol.dispose](): void {
-    this.settle()
+    this.stop()
   }
 }
 
 /** The probe of a serving version that is not checked. */
-export const SETTLED = new Probe()
+export const NO_PROBE = new Probe()
 
 /** The version is ready once it has run for this long. */
 export class DelayProbe extends Probe {
@@ -117,7 +117,7 @@ export class DelayProbe extends Probe {
     this.#timer = setTimeout(() => events.ready(), this.#ms)
   }
 
-  override settle(): void {
+  override stop(): void {
     clearTimeout(this.#timer)
   }
 }
@@ -144,16 +144,16 @@ export class ReadyFdProbe extends Probe {
     this.#poll = watch(this.#own, () => {
       const { bytes: got } = receiveMessage(this.#own, bytes, 0, bytes.length)
       if (got < 0) return
-      if (got === 0) this.settle()
+      if (got === 0) this.stop()
       else if (bytes.subarray(0, got).includes(NEWLINE)) {
-        this.settle()
+        this.stop()
         events.ready()
       }
     })
     this.#poll.start(READABLE)
   }
 
-  override settle(): void {
+  override stop(): void {
     this.#poll?.close()
     this.#poll = null
     closeAll([this.#own, ...this.fds])
@@ -162,22 +162,22 @@ export class ReadyFdProbe extends Probe {
 
 /** Check intervals before the version is ready, on trial or in probation, and after that, in milliseconds. */
 const STARTING_MS = 100
-const UNPROVED_MS = 250
-const PROVED_MS = 5_000
+const UNPROVEN_MS = 250
+const PROVEN_MS = 5_000
 /** A proven version may be busy: it fails after this many failed checks in a row. */
-const PATIENCE = 3
+const PROVEN_FAILURES = 3
 
 const PRIVATE_SPEC = parseListenerSpec('tcp://127.0.0.1:0')
 /** Name of the private listener in LISTEN_FDNAMES. */
 const PRIVATE_NAME = 'ready'
 /** Matches a failed check that got an HTTP status. */
-const STATUS = /^GET \S+: \d{3}\b/
+const HTTP_STATUS = /^GET \S+: \d{3}\b/
 
 /** Asks until enough checks in a row pass, then continues while the version serves and reports each change. */
 export class PollingProbe extends Probe {
   override readonly asksServing: boolean
-  readonly #questionTo: (pid: number) => Question
-  readonly #asking: Asking
+  readonly #questionTo: (pid: number) => HealthCheck
+  readonly #asking: CheckTiming
   readonly #stopped = new AbortController()
   #last: string | null = null
   #isOpen = false
@@ -186,7 +186,7 @@ export class PollingProbe extends Probe {
   #isProved = false
 
   /** `questionTo` returns the question for a version by its pid. */
-  constructor(questionTo: (pid: number) => Question, asking: Asking, asksServing = true) {
+  constructor(questionTo: (pid: number) => HealthCheck, asking: CheckTiming, asksServing = true) {
     super()
     this.#questionTo = questionTo
     this.#asking = asking
@@ -203,18 +203,18 @@ export class PollingProbe extends Probe {
 
   override start(pid: number, events: ProbeEvents): void {
     const { interval, timeout, passes } = this.#asking
-    const usual = () => (this.#isProved ? PROVED_MS : this.#isReady ? UNPROVED_MS : STARTING_MS)
+    const usual = () => (this.#isProved ? PROVEN_MS : this.#isReady ? UNPROVEN_MS : STARTING_MS)
     let [passed, failed, sick] = [0, 0, false]
-    const { asked, ask } = this.#questionTo(pid)
-    const question: Question = {
-      asked,
-      ask: signal => {
+    const { name: asked, run: ask } = this.#questionTo(pid)
+    const question: HealthCheck = {
+      name: asked,
+      run: signal => {
         this.#isOpen = true
         return ask(signal)
       },
     }
     const pace = () => ({ timeout, interval: interval ?? usual() })
-    void askAgain(question, pace, this.#stopped.signal, why => {
+    void repeatCheck(question, pace, this.#stopped.signal, why => {
       this.#isOpen = false
       this.#last = why
       passed = why === null ? passed + 1 : 0
@@ -223,10 +223,10 @@ export class PollingProbe extends Probe {
         if (passed < passes) return
         this.#isReady = true
         events.ready()
-      } else if (why !== null && !sick && failed >= (this.#isProved ? PATIENCE : 1)) {
+      } else if (why !== null && !sick && failed >= (this.#isProved ? PROVEN_FAILURES : 1)) {
         sick = true
         // Before the version serves, one failed check is final.
-        if (!this.#serves) this.settle()
+        if (!this.#serves) this.stop()
         events.failed(why)
       } else if (sick && passed >= passes) {
         sick = false
@@ -235,20 +235,20 @@ export class PollingProbe extends Probe {
     })
   }
 
-  override serves(): void {
+  override markServing(): void {
     if (!this.asksServing) {
-      this.settle()
+      this.stop()
       return
     }
     this.#isReady = true
     this.#serves = true
   }
 
-  override proved(): void {
+  override markProven(): void {
     this.#isProved = true
   }
 
-  override settle(): void {
+  override stop(): void {
     this.#stopped.abort()
   }
 }
@@ -256,7 +256,7 @@ export class PollingProbe extends Probe {
 /** Asks through a listener that only this version has, so that the serving version cannot answer. */
 class PrivateListenerProbe extends PollingProbe {
   override readonly listeners: readonly GivenListener[]
-  override readonly place: string
+  override readonly url: string
   readonly #fd: OwnedFd
   readonly #inode: string
   readonly #descriptor: number
@@ -264,9 +264,9 @@ class PrivateListenerProbe extends PollingProbe {
   /** `path` begins with a slash; `descriptor` is the listener's number in the version. */
   constructor(
     path: string,
-    { asking, nonBlocking }: { readonly asking: Asking; readonly nonBlocking: boolean },
+    { asking, nonBlocking }: { readonly asking: CheckTiming; readonly nonBlocking: boolean },
     descriptor: number,
-    questionAt: (url: string) => Question,
+    questionAt: (url: string) => HealthCheck,
   ) {
     const fd = bindListener(PRIVATE_SPEC)
     setBlocking(fd, !nonBlocking)
@@ -274,7 +274,7 @@ class PrivateListenerProbe extends PollingProbe {
     const address = formatAddress(identity)
     const place = `${address.replace('tcp:', 'http:')}${path}`
     super(() => questionAt(place), asking)
-    this.place = place
+    this.url = place
     this.listeners = [{ name: PRIVATE_NAME, fd, spec: PRIVATE_SPEC, address }]
     this.#fd = fd
     this.#inode = identity.ino
@@ -284,7 +284,7 @@ class PrivateListenerProbe extends PollingProbe {
   override get complaint(): string | null {
     const said = super.complaint
     // A version that has answered does accept: the waiting connection is the next check.
-    return said !== null && STATUS.test(said) ? said : (this.#notAccepted() ?? said)
+    return said !== null && HTTP_STATUS.test(said) ? said : (this.#notAccepted() ?? said)
   }
 
   /** Detects a version that accepts on its first descriptor only. */
@@ -293,14 +293,14 @@ class PrivateListenerProbe extends PollingProbe {
     return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
   }
 
-  override serves(): void {
-    super.serves()
+  override markServing(): void {
+    super.markServing()
     // The version keeps its copy; once its process ends, connections are refused.
     this.#fd.close()
   }
 
-  override settle(): void {
-    super.settle()
+  override stop(): void {
+    super.stop()
     this.#fd.close()
   }
 }
@@ -311,18 +311,18 @@ class PrivateListenerProbe extends PollingProbe {
  */
 export class NotifyProbe extends Probe {
   override readonly env: NodeJS.ProcessEnv
-  override readonly hearing: NotifyEndpoint
+  override readonly notifyEndpoint: NotifyEndpoint
   #receiver: NotifyReceiver | null = null
 
   /** Owns the endpoint, which an earlier image may have opened for this version. */
-  constructor(hearing: NotifyEndpoint = openHearing()) {
+  constructor(notifyEndpoint: NotifyEndpoint = openNotifyEndpoint()) {
     super()
-    this.hearing = hearing
-    this.env = { NOTIFY_SOCKET: pathIn(hearing.folder) }
+    this.notifyEndpoint = notifyEndpoint
+    this.env = { NOTIFY_SOCKET: pathIn(notifyEndpoint.folder) }
   }
 
   override start(pid: number, events: ProbeEvents): void {
-    const { socket } = this.hearing
+    const { socket } = this.notifyEndpoint
     /** Current and former main processes of the version. */
     const roots = new Set([pid])
     const heard = {
@@ -333,7 +333,7 @@ export class NotifyProbe extends Probe {
       },
     }
     this.#receiver = new NotifyReceiver(socket, message => {
-      if (mayTell(message.from, roots)) report(message, heard)
+      if (mayReport(message.from, roots)) report(message, heard)
     })
   }
 
@@ -341,8 +341,8 @@ export class NotifyProbe extends Probe {
   override [Symbol.dispose](): void {
     this.#receiver?.close()
     this.#receiver = null
-    this.hearing.socket.close()
-    rmSync(this.hearing.folder, { recursive: true, force: true })
+    this.notifyEndpoint.socket.close()
+    rmSync(this.notifyEndpoint.folder, { recursive: true, force: true })
   }
 }
 
@@ -350,7 +350,7 @@ function pathIn(folder: string): string {
   return join(folder, 'notify')
 }
 
-function openHearing(): NotifyEndpoint {
+function openNotifyEndpoint(): NotifyEndpoint {
   const folder = temporaryFolder()
   try {
     // A version started by root may change its user before it reports: allow all users to send, and filter by credentials.
@@ -371,7 +371,7 @@ function openHearing(): NotifyEndpoint {
   }
 }
 
-function mayTell({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boolean {
+function mayReport({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boolean {
   const own = process.geteuid?.() ?? uid
   if (uid === own || uid === 0) return true
   for (const each of lineOf(pid)) if (roots.has(each)) return true
@@ -382,12 +382,12 @@ function report({ words }: NotifyMessage, events: ProbeEvents): void {
   const main = Number(words.get('MAINPID'))
   if (Number.isInteger(main) && main > 0) events.mainProcess(main)
   const status = words.get('STATUS')
-  if (status !== undefined) events.says(status)
+  if (status !== undefined) events.statusText(status)
   if (words.get('READY') === '1') events.ready()
 }
 
 /** Timing of health checks. Milliseconds. */
-export interface Asking {
+export interface CheckTiming {
   /** Interval between checks; null: short until the version is ready, longer after that. */
   readonly interval: number | null
   /** A check that takes longer fails. */
@@ -401,7 +401,7 @@ export type Readiness =
   | { readonly kind: 'notify' }
   /** The version writes a line to the descriptor that FD_BROKER_READY_FD names. */
   | { readonly kind: 'fd' }
-  | Asked
+  | CheckSpec
   /** The version has run for `ms` milliseconds. */
   | { readonly kind: 'delay'; readonly ms: number }
   /** The version speaks fd-broker, and its status says that it serves. */
@@ -425,7 +425,7 @@ export function parseReadiness(text: string): Readiness {
 const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
   notify: rest => (rest === '' ? { kind: 'notify' } : null),
   fd: rest => (rest === '' ? { kind: 'fd' } : null),
-  ...ASKED,
+  ...CHECK_PARSERS,
   delay: rest => {
     const ms = durationMs(rest)
     return ms === null || ms > LONGEST_MS ? null : { kind: 'delay', ms }
@@ -436,7 +436,7 @@ const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
 /** Settings that a probe needs. */
 export interface ProbedSettings {
   readonly ready: Readiness
-  readonly asking: Asking
+  readonly asking: CheckTiming
   /** The shared listeners. */
   readonly listen: readonly unknown[]
   readonly nonBlocking: boolean
@@ -447,7 +447,7 @@ export interface ProbedSettings {
 const FIRST_FD = 3
 
 /** Creates the probe of a version; loads only the module it needs, to keep the supervisor small. */
-export async function probeFor(settings: ProbedSettings, children: Starts): Promise<Probe> {
+export async function probeFor(settings: ProbedSettings, children: ChildStarter): Promise<Probe> {
   const { asking, ready, listen, nonBlocking, cwd, env } = settings
   const nextFd = FIRST_FD + listen.length
   switch (ready.kind) {
@@ -460,23 +460,23 @@ export async function probeFor(settings: ProbedSettings, children: Starts): Prom
   }
   switch (ready.kind) {
     case 'http': {
-      const { httpQuestion } = await import('../probing/http-question.js')
+      const { httpCheck: httpQuestion } = await import('../probing/http-check.js')
       return ready.url.startsWith('/')
         ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpQuestion)
         : new PollingProbe(() => httpQuestion(ready.url), asking)
     }
     case 'tcp': {
-      const { tcpQuestion } = await import('../probing/question.js')
+      const { tcpCheck: tcpQuestion } = await import('../probing/health-check.js')
       return new PollingProbe(() => tcpQuestion(ready.host, ready.port), asking)
     }
     case 'command': {
-      const { commandQuestion } = await import('../probing/shell.js')
+      const { commandCheck: commandQuestion } = await import('../probing/shell.js')
       const shell = (pid: number) =>
         childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
       return new PollingProbe(pid => commandQuestion(ready.text, shell(pid)), asking)
     }
     case 'handoff': {
-      const { servesUnder } = await import('./serves-under.js')
+      const { descendantServes: servesUnder } = await import('./descendant-serves.js')
       // Not asked while it serves: it may hand over by itself, and another process answers then.
       return new PollingProbe(pid => servesUnder(ready.control, pid), asking, false)
     }
@@ -484,7 +484,7 @@ export async function probeFor(settings: ProbedSettings, children: Starts): Prom
 }
 
 /** A version that an earlier image of this process started. */
-export interface ProbedBefore {
+export interface InheritedProbe {
   readonly settings: ProbedSettings
   /** The version's notify socket, owned by the probe; null if it has none. */
   readonly hearing: NotifyEndpoint | null
@@ -492,22 +492,22 @@ export interface ProbedBefore {
   readonly place?: string | undefined
 }
 
-export async function probeOfLeft(
-  { hearing, settings, place }: ProbedBefore,
+export async function probeOfInherited(
+  { hearing, settings, place }: InheritedProbe,
   serves: boolean,
-  children: Starts,
+  children: ChildStarter,
 ): Promise<Probe> {
   if (hearing !== null) return new NotifyProbe(hearing)
   const { asking, ready } = settings
   const isPrivate = ready.kind === 'http' && ready.url.startsWith('/')
   const canBeAsked = ready.kind === 'tcp' || ready.kind === 'command' || (ready.kind === 'http' && !isPrivate)
-  if (!serves || (!canBeAsked && place === undefined)) return SETTLED
-  const probe = place === undefined ? await probeFor(settings, children) : await atPlace(place, asking)
-  probe.serves()
+  if (!serves || (!canBeAsked && place === undefined)) return NO_PROBE
+  const probe = place === undefined ? await probeFor(settings, children) : await probeAt(place, asking)
+  probe.markServing()
   return probe
 }
 
-async function atPlace(url: string, asking: Asking): Promise<Probe> {
-  const { httpQuestion } = await import('../probing/http-question.js')
+async function probeAt(url: string, asking: CheckTiming): Promise<Probe> {
+  const { httpCheck: httpQuestion } = await import('../probing/http-check.js')
   return new PollingProbe(() => httpQuestion(url), asking)
 }

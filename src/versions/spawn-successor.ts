@@ -1,8 +1,8 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { FdbError } from '../errors.js'
 import type { SuccessorCommand } from '../os/command-line.js'
-import { LastWords } from './last-words.js'
-import { endProcesses, GRACE_MS, ProcessMembers } from './process-members.js'
+import { ExitReason } from './exit-reason.js'
+import { endProcesses, GRACE_MS, LeftoverProcesses } from './leftover-processes.js'
 import { startedWith } from './successor-output.js'
 
 export interface SpawnOptions {
@@ -21,7 +21,7 @@ export interface Exit {
 export interface Successor {
   pid: number
   /** Owned by the caller. */
-  words: LastWords
+  exitReason: ExitReason
   /** Never rejects. */
   exited: Promise<Exit>
   /**
@@ -31,7 +31,7 @@ export interface Successor {
    */
   end(graceMs?: number): Promise<boolean>
   /** Releases the successor, which serves or is no longer watched. Idempotent. */
-  letGo(): void
+  release(): void
   /** This process's end does not wait for it, nor end it: it has its own session. */
   unref(): void
 }
@@ -50,7 +50,7 @@ export function exitText({ code, signal }: Exit): string {
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
-    const words = new LastWords(control)
+    const words = new ExitReason(control)
     const failed = (cause: unknown) => {
       words.close()
       const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
@@ -74,10 +74,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       failed(error)
       return
     }
-    let left: ProcessMembers | null = null
+    let left: LeftoverProcesses | null = null
     const exited = new Promise<Exit>(done => {
       child.once('exit', (code, signal) => {
-        left = ProcessMembers.ofSession(child.pid!)
+        left = LeftoverProcesses.ofSession(child.pid!)
         logger?.info({ pid: child.pid, code, signal }, 'successor exited')
         done({ code, signal })
       })
@@ -99,7 +99,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
         letGo()
         return ended
       }
-      resolve({ pid: child.pid!, words, exited, end, letGo, unref: () => child.unref() })
+      resolve({ pid: child.pid!, exitReason: words, exited, end, release: letGo, unref: () => child.unref() })
     })
   })
 }

@@ -4,7 +4,7 @@ import type { Timer } from './machine.js'
 /** Name of the back-off timer. The text is part of the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'
 
-interface Waiting {
+interface RunningTimer {
   readonly timer: NodeJS.Timeout
   /** On the clock of `performance.now()`. */
   readonly until: number
@@ -17,7 +17,7 @@ interface TimerEvents {
 }
 
 export class Timers {
-  readonly #waiting = new Map<string, Waiting>()
+  readonly #waiting = new Map<string, RunningTimer>()
   readonly #events: TimerEvents
 
   constructor(events: TimerEvents) {
@@ -37,8 +37,8 @@ export class Timers {
   }
 
   /** Remaining milliseconds; null if the timer does not run. */
-  leftOf(timer: Timer, version: number): number | null {
-    return this.left[`${timer} ${version}`] ?? null
+  remainingOf(timer: Timer, version: number): number | null {
+    return this.remaining[`${timer} ${version}`] ?? null
   }
 
   forget(version: number): void {
@@ -46,7 +46,7 @@ export class Timers {
   }
 
   /** Remaining milliseconds of each timer, for {@link resume}. */
-  get left(): Record<string, number> {
+  get remaining(): Record<string, number> {
     const now = performance.now()
     return Object.fromEntries([...this.#waiting].map(([name, { until }]) => [name, Math.max(0, until - now)]))
   }

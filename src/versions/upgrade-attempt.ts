@@ -6,8 +6,8 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import type { Failure } from '../operator/status-report.js'
 import type { SuccessorCommand } from '../os/command-line.js'
 import { Pending } from '../wire/pending.js'
-import { below } from './last-words.js'
-import { mayLive } from './process-members.js'
+import { indented } from './exit-reason.js'
+import { mayBeAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
 /** Time for a successor that failed, or got its Commit, to report why and end, in milliseconds. */
@@ -20,15 +20,15 @@ const JOIN_MS = 2_000
 /** Interval at which processes of such a command are looked for, in milliseconds. */
 const LOOK_MS = 250
 /** Time for a successor's process to end after its handoff broke, so that its reason can be reported, in milliseconds. */
-const SAID_MS = 1_000
-const ENDS: ReadonlySet<string> = new Set([
+const REASON_MS = 1_000
+const BROKEN_CODES: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_LOST',
   'ERR_FDB_SUCCESSOR_DIED',
   'ERR_FDB_CLOSED',
 ])
 
 /** The result of cancelling a handoff. */
-export type Cancelled =
+export type CancelResult =
   /** The joiner is abandoned; the incumbent keeps serving. */
   | 'cancelled'
   /** The Commit was sent: the handoff decides who serves. */
@@ -37,7 +37,7 @@ export type Cancelled =
   | 'idle'
 
 /** The incumbent's view of its successor: whether it has joined, serves, or failed. */
-export interface Replaced {
+export interface AttemptIncumbent {
   /** Phase of the handoff; undefined if unknown here. */
   readonly phase: string | undefined
   readonly lastFailure: Failure | null
@@ -47,15 +47,15 @@ export interface Replaced {
   served(started: number): Upgraded | null
   /** Calls `look` at each change. Returns a function that stops that. */
   watch(look: () => void): () => void
-  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Time for an abandoned successor to end, in milliseconds. */
-  graceMs(cancelled: Cancelled): number
+  graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent serves again, or another process does. */
   serves(): Promise<unknown>
   /**
    * The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again.
    */
-  failedBehindCommit(successor: Successor): void
+  failedAfterCommit(successor: Successor): void
 }
 
 export interface AttemptOptions {
@@ -84,7 +84,7 @@ export class UpgradeAttempt {
   /** Owned by the attempt until the successor serves. */
   readonly child: Successor
   readonly outcome: Promise<Upgraded>
-  readonly #replaced: Replaced
+  readonly #incumbent: AttemptIncumbent
   readonly #options: AttemptOptions
   readonly #failureBefore
   readonly #startedAt = performance.now()
@@ -92,26 +92,26 @@ export class UpgradeAttempt {
   #phase = 'idle'
   #cancelling = false
   /** The command was a wrapper that ended with code 0; a process that it started must join. */
-  #forked = false
+  #wrapperEnded = false
   #over = false
   #failing = false
-  #saidMore = false
+  #hasMoreDetail = false
 
   /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
-  static async start(replaced: Replaced, options: AttemptOptions): Promise<UpgradeAttempt> {
+  static async start(replaced: AttemptIncumbent, options: AttemptOptions): Promise<UpgradeAttempt> {
     const child = await spawnSuccessor(options.command, options)
     child.unref()
     return new UpgradeAttempt(replaced, child, options)
   }
 
-  private constructor(replaced: Replaced, child: Successor, options: AttemptOptions) {
+  private constructor(replaced: AttemptIncumbent, child: Successor, options: AttemptOptions) {
     this.child = child
-    this.#replaced = replaced
+    this.#incumbent = replaced
     this.#options = options
     this.#failureBefore = replaced.lastFailure
     this.#report('started', child.pid)
     const { limitMs, signals } = options
-    const timer = setTimeout(() => void this.#cancel(this.#late(limitMs)), limitMs)
+    const timer = setTimeout(() => void this.#cancel(this.#lateError(limitMs)), limitMs)
     const stop = replaced.watch(() => this.#check())
     const cancel = ({ target }: { target: EventTarget | null }) =>
       void this.#cancel((target as AbortSignal).reason)
@@ -120,18 +120,21 @@ export class UpgradeAttempt {
       stop()
       clearTimeout(timer)
       for (const signal of signals) signal.removeEventListener('abort', cancel)
-      child.words.close()
+      child.exitReason.close()
     })
     void child.exited.then(exit => {
       if (exit.code === 0) {
-        this.#forked = true
+        this.#wrapperEnded = true
         this.#expectJoiner(performance.now())
         return
       }
       setTimeout(() => {
         if (this.#over || this.#cancelling || this.#failing) return
-        const { why, lines } = child.words.takeReason()
-        this.#exited(`ended ${exitText(exit)} before it served: ${why}${this.#servesOn}${below(lines)}`, exit)
+        const { why, lines } = child.exitReason.takeReason()
+        this.#exited(
+          `ended ${exitText(exit)} before it served: ${why}${this.#keepsServing}${indented(lines)}`,
+          exit,
+        )
       }, AFTERMATH_MS).unref()
     })
     for (const signal of signals) {
@@ -143,16 +146,16 @@ export class UpgradeAttempt {
 
   /** Waits, after the command ended with code 0, as long as a process that it started lives and may join. */
   #expectJoiner(lastLived: number): void {
-    if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#replaced.joinerPid !== null) return
-    const { words } = this.child
+    if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null) return
+    const { exitReason: words } = this.child
     const now = performance.now()
-    const since = mayLive(words.mark, now - this.#startedAt) ? now : lastLived
+    const since = mayBeAlive(words.mark, now - this.#startedAt) ? now : lastLived
     if (now - since < JOIN_MS) {
       setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
       return
     }
     const said = words.takeLine()
-    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}${this.#servesOn}`
+    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}${this.#keepsServing}`
     this.#exited(text, { code: 0, signal: null })
   }
 
@@ -166,7 +169,7 @@ export class UpgradeAttempt {
     return this.#options.name(this.child.pid)
   }
 
-  get #servesOn(): string {
+  get #keepsServing(): string {
     return this.#options.ours ? '; this process serves on' : ''
   }
 
@@ -175,7 +178,7 @@ export class UpgradeAttempt {
   }
 
   /** Whether the attempt is cancelled and only waits for the successor's end. */
-  get givenUp(): boolean {
+  get isCancelled(): boolean {
     return this.#cancelling
   }
 
@@ -191,14 +194,14 @@ export class UpgradeAttempt {
   }
 
   async #giveUp(reason: unknown): Promise<void> {
-    const replaced = this.#replaced
+    const replaced = this.#incumbent
     if (FdbError.is(reason) && isCommitted(reason.phase)) throw reason
     const phase = replaced.phase ?? this.#phase
-    const cancelled = await replaced.cancelHandoff(toldFor(reason))
+    const cancelled = await replaced.cancelHandoff(reasonFor(reason))
     if (cancelled === 'late') {
       this.#cancelling = false
       this.#check()
-      this.#boundTheRest()
+      this.#limitAfterCommit()
       return
     }
     const { pid } = this.child
@@ -210,25 +213,25 @@ export class UpgradeAttempt {
       ? `its successor ${pid} was ended`
       : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
     const servesOn = this.#options.ours ? `; process ${process.pid} serves on` : ''
-    this.#settled.reject(abandoned(reason, `${fate}${servesOn}`, phase === 'idle' ? 'starting' : phase))
+    this.#settled.reject(cancelledError(reason, `${fate}${servesOn}`, phase === 'idle' ? 'starting' : phase))
   }
 
   /** Limits the wait after the Commit, when the handoff's own deadlines decide, in daemon hosting those of the daemon. */
-  #boundTheRest(): void {
+  #limitAfterCommit(): void {
     const why = `${this.#name} was sent its Commit and has not been heard of since: status shows who serves`
     const timer = setTimeout(() => {
       if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
-        this.#replaced.failedBehindCommit(this.child)
+        this.#incumbent.failedAfterCommit(this.child)
     }, this.#options.commitMs)
     void this.outcome.catch(() => {}).finally(() => clearTimeout(timer))
   }
 
   /** Settles the attempt if a successor serves. */
   #hasServed(): boolean {
-    const served = this.#replaced.served(this.child.pid)
+    const served = this.#incumbent.served(this.child.pid)
     if (served === null) return false
     this.#over = true
-    this.child.letGo()
+    this.child.release()
     this.#report('serving', served.pid)
     this.#settled.resolve(served)
     return true
@@ -236,7 +239,7 @@ export class UpgradeAttempt {
 
   #check(): void {
     if (this.#over || this.#hasServed() || this.#cancelling) return
-    const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#replaced
+    const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#incumbent
     if (failure !== null && failure !== this.#failureBefore) {
       void this.#failed(failure)
       return
@@ -248,8 +251,8 @@ export class UpgradeAttempt {
   }
 
   /** Whether the successor's process reported more about its end than the handoff knows. */
-  get saidMore(): boolean {
-    return this.#saidMore
+  get hasMoreDetail(): boolean {
+    return this.#hasMoreDetail
   }
 
   /** Reports the failure. A failed successor usually ends by itself once it has reported why. */
@@ -260,28 +263,28 @@ export class UpgradeAttempt {
     let lines: string | null = null
     let said: string | null = null
     const committed = isCommitted(phase)
-    if (ENDS.has(code) && !committed) {
-      const exit = await Promise.race([this.child.exited, afterMs(SAID_MS)])
+    if (BROKEN_CODES.has(code) && !committed) {
+      const exit = await Promise.race([this.child.exited, afterMs(REASON_MS)])
       how = exit === undefined ? null : exitText(exit)
-      said = this.child.words.takeLine()
-      lines = this.child.words.takeLines()
+      said = this.child.exitReason.takeLine()
+      lines = this.child.exitReason.takeLines()
     }
-    this.#saidMore = how !== null || lines !== null || said !== null
+    this.#hasMoreDetail = how !== null || lines !== null || said !== null
     const name = this.#options.ours ? '' : `${this.#name} did not come to serve: `
     const end = how === null ? '' : `; it ended ${how}`
     const why =
       said === null
-        ? `${message}${end} (phase ${phase}${this.#servesOn})${below(lines)}`
-        : `${said}${this.#servesOn}`
+        ? `${message}${end} (phase ${phase}${this.#keepsServing})${indented(lines)}`
+        : `${said}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
-    if (committed) this.#replaced.failedBehindCommit(this.child)
+    if (committed) this.#incumbent.failedAfterCommit(this.child)
     else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
   }
 
   /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */
-  #late(limit: number): FdbError {
-    const said = this.child.words.takeLine()
-    const what = this.#forked
+  #lateError(limit: number): FdbError {
+    const said = this.child.exitReason.takeLine()
+    const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
       : `${this.#name} did not serve`
     return new FdbError('ERR_FDB_DEADLINE', `${what} within ${limit} ms${said === null ? '' : `: ${said}`}`)
@@ -293,12 +296,12 @@ function afterMs(ms: number): Promise<undefined> {
 }
 
 /** Returns the reason that the successor and `status` get. */
-function toldFor(reason: unknown): FdbError {
+function reasonFor(reason: unknown): FdbError {
   return FdbError.is(reason) ? reason : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled')
 }
 
-function abandoned(reason: unknown, who: string, phase: string): FdbError {
-  const { code, message } = toldFor(reason)
+function cancelledError(reason: unknown, who: string, phase: string): FdbError {
+  const { code, message } = reasonFor(reason)
   return new FdbError(code, `${message} (phase ${phase}): ${who}`, {
     phase,
     cause: reason,

@@ -9,9 +9,9 @@ import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
 import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
-import { GRACE_MS } from '../versions/process-members.js'
+import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
-import { OWN_END_MS, type Replaced, UpgradeAttempt } from '../versions/upgrade-attempt.js'
+import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
 /** A worker that served at least this long is restarted without delay, in milliseconds. */
@@ -128,7 +128,7 @@ export class WorkerSlot {
   }
 
   /** The slot as the incumbent of an {@link UpgradeAttempt}: its holder knows whether the successor has joined. */
-  get #replaced(): Replaced {
+  get #replaced(): AttemptIncumbent {
     const slot = this
     const before = nameOf(this.owner)
     return {
@@ -154,7 +154,7 @@ export class WorkerSlot {
       cancelHandoff: () => (isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
       graceMs: () => GRACE_MS,
       serves: async () => {},
-      failedBehindCommit: child => slot.#endLater(child),
+      failedAfterCommit: child => slot.#endLater(child),
     }
   }
 
@@ -162,13 +162,13 @@ export class WorkerSlot {
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {
-      child.letGo()
+      child.release()
       return
     }
     const end = () => {
       const hangs = this.standing?.bound.some(pid => statOf(pid)?.session === child.pid)
       if (hangs) void child.end()
-      else child.letGo()
+      else child.release()
     }
     setTimeout(end, Math.min(stopTimeout, LONGEST_MS)).unref()
   }

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Logger } from '../../src/index.js'
-import type { Question } from '../../src/probing/question.js'
+import type { HealthCheck } from '../../src/probing/health-check.js'
 import type { HealthConfig } from '../../src/proxy/config/config.js'
 import { HealthChecker } from '../../src/proxy/health/health.js'
 import { PollingProbe } from '../../src/versions/probe.js'
@@ -23,9 +23,9 @@ const LONG_MS = 20_000
 /** Asked in this order; then as `last` says. */
 function asks(order: readonly Come[], last: Come) {
   const asked: Come[] = []
-  const question: Question = {
-    asked: 'it',
-    ask() {
+  const question: HealthCheck = {
+    name: 'it',
+    run() {
       const come = order[asked.length] ?? last
       asked.push(come)
       if (come === 'never') return new Promise(() => {})
@@ -47,7 +47,7 @@ function untilReady(order: readonly Come[], inARow: number): number {
 
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
-function health(question: Question, config: Partial<HealthConfig>): HealthChecker {
+function health(question: HealthCheck, config: Partial<HealthConfig>): HealthChecker {
   const rest = { http: null, tcp: null, command: null, host: null, listener: null, passes: 1 }
   return new HealthChecker(
     { ...rest, ...PACE, within: LONG_MS, ...config },
@@ -67,7 +67,7 @@ describe('a version that is asked again and again', () => {
           ready: () => told.push(`ready after ${asked.length}`),
           failed: why => told.push(why),
           recovered: () => {},
-          says: () => {},
+          statusText: () => {},
           mainProcess: () => {},
         })
         await until('it has failed', () => told.length === 2, LONG_MS)
@@ -91,16 +91,16 @@ describe('a version that is asked again and again', () => {
         const told: string[] = []
         const probe = new PollingProbe(() => question, { ...PACE, passes: 1 })
         probe.start(1, {
-          ready: () => probe.serves(),
+          ready: () => probe.markServing(),
           failed: () => told.push('failed'),
           recovered: () => told.push('recovered'),
-          says: () => {},
+          statusText: () => {},
           mainProcess: () => {},
         })
         const all = [...order, 'no', 'yes']
         const changes = all.filter((come, i) => (come === 'yes') !== ((all[i - 1] ?? 'yes') === 'yes'))
         await until('all is told', () => told.length >= changes.length, LONG_MS)
-        probe.settle()
+        probe.stop()
         expect(told).toEqual(changes.map((_, i) => (i % 2 === 0 ? 'failed' : 'recovered')))
       }),
       RUNS,
@@ -109,7 +109,7 @@ describe('a version that is asked again and again', () => {
 
   it('is told nothing of when it is not asked any more', async () => {
     const probe = new PollingProbe(
-      () => ({ asked: 'it', ask: () => new Promise(resolve => setTimeout(() => resolve(null), 5)) }),
+      () => ({ name: 'it', run: () => new Promise(resolve => setTimeout(() => resolve(null), 5)) }),
       { ...PACE, timeout: LONG_MS, passes: 1 },
     )
     let told = 0
@@ -117,10 +117,10 @@ describe('a version that is asked again and again', () => {
       ready: () => told++,
       failed: () => told++,
       recovered: () => {},
-      says: () => {},
+      statusText: () => {},
       mainProcess: () => {},
     })
-    probe.settle()
+    probe.stop()
     await new Promise(resolve => setTimeout(resolve, 20))
     expect(told).toBe(0)
   })

@@ -16,7 +16,7 @@ import { OperatorRequests, Registrations } from '../../src/member/daemon-hosting
 import { HolderLink } from '../../src/member/holder-link.js'
 import { Changes } from '../../src/member/member-context.js'
 import { OperatorClient } from '../../src/operator.js'
-import { askOnce } from '../../src/probing/question.js'
+import { runCheck } from '../../src/probing/health-check.js'
 import { StateLog } from '../../src/state/index.js'
 import { Channel } from '../../src/wire/channel.js'
 import { Link, VERSIONS } from '../../src/wire/link.js'
@@ -175,8 +175,8 @@ describe('a wait for a peer that lives and says nothing', () => {
 
   it('is of a version that is asked whether it is well: a question that is not answered is a no', async () => {
     vi.useRealTimers()
-    const question = { asked: 'it', ask: () => new Promise<never>(() => {}) }
-    expect(await askOnce(question, 20, never)).toBe('it: no answer within 20 ms')
+    const question = { name: 'it', run: () => new Promise<never>(() => {}) }
+    expect(await runCheck(question, 20, never)).toBe('it: no answer within 20 ms')
   })
 })
 

@@ -11,7 +11,7 @@ import {
   parseListenerSpec,
 } from '../../src/listeners/index.js'
 import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
-import { KeptListeners } from '../../src/run/shared-listeners.js'
+import { StoredListeners } from '../../src/run/shared-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino
 
@@ -41,12 +41,12 @@ class Manager implements Pick<FdStore, 'keep' | 'drop'> {
   }
 
   /** The next process has what there is. */
-  next(): KeptListeners {
+  next(): StoredListeners {
     const passed = [...this.kept].flatMap(([name, fds]) =>
       fds.map(fd => ({ name: `fdb.shop.${name}`, fd: fd.dup() })),
     )
     keepPassed(passed)
-    return new KeptListeners(this, 'shop')
+    return new StoredListeners(this, 'shop')
   }
 }
 
@@ -57,7 +57,7 @@ function folderOf(): string {
 }
 
 /** A listener as a process has it that has it kept. */
-function bound(text: string, kept: KeptListeners): { fd: OwnedFd; ino: unknown } {
+function bound(text: string, kept: StoredListeners): { fd: OwnedFd; ino: unknown } {
   const spec = parseListenerSpec(text)
   const fd = bindListener(spec)
   kept.keep(formatListenerSpec(spec), fd)

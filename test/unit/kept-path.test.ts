@@ -2,7 +2,7 @@ import { mkdtempSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
-import { KeptPath } from '../../src/run/predecessor.js'
+import { PathBackup } from '../../src/run/predecessor.js'
 
 it('keeps a path also where one of the same number was killed while it did', () => {
   const folder = mkdtempSync(join(tmpdir(), 'fdb-kept-'))
@@ -10,7 +10,7 @@ it('keeps a path also where one of the same number was killed while it did', () 
   const path = join(folder, 'web.sock')
   writeFileSync(path, '')
   writeFileSync(`${path}.adopted-${process.pid}`, 'stale')
-  using kept = new KeptPath(path)
+  using kept = new PathBackup(path)
   unlinkSync(path)
   kept.restore()
   kept[Symbol.dispose]()

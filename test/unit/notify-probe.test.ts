@@ -16,7 +16,7 @@ function heard(pid: number) {
     ready: () => told.push('ready'),
     failed: why => told.push(why),
     recovered() {},
-    says: text => told.push(text),
+    statusText: text => told.push(text),
     mainProcess: main => told.push(`main ${main}`),
   })
   const path = probe.env.NOTIFY_SOCKET!

@@ -4,9 +4,9 @@ import { createServer as createSecureServer } from 'node:https'
 import { type AddressInfo, createServer as createTcpServer, type Server } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { connectionTo } from '../../src/probing/connection-to.js'
-import { httpQuestion, privateHttpQuestion } from '../../src/probing/http-question.js'
-import { askAgain, askOnce, type Question, tcpQuestion } from '../../src/probing/question.js'
-import { commandQuestion, nodeShell } from '../../src/probing/shell.js'
+import { type HealthCheck, repeatCheck, runCheck, tcpCheck } from '../../src/probing/health-check.js'
+import { httpCheck, privateHttpCheck } from '../../src/probing/http-check.js'
+import { commandCheck, nodeShell } from '../../src/probing/shell.js'
 
 import { CERTIFICATE, KEY } from '../e2e/relay-certificate.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -16,7 +16,7 @@ const NEVER = new AbortController().signal
 /** Where an answer is expected: longer than any machine takes. */
 const LONG_MS = 20_000
 
-const ask = (question: Question, timeout = LONG_MS) => askOnce(question, timeout, NEVER)
+const ask = (question: HealthCheck, timeout = LONG_MS) => runCheck(question, timeout, NEVER)
 
 const answer: RequestListener = ({ url, headers, socket }, response) => {
   switch (url) {
@@ -51,22 +51,20 @@ async function listening(server: Server): Promise<number> {
 describe('a question by http', () => {
   it('is answered by 2xx and 3xx, and else by the status and the first line of the body', async () => {
     const at = `http://127.0.0.1:${await listening(createServer(answer))}`
-    expect(await ask(httpQuestion(`${at}/`))).toBeNull()
-    expect(await ask(httpQuestion(`${at}/moved`))).toBeNull()
-    expect(await ask(httpQuestion(`${at}/sick`))).toBe(
-      `GET ${at}/sick: 503 Service Unavailable (no database)`,
-    )
-    expect(await ask(httpQuestion(`${at}/silent`))).toMatch(/\/silent: 500/)
-    expect(await ask(httpQuestion(`${at}/cut`))).toMatch(/\/cut: socket hang up$/)
-    expect(await ask(httpQuestion(`${at}/hangs`), 50)).toBe(`GET ${at}/hangs: no answer within 50 ms`)
+    expect(await ask(httpCheck(`${at}/`))).toBeNull()
+    expect(await ask(httpCheck(`${at}/moved`))).toBeNull()
+    expect(await ask(httpCheck(`${at}/sick`))).toBe(`GET ${at}/sick: 503 Service Unavailable (no database)`)
+    expect(await ask(httpCheck(`${at}/silent`))).toMatch(/\/silent: 500/)
+    expect(await ask(httpCheck(`${at}/cut`))).toMatch(/\/cut: socket hang up$/)
+    expect(await ask(httpCheck(`${at}/hangs`), 50)).toBe(`GET ${at}/hangs: no answer within 50 ms`)
   })
 
   it('to nobody is refused', async () => {
     const server = createTcpServer()
     const port = await listening(server)
     await new Promise(resolve => server.close(resolve))
-    expect(await ask(httpQuestion(`http://127.0.0.1:${port}/`))).toMatch(/: connect ECONNREFUSED/)
-    expect(await ask(tcpQuestion('127.0.0.1', port))).toMatch(
+    expect(await ask(httpCheck(`http://127.0.0.1:${port}/`))).toMatch(/: connect ECONNREFUSED/)
+    expect(await ask(tcpCheck('127.0.0.1', port))).toMatch(
       new RegExp(`^connect to 127\\.0\\.0\\.1:${port}: connect ECONNREFUSED`),
     )
   })
@@ -78,7 +76,7 @@ describe('a question by http', () => {
       answer(request, response)
     })
     const question = (path: string, status?: number) =>
-      privateHttpQuestion({
+      privateHttpCheck({
         path,
         host: 'app.example.com',
         tls: false,
@@ -98,7 +96,7 @@ describe('a question by http', () => {
     const server = createSecureServer({ cert: CERTIFICATE, key: KEY }, answer)
     server.on('secureConnection', socket => names.push(socket.servername))
     const question = (host: string) =>
-      privateHttpQuestion({ path: '/', host, tls: true, connect: () => connectionTo(server) })
+      privateHttpCheck({ path: '/', host, tls: true, connect: () => connectionTo(server) })
     expect(await ask(question('app.example.com:8443'))).toBeNull()
     expect(await ask(question('127.0.0.1'))).toBeNull()
     expect(names).toEqual(['app.example.com', false])
@@ -108,8 +106,8 @@ describe('a question by http', () => {
     const server = createServer(answer)
     const over = new AbortController()
     const socket = connectionTo(server)
-    const question = privateHttpQuestion({ path: '/hangs', host: 'a', tls: false, connect: () => socket })
-    const asked = askOnce(question, LONG_MS, over.signal)
+    const question = privateHttpCheck({ path: '/hangs', host: 'a', tls: false, connect: () => socket })
+    const asked = runCheck(question, LONG_MS, over.signal)
     over.abort()
     await asked
     await until('the connection has ended', () => socket.destroyed)
@@ -118,12 +116,12 @@ describe('a question by http', () => {
 
 describe('a question by tcp', () => {
   it('is answered by who takes the connection', async () => {
-    expect(await ask(tcpQuestion('127.0.0.1', await listening(createTcpServer())))).toBeNull()
+    expect(await ask(tcpCheck('127.0.0.1', await listening(createTcpServer())))).toBeNull()
   })
 })
 
 describe('a question by a command', () => {
-  const question = (text: string, env: NodeJS.ProcessEnv) => commandQuestion(text, nodeShell(env))
+  const question = (text: string, env: NodeJS.ProcessEnv) => commandCheck(text, nodeShell(env))
 
   it('is answered by its exit code, with the last line that it wrote', async () => {
     expect(await ask(question('test "$A" = b', { A: 'b' }))).toBeNull()
@@ -145,7 +143,7 @@ describe('a command that takes too long', () => {
   it('is killed, with what it has started', async () => {
     const pids: number[] = []
     const start = nodeShell({})
-    const question = commandQuestion('sleep 600 & echo $!; echo $$; wait', (text, { output, ended }) =>
+    const question = commandCheck('sleep 600 & echo $!; echo $$; wait', (text, { output, ended }) =>
       start(text, {
         ended,
         output: bytes => {
@@ -155,7 +153,7 @@ describe('a command that takes too long', () => {
       }),
     )
     const over = new AbortController()
-    const asked = askOnce(question, LONG_MS, over.signal)
+    const asked = runCheck(question, LONG_MS, over.signal)
     await until('both run', () => pids.length === 2)
     over.abort()
     await asked
@@ -167,8 +165,8 @@ describe('asking again', () => {
   it('leaves nothing behind of one question when it asks the next', async () => {
     const over = new AbortController()
     const listening: number[] = []
-    await askAgain(
-      { asked: 'it', ask: async () => null },
+    await repeatCheck(
+      { name: 'it', run: async () => null },
       () => ({ interval: 1, timeout: LONG_MS }),
       over.signal,
       () => {
@@ -185,9 +183,9 @@ describe('asking again', () => {
     let most = 0
     const told: (string | null)[] = []
     const answers = [null, 'no', null]
-    const question: Question = {
-      asked: 'it',
-      async ask() {
+    const question: HealthCheck = {
+      name: 'it',
+      async run() {
         most = Math.max(most, ++open)
         await new Promise(resolve => setImmediate(resolve))
         open--
@@ -195,7 +193,7 @@ describe('asking again', () => {
         return answers[told.length] ?? null
       },
     }
-    await askAgain(
+    await repeatCheck(
       question,
       () => ({ interval: 1, timeout: LONG_MS }),
       over.signal,
@@ -209,7 +207,7 @@ describe('asking again', () => {
   })
 
   it('tells failures in one line of bounded length', async () => {
-    const question: Question = { asked: 'it', ask: async () => `a\r\nb\x1b[31m${'c'.repeat(1000)}` }
+    const question: HealthCheck = { name: 'it', run: async () => `a\r\nb\x1b[31m${'c'.repeat(1000)}` }
     const why = await ask(question)
     expect(why).toMatch(/^it: a b \[31mc+…$/)
     expect(why).toHaveLength(300)
@@ -218,7 +216,7 @@ describe('asking again', () => {
 
 it('hears of the end of a shell that was started, and of which nothing more could be had', async () => {
   let ended: (code: number) => void = () => {}
-  const question = commandQuestion('true', (_text, events) => {
+  const question = commandCheck('true', (_text, events) => {
     ended = events.ended
     throw new Error('no descriptor left')
   })

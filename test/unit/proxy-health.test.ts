@@ -8,7 +8,7 @@ const never = new AbortController().signal
 /** A process whose answers are these; then the last of them for ever. */
 function healthOf(answers: readonly (string | null)[], within = 5_000) {
   let asked = 0
-  const question = { asked: 'it', ask: async () => answers[Math.min(asked++, answers.length - 1)]! }
+  const question = { name: 'it', run: async () => answers[Math.min(asked++, answers.length - 1)]! }
   const config = { passes: 2, within, interval: 1, timeout: 1_000 }
   const health = new HealthChecker(config, { question, socket: null }, SILENT)
   return { health, asked: () => asked }

@@ -83,7 +83,7 @@ describe('the link of releases', () => {
     const { install, known, led, links } = scene()
     install(2, 1)
     links.follow(state({ 2: 'serving' }))
-    const left = JSON.parse(JSON.stringify(known.left))
+    const left = JSON.parse(JSON.stringify(known.snapshot))
     new ReleaseLinks(new KnownVersions(left), SILENT, 2).follow(state({ 3: 'spawning' }, 1))
     expect(led()).toEqual(['1', null])
   })

@@ -8,8 +8,8 @@ import { bindListener, formatAddress, parseListenerSpec } from '../../src/listen
 import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
-import { KeptListeners, SharedListeners } from '../../src/run/shared-listeners.js'
-import { SETTLED } from '../../src/versions/probe.js'
+import { SharedListeners, StoredListeners } from '../../src/run/shared-listeners.js'
+import { NO_PROBE } from '../../src/versions/probe.js'
 import { until } from '../processes/until.js'
 
 const ANY = parseListenerSpec('tcp://127.0.0.1:0')
@@ -54,7 +54,7 @@ describe('a supervisor that goes on as another program', () => {
     const expected: number[] = []
     const children = { ...NO_CHILDREN, expect: (one: number) => void expected.push(one) }
     const settings = settingsWith({})
-    const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const code = await new Promise<number>(exited => {
       const events = {
@@ -66,7 +66,7 @@ describe('a supervisor that goes on as another program', () => {
         nextStart: () => Infinity,
       }
       const version = new RunningVersion(
-        { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
+        { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true },
         events,
         was,
       )
@@ -88,7 +88,7 @@ describe('a version whose main process is the child of one of its own', () => {
     const by = (one: number) => numbers.push(one) > 0
     const children = { ...NO_CHILDREN, signal: by, kill: by }
     const settings = settingsWith({})
-    const listeners = new SharedListeners(new KeptListeners(null, 'shop'))
+    const listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const was = { id: 1, pid, settings, startedAt: 0, says: '', replaced: false, hearing: null }
     const events = {
       exited() {},
@@ -99,7 +99,7 @@ describe('a version whose main process is the child of one of its own', () => {
       nextStart: () => Infinity,
     }
     const version = new RunningVersion(
-      { id: 1, settings, probe: SETTLED, children, listeners, alone: true },
+      { id: 1, settings, probe: NO_PROBE, children, listeners, alone: true },
       events,
       was,
     )
@@ -118,7 +118,7 @@ describe('a listener that a service manager has bound', () => {
     const taken = bound()
     onTestFinished(() => taken.fd.close())
     keepPassed([{ name: 'web', fd: web.fd }])
-    using listeners = new SharedListeners(new KeptListeners(null, 'shop'))
+    using listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const wanted = { name: 'web', spec: web.spec }
     expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false, true)).toThrow(
       /is held by process/,
@@ -180,14 +180,14 @@ function versions() {
     mainEnded: () => ({ served: false, graceMs: 1000 }),
     exited: (id: number) => over.get(id)?.(),
   }
-  const all = new RunningVersions(events, new KeptListeners(null, 'shop'), null, null)
+  const all = new RunningVersions(events, new StoredListeners(null, 'shop'), null, null)
   onTestFinished(() => all.close())
   const living = new Set<() => Promise<void>>()
   const run = (listen: readonly NamedListener[], nonBlocking = false) => {
     const id = over.size + 1
     const settings = settingsWith({ command: ['sleep', '600'], listen, nonBlocking })
     const exited = new Promise<void>(resolve => over.set(id, resolve))
-    const version = all.run(id, settings, SETTLED)
+    const version = all.run(id, settings, NO_PROBE)
     const ended = async () => {
       living.delete(ended)
       version.kill()

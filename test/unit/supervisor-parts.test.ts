@@ -1,8 +1,8 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { sendMessage } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import type { Question } from '../../src/probing/question.js'
-import { Askers } from '../../src/run/upgrade-requests.js'
+import type { HealthCheck } from '../../src/probing/health-check.js'
+import { UpgradeRequests } from '../../src/run/upgrade-requests.js'
 import { initial, type SupervisorEvent, step } from '../../src/versions/machine.js'
 import { DelayProbe, PollingProbe, type ProbeEvents, ReadyFdProbe } from '../../src/versions/probe.js'
 import { Timers } from '../../src/versions/timers.js'
@@ -18,7 +18,7 @@ function told() {
     failed: why => heard.push(`failed ${why}`),
     recovered: () => heard.push('recovered'),
     mainProcess: () => {},
-    says: () => {},
+    statusText: () => {},
   }
   return { heard, events }
 }
@@ -57,7 +57,7 @@ describe('the timers of a supervisor', () => {
     const { all } = timers()
     all.start('stop', 2, 1_000)
     vi.advanceTimersByTime(400)
-    expect(all.left).toEqual({ 'stop 2': 600 })
+    expect(all.remaining).toEqual({ 'stop 2': 600 })
     all.close()
     const next = timers()
     next.all.resume({ 'stop 2': 600 })
@@ -70,7 +70,7 @@ describe('a version', () => {
   it('is ready when it has answered well so often in a row', async () => {
     const answers = [null, 'no', null, null]
     let asked = 0
-    const question: Question = { asked: 'it', ask: async () => answers[asked++] ?? null }
+    const question: HealthCheck = { name: 'it', run: async () => answers[asked++] ?? null }
     const { events } = told()
     let readyAt = 0
     const ready = () => {
@@ -79,7 +79,7 @@ describe('a version', () => {
     const probe = new PollingProbe(() => question, { interval: 1, timeout: 1_000, passes: 2 })
     probe.start(1, { ...events, ready })
     await until('it is ready', () => readyAt > 0)
-    probe.settle()
+    probe.stop()
     expect(readyAt).toBe(4)
   })
 
@@ -112,7 +112,7 @@ describe('a version', () => {
     const probe = new DelayProbe(1_000)
     probe.start(1, events)
     vi.advanceTimersByTime(500)
-    probe.settle()
+    probe.stop()
     vi.advanceTimersByTime(1_000)
     expect(heard).toEqual([])
   })
@@ -120,7 +120,7 @@ describe('a version', () => {
 
 describe('those who ask for an upgrade', () => {
   it('are forgotten when they are answered', async () => {
-    const askers = new Askers()
+    const askers = new UpgradeRequests()
     const { id, answer } = askers.add({ argv: ['a'] })
     askers.answer([id], { pid: 1, generation: 2 })
     expect(await answer).toMatchObject({ pid: 1 })

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { startedAs } from '../../src/os/command-line.js'
-import type { Starts } from '../../src/probing/shell.js'
+import type { ChildStarter } from '../../src/probing/shell.js'
 import { isStopped, unitStops } from '../../src/run/shared-listeners.js'
 
 /** As systemd starts a unit's process, for the length of a test. */
@@ -15,7 +15,7 @@ function asUnit(): void {
 }
 
 /** Its command ends when it is killed, and not before. */
-class Silent implements Starts {
+class Silent implements ChildStarter {
   readonly killed: number[] = []
   #ended: (() => void) | undefined
 

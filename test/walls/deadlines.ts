@@ -42,7 +42,7 @@ export const PROVED: Readonly<Record<string, readonly string[]>> = {
   'member/member-context.ts': ['unit/deadlines: a change that does not come'],
   'member/start.ts': ['unit/member-deadlines: gives up at its timeout'],
   'operator/client.ts': ['unit/deadlines: the answer to an operator'],
-  'probing/question.ts': ['unit/deadlines: is of a version that is asked whether it is well'],
+  'probing/health-check.ts': ['unit/deadlines: is of a version that is asked whether it is well'],
   'proxy/health/health.ts': ['e2e/proxy-health'],
   'run/shared-listeners.ts': ['unit/unit-job: ends after 10 s where systemctl says nothing'],
   'wire/link.ts': ['unit/deadlines: the acknowledgement of descriptors'],

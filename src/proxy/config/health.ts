@@ -13,7 +13,7 @@ import {
   text,
   Wrong,
 } from '../../config/check.js'
-import { ASKED } from '../../probing/question.js'
+import { CHECK_PARSERS } from '../../probing/health-check.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
 
 const KINDS = ['http', 'tcp', 'command'] as const
@@ -27,7 +27,7 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
 
 function healthAddress(kind: ProbeKind): Check<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
-    ASKED[kind](given) === null
+    CHECK_PARSERS[kind](given) === null
       ? new Wrong(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
       : given,
   )

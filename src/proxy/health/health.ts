@@ -1,6 +1,6 @@
 import type { Server, Socket } from 'node:net'
 import { FdbError, type Logger } from '../../index.js'
-import { ASKED, type Asked, askAgain, type Question } from '../../probing/question.js'
+import { CHECK_PARSERS, type CheckSpec, type HealthCheck, repeatCheck } from '../../probing/health-check.js'
 import type { HealthConfig } from '../config/config.js'
 
 type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'within'>
@@ -8,7 +8,7 @@ type HealthTimes = Pick<HealthConfig, 'interval' | 'passes' | 'timeout' | 'withi
 /** Checks the health of this process before the commit, and while the previous version stands by. Owns the private socket. */
 export class HealthChecker implements Disposable {
   readonly #config: HealthTimes
-  readonly #question: Question
+  readonly #question: HealthCheck
   readonly #logger: Logger
   readonly #socket: Disposable | null
   readonly #disposed = new AbortController()
@@ -36,7 +36,7 @@ export class HealthChecker implements Disposable {
     let inARow = 0
     let asked = 0
     let lastFailure = ''
-    await askAgain(
+    await repeatCheck(
       this.#question,
       () => this.#config,
       ends,
@@ -50,11 +50,11 @@ export class HealthChecker implements Disposable {
     if (proved.signal.aborted || !needed()) return
     signal.throwIfAborted()
     const often = `${passes} good answer${passes === 1 ? '' : 's'} in a row`
-    const failure = lastFailure === '' ? `${this.#question.asked}: no answer` : lastFailure
+    const failure = lastFailure === '' ? `${this.#question.name}: no answer` : lastFailure
     throw new FdbError(
       'ERR_FDB_UNHEALTHY',
       `upgrade.health: not ${often} within ${within} ms (asked ${asked} times): ${failure}`,
-      { details: { asked: this.#question.asked, times: asked, last: failure } },
+      { details: { asked: this.#question.name, times: asked, last: failure } },
     )
   }
 
@@ -76,7 +76,7 @@ export class HealthChecker implements Disposable {
       }
       this.#complaint = why
     }
-    void askAgain(this.#question, () => this.#config, signal, onAnswer)
+    void repeatCheck(this.#question, () => this.#config, signal, onAnswer)
   }
 
   [Symbol.dispose](): void {
@@ -93,7 +93,7 @@ export interface HealthTarget {
 }
 
 interface HealthQuestion {
-  readonly question: Question
+  readonly question: HealthCheck
   readonly socket: Disposable | null
 }
 
@@ -105,7 +105,9 @@ export async function healthQuestion(
   const asked = askedOf(config)
   switch (asked.kind) {
     case 'http': {
-      const { httpQuestion, privateHttpQuestion } = await import('../../probing/http-question.js')
+      const { httpCheck: httpQuestion, privateHttpCheck: privateHttpQuestion } = await import(
+        '../../probing/http-check.js'
+      )
       const { connectionTo } = await import('../../probing/connection-to.js')
       const { url: path } = asked
       if (target === null || !path.startsWith('/')) return { question: httpQuestion(path), socket: null }
@@ -115,11 +117,11 @@ export async function healthQuestion(
       return { question: privateHttpQuestion({ path, host, tls, connect }), socket: null }
     }
     case 'tcp': {
-      const { tcpQuestion } = await import('../../probing/question.js')
+      const { tcpCheck: tcpQuestion } = await import('../../probing/health-check.js')
       return { question: tcpQuestion(asked.host, asked.port), socket: null }
     }
     case 'command': {
-      const { commandQuestion } = await import('../../probing/shell.js')
+      const { commandCheck: commandQuestion } = await import('../../probing/shell.js')
       const { nodeShell } = await import('../../probing/shell.js')
       const { PrivateSocket } = await import('./private-socket.js')
       const socket = target && (await PrivateSocket.open(connection => target.listener.acceptOwn(connection)))
@@ -129,6 +131,12 @@ export async function healthQuestion(
   }
 }
 
-function askedOf({ http, tcp, command }: HealthConfig): Asked {
-  return (http !== null ? ASKED.http(http) : tcp !== null ? ASKED.tcp(tcp) : ASKED.command(command ?? ''))!
+function askedOf({ http, tcp, command }: HealthConfig): CheckSpec {
+  return (
+    http !== null
+      ? CHECK_PARSERS.http(http)
+      : tcp !== null
+        ? CHECK_PARSERS.tcp(tcp)
+        : CHECK_PARSERS.command(command ?? '')
+  )!
 }

@@ -70,7 +70,7 @@ export const os = room(
     ],
     ['os/pid-file.ts', 'rmSync(aside, { force: true })', '', 'unit/pid-file'],
     [
-      'versions/last-words.ts',
+      'versions/exit-reason.ts',
       "const text = readFileSync(path, 'utf8')\n    rmSync(path, { force: true })",
       "const text = readFileSync(path, 'utf8')",
       'unit/process-command-line',

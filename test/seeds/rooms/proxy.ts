@@ -78,7 +78,7 @@ export const proxy = room(
       'e2e/proxy-health',
     ],
     [
-      'probing/question.ts',
+      'probing/health-check.ts',
       'AbortSignal.timeout(timeoutMs)',
       'AbortSignal.timeout(timeoutMs * 100)',
       'unit/probing',
@@ -86,7 +86,7 @@ export const proxy = room(
       'unit/deadlines',
     ],
     [
-      'probing/question.ts',
+      'probing/health-check.ts',
       "      signal.removeEventListener('abort', end)\n",
       '\n',
       'unit/probing',

@@ -21,7 +21,7 @@ export const run = room('run', PARTS, [
   ],
   [
     'versions/probe.ts',
-    'if (got === 0) this.settle()\n      else if',
+    'if (got === 0) this.stop()\n      else if',
     'if',
     'unit/supervisor-parts',
     'e2e/run-programs',
@@ -29,7 +29,7 @@ export const run = room('run', PARTS, [
   ['versions/probe.ts', 'clearTimeout(this.#timer)', '', 'unit/supervisor-parts'],
   [
     'versions/child-processes.ts',
-    "if (this.#groups.delete(pid)) sent(-pid, 'SIGKILL')",
+    "if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')",
     '',
     'unit/supervisor-parts',
     'e2e/run',

@@ -20,7 +20,7 @@ export const workers = room(
     ['versions/upgrade-attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
     [
       'versions/upgrade-attempt.ts',
-      'void this.#cancel(this.#late(limitMs)), limitMs)',
+      'void this.#cancel(this.#lateError(limitMs)), limitMs)',
       'void this.#cancel(this.#late(limitMs)), limitMs * 1000)',
     ],
     [

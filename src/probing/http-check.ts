@@ -1,7 +1,7 @@
 import { type ClientRequest, get, type IncomingMessage, type RequestOptions } from 'node:http'
 import type { Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import type { Question } from './question.js'
+import type { HealthCheck } from './health-check.js'
 
 /** Number of characters kept of a failed response's body. */
 const SAID_CHARACTERS = 100
@@ -21,17 +21,17 @@ export interface PrivateGet {
 }
 
 /** Checks by a GET at an address of the version alone, or one that all versions share. */
-export function httpQuestion(url: string): Question {
+export function httpCheck(url: string): HealthCheck {
   return {
-    asked: `GET ${url}`,
-    ask: signal => answerOf(then => get(url, { agent: false, signal }, then), undefined),
+    name: `GET ${url}`,
+    run: signal => resultOf(then => get(url, { agent: false, signal }, then), undefined),
   }
 }
 
-export function privateHttpQuestion({ path, host, tls, status, connect }: PrivateGet): Question {
+export function privateHttpCheck({ path, host, tls, status, connect }: PrivateGet): HealthCheck {
   return {
-    asked: `GET ${path}${host === 'localhost' ? '' : ` of ${host}`}`,
-    ask: async signal => {
+    name: `GET ${path}${host === 'localhost' ? '' : ` of ${host}`}`,
+    run: async signal => {
       const socket = connect()
       const over = () => socket.destroy()
       signal.addEventListener('abort', over, { once: true })
@@ -42,7 +42,7 @@ export function privateHttpQuestion({ path, host, tls, status, connect }: Privat
         createConnection: () => (tls ? secured(socket, host) : socket),
       }
       try {
-        return await answerOf(then => get(options, then), status)
+        return await resultOf(then => get(options, then), status)
       } catch (error) {
         socket.destroy()
         throw error
@@ -64,7 +64,7 @@ function secured(socket: Socket, host: string): Socket {
   })
 }
 
-function answerOf(
+function resultOf(
   ask: (then: (answer: IncomingMessage) => void) => ClientRequest,
   wanted: number | undefined,
 ): Promise<string | null> {

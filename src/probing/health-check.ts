@@ -1,11 +1,11 @@
 import { connect } from 'node:net'
 
 /** A health check of a version. */
-export interface Question {
+export interface HealthCheck {
   /** Name of the check in failures: `GET /health`. */
-  readonly asked: string
+  readonly name: string
   /** Resolves with null if the version is healthy, else with its answer; rejects if there was none. After `signal` aborts the result is ignored. */
-  ask(signal: AbortSignal): Promise<string | null>
+  run(signal: AbortSignal): Promise<string | null>
 }
 
 /** Length limit of a failure text. */
@@ -15,8 +15,8 @@ const MOST_CHARACTERS = 300
  * Runs a check once. Resolves with null if it passes, else with the check and its result in one line. Never rejects. After `signal`
  * aborts the result is meaningless.
  */
-export async function askOnce(
-  question: Question,
+export async function runCheck(
+  question: HealthCheck,
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<string | null> {
@@ -24,12 +24,12 @@ export async function askOnce(
   const limit = AbortSignal.any([signal, late])
   let answer: string | null
   try {
-    answer = await Promise.race([question.ask(limit), aborted(limit)])
+    answer = await Promise.race([question.run(limit), aborted(limit)])
   } catch (error) {
     if (late.aborted) answer = `no answer within ${timeoutMs} ms`
     else answer = (error instanceof Error && error.message) || String(error)
   }
-  return answer === null ? null : oneLine(`${question.asked}: ${answer}`)
+  return answer === null ? null : oneLine(`${question.name}: ${answer}`)
 }
 
 /** Rejects when the signal aborts, because the checked program may ignore it. */
@@ -53,23 +53,23 @@ export interface Pace {
 }
 
 /**
- * Repeats a check until `signal` aborts, and reports each result of {@link askOnce}. Reads the pace before each step. Never rejects.
+ * Repeats a check until `signal` aborts, and reports each result of {@link runCheck}. Reads the pace before each step. Never rejects.
  */
-export async function askAgain(
-  question: Question,
+export async function repeatCheck(
+  question: HealthCheck,
   pace: () => Pace,
   signal: AbortSignal,
   answered: (why: string | null) => void,
 ): Promise<void> {
   while (!signal.aborted) {
-    const why = await askOnce(question, pace().timeout, signal)
+    const why = await runCheck(question, pace().timeout, signal)
     if (signal.aborted) return
     answered(why)
-    await rest(pace().interval, signal)
+    await pause(pace().interval, signal)
   }
 }
 
-function rest(ms: number, signal: AbortSignal): Promise<void> {
+function pause(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise(resolve => {
     if (signal.aborted) {
       resolve()
@@ -86,10 +86,10 @@ function rest(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 /** Checks that the address accepts a connection. */
-export function tcpQuestion(host: string, port: number): Question {
+export function tcpCheck(host: string, port: number): HealthCheck {
   return {
-    asked: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,
-    ask: signal =>
+    name: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,
+    run: signal =>
       new Promise((resolve, reject) => {
         const socket = connect({ host, port, signal })
         socket.once('error', reject)
@@ -102,7 +102,7 @@ export function tcpQuestion(host: string, port: number): Question {
 }
 
 /** Health checks that an operator can configure, the same for `fd-broker run` and the proxy. */
-export type Asked =
+export type CheckSpec =
   /** Passes at a response of 2xx or 3xx. A `url` that begins with `/` is asked through a socket that only this version has. */
   | { readonly kind: 'http'; readonly url: string }
   /** Passes when a connection is accepted. */
@@ -111,16 +111,16 @@ export type Asked =
   | { readonly kind: 'command'; readonly text: string }
 
 /** Parse the text of a check; null if it is none. */
-export const ASKED = {
+export const CHECK_PARSERS = {
   /** Accepts `/health`, `http://127.0.0.1/health`, and that URL without `http:`. */
-  http(rest: string): Asked | null {
+  http(rest: string): CheckSpec | null {
     if (rest.startsWith('/') && !rest.startsWith('//')) return { kind: 'http', url: rest }
     const url = rest.startsWith('//') ? `http:${rest}` : rest
     return URL.canParse(url) && new URL(url).protocol === 'http:' ? { kind: 'http', url } : null
   },
 
   /** Accepts `127.0.0.1:80` and `[::1]:80`, with or without a leading `//`. */
-  tcp(rest: string): Asked | null {
+  tcp(rest: string): CheckSpec | null {
     const address = rest.startsWith('//') ? rest.slice(2) : rest
     const [, v6, plain, digits] = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(address) ?? []
     const port = Number(digits)
@@ -128,7 +128,7 @@ export const ASKED = {
     return host === undefined || !(port > 0 && port < 65_536) ? null : { kind: 'tcp', host, port }
   },
 
-  command(text: string): Asked | null {
+  command(text: string): CheckSpec | null {
     return text.trim() === '' ? null : { kind: 'command', text }
   },
 } as const

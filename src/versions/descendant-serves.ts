@@ -1,15 +1,15 @@
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
 import { descendsFrom, endsWithUs } from '../os/main-process.js'
-import type { Question } from '../probing/question.js'
+import type { HealthCheck } from '../probing/health-check.js'
 
 const ANSWER_MS = 2_000
 
 /** Asks at the control socket whether process `pid` or a descendant serves. */
-export function servesUnder(control: string, pid: number): Question {
+export function descendantServes(control: string, pid: number): HealthCheck {
   return {
-    asked: `who serves at ${control}`,
-    async ask() {
+    name: `who serves at ${control}`,
+    async run() {
       const server = await serverAt(control)
       if (server === null) return 'nobody'
       return descendsFrom(server, pid) ? null : `process ${server}`
@@ -18,7 +18,7 @@ export function servesUnder(control: string, pid: number): Question {
 }
 
 /** Returns the serving process if it descends from this one, else null. Never rejects. */
-export async function servesForUs(control: string): Promise<number | null> {
+export async function servingDescendant(control: string): Promise<number | null> {
   const pid = await serverAt(control).catch(() => null)
   return pid !== null && endsWithUs(pid) ? pid : null
 }

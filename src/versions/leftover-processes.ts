@@ -32,7 +32,7 @@ export async function endProcesses(
   processes: { readonly ended: boolean; signal(signal: number): void },
   { signal = 'SIGTERM', graceMs, killedMs = KILLED_MS, lookMs, givenUp, killing }: EndOptions,
 ): Promise<boolean> {
-  const ended = (ms: number) => within(() => processes.ended, ms, lookMs, givenUp)
+  const ended = (ms: number) => waitUntil(() => processes.ended, ms, lookMs, givenUp)
   if (graceMs > 0) {
     processes.signal(constants.signals[signal])
     if (await ended(graceMs)) return true
@@ -49,7 +49,7 @@ export async function endProcesses(
 }
 
 /** Resolves with true when `holds` returns true, or false after `ms` or when `givenUp` aborts. */
-export async function within(
+export async function waitUntil(
   holds: () => boolean,
   ms: number,
   lookMs = LOOK_MS,
@@ -65,7 +65,7 @@ export async function within(
 }
 
 /** An environment variable that identifies certain processes. */
-export interface Mark {
+export interface EnvironmentMark {
   readonly name: string
   readonly value: string
 }
@@ -80,7 +80,7 @@ export interface OrphanSigns {
 }
 
 /** The living processes of an ended leader, held by pidfds. Empty if there are no pidfds. */
-export class ProcessMembers implements Disposable {
+export class LeftoverProcesses implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
 
@@ -93,22 +93,26 @@ export class ProcessMembers implements Disposable {
   }
 
   /** The processes in the session of this leader. */
-  static ofSession(leader: number): ProcessMembers {
-    return new ProcessMembers(pid => statOf(pid)?.session === leader)
+  static ofSession(leader: number): LeftoverProcesses {
+    return new LeftoverProcesses(pid => statOf(pid)?.session === leader)
   }
 
   /**
    * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`;
    * null: only the group. `orphans`: also processes with these signs and without the variable, and their descendants.
    */
-  static ofGroup(leader: number, mark: Mark | null, orphans: OrphanSigns | null = null): ProcessMembers {
+  static ofGroup(
+    leader: number,
+    mark: EnvironmentMark | null,
+    orphans: OrphanSigns | null = null,
+  ): LeftoverProcesses {
     const text = mark === null ? null : `${mark.name}=${mark.value}`
     const belongs = (pid: number) =>
       statOf(pid)?.group === leader ||
       (text !== null && environmentHas(pid, text) === true) ||
-      (mark !== null && orphans !== null && isOrphan(adopted(pid), mark.name, orphans))
+      (mark !== null && orphans !== null && isOrphan(adoptedAncestor(pid), mark.name, orphans))
     // A safety net: signals never leave the process tree of this process.
-    return new ProcessMembers(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
+    return new LeftoverProcesses(pid => pid !== leader && belongs(pid) && endsWithUs(pid))
   }
 
   get pids(): number[] {
@@ -156,7 +160,7 @@ export class ProcessMembers implements Disposable {
 }
 
 /** Whether a process started with `mark` within `withinMs` may live. An unreadable environment (another user's) counts as a match. */
-export function mayLive({ name, value }: Mark, withinMs: number): boolean {
+export function mayBeAlive({ name, value }: EnvironmentMark, withinMs: number): boolean {
   const text = `${name}=${value}`
   let uptime: number
   try {
@@ -182,7 +186,7 @@ function environmentHas(pid: number, mark: string): boolean | null {
 }
 
 /** Returns the child of this process from which `pid` descends; 0 if there is none. */
-function adopted(pid: number): number {
+function adoptedAncestor(pid: number): number {
   let child = 0
   for (const at of lineOf(pid)) {
     if (at === process.pid) return child
@@ -197,14 +201,14 @@ function isOrphan(pid: number, name: string, { since, before, sockets }: OrphanS
   try {
     if (`\0${readFileSync(`/proc/${pid}/environ`, 'latin1')}`.includes(`\0${name}=`)) return false
     const folder = `/proc/${pid}/fd`
-    return readdirSync(folder).some(number => sockets.has(leads(`${folder}/${number}`)))
+    return readdirSync(folder).some(number => sockets.has(linkTarget(`${folder}/${number}`)))
   } catch {
     // The process has ended, or is another user's.
     return false
   }
 }
 
-function leads(path: string): string {
+function linkTarget(path: string): string {
   try {
     return readlinkSync(path)
   } catch {

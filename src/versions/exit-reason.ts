@@ -1,6 +1,6 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { nodeCrypto } from '../base/lazy.js'
-import type { Mark } from './process-members.js'
+import type { EnvironmentMark } from './leftover-processes.js'
 import { inheritedOutput, LAST_LINES } from './successor-output.js'
 
 /** Environment variable: the file in which a successor writes why it ends before it joins. Not for its children. */
@@ -9,14 +9,14 @@ const MOST_CHARACTERS = 2_000
 /** Number of stderr lines kept. */
 const MOST_LINES = 12
 
-let place = process.env[VARIABLE]
+let reasonFile = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
 /**
  * The reason of a successor that ends before it can report over the control path, for example because of a wrong configuration. A file
  * beside that path, writable by its user only, carries it. Without it the parent would know only an exit code.
  */
-export class LastWords {
+export class ExitReason {
   readonly env: NodeJS.ProcessEnv
   readonly #file: string
   /** File for the successor's last stderr lines, written by its preload. */
@@ -35,7 +35,7 @@ export class LastWords {
   }
 
   /** Environment variable of the successor and of all processes it starts with the same environment. */
-  get mark(): Mark {
+  get mark(): EnvironmentMark {
     return { name: VARIABLE, value: this.#file }
   }
 
@@ -64,7 +64,7 @@ export class LastWords {
     )
   }
 
-  /** Returns, once, the reason for an error message, and the stderr lines to append with {@link below}. */
+  /** Returns, once, the reason for an error message, and the stderr lines to append with {@link indented}. */
   takeReason(): { readonly why: string; readonly lines: string | null } {
     const said = this.takeLine()
     const lines = said === null ? this.takeLines() : null
@@ -93,14 +93,14 @@ function readOnce(path: string): string | null {
 }
 
 /** Formats a successor's last lines for the end of an error message. */
-export function below(lines: string | null): string {
+export function indented(lines: string | null): string {
   return lines === null ? '' : `\n${lines.replaceAll(/^/gm, '  ')}`
 }
 
 /** Records why this process ends. Does nothing if no process waits for the reason. */
-export function sayLastWords(text: string): void {
-  const file = place
-  place = undefined
+export function writeExitReason(text: string): void {
+  const file = reasonFile
+  reasonFile = undefined
   if (file === undefined) return
   try {
     writeFileSync(file, text, { flag: 'wx', mode: 0o600 })
@@ -110,8 +110,8 @@ export function sayLastWords(text: string): void {
 }
 
 /** Called when this process serves: its end needs no reason any more. */
-export function keepLastWords(): void {
-  place = undefined
+export function dropExitReason(): void {
+  reasonFile = undefined
   const output = inheritedOutput()
   if (output !== null) output.lines = null
 }
