@@ -58,7 +58,7 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
   // An earlier image has already taken over; its descriptors are in the inherited state.
   const takeover = left === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
-  if (found !== null && !found.take) return reportTrial(found)
+  if (found !== null && !found.take) return reportDryRun(found)
   const { logger } = await openLog({ level: flags.logLevel })
   const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
@@ -103,7 +103,7 @@ async function duplicateFrom(control: string, first: VersionSettings, logger: Lo
 }
 
 /** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
-function reportTrial({ state: left }: InheritedState): void {
+function reportDryRun({ state: left }: InheritedState): void {
   if (left === null)
     throw new FdbError(
       'ERR_FDB_VERSION',

@@ -124,7 +124,7 @@ function readState(memory: OwnedFd, take: boolean): ExecState | null {
   })
 }
 
-/** Exit code of a trial run that found signals blocked and has unblocked them. */
+/** Exit code of a dry run that found signals blocked and has unblocked them. */
 export const RELEASES_SIGNALS = 80
 
 /** Blocks the signals that this process handles. Resolves after the handlers of earlier signals have run. */
@@ -141,11 +141,11 @@ function handledSignals(): number {
 }
 
 const FIRST_FD = 3
-/** Limit for the trial run, in milliseconds. */
-const TRIAL_MS = 30_000
+/** Limit for the dry run, in milliseconds. */
+const DRY_RUN_MS = 30_000
 
 /**
- * Replaces this process's image by the installed release after a trial run. Never resolves. Rejects, with nothing changed, with
+ * Replaces this process's image by the installed release after a dry run. Never resolves. Rejects, with nothing changed, with
  * ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, and with the errors of `snapshot`, which
  * returns the current state.
  */
@@ -178,26 +178,26 @@ export async function replaceImage(
  */
 async function tryNextImage(state: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())
-  const code = holding === null ? null : await runTrial(state, holding, children)
+  const code = holding === null ? null : await dryRun(state, holding, children)
   if (code === RELEASES_SIGNALS) return holding
   // The loader may have refused the preloaded addon: try again without.
-  const plain = code === 0 ? code : await runTrial(state, {}, children)
+  const plain = code === 0 ? code : await dryRun(state, {}, children)
   if (plain === 0) return null
   const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
 /** Starts the installed release as a child that reads the state. Resolves with its exit code, which reports whether it can continue. */
-async function runTrial(state: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
+async function dryRun(state: ExecState, env: NodeJS.ProcessEnv, children: ChildProcesses): Promise<number> {
   const next = nextCommand(`try:${FIRST_FD}`, env)
   using memory = writeState(state).memory
   return await new Promise<number>((resolve, reject) => {
     let pid = 0
     const timer = setTimeout(() => {
       children.kill(pid)
-      const why = `${next.file}, as which this supervisor was to go on, did not say within ${TRIAL_MS} ms whether it can`
+      const why = `${next.file}, as which this supervisor was to go on, did not say within ${DRY_RUN_MS} ms whether it can`
       reject(new FdbError('ERR_FDB_DEADLINE', why))
-    }, TRIAL_MS)
+    }, DRY_RUN_MS)
     try {
       const start = { ...next, fds: [memory], deathSignal: constants.signals.SIGKILL }
       pid = children.start(start, ended => {
