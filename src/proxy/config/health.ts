@@ -43,24 +43,24 @@ export const healthShape = {
   http: absent(
     healthAddress('http'),
     null,
-    'a GET with an answer of 2xx or 3xx: `/PATH`, through a socket of the new process alone; or `http://HOST:PORT/PATH`',
+    'a GET that must return 2xx or 3xx: `/PATH`, on a socket that only the new process has; or `http://HOST:PORT/PATH`',
   ),
-  tcp: absent(healthAddress('tcp'), null, '`HOST:PORT` that accepts a connection'),
+  tcp: absent(healthAddress('tcp'), null, '`HOST:PORT` that must accept a connection'),
   command: absent(
     healthAddress('command'),
     null,
-    '`sh -c` of it ends with 0; it has `FD_BROKER_PID`, and in `FD_BROKER_SOCKET` the path of a socket of the new process alone',
+    'a command for `sh -c` that must end with 0; `FD_BROKER_PID` is the new process, `FD_BROKER_SOCKET` the path of a socket that only it has',
   ),
-  host: absent(text('a host', hostField), null, '`Host` of `http: /PATH`; default: `localhost`'),
+  host: absent(text('a host', hostField), null, '`Host` of the request for `/PATH`; default: `localhost`'),
   listener: absent(
     text('the name of a listener', name => name),
     null,
-    'listener whose settings apply to them; default: the first that takes requests',
+    'the check uses the settings of this listener; default: the first HTTP listener',
   ),
-  interval: optional(duration(1), '250ms', 'between an answer and the next question'),
-  timeout: optional(duration(1), '2s', 'limit for an answer'),
-  passes: optional(integer(1, 1000), 2, 'good answers in a row before the commit'),
-  within: optional(duration(1), '10s', 'limit for these; then the upgrade is refused'),
+  interval: optional(duration(1), '250ms', 'time between two checks'),
+  timeout: optional(duration(1), '2s', 'limit of one check'),
+  passes: optional(integer(1, 1000), 2, 'successful checks in a row that are needed before the commit'),
+  within: optional(duration(1), '10s', 'limit for these checks; after it the upgrade is refused'),
 }
 
 function isOwnPath({ http }: { http: string | null }): boolean {

@@ -73,40 +73,48 @@ const certificateShape = {
   names: absent(
     list(text('a name', canonicalName), { least: 1 }),
     null,
-    'hosts (`app.example.com`, `*.example.com`) instead of those in the certificate',
+    'host names (`app.example.com`, `*.example.com`) to use instead of those in the certificate',
   ),
 }
 const tlsShape = {
   certificates: optional(
     list(refine(map(certificateShape), readCertificateFiles), { most: 1000 }),
     [],
-    'by the name that a client requests; the first is the default',
+    'chosen by the host name that a client requests; the first is the default',
     certificateShape,
   ),
-  minVersion: optional(oneOf('TLSv1.2', 'TLSv1.3'), 'TLSv1.2', 'older clients are refused'),
+  minVersion: optional(
+    oneOf('TLSv1.2', 'TLSv1.3'),
+    'TLSv1.2',
+    'lowest TLS version; older clients are refused',
+  ),
   rotateTicketKeys: optional(duration(1000), '12h', 'interval of new [ticket keys](tls.md)'),
 }
 
 const MOST_EVENT = 4096
 
 const drainShape = {
-  timeout: optional(duration(0), '30s', 'connections of the old process that are left then are closed'),
+  timeout: optional(duration(0), '30s', 'connections that are still open after this time are closed'),
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
-    'connections go on in the new process: `auto` at any byte, `idle` between two requests, `off` none',
+    'which connections move to the new process: `auto`: all, at any byte; `idle`: only between two requests; `off`: none',
   ),
   tlsTimeout: optional(
     duration(0),
     '1h',
-    'the same over TLS, where connections cannot move; at least `drain.timeout`',
+    'the same for TLS connections, which cannot move; at least `drain.timeout`',
   ),
   firstWave: optional(
     duration(0),
     '250ms',
-    'a few connections move first, the rest after this time ([waves](connections.md)); `0s`: all at once',
+    'a few connections move first, the others after this time ([waves](connections.md)); `0s`: all at once',
   ),
-  movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'connections that move in a second, at most'),
+  movesPerSecond: optional(
+    orOff(integer(1, 1_000_000)),
+    'off',
+    'highest number of connections that move in a second',
+  ),
   lastEvent: optional(
     text('the text of an event', given =>
       Buffer.byteLength(given) <= MOST_EVENT
@@ -114,31 +122,31 @@ const drainShape = {
         : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
-    'last lines of a `text/event-stream` that has not ended by then, such as `event: bye`',
+    'last lines sent on a `text/event-stream` that is still open then, such as `event: bye`',
   ),
 }
 
 const upgradeShape = {
-  timeout: optional(duration(1), '30s', 'for the whole upgrade'),
+  timeout: optional(duration(1), '30s', 'limit for the whole upgrade'),
   probation: optional(
     duration(0),
     '10s',
-    'time that the old process stands by; `0s`: until the first sign of health',
+    'how long the old process stands by; `0s`: until the new one’s first sign of health',
   ),
-  ready: optional(duration(1), '30s', 'from the offer until the new process is ready'),
-  freeze: optional(duration(1), '1s', 'for the old process to stop writing'),
-  prepare: optional(duration(1), '10s', 'for the new process to read the last changes'),
-  commit: optional(duration(1), '10s', 'from the commit until the new process serves'),
-  heartbeat: optional(duration(1), '250ms', 'between two signs of health'),
+  ready: optional(duration(1), '30s', 'limit from the offer until the new process is ready'),
+  freeze: optional(duration(1), '1s', 'limit for the old process to stop writing'),
+  prepare: optional(duration(1), '10s', 'limit for the new process to read the last changes'),
+  commit: optional(duration(1), '10s', 'limit from the commit until the new process serves'),
+  heartbeat: optional(duration(1), '250ms', 'interval of the new process’s signs of health'),
   silence: optional(
     duration(1),
     '3s',
-    'silence in probation, or bad health, after which the old process takes over again',
+    'if the new process is silent or unhealthy this long in probation, the old one takes over again',
   ),
   health: optional(
     health,
     'off',
-    'question to the new process before the commit and in probation; `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with',
+    'health check of the new process, before the commit and in probation: `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with these keys',
     healthShape,
   ),
 } satisfies Record<keyof UpgradeConfig, unknown>
@@ -152,25 +160,25 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 })
 
 const timeoutShape = {
-  handshake: optional(duration(1), '10s', 'for a TLS handshake'),
-  head: optional(duration(1), '10s', 'for a request’s head, from its first byte (408)'),
-  idle: optional(duration(1), '60s', 'a client’s connection between two requests'),
-  stall: absent(duration(1), undefined, 'overrides `timeouts.idle` for a body of which nothing moves'),
+  handshake: optional(duration(1), '10s', 'limit for a TLS handshake'),
+  head: optional(duration(1), '10s', 'limit for receiving a request’s head, from its first byte (408)'),
+  idle: optional(duration(1), '60s', 'a client’s connection is closed after this time without a request'),
+  stall: absent(duration(1), undefined, 'overrides `timeouts.idle` for a body that makes no progress'),
   tunnel: absent(
     duration(1),
     undefined,
     'overrides `timeouts.idle` for WebSockets and other upgrades, CONNECT, and connections of `forward`',
   ),
-  connect: optional(duration(1), '3s', 'for a connection to a server (504, or another server)'),
+  connect: optional(duration(1), '3s', 'limit for connecting to a server (then another server, or 504)'),
   response: optional(
     duration(1),
     '60s',
-    'from the end of a request, or the last interim answer (1xx), to the head of its answer (504)',
+    'limit from the end of a request, or the last 1xx answer, to the head of its answer (504)',
   ),
   request: optional(
     orOff(duration(1)),
     'off',
-    'from a request’s head to the end of its answer (408, 504, or cut short); not for tunnels',
+    'limit from a request’s head to the end of its answer (408, 504, or the answer is cut); not for tunnels',
   ),
 }
 
@@ -180,18 +188,22 @@ function or<const W extends string, T>(check: Check<T>, ...words: W[]): Check<T 
 }
 
 const limitShape = {
-  headBytes: optional(size(KiB, 1024 * KiB), '16k', 'a request’s head (431), and an answer’s (502)'),
-  fields: optional(integer(1, 10_000), 100, 'header fields of a head (431, 502)'),
-  body: optional(orOff(size(0, 1024 * GiB)), 'off', 'a request’s body (413)'),
+  headBytes: optional(
+    size(KiB, 1024 * KiB),
+    '16k',
+    'size of a request’s head (431) and of an answer’s (502)',
+  ),
+  fields: optional(integer(1, 10_000), 100, 'number of headers (431, 502)'),
+  body: optional(orOff(size(0, 1024 * GiB)), 'off', 'size of a request’s body (413)'),
   connections: optional(
     or(orOff(integer(1, 10_000_000)), 'auto'),
     'auto',
-    'clients at a time; more are answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
+    'open client connections; further ones are answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'the same for each client address (IPv6: /64) that is not in `forwarded.trust`',
+    'the same for each client address (IPv6: /64), except those in `forwarded.trust`',
   ),
 }
 
@@ -210,7 +222,7 @@ function listenerAddress(given: string): ListenerSpec | Wrong {
 }
 
 const listenerShape = {
-  name: required(text('a name', name), 'name by which the next version finds the listener'),
+  name: required(text('a name', name), 'the next version finds the listener by this name'),
   address: required(
     text('a listener address', listenerAddress),
     '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
@@ -218,13 +230,13 @@ const listenerShape = {
   forward: absent(
     text('the name of an upstream', name => name),
     undefined,
-    'not HTTP: each connection is passed to a server of this upstream',
+    'for connections that are not HTTP: each is passed to a server of this upstream',
   ),
   tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
   halfClose: optional(
     boolean,
     false,
-    'whether a client that ends its direction still gets its answers; otherwise it counts as gone',
+    'whether a client that has closed its sending direction still gets its answers; otherwise its requests are cancelled',
   ),
 }
 const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
@@ -254,15 +266,19 @@ const serverHealthShape = {
     3,
     'failures in a row after which a server is skipped; `off`: never',
   ),
-  coolDown: optional(duration(1), '10s', 'time that it is skipped; then one request tries it'),
+  coolDown: optional(duration(1), '10s', 'how long a server is skipped; then one request tries it'),
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(duration(1), '4s', 'for how long; less than the server’s own limit (Node’s is 5 s)'),
+  idle: optional(
+    duration(1),
+    '4s',
+    'how long they are kept; set less than the server’s own limit (Node’s is 5 s)',
+  ),
   age: optional(
     orOff(duration(1)),
     '1h',
-    'age after which a connection is not kept any more; `off`: no limit',
+    'a connection of this age is closed after its request; `off`: no limit',
   ),
 }
 const ownTimeoutShape = {
@@ -277,14 +293,14 @@ const upstreamShape = {
     ),
     '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
   ),
-  health: group(serverHealthShape, 'when a server counts as down'),
-  keepAlive: group(keepAliveShape, 'connections kept open for the next request'),
+  health: group(serverHealthShape, 'when a server is considered down'),
+  keepAlive: group(keepAliveShape, 'connections to servers that are kept open for the next request'),
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'connections to each server; if all are in use: another server, or 503',
+    'highest number of connections to each server; beyond it another server is used, or 503 is answered',
   ),
-  retry: optional(integer(0, 10), 2, 'other servers to try if nothing was sent yet'),
+  retry: optional(integer(0, 10), 2, 'number of other servers to try while nothing was sent'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
 type UpstreamFields = Fields<typeof upstreamShape> & { name: string }
@@ -308,7 +324,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
           ? given
           : new Wrong(`${shown(given)} is no service name (1 to 128 visible characters)`),
       ),
-      'name of the service; a control socket of another service refuses',
+      'name of the service; two services cannot use one control socket',
     ),
     control: absent(
       text('a path', controlPath),
@@ -318,12 +334,12 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     instanceHeader: optional(
       orOff(text('a header name', headerName)),
       'off',
-      'response header that carries the process’s pid',
+      'name of a response header with the process’s pid',
     ),
     workers: optional(
       workers,
       'off',
-      '[several processes](workers.md): their number, `auto`, or a map with',
+      '[several processes](workers.md): their number, `auto`, or a map with these keys',
       workersShape,
     ),
     listeners: required(
@@ -332,27 +348,27 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       listenerShape,
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
-    routes: optional(routeList(upstreamNames), [], 'which requests go where', routeShape),
-    resolver: group(resolverShape, 'lookup of server names that `/etc/hosts` does not have'),
+    routes: optional(routeList(upstreamNames), [], 'which requests go to which upstream', routeShape),
+    resolver: group(resolverShape, 'how server names are looked up that `/etc/hosts` lacks'),
     tls: group(tlsShape, 'TLS with clients'),
-    drain: group(drainShape, 'leaving'),
+    drain: group(drainShape, 'how connections leave an old process'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
-    timeouts: group(timeoutShape, 'waits'),
-    limits: group(limitShape, 'bounds'),
+    timeouts: group(timeoutShape, 'time limits'),
+    limits: group(limitShape, 'size limits'),
     via: optional(
       orOff(text('a name for Via', viaName)),
       'auto',
-      'name in `Via`; `auto`: from service, control socket and host; `off`: no `Via`',
+      'the proxy’s name in `Via`; `auto`: made from service, control socket and host; `off`: no `Via`',
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
-    accessLog: optional(boolean, false, 'one line for each request, as JSON on standard output'),
+    accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
     stateFile: optional(
       stateFile,
       'off',
-      'file that keeps the routes made at run time across a reboot; its path, or a map with',
+      'file that keeps routes made at run time across a reboot: its path, or a map with these keys',
       stateFileShape,
     ),
-    forwarded: optional(forwarded, {}, 'what upstreams learn about the client', forwardedShape),
+    forwarded: optional(forwarded, {}, 'headers that tell upstreams about the client', forwardedShape),
   } satisfies Shape
 }
 
@@ -419,22 +435,22 @@ const resolverShape = {
   servers: optional(
     list(text('the address of a name server', nameServer), { most: MOST_SERVERS }),
     [],
-    '`10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`; none: those of `/etc/resolv.conf`',
+    'name servers: `10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`; default: those of `/etc/resolv.conf`',
   ),
-  timeout: optional(duration(1), '5s', 'for one name'),
+  timeout: optional(duration(1), '5s', 'limit for one lookup'),
 }
 
 const stateFileShape = {
-  path: required(absolutePath, 'absolute path in an existing folder; for one service alone'),
+  path: required(absolutePath, 'absolute path in an existing folder; only one service may use the file'),
   sync: optional(
     or(duration(1), 'always', 'never'),
     '1s',
-    'when it is flushed to the disk: `always`, `never`, or this often',
+    'how often the file is written to disk; or `always`, `never`',
   ),
   damaged: optional(
     oneOf('refuse', 'prefix'),
     'refuse',
-    'at the start with a damaged file: refuse, or take what precedes the damage',
+    'if the file is damaged at the start: `refuse`, or `prefix`: use the part before the damage',
   ),
 }
 const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
@@ -449,12 +465,12 @@ const workersShape = {
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
-    'how an upgrade replaces them after the first; or `at-once`',
+    'an upgrade replaces the first, then the others: `one-by-one` or `at-once`',
   ),
   stopTimeout: optional(
     orOff(duration(1)),
     '30s',
-    'after TERM: a worker that has not stopped serving by then is killed; `off`: wait',
+    'a worker that still serves this long after TERM is killed; `off`: wait',
   ),
   hungTimeout: optional(
     orOff(duration(2_000)),
@@ -484,7 +500,7 @@ const forwardedShape = {
   trust: optional(
     list(text('an address', addressRange)),
     [],
-    'clients (`10.0.0.0/8`) whose own headers are appended to; others’ are replaced',
+    'trusted clients (`10.0.0.0/8`): the proxy appends to their forwarding headers; it overwrites those of all others',
   ),
 }
 const forwarded: Check<ForwardedConfig> = shortFor('headers', forwardedShape)

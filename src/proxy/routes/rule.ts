@@ -43,11 +43,11 @@ const body = text('a text', given => {
 
 const respondShape = {
   status: optional(integer(200, 599), 200, 'status of the answer'),
-  body: optional(body, '', 'its body: text, at most 64 KiB'),
+  body: optional(body, '', 'text of the body, at most 64 KiB'),
   headers: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'further headers; the proxy sets those of connection and length',
+    'further headers; the proxy itself sets `Connection`, `Content-Length` and the like',
   ),
 }
 
@@ -64,7 +64,7 @@ const placeShape = {
   path: optional(
     text('a path', canonicalPath),
     '/',
-    'prefix, matched at whole segments: `/api` is not `/apis`',
+    'path prefix of whole segments: `/api` does not match `/apis`',
   ),
 }
 
@@ -78,16 +78,12 @@ const fieldShape = {
   set: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'fields that replace all of their name',
+    'headers to set; they replace existing ones of the same name',
   ),
-  remove: optional(
-    list(text('a header name', headerName), { most: 100 }),
-    [],
-    'fields that are not passed on',
-  ),
+  remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
 const requestShape = {
-  host: absent(text('a host', sentHost), undefined, '`Host` instead of the client’s'),
+  host: absent(text('a host', sentHost), undefined, 'replaces the client’s `Host`'),
   ...fieldShape,
 }
 const requestChanges = refine(map(requestShape), onceEach)
@@ -106,14 +102,14 @@ export const routeShape = {
     undefined,
     'the upstream that serves it',
   ),
-  respond: absent(respond, undefined, 'instead of an upstream: a fixed answer', respondShape),
+  respond: absent(respond, undefined, 'a fixed answer instead of an upstream', respondShape),
   connect: optional(
     boolean,
     false,
     'whether CONNECT requests are passed to the upstream, which must be a proxy',
   ),
-  request: absent(requestChanges, undefined, 'changes to its requests', requestShape),
-  response: absent(responseChanges, undefined, 'changes to the answers of its servers', fieldShape),
+  request: absent(requestChanges, undefined, 'changes to requests before they are passed on', requestShape),
+  response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
 
 export class RouteChecker {
