@@ -71,12 +71,12 @@ const command = text('a command', given =>
 )
 
 const unservedShape = {
-  after: optional(duration(0), '0s', 'time without a serving member'),
-  close: optional(boolean, false, 'the service ends, with its listeners and its state'),
+  after: optional(duration(0), '0s', 'acts after this time without a serving member'),
+  close: optional(boolean, false, 'end the service, with its listeners and its state'),
   run: absent(
     command,
     null,
-    'a command for `sh` that starts a member; repeated, ever later, until one serves',
+    'a command for `sh` that starts a member; repeated, with growing delays, until a member serves',
   ),
 }
 
@@ -95,62 +95,67 @@ const unserved: Check<Unserved | 'hold'> = (value, place) => {
 const claims = oneOf('any', 'exclusive', 'shared')
 
 const limitsShape = {
-  listeners: absent(integer(0, MAX_ENTRIES), null, 'listening sockets that members bring; default 10,000'),
+  listeners: absent(integer(0, MAX_ENTRIES), null, 'number of listening sockets of members; default 10,000'),
   descriptors: absent(
     integer(0, MAX_ENTRIES),
     null,
-    'listeners and other named descriptors; as many put by others; default 10,000',
+    'number of listeners and named descriptors of members; and again as many that other processes store; default 10,000',
   ),
   members: absent(
     integer(1, 1000),
     null,
-    'processes that are its members: serving, joining, draining or standing by; default 64',
+    'number of member processes: serving, joining, draining or standing by; default 64',
   ),
   state: absent(
     size(1, Number.MAX_SAFE_INTEGER),
     null,
-    'bytes of its state in memory (`512m`), above which the log warns; default 1g',
+    'size of the state in memory (`512m`) above which the log warns; default 1g',
   ),
 }
 
-const aboutPut = 'users that may store a descriptor'
-const aboutClaim = 'users that may have a duplicate of a descriptor, or of a listener'
-const aboutRemove = 'users that may remove a descriptor'
+const aboutPut = 'who may store a descriptor'
+const aboutClaim = 'who may get a duplicate of a descriptor or listener'
+const aboutRemove = 'who may remove a descriptor'
 
 const one: Check<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
-  join: who('users that may be members: serve, be successors, come back'),
-  follow: who('users that may follow its state, and read it; default: as `join`'),
+  join: who('who may be a member: serve, be a successor, reconnect'),
+  follow: who('who may follow (read) its state; default: as `join`'),
   put: who(aboutPut),
   claim: who(aboutClaim),
-  list: who('users that see it in `status`, and its descriptors in `fd list`'),
+  list: who('who sees the service in `status`, and its descriptors in `fd list`'),
   remove: who(aboutRemove),
   operate: who(
-    'users that may upgrade, stop, reload or roll back, and ask the serving member, for its state too',
+    'who may upgrade, stop, reload or roll back the service, and send commands to the serving member, also to read its state',
   ),
-  serving: absent(one, null, 'members that serve at a time: 1'),
+  serving: absent(one, null, 'number of members that serve at a time; must be 1'),
   claims: absent(
     claims,
     null,
-    'whether one process at a time may claim a descriptor, or many; `any`, the default: as it asks',
+    '`exclusive`: one process at a time may claim a descriptor; `shared`: several; `any` (default): the process chooses',
   ),
   limits: absent(map(limitsShape), null, 'limits of a service', limitsShape),
-  unserved: absent(unserved, null, '`hold`, the default: wait for the next member; or a map', unservedShape),
+  unserved: absent(
+    unserved,
+    null,
+    '`hold` (default): everything waits for the next member; or a map with these keys',
+    unservedShape,
+  ),
 }
 
 export const descriptorsShape = {
   put: who(aboutPut),
   claim: who(aboutClaim),
-  list: who('users that see them in `fd list`'),
+  list: who('who sees them in `fd list`'),
   remove: who(aboutRemove),
   claims: absent(claims, null, 'as for a service'),
-  limit: absent(integer(0, MAX_ENTRIES), null, 'how many; default 10,000'),
+  limit: absent(integer(0, MAX_ENTRIES), null, 'highest number; default 10,000'),
 }
 
 const daemonShape = {
-  operate: who('users that may upgrade, stop or reload the daemon itself'),
+  operate: who('who may upgrade, stop or reload the daemon itself'),
 }
 
 /** As a service is named in join(). */
@@ -165,14 +170,18 @@ export const policyShape = {
   default: absent(
     map(serviceShape),
     null,
-    'services without a name here, and what a named one leaves out',
+    'for services without an entry, and for keys that an entry leaves out',
     serviceShape,
   ),
-  services: absent(named(serviceName, map(serviceShape)), [], 'by name, with the keys of `default`'),
+  services: absent(
+    named(serviceName, map(serviceShape)),
+    [],
+    'services by name; each has the keys of `default`',
+  ),
   descriptors: absent(
     map(descriptorsShape),
     null,
-    'descriptors of no service: those without a slash in their names',
+    'for descriptors that belong to no service: their names have no slash',
     descriptorsShape,
   ),
 } satisfies Shape
