@@ -8,18 +8,18 @@ const root = new URL('..', import.meta.url)
 /** Where the table of what the HTTP/1 parser refuses is when it is built. */
 const BUILT = 'build/modules/errors/http1-refusals.js'
 
-/** Codes of the parser that say as much as their sentence. */
-const TOLD_BY_NAME =
-  /_(?:TARGET_TOO_LONG|HEAD_TOO_LARGE|FIELDS_TOO_MANY|HOST_MISSING|HOST_REPEATED|CODING_REPEATED|CODING_IN_HTTP10|CONNECT_WITH_BODY|TRAILERS_TOO_LARGE|VERSION_UNSUPPORTED|CHUNK_ENDING|BODY_FORBIDDEN|UPGRADE_INVALID)$/
+/** Codes of the parser whose names need an explanation. The others are only listed. */
+const EXPLAINED =
+  /_(?:TARGET_INVALID|FIELD_FOLDED|FIELD_LOOKALIKE|HOST_MISMATCH|LENGTH_REPEATED|CODING_INVALID|CONNECTION_INVALID|SWITCH_UNASKED|CHUNK_EXTENSION|TRAILER_FORBIDDEN)$/
 
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
 
-An error is an \`FdbError\`, or a \`TypeError\` with the same fields for an argument of the wrong type. Each code has its cause, and in italics the remedy; the message has more.
-\`FdbError.is(error)\` recognises both, also those of another copy of the package; \`FdbError.from(thrown)\` converts any value.
+fd-broker throws \`FdbError\`s; for an argument of the wrong type a \`TypeError\` with the same fields. This page has the cause of each code and, in italics, the remedy; the error's message has details.
+\`FdbError.is(error)\` recognises both, also from another copy of the package; \`FdbError.from(thrown)\` converts any value.
 
-- \`code\` (type \`FdbErrorCode\`) is stable: decide by it.
-- \`retryable\`: the same call may succeed later. \`phase\`: the phase of the handoff. \`details\`: facts for logs. \`cause\`: the error below it.
+- \`code\` (type \`FdbErrorCode\`) is stable: use it in your program.
+- \`retryable\`: the same call may succeed later. \`phase\`: the phase of the handoff. \`details\`: facts for logs. \`cause\`: the original error.
 `
 
 /**
@@ -35,16 +35,16 @@ export function errorDocs(refusals) {
     return `\n## ${area}\n\n${rows.join('\n')}\n`
   })
   const all = Object.entries(refusals)
-  const told = all.filter(([code]) => !TOLD_BY_NAME.test(code))
-  const named = all.filter(([code]) => TOLD_BY_NAME.test(code))
+  const explained = all.filter(([code]) => EXPLAINED.test(code))
+  const named = all.filter(([code]) => !EXPLAINED.test(code))
   return `${HEAD}${areas.join('')}
 ## HTTP/1 messages that the relay refuses
 
-A message that two servers could read differently is not passed on: a request is answered with the status, an answer becomes a 502,
-and the connection is closed.
+The proxy does not pass on a message that two servers could read differently. It answers such a request with the status in brackets; such an answer becomes a 502.
+Then it closes the connection. The error's message has the reason.
 
-${told.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}
-- by their names: ${named.map(([code, [status]]) => `\`${code}\` (${status})`).join(', ')}
+${explained.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}
+- Others: ${named.map(([code, [status]]) => `\`${code}\` (${status})`).join(', ')}
 `
 }
 

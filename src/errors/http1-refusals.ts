@@ -44,7 +44,7 @@ export type RequestRefusalStatus = 400 | 414 | 417 | 431 | 501 | 505
 export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStatus, string]>> = {
   'request-line': [400, 'the request line is not "method SP target SP HTTP/1.x CRLF"'],
   'method-unsupported': [501, 'the method is longer than 32 characters or not made of A-Z, 0-9, "-" and "_"'],
-  'target-invalid': [400, 'the request target holds a byte or has a form that its method does not allow'],
+  'target-invalid': [400, 'the request target has a byte or a form that the method does not allow'],
   'target-too-long': [414, 'the request target is longer than the limit'],
   'version-unsupported': [505, 'only HTTP/1.0 and HTTP/1.1 are spoken here'],
   'status-line': [
@@ -55,7 +55,7 @@ export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStat
   'field-name': [400, 'a field name is empty or holds a byte that is no token character'],
   'field-folded': [400, 'a field line begins with white space (obs-fold)'],
   'field-value': [400, 'a field value holds a control character'],
-  'field-lookalike': [400, 'a field name that some servers read as a framing field'],
+  'field-lookalike': [400, 'a field name that some servers take for Content-Length or Transfer-Encoding'],
   'head-too-large': [431, 'the head is larger than the limit'],
   'fields-too-many': [431, 'the head has more field lines than the limit'],
   'host-missing': [400, 'an HTTP/1.1 request without Host'],
@@ -71,7 +71,7 @@ export const REFUSALS: Readonly<Record<Http1Reason, readonly [RequestRefusalStat
   'coding-in-http10': [400, 'Transfer-Encoding in an HTTP/1.0 request'],
   'connection-invalid': [
     400,
-    'Connection is not a list of tokens or names a field that frames or routes the message',
+    'Connection is not a list of tokens, or names a field that frames or routes the message',
   ],
   'upgrade-invalid': [400, 'Upgrade is not a list of protocols'],
   'expectation-unknown': [417, 'an Expect other than "100-continue"'],

@@ -6,20 +6,20 @@
  */
 export const PROXY = {
   ERR_FDB_CONFIG: {
-    cause: 'The configuration has mistakes: one a line, with its place',
-    remedy: 'Correct them; the present configuration stays',
+    cause: 'The configuration has mistakes; the message lists each with its position',
+    remedy: 'Correct them; until then the current configuration is used',
   },
   ERR_FDB_RELOAD: {
     cause: 'A reload cannot change this key',
     remedy: 'Stop the proxy, and start it with the new configuration',
   },
   ERR_FDB_ROUTES: {
-    cause: 'A change of routes has mistakes: one a line',
-    remedy: 'Correct them; all are made or none',
+    cause: 'A change of routes has mistakes; the message lists them',
+    remedy: 'Correct them; no route was changed',
   },
   ERR_FDB_CERTIFICATE: {
     cause: 'A certificate or its key cannot be read, or they do not match',
-    remedy: 'See the message; the present certificates stay',
+    remedy: 'See the message; the current certificates stay',
   },
 }
 
@@ -30,31 +30,31 @@ export const PROXY = {
  */
 export const RELAY = {
   ERR_FDB_RELAY_OPTION: {
-    cause: 'A limit or time of the relay is an invalid number',
+    cause: 'A limit or time of the relay is invalid',
     remedy: 'Correct it, or leave it out',
   },
   ERR_FDB_RELAYED_RECORD: {
-    cause: 'The record of a connection is damaged, or of an unknown version',
-    remedy: 'The connection stays where it is',
+    cause: 'The record of a connection is damaged, or has an unknown version',
+    remedy: 'The connection stays in its process',
   },
   ERR_FDB_RELAYED_REFUSED: {
-    cause: "This version's relay does not take the connection",
-    remedy: 'The connection stays where it is',
+    cause: "This version's relay does not accept the connection",
+    remedy: 'The connection stays in its process',
   },
   ERR_FDB_FRAMES_RECORD: {
     cause: 'A record has an impossible position in a WebSocket stream',
-    remedy: 'The connection is closed: the versions disagree',
+    remedy: 'The versions are incompatible; the connection is closed',
   },
   ERR_FDB_HTTP1_RECORD: {
     cause: 'A record has an impossible position in a body',
-    remedy: 'The connection is closed: the versions disagree',
+    remedy: 'The versions are incompatible; the connection is closed',
   },
   ERR_FDB_HTTP1_LIMIT: {
-    cause: 'A limit of the parser is no positive whole number',
+    cause: 'A limit of the parser is not a positive whole number',
     remedy: 'Correct it, or leave it out',
   },
   ERR_FDB_HTTP1_FIELD: {
-    cause: 'A field to add or remove is invalid, or frames the message',
+    cause: 'A header to add or remove is invalid, or may not be changed because it frames the message',
     remedy: 'Give a token, and a value without control characters',
   },
 }

@@ -6,44 +6,44 @@
  */
 export const CALLER = {
   ERR_FDB_OPTION: {
-    cause: 'An unknown option, or an invalid value',
-    remedy: 'The message names it, and the likely meaning',
+    cause: 'An option is unknown, or its value is invalid',
+    remedy: 'The message names it, and suggests the right one',
   },
   ERR_FDB_EVENT: {
-    cause: 'An unknown event',
+    cause: 'The event does not exist',
     remedy: 'The message lists the known ones',
   },
   ERR_FDB_LIMIT: {
-    cause: 'A limit of a channel is no whole number, or more than frames can carry',
+    cause: 'A limit of a channel is not a whole number, or exceeds what frames can carry',
     remedy: 'Give a number in the range of the message',
   },
   ERR_FDB_FD_CLOSED: {
     cause: 'An owned descriptor was used after it was closed or given away',
-    remedy: 'Take a `dup()` for a second user',
+    remedy: 'Use `dup()` for a second user',
   },
   ERR_FDB_COMMAND_UNKNOWN: {
     cause: "The service has no handler for an operator's command",
     remedy: 'The message lists its commands',
   },
   ERR_FDB_COMMAND_SIZE: {
-    cause: 'A command, or its answer, is too large to be sent at once',
-    remedy: 'Divide it',
+    cause: 'A command or its answer is too large',
+    remedy: 'Split it',
   },
   ERR_FDB_NO_STANDBY: {
-    cause: '`fd-broker rollback` without a standby',
-    remedy: 'Upgrade to the release before: `fd-broker upgrade -- COMMAND`',
+    cause: '`fd-broker rollback` found no standby',
+    remedy: 'Upgrade to the previous release: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {
-    cause: '`fd-broker stop` of a daemon with listeners or state that no living member has',
-    remedy: 'Start a member, or give `--drop`, which loses them',
+    cause: 'The daemon that `fd-broker stop` should end has listeners or state that no living member has',
+    remedy: 'Start a member, or accept the loss with `--drop`',
   },
   ERR_FDB_FD_UNKNOWN: {
-    cause: 'The daemon holds no descriptor of that name',
+    cause: 'The daemon holds no descriptor of this name',
     remedy: '`fd-broker fd list` shows the names',
   },
   ERR_FDB_FD_TAKEN: {
-    cause: 'The daemon holds a descriptor of that name already',
-    remedy: 'Choose another name, or ask to replace it',
+    cause: 'The daemon already holds a descriptor of this name',
+    remedy: 'Choose another name, or use `--replace`',
   },
   ERR_FDB_FD_CLAIMED: {
     cause: 'Another process has claimed this descriptor exclusively',
@@ -58,12 +58,12 @@ export const CALLER = {
  */
 export const LISTENERS = {
   ERR_FDB_SPEC: {
-    cause: 'The address of a listener is wrong',
+    cause: 'The address of a listener is invalid',
     remedy: 'Correct it: `tcp://HOST:PORT`, `udp://HOST:PORT`, `unix:/path`',
   },
   ERR_FDB_ADDRESS_IN_USE: {
-    cause: 'Another process has the address',
-    remedy: 'Join it, end it, or choose another address',
+    cause: 'Another process uses the address',
+    remedy: 'Join or end that process, or choose another address',
   },
   ERR_FDB_BIND_DENIED: {
     cause: 'This user may not bind the address',
@@ -71,42 +71,42 @@ export const LISTENERS = {
   },
   ERR_FDB_BIND: {
     cause: 'The address cannot be bound',
-    remedy: 'Often this machine does not have the address',
+    remedy: 'Check that this machine has the address',
   },
   ERR_FDB_LISTENER_TWICE: {
-    cause: 'A listener of that name exists',
-    remedy: 'Share what `listen()` returned',
+    cause: 'A listener of that name exists already',
+    remedy: 'Use the listener that `listen()` returned',
   },
   ERR_FDB_TOO_MANY_NAMES: {
-    cause: 'A service has the highest number of listeners and named descriptors',
+    cause: 'A service has reached the highest number of listeners and named descriptors',
     remedy: 'Use fewer, or several services',
   },
   ERR_FDB_SHARE: {
-    cause: 'A user other than the daemon’s has reached its share',
-    remedy: 'Close some, or give the daemon more descriptors (`ulimit -n`, `LimitNOFILE=`)',
+    cause: "A user other than the daemon’s has reached its share of the daemon's descriptors",
+    remedy: 'Close some, or give the daemon more (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
-    cause: '`PATH.members` beside the control socket is a link, or others may write it',
-    remedy: 'Remove it, and keep the control socket in its own folder with mode 0700',
+    cause: '`PATH.members` beside the control socket is a link, or other users may write it',
+    remedy: 'Remove it, and use a control folder of your own with mode 0700',
   },
   ERR_FDB_SERVICE_LIMIT: {
-    cause: 'A configured limit is reached, or 1,024 processes follow one service, or drain',
-    remedy: 'Drop descriptors or members, or raise the limit and send a HUP',
+    cause: 'A configured limit is reached, or 1,024 processes follow one service or drain',
+    remedy: 'Drop descriptors or members; or raise the limit and send HUP',
   },
   ERR_FDB_NOT_A_SERVER: {
     cause: '`serve()` was given an app or a function',
-    remedy: "Give Node's server; the message says where it is",
+    remedy: "Pass Node's server; the message says where to find it",
   },
   ERR_FDB_SERVER_LISTENS: {
-    cause: '`serve()` was given a server that listens by itself',
+    cause: '`serve()` was given a server that listens already',
     remedy: 'Do not call its `listen()`',
   },
   ERR_FDB_SERVER_TWICE: {
-    cause: 'The server serves another listener already',
+    cause: 'The server already serves another listener',
     remedy: 'Give each listener its own server',
   },
   ERR_FDB_SERVER_CLOSED: {
-    cause: 'The server was closed while it was being attached',
+    cause: 'The server was closed while `serve()` attached it',
     remedy: 'Do not call its `close()`: the library detaches it',
   },
   ERR_FDB_UNSERVED: {
@@ -122,36 +122,36 @@ export const LISTENERS = {
  */
 export const CONTROL = {
   ERR_FDB_CONTROL_PATH: {
-    cause: 'The control socket cannot be made or reached',
-    remedy: 'Use a folder of your own, mode 0700, on a local file system',
+    cause: 'The control socket cannot be created or reached',
+    remedy: 'Use your own folder, mode 0700, on a local file system',
   },
   ERR_FDB_CONTROL_TAKEN: {
-    cause: 'Another process holds the control path, or took it when its file was removed',
+    cause: 'Another process uses the control path, or took it when its file was removed',
     remedy: 'Upgrade or end that process, or choose another path',
   },
   ERR_FDB_PATH_TOO_LONG: {
-    cause: 'The control path is longer than 106 bytes to serve, or 107 to connect',
+    cause: 'The control path is longer than 106 bytes (to serve) or 107 bytes (to connect)',
     remedy: 'Choose a shorter folder, for example under `/run`',
   },
   ERR_FDB_DENIED: {
-    cause: "The other side belongs to another user, or a daemon's rule forbids it",
-    remedy: 'Run as the user that the message names, or as root; or change the rule',
+    cause: "The other process belongs to another user, or a daemon's rule forbids the action",
+    remedy: 'Run as the user in the message, or as root; or change the rule',
   },
   ERR_FDB_FOREIGN: {
     cause:
-      'Another program listens on the control path, or a process of fd-broker in another network namespace, or of a release before 0.4',
+      'On the control path listens another program, or fd-broker in another network namespace or of a release before 0.4',
     remedy: 'Stop it, or choose another path',
   },
   ERR_FDB_NOT_FD_BROKER: {
-    cause: 'The other side does not speak this protocol, or another framing of it',
-    remedy: 'Check the path; use releases that share a framing version',
+    cause: 'The other process does not speak this protocol, or uses another framing version',
+    remedy: 'Check the path; use releases with the same framing version',
   },
   ERR_FDB_NO_HOLDER: {
     cause: 'No process listens on the control path',
     remedy: 'Start the service or the daemon; check the path',
   },
   ERR_FDB_ACCEPT: {
-    cause: 'Accepting on the control socket failed (logged, and tried again)',
+    cause: 'Accepting on the control socket failed (it is logged and retried)',
     remedy: 'Raise `RLIMIT_NOFILE`, or the limit that the message names',
   },
 }
@@ -163,15 +163,15 @@ export const CONTROL = {
  */
 export const MACHINE = {
   ERR_FDB_NODE: {
-    cause: 'The internals of this Node version differ from the tested ones (logged)',
-    remedy: 'Run a named version of Node, or a newer release of fd-broker',
+    cause: 'This Node version has other internals than the tested ones (logged)',
+    remedy: 'Use a Node version from the message, or a newer release of fd-broker',
   },
   ERR_FDB_PLATFORM: {
-    cause: 'Windows has no descriptors that move between processes',
-    remedy: 'Run it on Linux; macOS compiles, untested',
+    cause: 'Windows cannot pass descriptors between processes',
+    remedy: 'Use Linux; macOS compiles but is untested',
   },
   ERR_FDB_ADDON: {
-    cause: 'The addon could not be loaded: the message names each file tried',
+    cause: 'The addon could not be loaded; the message lists the files that were tried',
     remedy: 'Install the package again, or [build the addon](install.md#building-from-source)',
   },
   ERR_FDB_NO_DESCRIPTORS: {
@@ -180,7 +180,7 @@ export const MACHINE = {
   },
   ERR_FDB_NO_SEALS: {
     cause:
-      'There are no sealable memory files, so connections cannot move; or the file used instead cannot be made in `TMPDIR`',
+      'There are no sealable memory files, so connections cannot move; or a file in `TMPDIR` that is used instead cannot be created',
     remedy: 'Allow `memfd_create`, or set `TMPDIR` to a writable folder',
   },
   ERR_FDB_NO_PROC: {
@@ -188,7 +188,7 @@ export const MACHINE = {
     remedy: 'Mount it: `mount -t proc proc /proc`',
   },
   ERR_FDB_INTERNAL: {
-    cause: 'An exception without a code: of a hook of the application, or a bug of ours',
-    remedy: 'Correct the hook; else please report it with the stack',
+    cause: 'An exception without a code: in a hook of the application, or a bug in fd-broker',
+    remedy: 'Fix the hook; otherwise please report it with the stack',
   },
 }

@@ -10,11 +10,11 @@ export const CHANNEL = {
     remedy: 'Connect again; see `status`',
   },
   ERR_FDB_CHANNEL_RESET: {
-    cause: 'The connection was closed with unread data',
+    cause: 'The connection was closed while data were unread',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_TRUNCATED: {
-    cause: 'The connection was closed within a message',
+    cause: 'The connection was closed inside a message',
     remedy: 'Connect again',
   },
   ERR_FDB_CHANNEL_FULL: {
@@ -22,7 +22,7 @@ export const CHANNEL = {
     remedy: 'Await earlier sends, or raise it',
   },
   ERR_FDB_CHANNEL_STARTED: {
-    cause: 'The channel was started before',
+    cause: 'The channel was started twice',
     remedy: 'Start it once',
   },
   ERR_FDB_SEND: {
@@ -34,8 +34,8 @@ export const CHANNEL = {
     remedy: 'See the cause',
   },
   ERR_FDB_MESSAGE: {
-    cause: 'The other side sent an invalid message',
-    remedy: 'It is faulty, or of an incompatible release',
+    cause: 'The other process sent an invalid message',
+    remedy: 'It is faulty, or an incompatible release',
   },
   ERR_FDB_FRAME_TOO_LARGE: {
     cause: 'A message exceeds the limit of a frame',
@@ -46,32 +46,32 @@ export const CHANNEL = {
     remedy: 'Send them in several messages',
   },
   ERR_FDB_FDS_TRUNCATED: {
-    cause: 'Descriptors were lost on arrival: this process has reached its limit',
+    cause: 'Received descriptors were lost, because this process has reached its limit',
     remedy: 'Raise `RLIMIT_NOFILE`, and try again',
   },
   ERR_FDB_FDS_MISSING: {
     cause: 'Fewer descriptors arrived than announced',
-    remedy: 'The other side is faulty, or a program in between',
+    remedy: 'The other process, or a program between, is faulty',
   },
   ERR_FDB_FDS_UNEXPECTED: {
-    cause: 'Descriptors arrived that no message claims',
-    remedy: 'The other side is faulty',
+    cause: 'Descriptors arrived that no message announced',
+    remedy: 'The other process is faulty',
   },
   ERR_FDB_FDS_MANY: {
-    cause: 'The other side never completes a bundle of descriptors',
+    cause: 'The other process does not complete a bundle of descriptors',
     remedy: 'It is faulty',
   },
   ERR_FDB_FDS_REFUSED: {
-    cause: 'The other side takes no descriptors: `SO_PASSRIGHTS` is off, or a policy forbids it',
+    cause: 'The other process accepts no descriptors: `SO_PASSRIGHTS` is off, or a policy forbids it',
     remedy: 'Allow it (SELinux, AppArmor, seccomp)',
   },
   ERR_FDB_FD_MISMATCH: {
-    cause: 'A descriptor is not as announced',
-    remedy: 'The other side is faulty',
+    cause: 'A descriptor differs from its announcement',
+    remedy: 'The other process is faulty',
   },
   ERR_FDB_NO_PIDFD: {
-    cause: 'A process sent no pidfd as its proof of life',
-    remedy: 'It is faulty',
+    cause: 'A process sent no pidfd',
+    remedy: 'The process is faulty',
   },
 }
 
@@ -82,16 +82,16 @@ export const CHANNEL = {
  */
 export const MOVING = {
   ERR_FDB_NO_TARGET: {
-    cause: "This version has no server, or no hooks, for the connection's protocol",
-    remedy: 'Give `serve()` the hooks of the version before',
+    cause: "This version has no server or hooks for the connection's protocol",
+    remedy: 'Give `serve()` the hooks of the previous version',
   },
   ERR_FDB_HOOK: {
     cause: '`serialize()` did not return a `Uint8Array`',
-    remedy: 'Return bytes at once, or `undefined` for "not now"',
+    remedy: 'Return bytes synchronously, or `undefined` for "not now"',
   },
   ERR_FDB_CONNECTION: {
     cause: "A connection's record cannot be read, or its descriptor is no connection",
-    remedy: 'It ends where it is: the versions disagree',
+    remedy: 'The versions are incompatible; the connection stays in its process',
   },
   ERR_FDB_CONNECTION_LARGE: {
     cause: "A connection's record is larger than a message (4 MiB)",
@@ -102,7 +102,7 @@ export const MOVING = {
     remedy: 'Read its log',
   },
   ERR_FDB_MOVE_LOG: {
-    cause: 'The shared log of a move is invalid: no connection moves',
-    remedy: 'The other side is faulty',
+    cause: 'The shared log of a move is invalid; no connection moves',
+    remedy: 'The other process is faulty',
   },
 }
