@@ -44,8 +44,20 @@ The proxy does not pass on a message that two servers could read differently. It
 Then it closes the connection. The error's message has the reason.
 
 ${explained.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}
-- Others: ${named.map(([code, [status]]) => `\`${code}\` (${status})`).join(', ')}
+
+Others, by status:
+
+${byStatus(named)}
 `
+}
+
+/** @param {readonly (readonly [code: string, refusal: readonly [status: number, why: string]])[]} refusals */
+function byStatus(refusals) {
+  const statuses = [...new Set(refusals.map(([, [status]]) => status))].sort()
+  const codes = statuses.map(each =>
+    refusals.filter(([, [status]]) => status === each).map(([code]) => `\`${code}\``),
+  )
+  return statuses.map((status, i) => `- ${status}: ${codes[i]?.join(', ')}`).join('\n')
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
