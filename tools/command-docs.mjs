@@ -42,11 +42,11 @@ export function commandDocs(program, exitCodes) {
 
 Exit codes: ${codes.join('; ')}. [More](systemd.md#commands)
 
-Options of many commands, which are only named below:
+These options are explained only here:
 
 ${[...shared.values()].map(line).join('\n')}
 
-The first three are not named where a command has all of them: ${groups.flatMap(asksService(shared)).join(', ')}.
+These commands have the first three options, which are not listed there: ${groups.flatMap(asksService(shared)).join(', ')}.
 ${groups.map(group => section(group, shared)).join('')}`
 }
 
@@ -123,7 +123,7 @@ function asksService(shared) {
     const commands = leaves(group)
     const others = commands.filter(({ command }) => serviceOptions(command, shared).length === 0)
     if (others.length === commands.length) return []
-    const but = others.length === 0 ? '' : ` (but ${others.map(({ name }) => name).join(', ')})`
+    const but = others.length === 0 ? '' : ` (except ${others.map(({ name }) => name).join(', ')})`
     return [`\`${group.name()}\`${but}`]
   }
 }

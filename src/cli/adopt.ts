@@ -21,10 +21,10 @@ export function addAdopt(program: Command): void {
   program
     .command('adopt')
     .description('show the listeners of a running process, or take them over into a daemon')
-    .requiredOption('--pid <pid>', 'a process that knows nothing of fd-broker')
-    .option('--listener <name=address...>', 'its listeners, with their names in the service')
+    .requiredOption('--pid <pid>', 'process that does not use fd-broker')
+    .option('--listener <name=address...>', 'listener to take over, with its name in the service')
     .option('--control <path>', 'control socket of the daemon')
-    .option('--service <name>', 'their service there, without a member yet')
+    .option('--service <name>', 'service in the daemon; it must have no member yet')
     .option('--json', 'print the answer as JSON')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '10s'))
     .addHelpText(

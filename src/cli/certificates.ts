@@ -32,8 +32,8 @@ export function addCertificates(program: Command): void {
     .description('add or replace a certificate for new connections')
     .requiredOption('--cert <file>', 'the certificate and its issuers, PEM')
     .requiredOption('--key <file>', 'its private key, PEM')
-    .option('--name <name...>', 'hosts instead of those in the certificate')
-    .option('--replace', 'replace one of the same first name')
+    .option('--name <name...>', 'host names to use instead of those in the certificate')
+    .option('--replace', 'replace a certificate with the same first host name')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker certificates add --control /run/edge/upgrade.sock --cert a.crt --key a.key --replace',
@@ -41,7 +41,7 @@ export function addCertificates(program: Command): void {
     .action(add)
   addAskOptions(certificates.command('remove'))
     .description('remove a certificate that was made at run time')
-    .argument('<name>', 'its first name')
+    .argument('<name>', 'first host name of the certificate')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker certificates remove --control /run/edge/upgrade.sock app.example.com',

@@ -7,7 +7,7 @@ const SHELLS = { bash, zsh, fish } as const
 export function addCompletion(program: Command, whole: () => Promise<Command>): void {
   program
     .command('completion')
-    .description('print the script by which a shell completes these commands')
+    .description('print the completion script for a shell')
     .addArgument(new Argument('<shell>').choices(Object.keys(SHELLS)))
     .addHelpText(
       'after',

@@ -11,9 +11,9 @@ interface DoctorFlags {
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('say what works on this machine, and what does not; exit code 1 if upgrades do not')
+    .description('check which features work on this machine; exit code 1 if upgrades do not')
     .option('--control <path>', 'control socket of a future service; default: by its name')
-    .option('--service <name>', 'its name', 'app')
+    .option('--service <name>', 'name of the service', 'app')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

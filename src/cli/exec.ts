@@ -19,11 +19,11 @@ interface ExecFlags extends ServiceFlags {
 
 export function addExec(program: Command): void {
   addServiceOptions(program.command('exec'))
-    .description('become a program with listeners that a daemon (fd-broker serve) holds')
-    .argument('<name[=address]...>', 'with an address it is bound if missing')
-    .option('--exclusive', 'exclude other processes')
-    .option('--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not')
-    .option('--nginx', 'tell nginx too (NGINX=3;4;), with --non-blocking')
+    .description('become a program that gets its listeners from a daemon (fd-broker serve)')
+    .argument('<name[=address]...>', 'name of a held listener; with an address it is bound if missing')
+    .option('--exclusive', 'no other process gets them meanwhile')
+    .option('--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)')
+    .option('--nginx', 'for nginx: also set NGINX=3;4; and --non-blocking')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .addHelpText(
       'after',

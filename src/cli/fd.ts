@@ -40,12 +40,12 @@ export function addFd(program: Command): void {
     .action(list)
   addAskOptions(fd.command('put'))
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
-    .argument('<name>', 'by which clients find it')
-    .option('--descriptor <number>', 'which of its own', numberOf, 0)
-    .option('--pid <pid>', 'take it from that process (as fd-broker adopt)')
-    .addOption(durationOption('--for <duration>', 'time that it is held; default: for good'))
-    .option('--while <pid>', 'until that process ends')
-    .option('--replace', 'in place of one of that name')
+    .argument('<name>', 'name by which clients find it')
+    .option('--descriptor <number>', 'number of the descriptor', numberOf, 0)
+    .option('--pid <pid>', 'take it from this process (as fd-broker adopt does)')
+    .addOption(durationOption('--for <duration>', 'hold it for this time; default: until it is removed'))
+    .option('--while <pid>', 'hold it until this process ends')
+    .option('--replace', 'replace a descriptor of the same name')
     .addHelpText(
       'after',
       `
@@ -55,11 +55,11 @@ Examples:
     )
     .action(put)
   addAskOptions(fd.command('get'))
-    .description('start a command with descriptors, from 3 on (LISTEN_FDS)')
-    .argument('<name>', 'one or several, with commas between')
-    .argument('<command...>', 'after --')
-    .option('--exclusive', 'exclude other processes')
-    .option('--remove', 'then the daemon drops them')
+    .description('start a command with the descriptors, numbered from 3 (LISTEN_FDS)')
+    .argument('<name>', 'one or several names, separated by commas')
+    .argument('<command...>', 'command to start, after --')
+    .option('--exclusive', 'no other process gets them meanwhile')
+    .option('--remove', 'the daemon then drops them')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
@@ -70,7 +70,7 @@ Examples:
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   addAskOptions(fd.command('claim'))
-    .description('claim one for a process as long as it lives')
+    .description('claim a descriptor for a process while it lives')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
     .option('--shared', 'do not exclude others')
@@ -80,7 +80,7 @@ Examples:
     )
     .action(claim)
   addAskOptions(fd.command('release'))
-    .description('end the claim of a process that lives')
+    .description('end the claim of a living process')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
     .addHelpText(
@@ -89,7 +89,7 @@ Examples:
     )
     .action(release)
   addAskOptions(fd.command('remove'))
-    .description('close one; processes that have it keep it')
+    .description('close the daemon’s descriptor; processes with a copy keep it')
     .argument('<name>')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
     .action(remove)

@@ -12,10 +12,12 @@ interface InitFlags {
 export function addInit(program: Command): void {
   program
     .command('init')
-    .description('show what fd-broker adds to the package.json of an application, and write it after a yes')
-    .argument('[folder]', 'of the application', '.')
-    .option('--entry <file>', 'the script that is started; default: as package.json starts it')
-    .option('--yes', 'write without a question')
+    .description(
+      'show what fd-broker would add to an application’s package.json, and write it after confirmation',
+    )
+    .argument('[folder]', 'folder of the application', '.')
+    .option('--entry <file>', 'script that starts the application; default: from package.json')
+    .option('--yes', 'write without asking')
     .addHelpText(
       'after',
       `

@@ -27,18 +27,20 @@ interface LogsFlags {
 
 export function addLogs(program: Command): void {
   addServiceOptions(
-    program.command('logs').description('show the output of a program that fd-broker start has started'),
+    program.command('logs').description('show the output of a program started by fd-broker start'),
     asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
   )
-    .option('-f, --follow', 'go on with what is written, by the next versions too')
+    .option('-f, --follow', 'print new output too, also of later versions')
     .addOption(
       new Option(
         '--generation <number>',
-        'of that version; default: of the one that serves, or has last',
+        'output of this version; default: of the serving or last one',
       ).argParser(count),
     )
-    .addOption(new Option('-n, --lines <number>', 'so many from the end').argParser(count).default(100))
-    .option('--log-file <file>', 'as it was given to fd-broker start')
+    .addOption(
+      new Option('-n, --lines <number>', 'number of last lines to print').argParser(count).default(100),
+    )
+    .option('--log-file <file>', 'log file that was given to fd-broker start')
     .addHelpText(
       'after',
       `

@@ -5,7 +5,7 @@ import { MOST_WORKERS } from '../workers/options.js'
 
 /** Accepts the log levels of pino. */
 export function logLevelOption(): Option {
-  return new Option('--log-level <level>', 'of the log on stderr: text on a terminal, else JSON lines')
+  return new Option('--log-level <level>', 'level of the log on stderr: text on a terminal, else JSON lines')
     .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
     .default('info')
 }

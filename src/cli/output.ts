@@ -64,9 +64,9 @@ export type ExitCode = keyof typeof EXIT_CODES
 /** Part of the interface: documented, and used by scripts. */
 export const EXIT_CODES = {
   0: 'done',
-  1: 'failed: the old version serves on',
+  1: 'failed: the old version keeps serving',
   2: 'wrong usage',
-  3: 'there is no service',
+  3: 'no service found',
   4: 'busy: try again later',
   5: 'refused',
 } as const

@@ -26,14 +26,17 @@ interface ProxyFlags {
 export function addProxy(program: Command): void {
   program
     .command('proxy')
-    .description('run the reference reverse proxy; a second start is the upgrade')
+    .description('run the reference reverse proxy; start it again to upgrade it')
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'pid file of the serving process')
     .addOption(new Option('--workers <number>', 'number of processes, or auto').argParser(workerCount))
-    .option('--stay', 'as PID 1: stay after another container has taken over')
-    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
-    .option('--access-log-file <file>', 'of the access log, instead of stdout; opened again by USR1')
+    .option('--stay', 'as PID 1: keep running after another container has taken over')
+    .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
+    .option(
+      '--access-log-file <file>',
+      'write the access log to this file instead of stdout; USR1 reopens it',
+    )
     .addOption(logLevelOption())
     .addHelpText(
       'after',

@@ -15,9 +15,9 @@ interface RollbackFlags extends AnswerFlags {
 }
 
 export function addRollback(program: Command): void {
-  addServiceOptions(program.command('rollback').description('let the standby serve again, in probation'))
+  addServiceOptions(program.command('rollback').description('in probation: let the previous version serve again'))
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .option('--at <path>', 'restore what upgrade --binary has replaced')
+    .option('--at <path>', 'restore the release that upgrade --binary has replaced at this path')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

@@ -41,11 +41,11 @@ export function addRoutes(program: Command): void {
     .description('show all routes')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
-  addRouteOptions(addAskOptions(routes.command('add')))
-    .description('add a route, or all of a file or none')
-    .option('--upstream <name>', 'the upstream that serves it')
-    .option('--connect', 'pass CONNECT requests too')
-    .option('--replace', 'replace routes made at run time')
+  placed(addAskOptions(routes.command('add')))
+    .description('add a route, or all routes of a file (all or none)')
+    .option('--upstream <name>', 'upstream of the route')
+    .option('--connect', 'also pass on CONNECT requests')
+    .option('--replace', 'replace existing routes made at run time')
     .addHelpText(
       'after',
       `
@@ -56,8 +56,8 @@ Examples:
   $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
     )
     .action(add)
-  addRouteOptions(addAskOptions(routes.command('remove')))
-    .description('remove a route that was made at run time, or all of a file or none')
+  placed(addAskOptions(routes.command('remove')))
+    .description('remove a route that was made at run time, or all routes of a file (all or none)')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker routes remove --control /run/edge/upgrade.sock --host app.example.com --path /old',
@@ -67,7 +67,7 @@ Examples:
 
 function addRouteOptions(command: Command): Command {
   return command
-    .option('--file <file>', 'routes of this file')
+    .option('--file <file>', 'use the routes in this file')
     .option('--host <host>', 'host of the route')
     .option('--path <prefix>', 'path of the route; default: /')
 }

@@ -32,37 +32,52 @@ export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
  * COMMAND_LINE_ONLY} a key in --config.
  */
 export const RUN_OPTIONS = {
-  listen: ['--listen <name=address...>', 'listener of every version, for example web=tcp://0.0.0.0:8080'],
-  adopt: ['--adopt <pid>', 'process whose listeners are taken over, and which then ends'],
-  from: ['--from <control>', 'daemon that holds these listeners by name'],
-  adoptSignal: ['--adopt-signal <signal>', 'ends that process in order; or none (default: --stop-signal)'],
+  listen: [
+    '--listen <name=address...>',
+    'listener that every version inherits, for example web=tcp://0.0.0.0:8080',
+  ],
+  adopt: ['--adopt <pid>', 'take over the listeners of this process, then end it'],
+  from: ['--from <control>', 'the daemon with this control socket holds the listeners'],
+  adoptSignal: [
+    '--adopt-signal <signal>',
+    'signal that ends the adopted process; or none (default: --stop-signal)',
+  ],
   ready: ['--ready <how>', `${READINESS} (default: delay:1s)`],
-  readyTimeout: ['--ready-timeout <duration>', 'until a version must be ready (default: 60s)'],
+  readyTimeout: ['--ready-timeout <duration>', 'a version must be ready within this time (default: 60s)'],
   healthInterval: [
     '--health-interval <duration>',
-    'interval of questions (default: 100ms until it is ready, then 250ms)',
+    'interval of checks (default: 100ms until the version is ready, then 250ms)',
   ],
-  healthTimeout: ['--health-timeout <duration>', 'limit for an answer (default: 5s)'],
-  healthPasses: ['--health-passes <count>', 'good answers in a row that make a version ready (default: 1)'],
-  healthyFor: ['--healthy-for <duration>', 'time that it runs beside the old one (default: 0s)'],
+  healthTimeout: ['--health-timeout <duration>', 'time limit of a check (default: 5s)'],
+  healthPasses: [
+    '--health-passes <count>',
+    'successful checks in a row that make a version ready (default: 1)',
+  ],
+  healthyFor: [
+    '--healthy-for <duration>',
+    'a version must stay ready this long before the old one ends (default: 0s)',
+  ],
   probation: [
     '--probation <duration>',
-    'within it a failed version is replaced by the one before (default: 10s)',
+    'if a version fails within this time, the previous one is started again (default: 10s)',
   ],
-  stopSignal: ['--stop-signal <signal>', 'tells a version to end (default: TERM)'],
-  stopTimeout: ['--stop-timeout <duration>', 'then it is killed (default: 30s)'],
-  upgradeSignal: ['--upgrade-signal <signal>', 'starts the next version (default: HUP)'],
+  stopSignal: ['--stop-signal <signal>', 'signal that ends a version (default: TERM)'],
+  stopTimeout: ['--stop-timeout <duration>', 'a version that has not ended by then is killed (default: 30s)'],
+  upgradeSignal: ['--upgrade-signal <signal>', 'signal that starts the next version (default: HUP)'],
   restart: [
     '--restart <when>',
-    'when the serving version ends by itself: never, on-failure, always (default: never)',
+    'restart a serving version that ends by itself: never, on-failure, always (default: never)',
   ],
-  restartDelay: ['--restart-delay <duration>', 'doubled each time, up to 30s (default: 100ms)'],
+  restartDelay: [
+    '--restart-delay <duration>',
+    'wait before a restart; doubled each time, up to 30s (default: 100ms)',
+  ],
   control: ['--control <path>', 'control socket, for fd-broker upgrade, status and stop'],
   pidFile: ['--pid-file <file>', 'pid file of this process'],
-  name: ['--name <name>', 'in status and log (default: the name of the program)'],
+  name: ['--name <name>', 'name in status and log (default: the name of the program)'],
   cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
-  survive: ['--survive', 'the program lives on when this process is killed'],
-  nonBlocking: ['--non-blocking', 'listeners have O_NONBLOCK; those of systemd have not'],
+  survive: ['--survive', 'the program keeps running if this process is killed'],
+  nonBlocking: ['--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)'],
   config: ['--config <file>', 'settings in YAML or JSON, read again for every version'],
 } as const satisfies Record<string, readonly [flags: string, description: string]>
 

@@ -19,7 +19,7 @@ export function addRun(program: Command): void {
   const command = program
     .command('run')
     .description('run any program, and replace it by its next version without refusing a connection')
-    .argument('[command...]', 'of the program, after --')
+    .argument('[command...]', 'command of the program, after --')
   for (const [name, [flags, description]] of Object.entries(RUN_OPTIONS)) {
     const option = new Option(flags, description).env(
       `FD_BROKER_${name.replace(/[A-Z]/g, '_$&').toUpperCase()}`,

@@ -24,12 +24,12 @@ export function addServe(program: Command): void {
     .command('serve')
     .description('run the daemon that holds listeners and state for its members')
     .addOption(controlOption().makeOptionMandatory(false))
-    .option('--config <file>', 'access rules, limits, and the fate of a service without a member')
+    .option('--config <file>', 'access rules, limits, and what happens to a service without a member')
     .option('--check', 'only check the configuration')
     .addOption(logLevelOption())
-    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
+    .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .option('--pid-file <file>', 'pid file of the daemon')
-    .option('--drop', 'let the first TERM or INT end it, even if it alone holds a service')
+    .option('--drop', 'end at the first TERM or INT, even if listeners or state of a service are lost')
     .addHelpText(
       'after',
       `

@@ -32,22 +32,25 @@ export function addStart(program: Command): void {
   program
     .command('start')
     .description(
-      'start a Node program in the background under fd-broker/auto, or its next version, and wait until it serves',
+      'start a Node program in the background under fd-broker/auto. If it already runs, start its next version. Wait until it serves',
     )
     .argument('<program>')
-    .argument('[args...]', 'its arguments, after --')
-    .option('--name <service>', 'name of the service; default: by its package or folder')
-    .option('--ready <how>', 'listen, call, or a path such as /health that it must answer; default: listen')
+    .argument('[args...]', 'arguments of the program, after --')
+    .option('--name <service>', 'name of the service; default: the package’s or folder’s name')
+    .option(
+      '--ready <how>',
+      'when it is ready: listen, call, or a path such as /health that it must answer; default: listen',
+    )
     .option(
       '--log-file <file>',
-      'of its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
+      'file for its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
     )
     .addOption(
-      new Option('--log-size <size>', 'of a file, at which it is rotated').argParser(sizeIn).default('10M'),
+      new Option('--log-size <size>', 'a log file of this size is rotated').argParser(sizeIn).default('10M'),
     )
     .option(
       '--pid-file <file>',
-      'names the process that serves; default: SERVICE.pid beside the control socket',
+      'pid file of the serving process; default: SERVICE.pid beside the control socket',
     )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--json', 'print the answer as JSON')

@@ -48,9 +48,9 @@ Examples:
   $ fd-broker state diff /run/shop/upgrade.sock state.jsonl`,
     )
   source(state.command('show'))
-    .description('print the entries, one JSON object a line')
-    .option('--section <name>', 'only of this section')
-    .option('--prefix <prefix>', 'only keys that begin so')
+    .description('print the entries, one JSON object per line')
+    .option('--section <name>', 'only this section')
+    .option('--prefix <prefix>', 'only keys with this prefix')
     .addOption(secretsOption())
     .addHelpText(
       'after',
@@ -58,7 +58,7 @@ Examples:
     )
     .action(show)
   source(state.command('get'))
-    .description('print one entry as JSON; exit code 1 if it is not there')
+    .description('print one entry as JSON; exit code 1 if it does not exist')
     .argument('<section>')
     .argument('<key>')
     .addOption(secretsOption())
@@ -68,17 +68,17 @@ Examples:
     .description('put one entry, checked by the serving process')
     .argument('<section>')
     .argument('<key>')
-    .argument('[value]', 'JSON, for codec json or msgpack; default: the bytes of standard input')
+    .argument('[value]', 'JSON, for codec json or msgpack; default: bytes from standard input')
     .action(putEntry)
   running(state.command('delete'))
-    .description('delete one entry; exit code 1 if it is not there')
+    .description('delete one entry; exit code 1 if it does not exist')
     .argument('<section>')
     .argument('<key>')
     .action(deleteEntry)
   running(state.command('watch'))
     .description('print each change as a line of JSON')
-    .option('--section <name>', 'only of this section')
-    .option('--initial', 'begin with the present entries')
+    .option('--section <name>', 'only this section')
+    .option('--initial', 'first print the current entries')
     .addOption(secretsOption())
     .action(watchEntries)
   source(state.command('stats'))
@@ -86,13 +86,13 @@ Examples:
     .option('--json', 'print the answer as JSON')
     .action(stats)
   source(state.command('verify'))
-    .description('compare the whole log with its checksums and digests')
+    .description('check the whole log against its checksums and digests')
     .option('--json', 'print the answer as JSON')
     .action(verify)
   state
     .command('repair')
-    .description('keep the part of a state file before its damage, and rename the damaged file')
-    .requiredOption('--file <file>', 'of a stopped service')
+    .description('keep the part of a damaged state file before the damage; rename the damaged file')
+    .requiredOption('--file <file>', 'state file of a stopped service')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
@@ -114,12 +114,12 @@ Examples:
         .default('lines'),
     )
     .option('--section <name...>', 'only these sections (lines)')
-    .option('--out <file>', 'to this new file (mode 0600) instead of standard output')
+    .option('--out <file>', 'write to this new file (mode 0600) instead of standard output')
     .addOption(secretsOption())
     .action(exportState)
   running(state.command('import'))
-    .description('put the entries of an export into a running service: all or none')
-    .requiredOption('--file <file>', 'what "state export" wrote; - is standard input')
+    .description('import the entries of an export into a running service: all or none')
+    .requiredOption('--file <file>', 'output of "state export"; - is standard input')
     .option('--section <name...>', 'only these sections')
     .option('--replace', 'empty the sections first')
     .option('--edited', 'do not compare the file with its first line')
@@ -141,7 +141,7 @@ function source(command: Command): Command {
     return file !== undefined && pidFile === undefined
   }
   return limited(
-    addServiceOptions(command, isFile).option('--file <file>', 'a state file or export; - is standard input'),
+    addServiceOptions(command, isFile).option('--file <file>', 'state file or export; - is standard input'),
   )
 }
 

@@ -19,12 +19,12 @@ interface StopFlags extends AnswerFlags {
 }
 
 export function addStop(program: Command): void {
-  addServiceOptions(
-    program.command('stop').description('end the running server when its last connection has ended'),
-  )
+  addServiceOptions(program.command('stop').description('stop the service when its last connection has ended'))
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .addOption(durationOption('--drain <duration>', 'for its last connections; default: as it is configured'))
-    .option('--drop', 'of a daemon: even if it alone holds a service, which is then lost')
+    .addOption(
+      durationOption('--drain <duration>', 'time limit for its last connections; default: as configured'),
+    )
+    .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',

@@ -39,12 +39,12 @@ interface Phase {
 export function addUpgrade(program: Command): void {
   addServiceOptions(program.command('upgrade'))
     .description('start the next version of the running server, and wait until it serves')
-    .argument('[command...]', 'of the next version, after --; default: the running one')
+    .argument('[command...]', 'command of the next version, after --; default: the current one')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
-    .option('--kill-stuck', 'first kill processes that block the upgrade; listeners and state stay')
-    .option('--binary <new>', 'first put this release in the place of --at; undone if the upgrade fails')
-    .option('--at <path>', 'the link of a release folder, or the executable, of the server')
-    .option('--smart', 'reload, upgrade or do nothing, by what has changed (fd-broker proxy)')
+    .option('--kill-stuck', 'first kill processes that block the upgrade; listeners and state are kept')
+    .option('--binary <new>', 'release to install at --at before the upgrade; undone if the upgrade fails')
+    .option('--at <path>', 'the server’s link to a release folder, or its executable')
+    .option('--smart', 'reload, upgrade or do nothing, depending on what has changed (fd-broker proxy)')
     .option('--self', 'replace fd-broker run, or the daemon, with the installed release')
     .option('--json', 'print the answer as JSON')
     .addHelpText(

@@ -26,32 +26,38 @@ export function addWorkers(program: Command): void {
   workers
     .command('start')
     .description('be the main process of workers: any program that calls join() with this service')
-    .argument('<command...>', 'of each worker, after --')
-    .requiredOption('--service <name>', 'service of the workers')
+    .argument('<command...>', 'command of each worker, after --')
+    .requiredOption('--service <name>', 'name of the service')
     .addOption(
-      new Option('--count <number>', 'number of workers; auto: one for each processor')
+      new Option('--count <number>', 'number of workers; auto: one per processor')
         .argParser(workerCount)
         .default('auto'),
     )
     .addOption(controlOption().makeOptionMandatory(false))
     .addOption(
-      new Option('--replace <how>', 'how an upgrade replaces them after the first')
+      new Option(
+        '--replace <how>',
+        'an upgrade replaces the first worker, then the others: one-by-one or at-once',
+      )
         .choices(['one-by-one', 'at-once'])
         .default('one-by-one'),
     )
-    .addOption(durationOption('--timeout <duration>', 'until each must serve', '60s'))
+    .addOption(durationOption('--timeout <duration>', 'each worker must serve within this time', '60s'))
     .addOption(
-      new Option('--stop-timeout <duration>', 'then a worker that still serves is killed; or off')
+      new Option(
+        '--stop-timeout <duration>',
+        'a worker that still serves this long after TERM is killed; or off',
+      )
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(30_000, '30s'),
     )
     .addOption(
-      new Option('--hung-timeout <duration>', 'a worker that is silent for this long is replaced; or off')
+      new Option('--hung-timeout <duration>', 'a worker that is silent this long is replaced; or off')
         .argParser(text => (text === 'off' ? text : toMs(text)))
         .default(10_000, '10s'),
     )
     .option('--pid-file <file>', 'pid file of the main process')
-    .option('--log-file <file>', 'of the log, instead of stderr; opened again by USR1')
+    .option('--log-file <file>', 'write the log to this file instead of stderr; USR1 reopens it')
     .addOption(logLevelOption())
     .addHelpText(
       'after',
@@ -69,7 +75,7 @@ Examples:
     .action((flags: AnswerFlags) => ask(flags, REPLACE_WORKERS, '', 'every worker was replaced'))
   addAskOptions(workers.command('set'))
     .description('change the number of workers')
-    .argument('<number>', 'or auto: one for each processor', workerCount)
+    .argument('<number>', 'number of workers; auto: one per processor', workerCount)
     .addHelpText('after', '\nExamples:\n  $ fd-broker workers set --control /run/shop/upgrade.sock 4')
     .action((count: number | 'auto', flags: AnswerFlags) =>
       ask(flags, SET_WORKERS, `${count}`, `${count} workers serve`),
