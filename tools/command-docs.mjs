@@ -38,7 +38,7 @@ export function commandDocs(program, exitCodes) {
   return `<!-- Made by tools/command-docs.mjs from the commands in src/cli. -->
 # Commands
 
-\`fd-broker COMMAND --help\` has examples. [How a command finds the service](systemd.md#commands)
+\`fd-broker COMMAND --help\` has examples. [How a command finds the service](systemd.md#commands). Defaults are in brackets.
 
 Exit codes: ${codes.join('; ')}. [More](systemd.md#commands)
 
@@ -179,13 +179,13 @@ function sentence(text) {
 /** @param {DescribedOption} option */
 function line({ flags, description, mandatory, defaultValue, defaultValueDescription }) {
   const given = defaultValueDescription ?? (Array.isArray(defaultValue) ? undefined : defaultValue)
-  const byDefault = given === undefined || given === false ? '' : ` (default: ${given})`
+  const byDefault = given === undefined || given === false ? '' : ` (${given})`
   return `- \`${flags}\`: ${markdown(description)}${byDefault}${mandatory && given === undefined ? ' (needed)' : ''}`
 }
 
 /** @param {string} text */
 function markdown(text) {
-  return text.replaceAll('\n', ' ').replaceAll('<', '&lt;').replaceAll('*', '\\*')
+  return text.replaceAll('\n', ' ').replace('(default: ', '(').replaceAll('<', '&lt;').replaceAll('*', '\\*')
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
