@@ -43,24 +43,24 @@ export const healthShape = {
   http: absent(
     healthAddress('http'),
     null,
-    'a GET that must return 2xx or 3xx: `/PATH`, on a socket that only the new process has; or `http://HOST:PORT/PATH`',
+    'a GET that must return 2xx or 3xx: `/PATH`, sent to the new process only; or `http://HOST:PORT/PATH`',
   ),
   tcp: absent(healthAddress('tcp'), null, '`HOST:PORT` that must accept a connection'),
   command: absent(
     healthAddress('command'),
     null,
-    'a command for `sh -c` that must end with 0; `FD_BROKER_PID` is the new process, `FD_BROKER_SOCKET` the path of a socket that only it has',
+    'a command for `sh` that must end with 0; it gets `FD_BROKER_PID`, and in `FD_BROKER_SOCKET` the path of the new process’s own socket',
   ),
   host: absent(text('a host', hostField), null, '`Host` of the request for `/PATH`; default: `localhost`'),
   listener: absent(
     text('the name of a listener', name => name),
     null,
-    'the check uses the settings of this listener; default: the first HTTP listener',
+    'listener whose settings the check uses; default: the first HTTP listener',
   ),
   interval: optional(duration(1), '250ms', 'time between two checks'),
   timeout: optional(duration(1), '2s', 'limit of one check'),
-  passes: optional(integer(1, 1000), 2, 'successful checks in a row that are needed before the commit'),
-  within: optional(duration(1), '10s', 'limit for these checks; after it the upgrade is refused'),
+  passes: optional(integer(1, 1000), 2, 'successful checks in a row before the commit'),
+  within: optional(duration(1), '10s', 'limit for these checks; then the upgrade fails'),
 }
 
 function isOwnPath({ http }: { http: string | null }): boolean {

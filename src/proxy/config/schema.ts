@@ -73,14 +73,14 @@ const certificateShape = {
   names: absent(
     list(text('a name', canonicalName), { least: 1 }),
     null,
-    'host names (`app.example.com`, `*.example.com`) to use instead of those in the certificate',
+    'host names (`app.example.com`, `*.example.com`) instead of the certificate’s',
   ),
 }
 const tlsShape = {
   certificates: optional(
     list(refine(map(certificateShape), readCertificateFiles), { most: 1000 }),
     [],
-    'chosen by the host name that a client requests; the first is the default',
+    'chosen by the requested host name; the first is the default',
     certificateShape,
   ),
   minVersion: optional(
@@ -94,11 +94,11 @@ const tlsShape = {
 const MOST_EVENT = 4096
 
 const drainShape = {
-  timeout: optional(duration(0), '30s', 'connections that are still open after this time are closed'),
+  timeout: optional(duration(0), '30s', 'connections still open then are closed'),
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
-    'which connections move to the new process: `auto`: all, at any byte; `idle`: only between two requests; `off`: none',
+    'which connections move: `auto`: all, at any byte; `idle`: only between two requests; `off`: none',
   ),
   tlsTimeout: optional(
     duration(0),
@@ -110,11 +110,7 @@ const drainShape = {
     '250ms',
     'a few connections move first, the others after this time ([waves](connections.md)); `0s`: all at once',
   ),
-  movesPerSecond: optional(
-    orOff(integer(1, 1_000_000)),
-    'off',
-    'highest number of connections that move in a second',
-  ),
+  movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'most connections that move in a second'),
   lastEvent: optional(
     text('the text of an event', given =>
       Buffer.byteLength(given) <= MOST_EVENT
@@ -122,7 +118,7 @@ const drainShape = {
         : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
-    'last lines sent on a `text/event-stream` that is still open then, such as `event: bye`',
+    'last lines on a `text/event-stream` still open then, such as `event: bye`',
   ),
 }
 
@@ -141,12 +137,12 @@ const upgradeShape = {
   silence: optional(
     duration(1),
     '3s',
-    'if the new process is silent or unhealthy this long in probation, the old one takes over again',
+    'the old process takes over again after this silence or bad health in probation',
   ),
   health: optional(
     health,
     'off',
-    'health check of the new process, before the commit and in probation: `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map with these keys',
+    'check of the new process before the commit and in probation: `http:/PATH`, `tcp:HOST:PORT`, `command:TEXT`, or a map',
     healthShape,
   ),
 } satisfies Record<keyof UpgradeConfig, unknown>
@@ -162,23 +158,23 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 const timeoutShape = {
   handshake: optional(duration(1), '10s', 'limit for a TLS handshake'),
   head: optional(duration(1), '10s', 'limit for receiving a request’s head, from its first byte (408)'),
-  idle: optional(duration(1), '60s', 'a client’s connection is closed after this time without a request'),
+  idle: optional(duration(1), '60s', 'a connection without a request is closed after this time'),
   stall: absent(duration(1), undefined, 'overrides `timeouts.idle` for a body that makes no progress'),
   tunnel: absent(
     duration(1),
     undefined,
     'overrides `timeouts.idle` for WebSockets and other upgrades, CONNECT, and connections of `forward`',
   ),
-  connect: optional(duration(1), '3s', 'limit for connecting to a server (then another server, or 504)'),
+  connect: optional(duration(1), '3s', 'limit for connecting to a server (else another server, or 504)'),
   response: optional(
     duration(1),
     '60s',
-    'limit from the end of a request, or the last 1xx answer, to the head of its answer (504)',
+    'limit from the end of a request, or the last 1xx answer, to the answer’s head (504)',
   ),
   request: optional(
     orOff(duration(1)),
     'off',
-    'limit from a request’s head to the end of its answer (408, 504, or the answer is cut); not for tunnels',
+    'limit from a request’s head to the end of its answer (408, 504, or cut); not for tunnels',
   ),
 }
 
@@ -198,7 +194,7 @@ const limitShape = {
   connections: optional(
     or(orOff(integer(1, 10_000_000)), 'auto'),
     'auto',
-    'open client connections; further ones are answered 503 (`forward`: closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
+    'open client connections; further ones get 503 (`forward`: are closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
@@ -222,7 +218,7 @@ function listenerAddress(given: string): ListenerSpec | Wrong {
 }
 
 const listenerShape = {
-  name: required(text('a name', name), 'the next version finds the listener by this name'),
+  name: required(text('a name', name), 'name by which the next version finds the listener'),
   address: required(
     text('a listener address', listenerAddress),
     '`tcp://127.0.0.1:8080`, `tcp://[::1]:80`, `tcp://*:80`, `unix:/run/app.sock?mode=0660`',
@@ -230,13 +226,13 @@ const listenerShape = {
   forward: absent(
     text('the name of an upstream', name => name),
     undefined,
-    'for connections that are not HTTP: each is passed to a server of this upstream',
+    'not HTTP: passes each connection to a server of this upstream',
   ),
   tls: optional(boolean, false, 'whether clients speak TLS, with the certificates under `tls`'),
   halfClose: optional(
     boolean,
     false,
-    'whether a client that has closed its sending direction still gets its answers; otherwise its requests are cancelled',
+    'whether a client that has closed its sending direction still gets its answers',
   ),
 }
 const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
@@ -270,16 +266,8 @@ const serverHealthShape = {
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(
-    duration(1),
-    '4s',
-    'how long they are kept; set less than the server’s own limit (Node’s is 5 s)',
-  ),
-  age: optional(
-    orOff(duration(1)),
-    '1h',
-    'a connection of this age is closed after its request; `off`: no limit',
-  ),
+  idle: optional(duration(1), '4s', 'how long they are kept: less than the server’s own limit (Node: 5 s)'),
+  age: optional(orOff(duration(1)), '1h', 'a connection of this age is not kept; `off`: no limit'),
 }
 const ownTimeoutShape = {
   connect: absent(duration(1), undefined, 'overrides `timeouts.connect`'),
@@ -294,13 +282,13 @@ const upstreamShape = {
     '`http://HOST:PORT`, `unix:/path`, or `tcp://HOST:PORT` (for `forward` only), at least one; used in turn',
   ),
   health: group(serverHealthShape, 'when a server is considered down'),
-  keepAlive: group(keepAliveShape, 'connections to servers that are kept open for the next request'),
+  keepAlive: group(keepAliveShape, 'idle connections to servers'),
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'highest number of connections to each server; beyond it another server is used, or 503 is answered',
+    'most connections to each server; beyond: another server, or 503',
   ),
-  retry: optional(integer(0, 10), 2, 'number of other servers to try while nothing was sent'),
+  retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
 type UpstreamFields = Fields<typeof upstreamShape> & { name: string }
@@ -339,7 +327,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     workers: optional(
       workers,
       'off',
-      '[several processes](workers.md): their number, `auto`, or a map with these keys',
+      '[several processes](workers.md): their number, `auto`, or a map',
       workersShape,
     ),
     listeners: required(
@@ -349,23 +337,23 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
     ),
     upstreams: optional(upstreams, {}, 'groups of servers by name', upstreamShape),
     routes: optional(routeList(upstreamNames), [], 'which requests go to which upstream', routeShape),
-    resolver: group(resolverShape, 'how server names are looked up that `/etc/hosts` lacks'),
+    resolver: group(resolverShape, 'lookup of server names that `/etc/hosts` lacks'),
     tls: group(tlsShape, 'TLS with clients'),
-    drain: group(drainShape, 'how connections leave an old process'),
+    drain: group(drainShape, 'how an old process drains'),
     upgrade: optional(upgrade, {}, 'the handoff to the next version', upgradeShape),
     timeouts: group(timeoutShape, 'time limits'),
     limits: group(limitShape, 'size limits'),
     via: optional(
       orOff(text('a name for Via', viaName)),
       'auto',
-      'the proxy’s name in `Via`; `auto`: made from service, control socket and host; `off`: no `Via`',
+      'the proxy’s name in `Via`; `auto`: made from service, control socket and host',
     ),
     trace: optional(boolean, false, 'whether TRACE requests are passed on; otherwise 405'),
     accessLog: optional(boolean, false, 'log each request as a JSON line on standard output'),
     stateFile: optional(
       stateFile,
       'off',
-      'file that keeps routes made at run time across a reboot: its path, or a map with these keys',
+      'file that keeps routes made at run time across a reboot: its path, or a map',
       stateFileShape,
     ),
     forwarded: optional(forwarded, {}, 'headers that tell upstreams about the client', forwardedShape),
@@ -465,12 +453,12 @@ const workersShape = {
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
-    'an upgrade replaces the first, then the others: `one-by-one` or `at-once`',
+    'how an upgrade replaces the others after the first: `one-by-one`, `at-once`',
   ),
   stopTimeout: optional(
     orOff(duration(1)),
     '30s',
-    'a worker that still serves this long after TERM is killed; `off`: wait',
+    'a worker that still serves this long after TERM is killed; `off`: never',
   ),
   hungTimeout: optional(
     orOff(duration(2_000)),
@@ -500,7 +488,7 @@ const forwardedShape = {
   trust: optional(
     list(text('an address', addressRange)),
     [],
-    'trusted clients (`10.0.0.0/8`): the proxy appends to their forwarding headers; it overwrites those of all others',
+    'trusted clients (`10.0.0.0/8`): the proxy appends to their forwarding headers. It overwrites those of all others',
   ),
 }
 const forwarded: Check<ForwardedConfig> = shortFor('headers', forwardedShape)

@@ -47,7 +47,7 @@ const respondShape = {
   headers: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'further headers; the proxy itself sets `Connection`, `Content-Length` and the like',
+    'further headers, but not `Connection`, `Content-Length` and the like',
   ),
 }
 
@@ -61,11 +61,7 @@ const respond = refine(map(respondShape), (given, place): RespondTarget | undefi
 
 const placeShape = {
   host: required(text('a host', canonicalHost), '`example.com`, `*.example.com` (all below it), `*`'),
-  path: optional(
-    text('a path', canonicalPath),
-    '/',
-    'path prefix of whole segments: `/api` does not match `/apis`',
-  ),
+  path: optional(text('a path', canonicalPath), '/', 'path prefix; `/api` does not match `/apis`'),
 }
 
 function sentHost(given: string): string | Wrong {
@@ -78,7 +74,7 @@ const fieldShape = {
   set: optional(
     refine(named(headerName, text('a header value', headerValue)), uniqueHeaders),
     {},
-    'headers to set; they replace existing ones of the same name',
+    'headers to set or replace',
   ),
   remove: optional(list(text('a header name', headerName), { most: 100 }), [], 'headers to remove'),
 }
@@ -108,7 +104,7 @@ export const routeShape = {
     false,
     'whether CONNECT requests are passed to the upstream, which must be a proxy',
   ),
-  request: absent(requestChanges, undefined, 'changes to requests before they are passed on', requestShape),
+  request: absent(requestChanges, undefined, 'changes to requests', requestShape),
   response: absent(responseChanges, undefined, 'changes to answers of the servers', fieldShape),
 }
 
