@@ -15,8 +15,8 @@ export const JOINING = {
   },
   ERR_FDB_VERSION: {
     cause:
-      'The two releases have no common protocol version; or the installed release cannot continue a `run` (`upgrade --self`)',
-    remedy: 'Upgrade through a release that supports both versions; restart `run`',
+      'The releases have no common protocol version, or the installed one cannot continue a `run` (`upgrade --self`)',
+    remedy: 'Upgrade through a release that supports both; restart `run`',
   },
   ERR_FDB_NOT_A_DAEMON: {
     cause: 'The process at the control path is no daemon',
@@ -28,11 +28,11 @@ export const JOINING = {
   },
   ERR_FDB_REJECTED: {
     cause: 'The other process refused without a code',
-    remedy: 'Read the log of that process',
+    remedy: 'Read its log',
   },
   ERR_FDB_NOT_READY: {
     cause: 'A successor awaited a change before `ready()` had resolved',
-    remedy: 'Await the change after `ready()`; it is not lost',
+    remedy: 'Await it after `ready()`; it is not lost',
   },
   ERR_FDB_READY_TWICE: {
     cause: '`ready()` was called a second time',
@@ -40,7 +40,7 @@ export const JOINING = {
   },
   ERR_FDB_CHECK: {
     cause: 'A check of `ready()` threw or returned false; the incumbent keeps serving',
-    remedy: 'Fix the cause, and start the next version again',
+    remedy: 'Fix the cause and start the next version again',
   },
   ERR_FDB_ABORTED: {
     cause: 'The operation was cancelled',
@@ -58,11 +58,11 @@ export const JOINING = {
   ERR_FDB_FENCED: {
     cause:
       'Another process serves now, and did not accept the change within `timeout`; the change was not made',
-    remedy: 'Repeat the request: a new connection reaches the serving process',
+    remedy: 'Repeat the request on a new connection',
   },
   ERR_FDB_UNFIT: {
     cause: 'This process cannot write; it answers from the state that it has read',
-    remedy: 'Upgrade to a version that can write; see `unfit` in `status`',
+    remedy: 'Upgrade to a version that can write',
   },
 }
 
@@ -77,7 +77,7 @@ export const UPGRADING = {
     remedy: 'Give `join()` a control path',
   },
   ERR_FDB_MAIN_PROCESS: {
-    cause: 'If this process (PID 1, or the main process of its unit) ended, its successor would end too',
+    cause: "The end of this process (PID 1, or its unit's main process) would end its successor too",
     remedy: 'Set [`mainProcess`](api.md#pid-1-of-a-container-main-process-of-a-unit)',
   },
   ERR_FDB_NO_BINARY: {
@@ -86,11 +86,11 @@ export const UPGRADING = {
   },
   ERR_FDB_RELEASE_LINK: {
     cause: '`fd-broker run` may not change the link of `upgrade --binary NEW --at PATH`',
-    remedy: "Let its user write in the link's folder; meanwhile `fd-broker upgrade` changes the link",
+    remedy: "Let its user write in the link's folder",
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started was removed',
-    remedy: 'Create it again, or start the next version in another folder (`run --cwd`)',
+    remedy: 'Create it, or start the next version in another (`run --cwd`)',
   },
   ERR_FDB_SPAWN: {
     cause: 'A system call failed when the successor was started',
@@ -106,7 +106,7 @@ export const UPGRADING = {
   },
   ERR_FDB_SUCCESSOR_DIED: {
     cause: 'The successor died in the handoff or in probation; the incumbent serves again',
-    remedy: 'Look for a core dump, the out-of-memory killer, a signal',
+    remedy: 'Look for a core dump, a signal, the out-of-memory killer',
   },
   ERR_FDB_SUCCESSOR_LEFT: {
     cause: 'The successor got a signal to end in probation, or was rolled back',
@@ -114,11 +114,11 @@ export const UPGRADING = {
   },
   ERR_FDB_UNHEALTHY: {
     cause: 'The successor failed its health check, or was silent in probation; the incumbent serves',
-    remedy: "See the message (request and answer), or the successor's log",
+    remedy: 'See the message',
   },
   ERR_FDB_DIGEST: {
-    cause: "The state that the successor has read differs from the incumbent's",
-    remedy: 'Try again; if it happens repeatedly, please report it',
+    cause: "The state that the successor read differs from the incumbent's",
+    remedy: 'Try again; if it recurs, report it',
   },
   ERR_FDB_STUCK: {
     cause: 'A process that blocks the upgrade cannot be killed',
@@ -126,14 +126,14 @@ export const UPGRADING = {
   },
   ERR_FDB_LOST: {
     cause: 'A proxy was judged dead or unhealthy, and lost the right to serve',
-    remedy: 'See the log; another process serves',
+    remedy: 'See the log',
   },
   ERR_FDB_ADOPT: {
     cause: 'The listeners of a process cannot be taken over',
     remedy: 'See the message; `fd-broker adopt --pid PID` lists the listeners',
   },
   ERR_FDB_TRACE: {
-    cause: "This process may not take another process's listeners; `details.right` names the missing right",
-    remedy: "Run as that process's user, or as root with CAP_SYS_PTRACE; see the message",
+    cause: "This process may not take another's listeners; `details.right` names the missing right",
+    remedy: "Run as that process's user, or as root with CAP_SYS_PTRACE",
   },
 }

@@ -6,8 +6,8 @@
  */
 export const PROXY = {
   ERR_FDB_CONFIG: {
-    cause: 'The configuration has mistakes; the message lists each with its position',
-    remedy: 'Correct them; until then the current configuration is used',
+    cause: 'The configuration has mistakes; the message lists them',
+    remedy: 'Correct them; the current configuration stays',
   },
   ERR_FDB_RELOAD: {
     cause: 'A reload cannot change this key',
@@ -54,7 +54,7 @@ export const RELAY = {
     remedy: 'Correct it, or leave it out',
   },
   ERR_FDB_HTTP1_FIELD: {
-    cause: 'A header to add or remove is invalid, or may not be changed because it frames the message',
+    cause: 'A header to add or remove is invalid, or frames the message',
     remedy: 'Give a token, and a value without control characters',
   },
 }

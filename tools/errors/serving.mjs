@@ -34,8 +34,8 @@ export const CALLER = {
     remedy: 'Upgrade to the previous release: `fd-broker upgrade -- COMMAND`',
   },
   ERR_FDB_HELD_ALONE: {
-    cause: 'The daemon that `fd-broker stop` should end has listeners or state that no living member has',
-    remedy: 'Start a member, or accept the loss with `--drop`',
+    cause: '`fd-broker stop` would lose listeners or state that no living member has',
+    remedy: 'Start a member, or use `--drop`',
   },
   ERR_FDB_FD_UNKNOWN: {
     cause: 'The daemon holds no descriptor of this name',
@@ -82,12 +82,12 @@ export const LISTENERS = {
     remedy: 'Use fewer, or several services',
   },
   ERR_FDB_SHARE: {
-    cause: "A user other than the daemon’s has reached its share of the daemon's descriptors",
+    cause: 'A user other than the daemon’s has reached its share of descriptors',
     remedy: 'Close some, or give the daemon more (`ulimit -n`, `LimitNOFILE=`)',
   },
   ERR_FDB_SIDE_FILE: {
     cause: '`PATH.members` beside the control socket is a link, or other users may write it',
-    remedy: 'Remove it, and use a control folder of your own with mode 0700',
+    remedy: 'Remove it, and use your own control folder with mode 0700',
   },
   ERR_FDB_SERVICE_LIMIT: {
     cause: 'A configured limit is reached, or 1,024 processes follow one service or drain',
@@ -111,7 +111,7 @@ export const LISTENERS = {
   },
   ERR_FDB_UNSERVED: {
     cause: 'A listener would have no server',
-    remedy: 'Call `serve()` before `ready()`; if intended, `ready({ unserved: [NAME] })`',
+    remedy: 'Call `serve()` before `ready()`, or `ready({ unserved: [NAME] })`',
   },
 }
 
@@ -139,7 +139,7 @@ export const CONTROL = {
   },
   ERR_FDB_FOREIGN: {
     cause:
-      'On the control path listens another program, or fd-broker in another network namespace or of a release before 0.4',
+      'On the control path listens another program, or fd-broker in another network namespace or before 0.4',
     remedy: 'Stop it, or choose another path',
   },
   ERR_FDB_NOT_FD_BROKER: {
@@ -152,7 +152,7 @@ export const CONTROL = {
   },
   ERR_FDB_ACCEPT: {
     cause: 'Accepting on the control socket failed (it is logged and retried)',
-    remedy: 'Raise `RLIMIT_NOFILE`, or the limit that the message names',
+    remedy: 'Raise `RLIMIT_NOFILE`, or the limit in the message',
   },
 }
 
@@ -164,7 +164,7 @@ export const CONTROL = {
 export const MACHINE = {
   ERR_FDB_NODE: {
     cause: 'This Node version has other internals than the tested ones (logged)',
-    remedy: 'Use a Node version from the message, or a newer release of fd-broker',
+    remedy: 'Use a Node version from the message, or a newer fd-broker',
   },
   ERR_FDB_PLATFORM: {
     cause: 'Windows cannot pass descriptors between processes',
@@ -180,7 +180,7 @@ export const MACHINE = {
   },
   ERR_FDB_NO_SEALS: {
     cause:
-      'There are no sealable memory files, so connections cannot move; or a file in `TMPDIR` that is used instead cannot be created',
+      'There are no sealable memory files, so connections cannot move; or the file used instead cannot be created in `TMPDIR`',
     remedy: 'Allow `memfd_create`, or set `TMPDIR` to a writable folder',
   },
   ERR_FDB_NO_PROC: {
@@ -189,6 +189,6 @@ export const MACHINE = {
   },
   ERR_FDB_INTERNAL: {
     cause: 'An exception without a code: in a hook of the application, or a bug in fd-broker',
-    remedy: 'Fix the hook; otherwise please report it with the stack',
+    remedy: 'Fix the hook; otherwise report it with the stack',
   },
 }

@@ -7,7 +7,7 @@
 export const STATE = {
   ERR_FDB_SCHEMA: {
     cause: "A section's schema is wrong, or this version may not read the section",
-    remedy: 'Run a release that can read it (the message has the versions), or rename the section',
+    remedy: 'Run a release that can read it (see the message), or rename the section',
   },
   ERR_FDB_STATE_KEY: {
     cause: 'A key is not a string',
@@ -15,7 +15,7 @@ export const STATE = {
   },
   ERR_FDB_STATE_VALUE: {
     cause: 'The codec cannot encode the value, or cannot decode the stored bytes',
-    remedy: 'Correct the value; overwrite or delete an entry that cannot be read',
+    remedy: 'Correct the value; overwrite or delete an unreadable entry',
   },
   ERR_FDB_STATE_REQUEST: {
     cause: 'The `request` id was already used for another change',
@@ -23,7 +23,7 @@ export const STATE = {
   },
   ERR_FDB_STATE_LIMIT: {
     cause: 'A key, a value, a record or the log exceeds the limit in the message',
-    remedy: 'Make it smaller, or raise the limit (`stateLimits`) in all processes of the service',
+    remedy: 'Make it smaller, or raise the limit (`stateLimits`) in all processes',
   },
   ERR_FDB_STATE_BACKPRESSURE: {
     cause: 'More changes wait than `waitingWrites` and `waitingBytes` allow',
@@ -39,7 +39,7 @@ export const STATE = {
   },
   ERR_FDB_STATE_MOVED: {
     cause: 'The entry has left the log: it was compacted, or changed',
-    remedy: 'Start again; read `previous` before the listener returns',
+    remedy: 'Start again',
   },
 }
 
@@ -54,7 +54,7 @@ export const LOG = {
     remedy: 'Use a file that fd-broker wrote, or the release that wrote it',
   },
   ERR_FDB_STATE_DAMAGED: {
-    cause: 'A record was changed after it was written, or the state file is shorter than when it was synced',
+    cause: 'A record was changed after it was written, or the state file is too short',
     remedy: 'Use a copy; or keep the part before the damage: `fd-broker state repair --file PATH`',
   },
   ERR_FDB_STATE_ORDER: {
@@ -83,8 +83,7 @@ export const LOG = {
 export const STATE_FILE = {
   ERR_FDB_STATE_FILE: {
     cause: 'The state file cannot be read or written, or is not trusted',
-    remedy:
-      'See the message. A durable change with `details.made` was made in memory, and is written to disk later',
+    remedy: 'See the message. A durable change with `details.made` was made, and is written to disk later',
   },
 }
 
