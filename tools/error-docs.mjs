@@ -10,7 +10,7 @@ const BUILT = 'build/modules/errors/http1-refusals.js'
 
 /** Codes of the parser whose names need an explanation. The others are only listed. */
 const EXPLAINED =
-  /_(?:TARGET_INVALID|FIELD_FOLDED|FIELD_LOOKALIKE|HOST_MISMATCH|LENGTH_REPEATED|CODING_INVALID|CONNECTION_INVALID|SWITCH_UNASKED|CHUNK_EXTENSION|TRAILER_FORBIDDEN)$/
+  /_(?:TARGET_INVALID|FIELD_FOLDED|FIELD_LOOKALIKE|CODING_INVALID|CONNECTION_INVALID|SWITCH_UNASKED|CHUNK_EXTENSION|TRAILER_FORBIDDEN)$/
 
 const HEAD = `<!-- Made by tools/error-docs.mjs from tools/errors. -->
 # Errors
