@@ -21,7 +21,7 @@ export function addExec(program: Command): void {
   addServiceOptions(program.command('exec'))
     .description('become a program that gets its listeners from a daemon (fd-broker serve)')
     .argument('<name[=address]...>', 'name of a held listener; with an address it is bound if missing')
-    .option('--exclusive', 'no other process gets them meanwhile')
+    .option('--exclusive', 'exclude other processes')
     .option('--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)')
     .option('--nginx', 'for nginx: also set NGINX=3;4; and --non-blocking')
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))

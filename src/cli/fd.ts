@@ -58,7 +58,7 @@ Examples:
     .description('start a command with the descriptors, numbered from 3 (LISTEN_FDS)')
     .argument('<name>', 'one or several names, separated by commas')
     .argument('<command...>', 'command to start, after --')
-    .option('--exclusive', 'no other process gets them meanwhile')
+    .option('--exclusive', 'exclude other processes')
     .option('--remove', 'the daemon then drops them')
     .addHelpText(
       'after',
