@@ -15,7 +15,9 @@ interface RollbackFlags extends AnswerFlags {
 }
 
 export function addRollback(program: Command): void {
-  addServiceOptions(program.command('rollback').description('in probation: let the previous version serve again'))
+  addServiceOptions(
+    program.command('rollback').description('in probation: let the previous version serve again'),
+  )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .option('--at <path>', 'restore the release that upgrade --binary has replaced at this path')
     .option('--json', 'print the answer as JSON')

@@ -19,7 +19,9 @@ interface StopFlags extends AnswerFlags {
 }
 
 export function addStop(program: Command): void {
-  addServiceOptions(program.command('stop').description('stop the service when its last connection has ended'))
+  addServiceOptions(
+    program.command('stop').description('stop the service when its last connection has ended'),
+  )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .addOption(
       durationOption('--drain <duration>', 'time limit for its last connections; default: as configured'),
