@@ -41,7 +41,7 @@ export function addRoutes(program: Command): void {
     .description('show all routes')
     .addHelpText('after', '\nExamples:\n  $ fd-broker routes list --control /run/edge/upgrade.sock --json')
     .action(list)
-  placed(addAskOptions(routes.command('add')))
+  addRouteOptions(addAskOptions(routes.command('add')))
     .description('add a route, or all routes of a file (all or none)')
     .option('--upstream <name>', 'upstream of the route')
     .option('--connect', 'also pass on CONNECT requests')
@@ -56,7 +56,7 @@ Examples:
   $ fd-broker routes add --control /run/edge/upgrade.sock --file more.jsonl --replace`,
     )
     .action(add)
-  placed(addAskOptions(routes.command('remove')))
+  addRouteOptions(addAskOptions(routes.command('remove')))
     .description('remove a route that was made at run time, or all routes of a file (all or none)')
     .addHelpText(
       'after',
