@@ -2,7 +2,7 @@ import { errorMonitor } from 'node:events'
 import { existsSync } from 'node:fs'
 import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
-import type { Servers } from './intercept.js'
+import type { ServerAdopter } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
 import type { Service } from './service.js'
 import type { AutoSettings } from './settings.js'
@@ -13,13 +13,13 @@ import { WaitingServer } from './waiting-server.js'
  * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when
  * the first server listens, while it already answers.
  */
-export class Auto implements Servers {
+export class Auto implements ServerAdopter {
   readonly #settings: AutoSettings
-  readonly #forget = new WeakMap<net.Server, () => void>()
+  readonly #stopWatching = new WeakMap<net.Server, () => void>()
   #service: Service | null = null
   #joining: Promise<void> | null = null
-  #without = false
-  #called = false
+  #excluded = false
+  #isReady = false
   undecided: Promise<unknown> | null = null
 
   constructor(settings: AutoSettings) {
@@ -43,8 +43,8 @@ export class Auto implements Servers {
   }
 
   listens(server: net.Server, request: ListenRequest): void {
-    if (this.#without) return
-    this.#forget.get(server)?.()
+    if (this.#excluded) return
+    this.#stopWatching.get(server)?.()
     const waiting = new WaitingServer(server)
     // Uses errorMonitor: an 'error' listener would hide an error that the program does not handle.
     const monitored: NodeJS.EventEmitter = server
@@ -59,17 +59,17 @@ export class Auto implements Servers {
     const off = () => {
       server.off('listening', listening)
       monitored.off(errorMonitor, failed)
-      this.#forget.delete(server)
+      this.#stopWatching.delete(server)
     }
     server.prependListener('listening', listening)
     monitored.prependListener(errorMonitor, failed)
-    this.#forget.set(server, failed)
+    this.#stopWatching.set(server, failed)
   }
 
   /** See {@link AutoSettings.ready}. */
   ready(): void {
-    this.#called = true
-    this.#service?.call()
+    this.#isReady = true
+    this.#service?.reportReady()
   }
 
   async #take(waiting: WaitingServer, request: ListenRequest): Promise<void> {
@@ -92,7 +92,7 @@ export class Auto implements Servers {
   }
 
   async #joinNow(): Promise<void> {
-    if (this.#without || this.#service !== null) return
+    if (this.#excluded || this.#service !== null) return
     try {
       const { Service } = await import('./service.js')
       this.#service = await Service.join(this.#settings, () => {
@@ -102,8 +102,8 @@ export class Auto implements Servers {
     } catch (error) {
       sayOnce(`this process runs without upgrades: ${messageOf(error)}`)
     }
-    this.#without = this.#service === null
-    if (this.#without) noMember()
-    if (this.#called) this.#service?.call()
+    this.#excluded = this.#service === null
+    if (this.#excluded) noMember()
+    if (this.#isReady) this.#service?.reportReady()
   }
 }

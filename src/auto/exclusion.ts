@@ -2,7 +2,7 @@ import type { Cluster } from 'node:cluster'
 import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { workerPlace } from '../os/default-control.js'
-import { lineOf } from '../os/main-process.js'
+import { ancestryOf } from '../os/main-process.js'
 
 /**
  * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next
@@ -13,7 +13,7 @@ export const PARENT = 'FD_BROKER_AUTO_PARENT'
 /** Why a process runs without fd-broker; `said`: the user must be told. */
 export interface Exclusion {
   readonly why: string
-  readonly said: boolean
+  readonly isPrinted: boolean
 }
 
 /** Tools that start programs: the service is that of the started program. */
@@ -27,8 +27,8 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 
 /** Returns why a process is excluded; null if it takes part. */
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
-  const quiet = (why: string) => ({ why, said: false })
-  const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, said: true })
+  const quiet = (why: string) => ({ why, isPrinted: false })
+  const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, isPrinted: true })
   if (env.FD_BROKER_AUTO === 'off') return quiet('FD_BROKER_AUTO=off')
   if (!isMainThread) return quiet('a worker thread')
   if (program === undefined) return quiet('there is no program')
@@ -63,7 +63,7 @@ function watcherOf(env: Readonly<NodeJS.ProcessEnv>): string | null {
   if (env.WATCH_REPORT_DEPENDENCIES !== undefined) return 'node --watch'
   // A shell may stand between a watcher and its program.
   let looks = 0
-  for (const pid of lineOf(process.ppid)) {
+  for (const pid of ancestryOf(process.ppid)) {
     if (pid === 1 || looks++ === 2) return null
     const words = wordsOf(pid)
     for (const [pattern, name] of WATCHERS) if (words.some(word => pattern.test(word))) return name

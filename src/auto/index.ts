@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import { startedAs } from '../os/command-line.js'
 import { Auto } from './auto.js'
 import { exclusionOf } from './exclusion.js'
-import { intercept, tellOfUdp } from './intercept.js'
+import { intercept, warnAboutUdp } from './intercept.js'
 import { delayMain } from './node-startup.js'
 import { settingsOf } from './settings.js'
 import { messageOf, sayOnce } from './stderr.js'
@@ -28,13 +28,13 @@ function begin(): Auto | null {
   const program = script === undefined ? undefined : resolve(script)
   const left = exclusionOf(program, process.env)
   if (left !== null) {
-    if (left.said) sayOnce(left.why)
+    if (left.isPrinted) sayOnce(left.why)
     return null
   }
   try {
     const made = new Auto(settingsOf(program!, env))
     intercept(made)
-    tellOfUdp()
+    warnAboutUdp()
     return made
   } catch (error) {
     sayOnce(`this process runs without upgrades: ${messageOf(error)}`)

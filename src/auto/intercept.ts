@@ -9,7 +9,7 @@ import { isClusterPrimary } from './exclusion.js'
 import { type ListenRequest, listenRequest } from './listen-request.js'
 import { sayOnce } from './stderr.js'
 
-export interface Servers {
+export interface ServerAdopter {
   /** Settles when it is known whether this process is a next version; null once it is. */
   readonly undecided: Promise<unknown> | null
   /** Whether the previous version may hand over an address: then {@link adopt} is called. */
@@ -23,7 +23,7 @@ export interface Servers {
 type Listen = (this: net.Server, ...args: unknown[]) => net.Server
 
 /** Replaces `server.listen()` of all servers of `net`, `http`, `https`, `http2` and `tls`. */
-export function intercept(servers: Servers): void {
+export function intercept(servers: ServerAdopter): void {
   const listen: Listen = function (...args) {
     const request = listenRequest(args)
     if ('why' in request) {
@@ -71,7 +71,7 @@ export function intercept(servers: Servers): void {
 type Bind = (...args: unknown[]) => dgram.Socket
 
 /** Prints a notice about UDP sockets with a fixed port: they are not handed over, and the next version could not bind the port. */
-export function tellOfUdp(): void {
+export function warnAboutUdp(): void {
   channel('udp.socket').subscribe(message => {
     const { socket } = message as { readonly socket: dgram.Socket }
     const bind = socket.bind as Bind

@@ -5,7 +5,7 @@ import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
 import { mainProcess, statOf } from '../os/main-process.js'
-import { namesMain } from '../os/service-manager/service-manager.js'
+import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { COMMAND } from './log-files.js'
 
 const ANSWER_MS = 2_000
@@ -19,10 +19,10 @@ const MASK = maskOf(SIGNALS)
  */
 export class Placeholder {
   readonly #control: string
-  readonly #main = mainProcess(namesMain()) !== null
+  readonly #main = mainProcess(canNameMainProcess()) !== null
   #keeps = false
   /** Set while the program's own handlers run: the signal is only for them. */
-  #ends = false
+  #endsProgram = false
   /** Resolves when it is decided whether the process is kept. */
   decided: Promise<void> = Promise.resolve()
 
@@ -31,17 +31,17 @@ export class Placeholder {
     process.on('exit', () => this.#exit())
   }
 
-  /** Forwards signals to the process that serves now, until {@link stopPassing}. */
-  replaced(): void {
+  /** Forwards signals to the process that serves now, until {@link stopForwarding}. */
+  markReplaced(): void {
     if (!this.#main && !hasTerminal()) return
     this.#keeps = true
     // A signal that arrives now waits for the decision.
-    for (const signal of SIGNALS) process.prependListener(signal, this.#pass)
+    for (const signal of SIGNALS) process.prependListener(signal, this.#forward)
     this.decided = this.#decide()
   }
 
   async #decide(): Promise<void> {
-    const serves = await this.#serving()
+    const serves = await this.#servingPid()
     if (serves === null || !(this.#main || writesToOurTerminal(serves))) this.stop()
   }
 
@@ -50,13 +50,13 @@ export class Placeholder {
    * signal when its last listener is removed.
    */
   endProgram(): boolean {
-    const passing = process.listeners('SIGTERM').includes(this.#pass) ? 1 : 0
+    const passing = process.listeners('SIGTERM').includes(this.#forward) ? 1 : 0
     if (process.listenerCount('SIGTERM') === passing) return false
-    this.#ends = true
+    this.#endsProgram = true
     try {
       process.emit('SIGTERM', 'SIGTERM')
     } finally {
-      this.#ends = false
+      this.#endsProgram = false
     }
     return true
   }
@@ -64,18 +64,18 @@ export class Placeholder {
   /** Stops keeping the process: it serves again, or the service has ended. */
   stop(): void {
     this.#keeps = false
-    this.stopPassing()
+    this.stopForwarding()
   }
 
   /** Stops forwarding signals. */
-  stopPassing(): void {
-    for (const signal of SIGNALS) process.off(signal, this.#pass)
+  stopForwarding(): void {
+    for (const signal of SIGNALS) process.off(signal, this.#forward)
   }
 
-  readonly #pass = (signal: NodeJS.Signals): void => {
-    if (this.#ends) return
+  readonly #forward = (signal: NodeJS.Signals): void => {
+    if (this.#endsProgram) return
     void this.decided.then(async () => {
-      const serves = this.#keeps ? await this.#serving() : process.pid
+      const serves = this.#keeps ? await this.#servingPid() : process.pid
       // The program's own handler got the signal.
       if (serves === process.pid && process.listenerCount(signal) > 0) return
       try {
@@ -87,7 +87,7 @@ export class Placeholder {
   }
 
   /** Returns the pid of the serving process; null if none other serves, or it has no pid here. */
-  async #serving(): Promise<number | null> {
+  async #servingPid(): Promise<number | null> {
     try {
       using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS })
       const answer = await client.status({ timeout: ANSWER_MS })

@@ -3,20 +3,20 @@ import type net from 'node:net'
 type Close = (callback?: (error?: Error) => void) => net.Server
 
 /** Servers whose close is watched. A program may close one and listen again. */
-const closings = new WeakMap<net.Server, Closing>()
+const callbacksOf = new WeakMap<net.Server, CloseCallbacks>()
 
 /** Callbacks for the program's close of a server. */
-export interface Closing {
+export interface CloseCallbacks {
   /** Whether the library has detached the server because another process serves. */
-  taken(): boolean
+  isDetached(): boolean
   /** The server no longer accepts. */
   closed(): void
 }
 
 /** Reports when the program closes a server. If the library has detached the server, the close succeeds as on a listening one. */
-export function onServerClose(server: net.Server, closing: Closing): void {
-  const known = closings.has(server)
-  closings.set(server, closing)
+export function onServerClose(server: net.Server, closing: CloseCallbacks): void {
+  const known = callbacksOf.has(server)
+  callbacksOf.set(server, closing)
   if (known) return
   let emitted = false
   server.on('close', () => {
@@ -27,8 +27,8 @@ export function onServerClose(server: net.Server, closing: Closing): void {
   })
   const original = server.close as Close
   const close: Close = callback => {
-    const now = closings.get(server) ?? closing
-    const taken = now.taken()
+    const now = callbacksOf.get(server) ?? closing
+    const taken = now.isDetached()
     if (taken && callback !== undefined) {
       if (emitted) process.nextTick(callback)
       else server.once('close', () => callback())
@@ -40,19 +40,19 @@ export function onServerClose(server: net.Server, closing: Closing): void {
   Object.defineProperty(server, 'close', { configurable: true, writable: true, value: close })
 }
 
-type Heard = (...args: unknown[]) => void
+type ListeningHandler = (...args: unknown[]) => void
 
 /**
  * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event
  * again, which a program that starts work there does not expect.
  */
 export class ListeningOnce {
-  readonly #aside = new Map<net.Server, readonly Heard[]>()
+  readonly #aside = new Map<net.Server, readonly ListeningHandler[]>()
 
   /** Removes the handlers of detached servers. */
   setAside(servers: Iterable<net.Server>): void {
     for (const server of servers) {
-      this.#aside.set(server, server.rawListeners('listening') as Heard[])
+      this.#aside.set(server, server.rawListeners('listening') as ListeningHandler[])
       server.removeAllListeners('listening')
     }
   }

@@ -18,15 +18,15 @@ import { autoLog, messageOf, say, sayOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
 /** Limit for the serving version to report its program, in milliseconds. */
-const ASK_MS = 5_000
+const STATUS_MS = 5_000
 /** Interval of health checks before the first success, in milliseconds. */
-const AGAIN_MS = 100
+const RETRY_MS = 100
 
 /** The program as a member of its service: its servers are the member's listeners. */
 export class Service {
   readonly #settings: AutoSettings
   readonly #member: Member
-  readonly #end: ProgramShutdown
+  readonly #shutdown: ProgramShutdown
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
   readonly #names = new Map<net.Server, string>()
@@ -35,16 +35,16 @@ export class Service {
   /** Serializes attaches per listener name: a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
   /** Adopted listeners whose server the program has closed: the previous version still serves the address. */
-  readonly #kept = new Map<string, Listener>()
+  readonly #unusedListeners = new Map<string, Listener>()
   readonly #listening = new ListeningOnce()
   #adopted = 0
   #quiet: NodeJS.Timeout | undefined
-  #called: () => void = () => {}
+  #resolveCall: () => void = () => {}
   readonly #call = new Promise<void>(resolve => {
-    this.#called = resolve
+    this.#resolveCall = resolve
   })
   #phase: 'starts' | 'readies' | 'serves' | 'left' = 'starts'
-  readonly #gone: () => void
+  readonly #onLeft: () => void
   #leaving: Promise<void> | null = null
   /** The log of `fd-broker start`; null if this process was not started by it. */
   readonly #log: ReturnType<typeof ownPart>
@@ -78,16 +78,16 @@ export class Service {
       ...(pidFile !== undefined && { pidFile }),
       ...(stateFile !== undefined && { stateFile }),
     })
-    return new Service(settings, await joining.catch(withoutMember), gone)
+    return new Service(settings, await joining.catch(joinFailed), gone)
   }
 
   private constructor(settings: AutoSettings, member: Member, gone: () => void) {
     this.#settings = settings
     this.#member = member
-    this.#gone = gone
+    this.#onLeft = gone
     this.#offered = new Set(member.known)
     const keeper = new Placeholder(settings.control)
-    this.#end = new ProgramShutdown(member, settings.exitMs, keeper)
+    this.#shutdown = new ProgramShutdown(member, settings.exitMs, keeper)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
@@ -99,17 +99,17 @@ export class Service {
     member.on('retiring', () => {
       member.keepAlive(true)
       // Order matters: libuv drops a signal of this turn if its last listener is removed before the next is added.
-      keeper.replaced()
-      this.#end.stops()
+      keeper.markReplaced()
+      this.#shutdown.stopHandlingSignals()
       this.#listening.setAside(this.#names.keys())
     })
     member.on('reinstated', () => {
       member.keepAlive(false)
       this.#listening.bringBack()
-      this.#end.serves()
+      this.#shutdown.handleSignals()
       keeper.stop()
     })
-    process.once('beforeExit', this.#unused)
+    process.once('beforeExit', this.#onBeforeExit)
     if (this.#offered.size > 0) openInspector()
   }
 
@@ -142,7 +142,7 @@ export class Service {
       else signal?.addEventListener('abort', () => server.close(), { once: true })
       this.#adopted++
       this.#member.keepAlive(true)
-      const open = async () => this.#kept.get(name) ?? (await this.#member.listen(name, address))
+      const open = async () => this.#unusedListeners.get(name) ?? (await this.#member.listen(name, address))
       const accept = begin ?? (() => {})
       // Without a listener of the member, the server accepts as soon as it reports that it listens.
       this.#attach(server, name, open, listener => listener.serveListening(server, accept), accept)
@@ -186,10 +186,10 @@ export class Service {
       .then(open)
       .then(listener => {
         if (this.#names.get(server) !== name) {
-          this.#letGo(name, listener)
+          this.#releaseListener(name, listener)
           return
         }
-        this.#kept.delete(name)
+        this.#unusedListeners.delete(name)
         this.#listeners.set(name, listener)
         serve(listener)
       })
@@ -198,8 +198,8 @@ export class Service {
         failed()
       })
     this.#attaching.set(name, attached)
-    onServerClose(server, { taken: () => this.#isTaken(server), closed: () => this.#closed(server) })
-    this.#listened()
+    onServerClose(server, { isDetached: () => this.#isTaken(server), closed: () => this.#onClosed(server) })
+    this.#onListening()
   }
 
   /** Whether another process has taken over the server. */
@@ -209,7 +209,7 @@ export class Service {
   }
 
   /** Called when the program has closed a server. */
-  #closed(server: net.Server): void {
+  #onClosed(server: net.Server): void {
     const name = this.#names.get(server)
     if (name === undefined) return
     this.#names.delete(server)
@@ -221,14 +221,14 @@ export class Service {
     const listener = this.#listeners.get(name)
     if (listener === undefined || this.#phase === 'left') return
     if (this.#phase === 'starts') listener.forget(server)
-    this.#letGo(name, listener)
+    this.#releaseListener(name, listener)
   }
 
   /** Releases a listener whose server the program has closed. */
-  #letGo(name: string, listener: Listener): void {
+  #releaseListener(name: string, listener: Listener): void {
     this.#listeners.delete(name)
     if (listener.adopted && this.#phase === 'starts') {
-      this.#kept.set(name, listener)
+      this.#unusedListeners.set(name, listener)
       return
     }
     this.#member.unlisten(name)
@@ -236,17 +236,17 @@ export class Service {
   }
 
   /** Called when a server listens; once all do, this process is ready. */
-  #listened(): void {
+  #onListening(): void {
     if (this.#phase !== 'starts') return
     clearTimeout(this.#quiet)
     const names = new Set(this.#names.values())
     const whole = [...this.#offered].every(name => names.has(name))
     // Waits for servers that the program opens in the same turn.
     if (whole) this.#quiet = setTimeout(() => void this.#ready(), 0)
-    else this.#quiet = setTimeout(() => this.#settle(), this.#settings.quietMs)
+    else this.#quiet = setTimeout(() => this.#finishStart(), this.#settings.quietMs)
   }
 
-  #settle(): void {
+  #finishStart(): void {
     if (this.#adopted > 0) {
       void this.#ready()
       return
@@ -259,8 +259,8 @@ export class Service {
   }
 
   /** See {@link AutoSettings.ready}. */
-  call(): void {
-    this.#called()
+  reportReady(): void {
+    this.#resolveCall()
   }
 
   async #ready(): Promise<void> {
@@ -268,16 +268,16 @@ export class Service {
     const { service, log, ready } = this.#settings
     try {
       await Promise.all(this.#attaching.values())
-      for (const [name, listener] of this.#kept) this.#letGo(name, listener)
+      for (const [name, listener] of this.#unusedListeners) this.#releaseListener(name, listener)
       await this.#member.ready({ checks: this.#checks(ready), unserved: true })
     } catch (error) {
-      this.#failed(error)
+      this.#onFailed(error)
       return
     }
     this.#phase = 'serves'
     if (this.#log !== null) linkLog(this.#log, this.#member.generation)
     this.#member.keepAlive(false)
-    this.#end.serves()
+    this.#shutdown.handleSignals()
     if (log !== 'warn') say(`generation ${this.#member.generation} of "${service}" serves`)
     if (this.#names.size === 0) this.#leave()
   }
@@ -289,17 +289,17 @@ export class Service {
     return servers.slice(0, 1).map(
       server =>
         async ({ signal }) =>
-          await untilWell(answers(server, { path: ready.path }), signal),
+          await untilHealthy(answers(server, { path: ready.path }), signal),
     )
   }
 
-  #failed(error: unknown): void {
+  #onFailed(error: unknown): void {
     if (this.#phase === 'left') return
-    this.#end.leave()
+    this.#shutdown.leave()
     this.#phase = 'left'
     if (this.#offered.size === 0) {
       say(`this process runs without upgrades: ${messageOf(error)}`)
-      this.#gone()
+      this.#onLeft()
       return
     }
     say(`this version does not serve: ${messageOf(error)}`)
@@ -307,7 +307,7 @@ export class Service {
   }
 
   /** Leaves the service when the program ends without a server. */
-  readonly #unused = (): void => {
+  readonly #onBeforeExit = (): void => {
     if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
   }
 
@@ -315,18 +315,18 @@ export class Service {
     if (this.#phase === 'left') return
     this.#phase = 'left'
     clearTimeout(this.#quiet)
-    process.off('beforeExit', this.#unused)
-    this.#end.leave()
+    process.off('beforeExit', this.#onBeforeExit)
+    this.#shutdown.leave()
     this.#member.keepAlive(true)
     this.#leaving = this.#member.close().then(
-      () => this.#gone(),
-      () => this.#gone(),
+      () => this.#onLeft(),
+      () => this.#onLeft(),
     )
   }
 }
 
 /** Starts work that waits in `runOnce()`, because this process has no member. */
-function withoutMember(error: unknown): never {
+function joinFailed(error: unknown): never {
   noMember()
   throw error
 }
@@ -335,8 +335,8 @@ function withoutMember(error: unknown): never {
 async function otherProgram({ control, program }: AutoSettings): Promise<string | null> {
   if (!existsSync(control)) return null
   try {
-    using client = await OperatorClient.connect(control, { timeout: ASK_MS })
-    const answer = await client.status({ timeout: ASK_MS })
+    using client = await OperatorClient.connect(control, { timeout: STATUS_MS })
+    const answer = await client.status({ timeout: STATUS_MS })
     const { program: served } = 'details' in answer ? answer.details : { program: undefined }
     if (typeof served !== 'string') return `${control} (pid ${client.peerPid})`
     return served === program ? null : served
@@ -347,13 +347,13 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
   }
 }
 
-async function untilWell(check: Check, signal: AbortSignal): Promise<boolean> {
+async function untilHealthy(check: Check, signal: AbortSignal): Promise<boolean> {
   for (;;) {
     try {
       return (await check({ signal })) !== false
     } catch (error) {
       if (signal.aborted) throw error
     }
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
   }
 }

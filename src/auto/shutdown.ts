@@ -15,31 +15,31 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 export class ProgramShutdown {
   readonly #member: Member
   readonly #exitMs: number
-  readonly #keeper: Placeholder
+  readonly #placeholder: Placeholder
   #ending = false
 
   constructor(member: Member, exitMs: number, keeper: Placeholder) {
     this.#member = member
     this.#exitMs = exitMs
-    this.#keeper = keeper
-    void member.retired.then(why => this.#retired(why))
+    this.#placeholder = keeper
+    void member.retired.then(why => this.#onRetired(why))
   }
 
   /** Called when this process serves: a signal that ends it also ends the service. */
-  serves(): void {
+  handleSignals(): void {
     for (const signal of SIGNALS)
       if (!process.listeners(signal).includes(this.#onSignal)) process.prependListener(signal, this.#onSignal)
   }
 
   /** Leaves signals to the program. */
-  stops(): void {
+  stopHandlingSignals(): void {
     for (const signal of SIGNALS) process.off(signal, this.#onSignal)
   }
 
   /** Called when another process or none will serve: leaves this one to the program. */
   leave(): void {
     this.#ending = true
-    this.stops()
+    this.stopHandlingSignals()
   }
 
   readonly #onSignal = (signal: NodeJS.Signals): void => {
@@ -59,16 +59,16 @@ export class ProgramShutdown {
   }
 
   /** Ends a retired program through its own SIGTERM handlers, which close what it has opened. */
-  async #retired(why: RetiredReason): Promise<void> {
-    this.stops()
-    await this.#keeper.decided
-    if (why !== 'replaced') this.#keeper.stop()
+  async #onRetired(why: RetiredReason): Promise<void> {
+    this.stopHandlingSignals()
+    await this.#placeholder.decided
+    if (why !== 'replaced') this.#placeholder.stop()
     if (this.#ending || why === 'lost') {
-      this.#keeper.stopPassing()
+      this.#placeholder.stopForwarding()
       return
     }
     this.#ending = true
-    if (this.#keeper.endProgram()) return
+    if (this.#placeholder.endProgram()) return
     setTimeout(() => {
       const kept = whatKeeps()
       const what = Object.keys(kept).length === 0 ? 'something' : keptText(kept)

@@ -1,15 +1,15 @@
 import type net from 'node:net'
 
 const EVENTS = ['connection', 'secureConnection', 'session'] as const
-type Met = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
+type RecordedConnection = { readonly event: (typeof EVENTS)[number]; readonly of: NodeJS.EventEmitter }
 
 /** A server that listens through Node while the library is loaded. Records connections until a member takes the server. */
 export class WaitingServer {
   readonly server: net.Server
-  readonly #met = new Set<Met>()
+  readonly #recorded = new Set<RecordedConnection>()
   readonly #listeners = EVENTS.map(event => ({
     event,
-    hear: (of: NodeJS.EventEmitter) => this.#meet(event, of),
+    hear: (of: NodeJS.EventEmitter) => this.#record(event, of),
   }))
 
   constructor(server: net.Server) {
@@ -17,10 +17,10 @@ export class WaitingServer {
     for (const { event, hear } of this.#listeners) server.on(event, hear)
   }
 
-  #meet(event: Met['event'], of: NodeJS.EventEmitter): void {
+  #record(event: RecordedConnection['event'], of: NodeJS.EventEmitter): void {
     const met = { event, of }
-    this.#met.add(met)
-    of.once('close', () => this.#met.delete(met))
+    this.#recorded.add(met)
+    of.once('close', () => this.#recorded.delete(met))
   }
 
   /** Calls `add`, then replays open connections to the event listeners that it has added. */
@@ -33,9 +33,9 @@ export class WaitingServer {
       event,
       listeners: server.listeners(event).filter(listener => !before.get(event)!.has(listener)),
     }))
-    for (const met of this.#met)
+    for (const met of this.#recorded)
       for (const { event, listeners } of added)
         if (event === met.event) for (const listener of listeners) Reflect.apply(listener, server, [met.of])
-    this.#met.clear()
+    this.#recorded.clear()
   }
 }

@@ -11,10 +11,10 @@ export interface Logger {
 export const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** Keys that pino adds to each line but does not list in `bindings()`. */
-const WITHOUT_SAYING = ['pid', 'hostname']
+const UNLISTED_KEYS = ['pid', 'hostname']
 
 /** A pino logger, which returns the keys it adds to each line. */
-interface Bound {
+interface BoundLogger {
   bindings?(): Record<string, unknown>
 }
 
@@ -22,11 +22,11 @@ interface Bound {
  * Returns the logger, or a wrapper that renames facts that pino also adds itself, so that no line has a key twice. Throws as {@link
  * checkLogger}.
  */
-export function takenLogger(given: Logger = SILENT): Logger {
+export function wrappedLogger(given: Logger = SILENT): Logger {
   checkLogger(given)
-  const { bindings } = given as Bound
+  const { bindings } = given as BoundLogger
   if (typeof bindings !== 'function') return given
-  const own = new Set([...WITHOUT_SAYING, ...Object.keys(bindings.call(given))])
+  const own = new Set([...UNLISTED_KEYS, ...Object.keys(bindings.call(given))])
   const apart = (facts: object) =>
     Object.keys(facts).some(key => own.has(key))
       ? Object.fromEntries(

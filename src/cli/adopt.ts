@@ -4,7 +4,7 @@ import { closeAll } from '../kernel/index.js'
 import { formatAddress } from '../listeners/index.js'
 import { adoptListeners, listenersOf } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
-import { namedListeners } from './named-listeners.js'
+import { parseListeners } from './named-listeners.js'
 import { durationOption, pidOf } from './options.js'
 import { jsonText, print, table } from './output.js'
 
@@ -96,7 +96,7 @@ async function intoDaemon(
   pid: number,
   { listener, control, service, timeout }: Target,
 ): Promise<{ name: string; address: string }[]> {
-  const wanted = namedListeners(listener)
+  const wanted = parseListeners(listener)
   using other = OtherProcess.of(pid)
   await refuseServed({ control, service, timeout })
   const adopted = adoptListeners(other, wanted)

@@ -181,7 +181,7 @@ async function checkReusePort(): Promise<CheckResult> {
 }
 
 async function checkControlSocket({ control, service, env }: DoctorSubject): Promise<CheckResult> {
-  const { checkSocketPath, refuseOpenFolder } = await import('../os/connect.js')
+  const { checkSocketPath, requirePrivateFolder: refuseOpenFolder } = await import('../os/connect.js')
   const { defaultControl } = await import('../os/default-control.js')
   const { bindControl, ensureFolder } = await import('../os/control-path.js')
   let path = control

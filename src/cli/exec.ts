@@ -7,7 +7,7 @@ import { successorCommand } from '../os/command-line.js'
 import type { WantedDescriptor } from '../run/claimed-descriptors.js'
 import { askService, IDEMPOTENT_RETRY_CODES } from './ask-service.js'
 import { addServiceOptions, type ServiceFlags } from './find-service.js'
-import { namedListeners } from './named-listeners.js'
+import { parseListeners } from './named-listeners.js'
 import { durationOption } from './options.js'
 
 interface ExecFlags extends ServiceFlags {
@@ -85,7 +85,7 @@ function splitCommand(command: Command): { names: readonly string[]; argv: reado
 }
 
 function wantedOf(text: string): WantedDescriptor {
-  if (text.includes('=')) return namedListeners([text])[0]!
+  if (text.includes('=')) return parseListeners([text])[0]!
   checkDescriptorName(text)
   return { name: text, spec: null }
 }

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
-import { askedPlaces, controlPlaces, controlsThere } from '../os/default-control.js'
+import { defaultPaths, existingControls, lookupPaths } from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
 
@@ -37,13 +37,13 @@ function find(command: Command): string {
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
-    const there = askedPlaces(service, env).find(place => existsSync(place))
+    const there = lookupPaths(service, env).find(place => existsSync(place))
     if (there !== undefined) return there
-    const places = controlPlaces(service, env)
+    const places = defaultPaths(service, env)
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
     throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
   }
-  const there = controlsThere(env)
+  const there = existingControls(env)
   if (there.length === 1) return there[0]!
   if (there.length === 0)
     throw noService(

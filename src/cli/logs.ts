@@ -6,7 +6,7 @@ import { defaultLog, generationLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
-import { askedPlaces } from '../os/default-control.js'
+import { lookupPaths } from '../os/default-control.js'
 import { addServiceOptions } from './find-service.js'
 
 const ANSWER_MS = 2_000
@@ -80,7 +80,7 @@ async function logs(flags: LogsFlags): Promise<void> {
 async function logPath({ control, service, logFile }: LogsFlags): Promise<string> {
   if (logFile !== undefined) return logFile
   const { env } = process
-  const place = control ?? (service === undefined ? undefined : askedPlaces(service, env).find(existsSync))
+  const place = control ?? (service === undefined ? undefined : lookupPaths(service, env).find(existsSync))
   const told = place === undefined ? null : await logOfRunning(place)
   const name = told?.service ?? service ?? ''
   return told?.log ?? defaultLog(name, env)

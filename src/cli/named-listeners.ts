@@ -1,10 +1,6 @@
 import { wrongOption } from '../base/check-option.js'
-import { type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
-
-export interface Named {
-  readonly name: string
-  readonly spec: ListenerSpec
-}
+import { parseListenerSpec } from '../listeners/index.js'
+import type { NamedListener } from '../os/foreign-listeners.js'
 
 /** A colon separates the names in LISTEN_FDNAMES. */
 const NAME = /^[^:=\s]{1,255}$/
@@ -12,9 +8,9 @@ const NAME = /^[^:=\s]{1,255}$/
 /**
  * Parses `NAME=ADDRESS` texts of the command line or the environment, where spaces separate them. Throws ERR_FDB_OPTION, ERR_FDB_SPEC.
  */
-export function namedListeners(listen: string | readonly string[]): Named[] {
+export function parseListeners(listen: string | readonly string[]): NamedListener[] {
   const texts = typeof listen === 'string' ? listen.split(/\s+/) : listen.flatMap(text => text.split(/\s+/))
-  return named(
+  return checkedListeners(
     texts
       .filter(text => text !== '')
       .map(text => {
@@ -24,7 +20,7 @@ export function namedListeners(listen: string | readonly string[]): Named[] {
   )
 }
 
-export function named(entries: readonly (readonly string[])[]): Named[] {
+export function checkedListeners(entries: readonly (readonly string[])[]): NamedListener[] {
   const names = new Set<string>()
   return entries.map(([name = '', address]) => {
     if (address === undefined || !NAME.test(name) || names.has(name))

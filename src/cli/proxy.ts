@@ -2,7 +2,7 @@ import { type Command, Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { CHANGES, type Changes, changesReply } from '../operator/service-commands.js'
-import { refuseWithoutPlace, workerPlace } from '../os/default-control.js'
+import { requireDefaultPath, workerPlace } from '../os/default-control.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
 import { AccessLines } from './access-lines.js'
@@ -59,7 +59,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
   const { certificateWarnings, readConfig, readConfigAside, startProxy } = await import('../proxy/index.js')
   if (check) {
     const config = await readConfig(file)
-    if (config.control === null) refuseWithoutPlace(config.service)
+    if (config.control === null) requireDefaultPath(config.service)
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
     const { listeners, upstreams, routes } = config

@@ -7,11 +7,12 @@ import { type Check, isMap, list, text } from '../config/check.js'
 import { ConfigDocument } from '../config/document.js'
 import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
+import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Takeover } from '../run/predecessor.js'
-import type { NamedListener, SupervisorSettings, VersionSettings } from '../run/settings.js'
+import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
 import { parseReadiness, READINESS, type Readiness } from '../versions/probe.js'
-import { named, namedListeners } from './named-listeners.js'
+import { checkedListeners, parseListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 
 /** Signals that can be configured to start the next version. */
@@ -158,7 +159,7 @@ export class RunSources {
       listen:
         this.#flags.listen === undefined
           ? setting('listen', listeners, [])
-          : namedListeners(this.#flags.listen),
+          : parseListeners(this.#flags.listen),
       nonBlocking: setting('nonBlocking', flag, false),
       ready: setting('ready', readiness, DELAY),
       asking: {
@@ -293,7 +294,7 @@ const environment: Reader<NodeJS.ProcessEnv> = (name, value) => {
 const listeners: Reader<NamedListener[]> = (name, value) => {
   if (value === null) return []
   if (!isMap(value)) throw wrongOption(name, value, 'a map of names to addresses')
-  return named(Object.entries(value).map(([listener, address]) => [listener, word(name, address)]))
+  return checkedListeners(Object.entries(value).map(([listener, address]) => [listener, word(name, address)]))
 }
 
 const RESTARTS: readonly unknown[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]

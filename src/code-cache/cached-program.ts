@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Module } from 'node:module'
 import { dirname } from 'node:path'
 import { Script } from 'node:vm'
-import { type CodeCache, isAsGood, type Kept } from './code-cache.js'
+import { type CacheStage, type CodeCache, isAsGood } from './code-cache.js'
 
 /**
  * A CommonJS file that is compiled with V8's code cache of an earlier start. A cache made after running contains the functions that
@@ -13,7 +13,7 @@ export class CachedProgram {
   readonly #cache: CodeCache | null
   #script: Script | undefined
   /** Stage of the cache in use, if V8 accepted it. */
-  #has: Kept | undefined
+  #stage: CacheStage | undefined
   #bytes = 0
 
   /** With `cache` null nothing is cached. */
@@ -29,7 +29,7 @@ export class CachedProgram {
     const source = Module.wrap(readFileSync(this.#file, 'latin1'))
     const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
     if (found && !script.cachedDataRejected) {
-      this.#has = found.kept
+      this.#stage = found.kept
       this.#bytes = found.data.length
     }
     this.#script = script
@@ -42,10 +42,10 @@ export class CachedProgram {
    * Writes the functions compiled so far, unless a cache of the same or a later stage exists. Takes about 10 ms. Never throws. V8's
    * flags must be those of the start.
    */
-  keep(when: Kept): void {
+  save(when: CacheStage): void {
     if (this.#cache === null || this.#script === undefined) return
-    if (this.#has !== undefined && isAsGood(this.#has, when)) return
-    this.#has = when
+    if (this.#stage !== undefined && isAsGood(this.#stage, when)) return
+    this.#stage = when
     try {
       const data = this.#script.createCachedData()
       // V8 discards unused functions: a smaller cache than the one read is not written.

@@ -18,9 +18,9 @@ import { OWN_INSTANCE } from '../base/own-instance.js'
  * When a cache was made. Each later stage has compiled more functions: a command that ended, a server that serves, one that took over
  * from a predecessor, and one that was replaced.
  */
-export type Kept = 'ended' | 'served' | 'joined' | 'left'
+export type CacheStage = 'ended' | 'served' | 'joined' | 'left'
 
-const ORDER: readonly Kept[] = ['ended', 'served', 'joined', 'left']
+const STAGES: readonly CacheStage[] = ['ended', 'served', 'joined', 'left']
 const MARK_BYTES = 24
 /** u32le crc32 of V8's data, u32le length of the facts that follow. */
 const SUM_BYTES = 8
@@ -55,13 +55,13 @@ export class CodeCache {
   }
 
   /** Returns the cache; undefined if there is none that is undamaged and trustworthy. */
-  read(): { data: Buffer; kept: Kept } | undefined {
+  read(): { data: Buffer; kept: CacheStage } | undefined {
     for (const folder of this.#folders) {
       try {
         const path = join(folder.path, this.#name)
         if (!isPrivate(folder, path)) continue
         const bytes = readFileSync(path)
-        const kept = ORDER.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
+        const kept = STAGES.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
         const data = bytes.subarray(MARK_BYTES + SUM_BYTES + this.#facts.length)
         const head = this.#headOf(data, kept)
         if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
@@ -73,7 +73,7 @@ export class CodeCache {
   }
 
   /** Writes the cache. Throws if no folder is writable. */
-  write(data: Buffer, kept: Kept): void {
+  write(data: Buffer, kept: CacheStage): void {
     let failure: unknown
     for (const folder of this.#folders) {
       try {
@@ -101,7 +101,7 @@ export class CodeCache {
   }
 
   /** The header identifies the program and its data: V8 does not verify its input. */
-  #headOf(data: Buffer, kept: Kept): Buffer {
+  #headOf(data: Buffer, kept: CacheStage): Buffer {
     const sum = Buffer.alloc(SUM_BYTES)
     sum.writeUInt32LE(crc32(data))
     sum.writeUInt32LE(this.#facts.length, 4)
@@ -109,12 +109,12 @@ export class CodeCache {
   }
 }
 
-function markOf(kept: Kept): Buffer {
+function markOf(kept: CacheStage): Buffer {
   return Buffer.from(`fd-broker code 2 ${kept.padEnd(6)}\n`, 'latin1')
 }
 
-export function isAsGood(kept: Kept, when: Kept): boolean {
-  return ORDER.indexOf(kept) >= ORDER.indexOf(when)
+export function isAsGood(kept: CacheStage, when: CacheStage): boolean {
+  return STAGES.indexOf(kept) >= STAGES.indexOf(when)
 }
 
 function tidy(folder: string): void {

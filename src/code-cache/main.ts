@@ -21,7 +21,7 @@ const { main } = cached.load(createRequire(file)) as typeof program
 void main(process.argv.slice(2), (turn, withUsualFlags) => {
   // All clients of the predecessor arrive now; until here the main thread waited for the compiled code.
   if (turn === 'joined') lowerThreads(threads)
-  const keep = () => withUsualFlags(() => cached.keep(turn))
+  const keep = () => withUsualFlags(() => cached.save(turn))
   if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {
     // No client waits for this process, and its successor needs the processor.
@@ -31,7 +31,7 @@ void main(process.argv.slice(2), (turn, withUsualFlags) => {
 }).then(code => {
   // Keeps an exit code that the command has set itself.
   if (code !== 0 || process.exitCode === undefined) process.exitCode = code
-  if (code === 0) cached.keep('ended')
+  if (code === 0) cached.save('ended')
 })
 
 /** Each command has its own cache, because commands use different parts of the program. */

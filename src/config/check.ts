@@ -2,12 +2,12 @@ import { didYouMean } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 
 /** Returns the normalised value, or reports a problem at `place` and returns undefined. */
-export type Check<T> = (value: unknown, place: Place) => T | undefined
+export type Check<T> = (value: unknown, place: ConfigPlace) => T | undefined
 
 export type Checked<C> = C extends Check<infer T> ? T : never
 
 /** Checks a text that `read` converts to a value. */
-export function text<T>(what: string, read: (text: string) => T | Wrong): Check<T> {
+export function text<T>(what: string, read: (text: string) => T | InvalidValue): Check<T> {
   return (value, place) => {
     if (typeof value !== 'string') {
       const quote =
@@ -15,7 +15,7 @@ export function text<T>(what: string, read: (text: string) => T | Wrong): Check<
       return place.wrong(`${shown(value)} is ${kindOf(value)}, not ${what}${quote}`)
     }
     const result = read(value)
-    return result instanceof Wrong ? place.wrong(result.why) : result
+    return result instanceof InvalidValue ? place.wrong(result.why) : result
   }
 }
 
@@ -61,7 +61,10 @@ export function list<T>(item: Check<T>, limits: { least?: number; most?: number 
 }
 
 /** Checks a map from names to values of one kind; returns pairs. */
-export function named<T>(name: (text: string) => Wrong | string, item: Check<T>): Check<[string, T][]> {
+export function named<T>(
+  name: (text: string) => InvalidValue | string,
+  item: Check<T>,
+): Check<[string, T][]> {
   return (value, place) => {
     if (!isMap(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a map of names to values`)
     const pairs: [string, T][] = []
@@ -69,9 +72,9 @@ export function named<T>(name: (text: string) => Wrong | string, item: Check<T>)
     for (const [key, each] of Object.entries(value)) {
       const at = place.at(key)
       const checkedName = name(key)
-      if (checkedName instanceof Wrong) at.wrongKey(checkedName.why)
+      if (checkedName instanceof InvalidValue) at.wrongKey(checkedName.why)
       const checked = item(each, at)
-      if (checked === undefined || checkedName instanceof Wrong) whole = false
+      if (checked === undefined || checkedName instanceof InvalidValue) whole = false
       else pairs.push([checkedName, checked])
     }
     return whole ? pairs : undefined
@@ -102,7 +105,7 @@ export function optional<T>(check: Check<T>, written: unknown, about: string, fi
     at: () => unexpected,
     wrong: refuseDefault,
     wrongKey: refuseDefault,
-  } as unknown as Place
+  } as unknown as ConfigPlace
   const field: Field<T> = {
     check,
     about,
@@ -178,7 +181,10 @@ export function shortFor<S extends Shape>(key: keyof S & string, shape: S): Chec
   }
 }
 
-export function refine<T, U>(check: Check<T>, rule: (value: T, place: Place) => U | undefined): Check<U> {
+export function refine<T, U>(
+  check: Check<T>,
+  rule: (value: T, place: ConfigPlace) => U | undefined,
+): Check<U> {
   return (value, place) => {
     const checked = check(value, place)
     return checked === undefined ? undefined : rule(checked, place)
@@ -242,12 +248,12 @@ export class Problems {
 }
 
 /** A value's place in the document, where its problems are reported. */
-export class Place {
+export class ConfigPlace {
   readonly problems: Problems
-  readonly #within: Place | null
+  readonly #within: ConfigPlace | null
   readonly #step: string | number
 
-  constructor(problems: Problems, within: Place | null = null, step: string | number = '') {
+  constructor(problems: Problems, within: ConfigPlace | null = null, step: string | number = '') {
     this.problems = problems
     this.#within = within
     this.#step = step
@@ -262,8 +268,8 @@ export class Place {
     return this.#step
   }
 
-  at(step: string | number): Place {
-    return new Place(this.problems, this, step)
+  at(step: string | number): ConfigPlace {
+    return new ConfigPlace(this.problems, this, step)
   }
 
   /** Reports a problem. Returns undefined, the result of a failed check. */
@@ -277,7 +283,7 @@ export class Place {
 }
 
 /** The result of a reader for an invalid value: a sentence that says what is wrong and what to write. */
-export class Wrong {
+export class InvalidValue {
   readonly why: string
 
   constructor(why: string) {
@@ -309,9 +315,11 @@ const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 export function duration(least: number): Check<number> {
   const read = text('a duration', given => {
     const ms = durationMs(given)
-    if (ms === null) return new Wrong(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
+    if (ms === null) return new InvalidValue(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
     if (ms >= least && ms <= LONGEST_MS) return ms
-    return new Wrong(`${shown(given)} is ${ms} ms, outside of ${least} ms to ${LONGEST_MS} ms (24 days)`)
+    return new InvalidValue(
+      `${shown(given)} is ${ms} ms, outside of ${least} ms to ${LONGEST_MS} ms (24 days)`,
+    )
   })
   return (value, place) =>
     typeof value === 'number'
@@ -324,27 +332,27 @@ export function size(least: number, most: number): Check<number> {
   const within = (bytes: number, given: unknown) =>
     bytes >= least && bytes <= most
       ? bytes
-      : new Wrong(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
+      : new InvalidValue(`${shown(given)} is ${bytes} bytes, outside of ${least} to ${most}`)
   const read = text('a size', given => {
     const [, number, unit = ''] = /^(\d+)([kmg]?)$/i.exec(given) ?? []
-    if (number === undefined) return new Wrong(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
+    if (number === undefined) return new InvalidValue(`${shown(given)} is no size (512, 16k, 1m, 2g)`)
     return within(Number(number) * SIZES[unit.toLowerCase() as keyof typeof SIZES], given)
   })
   return (value, place) =>
     read(typeof value === 'number' && Number.isInteger(value) && value >= 0 ? String(value) : value, place)
 }
 
-export function name(given: string): string | Wrong {
+export function name(given: string): string | InvalidValue {
   if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(given)) return given
-  return new Wrong(
+  return new InvalidValue(
     `${shown(given)} is no name (1 to 64 letters, digits, ".", "_" and "-", a letter or digit first)`,
   )
 }
 
-function filePath(given: string): string | Wrong {
+function filePath(given: string): string | InvalidValue {
   return given.startsWith('/') && !given.endsWith('/') && !given.includes('\0')
     ? given
-    : new Wrong(`${shown(given)} is no absolute path of a file`)
+    : new InvalidValue(`${shown(given)} is no absolute path of a file`)
 }
 
 export const absolutePath = text('a path', filePath)

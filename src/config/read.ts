@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { type Check, formatPath, Place, Problems } from './check.js'
+import { type Check, ConfigPlace, formatPath, Problems } from './check.js'
 import { ConfigDocument } from './document.js'
 
 /** Number of problems listed. */
@@ -58,7 +58,7 @@ export function parseDocument<T>(text: string, file: string, check: Check<T>): T
     throw refusal(file, problems, document.syntax.length)
   }
   const problems = new Problems(MOST)
-  const config = check(document.value, new Place(problems))
+  const config = check(document.value, new ConfigPlace(problems))
   if (config !== undefined && problems.count === 0) return config
   const located = problems.list.map(({ path, atKey, message }) => ({
     ...document.position(path, atKey),
@@ -71,7 +71,7 @@ export function parseDocument<T>(text: string, file: string, check: Check<T>): T
 /** Checks a configuration object of a program. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `KEY: what is wrong`. */
 export function checkMade<T>(document: unknown, check: Check<T>): T {
   const problems = new Problems(MOST)
-  const config = check(document, new Place(problems))
+  const config = check(document, new ConfigPlace(problems))
   if (config !== undefined && problems.count === 0) return config
   const found = problems.list.map(({ path, message }) => ({ key: formatPath(path), message }))
   const lines = found.map(({ key, message }) => (key === '' ? message : `${key}: ${message}`))

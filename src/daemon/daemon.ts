@@ -1,6 +1,6 @@
 import { resolve } from 'node:path'
 import { abortSignal, type Checks, checkOptions, flag, path, unchecked } from '../base/check-option.js'
-import { type Logger, takenLogger } from '../base/logger.js'
+import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, resolveTimes } from '../holder/times.js'
@@ -305,7 +305,7 @@ export async function openDaemon(
     takeOver = false,
     upgrade,
   } = options
-  const logger = takenLogger(given)
+  const logger = wrappedLogger(given)
   const times = resolveTimes(upgrade)
   // Before anything is taken over.
   const policyFile = await PolicyFile.of(config ?? null, logger)

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { backoffMs, IN_BACKGROUND } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { MAIN_PROCESS } from '../os/command-line.js'
-import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
+import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { spawnShell } from '../probing/shell.js'
 import type { Unserved } from './policy/policy.js'
 
@@ -88,7 +88,7 @@ export class UnservedServices {
     let child: ChildProcess
     try {
       const own = { [MAIN_PROCESS]: undefined, FD_BROKER_SERVICE: service, FD_BROKER_CONTROL: control }
-      const env = { ...process.env, ...NOTHING_TOLD, ...own }
+      const env = { ...process.env, ...NO_MANAGER_VARIABLES, ...own }
       // A session of its own: a signal to the daemon's does not end the member that the command starts.
       child = spawnShell(command, env, ['ignore', 'ignore', 'inherit'])
     } catch (err) {

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd, type PeerCredentials, peerPidfd } from '../kernel/index.js'
 import type { Operations } from '../operator/requests.js'
 import { serveOperator } from '../operator/server.js'
-import { noDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { ownPidfd, pidOf } from '../os/liveness.js'
 import { identify, type ProcessIdentity } from '../os/process-identity.js'
 import { fdbroker } from '../proto/wire.js'
@@ -78,7 +78,7 @@ export function receiveHello(
     if (peer !== 'dead') pidfd = peer
     else unwatched = new FdbError('ERR_FDB_CHANNEL_CLOSED', `process ${who.pid}, which connected, has ended`)
   } catch (cause) {
-    unwatched = noDescriptors(`process ${who.pid} cannot be watched`, cause)
+    unwatched = outOfDescriptors(`process ${who.pid} cannot be watched`, cause)
   }
   link.channel.unref()
   /** The caller was refused or admitted: ignore whatever else the channel holds. */

@@ -5,7 +5,7 @@ import type { Outcome } from '../handoff/effect-queue.js'
 import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
-import { descriptorsOf, fdLimits, noDescriptors } from '../os/limits.js'
+import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
@@ -230,7 +230,7 @@ export class Holder {
     if (effect.type !== 'make') return
     const joiner = this.#peers.get(this.#host.state().joiner)
     if (joiner !== undefined)
-      joiner.reason ??= noDescriptors('the segments for the successor cannot be made', outcome.error)
+      joiner.reason ??= outOfDescriptors('the segments for the successor cannot be made', outcome.error)
     this.#host.dispatch({ type: 'unmade' })
   }
 

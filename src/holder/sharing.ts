@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import { closeAll } from '../kernel/index.js'
-import { noDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 import type { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { peerLeft } from '../wire/link.js'
@@ -56,7 +56,7 @@ export class DescriptorSharing {
     try {
       sent = this.#collect(peer, offered)
     } catch (cause) {
-      peer.reason ??= noDescriptors('the descriptors for the successor cannot be collected', cause)
+      peer.reason ??= outOfDescriptors('the descriptors for the successor cannot be collected', cause)
       // The machine must finish the present step first.
       queueMicrotask(() => this.#parts.undelivered(peer, false))
       return

@@ -11,7 +11,7 @@ import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
 import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
-import { noDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { closesOfServer, type DrainCounts } from './forced-closes.js'
 import { Http2Sessions } from './http2-sessions.js'
 import {
@@ -152,7 +152,7 @@ export class AttachedServer {
     try {
       own = fd.dup()
     } catch (cause) {
-      return Promise.reject(noDescriptors(`${fd.label} cannot be given to its server`, cause))
+      return Promise.reject(outOfDescriptors(`${fd.label} cannot be given to its server`, cause))
     }
     this.#attached = true
     return new Promise((resolve, reject) => {

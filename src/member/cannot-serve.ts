@@ -2,7 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
-import { noDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 
 /** The reason why a process cannot serve, or stand by: told to its holder, to operators and to writers. */
 export class CannotServe {
@@ -94,7 +94,7 @@ export class ShortOfDescriptors {
     if (this.#said) return
     this.#said = true
     this.#logger.warn(
-      { err: noDescriptors(this.#what, error) },
+      { err: outOfDescriptors(this.#what, error) },
       `${this.#what}: it is tried again until it can be`,
     )
   }

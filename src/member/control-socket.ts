@@ -12,7 +12,7 @@ import {
   type PathEntry,
   removeControl,
 } from '../os/control-path.js'
-import { noDescriptors } from '../os/limits.js'
+import { outOfDescriptors } from '../os/limits.js'
 import { pidOf } from '../os/liveness.js'
 import { endsWithUs } from '../os/main-process.js'
 import { ControlWatch, type HeldControl, type RestoredControl } from '../os/restore-control.js'
@@ -147,7 +147,7 @@ export class ControlSocket {
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
-        const error = noDescriptors('your connection cannot be kept', cause)
+        const error = outOfDescriptors('your connection cannot be kept', cause)
         const { code, message, retryable } = error
         sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
       },

@@ -5,7 +5,7 @@ import { closeAll, inspectOne, namesSocket, OwnedFd, peerLives } from '../kernel
 import { parseListenerSpec } from '../listeners/index.js'
 import { listeningPid, tryConnect } from '../os/connect.js'
 import { statOf } from '../os/main-process.js'
-import { keptFor } from '../os/service-manager/passed-sockets.js'
+import { takeStoredFor } from '../os/service-manager/passed-sockets.js'
 import { Segment } from '../state/segment.js'
 import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
 
@@ -24,7 +24,7 @@ export function recoverFromFdStore({
   logger,
   discard,
 }: KeptOf): RecoveredDescriptors | null {
-  const kept = keptFor(service)
+  const kept = takeStoredFor(service)
   const left = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
     const fd = kept.find(each => each.name === name && left.has(each.fd))?.fd

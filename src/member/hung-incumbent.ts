@@ -17,7 +17,7 @@ import type { Upgraded, UpgradeProgress } from '../operator/requests.js'
 import { successorCommand } from '../os/command-line.js'
 import { connectUnix } from '../os/connect.js'
 import { openPidfd } from '../os/liveness.js'
-import { OtherProcess, type StartedAs } from '../os/other-process.js'
+import { OtherProcess, type ProcessStart } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
 import { settle } from './options.js'
@@ -197,7 +197,7 @@ function closeLegacy({ entries, segments, listener, lock }: RecoveredDescriptors
 }
 
 /** A binary that was given relative to the hung process's folder is found from anywhere. */
-function commandFor(argv: readonly string[], { argv: own, cwd }: StartedAs): readonly string[] {
+function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): readonly string[] {
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
   return [file.includes('/') ? resolve(cwd, file) : file, ...rest]

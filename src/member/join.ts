@@ -6,7 +6,7 @@ import { tellMissing } from '../node/probe.js'
 import { loadForListen } from '../node/server-connections.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { connectUnix } from '../os/connect.js'
-import { acquireControl, type FirstControl, letGoOfControl } from '../os/control-path.js'
+import { acquireControl, type FirstControl, releaseControl } from '../os/control-path.js'
 import { makeRoomForDescriptors } from '../os/limits.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { peerLeft } from '../wire/link.js'
@@ -148,7 +148,7 @@ async function beFirst(settings: Settings, place: FirstControl): Promise<MemberD
     return await startFirst(settings, place)
   } catch (error) {
     // The state file may not be read, say: who waits for us here is turned away, and may be the first.
-    letGoOfControl(place, settings.logger)
+    releaseControl(place, settings.logger)
     throw error
   }
 }

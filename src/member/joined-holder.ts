@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import type { OfferEpochs } from '../holder/sharing.js'
-import { tooFewFor } from '../os/limits.js'
+import { tooFewDescriptors } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
@@ -133,7 +133,7 @@ export class JoinedHolder {
     if (offer) {
       // A daemon counts more exactly what it must hold.
       const short =
-        settings.reception === null ? tooFewFor(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
+        settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {
         shutdown.because(short)
         refuse(short)

@@ -13,14 +13,14 @@ import {
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
-import { type Logger, takenLogger } from '../base/logger.js'
+import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, resolveTimes, withoutUndefined } from '../holder/times.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { DAEMON, defaultControl, slotOf, type WorkerPlace, workerPlace } from '../os/default-control.js'
 import { mainProcess } from '../os/main-process.js'
-import { namesMain } from '../os/service-manager/service-manager.js'
+import { canNameMainProcess } from '../os/service-manager/service-manager.js'
 import { type StateFileOptions, type StateFileSettings, stateFileSettings } from '../state/file/files.js'
 import { limitsFrom, type StateLimits } from '../state/limits.js'
 import { VERSIONS, type VersionRange } from '../wire/link.js'
@@ -207,7 +207,7 @@ export function settle(given: JoinOptions): Settings {
     hosting,
     follow: follow ?? null,
     signal: options.signal,
-    logger: takenLogger(options.logger),
+    logger: wrappedLogger(options.logger),
     timeout: options.timeout ?? 10_000,
     times: resolveTimes(options.upgrade),
     wantedTimes: withoutUndefined(options.upgrade ?? {}),
@@ -298,7 +298,7 @@ export interface Reception {
 
 /** Why the end of this process would end its successor too; null: it would not, as the service manager is told of that one. */
 export function whyMain({ systemd }: Settings): string | null {
-  return mainProcess(systemd === 'auto' && namesMain())
+  return mainProcess(systemd === 'auto' && canNameMainProcess())
 }
 
 /** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end the named one, and the option `mainProcess` was not given. */

@@ -19,7 +19,7 @@ export interface ConnectOptions {
   /** Time to wait while the backlog is full, in milliseconds. Default 5000. */
   timeoutMs?: number | undefined
   /** The role of this process, which decides whether a listener is trusted. Default: `operator`. */
-  as?: Asker | undefined
+  as?: ConnectRole | undefined
 }
 
 /** Throws unless `path` fits a Unix socket address; `spare` bytes are kept for a suffix. */
@@ -63,7 +63,7 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
 
 /**
  * Connects a non-blocking Unix stream socket, owned by the caller. Waits only while the listener's queue is full. Rejects, before
- * anything is sent, unless the peer is trusted (see {@link checkHolder}).
+ * anything is sent, unless the peer is trusted (see {@link verifyHolder}).
  */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
@@ -71,9 +71,9 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
   checkSocketPath(path)
   const attempt = () => {
     const result = tryConnect(path)
-    if (result instanceof OwnedFd) return trusted(result, path, as)
+    if (result instanceof OwnedFd) return verifiedChannel(result, path, as)
     if (result === 'full') return null
-    const kind = result === 'absent' ? null : otherKind(path)
+    const kind = result === 'absent' ? null : kindAt(path)
     if (kind !== null)
       throw new FdbError(
         'ERR_FDB_NO_HOLDER',
@@ -102,16 +102,16 @@ export async function connectUnix(path: string, options: ConnectOptions = {}): P
 }
 
 /** Names what is at the path; null for a socket, or if unknown. */
-function otherKind(path: string): string | null {
+function kindAt(path: string): string | null {
   const stat = statSync(path, { throwIfNoEntry: false })
   if (stat === undefined || stat.isSocket()) return null
   return stat.isFile() ? 'a file' : stat.isDirectory() ? 'a folder' : 'of another kind'
 }
 
 /** Returns the channel if its peer is trusted; otherwise closes it and throws. */
-export function trusted(channel: OwnedFd, path: string, asker: Asker): OwnedFd {
+export function verifiedChannel(channel: OwnedFd, path: string, asker: ConnectRole): OwnedFd {
   try {
-    checkHolder(channel, path, asker)
+    verifyHolder(channel, path, asker)
     return channel
   } catch (error) {
     channel.close()
@@ -160,7 +160,7 @@ export async function pause(ms: number, signal?: AbortSignal): Promise<void> {
 }
 
 /** A member exchanges descriptors and state; an operator's tool only asks. */
-type Asker = 'member' | 'operator'
+type ConnectRole = 'member' | 'operator'
 
 const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
@@ -170,13 +170,13 @@ const STICKY = 0o1000
  * user or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that
  * user's own folder. Borrows the descriptor.
  */
-function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
+function verifyHolder(channel: OwnedFd, path: string, asker: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)
   const own = process.geteuid?.() ?? peer
   const folder = statSync(dirname(path))
   const trusted = new Set([own, 0])
   if (own === 0 && asker === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
-  refuseOpenFolder(dirname(path), folder, trusted)
+  requirePrivateFolder(dirname(path), folder, trusted)
   // A server may have dropped root: root created what is in root's folder.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return
   const owner = lstatSync(path, { throwIfNoEntry: false })?.uid ?? peer
@@ -195,7 +195,7 @@ function checkHolder(channel: OwnedFd, path: string, asker: Asker): void {
 }
 
 /** Throws for a folder that others can write to: they could replace our socket. In a sticky folder (/tmp) only the owner can. */
-export function refuseOpenFolder(
+export function requirePrivateFolder(
   folder: string,
   { mode, uid }: Pick<Stats, 'mode' | 'uid'>,
   trusted: ReadonlySet<number>,

@@ -16,10 +16,10 @@ import {
   checkSocketPath,
   listeningPid,
   pause,
-  refuseOpenFolder,
+  requirePrivateFolder,
   retry,
-  trusted,
   tryConnect,
+  verifiedChannel,
 } from './connect.js'
 import { holderOfReservation, reserve } from './reservation.js'
 
@@ -97,12 +97,13 @@ export async function acquireControl(
       }
     }
     const result = tryConnect(path)
-    if (result instanceof OwnedFd) return { role: 'next', path, channel: trusted(result, path, 'member') }
+    if (result instanceof OwnedFd)
+      return { role: 'next', path, channel: verifiedChannel(result, path, 'member') }
     state = result
     return null
   }
   const late = () => {
-    if (lost) return lostControl(path, STATES[state], timeoutMs)
+    if (lost) return lostControlError(path, STATES[state], timeoutMs)
     return new FdbError(
       'ERR_FDB_DEADLINE',
       `after ${timeoutMs} ms the control socket ${path} ${STATES[state]}, while another process holds its lock ${path}.lock: that process is stuck or stopped (find it with fuser or lsof on the lock file)`,
@@ -129,7 +130,7 @@ function closeRight({ lock, reservation }: Right): void {
   closeAll(reservation === null ? [lock] : [lock, reservation])
 }
 
-function lostControl(path: string, state: string, ms: number): FdbError {
+function lostControlError(path: string, state: string, ms: number): FdbError {
   const pid = holderOfReservation(path)
   const holder = pid === null ? 'another process' : `process ${pid} (${commandOf(pid) || 'command unknown'})`
   return new FdbError(
@@ -171,7 +172,7 @@ export function removeControl(
 }
 
 /** Ends the service: removes the path if it is ours, and closes socket and lock. */
-export function letGoOfControl(control: FirstControl, logger: Logger): void {
+export function releaseControl(control: FirstControl, logger: Logger): void {
   removeControl(control, logger)
   closeControl(control)
 }
@@ -285,7 +286,7 @@ export function ensureFolder(folder: string): void {
     if (!there?.isDirectory()) {
       throw pathError(`cannot create the folder ${folder} of the control socket`, error as NativeError)
     }
-    refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
+    requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
   }
 }
 

@@ -13,14 +13,14 @@ export const DAEMON = 'daemon'
  * Returns the default control paths of a service, in order: `NAME.sock` in `$RUNTIME_DIRECTORY` (set by systemd), `/run/fd-broker`,
  * `$XDG_RUNTIME_DIR/fd-broker` and `/run/NAME`. Empty for a name that is no file name.
  */
-export function controlPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
+export function defaultPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   if (/[/\0]/.test(name)) return []
   return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
 }
 
 /** Returns the control path for `fd-broker/auto` if {@link defaultControl} finds none: in the user's own temporary folder. */
 export function temporaryControl(name: string): string {
-  refuseWithoutPlace(name)
+  requireDefaultPath(name)
   return join(temporaryFolder(), `${name}${SUFFIX}`)
 }
 
@@ -30,31 +30,31 @@ function temporaryFolder(): string {
 }
 
 /** Returns the paths at which a service may be asked: its own, for a worker that of its main process, then that of a daemon. */
-export function askedPlaces(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
-  const usual = [name, ...groupOf(name), DAEMON].flatMap(each => controlPlaces(each, env))
-  const own = controlPlaces(name, env).length > 0 && isOurs(temporaryFolder())
+export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
+  const usual = [name, ...groupOf(name), DAEMON].flatMap(each => defaultPaths(each, env))
+  const own = defaultPaths(name, env).length > 0 && isOwnFolder(temporaryFolder())
   return own ? [...usual, temporaryControl(name)] : usual
 }
 
 /**
- * Returns the control path for a service without a configured one: an existing one, else the first of {@link controlPlaces} whose
+ * Returns the control path for a service without a configured one: an existing one, else the first of {@link defaultPaths} whose
  * folder this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
-  refuseWithoutPlace(name)
-  const places = controlPlaces(name, env)
-  const place = places.find(path => existsSync(path)) ?? places.find(path => isOurs(dirname(path)))
+  requireDefaultPath(name)
+  const places = defaultPaths(name, env)
+  const place = places.find(path => existsSync(path)) ?? places.find(path => isOwnFolder(dirname(path)))
   if (place !== undefined) return place
   const folders = places.map(path => dirname(path)).join(', ')
-  throw noPlace(name, `this user has no folder of its own among ${folders}`, places)
+  throw noDefaultPath(name, `this user has no folder of its own among ${folders}`, places)
 }
 
 /** Throws ERR_FDB_CONTROL_PATH if this name can have no default path. */
-export function refuseWithoutPlace(name: string): void {
-  if (controlPlaces(name, {}).length === 0) throw noPlace(name, 'that is no name of a file', [])
+export function requireDefaultPath(name: string): void {
+  if (defaultPaths(name, {}).length === 0) throw noDefaultPath(name, 'that is no name of a file', [])
 }
 
-function noPlace(name: string, why: string, places: readonly string[]): FdbError {
+function noDefaultPath(name: string, why: string, places: readonly string[]): FdbError {
   return new FdbError(
     'ERR_FDB_CONTROL_PATH',
     `there is no default place for the control socket of "${name}": ${why}: give its path (control)`,
@@ -63,8 +63,8 @@ function noPlace(name: string, why: string, places: readonly string[]): FdbError
 }
 
 /** Returns all control sockets in the default folders, without connecting. */
-export function controlsThere(env: Readonly<NodeJS.ProcessEnv>): string[] {
-  const own = isOurs(temporaryFolder()) ? [temporaryFolder()] : []
+export function existingControls(env: Readonly<NodeJS.ProcessEnv>): string[] {
+  const own = isOwnFolder(temporaryFolder()) ? [temporaryFolder()] : []
   return [...folders(env), ...own].flatMap(folder => socketsIn(folder).map(name => join(folder, name)))
 }
 
@@ -75,7 +75,7 @@ function folders({ RUNTIME_DIRECTORY = '', XDG_RUNTIME_DIR = '' }: Readonly<Node
 }
 
 /** Whether this user owns the folder, or its parent if it does not exist. Write access of others is checked on use. */
-function isOurs(folder: string): boolean {
+function isOwnFolder(folder: string): boolean {
   try {
     const stats = [folder, dirname(folder)].map(path => statSync(path, { throwIfNoEntry: false }))
     const nearest = stats.find(stat => stat !== undefined)

@@ -21,12 +21,12 @@ export interface ForeignListener {
 }
 
 /** A listener's name and address. */
-export interface Wanted {
+export interface NamedListener {
   readonly name: string
   readonly spec: ListenerSpec
 }
 
-export interface Adopted extends Wanted, Pick<ForeignListener, 'fd' | 'about'> {}
+export interface AdoptedListener extends NamedListener, Pick<ForeignListener, 'fd' | 'about'> {}
 
 /**
  * Returns the sockets on which a process listens, in any network namespace and address family: accepting stream sockets, and udp
@@ -60,17 +60,17 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
  * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or
  * speaks fd-broker itself.
  */
-export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[]): Adopted[] {
+export function adoptListeners(process: OtherProcess, wanted: readonly NamedListener[]): AdoptedListener[] {
   const control = controlOf(process.pid)
   if (control !== null)
-    throw refused(process, `speaks fd-broker: have it upgrade at its control socket, ${control}`)
+    throw adoptError(process, `speaks fd-broker: have it upgrade at its control socket, ${control}`)
   const all = listenersOf(process)
-  const adopted: Adopted[] = []
+  const adopted: AdoptedListener[] = []
   try {
     for (const { name, spec } of wanted) {
       const there = all.filter(({ about }) => isOfKind(about, spec) && isLocatedAt(about, spec))
       if (there.length > 1)
-        throw refused(
+        throw adoptError(
           process,
           `has ${there.length} sockets at ${formatListenerSpec(spec)} (SO_REUSEPORT): connects that the kernel gives to those that are left behind would be lost`,
         )
@@ -78,8 +78,8 @@ export function adoptListeners(process: OtherProcess, wanted: readonly Wanted[])
     }
     if (adopted.length > 0) return adopted
     const places = all.map(({ about }) => formatAddress(about)).join(', ') || 'nowhere'
-    if (wanted.length === 0) throw refused(process, `listens at ${places}: say which with NAME=ADDRESS`)
-    throw refused(
+    if (wanted.length === 0) throw adoptError(process, `listens at ${places}: say which with NAME=ADDRESS`)
+    throw adoptError(
       process,
       `does not listen at ${wanted.map(({ spec }) => formatListenerSpec(spec)).join(', ')}: it listens at ${places}`,
     )
@@ -103,7 +103,7 @@ function asBound(spec: ListenerSpec, { reuseAddr, reusePort, ipv6Only, family }:
   }
 }
 
-function refused({ pid }: OtherProcess, why: string): FdbError {
+function adoptError({ pid }: OtherProcess, why: string): FdbError {
   return new FdbError('ERR_FDB_ADOPT', `process ${pid} (${commandOf(pid) || 'command unknown'}) ${why}`, {
     details: { pid },
   })

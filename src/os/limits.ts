@@ -15,15 +15,15 @@ const OWN_FOLDER = '/proc/self/fd'
 /** Returns the limits on descriptors of this process, and their current number. Never throws. */
 export function fdLimits(): FdLimits {
   const row = /^Max open files\s+(\S+)\s+(\S+)/m.exec(read('/proc/self/limits'))
-  if (row !== null) known = { soft: limit(row[1]!), hard: limit(row[2]!) }
-  return { ...known, open: openFds(OWN_FOLDER) }
+  if (row !== null) lastLimits = { soft: limit(row[1]!), hard: limit(row[2]!) }
+  return { ...lastLimits, open: openFds(OWN_FOLDER) }
 }
 
 /** The last values read: a process without a free descriptor cannot read them again. */
-let known: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
+let lastLimits: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 
 /** Number of descriptors; the table takes 256 KiB of the kernel's memory. */
-const ROOM = 32_768
+const TABLE_SIZE = 32_768
 
 /**
  * Enlarges the kernel's descriptor table before many connections arrive from another process, which would otherwise stall the event
@@ -31,7 +31,7 @@ const ROOM = 32_768
  */
 export function makeRoomForDescriptors(): void {
   try {
-    void makeRoom(Math.min(ROOM, fdLimits().soft ?? 0))
+    void makeRoom(Math.min(TABLE_SIZE, fdLimits().soft ?? 0))
   } catch {
     // The kernel then enlarges the table when needed.
   }
@@ -46,7 +46,7 @@ export function descriptorsOf(pid: number): number | null {
  * Returns an error if this process may have fewer descriptors than the incumbent uses, and so could not take all its clients; else
  * null.
  */
-export function tooFewFor(needed: number, incumbent: number): FdbError | null {
+export function tooFewDescriptors(needed: number, incumbent: number): FdbError | null {
   const { soft } = fdLimits()
   if (soft === null || soft >= needed) return null
   return new FdbError(
@@ -57,7 +57,7 @@ export function tooFewFor(needed: number, incumbent: number): FdbError | null {
 }
 
 /** Returns the error for a system call that failed for lack of descriptors. `what` says what is impossible. */
-export function noDescriptors(what: string, cause: unknown): FdbError {
+export function outOfDescriptors(what: string, cause: unknown): FdbError {
   if (FdbError.is(cause)) return cause
   const { open, soft } = fdLimits()
   const { code = String(cause) } = cause as Partial<NodeJS.ErrnoException>

@@ -10,7 +10,7 @@ import {
   READABLE,
   watch,
 } from '../kernel/index.js'
-import { noDescriptors } from './limits.js'
+import { outOfDescriptors } from './limits.js'
 
 export interface DeathWatch {
   /** Whether the process has ended; true at once if it had ended before. */
@@ -32,7 +32,7 @@ export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
 }
 
 /** As {@link watchDeath} without a further descriptor, for many processes: it polls this pidfd itself, so no other watch may. */
-export function watchDeathThere(pidfd: OwnedFd, onDead: () => void): DeathWatch {
+export function watchDeathDirectly(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.share(), onDead)
 }
 
@@ -40,7 +40,7 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
   let dead: boolean
   let poll: Poll
   try {
-    refuseOther(own)
+    requirePidfd(own)
     dead = hasEnded(own)
     poll = watch(own, () => died())
   } catch (error) {
@@ -74,9 +74,9 @@ function watchOwn(own: OwnedFd, onDead: () => void): DeathWatch {
 }
 
 /** Returns the FdbError for an error of {@link watchDeath}. */
-export function unwatchable(pid: number, cause: unknown): FdbError {
+export function watchError(pid: number, cause: unknown): FdbError {
   if ((cause as NativeError).code !== 'EINVAL')
-    return noDescriptors(`process ${pid} cannot be watched`, cause)
+    return outOfDescriptors(`process ${pid} cannot be watched`, cause)
   return new FdbError(
     'ERR_FDB_NO_PIDFD',
     `process ${pid} sent a descriptor as its pidfd that is none: it is faulty, and is refused`,
@@ -89,12 +89,12 @@ export function refuseNoPidfd(lifetime: OwnedFd): void {
   try {
     watchDeath(lifetime, () => {}).close()
   } catch (cause) {
-    throw unwatchable(0, cause)
+    throw watchError(0, cause)
   }
 }
 
 /** Throws if it is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
-function refuseOther(pidfd: OwnedFd): void {
+function requirePidfd(pidfd: OwnedFd): void {
   try {
     pidBehind(pidfd)
   } catch (error) {
@@ -151,17 +151,17 @@ const LATE_MS = 250
 /** Detects that this process itself was suspended, by its own regular ticks: that must not count as silence of others. */
 export class SuspendDetector {
   #tickedAt = performance.now()
-  #since = this.#tickedAt
+  #resumedAt = this.#tickedAt
 
   /** Call it every `everyMs`. Returns when the last suspension ended, or the watch began, on the clock of performance.now(). */
   tick(everyMs: number, now: number = performance.now()): number {
-    if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#since = now
+    if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#resumedAt = now
     this.#tickedAt = now
-    return this.#since
+    return this.#resumedAt
   }
 
   /** Restarts the watch. */
   restart(): void {
-    this.#tickedAt = this.#since = performance.now()
+    this.#tickedAt = this.#resumedAt = performance.now()
   }
 }

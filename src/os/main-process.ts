@@ -11,23 +11,23 @@ const SMALL_INITS: ReadonlySet<string> = new Set([
 ])
 
 /** Why a process is a main process, and whether another can be named in its place. */
-interface Main {
+interface MainProcessKind {
   readonly why: string
   readonly ofUnit: boolean
 }
 
 /** Determined at start: later the parent may be another process. */
-const found = find(process.pid, process.ppid, startedAs.env)
+const ownKind = find(process.pid, process.ppid, startedAs.env)
 
 /**
  * Returns why the end of this process would end its descendants; null if it would not. `told`: the service manager learns of a new main
  * process.
  */
 export function mainProcess(told = false): string | null {
-  return found === null || (told && found.ofUnit) ? null : found.why
+  return ownKind === null || (told && ownKind.ofUnit) ? null : ownKind.why
 }
 
-function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): Main | null {
+function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): MainProcessKind | null {
   if (pid === 1)
     return { why: 'it is PID 1 of its PID namespace (the main process of a container)', ofUnit: false }
   if (env[MAIN_PROCESS] === '1')
@@ -84,7 +84,7 @@ export function statIfSeen(pid: number): ProcessStat | null | undefined {
 const MOST_STEPS = 100
 
 /** Yields the process and its visible ancestors, nearest first; only itself without /proc. */
-export function* lineOf(pid: number): Generator<number> {
+export function* ancestryOf(pid: number): Generator<number> {
   let at = pid
   for (let steps = 0; at > 0 && steps < MOST_STEPS; steps++) {
     yield at
@@ -94,7 +94,7 @@ export function* lineOf(pid: number): Generator<number> {
 
 /** Whether process `pid` is `from` or descends from it. */
 export function descendsFrom(pid: number, from: number): boolean {
-  for (const at of lineOf(pid)) if (at === from) return true
+  for (const at of ancestryOf(pid)) if (at === from) return true
   return false
 }
 

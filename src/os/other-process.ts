@@ -1,11 +1,11 @@
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { duplicateFrom, hasEnded, type NativeError, OwnedFd, signalTo } from '../kernel/index.js'
-import { noDescriptors } from './limits.js'
+import { outOfDescriptors } from './limits.js'
 import { openPidfd } from './liveness.js'
 
 /** How a process was started, according to /proc. */
-export interface StartedAs {
+export interface ProcessStart {
   readonly argv: readonly string[]
   readonly cwd: string
   readonly env: Readonly<NodeJS.ProcessEnv>
@@ -41,7 +41,7 @@ export class OtherProcess implements Disposable {
     return hasEnded(this.#pidfd)
   }
 
-  get startedAs(): StartedAs {
+  get startedAs(): ProcessStart {
     const list = (name: string) => readFileSync(`/proc/${this.pid}/${name}`, 'utf8').split('\0').slice(0, -1)
     const env = Object.fromEntries(
       list('environ').map(line => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
@@ -82,7 +82,7 @@ export class OtherProcess implements Disposable {
       const { code } = cause as NativeError
       if (code === 'EBADF' || code === 'ESRCH') return null
       if (code === 'EMFILE' || code === 'ENFILE')
-        throw noDescriptors(`descriptor ${number} of process ${this.pid} cannot be taken`, cause)
+        throw outOfDescriptors(`descriptor ${number} of process ${this.pid} cannot be taken`, cause)
       throw traceRefused(this.pid, cause)
     }
   }
@@ -120,12 +120,12 @@ export interface TraceFacts {
   readonly filtered: boolean
 }
 
-export interface Tracing {
+export interface TraceAttempt {
   readonly pid: number
   readonly own: TraceFacts
   readonly target: TraceFacts | null
   /** Owner of its /proc/PID/fd: root if the process is not dumpable. */
-  readonly keeper: number | null
+  readonly fdOwner: number | null
   /** kernel.yama.ptrace_scope; null: this kernel has no Yama. */
   readonly scope: number | null
   /** The errno. */
@@ -138,7 +138,14 @@ type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filt
 /**
  * Explains why the kernel did not let this process inspect another: the checks of ptrace(2), ordered by what an operator can change.
  */
-export function missingRight({ pid, own, target, keeper, scope, code }: Tracing): [MissingRight, string] {
+export function missingRight({
+  pid,
+  own,
+  target,
+  fdOwner: keeper,
+  scope,
+  code,
+}: TraceAttempt): [MissingRight, string] {
   const them = `process ${pid}`
   if (code === 'ENOSYS')
     return [
@@ -197,7 +204,7 @@ function traceRefused(pid: number, cause: unknown): FdbError {
     pid,
     own,
     target: factsOf(pid),
-    keeper: keeperOf(pid),
+    fdOwner: fdOwnerOf(pid),
     scope: yamaScope(),
     code,
   })
@@ -225,7 +232,7 @@ function factsOf(pid: number | 'self'): TraceFacts | null {
   }
 }
 
-function keeperOf(pid: number): number | null {
+function fdOwnerOf(pid: number): number | null {
   return statSync(`/proc/${pid}/fd`, { throwIfNoEntry: false })?.uid ?? null
 }
 

@@ -1,6 +1,6 @@
 import { FdbError } from '../errors.js'
 import { hasEnded, type NativeError, type OwnedFd, signalTo } from '../kernel/index.js'
-import { type DeathWatch, openPidfd, unwatchable, watchDeath } from './liveness.js'
+import { type DeathWatch, openPidfd, watchDeath, watchError } from './liveness.js'
 import { statIfSeen } from './main-process.js'
 
 export interface ProcessIdentity {
@@ -79,7 +79,7 @@ export function watchProcess(
     watch?.unref()
     return watch
   } catch (cause) {
-    throw unwatchable(identity.pid, cause)
+    throw watchError(identity.pid, cause)
   }
 }
 
@@ -103,10 +103,10 @@ export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): 
     return
   }
   if (identity.startTime === undefined)
-    throw stuck(identity, 'it cannot be seen from here (another PID namespace)')
+    throw stuckError(identity, 'it cannot be seen from here (another PID namespace)')
   const opened = openPidfd(identity.pid)
   if (opened === 'dead') return
-  if (opened === null) throw stuck(identity, 'there is no pidfd to be had for it')
+  if (opened === null) throw stuckError(identity, 'there is no pidfd to be had for it')
   try {
     if (isAlive(identity)) kill(identity, opened)
   } finally {
@@ -119,11 +119,11 @@ function kill(identity: ProcessIdentity, pidfd: OwnedFd): void {
     signalTo(pidfd, SIGKILL)
   } catch (error) {
     const { code } = error as NativeError
-    if (code !== 'ESRCH') throw stuck(identity, `it may not be signalled (${code})`)
+    if (code !== 'ESRCH') throw stuckError(identity, `it may not be signalled (${code})`)
   }
 }
 
-function stuck({ pid }: ProcessIdentity, why: string): FdbError {
+function stuckError({ pid }: ProcessIdentity, why: string): FdbError {
   return new FdbError('ERR_FDB_STUCK', `process ${pid} is not ended: ${why}; end it by hand`, {
     details: { pids: [pid] },
   })
@@ -142,11 +142,11 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
   return new Promise(resolve => {
     const watch =
       typeof peer === 'number'
-        ? polled(
+        ? poll(
             () => peer > 0 && !exists(peer),
             () => settle('dead'),
           )
-        : watched(peer, () => settle('dead'))
+        : watchOrPoll(peer, () => settle('dead'))
     const timer = setTimeout(() => settle('alive'), graceMs)
     function settle(fate: 'dead' | 'alive'): void {
       clearTimeout(timer)
@@ -157,15 +157,15 @@ export function fateOf(peer: OwnedFd | number, graceMs = 100): Promise<'dead' | 
 }
 
 /** Without a free descriptor for a watch, polls the pidfd. */
-function watched(pidfd: OwnedFd, onDead: () => void): { close(): void } {
+function watchOrPoll(pidfd: OwnedFd, onDead: () => void): { close(): void } {
   try {
     return watchDeath(pidfd, onDead)
   } catch {
-    return polled(() => !pidfd.closed && hasEnded(pidfd), onDead)
+    return poll(() => !pidfd.closed && hasEnded(pidfd), onDead)
   }
 }
 
-function polled(isDead: () => boolean, onDead: () => void): { close(): void } {
+function poll(isDead: () => boolean, onDead: () => void): { close(): void } {
   const timer = setInterval(() => {
     if (isDead()) onDead()
   }, PID_POLL_MS)

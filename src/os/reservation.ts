@@ -12,7 +12,7 @@ import {
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 
 /** Returns a path's place in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace. Null if unknown. */
-export function placeInFileSystem(path: string): string | null {
+export function locationInFileSystem(path: string): string | null {
   let real: string
   let table: string
   try {
@@ -55,7 +55,7 @@ function isBelow(path: string, folder: string): boolean {
   return folder === '/' || path.startsWith(`${folder}/`)
 }
 
-/** Number of processes that may find the path reserved before {@link forgetAsked} is called. */
+/** Number of processes that may find the path reserved before {@link dropQueries} is called. */
 const BACKLOG = 128
 
 /**
@@ -73,7 +73,7 @@ export function reserve(path: string): OwnedFd | 'taken' | null {
     return bindSocket({ kind: 'unix', host: name, abstract: true, backlog: BACKLOG }, 'control reservation')
   } catch (error) {
     if ((error as NativeError).code !== 'EADDRINUSE') return null
-    return isHeldByTrusted(name) ? 'taken' : null
+    return isHeldByTrustedUser(name) ? 'taken' : null
   }
 }
 
@@ -84,7 +84,7 @@ export function holderOfReservation(path: string): number | null {
 }
 
 /** Accepts and closes the connections of processes that found the path reserved: each occupies a place in the queue. */
-export function forgetAsked(reservation: OwnedFd): void {
+export function dropQueries(reservation: OwnedFd): void {
   try {
     for (let asked = accept(reservation, 'asked'); asked !== null; asked = accept(reservation, 'asked'))
       asked.close()
@@ -94,7 +94,7 @@ export function forgetAsked(reservation: OwnedFd): void {
 }
 
 /** Whether root or this user holds the name, by the kernel's credentials. */
-function isHeldByTrusted(name: string): boolean {
+function isHeldByTrustedUser(name: string): boolean {
   try {
     using asked = connectToAbstract(name, 'control reservation')
     const { uid } = peerCredentials(asked)
@@ -107,7 +107,7 @@ function isHeldByTrusted(name: string): boolean {
 
 function nameFor(path: string): string | null {
   if (process.platform !== 'linux') return null
-  const place = placeInFileSystem(path)
+  const place = locationInFileSystem(path)
   if (place === null) return null
   const name = `fd-broker:${place}`
   if (Buffer.byteLength(name) <= MAX_UNIX_NAME && /^[\w:/.@+~-]+$/.test(name)) return name

@@ -12,7 +12,7 @@ import {
   type PathEntry,
   takeLock,
 } from './control-path.js'
-import { forgetAsked, reserve } from './reservation.js'
+import { dropQueries, reserve } from './reservation.js'
 
 /** The parts of a control path that a process holds. */
 export type HeldControl = Pick<FirstControl, 'path' | 'entry' | 'lock' | 'reservation'>
@@ -45,7 +45,7 @@ export function restoreControl(held: HeldControl): RestoredControl | null {
     // The lock comes first: a process that starts and finds no path checks the lock.
     const lock = keep(missingLock(held))
     const reservation = keep(missingReservation(held))
-    const bound = isOurs(path, entry) ? null : bindControl(path, 0o600)
+    const bound = isIntact(path, entry) ? null : bindControl(path, 0o600)
     if (bound === null && made.length === 0) return null
     return { lock, reservation, listener: bound?.listener ?? null, entry: bound?.entry ?? entry }
   } catch (error) {
@@ -55,7 +55,7 @@ export function restoreControl(held: HeldControl): RestoredControl | null {
 }
 
 /** Returns the control path with the restored parts; closes the parts that they replace. */
-export function placeRestored(place: FirstControl, made: RestoredControl): FirstControl {
+export function withRestored(place: FirstControl, made: RestoredControl): FirstControl {
   const { entry, listener, lock, reservation } = made
   if (lock !== null) place.lock.close()
   if (listener !== null) place.listener.close()
@@ -90,7 +90,7 @@ function missingReservation({ path, reservation }: HeldControl): OwnedFd | null 
 }
 
 /** Whether the path is intact or a service manager's. Throws if it names the live socket of another process, or no socket. */
-function isOurs(path: string, entry: PathEntry): boolean {
+function isIntact(path: string, entry: PathEntry): boolean {
   if (entry.ino < 0n) return true
   const named = controlEntry(path)
   if (named === null) return false
@@ -115,9 +115,9 @@ function conflict(path: string, why: string): FdbError {
 }
 
 /** Polling interval, in milliseconds: inotify may be missing, or miss a renamed parent folder. */
-const LOOK_MS = 5_000
+const POLL_MS = 5_000
 /** Pause after a repair or a failed one, in milliseconds: two programs that fight for a path must not use up a processor. */
-const REST_MS = 250
+const PAUSE_MS = 250
 
 interface WatchedControl {
   /** The control path to watch; null if another process looks after it now. */
@@ -134,10 +134,10 @@ export class ControlWatch {
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
   /** Time of the last repair or failed repair. */
-  #acted = Number.NEGATIVE_INFINITY
+  #repairedAt = Number.NEGATIVE_INFINITY
   /** The last failure. Each is logged once, if it persists at the next look. */
   #failure = ''
-  #told = ''
+  #logged = ''
 
   constructor(watched: WatchedControl) {
     this.#watched = watched
@@ -145,30 +145,30 @@ export class ControlWatch {
 
   /** Idempotent. */
   start(): void {
-    this.#timer ??= setInterval(() => this.check(), LOOK_MS).unref()
+    this.#timer ??= setInterval(() => this.check(), POLL_MS).unref()
   }
 
   /** Idempotent. */
   stop(): void {
     clearInterval(this.#timer)
     this.#timer = undefined
-    this.#rest()
+    this.#disarm()
   }
 
   /** Checks now. Never throws. */
   check(): void {
     const { logger } = this.#watched
     const place = this.#watched.place()
-    this.#rest()
+    this.#disarm()
     if (place === null || this.#timer === undefined) return
     try {
       // Watch before looking, so that a removal after the look is noticed.
-      this.#attend(place)
-      if (place.reservation !== null) forgetAsked(place.reservation)
+      this.#watch(place)
+      if (place.reservation !== null) dropQueries(place.reservation)
       const made = restoreControl(place)
-      this.#failure = this.#told = ''
+      this.#failure = this.#logged = ''
       if (made === null) return
-      this.#acted = performance.now()
+      this.#repairedAt = performance.now()
       if (made.lock !== null || made.listener !== null)
         logger.warn({ control: place.path }, 'the control path or its lock was removed, and is put back')
       this.#watched.restored(made)
@@ -180,19 +180,19 @@ export class ControlWatch {
 
   /** A starting process holds the lock for a moment: only a persistent failure is logged. */
   #failed(err: Error, control: string): void {
-    this.#acted = performance.now()
+    this.#repairedAt = performance.now()
     const again = this.#failure === err.message
     this.#failure = err.message
     if (!again) {
       this.#lookSoon()
-    } else if (this.#told !== err.message) {
-      this.#told = err.message
+    } else if (this.#logged !== err.message) {
+      this.#logged = err.message
       const { logger } = this.#watched
       logger.error({ err, control }, 'the control path was removed, and cannot be put back')
     }
   }
 
-  #attend({ path }: HeldControl): void {
+  #watch({ path }: HeldControl): void {
     this.#notice = watchPaths(dirname(path), [path, `${path}.lock`], () => {
       this.#notice = null
       this.#lookSoon()
@@ -200,12 +200,12 @@ export class ControlWatch {
   }
 
   #lookSoon(): void {
-    const wait = this.#acted + REST_MS - performance.now()
+    const wait = this.#repairedAt + PAUSE_MS - performance.now()
     clearTimeout(this.#soon)
     this.#soon = setTimeout(() => this.check(), Math.max(0, wait)).unref()
   }
 
-  #rest(): void {
+  #disarm(): void {
     clearTimeout(this.#soon)
     this.#soon = undefined
     this.#notice?.[Symbol.dispose]()

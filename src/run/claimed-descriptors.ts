@@ -11,7 +11,7 @@ import {
 import type { OperatorClient } from '../operator/client.js'
 import type { Claimed } from '../operator/held-descriptors.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
-import { NONE_PASSED } from '../os/service-manager/service-manager.js'
+import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
 import { portOf } from './shared-listeners.js'
 
@@ -92,7 +92,7 @@ export function claimedVariables(claimed: readonly ClaimedDescriptor[]): NodeJS.
     about.type === 'socket' ? [`${portOf(formatAddress(about))}=${3 + index}`] : [],
   )
   return {
-    ...NONE_PASSED,
+    ...NO_PASSED_SOCKETS,
     LISTEN_FDS: `${claimed.length}`,
     LISTEN_PID: `${process.pid}`,
     LISTEN_FDNAMES: claimed.map(({ name }) => name).join(':'),

@@ -1,6 +1,6 @@
 import type { Logger } from '../base/logger.js'
-import { type FirstControl, letGoOfControl } from '../os/control-path.js'
-import { ControlWatch, placeRestored } from '../os/restore-control.js'
+import { type FirstControl, releaseControl } from '../os/control-path.js'
+import { ControlWatch, withRestored } from '../os/restore-control.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { type OperableSupervisor, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
@@ -43,7 +43,7 @@ export class Control {
       place: () => this.#place,
       restored: made => {
         this.#listener.stop()
-        this.#place = placeRestored(this.#place, made)
+        this.#place = withRestored(this.#place, made)
         this.#listen()
       },
       logger,
@@ -62,7 +62,7 @@ export class Control {
     this.#open = false
     this.#watch.stop()
     this.#listener.stop()
-    letGoOfControl(this.#place, this.#logger)
+    releaseControl(this.#place, this.#logger)
   }
 
   #listen(): void {

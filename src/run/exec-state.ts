@@ -20,8 +20,8 @@ import type { Failure } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import type { FirstControl } from '../os/control-path.js'
 import { holdingVariables, maskOf } from '../os/held-signals.js'
-import type { Unclaimed } from '../os/service-manager/passed-sockets.js'
-import { NONE_PASSED } from '../os/service-manager/service-manager.js'
+import type { UnclaimedSocket } from '../os/service-manager/passed-sockets.js'
+import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { ChildProcesses } from '../versions/child-processes.js'
 import type { SupervisorState } from '../versions/machine.js'
 import type { InheritedProbe } from '../versions/probe.js'
@@ -67,7 +67,7 @@ export interface ExecState {
   readonly control: FirstControl | null
   readonly listeners: readonly SharedListener[]
   /** Descriptors of the service manager that no listener has claimed. */
-  readonly unclaimed: readonly Unclaimed[]
+  readonly unclaimed: readonly UnclaimedSocket[]
   readonly versions: readonly InheritedVersion[]
   readonly known: readonly KnownVersion[]
 }
@@ -229,7 +229,7 @@ function becomeNextImage(state: ExecState, env: NodeJS.ProcessEnv): never {
 /** Resolves this process's command again. Without the service manager's variables: its descriptors are in the state. */
 function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramStart {
   const { file, argv0, args, cwd, env } = successorCommand({
-    env: { ...NONE_PASSED, ...variables, [EXEC_STATE_VARIABLE]: order },
+    env: { ...NO_PASSED_SOCKETS, ...variables, [EXEC_STATE_VARIABLE]: order },
   })
   return { file, cwd, argv: [argv0, ...args], env }
 }

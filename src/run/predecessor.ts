@@ -1,6 +1,6 @@
 import { existsSync, linkSync, rmSync, unlinkSync } from 'node:fs'
 import type { Logger } from '../base/logger.js'
-import { type Adopted, adoptListeners, type Wanted } from '../os/foreign-listeners.js'
+import { type AdoptedListener, adoptListeners, type NamedListener } from '../os/foreign-listeners.js'
 import { OtherProcess } from '../os/other-process.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { endProcesses } from '../versions/leftover-processes.js'
@@ -25,7 +25,7 @@ export class Predecessor implements Disposable {
   /**
    * Offers its listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if the process does not exist.
    */
-  static of({ pid, signal }: Takeover, wanted: readonly Wanted[], logger: Logger): Predecessor {
+  static of({ pid, signal }: Takeover, wanted: readonly NamedListener[], logger: Logger): Predecessor {
     const other = OtherProcess.of(pid)
     try {
       const adopted = adoptListeners(other, wanted)
@@ -39,7 +39,7 @@ export class Predecessor implements Disposable {
 
   private constructor(
     other: OtherProcess,
-    adopted: readonly Adopted[],
+    adopted: readonly AdoptedListener[],
     signal: Takeover['signal'],
     logger: Logger,
   ) {

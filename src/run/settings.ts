@@ -1,14 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import { FdbError } from '../errors.js'
-import type { ListenerSpec } from '../listeners/index.js'
 import type { Reloaded } from '../operator/service-commands.js'
+import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Restart } from '../versions/machine.js'
 import type { CheckTiming, Readiness } from '../versions/probe.js'
-
-export interface NamedListener {
-  readonly name: string
-  readonly spec: ListenerSpec
-}
 
 /** How a version is started, checked and stopped; read again for each version. Times are in milliseconds. */
 export interface VersionSettings {

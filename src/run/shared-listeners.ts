@@ -8,12 +8,12 @@ import {
 } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
 import { startedAs } from '../os/command-line.js'
-import { type FdStore, keptFor, passedSockets } from '../os/service-manager/passed-sockets.js'
-import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
+import type { NamedListener } from '../os/foreign-listeners.js'
+import { type FdStore, passedSockets, takeStoredFor } from '../os/service-manager/passed-sockets.js'
+import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { type ChildStarter, childShell } from '../probing/shell.js'
 import type { GivenListener } from '../versions/probe.js'
 import type { Predecessor } from './predecessor.js'
-import type { NamedListener } from './settings.js'
 
 export interface SharedListener {
   /** The specification as text. */
@@ -146,7 +146,7 @@ export class StoredListeners {
   /** `store` is null if the manager keeps nothing, or there is none. */
   constructor(store: Pick<FdStore, 'keep' | 'drop'> | null, service: string) {
     this.#store = store
-    for (const { name, fd } of keptFor(service)) {
+    for (const { name, fd } of takeStoredFor(service)) {
       const key = Buffer.from(name.slice(PREFIX.length), 'base64url').toString()
       this.#left.set(key, [...(this.#left.get(key) ?? []), fd])
     }
@@ -215,7 +215,7 @@ export const EXEC_STATE_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
 /** Removes variables that were meant for the supervisor itself. */
 const NO_SUPERVISOR_VARIABLES: NodeJS.ProcessEnv = {
-  ...NOTHING_TOLD,
+  ...NO_MANAGER_VARIABLES,
   SERVER_STARTER_PORT: undefined,
   SERVER_STARTER_GENERATION: undefined,
   [EXEC_STATE_VARIABLE]: undefined,

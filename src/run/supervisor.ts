@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { Reloaded, Told } from '../operator/service-commands.js'
 import { PidFile } from '../os/pid-file.js'
-import { keepPassed, passedSockets } from '../os/service-manager/passed-sockets.js'
+import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
 import type { ChildStarter } from '../probing/shell.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
@@ -127,7 +127,7 @@ export class Supervisor {
     const probes = await Promise.all(
       left.versions.map(each => probeOfInherited(each, each.id === now, children)),
     )
-    keepPassed(left.unclaimed)
+    restorePassedSockets(left.unclaimed)
     const supervisor: Supervisor = new Supervisor(deps, left)
     supervisor.#versions.resume(left.versions, probes)
     for (const { id, proved } of supervisor.#state.versions)

@@ -10,7 +10,7 @@ type OnEnded = (code: number) => void
  * hits another process.
  */
 export class ChildProcesses {
-  readonly #ended = new Map<number, OnEnded>()
+  readonly #onEnded = new Map<number, OnEnded>()
   readonly #groups = new Set<number>()
   readonly #reap = () => this.#reapAll()
 
@@ -27,24 +27,24 @@ export class ChildProcesses {
   /** Starts a child and returns its pid. Throws as {@link startChild} does. */
   start(start: ChildStart, ended: OnEnded): number {
     const pid = startChild(start)
-    this.#ended.set(pid, ended)
+    this.#onEnded.set(pid, ended)
     return pid
   }
 
   /** Registers a process that this one adopts when its parent ends; `ended` reports its end. */
   expect(pid: number, ended: OnEnded): void {
-    this.#ended.set(pid, ended)
+    this.#onEnded.set(pid, ended)
   }
 
   /** Signals a child. Returns false if there is no such child. */
   signal(pid: number, signal: NodeJS.Signals): boolean {
-    if (!this.#ended.has(pid)) return false
+    if (!this.#onEnded.has(pid)) return false
     return send(pid, signal)
   }
 
   /** Kills a child and its group, now and again when it has ended. */
   kill(pid: number): void {
-    if (!this.#ended.has(pid)) return
+    if (!this.#onEnded.has(pid)) return
     this.#groups.add(pid)
     send(pid, 'SIGKILL')
     send(-pid, 'SIGKILL')
@@ -52,7 +52,7 @@ export class ChildProcesses {
 
   /** Stops reporting a child's end. */
   forget(pid: number): void {
-    if (this.#ended.has(pid)) this.#ended.set(pid, () => {})
+    if (this.#onEnded.has(pid)) this.#onEnded.set(pid, () => {})
   }
 
   close(): void {
@@ -66,8 +66,8 @@ export class ChildProcesses {
       // The group id is the child's until the child is reaped.
       if (this.#groups.delete(pid)) send(-pid, 'SIGKILL')
       const code = reap(pid) ?? 0
-      const ended = this.#ended.get(pid)
-      this.#ended.delete(pid)
+      const ended = this.#onEnded.get(pid)
+      this.#onEnded.delete(pid)
       ended?.(code)
     }
   }

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { constants } from 'node:os'
 import { hasEnded, type OwnedFd, pidfdOf, signalTo } from '../kernel/index.js'
-import { endsWithUs, lineOf, processes, statOf } from '../os/main-process.js'
+import { ancestryOf, endsWithUs, processes, statOf } from '../os/main-process.js'
 
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
@@ -188,7 +188,7 @@ function environmentHas(pid: number, mark: string): boolean | null {
 /** Returns the child of this process from which `pid` descends; 0 if there is none. */
 function adoptedAncestor(pid: number): number {
   let child = 0
-  for (const at of lineOf(pid)) {
+  for (const at of ancestryOf(pid)) {
     if (at === process.pid) return child
     child = at
   }

@@ -23,7 +23,7 @@ import {
   parseListenerSpec,
   waitingAt,
 } from '../listeners/index.js'
-import { lineOf } from '../os/main-process.js'
+import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
 import { CHECK_PARSERS, type CheckSpec, type HealthCheck, repeatCheck } from '../probing/health-check.js'
 import { type ChildStarter, childShell } from '../probing/shell.js'
@@ -374,7 +374,7 @@ function openNotifyEndpoint(): NotifyEndpoint {
 function mayReport({ pid, uid }: PeerCredentials, roots: ReadonlySet<number>): boolean {
   const own = process.geteuid?.() ?? uid
   if (uid === own || uid === 0) return true
-  for (const each of lineOf(pid)) if (roots.has(each)) return true
+  for (const each of ancestryOf(pid)) if (roots.has(each)) return true
   return false
 }
 

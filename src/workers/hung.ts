@@ -11,11 +11,11 @@ const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
 /** A worker's process, as the holder of its service knows it. */
-type Process = NonNullable<WorkerSlot['owner']>
+type WorkerProcess = NonNullable<WorkerSlot['owner']>
 
-interface Replaced {
+interface HungReplacement {
   /** The hung process that was replaced. */
-  readonly process: Process
+  readonly process: WorkerProcess
   readonly at: number
   /** Number of times the limit was doubled because its predecessors hung soon after their start. */
   readonly doublings: number
@@ -37,11 +37,11 @@ export interface HungDeps {
 export class HungWorkers {
   readonly #deps: HungDeps
   readonly #silence = new HeartbeatSilence(LOOK_MS)
-  readonly #hung = new Map<WorkerSlot, Process>()
-  readonly #replaced = new Map<WorkerSlot, Replaced>()
+  readonly #hung = new Map<WorkerSlot, WorkerProcess>()
+  readonly #replaced = new Map<WorkerSlot, HungReplacement>()
   /** Processes that were replaced while they hung, and have not ended. */
-  readonly #left = new Map<Process, WorkerSlot>()
-  readonly #killed = new WeakSet<Process>()
+  readonly #replacedProcesses = new Map<WorkerProcess, WorkerSlot>()
+  readonly #killed = new WeakSet<WorkerProcess>()
   #ticker: NodeJS.Timeout | undefined
   #reading: NodeJS.Immediate | undefined
 
@@ -81,7 +81,8 @@ export class HungWorkers {
       }
       if (hung) this.#replace(slot, owner!, ms)
     }
-    for (const [process, slot] of this.#left) this.#endLeft(process, slot, this.#silence.of(process))
+    for (const [process, slot] of this.#replacedProcesses)
+      this.#endReplaced(process, slot, this.#silence.of(process))
     if (changed) this.#deps.changed()
   }
 
@@ -99,9 +100,9 @@ export class HungWorkers {
     }
   }
 
-  #replace(slot: WorkerSlot, process: Process, silentMs: number): void {
+  #replace(slot: WorkerSlot, process: WorkerProcess, silentMs: number): void {
     const { limitMs, logger } = this.#deps
-    if (limitMs === null || !slot.wanted || slot.starting || slot.standing?.phase !== 'idle') return
+    if (limitMs === null || !slot.wanted || slot.isStarting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
       // Its successor failed to start.
@@ -118,21 +119,22 @@ export class HungWorkers {
     const facts = { worker: slot.index, pid: process.pid, ms: Math.round(silentMs) }
     logger.warn(facts, 'a worker that hangs is replaced')
     slot.replaceHung(silentMs).then(
-      () => this.#left.set(process, slot),
+      () => this.#replacedProcesses.set(process, slot),
       error => logger.error({ ...facts, err: error }, 'a worker that hangs was not replaced'),
     )
   }
 
   /** Kills a replaced process that is still silent. One that is heard again, or has closed its channel, ends by itself. */
-  #endLeft(process: Process, slot: WorkerSlot, silentMs: number): void {
-    if (process.forgotten || !process.link.open || silentMs <= SILENT_MS) this.#left.delete(process)
+  #endReplaced(process: WorkerProcess, slot: WorkerSlot, silentMs: number): void {
+    if (process.forgotten || !process.link.open || silentMs <= SILENT_MS)
+      this.#replacedProcesses.delete(process)
     else if (silentMs > this.#deps.limitMs!) {
-      this.#left.delete(process)
+      this.#replacedProcesses.delete(process)
       this.#kill(process, slot)
     }
   }
 
-  #kill(process: Process, { index }: WorkerSlot): void {
+  #kill(process: WorkerProcess, { index }: WorkerSlot): void {
     if (this.#killed.has(process)) return
     this.#killed.add(process)
     killWorker(index, process, 'a worker that hangs is killed', this.#deps.logger)
@@ -140,7 +142,7 @@ export class HungWorkers {
 }
 
 /** Sends SIGKILL. `what` is the log message. */
-export function killWorker(worker: number, process: Process, what: string, logger: Logger): void {
+export function killWorker(worker: number, process: WorkerProcess, what: string, logger: Logger): void {
   const { identity, pid, pidfd, proven } = process
   logger.warn({ worker, pid }, what)
   try {

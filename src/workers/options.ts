@@ -13,7 +13,7 @@ import {
   unchecked,
   wrongOption,
 } from '../base/check-option.js'
-import { type Logger, takenLogger } from '../base/logger.js'
+import { type Logger, wrappedLogger } from '../base/logger.js'
 import type { DaemonOptions } from '../daemon/daemon.js'
 import { defaultControl, slotOf } from '../os/default-control.js'
 
@@ -107,7 +107,7 @@ export function settleWorkers(options: WorkersOptions): WorkersSettings {
     command: command ?? null,
     control: resolve(control ?? defaultControl(slotOf(service, 0), process.env)),
     replace,
-    logger: takenLogger(logger),
+    logger: wrappedLogger(logger),
     timeout,
     restartDelay,
     stopTimeout: stopTimeout === 'off' ? null : stopTimeout,

@@ -18,13 +18,13 @@ import { MOST_WORKERS, type WorkersSettings } from './options.js'
 import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
-const AGAIN_MS = 200
+const RETRY_MS = 200
 /** Limit for a probation to end before the next upgrade of a worker, in milliseconds. */
-const FREE_MS = 10_000
+const PROBATION_MS = 10_000
 /** Time for a worker to learn of the order to end, in addition to its own limit, in milliseconds. */
-const HEARD_MS = 5_000
+const NOTICE_MS = 5_000
 /** Commands to workers are never cancelled. */
-const FOREVER = new AbortController().signal
+const NEVER_ABORTED = new AbortController().signal
 
 interface WorkerService {
   readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
@@ -46,13 +46,13 @@ export class WorkerPool {
   readonly #unserved: UnservedListeners
   readonly #hung: HungWorkers
   /** Surplus workers, each with the pid that was told to yield. */
-  readonly #told = new Map<WorkerSlot, number>()
+  readonly #yielding = new Map<WorkerSlot, number>()
   #services: WorkerServices | null = null
   #count: number
   #closing = false
   /** When workers that have not left are killed, on the clock of `performance.now()`. */
-  #lateAt = Number.POSITIVE_INFINITY
-  #late: NodeJS.Timeout | undefined
+  #killAt = Number.POSITIVE_INFINITY
+  #killTimer: NodeJS.Timeout | undefined
   #changed = () => {}
 
   constructor(settings: WorkersSettings) {
@@ -69,7 +69,7 @@ export class WorkerPool {
       slots: () => (this.#services?.paused || this.#closing ? [] : this.#slots),
       changed: () => this.update(),
     })
-    this.#fill(this.#count - 1)
+    this.#addSlots(this.#count - 1)
   }
 
   /** Number of workers that must serve. */
@@ -82,7 +82,7 @@ export class WorkerPool {
   }
 
   /** Sets the services. Workers are started by {@link startAll}. */
-  oversee(services: WorkerServices): void {
+  setServices(services: WorkerServices): void {
     this.#services = services
   }
 
@@ -91,7 +91,7 @@ export class WorkerPool {
     if (this.#services === null || this.#services.paused) return
     for (const slot of this.#slots) {
       slot.update()
-      if (!slot.wanted && !this.#closing) this.#haveLeave(slot)
+      if (!slot.wanted && !this.#closing) this.#tellToYield(slot)
     }
     this.#unserved.update(this.#closing ? [] : this.#slots)
     this.#changed()
@@ -119,17 +119,17 @@ export class WorkerPool {
     const [first, ...others] = this.#slots
     // A previous main process may have had more workers.
     for (let index = this.#count; index < MOST_WORKERS; index++)
-      if (this.#services?.get(slotOf(this.#settings.service, index))) this.#fill(index)
-    await this.#served(first!)
-    await Promise.all(others.map(slot => this.#served(slot)))
+      if (this.#services?.get(slotOf(this.#settings.service, index))) this.#addSlots(index)
+    await this.#ensureServing(first!)
+    await Promise.all(others.map(slot => this.#ensureServing(slot)))
     await this.resize(this.#count)
   }
 
   /** Resolves when a process serves in the slot: one that reconnected to this main process, or a new one. */
-  async #served(slot: WorkerSlot): Promise<void> {
+  async #ensureServing(slot: WorkerSlot): Promise<void> {
     await this.#until(() => slot.owner !== null || (slot.standing?.phase ?? 'idle') === 'idle')
     if (slot.owner === null && !this.#closing) await slot.start()
-    if (!this.#closing) slot.keep()
+    if (!this.#closing) slot.keepServing()
   }
 
   async replaceAll(slots: readonly WorkerSlot[]): Promise<void> {
@@ -138,13 +138,13 @@ export class WorkerPool {
     const old = new Set(slots)
     const replace = async (slot: WorkerSlot) => {
       await slot.settled()
-      await this.#free(slot)
+      await this.#endProbation(slot)
       await slot.start()
       old.delete(slot)
     }
     try {
       await replace(first)
-      if (this.#settings.replace === 'at-once') await allOf(others.map(replace))
+      if (this.#settings.replace === 'at-once') await settleAll(others.map(replace))
       else for (const slot of others) await replace(slot)
     } catch (error) {
       const { code, message } = FdbError.from(error)
@@ -153,48 +153,48 @@ export class WorkerPool {
     }
   }
 
-  /** Waits, up to {@link FREE_MS}, for a probation in the slot to end, so that another process can be started. */
-  async #free(slot: WorkerSlot): Promise<void> {
+  /** Waits, up to {@link PROBATION_MS}, for a probation in the slot to end, so that another process can be started. */
+  async #endProbation(slot: WorkerSlot): Promise<void> {
     this.#services?.get(slot.name)?.operations.endProbation()
-    const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())
+    const late = new Promise<void>(resolve => setTimeout(resolve, PROBATION_MS).unref())
     await Promise.race([late, this.#until(() => slot.standing?.phase === 'idle')])
   }
 
   async resize(count: number): Promise<void> {
     this.#count = count
-    this.#fill(count - 1)
+    this.#addSlots(count - 1)
     const lacking = this.#slots.filter(({ index }) => index < count)
     const serve = async (slot: WorkerSlot) => {
       try {
-        await this.#served(slot)
+        await this.#ensureServing(slot)
       } catch (error) {
         // Retried with a back-off, as a worker that has ended.
-        if (!this.#closing) slot.keep()
+        if (!this.#closing) slot.keepServing()
         throw error
       }
     }
-    await allOf([...lacking.map(serve), this.#leaveBeyond(count)])
+    await settleAll([...lacking.map(serve), this.#endSurplus(count)])
   }
 
   /** Ends surplus workers. Their listeners stay here: closing them would drop clients in their queues. */
-  async #leaveBeyond(count: number): Promise<void> {
+  async #endSurplus(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
     await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))
     this.update()
   }
 
   /** Tells a surplus worker to yield, once per process. */
-  #haveLeave(slot: WorkerSlot): void {
+  #tellToYield(slot: WorkerSlot): void {
     const { owner } = slot
-    if (owner === null || this.#told.get(slot) === owner.pid) return
-    this.#told.set(slot, owner.pid)
+    if (owner === null || this.#yielding.get(slot) === owner.pid) return
+    this.#yielding.set(slot, owner.pid)
     this.#order(slot, YIELD, '').catch(error => {
       this.#settings.logger.warn(
         { err: error, worker: slot.index },
         'a worker too many cannot be told to end',
       )
-      this.#told.delete(slot)
-      setTimeout(() => this.update(), AGAIN_MS).unref()
+      this.#yielding.delete(slot)
+      setTimeout(() => this.update(), RETRY_MS).unref()
     })
   }
 
@@ -202,7 +202,7 @@ export class WorkerPool {
   async reloadAll(): Promise<void> {
     const failures: unknown[] = []
     for (const slot of this.wanted) {
-      if (slot.hung) failures.push(hangs(slot))
+      if (slot.hung) failures.push(hungError(slot))
       else await this.#order(slot, RELOAD, '').catch(error => failures.push(error))
     }
     if (failures.length > 0) throw failures[0]
@@ -223,14 +223,14 @@ export class WorkerPool {
   }
 
   /** Workers that a previous main process started. */
-  get older(): WorkerSlot[] {
+  get startedByPredecessor(): WorkerSlot[] {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
 
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
     const service = this.#services?.only(slot.name)
     const order = { name, body: Buffer.from(body), service: slot.name }
-    return Buffer.from((await service?.operations.command(order, { signal: FOREVER })) ?? [])
+    return Buffer.from((await service?.operations.command(order, { signal: NEVER_ABORTED })) ?? [])
   }
 
   /**
@@ -250,25 +250,25 @@ export class WorkerPool {
           this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')
       })
     const { stopTimeout } = this.#settings
-    if (timeoutMs !== null) this.hasten(timeoutMs)
+    if (timeoutMs !== null) this.shortenDeadline(timeoutMs)
     else if (stopTimeout !== null) this.#killAfter(stopTimeout)
     await this.#until(() => this.#slots.every(({ owner }) => owner === null))
-    clearTimeout(this.#late)
+    clearTimeout(this.#killTimer)
   }
 
   /**
-   * Shortens the time to leave: workers that have not left by then, plus {@link HEARD_MS}, are killed. A longer time changes nothing.
+   * Shortens the time to leave: workers that have not left by then, plus {@link NOTICE_MS}, are killed. A longer time changes nothing.
    */
-  hasten(timeoutMs: number): void {
-    this.#killAfter(timeoutMs + HEARD_MS)
+  shortenDeadline(timeoutMs: number): void {
+    this.#killAfter(timeoutMs + NOTICE_MS)
   }
 
   #killAfter(ms: number): void {
     const at = performance.now() + ms
-    if (at >= this.#lateAt) return
-    this.#lateAt = at
-    clearTimeout(this.#late)
-    this.#late = setTimeout(() => this.#killAll(), Math.min(ms, LONGEST_MS))
+    if (at >= this.#killAt) return
+    this.#killAt = at
+    clearTimeout(this.#killTimer)
+    this.#killTimer = setTimeout(() => this.#killAll(), Math.min(ms, LONGEST_MS))
   }
 
   #killAll(): void {
@@ -291,19 +291,19 @@ export class WorkerPool {
   }
 
   /** Adds slots up to index `last`. */
-  #fill(last: number): void {
+  #addSlots(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
     for (let index = this.#slots.length; index <= last; index++)
       this.#slots.push(new WorkerSlot(index, { settings: this.#settings, standing }))
   }
 }
 
-function hangs({ name, owner }: WorkerSlot): FdbError {
+function hungError({ name, owner }: WorkerSlot): FdbError {
   const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration anew: try again when it was replaced`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
 /** Waits for all, then rejects with the first rejection, if any. */
-async function allOf(works: readonly Promise<unknown>[]): Promise<void> {
+async function settleAll(works: readonly Promise<unknown>[]): Promise<void> {
   for (const one of await Promise.allSettled(works)) if (one.status === 'rejected') throw one.reason
 }

@@ -5,9 +5,9 @@ import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
 
 /** Delay before an order that failed is repeated, in milliseconds. */
-const AGAIN_MS = 100
+const RETRY_MS = 100
 
-interface Told {
+interface SentOrder {
   /** The process and the order, as JSON. */
   readonly text: string
 }
@@ -17,11 +17,11 @@ interface Told {
  * which would be lost.
  */
 export class UnservedListeners {
-  readonly #tell: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
+  readonly #send: (slot: WorkerSlot, unserved: readonly UnservedListener[]) => Promise<unknown>
   readonly #logger: Logger
-  readonly #told = new Map<WorkerSlot, Told>()
+  readonly #sentOrders = new Map<WorkerSlot, SentOrder>()
 
-  readonly #again: () => void
+  readonly #requestUpdate: () => void
 
   /** `again` requests another {@link update}. */
   constructor(
@@ -29,8 +29,8 @@ export class UnservedListeners {
     again: () => void,
     logger: Logger,
   ) {
-    this.#tell = tell
-    this.#again = again
+    this.#send = tell
+    this.#requestUpdate = again
     this.#logger = logger
   }
 
@@ -47,43 +47,43 @@ export class UnservedListeners {
       if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
-    for (const [slot, unserved] of shares) this.#order(slot, unserved)
+    for (const [slot, unserved] of shares) this.#sendIfChanged(slot, unserved)
   }
 
   /** Returns a duplicate of an unserved listener, or null if none has this key. */
   listener(key: string, slots: readonly WorkerSlot[]): OwnedFd | null {
     for (const slot of slots) {
       if (!key.startsWith(prefixOf(slot))) continue
-      const found = unservedIn(slot).find(one => one.key === key)
+      const found = ownListeners(slot).find(one => one.key === key)
       if (found !== undefined) return found.entry.fd.dup()
     }
     return null
   }
 
-  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
+  #sendIfChanged(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {
     const { pid, generation } = slot.owner ?? {}
     const text = JSON.stringify([pid, generation, unserved])
-    const before = this.#told.get(slot)
+    const before = this.#sentOrders.get(slot)
     if (before?.text === text || (before === undefined && unserved.length === 0)) return
     const told = { text }
-    this.#told.set(slot, told)
-    this.#tell(slot, unserved).catch(error => {
+    this.#sentOrders.set(slot, told)
+    this.#send(slot, unserved).catch(error => {
       this.#logger.debug({ worker: slot.index, err: error }, 'a worker cannot be told whom it serves for')
       setTimeout(() => {
-        if (this.#told.get(slot) !== told) return
-        this.#told.set(slot, { text: '' })
-        this.#again()
-      }, AGAIN_MS).unref()
+        if (this.#sentOrders.get(slot) !== told) return
+        this.#sentOrders.set(slot, { text: '' })
+        this.#requestUpdate()
+      }, RETRY_MS).unref()
     })
   }
 }
 
 function unservedOf(slot: WorkerSlot): UnservedListener[] {
-  return unservedIn(slot).map(({ name, key }) => ({ name, key }))
+  return ownListeners(slot).map(({ name, key }) => ({ name, key }))
 }
 
 /** The slot's own listeners: those that all workers share are served by the others anyway. */
-function unservedIn(slot: WorkerSlot) {
+function ownListeners(slot: WorkerSlot) {
   const entries = slot.standing?.entries ?? []
   return entries
     .filter(({ role, spec }) => role === 'listener' && spec.startsWith('tcp:'))

@@ -8,14 +8,14 @@ import type { WorkerReport } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { slotOf, workerVariables } from '../os/default-control.js'
 import { statOf } from '../os/main-process.js'
-import { NOTHING_TOLD } from '../os/service-manager/service-manager.js'
+import { NO_MANAGER_VARIABLES } from '../os/service-manager/service-manager.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
 /** A worker that served at least this long is restarted without delay, in milliseconds. */
-const PROVED_MS = 1_000
+const BRIEF_MS = 1_000
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
@@ -30,7 +30,7 @@ export class WorkerSlot {
   readonly name: string
   readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
-  #lookAgain = () => {}
+  #notifyAttempt = () => {}
   #backOff: NodeJS.Timeout | undefined
   #failures = 0
   #servesSince: number | null = null
@@ -38,7 +38,7 @@ export class WorkerSlot {
   #lastFailure: string | null = null
   #wanted = true
   /** Whether an ended process is restarted. */
-  #kept = false
+  #restartsEnded = false
   #startedHere = false
   /** Whether the process is silent and therefore accepts nothing. */
   hung = false
@@ -57,7 +57,7 @@ export class WorkerSlot {
   /** Starts no more processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
   abandon(why: string): Promise<void> {
     this.#wanted = false
-    this.#kept = false
+    this.#restartsEnded = false
     clearTimeout(this.#backOff)
     this.#backOff = undefined
     this.#attempt?.cancel.abort(new FdbError('ERR_FDB_ABORTED', `${this.name}: ${why}`))
@@ -65,9 +65,9 @@ export class WorkerSlot {
   }
 
   /** Keeps a process serving in this slot from now on. */
-  keep(): void {
+  keepServing(): void {
     this.#wanted = true
-    this.#kept = true
+    this.#restartsEnded = true
     this.update()
   }
 
@@ -93,7 +93,7 @@ export class WorkerSlot {
     if (this.#attempt !== null)
       throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
     const cancel = new AbortController()
-    const outcome = this.#bring(command, cancel.signal)
+    const outcome = this.#startSuccessor(command, cancel.signal)
     this.#attempt = { cancel, outcome }
     try {
       const upgraded = await outcome
@@ -109,11 +109,11 @@ export class WorkerSlot {
     }
   }
 
-  async #bring(command: readonly string[] | null, signal: AbortSignal): Promise<Upgraded> {
+  async #startSuccessor(command: readonly string[] | null, signal: AbortSignal): Promise<Upgraded> {
     const { index } = this
     const { control, logger, service, timeout } = this.#deps.settings
-    const env = { ...NOTHING_TOLD, ...workerVariables({ index, service, control }) }
-    const attempt = await UpgradeAttempt.start(this.#replaced, {
+    const env = { ...NO_MANAGER_VARIABLES, ...workerVariables({ index, service, control }) }
+    const attempt = await UpgradeAttempt.start(this.#incumbent, {
       command: successorCommand({ env, ...(command !== null && { argv: command }) }),
       control,
       logger,
@@ -128,9 +128,9 @@ export class WorkerSlot {
   }
 
   /** The slot as the incumbent of an {@link UpgradeAttempt}: its holder knows whether the successor has joined. */
-  get #replaced(): AttemptIncumbent {
+  get #incumbent(): AttemptIncumbent {
     const slot = this
-    const before = nameOf(this.owner)
+    const before = ownerKey(this.owner)
     return {
       get phase() {
         return slot.standing?.phase
@@ -141,14 +141,14 @@ export class WorkerSlot {
       joinerPid: null,
       served: () => {
         const { owner = null, phase } = slot.standing ?? {}
-        if (owner === null || nameOf(owner) === before || (phase !== 'idle' && phase !== 'probation'))
+        if (owner === null || ownerKey(owner) === before || (phase !== 'idle' && phase !== 'probation'))
           return null
         return { pid: owner.pid, generation: owner.generation }
       },
       watch: look => {
-        slot.#lookAgain = look
+        slot.#notifyAttempt = look
         return () => {
-          slot.#lookAgain = () => {}
+          slot.#notifyAttempt = () => {}
         }
       },
       cancelHandoff: () => (isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
@@ -181,7 +181,7 @@ export class WorkerSlot {
     this.#lastFailure = why
   }
 
-  get starting(): boolean {
+  get isStarting(): boolean {
     return this.#attempt !== null
   }
 
@@ -192,7 +192,7 @@ export class WorkerSlot {
 
   /** Called when the service may have changed: restarts a worker that has ended. */
   update(): void {
-    this.#lookAgain()
+    this.#notifyAttempt()
     const { owner = null, phase = 'idle' } = this.standing ?? {}
     if (owner !== null) {
       this.#servesSince ??= performance.now()
@@ -200,13 +200,13 @@ export class WorkerSlot {
     }
     const { logger, restartDelay } = this.#deps.settings
     // Not during recovery: processes that served when the main process ended reconnect, or are proved dead.
-    if (!this.#wanted || !this.#kept || phase !== 'idle') return
+    if (!this.#wanted || !this.#restartsEnded || phase !== 'idle') return
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
     // A worker that served briefly waits once; one that never served backs off.
     if (since === null) this.#failures++
-    else this.#failures = performance.now() - since >= PROVED_MS ? 1 : 2
+    else this.#failures = performance.now() - since >= BRIEF_MS ? 1 : 2
     const bounds = { firstMs: restartDelay, longestMs: LONGEST_RESTART_MS }
     const ms = this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)
     logger.warn({ worker: this.index, failures: this.#failures, ms }, 'a worker is started again')
@@ -243,6 +243,6 @@ export class WorkerSlot {
   }
 }
 
-function nameOf(owner: Standing['owner']): string {
+function ownerKey(owner: Standing['owner']): string {
   return owner === null ? '' : `${owner.pid}/${owner.generation}`
 }

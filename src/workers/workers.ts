@@ -19,7 +19,7 @@ import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } fro
 import { WorkerPool } from './pool.js'
 
 /** Body of REPLACE_WORKERS: only the workers of the previous main process. */
-const OLDER = 'older'
+const PREDECESSOR_WORKERS = 'older'
 
 /**
  * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts them, and
@@ -92,7 +92,7 @@ export class Workers implements AsyncDisposable {
     toldOf(options.progress, this.#settings.logger)({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
-    await client.command(REPLACE_WORKERS, OLDER, { timeout: timeoutMs })
+    await client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs })
     return upgraded
   }
 
@@ -140,7 +140,7 @@ export class Workers implements AsyncDisposable {
       this.#closing = true
       await this.#pool.endAll(timeout ?? null)
       await daemon.close()
-    } else if (timeout !== undefined) this.#pool.hasten(timeout)
+    } else if (timeout !== undefined) this.#pool.shortenDeadline(timeout)
     await daemon.closed
   }
 
@@ -160,7 +160,7 @@ export class Workers implements AsyncDisposable {
         ...(mainProcess !== undefined && { mainProcess }),
       },
       services => {
-        this.#pool.oversee(services)
+        this.#pool.setServices(services)
         return this.#orchestrator
       },
     )
@@ -181,7 +181,7 @@ export class Workers implements AsyncDisposable {
 
   #renew(): Promise<void> {
     const { logger } = this.#settings
-    this.#renewal ??= this.#inTurn(() => this.#pool.replaceAll(this.#pool.older)).then(
+    this.#renewal ??= this.#inTurn(() => this.#pool.replaceAll(this.#pool.startedByPredecessor)).then(
       () => logger.info({ workers: this.report.all }, 'the workers of the main process before are replaced'),
       error => {
         if (!this.#closing)
@@ -219,7 +219,7 @@ export class Workers implements AsyncDisposable {
     }
     switch (name) {
       case REPLACE_WORKERS:
-        return told(body.toString() === OLDER ? this.#renew() : this.restart())
+        return told(body.toString() === PREDECESSOR_WORKERS ? this.#renew() : this.restart())
       case SET_WORKERS: {
         const text = body.toString()
         return told(this.set(/^\d+$/.test(text) ? Number(text) : (text as 'auto')))

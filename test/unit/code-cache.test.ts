@@ -56,51 +56,51 @@ const isAged = (file: string) => statSync(file).mtimeMs === 1000
 describe('compiled code', () => {
   it('is kept after the program has run, for its owner alone to write, and used at the next start', () => {
     const { start, written, folder, cache } = scene()
-    start().keep('ended')
+    start().save('ended')
     const [file = '', ...others] = written()
     expect(others).toEqual([])
     expect(statSync(folder).mode & 0o022).toBe(0)
     expect(statSync(file).mode & 0o133).toBe(0)
     expect(cache().read()?.kept).toBe('ended')
     age(file)
-    start().keep('ended')
+    start().save('ended')
     expect(isAged(file)).toBe(true)
   })
 
   it('of a process that served takes the place of what one that came to its end has kept, not the other way', () => {
     const { start, written, cache } = scene()
-    start().keep('ended')
-    start().keep('served')
+    start().save('ended')
+    start().save('served')
     expect(cache().read()?.kept).toBe('served')
     age(written()[0]!)
-    start().keep('ended')
+    start().save('ended')
     expect(isAged(written()[0]!)).toBe(true)
   })
 
   it('grows with what a process has done, and never shrinks', () => {
     const { start, written, cache } = scene()
-    start().keep('served')
+    start().save('served')
     const size = () => cache().read()?.data.length ?? 0
     const before = size()
     const second = start('these', 'joins')
-    second.keep('joined')
+    second.save('joined')
     expect(cache().read()?.kept).toBe('joined')
     expect(size()).toBeGreaterThan(before)
-    second.keep('left')
+    second.save('left')
     expect(cache().read()?.kept).toBe('left')
     age(written()[0]!)
-    for (const when of ['ended', 'served', 'joined', 'left'] as const) start().keep(when)
+    for (const when of ['ended', 'served', 'joined', 'left'] as const) start().save(when)
     expect(isAged(written()[0]!)).toBe(true)
   })
 
   it('is left alone by a process that knows less of it than it began with', () => {
     const { start, written, cache } = scene()
-    start().keep('served')
+    start().save('served')
     const { data } = cache().read()!
     // V8 takes no notice of what lies behind, and this one will not have it.
     cache().write(Buffer.concat([data, Buffer.alloc(1000)]), 'served')
     age(written()[0]!)
-    start().keep('joined')
+    start().save('joined')
     expect(isAged(written()[0]!)).toBe(true)
     expect(cache().read()?.kept).toBe('served')
   })
@@ -112,12 +112,12 @@ describe('compiled code', () => {
     ['all zeros', bytes => Buffer.alloc(bytes.length)],
   ])('that is %s is not used, and written anew', (_what, damage) => {
     const { start, written, cache } = scene()
-    start().keep('ended')
+    start().save('ended')
     const [file = ''] = written()
     writeFileSync(file, damage(readFileSync(file)))
     expect(cache().read()).toBe(undefined)
     age(file)
-    start().keep('ended')
+    start().save('ended')
     expect(isAged(file)).toBe(false)
     expect(cache().read()?.kept).toBe('ended')
   })
@@ -126,22 +126,22 @@ describe('compiled code', () => {
     const { start, written, cache } = scene()
     cache().write(Buffer.from('nothing that V8 has made'), 'served')
     age(written()[0]!)
-    start().keep('ended')
+    start().save('ended')
     expect(isAged(written()[0]!)).toBe(false)
     expect(cache().read()?.kept).toBe('ended')
   })
 
   it('is for one program, version and command line', () => {
     const { start, cache } = scene()
-    start('these').keep('ended')
+    start('these').save('ended')
     expect(cache('others').read()).toBe(undefined)
   })
 
   it('of another is not used where it lies under the name of this one', () => {
     const { start, cache, written } = scene()
-    start('these').keep('ended')
+    start('these').save('ended')
     const [these = ''] = written()
-    start('others').keep('ended')
+    start('others').save('ended')
     const others = written().find(file => file !== these)!
     writeFileSync(these, readFileSync(others))
     expect([cache('these').read(), cache('others').read()?.kept]).toEqual([undefined, 'ended'])
@@ -149,7 +149,7 @@ describe('compiled code', () => {
 
   it('of other versions goes when there is much of it', () => {
     const { start, written } = scene()
-    for (let n = 0; n < 20; n++) start(`version ${n}`).keep('ended')
+    for (let n = 0; n < 20; n++) start(`version ${n}`).save('ended')
     expect(written().length).toBe(16)
   })
 
@@ -157,7 +157,7 @@ describe('compiled code', () => {
     const { root, start } = scene()
     writeFileSync(join(root, '.code-cache'), 'a file where the folder would be')
     vary({ FD_BROKER_CODE_CACHE: undefined, XDG_CACHE_HOME: join(root, 'program.cjs') })
-    start().keep('served')
+    start().save('served')
   })
 })
 
@@ -176,18 +176,18 @@ function vary(env: Record<string, string | undefined>): void {
 describe('is not used, nor written,', () => {
   it('where the folder can be written to by others', () => {
     const { start, folder, written, cache } = scene()
-    start().keep('ended')
+    start().save('ended')
     chmodSync(folder, 0o777)
     expect(cache().read()).toBe(undefined)
     vary({ XDG_CACHE_HOME: '/dev/null/nowhere' })
     age(written()[0]!)
-    start().keep('served')
+    start().save('served')
     expect(isAged(written()[0]!)).toBe(true)
   })
 
   it('where the file can be', () => {
     const { start, written, cache } = scene()
-    start().keep('ended')
+    start().save('ended')
     chmodSync(written()[0]!, 0o666)
     expect(cache().read()).toBe(undefined)
   })
@@ -198,10 +198,10 @@ describe('is not used, nor written,', () => {
     mkdirSync(elsewhere, { mode: 0o755 })
     symlinkSync(elsewhere, folder)
     vary({ XDG_CACHE_HOME: '/dev/null/nowhere' })
-    start().keep('ended')
+    start().save('ended')
     expect(readdirSync(elsewhere)).toEqual([])
     rmSync(folder)
-    start().keep('ended')
+    start().save('ended')
     const [name = ''] = readdirSync(folder)
     writeFileSync(join(root, 'moved'), readFileSync(join(folder, name)))
     rmSync(join(folder, name))

@@ -18,8 +18,8 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vit
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { native } from '../../src/kernel/native.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
-import { placeInFileSystem, reserve } from '../../src/os/reservation.js'
-import { ControlWatch, placeRestored, type RestoredControl } from '../../src/os/restore-control.js'
+import { locationInFileSystem, reserve } from '../../src/os/reservation.js'
+import { ControlWatch, type RestoredControl, withRestored } from '../../src/os/restore-control.js'
 import { until } from '../processes/until.js'
 
 let folder: string
@@ -52,7 +52,7 @@ class Holder {
     this.watch = new ControlWatch({
       place: () => this.place,
       restored: made => {
-        this.place = placeRestored(this.place, made)
+        this.place = withRestored(this.place, made)
         this.#told.emit('restored', made)
       },
       logger,
@@ -178,7 +178,7 @@ describe('the reservation of a control path', () => {
 
   it.runIf(process.getuid?.() === 0)('of another user keeps no service from starting', async () => {
     mkdirSync(join(folder, 'run'), { mode: 0o700 })
-    const name = `fd-broker:${placeInFileSystem(path)}`
+    const name = `fd-broker:${locationInFileSystem(path)}`
     const addon = join(import.meta.dirname, '../../build/Release/fd_broker.node')
     const script = `const host = ${JSON.stringify(name)}, addon = require(process.argv[1]), { setuid } = process; setuid.call(process, 65534)
         addon.bindSocket({ kind: 'unix', host, abstract: true, backlog: 5 }); console.log('bound'); setInterval(() => {}, 1e6)`
@@ -195,11 +195,11 @@ describe('the place of a path in its file system', () => {
   it('is the same by another way, and another in another folder', () => {
     mkdirSync(join(folder, 'a folder'))
     symlinkSync(join(folder, 'a folder'), join(folder, 'link'))
-    const place = placeInFileSystem(join(folder, 'a folder', 's'))
+    const place = locationInFileSystem(join(folder, 'a folder', 's'))
     expect(place).toMatch(/^\d+:\d+:\/.*a folder\/s$/)
-    expect(placeInFileSystem(join(folder, 'link', 's'))).toBe(place)
-    expect(placeInFileSystem(join(folder, 's'))).not.toBe(place)
-    expect(placeInFileSystem(join(folder, 'none', 's'))).toBeNull()
+    expect(locationInFileSystem(join(folder, 'link', 's'))).toBe(place)
+    expect(locationInFileSystem(join(folder, 's'))).not.toBe(place)
+    expect(locationInFileSystem(join(folder, 'none', 's'))).toBeNull()
   })
 
   it.runIf(process.getuid?.() === 0)(
@@ -217,7 +217,7 @@ describe('the place of a path in its file system', () => {
       const said = execFileSync('unshare', ['-m', 'sh', '-c', mounts, 'sh', real, ...command], {
         encoding: 'utf8',
       })
-      const mine = placeInFileSystem(paths[0]!)
+      const mine = locationInFileSystem(paths[0]!)
       const [same, bound, other] = JSON.parse(said)
       expect([same, bound]).toEqual([mine, mine])
       expect(other).toMatch(/:\/s$/)

@@ -16,7 +16,7 @@ import {
 import { FdStoreMirror } from '../../src/member/fd-store-mirror.js'
 import { recoverFromFdStore } from '../../src/member/fd-store-recovery.js'
 import type { MemberContext } from '../../src/member/member-context.js'
-import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { type FdStore, restorePassedSockets } from '../../src/os/service-manager/passed-sockets.js'
 
 /** What a service manager keeps. */
 class Store implements Pick<FdStore, 'keep' | 'drop'> {
@@ -59,7 +59,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
     storeMirror.close()
     registry.close()
     closeAll(control.map(({ fd }) => fd))
-    keepPassed([])
+    restorePassedSockets([])
     rmSync(folder, { recursive: true })
   })
   put('writes', opened('w'))
@@ -73,7 +73,7 @@ it('gives each name its own descriptor back: of a file that is open twice, of a 
   // A service manager keeps one more under a name that it has.
   const names = store.kept.map(({ name }) => name)
   expect(names).toEqual([...new Set(names)])
-  keepPassed(store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd })))
+  restorePassedSockets(store.kept.map(({ name, fd }) => ({ name: `fdb.shop.${name}`, fd })))
 
   const legacy = recoverFromFdStore({
     service: 'shop',

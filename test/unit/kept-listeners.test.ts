@@ -10,7 +10,7 @@ import {
   formatListenerSpec,
   parseListenerSpec,
 } from '../../src/listeners/index.js'
-import { type FdStore, keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { type FdStore, restorePassedSockets } from '../../src/os/service-manager/passed-sockets.js'
 import { StoredListeners } from '../../src/run/shared-listeners.js'
 
 const inodeOf = (fd: OwnedFd) => inspectOne(fd).ino
@@ -22,7 +22,7 @@ class Manager implements Pick<FdStore, 'keep' | 'drop'> {
   constructor() {
     onTestFinished(() => {
       closeAll([...this.kept.values()].flat())
-      keepPassed([])
+      restorePassedSockets([])
     })
   }
 
@@ -45,7 +45,7 @@ class Manager implements Pick<FdStore, 'keep' | 'drop'> {
     const passed = [...this.kept].flatMap(([name, fds]) =>
       fds.map(fd => ({ name: `fdb.shop.${name}`, fd: fd.dup() })),
     )
-    keepPassed(passed)
+    restorePassedSockets(passed)
     return new StoredListeners(this, 'shop')
   }
 }

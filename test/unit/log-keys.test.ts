@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { expect, it, onTestFinished } from 'vitest'
-import { type Logger, SILENT, takenLogger } from '../../src/base/logger.js'
+import { type Logger, SILENT, wrappedLogger } from '../../src/base/logger.js'
 import { openLog } from '../../src/cli/log.js'
 
 const FACTS = { pid: 1, name: 'web', hostname: 'other', uid: 0 }
@@ -29,7 +29,7 @@ it('a line of the log of a command has no key twice, and names its own process w
 
 it('facts of the library that the application’s own logger writes into each line have another name', () => {
   const lines: string[] = []
-  const logger = takenLogger(pino({ name: 'shop' }, { write: line => void lines.push(line) }) as Logger)
+  const logger = wrappedLogger(pino({ name: 'shop' }, { write: line => void lines.push(line) }) as Logger)
   logger.warn(FACTS, 'told')
   const [line = ''] = lines
   expect(keysOf(line)).toEqual([...new Set(keysOf(line))])
@@ -43,7 +43,7 @@ it('facts of the library that the application’s own logger writes into each li
 })
 
 it('a logger that writes nothing by itself is taken as it is', () => {
-  expect(takenLogger(undefined)).toBe(SILENT)
-  expect(takenLogger(SILENT)).toBe(SILENT)
-  expect(() => takenLogger({} as Logger)).toThrow(/logger/)
+  expect(wrappedLogger(undefined)).toBe(SILENT)
+  expect(wrappedLogger(SILENT)).toBe(SILENT)
+  expect(() => wrappedLogger({} as Logger)).toThrow(/logger/)
 })

@@ -21,7 +21,7 @@ import {
   closeControl,
   controlEntry,
   type FirstControl,
-  letGoOfControl,
+  releaseControl,
   removeControl,
 } from '../../src/os/control-path.js'
 import { Channel } from '../../src/wire/channel.js'
@@ -231,7 +231,7 @@ describe('the control path', () => {
     renameSync(run, join(folder, 'moved'))
     symlinkSync(run, run)
     const told: object[] = []
-    letGoOfControl(control, { ...SILENT, warn: facts => told.push(facts) })
+    releaseControl(control, { ...SILENT, warn: facts => told.push(facts) })
     expect(told).toMatchObject([{ err: { code: 'ELOOP' }, control: control.path }])
     expect([control.listener.closed, control.lock.closed]).toEqual([true, true])
   })

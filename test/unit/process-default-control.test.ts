@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import {
-  askedPlaces,
-  controlPlaces,
   defaultControl,
-  refuseWithoutPlace,
+  defaultPaths,
+  lookupPaths,
+  requireDefaultPath,
 } from '../../src/os/default-control.js'
 
 const NAME = `test-${process.pid}`
@@ -20,7 +20,7 @@ function folder(): string {
 describe('the control socket of a service that was given no path', () => {
   it('is looked for in the folders that systemd and the user have for it, in a fixed order', () => {
     expect(
-      controlPlaces('shop', { RUNTIME_DIRECTORY: '/run/a:/run/b', XDG_RUNTIME_DIR: '/run/user/7' }),
+      defaultPaths('shop', { RUNTIME_DIRECTORY: '/run/a:/run/b', XDG_RUNTIME_DIR: '/run/user/7' }),
     ).toEqual([
       '/run/a/shop.sock',
       '/run/b/shop.sock',
@@ -28,12 +28,12 @@ describe('the control socket of a service that was given no path', () => {
       '/run/user/7/fd-broker/shop.sock',
       '/run/shop/shop.sock',
     ])
-    expect(controlPlaces('shop', {})).toEqual(['/run/fd-broker/shop.sock', '/run/shop/shop.sock'])
+    expect(defaultPaths('shop', {})).toEqual(['/run/fd-broker/shop.sock', '/run/shop/shop.sock'])
   })
 
   it('is that of its main process, where it is a worker’s, and may be a daemon’s', () => {
     // The last place is that of `fd-broker/auto`, where this user has one.
-    expect(askedPlaces('shop.1', {}).slice(0, 6)).toEqual([
+    expect(lookupPaths('shop.1', {}).slice(0, 6)).toEqual([
       '/run/fd-broker/shop.1.sock',
       '/run/shop.1/shop.1.sock',
       '/run/fd-broker/shop.sock',
@@ -43,9 +43,9 @@ describe('the control socket of a service that was given no path', () => {
     ])
     // No worker's.
     for (const name of ['shop', 'shop.0', 'shop.a', '.1'])
-      expect(askedPlaces(name, {}).slice(0, 4), name).toEqual([
-        ...controlPlaces(name, {}),
-        ...controlPlaces('daemon', {}),
+      expect(lookupPaths(name, {}).slice(0, 4), name).toEqual([
+        ...defaultPaths(name, {}),
+        ...defaultPaths('daemon', {}),
       ])
   })
 
@@ -69,14 +69,14 @@ describe('the control socket of a service that was given no path', () => {
   })
 
   it('is nowhere for a name that is none of a file, and says so', () => {
-    expect(controlPlaces('../etc', {})).toEqual([])
+    expect(defaultPaths('../etc', {})).toEqual([])
     const said = expect.objectContaining({
       code: 'ERR_FDB_CONTROL_PATH',
       message: expect.stringContaining('"a/b"'),
     })
     expect(() => defaultControl('a/b', {})).toThrow(said)
-    expect(() => refuseWithoutPlace('a/b')).toThrow(said)
+    expect(() => requireDefaultPath('a/b')).toThrow(said)
     // Whether there is a folder for it is another machine's matter.
-    expect(() => refuseWithoutPlace(NAME)).not.toThrow()
+    expect(() => requireDefaultPath(NAME)).not.toThrow()
   })
 })

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { Wrong } from '../../src/config/check.js'
+import { InvalidValue } from '../../src/config/check.js'
 import { canonicalHost, requestHost } from '../../src/proxy/routes/host.js'
 
 describe('a host pattern', () => {
@@ -42,7 +42,7 @@ describe('a host pattern', () => {
     ['a%2eb', /write only the name/],
   ])('%s is refused', (given, why) => {
     const result = canonicalHost(given)
-    expect(result instanceof Wrong ? result.why : result).toMatch(why)
+    expect(result instanceof InvalidValue ? result.why : result).toMatch(why)
   })
 })
 

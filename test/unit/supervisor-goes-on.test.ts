@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { inspectOne, numbersOf, type OwnedFd, setBlocking } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
-import { keepPassed } from '../../src/os/service-manager/passed-sockets.js'
+import { restorePassedSockets } from '../../src/os/service-manager/passed-sockets.js'
 import { RunningVersion, RunningVersions } from '../../src/run/running-version.js'
 import type { NamedListener, VersionSettings } from '../../src/run/settings.js'
 import { SharedListeners, StoredListeners } from '../../src/run/shared-listeners.js'
@@ -117,7 +117,7 @@ describe('a listener that a service manager has bound', () => {
     const web = bound()
     const taken = bound()
     onTestFinished(() => taken.fd.close())
-    keepPassed([{ name: 'web', fd: web.fd }])
+    restorePassedSockets([{ name: 'web', fd: web.fd }])
     using listeners = new SharedListeners(new StoredListeners(null, 'shop'))
     const wanted = { name: 'web', spec: web.spec }
     expect(() => listeners.provide([wanted, { name: 'admin', spec: taken.spec }], false, true)).toThrow(
@@ -155,7 +155,7 @@ describe('whether a listener blocks', () => {
   it('stays as it was where a service manager has it too, and may have started another program with it', async () => {
     const { run, close } = versions()
     const web = bound()
-    keepPassed([{ name: 'web', fd: web.fd }])
+    restorePassedSockets([{ name: 'web', fd: web.fd }])
     const wanted = { name: 'web', spec: web.spec }
     const first = run([wanted], true)
     expect(blocks(web.fd)).toBe(false)

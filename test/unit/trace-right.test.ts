@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { closeAll, inspectOne } from '../../src/kernel/index.js'
 import { bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
 import { adoptListeners, listenersOf } from '../../src/os/foreign-listeners.js'
-import { missingRight, OtherProcess, type TraceFacts, type Tracing } from '../../src/os/other-process.js'
+import { missingRight, OtherProcess, type TraceAttempt, type TraceFacts } from '../../src/os/other-process.js'
 
 const PTRACE = 1n << 19n
 const USER: TraceFacts = { uids: [1, 1, 1], gids: [1, 1, 1], permitted: 0n, effective: 0n, filtered: false }
@@ -13,22 +13,22 @@ const ROOT: TraceFacts = {
   effective: PTRACE,
   filtered: false,
 }
-const SAME: Tracing = { pid: 7, own: USER, target: USER, keeper: 1, scope: null, code: 'EPERM' }
+const SAME: TraceAttempt = { pid: 7, own: USER, target: USER, fdOwner: 1, scope: null, code: 'EPERM' }
 
 describe('the right to look into a process that is missing', () => {
-  it.each<[right: string, facts: Partial<Tracing>, why: RegExp]>([
+  it.each<[right: string, facts: Partial<TraceAttempt>, why: RegExp]>([
     ['call', { code: 'ENOSYS' }, /Linux 5\.6/],
     ['user', { target: { ...USER, uids: [1, 2, 2] } }, /as uid 2, this one as uid 1/],
     ['user', { target: { ...USER, gids: [1, 1, 3] } }, /with gid 3, this one with gid 1/],
     ['capability', { target: { ...USER, permitted: 1n } }, /CAP_SYS_PTRACE/],
-    ['dumpable', { keeper: 0 }, /may not be dumped/],
+    ['dumpable', { fdOwner: 0 }, /may not be dumped/],
     ['yama', { scope: 1 }, /ptrace_scope=1 lets only its ancestors/],
     ['yama', { scope: 2 }, /ptrace_scope=2 lets only root/],
     ['yama', { scope: 3, own: ROOT }, /until the machine is started anew/],
     ['filter', { own: { ...ROOT, filtered: true } }, /seccomp/],
     ['filter', { own: { ...USER, filtered: true } }, /seccomp/],
     ['policy', { own: ROOT, scope: 1 }, /AppArmor, SELinux/],
-    ['policy', { target: null, keeper: null }, /AppArmor, SELinux/],
+    ['policy', { target: null, fdOwner: null }, /AppArmor, SELinux/],
   ])('is %s where %o', (right, facts, why) => {
     const [found, text] = missingRight({ ...SAME, ...facts })
     expect([found, text]).toEqual([right, expect.stringMatching(why)])

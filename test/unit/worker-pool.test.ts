@@ -55,7 +55,7 @@ function poolWith(facts: Partial<WorkersSettings> = {}) {
     },
   })
   const service = (name: string) => ({ operations: operationsOf(name) })
-  pool.oversee({
+  pool.setServices({
     paused: false,
     get: name => (standings.has(name) ? service(name) : undefined),
     only: service,
@@ -113,7 +113,7 @@ describe('the place of a worker', () => {
   it('rests twice as long before each start that fails, and never longer than 30 s', async () => {
     vi.useFakeTimers(FAKE)
     const { slot, rests } = slotWith()
-    slot.keep()
+    slot.keepServing()
     for (const ms of [0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
       expect(rests.at(-1)).toBe(ms)
       const before = rests.length
@@ -128,13 +128,13 @@ describe('the place of a worker', () => {
     vi.useFakeTimers(FAKE)
     const { slot, rests, stands } = slotWith()
     stands(owned())
-    slot.keep()
+    slot.keepServing()
     vi.advanceTimersByTime(1_500)
     stands(null)
     expect(rests).toEqual([0])
     const soon = slotWith()
     soon.stands(owned())
-    soon.slot.keep()
+    soon.slot.keepServing()
     vi.advanceTimersByTime(100)
     soon.stands(null)
     expect(soon.rests).toEqual([1_000])
@@ -144,7 +144,7 @@ describe('the place of a worker', () => {
     vi.useFakeTimers(FAKE)
     const { slot, stands } = slotWith()
     stands(owned())
-    slot.keep()
+    slot.keepServing()
     stands(null)
     stands(owned(43, 2))
     await vi.advanceTimersByTimeAsync(60_000)
@@ -155,7 +155,7 @@ describe('the place of a worker', () => {
     vi.useFakeTimers(FAKE)
     const { slot, stands } = slotWith()
     stands(owned())
-    slot.keep()
+    slot.keepServing()
     stands(null)
     expect(vi.getTimerCount()).toBe(1)
     await slot.abandon('it is one too many')
@@ -321,7 +321,7 @@ describe('all workers', () => {
     standings.set(name, { ...NOBODY, owner: peerWith({ pid: gone.pid, identity: gone }) })
     void pool.endAll(1_000)
     await turns()
-    pool.hasten(60_000)
+    pool.shortenDeadline(60_000)
     await vi.advanceTimersByTimeAsync(5_900)
     expect(logged).toEqual([])
     await vi.advanceTimersByTimeAsync(200)

@@ -4,21 +4,21 @@ import {
   absolutePath,
   boolean,
   type Check,
+  type ConfigPlace,
   duration,
   type Field,
+  InvalidValue,
   integer,
   list,
   map,
   named,
   oneOf,
   optional,
-  type Place,
   refine,
   type Shape,
   shown,
   size,
   text,
-  Wrong,
 } from '../../config/check.js'
 import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
@@ -67,7 +67,7 @@ const whoList: Check<Who[]> = list(aPerson, { most: MOST })
 const who = (about: string): Field<Who[] | null> => absent(whoList, null, about)
 
 const command = text('a command', given =>
-  given.trim() === '' ? new Wrong('the command is empty; write one for sh') : given,
+  given.trim() === '' ? new InvalidValue('the command is empty; write one for sh') : given,
 )
 
 const unservedShape = {
@@ -159,10 +159,10 @@ const daemonShape = {
 }
 
 /** As a service is named in join(). */
-function serviceName(given: string): string | Wrong {
+function serviceName(given: string): string | InvalidValue {
   return given.length >= 1 && given.length <= 128
     ? given
-    : new Wrong(`${shown(given)} is no name of a service (1 to 128 characters)`)
+    : new InvalidValue(`${shown(given)} is no name of a service (1 to 128 characters)`)
 }
 
 export const policyShape = {
@@ -186,7 +186,7 @@ export const policyShape = {
   ),
 } satisfies Shape
 
-export const checkPolicy: Check<Policy> = (value: unknown, place: Place) => {
+export const checkPolicy: Check<Policy> = (value: unknown, place: ConfigPlace) => {
   // A file in which all is a comment says nothing.
   const given = map(policyShape)(value ?? {}, place)
   if (given === undefined) return undefined

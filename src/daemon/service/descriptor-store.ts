@@ -13,7 +13,7 @@ import {
   type HeldDescriptor,
   serviceIn,
 } from '../../operator/held-descriptors.js'
-import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
+import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 import { overLimit } from '../policy/policy.js'
 import type { HeldAlone } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
@@ -249,7 +249,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#held.set(name, {
       ...noted,
       timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
-      watch: lifetime === undefined ? null : watchDeathThere(lifetime, gone),
+      watch: lifetime === undefined ? null : watchDeathDirectly(lifetime, gone),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
     })

@@ -2,7 +2,7 @@ import { FdbError } from '../../errors.js'
 import type { Registry } from '../../holder/registry.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
-import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathThere } from '../../os/liveness.js'
+import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 
 /** More processes with one descriptor are a mistake: each costs a descriptor here. */
 const MOST = 64
@@ -110,7 +110,7 @@ export class ProcessClaims {
 
   #watch(name: string, key: string, pidfd: OwnedFd, noted: Pick<Claim, 'since' | 'exclusive' | 'uid'>): void {
     const pid = pidOf(pidfd)
-    const watch = watchDeathThere(pidfd, () => {
+    const watch = watchDeathDirectly(pidfd, () => {
       this.#drop(name, claim)
       this.#ended(name, pid)
     })

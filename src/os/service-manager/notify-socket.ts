@@ -1,16 +1,16 @@
 import { connectToDatagram, type OwnedFd, sendMessage, sleepSync } from '../../kernel/index.js'
 
 /** Assignments of one datagram, in this order. */
-export type Words = Readonly<Record<string, string | number | bigint>>
+export type NotifyFields = Readonly<Record<string, string | number | bigint>>
 
 /** Delay before a full queue is tried again, in milliseconds: the kernel's queue of a datagram socket is short. */
-const AGAIN_MS = 10
+const RETRY_MS = 10
 /** Milliseconds that one call blocks while the manager does not read. */
 const MOST_TRIES = 100
 /** Limit for pending messages; reached only if the manager does not read. */
-const MOST_WAITING = 1_000
+const MOST_PENDING = 1_000
 
-interface Waiting {
+interface PendingMessage {
   readonly text: Buffer
   /** A duplicate, owned by the queue. */
   readonly fd: OwnedFd | null
@@ -21,7 +21,7 @@ export class NotifySocket {
   readonly #name: string
   readonly #abstract: boolean
   readonly #failed: (error: unknown) => void
-  readonly #waiting: Waiting[] = []
+  readonly #pending: PendingMessage[] = []
   #timer: NodeJS.Timeout | undefined
 
   /** Null if there is no service manager, or it does not use a Unix socket. `failed` is called when a message is lost. */
@@ -39,20 +39,20 @@ export class NotifySocket {
   }
 
   /** Sends a message, in the order of calls, at once if the queue has room. Borrows the descriptor. Never throws. */
-  send(words: Words, fd?: OwnedFd): void {
+  send(words: NotifyFields, fd?: OwnedFd): void {
     const text = Object.entries(words).map(([name, value]) => `${name}=${oneLine(String(value))}`)
     try {
-      this.#waiting.push({ text: Buffer.from(text.join('\n')), fd: fd?.dup() ?? null })
+      this.#pending.push({ text: Buffer.from(text.join('\n')), fd: fd?.dup() ?? null })
     } catch (error) {
       this.#failed(error)
       return
     }
-    if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()?.fd?.close()
+    if (this.#pending.length > MOST_PENDING) this.#pending.shift()?.fd?.close()
     if (this.#timer === undefined) this.#send()
   }
 
-  get #keeps(): boolean {
-    return this.#waiting.some(({ fd }) => fd !== null)
+  get #hasDescriptor(): boolean {
+    return this.#pending.some(({ fd }) => fd !== null)
   }
 
   /** Connects each time: the manager may have been restarted. */
@@ -60,23 +60,23 @@ export class NotifySocket {
     this.#timer = undefined
     try {
       using socket = connectToDatagram(this.#name, this.#abstract, 'notify socket')
-      for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+      for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
         const { text, fd } = next
         let sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         // Blocks for a descriptor: it must be stored before it is used, and the manager reads quickly.
-        for (let tries = 0; sent < 0 && this.#keeps && tries < MOST_TRIES; tries++) {
+        for (let tries = 0; sent < 0 && this.#hasDescriptor && tries < MOST_TRIES; tries++) {
           sleepSync(1)
           sent = sendMessage(socket, text, 0, text.length, fd === null ? [] : [fd])
         }
         if (sent < 0) {
-          this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()
+          this.#timer = setTimeout(() => this.#send(), RETRY_MS).unref()
           return
         }
-        this.#waiting.shift()
+        this.#pending.shift()
         fd?.close()
       }
     } catch (error) {
-      for (const { fd } of this.#waiting.splice(0)) fd?.close()
+      for (const { fd } of this.#pending.splice(0)) fd?.close()
       this.#failed(error)
     }
   }

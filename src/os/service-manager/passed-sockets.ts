@@ -11,21 +11,21 @@ import { startedAs } from '../command-line.js'
 import type { NotifySocket } from './notify-socket.js'
 
 /** The first passed descriptor, see sd_listen_fds(3). */
-const FIRST = 3
+const FIRST_FD = 3
 /** A larger number is a mistake in the variable. */
-const MOST = 20_000
+const MOST_SOCKETS = 20_000
 /** Name prefix of descriptors that the manager keeps for a service; see {@link FdStore}. */
-export const KEPT = 'fdb.'
+export const STORED_PREFIX = 'fdb.'
 
 /** A passed socket that no listener has asked for. */
-export interface Unclaimed {
+export interface UnclaimedSocket {
   readonly name: string
   readonly fd: OwnedFd
   /** Whether another program may use the socket, so that O_NONBLOCK must not change. */
   readonly inUse?: boolean
 }
 
-export interface Passed extends Unclaimed {
+export interface PassedSocket extends UnclaimedSocket {
   readonly about: Inspected
 }
 
@@ -45,19 +45,19 @@ export interface PassedListener {
  * left alone: the manager has them too.
  */
 export class PassedSockets {
-  #sockets: readonly Passed[]
-  #kept: readonly Passed[]
+  #sockets: readonly PassedSocket[]
+  #stored: readonly PassedSocket[]
   readonly #adopted = new Set<OwnedFd>()
 
-  constructor(passed: readonly Unclaimed[]) {
+  constructor(passed: readonly UnclaimedSocket[]) {
     const all = passed.map(each => ({ ...each, about: inspectOne(each.fd) }))
-    this.#kept = all.filter(({ name }) => name.startsWith(KEPT))
-    this.#sockets = all.filter(({ name }) => !name.startsWith(KEPT))
+    this.#stored = all.filter(({ name }) => name.startsWith(STORED_PREFIX))
+    this.#sockets = all.filter(({ name }) => !name.startsWith(STORED_PREFIX))
   }
 
   /** Borrowed by the caller. */
-  get unclaimed(): Unclaimed[] {
-    return [...this.#sockets, ...this.#kept].map(({ about, ...each }) => each)
+  get unclaimed(): UnclaimedSocket[] {
+    return [...this.#sockets, ...this.#stored].map(({ about, ...each }) => each)
   }
 
   /** Returns the socket at this address, else, for tcp and udp, the only one of this name; or null. A Unix path stays the manager's. */
@@ -74,7 +74,7 @@ export class PassedSockets {
    * Adds listeners taken from another process (`adopted`), or held by a daemon. Owns them; {@link discard} closes the adopted ones that
    * stay unclaimed.
    */
-  offer(sockets: readonly Passed[], adopted = true): void {
+  offer(sockets: readonly PassedSocket[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
     if (adopted) for (const { fd } of sockets) this.#adopted.add(fd)
   }
@@ -95,18 +95,18 @@ export class PassedSockets {
   }
 
   /** Takes the descriptors that an earlier process stored in the manager under this prefix. The caller owns them. */
-  takeKept(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
-    const taken = this.#kept.filter(({ name }) => name.startsWith(prefix))
-    this.#kept = this.#kept.filter(({ name }) => !name.startsWith(prefix))
+  takeStored(prefix: string): { readonly name: string; readonly fd: OwnedFd }[] {
+    const taken = this.#stored.filter(({ name }) => name.startsWith(prefix))
+    this.#stored = this.#stored.filter(({ name }) => !name.startsWith(prefix))
     return taken
   }
 
-  #found(found: Passed, elsewhere: boolean): PassedListener {
+  #found(found: PassedSocket, elsewhere: boolean): PassedListener {
     const adopted = this.#adopted.delete(found.fd)
     return { fd: this.#give(found), elsewhere, adopted, inUse: found.inUse ?? false }
   }
 
-  #give(given: Passed): OwnedFd {
+  #give(given: PassedSocket): OwnedFd {
     this.#sockets = this.#sockets.filter(each => each !== given)
     return given.fd
   }
@@ -121,21 +121,25 @@ export function passedSockets(): PassedSockets {
 }
 
 /** Replaces this process's passed sockets by those kept across an exec. Owns the descriptors. */
-export function keepPassed(unclaimed: readonly Unclaimed[]): void {
+export function restorePassedSockets(unclaimed: readonly UnclaimedSocket[]): void {
   ours = new PassedSockets(unclaimed)
 }
 
-function passedBy({ LISTEN_FDS, LISTEN_FDNAMES = '', LISTEN_PID }: Readonly<NodeJS.ProcessEnv>): Unclaimed[] {
+function passedBy({
+  LISTEN_FDS,
+  LISTEN_FDNAMES = '',
+  LISTEN_PID,
+}: Readonly<NodeJS.ProcessEnv>): UnclaimedSocket[] {
   const count = Number(LISTEN_FDS)
-  if (LISTEN_PID !== String(process.pid) || !(count >= 1 && count <= MOST)) return []
+  if (LISTEN_PID !== String(process.pid) || !(count >= 1 && count <= MOST_SOCKETS)) return []
   const names = LISTEN_FDNAMES.split(':')
-  const passed: Unclaimed[] = []
+  const passed: UnclaimedSocket[] = []
   for (let i = 0; i < count; i++) {
     const name = names[i] ?? ''
     try {
-      const fd = ownNumber(FIRST + i, `passed socket ${name}`)
+      const fd = ownNumber(FIRST_FD + i, `passed socket ${name}`)
       const about = inspectOne(fd)
-      if (about.error === undefined && (about.type === 'socket' || name.startsWith(KEPT)))
+      if (about.error === undefined && (about.type === 'socket' || name.startsWith(STORED_PREFIX)))
         passed.push({ name, fd })
       else releaseNumber(fd)
     } catch {
@@ -172,14 +176,14 @@ export class FdStore {
 }
 
 /** Takes the descriptors that the manager stored for this service, under the names of {@link FdStore.keep}. The caller owns them. */
-export function keptFor(service: string): { readonly name: string; readonly fd: OwnedFd }[] {
+export function takeStoredFor(service: string): { readonly name: string; readonly fd: OwnedFd }[] {
   const prefix = prefixOf(service)
   return passedSockets()
-    .takeKept(prefix)
+    .takeStored(prefix)
     .map(({ name, fd }) => ({ name: name.slice(prefix.length), fd }))
 }
 
 /** Encoded, because a colon would end the name. */
 function prefixOf(service: string): string {
-  return `${KEPT}${encodeURIComponent(service)}.`
+  return `${STORED_PREFIX}${encodeURIComponent(service)}.`
 }

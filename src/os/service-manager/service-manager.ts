@@ -1,7 +1,7 @@
 import type { OwnedFd } from '../../kernel/index.js'
 import { startedAs } from '../command-line.js'
 import { pidfdNumber } from '../liveness.js'
-import { NotifySocket, type Words } from './notify-socket.js'
+import { type NotifyFields, NotifySocket } from './notify-socket.js'
 import { FdStore } from './passed-sockets.js'
 
 /** The process that the manager must watch. */
@@ -11,7 +11,7 @@ export interface MainProcess {
   readonly pidfd: OwnedFd | null
 }
 
-interface Warnings {
+interface WarningLogger {
   warn(facts: object, message: string): void
 }
 
@@ -20,10 +20,10 @@ export class ServiceManager {
   /** Watchdog interval in milliseconds; null if the manager has no watchdog for this service. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
-  readonly #keeps: boolean
+  readonly #hasStore: boolean
 
   /** Null if there is no service manager. */
-  static find(logger: Warnings): ServiceManager | null {
+  static find(logger: WarningLogger): ServiceManager | null {
     const { env } = startedAs
     let told = false
     const socket = NotifySocket.of(env, error => {
@@ -38,7 +38,7 @@ export class ServiceManager {
   }
 
   private constructor(socket: NotifySocket, { FDSTORE, WATCHDOG_USEC }: Readonly<NodeJS.ProcessEnv>) {
-    this.#keeps = Number(FDSTORE) > 0
+    this.#hasStore = Number(FDSTORE) > 0
     const usec = Number(WATCHDOG_USEC)
     this.#socket = socket
     // WATCHDOG_PID is ignored: it names the first process, and its successors inherit the variables and the duty.
@@ -47,7 +47,7 @@ export class ServiceManager {
 
   /** Returns the store for a service's descriptors; null if the manager announces none (`FDSTORE`). */
   storeFor(service: string): FdStore | null {
-    return this.#keeps ? new FdStore(this.#socket, service) : null
+    return this.#hasStore ? new FdStore(this.#socket, service) : null
   }
 
   /** The service is up, or has finished what {@link changes} began. */
@@ -85,19 +85,19 @@ export class ServiceManager {
 }
 
 /** Whether a service manager accepts a new main process. */
-export function namesMain(): boolean {
+export function canNameMainProcess(): boolean {
   return NotifySocket.of(startedAs.env, () => {}) !== null
 }
 
 /** Adds the pidfd's number since Linux 6.9, so that a reused pid is not mistaken for it. Older kernels number all pidfds alike. */
-function mainPid({ pid, pidfd }: MainProcess): Words {
+function mainPid({ pid, pidfd }: MainProcess): NotifyFields {
   if (pidfd === null) return { MAINPID: pid }
   const number = pidfdNumber(pidfd)
   return number === null ? { MAINPID: pid } : { MAINPID: pid, MAINPIDFDID: number }
 }
 
 /** Removes the variables of passed descriptors; see sd_listen_fds(3). */
-export const NONE_PASSED: Readonly<NodeJS.ProcessEnv> = {
+export const NO_PASSED_SOCKETS: Readonly<NodeJS.ProcessEnv> = {
   LISTEN_FDS: undefined,
   LISTEN_FDNAMES: undefined,
   LISTEN_PID: undefined,
@@ -105,8 +105,8 @@ export const NONE_PASSED: Readonly<NodeJS.ProcessEnv> = {
 }
 
 /** Removes all variables of a service manager: they are meant for this process, not for its children. */
-export const NOTHING_TOLD: Readonly<NodeJS.ProcessEnv> = {
-  ...NONE_PASSED,
+export const NO_MANAGER_VARIABLES: Readonly<NodeJS.ProcessEnv> = {
+  ...NO_PASSED_SOCKETS,
   NOTIFY_SOCKET: undefined,
   WATCHDOG_USEC: undefined,
   WATCHDOG_PID: undefined,

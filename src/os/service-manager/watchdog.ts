@@ -4,17 +4,17 @@ import type { ServiceManager } from './service-manager.js'
 const EXTENSION_MS = 30_000
 const EXTEND_AGAIN_MS = 10_000
 
-type Watched = Pick<ServiceManager, 'extendTimeout' | 'lives' | 'watchdogMs'>
+type WatchedManager = Pick<ServiceManager, 'extendTimeout' | 'lives' | 'watchdogMs'>
 
 /** Tells the service manager in time that this process lives (WATCHDOG=1), and that an operation takes longer (EXTEND_TIMEOUT_USEC). */
 export class Watchdog {
-  readonly #manager: Watched | null
+  readonly #manager: WatchedManager | null
   readonly #healthy: () => boolean
   #timer: NodeJS.Timeout | undefined
   #extension: NodeJS.Timeout | undefined
 
   /** `manager` is null without a service manager. */
-  constructor(manager: Watched | null, healthy: () => boolean) {
+  constructor(manager: WatchedManager | null, healthy: () => boolean) {
     this.#manager = manager
     this.#healthy = healthy
   }

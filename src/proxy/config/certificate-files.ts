@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
-import { type Place, shown } from '../../config/check.js'
+import { type ConfigPlace, shown } from '../../config/check.js'
 import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 
@@ -12,7 +12,7 @@ interface Files {
 }
 
 /** Reads and checks the files of one item of `tls.certificates`. Reports each problem at the key that names the file. */
-export function readCertificateFiles(files: Files, place: Place): CertificateConfig | undefined {
+export function readCertificateFiles(files: Files, place: ConfigPlace): CertificateConfig | undefined {
   const chain = readText(files.cert, place.at('cert'))
   const key = chain === undefined ? undefined : readText(files.key, place.at('key'))
   if (chain === undefined || key === undefined) return undefined
@@ -31,7 +31,7 @@ export function readCertificateFiles(files: Files, place: Place): CertificateCon
 }
 
 /** Reads regular files of limited size only: a wrong path must neither block the proxy nor fill its memory. */
-function readText(path: string, place: Place): string | undefined {
+function readText(path: string, place: ConfigPlace): string | undefined {
   try {
     const facts = statSync(path)
     if (!facts.isFile()) return place.wrong(`${shown(path)} is no file`)

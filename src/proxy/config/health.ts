@@ -1,17 +1,17 @@
 import {
   absent,
   type Check,
+  type ConfigPlace,
   duration,
   type Fields,
+  InvalidValue,
   integer,
   isMap,
   map,
   optional,
-  type Place,
   refine,
   shown,
   text,
-  Wrong,
 } from '../../config/check.js'
 import { CHECK_PARSERS } from '../../probing/health-check.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
@@ -28,15 +28,15 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
 function healthAddress(kind: ProbeKind): Check<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     CHECK_PARSERS[kind](given) === null
-      ? new Wrong(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
+      ? new InvalidValue(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
       : given,
   )
 }
 
-function hostField(given: string): string | Wrong {
+function hostField(given: string): string | InvalidValue {
   return /^[\w.-]+(:\d{1,5})?$|^\[[\da-fA-F:.]+\](:\d{1,5})?$/.test(given)
     ? given
-    : new Wrong(`${shown(given)} is no host (app.example.com)`)
+    : new InvalidValue(`${shown(given)} is no host (app.example.com)`)
 }
 
 export const healthShape = {
@@ -67,7 +67,7 @@ function isOwnPath({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
 
-function checkHealth(given: Fields<typeof healthShape>, place: Place): HealthConfig | undefined {
+function checkHealth(given: Fields<typeof healthShape>, place: ConfigPlace): HealthConfig | undefined {
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
@@ -102,7 +102,7 @@ export const health: Check<HealthConfig | null> = (value, place) => {
 }
 
 /** Checks that the health check fails before another limit ends the upgrade: otherwise the operator would not learn the reason. */
-export function healthInTime(given: UpgradeConfig, place: Place): boolean {
+export function healthInTime(given: UpgradeConfig, place: ConfigPlace): boolean {
   const { health, probation, ready, timeout } = given
   if (health === null) return true
   const at = place.at('health')
@@ -123,7 +123,7 @@ export function healthInTime(given: UpgradeConfig, place: Place): boolean {
 
 export function healthListener(
   { listeners, upgrade: { health } }: { listeners: ListenerConfig[]; upgrade: UpgradeConfig },
-  place: Place,
+  place: ConfigPlace,
 ): boolean {
   if (health === null) return true
   const { listener } = health

@@ -7,10 +7,12 @@ import {
   boolean,
   type Check,
   type Checked,
+  type ConfigPlace,
   duration,
   type Fields,
   fresh,
   group,
+  InvalidValue,
   integer,
   isMap,
   list,
@@ -20,7 +22,6 @@ import {
   oneOf,
   optional,
   orOff,
-  type Place,
   refine,
   required,
   type Shape,
@@ -29,7 +30,6 @@ import {
   size,
   text,
   unique,
-  Wrong,
 } from '../../config/check.js'
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { headerName, noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
@@ -51,20 +51,20 @@ import { health, healthInTime, healthListener, healthShape } from './health.js'
 const KiB = 1024
 const GiB = 2 ** 30
 
-function viaName(given: string): string | Wrong {
+function viaName(given: string): string | InvalidValue {
   return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
     ? given
-    : new Wrong(`${shown(given)} is no name for Via (a token, at most 128 characters)`)
+    : new InvalidValue(`${shown(given)} is no name for Via (a token, at most 128 characters)`)
 }
 
-function controlPath(given: string): string | Wrong {
+function controlPath(given: string): string | InvalidValue {
   const bytes = Buffer.byteLength(given)
   if (!given.startsWith('/') || given.endsWith('/') || given.includes('\0')) {
-    return new Wrong(`${shown(given)} is no absolute path of a socket (/run/edge/upgrade.sock)`)
+    return new InvalidValue(`${shown(given)} is no absolute path of a socket (/run/edge/upgrade.sock)`)
   }
   return bytes <= 106
     ? given
-    : new Wrong(`the path has ${bytes} bytes, a control socket's at most 106; use a shorter folder`)
+    : new InvalidValue(`the path has ${bytes} bytes, a control socket's at most 106; use a shorter folder`)
 }
 
 const certificateShape = {
@@ -115,7 +115,7 @@ const drainShape = {
     text('the text of an event', given =>
       Buffer.byteLength(given) <= MOST_EVENT
         ? given
-        : new Wrong(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
+        : new InvalidValue(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
     'last lines on a `text/event-stream` still open then, such as `event: bye`',
@@ -203,15 +203,15 @@ const limitShape = {
   ),
 }
 
-function listenerAddress(given: string): ListenerSpec | Wrong {
+function listenerAddress(given: string): ListenerSpec | InvalidValue {
   try {
     const spec = parseListenerSpec(given)
     return spec.kind === 'udp'
-      ? new Wrong(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
+      ? new InvalidValue(`${shown(given)} is a UDP address; the proxy listens on tcp:// and unix:`)
       : spec
   } catch (error) {
     if (!FdbError.is(error)) throw error
-    return new Wrong(
+    return new InvalidValue(
       `${shown(given)} is no listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
     )
   }
@@ -298,7 +298,7 @@ const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pa
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
-function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: Place): T | undefined {
+function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: ConfigPlace): T | undefined {
   if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
     return given
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
@@ -310,7 +310,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       text('a name', given =>
         /^[\x21-\x7e]{1,128}$/.test(given)
           ? given
-          : new Wrong(`${shown(given)} is no service name (1 to 128 visible characters)`),
+          : new InvalidValue(`${shown(given)} is no service name (1 to 128 visible characters)`),
       ),
       'name of the service; two services cannot use one control socket',
     ),
@@ -376,7 +376,7 @@ export const checkConfig: Check<ProxyConfig> = (value, place) => {
 
 function hasCertificate(
   { listeners, tls }: { listeners: ListenerConfig[]; tls: { certificates: unknown[] } },
-  place: Place,
+  place: ConfigPlace,
 ): boolean {
   const secure = listeners.findIndex(({ tls }) => tls)
   if (secure < 0 || tls.certificates.length > 0) return true
@@ -387,7 +387,7 @@ function hasCertificate(
 
 function routesTakeRequests(
   { routes, upstreams }: { routes: RouteRule[]; upstreams: UpstreamFields[] },
-  place: Place,
+  place: ConfigPlace,
 ): boolean {
   const tcp = new Set(upstreams.filter(({ servers }) => !takesRequests(servers)).map(({ name }) => name))
   if (tcp.size === 0) return true
@@ -411,12 +411,14 @@ const timeoutsOf = map(timeoutShape)
 
 const MOST_SERVERS = 16
 
-function nameServer(given: string): string | Wrong {
+function nameServer(given: string): string | InvalidValue {
   const [, v6, v4, port] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(given) ?? []
   const whole = isIP(given) !== 0 || isIP(v6 ?? '') === 6 || isIP(v4 ?? '') === 4
   const possible = port === undefined || (Number(port) >= 1 && Number(port) <= 65_535)
   if (whole && possible) return given
-  return new Wrong(`${shown(given)} is no address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`)
+  return new InvalidValue(
+    `${shown(given)} is no address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`,
+  )
 }
 
 const resolverShape = {
@@ -468,13 +470,13 @@ const workersShape = {
 }
 export const workers: Check<WorkersConfig | null> = orOff(shortFor('count', workersShape))
 
-function addressRange(given: string): AddressRange | Wrong {
+function addressRange(given: string): AddressRange | InvalidValue {
   const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
   const version = isIP(address)
   const most = version === 4 ? 32 : 128
   const prefix = bits === undefined ? most : Number(bits)
   if (version === 0 || prefix > most)
-    return new Wrong(`${shown(given)} is no address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
+    return new InvalidValue(`${shown(given)} is no address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
   return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
 }
 

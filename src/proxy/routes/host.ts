@@ -9,15 +9,15 @@
 import { isIPv4 } from 'node:net'
 import { domainToASCII } from 'node:url'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/check.js'
+import { InvalidValue, shown } from '../../config/check.js'
 
 const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 
 /** Returns the canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
-export function canonicalHost(pattern: string): string | Wrong {
+export function canonicalHost(pattern: string): string | InvalidValue {
   if (pattern === '*') return pattern
-  if (pattern === '') return new Wrong('"" is no host; write "*" for every host')
-  const refuse = (why: string) => new Wrong(`${shown(pattern)} is no host: ${why}`)
+  if (pattern === '') return new InvalidValue('"" is no host; write "*" for every host')
+  const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is no host: ${why}`)
   if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
   if (isIPv6(pattern)) return refuse(`an IPv6 address stands in brackets, [${pattern}]`)
   if (pattern.startsWith('[')) {

@@ -16,7 +16,7 @@
  * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path without a
  * leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
  */
-import { shown, Wrong } from '../../config/check.js'
+import { InvalidValue, shown } from '../../config/check.js'
 
 const MOST_PATH_CHARACTERS = 4096
 
@@ -24,9 +24,9 @@ const MOST_PATH_CHARACTERS = 4096
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
 /** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
-export function canonicalPath(prefix: string): string | Wrong {
+export function canonicalPath(prefix: string): string | InvalidValue {
   if (prefix.length <= MOST_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
-  const refuse = (why: string) => new Wrong(`${shown(prefix)} is no path: ${why}`)
+  const refuse = (why: string) => new InvalidValue(`${shown(prefix)} is no path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
   if (prefix.length > MOST_PATH_CHARACTERS)
     return refuse(`it has ${prefix.length} characters, at most ${MOST_PATH_CHARACTERS} are allowed`)

@@ -4,17 +4,17 @@ import {
   absent,
   boolean,
   type Check,
+  type ConfigPlace,
+  InvalidValue,
   integer,
   list,
   map,
   named,
   optional,
-  type Place,
   refine,
   required,
   shown,
   text,
-  Wrong,
 } from '../../config/check.js'
 import { canonicalHost } from './host.js'
 import { canonicalPath } from './path.js'
@@ -34,11 +34,11 @@ const MOST_BODY = 64 * 1024
 
 const body = text('a text', given => {
   if (/\p{Surrogate}/u.test(given))
-    return new Wrong('the text has half a surrogate pair, which UTF-8 cannot carry')
+    return new InvalidValue('the text has half a surrogate pair, which UTF-8 cannot carry')
   const bytes = Buffer.byteLength(given)
   return bytes <= MOST_BODY
     ? given
-    : new Wrong(`the text has ${bytes} bytes, at most ${MOST_BODY} are allowed`)
+    : new InvalidValue(`the text has ${bytes} bytes, at most ${MOST_BODY} are allowed`)
 })
 
 const respondShape = {
@@ -64,10 +64,10 @@ const placeShape = {
   path: optional(text('a path', canonicalPath), '/', 'path prefix; `/api` does not match `/apis`'),
 }
 
-function sentHost(given: string): string | Wrong {
+function sentHost(given: string): string | InvalidValue {
   return /^(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/.test(given)
     ? given
-    : new Wrong(`${shown(given)} is no host with or without a port`)
+    : new InvalidValue(`${shown(given)} is no host with or without a port`)
 }
 
 const fieldShape = {
@@ -85,7 +85,7 @@ const requestShape = {
 const requestChanges = refine(map(requestShape), onceEach)
 const responseChanges = refine(map(fieldShape), onceEach)
 
-function onceEach<T extends FieldChanges>(given: T, place: Place): T | undefined {
+function onceEach<T extends FieldChanges>(given: T, place: ConfigPlace): T | undefined {
   const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
   const again = names.find((name, i) => names.indexOf(name) !== i)
   return again === undefined ? given : place.wrong(`the field ${shown(again)} is named twice`)
@@ -170,7 +170,7 @@ const readPlace = map(placeShape)
 function isFirst(
   firstPositions: FirstPositions,
   route: { host: string; path: string },
-  place: Place,
+  place: ConfigPlace,
 ): boolean {
   const name = routeName(route)
   const before = firstPositions.get(name)
@@ -183,7 +183,7 @@ function isFirst(
   return false
 }
 
-function uniqueHeaders(headers: [string, string][], place: Place): [string, string][] | undefined {
+function uniqueHeaders(headers: [string, string][], place: ConfigPlace): [string, string][] | undefined {
   const seen = new Set<string>()
   for (const [name] of headers) {
     const lower = name.toLowerCase()
@@ -208,17 +208,19 @@ const PROXY_HEADERS = new Set([
 ])
 
 /** Checks the name of a header that the operator may set. */
-export function headerName(text: string): string | Wrong {
+export function headerName(text: string): string | InvalidValue {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
-    return new Wrong(`${shown(text)} is no header name (1 to 64 letters, digits and -)`)
+    return new InvalidValue(`${shown(text)} is no header name (1 to 64 letters, digits and -)`)
   }
   if (PROXY_HEADERS.has(text.toLowerCase()))
-    return new Wrong(`${shown(text)} is set by the proxy itself; choose another header`)
+    return new InvalidValue(`${shown(text)} is set by the proxy itself; choose another header`)
   return text
 }
 
-function headerValue(text: string): string | Wrong {
-  if (text.length > 4096) return new Wrong(`a header value of ${text.length} characters; at most 4096`)
+function headerValue(text: string): string | InvalidValue {
+  if (text.length > 4096) return new InvalidValue(`a header value of ${text.length} characters; at most 4096`)
   if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return text
-  return new Wrong(`${shown(text)} is no header value (visible ASCII, no line break, no blank at either end)`)
+  return new InvalidValue(
+    `${shown(text)} is no header value (visible ASCII, no line break, no blank at either end)`,
+  )
 }

@@ -1,6 +1,6 @@
 /** Changes of routes at run time. Either all changes of a call are made, or none; then the error lists the problems. */
 
-import { type Check, formatPath, Place, Problems, shown } from '../../config/check.js'
+import { type Check, ConfigPlace, formatPath, Problems, shown } from '../../config/check.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
@@ -92,10 +92,10 @@ export function* removeRoutes(state: RouteState, given: unknown): Generator<void
 function* eachOf<T>(
   given: unknown,
   check: Check<T>,
-  then: (route: T, place: Place) => void,
+  then: (route: T, place: ConfigPlace) => void,
 ): Generator<void> {
   const problems = new Problems(MOST_PROBLEMS)
-  const root = new Place(problems).at('routes')
+  const root = new ConfigPlace(problems).at('routes')
   if (!Array.isArray(given)) root.wrong(`${shown(given)} is no list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')
   else {

@@ -1,5 +1,5 @@
 import { LONGEST_MS } from '../../base/duration.js'
-import { Wrong } from '../../config/check.js'
+import { InvalidValue } from '../../config/check.js'
 import { formatListenerSpec, parseListenerSpec } from '../../index.js'
 import { fdbroker } from '../../proto/proxy.js'
 import type { ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
@@ -40,7 +40,7 @@ export function upstreamOf(name: string, message: UpstreamMessage): UpstreamConf
   const servers: UpstreamConfig['servers'] = []
   for (const text of message.servers) {
     const server = upstreamAddress(text)
-    if (server instanceof Wrong) return null
+    if (server instanceof InvalidValue) return null
     servers.push(server)
   }
   const { retry, failures = null, coolDownMs, keepAliveConnections, keepAliveIdleMs } = message

@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { nodeCrypto, nodeTls } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/check.js'
+import { InvalidValue, shown } from '../../config/check.js'
 import { canonicalHost } from '../routes/host.js'
 
 /** A checked certificate with its secret key, as plain data. */
@@ -122,11 +122,11 @@ export interface TlsSettings {
 }
 
 /** Returns the canonical spelling of a certificate's name. */
-export function canonicalName(given: string): string | Wrong {
-  const host = given === '*' ? new Wrong('') : canonicalHost(given)
+export function canonicalName(given: string): string | InvalidValue {
+  const host = given === '*' ? new InvalidValue('') : canonicalHost(given)
   if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
   if (typeof host !== 'string' && host.why !== '') return host
-  return new Wrong(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
+  return new InvalidValue(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
 }
 
 /** Returns the names to look up for a server name, the most specific first. */

@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../../base/lazy.js'
-import { shown, Wrong } from '../../config/check.js'
+import { InvalidValue, shown } from '../../config/check.js'
 
 /** The address of an upstream server. `text` is the canonical spelling. */
 export type UpstreamAddress =
@@ -15,9 +15,9 @@ export function takesRequests(servers: readonly UpstreamAddress[]): boolean {
 }
 
 /** Parses `http://HOST:PORT`, `tcp://HOST:PORT` (a name, an IPv4 address or `[::1]`) or `unix:/path`. */
-export function upstreamAddress(text: string): UpstreamAddress | Wrong {
+export function upstreamAddress(text: string): UpstreamAddress | InvalidValue {
   const refuse = (why: string) =>
-    new Wrong(
+    new InvalidValue(
       `${shown(text)} is no upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)${why === '' ? '' : `: ${why}`}`,
     )
   if (text.startsWith('unix:')) {

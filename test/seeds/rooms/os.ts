@@ -8,7 +8,7 @@ export const os = room(
   [
     [
       'os/liveness.ts',
-      'if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#since = now',
+      'if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#resumedAt = now',
       '',
       'unit/member-heartbeats',
       'unit/holder-probation',

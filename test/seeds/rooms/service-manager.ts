@@ -6,22 +6,22 @@ export const serviceManager = room(
   [
     [
       'os/service-manager/notify-socket.ts',
-      'if (this.#waiting.length > MOST_WAITING) this.#waiting.shift()?.fd?.close()',
+      'if (this.#pending.length > MOST_PENDING) this.#pending.shift()?.fd?.close()',
       '',
     ],
-    ['os/service-manager/notify-socket.ts', 'this.#waiting.shift()?.fd?.close()', 'this.#waiting.shift()'],
+    ['os/service-manager/notify-socket.ts', 'this.#pending.shift()?.fd?.close()', 'this.#pending.shift()'],
     [
       'os/service-manager/notify-socket.ts',
-      '        this.#waiting.shift()\n        fd?.close()',
-      '        this.#waiting.shift()',
+      '        this.#pending.shift()\n        fd?.close()',
+      '        this.#pending.shift()',
     ],
     [
       'os/service-manager/notify-socket.ts',
-      'this.#timer = setTimeout(() => this.#send(), AGAIN_MS).unref()',
+      'this.#timer = setTimeout(() => this.#send(), RETRY_MS).unref()',
       '',
     ],
     ['os/service-manager/notify-socket.ts', "return text.replace(/[\\r\\n]+/g, ' ')", 'return text'],
-    ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#waiting.splice(0)) fd?.close()', ''],
+    ['os/service-manager/notify-socket.ts', 'for (const { fd } of this.#pending.splice(0)) fd?.close()', ''],
     ['os/service-manager/notify-receiver.ts', 'closeAll(given)', '', 'unit/notify-probe'],
     ['os/service-manager/watchdog.ts', 'manager.watchdogMs / 2', 'manager.watchdogMs * 2'],
     ['os/service-manager/watchdog.ts', 'if (this.#healthy()) manager.lives()', 'manager.lives()'],

@@ -6,7 +6,7 @@ export const workers = room(
   [
     ['workers/worker-slot.ts', 'this.#failures === 1 ? 0 : backoffMs(bounds, this.#failures - 1)', '0'],
     ['workers/worker-slot.ts', 'longestMs: LONGEST_RESTART_MS', 'longestMs: Number.MAX_VALUE'],
-    ['workers/worker-slot.ts', 'performance.now() - since >= PROVED_MS ? 1 : 2', '1'],
+    ['workers/worker-slot.ts', 'performance.now() - since >= BRIEF_MS ? 1 : 2', '1'],
     [
       'workers/worker-slot.ts',
       '    clearTimeout(this.#backOff)\n    this.#backOff = undefined\n    this.#attempt',
@@ -21,7 +21,7 @@ export const workers = room(
     [
       'versions/upgrade-attempt.ts',
       'void this.#cancel(this.#lateError(limitMs)), limitMs)',
-      'void this.#cancel(this.#late(limitMs)), limitMs * 1000)',
+      'void this.#cancel(this.#lateError(limitMs)), limitMs * 1000)',
     ],
     [
       'versions/upgrade-attempt.ts',
@@ -32,21 +32,21 @@ export const workers = room(
     ['workers/worker-slot.ts', 'pid => statOf(pid)?.session === child.pid', '() => true'],
     [
       'workers/pool.ts',
-      'const late = new Promise<void>(resolve => setTimeout(resolve, FREE_MS).unref())',
+      'const late = new Promise<void>(resolve => setTimeout(resolve, PROBATION_MS).unref())',
       'const late = new Promise<void>(() => {})',
     ],
-    ['workers/pool.ts', 'this.#killAfter(timeoutMs + HEARD_MS)', ''],
-    ['workers/pool.ts', 'if (at >= this.#lateAt) return\n', ''],
+    ['workers/pool.ts', 'this.#killAfter(timeoutMs + NOTICE_MS)', ''],
+    ['workers/pool.ts', 'if (at >= this.#killAt) return\n', ''],
     [
       'workers/pool.ts',
-      'if (owner === null || this.#told.get(slot) === owner.pid) return',
+      'if (owner === null || this.#yielding.get(slot) === owner.pid) return',
       'if (owner === null) return',
     ],
     ['workers/pool.ts', 'if (failures.length > 0) throw failures[0]', ''],
     [
       'workers/unserved-listeners.ts',
-      '  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n',
-      '  #order(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n    if (unserved.length === 0) return\n',
+      '  #sendIfChanged(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n',
+      '  #sendIfChanged(slot: WorkerSlot, unserved: readonly UnservedListener[]): void {\n    if (unserved.length === 0) return\n',
     ],
   ],
 )
