@@ -3,7 +3,7 @@ import type net from 'node:net'
 import { answers, type Check, FdbError, join, type Listener, type Member } from '../index.js'
 import { duplicateLent, listenOver } from '../kernel/index.js'
 import { noMember } from '../member/process-member.js'
-import { descriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
+import { listeningDescriptorOf, HELD_HANDLE, holdHandle, nameSocket } from '../node/held-handle.js'
 import { OperatorClient } from '../operator.js'
 import { startedAs } from '../os/command-line.js'
 import { PARENT } from './exclusion.js'
@@ -154,7 +154,7 @@ export class Service {
   /** Takes over a server that is already listening. */
   take(waiting: WaitingServer, request: ListenRequest): void {
     const { server } = waiting
-    const lent = descriptorOf(server)
+    const lent = listeningDescriptorOf(server)
     if (lent === null || this.#phase === 'left') {
       waiting.handOver(() => {})
       return

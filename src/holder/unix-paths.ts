@@ -1,5 +1,5 @@
 import { closeAll } from '../kernel/index.js'
-import { isAt, removeUnixPath } from '../listeners/unix-path.js'
+import { isSocketAt, removeUnixPath } from '../listeners/unix-path.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { Peer } from './peer.js'
 import type { Entry, Registry } from './registry.js'
@@ -46,7 +46,7 @@ export function discardListeners(
   held: Registry,
 ): void {
   for (const { role, spec = '', fd } of made) {
-    const needed = () => held.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
+    const needed = () => held.entries.some(entry => entry.role === 'listener' && isSocketAt(entry.fd, spec))
     if (role === 'listener' && spec.startsWith('unix:') && !needed()) removeUnixPath(fd, spec)
     fd.close()
   }
@@ -74,7 +74,7 @@ export class FormerListeners {
   removeUnused(registry: Registry): void {
     for (const { fd, spec } of this.#entries) {
       // The registry may hold the socket again, or under another name.
-      const kept = registry.entries.some(entry => entry.role === 'listener' && isAt(entry.fd, spec))
+      const kept = registry.entries.some(entry => entry.role === 'listener' && isSocketAt(entry.fd, spec))
       if (!kept) removeUnixPath(fd, spec)
     }
     this.close()

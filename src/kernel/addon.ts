@@ -6,19 +6,19 @@ import { FdbError } from '../errors.js'
 /** The C libraries for which there are builds of the addon. */
 type Libc = 'glibc' | 'musl'
 
-/** ELF: the type of the program header that names the interpreter. */
+/** PT_INTERP: the ELF program header with the path of the interpreter (loader). */
 const INTERPRETER = 3
 const ELF_64_BITS_LITTLE_ENDIAN = '7f454c460201'
 
-/** `ld-musl-x86_64.so.1` is a link to musl's `libc.so`. */
+/** Includes `libc.so`: `ld-musl-x86_64.so.1` is a link to it. */
 const MUSL = /^(?:ld-musl-.*|libc\.so)$/
-/** `ld-linux-x86-64.so.2` was a link to `ld-2.31.so`. */
+/** Includes `ld-2.31.so`: in older releases `ld-linux-x86-64.so.2` was a link to it. */
 const GLIBC = /^ld(?:-linux|64|-2\.).*$/
 
 /**
- * The C library that a program runs with, by the loader that its file asks for (`/lib/ld-musl-x86_64.so.1`); a file that asks for none may be
- * a loader itself, which was told to run a program. Undefined where it does not tell. It costs three reads of some bytes: `process.report` takes
- * milliseconds, and what is installed on the machine (`/etc/alpine-release`, `ldd`) says nothing of a program that brought its own.
+ * Returns the C library of a program, or undefined if it is unknown. Reads the path of the loader in the program's file (`/lib/ld-musl-x86_64.so.1`); a file without
+ * one may be the loader itself, started with the program as an argument. Three short reads are enough, while `process.report` takes milliseconds. The libraries of the
+ * machine (`/etc/alpine-release`, `ldd`) may differ from those of a program that ships its own.
  */
 export function libcOf(program: string): Libc | undefined {
   try {
@@ -31,7 +31,7 @@ export function libcOf(program: string): Libc | undefined {
       closeSync(fd)
     }
   } catch {
-    return undefined // it may be executed, not read
+    return undefined // this user may execute the file, but not read it
   }
 }
 
@@ -61,21 +61,20 @@ const ORDER: Record<Libc | 'unknown', readonly Libc[]> = {
   unknown: ['musl', 'glibc'],
 }
 
-/** The file that `npm run build:native` makes in a clone. */
+/** The file that `npm run build:native` builds in a clone of the repository. */
 const OWN_BUILD = 'build/Release/fd_broker.node'
 
 let loaded: string | null = null
 
-/** The path of the addon that was loaded; null: its file is no longer there. */
+/** Returns the path of the loaded addon, or null if its file no longer exists. */
 export function addonFile(): string | null {
   return loaded !== null && existsSync(loaded) ? loaded : null
 }
 
 /**
- * The addon: the file that FD_BROKER_ADDON names, and no other then; else the one that a clone has built; else the prebuilt one for
- * this platform and C library.
+ * Loads only the file of FD_BROKER_ADDON, if that is set. Otherwise loads the addon that was built in a clone, or the prebuilt one for this platform and C library.
  *
- * @throws {FdbError} ERR_FDB_ADDON with every file that was looked for, and why it could not be loaded; ERR_FDB_PLATFORM on Windows.
+ * @throws {FdbError} ERR_FDB_ADDON with all files that it tried, and the reason for each; ERR_FDB_PLATFORM on Windows.
  */
 export function loadAddon(root?: string): unknown {
   if (process.platform === 'win32') {
@@ -94,8 +93,8 @@ export function loadAddon(root?: string): unknown {
 }
 
 /**
- * Prebuilt addons that may fit, below the package's folder, in their order. musl's loader takes the addon for glibc without a word, and the process
- * crashes when it is called: it is not tried there, and last where the C library is not known. The one for musl glibc's loader refuses.
+ * Returns the prebuilt addons to try, in order, relative to the package's folder. musl's loader loads the glibc addon without an error, and the process crashes at the
+ * first call: so it is never tried on musl, and last if the C library is unknown. glibc's loader refuses the musl addon.
  */
 function prebuilt(platform: string, arch: string): string[] {
   const folder = `prebuilds/${platform}-${arch}`
@@ -129,13 +128,13 @@ function loadFirst(files: readonly string[], remedy: string): unknown {
 }
 
 function reason(file: string, error: unknown): string {
-  const said = error instanceof Error ? error.message : String(error)
-  return said.includes(file) ? said : `${file}: ${said}`
+  const message = error instanceof Error ? error.message : String(error)
+  return message.includes(file) ? message : `${file}: ${message}`
 }
 
 /**
- * The folder of this package, wherever the code is that was made of this file: `dist/kernel`, or a bundle in `dist`. Inside the bundle of an
- * application: where that finds the package.
+ * Returns the folder of this package. Works in `dist/kernel` and in a bundle in `dist`; inside an application's bundle it returns the folder of the package that the
+ * bundle resolves.
  */
 function packageRoot(): string {
   const here = dirname(thisFile())

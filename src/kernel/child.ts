@@ -1,53 +1,53 @@
 import { type NativeError, native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** Descendants whose parents end become children of this process, not of init. False: this system knows no such thing. */
+/** Makes orphaned descendants children of this process instead of init. Returns false if this system does not support it. */
 export function adoptOrphans(): boolean {
   return native.adoptOrphans()
 }
 
-/** A child that has ended and was not reaped, by anybody's start; 0: none has ended; -1: there is no child. Reaps nothing. */
+/** Returns the pid of a child that has ended, even one that other code started, without reaping it; 0 if none has ended; -1 if there is no child. */
 export function endedChild(): number {
   return native.endedChild()
 }
 
-/** Its exit code, or the negative number of the signal that ended it; null: it has not ended, or is no child of ours. */
+/** Reaps a child. Returns its exit code, or the negative number of the signal that ended it; null if it runs, or is not a child of this process. */
 export function reapChild(pid: number): number | null {
   return native.reapChild(pid)
 }
 
 export interface ProgramStart {
-  /** Absolute, or relative to this process's folder: no PATH is searched. */
+  /** Absolute, or relative to this process's folder; PATH is not searched. */
   readonly file: string
   readonly cwd: string
-  /** With argv[0]. */
+  /** Includes argv[0]. */
   readonly argv: readonly string[]
   readonly env: Readonly<NodeJS.ProcessEnv>
 }
 
 export interface ChildStart extends ProgramStart {
-  /** A variable that has the child's own pid. */
+  /** The name of an environment variable that the child sets to its own pid. */
   readonly pidVariable?: string
-  /** They become 3, 4, … in the child; borrowed. */
+  /** The child gets duplicates of these descriptors as 3, 4, … */
   readonly fds: readonly OwnedFd[]
-  /** The signal that the child gets when this thread ends, however that happens (Linux); 0: none. */
+  /** The signal that the child gets when this thread ends in any way (Linux); 0: none. */
   readonly deathSignal: number
 }
 
-/** The child writes its number over them. */
+/** Placeholder that the child overwrites with its pid. */
 const PID_ROOM = '0'.repeat(10)
 
 /**
- * Starts a child that heads a process group of its own, with our stdin, stdout and stderr. Returns its pid after execve. The caller reaps
- * it: Node knows nothing of it. Throws the system call that failed: `execve`, `chdir`, `fork`.
+ * Starts a child with this process's stdin, stdout and stderr, as the leader of a new process group. Returns its pid after a successful execve. The caller must reap it,
+ * because Node does not know it. Throws an error with the system call that failed: `execve`, `chdir`, `fork`.
  */
 export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal }: ChildStart): number {
-  const variables = assignments({ ...env, ...(pidVariable !== undefined && { [pidVariable]: undefined }) })
+  const variables = envAssignments({ ...env, ...(pidVariable !== undefined && { [pidVariable]: undefined }) })
   const first = pidVariable === undefined ? [] : [`${pidVariable}=${PID_ROOM}`]
   const pidAt = pidVariable === undefined ? -1 : Buffer.byteLength(pidVariable) + 1
   return native.spawn(
-    terminated([file, cwd, ...argv]),
-    terminated([...first, ...variables]),
+    joinWithNul([file, cwd, ...argv]),
+    joinWithNul([...first, ...variables]),
     pidAt,
     fds.map(fd => fd.raw),
     deathSignal,
@@ -55,59 +55,59 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
 }
 
 /**
- * Becomes another program, as the same process: its children stay its children, `kept` stay open by the numbers that they have (with stdin, stdout and stderr),
- * all else is closed. Does not return; throws the system call that failed (`execve`, `chdir`), with nothing changed.
+ * Replaces this program by another one in the same process (execve). Children stay children. `kept`, stdin, stdout and stderr stay open with the same numbers; all other
+ * descriptors are closed. Does not return. Throws an error with the system call that failed (`execve`, `chdir`); then nothing has changed.
  */
 export function executeInstead(start: ProgramStart, kept: readonly OwnedFd[]): never {
-  const { words, env, fds } = wordsOf(start, kept)
+  const { words, env, fds } = execArguments(start, kept)
   return native.execute(words, env, fds)
 }
 
-/** {@link executeInstead}, but `given` are 3, 4, … of the other program. */
+/** As {@link executeInstead}, but `given` become descriptors 3, 4, … of the new program. */
 export function executeWith(start: ProgramStart, given: readonly OwnedFd[]): never {
-  const { words, env, fds } = wordsOf(start, given)
+  const { words, env, fds } = execArguments(start, given)
   return native.execute(words, env, fds, 3)
 }
 
-function wordsOf({ file, cwd, argv, env }: ProgramStart, fds: readonly OwnedFd[]) {
+function execArguments({ file, cwd, argv, env }: ProgramStart, fds: readonly OwnedFd[]) {
   return {
-    words: terminated([file, cwd, ...argv]),
-    env: terminated(assignments(env)),
+    words: joinWithNul([file, cwd, ...argv]),
+    env: joinWithNul(envAssignments(env)),
     fds: fds.map(fd => fd.raw),
   }
 }
 
-function assignments(env: Readonly<NodeJS.ProcessEnv>): string[] {
+function envAssignments(env: Readonly<NodeJS.ProcessEnv>): string[] {
   return Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [`${name}=${value}`]))
 }
 
-/** Each ends at its first NUL, as it would for the kernel. */
-function terminated(strings: readonly string[]): Buffer {
+/** Cuts each string at its first NUL, as the kernel would, and ends it with NUL. */
+function joinWithNul(strings: readonly string[]): Buffer {
   return Buffer.from(strings.map(text => `${text.split('\0', 1)[0]}\0`).join(''))
 }
 
 /**
- * Blocks signals in this thread, bit n - 1 for signal n; the other threads hand theirs to it. Signals stay pending, over
- * {@link executeInstead} as well. Throws when some are held already.
+ * Blocks signals (bit n - 1 for signal n) in this thread; other threads forward theirs to it. The signals stay pending, even across {@link executeInstead}. Throws if
+ * signals are held already.
  */
 export function holdSignals(signals: number): void {
   native.holdSignals(signals)
 }
 
-/** Ends {@link holdSignals}, of this image or of the one before it: pending signals are delivered. Returns whether SIGTERM was blocked. */
+/** Ends {@link holdSignals} of this program, or of the one that it replaced, so that pending signals are delivered. Returns whether SIGTERM was blocked. */
 export function releaseSignals(): boolean {
   return native.releaseSignals()
 }
 
-/** Opens a process of this PID namespace; null where the kernel has no pidfds. Throws ESRCH. */
+/** Opens a pidfd of a process in this PID namespace; returns null if the kernel has no pidfds. Throws ESRCH. */
 export function pidfdOf(pid: number, label = `pidfd of ${pid}`): OwnedFd | null {
   const raw = native.pidfdOpen(pid)
   return raw === null ? null : OwnedFd.own(raw, label)
 }
 
 /**
- * The process at the other end of a Unix socket, as the kernel noted it; null where the kernel has no such call. 'dead': it was reaped, and
- * this kernel gives no pidfd then (before Linux 6.16); newer ones give a pidfd that has ended.
+ * Opens a pidfd of the process that connected the other end of a Unix socket; returns null if the kernel cannot do that. Before Linux 6.16 returns 'dead' for a reaped
+ * process; newer kernels return a pidfd for which {@link hasEnded} is true.
  */
 export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | 'dead' | null {
   try {
@@ -120,7 +120,7 @@ export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | 'dead' | nu
   }
 }
 
-/** Whether the process at the other end of a Unix socket, as the kernel noted it, has not ended; null where the kernel has no pidfd of it. */
+/** Reports whether the process that connected the other end of a Unix socket still lives; null if the kernel cannot tell. */
 export function peerLives(socket: OwnedFd): boolean | null {
   const peer = peerPidfd(socket, 'pidfd of a peer')
   if (peer === 'dead') return false
@@ -132,17 +132,17 @@ export function hasEnded(pidfd: OwnedFd): boolean {
   return native.pidfdDead(pidfd.raw)
 }
 
-/** -1: it is dead; 0: it is in another PID namespace. EINVAL is thrown for what is no pidfd. */
-export function pidBehind(pidfd: OwnedFd): number {
+/** Returns the pid; -1 if the process is dead, 0 if it is in another PID namespace. Throws EINVAL for another kind of descriptor. */
+export function pidOfPidfd(pidfd: OwnedFd): number {
   return native.pidfdPid(pidfd.raw)
 }
 
-/** ESRCH throws. */
+/** Throws ESRCH if the process has ended. */
 export function signalTo(pidfd: OwnedFd, signal: number): void {
   native.pidfdSignal(pidfd.raw, signal)
 }
 
-/** A dup of the descriptor `number` of that process. EPERM (not ours to look into), ESRCH, EBADF, ENOSYS throw. */
+/** Duplicates the descriptor `number` of another process. Throws EPERM (no access to the process), ESRCH, EBADF or ENOSYS. */
 export function duplicateFrom(pidfd: OwnedFd, number: number, label: string): OwnedFd {
   return OwnedFd.own(native.pidfdTake(pidfd.raw, number), label)
 }

@@ -13,14 +13,14 @@ import {
 import { native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** Opens a file of a file system, as `fs.openSync()`; throws what that throws. */
+/** Opens a file like `fs.openSync()`, with the same errors. */
 export function openFile(path: string, flags: string | number, label: string, mode?: number): OwnedFd {
   const raw = openSync(path, flags, mode)
   native.adopt(raw)
   return OwnedFd.own(raw, label)
 }
 
-/** Bytes read, fewer only at the end of the file. */
+/** Returns the number of bytes read: less than `length` only at the end of the file. */
 export function readAt(
   fd: OwnedFd,
   into: Uint8Array,
@@ -31,7 +31,7 @@ export function readAt(
   return native.pread(fd.raw, into, offset, length, position)
 }
 
-/** Bytes written: fewer only where memory or disk ran out. Throws EPERM where it is sealed. */
+/** Returns the number of bytes written: less than `length` only if memory or disk is full. Throws EPERM if the file is sealed. */
 export function writeAt(
   fd: OwnedFd,
   from: Uint8Array,
@@ -54,7 +54,7 @@ export function statOf(fd: OwnedFd): Stats {
   return fstatSync(fd.raw)
 }
 
-/** With its metadata. */
+/** Syncs data and metadata to disk. */
 export function sync(fd: OwnedFd): void {
   fsyncSync(fd.raw)
 }
@@ -64,18 +64,18 @@ export function syncData(fd: OwnedFd): void {
   fdatasyncSync(fd.raw)
 }
 
-/** Does not close it. */
+/** The stream does not close the descriptor. */
 export function writerInto(fd: OwnedFd): WriteStream {
   return createWriteStream('', { fd: fd.raw, autoClose: false })
 }
 
-/** A name in a folder is on the disk when the folder is. */
+/** Syncs a folder: only then a file's new name in it is on disk. */
 export function syncFolder(path: string): void {
   using folder = openFile(path, 'r', `folder ${path}`)
   sync(folder)
 }
 
-/** A file that `fs.promises.open()` opened, and closes: for calls that must be made at once. */
+/** A file opened by `fs.promises.open()`, which owns it. The functions below make synchronous calls on it. */
 export interface OpenFile {
   readonly fd: number
 }
@@ -89,7 +89,7 @@ export function truncateNow(file: OpenFile, size: number): void {
   ftruncateSync(file.fd, size)
 }
 
-/** Without its metadata. */
+/** Syncs the data, and only the metadata that reading it needs. */
 export function syncNow(file: OpenFile): void {
   fdatasyncSync(file.fd)
 }
@@ -98,29 +98,29 @@ export function identityNow(file: OpenFile): { dev: bigint; ino: bigint } {
   return fstatSync(file.fd, { bigint: true })
 }
 
-/** flock(): false when another open file holds it. Ends when the file is closed. */
+/** Takes an flock() that lasts until the file is closed. Returns false if another open file holds it. */
 export function tryLockNow(file: OpenFile): boolean {
   return native.tryLock(file.fd)
 }
 
-/** Reads on where `fd` stands, as /proc wants to be read. 0: its end. */
-export function readOn(fd: OwnedFd, into: Uint8Array): number {
+/** Reads from the descriptor's current position, as files in /proc require. Returns 0 at the end. */
+export function readNext(fd: OwnedFd, into: Uint8Array): number {
   return readSync(fd.raw, into)
 }
 
-/** The same until all is written. */
+/** Writes all bytes, in several calls if necessary. */
 export function writeAllAt(fd: OwnedFd, bytes: Uint8Array, position: number): void {
-  // A write that was cut short says so by its count; why is said by the next one.
+  // A short write only returns its count; the next write throws the reason.
   for (let done = 0; done < bytes.length; )
     done += native.pwrite(fd.raw, bytes, done, bytes.length - done, position + done)
 }
 
-/** Created with `mode` when it is not there; never through a symbolic link. */
+/** Opens a lock file, and creates it with `mode` if it does not exist. Does not follow a symbolic link. */
 export function openLockFile(path: string, mode: number, label: string): OwnedFd {
   return OwnedFd.own(native.openLockFile(path, mode), label)
 }
 
-/** flock(): false when another open file description holds it. Ends when the last descriptor of this one is closed. */
+/** Takes an flock() that lasts until the last descriptor of this open file description is closed. Returns false if another one holds it. */
 export function tryLock(fd: OwnedFd): boolean {
   return native.tryLock(fd.raw)
 }

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { native } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** Makes a `net.Socket` of a connected TCP or Unix stream descriptor. It takes the descriptor, and closes it when it throws. */
+/** Creates a `net.Socket` for a connected TCP or Unix stream descriptor. Takes ownership of the descriptor, and closes it if it throws. */
 export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts, 'fd'>): net.Socket {
   let socket: net.Socket
   try {
@@ -16,38 +16,38 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
 }
 
 /**
- * Has a server accept on a listening socket; it takes the descriptor. The server's 'error' event tells of failures. Node calls listen()
- * again, with 511 unless it is told a backlog: if more clients wait, the kernel refuses new ones until the backlog is corrected.
+ * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen() again, by default
+ * with a backlog of 511: if more clients than that wait, the kernel refuses new ones. So pass the real backlog.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)
 }
 
-/** Takes charge of a number that the application has opened, and of nothing that Node would close. */
+/** Takes ownership of a descriptor that the application has opened. Node must not own it. */
 export function ownNumber(number: number, label: string): OwnedFd {
   native.adopt(number)
   native.setCloexec(number, true)
   return OwnedFd.own(number, label)
 }
 
-/** The descriptor numbers for a child process that inherits them; their owners keep them. */
+/** Returns the numbers for one call. The descriptors keep their owners. */
 export function numbersOf(fds: readonly OwnedFd[]): number[] {
-  return fds.map(fd => fd.raw)
+  return fds.length === 1 ? [fds[0]!.raw] : fds.map(fd => fd.raw)
 }
 
-/** For an application that closes it itself. */
+/** Gives the descriptor to the application, which must close it. */
 export function releaseNumber(fd: OwnedFd): number {
   return fd.release()
 }
 
-/** The peer of a socket has `ended` its direction, or the connection is `broken`. */
+/** `ended`: the peer has sent FIN. `broken`: the connection failed. */
 export type Hangup = 'none' | 'ended' | 'broken'
 
 const HANGUPS: readonly Hangup[] = ['none', 'ended', 'broken']
 
 declare const lent: unique symbol
 
-/** A descriptor that Node opened and keeps: for a look at once, or a duplicate. */
+/** A descriptor that Node owns: use it in the same turn, or duplicate it. */
 export type LentFd = number & { readonly [lent]: true }
 
 export function isLent(descriptor: unknown): descriptor is LentFd {
@@ -55,30 +55,30 @@ export function isLent(descriptor: unknown): descriptor is LentFd {
 }
 
 /**
- * How far the peer of a socket has come with what was sent, in bytes of which only the difference between two looks counts: what a TCP
- * peer has acknowledged, or what a Unix peer has read of the `written` bytes. Grows if and only if the peer takes something.
+ * Returns how many bytes a TCP peer has acknowledged, or a Unix peer has read of the `written` bytes. Only the difference between two results is meaningful: it is above
+ * 0 if and only if the peer has made progress.
  */
 export function ackedBytes(descriptor: LentFd, written: number): number {
   return native.ackedBytes(descriptor) ?? written - native.unreadBytes(descriptor)
 }
 
-/** The kernel gives the lowest number that is free: so many, or more, are open. */
+/** Reports whether the process has at least `count` open descriptors: the kernel always assigns the lowest free number. */
 export function isBeyond(descriptor: LentFd, count: number): boolean {
   return descriptor >= count
 }
 
-/** Throws what the kernel says: EMFILE. */
+/** Throws EMFILE. */
 export function duplicateLent(descriptor: LentFd, label: string): OwnedFd {
   return OwnedFd.duplicate(descriptor, label)
 }
 
-/** For sockets that are not read from at the moment. */
+/** Checks sockets from which this process does not read. */
 export function hangups(descriptors: readonly LentFd[]): Hangup[] {
   return native.hangups(descriptors).map(state => HANGUPS[state]!)
 }
 
-/** `length` bytes of `first` from `offset`, and behind them those of `more`. Returns how many the kernel has taken; -1: not now. Throws where the peer has gone. */
-export function sendOn(
+/** Sends `length` bytes of `first` from `offset`, then those of `more`. Returns how many bytes the kernel has taken, or -1 (EAGAIN). Throws if the connection is broken. */
+export function sendBytes(
   descriptor: LentFd,
   first: Uint8Array,
   offset: number,
@@ -87,7 +87,7 @@ export function sendOn(
   moreOffset = 0,
   moreLength = 0,
 ): number {
-  // A range that is not there is not looked at.
+  // null is cheaper than an empty range.
   return native.send(
     descriptor,
     first,
@@ -99,11 +99,11 @@ export function sendOn(
   )
 }
 
-/** Has the kernel notice a peer that is gone without a word (SO_KEEPALIVE), at the times that the machine is set to. */
+/** Lets the kernel detect a dead peer (SO_KEEPALIVE), with the intervals of the machine. */
 export function keepAlive(fd: LentFd): void {
   try {
     native.setOption(fd, 'keepAlive', true)
   } catch {
-    // EINVAL of macOS: the peer has broken the connection already, and the next read says so.
+    // macOS returns EINVAL for a broken connection; the next read reports it.
   }
 }

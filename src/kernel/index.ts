@@ -1,4 +1,4 @@
-/** The kernel's objects, each in the hands of one owner. The door of this room: the addon and its numbers stay behind it. */
+/** Kernel objects, each with one owner. The only entry of this folder: other folders use neither the addon nor raw descriptor numbers. */
 import { native } from './native.js'
 
 export { addonFile } from './addon.js'
@@ -14,8 +14,8 @@ export {
   type ProgramStart,
   peerLives,
   peerPidfd,
-  pidBehind,
   pidfdOf,
+  pidOfPidfd,
   reapChild,
   releaseSignals,
   signalTo,
@@ -26,7 +26,7 @@ export {
   openFile,
   openLockFile,
   readAt,
-  readOn,
+  readNext,
   sizeOf,
   statOf,
   sync,
@@ -55,7 +55,7 @@ export {
   numbersOf,
   ownNumber,
   releaseNumber,
-  sendOn,
+  sendBytes,
   socketOver,
 } from './for-node.js'
 export {
@@ -103,6 +103,6 @@ export {
 } from './socket.js'
 export { type Poll, READABLE, WRITABLE, watch, watchPaths } from './watch.js'
 
-/** See {@link Native.addSums} and {@link Native.scanChanges}, which has {@link CHANGE_FIELDS} numbers for a change. */
+/** See {@link Native.addSums} and {@link Native.scanChanges}; the latter writes {@link CHANGE_FIELDS} numbers for each change. */
 export const { addSums, scanChanges } = native
 export const CHANGE_FIELDS = 11

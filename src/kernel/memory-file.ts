@@ -13,36 +13,36 @@ export {
 } from './native.js'
 
 /**
- * Returns an empty file in memory, which can be sealed where the kernel has such files ({@link sealsOf}), and cannot be executed where
- * the kernel has SEAL_EXEC. `name` is what /proc shows.
+ * Creates an empty file in memory. The file can be sealed if the kernel supports it ({@link sealsOf}), and cannot be executed if the kernel has SEAL_EXEC. /proc shows
+ * `name`.
  */
 export function memoryFile(name: string, label: string): OwnedFd {
   try {
     return OwnedFd.own(native.memfd(name), label)
   } catch (cause) {
     const { code, syscall } = cause as NativeError
-    // The file without a name that takes the place of memory.
+    // mkostemp: the addon tried an unlinked temporary file instead of a memory file.
     if (syscall !== 'mkostemp') throw cause
     throw new FdbError(
       'ERR_FDB_NO_SEALS',
-      `memfd_create is missing or refused (a filter of system calls, seccomp), and no file can be made in its place in ${process.env.TMPDIR || '/tmp'} (${code}): allow memfd_create, or set TMPDIR to a folder that can be written to`,
+      `memfd_create is missing or refused (by seccomp), and no temporary file can be created instead in ${process.env.TMPDIR || '/tmp'} (${code}): allow memfd_create, or set TMPDIR to a writable folder`,
       { cause },
     )
   }
 }
 
-/** Null where the file knows no seals. */
+/** Returns null for a file that cannot be sealed. */
 export function sealsOf(fd: OwnedFd): number | null {
   return native.getSeals(fd.raw)
 }
 
-/** How often the kernel is asked while pages are held. */
+/** How often to try while pages are in use. */
 const ATTEMPTS = 4
 
 /**
- * Throws EPERM on a read-only descriptor and where the seals are sealed, and EBUSY where a process maps it writable or holds pages of it
- * for longer than half a second. For pages that are held for a moment (a read in another process, compaction, reclaim) the kernel waits 150
- * ms and then says EBUSY as well (memfd_wait_for_pins() in mm/memfd.c): this is tried again. For a mapping it says so at once.
+ * Throws EPERM for a read-only descriptor or sealed seals, and EBUSY if a process maps the file writable or uses pages of it for longer than half a second. If pages are
+ * in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too (memfd_wait_for_pins() in mm/memfd.c):
+ * tries again.
  */
 export function addSeals(fd: OwnedFd, seals: number): void {
   for (let left = ATTEMPTS - 1; ; left--) {
@@ -56,23 +56,23 @@ export function addSeals(fd: OwnedFd, seals: number): void {
 }
 
 /**
- * The same memory with an open file description of its own, by which it can neither be written nor sealed, unless the memory belongs to the holder's user.
- * Returns a duplicate for another user's memory (this process was another user when it was made): the kernel opens it for its owner and root only.
+ * Opens the same memory read-only, as a new open file description: its holder can neither write nor seal the memory, unless the memory belongs to the same user. If the
+ * memory belongs to another user (this process has changed its user), the kernel refuses to open it: returns a duplicate.
  */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
-  return reopened(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))
+  return reopen(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))
 }
 
-/** The same memory for writing, by a descriptor that may be read-only; of another user's memory a duplicate. */
+/** Opens the same memory for writing; `fd` may be read-only. Returns a duplicate if the memory belongs to another user. */
 export function reopenWritable(fd: OwnedFd, label: string): OwnedFd {
-  return reopened(fd, () => {
+  return reopen(fd, () => {
     const raw = openSync(`/proc/self/fd/${fd.raw}`, 'r+')
     native.adopt(raw)
     return OwnedFd.own(raw, label)
   })
 }
 
-function reopened(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
+function reopen(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
   try {
     return open()
   } catch (error) {
@@ -81,7 +81,7 @@ function reopened(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
     if (code !== 'ENOENT') throw error
     throw new FdbError(
       'ERR_FDB_NO_PROC',
-      'there is no /proc here, through which memory is opened read-only for another process: mount it (mount -t proc proc /proc) in this mount namespace',
+      '/proc is not mounted, but fd-broker needs it to open memory read-only for another process: mount it in this mount namespace (mount -t proc proc /proc)',
       { cause: error },
     )
   }
@@ -89,7 +89,7 @@ function reopened(fd: OwnedFd, open: () => OwnedFd): OwnedFd {
 
 const NOTHING = new Int32Array(new SharedArrayBuffer(4))
 
-/** Holds the thread for so many milliseconds: where who is waited for is another process, and quick. */
+/** Blocks this thread. Use it only to wait for another process that answers within milliseconds. */
 export function sleepSync(ms: number): void {
   Atomics.wait(NOTHING, 0, 0, ms)
 }

@@ -1,10 +1,8 @@
 /**
- * The whole surface of the addon, typed in one place. Only this folder imports it: raw descriptor numbers stop here.
+ * The types of all functions of the addon. Only this folder imports it: other folders do not use raw descriptor numbers.
  *
- * Every call is non-blocking and returns at once. A failed system call throws {@link NativeError}, except
- * where a result says otherwise (`EAGAIN` is a result, not an error). EINTR is retried inside.
- * A descriptor that the addon opened belongs to the environment (main thread or worker) that opened it and
- * is closed when that environment ends, unless it was closed or {@link Native.release}d before.
+ * No call blocks. A failed system call throws {@link NativeError}, unless its result is documented (`EAGAIN` is a result). The addon retries EINTR. A descriptor that the
+ * addon opened belongs to its environment (main thread or worker); when that ends, the addon closes it, unless it was closed or {@link Native.release}d before.
  */
 import { loadAddon } from './addon.js'
 
@@ -18,7 +16,7 @@ export interface NativeError extends Error {
   syscall: string
 }
 
-export type SocketKind = 'tcp' | 'udp' | 'unix'
+type SocketKind = 'tcp' | 'udp' | 'unix'
 
 export interface BindOptions {
   kind: SocketKind
@@ -32,23 +30,23 @@ export interface BindOptions {
   datagram?: boolean
   reuseAddr?: boolean
   reusePort?: boolean
-  /** tcp/udp on an IPv6 address; default true, so that the two families never meet in one socket unasked. */
+  /** tcp/udp on an IPv6 address. Default true, so that a socket never serves both families by accident. */
   ipv6Only?: boolean
-  /** Stream sockets: call listen() with this backlog; absent: bind only. */
+  /** Stream sockets only: the backlog for listen(). Without it the socket is only bound. */
   backlog?: number
-  /** unix path only: permission bits, set before the socket can be connected to. */
+  /** unix path only: permission bits, set before any client can connect. */
   mode?: number
   /** unix path only. */
   uid?: number
   gid?: number
 }
 
-/** One inspected descriptor; `error` is set (and the rest is meaningless) when the descriptor is not open. */
+/** The kernel's facts of a descriptor. If the descriptor is not open, `error` is set and the other fields are meaningless. */
 export interface Inspected {
   error?: string
-  /** fstat's file type. */
+  /** The file type of fstat(). */
   type: 'socket' | 'file' | 'dir' | 'fifo' | 'char' | 'block' | 'anon' | 'other'
-  /** Decimal text: device and inode do not fit a double. */
+  /** Device and inode as decimal text, because they do not fit into a double. */
   dev: string
   ino: string
   /** Sockets only, from SO_DOMAIN, SO_TYPE, SO_PROTOCOL. */
@@ -57,29 +55,29 @@ export interface Inspected {
   protocol?: number
   /** SO_ACCEPTCONN. */
   accepting?: boolean
-  /** SO_COOKIE in decimal; absent where the kernel has none. */
+  /** SO_COOKIE in decimal; absent if the kernel has none. */
   cookie?: string
   /** getsockname(): IP literal, path, or abstract name. */
   address?: string
   port?: number
   abstract?: boolean
-  /** SO_REUSEPORT, SO_REUSEADDR, IPV6_V6ONLY as they stand. */
+  /** The current SO_REUSEPORT, SO_REUSEADDR and IPV6_V6ONLY. */
   reusePort?: boolean
   reuseAddr?: boolean
   ipv6Only?: boolean
 }
 
 export interface Received {
-  /** Bytes written to the buffer; 0 is end of stream; -1 nothing there now (EAGAIN). */
+  /** Bytes written to the buffer; 0: end of the stream; -1: nothing to read (EAGAIN). */
   bytes: number
-  /** Descriptors that arrived with these bytes, CLOEXEC from birth, in order; null when none. */
+  /** Descriptors that arrived with these bytes, in order and with CLOEXEC; null if there are none. */
   fds: number[] | null
-  /** MSG_CTRUNC: the kernel closed descriptors that did not fit (limit of this process, or buffer); MSG_TRUNC: the end of a datagram did not. */
+  /** The kernel closed descriptors that did not fit into the buffer or the limit of this process (MSG_CTRUNC), or cut a datagram (MSG_TRUNC). */
   truncated: boolean
 }
 
 export interface PeerCredentials {
-  /** 0 when the peer lives in another PID namespace. */
+  /** 0 if the peer is in another PID namespace. */
   pid: number
   uid: number
   gid: number
@@ -87,11 +85,11 @@ export interface PeerCredentials {
 
 /** Watches one descriptor on the event loop (uv_poll). Does not own the descriptor. */
 export interface Poll {
-  /** Bits: 1 readable, 2 writable, 4 disconnect. Replaces the bits watched before. */
+  /** Watches for these events (bits: 1 readable, 2 writable, 4 disconnect) instead of the previous ones. */
   start(events: number): void
-  /** Stops watching; must come before the descriptor is closed. May be started again. */
+  /** Stops watching. Call it before the descriptor is closed. {@link start} may follow. */
   stop(): void
-  /** Stops for good and frees the handle. Idempotent. */
+  /** Stops watching and frees the handle. Idempotent. */
   close(): void
   ref(): void
   unref(): void
@@ -106,33 +104,32 @@ export const SEAL_SHRINK = 2
 export const SEAL_GROW = 4
 export const SEAL_WRITE = 8
 export const SEAL_FUTURE_WRITE = 16
-/** The kernel sets it on a file that can never be executed; it says nothing about who may write. */
+/** The kernel sets it on a file that can never be executed. It does not restrict writing. */
 export const SEAL_EXEC = 32
 
-/** The most descriptors one message carries (SCM_MAX_FD of the kernel). */
+/** Maximum number of descriptors in one message (SCM_MAX_FD of the kernel). */
 export const MAX_FDS_PER_MESSAGE = 253
 
 export interface Native {
   // sockets.c
   bindSocket(options: BindOptions): number
-  /** listen() again on a bound or listening socket: changes the backlog. */
+  /** Calls listen() on a bound or listening socket, which changes the backlog. */
   listen(fd: number, backlog: number): void
   /**
-   * Begins to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE: the descriptor is writable when it is known what comes of it. Throws what is known at once:
-   * ENETUNREACH, EADDRNOTAVAIL (no port is left), EMFILE.
+   * Starts to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE. The descriptor becomes writable when {@link connectResult} is available. Throws immediate
+   * errors: ENETUNREACH, EADDRNOTAVAIL (no free port), EMFILE.
    */
   connectTcp(host: string, port: number): number
-  /** The result of a connect: 0, the connection stands; an errno for {@link failure}, once; -1: none yet, or it was told. */
+  /** Returns 0 if the connection is established; an errno for {@link failure}, only once; -1 if there is no result yet, or it was returned already. */
   connectResult(fd: number): number
-  /** Non-blocking connect to a Unix stream socket. ECONNREFUSED, ENOENT, EAGAIN (backlog full) throw. */
+  /** Connects to a Unix stream socket. Throws ECONNREFUSED, ENOENT, EAGAIN (backlog full). */
   connectUnix(path: string, abstract: boolean): number
-  /** The same to a Unix datagram socket. ECONNREFUSED, ENOENT, EPROTOTYPE (it is a stream socket) throw. */
+  /** Connects to a Unix datagram socket. Throws ECONNREFUSED, ENOENT, EPROTOTYPE (a stream socket). */
   connectDatagram(path: string, abstract: boolean): number
-  /** -1 when nothing waits. Accepted sockets are non-blocking and CLOEXEC. */
+  /** Returns a non-blocking CLOEXEC socket, or -1 if no connection waits. */
   accept(fd: number): number
-  /** A connected pair of Unix stream sockets, non-blocking. */
+  /** Returns a connected pair of non-blocking Unix stream sockets. */
   socketPair(): [number, number]
-  /** setsockopt of one named boolean option. */
   setOption(
     fd: number,
     option: 'reuseAddr' | 'reusePort' | 'keepAlive' | 'ipv6Only' | 'passCred',
@@ -141,8 +138,8 @@ export interface Native {
 
   // messages.c
   /**
-   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the bytes taken, or -1 (EAGAIN).
-   * When it returns > 0 all descriptors have gone with the first of them (never send them again).
+   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all descriptors were sent with the
+   * first byte: do not send them again.
    */
   sendMessage(
     fd: number,
@@ -151,15 +148,15 @@ export interface Native {
     length: number,
     fds: readonly number[] | null,
   ): number
-  /** Receives into `into`, with room for 253 descriptors. */
+  /** Receives up to `length` bytes and 253 descriptors. */
   receiveMessage(fd: number, into: Uint8Array, offset: number, length: number): Received
-  /** From a datagram socket with the option `passCred`: who has sent it, by the kernel's word; -1 where it has none. */
+  /** Receives from a datagram socket with the option `passCred`. The kernel reports the sender; -1 if it does not. */
   receiveDatagram(fd: number, into: Uint8Array, offset: number, length: number): Received & PeerCredentials
 
   // send.c
   /**
-   * Sends `length` bytes of `first` from `offset`, and behind them `moreLength` of `more` from `moreOffset`, in one call, through a
-   * connected socket. Returns the bytes taken, or -1: not now (EAGAIN).
+   * Sends `length` bytes of `first` from `offset`, then `moreLength` bytes of `more` from `moreOffset`, with one system call. Returns the number of bytes sent, or -1
+   * (EAGAIN).
    */
   send(
     fd: number,
@@ -172,24 +169,24 @@ export interface Native {
   ): number
 
   // streams.c
-  /** Reads once from a connected socket. Bytes; 0: its peer has ended its direction; -1: nothing there now (EAGAIN). */
+  /** Reads once from a connected socket. Returns the number of bytes; 0: the peer has sent FIN; -1: nothing to read (EAGAIN). */
   receive(fd: number, into: Uint8Array, offset: number, length: number): number
-  /** FIN. Nothing is done where the connection has ended. */
+  /** Sends FIN. Does nothing if the connection has ended. */
   shutDown(fd: number): void
-  /** RST in place of FIN when it is closed, where its protocol has that. */
+  /** Makes a later close send RST instead of FIN, if the protocol has it. */
   resetAtClose(fd: number): void
 
   // epoll.c
-  /** Null: this system has none. */
+  /** Returns null if this system has no epoll. */
   createEpoll(): number | null
-  /** Has it watch a descriptor for `now` (bits: 1 readable, 2 writable; 0: no more) where it watched for `before`. ENOSPC, ENOMEM throw. */
+  /** Watches a descriptor for the events `now` (bits: 1 readable, 2 writable; 0: none) instead of `before`. Throws ENOSPC, ENOMEM. */
   setEpoll(epoll: number, fd: number, before: number, now: number): void
   /**
-   * Which are ready, at once: for each its descriptor, its bits (a broken one has both), and how many bytes it read from it, as many as fit into
-   * `into` and `memory`, 256 at most. Returns how many. The others come next time.
+   * Returns how many descriptors are ready, without waiting: at most 256, and as many as fit into `into` and `memory`. The next call returns the others. Writes three
+   * numbers for each into `into`: descriptor, events (a broken one has both bits), number of bytes read.
    *
-   * Those that are not 0 in `eager` are read from: the first of them into the first `slot` bytes of `memory`, and so on, until `budget` bytes have
-   * come. 0: its peer has ended its direction; -1: not read, or none now; less: `-1 - errno`, for {@link failure}.
+   * Reads from the descriptors with a 1 in `eager`: from the first of them into the first `slot` bytes of `memory`, and so on, until it has read `budget` bytes. Instead of
+   * a number of bytes, 0 means that the peer has sent FIN; -1: not read, or nothing to read; less: `-1 - errno`, for {@link failure}.
    */
   askEpoll(
     epoll: number,
@@ -201,70 +198,67 @@ export interface Native {
   ): number
 
   // errors.c
-  /** The error that a call would have thrown. */
+  /** Creates the error that a call throws for this errno. */
   failure(errno: number, syscall: string): NativeError
 
   // descriptors.c
   dup(fd: number): number
   /**
-   * Lets the descriptor table have room for `count`, beside what this thread does. To grow it later stops a process with threads for some
-   * 15 ms, at each doubling. Above RLIMIT_NOFILE nothing is done. Never rejects.
+   * Grows the descriptor table to `count` in another thread. Otherwise the kernel grows it on demand, and stops a process with threads for about 15 ms at each doubling.
+   * Does nothing above RLIMIT_NOFILE. Never rejects.
    */
   makeRoom(count: number): Promise<void>
   close(fd: number): void
   closeMany(fds: readonly number[]): void
-  /** The environment no longer closes it at its end: another owner does. */
+  /** Gives the descriptor to another owner: the environment no longer closes it at its end. */
   release(fd: number): void
-  /** The environment takes charge of a descriptor opened elsewhere (inherited, borrowed from Node). */
+  /** Makes the environment close a descriptor at its end that was opened elsewhere (inherited, or by Node). */
   adopt(fd: number): void
   setCloexec(fd: number, on: boolean): void
-  /** O_NONBLOCK off or on, of the open file: for all who hold it. */
+  /** Clears or sets O_NONBLOCK of the open file description, for all processes that share it. */
   setBlocking(fd: number, on: boolean): void
   inspect(fds: readonly number[]): Inspected[]
-  /** The index of the first that is no TCP or Unix stream socket, or that listens; -1: all are connections. */
+  /** Returns the index of the first descriptor that is not a TCP or Unix stream connection, or -1. */
   firstNotStream(fds: readonly number[]): number
 
   // peers.c
   peerCredentials(fd: number): PeerCredentials
-  /** SO_PEERPIDFD, or null where the kernel has none. */
+  /** SO_PEERPIDFD; null if the kernel has none. */
   peerPidfd(fd: number): number | null
-  /** SIOCOUTQ; 0 where there is none. */
+  /** SIOCOUTQ; 0 if the kernel has none. */
   unreadBytes(fd: number): number
-  /** tcpi_bytes_acked of TCP_INFO: what the peer of a TCP socket has acknowledged since the connection was made; null where there is none. */
+  /** tcpi_bytes_acked of TCP_INFO: the bytes that a TCP peer has acknowledged since the connection was established; null if the kernel has none. */
   ackedBytes(fd: number): number | null
-  /** pidfd_open, or null where the kernel has none, or a filter of system calls refuses it. ESRCH throws. */
+  /** pidfd_open(); null if the kernel has none, or seccomp refuses it. Throws ESRCH. */
   pidfdOpen(pid: number): number | null
-  /** pidfd_send_signal; ESRCH throws. */
+  /** pidfd_send_signal(). Throws ESRCH. */
   pidfdSignal(pidfd: number, signal: number): void
-  /** pidfd_getfd: a dup of the descriptor `number` of that process. EPERM (not ours to look into), ESRCH (dead), EBADF (it has no such descriptor), ENOSYS throw. */
+  /** pidfd_getfd(): duplicates the descriptor `number` of that process. Throws EPERM (no access to the process), ESRCH (dead), EBADF (no such descriptor), ENOSYS. */
   pidfdTake(pidfd: number, number: number): number
-  /** From fdinfo: -1 dead, 0 in another PID namespace. */
+  /** Returns the pid from fdinfo; -1 if the process is dead, 0 if it is in another PID namespace. */
   pidfdPid(pidfd: number): number
-  /** poll() with no wait: true when the process of this pidfd has ended. */
+  /** Reports whether the process of a pidfd has ended. */
   pidfdDead(pidfd: number): boolean
-  /** poll() of many sockets with no wait. For each: 0; 1, its peer has ended its direction; 2, the connection is broken. */
+  /** Returns for each socket 1 if the peer has sent FIN, 2 if the connection is broken, otherwise 0. */
   hangups(fds: readonly number[]): number[]
 
   // unix_path.c
-  /** Whether `path` is the file of this Unix socket; null where the kernel does not tell. Opens nothing. */
+  /** Reports whether `path` is the file of this Unix socket; null if the kernel cannot tell. */
   namesSocket(fd: number, path: string): boolean | null
 
-  // children.c
-  /** Descendants whose parents end become children of this process, not of init. False: this system knows no such thing. */
+  // children.c: see the functions in child.ts
   adoptOrphans(): boolean
-  /** A child that has ended and was not reaped, by anybody's start; 0: none has ended; -1: there is no child. Reaps nothing. */
   endedChild(): number
-  /** Its exit code, or the negative number of the signal that ended it; null: it has not ended, or is no child of ours. */
   reapChild(pid: number): number | null
 
   // spawn.c
   /**
-   * Starts a child, at the head of a process group of its own and with usual signals; returns its pid when it has been executed, throws
-   * the system call that failed (`execve`, `chdir` …). Not a child of Node's: who calls this reaps it.
+   * Starts a child as the leader of a new process group, with default signal handling. Returns its pid after execve. Throws an error with the system call that failed
+   * (`execve`, `chdir`, …). The caller must reap the child.
    *
-   * `words`: file, folder ("": this one's), argv[0] and the rest; `env`: NAME=VALUE; all of them end with NUL. `pidAt`: where the
-   * child writes its own number over ten bytes of `env`, or -1. `fds` become 3, 4, …; of the others it has 0, 1 and 2.
-   * `deathSignal`: what it gets when the thread that called this ends (Linux); 0: nothing.
+   * `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes its pid into ten bytes of `env` at
+   * `pidAt`, unless that is -1. `fds` become 3, 4, …; besides them the child has only 0, 1 and 2. The child gets `deathSignal` when the calling thread ends (Linux);
+   * 0: none.
    */
   spawn(
     words: Uint8Array,
@@ -276,41 +270,41 @@ export interface Native {
 
   // execute.c
   /**
-   * execve in place of this program: the same process, in another folder ("": this one's), with usual signals but those that are held, with `fds` by the numbers
-   * that they have, or from number `first` on, and 0, 1 and 2, which block. Does not return; throws the system call that failed (`execve`, `chdir`): then all is as it was, but for `fchdir`, after
-   * which this process is in the other folder. `words` and `env` as for {@link spawn}.
+   * Replaces the program of this process (execve). The new program has default signal handling, except for held signals; `fds` with the same numbers, or from number
+   * `first` on; and 0, 1 and 2 in blocking mode. `words` and `env` as for {@link spawn}. Does not return. Throws an error with the system call that failed (`execve`,
+   * `chdir`) after undoing all changes; only if the syscall is `fchdir`, this process stays in the other folder.
    */
   execute(words: Uint8Array, env: Uint8Array, fds: readonly number[], first?: number): never
 
   // signals.c
   /**
-   * Blocks signals (bit n - 1 is signal n) in the calling thread; another thread that gets one sends it there. {@link execute} leaves
-   * them blocked. Throws when signals are held already.
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. {@link execute} leaves them blocked. Throws if signals are held
+   * already.
    */
   holdSignals(signals: number): void
-  /** Restores what {@link holdSignals} changed, or unblocks what preloaded.c holds. Returns whether SIGTERM was blocked. */
+  /** Undoes {@link holdSignals}, or unblocks the signals that preloaded.c holds. Returns whether SIGTERM was blocked. */
   releaseSignals(): boolean
 
   // memory.c
   /**
-   * memfd_create with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL where the kernel has it (then the file has SEAL_EXEC); where there is
-   * no memfd, or a filter of system calls refuses it: an unlinked temporary file (seals are then null).
+   * Creates a memfd with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL if the kernel has it (then the file has SEAL_EXEC). If there is no memfd, or seccomp refuses it,
+   * creates an unlinked temporary file, which cannot be sealed.
    */
   memfd(name: string): number
   addSeals(fd: number, seals: number): void
-  /** F_GET_SEALS; null where the file knows no seals. */
+  /** F_GET_SEALS; null for a file that cannot be sealed. */
   getSeals(fd: number): number | null
-  /** A read-only descriptor of the same memory, of its own description (through /proc/self/fd). */
+  /** Opens the same memory read-only as a new open file description (through /proc/self/fd). */
   reopenReadOnly(fd: number): number
-  /** pread/pwrite. pwrite loops over short writes; EPERM (sealed) throws. Return the bytes moved. */
+  /** Return the number of bytes. pwrite continues after short writes, and throws EPERM if the file is sealed. */
   pread(fd: number, into: Uint8Array, offset: number, length: number, position: number): number
   pwrite(fd: number, from: Uint8Array, offset: number, length: number, position: number): number
   fileSize(fd: number): number
 
   // sums.c
   /**
-   * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32: of the lengths of section, key and value, and
-   * these. `ranges`: where key and value of each lie in the buffer (start, end, start, end).
+   * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32. The hash covers the lengths of section, key and value, and their bytes. `ranges`
+   * has start and end of each key and value in the buffer (start, end, start, end).
    */
   addSums(
     lanes: Uint32Array,
@@ -322,36 +316,35 @@ export interface Native {
 
   // changes.c
   /**
-   * Looks at `count` encoded changes of the state (Change in proto/state.proto) that lie in the buffer where `ranges` says (start, end), and tells of
-   * each, in 11 numbers: 1; kind; version; start and end of section, key and value; the hash of the key with this
-   * `seed`, as hashOf() of src/state/key-bytes.ts has it; its sum, as SectionStore.printOf(). 0 in place of the 1, and nothing else of
-   * use: what is wrong with it, rare, or not in ASCII, is for the caller to look at.
+   * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end). Writes 11 numbers for each: 1; kind; version;
+   * start and end of section, key and value; the hash of the key with this `seed` (as hashOf() of src/state/key-bytes.ts); its sum (as SectionStore.printOf()). For a
+   * change that is invalid, rare or not ASCII the first number is 0 and the others are meaningless: the caller must decode it itself.
    */
   scanChanges(buffer: Uint8Array, ranges: Uint32Array, count: number, seed: number, into: Uint32Array): void
 
   // locks.c
-  /** flock(LOCK_EX | LOCK_NB): false when another open file description holds it. Opens nothing. */
+  /** flock(LOCK_EX | LOCK_NB). Returns false if another open file description holds the lock. */
   tryLock(fd: number): boolean
   /** open(O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW) with `mode`. */
   openLockFile(path: string, mode: number): number
 
   // inotify.c
   /**
-   * A descriptor that is readable once the folder or one of the files was removed, replaced or renamed; a path that is not there is left
-   * out. Null where there is no inotify, or none left for this user.
+   * Returns a descriptor that becomes readable when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist. Returns null without
+   * inotify, or if this user's limit of inotify instances is reached.
    */
   watchPaths(folder: string, files: readonly string[]): number | null
 
   // poll.c
   createPoll(fd: number, callback: (events: number, error: NativeError | null) => void): Poll
 
-  /** Descriptors of this environment that the addon has opened or adopted and not closed or released. */
+  /** Returns the number of descriptors that this environment has opened or adopted, and not closed or released. */
   openCount(): number
 }
 
 let missing: unknown = null
 
-/** Every call throws if there is no addon: the import of the library works everywhere. */
+/** Without an addon each call throws, so that the library can be imported everywhere. */
 export const native: Native = load()
 
 /** Throws ERR_FDB_ADDON or ERR_FDB_PLATFORM if the addon was not loaded. */

@@ -3,11 +3,11 @@ import type { LentFd } from './for-node.js'
 import { native, type Poll, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
 
-/** In one turn; the others come in the next one, when the event loop has looked at all else. */
+/** Maximum number of sockets in one turn. The others wait for the next turn, so that the event loop can do other work in between. */
 const MOST_AT_ONCE = 64
-/** That are read from one at a time before anybody is told of them; no power of 2, so that not all begin in the same lines of a cache. */
+/** Bytes of one socket's part of the read buffer. Not a power of 2, so that the parts do not start in the same cache lines. */
 const SLOT = 16 * 1024 + 320
-/** The most bytes that one call reads: they are still in a cache when their socket hears of them. */
+/** Maximum bytes that one call reads, so that they are still in the CPU cache when the socket processes them. */
 const MOST_READ = 256 * 1024
 
 const DESCRIPTOR = 0
@@ -15,7 +15,7 @@ const EVENTS = 1
 const BYTES = 2
 const FIELDS = 3
 
-/** All polled sockets of this thread: to the event loop they are one descriptor. */
+/** All polled sockets of this thread, in one epoll set: the event loop polls only that. */
 class PolledSet {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
@@ -24,13 +24,13 @@ class PolledSet {
   readonly #slots = Array.from({ length: MOST_AT_ONCE }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
-  /** The sockets that are told in this turn, as they were when the kernel was asked. Each only once. */
+  /** The ready sockets of the last poll, in the order of `#ready`; undefined once a socket was notified. */
   readonly #reported = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
   #at = 0
   #end = 0
-  /** By the number of their descriptor. */
+  /** The sockets by descriptor number. */
   readonly #members: (PolledSocket | undefined)[] = []
-  /** By the same number: 1 where bytes are wanted as soon as they come. */
+  /** By descriptor number: 1 if the poll reads from the socket before it notifies it. */
   #eager = new Uint8Array(1024)
   #count = 0
 
@@ -42,7 +42,7 @@ class PolledSet {
     })
   }
 
-  /** Null: this system has none. */
+  /** Returns null if this system has no epoll. */
   static open(): PolledSet | null {
     const raw = native.createEpoll()
     return raw === null ? null : new PolledSet(OwnedFd.own(raw, 'polled sockets'))
@@ -50,7 +50,7 @@ class PolledSet {
 
   add(fd: number, member: PolledSocket): void {
     this.#members[fd] = member
-    // While there are any the process lives, as with sockets of Node's.
+    // Keeps the process alive while there are sockets, as sockets of Node do.
     if (this.#count++ === 0) this.#poll.start(READABLE)
   }
 
@@ -74,11 +74,11 @@ class PolledSet {
   }
 
   #pollReady(): void {
-    // A callback has thrown before the rest of that turn was told: it comes first.
+    // After a callback has thrown, sockets of the previous poll may not have been notified yet.
     this.#dispatchReady()
     const ready = this.#ready
     const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MOST_READ)
-    // The number of one that goes meanwhile may become that of a new one, which has nothing to do with what was read.
+    // Resolves all numbers now: if a callback closes a socket, a new socket may get its number, but must not get its bytes.
     for (let i = 0; i < end; i++) this.#reported[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
     this.#at = 0
     this.#end = end
@@ -100,7 +100,7 @@ class PolledSet {
     }
   }
 
-  /** A copy of what was read from a member that has not been told of it, and will not be. */
+  /** Returns a copy of the bytes that were read from a socket which has not been notified, and cancels the notification. Null if there are none. */
   takeUndelivered(member: PolledSocket): Buffer | null {
     for (let i = this.#at; i < this.#end; i++) {
       if (this.#reported[i] !== member) continue
@@ -119,7 +119,7 @@ function openPolledSet(): PolledSet | null {
   return polledSet
 }
 
-/** Whether there are {@link PolledSocket}s on this system. */
+/** Reports whether this system supports {@link PolledSocket}. */
 export function polledSockets(): boolean {
   return openPolledSet() !== null
 }
@@ -127,13 +127,13 @@ export function polledSockets(): boolean {
 /** An address that needs no name lookup. */
 export type KernelAddress = { kind: 'tcp'; host: string; port: number } | { kind: 'unix'; path: string }
 
-/** A descriptor that Node keeps until it is told to close it. */
+/** A descriptor that Node owns until `close()`. */
 export interface Lent {
   readonly descriptor: LentFd
   close(): void
 }
 
-/** Under the same number: who tells by the number of the newest how many there are would otherwise be told the same for ever. */
+/** Takes over a descriptor of Node under the same, lowest possible number: `isBeyond()` relies on low numbers. */
 function adoptLent(lent: Lent): number {
   const spare = native.dup(lent.descriptor)
   lent.close()
@@ -142,34 +142,33 @@ function adoptLent(lent: Lent): number {
     native.close(spare)
     return lowest
   } catch {
-    // Another thread was faster.
+    // Another thread has taken the last free number.
     return spare
   }
 }
 
 function adoptOwned(fd: OwnedFd): number {
-  if (native.firstNotStream([fd.raw]) === -1) return fd.surrender()
+  if (native.firstNotStream([fd.raw]) === -1) return fd.transfer()
   fd.close()
-  throw new FdbError('ERR_FDB_CONNECTION', `a connection is no connected stream socket: ${fd.label}`)
+  throw new FdbError('ERR_FDB_CONNECTION', `the descriptor "${fd.label}" is not a connected stream socket`)
 }
 
 /**
- * A connected TCP or Unix stream socket, and the one owner of its descriptor: for thousands of them, since it takes a few words where one of
- * Node's takes kilobytes. No call blocks.
+ * A connected TCP or Unix stream socket that owns its descriptor. It needs only a few words of memory, while a socket of Node needs kilobytes. No call blocks.
  */
 export abstract class PolledSocket {
-  /** -1: closed, or not there yet. */
+  /** -1 before {@link adopt} and after {@link close}. */
   #fd = -1
   #watched = 0
 
-  /** Null: it comes later, see {@link adopt}. */
+  /** If `fd` is null, call {@link adopt} or {@link connectTo} later. */
   constructor(fd: OwnedFd | Lent | null) {
     if (fd !== null) this.adopt(fd)
   }
 
   /**
-   * Takes the descriptor. Throws where it is of no such socket, and closes it; what is lent stays as it is where there is no descriptor left for
-   * a moment: EMFILE.
+   * Takes ownership of the descriptor. Closes it and throws if it is not a connected stream socket. Throws EMFILE if no descriptor is free for a dup; a lent descriptor
+   * then stays with Node.
    */
   protected adopt(fd: OwnedFd | Lent): void {
     this.#fd = fd instanceof OwnedFd ? adoptOwned(fd) : adoptLent(fd)
@@ -177,8 +176,8 @@ export abstract class PolledSocket {
   }
 
   /**
-   * Begins to connect to an IP address or a path; with what comes of it it is writable, see {@link connectFailure}. Throws what is known at
-   * once: EMFILE, EADDRNOTAVAIL, ENOENT.
+   * Starts to connect to an IP address or a path. The socket becomes writable when {@link connectFailure} knows the result. Throws immediate errors: EMFILE,
+   * EADDRNOTAVAIL, ENOENT.
    */
   protected connectTo(address: KernelAddress): void {
     this.#fd =
@@ -188,7 +187,7 @@ export abstract class PolledSocket {
     polledSet!.add(this.#fd, this)
   }
 
-  /** Null: the connection stands; undefined: nothing is known yet. A failure is told once. */
+  /** Returns null if the connection is established, undefined if the result is not known yet. Returns a failure only once. */
   protected connectFailure(): Error | null | undefined {
     const errno = native.connectResult(this.#fd)
     if (errno === -1) return undefined
@@ -196,8 +195,8 @@ export abstract class PolledSocket {
   }
 
   /**
-   * It may be that it can be read from, or written to (bits: READABLE, WRITABLE): one that is broken says both. `bytes`: what was read already,
-   * into `chunk`, which is good until this returns; of an eager one only. As {@link receive} says it, or less: see {@link failure}.
+   * Called when the socket may be readable or writable (bits READABLE, WRITABLE); a broken socket has both bits. For an eager socket `chunk` has the first `bytes` bytes,
+   * and is valid during the call. Otherwise `bytes` is as of {@link receive}, or less than -1: see {@link failure}.
    */
   abstract ready(events: number, chunk: Buffer, bytes: number): void
 
@@ -205,49 +204,49 @@ export abstract class PolledSocket {
     return this.#fd >= 0
   }
 
-  /** Only while it is open. */
+  /** Valid only while the socket is `open`. */
   get descriptor(): LentFd {
     return this.#fd as LentFd
   }
 
-  /** Sets the events of which {@link ready} is told. Throws what the kernel says: ENOSPC, ENOMEM. */
+  /** Sets the events for which {@link ready} is called. Throws ENOSPC, ENOMEM. */
   protected watch(events: number): void {
     if (events === this.#watched) return
     polledSet!.watch(this.#fd, this.#watched, events)
     this.#watched = events
   }
 
-  /** Whether bytes are read before {@link ready} tells that there are some, a few kilobytes at a time. */
+  /** Sets whether the poll reads a few kilobytes before it calls {@link ready}. */
   protected setEager(eager: boolean): void {
     if (this.#fd >= 0) polledSet!.setEager(this.#fd, eager ? 1 : 0)
   }
 
-  /** Bytes that were read from it in this turn, before it was told. */
+  /** Takes the bytes that the poll has read in this turn, if {@link ready} has not been called yet. */
   protected takeRead(): Buffer | null {
     return polledSet!.takeUndelivered(this)
   }
 
-  /** The error of a read that returned less than -1. */
+  /** Returns the error for a number of bytes below -1. */
   protected failure(bytes: number): Error {
     return native.failure(-1 - bytes, 'recv')
   }
 
-  /** How many bytes came; 0: its peer has ended its direction; -1: none now. Throws where the peer has gone. */
+  /** Returns the number of bytes; 0 if the peer has sent FIN; -1 if there is nothing to read. Throws if the connection is broken. */
   protected receive(into: Uint8Array): number {
     return native.receive(this.#fd, into, 0, into.length)
   }
 
-  /** Sends FIN. Reading shows if the peer has gone. */
+  /** Sends FIN. A broken connection is reported by the next read. */
   protected shutDown(): void {
     native.shutDown(this.#fd)
   }
 
-  /** Idempotent. `reset`: with RST, where its protocol has that. */
+  /** Idempotent. With `reset` sends RST, if the protocol has it. */
   protected close(reset = false): void {
     const fd = this.#fd
     if (fd < 0) return
     this.#fd = -1
-    // A holder of a dup would have it watched on.
+    // Otherwise epoll would continue to watch the socket as long as a dup of it is open.
     if (this.#watched !== 0) polledSet!.watch(fd, this.#watched, 0)
     polledSet!.remove(fd)
     try {

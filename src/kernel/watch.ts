@@ -3,14 +3,14 @@ import { OwnedFd } from './owned.js'
 
 export { type Poll, READABLE, WRITABLE } from './native.js'
 
-/** Has the event loop watch a descriptor, which stays its owner's: close the watch before it. */
+/** Watches a descriptor with the event loop, without owning it: close the watch before you close the descriptor. */
 export function watch(fd: OwnedFd, callback: (events: number, error: NativeError | null) => void): Poll {
   return native.createPoll(fd.raw, callback)
 }
 
 /**
- * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Files that are not there are left out. Null:
- * this system cannot tell, or has no room for one more watch. Does not keep the process alive.
+ * Calls `changed` once when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist. Returns null without inotify, or if its limit
+ * is reached. Does not keep the process alive.
  */
 export function watchPaths(folder: string, files: readonly string[], changed: () => void): Disposable | null {
   const raw = native.watchPaths(folder, files)
@@ -20,7 +20,7 @@ export function watchPaths(folder: string, files: readonly string[], changed: ()
   return watched
 }
 
-/** Owns the descriptor, and closes it before it calls. */
+/** Takes ownership of the descriptor, and closes it before it calls `callback`. */
 function onceReadable(fd: OwnedFd, callback: () => void): Disposable & { readonly poll: Poll } {
   const close = () => {
     poll.close()

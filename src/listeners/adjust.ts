@@ -9,24 +9,24 @@ import {
 } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
-/** Calls listen() again: the kernel takes the new backlog and keeps all waiting connections (measured on Linux). */
+/** Calls listen() again: the kernel applies the new backlog and keeps all waiting connections (measured on Linux). */
 export function setBacklog(fd: OwnedFd, backlog: number): void {
   if (backlog > 0) listen(fd, backlog)
 }
 
-/** One option of a listener that is not as asked for any more. */
+/** An option of a listener that differs from the wanted one. */
 export interface OptionChange {
   readonly option: 'backlog' | 'mode' | 'owner' | 'reuseAddr' | 'reusePort' | 'ipv6Only'
   readonly applied: boolean
-  /** Why not, with the remedy. */
+  /** If not applied: the cause and the remedy. */
   readonly reason?: string
 }
 
-/** The options that a socket and its path have now; where they cannot be read, those of `spec`, with which it was bound or adjusted last. */
-export function optionsNow(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
+/** Returns the current options of a socket and its path. Takes options that cannot be read from `spec`, with which the socket was bound or last adjusted. */
+export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
   if (spec.kind === 'unix') {
     const { path, abstract } = spec
-    const stat = abstract || namesSocket(fd, path) === false ? undefined : lookAt(path)
+    const stat = abstract || namesSocket(fd, path) === false ? undefined : statPath(path)
     return stat?.isSocket() ? { ...spec, mode: stat.mode & 0o777, uid: stat.uid, gid: stat.gid } : spec
   }
   const { reuseAddr = spec.reuseAddr, reusePort = spec.reusePort } = inspectOne(fd)
@@ -34,8 +34,8 @@ export function optionsNow(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
 }
 
 /**
- * Brings a shared listener to a version's spec where the kernel allows it on a bound socket, and says what it did. It acts at once on all
- * that share the socket: call it behind the commit only. Before: the spec of the version before; null: unknown, so that its backlog is set unsaid.
+ * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes that share the
+ * socket: call it only after the commit. `before` is the spec of the previous version; null if unknown, then the backlog is set without a report.
  */
 export function adjustListener(
   fd: OwnedFd,
@@ -69,21 +69,22 @@ export function adjustListener(
     changes.push({
       option: 'ipv6Only',
       applied: false,
-      reason: 'the kernel fixes it at bind; give the listener another name and address, and drop this one',
+      reason:
+        'the kernel cannot change it after bind; use a new listener with another name and address instead',
     })
   }
   return changes
 }
 
-/** The file's permissions and owner: not where the kernel says that the path is not this socket's. */
+/** Changes permissions and owner of the socket's file, unless the path belongs to another socket. */
 function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
   const { path, mode, uid, gid } = wanted
-  const stat = lookAt(path)
+  const stat = statPath(path)
   if (!stat?.isSocket()) return []
   const changes: OptionChange[] = []
   const attempt = (option: 'mode' | 'owner', act: () => void) => {
     if (namesSocket(fd, path) === false) {
-      const reason = `the kernel does not know ${path} as this socket's: another may have its place; bind another path`
+      const reason = `${path} no longer belongs to this socket: another program may have replaced it; bind another path`
       changes.push({ option, applied: false, reason })
       return
     }
@@ -105,6 +106,6 @@ function adjustPath(fd: OwnedFd, wanted: ListenerSpec): OptionChange[] {
   return changes
 }
 
-function lookAt(path: string): Stats | undefined {
+function statPath(path: string): Stats | undefined {
   return lstatSync(path, { throwIfNoEntry: false })
 }

@@ -12,11 +12,11 @@ import { formatListenerSpec, type ListenerSpec } from './spec.js'
 import { isErrno, type NoSocket, type Occupied, replaceStale } from './unix-path.js'
 
 /**
- * Binds the address of the specification, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC; a Unix path has its
- * mode and owner before any client can connect. The path belongs to the holder of the socket: closing the descriptor does not remove it.
+ * Binds the address of the specification, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC. A Unix path gets its mode and owner before any
+ * client can connect; closing the descriptor does not remove it.
  *
- * Replaces a Unix path on which no process listens any more. Throws ERR_FDB_ADDRESS_IN_USE (with the process that holds the address, where
- * it can be found), ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is no socket) or ERR_FDB_BIND.
+ * Replaces a Unix path on which no process listens any more. Throws ERR_FDB_ADDRESS_IN_USE (with the process that holds the address, if it can be found),
+ * ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is not a socket) or ERR_FDB_BIND.
  */
 export function bindListener(spec: ListenerSpec): OwnedFd {
   const options = bindOptions(spec)
@@ -24,8 +24,8 @@ export function bindListener(spec: ListenerSpec): OwnedFd {
   try {
     return bindSocket(options, label)
   } catch (error) {
-    if (!isErrno(error, 'EADDRINUSE')) throw explain(spec, error)
-    if (spec.kind !== 'unix' || spec.abstract) throw inUse(spec, findOccupant(spec), error)
+    if (!isErrno(error, 'EADDRINUSE')) throw bindError(spec, error)
+    if (spec.kind !== 'unix' || spec.abstract) throw addressInUse(spec, findOccupant(spec), error)
     return bindStale(spec, () => bindSocket(options, label), error)
   }
 }
@@ -36,9 +36,11 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   try {
     found = replaceStale(path, bind)
   } catch (error) {
-    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+    throw isErrno(error, 'EADDRINUSE')
+      ? addressInUse(spec, findOccupant(spec), error)
+      : bindError(spec, error)
   }
-  if ('occupant' in found) throw inUse(spec, found.occupant ?? findOccupant(spec), cause)
+  if ('occupant' in found) throw addressInUse(spec, found.occupant ?? findOccupant(spec), cause)
   if ('noSocket' in found) {
     throw new FdbError(
       'ERR_FDB_SPEC',
@@ -49,17 +51,16 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   return found
 }
 
-/**
- * As {@link bindListener}, of a TCP address that others of a group are to bind too (`reusePort`), as its first: it is refused where anybody
- * holds the address, also one who shares it.
- */
-export function bindFirstOf(spec: ListenerSpec): OwnedFd {
+/** Binds the first of several sockets that share a TCP address (`reusePort`). Unlike {@link bindListener}, fails even if the current holder would share it. */
+export function bindFirstOfGroup(spec: ListenerSpec): OwnedFd {
   const { backlog, ...options } = bindOptions({ ...spec, reusePort: false })
   let fd: OwnedFd
   try {
     fd = bindSocket(options, formatListenerSpec(spec))
   } catch (error) {
-    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+    throw isErrno(error, 'EADDRINUSE')
+      ? addressInUse(spec, findOccupant(spec), error)
+      : bindError(spec, error)
   }
   try {
     setSocketOption(fd, 'reusePort', true)
@@ -67,8 +68,10 @@ export function bindFirstOf(spec: ListenerSpec): OwnedFd {
     return fd
   } catch (error) {
     fd.close()
-    // Between its bind and its listen another has come.
-    throw isErrno(error, 'EADDRINUSE') ? inUse(spec, findOccupant(spec), error) : explain(spec, error)
+    // Another process has bound the address between our bind and listen.
+    throw isErrno(error, 'EADDRINUSE')
+      ? addressInUse(spec, findOccupant(spec), error)
+      : bindError(spec, error)
   }
 }
 
@@ -89,7 +92,7 @@ function bindOptions(spec: ListenerSpec): BindOptions {
   }
 }
 
-function inUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {
+function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {
   const address = formatListenerSpec(spec)
   const who =
     occupant === null
@@ -113,7 +116,7 @@ function inUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): F
   )
 }
 
-function explain(spec: ListenerSpec, cause: unknown): FdbError {
+function bindError(spec: ListenerSpec, cause: unknown): FdbError {
   const address = formatListenerSpec(spec)
   const { code = 'unknown', message = String(cause) } = cause as Partial<NativeError>
   const details = { address, errno: code }
@@ -131,10 +134,10 @@ function explain(spec: ListenerSpec, cause: unknown): FdbError {
   }
   const hints: Record<string, string> = {
     EADDRNOTAVAIL:
-      'The address belongs to no interface of this machine: use one that does, or 0.0.0.0 or [::].',
+      'No interface of this machine has the address: use an address that one has, or 0.0.0.0 or [::].',
     EAFNOSUPPORT: 'This kernel has no such address family (IPv6 may be switched off): use an IPv4 address.',
-    ENOENT: 'Make its folder first.',
-    ENOTDIR: 'A part of the path is no folder.',
+    ENOENT: 'Create its folder first.',
+    ENOTDIR: 'A part of the path is not a folder.',
     EROFS: 'The file system is read-only.',
     EMFILE: 'This process has no free descriptor: raise its limit (ulimit -n, LimitNOFILE).',
   }

@@ -1,14 +1,14 @@
 import type { Inspected } from '../kernel/index.js'
 import { formatEndpoint } from './spec.js'
 
-/** The kernel's facts of a socket's address. */
-type Addressed = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
+/** The kernel's facts about a socket's address. */
+type SocketAddressFacts = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
 
 /**
- * A kernel address in the notation of listener specifications: `tcp://127.0.0.1:8080`, `unix:/run/a.sock`,
- * `unix:@name`, `unix:` (unbound). Anything that is no socket is named by its type: `file`, `fifo`, ...
+ * Formats a socket's address like a listener specification: `tcp://127.0.0.1:8080`, `unix:/run/a.sock`, `unix:@name`, `unix:` (unbound). For any other descriptor
+ * returns its type: `file`, `fifo`, …
  */
-export function formatAddress(identity: Addressed): string {
+export function formatAddress(identity: SocketAddressFacts): string {
   const { type, family, socketType, address = '', port = 0, abstract = false } = identity
   if (type !== 'socket') return type
   if (family === 'unix') return formatEndpoint('unix', address, 0, abstract)
@@ -18,7 +18,7 @@ export function formatAddress(identity: Addressed): string {
   return formatEndpoint(socketType === 'stream' ? 'tcp' : 'udp', address, port, false)
 }
 
-/** Tells one kernel object from another, and describes it. An {@link Inspected} is one. */
+/** Identifies and describes a kernel object. */
 export type FdIdentity = Pick<
   Inspected,
   | 'type'
@@ -37,8 +37,8 @@ export type FdIdentity = Pick<
 const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
 
 /**
- * Compares what arrived with what was announced. Null: it is the same kernel object (socket cookie, where both have
- * one, else device and inode) of the same kind and accepting state. Otherwise a sentence that names the difference.
+ * Compares a received descriptor with the announced one. Returns null if it is the same kernel object (by socket cookie if both have one, otherwise by device and
+ * inode), of the same kind and accepting state. Otherwise returns a sentence with the difference.
  */
 export function verifyIdentity(expected: FdIdentity, got: FdIdentity | Inspected): string | null {
   if ('error' in got && got.error !== undefined) return `the descriptor is not usable (${got.error})`

@@ -1,9 +1,9 @@
-/** Listener specifications and binding; whether a descriptor is the one that was announced. */
+/** Parses listener specifications, binds them, and checks whether a received descriptor is the announced one. */
 
-export { adjustListener, type OptionChange, optionsNow, setBacklog } from './adjust.js'
-export { bindFirstOf, bindListener } from './bind.js'
+export { adjustListener, currentOptions, type OptionChange, setBacklog } from './adjust.js'
+export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
-export { commandOf, findOccupant, type Occupant, waitingAt } from './occupant.js'
+export { acceptQueueLength, commandOf, findOccupant, type Occupant } from './occupant.js'
 export {
   addressOf,
   DEFAULT_BACKLOG,

@@ -1,29 +1,29 @@
 /**
- * Finds the process that holds an address, for the error that says so. Best effort and bounded: it may find none
- * (another user's process, another PID namespace, a socket that is on its way between two processes).
+ * Finds the process that holds an address, for error messages. Gives up after a limited time, and may miss it: a process of another user or another PID namespace, or
+ * a socket that is just being sent to another process.
  */
 
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { isIPv6 } from '../base/lazy.js'
-import { openFile, readOn } from '../kernel/index.js'
+import { openFile, readNext } from '../kernel/index.js'
 import type { ListenerSpec } from './spec.js'
 
 export interface Occupant {
   pid: number
-  /** Command line, cut to 120 characters. */
+  /** The first 120 characters of the command line. */
   command: string
-  /** Its fd-broker control socket, when it has one: it can be asked to hand over. */
+  /** The path of its fd-broker control socket, through which a successor can take over; null if it has none. */
   control: string | null
 }
 
-/** Listening sockets come first in /proc/net/tcp, so that the head is enough on a machine with many connections. */
+/** Reads only this much of a table: /proc/net/tcp starts with the listening sockets. */
 const TABLE_BYTES = 4 << 20
-/** Processor time of this process: on a busy machine the same scan takes longer. */
+/** Time limit of a scan, in CPU time of this process: on a busy machine a scan takes longer. */
 const SCAN_MS = 200
 const LOOKS_BETWEEN = 128
 const LOCK_SUFFIX = '.lock'
 
-/** The command line of a process, or its short name; '' when it cannot be read. */
+/** Returns the command line of a process, or its short name; '' if neither can be read. */
 export function commandOf(pid: number): string {
   try {
     const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replace(/\0+$/, '').replaceAll('\0', ' ')
@@ -45,7 +45,7 @@ function readTable(name: string): string[] {
     const chunk = Buffer.allocUnsafe(64 << 10)
     let text = ''
     for (let got = 1; got > 0 && text.length < TABLE_BYTES; ) {
-      got = readOn(fd, chunk)
+      got = readNext(fd, chunk)
       text += chunk.toString('utf8', 0, got)
     }
     return text.split('\n').slice(1)
@@ -54,7 +54,7 @@ function readTable(name: string): string[] {
   }
 }
 
-/** The kernel's notation: 32-bit words in host byte order (little endian wherever Node runs on Linux today). */
+/** Formats an address as /proc/net does: 32-bit words in host byte order (little endian wherever Node runs on Linux today). */
 function kernelHex(host: string): string {
   if (!isIPv6(host)) return hexWords(Buffer.from(host.split('.').map(Number)))
   const canonical = new URL(`http://[${host.replace(/%.*/, '')}]`).hostname.slice(1, -1)
@@ -75,7 +75,7 @@ function hexWords(bytes: Buffer): string {
 
 const LISTENING = '0A'
 
-/** Sockets on this port whose address is the same or overlaps (a wildcard on either side); the same address wins. */
+/** Returns the inodes of sockets on this port with the same address; if there are none, with an overlapping address (one of the two is a wildcard). */
 function inetInodes(spec: ListenerSpec): Set<string> {
   const port = spec.port.toString(16).toUpperCase().padStart(4, '0')
   const wanted = kernelHex(spec.host)
@@ -93,8 +93,8 @@ function inetInodes(spec: ListenerSpec): Set<string> {
   return same.size > 0 ? same : overlapping
 }
 
-/** How many connections the queue of a TCP listener holds that no process has accepted; 0 too where that cannot be told. */
-export function waitingAt(inode: string): number {
+/** Returns the number of connections in the accept queue of a TCP listener; 0 if it is unknown. */
+export function acceptQueueLength(inode: string): number {
   for (const line of readTable('tcp')) {
     const [, , , state, queues = '', , , , , own] = line.trim().split(/\s+/)
     if (state === LISTENING && own === inode) return Number.parseInt(queues.split(':')[1] ?? '0', 16)
@@ -102,12 +102,12 @@ export function waitingAt(inode: string): number {
   return 0
 }
 
-/** True when a socket of this network namespace is bound to the path, also one that does not listen (yet). */
+/** Reports whether any socket of this network namespace is bound to the path, even one that does not listen. */
 export function isBound(path: string): boolean {
   return unixInodes({ path, abstract: false }).size > 0
 }
 
-/** Accepted connections carry the name of their listener too: only what is not connected (state 01) counts. */
+/** Ignores accepted connections, which have the path of their listener too: counts only unconnected sockets (state 01). */
 function unixInodes({ path, abstract }: Pick<ListenerSpec, 'path' | 'abstract'>): Set<string> {
   const wanted = abstract ? `@${path}` : path
   const inodes = new Set<string>()
@@ -129,7 +129,7 @@ function findHolder(inodes: Set<string>): number | null {
       try {
         if (wanted.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry)
       } catch {
-        // Closed meanwhile.
+        // The descriptor was closed meanwhile.
       }
     }
   }
@@ -141,7 +141,7 @@ function cpuMs(begun: NodeJS.CpuUsage): number {
   return (user + system) / 1000
 }
 
-/** The holder of a control socket holds its lock file open: `PATH.lock` beside the socket PATH. */
+/** Returns the path of a process's control socket, or null. Recognizes its holder by the open lock file `PATH.lock` next to the socket PATH. */
 export function controlOf(pid: number): string | null {
   for (const fd of list(`/proc/${pid}/fd`)) {
     try {
@@ -150,7 +150,7 @@ export function controlOf(pid: number): string | null {
       const path = file.slice(0, -LOCK_SUFFIX.length)
       if (lstatSync(path).isSocket()) return path
     } catch {
-      // Closed meanwhile, or no socket there.
+      // The descriptor was closed meanwhile, or the path does not exist.
     }
   }
   return null

@@ -1,35 +1,34 @@
 /**
- * Listener specifications, as operators write them:
+ * Listener specifications in the notation of operators:
  *
  *     tcp://0.0.0.0:443?reusePort      tcp://[::1]:80      tcp://*:80      udp://[::]:53
  *     unix:/run/app.sock?mode=0660&gid=33                  unix:@abstract-name
  *
- * Hosts are IP addresses, never names: a name may resolve to something else in the next generation. `*` is
- * `[::]` with `ipv6Only=false`, that is IPv4 and IPv6 in one socket.
+ * Hosts are IP addresses, not names: a name may resolve to another address in the next generation. `*` means `[::]` with `ipv6Only=false`: IPv4 and IPv6 in one
+ * socket.
  *
- * Options: `reuseAddr` (default true for tcp, false for udp, where it would let another socket take the datagrams),
- * `reusePort` (false), `ipv6Only` (true on an IPv6 address, so that the two families never meet in one socket unasked),
- * `backlog` (4096; tcp and unix), and for unix paths `mode` (octal; default: what the umask leaves), `uid`, `gid`
- * (numbers). In a path `%` and `?` are written `%25` and `%3F`.
+ * Options: `reuseAddr` (default true for tcp; false for udp, where it would let another socket take the datagrams), `reusePort` (false), `ipv6Only` (true on an IPv6
+ * address, so that a socket never serves both families by accident), `backlog` (4096; tcp and unix), and for unix paths `mode` (octal; default: set by the umask),
+ * `uid`, `gid` (numbers). In a path write `%` as `%25` and `?` as `%3F`.
  */
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Inspected } from '../kernel/index.js'
 
-/** Connects that wait for one turn of the event loop; the kernel takes less where `net.core.somaxconn` is less. */
+/** Length of the accept queue; the kernel limits it to `net.core.somaxconn`. */
 export const DEFAULT_BACKLOG = 4096
-/** Bytes of a Unix socket's path or abstract name (sun_path without its NUL). */
+/** Maximum bytes of a Unix socket's path or abstract name (sun_path without its NUL). */
 export const MAX_UNIX_NAME = 107
 
 export type ListenerKind = 'tcp' | 'udp' | 'unix'
 
-/** A checked specification: every field that means something for its kind is set. */
+/** A checked specification. Every field that applies to its kind is set. */
 export interface ListenerSpec {
   kind: ListenerKind
   /** IP address; '' for unix. */
   host: string
-  /** 0 lets the kernel choose; 0 for unix. */
+  /** 0: the kernel chooses a port. Always 0 for unix. */
   port: number
   /** Absolute path, or abstract name without its NUL; '' for tcp and udp. */
   path: string
@@ -44,19 +43,19 @@ export interface ListenerSpec {
   gid?: number
 }
 
-/** The object form: what is left out gets its default. A {@link ListenerSpec} is one too. */
+/** The object form of a specification: missing fields get their defaults. */
 export type ListenerOptions = Pick<ListenerSpec, 'kind'> & Partial<ListenerSpec>
 
-type Part = 'kind' | 'host' | 'port' | 'path' | 'options' | keyof ListenerSpec
+type SpecPart = 'kind' | 'host' | 'port' | 'path' | 'options' | keyof ListenerSpec
 
-function refuse(spec: unknown, part: Part, why: string): never {
+function refuse(spec: unknown, part: SpecPart, why: string): never {
   const shown = typeof spec === 'string' ? spec : JSON.stringify(spec)
   throw new FdbError('ERR_FDB_SPEC', `The listener ${shown} has a wrong ${part}: ${why}`, {
     details: { spec: shown, part },
   })
 }
 
-/** Reads either form. Throws ERR_FDB_SPEC, which names the part that is wrong. */
+/** Parses either form. Throws ERR_FDB_SPEC, which names the wrong part. */
 export function parseListenerSpec(input: string | ListenerOptions): ListenerSpec {
   if (typeof input === 'string') return complete(input, parseText(input))
   if (typeof input !== 'object' || input === null) return refuse(input, 'kind', 'give a text or an object.')
@@ -115,8 +114,8 @@ function parseQuery(text: string, query: string): Partial<ListenerSpec> {
     const key = equals < 0 ? pair : pair.slice(0, equals)
     const value = equals < 0 ? undefined : pair.slice(equals + 1)
     if (Object.hasOwn(options, key)) return refuse(text, 'options', `${key} is given twice.`)
-    if (FLAGS.has(key)) options[key] = parseFlag(text, key as Part, value)
-    else if (NUMBERS.has(key)) options[key] = parseNumber(text, key as Part, value, /^\d{1,10}$/, 10)
+    if (FLAGS.has(key)) options[key] = parseFlag(text, key as SpecPart, value)
+    else if (NUMBERS.has(key)) options[key] = parseNumber(text, key as SpecPart, value, /^\d{1,10}$/, 10)
     else if (key === 'mode') options[key] = parseNumber(text, 'mode', value, /^[0-7]{1,4}$/, 8)
     else {
       const known = [...FLAGS, ...NUMBERS, 'mode'].join(', ')
@@ -126,7 +125,7 @@ function parseQuery(text: string, query: string): Partial<ListenerSpec> {
   return options as Partial<ListenerSpec>
 }
 
-function parseFlag(text: string, key: Part, value: string | undefined): boolean {
+function parseFlag(text: string, key: SpecPart, value: string | undefined): boolean {
   if (value === undefined || value === 'true' || value === '1') return true
   if (value === 'false' || value === '0') return false
   return refuse(text, key, `"${value}" is neither true nor false.`)
@@ -134,7 +133,7 @@ function parseFlag(text: string, key: Part, value: string | undefined): boolean 
 
 function parseNumber(
   text: string,
-  key: Part,
+  key: SpecPart,
   value: string | undefined,
   shape: RegExp,
   base: number,
@@ -146,12 +145,18 @@ function parseNumber(
   return Number.parseInt(value, base)
 }
 
-function checkInteger(spec: unknown, part: Part, value: number | undefined, min: number, max: number): void {
+function checkInteger(
+  spec: unknown,
+  part: SpecPart,
+  value: number | undefined,
+  min: number,
+  max: number,
+): void {
   if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return
   refuse(spec, part, `${value} is no integer from ${min} to ${max}.`)
 }
 
-/** Fills in the defaults and checks what is there, for both forms. */
+/** Checks the given fields and adds the defaults. */
 function complete(input: unknown, options: ListenerOptions): ListenerSpec {
   const { kind } = options
   if (kind !== 'tcp' && kind !== 'udp' && kind !== 'unix') {
@@ -240,7 +245,7 @@ function completeUnix(input: unknown, options: ListenerOptions, backlog: number)
   }
 }
 
-/** The shortest text that {@link parseListenerSpec} reads back to the same specification. */
+/** Returns the shortest text that {@link parseListenerSpec} parses to the same specification. */
 export function formatListenerSpec(spec: ListenerSpec): string {
   const options: string[] = []
   if (spec.kind === 'unix') {
@@ -257,18 +262,18 @@ export function formatListenerSpec(spec: ListenerSpec): string {
   return addressOf(spec) + query
 }
 
-/** The address of a specification without its options, in the same notation. */
+/** Returns the text of a specification without its options. */
 export function addressOf({ kind, host, port, path, abstract }: ListenerSpec): string {
   return formatEndpoint(kind, kind === 'unix' ? path : host, port, abstract)
 }
 
-/** An address without options, in the same notation. */
+/** Formats an address in the notation of specifications. */
 export function formatEndpoint(kind: ListenerKind, name: string, port: number, abstract: boolean): string {
   if (kind !== 'unix') return `${kind}://${isIPv6(name) ? `[${name}]` : name}:${port}`
   return `unix:${abstract ? '@' : ''}${name.replace(/[%?]/g, encodeURIComponent)}`
 }
 
-/** Whether a socket is of the kind that is asked for: tcp and unix listen, udp does not. */
+/** Reports whether a socket is of this kind: tcp and unix sockets must listen. */
 export function isOfKind(about: Inspected, { kind }: Pick<ListenerSpec, 'kind'>): boolean {
   const stream = about.socketType === 'stream' && about.accepting === true
   if (kind === 'unix') return about.family === 'unix' && stream
@@ -276,16 +281,16 @@ export function isOfKind(about: Inspected, { kind }: Pick<ListenerSpec, 'kind'>)
   return inet && (kind === 'tcp' ? stream : about.socketType === 'dgram')
 }
 
-/** Whether a socket of that kind is bound to this address. One of both families is at `0.0.0.0` too. */
+/** Reports whether a socket of the same kind is bound to this address. A socket of both families counts as bound to `0.0.0.0` too. */
 export function isLocatedAt(about: Inspected, { kind, host, port, path, abstract }: ListenerSpec): boolean {
   const { address = '' } = about
-  // libuv fills the name of an abstract one up to its full length, up to Node 20.
+  // Up to Node 20, libuv pads an abstract name with NULs to its full length.
   if (kind === 'unix')
     return (
       (abstract ? address.replace(/\0+$/, '') : address) === path && (about.abstract ?? false) === abstract
     )
   if (about.port !== port) return false
-  // ListenStream=PORT of systemd is every address of both families.
+  // ListenStream=PORT of systemd binds all addresses of both families.
   const every = address === '::' && about.ipv6Only === false
   return address === host || (every && host === '0.0.0.0')
 }

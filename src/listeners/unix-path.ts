@@ -15,9 +15,9 @@ import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 import { parseListenerSpec } from './spec.js'
 
 /**
- * Removes the path of a Unix listener that is needed no more, while its socket is still held: only then the kernel can say whether the path
- * is this socket's. Leaves a path alone that another program has put there, or of which the kernel does not say (no unix_diag, an overlay
- * file system). Never throws; returns whether it was removed.
+ * Removes the path of a Unix listener that is no longer needed. Call it before you close the socket: only then the kernel can tell whether the path belongs to it.
+ * Keeps the path if another program has replaced it, or if the kernel cannot tell (no unix_diag, an overlay file system). Never throws. Returns whether the path was
+ * removed.
  */
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
@@ -25,13 +25,13 @@ export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
     if (kind !== 'unix' || abstract || namesSocket(fd, path) !== true) return false
     return removeAside(fd, path)
   } catch {
-    // It may not be removed by us, or was meanwhile.
+    // This process must not remove the path, or another one has removed it.
     return false
   }
 }
 
-/** Whether it is the socket that the path of this specification leads to; not known of one of another release that this one cannot read. */
-export function isAt(fd: OwnedFd, spec: string): boolean {
+/** Reports whether the path of this specification leads to the socket. Returns false for a specification of another release that this one cannot parse. */
+export function isSocketAt(fd: OwnedFd, spec: string): boolean {
   try {
     const { kind, path, abstract } = parseListenerSpec(spec)
     return kind === 'unix' && !abstract && namesSocket(fd, path) === true
@@ -40,7 +40,7 @@ export function isAt(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Looked at again under another name: another process may have put its own there in between, which goes back. */
+/** Renames the path before removing it: if another process has replaced the path in the meantime, the check under the new name finds out, and puts it back. */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
@@ -53,38 +53,37 @@ function removeAside(fd: OwnedFd, path: string): boolean {
   return own
 }
 
-/** Another process that replaces a path in the folder holds the lock for a few hundred microseconds. */
+/** How long to wait for the folder's lock; another process that replaces a path holds it for a few hundred microseconds. */
 const LOCK_MS = 500
 
-/** The path leads to a listener; null: its process must be looked for. */
+/** A process listens on the path. `occupant` is null if the kernel did not name it. */
 export interface Occupied {
   readonly occupant: Occupant | null
 }
 
-/** It is there, and is no socket. */
+/** The path exists, but is not a socket. */
 export interface NoSocket {
   readonly noSocket: true
 }
 
 /**
- * Clears a Unix path on which no process listens any more, and has `bind` bind it. Several processes may find the path stale: each holds a
- * lock of its folder in turn, and sees the path that the one before has made (flock; there is none if the folder may not be read).
+ * Removes a Unix path on which no process listens any more, and calls `bind`. If several processes find the path stale at the same time, a lock of its folder lets them
+ * check one after the other, so that each sees the new socket of the previous one (flock; without it if the folder cannot be read).
  *
- * The stale socket is renamed aside and looked at again before it is deleted: a live one that a program without this lock has bound there
- * meanwhile is put back. (Binding a temporary name and renaming it over the stale one would leave the temporary name in getsockname() for
- * good.)
+ * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there meanwhile, puts it back. (Binding a
+ * temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
-  const folder = lock(dirname(path))
+  const folder = lockFolder(dirname(path))
   if (folder === 'held') return { occupant: null }
   try {
-    return clear(path) ?? bind()
+    return removeStale(path) ?? bind()
   } finally {
     folder?.close()
   }
 }
 
-function lock(path: string): OwnedFd | null | 'held' {
+function lockFolder(path: string): OwnedFd | null | 'held' {
   let folder: OwnedFd
   try {
     folder = openFile(path, 'r', 'folder of a Unix path')
@@ -99,20 +98,20 @@ function lock(path: string): OwnedFd | null | 'held' {
     }
     return folder
   } catch {
-    // A file system without locks.
+    // The file system has no locks.
     folder.close()
     return null
   }
 }
 
-/** Null: the path is free. */
-function clear(path: string): Occupied | NoSocket | null {
-  const before = lookAt(path)
+/** Removes a stale socket. Returns null when the path is free. */
+function removeStale(path: string): Occupied | NoSocket | null {
+  const before = statPath(path)
   if (before === null) return null
   if (!before.isSocket()) return { noSocket: true }
-  const owner = probe(path)
+  const owner = findListener(path)
   if (owner !== 'stale') return { occupant: owner }
-  // Refused, but bound: another process is between its bind and its listen.
+  // The connection was refused although a socket is bound: another process has called bind, and not yet listen.
   if (isBound(path)) return { occupant: null }
   const aside = `${path}.stale-${process.pid}`
   try {
@@ -121,9 +120,9 @@ function clear(path: string): Occupied | NoSocket | null {
     if (isErrno(error, 'ENOENT')) return null
     throw error
   }
-  const moved = lookAt(aside)
+  const moved = statPath(aside)
   if (moved === null) return null
-  // The time too: a file system may give the inode number of a deleted file to the next one.
+  // Compares the time too, because a file system may reuse the inode number of a deleted file.
   const same = moved.ino === before.ino && moved.dev === before.dev && moved.mtimeNs === before.mtimeNs
   try {
     if (!same) linkSync(aside, path)
@@ -134,25 +133,25 @@ function clear(path: string): Occupied | NoSocket | null {
   return same ? null : { occupant: null }
 }
 
-function lookAt(path: string): BigIntStats | null {
+function statPath(path: string): BigIntStats | null {
   return lstatSync(path, { bigint: true, throwIfNoEntry: false }) ?? null
 }
 
-/** The process that listens on this path: the pid that called listen(), by the kernel, if it lives; null when it cannot be named. */
-function probe(path: string): Occupant | null | 'stale' {
+/** Returns the process that called listen() on this path, as the kernel reports it; null if it has ended or is unknown. */
+function findListener(path: string): Occupant | null | 'stale' {
   try {
     using connection = connectToUnix(path, 'probe')
     const { pid } = peerCredentials(connection)
-    // It may have handed the socket over and ended.
+    // The process may have handed the socket over to another one and ended.
     const named = pid > 0 && peerLives(connection) !== false
     return named ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
-    return null // backlog full, no right to connect, a datagram socket: somebody is there
+    return null // the backlog is full, this user must not connect, or it is a datagram socket: the path is in use
   }
 }
 
-/** Whether a system call failed with this. */
+/** Reports whether a system call failed with this errno. */
 export function isErrno(error: unknown, code: string): boolean {
   return (error as Partial<NativeError> | null)?.code === code
 }

@@ -9,7 +9,7 @@ import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
-import { letClose, mayClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
+import { emitDelayedClose, enableClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { outOfDescriptors } from '../os/limits.js'
 import { closesOfServer, type DrainCounts } from './forced-closes.js'
@@ -176,7 +176,7 @@ export class AttachedServer {
       }
       server.on('listening', listening)
       server.on('error', failed)
-      mayClose(server)
+      enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
       // Closed by the application before Node has said that it listens: it says nothing any more.
       setImmediate(() => {
@@ -223,7 +223,7 @@ export class AttachedServer {
 
   /** The server is attached never again: it says 'close' when its last connection has ended. */
   finish(): void {
-    letClose(this.server)
+    emitDelayedClose(this.server)
   }
 
   /** The application may have closed it. */

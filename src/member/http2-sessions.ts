@@ -1,5 +1,5 @@
 import type net from 'node:net'
-import { sendPast } from '../node/kernel-sender.js'
+import { sendBypassingQueue } from '../node/kernel-sender.js'
 
 /** The part of an `Http2Session` that is used; the module itself is loaded by the application. */
 export interface Http2SessionLike extends NodeJS.EventEmitter {
@@ -97,7 +97,7 @@ function sendAway(session: Http2SessionLike, { socket }: Facts): void {
   const announce = () => {
     if (session.closed || session.destroyed) return
     // False: too many pings of the application are on their way; the time decides.
-    if (sendPast(socket, GOAWAY)) session.ping(end)
+    if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
     else again = setTimeout(announce, AGAIN_MS)
   }
   if (session.pendingSettingsAck) session.once('localSettings', announce)

@@ -2,7 +2,7 @@ import type { Cluster } from 'node:cluster'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { requireAddon } from '../kernel/index.js'
-import { tellMissing } from '../node/probe.js'
+import { reportMissing } from '../node/probe.js'
 import { loadForListen } from '../node/server-connections.js'
 import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { connectUnix } from '../os/connect.js'
@@ -55,7 +55,7 @@ export async function join(options: JoinOptions): Promise<Member> {
 
 /** While the incumbent is thinking about the Hello there is time for what is needed soon. */
 async function whileOthersThink({ logger }: Settings): Promise<void> {
-  await tellMissing(logger, missing => logger.warn({ err: missing }, missing.message))
+  await reportMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()
 }
 

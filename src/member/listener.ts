@@ -2,7 +2,7 @@ import net from 'node:net'
 import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../kernel/index.js'
-import { adjustListener, type ListenerSpec, type OptionChange, optionsNow } from '../listeners/index.js'
+import { adjustListener, type ListenerSpec, type OptionChange, currentOptions } from '../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../node/server-connections.js'
 import { AttachedServer } from './attached-server.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
@@ -401,7 +401,7 @@ export class SocketOptions {
   /** Another version may begin to serve: what is there now is what a way back brings back. Throws what the kernel says. */
   keep(): void {
     if (this.#wanted !== null) return
-    this.#wanted = optionsNow(this.#fd, this.#spec)
+    this.#wanted = currentOptions(this.#fd, this.#spec)
     this.#before = null
   }
 }

@@ -4,7 +4,7 @@ import type { Entry } from '../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../kernel/index.js'
 import {
   addressOf,
-  bindFirstOf,
+  bindFirstOfGroup,
   bindListener,
   formatListenerSpec,
   type ListenerSpec,
@@ -106,7 +106,7 @@ export class GroupListeners {
     const others = await this.#askFor(name, spec)
     if (others !== null) return this.#beside(others, spec)
     try {
-      const fd = spec.kind === 'tcp' ? bindFirstOf(spec) : bindListener(spec)
+      const fd = spec.kind === 'tcp' ? bindFirstOfGroup(spec) : bindListener(spec)
       return { fd, spec: formatListenerSpec(spec) }
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error

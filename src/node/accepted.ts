@@ -2,55 +2,55 @@ import type net from 'node:net'
 import { isLent, keepAlive, type Lent, type LentFd } from '../kernel/index.js'
 import { addressOf, descriptorOf, isPlain, plainAddress } from './socket-handle.js'
 
-/** A connection that has been accepted and not read from. */
+/** An accepted connection from which nothing was read. */
 export interface Accepted extends Lent {
-  /** The peer's IP address without zone or port; '' where it has none (Unix). */
+  /** The peer's IP address without zone or port; '' for Unix sockets. */
   readonly remoteAddress: string
 }
 
-/** On Node 20 to 26 the handle of a connection, before a socket is made of it. */
+/** The handle of a connection on Node 20 to 26, before Node creates a socket for it. */
 interface ClientHandle {
   readonly fd: unknown
   close(): void
   setNoDelay?(on: boolean): number
-  /** For TCP. */
+  /** Only TCP handles have it. */
   getpeername?(into: { address?: string }): number
 }
 
-type OnConnection = (this: unknown, status: number, client: unknown) => void
+type ConnectionCallback = (this: unknown, status: number, client: unknown) => void
 
-interface Insides {
-  _handle: { onconnection?: OnConnection } | null
+interface AcceptingServer {
+  _handle: { onconnection?: ConnectionCallback } | null
   noDelay?: boolean
 }
 
 /**
- * Has `take` asked of each connection that `server` accepts on a listening socket, before a socket is made of it, which costs some 40 µs and
- * kilobytes. Each connection has SO_KEEPALIVE. False: a socket is made, and comes by 'connection', as do all where Node is otherwise.
+ * Calls `onAccepted` for each connection that `server` accepts, before Node creates a socket, which costs about 40 µs and kilobytes. If it returns false, Node creates
+ * the socket and emits 'connection'; so does a Node with other internals. Each connection gets SO_KEEPALIVE.
  */
-export function acceptBare(server: net.Server, onAccepted: (connection: Accepted) => boolean): void {
+export function acceptWithoutSocket(server: net.Server, onAccepted: (connection: Accepted) => boolean): void {
   server.on('listening', () => {
-    const { _handle: handle } = server as unknown as Insides
-    const usual = handle?.onconnection
-    if (handle === null || typeof usual !== 'function') return
+    const { _handle: handle } = server as unknown as AcceptingServer
+    const original = handle?.onconnection
+    if (handle === null || typeof original !== 'function') return
     handle.onconnection = function (status, client) {
       const fd = (client as Partial<ClientHandle> | undefined)?.fd
       if (status === 0 && isLent(fd)) keepAlive(fd)
-      const accepted = status === 0 ? bare(server, client as Partial<ClientHandle> | undefined) : null
-      if (accepted === null || !onAccepted(accepted)) usual.call(this, status, client)
+      const accepted = status === 0 ? acceptedFrom(server, client as Partial<ClientHandle> | undefined) : null
+      if (accepted === null || !onAccepted(accepted)) original.call(this, status, client)
     }
   })
 }
 
-function bare(server: net.Server, client: Partial<ClientHandle> | undefined): Accepted | null {
+function acceptedFrom(server: net.Server, client: Partial<ClientHandle> | undefined): Accepted | null {
   const { fd } = client ?? {}
   if (!isLent(fd) || typeof client?.close !== 'function') return null
-  const { noDelay = false } = server as unknown as Insides
+  const { noDelay = false } = server as unknown as AcceptingServer
   if (noDelay) client.setNoDelay?.(true)
-  return new Bare(client as ClientHandle, fd)
+  return new AcceptedHandle(client as ClientHandle, fd)
 }
 
-class Bare implements Accepted {
+class AcceptedHandle implements Accepted {
   readonly descriptor: LentFd
   readonly remoteAddress: string
   readonly #handle: ClientHandle
@@ -68,7 +68,7 @@ class Bare implements Accepted {
   }
 }
 
-/** Null where the bytes that cross are not those that the socket gives (TLS), or Node is otherwise. */
+/** Returns null for a socket whose bytes are encrypted (TLS), or on a Node with other internals. */
 export function acceptedOf(socket: net.Socket): Accepted | null {
   const descriptor = isPlain(socket) ? descriptorOf(socket) : null
   if (descriptor === null) return null

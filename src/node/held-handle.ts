@@ -2,17 +2,17 @@ import net from 'node:net'
 import type { LentFd } from '../kernel/index.js'
 import { internal } from './internal.js'
 
-/** The handle of a server that listens, on Node 20 to 26: the server is given it, and then calls its `listen`. */
+/** The handle of a listening server on Node 20 to 26. Node sets it on the server, and then calls its `listen`. */
 interface ServerHandle {
   readonly fd: LentFd
   listen(backlog: number): number
 }
 
-interface Insides {
+interface ServerWithHandle {
   _handle: ServerHandle | null
 }
 
-/** Node's own backlog. */
+/** Node's default backlog. */
 export const BACKLOG = 511
 
 export const HELD_HANDLE = internal(
@@ -21,24 +21,24 @@ export const HELD_HANDLE = internal(
   () => {
     const server = new net.Server()
     const accept = holdHandle(server, () => server.listen(0))
-    const held = descriptorOf(server) !== null
+    const held = listeningDescriptorOf(server) !== null
     server.close()
     return accept !== null && held
   },
 )
 
-/** The descriptor of a server that listens; null: it does not, or has none. */
-export function descriptorOf(server: net.Server): LentFd | null {
-  const { fd } = (server as unknown as Insides)._handle ?? {}
+/** Returns the descriptor of a listening server, or null if it does not listen or has none. */
+export function listeningDescriptorOf(server: net.Server): LentFd | null {
+  const { fd } = (server as unknown as ServerWithHandle)._handle ?? {}
   return fd !== undefined && fd >= 0 ? fd : null
 }
 
 /**
- * Has `server` get the handle that `listen` gives it, which must do so at once, and accept nothing on it: the server says that it listens, and
- * has its address. Returns the function from whose call on it accepts; null: there is no such handle, or this Node gives it otherwise.
+ * Calls `listen`, which must make `server` listen synchronously, but lets the server accept nothing yet: it emits 'listening' and has its address. Returns a function
+ * that starts accepting, or null if the server got no handle, or on a Node with other internals.
  */
 export function holdHandle(server: net.Server, listen: () => void): (() => void) | null {
-  let handle = (server as unknown as Insides)._handle
+  let handle = (server as unknown as ServerWithHandle)._handle
   let held: ServerHandle | null = null
   let backlog = BACKLOG
   Object.defineProperty(server, '_handle', {
@@ -66,18 +66,19 @@ export function holdHandle(server: net.Server, listen: () => void): (() => void)
     })
   }
   if (held === null || handle !== held) return null
-  const kept: ServerHandle = held
-  return () => startAccepting(kept, backlog)
+  const handleToStart: ServerHandle = held
+  return () => startAccepting(handleToStart, backlog)
 }
 
 function startAccepting(handle: ServerHandle, backlog: number): void {
-  // Its own one hides that of its kind.
+  // Deletes the override, so that the prototype's listen() is called.
   Reflect.deleteProperty(handle, 'listen')
   const code = handle.listen(backlog)
-  if (code !== 0) throw new Error(`a held server cannot accept: listen() returned ${code}`)
+  if (code !== 0)
+    throw new Error(`a server whose listen() was deferred cannot accept: listen() returned ${code}`)
 }
 
-/** Where a server on a Unix socket says that it listens: Node knows the path only of one that it has bound itself. */
+/** Sets the path that `server.address()` returns: Node knows the path only of a Unix socket that it has bound itself. */
 export function nameSocket(server: net.Server, path: string): void {
   Object.assign(server, { _pipeName: path })
 }

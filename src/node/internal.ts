@@ -1,25 +1,25 @@
-/** The versions on which all of this was tried. */
+/** The versions of Node on which all internals were tested. */
 const KNOWN = 'Node 20 to 26'
 
-/** Something inside of Node that has no public name, and is as it was on the versions that are known. */
+/** An undocumented property or method of Node. */
 export interface Internal {
   /** For example `socket._handle.fd`. */
   readonly name: string
   /** The behaviour of this process without it. */
   readonly without: string
-  /** It is as expected on this Node. Tried once, at the first question. */
+  /** Whether it behaves as expected on this Node. Tested once, at the first read. */
   readonly works: boolean
-  /** Calls `tell`, once for each `who`, if it is not: now or when it is tried. */
-  whenMissing(who: object, tell: () => void): void
+  /** Calls `notify` if it does not work: now, or when it is tested. Calls at most one `notify` for each `owner`. */
+  whenMissing(owner: object, notify: () => void): void
 }
 
-/** `attempt` says whether it is as expected; when it throws it is not, unless there was no descriptor to try it with. */
+/** `attempt` returns whether the internal behaves as expected. If it throws, the internal does not work, unless the process is out of descriptors. */
 export function internal(name: string, without: string, attempt: () => boolean): Internal {
   let known: boolean | undefined
   const waiting = new Map<object, () => void>()
-  const found = (works: boolean) => {
+  const record = (works: boolean) => {
     known = works
-    if (!works) for (const tell of waiting.values()) tell()
+    if (!works) for (const notify of waiting.values()) notify()
     waiting.clear()
     return works
   }
@@ -29,21 +29,21 @@ export function internal(name: string, without: string, attempt: () => boolean):
     get works() {
       if (known !== undefined) return known
       try {
-        return found(attempt())
+        return record(attempt())
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        // Asked again when there is room.
-        return code === 'EMFILE' || code === 'ENFILE' || found(false)
+        // Out of descriptors: assumes that it works, and tests it again at the next read.
+        return code === 'EMFILE' || code === 'ENFILE' || record(false)
       }
     },
-    whenMissing(who, tell) {
-      if (known === undefined) waiting.set(who, tell)
-      else if (!known) tell()
+    whenMissing(owner, notify) {
+      if (known === undefined) waiting.set(owner, notify)
+      else if (!known) notify()
     },
   }
 }
 
-/** Describes the difference, its consequence and the remedy. */
+/** Returns a sentence with the difference, its consequence and the remedy. */
 export function describeMissing({ name, without }: Internal): string {
-  return `Node ${process.versions.node} has no ${name} as ${KNOWN} have: ${without}; use one of these, or a release of fd-broker that knows this one`
+  return `Node ${process.versions.node} has no ${name} like ${KNOWN}: ${without}; use one of these versions, or a release of fd-broker that supports this one`
 }

@@ -1,25 +1,25 @@
-/** An interval of the program that is active. */
+/** An active `setInterval()` of the program. */
 export interface ActiveInterval {
   readonly everyMs: number
-  /** `pollQueue()`, or the beginning of the function's source. */
+  /** The function's name, as `pollQueue()`, or the beginning of its source. */
   readonly what: string
 }
 
-/** A timer of Node's. Active timers of one duration are a ring of their own, through a list that is no timer. */
+/** A timer of Node. All active timers of one duration form a ring, together with a list head that is not a timer. */
 interface RingTimer {
   readonly _idlePrev?: RingTimer | null
   readonly _repeat?: number | null
   readonly _onTimeout?: unknown
 }
 
-/** `setInterval(checkConnections.bind(server))` of Node's HTTP server. */
+/** The name of the callback that Node's HTTP server uses: `setInterval(checkConnections.bind(server))`. */
 const OF_NODE = 'bound checkConnections'
 const MOST_SOURCE = 60
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
 const HOUR = 60 * MINUTE
 
-/** Up to `to` milliseconds, in steps of `step`: people choose round numbers. */
+/** The durations to look for: up to `to` milliseconds in steps of `step`, because people choose round numbers. */
 const ROUND: readonly { readonly to: number; readonly step: number }[] = [
   { to: 10 * SECOND, step: 100 },
   { to: MINUTE, step: 500 },
@@ -30,8 +30,8 @@ const ROUND: readonly { readonly to: number; readonly step: number }[] = [
 ]
 
 /**
- * Finds active intervals of `leastMs` or more whose duration is a round number, without those of Node. Takes about 2 ms. No public function of
- * Node lists timers, so a timer of each duration is made, and its ring read; where a Node keeps timers otherwise, it finds none.
+ * Finds active intervals of at least `leastMs` whose duration is a round number, without those of Node. Takes about 2 ms. Node has no public function that lists
+ * timers: creates a timer of each duration and reads its ring. Finds none on a Node that keeps timers in another way.
  */
 export function activeIntervals(leastMs: number): ActiveInterval[] {
   return durations(leastMs).flatMap(everyMs => intervalsOf(everyMs))

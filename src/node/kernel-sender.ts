@@ -1,8 +1,8 @@
 import type net from 'node:net'
-import { type LentFd, sendOn } from '../kernel/index.js'
+import { type LentFd, sendBytes } from '../kernel/index.js'
 import { descriptorOf, handleOf, isPlain, type SocketHandle, unwrittenBytes } from './socket-handle.js'
 
-/** Hands bytes of one socket to the kernel, past Node's queue. */
+/** Sends bytes of one socket directly to the kernel, bypassing Node's queue. */
 export class KernelSender {
   readonly #socket: net.Socket
   #handle: SocketHandle | null = null
@@ -13,11 +13,10 @@ export class KernelSender {
   }
 
   /**
-   * Hands on `length` bytes of `first` from `offset`, and those of `more` behind them: call it only where nothing is in Node's queue.
-   * Returns how many the kernel has taken; what it has not, or 0 for whatever reason, is for `socket.write()`, which says what is wrong.
+   * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns how many bytes the kernel has taken, 0 after an error; give
+   * the remaining bytes to `socket.write()`, which reports the error.
    *
-   * Node takes the handle away where it is closed, before anybody else can get its descriptor's number: so as long as the handle is
-   * there the number is its own. (To ask for it costs a call into Node: 0.1 µs at each write.)
+   * Caches the descriptor, because reading it costs 0.1 µs. The cache is safe: Node removes the handle from a socket before another socket can get its number.
    */
   send(
     first: Uint8Array,
@@ -35,20 +34,19 @@ export class KernelSender {
     }
     if (this.#descriptor === null) return 0
     try {
-      return Math.max(0, sendOn(this.#descriptor, first, offset, length, more, moreOffset, moreLength))
+      return Math.max(0, sendBytes(this.#descriptor, first, offset, length, more, moreOffset, moreLength))
     } catch {
-      // Its peer has gone: the socket will hear of it.
+      // The connection is broken. The socket reports it later.
       return 0
     }
   }
 }
 
 /**
- * Hands bytes to the kernel past Node's queue, which must be empty: all of them at once, or none (false: not now). For who
- * must say something on a connection whose writes are made natively by another (an HTTP/2 session): where `socket.write()` has
- * to wait for the kernel, its end is told to that other one, and Node aborts the process.
+ * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. For a socket whose writes
+ * belong to native code (an HTTP/2 session): when a `socket.write()` must wait for the kernel, Node reports its end to that code and aborts the process.
  */
-export function sendPast(socket: net.Socket, bytes: Uint8Array): boolean {
+export function sendBypassingQueue(socket: net.Socket, bytes: Uint8Array): boolean {
   if (!isPlain(socket) || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false
   const sent = new KernelSender(socket).send(bytes, 0, bytes.length)
   if (sent > 0 && sent < bytes.length) socket.destroy()

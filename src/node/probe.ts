@@ -6,34 +6,37 @@ import { SERVER_CLOSE, SERVER_CONNECTIONS } from './server-connections.js'
 import { SOCKET_HANDLE } from './socket-handle.js'
 import { SOCKET_TIMEOUT } from './socket-timeout.js'
 
-/** Internals that servers of every kind without TLS need. */
-const SOON: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
-/** Internals that only some servers need, and that take long to try. */
-const LATE: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
+/** Internals that every server without TLS needs. */
+const NEEDED_BY_ALL: readonly Internal[] = [SOCKET_HANDLE, SERVER_CONNECTIONS, SERVER_CLOSE]
+/** Internals that only some servers need, and that are slow to test. */
+const NEEDED_BY_SOME: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
 /** Internals that servers without TLS need. */
-export const INTERNALS: readonly Internal[] = [...SOON, ...LATE]
+export const INTERNALS: readonly Internal[] = [...NEEDED_BY_ALL, ...NEEDED_BY_SOME]
 
 /**
- * Tries those of `internals` that are not tried yet, and returns one ERR_FDB_NODE for each that this version of Node lacks or has
- * otherwise. A feature that needs it works without it, as the error says, and never half.
+ * Tests `internals`, and returns an ERR_FDB_NODE for each that does not work on this version of Node. The features that need it then use a fallback, which the error
+ * describes.
  */
 export function missingInternals(internals: readonly Internal[] = INTERNALS): FdbError[] {
   return internals.filter(({ works }) => !works).map(errorOf)
 }
 
 /**
- * The same for {@link INTERNALS}. Those that every server needs are tried now, each in a turn of its own: together they would hold the
- * event loop for some milliseconds. The others are tried when they are needed, and told then, once for each `who`.
+ * Calls `report` for each of {@link INTERNALS} that does not work. Tests those that every server needs now, each in its own turn of the event loop, because together
+ * they take milliseconds. Reports the others when their first use tests them, once for each `owner`.
  */
-export async function tellMissing(
-  who: object,
-  tell: (missing: FdbError) => void,
-  { soon = SOON, late = LATE }: { soon?: readonly Internal[]; late?: readonly Internal[] } = {},
+export async function reportMissing(
+  owner: object,
+  report: (missing: FdbError) => void,
+  {
+    soon = NEEDED_BY_ALL,
+    late = NEEDED_BY_SOME,
+  }: { soon?: readonly Internal[]; late?: readonly Internal[] } = {},
 ): Promise<void> {
-  for (const internal of late) internal.whenMissing(who, () => tell(errorOf(internal)))
+  for (const internal of late) internal.whenMissing(owner, () => report(errorOf(internal)))
   for (const internal of soon) {
     await nextTurn()
-    for (const missing of missingInternals([internal])) tell(missing)
+    for (const missing of missingInternals([internal])) report(missing)
   }
 }
 

@@ -2,7 +2,7 @@ import net from 'node:net'
 import { isLent, type LentFd, socketOver, socketPair } from '../kernel/index.js'
 import { internal } from './internal.js'
 
-/** Same on Node 20 to 26: `_handle` is the libuv stream, of which `writeQueueSize` counts the bytes that the kernel has not taken. */
+/** `socket._handle` on Node 20 to 26: the libuv stream. `writeQueueSize` counts the bytes that the kernel has not taken. */
 export interface SocketHandle {
   reading: boolean
   readonly fd: LentFd
@@ -10,14 +10,14 @@ export interface SocketHandle {
   readonly writeQueueSize: number
 }
 
-interface Insides {
+interface SocketWithHandle {
   _handle: SocketHandle | null
 }
 
 const MORE_THAN_TAKEN = 1024 * 1024
 
 export function handleOf(socket: net.Socket): SocketHandle | null {
-  return (socket as unknown as Insides)._handle
+  return (socket as unknown as SocketWithHandle)._handle
 }
 
 export const SOCKET_HANDLE = internal(
@@ -34,7 +34,7 @@ export const SOCKET_HANDLE = internal(
       if (!handle.reading) return false
       const queued = () => handle.writeQueueSize
       if (queued() !== 0) return false
-      // More than the kernel takes at once.
+      // The kernel does not take this much at once.
       socket.write(Buffer.alloc(MORE_THAN_TAKEN))
       return queued() > 0
     } finally {
@@ -44,14 +44,14 @@ export const SOCKET_HANDLE = internal(
   },
 )
 
-/** A TCP or Unix socket in the clear: its descriptor carries the bytes as they are. */
+/** Reports whether the socket is not encrypted: its descriptor carries the same bytes as the socket. */
 export function isPlain(socket: net.Socket): boolean {
   return Object.getPrototypeOf(socket) === net.Socket.prototype
 }
 
 /**
- * Closes so that the peer sees an error, where that is possible: TCP in the clear, unless FIN is on its way. (libuv refuses
- * to reset then, and Node would leave the descriptor open for ever.)
+ * Closes the socket with RST if it is plain TCP and FIN is not being sent; otherwise just closes it. (While FIN is being sent libuv refuses to reset, and Node would
+ * never close the descriptor.)
  */
 export function reset(socket: net.Socket): void {
   const ending = socket.writableEnded && !socket.writableFinished
@@ -59,35 +59,35 @@ export function reset(socket: net.Socket): void {
   else socket.destroy()
 }
 
-/** No byte is read from the kernel any more. `pause()` alone goes on filling Node's buffer. */
+/** Stops reading from the kernel at once: after `pause()` alone Node continues to fill its buffer. */
 export function stopReading(socket: net.Socket): void {
   socket.pause()
   handleOf(socket)?.readStop()
 }
 
-/** Returns all bytes that Node has read and not emitted. Call it without 'data' listeners: `read()` emits the bytes too. */
+/** Returns all bytes that Node has read and not emitted. Remove all 'data' listeners first, because `read()` emits the bytes too. */
 export function readBuffered(socket: net.Socket): Buffer {
   const chunks: Buffer[] = []
   for (let chunk = socket.read(); chunk !== null; chunk = socket.read()) chunks.push(chunk as Buffer)
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
 }
 
-/** Bytes of the one write inside the socket that the kernel has not taken. */
+/** Returns how many bytes of the socket's current write the kernel has not taken. */
 export function unwrittenBytes(socket: net.Socket): number {
   return handleOf(socket)?.writeQueueSize ?? 0
 }
 
-/** The peer's IP address without zone or port; '' where it has none (Unix). */
+/** Returns the peer's IP address without zone or port; '' for a Unix socket. */
 export function addressOf(socket: net.Socket): string {
   return plainAddress(socket.remoteAddress ?? '')
 }
 
-/** The same of an address as Node says it. */
+/** Removes the zone, and the IPv4-mapped prefix, from an address of Node. */
 export function plainAddress(address: string): string {
   return address.includes(':') ? address.replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*/, '') : address
 }
 
-/** Which the socket keeps; null: it has none (any more). */
+/** Returns the descriptor, which the socket still owns, or null if it is closed. */
 export function descriptorOf(socket: net.Socket): LentFd | null {
   const fd = handleOf(socket)?.fd
   return fd !== undefined && isLent(fd) ? fd : null

@@ -1,8 +1,8 @@
 import net from 'node:net'
 import { internal } from './internal.js'
 
-/** Same on Node 20 to 26: the timer of `socket.setTimeout()`, which each read and write starts again, on the clock of the event loop. */
-interface Timer {
+/** The timer of `socket.setTimeout()` on Node 20 to 26. Each read and write restarts it. Times are on the clock of the event loop. */
+interface SocketTimer {
   readonly _idleStart: number
   readonly _idleTimeout: number
 }
@@ -10,18 +10,18 @@ interface Timer {
 const TIMER = 'timeout'
 let timerOfSocket: symbol | undefined
 
-function timerOf(socket: net.Socket): Timer | null {
+function timerOf(socket: net.Socket): SocketTimer | null {
   timerOfSocket ??= Object.getOwnPropertySymbols(socket).find(({ description }) => description === TIMER)
   return timerOfSocket === undefined
     ? null
-    : ((socket as unknown as Record<symbol, Timer | null>)[timerOfSocket] ?? null)
+    : ((socket as unknown as Record<symbol, SocketTimer | null>)[timerOfSocket] ?? null)
 }
 
-/** Now, on the clock of the event loop. */
+/** Returns the time on the clock of the event loop. */
 function loopTime(): number {
   const timer = setTimeout(() => {}, 1)
   clearTimeout(timer)
-  return (timer as unknown as Timer)._idleStart
+  return (timer as unknown as SocketTimer)._idleStart
 }
 
 export const SOCKET_TIMEOUT = internal(
@@ -36,7 +36,7 @@ export const SOCKET_TIMEOUT = internal(
   },
 )
 
-/** Milliseconds until the socket's own timeout; Infinity: it has none. */
+/** Returns the milliseconds until the socket's own timeout, or Infinity without one. */
 export function timeoutLeft(socket: net.Socket): number {
   const { timeout = 0 } = socket
   if (timeout === 0) return Number.POSITIVE_INFINITY

@@ -5,7 +5,7 @@ import {
   type NativeError,
   type OwnedFd,
   type Poll,
-  pidBehind,
+  pidOfPidfd,
   pidfdOf,
   READABLE,
   watch,
@@ -96,7 +96,7 @@ export function refuseNoPidfd(lifetime: OwnedFd): void {
 /** Throws if it is no pidfd: a peer may send any descriptor, and a readable socket would look like a dead process. */
 function requirePidfd(pidfd: OwnedFd): void {
   try {
-    pidBehind(pidfd)
+    pidOfPidfd(pidfd)
   } catch (error) {
     // For other errors (no /proc) it cannot be checked, and is accepted.
     if ((error as NativeError).code === 'EINVAL') throw error
@@ -115,7 +115,7 @@ export function openPidfd(pid: number): OwnedFd | 'dead' | null {
 /** Returns the pid of a pidfd's process in this namespace; 0 if it is in another one, dead, or no pidfd. */
 export function pidOf(pidfd: OwnedFd): number {
   try {
-    return Math.max(0, pidBehind(pidfd))
+    return Math.max(0, pidOfPidfd(pidfd))
   } catch {
     return 0
   }

@@ -2,7 +2,7 @@ import { BlockList, createServer, type Server, type Socket } from 'node:net'
 import type { ConnectionKeeper, DrainCounts } from '../adapter.js'
 import { isIPv6 } from '../base/lazy.js'
 import type { ForcedClose } from '../index.js'
-import { type Accepted, acceptBare } from '../node/accepted.js'
+import { type Accepted, acceptWithoutSocket } from '../node/accepted.js'
 import { addressOf, descriptorOf } from '../node/socket-handle.js'
 import {
   type ClientOrigin,
@@ -88,7 +88,7 @@ export class ProxyListener implements ConnectionKeeper {
     this.server = createServer({ pauseOnConnect: true, allowHalfOpen: true, noDelay: true }, socket =>
       this.#startConnection(socket),
     )
-    acceptBare(this.server, connection => this.#acceptBare(connection))
+    acceptWithoutSocket(this.server, connection => this.#acceptWithoutSocket(connection))
     this.moving = new RelayedConnections({
       listener: name,
       relays: () => this.#allRelays(),
@@ -239,10 +239,10 @@ export class ProxyListener implements ConnectionKeeper {
   }
 
   /** Accepts a plain connection within the limits without a `net.Socket`. */
-  #acceptBare(connection: Accepted): boolean {
+  #acceptWithoutSocket(connection: Accepted): boolean {
     if (this.#secure || this.#excess(connection) !== null) return false
     const { relay, route } = this.#destinationOf(connection.remoteAddress)
-    return relay.acceptBare(connection, this.#origins.http, route)
+    return relay.acceptWithoutSocket(connection, this.#origins.http, route)
   }
 
   /** `raw` is the socket below TLS, if known. */

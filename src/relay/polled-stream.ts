@@ -4,7 +4,7 @@ import {
   type OwnedFd,
   PolledSocket,
   READABLE,
-  sendOn,
+  sendBytes,
   WRITABLE,
 } from '../kernel/index.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
@@ -268,7 +268,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   #send(first: Buffer, from: number, to: number, more: Buffer, moreFrom: number, moreTo: number): number {
     try {
-      const taken = sendOn(this.descriptor, first, from, to - from, more, moreFrom, moreTo - moreFrom)
+      const taken = sendBytes(this.descriptor, first, from, to - from, more, moreFrom, moreTo - moreFrom)
       const sent = Math.max(0, taken)
       this.bytesWritten += sent
       return sent

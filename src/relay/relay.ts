@@ -84,7 +84,7 @@ export class Relay {
   }
 
   /** As {@link accept}, for a connection without a `net.Socket`. Returns false if the caller must create one. */
-  acceptBare(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
+  acceptWithoutSocket(accepted: Accepted, origin: ClientOrigin, forward?: Forward): boolean {
     if (this.#connections.size >= this.#context.limits.connections) return false
     const stream = acceptedStream(accepted, NO_OWNER, this.#tally)
     if (stream === null) return false

@@ -1,4 +1,4 @@
-import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendOn, socketPair } from '../kernel/index.js'
+import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendBytes, socketPair } from '../kernel/index.js'
 import type { Dial } from './destination.js'
 import {
   type ByteStream,
@@ -86,7 +86,7 @@ export class StandIn extends PolledSocket {
   send(line: Buffer): void {
     if (!this.open) return
     try {
-      sendOn(this.descriptor, line, 0, line.length)
+      sendBytes(this.descriptor, line, 0, line.length)
     } catch {
       this.close()
     }

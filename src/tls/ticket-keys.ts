@@ -10,13 +10,13 @@ import type { Section } from '../state/section.js'
 
 type StoredKeys = fdbroker.tls.TicketKeys
 
-/** The state's section with the keys, one entry a name. */
-export const TICKET_KEYS = 'ticketKeys'
+/** The section of the state with the keys: one entry for each name. */
+const TICKET_KEYS = 'ticketKeys'
 /** The length that `tls.Server.setTicketKeys()` takes. */
 const KEY_BYTES = 48
 const NONE = new Uint8Array(0)
 const HOUR = 3_600_000
-/** A process that does not serve looks again so often whether it does. */
+/** How often a process checks whether it must rotate overdue keys. */
 const LOOK_AGAIN_MS = 10_000
 
 export const ticketKeysSection = defineSection<StoredKeys>({
@@ -32,11 +32,11 @@ export const ticketKeysSection = defineSection<StoredKeys>({
 
 export interface TicketKeyOptions {
   /**
-   * Servers that share keys under one name resume each other's sessions; default `default`. A session proves what its
-   * server asked for when it was made: give servers that ask for client certificates names of their own.
+   * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates: give servers
+   * that ask for them a name of their own.
    */
   name?: string
-  /** After so many milliseconds the process that serves makes new keys; default 12 hours. */
+  /** Interval in milliseconds at which the serving process creates new keys; default 12 hours. */
   rotateEvery?: number
   logger?: Logger
 }
@@ -51,8 +51,8 @@ const OPTIONS: Checks<TicketKeyOptions> = {
 }
 
 /**
- * The keys that encrypt TLS session tickets, as state: made by the first process, the same in every later one, changed for
- * all of them by the one that serves (where several have one state, by the one that does not follow). They are known from the beginning, also in a process that may not write yet.
+ * The keys that encrypt TLS session tickets. They are in the state: the first process creates them, later ones use the same, and the serving process rotates them
+ * (never a follower). A process has keys from the start, even before it may write the state.
  */
 export class TicketKeys {
   readonly name: string
@@ -67,7 +67,7 @@ export class TicketKeys {
   #timer: NodeJS.Timeout | undefined
   #stopped = false
 
-  /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA where this version may not read the state's keys. */
+  /** Throws ERR_FDB_OPTION, and ERR_FDB_SCHEMA if this version cannot read the section of the state. */
   constructor(member: Member, options: TicketKeyOptions = {}) {
     checkOptions('shareTicketKeys()', options, OPTIONS)
     const { name = 'default', rotateEvery = 12 * HOUR, logger = SILENT } = options
@@ -76,23 +76,23 @@ export class TicketKeys {
     this.#member = member
     this.#logger = logger
     this.#section = member.section(TICKET_KEYS, ticketKeysSection)
-    const stored = this.#stored()
-    this.#current = stored ?? this.#make()
-    // A process that may not write yet uses them all the same: they are in the state when it serves.
-    if (stored === null) this.#putFirst().catch(error => this.#notWritten(error))
+    const stored = this.#readStored()
+    this.#current = stored ?? this.#createKeys()
+    // A process that must not write yet uses its new keys already; they get into the state when it serves.
+    if (stored === null) this.#putFirst().catch(error => this.#logWriteFailure(error))
     this.#unsubscribe = this.#section.onChange(({ key, op }) => {
-      if (op === 'put' && key === name) this.#follow()
+      if (op === 'put' && key === name) this.#applyStored()
     })
     member.once('retired', this.#stop)
     this.#rotateWhenDue()
   }
 
-  /** A copy; tickets are sealed with them. */
+  /** Returns a copy of the keys that encrypt new tickets. */
   get current(): Buffer {
     return Buffer.from(this.#current.keys)
   }
 
-  /** A copy of those before them, which still open tickets until the next rotation; null: there were none. */
+  /** Returns a copy of the keys before the last rotation, which still decrypt tickets, or null if there are none. */
   get previous(): Buffer | null {
     const { previous } = this.#current
     return previous?.length ? Buffer.from(previous) : null
@@ -102,21 +102,21 @@ export class TicketKeys {
     return new Date(this.#current.created)
   }
 
-  /** Told the new keys whenever they change. Returns how to stop it. */
+  /** Calls `listener` with the new keys whenever they change. Returns a function that removes the listener. */
   onChange(listener: (keys: Buffer) => void): () => void {
     this.#listeners.add(listener)
     return () => void this.#listeners.delete(listener)
   }
 
   /**
-   * Makes new keys now. Sessions made before are still resumed, with the previous keys; those made before the last rotation
-   * need a full handshake: after an accident rotate twice. Rejects as a change of the state does.
+   * Creates new keys now. Sessions of the current keys can still be resumed; sessions of the previous keys need a full handshake. Rotate twice if the keys have
+   * leaked. Rejects as a change of the state does.
    */
   async rotate(): Promise<void> {
-    await this.#put(this.#make(this.#current.keys))
+    await this.#put(this.#createKeys(this.#current.keys))
   }
 
-  /** The keys stay as they are; called by itself when the member has retired. */
+  /** Stops rotating and following the keys. Called automatically when the member has retired. */
   stop(): void {
     this.#stopped = true
     clearTimeout(this.#timer)
@@ -125,8 +125,8 @@ export class TicketKeys {
     this.#listeners.clear()
   }
 
-  /** null: there are none, or none that can be read. */
-  #stored(): StoredKeys | null {
+  /** Returns null if the state has no keys, or none that this version can read. */
+  #readStored(): StoredKeys | null {
     try {
       return this.#section.get(this.name) ?? null
     } catch (error) {
@@ -136,7 +136,7 @@ export class TicketKeys {
     }
   }
 
-  #make(previous: Uint8Array = NONE): StoredKeys {
+  #createKeys(previous: Uint8Array = NONE): StoredKeys {
     const keys = nodeCrypto().randomBytes(KEY_BYTES)
     return fdbroker.tls.TicketKeys.create({
       keys,
@@ -146,7 +146,7 @@ export class TicketKeys {
     })
   }
 
-  /** Where others have the same state one of them was first. */
+  /** Writes the first keys. A follower does not overwrite keys that another process of the same state has written first. */
   async #putFirst(): Promise<void> {
     if (this.#member.follows === null) await this.#put(this.#current)
     else await this.#section.update(this.name, keys => keys ?? this.#current)
@@ -156,9 +156,9 @@ export class TicketKeys {
     return this.#section.put(this.name, keys)
   }
 
-  /** They count once they are in the log: every reader of it has them too. */
-  #follow(): void {
-    const stored = this.#stored()
+  /** Takes over keys only when they are in the log of the state, so that all processes use the same. */
+  #applyStored(): void {
+    const stored = this.#readStored()
     if (stored === null) return
     this.#current = stored
     for (const listener of this.#listeners) listener(this.current)
@@ -168,23 +168,23 @@ export class TicketKeys {
   #rotateWhenDue(): void {
     clearTimeout(this.#timer)
     if (this.#stopped) return
-    // A clock that was set back must not make keys live longer.
+    // The absolute value, because a clock that was set back must not prolong the life of keys.
     const age = Math.abs(Date.now() - this.#current.created)
     const left = this.rotateEvery - age
-    this.#timer = setTimeout(() => this.#due(), Math.max(1, left))
+    this.#timer = setTimeout(() => this.#onRotationDue(), Math.max(1, left))
     this.#timer.unref()
   }
 
-  #due(): void {
+  #onRotationDue(): void {
     if (this.#member.phase === 'serving' && this.#member.follows === null) {
-      this.rotate().catch(error => this.#notWritten(error))
+      this.rotate().catch(error => this.#logWriteFailure(error))
     }
-    // Another process does it, or it is tried again.
+    // Checks again later: another process may not rotate the keys, or the write may fail.
     this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS))
     this.#timer.unref()
   }
 
-  #notWritten(error: unknown): void {
+  #logWriteFailure(error: unknown): void {
     this.#logger.debug({ err: error, name: this.name }, 'new ticket keys were not written to the state')
   }
 }

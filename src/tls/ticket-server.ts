@@ -2,29 +2,34 @@ import type { Server } from 'node:tls'
 import { nodeCrypto } from '../base/lazy.js'
 import { FdbError } from '../errors.js'
 import type { Member } from '../member/member.js'
-import { askForTicketKeys, renameSessions, type SessionFacts, sessionFactsOf } from '../node/tls-insides.js'
+import {
+  type SessionFacts,
+  sessionFactsOf,
+  setSessionIdContext,
+  setTicketKeyCallback,
+} from '../node/tls-internals.js'
 import { type TicketKeyOptions, TicketKeys } from './ticket-keys.js'
 
-/** Each 48 bytes, as `tls.Server.setTicketKeys()` takes them: name, HMAC key and AES key of 16 bytes. */
+/** Keys of 48 bytes as `tls.Server.setTicketKeys()` takes them: name, HMAC key and AES key, 16 bytes each. */
 export interface TicketKeyPair {
-  /** New tickets are sealed with them. */
+  /** Encrypts new tickets. */
   readonly current: Buffer
-  /** Tickets that were sealed with them are still opened, and made anew; null: there are none. */
+  /** Still decrypts old tickets, which are then replaced by new ones. Null if there are none. */
   readonly previous: Buffer | null
 }
 
 const PART = 16
 
 /**
- * Has a TLS server seal tickets with the current keys and open those of the previous ones too. Node's `setTicketKeys()` knows one
- * set: each client with an older session would need a full handshake, all at once. To be done anew after `setSecureContext()`,
- * which makes a new context. Where this Node has no way to ask for keys, the current ones are set.
+ * Makes a TLS server encrypt tickets with the current keys, and decrypt tickets of the previous keys too. With Node's `setTicketKeys()` alone, which takes one set of
+ * keys, all clients would need a full handshake after a rotation. Call it again after `setSecureContext()`, which creates a new context. On a Node without the
+ * callback the server uses only the current keys.
  */
 export function useTicketKeys(server: Server, keys: TicketKeyPair): void {
   server.setTicketKeys(keys.current)
   const current = parts(keys.current)
   const previous = keys.previous && parts(keys.previous)
-  askForTicketKeys(server, (name, _iv, sealing) => {
+  setTicketKeyCallback(server, (name, _iv, sealing) => {
     if (sealing) return [1, current.hmac, current.aes, current.name, nodeCrypto().randomBytes(PART)]
     if (name.equals(current.name)) return [1, current.hmac, current.aes]
     if (previous !== null && name.equals(previous.name)) return [2, previous.hmac, previous.aes]
@@ -41,16 +46,14 @@ function parts(keys: Buffer): { name: Buffer; hmac: Buffer; aes: Buffer } {
 }
 
 /**
- * Has a server of Node take tickets that another process made. Two things are in the way: its keys are its own, and
- * what it calls its sessions by (`sessionIdContext`) is made of the command line, so that another path of the program, or one
- * option more, would refuse them all. And `setSecureContext()`, with which a server changes its certificate, makes
- * both anew.
+ * Makes a TLS server accept tickets of other processes. By default it has random keys, and Node derives its `sessionIdContext` from the command line: a process with
+ * another path or option would refuse all tickets. Sets both again after `setSecureContext()`, which resets them when the certificate changes.
  */
 export class TicketServer {
   readonly #server: Server
   readonly #keys: TicketKeyPair
 
-  /** `name` and what the server asks of clients tell its sessions from those of other servers with the same keys. */
+  /** The session id context includes `name` and the server's requirements for client certificates, see {@link sessionContext}. */
   constructor(server: Server, name: string, keys: TicketKeyPair) {
     this.#server = server
     this.#keys = keys
@@ -58,7 +61,7 @@ export class TicketServer {
     const given = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
     const context = (of: { ca?: unknown; crl?: unknown }) =>
       given ?? sessionContext(name, { ...facts, ca: of.ca, crl: of.crl })
-    if (!given) rename(server, context(facts))
+    if (!given) renameSessions(server, context(facts))
     const renew = server.setSecureContext
     server.setSecureContext = options => {
       const { sessionIdContext = context(options) } = options
@@ -68,20 +71,20 @@ export class TicketServer {
     this.renew()
   }
 
-  /** The keys have changed. */
+  /** Call when the keys have changed. */
   renew(): void {
     useTicketKeys(this.#server, this.#keys)
   }
 }
 
-/** Node's own choice. */
+/** Returns the `sessionIdContext` that Node chooses by default. */
 function defaultContext(): string {
   return nodeCrypto().createHash('sha1').update(process.argv.join(' ')).digest('hex').slice(0, 32)
 }
 
 /**
- * A client without a certificate must not get into a server that asks for one, with a session of a server that did not:
- * TLS does not look at certificates when a session is resumed.
+ * Returns a context that differs between servers with different requirements for client certificates. TLS does not check certificates when it resumes a session: a
+ * client without a certificate could otherwise resume a session of a server that asks for none.
  */
 function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: SessionFacts): string {
   const hash = nodeCrypto()
@@ -92,27 +95,24 @@ function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl
       if (typeof one === 'string' || one instanceof Uint8Array) hash.update(one).update('\0')
   }
   add(ca)
-  // A certificate that was revoked since opens no session that was made before.
+  // With the revocation list, a certificate that was revoked later cannot resume its old session.
   if (crl !== undefined) add(['crl', crl])
   return hash.digest('hex').slice(0, 32)
 }
 
-function rename(server: Server, context: string): void {
-  if (renameSessions(server, context)) return
+function renameSessions(server: Server, context: string): void {
+  if (setSessionIdContext(server, context)) return
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `Node ${process.versions.node} does not let the sessions of this server be renamed: give it the option sessionIdContext, a text that stays the same in every version`,
+    `fd-broker cannot set the session id context of this server on Node ${process.versions.node}: create it with the option sessionIdContext, a text that stays the same in every version`,
   )
 }
 
 /**
- * TLS sessions that clients made with this server are resumed by the next version's, and the other way round: its ticket
- * keys are those of the state from now on (`https`, `tls` and `http2` servers; TLS 1.2 and 1.3). Call it before `ready()`.
+ * Lets clients resume their TLS sessions with other versions and processes: from now on the server uses the ticket keys of the state. For `https`, `tls` and `http2`
+ * servers, TLS 1.2 and 1.3. Call it before `ready()`. Throws ERR_FDB_OPTION.
  *
- * Keys that the server was given are replaced, and its `setSecureContext()` keeps the shared ones. After a rotation sessions made
- * with the previous keys are still resumed, and made anew.
- *
- * Throws ERR_FDB_OPTION.
+ * Replaces keys that the server was given; `setSecureContext()` keeps the shared keys. After a rotation, sessions of the previous keys are still resumed, and renewed.
  */
 export function shareTicketKeys(member: Member, server: Server, options: TicketKeyOptions = {}): TicketKeys {
   if (typeof server?.setTicketKeys !== 'function' || typeof server.setSecureContext !== 'function') {

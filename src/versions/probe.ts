@@ -21,7 +21,7 @@ import {
   formatAddress,
   type ListenerSpec,
   parseListenerSpec,
-  waitingAt,
+  acceptQueueLength,
 } from '../listeners/index.js'
 import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'
@@ -289,7 +289,7 @@ class PrivateListenerProbe extends PollingProbe {
 
   /** Detects a version that accepts on its first descriptor only. */
   #notAccepted(): string | null {
-    if (this.#fd.closed || waitingAt(this.#inode) === 0) return null
+    if (this.#fd.closed || acceptQueueLength(this.#inode) === 0) return null
     return `it does not accept on descriptor ${this.#descriptor} (LISTEN_FDNAMES: ${PRIVATE_NAME}), by which it alone is asked. A program that takes descriptor ${FIRST_FD} only needs a readiness of another kind: --ready http://ADDRESS/PATH at an address of its own, --ready fd, notify or delay`
   }
 

@@ -217,7 +217,7 @@ describe('listeners that change between versions', () => {
         {
           option: 'ipv6Only',
           applied: false,
-          reason: expect.stringContaining('the kernel fixes it at bind'),
+          reason: expect.stringContaining('the kernel cannot change it after bind'),
         },
       ],
     })

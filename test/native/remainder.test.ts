@@ -19,7 +19,7 @@ import {
   openLockFile,
   peerLives,
   peerPidfd,
-  pidBehind,
+  pidOfPidfd,
   pidfdOf,
   reopenReadOnly,
   reopenWritable,
@@ -44,7 +44,7 @@ afterAll(() => {
 const ASKED: Readonly<Record<string, () => unknown>> = {
   'whether a path names a socket': () => namesSocket(listener, join(folder, 'socket')),
   'whether a path that is not there names it': () => namesSocket(listener, join(folder, 'none')),
-  'the process behind a pidfd': () => using(pidfdOf(process.pid)!, pidBehind),
+  'the process behind a pidfd': () => using(pidfdOf(process.pid)!, pidOfPidfd),
   'whether a process has ended': () => using(pidfdOf(process.pid)!, hasEnded),
   'whether the peer of a socket lives': () => pair(one => peerLives(one)),
   'what a descriptor is': () => inspectOne(listener),

@@ -10,7 +10,12 @@ import { afterEach, describe, expect, it } from 'vitest'
 import { FdbError } from '../../src/errors.js'
 import { inspectOne, type OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
-import { bindFirstOf, bindListener, formatAddress, parseListenerSpec } from '../../src/listeners/index.js'
+import {
+  bindFirstOfGroup,
+  bindListener,
+  formatAddress,
+  parseListenerSpec,
+} from '../../src/listeners/index.js'
 
 const fds: OwnedFd[] = []
 const folders: string[] = []
@@ -242,9 +247,9 @@ describe('failures', () => {
   })
 })
 
-describe('bindFirstOf', () => {
+describe('bindFirstOfGroup', () => {
   const first = (text: string) => {
-    const fd = bindFirstOf(parseListenerSpec(text))
+    const fd = bindFirstOfGroup(parseListenerSpec(text))
     fds.push(fd)
     return fd
   }

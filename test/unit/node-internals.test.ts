@@ -2,9 +2,9 @@ import http from 'node:http'
 import net from 'node:net'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { describeMissing, internal } from '../../src/node/internal.js'
-import { INTERNALS, missingInternals, tellMissing } from '../../src/node/probe.js'
+import { INTERNALS, missingInternals, reportMissing } from '../../src/node/probe.js'
 import { SOCKET_HANDLE } from '../../src/node/socket-handle.js'
-import { TLS_INTERNALS } from '../../src/node/tls-insides.js'
+import { TLS_INTERNALS } from '../../src/node/tls-internals.js'
 
 const ALL = [...INTERNALS, ...TLS_INTERNALS]
 
@@ -16,7 +16,7 @@ afterEach(() => {
 /** The probes as a process has them that has not asked yet. */
 async function freshProbes() {
   const { INTERNALS: sockets, missingInternals: missing } = await import('../../src/node/probe.js')
-  const { TLS_INTERNALS: tls } = await import('../../src/node/tls-insides.js')
+  const { TLS_INTERNALS: tls } = await import('../../src/node/tls-internals.js')
   return { all: [...sockets, ...tls], missing }
 }
 
@@ -45,7 +45,7 @@ describe('the inside of Node', () => {
       return works
     }
     const parts = [true, false, true].map((works, n) => internal(`part ${n}`, 'nothing', tried(works)))
-    await tellMissing({}, ({ code, details }) => told.push(`${code} ${details.internal}`), {
+    await reportMissing({}, ({ code, details }) => told.push(`${code} ${details.internal}`), {
       soon: parts,
       late: [],
     })
@@ -60,7 +60,7 @@ describe('the inside of Node', () => {
     const attempt = vi.fn(() => false)
     const [missed, there] = [internal('a', 'b', attempt), internal('c', 'd', () => true)]
     const tell = () =>
-      tellMissing(who, ({ details }) => told.push(String(details.internal)), {
+      reportMissing(who, ({ details }) => told.push(String(details.internal)), {
         soon: [],
         late: [missed, there],
       })
@@ -121,7 +121,7 @@ describe('what is missed', () => {
   it('says what, of which Node, what follows, and what to do', () => {
     const text = describeMissing(internal('socket._x', 'they drain', () => false))
     expect(text).toBe(
-      `Node ${process.versions.node} has no socket._x as Node 20 to 26 have: they drain; use one of these, or a release of fd-broker that knows this one`,
+      `Node ${process.versions.node} has no socket._x like Node 20 to 26: they drain; use one of these versions, or a release of fd-broker that supports this one`,
     )
   })
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { duplicateLent, type LentFd } from '../../src/kernel/index.js'
-import { type Accepted, acceptBare } from '../../src/node/accepted.js'
+import { type Accepted, acceptWithoutSocket } from '../../src/node/accepted.js'
 import {
   acceptedStream,
   type ByteStream,
@@ -48,7 +48,7 @@ async function server(
   const listener = net.createServer({ noDelay: true, allowHalfOpen: true, pauseOnConnect: true }, socket =>
     sockets.push(socket),
   )
-  acceptBare(listener, take)
+  acceptWithoutSocket(listener, take)
   listener.listen(where)
   await once(listener, 'listening')
   const address = listener.address()

@@ -121,8 +121,8 @@ describe('ticket keys', () => {
 describe('a server that opens tickets', () => {
   it('opens those of both keys, has those of the previous sealed anew, and knows no others', async () => {
     let asked!: (name: Buffer, iv: Buffer, sealing: boolean) => [number, ...Buffer[]]
-    vi.doMock('../../src/node/tls-insides.js', () => ({
-      askForTicketKeys: (_server: Server, answer: typeof asked) => {
+    vi.doMock('../../src/node/tls-internals.js', () => ({
+      setTicketKeyCallback: (_server: Server, answer: typeof asked) => {
         asked = answer
       },
     }))
@@ -133,6 +133,6 @@ describe('a server that opens tickets', () => {
     expect(open(1)).toEqual([1, Buffer.alloc(16, 1), Buffer.alloc(16, 1)])
     expect(open(2)).toEqual([2, Buffer.alloc(16, 2), Buffer.alloc(16, 2)])
     expect(open(3)[0]).toBe(0)
-    vi.doUnmock('../../src/node/tls-insides.js')
+    vi.doUnmock('../../src/node/tls-internals.js')
   })
 })

@@ -5,10 +5,10 @@ import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import {
   idleParsers,
-  isAnswering,
-  keepsList,
+  isResponding,
+  tracksConnections,
   markIdle,
-  ownListener,
+  connectionListener,
   parserOf,
 } from '../../node/http-connections.js'
 import { isPlain } from '../../node/socket-handle.js'
@@ -208,7 +208,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether Node's own listener gets the connections directly, so that no other code has read from them before. */
   get #isDirect(): boolean {
-    return this.#server.listeners('connection').includes(ownListener())
+    return this.#server.listeners('connection').includes(connectionListener())
   }
 
   get movable(): number {
@@ -227,7 +227,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
     if (this.#refused.has(socket)) return [kind, 'refused']
     if (parser === null) return [kind, this.#upgraded ? 'open' : 'upgraded']
-    if (isAnswering(socket)) return [kind, 'answering']
+    if (isResponding(socket)) return [kind, 'answering']
     return [kind, socket.bytesRead === 0 || this.#isIdle(socket) ? 'idle' : 'half-request']
   }
 
@@ -243,7 +243,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Holds the connection, because a busy client would send its next request before a receiver takes the connection. */
   #ended(socket: net.Socket): void {
-    if (!socket.writable || isAnswering(socket) || parserOf(socket) === null || this.#refused.has(socket))
+    if (!socket.writable || isResponding(socket) || parserOf(socket) === null || this.#refused.has(socket))
       return
     this.#held.hold(socket)
     this.#signal ??= setImmediate(() => {
@@ -285,7 +285,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
 
   /** Whether the connection is between two requests. */
   #mayLeave(socket: net.Socket): boolean {
-    if (isAnswering(socket) || !canLeave(socket) || socket.readableLength > 0) return false
+    if (isResponding(socket) || !canLeave(socket) || socket.readableLength > 0) return false
     return this.#isFresh(socket) || this.#isIdle(socket)
   }
 
@@ -395,7 +395,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
       if (how === 'refused') this.#refused.add(socket)
       return witnessOf(socket)
     }
-    if ((this.#listens ||= keepsList(this.#server))) return this.#adopt(fds[0]!, idle!, how)
+    if ((this.#listens ||= tracksConnections(this.#server))) return this.#adopt(fds[0]!, idle!, how)
     // Node makes its list of connections when it starts to listen, in the next turn: the connection waits for that.
     this.#server.once('listening', () => this.#adoptLate(fds[0]!, idle!, how))
     return undefined
@@ -414,7 +414,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
     if (this.#isDirect) this.#server.emit('connection', socket)
     else {
       this.#open.add(socket)
-      ownListener().call(this.#server, socket)
+      connectionListener().call(this.#server, socket)
     }
     if (requests) this.#answers.adopt(socket, requests)
     if (how === 'refused') {

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 import type { SecureContext, Server, TLSSocket } from 'node:tls'
 import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
-import { socketBelow } from '../../node/tls-insides.js'
+import { underlyingSocket } from '../../node/tls-internals.js'
 import type { CertificateTable } from './certificate-table.js'
 import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
@@ -118,7 +118,7 @@ export class Handshakes {
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
       this.#counts.countCompleted(socket.isSessionReused())
-      const raw = socketBelow(socket)
+      const raw = underlyingSocket(socket)
       // The connection counts as a client from now on, and must not count twice.
       const counted = raw !== undefined && this.#handshaking.delete(raw)
       this.#onSecure(socket, raw)

@@ -1,6 +1,6 @@
 import { type Logger, type Member, TicketKeys } from '../../index.js'
 import { missingInternals } from '../../node/probe.js'
-import { TLS_INTERNALS } from '../../node/tls-insides.js'
+import { TLS_INTERNALS } from '../../node/tls-internals.js'
 import { CertificateTable } from './certificate-table.js'
 import { HandshakeCounts, type HandshakeOptions, type HandshakeSettings, Handshakes } from './handshakes.js'
 import { LiveCertificates } from './live-certificates.js'

@@ -11,10 +11,14 @@ export const kernel = room(
     ['kernel/owned.ts', 'this.#slot.sharers ??= { count: 1 }', 'this.#slot.sharers ??= { count: 0 }'],
     [
       'kernel/owned.ts',
-      'const raw = this.surrender()\n    native.release(raw)',
-      'const raw = this.surrender()',
+      'const raw = this.transfer()\n    native.release(raw)',
+      'const raw = this.transfer()',
     ],
-    ['kernel/owned.ts', 'if (raw >= 0 && leave(fd.#slot)) raws.push(raw)', 'if (raw >= 0) raws.push(raw)'],
+    [
+      'kernel/owned.ts',
+      'if (raw >= 0 && dropOwner(fd.#slot)) raws.push(raw)',
+      'if (raw >= 0) raws.push(raw)',
+    ],
     ['kernel/owned.ts', 'for (const listener of listeners) listener(leak)', ''],
     ['kernel/polled-socket.ts', 'if (--this.#count === 0) this.#poll.stop()', '--this.#count', REMAINDER],
     ['kernel/polled-socket.ts', 'this.setEager(fd, 0)', '', ...POLLED],

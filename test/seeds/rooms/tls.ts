@@ -5,8 +5,8 @@ const KEYS = ['unit/tls-ticket-keys', 'unit/tls-forgotten-keys', 'e2e/tls-ticket
 export const tls = room('tls', KEYS, [
   [
     'tls/ticket-keys.ts',
-    "if (op === 'put' && key === name) this.#follow()",
-    "if (op === 'put') this.#follow()",
+    "if (op === 'put' && key === name) this.#applyStored()",
+    "if (op === 'put') this.#applyStored()",
   ],
   [
     'tls/ticket-keys.ts',
@@ -24,7 +24,11 @@ export const tls = room('tls', KEYS, [
     'this.#timer = setTimeout(() => this.#rotateWhenDue(), Math.min(this.rotateEvery, LOOK_AGAIN_MS))\n    this.#timer.unref()',
     '',
   ],
-  ['tls/ticket-keys.ts', 'await this.#put(this.#make(this.#current.keys))', 'await this.#put(this.#make())'],
+  [
+    'tls/ticket-keys.ts',
+    'await this.#put(this.#createKeys(this.#current.keys))',
+    'await this.#put(this.#createKeys())',
+  ],
   ['tls/ticket-keys.ts', '    clearTimeout(this.#timer)\n    this.#unsubscribe()', '    this.#unsubscribe()'],
   ['tls/ticket-keys.ts', 'secret: true', 'secret: false'],
   ['tls/ticket-server.ts', 'previous !== null && name.equals(previous.name)', 'previous !== null'],

@@ -2,17 +2,17 @@ import { Socket } from 'node:net'
 import type { Server, TLSSocket } from 'node:tls'
 import { internal } from './internal.js'
 
-/** Node's answer to OpenSSL about the keys of a ticket: 0 unknown, 1 open it, 2 open it and seal a new one. */
-export type TicketAnswer = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
+/** The result of the callback for a ticket's keys: 0 unknown key, 1 decrypt the ticket, 2 decrypt it and issue a new one. */
+export type TicketKeyResult = [0 | 1 | 2, hmac: Buffer, aes: Buffer, name?: Buffer, iv?: Buffer]
 
-/** Which asks for the keys of each ticket. */
+/** The native TLS context of a server. */
 interface TicketContext {
   enableTicketKeyCallback?(): void
-  onticketkeycallback?: (name: Buffer, iv: Buffer, sealing: boolean) => TicketAnswer
+  onticketkeycallback?: (name: Buffer, iv: Buffer, sealing: boolean) => TicketKeyResult
   setSessionIdContext?(context: string): void
 }
 
-/** Fields of a `tls.Server` that have no public name: the same on Node 20 to 26. */
+/** Undocumented fields of a `tls.Server` on Node 20 to 26. */
 export interface SessionFacts {
   readonly sessionIdContext?: string
   readonly requestCert?: boolean
@@ -33,11 +33,11 @@ function contextOf(server: Server): TicketContext | undefined {
   return (server as unknown as ServerInsides)._sharedCreds?.context
 }
 
-/* A process without TLS need not load it: the probes do. */
+// The tests below load `node:tls` lazily, so that a process without TLS does not load it.
 
-export const TICKET_CONTEXT = internal(
+const TICKET_CONTEXT = internal(
   'server._sharedCreds.context of TLS servers, with its ticket keys and session id',
-  'TLS sessions made with the keys before a rotation begin anew, and a server whose sessions are shared needs the option sessionIdContext',
+  'TLS sessions of the keys before a rotation need a full handshake, and a server with shared sessions needs the option sessionIdContext',
   () => {
     const { createServer } = process.getBuiltinModule('node:tls')
     const context = contextOf(createServer({ sessionIdContext: 'probe' }))
@@ -48,10 +48,10 @@ export const TICKET_CONTEXT = internal(
   },
 )
 
-/** Has each ticket's keys asked for by `answer`. False: this Node has no way to. */
-export function askForTicketKeys(
+/** Makes the server call `answer` for the keys of each ticket. Returns false if this Node does not support it. */
+export function setTicketKeyCallback(
   server: Server,
-  answer: (name: Buffer, iv: Buffer, sealing: boolean) => TicketAnswer,
+  answer: (name: Buffer, iv: Buffer, sealing: boolean) => TicketKeyResult,
 ): boolean {
   const context = contextOf(server)
   if (typeof context?.enableTicketKeyCallback !== 'function') return false
@@ -60,8 +60,8 @@ export function askForTicketKeys(
   return true
 }
 
-/** False: this Node has no way to. */
-export function renameSessions(server: Server, name: string): boolean {
+/** Returns false if this Node does not support it. */
+export function setSessionIdContext(server: Server, name: string): boolean {
   const context = contextOf(server)
   if (typeof context?.setSessionIdContext !== 'function') return false
   context.setSessionIdContext(name)
@@ -72,24 +72,24 @@ export function sessionFactsOf(server: Server): SessionFacts {
   return server as unknown as ServerInsides
 }
 
-export const SOCKET_BELOW = internal(
+const UNDERLYING_SOCKET = internal(
   'socket._parent of TLS sockets',
   'the proxy counts a handshake until its connection closes',
   () => {
     const { TLSSocket } = process.getBuiltinModule('node:tls')
     const below = new Socket()
     const above = new TLSSocket(below)
-    const found = socketBelow(above) === below
+    const found = underlyingSocket(above) === below
     above.destroy()
     below.destroy()
     return found
   },
 )
 
-/** The socket below a TLS socket; undefined where this Node does not tell. */
-export function socketBelow(socket: TLSSocket): Socket | undefined {
+/** Returns the socket below a TLS socket, or undefined on a Node with other internals. */
+export function underlyingSocket(socket: TLSSocket): Socket | undefined {
   return (socket as unknown as SocketInsides)._parent
 }
 
-/** Internals that servers with TLS need besides. */
-export const TLS_INTERNALS = [TICKET_CONTEXT, SOCKET_BELOW]
+/** Internals that only TLS servers need. */
+export const TLS_INTERNALS = [TICKET_CONTEXT, UNDERLYING_SOCKET]
