@@ -9,7 +9,12 @@ import type { MovableConnections } from '../connections/movable.js'
 import { FdbError } from '../errors.js'
 import { listenOver, type OwnedFd } from '../kernel/index.js'
 import { HTTP_CONNECTIONS, isHttpServer } from '../node/http-connections.js'
-import { emitDelayedClose, enableClose, SERVER_CONNECTIONS, stopListening } from '../node/server-connections.js'
+import {
+  emitDelayedClose,
+  enableClose,
+  SERVER_CONNECTIONS,
+  stopListening,
+} from '../node/server-connections.js'
 import { SOCKET_HANDLE } from '../node/socket-handle.js'
 import { outOfDescriptors } from '../os/limits.js'
 import { closesOfServer, type DrainCounts } from './forced-closes.js'

@@ -5,8 +5,8 @@ import {
   type NativeError,
   type OwnedFd,
   type Poll,
-  pidOfPidfd,
   pidfdOf,
+  pidOfPidfd,
   READABLE,
   watch,
 } from '../kernel/index.js'

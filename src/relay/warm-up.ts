@@ -1,4 +1,11 @@
-import { type OwnedFd, PolledSocket, polledSockets, READABLE, sendBytes, socketPair } from '../kernel/index.js'
+import {
+  type OwnedFd,
+  PolledSocket,
+  polledSockets,
+  READABLE,
+  sendBytes,
+  socketPair,
+} from '../kernel/index.js'
 import type { Dial } from './destination.js'
 import {
   type ByteStream,

@@ -17,11 +17,11 @@ import {
   watch,
 } from '../kernel/index.js'
 import {
+  acceptQueueLength,
   bindListener,
   formatAddress,
   type ListenerSpec,
   parseListenerSpec,
-  acceptQueueLength,
 } from '../listeners/index.js'
 import { ancestryOf } from '../os/main-process.js'
 import { type NotifyMessage, NotifyReceiver } from '../os/service-manager/notify-receiver.js'

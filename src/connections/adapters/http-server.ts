@@ -4,12 +4,12 @@ import { LONGEST_MS } from '../../base/duration.js'
 import { FdbError } from '../../errors.js'
 import type { OwnedFd } from '../../kernel/index.js'
 import {
+  connectionListener,
   idleParsers,
   isResponding,
-  tracksConnections,
   markIdle,
-  connectionListener,
   parserOf,
+  tracksConnections,
 } from '../../node/http-connections.js'
 import { isPlain } from '../../node/socket-handle.js'
 import { timeoutLeft } from '../../node/socket-timeout.js'
