@@ -10,8 +10,8 @@ import { messageOf, sayOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
 
 /**
- * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when
- * the first server listens, while it already answers.
+ * Makes the servers of a program listeners of a service. Loads the library only when needed: at the start of a next version, else when the
+ * first server listens, while it already answers.
  */
 export class Auto implements ServerAdopter {
   readonly #settings: AutoSettings

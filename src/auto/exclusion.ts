@@ -5,8 +5,7 @@ import { workerPlace } from '../os/default-control.js'
 import { ancestryOf } from '../os/main-process.js'
 
 /**
- * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next
- * versions.
+ * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next versions.
  */
 export const PARENT = 'FD_BROKER_AUTO_PARENT'
 

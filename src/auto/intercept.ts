@@ -16,7 +16,6 @@ export interface ServerAdopter {
   readonly adopts: boolean
   /** Lets the server listen on the previous version's socket as if it had bound it; false if there is none. */
   adopt(server: net.Server, request: ListenRequest): boolean
-  /** The server is about to listen through Node. */
   listens(server: net.Server, request: ListenRequest): void
 }
 
@@ -98,8 +97,8 @@ function portOf(first: unknown): number {
 const LONGEST = 107
 
 /**
- * Lets a server listen at a path so that its close does not remove the path: Node removes the path that it bound, where the next
- * version listens by then. Binds another path and renames it. `args` are those of `server.listen()`.
+ * Lets a server listen at a path so that its close does not remove the path: Node removes the path that it bound, where the next version
+ * listens by then. Binds another path and renames it. `args` are those of `server.listen()`.
  */
 export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
   const other = `${resolve(path)}.${process.pid}`

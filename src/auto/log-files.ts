@@ -11,7 +11,6 @@ const OWN_PART = 'FD_BROKER_LOG_PART'
 export const LOG_SIZE = 'FD_BROKER_LOG_SIZE'
 /** Path of the command `fd-broker`, next to this bundle. */
 export const COMMAND = join(import.meta.dirname, 'cli.cjs')
-/** Number of generations whose files are kept. */
 const KEPT = 10
 
 type Env = Readonly<NodeJS.ProcessEnv>
@@ -33,7 +32,6 @@ export function defaultLog(service: string, env: Env): string {
   return join(folder, 'fd-broker', `${service}.log`)
 }
 
-/** Starts the process that writes the next version's output. */
 export function openPart(log: string, env: Env): LogPart {
   const stamp = new Date().toISOString().replace(/\D/g, '').slice(0, 17)
   const path = join(dirname(log), `${stem(log)}.${stamp}.log`)

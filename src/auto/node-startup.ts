@@ -6,9 +6,9 @@ interface Runner {
 }
 
 /**
- * Delays the program's main file until `until` resolves if this was preloaded by `node --require`: Node lets preloaded modules replace
- * the function that runs it. With `--import`, or if the program imports this itself, Node has already called that function, and waits
- * by itself.
+ * Delays the program's main file until `until` resolves if this was preloaded by `node --require`: Node lets preloaded modules replace the
+ * function that runs it. With `--import`, or if the program imports this itself, Node has already called that function, and waits by
+ * itself.
  */
 export function delayMain(until: Promise<void>): void {
   const runner = Module as Runner

@@ -13,9 +13,9 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 const MASK = maskOf(SIGNALS)
 
 /**
- * Keeps a retired process alive if its exit would end its successors (PID 1 of a container, main process of a unit), or if its
- * successor writes to its terminal from another session, where Ctrl-C must still end it. At exit a small command replaces the program's
- * image, so the program ends without delay and holds no memory.
+ * Keeps a retired process alive if its exit would end its successors (PID 1 of a container, main process of a unit), or if its successor
+ * writes to its terminal from another session, where Ctrl-C must still end it. At exit a small command replaces the program's image, so the
+ * program ends without delay and holds no memory.
  */
 export class Placeholder {
   readonly #control: string
@@ -46,8 +46,8 @@ export class Placeholder {
   }
 
   /**
-   * Calls the program's own handlers of SIGTERM; returns false if there are none. Signals are still forwarded: libuv drops a pending
-   * signal when its last listener is removed.
+   * Calls the program's own handlers of SIGTERM; returns false if there are none. Signals are still forwarded: libuv drops a pending signal
+   * when its last listener is removed.
    */
   endProgram(): boolean {
     const passing = process.listeners('SIGTERM').includes(this.#forward) ? 1 : 0
@@ -67,7 +67,6 @@ export class Placeholder {
     this.stopForwarding()
   }
 
-  /** Stops forwarding signals. */
   stopForwarding(): void {
     for (const signal of SIGNALS) process.off(signal, this.#forward)
   }

@@ -5,7 +5,6 @@ type Close = (callback?: (error?: Error) => void) => net.Server
 /** Servers whose close is watched. A program may close one and listen again. */
 const callbacksOf = new WeakMap<net.Server, CloseCallbacks>()
 
-/** Callbacks for the program's close of a server. */
 export interface CloseCallbacks {
   /** Whether the library has detached the server because another process serves. */
   isDetached(): boolean
@@ -43,13 +42,12 @@ export function onServerClose(server: net.Server, closing: CloseCallbacks): void
 type ListeningHandler = (...args: unknown[]) => void
 
 /**
- * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event
- * again, which a program that starts work there does not expect.
+ * Sets the program's 'listening' handlers aside while another process serves: when this process serves again Node emits the event again,
+ * which a program that starts work there does not expect.
  */
 export class ListeningOnce {
   readonly #aside = new Map<net.Server, readonly ListeningHandler[]>()
 
-  /** Removes the handlers of detached servers. */
   setAside(servers: Iterable<net.Server>): void {
     for (const server of servers) {
       this.#aside.set(server, server.rawListeners('listening') as ListeningHandler[])

@@ -30,7 +30,7 @@ export class Service {
   /** Names of the listeners that the previous version offers. */
   readonly #offered: ReadonlySet<string>
   readonly #names = new Map<net.Server, string>()
-  /** Listeners with a server, by name. */
+  /** Listeners that have a server. */
   readonly #listeners = new Map<string, Listener>()
   /** Serializes attaches per listener name: a program may close a server and listen again at once. */
   readonly #attaching = new Map<string, Promise<void>>()
@@ -67,7 +67,7 @@ export class Service {
       control,
       logger: autoLog(settings.log),
       systemd: 'auto',
-      // The placeholder command follows.
+      // `ends`, because the placeholder command replaces the process.
       mainProcess: 'ends',
       exitWhenRetired: Math.max(HANDLER_MS, exitMs),
       upgrade: {
@@ -123,7 +123,7 @@ export class Service {
     return this.#offered.size > 0 && this.#phase === 'starts'
   }
 
-  /** See {@link Servers.adopt}. */
+  /** See {@link ServerAdopter.adopt}. */
   adopt(server: net.Server, request: ListenRequest): boolean {
     for (const address of addressesOf(request)) {
       const name = listenerName(address, other => this.#isUsed(other))
@@ -208,7 +208,6 @@ export class Service {
     return this.#names.has(server) && !server.listening && phase !== 'joining' && phase !== 'ready'
   }
 
-  /** Called when the program has closed a server. */
   #onClosed(server: net.Server): void {
     const name = this.#names.get(server)
     if (name === undefined) return

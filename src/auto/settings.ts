@@ -73,7 +73,6 @@ export function serviceName(program: string): string {
   return own.replace(/^@[^/]*\//, '').replace(/[^\w.-]+/g, '-') || script
 }
 
-/** Returns the name in the nearest package.json that has one. */
 function packageName(folder: string): string | null {
   for (let at = folder; ; at = dirname(at)) {
     try {

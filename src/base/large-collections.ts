@@ -6,8 +6,8 @@ const MOVED = 8
 export const PARTS = 256
 
 /**
- * A map that never stalls the event loop: one `Map` in insertion order while small, then 256 parts. Iteration may miss keys that are
- * added meanwhile. No value is undefined.
+ * A map that never stalls the event loop: one `Map` in insertion order while small, then 256 parts. Iteration may miss keys that are added
+ * meanwhile. No value is undefined.
  */
 export abstract class DividingMap<K, V> {
   /** All keys of a small map; while dividing, the keys of that moment until all are in parts; null after that. */

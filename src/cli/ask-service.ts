@@ -12,7 +12,6 @@ export const IDEMPOTENT_RETRY_CODES: ReadonlySet<FdbErrorCode> = new Set<FdbErro
   'ERR_FDB_CHANNEL_CLOSED',
 ])
 
-/** The running service to ask, and the limit for its answer. */
 export interface AskFlags {
   control: string
   /** Default: the only service at this control socket. */

@@ -7,8 +7,8 @@ const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`
 
 /**
  * Compares the code of this process (Node, the package, its addons, its working folder) with what its command would load now. Compares
- * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as
- * changed, which costs a harmless upgrade.
+ * device, inode, size and times: reading contents would slow each start. A file that was rewritten with the same bytes counts as changed,
+ * which costs a harmless upgrade.
  */
 export class CodeSnapshot {
   readonly #then = lookAtStart()
@@ -70,8 +70,8 @@ function realpathOf(path: string): string | null {
 }
 
 /**
- * Identifies a file, including its path: the same file in another release's folder counts as another. Size and times of a running
- * program cannot change.
+ * Identifies a file, including its path: the same file in another release's folder counts as another. Size and times of a running program
+ * cannot change.
  */
 function identityOf(real: string | null, runs = false): string {
   if (real === null) return 'none'

@@ -1,8 +1,6 @@
 import { forgetPreload } from '../os/command-line.js'
 
-/**
- * Imported first: until a command installs handlers, SIGUSR1 would open Node's inspector, and HUP or USR2 of a supervisor would end it.
- */
+/** Imported first: until a command installs handlers, SIGUSR1 would open Node's inspector, and HUP or USR2 of a supervisor would end it. */
 const LONG_RUNNING: ReadonlySet<string> = new Set(['proxy', 'serve', 'run', 'workers start'])
 const [, , command = '', part = ''] = process.argv
 const early = [command, `${command} ${part}`].some(each => LONG_RUNNING.has(each))

@@ -16,7 +16,6 @@ export interface InitPlan {
     readonly difference: readonly string[]
   } | null
   readonly reason: string
-  /** Commands to run next. */
   readonly next: readonly string[]
 }
 

@@ -53,7 +53,7 @@ function textOf({ found, notes, change, reason }: InitPlan): string {
   return `${[...lines, ...surprises, '', ...rest].join('\n')}\n`
 }
 
-/** Asks for consent. Without a terminal the answer is no. */
+/** Without a terminal the answer is no. */
 async function agreed(): Promise<boolean> {
   if (!process.stdin.isTTY || !process.stdout.isTTY) {
     process.stdout.write('give --yes to write this; ')

@@ -62,7 +62,7 @@ const AGAIN_MS = 1_000
 const END_MS = 1_000
 
 interface LogTarget {
-  /** The command-line option that names the file, for errors. */
+  /** Command-line option of the file, for errors. */
   readonly option: string
   /** The file; undefined: write to `fd`. */
   readonly path: string | undefined
@@ -142,8 +142,7 @@ export class LogFile {
   }
 
   /**
-   * Closes the file when all lines are written, at most after {@link END_MS}. A reader that does not read cannot keep the process
-   * alive.
+   * Closes the file when all lines are written, at most after {@link END_MS}. A reader that does not read cannot keep the process alive.
    */
   end(): void {
     this.#endsAt = performance.now() + END_MS

@@ -3,7 +3,6 @@ import { wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { MOST_WORKERS } from '../workers/options.js'
 
-/** Accepts the log levels of pino. */
 export function logLevelOption(): Option {
   return new Option('--log-level <level>', 'level of the log on stderr: text on a terminal, else JSON lines')
     .choices(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'])
@@ -35,7 +34,6 @@ export function toMs(text: string): number {
   )
 }
 
-/** Parses a number of workers, or `auto`. */
 export function workerCount(text: string): number | 'auto' {
   if (text === 'auto') return text
   const count = /^\d{1,9}$/.test(text) ? Number(text) : 0

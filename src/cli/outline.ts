@@ -18,7 +18,6 @@ export interface Outline {
   readonly path: string
   readonly name: string
   readonly description: string
-  /** The arguments as in the help. */
   readonly usage: string
   readonly options: readonly OutlinedOption[]
   readonly commands: readonly Outline[]

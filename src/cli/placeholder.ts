@@ -11,7 +11,7 @@ const ANSWER_MS = 2_000
 const RETRY_MS = 200
 /** A service that does not answer for this long has ended, in milliseconds. */
 const UNANSWERED_MS = 3_000
-/** By then an ended child was reaped, in milliseconds. */
+/** Delay after which every ended child was reaped, in milliseconds. */
 const REAPED_MS = 2 * ADOPTED_MS
 
 interface KeepFlags {

@@ -15,7 +15,6 @@ export interface ProxySignals {
   close(): void
 }
 
-/** `reopen` opens the log files again. */
 export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const ending = new AbortController()
   /** Actions of HUP and WINCH signals that arrived before the proxy served, the latest last. */

@@ -5,8 +5,8 @@ import { ConfigDocument } from '../config/document.js'
 import { FdbError } from '../errors.js'
 
 /**
- * Reads routes without checking them, which the proxy does: a YAML or JSON list, a map with the list under `routes`, or JSON lines. `-`
- * is standard input. Rejects with ERR_FDB_ROUTES.
+ * Reads routes without checking them, which the proxy does: a YAML or JSON list, a map with the list under `routes`, or JSON lines. `-` is
+ * standard input. Rejects with ERR_FDB_ROUTES.
  */
 export async function readRoutes(file: string): Promise<unknown[]> {
   const name = file === '-' ? 'standard input' : file

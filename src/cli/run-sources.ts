@@ -29,8 +29,8 @@ export const UPGRADE_SIGNALS: readonly NodeJS.Signals[] = [
 ]
 
 /**
- * The flags of `fd-broker run`. Each has an environment variable (`--pid-file`: FD_BROKER_PID_FILE), and each but {@link
- * COMMAND_LINE_ONLY} a key in --config.
+ * The flags of `fd-broker run`. Each has an environment variable (`--pid-file`: FD_BROKER_PID_FILE), and each but {@link COMMAND_LINE_ONLY}
+ * a key in --config.
  */
 export const RUN_OPTIONS = {
   listen: [

@@ -49,7 +49,7 @@ export async function exportState({ format, section, out, secrets, ...flags }: E
   }
 }
 
-/** Creates the file; never overwrites one. */
+/** Never overwrites a file. */
 function openNew(out: string): OwnedFd {
   try {
     return openFile(out, 'wx', out, 0o600)

@@ -31,8 +31,8 @@ export interface OpenState extends Disposable {
 }
 
 /**
- * Reads a whole state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and the errors of {@link copyState}
- * and {@link readStateFile}.
+ * Reads a whole state and verifies it. Rejects with ERR_FDB_STATE_SOURCE, ERR_FDB_STATE_DIGEST, and the errors of {@link copyState} and
+ * {@link readStateFile}.
  */
 export async function openState(flags: SourceFlags, options: OpenOptions = {}): Promise<OpenState> {
   const { control, file } = flags

@@ -13,7 +13,6 @@ import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } fr
 
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
-  /** Text for the operator. */
   readonly because: string
   readonly changes: Changes
 }

@@ -15,9 +15,7 @@ export interface ReleaseChange {
 
 const ANSWER_MS = 5_000
 
-/**
- * Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does.
- */
+/** Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does. */
 export async function upgradeTo<T>(
   place: ServiceAddress,
   to: string,
@@ -35,9 +33,7 @@ export async function upgradeTo<T>(
   return await withRelease(place, change, () => upgrade())
 }
 
-/**
- * Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message.
- */
+/** Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message. */
 async function withRelease<T>(
   place: ServiceAddress,
   change: ReleaseChange,

@@ -5,7 +5,6 @@ import { CONTROL_SIGNALS, type ControlSignal, reportServerStage, runLogged, Sign
 
 export interface RunDeps {
   readonly logger: Logger
-  /** Opens the log files again. */
   readonly reopen: () => void
   /** Handles signals until this function takes over. */
   readonly before?: { readonly starting: AbortSignal; close(): void }

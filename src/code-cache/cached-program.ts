@@ -5,8 +5,8 @@ import { Script } from 'node:vm'
 import { type CacheStage, type CodeCache, isAsGood } from './code-cache.js'
 
 /**
- * A CommonJS file that is compiled with V8's code cache of an earlier start. A cache made after running contains the functions that
- * were called, which halves the time of a start.
+ * A CommonJS file that is compiled with V8's code cache of an earlier start. A cache made after running contains the functions that were
+ * called, which halves the time of a start.
  */
 export class CachedProgram {
   readonly #file: string
@@ -39,8 +39,8 @@ export class CachedProgram {
   }
 
   /**
-   * Writes the functions compiled so far, unless a cache of the same or a later stage exists. Takes about 10 ms. Never throws. V8's
-   * flags must be those of the start.
+   * Writes the functions compiled so far, unless a cache of the same or a later stage exists. Takes about 10 ms. Never throws. V8's flags
+   * must be those of the start.
    */
   save(when: CacheStage): void {
     if (this.#cache === null || this.#script === undefined) return

@@ -15,8 +15,8 @@ import { crc32 } from 'node:zlib'
 import { OWN_INSTANCE } from '../base/own-instance.js'
 
 /**
- * When a cache was made. Each later stage has compiled more functions: a command that ended, a server that serves, one that took over
- * from a predecessor, and one that was replaced.
+ * When a cache was made. Each later stage has compiled more functions: a command that ended, a server that serves, one that took over from
+ * a predecessor, and one that was replaced.
  */
 export type CacheStage = 'ended' | 'served' | 'joined' | 'left'
 
@@ -39,9 +39,7 @@ export interface CacheSubject {
   readonly owner: { readonly uid: number; readonly mode: number }
 }
 
-/**
- * Compiled code in a file. It runs unchecked, so it is only read and written where no other user can write: see {@link cacheFolders}.
- */
+/** Compiled code in a file. It runs unchecked, so it is only read and written where no other user can write: see {@link cacheFolders}. */
 export class CodeCache {
   readonly #folders: readonly CacheFolder[]
   readonly #name: string

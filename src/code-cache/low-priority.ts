@@ -26,9 +26,9 @@ export function threadsOfV8(): number[] {
 }
 
 /**
- * Lowers the priority of V8's threads below the main thread. After a takeover they are as busy as the main thread, and on a busy
- * machine each would run for milliseconds before it. Never throws. On Linux a thread has its own priority (setpriority(2), "C
- * library/kernel differences").
+ * Lowers the priority of V8's threads below the main thread. After a takeover they are as busy as the main thread, and on a busy machine
+ * each would run for milliseconds before it. Never throws. On Linux a thread has its own priority (setpriority(2), "C library/kernel
+ * differences").
  */
 export function lowerThreads(threads: readonly number[]): void {
   try {

@@ -85,7 +85,6 @@ export interface Field<T> {
   check: Check<T>
   /** The default for a missing key, also as the file would write it. Undefined: the key is required. */
   byDefault: { written: unknown; value: T } | undefined
-  /** One line for the documentation. */
   about: string
   /** The fields of a nested map, for documentation and tests. */
   fields: Shape | undefined
@@ -208,7 +207,6 @@ function refuseDefault(message: string): undefined {
 export type Path = readonly (string | number)[]
 
 interface Problem {
-  /** Path from the root of the document. */
   path: Path
   /** Whether the key is wrong, not its value. */
   atKey: boolean
@@ -226,7 +224,7 @@ export function formatPath(path: Path): string {
   return text
 }
 
-/** Collects problems; beyond `most` only counts them. */
+/** Beyond `most`, problems are only counted. */
 export class Problems {
   readonly most: number
   readonly list: Problem[] = []

@@ -12,8 +12,8 @@ export interface SyntaxProblem extends Position {
 }
 
 /**
- * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower, is only loaded for an
- * error or a position.
+ * A YAML 1.2 document (JSON is one too). The package `yaml`, which knows positions but is eight times slower, is only loaded for an error
+ * or a position.
  */
 export class ConfigDocument {
   readonly syntax: SyntaxProblem[]

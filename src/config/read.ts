@@ -3,7 +3,6 @@ import { FdbError } from '../errors.js'
 import { type Check, ConfigPlace, formatPath, Problems } from './check.js'
 import { ConfigDocument } from './document.js'
 
-/** Number of problems listed. */
 const MOST = 20
 
 /** An item of `details.problems` of ERR_FDB_CONFIG. */

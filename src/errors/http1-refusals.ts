@@ -37,7 +37,6 @@ export type Http1Reason =
   | 'trailer-forbidden'
   | 'trailers-too-large'
 
-/** Statuses of responses to refused requests. */
 export type RequestRefusalStatus = 400 | 414 | 417 | 431 | 501 | 505
 
 /** The response status and a sentence for each reason. */

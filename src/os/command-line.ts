@@ -5,7 +5,6 @@ import { FdbError } from '../errors.js'
 export interface CommandLine {
   /** argv[0] as given: `node` found by PATH stays `node`, a script's symlink stays a symlink. */
   argv0: string
-  /** Node's own options. */
   execArgv: readonly string[]
   /** The script as given; with `node -e` the first argument, if any. */
   script: string | undefined
@@ -38,8 +37,7 @@ export interface SuccessorOptions {
 export const MAIN_PROCESS = 'FD_BROKER_MAIN_PROCESS'
 
 /**
- * Key under which the first copy of this module shares its result: `fd-broker/auto` is a bundle of its own, and loads the library
- * later.
+ * Key under which the first copy of this module shares its result: `fd-broker/auto` is a bundle of its own, and loads the library later.
  */
 const CAPTURED = Symbol.for('fd-broker.started-as')
 
@@ -47,9 +45,9 @@ const CAPTURED = Symbol.for('fd-broker.started-as')
 export const startedAs: CommandLine = capturedOnce(globalThis as Shared)
 
 /**
- * Returns the command that starts the next version of this program: the same words, looked up again. The binary is found as a shell
- * would find it (absolute; relative to the start folder; by PATH), never by its real path, so that a replaced symlink or package leads
- * to the new version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
+ * Returns the command that starts the next version of this program: the same words, looked up again. The binary is found as a shell would
+ * find it (absolute; relative to the start folder; by PATH), never by its real path, so that a replaced symlink or package leads to the new
+ * version. Throws ERR_FDB_NO_BINARY, ERR_FDB_NO_CWD.
  */
 export function successorCommand(options: SuccessorOptions = {}): SuccessorCommand {
   const { argv0, execArgv, script, args } = startedAs
@@ -174,8 +172,8 @@ function givenCwd(): string {
 const HELD_VARIABLE = 'FD_BROKER_HELD_SIGNALS'
 
 /**
- * Returns the environment that preloads the addon into a program and blocks these signals; null if LD_PRELOAD cannot express the
- * addon's path.
+ * Returns the environment that preloads the addon into a program and blocks these signals; null if LD_PRELOAD cannot express the addon's
+ * path.
  */
 export function preloadedWith(
   addon: string,

@@ -62,8 +62,8 @@ export function tryConnect(path: string): OwnedFd | 'absent' | 'refused' | 'full
 }
 
 /**
- * Connects a non-blocking Unix stream socket, owned by the caller. Waits only while the listener's queue is full. Rejects, before
- * anything is sent, unless the peer is trusted (see {@link verifyHolder}).
+ * Connects a non-blocking Unix stream socket, owned by the caller. Waits only while the listener's queue is full. Rejects, before anything
+ * is sent, unless the peer is trusted (see {@link verifyHolder}).
  */
 export async function connectUnix(path: string, options: ConnectOptions = {}): Promise<OwnedFd> {
   const { signal, timeoutMs = 5000, as = 'operator' } = options
@@ -129,9 +129,7 @@ function remedy(code: string): string {
 
 const BOUNDS = { firstMs: 2, longestMs: 50 }
 
-/**
- * Calls `attempt` with a back-off until it returns a value. Rejects with `late()` at `until`, and with the signal's reason on abort.
- */
+/** Calls `attempt` with a back-off until it returns a value. Rejects with `late()` at `until`, and with the signal's reason on abort. */
 export async function retry<T>(
   attempt: () => T | null | Promise<T | null>,
   until: number,
@@ -166,9 +164,9 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 
 /**
- * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH unless the process that listens at the control path is trusted: the kernel names this
- * user or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that
- * user's own folder. Borrows the descriptor.
+ * Throws ERR_FDB_DENIED or ERR_FDB_CONTROL_PATH unless the process that listens at the control path is trusted: the kernel names this user
+ * or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that user's own
+ * folder. Borrows the descriptor.
  */
 function verifyHolder(channel: OwnedFd, path: string, asker: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)

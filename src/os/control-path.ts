@@ -68,9 +68,9 @@ export interface NextControl {
 /**
  * Decides the start-up race for a control path: one process becomes the first, all others get a connection to it.
  *
- * The lock is flock() on `<path>.lock`. It belongs to the open file, so it is passed on by SCM_RIGHTS with the listener, and ends when
- * the last process that has it ends. A lock file can be removed; the reservation ({@link reserve}) cannot, and is passed on in the same
- * way. The socket is bound under a temporary name and renamed, so the path always names a listener.
+ * The lock is flock() on `<path>.lock`. It belongs to the open file, so it is passed on by SCM_RIGHTS with the listener, and ends when the
+ * last process that has it ends. A lock file can be removed; the reservation ({@link reserve}) cannot, and is passed on in the same way.
+ * The socket is bound under a temporary name and renamed, so the path always names a listener.
  */
 export async function acquireControl(
   path: string,
@@ -147,12 +147,12 @@ export function controlEntry(path: string): PathEntry | null {
 }
 
 /**
- * Removes the socket's path when its last holder ends; call it before closing listener and lock. Returns false, and does nothing, if
- * the path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be
- * removed (privileges were dropped after bind) stays for the next process to replace.
+ * Removes the socket's path when its last holder ends; call it before closing listener and lock. Returns false, and does nothing, if the
+ * path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be removed
+ * (privileges were dropped after bind) stays for the next process to replace.
  *
- * The lock file stays: removing it would race. A process that opened it just before would lock a nameless file while a third creates
- * and locks a new one: two firsts.
+ * The lock file stays: removing it would race. A process that opened it just before would lock a nameless file while a third creates and
+ * locks a new one: two firsts.
  */
 export function removeControl(
   control: Pick<FirstControl, 'path' | 'entry' | 'lock'>,

@@ -37,8 +37,8 @@ export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): str
 }
 
 /**
- * Returns the control path for a service without a configured one: an existing one, else the first of {@link defaultPaths} whose
- * folder this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
+ * Returns the control path for a service without a configured one: an existing one, else the first of {@link defaultPaths} whose folder
+ * this user owns or can create. Throws ERR_FDB_CONTROL_PATH.
  */
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
   requireDefaultPath(name)
@@ -101,11 +101,9 @@ const INDEX = 'FD_BROKER_WORKER'
 const SERVICE = 'FD_BROKER_WORKERS'
 const CONTROL = 'FD_BROKER_CONTROL'
 
-/** A worker's place among the workers of its main process. */
 export interface WorkerPlace {
   /** Starts at 0. */
   readonly index: number
-  /** The service that all workers serve. */
   readonly service: string
   /** Control path of the main process. */
   readonly control: string

@@ -20,7 +20,6 @@ export interface ForeignListener {
   readonly number: number
 }
 
-/** A listener's name and address. */
 export interface NamedListener {
   readonly name: string
   readonly spec: ListenerSpec
@@ -29,9 +28,9 @@ export interface NamedListener {
 export interface AdoptedListener extends NamedListener, Pick<ForeignListener, 'fd' | 'about'> {}
 
 /**
- * Returns the sockets on which a process listens, in any network namespace and address family: accepting stream sockets, and udp
- * sockets with a port. Each socket once. The process is not disturbed. The returned descriptors are duplicates of the same open
- * sockets: setting O_NONBLOCK or a socket option changes both processes. Throws ERR_FDB_TRACE.
+ * Returns the sockets on which a process listens, in any network namespace and address family: accepting stream sockets, and udp sockets
+ * with a port. Each socket once. The process is not disturbed. The returned descriptors are duplicates of the same open sockets: setting
+ * O_NONBLOCK or a socket option changes both processes. Throws ERR_FDB_TRACE.
  */
 export function listenersOf(process: OtherProcess): ForeignListener[] {
   const found = new Map<string, ForeignListener>()
@@ -54,11 +53,11 @@ export function listenersOf(process: OtherProcess): ForeignListener[] {
 }
 
 /**
- * Duplicates the wanted listeners of a process; addresses at which it does not listen are skipped. Each specification gets the options
- * of the socket. The caller owns the descriptors.
+ * Duplicates the wanted listeners of a process; addresses at which it does not listen are skipped. Each specification gets the options of
+ * the socket. The caller owns the descriptors.
  *
- * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or
- * speaks fd-broker itself.
+ * Throws, and holds nothing: ERR_FDB_TRACE; ERR_FDB_ADOPT if the process has none of them, has several sockets at one address, or speaks
+ * fd-broker itself.
  */
 export function adoptListeners(process: OtherProcess, wanted: readonly NamedListener[]): AdoptedListener[] {
   const control = controlOf(process.pid)

@@ -5,7 +5,7 @@ import { preloadedWith, startedAs } from './command-line.js'
 /** The highest signal number in a mask of 31 bits. */
 const LAST_SIGNAL = 31
 
-/** Returns the mask of these signals: bit n - 1 for signal n. */
+/** Bit n - 1 stands for signal n. */
 export function maskOf(signals: readonly string[]): number {
   const numbers = signals.map(name => constants.signals[name as NodeJS.Signals])
   return numbers
@@ -14,8 +14,8 @@ export function maskOf(signals: readonly string[]): number {
 }
 
 /**
- * Returns the environment in which the next image of this process starts with these signals blocked; null if this system does not
- * support that.
+ * Returns the environment in which the next image of this process starts with these signals blocked; null if this system does not support
+ * that.
  */
 export function holdingVariables(mask: number): NodeJS.ProcessEnv | null {
   const file = process.platform === 'linux' ? addonFile() : null

@@ -26,8 +26,7 @@ let lastLimits: Pick<FdLimits, 'soft' | 'hard'> = { soft: null, hard: null }
 const TABLE_SIZE = 32_768
 
 /**
- * Enlarges the kernel's descriptor table before many connections arrive from another process, which would otherwise stall the event
- * loop.
+ * Enlarges the kernel's descriptor table before many connections arrive from another process, which would otherwise stall the event loop.
  */
 export function makeRoomForDescriptors(): void {
   try {
@@ -43,8 +42,7 @@ export function descriptorsOf(pid: number): number | null {
 }
 
 /**
- * Returns an error if this process may have fewer descriptors than the incumbent uses, and so could not take all its clients; else
- * null.
+ * Returns an error if this process may have fewer descriptors than the incumbent uses, and so could not take all its clients; else null.
  */
 export function tooFewDescriptors(needed: number, incumbent: number): FdbError | null {
   const { soft } = fdLimits()

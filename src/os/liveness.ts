@@ -23,9 +23,8 @@ export interface DeathWatch {
 }
 
 /**
- * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a
- * reused pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or no descriptor is
- * left.
+ * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a reused
+ * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or no descriptor is left.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)
@@ -160,7 +159,6 @@ export class SuspendDetector {
     return this.#resumedAt
   }
 
-  /** Restarts the watch. */
   restart(): void {
     this.#tickedAt = this.#resumedAt = performance.now()
   }

@@ -49,7 +49,7 @@ interface ProcessStat {
   readonly parent: number
   readonly group: number
   readonly session: number
-  /** Number of the controlling terminal; 0 if there is none. */
+  /** 0: no controlling terminal. */
   readonly terminal: number
   readonly startTicks: number
 }
@@ -92,7 +92,7 @@ export function* ancestryOf(pid: number): Generator<number> {
   }
 }
 
-/** Whether process `pid` is `from` or descends from it. */
+/** Also true if both are the same process. */
 export function descendsFrom(pid: number, from: number): boolean {
   for (const at of ancestryOf(pid)) if (at === from) return true
   return false

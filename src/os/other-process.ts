@@ -128,16 +128,14 @@ export interface TraceAttempt {
   readonly fdOwner: number | null
   /** kernel.yama.ptrace_scope; null: this kernel has no Yama. */
   readonly scope: number | null
-  /** The errno. */
+  /** The errno of the refused call. */
   readonly code: string
 }
 
 /** The missing right: `details.right` of ERR_FDB_TRACE. */
 type MissingRight = 'call' | 'user' | 'capability' | 'dumpable' | 'yama' | 'filter' | 'policy'
 
-/**
- * Explains why the kernel did not let this process inspect another: the checks of ptrace(2), ordered by what an operator can change.
- */
+/** Explains why the kernel did not let this process inspect another: the checks of ptrace(2), ordered by what an operator can change. */
 export function missingRight({
   pid,
   own,

@@ -9,7 +9,6 @@ export class PidFile {
   /** Inode of the file that this process wrote last: the pid alone may be that of another container's process. */
   #written: bigint | undefined
 
-  /** Null if `path` is null. */
   static at(path: string | null, logger: Logger): PidFile | null {
     return path === null ? null : new PidFile(path, logger)
   }

@@ -43,9 +43,7 @@ export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   return now === undefined || now === startTime
 }
 
-/**
- * Calls `onDead` when the process has ended or is a zombie, without a pidfd. Null: it is not visible, so its death cannot be proved.
- */
+/** Calls `onDead` when the process has ended or is a zombie, without a pidfd. Null: it is not visible, so its death cannot be proved. */
 export function watchIdentity(identity: ProcessIdentity, onDead: () => void): DeathWatch | null {
   if (identity.startTime === undefined) return null
   let dead = false
@@ -93,9 +91,9 @@ export function startTimeOf(pid: number): string | null | undefined {
 const SIGKILL = 9
 
 /**
- * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is one that the kernel has verified; without one this opens it,
- * and checks the identity again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. A process that has ended is no error.
- * Borrows `pidfd`.
+ * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is one that the kernel has verified; without one this opens it, and
+ * checks the identity again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. A process that has ended is no error. Borrows
+ * `pidfd`.
  */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
   if (pidfd !== null) {

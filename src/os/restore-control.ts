@@ -27,9 +27,9 @@ export interface RestoredControl {
 }
 
 /**
- * Restores the path of a control socket, its lock file and its reservation after a cleaner (of /tmp, say) removed or replaced them:
- * without the path clients do not find the service, without the others a second process could start to serve. A path that a service
- * manager bound is left alone. Returns null if nothing was missing.
+ * Restores the path of a control socket, its lock file and its reservation after a cleaner (of /tmp, say) removed or replaced them: without
+ * the path clients do not find the service, without the others a second process could start to serve. A path that a service manager bound
+ * is left alone. Returns null if nothing was missing.
  *
  * Throws ERR_FDB_CONTROL_TAKEN if another process has taken one of them, and the errors of {@link takeLock} and {@link bindControl}.
  */
@@ -122,7 +122,7 @@ const PAUSE_MS = 250
 interface WatchedControl {
   /** The control path to watch; null if another process looks after it now. */
   place(): HeldControl | null
-  /** Called after a repair; owns the new descriptors. */
+  /** Owns the new descriptors. */
   restored(made: RestoredControl): void
   readonly logger: Logger
 }
@@ -133,7 +133,6 @@ export class ControlWatch {
   #timer: NodeJS.Timeout | undefined
   #soon: NodeJS.Timeout | undefined
   #notice: Disposable | null = null
-  /** Time of the last repair or failed repair. */
   #repairedAt = Number.NEGATIVE_INFINITY
   /** The last failure. Each is logged once, if it persists at the next look. */
   #failure = ''

@@ -3,8 +3,8 @@ import { socketOver, socketPair } from '../kernel/index.js'
 import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
- * Connects to a server of this process without a listener: the other end is emitted on the server as an accepted connection, or passed
- * to `take`. The server need not listen. Throws if no descriptors are left.
+ * Connects to a server of this process without a listener: the other end is emitted on the server as an accepted connection, or passed to
+ * `take`. The server need not listen. Throws if no descriptors are left.
  */
 export function connectionTo(
   server: Server,

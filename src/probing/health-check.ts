@@ -8,12 +8,11 @@ export interface HealthCheck {
   run(signal: AbortSignal): Promise<string | null>
 }
 
-/** Length limit of a failure text. */
 const MOST_CHARACTERS = 300
 
 /**
- * Runs a check once. Resolves with null if it passes, else with the check and its result in one line. Never rejects. After `signal`
- * aborts the result is meaningless.
+ * Runs a check once. Resolves with null if it passes, else with the check and its result in one line. Never rejects. After `signal` aborts
+ * the result is meaningless.
  */
 export async function runCheck(
   question: HealthCheck,
@@ -52,9 +51,7 @@ export interface Pace {
   readonly timeout: number
 }
 
-/**
- * Repeats a check until `signal` aborts, and reports each result of {@link runCheck}. Reads the pace before each step. Never rejects.
- */
+/** Repeats a check until `signal` aborts, and reports each result of {@link runCheck}. Reads the pace before each step. Never rejects. */
 export async function repeatCheck(
   question: HealthCheck,
   pace: () => Pace,
@@ -85,7 +82,6 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
   })
 }
 
-/** Checks that the address accepts a connection. */
 export function tcpCheck(host: string, port: number): HealthCheck {
   return {
     name: `connect to ${host.includes(':') ? `[${host}]` : host}:${port}`,

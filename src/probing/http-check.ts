@@ -8,7 +8,6 @@ const SAID_CHARACTERS = 100
 
 /** A GET over a connection of its own. */
 export interface PrivateGet {
-  /** The path with its query. */
   readonly path: string
   /** The header `Host`; with TLS also the server name. */
   readonly host: string

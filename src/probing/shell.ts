@@ -12,7 +12,6 @@ const COULD_NOT_START = 126
 /** Redirects stdout and stderr to descriptor 3. */
 const REDIRECT = 'exec 1>&3 2>&3 3>&-\n'
 
-/** A running `sh -c`. */
 export interface Shell {
   /** Kills the shell and its process group; does nothing after its end. */
   kill(): void
@@ -102,7 +101,6 @@ export function childShell(children: ChildStarter, cwd: string, env: NodeJS.Proc
 /** Number of characters kept from the end of a command's output. */
 const KEPT_CHARACTERS = 1024
 
-/** Checks that a shell command ends with 0. */
 export function commandCheck(text: string, start: StartShell): HealthCheck {
   return {
     name: `command "${text}"`,

@@ -40,8 +40,8 @@ export interface ClaimedDescriptor {
 
 /**
  * Claims descriptors of a daemon for the lifetime of this process, across execs. A listener that the daemon lacks is bound, and stored
- * there. All or none are owned by the caller. Rejects as {@link heldOrBound} does, and with ERR_FDB_FD_TAKEN if a name is held for
- * another address.
+ * there. All or none are owned by the caller. Rejects as {@link heldOrBound} does, and with ERR_FDB_FD_TAKEN if a name is held for another
+ * address.
  */
 export async function claimForLife(
   client: OperatorClient,
@@ -113,8 +113,8 @@ async function claimKnown<T>(name: string, claim: () => Promise<T>): Promise<T> 
 
 /**
  * Takes listeners from a daemon by name instead of binding them. Missing ones are bound, stored in the daemon, and claimed for this
- * process's lifetime. Resolves with the listeners. Rejects with ERR_FDB_FD_TAKEN if a name is held for another address, with bind
- * errors, and as {@link OperatorClient} does.
+ * process's lifetime. Resolves with the listeners. Rejects with ERR_FDB_FD_TAKEN if a name is held for another address, with bind errors,
+ * and as {@link OperatorClient} does.
  */
 export async function takeHeld(
   client: OperatorClient,

@@ -48,8 +48,8 @@ export interface InheritedVersion extends InheritedProbe {
 }
 
 /**
- * The state that a supervisor hands to its next image, which is the same process: descriptors stay open under their numbers. The
- * property names are the format: other releases read them.
+ * The state that a supervisor hands to its next image, which is the same process: descriptors stay open under their numbers. The property
+ * names are the format: other releases read them.
  */
 export interface ExecState {
   /** Number of replacements, including this one. */
@@ -173,8 +173,7 @@ export async function replaceImage(
 }
 
 /**
- * Resolves with the environment that makes the next image start with blocked signals; null if its loader or release does not support
- * that.
+ * Resolves with the environment that makes the next image start with blocked signals; null if its loader or release does not support that.
  */
 async function tryNextImage(state: ExecState, children: ChildProcesses): Promise<NodeJS.ProcessEnv | null> {
   const holding = holdingVariables(handledSignals())

@@ -15,7 +15,6 @@ interface FailedVersion {
 }
 
 export interface SupervisorEnd {
-  /** The exit code. */
   readonly code: number
   /** Why no version ever served; null if one did, or none was started. */
   readonly failure: Failure | null
@@ -79,13 +78,11 @@ export class VersionFailures {
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 
-  /** Records that an operator rolled back to version `before`. */
   recordRollback({ id, pid, settings }: FailedVersion, before: number, asked: string): void {
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 
-  /** Records that a version was not ready within `ms` milliseconds. */
   recordTimeout({ id, pid, complaint }: FailedVersion, ms: number): void {
     const why = `version ${id} (pid ${pid}) was not ready within ${ms} ms${complaint === null ? '' : `: ${complaint}`}`
     this.record(id, new FdbError('ERR_FDB_DEADLINE', why, { phase: 'starting' }))

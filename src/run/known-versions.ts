@@ -63,15 +63,14 @@ export class KnownVersions {
   }
 
   /**
-   * Whether a rollback to `to` can switch the link back: the supervisor switched it for version `from`, and no other program has
-   * changed it.
+   * Whether a rollback to `to` can switch the link back: the supervisor switched it for version `from`, and no other program has changed
+   * it.
    */
   canSwitchBack(at: string, to: number, from: number | undefined): boolean {
     const led = from === undefined ? undefined : this.#links.get(from)?.[at]
     return this.#links.get(to)?.[at] !== undefined && led !== undefined && linkTargets(at)?.to === led.to
   }
 
-  /** Forgets all other versions. */
   keepOnly(ids: readonly number[]): void {
     for (const map of [this.#known, this.#links])
       for (const id of [...map.keys()]) if (!ids.includes(id)) map.delete(id)
@@ -104,7 +103,6 @@ type ReleaseLinkTargets = Readonly<Record<string, LinkTargets>>
 export class ReleaseLinks {
   readonly #known: KnownVersions
   readonly #logger: Logger
-  /** The current targets. */
   #links: ReleaseLinkTargets
 
   constructor(known: KnownVersions, logger: Logger, serving: number | null) {

@@ -22,9 +22,7 @@ export class Predecessor implements Disposable {
   #timer: NodeJS.Timeout | undefined
   #phase: 'serving' | 'stopping' | 'killed' | 'ended' = 'serving'
 
-  /**
-   * Offers its listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if the process does not exist.
-   */
+  /** Offers its listeners to {@link passedSockets}. Throws as {@link adoptListeners} does; ERR_FDB_ADOPT if the process does not exist. */
   static of({ pid, signal }: Takeover, wanted: readonly NamedListener[], logger: Logger): Predecessor {
     const other = OtherProcess.of(pid)
     try {

@@ -53,7 +53,6 @@ export class RunningVersion {
   readonly id: number
   settings: VersionSettings
   readonly startedAt: number
-  /** The version's own status text. */
   statusText = ''
   readonly #children: VersionDeps['children']
   readonly #probe: Probe
@@ -171,15 +170,14 @@ export class RunningVersion {
     this.#probe.markServing()
   }
 
-  /** Marks the end of its probation. */
   markProven(): void {
     this.#probe.markProven()
     this.#exitReason?.close()
   }
 
   /**
-   * Stops the health checks because the version is told to end. A version that failed before it served gets only {@link GRACE_MS}:
-   * until it ends it may still accept connections.
+   * Stops the health checks because the version is told to end. A version that failed before it served gets only {@link GRACE_MS}: until it
+   * ends it may still accept connections.
    */
   stopProbe(failed: boolean): void {
     this.#probe.stop()
@@ -478,7 +476,6 @@ export class RunningVersions {
     if (ended && result !== null) this.#events.exited(version, result)
   }
 
-  /** Leftover processes of all versions. */
   get leftovers(): { readonly version: number; readonly pid: number }[] {
     return [...this.#leftovers].flatMap(({ version, members }) => members.pids.map(pid => ({ version, pid })))
   }
@@ -518,7 +515,6 @@ export class RunningVersions {
       if (id === null || version === id) members.signal(constants.signals.SIGKILL)
   }
 
-  /** Stops watching a version. */
   forget(id: number): void {
     this.#running.get(id)?.close()
     this.#running.delete(id)

@@ -36,12 +36,10 @@ export interface SupervisorSettings {
   readonly name: string
   /** Path of the control socket; null: operators can only send signals. */
   readonly control: string | null
-  /** The pid file of the supervisor. */
   readonly pidFile: string | null
   readonly restart: Restart
   /** Back-off before the second start; doubled for each further one. */
   readonly restartDelay: number
-  /** The signal that starts the next version. */
   readonly upgradeSignal: NodeJS.Signals
 }
 
@@ -91,7 +89,6 @@ export class NextSettings {
     return this.#argv
   }
 
-  /** Whether any version has served. */
   get hasServed(): boolean {
     return this.#served
   }
@@ -114,9 +111,7 @@ export class NextSettings {
     this.#argv = argv
   }
 
-  /**
-   * Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors.
-   */
+  /** Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors. */
   async reread(now: VersionSettings): Promise<{ readonly ending: StopSettings; readonly changes: Changes }> {
     const { read, readSupervisorSettings: readLasting, settings } = this.#source
     if (readLasting === null) throw nothingToReload()
@@ -134,7 +129,6 @@ export class NextSettings {
   }
 }
 
-/** Maps settings to option names. */
 function byOptionName({ asking, ...settings }: VersionSettings): object {
   const { interval, timeout, passes } = asking
   return { ...settings, healthInterval: interval, healthTimeout: timeout, healthPasses: passes }

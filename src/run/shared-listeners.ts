@@ -27,9 +27,7 @@ export interface SharedListener {
   readonly adopted: boolean
 }
 
-/**
- * The listeners of all versions; each is bound once while a version uses it. Between two versions, clients wait in the kernel's queue.
- */
+/** The listeners of all versions; each is bound once while a version uses it. Between two versions, clients wait in the kernel's queue. */
 export class SharedListeners implements Disposable {
   readonly #held: Map<string, SharedListener>
   readonly #kept: StoredListeners
@@ -57,9 +55,9 @@ export class SharedListeners implements Disposable {
   }
 
   /**
-   * Returns the wanted listeners: held ones, ones that a service manager bound or kept, ones of a predecessor, else newly bound ones.
-   * If one fails, newly bound ones are closed, and passed ones stay for the next attempt. `alone`: no version runs. While one runs,
-   * O_NONBLOCK stays as it is, because a server that accepts until EAGAIN would hang otherwise.
+   * Returns the wanted listeners: held ones, ones that a service manager bound or kept, ones of a predecessor, else newly bound ones. If
+   * one fails, newly bound ones are closed, and passed ones stay for the next attempt. `alone`: no version runs. While one runs, O_NONBLOCK
+   * stays as it is, because a server that accepts until EAGAIN would hang otherwise.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
@@ -138,8 +136,8 @@ const PREFIX = 'listener-'
 export class StoredListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
-   * Listeners that an earlier process left, by specification. Two have the same one if the path of the first was removed, and the
-   * process that bound it again was killed before it could drop the first.
+   * Listeners that an earlier process left, by specification. Two have the same one if the path of the first was removed, and the process
+   * that bound it again was killed before it could drop the first.
    */
   readonly #left = new Map<string, OwnedFd[]>()
 
@@ -204,12 +202,12 @@ function storeName(key: string): string {
 /** The variable that holds the child's own pid: children of that child must not use the descriptors. */
 export const PID_VARIABLE = 'LISTEN_PID'
 
-/** Marks all processes of a version, including those that leave its group; see {@link ProcessMembers.ofGroup}. */
+/** Marks all processes of a version, including those that leave its group; see `LeftoverProcesses.ofGroup()`. */
 export const VERSION_VARIABLE = 'FD_BROKER_VERSION_OF'
 
 /**
- * The variable that names the exec state for the supervisor's next image: `take:7` to continue from descriptor 7, `try:3` to only check
- * it. Removed for children.
+ * The variable that names the exec state for the supervisor's next image: `take:7` to continue from descriptor 7, `try:3` to only check it.
+ * Removed for children.
  */
 export const EXEC_STATE_VARIABLE = 'FD_BROKER_SUPERVISOR'
 
@@ -256,8 +254,8 @@ const FROM_CGROUP =
   "sed -n 's#.*/\\([^/]*\\.service\\)\\(/.*\\)\\{0,1\\}$#\\1#p' /proc/self/cgroup | head -n 1"
 
 /**
- * Returns whether systemd is stopping this unit rather than restarting it: both send the same signal, but their jobs differ. Also false
- * if systemd cannot be asked, does not answer within 10 s, or `givenUp` aborts.
+ * Returns whether systemd is stopping this unit rather than restarting it: both send the same signal, but their jobs differ. Also false if
+ * systemd cannot be asked, does not answer within 10 s, or `givenUp` aborts.
  */
 export async function unitStops(children: ChildStarter, givenUp: AbortSignal): Promise<boolean> {
   const { NOTIFY_SOCKET: socket = '' } = startedAs.env

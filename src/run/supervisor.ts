@@ -149,24 +149,24 @@ export class Supervisor {
 
   /**
    * Starts the next version and resolves when it serves. A request during an upgrade gets the version after the candidate. Rejects, and
-   * keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and
-   * with errors of reading settings and binding listeners.
+   * keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with
+   * errors of reading settings and binding listeners.
    */
   upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
     return this.#requests.ask(options, cancel, event => this.#dispatch(event))
   }
 
   /**
-   * Replaces this process's image by the installed release, keeping versions, listeners and control socket. Never resolves. Rejects,
-   * with nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
+   * Replaces this process's image by the installed release, keeping versions, listeners and control socket. Never resolves. Rejects, with
+   * nothing changed, with ERR_FDB_BUSY during an upgrade, ERR_FDB_ABORTED while stopping, and as {@link replaceImage} does.
    */
   async upgradeSelf(): Promise<never> {
     return await replaceImage(() => this.#snapshot, this.#versions.children, this.#deps.logger)
   }
 
   /**
-   * Reads the settings again; stop signal and stop timeout take effect at once. Rejects, with nothing changed, with
-   * ERR_FDB_COMMAND_UNKNOWN if there is no --config, ERR_FDB_BUSY while no version serves, and with read errors.
+   * Reads the settings again; stop signal and stop timeout take effect at once. Rejects, with nothing changed, with ERR_FDB_COMMAND_UNKNOWN
+   * if there is no --config, ERR_FDB_BUSY while no version serves, and with read errors.
    */
   async reload(): Promise<Reloaded> {
     const version = this.#versions.get(this.generation)

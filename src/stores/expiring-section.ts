@@ -5,7 +5,6 @@ import { REMOVE } from '../state/draft.js'
 import type { SectionSchema } from '../state/schema.js'
 import type { Section } from '../state/section.js'
 
-/** A value with its expiry time. */
 export interface Expiring<T> {
   readonly value: T
   /** In milliseconds since 1970; null: never. */

@@ -14,13 +14,11 @@ export interface SessionStoreOptions {
   member?: Member
 }
 
-/** A session of express-session. */
 export interface SessionRecord {
   cookie?: { expires?: Date | string | null | undefined }
   [name: string]: unknown
 }
 
-/** Store methods that express-session calls. */
 export interface SessionStoreMethods {
   get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void
   set(sid: string, session: SessionRecord, callback?: (error?: unknown) => void): void
@@ -50,8 +48,7 @@ const MOST_TOUCH_MS = 60_000
 
 /**
  * Creates an express-session store that keeps sessions in the state of this process's service, so that logins outlive upgrades. With
- * express-session: `session({ store: sessionStore(session), … })`; with `@fastify/session`, which needs no base class:
- * `sessionStore()`.
+ * express-session: `session({ store: sessionStore(session), … })`; with `@fastify/session`, which needs no base class: `sessionStore()`.
  *
  * The section is secret: tools do not show its values. A session must be JSON.
  */

@@ -5,9 +5,9 @@ import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from
 type OnEnded = (code: number) => void
 
 /**
- * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). It reaps every child, so Node
- * must not start any in this process. A pid stays the child's until it is reaped, in the same turn as its end is reported: no signal
- * hits another process.
+ * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). It reaps every child, so Node must
+ * not start any in this process. A pid stays the child's until it is reaped, in the same turn as its end is reported: no signal hits
+ * another process.
  */
 export class ChildProcesses {
   readonly #onEnded = new Map<number, OnEnded>()

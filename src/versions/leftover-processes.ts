@@ -84,9 +84,7 @@ export class LeftoverProcesses implements Disposable {
   readonly #belongs: (pid: number) => boolean
   readonly #members = new Map<number, OwnedFd>()
 
-  /**
-   * Create it in the turn in which the leader is reaped: until then, and while a member lives, the leader's number cannot be reused.
-   */
+  /** Create it in the turn in which the leader is reaped: until then, and while a member lives, the leader's number cannot be reused. */
   private constructor(belongs: (pid: number) => boolean) {
     this.#belongs = belongs
     this.#find()
@@ -98,8 +96,8 @@ export class LeftoverProcesses implements Disposable {
   }
 
   /**
-   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`;
-   * null: only the group. `orphans`: also processes with these signs and without the variable, and their descendants.
+   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`; null:
+   * only the group. `orphans`: also processes with these signs and without the variable, and their descendants.
    */
   static ofGroup(
     leader: number,

@@ -1,7 +1,7 @@
 /**
  * Decides which version of a supervised program is started, serves and is stopped. A pure function from state and event to state and
- * effects; it knows no clock and no process. An effect may fail or never be answered; a late event about a version in a later phase
- * changes nothing. The state is part of the exec state: its property names are a format that other releases read.
+ * effects; it knows no clock and no process. An effect may fail or never be answered; a late event about a version in a later phase changes
+ * nothing. The state is part of the exec state: its property names are a format that other releases read.
  */
 
 export type Phase =
@@ -335,8 +335,8 @@ function handleLoss(draft: Draft, version: Version, code: number): void {
 }
 
 /**
- * Starts a replacement for a failed version: the known-good version at once if the failure was in its probation or before it served,
- * else after a back-off if the restart policy allows. Returns false if nothing is started.
+ * Starts a replacement for a failed version: the known-good version at once if the failure was in its probation or before it served, else
+ * after a back-off if the restart policy allows. Returns false if nothing is started.
  */
 function replace(draft: Draft, failed: Version, code: number): boolean {
   draft.failures++

@@ -80,8 +80,8 @@ type Write = (fd: unknown, ...rest: unknown[]) => unknown
 type Written = (error: unknown, bytes: number, data: unknown) => void
 
 /**
- * Lets writes of `node:fs` to stdout or stderr succeed if the reader is gone, and reports each. Loggers bypass the process's streams:
- * pino, for example, ends the process at such an error, or waits in a loop for the terminal.
+ * Lets writes of `node:fs` to stdout or stderr succeed if the reader is gone, and reports each. Loggers bypass the process's streams: pino,
+ * for example, ends the process at such an error, or waits in a loop for the terminal.
  */
 function dropWrites(dropped: () => void): void {
   for (const name of ['writeSync', 'writevSync'] as const) {
@@ -125,8 +125,8 @@ function isGone(fd: unknown, error: unknown): boolean {
 }
 
 /**
- * Returns the number of bytes of a write's arguments: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length })
- * or (list of bytes).
+ * Returns the number of bytes of a write's arguments: (text, position, encoding), (bytes, offset, length), (bytes, { offset, length }) or
+ * (list of bytes).
  */
 function bytesOf([data, second, third]: readonly unknown[]): number {
   if (typeof data === 'string')

@@ -66,7 +66,7 @@ export class Probe implements Disposable {
   /** Further descriptors for the version, numbered after all listeners. Borrowed. */
   readonly fds: readonly OwnedFd[] = []
   readonly env: NodeJS.ProcessEnv = {}
-  /** Borrowed. Absent: the version does not report. */
+  /** The endpoint on which the version reports; borrowed. Absent: the version does not report. */
   readonly notifyEndpoint?: NotifyEndpoint
   /** URL at which only this version answers. The next image of the supervisor uses it too. */
   readonly url?: string
@@ -306,8 +306,8 @@ class PrivateListenerProbe extends PollingProbe {
 }
 
 /**
- * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. Only messages from this user, from root,
- * or from a process of the version (which may have changed its user) count, by the kernel's credentials.
+ * The version uses sd_notify(3): READY=1, STATUS=, MAINPID=. Each version has its own socket. Only messages from this user, from root, or
+ * from a process of the version (which may have changed its user) count, by the kernel's credentials.
  */
 export class NotifyProbe extends Probe {
   override readonly env: NodeJS.ProcessEnv
@@ -337,7 +337,7 @@ export class NotifyProbe extends Probe {
     })
   }
 
-  /** settle() keeps the socket open: MAINPID and STATUS may change while the version serves. */
+  /** stop() keeps the socket open: MAINPID and STATUS may change while the version serves. */
   override [Symbol.dispose](): void {
     this.#receiver?.close()
     this.#receiver = null
@@ -433,11 +433,9 @@ const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
   handoff: control => (control === '' ? null : { kind: 'handoff', control }),
 }
 
-/** Settings that a probe needs. */
 export interface ProbedSettings {
   readonly ready: Readiness
   readonly asking: CheckTiming
-  /** The shared listeners. */
   readonly listen: readonly unknown[]
   readonly nonBlocking: boolean
   readonly cwd?: string | undefined
@@ -476,9 +474,9 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
       return new PollingProbe(pid => commandQuestion(ready.text, shell(pid)), asking)
     }
     case 'handoff': {
-      const { descendantServes: servesUnder } = await import('./descendant-serves.js')
+      const { descendantServes } = await import('./descendant-serves.js')
       // Not asked while it serves: it may hand over by itself, and another process answers then.
-      return new PollingProbe(pid => servesUnder(ready.control, pid), asking, false)
+      return new PollingProbe(pid => descendantServes(ready.control, pid), asking, false)
     }
   }
 }

@@ -26,8 +26,8 @@ export interface Successor {
   exited: Promise<Exit>
   /**
    * Ends the successor and all processes in its session: SIGTERM, then SIGKILL after `graceMs` (default {@link GRACE_MS}; 0: at once).
-   * Processes that left the session are not reached. Resolves with whether all have ended; another user's process (sudo, setuid) cannot
-   * be ended.
+   * Processes that left the session are not reached. Resolves with whether all have ended; another user's process (sudo, setuid) cannot be
+   * ended.
    */
   end(graceMs?: number): Promise<boolean>
   /** Releases the successor, which serves or is no longer watched. Idempotent. */

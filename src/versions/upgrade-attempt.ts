@@ -13,8 +13,8 @@ import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-
 /** Time for a successor that failed, or got its Commit, to report why and end, in milliseconds. */
 export const OWN_END_MS = 5_000
 /**
- * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to
- * join, in milliseconds.
+ * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to join,
+ * in milliseconds.
  */
 const JOIN_MS = 2_000
 /** Interval at which processes of such a command are looked for, in milliseconds. */
@@ -52,9 +52,7 @@ export interface AttemptIncumbent {
   graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent serves again, or another process does. */
   serves(): Promise<unknown>
-  /**
-   * The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again.
-   */
+  /** The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again. */
   failedAfterCommit(successor: Successor): void
 }
 

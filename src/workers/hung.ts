@@ -10,11 +10,9 @@ const SILENT_MS = 2_000
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
-/** A worker's process, as the holder of its service knows it. */
 type WorkerProcess = NonNullable<WorkerSlot['owner']>
 
 interface HungReplacement {
-  /** The hung process that was replaced. */
   readonly process: WorkerProcess
   readonly at: number
   /** Number of times the limit was doubled because its predecessors hung soon after their start. */
@@ -31,8 +29,8 @@ export interface HungDeps {
 }
 
 /**
- * Detects hung workers: processes that live but send no heartbeat. Others accept on a hung worker's listeners; after a limit a
- * successor takes over from it. A process that has woken up by then drains as usual; one that has not is killed.
+ * Detects hung workers: processes that live but send no heartbeat. Others accept on a hung worker's listeners; after a limit a successor
+ * takes over from it. A process that has woken up by then drains as usual; one that has not is killed.
  */
 export class HungWorkers {
   readonly #deps: HungDeps

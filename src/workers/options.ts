@@ -36,8 +36,8 @@ export interface WorkersOptions {
   /** Time for a worker to serve, in milliseconds. Default 60 000. */
   timeout?: number
   /**
-   * Back-off before a worker that ended twice within a second is started again, in milliseconds; doubled each time, at most 30 s.
-   * Default 500.
+   * Back-off before a worker that ended twice within a second is started again, in milliseconds; doubled each time, at most 30 s. Default
+   * 500.
    */
   restartDelay?: number
   /**
@@ -54,7 +54,7 @@ export interface WorkersOptions {
   systemd?: DaemonOptions['systemd']
   pidFile?: string
   mainProcess?: DaemonOptions['mainProcess']
-  /** Closes it. */
+  /** Aborting closes the main process. */
   signal?: AbortSignal
 }
 

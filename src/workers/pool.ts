@@ -23,14 +23,12 @@ const RETRY_MS = 200
 const PROBATION_MS = 10_000
 /** Time for a worker to learn of the order to end, in addition to its own limit, in milliseconds. */
 const NOTICE_MS = 5_000
-/** Commands to workers are never cancelled. */
 const NEVER_ABORTED = new AbortController().signal
 
 interface WorkerService {
   readonly operations: Pick<ServiceOperations, 'command' | 'endProbation' | 'standing'>
 }
 
-/** The services of the workers. */
 export interface WorkerServices {
   /** Whether another main process may have taken over. */
   readonly paused: boolean
@@ -72,7 +70,6 @@ export class WorkerPool {
     this.#addSlots(this.#count - 1)
   }
 
-  /** Number of workers that must serve. */
   get count(): number {
     return this.#count
   }
@@ -208,9 +205,7 @@ export class WorkerPool {
     if (failures.length > 0) throw failures[0]
   }
 
-  /**
-   * Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does.
-   */
+  /** Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does. */
   async rollback(): Promise<Buffer> {
     const told = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = told.find(one => one.status === 'fulfilled') ?? told[0]!
@@ -222,7 +217,6 @@ export class WorkerPool {
     return this.#slots.filter(({ wanted }) => wanted)
   }
 
-  /** Workers that a previous main process started. */
   get startedByPredecessor(): WorkerSlot[] {
     return this.wanted.filter(({ startedHere }) => !startedHere)
   }
@@ -234,8 +228,7 @@ export class WorkerPool {
   }
 
   /**
-   * Ends all workers, and kills those that do not learn of it in time. `timeoutMs` null: each drains as configured, within
-   * `stopTimeout`.
+   * Ends all workers, and kills those that do not learn of it in time. `timeoutMs` null: each drains as configured, within `stopTimeout`.
    */
   async endAll(timeoutMs: number | null): Promise<void> {
     this.#closing = true
@@ -256,9 +249,7 @@ export class WorkerPool {
     clearTimeout(this.#killTimer)
   }
 
-  /**
-   * Shortens the time to leave: workers that have not left by then, plus {@link NOTICE_MS}, are killed. A longer time changes nothing.
-   */
+  /** Shortens the time to leave: workers that have not left by then, plus {@link NOTICE_MS}, are killed. A longer time changes nothing. */
   shortenDeadline(timeoutMs: number): void {
     this.#killAfter(timeoutMs + NOTICE_MS)
   }
@@ -290,7 +281,6 @@ export class WorkerPool {
     }
   }
 
-  /** Adds slots up to index `last`. */
   #addSlots(last: number): void {
     const standing = (name: string) => this.#services?.get(name)?.operations.standing ?? null
     for (let index = this.#slots.length; index <= last; index++)

@@ -26,7 +26,6 @@ export interface WorkerSlotDeps {
 /** One worker's slot: keeps a process serving in it. */
 export class WorkerSlot {
   readonly index: number
-  /** Name of the worker's own service. */
   readonly name: string
   readonly #deps: WorkerSlotDeps
   #attempt: { readonly cancel: AbortController; readonly outcome: Promise<Upgraded> } | null = null
@@ -49,7 +48,6 @@ export class WorkerSlot {
     this.#deps = deps
   }
 
-  /** Whether a process must serve here. */
   get wanted(): boolean {
     return this.#wanted
   }
@@ -80,7 +78,6 @@ export class WorkerSlot {
     return this.#deps.standing(this.name)
   }
 
-  /** The serving process, or null. */
   get owner(): Standing['owner'] {
     return this.standing?.owner ?? null
   }

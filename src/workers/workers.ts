@@ -22,9 +22,9 @@ import { WorkerPool } from './pool.js'
 const PREDECESSOR_WORKERS = 'older'
 
 /**
- * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts them, and
- * restarts them when they end. It holds their listeners, so that a successor accepts the connections that a dead worker has not. It
- * serves no client itself.
+ * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts them, and restarts
+ * them when they end. It holds their listeners, so that a successor accepts the connections that a dead worker has not. It serves no client
+ * itself.
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings
@@ -34,7 +34,6 @@ export class Workers implements AsyncDisposable {
   #onReload: (() => Promise<number | 'auto'>) | null = null
   /** Replacement of the previous main process's workers; runs once, ordered by that process or by this one. */
   #renewal: Promise<void> | null = null
-  /** Serializes orders to all workers. */
   #orders: Promise<unknown> = Promise.resolve()
 
   /** @internal See {@link startWorkers}. */
@@ -53,7 +52,6 @@ export class Workers implements AsyncDisposable {
     return this.#settings.control
   }
 
-  /** Number of workers that must serve. */
   get count(): number {
     return this.#pool.count
   }
@@ -82,10 +80,10 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Starts the next main process (with the same command unless `argv` is given), which takes over when it calls {@link startWorkers},
-   * and replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves.
-   * Resolves when all are replaced. Rejects if the next main process fails to start (this one continues), or a worker does: the old
-   * workers keep serving, and the error names them.
+   * Starts the next main process (with the same command unless `argv` is given), which takes over when it calls {@link startWorkers}, and
+   * replaces the workers: the first one, then the others as `replace` says. Each old worker stops only when its successor serves. Resolves
+   * when all are replaced. Rejects if the next main process fails to start (this one continues), or a worker does: the old workers keep
+   * serving, and the error names them.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
@@ -130,8 +128,8 @@ export class Workers implements AsyncDisposable {
   }
 
   /**
-   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: as each is configured), then this process.
-   * Workers that do not learn of it are killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
+   * Ends all workers as `Member.close()` does, within `timeout` milliseconds (default: as each is configured), then this process. Workers
+   * that do not learn of it are killed: 5 s after `timeout`, by default after `stopTimeout`. Idempotent; a shorter time counts.
    */
   async close({ timeout }: { timeout?: number } = {}): Promise<void> {
     const daemon = this.#daemon
@@ -249,8 +247,8 @@ export class Workers implements AsyncDisposable {
 
 /**
  * Starts workers, and keeps them running. Resolves when all serve. Rejects, and leaves nothing behind, with ERR_FDB_OPTION,
- * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes
- * over from it and then replaces its workers; a failed replacement is logged and listed in `report`, and the old worker keeps serving.
+ * ERR_FDB_CONTROL_TAKEN, and with the reason why a worker failed to start. If a main process already runs the service, this one takes over
+ * from it and then replaces its workers; a failed replacement is logged and listed in `report`, and the old worker keeps serving.
  */
 export function startWorkers(options: WorkersOptions): Promise<Workers> {
   return Workers.start(options)

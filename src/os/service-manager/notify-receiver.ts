@@ -14,7 +14,6 @@ const MESSAGES_PER_TURN = 64
 export interface NotifyMessage {
   /** The last value of each name. */
   readonly words: ReadonlyMap<string, string>
-  /** The sender by the kernel's credentials. */
   readonly from: PeerCredentials
   readonly truncated: boolean
 }

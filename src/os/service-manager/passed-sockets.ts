@@ -161,9 +161,7 @@ export class FdStore {
     this.#prefix = prefixOf(service)
   }
 
-  /**
-   * Stores a descriptor, which is borrowed. The same object under the same name is stored once. A manager without a store closes it.
-   */
+  /** Stores a descriptor, which is borrowed. The same object under the same name is stored once. A manager without a store closes it. */
   keep(name: string, fd: OwnedFd): void {
     const whole = this.#prefix + name
     if (whole.length <= MOST_NAME) this.#socket.send({ FDSTORE: 1, FDNAME: whole, FDPOLL: 0 }, fd)

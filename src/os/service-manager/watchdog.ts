@@ -13,7 +13,6 @@ export class Watchdog {
   #timer: NodeJS.Timeout | undefined
   #extension: NodeJS.Timeout | undefined
 
-  /** `manager` is null without a service manager. */
   constructor(manager: WatchedManager | null, healthy: () => boolean) {
     this.#manager = manager
     this.#healthy = healthy
