@@ -110,7 +110,7 @@ const drainShape = {
     '250ms',
     'a few connections move first, the others after this time ([waves](connections.md)); `0s`: all at once',
   ),
-  movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'most connections that move in a second'),
+  movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'limit of connections that move in a second'),
   lastEvent: optional(
     text('the text of an event', given =>
       Buffer.byteLength(given) <= MOST_EVENT
@@ -266,7 +266,7 @@ const serverHealthShape = {
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(duration(1), '4s', 'how long they are kept: less than the server’s own limit (Node: 5 s)'),
+  idle: optional(duration(1), '4s', 'how long idle connections are kept: less than the server’s own limit (Node: 5 s)'),
   age: optional(orOff(duration(1)), '1h', 'a connection of this age is not kept; `off`: no limit'),
 }
 const ownTimeoutShape = {
@@ -286,7 +286,7 @@ const upstreamShape = {
   connections: optional(
     orOff(integer(1, 1_000_000)),
     'off',
-    'most connections to each server; beyond: another server, or 503',
+    'limit of connections to each server; beyond: another server, or 503',
   ),
   retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
