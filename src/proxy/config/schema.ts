@@ -266,7 +266,11 @@ const serverHealthShape = {
 }
 const keepAliveShape = {
   connections: optional(integer(0, 100_000), 4096, 'idle connections kept for each server'),
-  idle: optional(duration(1), '4s', 'how long idle connections are kept: less than the server’s own limit (Node: 5 s)'),
+  idle: optional(
+    duration(1),
+    '4s',
+    'how long idle connections are kept: less than the server’s own limit (Node: 5 s)',
+  ),
   age: optional(orOff(duration(1)), '1h', 'a connection of this age is not kept; `off`: no limit'),
 }
 const ownTimeoutShape = {
