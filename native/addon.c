@@ -1,11 +1,11 @@
-/* The life of an environment's instance: made when the addon is loaded, ended by an async cleanup hook. */
+/* Creates an environment's instance when the addon is loaded, and destroys it in an async cleanup hook. */
 #include "fdb.h"
 
 #include <stdlib.h>
 
 /*
- * A literal builds an object several times faster than one Node-API call a property, and a loop copies descriptors
- * ten times faster than one Node-API call an element. `scratch` is the instance's Int32Array.
+ * These functions run in JavaScript because that is faster: an object literal several times faster than one Node-API
+ * call per property, a loop ten times faster than one call per element. `scratch` is the instance's Int32Array.
  */
 static const char *const maker_sources[MAKER_COUNT] = {
   [COPY_FDS] = "(scratch, fds, from) => {"
@@ -56,12 +56,12 @@ static void finalize_instance(napi_env env, void *data, void *hint) {
   fdb_drop_instance(data);
 }
 
-/* Also runs when a worker is terminated. Polls first: a handle must leave epoll before its descriptor closes. */
+/* Also runs when a worker is terminated. Closes polls first: a handle must leave epoll before its descriptor closes. */
 static void end_of_environment(napi_async_cleanup_hook_handle handle, void *data) {
   fdb_instance *self = data;
   self->hook = handle;
   self->ending = true;
-  self->closing++; /* keeps the hook until this function is through */
+  self->closing++; /* keeps the hook until this function returns */
   fdb_close_polls(self);
   fdb_close_owned(self);
   for (int i = 0; i < MAKER_COUNT; i++) napi_delete_reference(self->env, self->makers[i]);

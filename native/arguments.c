@@ -1,4 +1,4 @@
-/* Reading and checking arguments; small values back. Nothing here trusts a type or a range. */
+/* Reads and checks arguments, and creates results. Checks every type and range. */
 #include "fdb.h"
 
 #include <inttypes.h>
@@ -25,7 +25,7 @@ bool fdb_integer(napi_env env, napi_value value, const char *name, double min, d
     fdb_throw_type(env, "%s must be a number", name);
     return false;
   }
-  /* No caller's range goes beyond what an int64_t holds; floor() would be a call for each of the five numbers of a send. */
+  /* A cast instead of floor(), which would be a function call. The range of every caller fits into an int64_t. */
   if (!(number >= min && number <= max) || (double)(int64_t)number != number) {
     fdb_throw_range(env, "%s must be an integer from %.0f to %.0f, got %g", name, min, max, number);
     return false;
@@ -166,7 +166,7 @@ napi_value fdb_null(napi_env env) {
 
 napi_value fdb_int_value(napi_env env, int64_t number) {
   napi_value value = NULL;
-  /* A small number needs no object. */
+  /* V8 needs no heap object for a small integer. */
   if (number >= INT32_MIN && number <= INT32_MAX) napi_create_int32(env, (int32_t)number, &value);
   else napi_create_int64(env, number, &value);
   return value;

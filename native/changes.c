@@ -1,4 +1,4 @@
-/* Looks at encoded changes of a record of the state, many in one call: fields, what the key is looked up by, and its sum. */
+/* Decodes many encoded changes of a state record in one call: the fields, the hash of the key, and its sum. */
 #include "fdb.h"
 
 #include <pthread.h>
@@ -6,13 +6,13 @@
 
 #define POLYNOMIAL 0xedb88320u
 
-/* What is told of a change. KNOWN is 0 where the caller has to look by itself: for what is wrong, rare, or not in ASCII. */
+/* The result for one change. KNOWN is 0 if the caller must decode the change itself: it is invalid, rare or not ASCII. */
 enum { KNOWN, OP, VERSION, SECTION, SECTION_END, KEY, KEY_END, VALUE, VALUE_END, HASH, PRINT, FIELDS };
 
 /* Tags of a Change in proto/state.proto. */
 enum { TAG_SECTION = 1 << 3 | 2, TAG_OP = 2 << 3, TAG_KEY = 3 << 3 | 2, TAG_VALUE = 4 << 3 | 2, TAG_VERSION = 5 << 3 };
 
-/* The CRC-32 of each byte, and with one, two and three zeros behind it. */
+/* The CRC-32 of each byte, also followed by one, two and three zero bytes. */
 static uint32_t table[4][256];
 static pthread_once_t made = PTHREAD_ONCE_INIT;
 
@@ -48,7 +48,7 @@ static uint32_t scrambled(uint32_t word) {
   return (word << 15 | word >> 17) * 0x1b873593u;
 }
 
-/* MurmurHash3: hashOf() of src/state/key-bytes.ts. False: not all of it is ASCII. */
+/* MurmurHash3, as hashOf() of src/state/key-bytes.ts. Returns false if the data is not ASCII. */
 static bool hash_of(const uint8_t *data, size_t length, uint32_t hash, uint32_t *into) {
   uint32_t all = 0, rest = 0, total = (uint32_t)length;
   for (; length >= 4; data += 4, length -= 4) {
@@ -97,7 +97,7 @@ static bool scan(const uint8_t *data, size_t at, size_t end, uint32_t *into) {
   return true;
 }
 
-/* The sum of what changes of one kind to keys of one section have in common: mostly that of the change before. */
+/* Caches the common part of the sums of consecutive changes with the same section and kind. */
 typedef struct common {
   const uint8_t *section;
   size_t length;
@@ -136,7 +136,7 @@ napi_value fdb_scan_changes(napi_env env, napi_callback_info info) {
     if (!scan(buffer.data, start, end, change)) continue;
     const uint8_t *key = buffer.data + change[KEY];
     size_t length = change[KEY_END] - change[KEY];
-    /* Of no bytes, the sum of zlib that a key has otherwise is 0. */
+    /* Leaves empty keys to the caller: for them zlib's crc32() returns 0, unlike the crc32() of this file. */
     if (length == 0 || change[OP] > UINT8_MAX || !hash_of(key, length, (uint32_t)seed, &change[HASH])) continue;
     const uint8_t *section = buffer.data + change[SECTION];
     change[PRINT] = crc32(key, length, common_sum(&last, section, change[SECTION_END] - change[SECTION], change[OP]));

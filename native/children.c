@@ -1,4 +1,4 @@
-/* Children that a process did not start: those that it adopts when their own parents end. */
+/* Children that this process has not started itself, but adopted after the end of their parents. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -23,7 +23,7 @@ napi_value fdb_adopt_orphans(napi_env env, napi_callback_info info) {
 #endif
 }
 
-/* Looks, and reaps nothing: it may be a child of Node's. */
+/* Does not reap the child, because it may belong to Node. */
 napi_value fdb_ended_child(napi_env env, napi_callback_info info) {
   fdb_call call;
   siginfo_t ended;
@@ -36,7 +36,7 @@ napi_value fdb_ended_child(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, ended.si_pid);
 }
 
-/* Its exit code, or the negative number of the signal that ended it; null when it has not ended, or is no child of ours. */
+/* Returns the exit code, or the negative number of the signal that ended it; null if it runs, or is not our child. */
 napi_value fdb_reap_child(napi_env env, napi_callback_info info) {
   fdb_call call;
   siginfo_t ended;

@@ -1,4 +1,4 @@
-/* Plain operations on descriptor numbers, and whose they are. */
+/* Simple operations on descriptor numbers, and their ownership. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@ napi_value fdb_dup(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd;
   if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
-  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* never takes the place of a closed stdin, stdout or stderr */
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3); /* from 3 on: never uses the number of a closed stdin, stdout or stderr */
   return copy < 0 ? fdb_throw(env, errno, "dup") : fdb_owned_value(call.self, copy);
 }
 
@@ -37,13 +37,13 @@ typedef struct fdb_room {
   napi_deferred deferred;
 } fdb_room;
 
-/* One growth to the full size instead of several when it matters: with threads each of them waits for all processors. */
+/* Grows the table once to its full size. In a process with threads each growth waits for all processors. */
 static void make_room(napi_env env, void *data) {
   (void)env;
   const fdb_room *room = data;
   int any = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (any < 0) return;
-  int last = fcntl(any, F_DUPFD_CLOEXEC, room->count - 1); /* above the limit: no room is made */
+  int last = fcntl(any, F_DUPFD_CLOEXEC, room->count - 1); /* fails above the limit */
   if (last >= 0) close(last);
   close(any);
 }
@@ -57,7 +57,7 @@ static void made_room(napi_env env, napi_status status, void *data) {
   free(room);
 }
 
-/* In a thread of the pool: only who needs more than there is waits for it. */
+/* Runs in a thread of the pool. Meanwhile only a thread that needs a larger table waits. */
 napi_value fdb_make_room(napi_env env, napi_callback_info info) {
   fdb_call call;
   int count;
@@ -89,7 +89,7 @@ napi_value fdb_close(napi_env env, napi_callback_info info) {
   return error != 0 ? fdb_throw(env, error, "close") : fdb_undefined(env);
 }
 
-/* Closes all, then throws the first error there was. */
+/* Closes all, then throws the first error. */
 napi_value fdb_close_many(napi_env env, napi_callback_info info) {
   fdb_call call;
   uint32_t length, count;
@@ -119,12 +119,12 @@ napi_value fdb_adopt(napi_env env, napi_callback_info info) {
   int fd;
   if (!fdb_enter(env, info, 1, &call) || !fdb_fd(env, call.argv[0], "fd", &fd)) return NULL;
   if (fcntl(fd, F_GETFD) < 0) return fdb_throw(env, errno, "fcntl");
-  if (!fdb_reserve(call.self, fd)) return fdb_throw(env, ENOMEM, "realloc"); /* stays the caller's, open */
+  if (!fdb_reserve(call.self, fd)) return fdb_throw(env, ENOMEM, "realloc"); /* the caller keeps the open descriptor */
   fdb_own(call.self, fd);
   return fdb_undefined(env);
 }
 
-/* (fd, on): of the flags that `get` reads, `raised` are set when it is on and `lowered` when it is off; the others stay. */
+/* (fd, on): adds `raised` or `lowered` to the flags of `get`, and removes the other; keeps all other flags. */
 static napi_value change_flags(napi_env env, napi_callback_info info, int get, int set, int raised, int lowered) {
   fdb_call call;
   int fd;
@@ -142,7 +142,7 @@ napi_value fdb_set_cloexec(napi_env env, napi_callback_info info) {
   return change_flags(env, info, F_GETFD, F_SETFD, FD_CLOEXEC, 0);
 }
 
-/* Of the open file: whoever else holds it has the same. */
+/* Affects the open file description, which other processes may share. */
 napi_value fdb_set_blocking(napi_env env, napi_callback_info info) {
   return change_flags(env, info, F_GETFL, F_SETFL, 0, O_NONBLOCK);
 }

@@ -1,5 +1,4 @@
-/* Many descriptors behind one (epoll): whoever polls that one asks which of them are ready, and reads from them in the same call. On other
-   systems there is none. */
+/* epoll: reports which of many descriptors are ready, and reads from them in the same call. Linux only. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -16,10 +15,10 @@
 
 #define TELLING (EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP)
 
-/* A descriptor of TCP is reported once for what comes (EPOLLET), and again only if it was not read to its end: one that is reported as long as it can be
-   read from (level-triggered) stays in the kernel's queue where it was last reported, so that what comes to it next overtakes what came to others before.
-   With 1,000 busy clients some then wait twice as long as the others. EPOLLRDHUP and EPOLLPRI are there to tell when less than was asked for is not the end:
-   behind it comes FIN, or an urgent byte (epoll(7), "Questions and answers", 9). A Unix socket's may be the end of what one message carried. */
+/* TCP descriptors are edge-triggered (EPOLLET), and are rearmed only if they were not read completely. A level-triggered descriptor keeps its place in the
+   kernel's queue: new data for it overtakes older data for others, and with 1,000 busy clients some wait twice as long as the others. A short read is the end
+   of the data unless EPOLLRDHUP or EPOLLPRI report FIN or an urgent byte after it (epoll(7), "Questions and answers", 9). Unix sockets stay level-triggered:
+   a short read may only be the end of one message. */
 static struct epoll_event interest(int fd, int what) {
   int domain = 0;
   socklen_t size = sizeof(domain);
@@ -29,7 +28,7 @@ static struct epoll_event interest(int fd, int what) {
   return (struct epoll_event){ .events = events, .data.u64 = (uint64_t)events << 32 | (uint32_t)fd };
 }
 
-/* Has one that is reported once reported again, as long as it can be read from or written to. Who is in the set no more wants to hear nothing. */
+/* Rearms an edge-triggered descriptor, so that the next wait reports it if it is still ready. Ignores a descriptor that has left the set. */
 static bool report_again(int epoll, const struct epoll_event *told) {
   struct epoll_event event = { .events = (uint32_t)(told->data.u64 >> 32), .data.u64 = told->data.u64 };
   if (!(event.events & EPOLLET)) return true;
@@ -52,7 +51,7 @@ napi_value fdb_set_epoll(napi_env env, napi_callback_info info) {
       !fdb_int(env, call.argv[3], "now", 0, READABLE | WRITABLE, &now))
     return NULL;
   if (before == now) return fdb_undefined(env);
-  /* Out of the set while nothing is wanted: errors are told of whatever is in it. */
+  /* Removes a descriptor without wanted events from the set, because epoll always reports errors. */
   int what = now == 0 ? EPOLL_CTL_DEL : before == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
   struct epoll_event event = now == 0 ? (struct epoll_event){ 0 } : interest(fd, now);
   return epoll_ctl(epoll, what, fd, &event) < 0 ? fdb_throw(env, errno, "epoll_ctl") : fdb_undefined(env);
@@ -63,7 +62,7 @@ static bool typed_array(napi_env env, napi_value value, napi_typedarray_type wan
   return napi_get_typedarray_info(env, value, &type, length, data, NULL, NULL) == napi_ok && type == wanted;
 }
 
-/* How many bytes came, NOTHING_READ, or what is wrong as -1 - errno. */
+/* Returns the number of bytes, NOTHING_READ, or -1 - errno. */
 static int32_t read_ahead(int fd, uint8_t *into, size_t length) {
   ssize_t got;
   do got = recv(fd, into, length, MSG_DONTWAIT);
@@ -97,9 +96,9 @@ napi_value fdb_ask_epoll(napi_env env, napi_callback_info info) {
   int tell = 0;
   for (int i = 0; i < count; i++) {
     uint32_t is = events[i].events;
-    /* An urgent byte is nobody's business. */
+    /* Ignores an urgent byte alone. */
     if (!(is & TELLING)) continue;
-    /* What is broken says so to whoever reads from it, or writes to it. */
+    /* Reports a broken descriptor as readable and writable: the caller's read or write returns the error. */
     uint32_t broken = is & (EPOLLERR | EPOLLHUP);
     int fd = (int)(uint32_t)events[i].data.u64;
     int32_t got = NOTHING_READ;

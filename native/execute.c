@@ -1,4 +1,4 @@
-/* Another program in the place of this one: the same process, with its children and the descriptors that are named. */
+/* Replaces the program of this process (execve). Keeps its children and the given descriptors. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -14,18 +14,18 @@
 
 typedef struct {
   char **words, **variables;
-  int first; /* they become this number and those behind it; KEEP_NUMBERS: none */
+  int first; /* the descriptors become first, first + 1, …; KEEP_NUMBERS: they keep their numbers */
   uint32_t count;
   int fds[FDB_SCRATCH];
-  int before[FDB_SCRATCH]; /* what had their new numbers; -1: nothing */
+  int before[FDB_SCRATCH]; /* copies of the descriptors that had the new numbers before; -1: none */
   uint32_t ready, replaced;
 } image;
 
-/* Nothing is lost that has one of these numbers, as long as another program does not run. */
+/* Gives the descriptors their new numbers. take_back() undoes it. */
 static bool place(image *it) {
   int above = it->first + (int)it->count;
   for (uint32_t i = 0; i < it->count; i++) {
-    /* Out of the way first: a source may have the number of another's target. */
+    /* Copies all sources to higher numbers first: a source may have the target number of another one. */
     int source = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above);
     if (source < 0) return false;
     it->fds[i] = source;
@@ -50,7 +50,7 @@ static void take_back(image *it) {
   }
 }
 
-/* Of stdin, stdout and stderr: inherited, and blocking, as Node had them before it looked at them. */
+/* Makes stdin, stdout and stderr inheritable and blocking again, as they were before Node changed them. */
 static void open_standard(const int *flags, const int *modes) {
   for (int fd = 0; fd < STANDARD_FDS; fd++) {
     struct stat about;
@@ -61,7 +61,7 @@ static void open_standard(const int *flags, const int *modes) {
   }
 }
 
-/* Returns only when it has failed: then all is as it was. */
+/* Returns only after a failure, and undoes all changes before. */
 static int execute(image *it, const char **failed) {
   const char *file = it->words[0], *cwd = it->words[1];
   int flags[STANDARD_FDS], modes[STANDARD_FDS], before = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -79,7 +79,7 @@ static int execute(image *it, const char **failed) {
   }
   *failed = "dup";
   if (it->first == KEEP_NUMBERS || place(it)) {
-    /* Node ignores some, and what is ignored stays so in the next program. */
+    /* Resets ignored signals, because the next program would inherit that; Node ignores some. */
     struct sigaction usual = { .sa_handler = SIG_DFL }, actions[NSIG];
     bool ignored[NSIG] = { false };
     sigset_t held, mask;
@@ -123,7 +123,7 @@ napi_value fdb_execute(napi_env env, napi_callback_info info) {
       (call.argc > 3 && !fdb_int(env, call.argv[3], "first", STANDARD_FDS, INT_MAX - FDB_SCRATCH, &it.first)))
     return NULL;
   if (length > FDB_SCRATCH) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_SCRATCH, length);
-  /* Getters of the array may detach the buffers: those are looked at when nobody else's code runs any more. */
+  /* Reads the buffers last: a getter of the array is foreign code that could detach them. */
   if (!fdb_copy_fds(call.self, call.argv[2], 0, it.fds, &it.count) ||
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))

@@ -1,4 +1,4 @@
-/* Shared by every file of the addon: the per-environment instance, arguments, errors, the registry. */
+/* Shared by all files of the addon: the instance of an environment, arguments, errors, the registry. */
 #ifndef FDB_H
 #define FDB_H
 
@@ -17,24 +17,24 @@ enum fdb_maker { COPY_FDS, MAKE_RECEIVED, MAKE_PLAIN, MAKE_INET, MAKE_INET6, MAK
 
 struct fdb_poll;
 
-/* Takes so many blocks of 64 bytes into a SHA-256 (see sums.c). */
+/* Adds `count` blocks of 64 bytes to a SHA-256 (see sums.c). */
 typedef void (*fdb_blocks)(uint32_t state[8], const uint8_t *data, size_t count);
 
 /* One per environment (main thread or worker); there are no globals. */
 typedef struct fdb_instance {
   napi_env env;
   napi_ref makers[MAKER_COUNT];
-  napi_ref scratch; /* an Int32Array that only the makers see, through which descriptors come and go */
+  napi_ref scratch; /* Int32Array for passing descriptors to and from the makers */
   int32_t *scratch_fds;
   uint64_t *bits; /* registry: bit n is set while this environment owns descriptor n */
   size_t words;
   uint32_t open;
   struct fdb_poll *polls; /* handles that are not closing yet */
-  uint32_t closing;       /* uv handles whose close callback is still to come */
+  uint32_t closing;       /* uv handles whose close callback has not run yet */
   napi_async_cleanup_hook_handle hook;
-  fdb_blocks blocks; /* the fastest that this processor has */
+  fdb_blocks blocks; /* the fastest implementation for this processor */
   bool ending;
-  int holders; /* instance data and the cleanup hook: the last one frees */
+  int holders; /* references by instance data and cleanup hook; the last one frees the instance */
 } fdb_instance;
 
 /* addon.c */
@@ -42,7 +42,7 @@ napi_value fdb_make(fdb_instance *self, enum fdb_maker maker, size_t argc, const
 void fdb_drop_instance(fdb_instance *self);
 
 /* registry.c */
-bool fdb_reserve(fdb_instance *self, int fd); /* room for this number; false: out of memory */
+bool fdb_reserve(fdb_instance *self, int fd); /* reserves memory for this number; false: out of memory */
 bool fdb_own(fdb_instance *self, int fd);     /* on failure the descriptor is closed and an error thrown */
 bool fdb_owns(const fdb_instance *self, int fd);
 void fdb_disown(fdb_instance *self, int fd);
@@ -50,7 +50,7 @@ void fdb_close_owned(fdb_instance *self);
 int fdb_close_fd(int fd); /* close() that does not retry on EINTR; 0 or an errno */
 
 /* descriptors.c: safe after fork. */
-void fdb_close_at_exec(int from); /* all from this number on; older kernels do nothing */
+void fdb_close_at_exec(int from); /* sets CLOEXEC from this number on; does nothing on older kernels */
 
 /* sums.c */
 fdb_blocks fdb_fastest_blocks(void);
@@ -87,30 +87,30 @@ bool fdb_int(napi_env env, napi_value value, const char *name, int min, int max,
 bool fdb_fd(napi_env env, napi_value value, const char *name, int *into);
 bool fdb_bool(napi_env env, napi_value value, const char *name, bool *into);
 bool fdb_is_nullish(napi_env env, napi_value value);
-/* Copies the text and a final NUL; `*length` does not count it. Longer than size - 1: `*length` tells the
-   real length and the text is cut, so that the caller can answer ENAMETOOLONG. */
+/* Copies the text and a final NUL. `*length` is the real length without NUL, even if the text was cut to size - 1
+   bytes, so that the caller can throw ENAMETOOLONG. */
 bool fdb_text(napi_env env, napi_value value, const char *name, char *into, size_t size, size_t *length);
-/* Copies up to FDB_SCRATCH descriptors from element `from` on into `into`; checks each. */
+/* Copies up to FDB_SCRATCH descriptors into `into`, starting with element `from`, and checks each. */
 bool fdb_copy_fds(fdb_instance *self, napi_value array, uint32_t from, int *into, uint32_t *count);
 bool fdb_array_length(napi_env env, napi_value value, const char *name, uint32_t *length);
-/* Strings that each end with a NUL, as they lie in a Uint8Array: nobody else's code may run while they are used. */
+/* Points into a Uint8Array with strings that each end with NUL. No JavaScript may run while the pointer is used. */
 bool fdb_strings(napi_env env, napi_value value, const char *name, char **into, size_t *length);
-/* Pointers to them, and NULL behind; the caller frees. NULL: no memory. */
+/* Returns an array of pointers to the strings, ended by NULL, which the caller frees. Returns NULL without memory. */
 char **fdb_split(char *text, size_t length, size_t *count);
-/* What lies in a Uint8Array or a Uint32Array: nobody else's code may run while it is used. */
+/* Points into a Uint8Array or Uint32Array. No JavaScript may run while the pointer is used. */
 bool fdb_view(napi_env env, napi_value value, const char *name, fdb_bytes *into);
 bool fdb_words_of(napi_env env, napi_value value, const char *name, fdb_words *into);
-/* `length` bytes from `offset` of a Uint8Array. Call it after every other argument was read. */
+/* Points to `length` bytes from `offset` of a Uint8Array. Call it after all other arguments were read. */
 bool fdb_span(const fdb_call *call, size_t index, fdb_bytes *into);
 
 napi_value fdb_undefined(napi_env env);
 napi_value fdb_null(napi_env env);
 napi_value fdb_int_value(napi_env env, int64_t value);
 napi_value fdb_bool_value(napi_env env, bool value);
-napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes charge of a new descriptor, answers it */
+napi_value fdb_owned_value(fdb_instance *self, int fd); /* takes ownership of a new descriptor and returns its number */
 
 /* The calls, by file. */
-/* There is no such system call or option: this kernel has none, or a filter of system calls (seccomp) refuses it. */
+/* Reports whether the kernel lacks a system call or option, or seccomp refuses it. */
 static inline bool fdb_is_missing(int error) {
   return error == ENOSYS || error == ENOPROTOOPT || error == EPERM;
 }
@@ -162,7 +162,7 @@ FDB_CALL(fdb_ended_child);
 FDB_CALL(fdb_reap_child);
 FDB_CALL(fdb_spawn);
 FDB_CALL(fdb_execute);
-/* The signals that holdSignals has blocked. */
+/* Gets the signals that holdSignals has blocked. */
 void fdb_held_signals(sigset_t *set);
 FDB_CALL(fdb_hold_signals);
 FDB_CALL(fdb_release_signals);
@@ -181,7 +181,7 @@ FDB_CALL(fdb_watch_paths);
 FDB_CALL(fdb_create_poll);
 FDB_CALL(fdb_open_count);
 
-/* poll.c: closes every handle at the end of the environment. */
+/* poll.c: closes all handles at the end of the environment. */
 void fdb_close_polls(fdb_instance *self);
 
 #endif

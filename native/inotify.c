@@ -1,4 +1,4 @@
-/* inotify: notices that a path was removed, replaced or renamed. */
+/* inotify: detects that a path was removed, replaced or renamed. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -8,15 +8,15 @@
 #ifdef __linux__
 #include <sys/inotify.h>
 
-/* The kernel has none to give, or a filter of system calls forbids it: the caller looks from time to time instead. */
+/* The limit of inotify is reached, or seccomp refuses it: the caller polls instead. */
 static bool is_unavailable(int error) {
   return fdb_is_missing(error) || error == EMFILE || error == ENOSPC;
 }
 #endif
 
 /*
- * Each watch is on the inode of a path itself, not on the entries of a folder: other files of the folder wake nobody up. IN_ATTRIB tells that a
- * file lost a name; a folder would also tell of the modes of its files, and is only watched for its own end.
+ * Watches the inode of each path, not the entries of the folder, so that other files of the folder cause no events. IN_ATTRIB reports that a file has lost
+ * a name. Not for the folder, where it would also report changed modes of its files.
  */
 napi_value fdb_watch_paths(napi_env env, napi_callback_info info) {
   fdb_call call;
@@ -38,7 +38,7 @@ napi_value fdb_watch_paths(napi_env env, napi_callback_info info) {
       fdb_close_fd(fd);
       return fdb_null(env);
     }
-    /* Any other refusal: the path is not there, which the caller finds out. */
+    /* Ignores any other error: the path does not exist, which the caller will notice. */
     if (i == count) return fdb_owned_value(call.self, fd);
     napi_value file;
     if (napi_get_element(env, call.argv[1], i, &file) != napi_ok ||

@@ -1,4 +1,4 @@
-/* What a descriptor is, as the kernel sees it: one call for a whole batch. */
+/* Returns the kernel's facts about many descriptors in one call. */
 #include "fdb.h"
 
 #include <arpa/inet.h>
@@ -23,7 +23,7 @@ typedef union {
   struct sockaddr_storage room;
 } socket_name;
 
-/* Values that repeat within a batch are made once: sockets of one file system, often of one address. */
+/* Values that repeat within a batch are created once: all sockets have the same device, and many the same address. */
 typedef struct {
   napi_env env;
   napi_value yes, no, undefined, socket, families[4], types[4], dev_text, address_text, protocol_value;
@@ -41,7 +41,7 @@ static napi_value text(napi_env env, const char *value) {
   return result;
 }
 
-/* snprintf costs more than the system call it describes. */
+/* snprintf() would take longer than the system call. */
 static napi_value decimal(napi_env env, uint64_t number) {
   char digits[20];
   size_t at = sizeof(digits);
@@ -86,7 +86,7 @@ static int option(int fd, int level, int name) {
 }
 
 static int family_of(int fd, const socket_name *name, socklen_t size) {
-  int domain = size >= sizeof(name->any.sa_family) ? name->any.sa_family : -1; /* saves a call: SO_DOMAIN is the same */
+  int domain = size >= sizeof(name->any.sa_family) ? name->any.sa_family : -1; /* the same as SO_DOMAIN, without another system call */
 #ifdef SO_DOMAIN
   if (domain < 0) domain = option(fd, SOL_SOCKET, SO_DOMAIN);
 #else
@@ -111,7 +111,7 @@ static napi_value protocol_value(batch *shared, int protocol) {
   return shared->protocol_value;
 }
 
-/* `host` is shorter than shared->address. */
+/* `host` must be shorter than shared->address. */
 static napi_value address_value(batch *shared, const char *host) {
   if (shared->address_text == NULL || strcmp(shared->address, host) != 0) {
     memcpy(shared->address, host, strlen(host) + 1);
@@ -235,7 +235,7 @@ napi_value fdb_inspect(napi_env env, napi_callback_info info) {
   return result;
 }
 
-/* Can somebody go on with it as with an accepted connection? Far less than inspect() tells, for many at a time. */
+/* Reports whether the descriptor can be used like an accepted connection. Much faster than inspect(). */
 static bool is_stream(int fd) {
   int type = 0, listening = 0, family = 0;
   socklen_t length = sizeof type;

@@ -1,4 +1,4 @@
-/* flock: a lock that belongs to an open file description, so that it travels with a passed descriptor. */
+/* flock: the lock belongs to the open file description, so a process that receives the descriptor holds it too. */
 #include "fdb.h"
 
 #include <errno.h>

@@ -1,4 +1,4 @@
-/* Memory files: create, seal, reopen, read and write at a position. */
+/* Memory files: creates, seals and reopens them, reads and writes at a position. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -27,7 +27,7 @@
 
 #define MAX_SAFE 9007199254740991.0
 
-/* Where there is no memfd: a file without a name. It knows no seals. */
+/* Creates an unlinked file, for kernels without memfd. It cannot be sealed. */
 static int unnamed_file(void) {
   const char *folder = getenv("TMPDIR");
   char path[4096];
@@ -42,10 +42,10 @@ static int unnamed_file(void) {
 }
 
 #ifdef __linux__
-/* By its number: glibc has a function for it only since 2.27, and the prebuilt addon runs with 2.17. */
+/* By number, because the prebuilt addon supports glibc 2.17, and glibc has memfd_create() only since 2.27. */
 static int memory_file(const char *name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
 
-/* A file that can never be executed, where the kernel (Linux 6.3) has such files. */
+/* Creates a file that can never be executed, if the kernel supports it (Linux 6.3). */
 static int sealable_file(const char *name) {
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
   int fd = memory_file(name, flags | MFD_NOEXEC_SEAL);
@@ -53,7 +53,7 @@ static int sealable_file(const char *name) {
   return fd;
 }
 
-/* Another user who has a read-only descriptor of it must not open it for writing, by /proc. */
+/* Removes the rights of group and others: another user with a read-only descriptor could open the file for writing through /proc. */
 static int own_file(int fd) {
   struct stat found;
   if (fstat(fd, &found) == 0 && fchmod(fd, found.st_mode & S_IRWXU) == 0) return fd;
@@ -121,16 +121,16 @@ napi_value fdb_reopen_read_only(napi_env env, napi_callback_info info) {
 #else
   snprintf(path, sizeof(path), "/dev/fd/%d", fd);
 #endif
-  /* O_NONBLOCK: a FIFO must not stop the event loop; files do not mind. */
+  /* O_NONBLOCK: opening a FIFO must not block the event loop. It has no effect on files. */
   do copy = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   while (copy < 0 && errno == EINTR);
   if (copy >= 0) return fdb_owned_value(call.self, copy);
   int error = errno;
-  if (fcntl(fd, F_GETFD) < 0) error = EBADF; /* not open at all: ENOENT would mislead */
+  if (fcntl(fd, F_GETFD) < 0) error = EBADF; /* the descriptor is not open: ENOENT would be misleading */
   return fdb_throw(env, error, "open");
 }
 
-/* fd, bytes and position of pread and pwrite. */
+/* Reads the arguments of pread and pwrite. */
 static bool transfer_arguments(napi_env env, napi_callback_info info, int *fd, fdb_bytes *bytes, off_t *position) {
   fdb_call call;
   double at;
@@ -157,7 +157,7 @@ napi_value fdb_pread(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, (int64_t)done);
 }
 
-/* An error after some bytes went answers those bytes: the next call meets the error again. */
+/* If an error follows a partial write, returns the bytes written; the next call gets the error again. */
 napi_value fdb_pwrite(napi_env env, napi_callback_info info) {
   fdb_bytes bytes;
   off_t position;

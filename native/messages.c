@@ -1,4 +1,4 @@
-/* Bytes with descriptors over a Unix stream: sendmsg and recvmsg with SCM_RIGHTS. */
+/* Sends and receives bytes with descriptors over a Unix stream: sendmsg and recvmsg with SCM_RIGHTS. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -17,14 +17,14 @@
 #endif
 
 #define SEND_CONTROL CMSG_SPACE(FDB_MAX_FDS * sizeof(int))
-/* Room for credentials and a pidfd too, should somebody have asked for them on this socket: they must not
-   take the place of descriptors. */
+/* Includes space for credentials and a pidfd, if this socket has the options for them: otherwise the kernel would drop
+   descriptors. */
 #define RECEIVE_CONTROL (SEND_CONTROL + 256)
 #define RECEIVE_CAPACITY (RECEIVE_CONTROL / sizeof(int))
 _Static_assert(RECEIVE_CAPACITY <= FDB_SCRATCH, "all that one message can carry must fit");
 #define SCM_PIDFD_TYPE 4
 
-/* Descriptors of an array or null, into room for FDB_SCRATCH. `*count` is at most FDB_MAX_FDS. */
+/* Reads the descriptors of an array or null into `fds`, which has FDB_SCRATCH elements. Sets `*count` to at most FDB_MAX_FDS. */
 static bool read_fds(fdb_instance *self, napi_value value, int *fds, uint32_t *count) {
   napi_env env = self->env;
   *count = 0;
@@ -32,7 +32,7 @@ static bool read_fds(fdb_instance *self, napi_value value, int *fds, uint32_t *c
   if (!fdb_array_length(env, value, "fds", count)) return false;
   if (*count > 0 && !fdb_copy_fds(self, value, 0, fds, count)) return false;
   if (*count <= FDB_MAX_FDS) return true;
-  fdb_throw(env, EINVAL, "sendmsg"); /* what the kernel says to more than SCM_MAX_FD */
+  fdb_throw(env, EINVAL, "sendmsg"); /* the error of the kernel for more than SCM_MAX_FD */
   return false;
 }
 
@@ -73,10 +73,10 @@ napi_value fdb_send_message(napi_env env, napi_callback_info info) {
 }
 
 typedef struct {
-  int64_t pid, uid, gid; /* -1: the kernel has not said */
+  int64_t pid, uid, gid; /* -1: the kernel has not reported it */
 } sender;
 
-/* All descriptors of all control messages, in order. A pidfd that nobody asked us for is closed. */
+/* Collects the descriptors of all control messages in order. Closes an unexpected pidfd. */
 static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
   uint32_t count = 0;
   for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL; header = CMSG_NXTHDR(message, header)) {
@@ -84,7 +84,7 @@ static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
     size_t size = header->cmsg_len - CMSG_LEN(0);
     if (header->cmsg_type == SCM_RIGHTS) {
       uint32_t here = (uint32_t)(size / sizeof(int));
-      if (here > RECEIVE_CAPACITY - count) here = (uint32_t)(RECEIVE_CAPACITY - count); /* cannot be: same buffer */
+      if (here > RECEIVE_CAPACITY - count) here = (uint32_t)(RECEIVE_CAPACITY - count); /* impossible: the buffer has the same size */
       memcpy(fds + count, CMSG_DATA(header), here * sizeof(int));
       count += here;
     }
@@ -106,7 +106,7 @@ static uint32_t collect(struct msghdr *message, int *fds, sender *from) {
   return count;
 }
 
-/* All or none become ours. */
+/* Takes ownership of all descriptors or of none. */
 static bool own_all(fdb_instance *self, const int *fds, uint32_t count) {
   int highest = 0;
   for (uint32_t i = 0; i < count; i++) {
@@ -124,7 +124,7 @@ static bool own_all(fdb_instance *self, const int *fds, uint32_t count) {
   return true;
 }
 
-/* The maker's result, whose descriptors are ours; NULL with an exception pending. */
+/* Returns the result object; the environment owns its descriptors. Returns NULL with a pending exception. */
 static napi_value receive(napi_env env, napi_callback_info info, sender *from) {
   fdb_call call;
   fdb_bytes bytes;
@@ -159,7 +159,7 @@ static napi_value receive(napi_env env, napi_callback_info info, sender *from) {
   if (napi_get_reference_value(env, call.self->scratch, &result[0]) != napi_ok ||
       napi_create_int64(env, received, &result[1]) != napi_ok || napi_create_uint32(env, count, &result[2]) != napi_ok)
     return NULL;
-  /* Of a datagram its end may be lost, too. */
+  /* MSG_TRUNC: the kernel has cut a datagram. */
   result[3] = fdb_bool_value(env, (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) != 0);
   return fdb_make(call.self, MAKE_RECEIVED, 4, result);
 }
@@ -169,7 +169,7 @@ napi_value fdb_receive_message(napi_env env, napi_callback_info info) {
   return receive(env, info, &nobody);
 }
 
-/* From a socket with SO_PASSCRED (setOption "passCred"). */
+/* The socket must have SO_PASSCRED (setOption "passCred"). */
 napi_value fdb_receive_datagram(napi_env env, napi_callback_info info) {
   sender from = { .pid = -1, .uid = -1, .gid = -1 };
   napi_value result = receive(env, info, &from);

@@ -1,4 +1,4 @@
-/* Who is at the other end, and whether it lives: credentials and pidfds. */
+/* Identifies the peer process, and reports whether it lives: credentials and pidfds. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -76,7 +76,7 @@ napi_value fdb_peer_pidfd(napi_env env, napi_callback_info info) {
 #endif
 }
 
-/* Of a Unix stream socket, unix_outq_len() of the kernel: what was sent and not read, each message with what the kernel keeps beside it. */
+/* For a Unix stream socket, SIOCOUTQ is unix_outq_len(): the unread bytes, plus the kernel's overhead for each message. */
 napi_value fdb_unread_bytes(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, bytes = 0;
@@ -87,7 +87,7 @@ napi_value fdb_unread_bytes(napi_env env, napi_callback_info info) {
   return fdb_int_value(env, bytes);
 }
 
-/* tcpi_bytes_acked (RFC 4898, tcpEStatsAppHCThruOctetsAcked; Linux 4.1): the headers of the C library end before it. */
+/* The offset of tcpi_bytes_acked (RFC 4898, tcpEStatsAppHCThruOctetsAcked; Linux 4.1), which the C library's headers lack. */
 #define TCPI_BYTES_ACKED 120
 
 napi_value fdb_acked_bytes(napi_env env, napi_callback_info info) {
@@ -98,7 +98,7 @@ napi_value fdb_acked_bytes(napi_env env, napi_callback_info info) {
   unsigned char tcp_info[TCPI_BYTES_ACKED + sizeof(uint64_t)];
   socklen_t size = sizeof(tcp_info);
   if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, tcp_info, &size) < 0)
-    /* EOPNOTSUPP: a Unix socket. */
+    /* A Unix socket returns EOPNOTSUPP. */
     return errno == EOPNOTSUPP || fdb_is_missing(errno) ? fdb_null(env) : fdb_throw(env, errno, "getsockopt");
   if (size == sizeof(tcp_info)) {
     uint64_t bytes;
@@ -137,7 +137,7 @@ napi_value fdb_pidfd_signal(napi_env env, napi_callback_info info) {
 #endif
 }
 
-/* CLOEXEC from birth: the kernel makes it so. */
+/* The kernel sets CLOEXEC on the new descriptor. */
 napi_value fdb_pidfd_take(napi_env env, napi_callback_info info) {
   fdb_call call;
   int fd, number;
@@ -170,7 +170,7 @@ napi_value fdb_pidfd_pid(napi_env env, napi_callback_info info) {
   if (size < 0) return fdb_throw(env, error, "read");
   content[size] = 0;
   const char *line = strstr(content, "\nPid:");
-  if (line == NULL) return fdb_throw(env, EINVAL, "fdinfo"); /* no pidfd */
+  if (line == NULL) return fdb_throw(env, EINVAL, "fdinfo"); /* the descriptor is not a pidfd */
   return fdb_int_value(env, strtol(line + 5, NULL, 10));
 }
 
@@ -190,7 +190,7 @@ napi_value fdb_pidfd_dead(napi_env env, napi_callback_info info) {
 #define POLLRDHUP POLLHUP
 #endif
 
-/* For sockets that nobody reads from: the event loop does not watch those, and hears nothing of their peers. */
+/* For sockets from which the process does not read: the event loop does not watch them. */
 napi_value fdb_hangups(napi_env env, napi_callback_info info) {
   fdb_call call;
   uint32_t length, count;

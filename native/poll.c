@@ -1,9 +1,9 @@
 /*
- * Watching a descriptor on the event loop. uv_poll with napi_make_callback: an exception of the callback is an
- * uncaught exception and the async context is kept, on every version of Node (a threadsafe function fails at both).
+ * Watches a descriptor on the event loop. Uses uv_poll with napi_make_callback: an exception in the callback becomes an
+ * uncaught exception, and the async context is kept, on every version of Node (a threadsafe function does neither).
  *
- * The struct is freed when both are through with it: libuv (close callback) and the JavaScript object (finalizer).
- * Until it is closed the object is held, so that a started poll is not collected: whoever makes one closes it.
+ * The struct is freed after both libuv's close callback and the JavaScript object's finalizer. A strong reference keeps
+ * the object until the poll is closed, so that a started poll is not collected: its creator must close it.
  */
 #include "fdb.h"
 
@@ -42,7 +42,7 @@ static void on_closed(uv_handle_t *handle) {
   }
 }
 
-/* What keeps the JavaScript side; not while the callback runs, whose frame still uses the context. */
+/* Drops the references to JavaScript. Must not run inside the callback, which still uses the context. */
 static void let_go(napi_env env, fdb_poll *poll) {
   if (poll->context != NULL) napi_async_destroy(env, poll->context);
   if (poll->callback != NULL) napi_delete_reference(env, poll->callback);
@@ -76,8 +76,8 @@ static void finalize_poll(napi_env env, void *data, void *hint) {
 
 static void on_events(uv_poll_t *handle, int status, int events);
 
-/* libuv reports any socket error as EBADF and stops. The reader shall see the data that still waits and then the
-   real error from its own call: say "ready" and go on watching, unless the descriptor is really gone. */
+/* libuv reports any socket error as EBADF and stops. Reports "ready" instead and continues watching, so that the reader
+   gets the remaining data and then the real error. Only a closed descriptor really is EBADF. */
 static int error_as_readiness(fdb_poll *poll, int *status) {
   if (*status != UV_EBADF || fcntl(poll->fd, F_GETFD) < 0) return 0;
   int result = uv_poll_start(&poll->handle, poll->watched, on_events);
@@ -97,7 +97,7 @@ static void on_events(uv_poll_t *handle, int status, int events) {
   argv[1] = status < 0 ? fdb_error(env, -status, "poll") : fdb_null(env);
   if (argv[1] != NULL && napi_get_reference_value(env, poll->object, &object) == napi_ok &&
       napi_get_reference_value(env, poll->callback, &callback) == napi_ok) {
-    /* The callback may close this poll: it is freed in a later phase of the loop. */
+    /* The callback may close this poll; the struct is freed in a later phase of the loop. */
     poll->calling = true;
     napi_status called = napi_make_callback(env, poll->context, object, callback, 2, argv, NULL);
     poll->calling = false;
@@ -110,7 +110,7 @@ static void on_events(uv_poll_t *handle, int status, int events) {
   napi_close_handle_scope(env, scope);
 }
 
-/* The poll behind `this`, or NULL with a TypeError pending. */
+/* Returns the poll of `this`, or NULL with a pending TypeError. */
 static fdb_poll *this_poll(napi_env env, napi_callback_info info, size_t *argc, napi_value *argv) {
   napi_value object;
   void *data;
@@ -170,7 +170,7 @@ static napi_value poll_unref(napi_env env, napi_callback_info info) {
   return fdb_undefined(env);
 }
 
-/* The JavaScript side of a poll that libuv has taken; on failure the caller closes the handle. */
+/* Creates the JavaScript object of a poll. On failure the caller must close the handle. */
 static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_value *object) {
   static const napi_property_descriptor methods[] = {
     { "start", NULL, poll_start, NULL, NULL, NULL, napi_default_method, NULL },
@@ -180,7 +180,7 @@ static bool make_object(napi_env env, fdb_poll *poll, napi_value callback, napi_
     { "unref", NULL, poll_unref, NULL, NULL, NULL, napi_default_method, NULL },
   };
   napi_value name;
-  /* napi_wrap comes last: before it, nothing in JavaScript leads to the struct. */
+  /* napi_wrap comes last, so that after a failure no JavaScript object refers to the struct. */
   return !(napi_create_object(env, object) != napi_ok ||
            napi_define_properties(env, *object, sizeof(methods) / sizeof(methods[0]), methods) != napi_ok ||
            napi_type_tag_object(env, *object, &poll_tag) != napi_ok ||

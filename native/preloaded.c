@@ -1,7 +1,7 @@
 /*
- * pthread_sigmask of a program that the addon is preloaded into: Node sets the mask of signals when it starts, long before a
- * program has a handler. FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) names the signals that stay blocked until one SIG_UNBLOCK
- * names all of them. An addon that is only loaded by Node never gets here: the C library's function comes first then.
+ * Replaces pthread_sigmask() if the addon is preloaded (LD_PRELOAD). Node resets the signal mask when it starts, long before the
+ * program has installed handlers. The signals in FD_BROKER_HELD_SIGNALS (bit n - 1 is signal n) stay blocked until one SIG_UNBLOCK
+ * includes all of them. If Node loads the addon normally, the C library's function is used instead.
  */
 #ifdef __linux__
 #include <errno.h>
@@ -14,12 +14,12 @@
 
 #define KERNEL_MASK_BYTES (_NSIG / 8)
 #define SIGNALS 31
-/* The C library's own, which it never blocks. */
+/* Internal signals of the C library, which must never be blocked. */
 #define FIRST_OWN 32
 #define LAST_OWN 33
 
 static uint32_t held;
-static pid_t holder; /* a child that was forked holds nothing: it is about to be another program */
+static pid_t holder; /* a forked child holds no signals, because it will execute another program */
 
 static bool all_named(const sigset_t *set) {
   for (int number = 1; number <= SIGNALS; number++)

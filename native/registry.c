@@ -1,4 +1,4 @@
-/* Which descriptors this environment owns: a bitmap by descriptor number, so that owning costs O(1). */
+/* The descriptors that an environment owns, as a bitmap by number: all operations take constant time. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -53,6 +53,6 @@ void fdb_close_owned(fdb_instance *self) {
 }
 
 int fdb_close_fd(int fd) {
-  /* After EINTR the descriptor is gone on Linux: a retry could close a stranger's. */
+  /* On Linux the descriptor is closed even after EINTR: a retry could close another one with the same number. */
   return close(fd) == 0 || errno == EINTR ? 0 : errno;
 }

@@ -1,4 +1,4 @@
-/* Signals that wait for the next program: blocked and pending, they outlive execve; a handler's knowledge of them does not. */
+/* Holds signals for the next program: blocked, pending signals survive execve, while signals that a handler has received are lost. */
 #include "fdb.h"
 
 #include <signal.h>
@@ -34,7 +34,7 @@ static void send_to_thread(int number) {
 }
 #endif
 
-/* Other threads do not block it: the thread that does keeps it for them. */
+/* Forwards a signal that another thread has received to the thread that blocks it. */
 static void keep(int number) {
   if (own_thread() == thread) came[number] = 1;
   else send_to_thread(number);
@@ -79,7 +79,7 @@ napi_value fdb_release_signals(napi_env env, napi_callback_info info) {
     }
     holding = false;
   } else {
-    /* What an image before this one has held: preloaded.c waits for a call that names them all. */
+    /* Unblocks the signals that the previous program has held: preloaded.c waits for a call that includes all of them. */
     sigemptyset(&set);
     for (int number = 1; number <= SIGNALS; number++) sigaddset(&set, number);
   }

@@ -1,4 +1,4 @@
-/* Making sockets: bind, listen, connect, accept, pair, options. Every socket is non-blocking and CLOEXEC from birth. */
+/* Creates sockets: bind, listen, connect, accept, pair, options. Every new socket is non-blocking and CLOEXEC. */
 #include "fdb.h"
 
 #include <arpa/inet.h>
@@ -59,7 +59,7 @@ static int new_socket(int domain, int type) {
 
 /* --- options -------------------------------------------------------------------------------------------- */
 
-/* 1: present, 0: absent or undefined, -1: exception pending. */
+/* Returns 1 if present, 0 if absent or undefined, -1 with a pending exception. */
 static int get_property(napi_env env, napi_value object, const char *name, napi_value *value) {
   napi_valuetype type;
   if (napi_get_named_property(env, object, name, value) != napi_ok) return -1;
@@ -133,7 +133,7 @@ static bool read_options(napi_env env, napi_value object, bind_options *options)
 
 /* --- addresses ------------------------------------------------------------------------------------------ */
 
-/* An address of a Unix socket. False with ENAMETOOLONG (as `syscall`) or a RangeError pending. */
+/* Creates the address of a Unix socket. Returns false with a pending ENAMETOOLONG (of `syscall`) or RangeError. */
 static bool unix_address(napi_env env, const char *name, size_t length, bool abstract, const char *syscall,
                          address *into) {
   size_t room = sizeof(into->of.path.sun_path) - 1;
@@ -162,7 +162,7 @@ static bool unix_address(napi_env env, const char *name, size_t length, bool abs
   return true;
 }
 
-/* `host` is written to, and has `length` bytes of 256. */
+/* Changes `host`, a buffer of 256 bytes with `length` used. */
 static bool inet_address(napi_env env, char *host, size_t length, int port, address *into) {
   memset(into, 0, sizeof(*into));
   bool whole = length < 256 && strlen(host) == length;
@@ -198,8 +198,8 @@ static bool wants_rights(const bind_options *options) {
 }
 
 /*
- * Owner and mode of a path that was just bound. It was born with no more rights than asked for (see
- * bind_path), so there is no moment in which it is too open. O_PATH keeps a swapped symlink from being followed.
+ * Sets owner and mode of a path that was just bound. bind_at() has created it with fewer rights, so it is never too
+ * open. O_PATH ensures that a symbolic link in its place is not followed.
  */
 static const char *set_rights(const char *path, const bind_options *options, mode_t mode) {
 #ifdef O_PATH
@@ -234,10 +234,10 @@ static const char *bind_at(int fd, const address *at, const bind_options *option
   if (path) {
     struct stat born;
     if (options->mode < 0) {
-      /* Only the owner changes: the usual mode is read back below. */
+      /* Only the owner changes. The mode after bind is read below, and set again after chown. */
     } else {
-      /* The inode of the path takes its mode from the socket (less the umask): never more than asked for, and
-         nothing for group and others before they are the right ones. */
+      /* The path gets its mode from the socket (minus the umask): never more than requested, and no rights for group
+         and others until owner and group are set. */
       mode_t first = options->uid >= 0 || options->gid >= 0 ? mode & 0700 : mode;
       if (fchmod(fd, first) < 0 && errno != EINVAL) return "fchmod";
     }
@@ -337,7 +337,7 @@ static napi_value connect_unix(napi_env env, napi_callback_info info, int type) 
   return fdb_owned_value(call.self, fd);
 }
 
-/* EINTR: it goes on without us, as with EINPROGRESS. */
+/* After EINTR the connection attempt continues in the background, as after EINPROGRESS. */
 napi_value fdb_connect_tcp(napi_env env, napi_callback_info info) {
   fdb_call call;
   address to;

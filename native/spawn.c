@@ -1,4 +1,4 @@
-/* Starting a child: with descriptors from number 3 on, its own number in its environment, and its end with its parent's. */
+/* Starts a child with descriptors from number 3 on, its own pid in its environment, and a signal when its parent ends. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -19,12 +19,12 @@
 #define PID_DIGITS 10
 #define FIRST_FD 3
 
-/* What the child needs is made before the fork: after it, only what is safe in a copy of a process with threads. */
+/* All that the child needs is prepared before the fork. After it the child must make only async-signal-safe calls, because the process has threads. */
 typedef struct {
   char *file, *cwd;
   char **argv, **env;
-  char *pid_at; /* ten bytes in the environment; NULL: it is not told */
-  int fds[FDB_SCRATCH]; /* as many as can be copied; FDB_MAX_FDS at most are */
+  char *pid_at; /* ten bytes in the environment; NULL: not wanted */
+  int fds[FDB_SCRATCH]; /* at most FDB_MAX_FDS are used */
   uint32_t count;
   int death_signal;
   pid_t parent;
@@ -54,17 +54,17 @@ static void write_pid(char *at) {
 
 static void run(start *it) {
   struct sigaction usual = { .sa_handler = SIG_DFL };
-  /* Node ignores SIGPIPE, and what is ignored stays so. */
+  /* Resets all signals: Node ignores SIGPIPE, and the next program would inherit that. */
   for (int number = 1; number < NSIG; number++) sigaction(number, &usual, NULL);
   if (setpgid(0, 0) < 0) fail(it, "setpgid");
 #ifdef __linux__
   if (it->death_signal != 0) {
     if (prctl(PR_SET_PDEATHSIG, it->death_signal, 0, 0, 0) < 0) fail(it, "prctl");
-    if (getppid() != it->parent) _exit(127); /* it has ended before this was said */
+    if (getppid() != it->parent) _exit(127); /* the parent has ended before prctl() */
   }
 #endif
   if (it->cwd[0] != 0 && chdir(it->cwd) < 0) fail(it, "chdir");
-  /* Out of the way first: a source may have the number of another's target. */
+  /* Copies all sources to higher numbers first: a source may have the target number of another one. */
   int above = FIRST_FD + (int)it->count;
   int report = fcntl(it->report, F_DUPFD_CLOEXEC, above);
   if (report < 0) fail(it, "dup");
@@ -73,9 +73,9 @@ static void run(start *it) {
     if ((it->fds[i] = fcntl(it->fds[i], F_DUPFD_CLOEXEC, above)) < 0) fail(it, "dup");
   for (uint32_t i = 0; i < it->count; i++)
     if (dup2(it->fds[i], FIRST_FD + (int)i) < 0) fail(it, "dup2");
-  /* Node marks all that it was started with. */
+  /* Node has set CLOEXEC on all inherited descriptors. */
   for (int fd = 0; fd < FIRST_FD; fd++) fcntl(fd, F_SETFD, 0);
-  fdb_close_at_exec(above); /* what was inherited without CLOEXEC */
+  fdb_close_at_exec(above); /* descriptors that were inherited without CLOEXEC */
   if (it->pid_at != NULL) write_pid(it->pid_at);
   sigset_t none;
   sigemptyset(&none);
@@ -84,7 +84,7 @@ static void run(start *it) {
   fail(it, "execve");
 }
 
-/* Waits until it has been executed, or why it was not is known. */
+/* Waits until the child has executed the program, or has reported a failure. */
 static napi_value begin(napi_env env, start *it) {
   int ends[2];
   failure why;
@@ -130,7 +130,7 @@ napi_value fdb_spawn(napi_env env, napi_callback_info info) {
       !fdb_int(env, call.argv[4], "deathSignal", 0, 64, &it.death_signal))
     return NULL;
   if (length > FDB_MAX_FDS) return fdb_throw_range(env, "at most %d descriptors, got %u", FDB_MAX_FDS, length);
-  /* Getters of the array may detach the buffers: those are looked at when nobody else's code runs any more. */
+  /* Reads the buffers last: a getter of the array is foreign code that could detach them. */
   if (!fdb_copy_fds(call.self, call.argv[3], 0, it.fds, &it.count) ||
       !fdb_strings(env, call.argv[0], "words", &words, &words_length) ||
       !fdb_strings(env, call.argv[1], "env", &variables, &variables_length))

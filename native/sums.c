@@ -1,4 +1,4 @@
-/* Sums of SHA-256 hashes, of many entries of the state at once: a call for each costs more than its hash. */
+/* Sums the SHA-256 hashes of many state entries in one call: one call for each entry would take longer than its hash. */
 #include "fdb.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@
 
 #define BLOCK 64
 #define WORDS 8
-#define RANGES 4 /* of an entry: start and end of its key, then of its value */
+#define RANGES 4 /* numbers for each entry: start and end of its key, then of its value */
 
 static const uint32_t rounds[64] __attribute__((aligned(16))) = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5, 0xd807aa98, 0x12835b01,
@@ -80,7 +80,7 @@ __attribute__((target("sha,sse4.1"))) static void x86_blocks(uint32_t state[WORD
 }
 #endif
 
-/* Asked once: in a virtual machine the question itself takes microseconds. */
+/* Called once, because the check takes microseconds in a virtual machine. */
 fdb_blocks fdb_fastest_blocks(void) {
 #ifdef FDB_SHA_X86
   unsigned a, b, c, d;
@@ -90,7 +90,7 @@ fdb_blocks fdb_fastest_blocks(void) {
   return plain_blocks;
 }
 
-/* A hash that is being made: what does not fill a block waits. */
+/* An unfinished hash, with the bytes of the last, incomplete block. */
 typedef struct hash {
   fdb_blocks blocks;
   uint32_t state[WORDS];
@@ -157,7 +157,7 @@ napi_value fdb_add_sums(napi_env env, napi_callback_info info) {
     take(&one, buffer.data + range[0], range[1] - range[0]);
     take(&one, buffer.data + range[2], range[3] - range[2]);
     finish(&one);
-    /* The words of a hash are big-endian, the lanes are read from it as little-endian. */
+    /* The words of the hash are big-endian, but the lanes are defined as little-endian. */
     for (int lane = 0; lane < WORDS; lane++) lanes.data[lane] += __builtin_bswap32(one.state[lane]);
   }
   return fdb_undefined(env);

@@ -1,4 +1,4 @@
-/* Whether a path still names a Unix socket: the inode of its file is not that of the socket, but the kernel tells both. */
+/* Checks whether a path still belongs to a Unix socket. File and socket have different inodes, but unix_diag reports both. */
 #include "fdb.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@ struct question {
   struct unix_diag_req request;
 };
 
-/* Asks unix_diag for the file of the socket with this inode. 1: there it is; 0: it has none; -1: errno. */
+/* Asks unix_diag for the file of the socket with this inode. Returns 1 if it has one, 0 if not, -1 with errno. */
 static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
   char answer[1024] __attribute__((aligned(NLMSG_ALIGNTO)));
   struct question question;
@@ -38,7 +38,7 @@ static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
   ssize_t size;
   do size = send(netlink, &question, sizeof(question), 0);
   while (size < 0 && errno == EINTR);
-  if (size >= 0) /* answered within send() */
+  if (size >= 0) /* the kernel has queued the answer within send() */
     do size = recv(netlink, answer, sizeof(answer), MSG_DONTWAIT);
     while (size < 0 && errno == EINTR);
   int error = errno;
@@ -63,7 +63,7 @@ static int file_of(ino_t socket_ino, struct unix_diag_vfs *file) {
 }
 #endif
 
-/* True, false; null where the kernel does not tell: no unix_diag, or the file system has another device for stat() (overlay, btrfs). */
+/* Returns true or false; null if the kernel cannot tell: no unix_diag, or stat() reports another device (overlay, btrfs). */
 napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
   fdb_call call;
   char path[PATH_MAX];
@@ -81,10 +81,10 @@ napi_value fdb_names_socket(napi_env env, napi_callback_info info) {
     return errno == ENOENT || errno == ENOTDIR ? fdb_bool_value(env, false) : fdb_throw(env, errno, "lstat");
   int found = file_of(socket_stat.st_ino, &file);
   if (found < 0) return fdb_null(env);
-  /* The socket holds its file: while it lives the file's number is no other's. */
+  /* The socket keeps its file alive, so no other file can get the inode number. */
   if (found == 0 || !S_ISSOCK(named.st_mode) || (uint32_t)named.st_ino != file.udiag_vfs_ino)
     return fdb_bool_value(env, false);
-  /* The kernel's 12:20 bits. */
+  /* The kernel encodes a device as 12 bits major and 20 bits minor. */
   dev_t device = makedev(file.udiag_vfs_dev >> 20, file.udiag_vfs_dev & 0xfffff);
   return named.st_dev == device ? fdb_bool_value(env, true) : fdb_null(env);
 #else
