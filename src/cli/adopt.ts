@@ -30,9 +30,9 @@ export function addAdopt(program: Command): void {
     .addHelpText(
       'after',
       `
-Nothing changes for the process: it accepts as before, until it is told to end. Have the next version serve first (it
-joins the service; both accept meanwhile), then end this one by the signal at which it answers what it has accepted. It
-takes the right to trace the process: its user, or root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.
+The process keeps accepting until you end it. First let the next version join the service and serve (both accept meanwhile);
+then end the process by the signal at which it completes accepted requests. This command needs the right to trace the process: run it as
+the process's user, or as root with CAP_SYS_PTRACE. For any program: fd-broker run --adopt.
 
 Examples:
   $ fd-broker adopt --pid 4711

@@ -18,7 +18,7 @@ export function addDoctor(program: Command): void {
     .addHelpText(
       'after',
       `
-Run it as the user of the service, in its unit or container: limits, folders and filters of system calls are those of that place.
+Run doctor as the service's user, in its unit or container, because it checks the limits, folders and system call filters there.
 
 Examples:
   $ fd-broker doctor

@@ -28,9 +28,9 @@ export function addExec(program: Command): void {
     .addHelpText(
       'after',
       `
-The program, after --, is this very process (execve): same pid, 0, 1, 2 and from 3 on what was claimed, and nothing else. It finds them as those
-of systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and of Server::Starter (SERVER_STARTER_PORT). The daemon keeps them when it ends: who
-connects waits until it is started again. With --service S they are held as S/NAME.
+This process becomes the program after -- (execve), with the same pid, descriptors 0, 1, 2, and the claimed ones from 3. The program finds them as
+under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter (SERVER_STARTER_PORT). When the program ends, the daemon keeps
+them, and clients wait until the program is started again. With --service S the daemon holds them as S/NAME.
 
 Examples:
   $ fd-broker exec --service shop web=tcp://0.0.0.0:8080 -- gunicorn app:app

@@ -14,9 +14,10 @@ export interface ServiceFlags {
 }
 
 const HELP = `
-The service is found by --control, else by --pid-file, else by the variable FD_BROKER_CONTROL, else by --service NAME as NAME.sock in
-$RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME (of a worker, NAME.1, by its main process's), or held by the daemon
-whose daemon.sock is there; without a name it is the only one there. A service that was given no control path has its socket in the first of these that is its user's.`
+The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. NAME stands for NAME.sock (for
+a worker, NAME.1, its main process's socket) in $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or for a service of the
+daemon whose daemon.sock is there. Without any of these the only socket in these folders is used. A service without a control path makes its socket
+in the first of these folders that belongs to its user.`
 
 /** Adds the options that find a running service. With `needless` a command can skip the search. */
 export function addServiceOptions(command: Command, needless = (_asked: Command) => false): Command {

@@ -21,7 +21,7 @@ export function addInit(program: Command): void {
     .addHelpText(
       'after',
       `
-The sources are read, and never changed: what could surprise in an upgrade is named, with file and line.
+init never changes your sources. It names lines that could cause surprises in an upgrade.
 
 Examples:
   $ fd-broker init

@@ -41,10 +41,10 @@ export function addProxy(program: Command): void {
     .addHelpText(
       'after',
       `
-Signals: USR2 upgrade (starts the command it was started with), HUP reads the configuration anew, WINCH accepts no more
-(until HUP), TERM ends it within drain.timeout, QUIT when the last connection has ended (in probation the version
-before serves again), INT or a later second TERM at once, USR1 opens the files of the logs anew. The access log, if any,
-is on stdout, the log on stderr. A service manager (NOTIFY_SOCKET, LISTEN_FDS) is heard and told.
+Signals: USR2 upgrades (starts the same command again). HUP reads the configuration again. WINCH stops accepting until HUP.
+TERM ends the proxy within drain.timeout, QUIT when the last connection has ended (in probation the previous version
+serves again), INT or a later second TERM at once. USR1 reopens the log files. The access log, if any,
+is on stdout, the log on stderr. The proxy supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
 
 Examples:
   $ fd-broker proxy --config edge.yaml --check

@@ -24,8 +24,8 @@ export function addRollback(program: Command): void {
     .addHelpText(
       'after',
       `
-After the probation nobody stands by: then give --at, or upgrade to the release before with fd-broker upgrade -- COMMAND.
-Under fd-broker run the version before is started again, after the probation too.
+After the probation there is no standby: give --at, or upgrade to the previous release by fd-broker upgrade -- COMMAND.
+Under fd-broker run the previous version is started again, also after the probation.
 
 Examples:
   $ fd-broker rollback --control /run/shop/upgrade.sock

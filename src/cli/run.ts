@@ -31,11 +31,11 @@ export function addRun(program: Command): void {
     .addHelpText(
       'after',
       `
-The program finds its listeners as those of systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and of Server::Starter
-(SERVER_STARTER_PORT). A flag goes before FD_BROKER_… in the environment, that before --config.
+The program finds its listeners as under systemd (LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES) and under Server::Starter
+(SERVER_STARTER_PORT). Flags override FD_BROKER_… variables, which override --config.
 
-Signals: HUP starts the next version; TERM, INT and QUIT end the program (a later second one kills it), and with it this
-process, which passes its exit code on; all others are passed on to the program.
+Signals: HUP starts the next version. TERM, INT and QUIT end the program (a later second one kills it); then this process ends with
+the program's exit code. All other signals are passed on to the program.
 
 Examples:
   $ fd-broker run --listen web=tcp://0.0.0.0:8080 --ready http:/health -- gunicorn app:app

@@ -33,12 +33,12 @@ export function addServe(program: Command): void {
     .addHelpText(
       'after',
       `
-Members join it with join({ service, control, hosting: 'daemon' }). Without --control, and without control there, both meet at daemon.sock,
-where services without one have theirs (fd-broker status --help). TERM, INT and QUIT end it; members serve on. When it
-alone holds listeners or state of a service (no member of it lives), it says which, and ends at the second one.
-Started where a daemon runs, it takes over from that one: its control socket, and all that it holds. USR2, or fd-broker upgrade
---self, starts the next one so. WINCH has those wait that come to join, until HUP, which also reads --config anew; USR1 opens --log-file anew. A service manager
-(NOTIFY_SOCKET, LISTEN_FDS) is heard and told.
+Members join with join({ service, control, hosting: 'daemon' }). Without --control, and without control in join(), both use daemon.sock
+in the default folder (fd-broker status --help). TERM, INT and QUIT end the daemon; its members keep serving. If the daemon holds listeners
+or state of a service without a living member, it logs them, and ends only at the second signal.
+If a daemon already listens on the control socket, the new one takes over from it, with all that it holds. USR2, or fd-broker upgrade
+--self, starts the next daemon. After WINCH joining members wait until HUP, which also reads --config again. USR1 reopens --log-file. The
+daemon supports systemd (NOTIFY_SOCKET, LISTEN_FDS).
 
 Examples:
   $ fd-broker serve --control /run/shop/broker.sock

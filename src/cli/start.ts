@@ -57,8 +57,8 @@ export function addStart(program: Command): void {
     .addHelpText(
       'after',
       `
-The program has a session of its own: it survives the end of the terminal. Each version writes into a file of its own; fd-broker logs shows
-them. fd-broker status, upgrade and stop find it by --service.
+The program runs in its own session: it survives the end of the terminal. Each version writes to its own file; fd-broker logs shows
+these files. fd-broker status, upgrade and stop find the program by --service.
 
 Examples:
   $ fd-broker start server.js

@@ -35,9 +35,8 @@ export function addState(program: Command): void {
     .addHelpText(
       'after',
       `
-A state is read from the service's control socket (all of its log, as it lies in memory: nothing is encoded for it), or
-from a file that "state export" wrote, or from standard input (--file -). It is verified each time: checksums, sequence,
-digest. Values of sections that are marked secret are left out unless --secrets is given.
+The state is read from the running service, from a state file, from a file that "state export" wrote, or from standard input
+(--file -). Checksums, sequence and digest are verified each time. Values of secret sections are omitted unless --secrets is given.
 
 Examples:
   $ fd-broker state stats --control /run/shop/upgrade.sock
@@ -94,10 +93,7 @@ Examples:
     .description('keep the part of a damaged state file before the damage; rename the damaged file')
     .requiredOption('--file <file>', 'state file of a stopped service')
     .option('--json', 'print the answer as JSON')
-    .addHelpText(
-      'after',
-      '\nRun it as the user that the file belongs to. Nothing is changed where the file is not damaged.',
-    )
+    .addHelpText('after', '\nRun this as the user that owns the file. A file without damage is not changed.')
     .action(repairState)
   limited(state.command('diff'))
     .option('--service <name>', 'name of the service')

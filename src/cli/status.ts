@@ -18,7 +18,7 @@ export function addStatus(program: Command): void {
     .addHelpText(
       'after',
       `
-Exit code 3 also where no process serves, 1 also where a program under fd-broker run crashes again and again; stderr says which.
+Exit code 3 also if no process serves, 1 also if a program under fd-broker run crashes repeatedly; stderr has the reason.
 
 Examples:
   $ fd-broker status --control /run/shop/upgrade.sock

@@ -31,7 +31,7 @@ export function addStop(program: Command): void {
     .addHelpText(
       'after',
       `
-The control socket of a daemon without --service ends the daemon: its members serve on.
+With a daemon's control socket and without --service this ends the daemon; its members keep serving.
 
 Examples:
   $ fd-broker stop --control /run/shop/upgrade.sock

@@ -50,9 +50,9 @@ export function addUpgrade(program: Command): void {
     .addHelpText(
       'after',
       `
-The command runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
-cancel the upgrade: until its Commit the next version is ended, and the running one serves on; the answer says which of them
-serves. A second one, or kill -9, ends only this tool.
+The next version runs as the server's user, in its working folder and with its environment. INT (Ctrl-C), TERM and HUP
+cancel the upgrade: before its Commit the next version is ended, and the running one keeps serving; the answer says which version
+serves. A second signal, or kill -9, ends only this tool.
 
 Examples:
   $ fd-broker upgrade --control /run/shop/upgrade.sock

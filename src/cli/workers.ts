@@ -62,8 +62,8 @@ export function addWorkers(program: Command): void {
     .addHelpText(
       'after',
       `
-TERM ends the workers as their drain is configured, and then the main process; INT at once, QUIT when the last connection has ended. HUP
-has them read their configuration anew, USR2 upgrades, USR1 and WINCH are passed on to them.
+TERM ends the workers after their configured drain, then the main process; INT ends all at once, QUIT when the last connection has ended.
+After HUP the workers read their configuration again. USR2 upgrades. USR1 and WINCH are passed on to the workers.
 
 Examples:
   $ fd-broker workers start --service shop --count 4 -- node server.mjs`,
