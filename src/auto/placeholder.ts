@@ -90,7 +90,7 @@ export class Placeholder {
     try {
       using client = await OperatorClient.connect(this.#control, { timeout: ANSWER_MS })
       const answer = await client.status({ timeout: ANSWER_MS })
-      if (client.elsewhere || !('pid' in answer) || answer.pid === process.pid) return null
+      if (client.inOtherPidNamespace || !('pid' in answer) || answer.pid === process.pid) return null
       return answer.pid ?? null
     } catch {
       return null

@@ -1,6 +1,6 @@
 import type { Member, RetiredReason } from '../index.js'
 import { whatKeeps } from '../member/shutdown.js'
-import { keptText } from '../operator/status-report.js'
+import { keptByText } from '../operator/status-report.js'
 import type { Placeholder } from './placeholder.js'
 import { say } from './stderr.js'
 
@@ -71,7 +71,7 @@ export class ProgramShutdown {
     if (this.#placeholder.endProgram()) return
     setTimeout(() => {
       const kept = whatKeeps()
-      const what = Object.keys(kept).length === 0 ? 'something' : keptText(kept)
+      const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
       say(
         `process ${process.pid} does not serve any more and its last connection has ended; ${what} kept it: it is ended (a handler of SIGTERM that closes timers and pools ends it sooner)`,
       )

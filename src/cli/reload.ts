@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import type { Reloaded } from '../operator/service-commands.js'
+import type { ReloadReply } from '../operator/service-commands.js'
 import type { AnswerFlags } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
@@ -30,7 +30,7 @@ async function reloadService({ json, ...flags }: AnswerFlags): Promise<void> {
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
 }
 
-function lines({ now, next, restart }: Reloaded): string[] {
+function lines({ now, next, restart }: ReloadReply): string[] {
   const all = [
     ['at once', now],
     ['with the next version (fd-broker upgrade)', next],

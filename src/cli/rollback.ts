@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
-import { ROLLBACK, readTold, rollbackBody, type Told } from '../operator/service-commands.js'
+import { ROLLBACK, readProcessReply, rollbackBody, type ProcessReply } from '../operator/service-commands.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
@@ -39,7 +39,7 @@ async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
   print(json, { ok: true, pid, generation }, `generation ${generation} (pid ${pid}) serves again\n`)
 }
 
-async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<Told> {
+async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<ProcessReply> {
   try {
     const { supervised, ...told } = await handBack(flags, installed?.path ?? null)
     // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
@@ -62,7 +62,7 @@ async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise
   )
 }
 
-interface RollbackResult extends Told {
+interface RollbackResult extends ProcessReply {
   readonly supervised: boolean
 }
 
@@ -70,7 +70,7 @@ interface RollbackResult extends Told {
 async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout
-  const left = readTold(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
+  const left = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
   const found = await pollUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
     const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}

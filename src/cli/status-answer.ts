@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { DAEMON_ITSELF, refuseOther } from '../operator/asked-service.js'
+import { DAEMON_ITSELF, refuseOtherService } from '../operator/service-name.js'
 import { isDaemon, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 
 /** A control socket and the name of a service there; empty: its only service. */
@@ -33,7 +33,7 @@ export function servingKey(answer: StatusAnswer, name: string): string | null {
 export function narrowAnswer(answer: StatusAnswer, { control, service: name }: ServiceAddress): StatusAnswer {
   if (name === '') return answer
   if (!isDaemon(answer)) {
-    refuseOther(name, { service: answer.service ?? name, control })
+    refuseOtherService(name, { service: answer.service ?? name, control })
     return answer
   }
   const { services, workers } = answer

@@ -1,5 +1,5 @@
 import type { MoveReport } from '../connections/counts.js'
-import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import type { SupervisorStatus } from '../run/status.js'
 import { formatDuration } from './options.js'
 import { type ExitCode, facts, plain, style, table } from './output.js'
@@ -92,7 +92,7 @@ function serversOut({ details }: ServiceStatus): readonly Record<string, unknown
 
 function phaseOf({ phase, unfit, keptBy }: NonNullable<ServiceStatus['draining']>[number]): unknown {
   if (unfit) return `${phase}, cannot come back (${unfit.code})`
-  return keptBy ? `${phase}, kept by ${plain(keptText(keptBy))}` : phase
+  return keptBy ? `${phase}, kept by ${plain(keptByText(keptBy))}` : phase
 }
 
 function kindsOf(kinds: Readonly<Record<string, number>> | undefined): string {

@@ -2,8 +2,8 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import type { OperatorClient } from '../operator/client.js'
-import { readTold, STOP, stopBody, type Told } from '../operator/service-commands.js'
-import { isDaemon, keptText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
+import { readProcessReply, STOP, stopBody, type ProcessReply } from '../operator/service-commands.js'
+import { isDaemon, keptByText, type ServiceStatus, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
@@ -45,9 +45,9 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let seen = true
   const told = await askService(flags, RETRY_CODES, async (client, timeout) => {
-    const left = readTold(await client.command(STOP, body, { timeout, service }))
+    const left = readProcessReply(await client.command(STOP, body, { timeout, service }))
     // The pid belongs to that process while it keeps this connection open.
-    seen = !client.elsewhere
+    seen = !client.inOtherPidNamespace
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
   })
@@ -55,7 +55,7 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
 }
 
 /** Resolves with true when the process has ended, or if it is in another PID namespace and cannot be watched. */
-async function endsBy({ pid }: Told, until: number): Promise<boolean> {
+async function endsBy({ pid }: ProcessReply, until: number): Promise<boolean> {
   const pidfd = openPidfd(pid)
   if (!(pidfd instanceof OwnedFd)) return true
   return await new Promise<boolean>(resolve => {
@@ -74,7 +74,7 @@ async function endsBy({ pid }: Told, until: number): Promise<boolean> {
 }
 
 /** Asks over the connection that carried the order: it works even if the control path was removed. */
-async function whyStill(client: OperatorClient, { pid }: Told, timeout: number): Promise<FdbError> {
+async function whyStill(client: OperatorClient, { pid }: ProcessReply, timeout: number): Promise<FdbError> {
   const told = `process ${pid} was told to end, and lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
@@ -97,7 +97,7 @@ function reasonOf(answer: StatusAnswer, pid: number): string {
     isDaemon(answer) && answer.pid === pid ? [] : services.flatMap(({ draining = [] }) => draining)
   const { connections = 0, keptBy } = own ?? older.find(report => report.pid === pid) ?? {}
   if (keptBy) {
-    const what = plain(keptText(keptBy))
+    const what = plain(keptByText(keptBy))
     return `its last connection has ended, and ${what} keeps it: close that when member.retired resolves, or give join() exitWhenRetired; kill ${pid} ends it now`
   }
   if (connections > 0) {

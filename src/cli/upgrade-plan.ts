@@ -3,11 +3,11 @@ import {
   CHANGES,
   type Changes,
   RELOAD,
-  type Reloaded,
+  type ReloadReply,
   readChanges,
-  readReloaded,
-  readTold,
-  type Told,
+  readReloadReply,
+  readProcessReply,
+  type ProcessReply,
 } from '../operator/service-commands.js'
 import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
 
@@ -37,9 +37,9 @@ export async function planFor(flags: AskFlags): Promise<Plan> {
   return { done: 'nothing', because: 'nothing has changed', changes }
 }
 
-export async function reload(flags: AskFlags): Promise<Told | Reloaded> {
+export async function reload(flags: AskFlags): Promise<ProcessReply | ReloadReply> {
   const reply = await commandService(flags, RETRY_CODES, RELOAD)
-  return readReloaded(reply) ?? readTold(reply)
+  return readReloadReply(reply) ?? readProcessReply(reply)
 }
 
 const SHOWN = 3

@@ -62,7 +62,7 @@ async function switchesLinks({ control, service }: ServiceAddress): Promise<bool
     using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
     const answer = await client.status({ timeout: ANSWER_MS })
     const { supervisor } = (serviceOf(answer, service) ?? {}) as Partial<SupervisorStatus>
-    return supervisor?.leadsLinks === true && !client.elsewhere
+    return supervisor?.leadsLinks === true && !client.inOtherPidNamespace
   } catch {
     return false
   }

@@ -11,16 +11,16 @@ import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
 import { settle } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { StayOptions } from '../member/stay.js'
-import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import { serviceIn } from '../operator/held-descriptors.js'
 import type { CommandContext, CommandOrder, Upgraded } from '../operator/requests.js'
-import { RELOAD, STOP, type StopOrder, stopOrderOf, toldReply } from '../operator/service-commands.js'
+import { processReply, RELOAD, readStopOrder, STOP, type StopOrder } from '../operator/service-commands.js'
+import { DAEMON_ITSELF } from '../operator/service-name.js'
 import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
-import { auditOver, type DaemonOperations, OperatorAccess } from './operator-access.js'
-import { meansAll, type Orchestrator } from './orchestrator.js'
+import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-access.js'
+import { addressesAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
 import { AccessCheck, credentialsOf } from './policy/access-check.js'
 import { OWNERS_ONLY } from './policy/policy.js'
@@ -29,75 +29,83 @@ import { DescriptorStore } from './service/descriptor-store.js'
 import type { HeldAlone } from './service/kept-state.js'
 import { Services } from './services.js'
 
-/** A disk may be slow; what kills a service that does not end waits for longer. */
+/** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */
 const KEEP_MS = 30_000
-/** The next daemon has loaded all that it needs when it is offered anything; members that come meanwhile wait. */
+/** Time for the next daemon to become ready: it has loaded its code before it gets an Offer. Members that connect meanwhile wait. */
 const READY_MS = 10_000
 
 export interface DaemonOptions {
   /** Path of the control socket, at most 106 bytes. */
   control: string
   logger?: Logger
-  /** Limits of the handoffs that it decides; those that a member gives in join() count before them where it is the incumbent. */
+  /** Time limits of the handoffs that the daemon decides. The limits that the incumbent member gave to join() have precedence. */
   upgrade?: Partial<HandoffTimes>
-  /** `auto`: the service manager is told when it listens and ends, and that it lives, as `systemd` of `join()` says. Default `off`. */
+  /** `auto`: notifies the service manager when the daemon listens, lives and ends, as `systemd` of `join()` does. Default `off`. */
   systemd?: 'auto' | 'off'
-  /** A file that names the process that listens. */
+  /** A file to which the listening daemon writes its pid. */
   pidFile?: string
-  /** Closes the daemon. */
+  /** Its abort closes the daemon. */
   signal?: AbortSignal
   /**
-   * Takes over from the daemon that listens there: its control socket, and what it holds of its services; it ends when this one serves.
-   * Default: a path that another process holds is refused (ERR_FDB_CONTROL_TAKEN).
+   * Takes over from the daemon that listens at `control`: its control socket and everything that it holds. That daemon ends when this one serves.
+   * Default false: rejects with ERR_FDB_CONTROL_TAKEN if another process listens there.
    */
   takeOver?: boolean
   /**
-   * A file (YAML or JSON) with the access rules, the limits of a service and the fate of one without members: see docs/daemon.md. Default:
-   * the user of this process, and root, may do everything. Rejects with ERR_FDB_CONFIG.
+   * A file (YAML or JSON) with access rules, limits per service and the action for a service without members: see docs/daemon.md. By default
+   * only the user of this process and root may use the daemon. Rejects with ERR_FDB_CONFIG.
    */
   config?: string
-  /** The fate of this process when the next daemon has taken over, and its end would end that one: see `mainProcess` of `join()`. */
+  /** What this process does after the next daemon has taken over, if its exit would end that daemon too: see `mainProcess` of `join()`. */
   mainProcess?: 'refuse' | 'stays' | 'ends'
 }
 
-interface Insides {
+interface DaemonParts {
   readonly member: Member
   readonly runtime: MemberRuntime
   readonly reception: DaemonReception
   readonly services: Services
-  /** The service manager keeps what this daemon has. */
-  readonly kept: boolean
+  /** The service manager stores the descriptors of this daemon. */
+  readonly keptByManager: boolean
   readonly policyFile: PolicyFile
   readonly orchestrator: Orchestrator | null
 }
 
 /**
- * `fd-broker serve`: holds sockets and state for members of any number of services, named by the members. A member that
- * was killed is replaced by the next one that joins, which gets its listeners (connections queue meanwhile) and every
- * acknowledged change. Members outlive the daemon: they serve on, and come back to the one that is started next, or takes over.
+ * The daemon of `fd-broker serve`. It holds sockets and state for the members of any number of services, which the members name. If a member
+ * is killed, connections queue until the next member joins; that one gets the listeners and every acknowledged change. If the daemon ends,
+ * its members keep serving, and reconnect to the daemon that is started next or takes over.
  */
 export class Daemon implements AsyncDisposable {
   readonly control: string
-  /** Resolves when it is closed, or another daemon has taken over. */
+  /** Resolves when the daemon is closed or another daemon has taken over. */
   readonly closed: Promise<void>
   readonly #member: Member
   readonly #runtime: MemberRuntime
   readonly #reception: DaemonReception
   readonly #services: Services
-  /** Descriptors that operators have put. */
+  /** The descriptors that operators have put. */
   readonly #descriptors: DescriptorStore
   readonly #startedAt = Date.now()
-  readonly #kept: boolean
+  readonly #keptByManager: boolean
   readonly #policyFile: PolicyFile
   #closing = false
   readonly #orchestrator: Orchestrator | null
 
   /** @internal Use {@link serveDaemon}. */
-  static of(insides: Insides): Daemon {
+  static of(insides: DaemonParts): Daemon {
     return new Daemon(insides)
   }
 
-  private constructor({ member, runtime, reception, services, policyFile, kept, orchestrator }: Insides) {
+  private constructor({
+    member,
+    runtime,
+    reception,
+    services,
+    policyFile,
+    keptByManager,
+    orchestrator,
+  }: DaemonParts) {
     this.#orchestrator = orchestrator
     this.#policyFile = policyFile
     this.control = runtime.settings.control ?? ''
@@ -105,53 +113,53 @@ export class Daemon implements AsyncDisposable {
     this.#runtime = runtime
     this.#reception = reception
     this.#services = services
-    this.#kept = kept
+    this.#keptByManager = keptByManager
     const { registry, wanted } = runtime
     const { logger } = runtime.settings
     const settled = () => !reception.handsOver
     const descriptors = new DescriptorStore(registry, wanted, settled, (what, name, pid) =>
-      auditOver(logger, what, name, pid),
+      auditEnd(logger, what, name, pid),
     )
     this.#descriptors = descriptors
     const operations: DaemonOperations = {
       status: shows => this.#status(shows),
-      named: (service, shows) =>
-        meansAll(orchestrator, service) ? DAEMON_ITSELF : services.only(service, shows).name,
+      resolveService: (service, shows) =>
+        addressesAll(orchestrator, service) ? DAEMON_ITSELF : services.find(service, shows).name,
       upgrade: (order, progress, cancel) => {
-        if (meansAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
+        if (addressesAll(orchestrator, order.service)) return orchestrator.upgrade(order, progress, cancel)
         if (order.service !== DAEMON_ITSELF)
-          return services.only(order.service).operations.upgrade(order, progress, cancel)
+          return services.find(order.service).operations.upgrade(order, progress, cancel)
         const { argv, timeoutMs } = order
         return this.upgrade({ argv, progress, signal: cancel, ...(timeoutMs > 0 && { timeout: timeoutMs }) })
       },
       command: (order, context) => this.#command(order, context, runtime),
     }
-    const { shares } = reception
-    const { gate } = policyFile
+    const { quotas } = reception
+    const { accessCheck } = policyFile
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
-    const checks = { operations, store: descriptors, gate, shares, logger, workerListener }
+    const checks = { operations, store: descriptors, accessCheck, quotas, logger, workerListener }
     const operationsFor = (caller: Caller) => new OperatorAccess(checks, credentialsOf(caller))
-    reception.staff({ runtime, services, operationsFor })
-    const take = () => {
+    reception.attach({ runtime, services, operationsFor })
+    const restore = () => {
       services.restore()
       descriptors.takeOver()
     }
-    const serves = () => reception.open(take)
-    const leaves = (how: { readonly kept: boolean }) => {
+    const onServing = () => reception.open(restore)
+    const close = (how: { readonly kept: boolean }) => {
       reception.close()
       services.close(how)
       descriptors[Symbol.dispose]()
     }
-    member.on('serving', serves)
-    member.on('reinstated', serves)
-    // The next daemon has what this one had, unless there is none.
-    member.on('retiring', () => leaves({ kept: kept || !runtime.shutdown.ended }))
-    // The state is safe before anybody else can be the first of a service here.
+    member.on('serving', onServing)
+    member.on('reinstated', onServing)
+    // The next daemon has everything that this one had, unless this daemon ends without a successor.
+    member.on('retiring', () => close({ kept: keptByManager || !runtime.shutdown.ended }))
+    // The state is on disk before another process can start to serve one of the services.
     member.whileServing(() => () => (this.#closing ? services.keepState(KEEP_MS) : undefined))
-    this.closed = member.retired.then(() => leaves({ kept }))
+    this.closed = member.retired.then(() => close({ kept: keptByManager }))
   }
 
-  /** Returns what `fd-broker status --json` prints of a daemon. */
+  /** Returns the status that `fd-broker status --json` prints. */
   async status(): Promise<DaemonStatus> {
     return await this.#status(() => true)
   }
@@ -173,58 +181,58 @@ export class Daemon implements AsyncDisposable {
     }
   }
 
-  /** Counts the daemons that have taken over one from the other: 1 for the first. */
+  /** The number of daemons since the first, each of which took over from the previous one. Counts from 1. */
   get generation(): number {
     return this.#member.generation
   }
 
-  /** @internal Descriptors and state that no living member has and no service manager keeps: they are lost when this daemon closes or ends. */
+  /** @internal Descriptors and state that no living member has and no service manager stores: they are lost when this daemon ends. */
   get heldAlone(): HeldAlone[] {
-    return this.#kept ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
+    return this.#keptByManager ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
   }
 
   /**
-   * Starts the next daemon (same command, unless `argv` says otherwise), which takes over when it calls {@link serveDaemon} with
-   * `takeOver`; resolves when it serves, and this one ends. Members come back to it, and serve meanwhile. Rejects as
-   * `upgrade` of a member does, and this daemon goes on.
+   * Starts the next daemon (with the same command, unless `argv` is given), which takes over when it calls {@link serveDaemon} with
+   * `takeOver`. Resolves when that daemon serves; this one then ends. Members keep serving and reconnect to the next daemon. Rejects as
+   * `upgrade` of a member does; this daemon then continues.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     return await this.#member.upgrade(options)
   }
 
-  /** Joining processes wait until {@link resume}. Members, and those that come back, are served as before. */
+  /** Makes joining processes wait until {@link resume}. Connected and returning members are served as before. */
   pause(): void {
     this.#reception.hold()
   }
 
-  /** Behind {@link pause}. */
+  /** Ends {@link pause}. */
   resume(): void {
     this.#reception.admit()
   }
 
   /**
-   * Reads the file of `config` anew: it counts for all that is asked from now on; who is a member stays one. Rejects with
-   * ERR_FDB_CONFIG, and what counted before counts on. Does nothing without `config`.
+   * Reads the file of `config` again. The new rules apply to all later requests; current members stay members. Rejects with
+   * ERR_FDB_CONFIG, and the previous rules stay in effect. Does nothing without `config`.
    */
   async reload(): Promise<void> {
     await this.#policyFile.reload()
-    this.#services.governed()
+    this.#services.applyPolicy()
     this.#runtime.controlSocket.adjust()
   }
 
-  /** As `stay` of a member. */
+  /** Keeps this process alive for the next daemon, as `stay` of a member does. */
   async stay(options: StayOptions = {}): Promise<number> {
     return await this.#member.stay(options)
   }
 
-  /** @internal Another daemon serves, and this process stays for it. */
+  /** @internal Whether another daemon serves and this process stays alive for it. */
   get staysForOthers(): boolean {
     return this.#member.staysForOthers
   }
 
   /**
-   * Members serve on and keep their descriptors. The daemon closes those that only it holds: before, it writes the state to the members'
-   * state file, if they have one. Idempotent.
+   * Closes the daemon. Members keep serving and keep their descriptors. The daemon closes the descriptors that only it holds, after it has
+   * written their state to the members' state file, if they have one. Idempotent.
    */
   async close(): Promise<void> {
     this.#closing = true
@@ -238,34 +246,34 @@ export class Daemon implements AsyncDisposable {
 
   async #command(order: CommandOrder, context: CommandContext, runtime: MemberRuntime): Promise<Uint8Array> {
     const { name, body, service } = order
-    const done = meansAll(this.#orchestrator, service) ? this.#orchestrator.command(name, body) : null
-    if (done != null) return await done
-    if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(stopOrderOf(body))
+    const reply = addressesAll(this.#orchestrator, service) ? this.#orchestrator.command(name, body) : null
+    if (reply != null) return await reply
+    if (name === STOP && (service === '' || service === DAEMON_ITSELF)) return this.#stop(readStopOrder(body))
     if (name === RELOAD && service === DAEMON_ITSELF) {
       await this.reload()
-      return this.#told()
+      return this.#processReply()
     }
     if (service === DAEMON_ITSELF)
       return await runtime.commands.run(name, body, context, runtime.machine.phase)
-    const asked = service || (this.#orchestrator?.service ?? '')
-    return await this.#services.only(asked).operations.command(order, context)
+    const target = service || (this.#orchestrator?.service ?? '')
+    return await this.#services.find(target).operations.command(order, context)
   }
 
-  /** The answer leaves first. */
+  /** Closes the daemon in the next turn, after the reply was sent. */
   #stop({ drop }: StopOrder): Buffer {
     const alone = this.heldAlone.map(({ service }) => service || 'the descriptors that were put')
     if (alone.length > 0 && !drop) {
       throw new FdbError(
         'ERR_FDB_HELD_ALONE',
-        `no living member has what this daemon holds of ${alone.join(', ')}, and it would be lost: start a member, or stop it with --drop`,
+        `only this daemon holds descriptors and state of ${alone.join(', ')}, and they would be lost: start a member, or stop the daemon with --drop`,
       )
     }
     setImmediate(() => void this.close())
-    return this.#told()
+    return this.#processReply()
   }
 
-  #told(): Buffer {
-    return Buffer.from(toldReply({ pid: process.pid, generation: this.#member.generation }))
+  #processReply(): Buffer {
+    return Buffer.from(processReply({ pid: process.pid, generation: this.#member.generation }))
   }
 }
 
@@ -281,15 +289,15 @@ const OPTIONS: Checks<DaemonOptions> = {
   mainProcess: unchecked,
 }
 
-/** Starts a daemon. Rejects with ERR_FDB_OPTION, and with ERR_FDB_CONTROL_TAKEN when another process holds the path. */
+/** Starts a daemon. Rejects with ERR_FDB_OPTION, or with ERR_FDB_CONTROL_TAKEN if another process listens at the path. */
 export async function serveDaemon(options: DaemonOptions): Promise<Daemon> {
   return await openDaemon(options)
 }
 
-/** Opens a daemon with an orchestrator of its services. */
+/** Starts a daemon with an orchestrator of its services. */
 export async function openDaemon(
   options: DaemonOptions,
-  oversees: (services: Services) => Orchestrator | null = () => null,
+  createOrchestrator: (services: Services) => Orchestrator | null = () => null,
 ): Promise<Daemon> {
   checkOptions('serveDaemon()', options, OPTIONS)
   OPTIONS.control(options.control, 'control')
@@ -297,7 +305,7 @@ export async function openDaemon(
   const {
     config,
     control,
-    logger: given,
+    logger: givenLogger,
     mainProcess,
     pidFile,
     signal,
@@ -305,11 +313,11 @@ export async function openDaemon(
     takeOver = false,
     upgrade,
   } = options
-  const logger = wrappedLogger(given)
+  const logger = wrappedLogger(givenLogger)
   const times = resolveTimes(upgrade)
-  // Before anything is taken over.
+  // A wrong configuration is reported before anything is taken over.
   const policyFile = await PolicyFile.of(config ?? null, logger)
-  const reception = new DaemonReception(policyFile.gate, {
+  const reception = new DaemonReception(policyFile.accessCheck, {
     passed: passedSockets().takePath(resolve(control)),
     takesOver: takeOver,
   })
@@ -317,7 +325,7 @@ export async function openDaemon(
     service: DAEMON_ITSELF,
     control,
     logger,
-    // Members go back to the process that serves: a standby is not needed.
+    // No probation: members reconnect to the serving daemon, so that a standby is not needed.
     upgrade: { probation: 0, ready: READY_MS, quiesce: KEEP_MS },
     ...(signal !== undefined && { signal }),
     ...(systemd !== undefined && { systemd }),
@@ -336,27 +344,27 @@ export async function openDaemon(
     times,
     logger,
     persisted,
-    gate: policyFile.gate,
-    shares: reception.shares,
-    changed: () => {
+    accessCheck: policyFile.accessCheck,
+    quotas: reception.quotas,
+    onChange: () => {
       changes.notify()
       orchestrator?.servicesChanged()
     },
     receiver: service => orchestrator?.receiver(service) ?? undefined,
   })
-  const orchestrator = oversees(services)
-  const kept = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
+  const orchestrator = createOrchestrator(services)
+  const keptByManager = systemd === 'auto' && ServiceManager.find(logger)?.storeFor(DAEMON_ITSELF) != null
   const daemon = Daemon.of({
     member,
     runtime: driver.runtime,
     reception,
     services,
     policyFile,
-    kept,
+    keptByManager,
     orchestrator,
   })
   await member.ready(member.incumbent === null ? {} : checkingRoom(services, persisted))
-  // It came when it was too late not to listen.
+  // Aborted after listening had begun.
   if (signal?.aborted) {
     await daemon.close()
     throw signal.reason
@@ -365,44 +373,44 @@ export async function openDaemon(
   return daemon
 }
 
-/** Keeps the rules of a daemon as its file says them. */
+/** The access rules of a daemon, read from its configuration file. */
 class PolicyFile {
-  readonly gate: AccessCheck
+  readonly accessCheck: AccessCheck
   readonly #file: string | null
   readonly #logger: Logger
 
-  /** `file` null: there is none, and others may do nothing. Rejects with ERR_FDB_CONFIG. */
+  /** Without a `file` only the daemon's user and root may use the daemon. Rejects with ERR_FDB_CONFIG. */
   static async of(file: string | null, logger: Logger): Promise<PolicyFile> {
     const policy = file === null ? OWNERS_ONLY : await read(file)
     return new PolicyFile(new AccessCheck(policy, logger), file, logger)
   }
 
-  private constructor(gate: AccessCheck, file: string | null, logger: Logger) {
-    this.gate = gate
+  private constructor(accessCheck: AccessCheck, file: string | null, logger: Logger) {
+    this.accessCheck = accessCheck
     this.#file = file
     this.#logger = logger
   }
 
-  /** Rejects with ERR_FDB_CONFIG: the rules stay as they were. */
+  /** Rejects with ERR_FDB_CONFIG; the rules are unchanged then. */
   async reload(): Promise<void> {
     if (this.#file === null) return
-    this.gate.policy = await read(this.#file)
-    this.#logger.info({ config: this.#file }, 'the configuration was read anew, and counts')
+    this.accessCheck.policy = await read(this.#file)
+    this.#logger.info({ config: this.#file }, 'the configuration was reloaded')
   }
 }
 
-/** Loaded here: a daemon without a file starts faster without. */
+/** Imports the parser lazily: a daemon without a configuration file starts faster. */
 async function read(file: string) {
   const { readPolicy } = await import('./policy/schema.js')
   return readPolicy(file)
 }
 
-/** A member that comes back: its connection, its pidfd, and a watch of each of those who wait for it. */
-const OF_A_MEMBER = 4
-/** Descriptors for operators, joining processes, and files that are read. */
-const OF_OTHERS = 16
+/** Descriptors per returning member: its connection, its pidfd, and one watch of each. */
+const PER_MEMBER = 4
+/** Descriptors for operators, joining processes and files. */
+const FOR_OTHERS = 16
 
-/** For a daemon that takes over, as long as the one before serves: members have nowhere else to go where there is none. */
+/** Returns the checks of a daemon that takes over. They must fail while the previous daemon still serves: afterwards members have no other daemon to return to. */
 export function checkingRoom(
   services: Pick<Services, 'expected'>,
   persisted: Pick<PersistedFds, 'largest' | 'demandReadable'>,
@@ -411,16 +419,16 @@ export function checkingRoom(
   return { checks: [room, () => persisted.demandReadable()] }
 }
 
-/** Throws ERR_FDB_NO_DESCRIPTORS if members could not come back for lack of them. `brought`: the most that one of them brings. */
+/** Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one of them brings. */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
   if (open === null || soft === null) return
-  const more = members * OF_A_MEMBER + brought + OF_OTHERS
+  const more = members * PER_MEMBER + brought + FOR_OTHERS
   if (open + more <= soft) return
   throw new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',
-    `process ${process.pid} cannot take over: it has ${open} descriptors open with those that it was given, needs ${more} more for ${members} members that come back, ` +
-      `and may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again; the daemon before goes on`,
+    `process ${process.pid} cannot take over: it has ${open} descriptors open including those that it was given, needs ${more} more for ${members} members that come back, ` +
+      `and may have ${soft}: raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE=) and try again; the previous daemon continues`,
     { retryable: true, details: { open, more, members, soft } },
   )
 }

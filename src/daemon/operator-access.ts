@@ -3,10 +3,9 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { hasEnded, type OwnedFd } from '../kernel/index.js'
-import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import {
-  type Claimed,
   type ClaimOrder,
+  type ClaimResult,
   type DescriptorHolder,
   type DescriptorOrder,
   type DescriptorUser,
@@ -22,48 +21,49 @@ import type {
   UpgradeProgress,
 } from '../operator/requests.js'
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
+import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
 import type { AccessCheck, PeerCredentials } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
-import type { DescriptorStore, Over } from './service/descriptor-store.js'
+import type { DescriptorStore, EndReason } from './service/descriptor-store.js'
 import type { UserQuotas } from './user-quotas.js'
 
-/** Requests that a daemon carries out for authorized operators. */
+/** The operations that a daemon runs for authorized operators. */
 export interface DaemonOperations extends Required<Omit<Operations, 'status' | 'descriptors'>> {
-  /** Shows these services; null: and descriptors without a service. */
+  /** Returns the status of the services for which `shows` is true. `shows(null)` stands for the descriptors without a service. */
   status(shows: (service: string | null) => boolean): Promise<object>
-  /** As {@link Services.only}; or the daemon itself, where that is what is meant. */
-  named(service: string, shows: (service: string) => boolean): string
+  /** Returns the name of the addressed service, see {@link Services.find}, or {@link DAEMON_ITSELF}. */
+  resolveService(service: string, shows: (service: string) => boolean): string
 }
 
-/** The checks of every operator's requests, and their target. */
+/** Dependencies for checking and executing operators' requests. */
 export interface AccessChecks {
   readonly operations: DaemonOperations
   readonly store: DescriptorStore
-  readonly gate: AccessCheck
-  readonly shares: UserQuotas
+  readonly accessCheck: AccessCheck
+  readonly quotas: UserQuotas
   readonly logger: Logger
-  /** Returns a duplicate of the workers' listener of this key, or null. Null: there are no workers. */
+  /** Returns a duplicate of the workers' listener with this key, or null. Itself null if the daemon has no workers. */
   readonly workerListener: ((key: string) => OwnedFd | null) | null
 }
 
-/** A daemon's operations, as one operator may use them. */
+/** A daemon's operations, restricted to the rights of one operator. */
 export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations
-  readonly #gate: AccessCheck
+  readonly #accessCheck: AccessCheck
   readonly #peer: PeerCredentials
 
-  /** Owns the client's pidfd until it has left. */
+  /** Owns the client's pidfd until the client has left. */
   constructor(checks: AccessChecks, peer: PeerCredentials) {
     this.#operations = checks.operations
-    this.#gate = checks.gate
+    this.#accessCheck = checks.accessCheck
     this.#peer = peer
     this.descriptors = new DescriptorAccess(checks, peer)
   }
 
   async status(): Promise<object> {
-    return await this.#operations.status(this.#gate.lists(this.#peer))
+    return await this.#operations.status(this.#accessCheck.listFilter(this.#peer))
   }
 
   async upgrade(
@@ -71,47 +71,47 @@ export class OperatorAccess implements Operations {
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded> {
-    const service = this.#demanded(order.service)
+    const service = this.#authorize(order.service)
     return await this.#operations.upgrade({ ...order, service }, progress, cancel)
   }
 
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
-    const service = this.#demanded(
+    const service = this.#authorize(
       order.name === STOP && order.service === '' ? DAEMON_ITSELF : order.service,
     )
     return await this.#operations.command({ ...order, service }, context)
   }
 
-  /** The name of the service that is meant, which the client may operate. A refusal names only services that it may see. */
-  #demanded(given: string): string {
-    const gate = this.#gate
+  /** Throws unless the client may operate the requested service; returns its name. An error names only services that the client may see. */
+  #authorize(requested: string): string {
+    const check = this.#accessCheck
     const peer = this.#peer
-    const shows = (service: string) => gate.allows('list', gate.of(service), peer)
-    if (given === '') gate.lists(peer)
-    const meant = given === '' ? this.#operations.named('', shows) : given
-    if (meant === DAEMON_ITSELF) {
-      gate.demandDaemon(meant, peer)
-      return given
+    const shows = (name: string) => check.allows('list', check.policyOf(name), peer)
+    if (requested === '') check.listFilter(peer)
+    const service = requested === '' ? this.#operations.resolveService('', shows) : requested
+    if (service === DAEMON_ITSELF) {
+      check.demandDaemon(service, peer)
+      return requested
     }
-    gate.demand('operate', { service: meant }, gate.of(meant), peer)
-    this.#operations.named(meant, shows)
-    return meant
+    check.demand('operate', { service }, check.policyOf(service), peer)
+    this.#operations.resolveService(service, shows)
+    return service
   }
 }
 
-/** The descriptors of a daemon, as one operator may use them. One called `shop/spool` is the service shop's. Each change, and each refusal, is a line of the log. */
+/** A daemon's descriptors, restricted to the rights of one operator. A descriptor named `shop/spool` belongs to the service shop. Logs each change and each refusal. */
 export class DescriptorAccess implements DescriptorHolder {
   readonly #checks: Omit<AccessChecks, 'operations'>
   readonly #peer: PeerCredentials
 
-  /** Owns the client's pidfd until it has left. */
+  /** Owns the client's pidfd until the client has left. */
   constructor(checks: Omit<AccessChecks, 'operations'>, peer: PeerCredentials) {
     this.#checks = checks
     this.#peer = peer
   }
 
   list(): HeldDescriptor[] {
-    const lists = this.#checks.gate.lists(this.#peer)
+    const lists = this.#checks.accessCheck.listFilter(this.#peer)
     return this.#checks.store.list().filter(({ name }) => lists(serviceIn(name)))
   }
 
@@ -119,7 +119,7 @@ export class DescriptorAccess implements DescriptorHolder {
     let most: number
     try {
       const { limits } = this.#demand('put', order.name)
-      this.#demandShare()
+      this.#demandQuota()
       most = limits.descriptors
     } catch (error) {
       order.fd.close()
@@ -132,12 +132,12 @@ export class DescriptorAccess implements DescriptorHolder {
     this.#audited('a descriptor was put', facts, () => this.#checks.store.put({ ...order, most }))
   }
 
-  claim(order: ClaimOrder): Claimed {
+  claim(order: ClaimOrder): ClaimResult {
     try {
       this.#demandClaim(order)
       if (order.claimant !== null) {
         demandProcess(this.#peer, order.claimant)
-        this.#demandShare()
+        this.#demandQuota()
       }
     } catch (error) {
       order.claimant?.close()
@@ -145,7 +145,7 @@ export class DescriptorAccess implements DescriptorHolder {
     }
     const { name, by, shared, claimant } = order
     if (this.#checks.workerListener !== null && name.startsWith(GROUP_LISTENER)) {
-      // It is the workers' own: a claim excludes no other worker.
+      // The listener belongs to the workers: a claim excludes no other worker.
       claimant?.close()
       const fd = this.#checks.workerListener(name)
       if (fd === null) throw new FdbError('ERR_FDB_FD_UNKNOWN', `no worker has a listener of the key ${name}`)
@@ -156,7 +156,7 @@ export class DescriptorAccess implements DescriptorHolder {
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
-    // Its answer says whether the descriptor is held, and which process has claimed it.
+    // Requires the right to claim, because an error would reveal whether the descriptor is held and which process has claimed it.
     this.#demand('claim', name)
     if (claimant !== null) demandProcess(this.#peer, claimant)
     const facts = { descriptor: name, ...by, ...claimantOf(claimant) }
@@ -169,65 +169,66 @@ export class DescriptorAccess implements DescriptorHolder {
     this.#audited('a descriptor was removed', facts, () => this.#checks.store.remove(name))
   }
 
-  left(by: DescriptorUser): void {
-    this.#checks.store.left(by)
+  operatorLeft(by: DescriptorUser): void {
+    this.#checks.store.operatorLeft(by)
     this.#peer.pidfd?.close()
   }
 
   watch(changed: () => void): () => void {
-    this.#checks.gate.lists(this.#peer)
-    const back = this.#checks.shares.watch(this.#peer.uid)
-    const end = this.#checks.store.watch(changed)
+    this.#checks.accessCheck.listFilter(this.#peer)
+    const releaseQuota = this.#checks.quotas.watch(this.#peer.uid)
+    const unwatch = this.#checks.store.watch(changed)
     return () => {
-      end()
-      back()
+      unwatch()
+      releaseQuota()
     }
   }
 
   #audited<T>(what: string, facts: object, work: () => T): T {
     const audit = { audit: 'descriptor', ...facts }
     try {
-      const done = work()
+      const result = work()
       this.#checks.logger.info(audit, what)
-      return done
+      return result
     } catch (error) {
       const { code } = FdbError.from(error)
       const line = { ...audit, code }
-      // A program that binds a missing listener asks first.
+      // Not a refusal: a program that binds missing listeners tries to claim them first.
       if (code === 'ERR_FDB_FD_UNKNOWN') this.#checks.logger.debug(line, 'a descriptor is not held')
-      else this.#checks.logger.warn(line, 'what was asked of a descriptor was refused')
+      else this.#checks.logger.warn(line, 'a request for a descriptor was refused')
       throw error
     }
   }
 
-  #demandShare(): void {
+  #demandQuota(): void {
     const { uid } = this.#peer
-    if (isForeign({ uid })) this.#checks.shares.demandNames(uid, this.#checks.store.heldBy(uid) + 1)
+    if (isForeign({ uid })) this.#checks.quotas.demandNames(uid, this.#checks.store.countOf(uid) + 1)
   }
 
   #demandClaim({ name, shared }: ClaimOrder): void {
     const { claims } = this.#demand('claim', name)
     if (claims === 'any' || shared === (claims === 'shared')) return
-    const [whom, how] =
+    const [users, remedy] =
       claims === 'shared'
-        ? ['all who ask', 'beside others']
-        : ['one process at a time', 'for that process alone']
+        ? ['several processes at a time', 'claim it shared']
+        : ['one process at a time', 'claim it exclusively']
     throw new FdbError(
       'ERR_FDB_DENIED',
-      `the descriptor "${name}" is for ${whom}, as the daemon's configuration says: claim it ${how}`,
+      `the daemon's configuration allows the descriptor "${name}" for ${users} only: ${remedy}`,
     )
   }
 
   #demand(action: Action, name: string): ServicePolicy {
     const service = serviceIn(name)
-    const policy = service === null ? this.#checks.gate.descriptors : this.#checks.gate.of(service)
-    this.#checks.gate.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
+    const policy =
+      service === null ? this.#checks.accessCheck.descriptors : this.#checks.accessCheck.policyOf(service)
+    this.#checks.accessCheck.demand(action, { service: service ?? '', descriptor: name }, policy, this.#peer)
     return policy
   }
 }
 
 /** Logs an event that no request caused. */
-export function auditOver(logger: Logger, what: Over, name: string, pid: number | null): void {
+export function auditEnd(logger: Logger, what: EndReason, name: string, pid: number | null): void {
   logger.info({ audit: 'descriptor', descriptor: name, ...(pid !== null && { pid }) }, what)
 }
 
@@ -235,7 +236,7 @@ function claimantOf(claimant: OwnedFd | null): { claimant?: number } {
   return claimant === null ? {} : { claimant: pidOf(claimant) }
 }
 
-/** Reports whether the pidfd is of the client's own process, by the kernel's word. Borrows the pidfd. */
+/** Whether the pidfd, which is borrowed, refers to the client's own process, as the kernel reports it. */
 function isOwnProcess(peer: PeerCredentials, pidfd: OwnedFd): boolean {
   if (peer.pidfd !== null) {
     const key = keyOf(pidfd)
@@ -245,28 +246,28 @@ function isOwnProcess(peer: PeerCredentials, pidfd: OwnedFd): boolean {
 }
 
 /**
- * Throws unless the client may act for the process of a pidfd: its own process, or one of its user; the daemon's user and root may act for every process.
- * Anybody can open a pidfd of any process, so that having one proves nothing. ERR_FDB_DENIED, ERR_FDB_NO_PIDFD. Borrows the pidfd.
+ * Throws ERR_FDB_DENIED or ERR_FDB_NO_PIDFD unless the client may act for the process of a pidfd: for its own process or one of its user. The daemon's user
+ * and root may act for every process. Any process can open a pidfd of any other, so that having one proves nothing. Borrows the pidfd.
  */
 function demandProcess(peer: PeerCredentials, pidfd: OwnedFd): void {
-  // Another descriptor may have the inode number of a pidfd.
+  // Checks the type first, because a descriptor of another type may have the inode number of a pidfd.
   refuseNoPidfd(pidfd)
   if (!isForeign(peer) || isOwnProcess(peer, pidfd) || isOfUser(pidfd, peer.uid)) return
   const pid = pidOf(pidfd)
   throw new FdbError(
     'ERR_FDB_DENIED',
-    `process ${peer.pid} (uid ${peer.uid}) may not act for ${pid > 0 ? `process ${pid}` : 'the process of this pidfd'}, which is another user's: name a process of uid ${peer.uid}`,
+    `process ${peer.pid} (uid ${peer.uid}) may not act for ${pid > 0 ? `process ${pid}` : 'the process of this pidfd'}, which belongs to another user: name a process of uid ${peer.uid}`,
     { details: { pid, uid: peer.uid } },
   )
 }
 
-/** The process can be seen from here, and has only this uid: real, effective and saved. */
+/** Whether the process is visible from this PID namespace and its real, effective and saved uid are all `uid`. */
 function isOfUser(pidfd: OwnedFd, uid: number): boolean {
   const pid = pidOf(pidfd)
   if (pid === 0) return false
   try {
     const [, ids = ''] = /^Uid:\t(.*)$/m.exec(readFileSync(`/proc/${pid}/status`, 'latin1')) ?? []
-    // A process that lives still had this number when it was looked at.
+    // If the process still lives, the pid was not reused when /proc was read.
     return ids.split('\t').every(id => Number(id) === uid) && !hasEnded(pidfd)
   } catch {
     return false

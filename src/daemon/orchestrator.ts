@@ -2,29 +2,32 @@ import type { Peer } from '../holder/peer.js'
 import type { OwnedFd } from '../kernel/index.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 
-/** Keeps a daemon's services served: a main process, with its workers. */
+/** Keeps a daemon's services served. The only implementation is the main process of workers. */
 export interface Orchestrator {
-  /** The service of requests that name none; it has the name of all workers together. */
+  /** The common service name of all workers, which is also the target of requests that name no service. */
   readonly service: string
-  /** Beside what the daemon says. */
+  /** Fields to add to the daemon's status. */
   status(): object
-  /** Handles an upgrade of no service, or of all: see {@link meansAll}. */
+  /** Upgrades all workers, for a request for which {@link addressesAll} is true. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded>
-  /** Null: it is the daemon's own matter. */
+  /** Runs a command, or returns null if the daemon itself must handle it. */
   command(name: string, body: Buffer): Promise<Uint8Array> | null
-  /** A duplicate of a listener by its key; null: there is none. */
+  /** Returns a duplicate of the workers' listener with this key, or null. */
   listener(key: string): OwnedFd | null
-  /** The receiver for connections of a service without members that serve; null: there is none. */
+  /** Returns the member that takes the connections of a service without a serving member, or null. */
   receiver(service: string): Peer | null
-  /** Something of the services has changed. */
+  /** Called after any change of the services. */
   servicesChanged(): void
 }
 
-/** Whether all that it sees to is meant: by no name, or by theirs. */
-export function meansAll(orchestrator: Orchestrator | null, service: string): orchestrator is Orchestrator {
+/** Whether a request addresses all workers: it names no service, or their common name. */
+export function addressesAll(
+  orchestrator: Orchestrator | null,
+  service: string,
+): orchestrator is Orchestrator {
   return orchestrator !== null && (service === '' || service === orchestrator.service)
 }

@@ -6,26 +6,26 @@ import type { BundleItem } from '../wire/bundle.js'
 
 /** The registry's entry for one descriptor of a service. */
 interface PersistedFd {
-  /** The service's own, of which a duplicate is in the registry. */
+  /** The descriptor of the service; the registry has a duplicate of it. */
   readonly fd: OwnedFd
   readonly spec: string
 }
 
 const WRITABLE = 'writable'
 
-/** The descriptors of a daemon's services, as entries of its own member's registry: they cross its upgrade, and a manager keeps them. */
+/** The descriptors of a daemon's services, as entries of the daemon's own registry, so that its upgrade passes them on and a service manager stores them. */
 export class PersistedFds {
   readonly #registry: Registry
   readonly #wanted: Set<string>
   readonly #services = new Map<string, Map<string, PersistedFd>>()
 
-  /** `wanted`: other names are closed when no standby can come back. */
+  /** `wanted` has the names of entries that must stay open; the owner of the registry closes others when no standby can take over again. */
   constructor(registry: Registry, wanted: Set<string>) {
     this.#registry = registry
     this.#wanted = wanted
   }
 
-  /** The items of the former daemon, by service. The caller owns the descriptors. */
+  /** Returns the items of the previous daemon, by service. The caller owns the descriptors. */
   claimAll(): Map<string, BundleItem[]> {
     const services = new Map<string, BundleItem[]>()
     this.#services.clear()
@@ -43,17 +43,17 @@ export class PersistedFds {
     return services
   }
 
-  /** The most that there is of one service. */
+  /** The largest number of descriptors of one service. */
   get largest(): number {
     const counts = new Map<string, number>()
     for (const { name } of this.#registry.entries) {
-      const [service = '', , called] = name.split('/', 3)
-      if (called !== undefined) counts.set(service, (counts.get(service) ?? 0) + 1)
+      const [service = '', , itemName] = name.split('/', 3)
+      if (itemName !== undefined) counts.set(service, (counts.get(service) ?? 0) + 1)
     }
     return Math.max(0, ...counts.values())
   }
 
-  /** Throws as {@link readHeader} does, and ERR_FDB_TOO_MANY_NAMES: this release cannot take what another one holds. */
+  /** Throws if this release cannot take over the entries of the previous daemon: the errors of {@link readHeader}, or ERR_FDB_TOO_MANY_NAMES. */
   demandReadable(): void {
     const counts = new Map<string, number>()
     for (const { name, spec, fd } of this.#registry.entries) {
@@ -70,41 +70,41 @@ export class PersistedFds {
         readHeader(fd, 0)
       } catch (error) {
         const { code, message } = FdbError.from(error)
-        const why = `the state of the service "${service}" (${item.name}) cannot be taken over: ${message}; the daemon before goes on`
-        throw new FdbError(code, why, { cause: error, details: { service } })
+        const reason = `the state of the service "${service}" (${item.name}) cannot be taken over: ${message}; the previous daemon continues`
+        throw new FdbError(code, reason, { cause: error, details: { service } })
       }
     }
   }
 
-  /** Sets the descriptors of the service. Borrows them. Those not stored when it throws (EMFILE) are tried with the next change. */
+  /** Sets the descriptors of the service, which are borrowed. If it throws (EMFILE), the next call stores the missing ones. */
   update(service: string, items: readonly BundleItem[]): void {
     this.#registry.together(() => this.#update(service, items))
   }
 
   #update(service: string, items: readonly BundleItem[]): void {
     const persisted = this.#persistedOf(service)
-    const former = new Set(persisted.keys())
+    const obsolete = new Set(persisted.keys())
     for (const item of items) {
       const { fd } = item
       const [name, spec] = [nameOf(service, item), specOf(item)]
-      const there = persisted.get(name)
-      former.delete(name)
-      if (there?.fd === fd && there.spec === spec) continue
-      // The one that is there stays: who keeps it beside would have to let go of it first.
-      const present = there?.fd === fd ? this.#registry.get(name)?.fd : undefined
-      this.#registry.put({ name, role: 'named', spec, fd: present ?? fd.share() })
+      const known = persisted.get(name)
+      obsolete.delete(name)
+      if (known?.fd === fd && known.spec === spec) continue
+      // Reuses the duplicate: a service manager that stores it would first have to remove it.
+      const duplicate = known?.fd === fd ? this.#registry.get(name)?.fd : undefined
+      this.#registry.put({ name, role: 'named', spec, fd: duplicate ?? fd.share() })
       this.#wanted.add(name)
       persisted.set(name, { fd, spec })
     }
-    for (const name of former) {
+    for (const name of obsolete) {
       persisted.delete(name)
       this.#wanted.delete(name)
       this.#registry.drop(name)
     }
   }
 
-  /** The service is no more. */
-  forget(service: string): void {
+  /** Removes the descriptors of a service that has ended. */
+  dropService(service: string): void {
     this.update(service, [])
     this.#services.delete(service)
   }
@@ -125,10 +125,10 @@ function specOf({ role, spec = '', writable }: BundleItem): string {
   return writable ? WRITABLE : ''
 }
 
-/** Null: of a release that says it otherwise. */
+/** Returns null for an entry of another kind, or of a release that encodes it differently. */
 function itemOf(name: string, spec: string, fd: OwnedFd): (BundleItem & { service: string }) | null {
-  const [service, role, called] = name.split('/').map(decodeURIComponent)
-  if (service === undefined || called === undefined) return null
-  if (role === 'segment') return { service, role, name: called, writable: spec === WRITABLE, fd }
-  return role === 'listener' || role === 'named' ? { service, role, name: called, spec, fd } : null
+  const [service, role, itemName] = name.split('/').map(decodeURIComponent)
+  if (service === undefined || itemName === undefined) return null
+  if (role === 'segment') return { service, role, name: itemName, writable: spec === WRITABLE, fd }
+  return role === 'listener' || role === 'named' ? { service, role, name: itemName, spec, fd } : null
 }

@@ -3,88 +3,89 @@ import { type Caller, dismiss, isForeign, serveCaller, turnAway } from '../holde
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
-import { DAEMON_ITSELF } from '../operator/asked-service.js'
 import type { Operations } from '../operator/requests.js'
+import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { type AccessCheck, credentialsOf } from './policy/access-check.js'
-import { notThere } from './service/followers.js'
+import { noStateYet } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
 import { UserQuotas } from './user-quotas.js'
 
-/** Upgrades of members that are under way when the daemon's own begins have so long; it gives up before its successor does. */
+/** When the daemon's own upgrade begins, running upgrades of members have this time to end. The daemon gives up before its successor does. */
 const SETTLE_MS = 5_000
 
-/** A joining process waits this long for the decision of which member serves: less than its own timeout, as a rule. */
+/** A joining process waits this long for the decision which member serves; usually less than its own timeout. */
 const DECIDED_MS = 5_000
 
-/** An operator of another user that asks nothing for so long makes room: it waits for no answer, watches nothing and has no claim. */
+/** The daemon disconnects an operator of another user that is idle for this time: it waits for no answer, watches nothing and has no claim. */
 const IDLE_MS = 60_000
 
 export interface DaemonContext {
   readonly runtime: MemberRuntime
   readonly services: Services
-  /** As a client may use them, who has said Hello. Takes the caller's pidfd. */
+  /** Returns the operations that a client may use after its Hello. Takes ownership of the caller's pidfd. */
   operationsFor(caller: Caller): Operations
 }
 
-interface Waiting {
+interface WaitingCaller {
   readonly caller: Caller
+  /** Passes the caller on to the daemon's own holder, see {@link Reception.receive}. */
   readonly own: (caller: Caller) => void
 }
 
 /**
- * Receives the clients of a daemon's control socket. While the daemon is handed over nothing that it holds may change, so clients that
- * would change it wait: for this daemon, if the next one fails, else for that one, to which they connect when they find this socket closed.
+ * Receives the clients of a daemon's control socket. During the daemon's own handoff nothing that it holds may change, so clients that
+ * would change it wait. If the next daemon fails, this one serves them; otherwise this one closes their connections and they connect to the next one.
  */
 export class DaemonReception implements Reception {
   readonly passed: OwnedFd | null
   readonly takesOver: boolean
-  readonly #gate: AccessCheck
-  /** The limits of other users at this daemon. */
-  readonly shares: UserQuotas
-  #office: DaemonContext | null = null
+  readonly #accessCheck: AccessCheck
+  /** The quotas of other users at this daemon. */
+  readonly quotas: UserQuotas
+  #context: DaemonContext | null = null
   #stage: 'opening' | 'open' | 'handing over' | 'over' = 'opening'
-  /** The successor is the holder's matter: how that went is seen by its phase. */
+  /** The successor was passed on to the daemon's holder, whose phase shows the outcome. */
   #admitted = false
   #admits = true
-  #waiting: Waiting[] = []
+  #waiting: WaitingCaller[] = []
 
   constructor(
-    gate: AccessCheck,
+    accessCheck: AccessCheck,
     { passed, takesOver }: Pick<Reception, 'passed' | 'takesOver'>,
-    shares = new UserQuotas(),
+    quotas = new UserQuotas(),
   ) {
-    this.#gate = gate
-    this.shares = shares
+    this.#accessCheck = accessCheck
+    this.quotas = quotas
     this.passed = passed
     this.takesOver = takesOver
   }
 
-  /** The daemon is there; it does not serve yet. */
-  staff(office: DaemonContext): void {
-    this.#office = office
-    office.runtime.changes.watch(() => this.#checkSuccessor())
+  /** Sets the daemon's parts, before it serves. */
+  attach(context: DaemonContext): void {
+    this.#context = context
+    context.runtime.changes.watch(() => this.#checkSuccessor())
   }
 
-  /** The daemon serves, once it has taken its items. If that fails it serves with those that it has: no other daemon does. */
-  open(take: () => void = () => {}): void {
+  /** Restores the held items, then serves. If `restore` throws, serves with the items that it has restored: no other daemon serves them. */
+  open(restore: () => void = () => {}): void {
     try {
-      take()
+      restore()
     } finally {
       this.#stage = 'open'
       this.#admitted = false
-      this.#office?.services.resume()
+      this.#context?.services.resume()
       this.#serveWaiting()
-      this.#office?.runtime.changes.notify()
+      this.#context?.runtime.changes.notify()
     }
   }
 
-  /** The held items may not change now. */
+  /** Whether the daemon is being handed over, so that the held items must not change. */
   get handsOver(): boolean {
     return this.#stage === 'handing over' || this.#stage === 'over'
   }
 
-  /** Joining processes wait until {@link admit}; members and operators are served as before. */
+  /** Makes joining processes wait until {@link admit}; members and operators are served as before. */
   hold(): void {
     this.#admits = false
   }
@@ -94,14 +95,14 @@ export class DaemonReception implements Reception {
     this.#serveWaiting()
   }
 
-  /** Another daemon serves, or none: waiting clients connect again. */
+  /** Disconnects waiting clients, because this daemon no longer serves; they connect again. */
   close(): void {
     this.#stage = 'over'
     for (const { caller } of this.#waiting.splice(0)) dismiss(caller)
   }
 
   describe(): string {
-    const { runtime, services } = this.#office ?? {}
+    const { runtime, services } = this.#context ?? {}
     const size = services?.size ?? 0
     return `holds ${size === 1 ? 'a service' : `${size} services`} at ${runtime?.settings.control ?? ''}`
   }
@@ -122,21 +123,21 @@ export class DaemonReception implements Reception {
   }
 
   mayConnect(uid: number): boolean {
-    return this.#gate.mayConnect(uid)
+    return this.#accessCheck.mayConnect(uid)
   }
 
   connected(uid: number, closed: Promise<void>): FdbError | null {
-    return this.shares.connect(uid, closed)
+    return this.quotas.connect(uid, closed)
   }
 
-  /** The kernel keeps others out as long as no rule speaks of them. */
+  /** If no rule mentions other users, the kernel keeps them out. */
   get controlMode(): number {
-    return this.#gate.opensToOthers ? 0o666 : 0o600
+    return this.#accessCheck.opensToOthers ? 0o666 : 0o600
   }
 
   #refusesOther(caller: Caller): boolean {
     try {
-      this.#gate.demandOwner(DAEMON_ITSELF, credentialsOf(caller))
+      this.#accessCheck.demandOwner(DAEMON_ITSELF, credentialsOf(caller))
       return false
     } catch (error) {
       turnAway(caller, FdbError.from(error))
@@ -144,7 +145,7 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** A joining process may wait for as long as {@link hold} lasts, sends nothing before its Welcome, and may give up. */
+  /** Watches a waiting process, which sends nothing before its Welcome, for the end of its connection. */
   #attend(caller: Caller): void {
     const left = () => {
       this.#waiting = this.#waiting.filter(waiting => waiting.caller !== caller)
@@ -169,13 +170,18 @@ export class DaemonReception implements Reception {
     }
   }
 
-  #serve({ caller, own }: Waiting): void {
-    const { operationsFor, services } = this.#office!
+  #serve({ caller, own }: WaitingCaller): void {
+    const { operationsFor, services } = this.#context!
     const name = caller.hello.service ?? ''
     if (caller.intent !== 'operate') {
       try {
         const action = caller.intent === 'follow' ? 'follow' : 'join'
-        this.#gate.demand(action, { service: name }, this.#gate.of(name), credentialsOf(caller))
+        this.#accessCheck.demand(
+          action,
+          { service: name },
+          this.#accessCheck.policyOf(name),
+          credentialsOf(caller),
+        )
       } catch (error) {
         turnAway(caller, FdbError.from(error))
         return
@@ -183,7 +189,7 @@ export class DaemonReception implements Reception {
     }
     switch (caller.intent) {
       case 'operate':
-        // Its pidfd is for the rules, as long as it asks.
+        // The operations own the pidfd: the access check uses it for every request.
         serveCaller(
           { ...caller, pidfd: null },
           operationsFor(caller),
@@ -195,18 +201,21 @@ export class DaemonReception implements Reception {
       case 'follow': {
         const service = services.get(name)
         if (service !== undefined)
-          service.forwards(caller, this.#gate.allows('join', this.#gate.of(name), credentialsOf(caller)))
-        else if (caller.intent === 'follow') turnAway(caller, notThere(name))
+          service.addAuthor(
+            caller,
+            this.#accessCheck.allows('join', this.#accessCheck.policyOf(name), credentialsOf(caller)),
+          )
+        else if (caller.intent === 'follow') turnAway(caller, noStateYet(name))
         else dismiss(caller)
         return
       }
       case 'join':
       case 'back': {
-        const service = services.of(caller)
+        const service = services.findOrCreate(caller)
         if (service === null) return
         if (caller.intent === 'back') service.back(caller)
         else {
-          const decided = service.operations.decided(DECIDED_MS)
+          const decided = service.operations.whenDecided(DECIDED_MS)
           if (decided === null) service.join(caller)
           else void this.#joinWhen(decided, service, { caller, own })
         }
@@ -214,18 +223,18 @@ export class DaemonReception implements Reception {
     }
   }
 
-  /** The process that starts the next version may know that this one serves before this daemon hears of it. */
-  async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: Waiting): Promise<void> {
+  /** Lets a successor join when `decided` resolves: the process that started it may have learned earlier than this daemon that the current version serves. */
+  async #joinWhen(decided: Promise<void>, service: Service, { caller, own }: WaitingCaller): Promise<void> {
     this.#attend(caller)
     await decided
     if (!caller.link.open) return
-    const same = this.#office?.services.get(service.name) === service
+    const same = this.#context?.services.get(service.name) === service
     if (same && this.#mayServe(caller)) service.join(caller)
     else this.receive(caller, own)
   }
 
-  /** The next daemon: it is offered everything when no handoff of a member is under way. */
-  async #receiveSuccessor({ caller, own }: Waiting): Promise<void> {
+  /** Passes the next daemon on to the holder, which offers it everything, when no handoff of a member is running. */
+  async #receiveSuccessor({ caller, own }: WaitingCaller): Promise<void> {
     const { link } = caller
     link.channel.pause()
     await this.#until(() => this.#stage !== 'opening')
@@ -233,7 +242,7 @@ export class DaemonReception implements Reception {
       this.#refuseSuccessor({ caller, own })
       return
     }
-    const { runtime, services } = this.#office!
+    const { runtime, services } = this.#context!
     if (this.#stage === 'open') {
       this.#stage = 'handing over'
       services.pause()
@@ -241,8 +250,8 @@ export class DaemonReception implements Reception {
     }
     if (this.#stage === 'over' || !link.open) dismiss(caller)
     else if (!this.#isSettled) {
-      const why = `an upgrade of a member is under way, and has not ended within ${SETTLE_MS} ms: try again when it has`
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      const reason = `an upgrade of a member is running, and has not ended within ${SETTLE_MS} ms: try again when it has ended`
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     } else {
       this.#admitted = true
       own(caller)
@@ -252,29 +261,29 @@ export class DaemonReception implements Reception {
     else runtime.changes.notify()
   }
 
-  /** There is a successor already. While that waits itself no other is offered anything; later the holder answers that it is busy. */
-  #refuseSuccessor({ caller, own }: Waiting): void {
+  /** Refuses a second successor. If the holder already has the first one, the holder answers that it is busy. */
+  #refuseSuccessor({ caller, own }: WaitingCaller): void {
     if (this.#admitted) {
       own(caller)
       if (caller.link.open) caller.link.channel.resume()
     } else {
-      const why = `process ${process.pid} begins to serve, or is about to hand over to another one: try again`
-      turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
+      const reason = `process ${process.pid} is starting to serve, or is about to hand over to another daemon: try again`
+      turnAway(caller, new FdbError('ERR_FDB_BUSY', reason, { retryable: true }))
     }
   }
 
   async #until(holds: () => boolean): Promise<void> {
-    await this.#office?.runtime.changes.until(holds, SETTLE_MS)
+    await this.#context?.runtime.changes.until(holds, SETTLE_MS)
   }
 
   get #isSettled(): boolean {
-    const { runtime, services } = this.#office!
+    const { runtime, services } = this.#context!
     return services.settled && runtime.machine.holder?.phase === 'idle'
   }
 
-  /** A successor that has failed leaves this daemon as it was. */
+  /** Serves again if the successor has failed. */
   #checkSuccessor(): void {
-    const machine = this.#office?.runtime.machine
+    const machine = this.#context?.runtime.machine
     const serves = machine?.phase === 'serving' || machine?.phase === 'unfit'
     if (this.#stage === 'handing over' && this.#admitted && serves && machine.holder?.phase === 'idle')
       this.open()

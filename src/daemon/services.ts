@@ -14,7 +14,7 @@ import { Service } from './service/service.js'
 import { UnservedServices } from './unserved-services.js'
 import type { UserQuotas } from './user-quotas.js'
 
-/** More services than this are a mistake, not a need. */
+/** Limit that only a faulty client reaches. */
 const MAX_SERVICES = 1_000
 
 export interface ServicesDeps {
@@ -22,11 +22,11 @@ export interface ServicesDeps {
   readonly times: HandoffTimes
   readonly logger: Logger
   readonly persisted: PersistedFds
-  readonly gate: AccessCheck
-  readonly shares: Pick<UserQuotas, 'demandServices'>
-  /** Something that `status` shows has changed. */
-  changed(): void
-  /** The receiver for connections of a service without members. */
+  readonly accessCheck: AccessCheck
+  readonly quotas: Pick<UserQuotas, 'demandServices'>
+  /** Called when something that `status` shows has changed. */
+  onChange(): void
+  /** Returns the member that takes the connections of a service without members. */
   receiver(service: string): Peer | undefined
 }
 
@@ -38,30 +38,30 @@ export class Services {
   readonly #rightsHolders: RightsHolders
   readonly #unserved: UnservedServices
   readonly #sizes: StateSizes
-  /** Another daemon may have them by now: nothing is written down. */
+  /** Another daemon may own the services now, so that this one must not write the list of rights-holders. */
   #paused = true
   #sweep: NodeJS.Immediate | undefined
-  /** Services that have changed since the last look for empty ones. */
+  /** Services that have changed since the last check for empty ones. */
   readonly #touched = new Set<string>()
-  /** The user that each service was begun by, as far as this daemon has seen it. */
-  readonly #begunBy = new Map<string, number>()
+  /** The uid of the process that started each service, if this daemon has seen it. */
+  readonly #startedBy = new Map<string, number>()
 
   constructor(deps: ServicesDeps) {
     this.#deps = deps
     this.#rightsHolders = new RightsHolders(deps.control, error =>
-      deps.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is not used'),
+      deps.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is ignored'),
     )
     this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), deps.logger)
     this.#unserved = new UnservedServices({
       control: deps.control,
       logger: deps.logger,
-      rule: name => deps.gate.of(name).unserved,
+      rule: name => deps.accessCheck.policyOf(name).unserved,
       isUnserved: name => this.get(name)?.unserved ?? false,
       end: name => this.#end(name),
     })
   }
 
-  /** They are this daemon's: those of which members of an earlier one live, and those that it has handed over. */
+  /** Takes over the services of the previous daemon: those with living members, and those that it has handed over. */
   restore(): void {
     const items = this.#deps.persisted.claimAll()
     for (const remembered of this.#rightsHolders.read()) {
@@ -69,31 +69,31 @@ export class Services {
       items.delete(remembered.service)
       if (remembered.members.length > 0 || handedOver.length > 0) this.#add(remembered, handedOver)
     }
-    // The list was removed, or cannot be read: whose they were is not known.
+    // The list was removed or is unreadable, so that the users of these services are unknown.
     for (const [service, handedOver] of items)
       this.#add({ service, generation: 1, startedAt: Date.now(), members: [], foreign: true }, handedOver)
-    this.#goOn()
-    this.governed()
+    this.#resumeWriting()
+    this.applyPolicy()
     this.#sizes.open()
   }
 
   #sizeOf({ items, name: service }: Service): StateSize {
     const segments = items.filter(({ role }) => role === 'segment')
     const bytes = segments.reduce((sum, { fd }) => sum + sizeOf(fd), 0)
-    return { service, bytes, most: this.#deps.gate.of(service).limits.state }
+    return { service, bytes, most: this.#deps.accessCheck.policyOf(service).limits.state }
   }
 
-  /** The number of members that will come back when this daemon replaces the one that has them now. */
+  /** The number of members that will reconnect to this daemon after it has replaced the serving one. */
   get expected(): number {
     return this.#rightsHolders.read().reduce((sum, { members }) => sum + members.length, 0)
   }
 
-  /** Other rules count from now on. */
-  governed(): void {
+  /** Applies changed rules to all services. */
+  applyPolicy(): void {
     for (const name of this.#services.keys()) this.#unserved.update(name)
   }
 
-  /** Another daemon may have them now, or is to. */
+  /** Whether another daemon may own the services now, or is about to take them over. */
   get paused(): boolean {
     return this.#paused
   }
@@ -110,21 +110,21 @@ export class Services {
     return this.#services.get(name)
   }
 
-  /** Descriptors and state that no living member has. */
+  /** The descriptors and state that no living member has. */
   get heldAlone(): HeldAlone[] {
     return this.all.flatMap(service => service.heldAlone ?? [])
   }
 
-  /** The one that is named; empty: the only one of those that are shown. Throws ERR_FDB_SERVICE, which names those that are shown. */
-  only(name: string, shows: (service: string) => boolean = () => true): Service {
+  /** Returns the named service; for an empty name, the only service for which `shows` is true. Throws ERR_FDB_SERVICE, which lists only those services. */
+  find(name: string, shows: (service: string) => boolean = () => true): Service {
     const shown = this.all.filter(service => shows(service.name))
     const service = name === '' && shown.length === 1 ? shown[0] : this.get(name)
     if (service !== undefined) return service
     const names = shown.map(each => each.name).join(', ')
     if (names === '') {
-      const meant = name === '' ? '' : ` "${name}"`
-      const why = `there is no service${meant}: this daemon holds none yet, start a member of it (hosting: 'daemon')`
-      throw new FdbError('ERR_FDB_SERVICE', why)
+      const wanted = name === '' ? '' : ` "${name}"`
+      const reason = `there is no service${wanted}: this daemon holds none yet, start a member of it (hosting: 'daemon')`
+      throw new FdbError('ERR_FDB_SERVICE', reason)
     }
     throw new FdbError(
       'ERR_FDB_SERVICE',
@@ -132,39 +132,39 @@ export class Services {
     )
   }
 
-  /** The service that the client joins or comes back to. Null: there is none, and the client was told. */
-  of(caller: Caller): Service | null {
+  /** Returns the service that the client joins or returns to, creating it if necessary. Returns null after refusing the client. */
+  findOrCreate(caller: Caller): Service | null {
     const name = caller.hello.service ?? ''
     const known = this.get(name)
     if (known !== undefined) return known
     if (name === '' || name.length > 128 || this.size >= MAX_SERVICES) {
-      const why =
+      const reason =
         this.size >= MAX_SERVICES
           ? `this daemon holds ${MAX_SERVICES} services already`
           : 'a service needs a name of 1 to 128 characters'
-      turnAway(caller, new FdbError('ERR_FDB_SERVICE', why))
+      turnAway(caller, new FdbError('ERR_FDB_SERVICE', reason))
       return null
     }
     const { uid } = caller
     try {
-      const begun = [...this.#begunBy.values()].filter(user => user === uid).length
-      this.#deps.shares.demandServices(uid, begun + 1)
+      const started = [...this.#startedBy.values()].filter(user => user === uid).length
+      this.#deps.quotas.demandServices(uid, started + 1)
     } catch (error) {
       turnAway(caller, FdbError.from(error))
       return null
     }
-    this.#begunBy.set(name, uid)
-    // A member of a service that this daemon does not know comes back: it is to be waited for like the others.
+    this.#startedBy.set(name, uid)
+    // A member returns to a service that this daemon does not know: recovery waits for it as for the listed members.
     const members = caller.intent === 'back' ? [caller.identity] : []
     return this.#add({ service: name, generation: 0, startedAt: Date.now(), members }, [])
   }
 
-  /** No handoff is under way. */
+  /** Whether no handoff is running. */
   get settled(): boolean {
     return this.all.every(service => service.settled)
   }
 
-  /** Their items change no more until {@link resume}, but for deaths. */
+  /** Keeps the services' items unchanged until {@link resume}, except for deaths of members. */
   pause(): void {
     this.#paused = true
     for (const service of this.all) service.pause()
@@ -173,42 +173,42 @@ export class Services {
   resume(): void {
     this.#paused = false
     for (const service of this.all) service.resume()
-    this.#goOn()
+    this.#resumeWriting()
   }
 
-  #goOn(): void {
+  #resumeWriting(): void {
     this.#paused = false
     for (const name of this.#services.keys()) this.#touched.add(name)
     this.#rightsHolders.replace(this.all.map(service => service.remembered))
     this.#noteChange()
   }
 
-  /** Writes the state that this daemon alone has to the files of the members. */
+  /** Writes the state that only this daemon holds to the members' state files. */
   async keepState(timeoutMs: number): Promise<void> {
     await Promise.all(this.all.map(service => service.keepState(timeoutMs)))
   }
 
-  /** Members serve on. `kept`: another process has their items. */
+  /** Closes the services of this daemon; their members keep serving. `kept`: another process has the items too. */
   close(how: { readonly kept: boolean }): void {
     this.#paused = true
     clearImmediate(this.#sweep)
     this.#unserved.close()
     this.#sizes.close()
-    // They may be this daemon's again.
+    // If the next daemon fails, this one restores its services: #noteChange() must schedule again.
     this.#sweep = undefined
     for (const service of this.all) service.close(how)
     this.#services.clear()
   }
 
   #add(remembered: RememberedService, items: readonly BundleItem[]): Service {
-    const { persisted, gate, logger, times } = this.#deps
+    const { persisted, accessCheck, logger, times } = this.#deps
     const name = remembered.service
     const service = new Service(
       {
         times,
         logger,
         incarnation: this.incarnation,
-        limits: () => gate.of(name).limits,
+        limits: () => accessCheck.policyOf(name).limits,
         changed: () => this.#noteChangeOf(name),
         receiver: name => this.#deps.receiver(name),
         holds: name => persisted.update(name, this.#services.get(name)?.items ?? []),
@@ -230,7 +230,7 @@ export class Services {
   }
 
   #noteChange(): void {
-    this.#deps.changed()
+    this.#deps.onChange()
     this.#sweep ??= setImmediate(() => {
       this.#sweep = undefined
       this.#dropEmpty()
@@ -238,7 +238,7 @@ export class Services {
     this.#writeRightsHolders()
   }
 
-  /** Drops names without a member that served. */
+  /** Removes services for which no member has ever served. */
   #dropEmpty(): void {
     for (const name of this.#touched) {
       const service = this.get(name)
@@ -248,7 +248,7 @@ export class Services {
     this.#writeRightsHolders()
   }
 
-  /** It has no members, and its rule is to close it then. */
+  /** Ends a service without members, as its rule demands. */
   #end(name: string): void {
     const service = this.get(name)
     if (service === undefined || this.#paused) return
@@ -258,10 +258,10 @@ export class Services {
 
   #remove(service: Service): void {
     this.#services.delete(service.name)
-    this.#begunBy.delete(service.name)
+    this.#startedBy.delete(service.name)
     this.#rightsHolders.forget(service.name)
     service.close({ kept: false })
-    this.#deps.persisted.forget(service.name)
+    this.#deps.persisted.dropService(service.name)
     this.#unserved.update(service.name)
   }
 
@@ -272,7 +272,7 @@ export class Services {
     } catch (error) {
       this.#deps.logger.warn(
         { err: error },
-        'the list of rights-holders could not be written: a restart would not know whom to wait for',
+        'the list of rights-holders could not be written: a restarted daemon would not know for which processes to wait',
       )
     }
   }
@@ -284,15 +284,15 @@ const EVERY_MS = 5_000
 export interface StateSize {
   readonly service: string
   readonly bytes: number
-  /** The most that its configuration lets it have. */
+  /** The limit of the daemon's configuration. */
   readonly most: number
 }
 
-/** Logs when a service's state exceeds its limit, and when no more. Nothing else can be done: members write in shared memory. */
+/** Logs when the state of a service exceeds its limit, and when it no longer does. The daemon cannot enforce the limit: members write to shared memory. */
 export class StateSizes {
   readonly #sizes: () => readonly StateSize[]
   readonly #logger: Logger
-  readonly #larger = new Set<string>()
+  readonly #overLimit = new Set<string>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(sizes: () => readonly StateSize[], logger: Logger) {
@@ -300,7 +300,7 @@ export class StateSizes {
     this.#logger = logger
   }
 
-  /** Looks every few seconds. */
+  /** Starts to check every few seconds. */
   open(): void {
     clearInterval(this.#timer)
     this.#timer = setInterval(() => this.update(), EVERY_MS).unref()
@@ -308,24 +308,24 @@ export class StateSizes {
 
   update(): void {
     const sizes = this.#sizes()
-    for (const size of sizes) this.#judge(size)
+    for (const size of sizes) this.#check(size)
     const present = new Set(sizes.map(({ service }) => service))
-    for (const service of this.#larger) if (!present.has(service)) this.#larger.delete(service)
+    for (const service of this.#overLimit) if (!present.has(service)) this.#overLimit.delete(service)
   }
 
   close(): void {
     clearInterval(this.#timer)
   }
 
-  #judge(size: StateSize): void {
+  #check(size: StateSize): void {
     const { service, bytes, most } = size
-    if (bytes > most === this.#larger.has(service)) return
+    if (bytes > most === this.#overLimit.has(service)) return
     if (bytes > most) {
-      this.#larger.add(service)
-      const why = 'the state of a service is larger than limits.state: its members are to delete entries'
-      this.#logger.warn({ ...size }, why)
+      this.#overLimit.add(service)
+      const message = 'the state of a service is larger than limits.state: its members should delete entries'
+      this.#logger.warn({ ...size }, message)
     } else {
-      this.#larger.delete(service)
+      this.#overLimit.delete(service)
       this.#logger.info({ ...size }, 'the state of a service is within limits.state again')
     }
   }

@@ -2,11 +2,12 @@ import { FdbError } from '../errors.js'
 import { isForeign } from '../holder/admission.js'
 import { fdLimits } from '../os/limits.js'
 
-/** A user's part of the descriptors that the process may have: the rest is for the daemon's own user and root, whatever others do. */
-const OF_A_USER = 1 / 16
-const OF_OTHERS = 1 / 4
-/** Each connection takes its socket and a pidfd. */
-const DESCRIPTORS_OF_A_CONNECTION = 2
+/** Share of the daemon's descriptors that one other user may take. */
+const USER_SHARE = 1 / 16
+/** Share that all other users together may take; the remainder is reserved for the daemon's user and root. */
+const ALL_USERS_SHARE = 1 / 4
+/** A connection takes a socket and a pidfd. */
+const DESCRIPTORS_PER_CONNECTION = 2
 const MOST_CONNECTIONS = 512
 const MOST_WATCHES = 16
 const MOST_NAMES = 1_000
@@ -14,80 +15,80 @@ const MOST_SERVICES = 32
 
 type Kind = 'connections' | 'watches'
 
-/** How much of a daemon each other user may take. The daemon's user and root are not limited here. */
+/** Limits how much of a daemon other users may take. The daemon's user and root have no limits here. */
 export class UserQuotas {
-  /** By kind and user. */
-  readonly #taken = new Map<string, number>()
-  readonly #ofAUser: number
-  readonly #ofOthers: number
+  /** Numbers in use, by kind, and by kind and user. */
+  readonly #inUse = new Map<string, number>()
+  readonly #perUser: number
+  readonly #ofAllUsers: number
 
-  /** `soft`: as many descriptors as the process may have. */
+  /** `soft` is the number of descriptors that this process may have. */
   constructor(soft = fdLimits().soft ?? Number.POSITIVE_INFINITY) {
-    this.#ofAUser = Math.floor(soft * OF_A_USER)
-    this.#ofOthers = Math.floor(soft * OF_OTHERS)
+    this.#perUser = Math.floor(soft * USER_SHARE)
+    this.#ofAllUsers = Math.floor(soft * ALL_USERS_SHARE)
   }
 
-  /** Takes a connection until it has closed; null, or why it may not be. */
+  /** Counts a connection until `closed` resolves. Returns an error if the user, or all users together, have too many. */
   connect(uid: number, closed: Promise<unknown>): FdbError | null {
     if (!isForeign({ uid })) return null
-    const ofAUser = this.#within(MOST_CONNECTIONS, DESCRIPTORS_OF_A_CONNECTION)
-    const ofOthers = Math.max(1, Math.floor(this.#ofOthers / DESCRIPTORS_OF_A_CONNECTION))
-    if (this.#count('connections', uid) >= ofAUser) return over(uid, 'connections', ofAUser)
-    if (this.#count('connections') >= ofOthers)
-      return over(uid, 'connections of all other users together', ofOthers)
+    const perUser = this.#within(MOST_CONNECTIONS, DESCRIPTORS_PER_CONNECTION)
+    const ofAllUsers = Math.max(1, Math.floor(this.#ofAllUsers / DESCRIPTORS_PER_CONNECTION))
+    if (this.#count('connections', uid) >= perUser) return quotaError(uid, 'connections', perUser)
+    if (this.#count('connections') >= ofAllUsers)
+      return quotaError(uid, 'connections of all other users together', ofAllUsers)
     void closed.then(this.#reserve('connections', uid))
     return null
   }
 
-  /** Takes a watch; returns what gives it back. Throws ERR_FDB_SHARE. */
+  /** Counts a watch; returns a function that ends the count. Throws ERR_FDB_SHARE. */
   watch(uid: number): () => void {
     if (!isForeign({ uid })) return () => {}
-    if (this.#count('watches', uid) >= MOST_WATCHES) throw over(uid, 'watches', MOST_WATCHES)
+    if (this.#count('watches', uid) >= MOST_WATCHES) throw quotaError(uid, 'watches', MOST_WATCHES)
     return this.#reserve('watches', uid)
   }
 
-  /** Throws ERR_FDB_SHARE where the user has put as many descriptors, or claims as many. `has`: with this one. */
+  /** Throws ERR_FDB_SHARE if the user has too many descriptors and claims. `has` is their number including the new one. */
   demandNames(uid: number, has: number): void {
     if (!isForeign({ uid })) return
-    // Each may come with a pidfd.
+    // A descriptor may come with a pidfd.
     const most = this.#within(MOST_NAMES, 2)
-    if (has > most) throw over(uid, 'descriptors and claims', most)
+    if (has > most) throw quotaError(uid, 'descriptors and claims', most)
   }
 
-  /** Throws ERR_FDB_SHARE where the user has begun as many services. `has`: with this one. */
+  /** Throws ERR_FDB_SHARE if the user has started too many services. `has` is their number including the new one. */
   demandServices(uid: number, has: number): void {
-    if (isForeign({ uid }) && has > MOST_SERVICES) throw over(uid, 'services', MOST_SERVICES)
+    if (isForeign({ uid }) && has > MOST_SERVICES) throw quotaError(uid, 'services', MOST_SERVICES)
   }
 
   #within(most: number, descriptors: number): number {
-    return Math.max(1, Math.min(most, Math.floor(this.#ofAUser / descriptors)))
+    return Math.max(1, Math.min(most, Math.floor(this.#perUser / descriptors)))
   }
 
   #count(kind: Kind, uid?: number): number {
-    return this.#taken.get(uid === undefined ? kind : `${kind} ${uid}`) ?? 0
+    return this.#inUse.get(uid === undefined ? kind : `${kind} ${uid}`) ?? 0
   }
 
   #reserve(kind: Kind, uid: number): () => void {
     const add = (by: number) => {
       for (const key of [kind, `${kind} ${uid}`]) {
-        const count = (this.#taken.get(key) ?? 0) + by
-        if (count > 0) this.#taken.set(key, count)
-        else this.#taken.delete(key)
+        const count = (this.#inUse.get(key) ?? 0) + by
+        if (count > 0) this.#inUse.set(key, count)
+        else this.#inUse.delete(key)
       }
     }
     add(1)
-    let given = false
+    let released = false
     return () => {
-      if (!given) add(-1)
-      given = true
+      if (!released) add(-1)
+      released = true
     }
   }
 }
 
-function over(uid: number, kind: string, most: number): FdbError {
+function quotaError(uid: number, kind: string, most: number): FdbError {
   return new FdbError(
     'ERR_FDB_SHARE',
-    `uid ${uid} may have ${most} ${kind} of this daemon, and has as many: close some, or have the daemon started with more descriptors (ulimit -n, LimitNOFILE=)`,
+    `uid ${uid} may have ${most} ${kind} of this daemon, and has reached that limit: close some, or start the daemon with more descriptors (ulimit -n, LimitNOFILE=)`,
     { retryable: true, details: { uid, kind, most } },
   )
 }

@@ -3,13 +3,13 @@ import { FdbError } from '../errors.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../operator/requests.js'
 import {
-  nobodyStandsBy,
+  noStandbyError,
   RELOAD,
   ROLLBACK,
   rollbackBy,
   STOP,
-  stopOrderOf,
-  toldReply,
+  readStopOrder,
+  processReply,
 } from '../operator/service-commands.js'
 import type { Announcer } from './announcer.js'
 import type { Hosting } from './hosting.js'
@@ -111,14 +111,14 @@ export function serveServiceCommands({
   beat,
 }: ServiceCommandsDeps): void {
   const { changes, shutdown, machine } = shared
-  const told = () => toldReply({ pid: process.pid, generation: shared.generation })
+  const told = () => processReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
     return told()
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
     if (!hosting().standsBy) {
-      throw nobodyStandsBy(`process ${process.pid} (generation ${shared.generation})`)
+      throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`)
     }
     shutdown.asked = rollbackBy(by)
     beat()
@@ -128,7 +128,7 @@ export function serveServiceCommands({
     return told()
   })
   commands.set(STOP, async body => {
-    const { timeoutMs } = stopOrderOf(body)
+    const { timeoutMs } = readStopOrder(body)
     // The answer leaves first.
     setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
     return told()

@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
 import type { Entry } from '../holder/registry.js'
 import type { Operations } from '../operator/requests.js'
-import { Requests } from '../operator/server.js'
+import { RequestHandler } from '../operator/server.js'
 import { connectUnix } from '../os/connect.js'
 import type { fdbroker } from '../proto/wire.js'
 import type { Segment } from '../state/segment.js'
@@ -221,7 +221,7 @@ export class OperatorRequests {
   readonly #state: StateLog
   /** The link to the daemon; another one when it was lost and come back to. */
   readonly #link: () => Link | undefined
-  readonly #requests: Requests
+  readonly #requests: RequestHandler
   /** The daemon's answer to the cancellation of an upgrade. */
   #cancelled: Pending<CancelResult> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
@@ -229,7 +229,7 @@ export class OperatorRequests {
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
     this.#state = state
     this.#link = link
-    this.#requests = new Requests(operations, body => this.#link()?.post(body))
+    this.#requests = new RequestHandler(operations, body => this.#link()?.post(body))
   }
 
   /** Whether it was an order. */

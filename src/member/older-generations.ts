@@ -4,7 +4,7 @@ import { parseReport } from '../holder/message-handler.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import { SegmentSupply } from '../holder/segment-supply.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
-import { type DrainReport, type ForcedClose, keptOf } from '../operator/status-report.js'
+import { type DrainReport, type ForcedClose, readKeptBy } from '../operator/status-report.js'
 import type { StateLog } from '../state/state-log.js'
 import { FORWARDS_WRITES } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
@@ -124,7 +124,7 @@ export class OlderGenerations {
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
       const kept = {
-        ...keptOf(keptBy),
+        ...readKeptBy(keptBy),
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       }
       this.#callers.set(caller, {

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import type { FdbError } from '../errors.js'
 import { activeIntervals } from '../node/intervals.js'
-import { keptText } from '../operator/status-report.js'
+import { keptByText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
 
 /** How far a process has come in leaving. */
@@ -151,12 +151,12 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report: 
     const kept = whatKeeps()
     const facts = { keptBy: kept, afterMs: ms }
     if (exitWhenRetired !== null) {
-      logger.warn(facts, `a retired process is ended: ${keptText(kept)} kept it (exitWhenRetired)`)
+      logger.warn(facts, `a retired process is ended: ${keptByText(kept)} kept it (exitWhenRetired)`)
       process.exit()
     }
     logger.warn(
       facts,
-      `process ${process.pid} has retired and does not end: ${keptText(kept)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
+      `process ${process.pid} has retired and does not end: ${keptByText(kept)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
     )
     tell()
   }, ms).unref()

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import { constants } from 'node:os'
 import { isCurrent } from '../handoff/phases.js'
 import { OwnedFd, signalTo } from '../kernel/index.js'
-import { DAEMON_ITSELF } from '../operator/asked-service.js'
+import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { OperatorClient } from '../operator/client.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import { openPidfd, watchDeath } from '../os/liveness.js'
@@ -187,7 +187,7 @@ class Others {
     try {
       using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })
       const pid = serverOf(await client.status({ timeout: ANSWER_MS }), service)
-      return pid === null ? null : { pid, elsewhere: client.elsewhere }
+      return pid === null ? null : { pid, elsewhere: client.inOtherPidNamespace }
     } catch {
       return null
     }

@@ -11,12 +11,12 @@ import { HeldDescriptors } from './descriptors.js'
 import {
   ANSWER_MS,
   ASK,
+  type AskLimits,
   type AskOptions,
   COMMAND_MS,
   checkCommandSize,
-  type Limits,
   limitOf,
-  type Read,
+  type ReadAnswer,
   readCommandReply,
   readProgress,
   readUpgraded,
@@ -71,7 +71,7 @@ const UPGRADE: Checks<UpgradeAsk> = {
 
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
 
-interface Waiting {
+interface PendingAnswer {
   /** Whether the message was for it. */
   accept(envelope: WireEnvelope, fds: OwnedFd[]): boolean
   reject(error: FdbError): void
@@ -81,7 +81,7 @@ interface Waiting {
 export class OperatorClient implements Disposable {
   readonly #control: string
   readonly #link: Link
-  readonly #waiting = new Set<Waiting>()
+  readonly #waiting = new Set<PendingAnswer>()
   #commands = 0
   /** The pid by the kernel's word at connect, then by the process's own. */
   #pid: number
@@ -106,7 +106,7 @@ export class OperatorClient implements Disposable {
     this.#link = new Link(channel)
     this.#link.start({
       message: (envelope, fds) => {
-        if (envelope.welcome) this.#learn(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
+        if (envelope.welcome) this.#setPid(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
         if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
         else for (const waiting of this.#waiting) if (waiting.accept(envelope, fds)) break
         closeAll(fds)
@@ -114,7 +114,7 @@ export class OperatorClient implements Disposable {
       broken: error => this.#fail(error),
       end: error => {
         this.#end = error
-        for (const waiting of [...this.#waiting]) waiting.reject(this.#left())
+        for (const waiting of [...this.#waiting]) waiting.reject(this.#endError())
       },
     })
     this.#link.post({
@@ -136,13 +136,13 @@ export class OperatorClient implements Disposable {
   }
 
   /** @internal It is in a PID namespace that is not seen from here: what it calls a process by is another's number here. */
-  get elsewhere(): boolean {
+  get inOtherPidNamespace(): boolean {
     return this.#link.channel.peer.pid === 0
   }
 
   /** A pid that it reports itself counts only if the kernel gives pids of the same namespace. */
-  #learn(pid: number | null | undefined): void {
-    if (pid && !this.elsewhere) this.#pid = pid
+  #setPid(pid: number | null | undefined): void {
+    if (pid && !this.inOtherPidNamespace) this.#pid = pid
   }
 
   /**
@@ -158,7 +158,7 @@ export class OperatorClient implements Disposable {
       return status ? { answer: status.json ?? '' } : null
     })
     const answer = parseStatus(json)
-    this.#learn(answer.pid)
+    this.#setPid(answer.pid)
     return answer
   }
 
@@ -245,7 +245,7 @@ export class OperatorClient implements Disposable {
   close(): void {
     this.#link.close()
     this.#end ??= null
-    for (const waiting of [...this.#waiting]) waiting.reject(this.#left())
+    for (const waiting of [...this.#waiting]) waiting.reject(this.#endError())
   }
 
   [Symbol.dispose](): void {
@@ -258,9 +258,9 @@ export class OperatorClient implements Disposable {
       : `process ${this.peerPid} at ${this.#control}`
   }
 
-  #ask<T>(body: WireBody, limits: Limits, read: Read<T>, sent?: readonly OwnedFd[]): Promise<T> {
+  #ask<T>(body: WireBody, limits: AskLimits, read: ReadAnswer<T>, sent?: readonly OwnedFd[]): Promise<T> {
     const { what, timeoutMs, signal } = limits
-    const waiting: Waiting = {
+    const waiting: PendingAnswer = {
       accept: (envelope, fds) => {
         try {
           const got = read(envelope, fds)
@@ -273,7 +273,7 @@ export class OperatorClient implements Disposable {
       reject: error => pending.reject(error),
     }
     const pending = new Pending<T>({ signal, onSettled: () => this.#waiting.delete(waiting) })
-    if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#left())
+    if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#endError())
     if (pending.settled) return pending.answer
     this.#waiting.add(waiting)
     // A failed send is no news: what the peer said before it left is still read, then its end is told.
@@ -298,7 +298,7 @@ export class OperatorClient implements Disposable {
     this.#link.close()
   }
 
-  #left(): FdbError {
+  #endError(): FdbError {
     if (this.#failure !== null) return this.#failure
     const end = this.#end ?? null
     if (end !== null && !peerLeft(end)) return end

@@ -42,7 +42,7 @@ export class DescriptorRequests {
       const { json = '', sent = [] } = this.#carryOut(request, asked, fds)
       return { body: { descriptorReply: { request, ok: true, json } }, fds: sent }
     } catch (error) {
-      return { body: failed(request, error), fds: [] }
+      return { body: failedReply(request, error), fds: [] }
     }
   }
 
@@ -50,7 +50,7 @@ export class DescriptorRequests {
   close(): void {
     for (const end of this.#watches.values()) end()
     this.#watches.clear()
-    this.#holder?.left(this.#user)
+    this.#holder?.operatorLeft(this.#user)
   }
 
   #carryOut(
@@ -115,7 +115,7 @@ export class DescriptorRequests {
       setImmediate(() => {
         stale = false
         this.#link
-          .send(listed(request, holder))
+          .send(listReply(request, holder))
           .then(() => {
             sending = false
             if (stale) tell()
@@ -128,15 +128,15 @@ export class DescriptorRequests {
 }
 
 /** The operator may lose the right to see it. */
-function listed(request: number, holder: DescriptorHolder): WireBody {
+function listReply(request: number, holder: DescriptorHolder): WireBody {
   try {
     return { descriptorReply: { request, ok: true, json: JSON.stringify(holder.list()) } }
   } catch (error) {
-    return failed(request, error)
+    return failedReply(request, error)
   }
 }
 
-function failed(request: number, error: unknown): WireBody {
+function failedReply(request: number, error: unknown): WireBody {
   const { code, message, retryable } = FdbError.from(error)
   return { descriptorReply: { request, ok: false, code, message, retryable } }
 }

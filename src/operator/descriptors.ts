@@ -6,7 +6,7 @@ import { fdbroker } from '../proto/wire.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { deadlineError } from '../wire/pending.js'
 import {
-  type Claimed,
+  type ClaimResult,
   checkDescriptorName,
   type DescriptorLease,
   type HeldDescriptor,
@@ -140,7 +140,7 @@ export class HeldDescriptors {
   }
 
   /** @internal As {@link claim}, with how many other processes have claimed it for as long as they live. */
-  async claimAmong(name: string, options: ClaimOptions = {}): Promise<Claimed> {
+  async claimAmong(name: string, options: ClaimOptions = {}): Promise<ClaimResult> {
     checkOptions('claim()', options, CLAIM)
     using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
     const request = { op: Op.CLAIM, name, shared: options.shared ?? false }

@@ -68,7 +68,7 @@ export interface ClaimOrder {
   readonly claimant: OwnedFd | null
 }
 
-export interface Claimed {
+export interface ClaimResult {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
   /** The number of other processes that have claimed it too, for their lifetime. */
@@ -87,12 +87,12 @@ export interface DescriptorHolder {
   /** Takes both descriptors, also when it throws. */
   put(order: DescriptorOrder): void
   /** Takes the pidfd, also when it throws. */
-  claim(order: ClaimOrder): Claimed
+  claim(order: ClaimOrder): ClaimResult
   /** The claim of this user; of the process of a pidfd, which is borrowed. */
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
   /** This user has gone: it claims nothing any more. */
-  left(by: DescriptorUser): void
+  operatorLeft(by: DescriptorUser): void
   /** Calls `changed` after each change; returns what ends that. */
   watch(changed: () => void): () => void
 }

@@ -184,9 +184,9 @@ export function limitOf(options: AskOptions, otherwise: number): number {
  * The role of a message for a question: its answer, a part before the answer, or none. Takes the descriptors that it wants. Throws its
  * refusal.
  */
-export type Read<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
+export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
 
-export interface Limits {
+export interface AskLimits {
   /** In the error that says that no answer came. */
   readonly what: string
   /** null: an answer is waited for as long as the other side is there. */
@@ -195,4 +195,9 @@ export interface Limits {
 }
 
 /** Asks over an operator's connection. The descriptors that go with the question are borrowed for the call. */
-export type Ask = <T>(body: WireBody, limits: Limits, read: Read<T>, sent?: readonly OwnedFd[]) => Promise<T>
+export type Ask = <T>(
+  body: WireBody,
+  limits: AskLimits,
+  read: ReadAnswer<T>,
+  sent?: readonly OwnedFd[],
+) => Promise<T>

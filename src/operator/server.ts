@@ -20,7 +20,7 @@ const MOST_AT_ONCE = 16
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
 
 /** Decodes what is asked over one connection, an operator's or a daemon's that passes it on, and words the answers. */
-export class Requests {
+export class RequestHandler {
   readonly #operations: Operations
   readonly #tell: (body: WireBody) => void
   readonly #by: CommandContext['by']
@@ -95,7 +95,7 @@ export class Requests {
  * reads the answers is read no further. `idleMs`: one that asks nothing for so long, waits for no answer, watches nothing and has no claim is sent away; null: none is.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
-  const requests = new Requests(operations, body => link.post(body), link.channel.peer)
+  const requests = new RequestHandler(operations, body => link.post(body), link.channel.peer)
   const descriptors = new DescriptorRequests(link, operations.descriptors)
   let underWay = 0
   let idle: NodeJS.Timeout | undefined

@@ -28,7 +28,7 @@ export interface StopOrder {
 }
 
 /** The process that leaves, or stays. */
-export interface Told {
+export interface ProcessReply {
   readonly pid: number
   readonly generation: number
 }
@@ -42,7 +42,7 @@ export interface Changes {
 }
 
 /** Changed options of a supervisor's settings. */
-export interface Reloaded extends Told {
+export interface ReloadReply extends ProcessReply {
   /** They count at once. */
   readonly now: readonly string[]
   /** With the next version. */
@@ -56,7 +56,7 @@ export function stopBody({ timeoutMs, drop }: StopOrder): string {
 }
 
 /** Another release may leave fields out, or write them otherwise. Throws ERR_FDB_MESSAGE. */
-export function stopOrderOf(body: Buffer): StopOrder {
+export function readStopOrder(body: Buffer): StopOrder {
   const { timeoutMs, drop } = read(body)
   const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
@@ -78,11 +78,11 @@ export function rollbackBy(by: { readonly pid: number; readonly uid: number } | 
   return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
 }
 
-export function toldReply(told: Told): string {
+export function processReply(told: ProcessReply): string {
   return JSON.stringify(told)
 }
 
-export function readTold(reply: Buffer): Told {
+export function readProcessReply(reply: Buffer): ProcessReply {
   const { pid, generation } = read(reply)
   return { pid: Number(pid) || 0, generation: Number(generation) || 0 }
 }
@@ -99,11 +99,11 @@ export function readChanges(reply: Buffer): Changes {
 }
 
 /** Null: it is none of a supervisor, and says no more. */
-export function readReloaded(reply: Buffer): Reloaded | null {
+export function readReloadReply(reply: Buffer): ReloadReply | null {
   const { now, next, restart } = read(reply)
   if (![now, next, restart].every(Array.isArray)) return null
   const names = (list: unknown) => (list as unknown[]).map(String)
-  return { ...readTold(reply), now: names(now), next: names(next), restart: names(restart) }
+  return { ...readProcessReply(reply), now: names(now), next: names(next), restart: names(restart) }
 }
 
 function read(body: Buffer): Record<string, unknown> {
@@ -118,7 +118,7 @@ function read(body: Buffer): Record<string, unknown> {
 }
 
 /** The error for a service whose former version cannot come back. */
-export function nobodyStandsBy(whom: string): FdbError {
+export function noStandbyError(whom: string): FdbError {
   return new FdbError(
     'ERR_FDB_NO_STANDBY',
     `nobody stands by for ${whom}: its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,

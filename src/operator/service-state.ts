@@ -190,7 +190,7 @@ function namesIn(log: StateLog, only: string | undefined): string[] {
   return log.schemas().flatMap(({ name }) => (only === undefined || name === only ? name : []))
 }
 
-interface Changed {
+interface ChangedKeys {
   cleared: boolean
   readonly keys: Set<string>
 }
@@ -198,7 +198,7 @@ interface Changed {
 /** Which entries of a copy have changed and were not told. */
 class EntryChanges {
   readonly #log: StateLog
-  readonly #changed = new Map<string, Changed>()
+  readonly #changed = new Map<string, ChangedKeys>()
 
   constructor(log: StateLog) {
     this.#log = log
@@ -212,7 +212,7 @@ class EntryChanges {
   /** All that it has by now has changed. */
   follow(name: string): void {
     if (this.#changed.has(name)) return
-    const changed: Changed = { cleared: false, keys: new Set(this.#log.rawSection(name).keys()) }
+    const changed: ChangedKeys = { cleared: false, keys: new Set(this.#log.rawSection(name).keys()) }
     this.#changed.set(name, changed)
     this.#log.section(name).onChange(({ op, key }) => {
       if (op !== 'clear') {

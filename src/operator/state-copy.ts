@@ -11,9 +11,9 @@ const MOST_MOVES = 5
 export type AskCommand = (command: string, body: Uint8Array | string) => Promise<Buffer>
 
 /** Told of bytes that were read, of all. */
-export type Reading = (done: number, total: number) => void
+export type OnRead = (done: number, total: number) => void
 
-type Listed = SegmentsReply['segments'][number]
+type SegmentEntry = SegmentsReply['segments'][number]
 
 /** The log of the process that serves, as it was when it was last looked at. Owns the copy. */
 export class StateCopy implements Disposable {
@@ -24,7 +24,7 @@ export class StateCopy implements Disposable {
    * log was compacted meanwhile, or the service has begun anew, of what is different. After a failure it may be called again. Rejects as
    * `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
-  async readNew(ask: AskCommand, reading: Reading = () => {}): Promise<Position> {
+  async readNew(ask: AskCommand, reading: OnRead = () => {}): Promise<Position> {
     for (let moves = 0; ; moves++) {
       try {
         return await this.#readOnce(ask, reading)
@@ -34,7 +34,7 @@ export class StateCopy implements Disposable {
     }
   }
 
-  async #readOnce(ask: AskCommand, reading: Reading): Promise<Position> {
+  async #readOnce(ask: AskCommand, reading: OnRead): Promise<Position> {
     const reply = await ask(STATE_COMMANDS.segments, '')
     const { position, segments } = JSON.parse(reply.toString()) as SegmentsReply
     const fill = filling(ask, segments, reading)
@@ -42,8 +42,8 @@ export class StateCopy implements Disposable {
     const differs = () =>
       this.log.position.digest !== position.digest || this.log.sequence !== position.sequence
     const goesOn = held.every((segment, i) => isSame(segment, segments[i]))
-    if (goesOn && (await this.#goOn(fill, segments)) && !differs()) return position
-    if (held.length > 0) await this.#beginAnew(fill, segments)
+    if (goesOn && (await this.#appendNew(fill, segments)) && !differs()) return position
+    if (held.length > 0) await this.#rebuild(fill, segments)
     if (!differs()) return position
     const { sequence, digest } = this.log.position
     throw new FdbError(
@@ -54,7 +54,7 @@ export class StateCopy implements Disposable {
   }
 
   /** False: it is another log than the one that was read, under the same numbers. */
-  async #goOn(fill: Fill, listed: readonly Listed[]): Promise<boolean> {
+  async #appendNew(fill: Fill, listed: readonly SegmentEntry[]): Promise<boolean> {
     const { log } = this
     const known = log.segments.length
     try {
@@ -73,7 +73,7 @@ export class StateCopy implements Disposable {
     }
   }
 
-  async #beginAnew(fill: Fill, listed: readonly Listed[]): Promise<void> {
+  async #rebuild(fill: Fill, listed: readonly SegmentEntry[]): Promise<void> {
     const segments: Segment[] = []
     try {
       for (const each of listed) {
@@ -92,15 +92,15 @@ export class StateCopy implements Disposable {
   }
 }
 
-function isSame(held: Segment, listed: Listed | undefined): boolean {
+function isSame(held: Segment, listed: SegmentEntry | undefined): boolean {
   if (listed?.kind !== held.kind || listed.epoch !== held.epoch) return false
   return held.sealed || listed.size >= held.size()
 }
 
 /** Writes the bytes of a segment, as the service gives them, behind those that are there. */
-type Fill = (fd: OwnedFd, there: number, listed: Listed) => Promise<void>
+type Fill = (fd: OwnedFd, there: number, listed: SegmentEntry) => Promise<void>
 
-function filling(ask: AskCommand, segments: readonly Listed[], reading: Reading): Fill {
+function filling(ask: AskCommand, segments: readonly SegmentEntry[], reading: OnRead): Fill {
   const total = segments.reduce((sum, { size }) => sum + size, 0)
   let done = 0
   return async (fd, there, { kind, epoch, size }) => {
@@ -108,7 +108,7 @@ function filling(ask: AskCommand, segments: readonly Listed[], reading: Reading)
       const request: ReadRequest = { kind, epoch, from }
       const page = await ask(STATE_COMMANDS.read, JSON.stringify(request))
       const length = Math.min(page.length, size - from)
-      if (length === 0) throw cut(kind, epoch, from, size)
+      if (length === 0) throw truncatedError(kind, epoch, from, size)
       writeAllAt(fd, page.subarray(0, length), from)
       from += length
       done += length
@@ -118,7 +118,7 @@ function filling(ask: AskCommand, segments: readonly Listed[], reading: Reading)
 }
 
 /** The caller's own. */
-async function copyOf(listed: Listed, fill: Fill): Promise<Segment> {
+async function copyOf(listed: SegmentEntry, fill: Fill): Promise<Segment> {
   const fd = memoryFile('fdb-state-copy', 'a copy of a state segment')
   try {
     await fill(fd, 0, listed)
@@ -129,7 +129,7 @@ async function copyOf(listed: Listed, fill: Fill): Promise<Segment> {
   return Segment.open(fd)
 }
 
-function cut(kind: string, epoch: number, from: number, size: number): FdbError {
+function truncatedError(kind: string, epoch: number, from: number, size: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_DAMAGED',
     `the ${kind} segment of epoch ${epoch} ends at ${from}, not at ${size} as the service said; try again`,

@@ -105,14 +105,14 @@ export interface DrainReport {
 const MOST_KINDS = 32
 
 /** Reads another process's `keptBy`; empty if it is malformed. */
-export function keptOf(told: unknown): Pick<DrainReport, 'keptBy'> {
+export function readKeptBy(told: unknown): Pick<DrainReport, 'keptBy'> {
   if (typeof told !== 'object' || told === null) return {}
   const known = Object.entries(told).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
   return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
 }
 
 /** `2 Timeout, 1 TCPSocketWrap` */
-export function keptText(kept: Readonly<Record<string, number>>): string {
+export function keptByText(kept: Readonly<Record<string, number>>): string {
   const parts = Object.entries(kept).map(([type, count]) => `${count} ${type}`)
   return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
 }

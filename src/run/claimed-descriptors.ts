@@ -9,7 +9,7 @@ import {
   type ListenerSpec,
 } from '../listeners/index.js'
 import type { OperatorClient } from '../operator/client.js'
-import type { Claimed } from '../operator/held-descriptors.js'
+import type { ClaimResult } from '../operator/held-descriptors.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { NO_PASSED_SOCKETS } from '../os/service-manager/service-manager.js'
 import type { VersionSettings } from './settings.js'
@@ -59,7 +59,7 @@ async function claimAll(
   client: OperatorClient,
   wanted: readonly (WantedDescriptor & { readonly held: string })[],
   nonBlocking: boolean,
-  claim: (held: string) => Promise<Claimed>,
+  claim: (held: string) => Promise<ClaimResult>,
 ): Promise<ClaimedDescriptor[]> {
   const claimed: ClaimedDescriptor[] = []
   try {
@@ -127,7 +127,7 @@ export async function takeHeld(
 }
 
 /** Without pidfds the claim does not name this process. */
-async function claimShared(client: OperatorClient, name: string): Promise<Claimed> {
+async function claimShared(client: OperatorClient, name: string): Promise<ClaimResult> {
   try {
     return await client.descriptors.claimAmong(name, { shared: true, while: { pid: process.pid } })
   } catch (error) {

@@ -3,18 +3,18 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
-import { operationsOnly } from '../operator/asked-service.js'
+import { operationsOnly } from '../operator/service-name.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import {
   RELOAD,
-  type Reloaded,
+  type ReloadReply,
   ROLLBACK,
   rollbackAt,
   rollbackBy,
   STOP,
-  stopOrderOf,
-  type Told,
-  toldReply,
+  readStopOrder,
+  type ProcessReply,
+  processReply,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
 import { acquireControl, type FirstControl } from '../os/control-path.js'
@@ -29,8 +29,8 @@ export interface OperableSupervisor {
   status(): object
   upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
   upgradeSelf(): Promise<never>
-  reload(): Promise<Reloaded>
-  rollback(order: RollbackOrder, cancel: AbortSignal): Promise<Told>
+  reload(): Promise<ReloadReply>
+  rollback(order: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply>
   stop(options: { readonly timeoutMs?: number }): void
 }
 
@@ -45,17 +45,17 @@ function operationsOf(
     command: async ({ name, body }, { by, signal }) => {
       switch (name) {
         case STOP: {
-          const { timeoutMs } = stopOrderOf(body)
+          const { timeoutMs } = readStopOrder(body)
           const { generation } = supervisor
           // Send the reply first.
           setImmediate(() => supervisor.stop(timeoutMs === null ? {} : { timeoutMs }))
-          return Buffer.from(toldReply({ pid: process.pid, generation }))
+          return Buffer.from(processReply({ pid: process.pid, generation }))
         }
         case RELOAD:
-          return Buffer.from(toldReply(await supervisor.reload()))
+          return Buffer.from(processReply(await supervisor.reload()))
         case ROLLBACK:
           return Buffer.from(
-            toldReply(await supervisor.rollback({ asked: rollbackBy(by), at: rollbackAt(body) }, signal)),
+            processReply(await supervisor.rollback({ asked: rollbackBy(by), at: rollbackAt(body) }, signal)),
           )
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util'
 import { FdbError } from '../errors.js'
-import type { Reloaded } from '../operator/service-commands.js'
+import type { ReloadReply } from '../operator/service-commands.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Restart } from '../versions/machine.js'
 import type { CheckTiming, Readiness } from '../versions/probe.js'
@@ -69,7 +69,7 @@ export interface SettingsSource {
 }
 
 /** Changed options, by when the change takes effect. */
-type Changes = Pick<Reloaded, 'now' | 'next' | 'restart'>
+type Changes = Pick<ReloadReply, 'now' | 'next' | 'restart'>
 
 /** Reads the settings of each version. An operator's command replaces the configured one once a version serves with it. */
 export class NextSettings {

@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
-import type { Reloaded, Told } from '../operator/service-commands.js'
+import type { ReloadReply, ProcessReply } from '../operator/service-commands.js'
 import { PidFile } from '../os/pid-file.js'
 import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
@@ -168,7 +168,7 @@ export class Supervisor {
    * Reads the settings again; stop signal and stop timeout take effect at once. Rejects, with nothing changed, with ERR_FDB_COMMAND_UNKNOWN
    * if there is no --config, ERR_FDB_BUSY while no version serves, and with read errors.
    */
-  async reload(): Promise<Reloaded> {
+  async reload(): Promise<ReloadReply> {
     const version = this.#versions.get(this.generation)
     if (version === undefined) throw busyError()
     this.#report.reportReload()
@@ -186,7 +186,7 @@ export class Supervisor {
    * Cancels the candidate; if there is none, starts the previous version, which replaces the serving one when ready. Resolves with the
    * version that leaves. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the errors of {@link upgrade}.
    */
-  async rollback({ asked, at }: RollbackOrder, cancel: AbortSignal): Promise<Told> {
+  async rollback({ asked, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
     const state = this.#state
     const now = serving(state)

@@ -1,5 +1,5 @@
 import { LONGEST_MS } from '../base/duration.js'
-import type { ServiceOperations, Standing } from '../daemon/service/service-operations.js'
+import type { ServiceOperations, ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 import { groupKeyOf, standInBody } from '../member/worker-orders.js'
@@ -34,7 +34,7 @@ export interface WorkerServices {
   readonly paused: boolean
   get(name: string): WorkerService | undefined
   /** Throws if the service is unknown. */
-  only(name: string): WorkerService
+  find(name: string): WorkerService
 }
 
 /** The slots of all workers, and the orders to all of them. */
@@ -105,7 +105,7 @@ export class WorkerPool {
   }
 
   /** Returns the worker that receives the connections of a surplus worker; null if none serves or `service` is not surplus. */
-  receiver(service: string): Standing['owner'] {
+  receiver(service: string): ServiceStanding['owner'] {
     if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
     return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
   }
@@ -222,7 +222,7 @@ export class WorkerPool {
   }
 
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {
-    const service = this.#services?.only(slot.name)
+    const service = this.#services?.find(slot.name)
     const order = { name, body: Buffer.from(body), service: slot.name }
     return Buffer.from((await service?.operations.command(order, { signal: NEVER_ABORTED })) ?? [])
   }

@@ -1,6 +1,6 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
 import { LONGEST_MS } from '../base/duration.js'
-import type { Standing } from '../daemon/service/service-operations.js'
+import type { ServiceStanding } from '../daemon/service/service-operations.js'
 import { FdbError } from '../errors.js'
 import { isGranted } from '../handoff/phases.js'
 import type { Upgraded } from '../operator/requests.js'
@@ -20,7 +20,7 @@ const BRIEF_MS = 1_000
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
   /** Null if the service is unknown because no process has joined. */
-  standing(slot: string): Standing | null
+  standing(slot: string): ServiceStanding | null
 }
 
 /** One worker's slot: keeps a process serving in it. */
@@ -74,11 +74,11 @@ export class WorkerSlot {
     return this.#startedHere
   }
 
-  get standing(): Standing | null {
+  get standing(): ServiceStanding | null {
     return this.#deps.standing(this.name)
   }
 
-  get owner(): Standing['owner'] {
+  get owner(): ServiceStanding['owner'] {
     return this.standing?.owner ?? null
   }
 
@@ -240,6 +240,6 @@ export class WorkerSlot {
   }
 }
 
-function ownerKey(owner: Standing['owner']): string {
+function ownerKey(owner: ServiceStanding['owner']): string {
   return owner === null ? '' : `${owner.pid}/${owner.generation}`
 }

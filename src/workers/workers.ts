@@ -11,8 +11,8 @@ import {
   ROLLBACK,
   SET_WORKERS,
   STOP,
-  stopOrderOf,
-  toldReply,
+  readStopOrder,
+  processReply,
 } from '../operator/service-commands.js'
 import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'
@@ -213,7 +213,7 @@ export class Workers implements AsyncDisposable {
   #command(name: string, body: Buffer): Promise<Uint8Array> | null {
     const told = async (work: Promise<void>) => {
       await work
-      return Buffer.from(toldReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 }))
+      return Buffer.from(processReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 }))
     }
     switch (name) {
       case REPLACE_WORKERS:
@@ -227,7 +227,7 @@ export class Workers implements AsyncDisposable {
       case ROLLBACK:
         return this.#inTurn(() => this.#pool.rollback())
       case STOP: {
-        const { timeoutMs } = stopOrderOf(body)
+        const { timeoutMs } = readStopOrder(body)
         // Send the reply first.
         setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
         return told(Promise.resolve())

@@ -3,7 +3,7 @@ import { Agent } from 'node:http'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readTold } from '../../src/operator/service-commands.js'
+import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -108,7 +108,7 @@ describe('a rollback that an operator asks the daemon for', () => {
   const rollback = (scene: Scene) =>
     OperatorClient.connect(scene.control).then(async client => {
       using asked = client
-      return readTold(await asked.command(ROLLBACK, '', { service: 'shop' }))
+      return readProcessReply(await asked.command(ROLLBACK, '', { service: 'shop' }))
     })
 
   it('has the standby serve again, with all that was acknowledged; afterwards, and at first, there is none', async () => {

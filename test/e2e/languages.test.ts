@@ -1,7 +1,7 @@
 import { Agent } from 'node:http'
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { readTold, STOP, stopBody } from '../../src/operator/service-commands.js'
+import { readProcessReply, STOP, stopBody } from '../../src/operator/service-commands.js'
 import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
@@ -212,7 +212,7 @@ for (const { language, name, tool } of MEMBERS) {
       await first.says('retiring')
       using client = await OperatorClient.connect(scene.control)
       const body = stopBody({ timeoutMs: null, drop: false })
-      expect(readTold(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({ pid: own.pid })
+      expect(readProcessReply(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({ pid: own.pid })
       await own.end()
       await first.end()
       expect(first.find('reinstated')).toBeUndefined()

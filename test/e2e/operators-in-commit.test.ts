@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { ROLLBACK, readTold } from '../../src/operator/service-commands.js'
+import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
 import type { StatusAnswer } from '../../src/operator/status-report.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { startDaemon } from '../processes/daemon.js'
@@ -69,7 +69,7 @@ describe.each(['embedded', 'daemon'] as const)(
       const first = await scene.serve()
       const second = await trapped(scene, KNOWS)
       const reply = await meanwhile(scene, second, client => client.command(ROLLBACK, ''))
-      expect(readTold(reply)).toEqual({ pid: second.pid, generation: 2 })
+      expect(readProcessReply(reply)).toEqual({ pid: second.pid, generation: 2 })
       await first.says('reinstated')
     })
 

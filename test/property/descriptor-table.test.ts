@@ -15,8 +15,8 @@ const KINDS = [
   'holdProvisionally',
   'letGo',
   'letGoForGood',
-  'letGoLate',
-  'bring',
+  'releaseLate',
+  'setBrought',
   'adopt',
   'complete',
   'settle',
@@ -46,7 +46,7 @@ function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly 
       for (const { fd } of table.takeArrived(by)) fd.close()
       return
     case 'awaitTaking':
-      table.awaitTaking(by)
+      table.markRegistered(by)
       return
     case 'hold':
     case 'holdProvisionally':
@@ -54,9 +54,9 @@ function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly 
       return
     case 'letGo':
     case 'letGoForGood':
-      table.letGo(by, name, kind === 'letGoForGood')
+      table.release(by, name, kind === 'letGoForGood')
       return
-    case 'bring':
+    case 'setBrought':
     case 'complete':
       table[kind](by, names.map(entry))
       return

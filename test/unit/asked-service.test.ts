@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { operationsOnly } from '../../src/operator/asked-service.js'
+import { operationsOnly } from '../../src/operator/service-name.js'
 import type { Operations } from '../../src/operator/requests.js'
 
 const NEVER = new AbortController().signal

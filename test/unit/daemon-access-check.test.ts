@@ -36,7 +36,7 @@ function peer(uid: number, gid = uid, pidfd: OwnedFd | null = null): PeerCredent
 /** Whether it may join the service shop. */
 function joins({ gate, lines }: ReturnType<typeof gateOf>, who: PeerCredentials): boolean {
   try {
-    gate.demand('join', { service: 'shop' }, gate.of('shop'), who)
+    gate.demand('join', { service: 'shop' }, gate.policyOf('shop'), who)
     return lines.at(-1)?.allowed === true
   } catch (error) {
     expect(error).toMatchObject({ code: 'ERR_FDB_DENIED' })
@@ -80,17 +80,17 @@ describe('who may do what', () => {
 default: { join: [anyone], limits: { members: 3, listeners: 4 }, unserved: { after: 1s, close: true } }
 services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold } }`)
     expect(joins(both, peer(OTHER))).toBe(true)
-    expect(() => both.gate.demand('join', { service: 'mail' }, both.gate.of('mail'), peer(own))).toThrow(
+    expect(() => both.gate.demand('join', { service: 'mail' }, both.gate.policyOf('mail'), peer(own))).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_DENIED',
         message: expect.stringContaining('services.mail.join'),
       }),
     )
-    expect(both.gate.of('mail')).toMatchObject({
+    expect(both.gate.policyOf('mail')).toMatchObject({
       limits: { members: 2, listeners: 4 },
       unserved: { afterMs: 1000, act: 'close' },
     })
-    expect(both.gate.of('shop').unserved).toBeNull()
+    expect(both.gate.policyOf('shop').unserved).toBeNull()
   })
 
   it.each([

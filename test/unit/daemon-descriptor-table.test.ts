@@ -40,7 +40,7 @@ class Held implements ReattachTarget {
     ...SILENT,
     error: ({ err, count }: { err: FdbError; count: number }) => this.said.push(`${err.code} ${count}`),
   } as unknown as Logger
-  readonly limited = { service: 'shop', limits: LIMITS }
+  readonly limits = { service: 'shop', limits: LIMITS }
   readonly descriptorTable = new DescriptorTable(this.logger)
   readonly segmentSet = new SegmentSet()
   machine: HolderState = initialHolder('member', 1, 1)
@@ -181,7 +181,7 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.held.changed = () => {
       told++
     }
-    descriptorTable.bring(peer, names.map(named))
+    descriptorTable.setBrought(peer, names.map(named))
     descriptorTable.adopt(peer)
     expect([told, descriptorTable.held.size]).toEqual([1, 20])
     for (const name of names) descriptorTable.holdProvisionally(peer, named(name))
@@ -195,11 +195,11 @@ describe('what a member of a daemon has registered', () => {
     const peer = member(1)
     const [dropped, other, anew] = [named('web'), named('other'), named('web')]
     descriptorTable.arrive(peer, [dropped, other])
-    descriptorTable.awaitTaking(peer)
-    descriptorTable.letGo(peer, 'web', true)
+    descriptorTable.markRegistered(peer)
+    descriptorTable.release(peer, 'web', true)
     descriptorTable.arrive(peer, [anew])
     expect(dropped.fd.closed).toBe(true)
-    descriptorTable.letGo(peer, 'other', true)
+    descriptorTable.release(peer, 'other', true)
     expect(descriptorTable.takeArrived(peer)).toEqual([anew])
     anew.fd.close()
   })
@@ -210,7 +210,7 @@ describe('what a member of a daemon has registered', () => {
     const peer = member(1)
     descriptorTable.holdProvisionally(peer, named('provisional'))
     descriptorTable.arrive(peer, [named('arrived')])
-    descriptorTable.bring(peer, [named('brought')])
+    descriptorTable.setBrought(peer, [named('brought')])
     descriptorTable.forget(peer)
     expect(held.count).toBe(0)
   })
@@ -260,7 +260,7 @@ describe('what a member brings back to its daemon', () => {
     const { descriptorTable } = new Held()
     const peer = member(2)
     for (const entry of many('old', 6_000)) descriptorTable.hold(member(1), entry)
-    descriptorTable.bring(peer, many('new', 4_001))
+    descriptorTable.setBrought(peer, many('new', 4_001))
     descriptorTable.adopt(peer)
     expect(descriptorTable.held.names).toEqual(many('new', 4_001).map(({ name }) => name))
   })

@@ -8,7 +8,7 @@ import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { Changes } from '../../src/member/member-context.js'
 import type { MemberRuntime } from '../../src/member/runtime.js'
-import { DAEMON_ITSELF } from '../../src/operator/asked-service.js'
+import { DAEMON_ITSELF } from '../../src/operator/service-name.js'
 import type { Operations } from '../../src/operator/requests.js'
 import type { LinkHandler, WireBody } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
@@ -55,7 +55,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     of: () => ({ join: (caller: Caller) => state.joined.push(caller), operations: { decided: () => null } }),
   }
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
-  reception.staff({
+  reception.attach({
     runtime: { changes, machine, settings: { control: '/run/shop/broker.sock' } } as unknown as MemberRuntime,
     services: services as unknown as Services,
     operationsFor: () => ({}) as Operations,

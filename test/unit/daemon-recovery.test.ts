@@ -24,9 +24,9 @@ it('a restarted daemon waits for members until each is back or dead', async () =
   one.kill('SIGKILL')
   await until('its death is known', () => changes === 1)
   expect(call.missing([])).toEqual([other.pid, process.pid])
-  call.excuse(members[0]!)
+  call.stopAwaiting(members[0]!)
   expect(changes).toBe(1)
-  call.excuse(members[1]!)
+  call.stopAwaiting(members[1]!)
   expect([changes, call.missing([])]).toEqual([2, [process.pid]])
 })
 

@@ -76,11 +76,11 @@ describe('the share of another user in a daemon', () => {
     store.put({ name: 'a', fd, lifetime: null, ms: null, replace: false, by })
     const claimant = openPidfd(process.pid) as OwnedFd
     store.claim({ name: 'a', by, shared: true, claimant }).fd.close()
-    expect([store.heldBy(OTHER), store.heldBy(OWN)]).toEqual([2, 0])
+    expect([store.countOf(OTHER), store.countOf(OWN)]).toEqual([2, 0])
     store[Symbol.dispose]()
     const next = new DescriptorStore(registry)
     next.takeOver()
-    expect(next.heldBy(OTHER)).toBe(2)
+    expect(next.countOf(OTHER)).toBe(2)
     next[Symbol.dispose]()
   })
 })
@@ -93,9 +93,9 @@ describe('services', () => {
       times: resolveTimes(undefined),
       logger: SILENT,
       persisted: new PersistedFds(registry, new Set()),
-      gate: new AccessCheck(OWNERS_ONLY, SILENT),
-      shares: new UserQuotas(1_024),
-      changed: () => {},
+      accessCheck: new AccessCheck(OWNERS_ONLY, SILENT),
+      quotas: new UserQuotas(1_024),
+      onChange: () => {},
       receiver: () => undefined,
     })
     onTestFinished(() => {
@@ -103,7 +103,7 @@ describe('services', () => {
       registry.close()
     })
     const { link, heard } = linked()
-    const begin = (service: string, uid: number) => services.of(callerWith({ hello: { service }, uid, link }))
+    const begin = (service: string, uid: number) => services.findOrCreate(callerWith({ hello: { service }, uid, link }))
     const refused = () => until('it is refused', () => heard[0]?.reject?.code)
     return { begin, refused, services }
   }

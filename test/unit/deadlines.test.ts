@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from 
 import { SILENT } from '../../src/base/logger.js'
 import { waitForProof } from '../../src/connections/move-slice.js'
 import { ForwardedUpgrades } from '../../src/daemon/service/forwarded-upgrades.js'
-import { ForwardedCommands, StatusQuestion } from '../../src/daemon/service/service-operations.js'
+import { ForwardedCommands, StatusRequests } from '../../src/daemon/service/service-operations.js'
 import { FdbError } from '../../src/errors.js'
 import { receiveHello } from '../../src/holder/admission.js'
 import type { Peer } from '../../src/holder/peer.js'
@@ -123,7 +123,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
   },
   'the answer of a member to a question for its status': {
     ms: 1_000,
-    begin: () => new StatusQuestion().ask(silentPeer()),
+    begin: () => new StatusRequests().ask(silentPeer()),
   },
   'the word of a daemon that is asked to give up a successor': {
     ms: 1_000,

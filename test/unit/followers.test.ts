@@ -26,7 +26,7 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   followers.add(one.link)
   followers.add(two.link)
   await until('it is asked', () => first.heard().length > 0)
-  followers.appended(first.peer)
+  followers.notifyAll(first.peer)
   await until('both are told', () => one.heard().length + two.heard().length === 2)
   expect([first.heard(), one.heard(), two.heard()]).toEqual([['wanted'], ['appended'], ['appended']])
   // It dies; another comes to write.
@@ -43,7 +43,7 @@ it('whoever writes is asked to say when it appends, as long as anybody follows, 
   await until('nobody wants to know', () => second.heard().length > 1)
   expect(second.heard()).toEqual(['wanted', 'unwanted'])
   // One that was asked by the daemon before this one.
-  followers.appended(first.peer)
+  followers.notifyAll(first.peer)
   await until('it is told so', () => first.heard().length > 1)
   expect(first.heard()).toEqual(['wanted', 'unwanted'])
 })

@@ -35,10 +35,10 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       name: 'shop',
       logger: SILENT,
       segmentSet: new SegmentSet(),
-      served: () => true,
+      hasState: () => true,
       isSilent: () => false,
       writer: () => undefined,
-      gaveUp: process => gaveUp.push(process),
+      onGivenUp: process => gaveUp.push(process),
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
     writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
@@ -76,10 +76,10 @@ describe('those that follow a service', () => {
       name: 'shop',
       logger,
       segmentSet: new SegmentSet(),
-      served: () => true,
+      hasState: () => true,
       isSilent: () => false,
       writer: () => undefined,
-      gaveUp: () => {},
+      onGivenUp: () => {},
     })
     const told: WireBody[] = []
     const follower = () => {
@@ -133,10 +133,10 @@ describe('a change that is forwarded in several pieces', () => {
       name: 'shop',
       logger: SILENT,
       segmentSet: new SegmentSet(),
-      served: () => true,
+      hasState: () => true,
       isSilent: peer => silent.has(peer),
       writer: () => writer?.peer,
-      gaveUp: () => {},
+      onGivenUp: () => {},
     })
     onTestFinished(() => writes.close())
     const author = () => {

@@ -19,7 +19,7 @@ function operator(idleMs: number | null, status: () => Promise<object> = async (
     release: none,
     remove: none,
     list: () => [],
-    left: () => {},
+    operatorLeft: () => {},
     watch: told => {
       changed.add(told)
       return () => changed.delete(told)

@@ -15,8 +15,8 @@ it('a pidfd that comes with the question for a listener of workers is closed, wh
   onTestFinished(() => store[Symbol.dispose]())
   const there = `${GROUP_LISTENER}there`
   const listener = (key: string): OwnedFd | null => (key === there ? memoryFile(key, 'a memory file') : null)
-  const gate = new AccessCheck(OWNERS_ONLY, SILENT)
-  const checks = { store, gate, shares: new UserQuotas(1_024), logger: SILENT }
+  const accessCheck = new AccessCheck(OWNERS_ONLY, SILENT)
+  const checks = { store, accessCheck, quotas: new UserQuotas(1_024), logger: SILENT }
   const uid = process.geteuid?.() ?? 0
   const peer = { pid: process.pid, uid, gid: uid, pidfd: null }
   const overseen = new DescriptorAccess({ ...checks, workerListener: listener }, peer)

@@ -50,6 +50,6 @@ it('an upgrade in a probation that ends soon is asked for then', async () => {
   await new Promise(resolve => setImmediate(resolve))
   expect(asked()).toBe(0)
   now.phase = 'idle'
-  operations.stepped()
+  operations.phaseChanged()
   await vi.waitFor(() => expect(asked()).toBe(1))
 })

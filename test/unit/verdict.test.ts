@@ -1,11 +1,11 @@
 import { setImmediate as turn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { Verdict } from '../../src/daemon/service/service-operations.js'
+import { PhaseGate } from '../../src/daemon/service/service-operations.js'
 import type { HolderPhase } from '../../src/handoff/phases.js'
 
 function open(phase: HolderPhase) {
   const now = { phase }
-  return { now, verdict: new Verdict(() => now.phase) }
+  return { now, verdict: new PhaseGate(() => now.phase) }
 }
 
 async function isSettled(waiting: Promise<unknown>): Promise<boolean> {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import type { Standing } from '../../src/daemon/service/service-operations.js'
+import type { ServiceStanding } from '../../src/daemon/service/service-operations.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { settleWorkers, type WorkersSettings } from '../../src/workers/options.js'
 import { WorkerPool } from '../../src/workers/pool.js'
@@ -31,15 +31,15 @@ function settingsWith(facts: Partial<WorkersSettings> = {}): WorkersSettings {
   return { ...settings, command: NO_PROGRAM, stopTimeout: null, ...facts }
 }
 
-const NOBODY: Standing = { owner: null, phase: 'idle', lastFailure: null, bound: [], entries: [] }
+const NOBODY: ServiceStanding = { owner: null, phase: 'idle', lastFailure: null, bound: [], entries: [] }
 
-function owned(pid = 42, generation = 1): Standing {
+function owned(pid = 42, generation = 1): ServiceStanding {
   return { ...NOBODY, owner: peerWith({ pid, generation }) }
 }
 
 /** A pool whose workers are told of by the test. `told`: the orders to them; `logged`: by its words. */
 function poolWith(facts: Partial<WorkersSettings> = {}) {
-  const standings = new Map<string, Standing>()
+  const standings = new Map<string, ServiceStanding>()
   const told: { worker: string; order: string; body: string }[] = []
   const failing = new Set<string>()
   const logged: { text: string; facts: Record<string, unknown> }[] = []
@@ -58,7 +58,7 @@ function poolWith(facts: Partial<WorkersSettings> = {}) {
   pool.setServices({
     paused: false,
     get: name => (standings.has(name) ? service(name) : undefined),
-    only: service,
+    find: service,
   })
   return { pool, standings, told, failing, logged }
 }
@@ -76,7 +76,7 @@ function slotWith(settings: Partial<WorkersSettings> = {}) {
   const logger = { ...SILENT, warn: (facts: { ms?: number }) => void rests.push(facts.ms) }
   const { pool, standings } = poolWith({ logger, ...settings })
   const slot = pool.slots[0]!
-  const stands = (now: Standing | null) => {
+  const stands = (now: ServiceStanding | null) => {
     if (now === null) standings.delete(slot.name)
     else standings.set(slot.name, now)
     slot.update()

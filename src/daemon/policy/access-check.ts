@@ -4,15 +4,15 @@ import { FdbError } from '../../errors.js'
 import type { Caller } from '../../holder/admission.js'
 import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import { pidOf } from '../../os/liveness.js'
-import type { Action, Allowed, Policy, ServicePolicy, Who } from './policy.js'
+import type { Action, AllowList, Policy, ProcessMatch, ServicePolicy } from './policy.js'
 import { OWNERS_ONLY } from './policy.js'
 
-/** The asking process: uid, gid and pid by the kernel's word at connect. */
+/** The requesting process: uid, gid and pid as the kernel reported them at connect. */
 export interface PeerCredentials {
   readonly pid: number
   readonly uid: number
   readonly gid: number
-  /** The kernel has confirmed that it is that process's; null: its program cannot be proved. */
+  /** A pidfd of which the kernel has confirmed that it refers to the process. Null if not: its program cannot be verified then. */
   readonly pidfd: OwnedFd | null
 }
 
@@ -21,26 +21,26 @@ export function credentialsOf({ pid, uid, gid, pidfd, proven }: Caller): PeerCre
   return { pid, uid, gid, pidfd: proven ? pidfd : null }
 }
 
-export interface Asked {
+export interface AccessTarget {
   readonly service: string
   /** The name of a descriptor. */
   readonly descriptor?: string
 }
 
-/** Checks each request against the configured policy. Logs every decision that lets something change, and every refusal. */
+/** Checks each request against the configured policy. Logs every refusal, and every permission for a change. */
 export class AccessCheck {
   readonly #logger: Logger
   readonly #own = process.geteuid?.() ?? 0
   #policy!: Policy
-  /** Users beside the daemon's own and root that have a rule; null: any user. */
-  #others: ReadonlySet<number> | null = new Set()
+  /** Users besides root and the daemon's own that have a rule; null if a rule applies to any user. */
+  #otherUsers: ReadonlySet<number> | null = new Set()
 
   constructor(policy: Policy, logger: Logger) {
     this.#logger = logger
     this.policy = policy
   }
 
-  /** Counts for all that is asked from now on. */
+  /** Sets the policy for all later requests. */
   set policy(policy: Policy) {
     this.#policy = policy
     const uids = rulesOf(policy)
@@ -48,10 +48,10 @@ export class AccessCheck {
       .filter(({ owner }) => !owner)
       .map(({ uid }) => uid)
     const named = uids.filter(uid => uid !== null && !this.#isOwner(uid)) as number[]
-    this.#others = uids.includes(null) ? null : new Set(named)
+    this.#otherUsers = uids.includes(null) ? null : new Set(named)
   }
 
-  of(service: string): ServicePolicy {
+  policyOf(service: string): ServicePolicy {
     return this.#policy.services.get(service) ?? this.#policy.others
   }
 
@@ -59,32 +59,32 @@ export class AccessCheck {
     return this.#policy.descriptors
   }
 
-  /** A user other than the daemon's and root may do something. */
+  /** Whether a rule allows anything to users other than root and the daemon's own. */
   get opensToOthers(): boolean {
-    return this.#others?.size !== 0
+    return this.#otherUsers?.size !== 0
   }
 
-  /** Whether anything could be allowed to this user. */
+  /** Whether a rule may allow anything to this user. */
   mayConnect(uid: number): boolean {
-    return this.#isOwner(uid) || (this.#others?.has(uid) ?? true)
+    return this.#isOwner(uid) || (this.#otherUsers?.has(uid) ?? true)
   }
 
-  /** The services that the client may see (null: descriptors without one). Throws ERR_FDB_DENIED if it may see nothing. */
-  lists(peer: PeerCredentials): (service: string | null) => boolean {
+  /** Returns whether the client may see a service; null stands for the descriptors without a service. Throws ERR_FDB_DENIED if the client may see nothing. */
+  listFilter(peer: PeerCredentials): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(peer, this.#own)
     const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
     if (![others, descriptors, ...services.values()].some(sees))
       throw this.#deny('list', { service: '' }, { key: 'list', who: [] }, subject)
-    return service => sees(service === null ? descriptors : this.of(service))
+    return service => sees(service === null ? descriptors : this.policyOf(service))
   }
 
   /** Throws ERR_FDB_DENIED. */
-  demand(action: Action, asked: Asked, policy: ServicePolicy, peer: PeerCredentials): void {
+  demand(action: Action, asked: AccessTarget, policy: ServicePolicy, peer: PeerCredentials): void {
     this.#demand(action, asked, policy.may[action], peer)
   }
 
-  /** Reports whether a rule allows it; no line of the log. */
+  /** Whether a rule allows the action. Does not log. */
   allows(action: Action, policy: ServicePolicy, peer: PeerCredentials): boolean {
     return new Subject(peer, this.#own).ruleOf(policy.may[action]) !== null
   }
@@ -94,23 +94,23 @@ export class AccessCheck {
     this.#demand('operate', { service }, this.#policy.operate, peer)
   }
 
-  /** The next daemon gets everything that there is: no configuration lets another user be one. Throws ERR_FDB_DENIED. */
+  /** Checks that the next daemon runs as root or the daemon's user: it gets everything, so that no configuration can allow another user. Throws ERR_FDB_DENIED. */
   demandOwner(service: string, peer: PeerCredentials): void {
     this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, peer)
   }
 
-  #demand(action: Action, asked: Asked, allowed: Allowed, peer: PeerCredentials): void {
+  #demand(action: Action, asked: AccessTarget, allowed: AllowList, peer: PeerCredentials): void {
     const subject = new Subject(peer, this.#own)
     const rule = subject.ruleOf(allowed)
     if (rule === null) throw this.#deny(action, asked, allowed, subject)
-    // Where there is no configuration it is no news that the daemon's own user may.
+    // Without a configuration the permission of the daemon's own user is not worth a line.
     if (this.#policy === OWNERS_ONLY) return
-    this.#logger.info({ audit: action, allowed: true, rule, ...asked, ...subject.told }, 'allowed')
+    this.#logger.info({ audit: action, allowed: true, rule, ...asked, ...subject.logFields }, 'allowed')
   }
 
-  #deny(action: Action, asked: Asked, { key }: Allowed, subject: Subject): FdbError {
-    const { told } = subject
-    this.#logger.warn({ audit: action, allowed: false, rule: key, ...asked, ...told }, 'denied')
+  #deny(action: Action, asked: AccessTarget, { key }: AllowList, subject: Subject): FdbError {
+    const { logFields } = subject
+    this.#logger.warn({ audit: action, allowed: false, rule: key, ...asked, ...logFields }, 'denied')
     const { service, descriptor } = asked
     const what =
       descriptor !== undefined
@@ -118,10 +118,10 @@ export class AccessCheck {
         : service === ''
           ? 'anything'
           : `"${service}"`
-    const who = `uid ${told.uid}, gid ${told.gid}, ${told.executable ?? 'a program that cannot be seen'}`
+    const who = `uid ${logFields.uid}, gid ${logFields.gid}, ${logFields.executable ?? 'a program that cannot be seen'}`
     return new FdbError(
       'ERR_FDB_DENIED',
-      `process ${told.pid} (${who}) may not ${action} ${what}: the daemon's configuration does not allow it (${key})`,
+      `process ${logFields.pid} (${who}) may not ${action} ${what}: the daemon's configuration does not allow it (${key})`,
       { details: { action, ...asked, rule: key } },
     )
   }
@@ -131,7 +131,7 @@ export class AccessCheck {
   }
 }
 
-/** A client as it is now: what it runs is looked at once, when it is asked for. */
+/** A client during one check. Its program is looked up at most once, when a rule needs it. */
 class Subject {
   readonly #peer: PeerCredentials
   readonly #own: number
@@ -142,52 +142,51 @@ class Subject {
     this.#own = own
   }
 
-  /** For a line of the log. */
-  get told() {
+  get logFields() {
     const { uid, gid, pid } = this.#peer
-    return { uid, gid, pid, executable: this.#runs?.path ?? null }
+    return { uid, gid, pid, executable: this.#program?.path ?? null }
   }
 
-  /** The rule that allows it: `services.shop.join[0]`; null: none does. */
-  ruleOf({ key, who }: Allowed): string | null {
-    const at = who.findIndex(one => this.#is(one))
+  /** Returns the key of the rule that matches the client, such as `services.shop.join[0]`, or null. */
+  ruleOf({ key, who }: AllowList): string | null {
+    const at = who.findIndex(match => this.#matches(match))
     return at < 0 ? null : `${key}[${at}]`
   }
 
-  #is(who: Who): boolean {
+  #matches(match: ProcessMatch): boolean {
     const { uid, gid } = this.#peer
-    if (who.owner) return uid === this.#own || uid === 0
-    if (who.uid !== null && who.uid !== uid) return false
-    if (who.gid !== null && who.gid !== gid) return false
-    return who.executable === null || (this.#runs !== null && isProgram(this.#runs, who.executable))
+    if (match.owner) return uid === this.#own || uid === 0
+    if (match.uid !== null && match.uid !== uid) return false
+    if (match.gid !== null && match.gid !== gid) return false
+    return match.executable === null || (this.#program !== null && isProgram(this.#program, match.executable))
   }
 
-  get #runs(): Executable | null {
+  get #program(): Executable | null {
     if (this.#executable === undefined) this.#executable = executableOf(this.#peer.pidfd)
     return this.#executable
   }
 }
 
-function rulesOf({ descriptors, operate, others, services }: Policy): Allowed[] {
+function rulesOf({ descriptors, operate, others, services }: Policy): AllowList[] {
   return [operate, ...[others, descriptors, ...services.values()].flatMap(({ may }) => Object.values(may))]
 }
 
-const ONLY_OWNER: Who = { owner: true, uid: null, gid: null, executable: null }
+const ONLY_OWNER: ProcessMatch = { owner: true, uid: null, gid: null, executable: null }
 
 interface Executable {
-  /** The path in the process's own mount namespace, which need not exist elsewhere. */
+  /** The path in the mount namespace of the process, which may not exist in other ones. */
   readonly path: string
   readonly dev: bigint
   readonly ino: bigint
-  /** Its mounts are those of this process: the path means the same here. */
+  /** The process has the same mount namespace as this one, so that the path names the same file here. */
   readonly here: boolean
 }
 
 const DELETED = ' (deleted)'
 
 /**
- * The program that the process of a pidfd runs now; null: it has ended, or cannot be looked at. It is read by number in /proc, then the
- * pidfd is asked: a process that has not ended had that number all along, so that no later one can lend it its program.
+ * Returns the program that the process of a pidfd runs now, or null if the process has ended or cannot be inspected. Reads /proc by pid, then
+ * checks through the pidfd that the process has not ended: so its pid was not reused by another process in between.
  */
 export function executableOf(pidfd: OwnedFd | null): Executable | null {
   const pid = pidfd === null ? 0 : pidOf(pidfd)
@@ -203,11 +202,11 @@ export function executableOf(pidfd: OwnedFd | null): Executable | null {
   }
 }
 
-/** Whether it is the program at this path: the same file, or one that was started from there if the file was replaced since. */
+/** Whether the executable is the program at `file`: the same file, or the previous one at that path if it was replaced after the start. */
 export function isProgram({ path, dev, ino, here }: Executable, file: string): boolean {
-  const there = statSync(file, { bigint: true, throwIfNoEntry: false })
-  if (there !== undefined && there.dev === dev && there.ino === ino) return true
+  const present = statSync(file, { bigint: true, throwIfNoEntry: false })
+  if (present !== undefined && present.dev === dev && present.ino === ino) return true
   if (!here || !path.endsWith(DELETED)) return false
-  const before = path.slice(0, -DELETED.length)
-  return before === file || (there !== undefined && before === realpathSync(file))
+  const original = path.slice(0, -DELETED.length)
+  return original === file || (present !== undefined && original === realpathSync(file))
 }

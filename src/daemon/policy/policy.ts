@@ -1,82 +1,82 @@
 import { FdbError } from '../../errors.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
 
-/** A request of a process to a service. `join` is also to come back, and to drain; `follow` to read its state. */
+/** An action of a process on a service. `join` includes returning and draining; `follow` means reading the state. */
 export type Action = 'join' | 'follow' | 'put' | 'claim' | 'list' | 'remove' | 'operate'
 
-/** Processes of one kind: all that is given must be true of one. */
-export interface Who {
+/** Matches processes. A process matches if all given fields match. */
+export interface ProcessMatch {
   /** The daemon's user, or root. */
   readonly owner: boolean
   readonly uid: number | null
   readonly gid: number | null
-  /** Absolute path of the program that it runs. */
+  /** Absolute path of the program that the process runs. */
   readonly executable: string | null
 }
 
-/** The processes that may do something; all others may not. */
-export interface Allowed {
-  /** Where that is said: `services.shop.join`. */
+/** The processes that are allowed an action. */
+export interface AllowList {
+  /** The configuration key of this list: `services.shop.join`. */
   readonly key: string
-  readonly who: readonly Who[]
+  readonly who: readonly ProcessMatch[]
 }
 
-/** The fate of a service without members; null: it is held for the next one. */
+/** What happens to a service without members. Without such a rule the daemon holds it for the next member. */
 export interface Unserved {
   readonly afterMs: number
-  /** Ended, with its listeners and its state; or a command line for `sh`. */
+  /** `close` ends the service with its listeners and its state; `run` is a command line for `sh`. */
   readonly act: 'close' | { readonly run: string }
 }
 
-/** Whether one process at a time may claim a descriptor, or as many as want; `any`: as is asked for. */
+/** Whether a descriptor can be claimed by one process at a time, by several, or as each claim requests (`any`). */
 export type Claims = 'any' | 'exclusive' | 'shared'
 
 export interface ServicePolicy {
-  readonly may: Readonly<Record<Action, Allowed>>
+  readonly may: Readonly<Record<Action, AllowList>>
   readonly claims: Claims
   readonly limits: ServiceLimits
   readonly unserved: Unserved | null
 }
 
-/** How much a service may have of its daemon. */
+/** The limits of a service at its daemon. */
 export interface ServiceLimits {
   /** Listening sockets that members bring. */
   readonly listeners: number
   /** Listeners and other named descriptors. */
   readonly descriptors: number
-  /** Processes that are connected as its members: the one that serves, its successor, and those that drain or stand by. */
+  /** Processes that are connected as members: serving, joining, draining or standing by. */
   readonly members: number
-  /** Bytes of its state: of more the log tells. */
+  /** Bytes of the state; the daemon logs a warning above that. */
   readonly state: number
 }
 
-/** `most`: the limit, which one more would exceed. */
+/** The error for exceeding the limit `most` of `what`. */
 export function overLimit(service: string, what: keyof ServiceLimits, most: number): FdbError {
   const whose = service === '' ? 'the daemon' : `the service "${service}"`
   return new FdbError(
     'ERR_FDB_SERVICE_LIMIT',
-    `${whose} may have ${most} ${what} (limits.${what} of the daemon's configuration), and this would be one more`,
+    `${whose} may have ${most} ${what} (limits.${what} of the daemon's configuration) and has reached that limit`,
     { details: { service, limit: what, most } },
   )
 }
 
 /** The rights of other processes at a daemon. */
 export interface Policy {
-  /** By name. */
+  /** The services with rules of their own, by name. */
   readonly services: ReadonlyMap<string, ServicePolicy>
-  /** For every service that is not named. */
+  /** For all other services. */
   readonly others: ServicePolicy
   /** For descriptors that belong to no service. */
   readonly descriptors: ServicePolicy
   /** Upgrading, stopping or reloading the daemon itself. */
-  readonly operate: Allowed
+  readonly operate: AllowList
 }
 
-export const ANYONE: Who = { owner: false, uid: null, gid: null, executable: null }
-export const OWNER: Who = { ...ANYONE, owner: true }
-export const OWNERS: readonly Who[] = [OWNER]
+export const ANYONE: ProcessMatch = { owner: false, uid: null, gid: null, executable: null }
+export const OWNER: ProcessMatch = { ...ANYONE, owner: true }
+export const OWNERS: readonly ProcessMatch[] = [OWNER]
 
-/** The limits of a service that no file names. */
+/** The default limits of a service. */
 export const LIMITS: ServiceLimits = {
   listeners: MAX_ENTRIES,
   descriptors: MAX_ENTRIES,
@@ -84,35 +84,35 @@ export const LIMITS: ServiceLimits = {
   state: 2 ** 30,
 }
 
-/** A service's rules in a file; null or absent: none. */
-export type GivenService = { readonly [A in Action]?: readonly Who[] | null } & {
+/** The rules of a service in the configuration file; null or absent if not given. */
+export type ServiceConfig = { readonly [A in Action]?: readonly ProcessMatch[] | null } & {
   readonly claims?: Claims | null
   readonly limits?: { readonly [L in keyof ServiceLimits]: number | null } | null
   readonly unserved?: Unserved | 'hold' | null
 }
 
-/** `key`: where it is said; `base`: of what is not said. */
-export function servicePolicy(key: string, given: GivenService, base?: ServicePolicy): ServicePolicy {
-  const may = (action: Action): Allowed => {
-    const said = given[action]
-    return said
-      ? allowed(`${key}.${action}`, said)
-      : (base?.may[action] ?? allowed(`${key}.${action}`, OWNERS))
+/** Returns the policy of a service. `key` is its configuration key; `base` has the values that `config` lacks. */
+export function servicePolicy(key: string, config: ServiceConfig, base?: ServicePolicy): ServicePolicy {
+  const may = (action: Action): AllowList => {
+    const who = config[action]
+    return who
+      ? allowList(`${key}.${action}`, who)
+      : (base?.may[action] ?? allowList(`${key}.${action}`, OWNERS))
   }
-  const { limits, unserved } = given
+  const { limits, unserved } = config
   const whole = base?.limits ?? LIMITS
   return {
     may: {
       join: may('join'),
-      // A member has the state.
-      follow: given.follow || !given.join ? may('follow') : may('join'),
+      // A process that may join gets the state anyway.
+      follow: config.follow || !config.join ? may('follow') : may('join'),
       put: may('put'),
       claim: may('claim'),
       list: may('list'),
       remove: may('remove'),
       operate: may('operate'),
     },
-    claims: given.claims ?? base?.claims ?? 'any',
+    claims: config.claims ?? base?.claims ?? 'any',
     limits: {
       listeners: limits?.listeners ?? whole.listeners,
       descriptors: limits?.descriptors ?? whole.descriptors,
@@ -123,7 +123,7 @@ export function servicePolicy(key: string, given: GivenService, base?: ServicePo
   }
 }
 
-export function allowed(key: string, who: readonly Who[]): Allowed {
+export function allowList(key: string, who: readonly ProcessMatch[]): AllowList {
   return { key, who }
 }
 
@@ -132,5 +132,5 @@ export const OWNERS_ONLY: Policy = {
   services: new Map(),
   others: servicePolicy('default', {}),
   descriptors: servicePolicy('descriptors', {}),
-  operate: allowed('daemon.operate', OWNERS),
+  operate: allowList('daemon.operate', OWNERS),
 }

@@ -1,4 +1,4 @@
-/** Every key of a daemon's configuration: its check, its default and its line in the documentation. */
+/** Every key of a daemon's configuration, with its check, its default and its line in the documentation. */
 import {
   absent,
   absolutePath,
@@ -22,8 +22,8 @@ import {
 } from '../../config/check.js'
 import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
-import type { Policy, Unserved, Who } from './policy.js'
-import { ANYONE, allowed, LIMITS, OWNER, OWNERS, servicePolicy } from './policy.js'
+import type { Policy, ProcessMatch, Unserved } from './policy.js'
+import { ANYONE, allowList, LIMITS, OWNER, OWNERS, servicePolicy } from './policy.js'
 
 export type { ConfigProblem }
 
@@ -32,12 +32,12 @@ export function readPolicy(file: string): Policy {
   return readDocument(file, checkPolicy)
 }
 
-/** As {@link readPolicy}, of a text. */
+/** Checks a daemon's configuration in `text`, as {@link readPolicy} does; `file` is for messages. */
 export function parsePolicy(text: string, file: string): Policy {
   return parseDocument(text, file, checkPolicy)
 }
 
-/** One less is "no change" to the kernel. */
+/** The highest valid id. To the kernel 2^32 - 1 means "no change". */
 const MOST_ID = 2 ** 32 - 2
 const MOST = 100
 
@@ -47,13 +47,13 @@ const whoShape = {
   executable: absent(absolutePath, null, 'the program that it runs'),
 }
 
-const described: Check<Who> = refine(map(whoShape), (given, place) =>
+const described: Check<ProcessMatch> = refine(map(whoShape), (given, place) =>
   Object.values(given).every(value => value === null)
-    ? place.wrong('it says of nobody who it is; give uid, gid or executable, or write "anyone"')
+    ? place.wrong('the rule matches every process; give uid, gid or executable, or write "anyone"')
     : { ...ANYONE, ...given },
 )
 
-const aPerson: Check<Who> = (value, place) => {
+const aPerson: Check<ProcessMatch> = (value, place) => {
   if (value === 'owner') return OWNER
   if (value === 'anyone') return ANYONE
   return typeof value === 'string'
@@ -62,9 +62,9 @@ const aPerson: Check<Who> = (value, place) => {
 }
 
 /** The processes that may; an empty list allows none. */
-const whoList: Check<Who[]> = list(aPerson, { most: MOST })
+const whoList: Check<ProcessMatch[]> = list(aPerson, { most: MOST })
 
-const who = (about: string): Field<Who[] | null> => absent(whoList, null, about)
+const who = (about: string): Field<ProcessMatch[] | null> => absent(whoList, null, about)
 
 const command = text('a command', given =>
   given.trim() === '' ? new InvalidValue('the command is empty; write one for sh') : given,
@@ -158,11 +158,11 @@ const daemonShape = {
   operate: who('who may upgrade, stop or reload the daemon itself'),
 }
 
-/** As a service is named in join(). */
-function serviceName(given: string): string | InvalidValue {
-  return given.length >= 1 && given.length <= 128
-    ? given
-    : new InvalidValue(`${shown(given)} is no name of a service (1 to 128 characters)`)
+/** Checks a service name by the rules of join(). */
+function serviceName(givenLogger: string): string | InvalidValue {
+  return givenLogger.length >= 1 && givenLogger.length <= 128
+    ? givenLogger
+    : new InvalidValue(`${shown(givenLogger)} is not a valid name of a service (1 to 128 characters)`)
 }
 
 export const policyShape = {
@@ -187,7 +187,7 @@ export const policyShape = {
 } satisfies Shape
 
 export const checkPolicy: Check<Policy> = (value: unknown, place: ConfigPlace) => {
-  // A file in which all is a comment says nothing.
+  // A file that contains only comments is an empty configuration.
   const given = map(policyShape)(value ?? {}, place)
   if (given === undefined) return undefined
   const { daemon, default: others, services, descriptors } = given
@@ -201,6 +201,6 @@ export const checkPolicy: Check<Policy> = (value: unknown, place: ConfigPlace) =
       { ...rest, limits: limit === null ? null : { ...LIMITS, descriptors: limit } },
       undefined,
     ),
-    operate: allowed('daemon.operate', daemon?.operate ?? OWNERS),
+    operate: allowList('daemon.operate', daemon?.operate ?? OWNERS),
   }
 }

@@ -4,8 +4,8 @@ import { MAX_ENTRIES, type Registry, tooMany } from '../../holder/registry.js'
 import { inspectOne, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import {
-  type Claimed,
   type ClaimOrder,
+  type ClaimResult,
   type DescriptorHolder,
   type DescriptorOrder,
   type DescriptorsOfProcess,
@@ -18,7 +18,7 @@ import { overLimit } from '../policy/policy.js'
 import type { HeldAlone } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
 
-interface Held extends Noted {
+interface StoredDescriptor extends DescriptorRecord {
   readonly timer: NodeJS.Timeout | undefined
   /** Watches the process whose end ends it. */
   readonly watch: DeathWatch | null
@@ -27,7 +27,7 @@ interface Held extends Noted {
 }
 
 /** The reason why a descriptor was closed without a request. */
-export type Over =
+export type EndReason =
   | 'the time of a descriptor is over'
   | 'the process of a descriptor has ended'
   | 'a claimant has ended'
@@ -39,12 +39,12 @@ export type Over =
 export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry
   readonly #wanted: Set<string>
-  readonly #over: (what: Over, name: string, pid: number | null) => void
-  readonly #held = new Map<string, Held>()
+  readonly #onEnd: (what: EndReason, name: string, pid: number | null) => void
+  readonly #held = new Map<string, StoredDescriptor>()
   readonly #claims: ProcessClaims
   /** How many, by service. */
   readonly #sizes = new Map<string | null, number>()
-  readonly #settled: () => boolean
+  readonly #isSettled: () => boolean
   readonly #watching = new Set<() => void>()
 
   /** `wanted`: names that stay for the next process. `settled`: none is about to take over. `over`: hears of changes without a request. */
@@ -52,12 +52,12 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     registry: Registry,
     wanted: Set<string> = new Set(),
     settled = () => true,
-    over: (what: Over, name: string, pid: number | null) => void = () => {},
+    over: (what: EndReason, name: string, pid: number | null) => void = () => {},
   ) {
     this.#registry = registry
     this.#wanted = wanted
-    this.#settled = settled
-    this.#over = over
+    this.#isSettled = settled
+    this.#onEnd = over
     this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
       over('a claimant has ended', name, pid)
       this.#notifyWatchers()
@@ -78,7 +78,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   takeOver(): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)
-      const noted = name === null ? null : notedIn(spec)
+      const noted = name === null ? null : parseRecord(spec)
       if (name === null || noted === null || this.#held.has(name)) continue
       for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
       this.#hold(name, noted)
@@ -108,7 +108,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     try {
       this.#refuseUnsettled()
       if (!this.#held.has(name)) this.#refuseMore(name, most)
-      else if (replace) this.#claimable(name, by, null)
+      else if (replace) this.#otherClaims(name, by, null)
       else
         throw new FdbError(
           'ERR_FDB_FD_TAKEN',
@@ -133,12 +133,12 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     }
   }
 
-  claim({ name, by, shared, claimant }: ClaimOrder): Claimed {
+  claim({ name, by, shared, claimant }: ClaimOrder): ClaimResult {
     try {
       // A claim for the life of a process is handed over.
       if (claimant !== null) this.#refuseUnsettled()
-      const held = this.#known(name)
-      const others = this.#claimable(name, by, claimant)
+      const held = this.#getOrThrow(name)
+      const others = this.#otherClaims(name, by, claimant)
       if (!shared && others[0] !== undefined) throw claimed(name, others[0].pid)
       const fd = this.#registry.get(keyOf(name))!.fd.dup()
       try {
@@ -157,13 +157,13 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void {
-    const held = this.#known(name)
+    const held = this.#getOrThrow(name)
     if (claimant !== null) {
       this.#refuseUnsettled()
       if (this.#claims.release(name, claimant)) this.#notifyWatchers()
       return
     }
-    this.#claimable(name, by, null)
+    this.#otherClaims(name, by, null)
     if (held.claimedBy === null) return
     held.claimedBy = null
     this.#notifyWatchers()
@@ -171,24 +171,24 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   remove(name: string): void {
     this.#refuseUnsettled()
-    this.#known(name)
+    this.#getOrThrow(name)
     this.#forget(name)
     this.#notifyWatchers()
   }
 
   /** A descriptor has ended by itself: also while another process is about to go on with it. */
-  end(name: string, what: Over): void {
+  end(name: string, what: EndReason): void {
     const { whilePid } = this.#held.get(name)!
     this.#forget(name)
-    this.#over(what, name, whilePid)
+    this.#onEnd(what, name, whilePid)
     this.#notifyWatchers()
   }
 
-  heldBy(user: number): number {
+  countOf(user: number): number {
     return [...this.#held.values()].filter(({ uid }) => uid === user).length + this.#claims.countOf(user)
   }
 
-  left(by: DescriptorUser): void {
+  operatorLeft(by: DescriptorUser): void {
     const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
     for (const held of claimed) held.claimedBy = null
     if (claimed.length > 0) this.#notifyWatchers()
@@ -213,11 +213,11 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
 
   /** Throws ERR_FDB_BUSY. */
   #refuseUnsettled(): void {
-    if (this.#settled()) return
+    if (this.#isSettled()) return
     throw new FdbError('ERR_FDB_BUSY', 'the daemon is being upgraded: try again', { retryable: true })
   }
 
-  #describe(name: string, { pid, putAt, until, whilePid, claimedBy }: Held): HeldDescriptor {
+  #describe(name: string, { pid, putAt, until, whilePid, claimedBy }: StoredDescriptor): HeldDescriptor {
     const about = inspectOne(this.#registry.get(keyOf(name))!.fd)
     const users = this.#claims.of(name)
     return {
@@ -240,7 +240,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   /** Its lease runs from now on. */
-  #hold(name: string, noted: Noted): void {
+  #hold(name: string, noted: DescriptorRecord): void {
     const lifetime = this.#registry.get(lifetimeOf(name))?.fd
     const late = () => this.end(name, 'the time of a descriptor is over')
     const gone = () => this.end(name, 'the process of a descriptor has ended')
@@ -248,7 +248,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#resize(name, 1)
     this.#held.set(name, {
       ...noted,
-      timer: until === null ? undefined : setTimeout(late, restOf(until)).unref(),
+      timer: until === null ? undefined : setTimeout(late, remainingMs(until)).unref(),
       watch: lifetime === undefined ? null : watchDeathDirectly(lifetime, gone),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
@@ -280,7 +280,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     else this.#sizes.delete(service)
   }
 
-  #known(name: string): Held {
+  #getOrThrow(name: string): StoredDescriptor {
     const held = this.#held.get(name)
     if (held !== undefined) return held
     throw new FdbError(
@@ -290,8 +290,8 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   /** The claims of other processes. Throws if another has claimed it exclusively. */
-  #claimable(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
-    const { claimedBy } = this.#known(name)
+  #otherClaims(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
+    const { claimedBy } = this.#getOrThrow(name)
     if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
     const others = this.#claims.others(name, claimant)
     const exclusive = others.find(each => each.exclusive)
@@ -313,7 +313,7 @@ function claimed(name: string, pid: number): FdbError {
 }
 
 /** Facts in the registry, beside the descriptor. */
-interface Noted {
+interface DescriptorRecord {
   readonly pid: number
   /** The uid of the process that put it. */
   readonly uid: number
@@ -337,9 +337,9 @@ function nameOf(key: string): string | null {
 }
 
 /** Null: of a release that says it otherwise. */
-function notedIn(spec: string): Noted | null {
+function parseRecord(spec: string): DescriptorRecord | null {
   try {
-    const { pid = 0, uid = 0, putAt, until = null } = JSON.parse(spec) as Partial<Noted>
+    const { pid = 0, uid = 0, putAt, until = null } = JSON.parse(spec) as Partial<DescriptorRecord>
     return typeof putAt === 'number' ? { pid, uid, putAt, until } : null
   } catch {
     return null
@@ -347,6 +347,6 @@ function notedIn(spec: string): Noted | null {
 }
 
 /** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */
-function restOf(until: number): number {
+function remainingMs(until: number): number {
   return Math.min(LONGEST_MS, Math.max(0, until - Date.now()))
 }

@@ -10,17 +10,17 @@ import { overLimit, type ServiceLimits } from '../policy/policy.js'
 /** Descriptors that a member may send beside listeners: segments, pidfds. */
 const OTHERS = 1_000
 
-type Named = Pick<Entry, 'name' | 'role'>
+type EntryKey = Pick<Entry, 'name' | 'role'>
 
-export interface Limited {
+export interface ServiceLimitsOf {
   readonly service: string
   readonly limits: ServiceLimits
 }
 
 /** The entries of one member that are not the service's, by their stage. */
-interface Row {
+interface MemberDescriptors {
   /** Items of which neither Register nor Back has said yet what for. */
-  arrived: BundleItem[]
+  unclaimed: BundleItem[]
   /** The number of entries that were registered, and are taken later. */
   registered: number
   /** Entries that a member brought back to a restarted daemon, until it is settled which member serves; null: none. */
@@ -28,7 +28,7 @@ interface Row {
   /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
   readonly provisional: Map<string, Entry>
   /** Names that it dropped while another could come to serve. */
-  readonly late: Set<string>
+  readonly releasedLate: Set<string>
 }
 
 /**
@@ -38,7 +38,7 @@ interface Row {
 export class DescriptorTable {
   /** The service's entries, which a successor is offered. */
   readonly held = new Registry()
-  readonly #rows = new Map<Peer, Row>()
+  readonly #rows = new Map<Peer, MemberDescriptors>()
   readonly #former = new FormerListeners()
   readonly #logger: Logger
 
@@ -49,8 +49,8 @@ export class DescriptorTable {
   /** Takes what a member sends. When too much has come that nothing was said of, all of that is closed, and it throws. */
   arrive(peer: Peer, items: readonly BundleItem[]): void {
     const row = this.#row(peer)
-    for (const item of items) row.arrived.push(item)
-    const [got, limit] = [row.arrived.length, MAX_ENTRIES + OTHERS]
+    for (const item of items) row.unclaimed.push(item)
+    const [got, limit] = [row.unclaimed.length, MAX_ENTRIES + OTHERS]
     if (got <= limit) return
     closeItems(this.takeArrived(peer))
     throw new FdbError(
@@ -62,15 +62,15 @@ export class DescriptorTable {
   /** The caller owns them. */
   takeArrived(peer: Peer): BundleItem[] {
     const row = this.#rows.get(peer)
-    const items = row?.arrived ?? []
+    const items = row?.unclaimed ?? []
     if (row !== undefined) Object.assign(row, { arrived: [], registered: 0 })
     return items
   }
 
   /** The member has said Register of all that has arrived, and it cannot be taken yet. */
-  awaitTaking(peer: Peer): void {
+  markRegistered(peer: Peer): void {
     const row = this.#row(peer)
-    row.registered = row.arrived.length
+    row.registered = row.unclaimed.length
   }
 
   /** Another user has, or had, members here: what that user named is not the daemon's to remove. */
@@ -83,7 +83,12 @@ export class DescriptorTable {
   }
 
   /** Throws ERR_FDB_SERVICE_LIMIT where the service would have more than it may. `forGood`: by {@link hold}, else provisionally. */
-  demandRoom(peer: Peer, { name, role }: Named, forGood: boolean, { service, limits }: Limited): void {
+  demandRoom(
+    peer: Peer,
+    { name, role }: EntryKey,
+    forGood: boolean,
+    { service, limits }: ServiceLimitsOf,
+  ): void {
     const size = forGood ? this.held.size : this.#row(peer).provisional.size
     // Only then it is counted: who registers many one by one would have them all looked at each time.
     if (size < Math.min(limits.descriptors, limits.listeners)) return
@@ -114,25 +119,25 @@ export class DescriptorTable {
   }
 
   /** The member does not want it any more. `forGood`: no member that wants it can come back. */
-  letGo(peer: Peer, name: string, forGood: boolean): void {
+  release(peer: Peer, name: string, forGood: boolean): void {
     peer.adopted.delete(name)
     const provisional = this.#rows.get(peer)?.provisional
     this.#discard([provisional?.get(name)])
     provisional?.delete(name)
     this.#forgetRegistered(peer, name)
     if (forGood) this.#drop(name)
-    else this.#row(peer).late.add(name)
+    else this.#row(peer).releasedLate.add(name)
   }
 
   /** This member serves, and no handoff is under way: no other can want the entries that it dropped meanwhile. */
-  letGoLate(owner: Peer | undefined): void {
-    const late = owner === undefined ? undefined : this.#rows.get(owner)?.late
+  releaseLate(owner: Peer | undefined): void {
+    const late = owner === undefined ? undefined : this.#rows.get(owner)?.releasedLate
     for (const name of late ?? []) if (!owner!.adopted.has(name)) this.#drop(name)
-    for (const row of this.#rows.values()) row.late.clear()
+    for (const row of this.#rows.values()) row.releasedLate.clear()
   }
 
   /** A member that came back to a restarted daemon has said what it holds. Takes it, in place of what it brought before. */
-  bring(peer: Peer, entries: readonly Entry[]): void {
+  setBrought(peer: Peer, entries: readonly Entry[]): void {
     const row = this.#row(peer)
     closeItems(row.brought ?? [])
     row.brought = entries.slice(0, MAX_ENTRIES)
@@ -222,10 +227,16 @@ export class DescriptorTable {
     this.held.close()
   }
 
-  #row(peer: Peer): Row {
+  #row(peer: Peer): MemberDescriptors {
     const known = this.#rows.get(peer)
     if (known !== undefined) return known
-    const row: Row = { arrived: [], registered: 0, brought: null, provisional: new Map(), late: new Set() }
+    const row: MemberDescriptors = {
+      unclaimed: [],
+      registered: 0,
+      brought: null,
+      provisional: new Map(),
+      releasedLate: new Set(),
+    }
     this.#rows.set(peer, row)
     return row
   }
@@ -234,10 +245,10 @@ export class DescriptorTable {
   #forgetRegistered(peer: Peer, name: string): void {
     const row = this.#rows.get(peer)
     if (row === undefined || row.registered === 0) return
-    const registered = row.arrived.slice(0, row.registered)
+    const registered = row.unclaimed.slice(0, row.registered)
     const kept = registered.filter(item => item.name !== name)
     closeItems(registered.filter(item => item.name === name))
-    row.arrived = [...kept, ...row.arrived.slice(row.registered)]
+    row.unclaimed = [...kept, ...row.unclaimed.slice(row.registered)]
     row.registered = kept.length
   }
 

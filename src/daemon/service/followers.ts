@@ -15,7 +15,7 @@ export class Followers {
   readonly #links = new Set<Link>()
   readonly #writer: () => Peer | undefined
   /** Over it the member that writes was asked. */
-  #asked: Link | null = null
+  #notifyingLink: Link | null = null
 
   constructor(writer: () => Peer | undefined) {
     this.#writer = writer
@@ -37,14 +37,14 @@ export class Followers {
   /** Another member may write by now, or over another link. */
   updateWriter(): void {
     const link = this.size > 0 ? (this.#writer()?.link ?? null) : null
-    if (link === this.#asked) return
-    if (this.size === 0) this.#asked?.post({ tellAppended: { wanted: false } })
-    this.#asked = link
+    if (link === this.#notifyingLink) return
+    if (this.size === 0) this.#notifyingLink?.post({ tellAppended: { wanted: false } })
+    this.#notifyingLink = link
     link?.post({ tellAppended: { wanted: true } })
   }
 
   /** The member that writes has appended. */
-  appended(peer: Peer): void {
+  notifyAll(peer: Peer): void {
     // Another daemon had asked it.
     if (this.size === 0) peer.link.post({ tellAppended: { wanted: false } })
     for (const link of this.#links) link.post({ appended: {} })
@@ -52,7 +52,7 @@ export class Followers {
 }
 
 /** The error for a follower of a service that does not exist, or not yet: it tries again. */
-export function notThere(service: string): FdbError {
+export function noStateYet(service: string): FdbError {
   return new FdbError(
     'ERR_FDB_BUSY',
     `nobody has come to serve "${service}" here: there is no state to follow yet`,
@@ -71,7 +71,7 @@ export class ForeignFollowers {
   readonly #supply: SegmentSupply
   readonly #drop: (caller: Caller) => void
   /** Those that wait for their first segments, with the highest epoch that each has. */
-  readonly #new = new Map<Caller, Epoch>()
+  readonly #waiting = new Map<Caller, Epoch>()
   readonly #all = new Set<Caller>()
   readonly #timer: NodeJS.Timeout
   #running = false
@@ -92,13 +92,13 @@ export class ForeignFollowers {
 
   add(caller: Caller, top: Epoch): void {
     this.#all.add(caller)
-    this.#new.set(caller, top)
+    this.#waiting.set(caller, top)
     this.refresh()
   }
 
   remove(caller: Caller): void {
     this.#all.delete(caller)
-    this.#new.delete(caller)
+    this.#waiting.delete(caller)
     this.#supply.forget(caller)
   }
 
@@ -134,8 +134,8 @@ export class ForeignFollowers {
     const copied = await this.#copies.refresh()
     if (this.#closed) return
     this.#supply.share()
-    for (const [caller, top] of [...this.#new]) {
-      this.#new.delete(caller)
+    for (const [caller, top] of [...this.#waiting]) {
+      this.#waiting.delete(caller)
       this.#supply.add(caller, top)
     }
     if (copied) for (const { link } of this.#all) link.post({ appended: {} })

@@ -19,7 +19,7 @@ const STARTING_MS = 10_000
 /** The failure of a member that gives no reason. */
 const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
-interface Facts {
+interface UpgradeContext {
   progress(step: UpgradeProgress): void
   /** The member was told to give it up, and says when its successor has ended. */
   cancelled: boolean
@@ -29,7 +29,7 @@ interface Facts {
 export class ForwardedUpgrades {
   readonly #times: HandoffTimes
   /** Numbered: a member's word on an upgrade that has failed may come when the next one has been asked for. */
-  readonly #calls = new Calls<Peer, Upgraded, Facts>()
+  readonly #calls = new Calls<Peer, Upgraded, UpgradeContext>()
 
   constructor(times: HandoffTimes) {
     this.#times = times
@@ -60,7 +60,7 @@ export class ForwardedUpgrades {
     const cancelled = () => {
       call.cancelled = true
       const { code, message } = cancel.reason as FdbError
-      tellFailed(peer, { code, message })
+      sendFailure(peer, { code, message })
       const most = GRACE_MS + prepare + commit
       within(most, `${most} ms after it was cancelled`)
     }
@@ -71,11 +71,11 @@ export class ForwardedUpgrades {
     return pending.answer
   }
 
-  progressed(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
+  handleProgress(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
     this.#calls.of(peer)[0]?.progress(readProgress(progress))
   }
 
-  answered(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
+  handleResult(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
     this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, UNTOLD))
   }
 
@@ -83,7 +83,7 @@ export class ForwardedUpgrades {
   failed({ code, message, phase }: Failure): void {
     for (const { cancelled, peer, pending } of this.#calls.of()) {
       if (cancelled) continue
-      tellFailed(peer, { code, message, phase })
+      sendFailure(peer, { code, message, phase })
       pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent serves on)`))
     }
   }
@@ -95,6 +95,6 @@ export class ForwardedUpgrades {
   }
 }
 
-function tellFailed(peer: Peer, why: { code: string; message: string; phase?: string }): void {
+function sendFailure(peer: Peer, why: { code: string; message: string; phase?: string }): void {
   peer.link.post({ result: { ok: false, ...why } })
 }

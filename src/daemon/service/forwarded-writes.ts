@@ -8,11 +8,11 @@ import type { Peer } from '../../holder/peer.js'
 import type { SegmentSet } from '../../holder/segment-set.js'
 import { SegmentSupply } from '../../holder/segment-supply.js'
 import { closeAll } from '../../kernel/index.js'
-import { type DrainReport, keptOf } from '../../operator/status-report.js'
+import { type DrainReport, readKeptBy } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
-import { Followers, ForeignFollowers, notThere } from './followers.js'
+import { Followers, ForeignFollowers, noStateYet } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** All workers follow twice while all are replaced; more authors, with those that drain, are a mistake. */
@@ -34,17 +34,17 @@ interface Author {
   /** Names it to the members, once for each connection. */
   readonly source: number
   /** Changes that are on their way to a member: its numbers, and ours. */
-  readonly underWay: Map<number, number>
+  readonly inFlight: Map<number, number>
   /** Changes that were answered before their last piece came: what still comes of them is no other change. */
-  readonly cut: Set<number>
+  readonly cutShort: Set<number>
   /** It was told AGAIN, and is until it connects anew: a later change must not be made before an earlier one. */
-  sentAway: boolean
+  mustReconnect: boolean
   /** Its process has retired and lives on; null: it drains, or follows. */
   retired: DrainReport | null
 }
 
 /** A change that a member has, or has in part. */
-interface UnderWay {
+interface InFlightWrite {
   readonly author: Author
   readonly number: number
   readonly peer: Peer
@@ -57,13 +57,13 @@ export interface WriteTarget {
   readonly logger: Logger
   readonly segmentSet: SegmentSet
   /** A member has come to serve, and it is known which. */
-  served(): boolean
+  hasState(): boolean
   /** The member that may write, if it can be asked. */
   writer(): Peer | undefined
   /** It hangs, as far as is known. */
   isSilent(peer: Peer): boolean
   /** It drains for good: it has no right any more, whatever a daemon before this one had heard of it. */
-  gaveUp(process: ProcessIdentity): void
+  onGivenUp(process: ProcessIdentity): void
 }
 
 /**
@@ -77,7 +77,7 @@ export class ForwardedWrites {
   /** By user. */
   readonly #foreign = new Map<number, ForeignFollowers>()
   readonly #authors = new Map<Caller, Author>()
-  readonly #underWay = new Map<number, UnderWay>()
+  readonly #inFlight = new Map<number, InFlightWrite>()
   /** It was logged that there are too many. */
   #full = false
   #source = 0
@@ -91,8 +91,8 @@ export class ForwardedWrites {
 
   /** A generation that drains has connected, or one that follows. `writes`: it may change the state. Takes the caller. */
   add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties, writes: boolean): void {
-    if (caller.intent === 'follow' && !this.#target.served()) {
-      turnAway(caller, notThere(caller.hello.service ?? ''))
+    if (caller.intent === 'follow' && !this.#target.hasState()) {
+      turnAway(caller, noStateYet(caller.hello.service ?? ''))
       return
     }
     if (!caller.hello.capabilities?.includes(FORWARDS_WRITES)) {
@@ -107,9 +107,9 @@ export class ForwardedWrites {
       caller,
       writes,
       source: ++this.#source,
-      underWay: new Map(),
-      cut: new Set(),
-      sentAway: false,
+      inFlight: new Map(),
+      cutShort: new Set(),
+      mustReconnect: false,
       retired: null,
     }
     this.#authors.set(caller, author)
@@ -118,7 +118,7 @@ export class ForwardedWrites {
     caller.link.start({
       message: ({ write, heartbeat }, fds) => {
         closeAll(fds)
-        if (write) this.#pass(author, write)
+        if (write) this.#forward(author, write)
         if (heartbeat && drains) this.#recordReport(author, heartbeat.report ?? '')
       },
       broken: () => this.#drop(caller),
@@ -138,16 +138,16 @@ export class ForwardedWrites {
   #recordReport(author: Author, text: string): void {
     const { caller } = author
     const { phase, keptBy } = (parseReport(text) ?? {}) as Partial<DrainReport>
-    if (GIVEN_UP.has(phase)) this.#target.gaveUp(caller.identity)
+    if (GIVEN_UP.has(phase)) this.#target.onGivenUp(caller.identity)
     if (phase !== 'retired') return
     const generation = caller.hello.generation ?? 0
-    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...keptOf(keptBy) }
+    author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
   }
 
   /** Another member may write by now. One that hung before will not answer: its changes are sent again. */
   writerChanged(): void {
     const writer = this.#target.writer()
-    for (const [number, { peer }] of [...this.#underWay])
+    for (const [number, { peer }] of [...this.#inFlight])
       if (writer !== undefined && peer !== writer && this.#target.isSilent(peer))
         this.#settle(number, { outcome: Outcome.AGAIN })
     this.#followers.updateWriter()
@@ -162,17 +162,17 @@ export class ForwardedWrites {
   /** A message of the member that writes: about a change, or that it has appended. */
   handle(peer: Peer, { appended, written }: WireEnvelope): void {
     if (appended) {
-      this.#followers.appended(peer)
+      this.#followers.notifyAll(peer)
       for (const followers of this.#foreign.values()) followers.refresh()
     }
     if (!written) return
-    const underWay = this.#underWay.get(written.number ?? 0)
+    const underWay = this.#inFlight.get(written.number ?? 0)
     if (underWay?.peer === peer) this.#settle(written.number ?? 0, written)
   }
 
   /** This member is gone, or its channel is. */
   forget(peer: Peer): void {
-    for (const [number, underWay] of [...this.#underWay])
+    for (const [number, underWay] of [...this.#inFlight])
       if (underWay.peer === peer) this.#settle(number, { outcome: Outcome.AGAIN })
   }
 
@@ -192,11 +192,11 @@ export class ForwardedWrites {
     turnAway(caller, error)
   }
 
-  #pass(author: Author, write: Write): void {
+  #forward(author: Author, write: Write): void {
     const number = write.number ?? 0
     const more = write.more ?? false
-    if (author.cut.has(number)) {
-      if (!more) author.cut.delete(number)
+    if (author.cutShort.has(number)) {
+      if (!more) author.cutShort.delete(number)
       return
     }
     if (!author.writes) {
@@ -208,10 +208,10 @@ export class ForwardedWrites {
       })
       return
     }
-    const begun = author.underWay.get(number)
-    const peer = begun === undefined ? this.#target.writer() : this.#underWay.get(begun)!.peer
+    const begun = author.inFlight.get(number)
+    const peer = begun === undefined ? this.#target.writer() : this.#inFlight.get(begun)!.peer
     // A change can be sent another time: it leaves the rest of the way to what cannot, and is never lost in its middle.
-    if (author.sentAway || peer === undefined || !peer.link.open || peer.link.channel.crowded) {
+    if (author.mustReconnect || peer === undefined || !peer.link.open || peer.link.channel.crowded) {
       this.#end(author, number, more, { outcome: Outcome.AGAIN })
       return
     }
@@ -225,8 +225,8 @@ export class ForwardedWrites {
       return
     }
     const mapped = begun ?? this.#next++
-    this.#underWay.set(mapped, { author, number, peer, more })
-    author.underWay.set(number, mapped)
+    this.#inFlight.set(mapped, { author, number, peer, more })
+    author.inFlight.set(number, mapped)
     peer.link.send({ write: { ...write, number: mapped, source: author.source } }).catch(() => {
       // It has not read for too long, or has gone.
       this.#settle(mapped, { outcome: Outcome.AGAIN })
@@ -234,24 +234,24 @@ export class ForwardedWrites {
   }
 
   #settle(mapped: number, written: Written): void {
-    const underWay = this.#underWay.get(mapped)
+    const underWay = this.#inFlight.get(mapped)
     if (underWay !== undefined) this.#end(underWay.author, underWay.number, underWay.more, written)
   }
 
   /** Answers a change, of which `more` is still to come from its author. */
   #end(author: Author, number: number, more: boolean, written: Written): void {
-    const mapped = author.underWay.get(number)
-    if (mapped !== undefined) this.#takeBack(author, mapped)
-    if (written.outcome === Outcome.AGAIN) author.sentAway = true
+    const mapped = author.inFlight.get(number)
+    if (mapped !== undefined) this.#removeInFlight(author, mapped)
+    if (written.outcome === Outcome.AGAIN) author.mustReconnect = true
     author.caller.link.post({ written: { ...written, number } })
-    if (more) author.cut.add(number)
-    if (author.cut.size > MOST_CUT) this.#drop(author.caller)
+    if (more) author.cutShort.add(number)
+    if (author.cutShort.size > MOST_CUT) this.#drop(author.caller)
   }
 
   /** It is not under way any more: a member that has it in part may forget that. */
-  #takeBack({ source, underWay }: Author, mapped: number): void {
-    const { number, peer, more } = this.#underWay.get(mapped)!
-    this.#underWay.delete(mapped)
+  #removeInFlight({ source, inFlight: underWay }: Author, mapped: number): void {
+    const { number, peer, more } = this.#inFlight.get(mapped)!
+    this.#inFlight.delete(mapped)
     underWay.delete(number)
     if (more) peer.link.post({ write: { number: mapped, source } })
   }
@@ -280,7 +280,7 @@ export class ForwardedWrites {
     this.#forgetForeign(caller)
     this.#followers.remove(caller.link)
     dismiss(caller)
-    for (const mapped of author?.underWay.values() ?? []) this.#takeBack(author!, mapped)
+    for (const mapped of author?.inFlight.values() ?? []) this.#removeInFlight(author!, mapped)
   }
 }
 

@@ -11,14 +11,14 @@ import { StateFile } from '../../state/file/state-file.js'
 import { StateLog } from '../../state/state-log.js'
 import { withDeadline } from '../../wire/pending.js'
 
-/** The clocks of the file system and of this process may differ by this. */
+/** Maximum difference between the clocks of the file system and of this process. */
 const CLOCKS_MS = 1_000
 
-export interface KeptState {
+export interface StateToKeep {
   readonly service: string
   /** The state file of the members. */
   readonly path: string
-  /** When the last one died, milliseconds since 1970. */
+  /** When the last member died, in milliseconds since 1970. */
   readonly diedAt: number
   readonly segmentSet: SegmentSet
   readonly logger: Logger
@@ -26,8 +26,8 @@ export interface KeptState {
 }
 
 /**
- * Writes what a daemon alone holds of a service's state to the file that its members keep it in: it has every acknowledged
- * change, the file perhaps not the last ones before the member was killed. Never rejects: what came of it is logged.
+ * Writes the state of a service that only the daemon holds to the members' state file. The daemon has every acknowledged change; the file may
+ * lack the last ones before the member was killed. Never rejects; logs the outcome.
  */
 export async function keepState({
   service,
@@ -36,60 +36,60 @@ export async function keepState({
   segmentSet,
   logger,
   timeoutMs,
-}: KeptState): Promise<void> {
+}: StateToKeep): Promise<void> {
   const log = new StateLog({ logger })
   try {
-    refuseOthers(path, diedAt)
+    refuseNewer(path, diedAt)
     for (const segment of segmentSet.all) {
-      // The writer of this segment is dead.
+      // No process may write this segment any more: all members are dead.
       segment.sealForDead()
       await log.adopt(segment.dup())
     }
     const file = new StateFile(stateFileSettings({ path, sync: 'always' }, service), log, logger, () => true)
     file.serve()
     try {
-      await withDeadline(file.flush(), timeoutMs, { what: 'the state in its file' })
-      logger.info({ service, path, sequence: file.status().sequence }, 'the state is in its file')
+      await withDeadline(file.flush(), timeoutMs, { what: 'writing the state file' })
+      logger.info({ service, path, sequence: file.status().sequence }, 'the daemon wrote the state file')
     } finally {
       file.stop()
     }
   } catch (error) {
-    logger.error({ err: error, service, path }, 'the state that this daemon alone holds is not in its file')
+    logger.error({ err: error, service, path }, 'the daemon could not write the state that only it holds to the state file')
   } finally {
     log.close()
   }
 }
 
-/** Throws ERR_FDB_STATE_FILE when a process goes on with the file, or has: what is here is older then. */
-function refuseOthers(path: string, diedAt: number): void {
+/** Throws ERR_FDB_STATE_FILE if another process writes the file or has written it later: the daemon's state is older then. */
+function refuseNewer(path: string, diedAt: number): void {
   using fd = openStateFile(path)
   if (fd === null) return
-  const refuse = (why: string) =>
-    new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${why}: it is left as it is`)
-  if (!isStateFile(fd)) throw refuse('is no state file')
+  const refuse = (reason: string) =>
+    new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${reason}: the daemon leaves it unchanged`)
+  if (!isStateFile(fd)) throw refuse('is not a state file')
   if (!tryLock(fd)) throw refuse('is written by another process')
   const { mtimeMs } = statOf(fd)
   if (mtimeMs > diedAt + CLOCKS_MS)
     throw refuse(
-      `was written at ${new Date(mtimeMs).toISOString()}, after the last member of this daemon had ended`,
+      `was written at ${new Date(mtimeMs).toISOString()}, after the last member at this daemon ended`,
     )
 }
 
-/** The part of a service that only the daemon has: when it ends, clients are refused and the state is gone. */
+/** The items of a service that only the daemon has: if it ends, clients are refused and the state is lost. */
 export interface HeldAlone {
-  /** Empty: of no service, but put by operators (`fd-broker fd`). */
+  /** Empty for descriptors without a service, which operators have put (`fd-broker fd`). */
   readonly service: string
-  /** Name and address. */
+  /** Name and address of each listener. */
   readonly listeners: readonly string[]
   /** Names of other descriptors. */
   readonly held: readonly string[]
-  /** Bytes of the log; acknowledged changes that a state file need not have yet. */
+  /** Bytes of the log. A state file may lack the last acknowledged changes. */
   readonly stateBytes: number
-  /** The members' file, to which the state is written before it is dropped; null: they have told none, and it is lost. */
+  /** The members' state file, to which the daemon writes the state before it ends; null if there is none, so that the state is lost. */
   readonly stateFile: string | null
 }
 
-/** Null: a living process that serves, is to serve or stands by has it all too; or there is nothing. */
+/** Returns the items that only the daemon has. Returns null if there are none, or if a living process that serves, joins or stands by has them too. */
 export function heldAlone(known: {
   service: string
   machine: HolderState
@@ -101,8 +101,8 @@ export function heldAlone(known: {
   const { service, machine, peer, registry, segmentSet } = known
   const stateFile = known.stateFile === '' ? null : known.stateFile
   const { owner, joiner, standby, phase } = machine
-  // The members that a restarted daemon waits for have what the service has; the daemon has nothing yet.
-  if (phase === 'rebuilding' || [owner, joiner, standby].some(id => lives(peer(id)))) return null
+  // After a restart the members, for which the daemon waits, have all items; the daemon has none yet.
+  if (phase === 'rebuilding' || [owner, joiner, standby].some(id => isAlive(peer(id)))) return null
   const { entries } = registry
   const identities = inspect(entries.map(({ fd }) => fd))
   const listeners = entries.flatMap(({ name, role }, i) =>
@@ -115,16 +115,16 @@ export function heldAlone(known: {
     : null
 }
 
-/** The member that can come back in place of the serving one, and can be told to. */
+/** Returns the standby that can take over again, if it is connected. */
 export function standbyOf(
   { phase, standby, unfit }: HolderState,
   peer: (id: number) => Peer | undefined,
 ): Peer | undefined {
-  const other = phase === 'probation' && !unfit.includes(standby) ? peer(standby) : undefined
-  return other?.link.open ? other : undefined
+  const candidate = phase === 'probation' && !unfit.includes(standby) ? peer(standby) : undefined
+  return candidate?.link.open ? candidate : undefined
 }
 
-/** Whether the peer lives: its death may not have been told yet. */
-function lives(peer: Peer | undefined): boolean {
+/** Whether the peer's process lives. Checks the pidfd, because the event of its death may be outstanding. */
+function isAlive(peer: Peer | undefined): boolean {
   return peer !== undefined && (peer.pidfd === null || !hasEnded(peer.pidfd))
 }

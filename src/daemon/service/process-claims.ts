@@ -25,7 +25,7 @@ interface Claim {
 export class ProcessClaims {
   readonly #registry: Registry
   readonly #wanted: Set<string>
-  readonly #ended: (name: string, pid: number) => void
+  readonly #onEnd: (name: string, pid: number) => void
   readonly #claims = new Map<string, Claim[]>()
   #count = 0
 
@@ -33,7 +33,7 @@ export class ProcessClaims {
   constructor(registry: Registry, wanted: Set<string>, ended: (name: string, pid: number) => void) {
     this.#registry = registry
     this.#wanted = wanted
-    this.#ended = ended
+    this.#onEnd = ended
   }
 
   /** The claims of living processes, in their order. */
@@ -93,7 +93,7 @@ export class ProcessClaims {
   takeOver(held: (name: string) => boolean): void {
     for (const { name: key, spec, fd } of this.#registry.entries) {
       const name = nameIn(key)
-      const noted = name === null ? null : notedIn(spec)
+      const noted = name === null ? null : parseClaim(spec)
       if (name !== null && noted !== null && held(name)) this.#watch(name, key, fd, noted)
     }
   }
@@ -112,7 +112,7 @@ export class ProcessClaims {
     const pid = pidOf(pidfd)
     const watch = watchDeathDirectly(pidfd, () => {
       this.#drop(name, claim)
-      this.#ended(name, pid)
+      this.#onEnd(name, pid)
     })
     const claim: Claim = { key, pidfd, watch, pid, ...noted }
     this.#wanted.add(key)
@@ -147,7 +147,7 @@ function nameIn(key: string): string | null {
 }
 
 /** Null: of a release that says it otherwise. */
-function notedIn(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
+function parseClaim(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
   try {
     const { since, exclusive = false, uid = 0 } = JSON.parse(spec) as Partial<Claim>
     return typeof since === 'number' ? { since, exclusive, uid } : null

@@ -8,18 +8,18 @@ import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
-import type { DescriptorTable, Limited } from './descriptor-table.js'
+import type { DescriptorTable, ServiceLimitsOf } from './descriptor-table.js'
 
-/** The service that members bring something to. */
+/** The service to which members bring descriptors. */
 export interface ReattachTarget {
   readonly machine: HolderState
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
   readonly logger: Logger
-  readonly limited: Limited
+  readonly limits: ServiceLimitsOf
 }
 
-/** Takes what a member has registered: at once from one that serves for good, else when it does. Returns the last failure. */
+/** Takes the descriptors that a member has registered: for the service if the member serves for good (`forGood`), otherwise provisionally. Returns the last failure. */
 export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget): FdbError | null {
   let failure: FdbError | null = null
   for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeArrived(peer)) {
@@ -34,12 +34,12 @@ export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget)
   return failure
 }
 
-/** Takes the descriptor, also when it throws. */
+/** Takes ownership of the descriptor, also if it throws. */
 function takeNamed(
   peer: Peer,
   entry: Entry,
   forGood: boolean,
-  { descriptorTable, limited }: ReattachTarget,
+  { descriptorTable, limits: limited }: ReattachTarget,
 ): void {
   try {
     descriptorTable.demandRoom(peer, entry, forGood, limited)
@@ -51,7 +51,7 @@ function takeNamed(
   else descriptorTable.holdProvisionally(peer, entry)
 }
 
-/** Takes what a member that came back has sent. Returns the highest epoch known to have been given: no number is given twice. */
+/** Takes the descriptors that a returning member has sent. Returns the highest known epoch, because no epoch may be granted twice. */
 export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoch {
   const { machine, descriptorTable, logger } = to
   let { top } = machine
@@ -62,17 +62,17 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
       try {
         top = Math.max(top, takeSegment(fd, writable, peer, to))
       } catch (error) {
-        logger.warn({ err: error, pid: peer.pid }, 'a member brought back a segment that cannot be taken')
+        logger.warn({ err: error, pid: peer.pid }, 'a returning member sent a segment that the daemon cannot use')
       }
     } else fd.close()
   }
-  if (machine.phase === 'rebuilding') descriptorTable.bring(peer, brought)
+  if (machine.phase === 'rebuilding') descriptorTable.setBrought(peer, brought)
   else if (forGood) descriptorTable.complete(peer, brought)
   else closeAll(brought.map(({ fd }) => fd))
   return top
 }
 
-/** Everybody who may write is here or dead: of the dead there may be read-only descriptors alone. */
+/** Seals all segments after a restart, when every rights-holder is back or dead. Of dead ones the daemon may have only read-only descriptors. */
 export function sealForTheDead(segmentSet: SegmentSet): void {
   const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
   if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
@@ -90,21 +90,21 @@ function takeSegment(
   const { epoch } = segment
   if (!epochIsSane(epoch)) {
     segment.close()
-    throw new FdbError('ERR_FDB_STATE_FORMAT', `a segment of epoch ${epoch} cannot be: it is not taken`)
+    throw new FdbError('ERR_FDB_STATE_FORMAT', `the epoch ${epoch} of a segment is impossible: the daemon ignores the segment`)
   }
   if (phase === 'rebuilding') {
     segmentSet.put(segment, writable)
     return epoch
   }
-  // All segments that count are held. An unknown process that may still write somewhere loses that right now.
+  // The daemon already has all valid segments. If an unknown process still has a writable one, it loses the right to write here.
   if (writable && ![owner, joiner, standby].includes(id)) segment.seal()
   segment.close()
   return top
 }
 
 /**
- * The member that serves has merged what is sealed: one segment in place of many, unless a handoff counts on them. A member that served
- * before, and was stopped while it merged, is late: two snapshots of one state can not be read.
+ * Replaces the sealed segments by the snapshot into which the serving member has merged them, unless a handoff still uses them. Ignores a late snapshot of a
+ * previous member that was stopped while it merged: two snapshots of one state cannot be read.
  */
 function takeCompacted(
   fd: OwnedFd,
@@ -114,8 +114,8 @@ function takeCompacted(
 ): void {
   const { phase, owner } = machine
   const snapshot = Segment.open(fd)
-  const counts = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch
-  if (counts && !segmentSet.all.some(one => one.kind === 'snapshot' && one.epoch >= epoch))
+  const valid = phase === 'idle' && id === owner && snapshot.kind === 'snapshot' && epoch < machine.epoch
+  if (valid && !segmentSet.all.some(each => each.kind === 'snapshot' && each.epoch >= epoch))
     segmentSet.replaceUpTo(snapshot)
   else snapshot.close()
 }

@@ -31,7 +31,7 @@ export class Recovery {
   }
 
   /** The members that are awaited and these, each once, as it is known now. */
-  membersAnd(present: readonly (ProcessIdentity | undefined)[]): RightsHolder[] {
+  mergeMembers(present: readonly (ProcessIdentity | undefined)[]): RightsHolder[] {
     const all = this.members
     for (const one of present) {
       if (one === undefined) continue
@@ -49,7 +49,7 @@ export class Recovery {
   }
 
   /** It has no right any more: it is dead, or has given up. */
-  excuse(member: RightsHolder): void {
+  stopAwaiting(member: RightsHolder): void {
     if (this.#remove(other => isSame(member, other))) this.#changed()
   }
 
@@ -71,7 +71,7 @@ export class Recovery {
     const { pid, startTime } = member
     const pidfd = startTime === undefined ? null : openPidfd(pid)
     if (pidfd === 'dead') return
-    const died = () => this.excuse(member)
+    const died = () => this.stopAwaiting(member)
     // The process is looked at again: the number may have become another process's before the descriptor was its.
     if (isAlive(member)) {
       this.#members.push(member)
@@ -134,7 +134,7 @@ export interface RememberedService {
  */
 export class RightsHolders {
   readonly #path: string
-  readonly #refused: (error: unknown) => void
+  readonly #onUnreadable: (error: unknown) => void
   /** By service, as it is written. */
   readonly #lines = new Map<string, string>()
   /** The file says something else. */
@@ -143,7 +143,7 @@ export class RightsHolders {
   /** `refused`: the file is not this user's, or cannot be read. */
   constructor(control: string, refused: (error: unknown) => void = () => {}) {
     this.#path = `${control}.members`
-    this.#refused = refused
+    this.#onUnreadable = refused
   }
 
   /** The services of an earlier daemon with their living members. A file that cannot be read or trusted counts as none, and is told. */
@@ -152,7 +152,7 @@ export class RightsHolders {
     try {
       services = JSON.parse(readSideFile(this.#path) ?? '[]')
     } catch (error) {
-      this.#refused(error)
+      this.#onUnreadable(error)
       return []
     }
     if (!Array.isArray(services)) return []

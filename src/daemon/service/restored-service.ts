@@ -16,7 +16,7 @@ export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet
   return [...descriptorTable.held.items(), ...segments]
 }
 
-export interface RestoredService {
+export interface RestoreTarget {
   readonly service: string
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
@@ -29,7 +29,7 @@ export interface RestoredService {
  */
 export function takeItems(
   items: readonly BundleItem[],
-  { service, descriptorTable, segmentSet, logger }: RestoredService,
+  { service, descriptorTable, segmentSet, logger }: RestoreTarget,
 ): void {
   const lost = (what: string, error: unknown) =>
     logger.error({ err: error, service, lost: what }, 'what was handed over cannot be taken')
@@ -68,10 +68,10 @@ function epochIn(name: string): Epoch {
 }
 
 /** No member serves, and nothing is kept. */
-export const EMPTY = initialHolder('member', NOBODY, 0, 0)
+export const UNSERVED_HOLDER = initialHolder('member', NOBODY, 0, 0)
 
 export function isEmpty({ phase, owner, epoch }: HolderState): boolean {
-  return phase === 'idle' && owner === NOBODY && epoch === EMPTY.epoch
+  return phase === 'idle' && owner === NOBODY && epoch === UNSERVED_HOLDER.epoch
 }
 
 /** It has been served, and no member serves it, or tries. */

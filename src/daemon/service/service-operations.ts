@@ -16,7 +16,7 @@ import {
   type UpgradeOrder,
   type UpgradeProgress,
 } from '../../operator/requests.js'
-import { nobodyStandsBy, ROLLBACK } from '../../operator/service-commands.js'
+import { noStandbyError, ROLLBACK } from '../../operator/service-commands.js'
 import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
 import { Calls } from '../../wire/calls.js'
@@ -49,7 +49,7 @@ export interface OperatedService {
 }
 
 /** The phase of a service, for its orchestrator. */
-export interface Standing {
+export interface ServiceStanding {
   /** The member that has the right to write, and hears: null: none is known. */
   readonly owner: Peer | null
   readonly phase: HolderPhase
@@ -63,22 +63,22 @@ export interface Standing {
 /** The requests of a daemon's operators to one service, which the member that serves it answers. */
 export class ServiceOperations implements Operations {
   readonly #service: OperatedService
-  readonly #statusQuestion = new StatusQuestion()
+  readonly #statusRequests = new StatusRequests()
   readonly #commands = new ForwardedCommands()
   readonly #upgrades: ForwardedUpgrades
-  readonly #verdict: Verdict
-  readonly #handoff: Verdict
+  readonly #decision: PhaseGate
+  readonly #handoff: PhaseGate
 
   constructor(service: OperatedService) {
     this.#service = service
-    this.#handoff = new Verdict(() => service.machine().phase, refusesJoiners)
-    this.#verdict = new Verdict(() => service.machine().phase)
+    this.#handoff = new PhaseGate(() => service.machine().phase, refusesJoiners)
+    this.#decision = new PhaseGate(() => service.machine().phase)
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
 
   /** Resolves when it is known who serves, after `ms` at most; null: it is, as far as it can be. */
-  decided(ms: number): Promise<void> | null {
-    return this.#verdict.open ? this.#verdict.within(Math.min(ms, this.#service.times.commit)) : null
+  whenDecided(ms: number): Promise<void> | null {
+    return this.#decision.open ? this.#decision.within(Math.min(ms, this.#service.times.commit)) : null
   }
 
   /** A probation that is under way ends as soon as that is safe. */
@@ -86,7 +86,7 @@ export class ServiceOperations implements Operations {
     this.#service.holder.endProbation()
   }
 
-  get standing(): Standing {
+  get standing(): ServiceStanding {
     const { descriptorTable, holder, machine } = this.#service
     const { lastFailure } = holder.timeline
     const owner = this.#serving
@@ -108,9 +108,9 @@ export class ServiceOperations implements Operations {
 
   async status(): Promise<object> {
     // A restarted daemon may wait long, and its status names the missing members.
-    if (this.#service.machine().phase !== 'rebuilding') await this.#verdict.within(STATUS_MS)
+    if (this.#service.machine().phase !== 'rebuilding') await this.#decision.within(STATUS_MS)
     const asked = this.#serving
-    const answer = asked === undefined ? null : await this.#statusQuestion.ask(asked)
+    const answer = asked === undefined ? null : await this.#statusRequests.ask(asked)
     // All else as it is in one moment.
     return this.#service.describe(this.#serving === asked ? answer : null)
   }
@@ -122,7 +122,7 @@ export class ServiceOperations implements Operations {
     cancel: AbortSignal,
   ): Promise<Upgraded> {
     const { name, holder } = this.#service
-    const left = await this.#decided(order.timeoutMs, cancel)
+    const left = await this.#awaitDecision(order.timeoutMs, cancel)
     if (order.killStuck) {
       await holder.killStuck(STUCK_MS)
       const ended = await holder.killSilentOwner(STUCK_MS)
@@ -146,54 +146,54 @@ export class ServiceOperations implements Operations {
   /** Has the member that serves answer it. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
     const { name, holder, machine } = this.#service
-    await this.#decided(0, context.signal)
+    await this.#awaitDecision(0, context.signal)
     // The member cannot know for certain: a standby must take what it hands back.
     if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
-      throw nobodyStandsBy(`the member that serves "${name}"`)
+      throw noStandbyError(`the member that serves "${name}"`)
     }
     return await this.#commands.ask(this.#owner, order, context)
   }
 
   /** A message of a member; whether it was an answer, or a part of one. */
-  answered(peer: Peer, { status, progress, commandReply, result }: WireEnvelope): boolean {
-    if (status) this.#statusQuestion.answered(peer, status.json ?? '')
-    else if (progress) this.#upgrades.progressed(peer, progress)
-    else if (commandReply) this.#commands.answered(peer, commandReply)
-    else if (result) this.#upgrades.answered(peer, result)
+  handleAnswer(peer: Peer, { status, progress, commandReply, result }: WireEnvelope): boolean {
+    if (status) this.#statusRequests.handleAnswer(peer, status.json ?? '')
+    else if (progress) this.#upgrades.handleProgress(peer, progress)
+    else if (commandReply) this.#commands.handleReply(peer, commandReply)
+    else if (result) this.#upgrades.handleResult(peer, result)
     else return false
     return true
   }
 
   /** The machine has made a step. */
-  stepped(): void {
-    this.#verdict.phaseChanged()
+  phaseChanged(): void {
+    this.#decision.phaseChanged()
     this.#handoff.phaseChanged()
   }
 
   /** The service is held here no more. */
   close(): void {
-    this.#verdict.end()
+    this.#decision.end()
     this.#handoff.end()
   }
 
   /** A handoff has failed. */
-  failed(): void {
+  handoffFailed(): void {
     const failure = this.#service.holder.timeline.lastFailure
     if (failure !== null) this.#upgrades.failed(failure)
   }
 
   /** This member is gone. */
   forget(peer: Peer): void {
-    this.#statusQuestion.forget(peer)
+    this.#statusRequests.forget(peer)
     this.#commands.forget(peer)
     this.#upgrades.forget(peer)
   }
 
   /** Waits for the member that serves, as long as a commit may take. Returns the rest of `timeoutMs` (0: none); rejects as the signal does. */
-  async #decided(timeoutMs: number, signal: AbortSignal): Promise<number> {
+  async #awaitDecision(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const begun = performance.now()
     const { commit } = this.#service.times
-    await this.#verdict.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
+    await this.#decision.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
     return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - begun))) : 0
   }
 
@@ -247,7 +247,7 @@ export class ForwardedCommands {
     return pending.limit(COMMAND_MS, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', late))).answer
   }
 
-  answered(peer: Peer, reply: fdbroker.wire.CommandReply.$Properties): void {
+  handleReply(peer: Peer, reply: fdbroker.wire.CommandReply.$Properties): void {
     if (reply.request) this.#calls.answer(peer, reply.request, () => readCommandReply(reply))
   }
 
@@ -262,7 +262,7 @@ export class ForwardedCommands {
 const ANSWER_MS = 1_000
 
 /** Asks the member that serves for its status: one question at a time, for all who want to know. */
-export class StatusQuestion {
+export class StatusRequests {
   readonly #calls = new Calls<Peer, string>()
 
   /** Resolves with null when it does not answer, or with what cannot be read. */
@@ -276,13 +276,13 @@ export class StatusQuestion {
     }
   }
 
-  answered(peer: Peer, json: string): void {
+  handleAnswer(peer: Peer, json: string): void {
     this.#calls.answer(peer, 0, () => json)
   }
 
   /** This member is gone. */
   forget(peer: Peer): void {
-    this.answered(peer, '')
+    this.handleAnswer(peer, '')
   }
 
   #ask(peer: Peer): Pending<string> {
@@ -296,7 +296,7 @@ export class StatusQuestion {
 const MOST_WAITING = 64
 
 /** Waits for the decision of which member serves, so that operators never get the former state; or for the end of other phases. */
-export class Verdict {
+export class PhaseGate {
   readonly #phase: () => HolderPhase
   readonly #isOpen: (phase: HolderPhase) => boolean
   readonly #waiting = new Set<Pending<void>>()

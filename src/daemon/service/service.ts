@@ -30,7 +30,15 @@ import { ForwardedWrites } from './forwarded-writes.js'
 import { type HeldAlone, heldAlone, keepState } from './kept-state.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
-import { awaitsMembers, EMPTY, heldFor, isEmpty, isUnserved, itemsOf, takeItems } from './restored-service.js'
+import {
+  awaitsMembers,
+  heldFor,
+  isEmpty,
+  isUnserved,
+  itemsOf,
+  takeItems,
+  UNSERVED_HOLDER,
+} from './restored-service.js'
 import { ServiceOperations } from './service-operations.js'
 
 const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
@@ -85,10 +93,10 @@ export class Service {
       name: this.name,
       logger: deps.logger,
       segmentSet: this.#segmentSet,
-      served: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== EMPTY.epoch,
+      hasState: () => this.#machine.phase !== 'rebuilding' && this.#machine.epoch !== UNSERVED_HOLDER.epoch,
       writer: () => this.#holder.peer(this.#machine.owner),
       isSilent: peer => this.#holder.isSilent(peer),
-      gaveUp: identity => this.#recovery.excuse(identity),
+      onGivenUp: identity => this.#recovery.stopAwaiting(identity),
     })
     this.#recovery = new Recovery(remembered.members, () => {
       this.#tryRebuilt()
@@ -100,8 +108,8 @@ export class Service {
       segmentSet: this.#segmentSet,
       logger: deps.logger,
     })
-    this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : EMPTY
-    if (this.#machine === EMPTY) this.#startAlone()
+    this.#machine = this.#recovery.members.length > 0 ? awaitsMembers(this.#segmentSet) : UNSERVED_HOLDER
+    if (this.#machine === UNSERVED_HOLDER) this.#startAlone()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => deps.holds(this.name)
     this.#queue = new EffectQueue<HolderEffect>({
       perform: effect => {
@@ -151,7 +159,7 @@ export class Service {
       service: this.name,
       generation: this.#generation,
       startedAt: this.#startedAt,
-      members: this.#recovery.membersAnd(present),
+      members: this.#recovery.mergeMembers(present),
       stateFile: this.#stateFile,
       diedAt: this.#diedAt,
       foreign: this.#descriptorTable.foreign,
@@ -231,7 +239,7 @@ export class Service {
   }
 
   /** A generation that does not serve any more, or a member of another service that follows. `writes`: it may forward changes. */
-  forwards(caller: Caller, writes: boolean): void {
+  addAuthor(caller: Caller, writes: boolean): void {
     this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0), writes)
   }
 
@@ -322,13 +330,14 @@ export class Service {
       this.#descriptorTable.inherit(this.#holder.peer(before.joiner))
     this.#descriptorTable.keepProvisional([this.#holder.peer(state.owner), this.#holder.peer(state.joiner)])
     if (settles(before, state, event)) this.#settle()
-    if (state.phase === 'idle') this.#descriptorTable.letGoLate(this.#holder.peer(state.owner))
+    if (state.phase === 'idle') this.#descriptorTable.releaseLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
     this.#writes.writerChanged()
     // A first member wrote before, and did not come to serve: that is not the service's state.
-    if (before.epoch === EMPTY.epoch && state.epoch > before.epoch) this.#segmentSet.dropBelow(before.grant)
-    if (effects.some(effect => effect.type === 'failed')) this.operations.failed()
-    this.operations.stepped()
+    if (before.epoch === UNSERVED_HOLDER.epoch && state.epoch > before.epoch)
+      this.#segmentSet.dropBelow(before.grant)
+    if (effects.some(effect => effect.type === 'failed')) this.operations.handoffFailed()
+    this.operations.phaseChanged()
   }
 
   // ---- what members bring
@@ -346,15 +355,15 @@ export class Service {
     const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
     // A successor that is under way may want it still.
     const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
-    if (register?.drop) this.#descriptorTable.letGo(peer, register.item?.name ?? '', alone)
+    if (register?.drop) this.#descriptorTable.release(peer, register.item?.name ?? '', alone)
     else if (register) {
-      this.#descriptorTable.awaitTaking(peer)
+      this.#descriptorTable.markRegistered(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
     } else if (moveRequest) openMigrationChannelBetween(peer, this.operations.receiver, this.#deps.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.handle(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
-    else return this.operations.answered(peer, envelope)
+    else return this.operations.handleAnswer(peer, envelope)
     return true
   }
 
@@ -382,7 +391,7 @@ export class Service {
       descriptorTable: this.#descriptorTable,
       segmentSet: this.#segmentSet,
       logger,
-      limited,
+      limits: limited,
     }
   }
 
@@ -407,7 +416,7 @@ export class Service {
 
   #forgotten(peer: Peer): void {
     for (const part of [this.#descriptorTable, this.operations, this.#writes]) part.forget(peer)
-    if (peer.died) this.#recovery.excuse(peer.identity)
+    if (peer.died) this.#recovery.stopAwaiting(peer.identity)
     this.#deps.changed()
   }
 
@@ -436,7 +445,7 @@ export class Service {
     if (this.#machine.returned.length === 0) {
       this.#startAlone()
       this.#holder.stepped()
-      this.operations.stepped()
+      this.operations.phaseChanged()
       this.#deps.changed()
       return
     }
@@ -452,7 +461,7 @@ export class Service {
       this.#machine = heldFor(this.#segmentSet)
       return
     }
-    this.#machine = EMPTY
+    this.#machine = UNSERVED_HOLDER
     this.#generation = 0
     this.#startedAt = Date.now()
     this.#segmentSet.close()

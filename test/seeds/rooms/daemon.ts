@@ -21,7 +21,7 @@ export const daemon = room(
     ],
     [
       'daemon/operator-access.ts',
-      "gate.demand('operate', { service: meant }, gate.of(meant), peer)",
+      "check.demand('operate', { service }, check.policyOf(service), peer)",
       '',
       'unit/daemon-access-check',
       'e2e/daemon-policy',
@@ -29,8 +29,8 @@ export const daemon = room(
     ['daemon/policy/access-check.ts', 'if (who.gid !== null && who.gid !== gid) return false\n', ''],
     [
       'daemon/policy/access-check.ts',
-      'return who.executable === null || (this.#runs !== null && isProgram(this.#runs, who.executable))',
-      'return who.executable === null || this.#runs === null || isProgram(this.#runs, who.executable)',
+      'return match.executable === null || (this.#program !== null && isProgram(this.#program, match.executable))',
+      'return match.executable === null || this.#program === null || isProgram(this.#program, match.executable)',
     ],
     [
       'daemon/unserved-services.ts',
@@ -55,7 +55,7 @@ export const daemon = room(
     ],
     [
       'daemon/services.ts',
-      'for (const service of this.#larger) if (!present.has(service)) this.#larger.delete(service)',
+      'for (const service of this.#overLimit) if (!present.has(service)) this.#overLimit.delete(service)',
       '',
       'unit/member-runtime',
       'unit/daemon-state-sizes',
@@ -82,7 +82,7 @@ export const daemon = room(
     ],
     [
       'daemon/service/forwarded-writes.ts',
-      'if (written.outcome === Outcome.AGAIN) author.sentAway = true',
+      'if (written.outcome === Outcome.AGAIN) author.mustReconnect = true',
       '',
       ...WRITES,
     ],

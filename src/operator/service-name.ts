@@ -2,13 +2,13 @@ import { basename } from 'node:path'
 import { FdbError } from '../errors.js'
 import type { Operations } from './requests.js'
 
-export interface OnlyService {
+export interface ServedService {
   readonly service: string
   readonly control: string | null
 }
 
 /** Throws ERR_FDB_SERVICE if an operator means another service. The name of the control socket, by which it was found, is right too. */
-export function refuseOther(asked: string, { service, control }: OnlyService): void {
+export function refuseOtherService(asked: string, { service, control }: ServedService): void {
   const found = control === null ? service : basename(control, '.sock')
   if (asked === '' || asked === service || asked === found) return
   throw new FdbError(
@@ -18,15 +18,15 @@ export function refuseOther(asked: string, { service, control }: OnlyService): v
 }
 
 /** The same operations, for those alone who mean this service. */
-export function operationsOnly(only: OnlyService, operations: Operations): Operations {
+export function operationsOnly(only: ServedService, operations: Operations): Operations {
   return {
     ...operations,
     upgrade: async (order, progress, cancel) => {
-      refuseOther(order.service, only)
+      refuseOtherService(order.service, only)
       return await operations.upgrade(order, progress, cancel)
     },
     command: async (order, context) => {
-      refuseOther(order.service, only)
+      refuseOtherService(order.service, only)
       return await operations.command(order, context)
     },
   }
