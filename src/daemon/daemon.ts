@@ -56,7 +56,7 @@ export interface DaemonOptions {
    * only the user of this process and root may use the daemon. Rejects with ERR_FDB_CONFIG.
    */
   config?: string
-  /** What this process does after the next daemon has taken over, if its exit would end that daemon too: see `mainProcess` of `join()`. */
+  /** The behaviour of this process after the next daemon has taken over, if its exit would end that daemon too: see `mainProcess` of `join()`. */
   mainProcess?: 'refuse' | 'stays' | 'ends'
 }
 

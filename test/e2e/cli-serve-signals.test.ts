@@ -167,7 +167,7 @@ describe('signals to fd-broker serve', () => {
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
     expect(desk.output).toContain(`"stateFile":"${file}"`)
-    expect(desk.output).toMatch(/"sequence":[1-9]\d*,"msg":"the state is in its file"/)
+    expect(desk.output).toMatch(/"sequence":[1-9]\d*,"msg":"the daemon wrote the state file"/)
     await serve(desk)
     await member(desk, 'shop', file)
     expect(await visits()).toContain(`${first}`)
@@ -182,8 +182,8 @@ describe('signals to fd-broker serve', () => {
     rmSync(folder, { recursive: true })
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
-    expect(desk.output).toContain('the state that this daemon alone holds is not in its file')
-    expect(desk.output).not.toContain('the state is in its file')
+    expect(desk.output).toContain('the daemon could not write the state that only it holds')
+    expect(desk.output).not.toContain('the daemon wrote the state file')
   })
 
   it('with --drop, it leaves a state file alone that somebody has written since', async () => {
@@ -198,7 +198,7 @@ describe('signals to fd-broker serve', () => {
     const before = readFileSync(file)
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
-    expect(desk.output).toMatch(/was written at .*after the last member of this daemon had ended/)
+    expect(desk.output).toMatch(/was written at .*after the last member at this daemon ended/)
     expect(readFileSync(file)).toEqual(before)
   })
 })

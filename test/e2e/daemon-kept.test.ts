@@ -119,7 +119,7 @@ describe('what the service manager keeps of a daemon', () => {
     expect(next.find('joined')).toMatchObject({ first: false })
     expect(await ask(`${url}/r/7`).answer).toMatchObject({ status: 404 })
     expect(readFileSync(join(scene.folder, 'daemon.log'), 'utf8')).toMatch(
-      /"service":"shop","lost":"segment epoch-1".*cannot be taken/,
+      /"service":"shop","lost":"segment epoch-1".*cannot be used/,
     )
     expect(await next.order('all')).toEqual({})
   })

@@ -111,6 +111,6 @@ describe('an upgrade that an operator asks for', () => {
     const second = outcome()
     member.signal('SIGCONT')
     // The daemon asks it again; it may still be at the first one.
-    expect((await second).message).not.toContain('cannot be asked now')
+    expect((await second).message).not.toContain('cannot take a request now')
   })
 })

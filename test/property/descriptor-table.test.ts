@@ -9,7 +9,7 @@ import { native } from '../../src/kernel/native.js'
 const SILENT = { debug() {}, info() {}, warn() {}, error() {} }
 const KINDS = [
   'arrive',
-  'takeArrived',
+  'takeUnclaimed',
   'awaitTaking',
   'hold',
   'holdProvisionally',
@@ -42,8 +42,8 @@ function carryOut(table: DescriptorTable, by: Peer, kind: Kind, names: readonly 
     case 'arrive':
       table.arrive(by, names.map(entry))
       return
-    case 'takeArrived':
-      for (const { fd } of table.takeArrived(by)) fd.close()
+    case 'takeUnclaimed':
+      for (const { fd } of table.takeUnclaimed(by)) fd.close()
       return
     case 'awaitTaking':
       table.markRegistered(by)

@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest'
-import { operationsOnly } from '../../src/operator/service-name.js'
 import type { Operations } from '../../src/operator/requests.js'
+import { operationsOnly } from '../../src/operator/service-name.js'
 
 const NEVER = new AbortController().signal
 

@@ -80,7 +80,9 @@ describe('who may do what', () => {
 default: { join: [anyone], limits: { members: 3, listeners: 4 }, unserved: { after: 1s, close: true } }
 services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold } }`)
     expect(joins(both, peer(OTHER))).toBe(true)
-    expect(() => both.gate.demand('join', { service: 'mail' }, both.gate.policyOf('mail'), peer(own))).toThrow(
+    expect(() =>
+      both.gate.demand('join', { service: 'mail' }, both.gate.policyOf('mail'), peer(own)),
+    ).toThrow(
       expect.objectContaining({
         code: 'ERR_FDB_DENIED',
         message: expect.stringContaining('services.mail.join'),
@@ -95,7 +97,11 @@ services: { mail: { join: [], limits: { members: 2 } }, shop: { unserved: hold }
 
   it.each([
     ['a text that is nobody', 'default: { join: [me] }', '1:19: default.join[0]: "me" is none of'],
-    ['nobody in particular', 'default: { join: [{}] }', '1:19: default.join[0]: it says of nobody'],
+    [
+      'nobody in particular',
+      'default: { join: [{}] }',
+      '1:19: default.join[0]: the rule matches every process',
+    ],
     ['two who serve', 'services: { shop: { serving: 2 } }', 'services.shop.serving: 2 is not 1'],
     ['two ends', 'default: { unserved: { close: true, run: x } }', 'give one of `close: true` and `run`'],
     ['a file that is nowhere', 'default: { join: [{ executable: node }] }', 'no absolute path'],

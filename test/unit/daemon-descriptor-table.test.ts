@@ -200,7 +200,7 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.arrive(peer, [anew])
     expect(dropped.fd.closed).toBe(true)
     descriptorTable.release(peer, 'other', true)
-    expect(descriptorTable.takeArrived(peer)).toEqual([anew])
+    expect(descriptorTable.takeUnclaimed(peer)).toEqual([anew])
     anew.fd.close()
   })
 

@@ -81,7 +81,9 @@ it('refuses what this release cannot read, and says of which service it is', () 
   expect(() => persisted.demandReadable()).toThrow(
     expect.objectContaining({
       code: 'ERR_FDB_STATE_FORMAT',
-      message: expect.stringMatching(/state of the service "mail" \(epoch-1\).*the daemon before goes on/),
+      message: expect.stringMatching(
+        /state of the service "mail" \(epoch-1\).*the previous daemon continues/,
+      ),
     }),
   )
 })

@@ -8,8 +8,8 @@ import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
 import { Changes } from '../../src/member/member-context.js'
 import type { MemberRuntime } from '../../src/member/runtime.js'
-import { DAEMON_ITSELF } from '../../src/operator/service-name.js'
 import type { Operations } from '../../src/operator/requests.js'
+import { DAEMON_ITSELF } from '../../src/operator/service-name.js'
 import type { LinkHandler, WireBody } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
 
@@ -52,7 +52,10 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
     resume() {
       state.paused = false
     },
-    of: () => ({ join: (caller: Caller) => state.joined.push(caller), operations: { decided: () => null } }),
+    findOrCreate: () => ({
+      join: (caller: Caller) => state.joined.push(caller),
+      operations: { whenDecided: () => null },
+    }),
   }
   const reception = new DaemonReception(gate, { passed: null, takesOver: false })
   reception.attach({

@@ -103,7 +103,8 @@ describe('services', () => {
       registry.close()
     })
     const { link, heard } = linked()
-    const begin = (service: string, uid: number) => services.findOrCreate(callerWith({ hello: { service }, uid, link }))
+    const begin = (service: string, uid: number) =>
+      services.findOrCreate(callerWith({ hello: { service }, uid, link }))
     const refused = () => until('it is refused', () => heard[0]?.reject?.code)
     return { begin, refused, services }
   }

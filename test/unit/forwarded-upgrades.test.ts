@@ -15,7 +15,7 @@ it('what a member says late of an upgrade that has failed is no answer to the ne
   upgrades.failed({ code: 'ERR_FDB_DEADLINE', message: 'late', phase: 'offering', at: 0 })
   await expect(first).rejects.toMatchObject({
     code: 'ERR_FDB_DEADLINE',
-    message: 'late (phase offering; the incumbent serves on)',
+    message: 'late (phase offering; the incumbent keeps serving)',
   })
   const second = ask()
   const asked = () => heard.flatMap(({ upgradeRequest }) => upgradeRequest?.request ?? [])

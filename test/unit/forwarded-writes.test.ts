@@ -100,7 +100,9 @@ describe('those that follow a service', () => {
     expect(refused).toHaveLength(2)
     for (const reject of refused) {
       expect(reject).toMatchObject({ code: 'ERR_FDB_SERVICE_LIMIT', retryable: false })
-      expect(reject?.message).toContain(`${MOST_AUTHORS} processes follow the state of the service "shop"`)
+      expect(reject?.message).toContain(
+        `${MOST_AUTHORS} processes that follow the state of the service "shop"`,
+      )
     }
     expect(logged).toMatchObject([{ service: 'shop', err: { code: 'ERR_FDB_SERVICE_LIMIT' } }])
     writes.close()

@@ -21,7 +21,7 @@ export interface AllowList {
   readonly who: readonly ProcessMatch[]
 }
 
-/** What happens to a service without members. Without such a rule the daemon holds it for the next member. */
+/** The action for a service without members. Without such a rule the daemon holds it for the next member. */
 export interface Unserved {
   readonly afterMs: number
   /** `close` ends the service with its listeners and its state; `run` is a command line for `sh`. */

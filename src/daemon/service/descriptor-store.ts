@@ -20,21 +20,21 @@ import { ProcessClaims } from './process-claims.js'
 
 interface StoredDescriptor extends DescriptorRecord {
   readonly timer: NodeJS.Timeout | undefined
-  /** Watches the process whose end ends it. */
+  /** Watches the process that ends the lease by its end. */
   readonly watch: DeathWatch | null
   readonly whilePid: number | null
   claimedBy: DescriptorUser | null
 }
 
-/** The reason why a descriptor was closed without a request. */
+/** Why a descriptor or a claim ended without a request. */
 export type EndReason =
   | 'the time of a descriptor is over'
   | 'the process of a descriptor has ended'
   | 'a claimant has ended'
 
 /**
- * Descriptors of any kind that a daemon holds for other processes, by name: for good, for a time, or as long as a process lives. They, and
- * the pidfds of those processes, are entries of a registry and share its fate.
+ * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. They and
+ * the pidfds of those processes are entries of the daemon's registry, so that its upgrade passes them on.
  */
 export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry
@@ -42,24 +42,27 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #onEnd: (what: EndReason, name: string, pid: number | null) => void
   readonly #held = new Map<string, StoredDescriptor>()
   readonly #claims: ProcessClaims
-  /** How many, by service. */
+  /** Number of descriptors by service. */
   readonly #sizes = new Map<string | null, number>()
   readonly #isSettled: () => boolean
   readonly #watching = new Set<() => void>()
 
-  /** `wanted`: names that stay for the next process. `settled`: none is about to take over. `over`: hears of changes without a request. */
+  /**
+   * `wanted` has the names that stay open for the next daemon. `settled` returns whether no daemon is about to take over. `onEnd` is called when a
+   * descriptor or a claim ends without a request.
+   */
   constructor(
     registry: Registry,
     wanted: Set<string> = new Set(),
     settled = () => true,
-    over: (what: EndReason, name: string, pid: number | null) => void = () => {},
+    onEnd: (reason: EndReason, name: string, pid: number | null) => void = () => {},
   ) {
     this.#registry = registry
     this.#wanted = wanted
     this.#isSettled = settled
-    this.#onEnd = over
+    this.#onEnd = onEnd
     this.#claims = new ProcessClaims(registry, wanted, (name, pid) => {
-      over('a claimant has ended', name, pid)
+      onEnd('a claimant has ended', name, pid)
       this.#notifyWatchers()
     })
   }
@@ -68,20 +71,20 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return this.#held.size
   }
 
-  /** All of them: no other process has them. */
+  /** All descriptors: no other process has them. */
   get heldAlone(): HeldAlone[] {
     if (this.#held.size === 0) return []
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
 
-  /** Takes over the former process's descriptors in this registry. Leases and claims of processes go on, those of connections ended. */
+  /** Takes over the previous daemon's descriptors in this registry. Leases and claims of processes continue; claims of connections have ended. */
   takeOver(): void {
     for (const { name: key, spec } of this.#registry.entries) {
       const name = nameOf(key)
-      const noted = name === null ? null : parseRecord(spec)
-      if (name === null || noted === null || this.#held.has(name)) continue
+      const record = name === null ? null : parseRecord(spec)
+      if (name === null || record === null || this.#held.has(name)) continue
       for (const each of [key, lifetimeOf(name)]) if (this.#registry.get(each)) this.#wanted.add(each)
-      this.#hold(name, noted)
+      this.#hold(name, record)
     }
     this.#claims.takeOver(name => this.#held.has(name))
   }
@@ -92,7 +95,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       .sort((a, b) => (a.name < b.name ? -1 : 1))
   }
 
-  /** Claims of living processes, among those that may be shown. */
+  /** Returns the claims of living processes on the descriptors for which `shows` is true. */
   usersOf(shows: (name: string) => boolean): DescriptorsOfProcess[] {
     const programs = new Map<number, DescriptorsOfProcess>()
     for (const name of [...this.#held.keys()].filter(shows).sort())
@@ -104,7 +107,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   put({ name, fd, lifetime, ms, replace, by, most = MAX_ENTRIES }: DescriptorOrder): void {
-    let begun = false
+    let changed = false
     try {
       this.#refuseUnsettled()
       if (!this.#held.has(name)) this.#refuseMore(name, most)
@@ -112,30 +115,30 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
       else
         throw new FdbError(
           'ERR_FDB_FD_TAKEN',
-          `a descriptor "${name}" is held already: choose another name, or have it replaced`,
+          `the daemon already holds a descriptor "${name}": choose another name, or replace it`,
         )
       if (lifetime !== null) refuseNoPidfd(lifetime)
-      begun = true
+      changed = true
       this.#forget(name)
       const now = Date.now()
       const until = ms === null ? null : now + Math.min(ms, LONGEST_MS)
-      const noted = { pid: by.pid, uid: by.uid, putAt: now, until }
-      this.#enter(keyOf(name), JSON.stringify(noted), fd)
+      const record = { pid: by.pid, uid: by.uid, putAt: now, until }
+      this.#enter(keyOf(name), JSON.stringify(record), fd)
       if (lifetime !== null) this.#enter(lifetimeOf(name), '', lifetime)
-      this.#hold(name, noted)
+      this.#hold(name, record)
     } catch (error) {
-      if (begun) this.#forget(name)
+      if (changed) this.#forget(name)
       fd.close()
       lifetime?.close()
       throw error
     } finally {
-      if (begun) this.#notifyWatchers()
+      if (changed) this.#notifyWatchers()
     }
   }
 
   claim({ name, by, shared, claimant }: ClaimOrder): ClaimResult {
     try {
-      // A claim for the life of a process is handed over.
+      // The daemon hands over a claim for the lifetime of a process, so that it must not change now.
       if (claimant !== null) this.#refuseUnsettled()
       const held = this.#getOrThrow(name)
       const others = this.#otherClaims(name, by, claimant)
@@ -176,7 +179,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#notifyWatchers()
   }
 
-  /** A descriptor has ended by itself: also while another process is about to go on with it. */
+  /** Removes a descriptor whose lease has ended, even during the daemon's own handoff. */
   end(name: string, what: EndReason): void {
     const { whilePid } = this.#held.get(name)!
     this.#forget(name)
@@ -199,7 +202,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     return () => this.#watching.delete(changed)
   }
 
-  /** The registry stays as it is. */
+  /** Ends all watches; the registry keeps its entries. */
   [Symbol.dispose](): void {
     for (const { timer, watch } of this.#held.values()) {
       clearTimeout(timer)
@@ -239,17 +242,17 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#registry.put({ name: key, role: 'named', spec, fd })
   }
 
-  /** Its lease runs from now on. */
-  #hold(name: string, noted: DescriptorRecord): void {
+  /** Adds a descriptor and starts its lease. */
+  #hold(name: string, record: DescriptorRecord): void {
     const lifetime = this.#registry.get(lifetimeOf(name))?.fd
-    const late = () => this.end(name, 'the time of a descriptor is over')
-    const gone = () => this.end(name, 'the process of a descriptor has ended')
-    const { until } = noted
+    const onTimeout = () => this.end(name, 'the time of a descriptor is over')
+    const onDeath = () => this.end(name, 'the process of a descriptor has ended')
+    const { until } = record
     this.#resize(name, 1)
     this.#held.set(name, {
-      ...noted,
-      timer: until === null ? undefined : setTimeout(late, remainingMs(until)).unref(),
-      watch: lifetime === undefined ? null : watchDeathDirectly(lifetime, gone),
+      ...record,
+      timer: until === null ? undefined : setTimeout(onTimeout, remainingMs(until)).unref(),
+      watch: lifetime === undefined ? null : watchDeathDirectly(lifetime, onDeath),
       whilePid: lifetime === undefined ? null : pidOf(lifetime),
       claimedBy: null,
     })
@@ -285,11 +288,11 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     if (held !== undefined) return held
     throw new FdbError(
       'ERR_FDB_FD_UNKNOWN',
-      `no descriptor "${name}" is held: fd-broker fd list shows which are`,
+      `the daemon holds no descriptor "${name}": fd-broker fd list shows those that it holds`,
     )
   }
 
-  /** The claims of other processes. Throws if another has claimed it exclusively. */
+  /** Returns the claims of other processes. Throws if one of them is exclusive. */
   #otherClaims(name: string, by: DescriptorUser, claimant: OwnedFd | null): { readonly pid: number }[] {
     const { claimedBy } = this.#getOrThrow(name)
     if (claimedBy !== null && claimedBy !== by) throw claimed(name, claimedBy.pid)
@@ -312,17 +315,18 @@ function claimed(name: string, pid: number): FdbError {
   )
 }
 
-/** Facts in the registry, beside the descriptor. */
+/** The data stored in the spec of a descriptor's registry entry. */
 interface DescriptorRecord {
   readonly pid: number
   /** The uid of the process that put it. */
   readonly uid: number
   /** Milliseconds since 1970. */
   readonly putAt: number
+  /** End of the lease in milliseconds since 1970, or null. */
   readonly until: number | null
 }
 
-/** Two parts: what a service has, beside this in the same registry, has three. */
+/** Returns the registry key of a descriptor. It has two parts; the keys of services' descriptors in the same registry have three. */
 function keyOf(name: string): string {
   return `fd/${encodeURIComponent(name)}`
 }
@@ -336,7 +340,7 @@ function nameOf(key: string): string | null {
   return kind === 'fd' && name !== undefined && more === undefined ? decodeURIComponent(name) : null
 }
 
-/** Null: of a release that says it otherwise. */
+/** Returns null for a record of a release that encodes it differently. */
 function parseRecord(spec: string): DescriptorRecord | null {
   try {
     const { pid = 0, uid = 0, putAt, until = null } = JSON.parse(spec) as Partial<DescriptorRecord>
@@ -346,7 +350,7 @@ function parseRecord(spec: string): DescriptorRecord | null {
   }
 }
 
-/** Milliseconds. No lease is longer: where it seems so the clock was set back, and a timer of more ends at once. */
+/** Returns the remaining milliseconds of a lease. A result above the maximum means that the clock was set back; it is cut, as a longer timer would fire at once. */
 function remainingMs(until: number): number {
   return Math.min(LONGEST_MS, Math.max(0, until - Date.now()))
 }

@@ -7,7 +7,7 @@ import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { overLimit, type ServiceLimits } from '../policy/policy.js'
 
-/** Descriptors that a member may send beside listeners: segments, pidfds. */
+/** Maximum number of descriptors other than named ones that a member may send: segments, pidfds. */
 const OTHERS = 1_000
 
 type EntryKey = Pick<Entry, 'name' | 'role'>
@@ -17,26 +17,26 @@ export interface ServiceLimitsOf {
   readonly limits: ServiceLimits
 }
 
-/** The entries of one member that are not the service's, by their stage. */
+/** The descriptors of one member that do not belong to the service (yet). */
 interface MemberDescriptors {
-  /** Items of which neither Register nor Back has said yet what for. */
+  /** Received items whose Register or Back message has not arrived yet. */
   unclaimed: BundleItem[]
-  /** The number of entries that were registered, and are taken later. */
+  /** Number of the first unclaimed items that were registered during a pause and are taken after it. */
   registered: number
-  /** Entries that a member brought back to a restarted daemon, until it is settled which member serves; null: none. */
+  /** Entries that the member brought back to a restarted daemon, until it is decided which member serves; otherwise null. */
   brought: readonly Entry[] | null
-  /** Registered by one that does not serve for good yet: a joiner, and who serves in probation. */
+  /** Entries registered by a member that does not serve for good yet: a joiner, or the serving member in probation. */
   readonly provisional: Map<string, Entry>
-  /** Names that it dropped while another could come to serve. */
+  /** Names that the member released while another member could still start to serve. */
   readonly releasedLate: Set<string>
 }
 
 /**
- * The descriptors that a daemon has for one service: the service's, by name, and those of each member that are not the service's, or not yet.
- * They become so when no member with another of the name can come back. Owns all.
+ * Owns the descriptors that a daemon has for one service: those of the service, by name, and those of each member that do not belong to the service yet.
+ * The latter become the service's when no member with another descriptor of the same name can take over again.
  */
 export class DescriptorTable {
-  /** The service's entries, which a successor is offered. */
+  /** The entries of the service, which a successor is offered. */
   readonly held = new Registry()
   readonly #rows = new Map<Peer, MemberDescriptors>()
   readonly #former = new FormerListeners()
@@ -46,34 +46,34 @@ export class DescriptorTable {
     this.#logger = logger
   }
 
-  /** Takes what a member sends. When too much has come that nothing was said of, all of that is closed, and it throws. */
+  /** Stores received descriptors until a message claims them. If too many are unclaimed, closes them all and throws. */
   arrive(peer: Peer, items: readonly BundleItem[]): void {
     const row = this.#row(peer)
     for (const item of items) row.unclaimed.push(item)
     const [got, limit] = [row.unclaimed.length, MAX_ENTRIES + OTHERS]
     if (got <= limit) return
-    closeItems(this.takeArrived(peer))
+    closeItems(this.takeUnclaimed(peer))
     throw new FdbError(
       'ERR_FDB_FDS_MANY',
-      `process ${peer.pid} sent ${got} descriptors and did not say what for (limit ${limit}): they are closed`,
+      `process ${peer.pid} sent ${got} descriptors without a message that claims them (limit ${limit}): they are closed`,
     )
   }
 
-  /** The caller owns them. */
-  takeArrived(peer: Peer): BundleItem[] {
+  /** Removes and returns the unclaimed items; the caller owns them. */
+  takeUnclaimed(peer: Peer): BundleItem[] {
     const row = this.#rows.get(peer)
     const items = row?.unclaimed ?? []
-    if (row !== undefined) Object.assign(row, { arrived: [], registered: 0 })
+    if (row !== undefined) Object.assign(row, { unclaimed: [], registered: 0 })
     return items
   }
 
-  /** The member has said Register of all that has arrived, and it cannot be taken yet. */
+  /** Marks all unclaimed items as registered; the service takes them after the pause. */
   markRegistered(peer: Peer): void {
     const row = this.#row(peer)
     row.registered = row.unclaimed.length
   }
 
-  /** Another user has, or had, members here: what that user named is not the daemon's to remove. */
+  /** Whether another user has or had members here: the daemon must not remove paths that such a user named. */
   get foreign(): boolean {
     return this.#former.keepPaths
   }
@@ -82,7 +82,7 @@ export class DescriptorTable {
     this.#former.keepPaths = foreign
   }
 
-  /** Throws ERR_FDB_SERVICE_LIMIT where the service would have more than it may. `forGood`: by {@link hold}, else provisionally. */
+  /** Throws ERR_FDB_SERVICE_LIMIT if the entry would exceed the service's limits. `forGood`: it is for {@link hold}, otherwise for {@link holdProvisionally}. */
   demandRoom(
     peer: Peer,
     { name, role }: EntryKey,
@@ -90,7 +90,7 @@ export class DescriptorTable {
     { service, limits }: ServiceLimitsOf,
   ): void {
     const size = forGood ? this.held.size : this.#row(peer).provisional.size
-    // Only then it is counted: who registers many one by one would have them all looked at each time.
+    // Counts only near the limit: otherwise registering many entries one by one would take quadratic time.
     if (size < Math.min(limits.descriptors, limits.listeners)) return
     const entries = forGood ? this.held.entries : this.#provisionalOf(peer)
     const others = entries.filter(entry => entry.name !== name)
@@ -100,14 +100,14 @@ export class DescriptorTable {
       throw overLimit(service, 'listeners', limits.listeners)
   }
 
-  /** The service's from now on. Takes the descriptor, also when it throws; an earlier one of that name is closed. */
+  /** Adds an entry to the service; closes an earlier one of that name. Takes ownership of the descriptor, also if it throws. */
   hold(peer: Peer, entry: Entry): void {
     this.#put(entry)
     this.#former.removeUnused(this.held)
     peer.adopted.add(entry.name)
   }
 
-  /** The service's when this member serves for good. Takes the descriptor, also when it throws. */
+  /** Stores an entry until this member serves for good. Takes ownership of the descriptor, also if it throws. */
   holdProvisionally(peer: Peer, entry: Entry): void {
     const { provisional } = this.#row(peer)
     if (provisional.size >= MAX_ENTRIES && !provisional.has(entry.name)) {
@@ -118,7 +118,7 @@ export class DescriptorTable {
     provisional.set(entry.name, entry)
   }
 
-  /** The member does not want it any more. `forGood`: no member that wants it can come back. */
+  /** The member has dropped the descriptor. `forGood`: no other member that needs it can start to serve. */
   release(peer: Peer, name: string, forGood: boolean): void {
     peer.adopted.delete(name)
     const provisional = this.#rows.get(peer)?.provisional
@@ -129,14 +129,14 @@ export class DescriptorTable {
     else this.#row(peer).releasedLate.add(name)
   }
 
-  /** This member serves, and no handoff is under way: no other can want the entries that it dropped meanwhile. */
+  /** Closes the entries that the serving member released during a handoff, as no other member needs them any more. Call it when no handoff is running. */
   releaseLate(owner: Peer | undefined): void {
     const late = owner === undefined ? undefined : this.#rows.get(owner)?.releasedLate
     for (const name of late ?? []) if (!owner!.adopted.has(name)) this.#drop(name)
     for (const row of this.#rows.values()) row.releasedLate.clear()
   }
 
-  /** A member that came back to a restarted daemon has said what it holds. Takes it, in place of what it brought before. */
+  /** Takes the entries of a member that returned to a restarted daemon; they replace those that it brought before. */
   setBrought(peer: Peer, entries: readonly Entry[]): void {
     const row = this.#row(peer)
     closeItems(row.brought ?? [])
@@ -145,7 +145,7 @@ export class DescriptorTable {
     peer.adopted = new Set(row.brought.map(({ name }) => name))
   }
 
-  /** The service has the entries that this member brought; no change if it brought none. */
+  /** Makes the entries that this member brought the only entries of the service. */
   adopt(peer: Peer | undefined): void {
     if (peer === undefined) return
     const row = this.#rows.get(peer)
@@ -153,13 +153,13 @@ export class DescriptorTable {
     if (row !== undefined) row.brought = null
     const names = new Set(brought.map(({ name }) => name))
     this.held.together(() => {
-      // First: with what it brought it may be more than a service may have.
+      // Drops first: together with the new entries there may be more than the limit.
       for (const name of this.held.names) if (!names.has(name)) this.held.drop(name)
       for (const entry of brought) this.held.put(entry)
     })
   }
 
-  /** The serving member has come back with entries that are missing here. Takes the descriptors. */
+  /** Adds those entries of a returning serving member that the service lacks. Takes ownership of the descriptors. */
   complete(peer: Peer, entries: readonly Entry[]): void {
     for (const entry of entries) {
       const lacking = this.held.get(entry.name) === undefined && this.held.size < MAX_ENTRIES
@@ -168,7 +168,7 @@ export class DescriptorTable {
     }
   }
 
-  /** No other member can come back: closes entries that the serving member did not ask for. */
+  /** When no other member can take over again: makes the serving member's entries the service's, and closes those that it did not ask for. */
   settle(owner: Peer): void {
     if (this.#rows.get(owner)?.brought) this.adopt(owner)
     for (const row of this.#rows.values()) {
@@ -178,12 +178,12 @@ export class DescriptorTable {
     const entries = this.#takeProvisional(owner)
     for (const { name } of entries) owner.adopted.add(name)
     this.#holdAll(owner, entries, () => {
-      // First: with what it has registered it may be more than a service may have.
+      // Drops first: together with the registered entries there may be more than the limit.
       for (const name of this.held.names) if (!owner.adopted.has(name)) this.#giveUp(name)
     })
   }
 
-  /** The member died between its Commit and its Serving, and no other can come back: it may have accepted on its registered listeners. */
+  /** Adds the registered entries of a member that died between its Commit and its Serving, if no other can take over again: it may have accepted on these listeners. */
   inherit(peer: Peer | undefined): void {
     if (peer === undefined) return
     const entries = this.#takeProvisional(peer)
@@ -192,33 +192,33 @@ export class DescriptorTable {
     this.#holdAll(peer, lacking)
   }
 
-  /** The service's descriptors as this member sees them: in probation its own of a name hides the standby's, kept for the way back. */
+  /** Returns the service's entries as this member sees them. In probation its own entry hides the one of the same name that is kept for the standby. */
   seenBy(peer: Peer | undefined): Entry[] {
     const own = this.#provisionalOf(peer)
     const names = new Set(own.map(({ name }) => name))
     return [...this.held.entries.filter(({ name }) => !names.has(name)), ...own]
   }
 
-  /** All others can come to serve no more: what they have registered is closed. */
+  /** Closes the provisional entries of all members except `peers`: the others can no longer start to serve. */
   keepProvisional(peers: readonly (Peer | undefined)[]): void {
     for (const peer of this.#rows.keys())
       if (!peers.includes(peer)) this.#discard(this.#takeProvisional(peer))
   }
 
-  /** The member is gone for good. */
+  /** Closes everything of a member that has left for good. */
   forget(peer: Peer): void {
-    closeItems(this.takeArrived(peer))
+    closeItems(this.takeUnclaimed(peer))
     this.#discard(this.#takeProvisional(peer))
     closeItems(this.#rows.get(peer)?.brought ?? [])
     this.#rows.delete(peer)
   }
 
-  /** The service ends here: so do the paths of its listeners. */
+  /** Removes the paths of the service's Unix sockets, because the service ends. */
   removePaths(): void {
     if (!this.#former.keepPaths) removePaths(this.held)
   }
 
-  /** Members that live go on with what they have made. */
+  /** Closes everything; living members keep the listeners that they created. */
   close(): void {
     for (const peer of [...this.#rows.keys()]) {
       closeItems(this.#takeProvisional(peer))
@@ -241,7 +241,7 @@ export class DescriptorTable {
     return row
   }
 
-  /** An entry that was to be taken later is not wanted any more. */
+  /** Closes a registered item that the service would have taken after the pause. */
   #forgetRegistered(peer: Peer, name: string): void {
     const row = this.#rows.get(peer)
     if (row === undefined || row.registered === 0) return
@@ -257,21 +257,21 @@ export class DescriptorTable {
     return [...(row?.provisional.values() ?? [])]
   }
 
-  /** The caller owns them. */
+  /** Removes and returns the provisional entries; the caller owns them. */
   #takeProvisional(peer: Peer): Entry[] {
     const entries = this.#provisionalOf(peer)
     this.#rows.get(peer)?.provisional.clear()
     return entries
   }
 
-  /** Closes entries that a member has registered and the service does not get, and removes the paths that it has made. */
+  /** Closes registered entries that the service does not take, and removes the paths that the member created for them. */
   #discard(entries: readonly (Entry | undefined)[]): void {
     const made = entries.filter(entry => entry !== undefined)
     if (this.#former.keepPaths) closeItems(made)
     else discardListeners(made, this.held)
   }
 
-  /** Takes them. The member cannot be told any more: what is too many is closed, and logged. */
+  /** Adds entries to the service. The member can no longer be notified of a failure, so that refused entries are closed and logged. */
   #holdAll({ pid }: Peer, entries: Iterable<Entry>, before: () => void = () => {}): void {
     const failures: unknown[] = []
     this.held.together(() => {
@@ -287,7 +287,10 @@ export class DescriptorTable {
     })
     if (failures.length === 0) return
     const facts = { err: failures[0], pid, count: failures.length }
-    this.#logger.error(facts, 'what a member has registered is too much, and is not kept for the next')
+    this.#logger.error(
+      facts,
+      'the daemon closed registered descriptors of a member: the service has too many',
+    )
   }
 
   #put(entry: Entry): void {

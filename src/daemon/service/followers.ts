@@ -10,11 +10,11 @@ import { recordsOf } from '../../state/reader.js'
 import { Segment } from '../../state/segment.js'
 import type { Link } from '../../wire/link.js'
 
-/** The followers of this service's state: told when it has grown. The writer says so while it is asked, which is while anybody follows. */
+/** Notifies the followers of a service's state of new records. The writing member reports its appends while there are followers. */
 export class Followers {
   readonly #links = new Set<Link>()
   readonly #writer: () => Peer | undefined
-  /** Over it the member that writes was asked. */
+  /** The link over which the writing member was asked to report its appends. */
   #notifyingLink: Link | null = null
 
   constructor(writer: () => Peer | undefined) {
@@ -34,7 +34,7 @@ export class Followers {
     if (this.#links.delete(link)) this.updateWriter()
   }
 
-  /** Another member may write by now, or over another link. */
+  /** Call it when another member, or another link of it, may have become the writer's. */
   updateWriter(): void {
     const link = this.size > 0 ? (this.#writer()?.link ?? null) : null
     if (link === this.#notifyingLink) return
@@ -43,34 +43,34 @@ export class Followers {
     link?.post({ tellAppended: { wanted: true } })
   }
 
-  /** The member that writes has appended. */
+  /** Handles the writing member's report that it has appended. */
   notifyAll(peer: Peer): void {
-    // Another daemon had asked it.
+    // The previous daemon had asked for the reports; this one has no followers.
     if (this.size === 0) peer.link.post({ tellAppended: { wanted: false } })
     for (const link of this.#links) link.post({ appended: {} })
   }
 }
 
-/** The error for a follower of a service that does not exist, or not yet: it tries again. */
+/** The error for a follower of a service that does not exist yet; the follower retries. */
 export function noStateYet(service: string): FdbError {
   return new FdbError(
     'ERR_FDB_BUSY',
-    `nobody has come to serve "${service}" here: there is no state to follow yet`,
+    `no member has served "${service}" at this daemon: there is no state to follow yet`,
     {
       retryable: true,
     },
   )
 }
 
-/** The copies are brought up to date so often, where no member tells that it has appended. */
-const LOOK_MS = 250
+/** Interval at which the copies are refreshed even without a report of the writing member. */
+const REFRESH_MS = 250
 
-/** The processes of one other user that follow a service: they get copies of its segments. */
+/** The followers of a service that belong to one other user. They get copies of the segments. */
 export class ForeignFollowers {
   readonly #copies: SegmentCopies
   readonly #supply: SegmentSupply
   readonly #drop: (caller: Caller) => void
-  /** Those that wait for their first segments, with the highest epoch that each has. */
+  /** Followers that wait for their first segments, with the highest epoch that each of them has. */
   readonly #waiting = new Map<Caller, Epoch>()
   readonly #all = new Set<Caller>()
   readonly #timer: NodeJS.Timeout
@@ -78,12 +78,12 @@ export class ForeignFollowers {
   #again = false
   #closed = false
 
-  /** `drop`: it cannot be supplied now; it connects again, and asks again. */
+  /** `drop` disconnects a follower that cannot get segments now; it connects again later. */
   constructor(segmentSet: SegmentSet, drop: (caller: Caller) => void) {
     this.#copies = new SegmentCopies(segmentSet)
     this.#supply = new SegmentSupply(this.#copies, drop)
     this.#drop = drop
-    this.#timer = setInterval(() => this.refresh(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.refresh(), REFRESH_MS).unref()
   }
 
   get size(): number {
@@ -102,7 +102,7 @@ export class ForeignFollowers {
     this.#supply.forget(caller)
   }
 
-  /** Something was appended, or a segment was made. */
+  /** Updates the copies, after an append or when there is a new segment. */
   refresh(): void {
     this.#again = true
     if (!this.#running) void this.#run()
@@ -122,7 +122,7 @@ export class ForeignFollowers {
         await this.#refresh()
       }
     } catch {
-      // No memory or no descriptor is left, or one of them keeps a copy from being sealed.
+      // Memory or descriptors are exhausted, or a follower prevents the seal of a copy.
       this.#copies.close()
       for (const caller of [...this.#all]) this.#drop(caller)
     } finally {
@@ -142,28 +142,28 @@ export class ForeignFollowers {
   }
 }
 
-/** Milliseconds of one turn of the event loop. */
+/** Maximum time of copying per turn of the event loop. */
 const TURN_MS = 3
 const PIECE_BYTES = 1024 * 1024
-/** The readers of a copy judge what it holds. */
+/** No limits while copying: the readers of a copy check its records. */
 const LIMITS = { ...DEFAULT_LIMITS, segmentBytes: Number.MAX_SAFE_INTEGER, recordBytes: 2 ** 32 }
 
 interface Copy {
-  /** A dup: the segment may be sealed and merged before the copy is complete. */
+  /** A duplicate: the original may be sealed, merged and closed before the copy is complete. */
   readonly source: Segment
   readonly segment: Segment
-  /** Behind the last whole record that was copied. */
+  /** File offset after the last copied record. */
   end: number
 }
 
 /**
- * Copies of the segments of a service. A process that has one can neither change nor seal the segment itself, and pages of the copy that it holds on to
- * do not keep the segment from being sealed. A copy has whole records only, and is sealed when its segment is.
+ * Copies of a service's segments for other users. A process that has a copy can neither change nor seal the segment, and cannot prevent the segment's
+ * seal by holding pages of it. A copy has only complete records, and is sealed after its segment.
  */
 export class SegmentCopies {
   readonly #segmentSet: SegmentSet
   readonly #copies = new Map<string, Copy>()
-  /** All of them, complete. */
+  /** The copies of all segments, once each is complete. */
   #complete: readonly Segment[] = []
   #closed = false
 
@@ -172,8 +172,8 @@ export class SegmentCopies {
   }
 
   /**
-   * Copies the bytes that the segments have by now, a few milliseconds in each turn of the event loop. Reports whether there were any. The copy of a
-   * segment that was sealed and has left the set since is completed and sealed too: a reader of it waits for the seal.
+   * Copies new records of the segments, for a few milliseconds per turn of the event loop. Resolves with whether there were any. Also completes and seals
+   * the copy of a segment that was sealed and has left the set meanwhile, because readers wait for the seal.
    */
   async refresh(): Promise<boolean> {
     let copied = false
@@ -181,14 +181,14 @@ export class SegmentCopies {
       const sources = this.#segmentSet.all
       for (const source of sources) this.#open(source)
       const copies = [...this.#copies.values()]
-      const begun = performance.now()
+      const startedAt = performance.now()
       let piece: 'end' | 'more' | 'nothing' = 'nothing'
       for (const copy of copies) {
         do {
           piece = copyPiece(copy)
           copied ||= piece !== 'nothing'
-        } while (piece === 'more' && performance.now() - begun < TURN_MS)
-        if (performance.now() - begun >= TURN_MS && copy !== copies.at(-1)) piece = 'more'
+        } while (piece === 'more' && performance.now() - startedAt < TURN_MS)
+        if (performance.now() - startedAt >= TURN_MS && copy !== copies.at(-1)) piece = 'more'
         if (piece === 'more') break
       }
       if (piece !== 'more') {
@@ -200,7 +200,7 @@ export class SegmentCopies {
     }
   }
 
-  /** As {@link SegmentSet.since}, of the copies. */
+  /** Does for the copies what {@link SegmentSet.since} does for the segments. */
   since(top: Epoch, options: { readonly whole?: boolean } = {}): SegmentBundle {
     return segmentsSince(this.#complete, top, options)
   }
@@ -212,7 +212,7 @@ export class SegmentCopies {
     this.#copies.clear()
   }
 
-  /** Makes the copy of a segment, empty, unless there is one. Throws what the kernel throws. */
+  /** Creates an empty copy of a segment, unless there is one. Throws the kernel's errors. */
   #open(from: Segment): void {
     const key = keyOf(from)
     if (this.#copies.has(key)) return
@@ -242,7 +242,7 @@ export class SegmentCopies {
   }
 }
 
-/** Copies up to {@link PIECE_BYTES} that a segment has and its copy lacks. Throws what the kernel throws. */
+/** Copies records of about {@link PIECE_BYTES} that the copy lacks. Returns whether the copy lacks more, has just been completed, or had everything. Throws the kernel's errors. */
 function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
   if (copy.segment.sealed) return 'nothing'
   const { end: from, source } = copy
@@ -269,7 +269,7 @@ function closeBoth({ segment, source }: Copy): void {
   source.close()
 }
 
-/** The epochs of a service that begins again are those of the one before. */
+/** Identifies a segment. The inode distinguishes it from one of a previous service of the same name, whose epochs are the same. */
 function keyOf({ epoch, fd, kind }: Segment): string {
   return `${kind} ${epoch} ${inspectOne(fd).ino}`
 }

@@ -12,35 +12,35 @@ import type { Failure } from '../../operator/status-report.js'
 import type { fdbroker } from '../../proto/wire.js'
 import { Calls } from '../../wire/calls.js'
 
-/** A member ends an upgrade at the limit itself: its word may take so much longer. */
+/** The member enforces the time limit of an upgrade itself; its answer may arrive this much later. */
 const GRACE_MS = 4_000
-/** How long the successor's process may take to start. */
+/** Time for the successor's process to start. */
 const STARTING_MS = 10_000
-/** The failure of a member that gives no reason. */
-const UNTOLD = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
+/** The failure of a member that reports none. */
+const NO_REASON = { code: 'ERR_FDB_INTERNAL', message: 'the upgrade failed' } as const
 
 interface UpgradeContext {
   progress(step: UpgradeProgress): void
-  /** The member was told to give it up, and says when its successor has ended. */
+  /** The member was asked to cancel the upgrade; it answers when its successor has ended. */
   cancelled: boolean
 }
 
-/** A daemon's part in upgrades that operators ask for: the member that serves starts its successor, which joins here. */
+/** Forwards operators' upgrade requests to the serving member, which starts its successor; that one joins at this daemon. */
 export class ForwardedUpgrades {
   readonly #times: HandoffTimes
-  /** Numbered: a member's word on an upgrade that has failed may come when the next one has been asked for. */
+  /** Numbered, because the result of a failed upgrade may arrive after the next request. */
   readonly #calls = new Calls<Peer, Upgraded, UpgradeContext>()
 
   constructor(times: HandoffTimes) {
     this.#times = times
   }
 
-  /** One at a time of a member. */
+  /** Whether an upgrade of this member is running; each member has at most one. */
   has(peer: Peer): boolean {
     return this.#calls.of(peer).length > 0
   }
 
-  /** Rejects with what the member says, why the handoff failed, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
+  /** Forwards an upgrade. Rejects with the member's error, the reason why the handoff failed, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
   ask(
     peer: Peer,
     { argv, timeoutMs }: UpgradeOrder,
@@ -48,13 +48,13 @@ export class ForwardedUpgrades {
     cancel: AbortSignal,
   ): Promise<Upgraded> {
     const { ready, quiesce, freeze, prepare, commit } = this.#times
-    // Without a limit of its own the member waits as long as the handoff may take, and for its process to start.
+    // Without a limit in the request the member allows for the start of the process and all phases of the handoff.
     const limit = timeoutMs || ready + quiesce + freeze + prepare + commit + STARTING_MS
-    const over = () => cancel.removeEventListener('abort', cancelled)
-    const call = this.#calls.open(peer, { progress, cancelled: false }, { onSettled: over })
+    const onSettled = () => cancel.removeEventListener('abort', cancelled)
+    const call = this.#calls.open(peer, { progress, cancelled: false }, { onSettled })
     const { number: request, pending } = call
     const within = (ms: number, what: string) => {
-      const text = `process ${peer.pid} did not say within ${what} how the upgrade went: it is stuck or stopped; status shows who serves`
+      const text = `process ${peer.pid} did not report the result of the upgrade within ${what}: it is stuck or stopped; status shows which process serves`
       pending.limit(ms, () => pending.reject(new FdbError('ERR_FDB_DEADLINE', text)))
     }
     const cancelled = () => {
@@ -76,25 +76,25 @@ export class ForwardedUpgrades {
   }
 
   handleResult(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
-    this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, UNTOLD))
+    this.#calls.answer(peer, result.request ?? 0, () => readUpgraded(result, NO_REASON))
   }
 
-  /** The handoff has failed. The process that started the successor does not see it: it is told. */
+  /** Rejects the running upgrades after a failed handoff, and notifies their members, which do not see the handoff. */
   failed({ code, message, phase }: Failure): void {
     for (const { cancelled, peer, pending } of this.#calls.of()) {
       if (cancelled) continue
       sendFailure(peer, { code, message, phase })
-      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent serves on)`))
+      pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))
     }
   }
 
-  /** This member is gone. */
+  /** Rejects the upgrade of a member that has left. */
   forget(peer: Peer): void {
-    const why = `process ${peer.pid} ended before it answered`
-    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', why), peer)
+    const reason = `process ${peer.pid} ended before it answered`
+    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason), peer)
   }
 }
 
-function sendFailure(peer: Peer, why: { code: string; message: string; phase?: string }): void {
-  peer.link.post({ result: { ok: false, ...why } })
+function sendFailure(peer: Peer, failure: { code: string; message: string; phase?: string }): void {
+  peer.link.post({ result: { ok: false, ...failure } })
 }

@@ -15,40 +15,40 @@ import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
 import { Followers, ForeignFollowers, noStateYet } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** All workers follow twice while all are replaced; more authors, with those that drain, are a mistake. */
+/** Limit of authors. While all workers are replaced each of them follows twice; draining generations are authors too. */
 export const MOST_AUTHORS = 1_024
-/** Changes of one author that were answered in their middle, and whose ends have not come: it sends one after the other. */
+/** Limit of an author's changes that were answered before their last piece arrived. An author sends its changes one after the other, so that few are open. */
 const MOST_CUT = 64
 
-/** Phases from which a member does not come back. */
+/** Phases after which a member cannot serve again. */
 const GIVEN_UP: ReadonlySet<unknown> = new Set<MemberPhase>(['leaving', 'gone'])
 
 type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
-/** A draining generation that is connected, or one that follows. */
+/** A connected process that forwards changes: a draining generation or a follower. */
 interface Author {
   readonly caller: Caller
-  /** Its changes are passed on. */
+  /** Whether it may change the state. */
   readonly writes: boolean
-  /** Names it to the members, once for each connection. */
+  /** Identifies the author's connection to the members. */
   readonly source: number
-  /** Changes that are on their way to a member: its numbers, and ours. */
+  /** The changes that are in flight to a member: the author's numbers, mapped to the daemon's. */
   readonly inFlight: Map<number, number>
-  /** Changes that were answered before their last piece came: what still comes of them is no other change. */
+  /** Numbers of changes that were answered before their last piece arrived; their later pieces are ignored. */
   readonly cutShort: Set<number>
-  /** It was told AGAIN, and is until it connects anew: a later change must not be made before an earlier one. */
+  /** One of its changes was answered AGAIN. So are all later ones until it reconnects, to keep the order of its changes. */
   mustReconnect: boolean
-  /** Its process has retired and lives on; null: it drains, or follows. */
+  /** The report of a process that has retired but still lives, otherwise null. */
   retired: DrainReport | null
 }
 
-/** A change that a member has, or has in part. */
+/** A change that was forwarded to a member, perhaps not completely. */
 interface InFlightWrite {
   readonly author: Author
   readonly number: number
   readonly peer: Peer
-  /** Its last piece has not come yet. */
+  /** Whether its last piece has not arrived yet. */
   more: boolean
 }
 
@@ -56,29 +56,29 @@ export interface WriteTarget {
   readonly name: string
   readonly logger: Logger
   readonly segmentSet: SegmentSet
-  /** A member has come to serve, and it is known which. */
+  /** Whether a member has served, so that there is a state to follow. */
   hasState(): boolean
-  /** The member that may write, if it can be asked. */
+  /** Returns the member that may write, if it is connected. */
   writer(): Peer | undefined
-  /** It hangs, as far as is known. */
+  /** Whether the member seems to hang: it sends no heartbeats. */
   isSilent(peer: Peer): boolean
-  /** It drains for good: it has no right any more, whatever a daemon before this one had heard of it. */
+  /** Called for a process that drains for good: a restarted daemon need not wait for it. */
   onGivenUp(process: ProcessIdentity): void
 }
 
 /**
- * A daemon's part in changes of draining generations and of followers: it passes them on to the member that serves, and its answers back.
- * Changes that a dead member had not answered are sent again, by their author.
+ * Forwards changes of draining generations and followers to the serving member, and its answers back. If that member dies before it has
+ * answered, the author sends the change again.
  */
 export class ForwardedWrites {
   readonly #target: WriteTarget
   readonly #supply: SegmentSupply
   readonly #followers: Followers
-  /** By user. */
+  /** Followers of other users, by uid. */
   readonly #foreign = new Map<number, ForeignFollowers>()
   readonly #authors = new Map<Caller, Author>()
   readonly #inFlight = new Map<number, InFlightWrite>()
-  /** It was logged that there are too many. */
+  /** Whether the refusal for too many authors was logged. */
   #full = false
   #source = 0
   #next = 1
@@ -89,7 +89,7 @@ export class ForwardedWrites {
     this.#followers = new Followers(() => target.writer())
   }
 
-  /** A generation that drains has connected, or one that follows. `writes`: it may change the state. Takes the caller. */
+  /** Adds a draining generation or a follower. `writes`: it may change the state. Takes ownership of the caller. */
   add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties, writes: boolean): void {
     if (caller.intent === 'follow' && !this.#target.hasState()) {
       turnAway(caller, noStateYet(caller.hello.service ?? ''))
@@ -144,7 +144,7 @@ export class ForwardedWrites {
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
   }
 
-  /** Another member may write by now. One that hung before will not answer: its changes are sent again. */
+  /** Call it when another member may have become the writer. Has the authors send again the changes that a hanging member got. */
   writerChanged(): void {
     const writer = this.#target.writer()
     for (const [number, { peer }] of [...this.#inFlight])
@@ -153,13 +153,13 @@ export class ForwardedWrites {
     this.#followers.updateWriter()
   }
 
-  /** New segments were made. */
+  /** Sends new segments to the followers. */
   share(): void {
     this.#supply.share()
     for (const followers of this.#foreign.values()) followers.refresh()
   }
 
-  /** A message of the member that writes: about a change, or that it has appended. */
+  /** Handles a message of the writing member: the answer to a change, or the notice that it has appended records. */
   handle(peer: Peer, { appended, written }: WireEnvelope): void {
     if (appended) {
       this.#followers.notifyAll(peer)
@@ -170,7 +170,7 @@ export class ForwardedWrites {
     if (underWay?.peer === peer) this.#settle(written.number ?? 0, written)
   }
 
-  /** This member is gone, or its channel is. */
+  /** The member has died or its channel has closed: the authors send its unanswered changes again. */
   forget(peer: Peer): void {
     for (const [number, underWay] of [...this.#inFlight])
       if (underWay.peer === peer) this.#settle(number, { outcome: Outcome.AGAIN })
@@ -180,11 +180,11 @@ export class ForwardedWrites {
     for (const caller of [...this.#authors.keys()]) this.#drop(caller)
   }
 
-  /** A refused process tries again, often: it is logged once. */
+  /** Refuses an author. Logs only the first refusal, because refused processes retry often. */
   #refuse(caller: Caller): void {
     const { logger, name } = this.#target
-    const why = `${MOST_AUTHORS} processes follow the state of the service "${name}", or drain, and process ${caller.pid} would be one more: have fewer members follow it, or end generations that drain (drain.timeout)`
-    const error = new FdbError('ERR_FDB_SERVICE_LIMIT', why, {
+    const reason = `process ${caller.pid} would exceed the limit of ${MOST_AUTHORS} processes that follow the state of the service "${name}" or drain: let fewer members follow it, or end draining generations (drain.timeout)`
+    const error = new FdbError('ERR_FDB_SERVICE_LIMIT', reason, {
       details: { service: name, limit: 'followers', most: MOST_AUTHORS },
     })
     if (!this.#full) logger.warn({ err: error, service: name, pid: caller.pid }, 'a process cannot follow')
@@ -203,14 +203,14 @@ export class ForwardedWrites {
       this.#end(author, number, more, {
         outcome: Outcome.REFUSED,
         code: 'ERR_FDB_DENIED',
-        message: `process ${author.caller.pid} may follow "${this.#target.name}", and not change it: the daemon's configuration does not allow it to join`,
+        message: `process ${author.caller.pid} may follow "${this.#target.name}", but not change it: the daemon's configuration does not allow it to join`,
         retryable: false,
       })
       return
     }
-    const begun = author.inFlight.get(number)
-    const peer = begun === undefined ? this.#target.writer() : this.#inFlight.get(begun)!.peer
-    // A change can be sent another time: it leaves the rest of the way to what cannot, and is never lost in its middle.
+    const known = author.inFlight.get(number)
+    const peer = known === undefined ? this.#target.writer() : this.#inFlight.get(known)!.peer
+    // If the member's queue is crowded, the author sends the change again later: the remaining room is for messages that cannot be repeated.
     if (author.mustReconnect || peer === undefined || !peer.link.open || peer.link.channel.crowded) {
       this.#end(author, number, more, { outcome: Outcome.AGAIN })
       return
@@ -219,16 +219,16 @@ export class ForwardedWrites {
       this.#end(author, number, more, {
         outcome: Outcome.REFUSED,
         code: 'ERR_FDB_FENCED',
-        message: `process ${peer.pid} has the right to write now, and is of a version that takes no changes of others: repeat the change there`,
+        message: `process ${peer.pid}, which has the right to write now, runs a release that does not accept forwarded changes: make the change in that process`,
         retryable: true,
       })
       return
     }
-    const mapped = begun ?? this.#next++
+    const mapped = known ?? this.#next++
     this.#inFlight.set(mapped, { author, number, peer, more })
     author.inFlight.set(number, mapped)
     peer.link.send({ write: { ...write, number: mapped, source: author.source } }).catch(() => {
-      // It has not read for too long, or has gone.
+      // The member has not read for too long, or has left.
       this.#settle(mapped, { outcome: Outcome.AGAIN })
     })
   }
@@ -238,7 +238,7 @@ export class ForwardedWrites {
     if (underWay !== undefined) this.#end(underWay.author, underWay.number, underWay.more, written)
   }
 
-  /** Answers a change, of which `more` is still to come from its author. */
+  /** Answers a change. `more`: the author will send further pieces of it. */
   #end(author: Author, number: number, more: boolean, written: Written): void {
     const mapped = author.inFlight.get(number)
     if (mapped !== undefined) this.#removeInFlight(author, mapped)
@@ -248,7 +248,7 @@ export class ForwardedWrites {
     if (author.cutShort.size > MOST_CUT) this.#drop(author.caller)
   }
 
-  /** It is not under way any more: a member that has it in part may forget that. */
+  /** Removes a change that is in flight. A member that has only a part of it is told to drop that part. */
   #removeInFlight({ source, inFlight: underWay }: Author, mapped: number): void {
     const { number, peer, more } = this.#inFlight.get(mapped)!
     this.#inFlight.delete(mapped)
@@ -284,7 +284,7 @@ export class ForwardedWrites {
   }
 }
 
-/** A follower that holds the segments of a service that has ended has none of this one. */
+/** Returns the highest epoch that the caller has. A follower that has segments of an ended service of the same name has none of this one. */
 function topOf({ hello, intent }: Caller, { serviceStartedAt }: fdbroker.wire.Welcome.$Properties): Epoch {
   const another = intent === 'follow' && hello.serviceStartedAt !== serviceStartedAt
   return another ? 0 : (hello.top ?? 0)

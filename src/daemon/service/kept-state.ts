@@ -54,7 +54,10 @@ export async function keepState({
       file.stop()
     }
   } catch (error) {
-    logger.error({ err: error, service, path }, 'the daemon could not write the state that only it holds to the state file')
+    logger.error(
+      { err: error, service, path },
+      'the daemon could not write the state that only it holds to the state file',
+    )
   } finally {
     log.close()
   }

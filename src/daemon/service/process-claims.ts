@@ -4,24 +4,24 @@ import { hasEnded, type OwnedFd } from '../../kernel/index.js'
 import type { ClaimingProcess } from '../../operator/held-descriptors.js'
 import { type DeathWatch, keyOf, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 
-/** More processes with one descriptor are a mistake: each costs a descriptor here. */
+/** Limit of processes per descriptor: each claim takes a descriptor of the daemon. */
 const MOST = 64
 
 interface Claim {
-  /** In the registry. */
+  /** The key of the pidfd's registry entry. */
   readonly key: string
-  /** Lent by the registry. */
+  /** Owned by the registry. */
   readonly pidfd: OwnedFd
   readonly watch: DeathWatch
   readonly pid: number
   /** Milliseconds since 1970. */
   readonly since: number
   readonly exclusive: boolean
-  /** The uid of the process that asked for it. */
+  /** The uid of the process that requested the claim. */
   readonly uid: number
 }
 
-/** The claims of processes on descriptors for as long as they live. The pidfds are entries of the same registry. */
+/** Claims on descriptors that last as long as a process lives. The pidfds are entries of the daemon's registry. */
 export class ProcessClaims {
   readonly #registry: Registry
   readonly #wanted: Set<string>
@@ -29,14 +29,14 @@ export class ProcessClaims {
   readonly #claims = new Map<string, Claim[]>()
   #count = 0
 
-  /** `ended`: this process claims it no more, as it has ended. */
-  constructor(registry: Registry, wanted: Set<string>, ended: (name: string, pid: number) => void) {
+  /** `onEnd` is called when the process of a claim has ended. */
+  constructor(registry: Registry, wanted: Set<string>, onEnd: (name: string, pid: number) => void) {
     this.#registry = registry
     this.#wanted = wanted
-    this.#onEnd = ended
+    this.#onEnd = onEnd
   }
 
-  /** The claims of living processes, in their order. */
+  /** Returns the claims of living processes, oldest first. */
   of(name: string): ClaimingProcess[] {
     return this.#living(name).map(({ pid, since, exclusive }) => ({
       pid,
@@ -45,24 +45,24 @@ export class ProcessClaims {
     }))
   }
 
-  /** The number of claims that this user asked for. */
+  /** Returns the number of claims that processes of this user requested. */
   countOf(user: number): number {
     return [...this.#claims.values()].flat().filter(({ uid }) => uid === user).length
   }
 
-  /** Those of other processes than that of this pidfd (null: of all). */
+  /** Returns the claims of processes other than that of `pidfd`, or of all processes. */
   others(name: string, pidfd: OwnedFd | null): Pick<Claim, 'pid' | 'exclusive'>[] {
     return this.#living(name).filter(claim => pidfd === null || !isSame(claim.pidfd, pidfd))
   }
 
-  /** In place of one of the same process. Takes the pidfd, also when it throws: ERR_FDB_NO_PIDFD. */
+  /** Adds a claim; it replaces one of the same process. Takes ownership of the pidfd, also if it throws (ERR_FDB_FD_CLAIMED, ERR_FDB_NO_PIDFD). */
   add(name: string, pidfd: OwnedFd, by: Pick<Claim, 'exclusive' | 'uid'>): void {
     try {
-      const there = this.others(name, pidfd).length
-      if (there >= MOST)
+      const others = this.others(name, pidfd).length
+      if (others >= MOST)
         throw new FdbError(
           'ERR_FDB_FD_CLAIMED',
-          `${there} processes have claimed the descriptor "${name}", and no more may: end some of them`,
+          `${others} processes have claimed the descriptor "${name}", which is the maximum: end some of them`,
           { retryable: true },
         )
       refuseNoPidfd(pidfd)
@@ -77,28 +77,28 @@ export class ProcessClaims {
     this.#watch(name, key, pidfd, { since, ...by })
   }
 
-  /** The process of this pidfd claims it no more; whether it did. */
+  /** Ends the claim of a pidfd's process. Returns whether there was one. */
   release(name: string, pidfd: OwnedFd): boolean {
     const claim = this.#claims.get(name)?.find(each => isSame(each.pidfd, pidfd))
     if (claim !== undefined) this.#drop(name, claim)
     return claim !== undefined
   }
 
-  /** Removes all claims of it. */
+  /** Removes all claims on a descriptor. */
   forget(name: string): void {
     for (const claim of [...(this.#claims.get(name) ?? [])]) this.#drop(name, claim)
   }
 
-  /** Those that the registry has of the descriptors that are `held`. */
+  /** Takes over the claims in the registry, for the descriptors for which `held` is true. */
   takeOver(held: (name: string) => boolean): void {
     for (const { name: key, spec, fd } of this.#registry.entries) {
       const name = nameIn(key)
-      const noted = name === null ? null : parseClaim(spec)
-      if (name !== null && noted !== null && held(name)) this.#watch(name, key, fd, noted)
+      const claim = name === null ? null : parseClaim(spec)
+      if (name !== null && claim !== null && held(name)) this.#watch(name, key, fd, claim)
     }
   }
 
-  /** The registry stays as it is. */
+  /** Ends all watches; the registry keeps its entries. */
   close(): void {
     for (const claims of this.#claims.values()) for (const { watch } of claims) watch.close()
     this.#claims.clear()
@@ -108,13 +108,18 @@ export class ProcessClaims {
     return (this.#claims.get(name) ?? []).filter(({ pidfd }) => !hasEnded(pidfd))
   }
 
-  #watch(name: string, key: string, pidfd: OwnedFd, noted: Pick<Claim, 'since' | 'exclusive' | 'uid'>): void {
+  #watch(
+    name: string,
+    key: string,
+    pidfd: OwnedFd,
+    record: Pick<Claim, 'since' | 'exclusive' | 'uid'>,
+  ): void {
     const pid = pidOf(pidfd)
     const watch = watchDeathDirectly(pidfd, () => {
       this.#drop(name, claim)
       this.#onEnd(name, pid)
     })
-    const claim: Claim = { key, pidfd, watch, pid, ...noted }
+    const claim: Claim = { key, pidfd, watch, pid, ...record }
     this.#wanted.add(key)
     this.#claims.set(name, [...(this.#claims.get(name) ?? []), claim])
   }
@@ -134,9 +139,9 @@ function isSame(one: OwnedFd, other: OwnedFd): boolean {
   return key !== null && key === keyOf(other)
 }
 
-/** A colon is in no name. */
-function keyFor(name: string, rest: string): string {
-  return `claim/${encodeURIComponent(`${name}:${rest}`)}`
+/** Returns the registry key of a claim. The colon separates name and id, because names have no colons. */
+function keyFor(name: string, id: string): string {
+  return `claim/${encodeURIComponent(`${name}:${id}`)}`
 }
 
 function nameIn(key: string): string | null {
@@ -146,7 +151,7 @@ function nameIn(key: string): string | null {
   return whole.slice(0, Math.max(0, whole.lastIndexOf(':'))) || null
 }
 
-/** Null: of a release that says it otherwise. */
+/** Returns null for a record of a release that encodes it differently. */
 function parseClaim(spec: string): Pick<Claim, 'since' | 'exclusive' | 'uid'> | null {
   try {
     const { since, exclusive = false, uid = 0 } = JSON.parse(spec) as Partial<Claim>

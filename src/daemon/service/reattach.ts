@@ -22,7 +22,7 @@ export interface ReattachTarget {
 /** Takes the descriptors that a member has registered: for the service if the member serves for good (`forGood`), otherwise provisionally. Returns the last failure. */
 export function takeRegistered(peer: Peer, forGood: boolean, to: ReattachTarget): FdbError | null {
   let failure: FdbError | null = null
-  for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeArrived(peer)) {
+  for (const { role, name = '', spec = '', epoch = 0, fd } of to.descriptorTable.takeUnclaimed(peer)) {
     try {
       if (role === 'segment') takeCompacted(fd, epoch, peer, to)
       else if (role !== 'listener' && role !== 'named') fd.close()
@@ -56,13 +56,16 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   const { machine, descriptorTable, logger } = to
   let { top } = machine
   const brought: Entry[] = []
-  for (const { role, name = '', spec = '', writable = false, fd } of descriptorTable.takeArrived(peer)) {
+  for (const { role, name = '', spec = '', writable = false, fd } of descriptorTable.takeUnclaimed(peer)) {
     if (role === 'listener' || role === 'named') brought.push({ role, name, spec, fd })
     else if (role === 'segment') {
       try {
         top = Math.max(top, takeSegment(fd, writable, peer, to))
       } catch (error) {
-        logger.warn({ err: error, pid: peer.pid }, 'a returning member sent a segment that the daemon cannot use')
+        logger.warn(
+          { err: error, pid: peer.pid },
+          'a returning member sent a segment that the daemon cannot use',
+        )
       }
     } else fd.close()
   }
@@ -72,7 +75,7 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
   return top
 }
 
-/** Seals all segments after a restart, when every rights-holder is back or dead. Of dead ones the daemon may have only read-only descriptors. */
+/** Seals all segments after a restart, when every rights-holder is back or dead. The daemon may have only read-only descriptors of dead members. */
 export function sealForTheDead(segmentSet: SegmentSet): void {
   const snapshot = segmentSet.all.findLast(segment => segment.kind === 'snapshot')
   if (snapshot !== undefined) segmentSet.replaceUpTo(snapshot.dup())
@@ -90,7 +93,10 @@ function takeSegment(
   const { epoch } = segment
   if (!epochIsSane(epoch)) {
     segment.close()
-    throw new FdbError('ERR_FDB_STATE_FORMAT', `the epoch ${epoch} of a segment is impossible: the daemon ignores the segment`)
+    throw new FdbError(
+      'ERR_FDB_STATE_FORMAT',
+      `the epoch ${epoch} of a segment is impossible: the daemon ignores the segment`,
+    )
   }
   if (phase === 'rebuilding') {
     segmentSet.put(segment, writable)

@@ -5,23 +5,23 @@ import { type OwnedFd, openFile, readAt, statOf, writeAllAt } from '../../kernel
 import { type DeathWatch, openPidfd, watchDeath } from '../../os/liveness.js'
 import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../os/process-identity.js'
 
-/** How long is waited for rights-holders whose death cannot be seen from here (another PID namespace). */
+/** How long recovery waits for rights-holders whose death this process cannot detect (another PID namespace). */
 const UNSEEN_MS = 5_000
 
 /**
- * The lease holders that a restarted daemon waits for: those that are neither back, nor proved dead, nor known to have given up. It waits
- * for a stopped one as long as that lives; for one that cannot be seen, a few seconds.
+ * The rights-holders for which a restarted daemon waits: those that are neither back, nor known to be dead, nor known to have given up. The daemon waits
+ * for a stopped process as long as it lives; for a process that it cannot see, a few seconds.
  */
 export class Recovery {
   #members: RightsHolder[] = []
   readonly #unseen = new Set<RightsHolder>()
   readonly #watches: DeathWatch[] = []
-  readonly #changed: () => void
+  readonly #onChange: () => void
   readonly #timer: NodeJS.Timeout
 
-  /** `changed` is told of deaths and of the end of the wait for the unseen, never before this has returned. */
-  constructor(members: readonly RightsHolder[], changed: () => void) {
-    this.#changed = changed
+  /** `onChange` is called after each death and after the wait for invisible processes, but never from the constructor. */
+  constructor(members: readonly RightsHolder[], onChange: () => void) {
+    this.#onChange = onChange
     for (const member of members) if (isAlive(member)) this.#add(member)
     this.#timer = setTimeout(() => this.#giveUpUnseen(), UNSEEN_MS)
   }
@@ -30,27 +30,27 @@ export class Recovery {
     return [...this.#members]
   }
 
-  /** The members that are awaited and these, each once, as it is known now. */
+  /** Returns the awaited members and those in `present`, without duplicates; the data in `present` is newer. */
   mergeMembers(present: readonly (ProcessIdentity | undefined)[]): RightsHolder[] {
     const all = this.members
-    for (const one of present) {
-      if (one === undefined) continue
-      const known = all.findIndex(member => isSame(member, one))
-      all.splice(known < 0 ? all.length : known, 1, one)
+    for (const identity of present) {
+      if (identity === undefined) continue
+      const known = all.findIndex(member => isSame(member, identity))
+      all.splice(known < 0 ? all.length : known, 1, identity)
     }
     return all
   }
 
-  /** The pids of the members that are not among these. */
+  /** Returns the pids of the awaited members that are not in `present`. */
   missing(present: readonly (ProcessIdentity | undefined)[]): number[] {
     return this.#members
       .filter(member => !present.some(one => one !== undefined && isSame(one, member)))
       .map(({ pid }) => pid)
   }
 
-  /** It has no right any more: it is dead, or has given up. */
+  /** Stops waiting for a member that is dead or has given up its rights. */
   stopAwaiting(member: RightsHolder): void {
-    if (this.#remove(other => isSame(member, other))) this.#changed()
+    if (this.#remove(other => isSame(member, other))) this.#onChange()
   }
 
   /** Idempotent. */
@@ -72,7 +72,7 @@ export class Recovery {
     const pidfd = startTime === undefined ? null : openPidfd(pid)
     if (pidfd === 'dead') return
     const died = () => this.stopAwaiting(member)
-    // The process is looked at again: the number may have become another process's before the descriptor was its.
+    // Checks again: the pid may have been reused before the pidfd was opened.
     if (isAlive(member)) {
       this.#members.push(member)
       const watch = watchOf(member, pidfd, died)
@@ -88,65 +88,65 @@ export class Recovery {
   }
 
   #giveUpUnseen(): void {
-    if (this.#remove(member => this.#unseen.has(member))) this.#changed()
+    if (this.#remove(member => this.#unseen.has(member))) this.#onChange()
   }
 }
 
-/** Null: its death cannot be seen. */
+/** Returns null if this process cannot detect the member's death. */
 function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void): DeathWatch | null {
   if (pidfd === null) return watchIdentity(member, died)
   try {
     return watchDeath(pidfd, died)
   } catch {
-    // No descriptor left.
+    // This process has no free descriptor.
     return watchIdentity(member, died)
   }
 }
 
-/** The error for joining before all are there. */
+/** The error for a request during recovery. */
 export function stillAwaited(pids: readonly number[]): FdbError {
   const missing = pids.map(pid => `process ${pid}`).join(', ')
-  const why = `the daemon was restarted and waits for ${missing}: try again`
-  return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
+  const reason = `the daemon was restarted and waits for ${missing}: try again`
+  return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
 }
 
-/** A process that was given descriptors. */
+/** A process that got the service's descriptors, and may thus have the right to write. */
 type RightsHolder = ProcessIdentity
 
-/** The facts of a service that a restarted daemon needs: for which processes to wait. */
+/** The facts about a service that a restarted daemon needs, above all the processes for which it must wait. */
 export interface RememberedService {
   readonly service: string
   readonly generation: number
   readonly startedAt: number
   readonly members: readonly RightsHolder[]
-  /** The file that its members keep the state in; empty, or absent: none. */
+  /** The members' state file; '' or absent if there is none. */
   readonly stateFile?: string
-  /** When one was lost last, milliseconds since 1970. */
+  /** When a member last died, in milliseconds since 1970. */
   readonly diedAt?: number
-  /** Another user than the daemon's has, or had, members of it. */
+  /** Whether a user other than the daemon's has or had members of the service. */
   readonly foreign?: boolean
 }
 
 /**
- * The list of lease holders beside a daemon's control socket. Sockets and state are in the members' hands while the daemon is away; this
- * file names the members, so that the next daemon names no writer before each is back or proved dead. Written atomically on change, and of
- * each service only the changes: there may be many.
+ * The list of rights-holders in a file beside a daemon's control socket. While the daemon is down, only the members have sockets and state. The file lets the
+ * next daemon wait until each of them is back or dead, before it grants the right to write. The file is written atomically after changes; the JSON of each
+ * service is cached, because there may be many services.
  */
 export class RightsHolders {
   readonly #path: string
   readonly #onUnreadable: (error: unknown) => void
-  /** By service, as it is written. */
+  /** The JSON of each service, by name. */
   readonly #lines = new Map<string, string>()
-  /** The file says something else. */
+  /** Whether the file differs from {@link #lines}. */
   #stale = true
 
-  /** `refused`: the file is not this user's, or cannot be read. */
-  constructor(control: string, refused: (error: unknown) => void = () => {}) {
+  /** `onUnreadable` is called if the file belongs to another user or cannot be read. */
+  constructor(control: string, onUnreadable: (error: unknown) => void = () => {}) {
     this.#path = `${control}.members`
-    this.#onUnreadable = refused
+    this.#onUnreadable = onUnreadable
   }
 
-  /** The services of an earlier daemon with their living members. A file that cannot be read or trusted counts as none, and is told. */
+  /** Returns the services of an earlier daemon with their living members. A file that is unreadable or not trustworthy is reported and treated as empty. */
   read(): RememberedService[] {
     let services: unknown
     try {
@@ -161,7 +161,7 @@ export class RightsHolders {
       .map(service => ({ ...service, members: service.members.filter(isAlive) }))
   }
 
-  /** Counts when it is written. */
+  /** Adds or replaces a service; takes effect with {@link write}. */
   remember(remembered: RememberedService): void {
     const line = JSON.stringify(remembered)
     if (this.#lines.get(remembered.service) === line) return
@@ -169,19 +169,19 @@ export class RightsHolders {
     this.#stale = true
   }
 
-  /** The service is no more. Counts when it is written. */
+  /** Removes a service; takes effect with {@link write}. */
   forget(service: string): void {
     if (this.#lines.delete(service)) this.#stale = true
   }
 
-  /** These, and no others. Counts when it is written. */
+  /** Replaces all services; takes effect with {@link write}. */
   replace(services: readonly RememberedService[]): void {
     this.#lines.clear()
     this.#stale = true
     for (const remembered of services) this.remember(remembered)
   }
 
-  /** Throws when it cannot be written: it is tried with the next change. */
+  /** Writes the file if it is stale. After an exception the next call tries again. */
   write(): void {
     if (!this.#stale) return
     writeSideFile(this.#path, `[\n${[...this.#lines.values()].join(',\n')}\n]\n`, 0o600)
@@ -212,8 +212,8 @@ function isService(value: unknown): value is RememberedService {
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 
 /**
- * Reads a file that a process of this user keeps beside its socket; null: there is none. In a folder that others may write to (/tmp) another user may
- * have been there first. Throws ERR_FDB_SIDE_FILE for a link, for what is no file, and for what another user has made or may write.
+ * Reads a file beside the control socket; returns null if it does not exist. In a directory that other users can write to (/tmp) another user may have
+ * created it. Throws ERR_FDB_SIDE_FILE for a link, for anything but a regular file, and for a file that another user owns or can write.
  */
 function readSideFile(path: string): string | null {
   let fd: OwnedFd
@@ -227,18 +227,18 @@ function readSideFile(path: string): string | null {
   using file = fd
   const stat = statOf(file)
   const own = process.geteuid?.() ?? stat.uid
-  if (!stat.isFile()) throw refused(path, 'is no regular file')
+  if (!stat.isFile()) throw refused(path, 'is not a regular file')
   if (stat.uid !== own && stat.uid !== 0)
-    throw refused(path, `belongs to uid ${stat.uid}, and this process is of uid ${own}`)
+    throw refused(path, `belongs to uid ${stat.uid}, but this process runs as uid ${own}`)
   if ((stat.mode & 0o022) !== 0)
-    throw refused(path, `may be written by others (mode 0${(stat.mode & 0o777).toString(8)})`)
+    throw refused(path, `is writable by other users (mode 0${(stat.mode & 0o777).toString(8)})`)
   const bytes = Buffer.alloc(stat.size)
   return bytes.toString('utf8', 0, readAt(file, bytes, 0, bytes.length, 0))
 }
 
 /**
- * Writes such a file at one stroke: its readers find the one before or this one. The new file is made under a name that no other user can know, never through a
- * link. Throws what the kernel throws, and leaves nothing.
+ * Writes such a file atomically: readers see either the old or the new contents. Creates the new file under a random name, so that no other user can
+ * place a link there. Throws the kernel's errors, and leaves no temporary file.
  */
 function writeSideFile(path: string, text: string, mode: number): void {
   const aside = `${path}~${nodeCrypto().randomBytes(8).toString('hex')}`
@@ -254,10 +254,10 @@ function writeSideFile(path: string, text: string, mode: number): void {
   }
 }
 
-function refused(path: string, why: string, cause?: unknown): FdbError {
+function refused(path: string, reason: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_SIDE_FILE',
-    `${path} ${why}: it is not read. Remove it, or use a folder of your own (mode 0700)`,
+    `${path} ${reason}: the daemon does not read it. Remove it, or use a directory of your own (mode 0700)`,
     { cause, details: { path } },
   )
 }

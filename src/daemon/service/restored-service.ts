@@ -7,7 +7,7 @@ import { Segment } from '../../state/segment.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import type { DescriptorTable } from './descriptor-table.js'
 
-/** A service's items for the next daemon. Borrowed. */
+/** Returns a service's items for the next daemon. Borrowed. */
 export function itemsOf(descriptorTable: DescriptorTable, segmentSet: SegmentSet): BundleItem[] {
   const segments = segmentSet.all.map(({ epoch, fd, kind }) => {
     const writable = segmentSet.isWritable(epoch)
@@ -24,15 +24,18 @@ export interface RestoreTarget {
 }
 
 /**
- * Puts the former daemon's items of a service into their places. Takes them. Never throws, as no other daemon serves by now: the log names
- * lost items. If a part of the state is missing, it takes the part before.
+ * Distributes the previous daemon's items of a service; takes ownership of them. Never throws, because no other daemon serves any more: the log names
+ * the lost items. If a segment is unreadable, restores only the state before it.
  */
 export function takeItems(
   items: readonly BundleItem[],
   { service, descriptorTable, segmentSet, logger }: RestoreTarget,
 ): void {
   const lost = (what: string, error: unknown) =>
-    logger.error({ err: error, service, lost: what }, 'what was handed over cannot be taken')
+    logger.error(
+      { err: error, service, lost: what },
+      'an item that the previous daemon handed over cannot be used',
+    )
   const segments: { readonly segment: Segment; readonly writable: boolean }[] = []
   const unread: Epoch[] = []
   for (const { role, name = '', spec = '', writable = false, fd } of items) {
@@ -51,40 +54,40 @@ export function takeItems(
   const end = Math.min(Number.POSITIVE_INFINITY, ...unread.filter(epoch => epoch > whole))
   for (const { segment, writable } of segments) {
     if (segment.epoch >= end) {
-      const why = `what was written before it, in epoch ${end}, cannot be read`
-      lost(`segment ${segment.kind}-${segment.epoch}`, new FdbError('ERR_FDB_STATE_ORDER', why))
+      const reason = `the earlier segment of epoch ${end} cannot be read`
+      lost(`segment ${segment.kind}-${segment.epoch}`, new FdbError('ERR_FDB_STATE_ORDER', reason))
       segment.close()
     } else if (segment.kind === 'epoch') segmentSet.put(segment, writable)
   }
-  // The segments that one of them has merged may be here in part, when a daemon was killed in between.
+  // If the previous daemon was killed while it replaced segments by a snapshot, some of the merged segments are still here.
   const snapshots = merged.map(({ segment }) => segment).filter(({ epoch }) => epoch < end)
   for (const snapshot of snapshots.sort((a, b) => a.epoch - b.epoch)) segmentSet.replaceUpTo(snapshot)
 }
 
-/** See {@link itemsOf}. Where a release named it otherwise: all. */
+/** Returns the epoch in a segment's name, see {@link itemsOf}; 0 if another release named the segment differently. */
 function epochIn(name: string): Epoch {
   const [, epoch = '0'] = /-(\d+)$/.exec(name) ?? []
   return Number(epoch)
 }
 
-/** No member serves, and nothing is kept. */
+/** The state of a service without members and items. */
 export const UNSERVED_HOLDER = initialHolder('member', NOBODY, 0, 0)
 
 export function isEmpty({ phase, owner, epoch }: HolderState): boolean {
   return phase === 'idle' && owner === NOBODY && epoch === UNSERVED_HOLDER.epoch
 }
 
-/** It has been served, and no member serves it, or tries. */
+/** Whether a member has served, and now no member serves or is about to. */
 export function isUnserved(machine: HolderState): boolean {
   return machine.phase === 'idle' && machine.owner === NOBODY && !isEmpty(machine)
 }
 
-/** Members live, and are awaited. No epoch is given twice. */
+/** Returns the state of a service whose members live and are awaited. `top` keeps epochs unique. */
 export function awaitsMembers(segmentSet: SegmentSet): HolderState {
   return { ...restartedHolder(), top: segmentSet.top }
 }
 
-/** No member of the service lives: the next one starts with what is here. */
+/** Returns the state of a service of which no member lives: the next one starts with the restored items. */
 export function heldFor(segmentSet: SegmentSet): HolderState {
   const epoch: Epoch = Math.max(1, segmentSet.top)
   return initialHolder('member', NOBODY, epoch)

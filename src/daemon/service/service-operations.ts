@@ -27,40 +27,40 @@ import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './kept-state.js'
 import { stillAwaited } from './recovery.js'
 
-/** The status tells of a handoff that takes longer, too. */
+/** A status request waits this long for the end of a handoff, so that it rarely shows an intermediate state. */
 const STATUS_MS = 1_000
 
-/** A successor takes about so long to come: what is over by then is not in its way. */
-const COMING_MS = 1_000
+/** A successor's process takes about this long to start: a handoff that ends within this time does not block it. */
+const START_MS = 1_000
 
-/** The operations of a service for its operators. */
+/** The parts of a service that operators' requests need. */
 export interface OperatedService {
   readonly name: string
   readonly times: HandoffTimes
   readonly holder: Holder
   readonly descriptorTable: DescriptorTable
   machine(): HolderState
-  /** The receiver of connections when no member serves here. */
+  /** Returns the member that takes connections while no member serves this service. */
   receiver(): Peer | undefined
-  /** After a restart: who is awaited. */
+  /** Returns the pids of the members for which a restarted daemon waits. */
   missing(): readonly number[]
-  /** The status, in the words of the member that serves, if there are any. */
+  /** Returns the status, based on the serving member's report if there is one. */
   describe(answer: Record<string, unknown> | null): object
 }
 
-/** The phase of a service, for its orchestrator. */
+/** The current situation of a service, for its orchestrator. */
 export interface ServiceStanding {
-  /** The member that has the right to write, and hears: null: none is known. */
+  /** The member that has the right to write, or null. */
   readonly owner: Peer | null
   readonly phase: HolderPhase
   readonly lastFailure: Failure | null
-  /** Processes that were given descriptors, and have neither let go of them nor ended. */
+  /** Pids of processes that got descriptors, and have neither released them nor ended. */
   readonly bound: readonly number[]
-  /** Lent. */
+  /** Borrowed. */
   readonly entries: readonly Entry[]
 }
 
-/** The requests of a daemon's operators to one service, which the member that serves it answers. */
+/** Operators' requests to one service of a daemon, which the serving member answers. */
 export class ServiceOperations implements Operations {
   readonly #service: OperatedService
   readonly #statusRequests = new StatusRequests()
@@ -76,12 +76,12 @@ export class ServiceOperations implements Operations {
     this.#upgrades = new ForwardedUpgrades(service.times)
   }
 
-  /** Resolves when it is known who serves, after `ms` at most; null: it is, as far as it can be. */
+  /** Resolves when it is decided which member serves, after `ms` at the latest. Returns null if no decision is pending. */
   whenDecided(ms: number): Promise<void> | null {
     return this.#decision.open ? this.#decision.within(Math.min(ms, this.#service.times.commit)) : null
   }
 
-  /** A probation that is under way ends as soon as that is safe. */
+  /** Ends a running probation as soon as that is safe. */
   endProbation(): void {
     this.#service.holder.endProbation()
   }
@@ -95,7 +95,7 @@ export class ServiceOperations implements Operations {
     return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: descriptorTable.seenBy(owner) }
   }
 
-  /** The receiver for connections of members that do not serve any more. */
+  /** The member that takes the connections of members that no longer serve. */
   get receiver(): Peer | undefined {
     return this.#serving ?? this.#service.receiver()
   }
@@ -107,15 +107,15 @@ export class ServiceOperations implements Operations {
   }
 
   async status(): Promise<object> {
-    // A restarted daemon may wait long, and its status names the missing members.
+    // During recovery it does not wait: that may take long, and the status must name the missing members.
     if (this.#service.machine().phase !== 'rebuilding') await this.#decision.within(STATUS_MS)
-    const asked = this.#serving
-    const answer = asked === undefined ? null : await this.#statusRequests.ask(asked)
-    // All else as it is in one moment.
-    return this.#service.describe(this.#serving === asked ? answer : null)
+    const peer = this.#serving
+    const answer = peer === undefined ? null : await this.#statusRequests.ask(peer)
+    // Ignores the report if another member serves now, so that the status is consistent.
+    return this.#service.describe(this.#serving === peer ? answer : null)
   }
 
-  /** Has the member that serves start its successor, which joins here. */
+  /** Has the serving member start its successor, which joins at this daemon. */
   async upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
@@ -129,32 +129,32 @@ export class ServiceOperations implements Operations {
       if (ended !== null) {
         throw new FdbError(
           'ERR_FDB_BUSY',
-          `${name}: process ${ended}, which served, was silent and is ended; its listeners and its state are kept here: start the next version`,
+          `${name}: process ${ended}, which served, was silent and was killed; the daemon keeps its listeners and its state: start the next version`,
           { retryable: true },
         )
       }
     }
-    await this.#refuseUnderWay(cancel)
+    await this.#refuseDuringHandoff(cancel)
     const owner = this.#owner
     if (!owner.link.open || this.#upgrades.has(owner))
-      throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot be asked now`, {
+      throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot take a request now`, {
         retryable: true,
       })
     return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
   }
 
-  /** Has the member that serves answer it. */
+  /** Forwards a command to the serving member. */
   async command(order: CommandOrder, context: CommandContext): Promise<Uint8Array> {
     const { name, holder, machine } = this.#service
     await this.#awaitDecision(0, context.signal)
-    // The member cannot know for certain: a standby must take what it hands back.
+    // Checked here, because only the daemon knows for certain whether a standby can take over again.
     if (order.name === ROLLBACK && standbyOf(machine(), id => holder.peer(id)) === undefined) {
       throw noStandbyError(`the member that serves "${name}"`)
     }
     return await this.#commands.ask(this.#owner, order, context)
   }
 
-  /** A message of a member; whether it was an answer, or a part of one. */
+  /** Handles a message of a member. Returns whether it was an answer, or a part of one. */
   handleAnswer(peer: Peer, { status, progress, commandReply, result }: WireEnvelope): boolean {
     if (status) this.#statusRequests.handleAnswer(peer, status.json ?? '')
     else if (progress) this.#upgrades.handleProgress(peer, progress)
@@ -164,81 +164,81 @@ export class ServiceOperations implements Operations {
     return true
   }
 
-  /** The machine has made a step. */
+  /** Call it after each step of the state machine. */
   phaseChanged(): void {
     this.#decision.phaseChanged()
     this.#handoff.phaseChanged()
   }
 
-  /** The service is held here no more. */
+  /** Ends all waits, because the daemon no longer holds the service. */
   close(): void {
     this.#decision.end()
     this.#handoff.end()
   }
 
-  /** A handoff has failed. */
+  /** Call it after a handoff has failed. */
   handoffFailed(): void {
     const failure = this.#service.holder.timeline.lastFailure
     if (failure !== null) this.#upgrades.failed(failure)
   }
 
-  /** This member is gone. */
+  /** Settles the requests to a member that has left. */
   forget(peer: Peer): void {
     this.#statusRequests.forget(peer)
     this.#commands.forget(peer)
     this.#upgrades.forget(peer)
   }
 
-  /** Waits for the member that serves, as long as a commit may take. Returns the rest of `timeoutMs` (0: none); rejects as the signal does. */
+  /** Waits until it is decided which member serves, for the duration of a commit at most. Returns the remaining `timeoutMs`, or 0 if that is 0. Rejects with the signal's reason. */
   async #awaitDecision(timeoutMs: number, signal: AbortSignal): Promise<number> {
-    const begun = performance.now()
+    const startedAt = performance.now()
     const { commit } = this.#service.times
     await this.#decision.within(timeoutMs > 0 ? Math.min(timeoutMs, commit) : commit, signal)
-    return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - begun))) : 0
+    return timeoutMs > 0 ? Math.max(1, Math.round(timeoutMs - (performance.now() - startedAt))) : 0
   }
 
-  /** The successor would be refused when it comes. */
-  async #refuseUnderWay(signal: AbortSignal): Promise<void> {
-    await this.#handoff.within(COMING_MS, signal)
+  /** Throws ERR_FDB_BUSY if a running handoff would refuse the successor. */
+  async #refuseDuringHandoff(signal: AbortSignal): Promise<void> {
+    await this.#handoff.within(START_MS, signal)
     if (!this.#handoff.open) return
     const { holder, machine, name } = this.#service
     const { joiner, owner, phase } = machine()
-    const why =
+    const reason =
       phase === 'probation'
-        ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or have the version before serve again (fd-broker rollback)`
+        ? `process ${holder.peer(owner)?.pid ?? 0} is in probation: try again when that is over, or return to the previous version (fd-broker rollback)`
         : `process ${holder.peer(joiner)?.pid ?? 0} is taking over (phase ${phase}): try again when that is over`
-    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true, phase })
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true, phase })
   }
 
-  /** Throws when no member can be asked. */
+  /** The serving member. Throws if there is none. */
   get #owner(): Peer {
     const owner = this.#serving
     if (owner !== undefined) return owner
     const { holder, machine, missing, name } = this.#service
     const { joiner, phase } = machine()
     if (phase === 'rebuilding') throw stillAwaited(missing())
-    const why =
+    const reason =
       phase === 'committing'
-        ? `process ${holder.peer(joiner)?.pid ?? 0} is to serve, and has not said yet that it does: try again`
+        ? `process ${holder.peer(joiner)?.pid ?? 0} must serve, and has not confirmed yet that it does: try again`
         : 'no member serves: start one'
-    throw new FdbError('ERR_FDB_BUSY', `${name}: ${why}`, { retryable: true })
+    throw new FdbError('ERR_FDB_BUSY', `${name}: ${reason}`, { retryable: true })
   }
 }
 
-/** Commands that wait for a member's reply; more are refused. */
+/** Maximum number of commands that wait for a reply. */
 const MOST_COMMANDS = 64
 
-/** A daemon's part in operators' commands: the member that serves is asked, and its reply passed on. */
+/** Forwards operators' commands to the serving member, and its replies back. */
 export class ForwardedCommands {
   readonly #calls = new Calls<Peer, Buffer>()
 
-  /** Rejects with what the member says, ERR_FDB_BUSY, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED, the signal's reason. */
+  /** Resolves with the member's reply. Rejects with the member's error, ERR_FDB_BUSY, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED or the signal's reason. */
   async ask(peer: Peer, { name, body }: CommandOrder, { signal }: CommandContext): Promise<Buffer> {
     if (!peer.link.open || this.#calls.size >= MOST_COMMANDS) {
-      const why = peer.link.open
-        ? `${this.#calls.size} commands wait for their replies already`
-        : `process ${peer.pid} cannot be asked now`
-      throw new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true })
+      const reason = peer.link.open
+        ? `${this.#calls.size} commands already wait for their replies`
+        : `process ${peer.pid} cannot take a request now`
+      throw new FdbError('ERR_FDB_BUSY', `${reason}: try again`, { retryable: true })
     }
     const { number: request, pending } = this.#calls.open(peer, {}, { signal })
     if (pending.settled) return pending.answer
@@ -251,21 +251,21 @@ export class ForwardedCommands {
     if (reply.request) this.#calls.answer(peer, reply.request, () => readCommandReply(reply))
   }
 
-  /** This member is gone. */
+  /** Rejects the commands to a member that has left. */
   forget(peer: Peer): void {
-    const why = `process ${peer.pid} ended before it had answered: it may have done what it was asked for`
-    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', why, { retryable: true }), peer)
+    const reason = `process ${peer.pid} ended before it answered: it may have executed the command`
+    this.#calls.fail(new FdbError('ERR_FDB_CHANNEL_CLOSED', reason, { retryable: true }), peer)
   }
 }
 
-/** A member that does not say so soon is described without its own words. */
+/** Without a member's answer within this time the status lacks the member's part. */
 const ANSWER_MS = 1_000
 
-/** Asks the member that serves for its status: one question at a time, for all who want to know. */
+/** Asks the serving member for its status, with one request at a time that all waiting operators share. */
 export class StatusRequests {
   readonly #calls = new Calls<Peer, string>()
 
-  /** Resolves with null when it does not answer, or with what cannot be read. */
+  /** Resolves with the member's status, or with null if it does not answer or its answer is not JSON. */
   async ask(peer: Peer): Promise<Record<string, unknown> | null> {
     if (!peer.link.open) return null
     const json = await (this.#calls.of(peer)[0]?.pending ?? this.#ask(peer)).answer
@@ -280,7 +280,7 @@ export class StatusRequests {
     this.#calls.answer(peer, 0, () => json)
   }
 
-  /** This member is gone. */
+  /** Ends the request to a member that has left. */
   forget(peer: Peer): void {
     this.handleAnswer(peer, '')
   }
@@ -292,10 +292,10 @@ export class StatusRequests {
   }
 }
 
-/** The most that wait; further requests are answered at once. */
+/** Maximum number of waiting requests; further ones continue at once. */
 const MOST_WAITING = 64
 
-/** Waits for the decision of which member serves, so that operators never get the former state; or for the end of other phases. */
+/** Lets requests wait for the end of certain phases of a handoff, by default until it is decided which member serves: so operators do not see an outdated state. */
 export class PhaseGate {
   readonly #phase: () => HolderPhase
   readonly #isOpen: (phase: HolderPhase) => boolean
@@ -310,7 +310,7 @@ export class PhaseGate {
     return this.#isOpen(this.#phase())
   }
 
-  /** Resolves when it is decided, after `ms` at most. Rejects with the signal's reason. */
+  /** Resolves when the phase has ended, after `ms` at the latest. Rejects with the signal's reason. */
   async within(ms: number, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted()
     if (!this.open || this.#waiting.size >= MOST_WAITING) return
@@ -319,12 +319,12 @@ export class PhaseGate {
     await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
   }
 
-  /** The phase may be another by now. */
+  /** Call it after the phase may have changed. */
   phaseChanged(): void {
     if (!this.open) this.end()
   }
 
-  /** Nothing is decided here any more. */
+  /** Ends all waits. */
   end(): void {
     for (const pending of [...this.#waiting]) pending.resolve()
   }

@@ -41,25 +41,25 @@ import {
 } from './restored-service.js'
 import { ServiceOperations } from './service-operations.js'
 
-const UNWANTED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
+const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
 interface ServiceDeps {
   readonly times: HandoffTimes
   readonly logger: Logger
   readonly incarnation: string
   limits(): ServiceLimits
-  /** Something that `status` shows, or is to be remembered, is another. */
+  /** Called when something that `status` shows or that {@link Service.remembered} has may have changed. */
   changed(): void
-  /** The receiver for connections of a service without members; undefined: none. */
+  /** Returns the member that takes the connections of a service without members. */
   receiver(service: string): Peer | undefined
-  /** Its items have changed, and are about to be used. */
+  /** Called when the items of the service have changed, before they are used. */
   holds(service: string): void
 }
 
-/** One service that a daemon holds: its registry, its segments and its holder's machine. */
+/** One service that a daemon holds: its descriptors, its segments and the state machine of its handoffs. */
 export class Service {
   readonly name: string
-  /** The requests of its operators. */
+  /** The operators' requests to the service. */
   readonly operations: ServiceOperations
   readonly #deps: ServiceDeps
   readonly #descriptorTable: DescriptorTable
@@ -67,15 +67,15 @@ export class Service {
   readonly #queue: EffectQueue<HolderEffect>
   readonly #holder: Holder
   readonly #writes: ForwardedWrites
-  /** A daemon before this one had it too: what is left when no member is counts. */
+  /** The previous daemon handed over items of the service: they stay valid even if no member lives any more. */
   readonly #handedOver: boolean
   readonly #pause = new Pause()
   #machine: HolderState
   #generation: number
   #startedAt: number
-  /** The state file of the member that serves, or served last; empty: none. */
+  /** The state file of the member that serves or served last, or ''. */
   #stateFile: string
-  /** When a member was lost last, milliseconds since 1970. */
+  /** When a member last died, in milliseconds since 1970. */
   #diedAt: number
   readonly #recovery: Recovery
 
@@ -152,7 +152,7 @@ export class Service {
     })
   }
 
-  /** The facts that a restarted daemon would need. */
+  /** The facts that a restarted daemon needs. */
   get remembered(): RememberedService {
     const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
     return {
@@ -166,17 +166,17 @@ export class Service {
     }
   }
 
-  /** All that the daemon has of it. Borrowed. */
+  /** All descriptors and segments of the service. Borrowed. */
   get items(): BundleItem[] {
     return itemsOf(this.#descriptorTable, this.#segmentSet)
   }
 
-  /** No handoff is under way. */
+  /** Whether no handoff is running. */
   get settled(): boolean {
     return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
   }
 
-  /** Its items change no more until {@link resume}; a probation ends as soon as that is safe. */
+  /** Keeps the items unchanged until {@link resume}, and ends a probation as soon as that is safe. */
   pause(): void {
     this.#pause.start()
     this.#holder.endProbation()
@@ -186,24 +186,24 @@ export class Service {
     this.#pause.end()
   }
 
-  /** No member has come to serve, and none tries. */
+  /** Whether no member has ever served and none is connected. */
   get empty(): boolean {
     return isEmpty(this.#machine) && this.#holder.peers.length === 0
   }
 
-  /** It has been served, and no member serves it, or tries. */
+  /** Whether a member has served, and now no member serves or is about to. */
   get unserved(): boolean {
     return isUnserved(this.#machine)
   }
 
-  /** The part that would be lost with the daemon; null: none. */
+  /** The items that would be lost with the daemon, or null. */
   get heldAlone(): HeldAlone | null {
     const registry = this.#descriptorTable.held
     const known = { service: this.name, machine: this.#machine, registry, segmentSet: this.#segmentSet }
     return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
   }
 
-  /** Writes state that would be lost to the members' file, if they have one. */
+  /** Writes the state that would be lost to the members' state file, if they have one. */
   async keepState(timeoutMs: number): Promise<void> {
     const { stateFile: path, stateBytes = 0 } = this.heldAlone ?? {}
     if (path == null || stateBytes === 0) return
@@ -238,7 +238,7 @@ export class Service {
     this.#holder.readmit(candidate(caller, generation))
   }
 
-  /** A generation that does not serve any more, or a member of another service that follows. `writes`: it may forward changes. */
+  /** Adds a generation that no longer serves, or a follower of another service. `writes`: it may forward changes. */
   addAuthor(caller: Caller, writes: boolean): void {
     this.#writes.add(caller, this.#facts(caller, caller.hello.generation ?? 0), writes)
   }
@@ -248,14 +248,14 @@ export class Service {
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
-  /** The facts of a Welcome. */
+  /** The fields of a Welcome. */
   #facts({ version }: Caller, generation: number) {
     const { incarnation, times } = this.#deps
     const facts = { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, incarnation }
     return { ...facts, generation, serviceStartedAt: this.#startedAt }
   }
 
-  /** For `status`: in the words of the member that serves, if there are any, and by what its daemon knows better. */
+  /** Returns the status: the report of the serving member, if there is one, with the facts that the daemon knows better. */
   #describe(answer: Record<string, unknown> | null): object {
     const { peers, timeline, probationLeftMs } = this.#holder
     const { bound, epoch, joiner, owner: ownerId, phase } = this.#machine
@@ -296,9 +296,9 @@ export class Service {
     }
   }
 
-  /** `kept`: another process has its items. */
+  /** Closes everything. `kept`: another process has the items too. */
   close({ kept }: { readonly kept: boolean }): void {
-    // No other process has them.
+    // Only this daemon has the items: their listeners end here, and so do the paths of Unix sockets.
     if (!kept && this.heldAlone !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const parts = [
@@ -322,7 +322,7 @@ export class Service {
     const { state, effects } = stepHolder(before, event, this.#segmentSet.rules)
     this.#machine = state
     this.#stateFile = this.#holder.peer(state.owner)?.stateFile ?? this.#stateFile
-    // A member is written down before it is given anything.
+    // Writes the list of rights-holders before the effects give a member any descriptor.
     this.#deps.changed()
     this.#queue.push(effects)
     this.#holder.stepped()
@@ -333,7 +333,7 @@ export class Service {
     if (state.phase === 'idle') this.#descriptorTable.releaseLate(this.#holder.peer(state.owner))
     this.#tryRebuilt()
     this.#writes.writerChanged()
-    // A first member wrote before, and did not come to serve: that is not the service's state.
+    // An earlier first member wrote, but never served: its segments are not the service's state.
     if (before.epoch === UNSERVED_HOLDER.epoch && state.epoch > before.epoch)
       this.#segmentSet.dropBelow(before.grant)
     if (effects.some(effect => effect.type === 'failed')) this.operations.handoffFailed()
@@ -346,14 +346,17 @@ export class Service {
     try {
       this.#descriptorTable.arrive(peer, items)
     } catch (error) {
-      this.#deps.logger.warn({ err: error, pid: peer.pid }, 'what a member sent is not kept')
+      this.#deps.logger.warn(
+        { err: error, pid: peer.pid },
+        'the daemon closed the descriptors that a member sent',
+      )
     }
   }
 
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
     const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
-    // A successor that is under way may want it still.
+    // During a handoff the successor may still ask for a listener that the owner drops.
     const alone = this.#machine.phase === 'idle' && this.#servesForGood(peer)
     if (register?.drop) this.#descriptorTable.release(peer, register.item?.name ?? '', alone)
     else if (register) {
@@ -362,12 +365,12 @@ export class Service {
     } else if (moveRequest) openMigrationChannelBetween(peer, this.operations.receiver, this.#deps.logger)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.handle(peer, envelope)
-    else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, UNWANTED))
+    else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, CANCELLED))
     else return this.operations.handleAnswer(peer, envelope)
     return true
   }
 
-  /** The writer wants to go on in a new segment. */
+  /** The writing member asks for a new segment. */
   #renew(peer: Peer): void {
     const { phase, epoch } = this.#machine
     if (phase === 'idle' && this.#servesForGood(peer) && this.#segmentSet.hasRecords(epoch))
@@ -395,7 +398,7 @@ export class Service {
     }
   }
 
-  /** No standby can come back in its place: in probation it may, to its former items. */
+  /** Whether the peer serves and no standby can take over again. (In probation the standby can, and needs its previous items then.) */
   #servesForGood(peer: Peer): boolean {
     return peer.id === this.#machine.owner && this.#machine.phase !== 'probation'
   }
@@ -406,7 +409,7 @@ export class Service {
     this.#deps.changed()
   }
 
-  /** No standby can come back: closes items that the serving version did not ask for, here and there. */
+  /** When no standby can take over again: closes the items that the serving version did not ask for, and has the member close them too. */
   #settle(): void {
     const owner = this.#holder.peer(this.#machine.owner)
     if (owner === undefined) return
@@ -420,7 +423,7 @@ export class Service {
     this.#deps.changed()
   }
 
-  /** The successor that this member has started is not wanted any more. */
+  /** Cancels the upgrade that this member has started. */
   #cancel(peer: Peer, reason: FdbError): void {
     const { owner, standby } = this.#machine
     if (peer.id === owner || peer.id === standby)
@@ -429,13 +432,13 @@ export class Service {
 
   // ---- after a restart
 
-  /** Rights-holders that are neither back nor dead. */
+  /** Pids of rights-holders that are neither back nor dead. */
   get #missing(): number[] {
     const back = this.#machine.returned.map(({ id }) => this.#holder.peer(id)?.identity)
     return this.#recovery.missing(back)
   }
 
-  /** Once no lease holder is awaited any more. */
+  /** Ends recovery when no rights-holder is missing. */
   #tryRebuilt(): void {
     if (this.#machine.phase === 'rebuilding' && this.#missing.length === 0) this.#rebuilt()
   }
@@ -454,7 +457,7 @@ export class Service {
     this.#descriptorTable.adopt(this.#holder.peer(this.#machine.owner))
   }
 
-  /** All who had anything are dead: sockets and state are gone with them, unless they were handed over. */
+  /** Continues without members, as all rights-holders are dead. Sockets and state are lost with them, unless the previous daemon handed them over. */
   #startAlone(): void {
     if (this.#handedOver) {
       sealForTheDead(this.#segmentSet)
@@ -469,16 +472,16 @@ export class Service {
   }
 }
 
-/** A caller as a candidate, with what it says of itself in its Hello. */
+/** Returns the caller as a candidate, with the data of its Hello. */
 function candidate(caller: Caller, generation: number): Candidate {
   const { hello, link, pid, pidfd, proven, identity } = caller
   const { capabilities } = hello
   const stateFile = isForeign(caller) ? '' : (hello.stateFile ?? '')
-  const told = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
-  return { link, pid, pidfd, proven, identity, generation, ...told }
+  const declared = { times: readTimes(hello.times), capabilities: capabilities ?? [], stateFile }
+  return { link, pid, pidfd, proven, identity, generation, ...declared }
 }
 
-/** Delays requests of members that would change the items while these are handed over. */
+/** Delays the members' requests that would change the items while the daemon hands these over. */
 class Pause {
   #waiting: (() => void)[] | null = null
 
@@ -486,61 +489,63 @@ class Pause {
     this.#waiting ??= []
   }
 
-  /** Does what waits, in the order in which it was asked for. */
+  /** Runs the delayed work in order. */
   end(): void {
     const waiting = this.#waiting ?? []
     this.#waiting = null
     for (const work of waiting) work()
   }
 
-  /** At once, or at the end; not for a peer that is gone by then. */
+  /** Runs `work` at once, or at the end of the pause unless the peer has left by then. */
   do(peer: Peer, work: () => void): void {
     if (this.#waiting === null) work()
     else this.#waiting.push(() => peer.forgotten || work())
   }
 }
 
-/** The serving member serves for good from this step on: no standby can come back in its place. */
+/** Whether from this step on the serving member serves for good: no standby can take over again. */
 function settles(before: HolderState, { phase, owner, epoch }: HolderState, event: HolderEvent): boolean {
   if (phase !== 'idle') return false
-  // The right is there for a stopped member to take, and it has not: it takes it late, or another member does.
+  // A deadline during the rollback settles nothing: the stopped standby may still take the right to write, or another member does.
   if (before.phase === 'returning' && event.type === 'deadline') return false
   if (before.phase !== 'idle') return isGranted(before.phase)
-  const said = event.type === 'message' && event.from === owner ? event.message : null
-  return said?.kind === 'serving' && said.epoch === epoch
+  const message = event.type === 'message' && event.from === owner ? event.message : null
+  return message?.kind === 'serving' && message.epoch === epoch
 }
 
-const WAY_MS = 5_000
+const SEND_CHANNEL_MS = 5_000
 
-/** Whether a member can be given the connections of another: it is there, hears us, and is of a version that takes them. */
+/** Whether `to` can take the connections of `from`: it is connected and supports that. */
 export function takesFrom(to: Peer | undefined, from: Peer): boolean {
   return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
 }
 
-/** Opens a way for the connections of a former member to the serving one; tells the former if that is of a version that takes none. */
+/** Opens a channel over which a previous member moves its connections to the serving one. Informs the previous member if the serving one does not support that. */
 function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
   if (to === undefined || to === from) return
   if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.post({ moveRequest: { nobody: true } })
   if (!takesFrom(to, from)) return
   createMigrationChannel({
-    take: end => to.link.sendBundle(migrationItems(end, from), WAY_MS),
-    give: end => from.link.sendBundle(migrationItems(end, to), WAY_MS),
-  }).catch(error => logger.warn({ err: error }, 'no way for connections can be opened: they drain'))
+    take: end => to.link.sendBundle(migrationItems(end, from), SEND_CHANNEL_MS),
+    give: end => from.link.sendBundle(migrationItems(end, to), SEND_CHANNEL_MS),
+  }).catch(error =>
+    logger.warn({ err: error }, 'the channel for moving connections cannot be opened: the connections drain'),
+  )
 }
 
-/** The member knows how the process of a successor ended, the daemon knows the handoff. */
-const OF_THE_PROCESS: ReadonlySet<unknown> = new Set([
+/** Failures of the successor's process, about which the member knows more than the daemon. */
+const PROCESS_FAILURES: ReadonlySet<unknown> = new Set([
   'ERR_FDB_SUCCESSOR_EXITED',
   'ERR_FDB_SUCCESSOR_LOST',
   'ERR_FDB_SUCCESSOR_DIED',
 ])
 
-function newer(own: Failure | null, told: unknown): unknown {
-  const { at, code } = (told ?? {}) as Partial<Failure>
-  return OF_THE_PROCESS.has(code) && at !== undefined && at > (own?.at ?? 0) ? told : own
+function newer(own: Failure | null, reported: unknown): unknown {
+  const { at, code } = (reported ?? {}) as Partial<Failure>
+  return PROCESS_FAILURES.has(code) && at !== undefined && at > (own?.at ?? 0) ? reported : own
 }
 
-/** The daemon knows which sockets there are; the member knows who accepts on them. */
+/** Merges the listeners: the daemon knows which sockets exist, the member knows which processes accept on them. */
 function merged<T extends { name: string }>(own: readonly T[], answer: Record<string, unknown>): object[] {
   const listeners = Array.isArray(answer.listeners) ? (answer.listeners as (T | null)[]) : []
   const theirs = new Map(listeners.map(listener => [listener?.name, listener]))

@@ -26,7 +26,7 @@ export const daemon = room(
       'unit/daemon-access-check',
       'e2e/daemon-policy',
     ],
-    ['daemon/policy/access-check.ts', 'if (who.gid !== null && who.gid !== gid) return false\n', ''],
+    ['daemon/policy/access-check.ts', 'if (match.gid !== null && match.gid !== gid) return false\n', ''],
     [
       'daemon/policy/access-check.ts',
       'return match.executable === null || (this.#program !== null && isProgram(this.#program, match.executable))',
@@ -60,11 +60,11 @@ export const daemon = room(
       'unit/member-runtime',
       'unit/daemon-state-sizes',
     ],
-    ['daemon/daemon.ts', 'members * OF_A_MEMBER', 'members', 'unit/daemon-room'],
+    ['daemon/daemon.ts', 'members * PER_MEMBER', 'members', 'unit/daemon-room'],
     [
       'daemon/persisted-fds.ts',
-      'for (const name of former) {\n      persisted.delete(name)\n      this.#wanted.delete(name)',
-      'for (const name of former) {\n      persisted.delete(name)',
+      'for (const name of obsolete) {\n      persisted.delete(name)\n      this.#wanted.delete(name)',
+      'for (const name of obsolete) {\n      persisted.delete(name)',
       'unit/daemon-persisted-fds',
       'unit/daemon-handed-over',
     ],
