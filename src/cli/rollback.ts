@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
-import { ROLLBACK, readProcessReply, rollbackBody, type ProcessReply } from '../operator/service-commands.js'
+import { type ProcessReply, ROLLBACK, readProcessReply, rollbackBody } from '../operator/service-commands.js'
 import { type AnswerFlags, type AskFlags, commandService, pollUntil, RETRY_CODES } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'

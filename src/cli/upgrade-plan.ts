@@ -2,12 +2,12 @@ import { FdbError } from '../errors.js'
 import {
   CHANGES,
   type Changes,
+  type ProcessReply,
   RELOAD,
   type ReloadReply,
   readChanges,
-  readReloadReply,
   readProcessReply,
-  type ProcessReply,
+  readReloadReply,
 } from '../operator/service-commands.js'
 import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } from './ask-service.js'
 

@@ -2,9 +2,9 @@ import { readlinkSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
-import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { OperatorClient, statusAt } from '../operator/client.js'
 import type { UpgradeProgress } from '../operator/requests.js'
+import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { isDaemon, type StatusAnswer } from '../operator/status-report.js'
 import type { Release } from '../os/release-link.js'
 import type { AnswerFlags, AskFlags } from './ask-service.js'
@@ -137,7 +137,9 @@ async function upgrade(
         ? await upgrade()
         : await upgradeTo({ control, service }, resolve(binary), installing(binary, at), upgrade)
     say(style('green', `generation ${generation} (pid ${pid}) serves, after ${since()} ms`))
-    const output = client.inOtherPidNamespace ? undefined : { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
+    const output = client.inOtherPidNamespace
+      ? undefined
+      : { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
     const goes = output === undefined ? null : outputText(output)
     if (goes !== null) say(plain(goes))
     if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases, output })

@@ -4,12 +4,12 @@ import type { MemberPhase } from '../handoff/phases.js'
 import { asBuffer, type CommandContext, type CommandHandler } from '../operator/requests.js'
 import {
   noStandbyError,
+  processReply,
   RELOAD,
   ROLLBACK,
+  readStopOrder,
   rollbackBy,
   STOP,
-  readStopOrder,
-  processReply,
 } from '../operator/service-commands.js'
 import type { Announcer } from './announcer.js'
 import type { Hosting } from './hosting.js'

@@ -2,8 +2,8 @@ import { chmodSync } from 'node:fs'
 import { FdbError } from '../errors.js'
 import { type Caller, dismiss, receiveHello, serveCaller, turnAway, welcome } from '../holder/admission.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
-import { operationsOnly } from '../operator/service-name.js'
 import type { Operations } from '../operator/requests.js'
+import { operationsOnly } from '../operator/service-name.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import {
   controlEntry,

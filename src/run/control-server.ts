@@ -3,20 +3,20 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import { receiveHello, serveCaller, turnAway } from '../holder/admission.js'
 import type { OwnedFd, PeerCredentials } from '../kernel/index.js'
-import { operationsOnly } from '../operator/service-name.js'
 import type { Operations, Upgraded } from '../operator/requests.js'
 import {
+  type ProcessReply,
+  processReply,
   RELOAD,
   type ReloadReply,
   ROLLBACK,
+  readStopOrder,
   rollbackAt,
   rollbackBy,
   STOP,
-  readStopOrder,
-  type ProcessReply,
-  processReply,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
+import { operationsOnly } from '../operator/service-name.js'
 import { acquireControl, type FirstControl } from '../os/control-path.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { VERSIONS } from '../wire/link.js'

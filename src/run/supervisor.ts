@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
-import type { ReloadReply, ProcessReply } from '../operator/service-commands.js'
+import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
 import { PidFile } from '../os/pid-file.js'
 import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'

@@ -6,13 +6,13 @@ import { toldOf } from '../member/upgrades.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 import {
+  processReply,
   RELOAD,
   REPLACE_WORKERS,
   ROLLBACK,
+  readStopOrder,
   SET_WORKERS,
   STOP,
-  readStopOrder,
-  processReply,
 } from '../operator/service-commands.js'
 import type { WorkersReport } from '../operator/status-report.js'
 import { countOf, settleWorkers, type WorkersOptions, type WorkersSettings } from './options.js'

@@ -212,7 +212,9 @@ for (const { language, name, tool } of MEMBERS) {
       await first.says('retiring')
       using client = await OperatorClient.connect(scene.control)
       const body = stopBody({ timeoutMs: null, drop: false })
-      expect(readProcessReply(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({ pid: own.pid })
+      expect(readProcessReply(await client.command(STOP, body, { service: 'shop' }))).toMatchObject({
+        pid: own.pid,
+      })
       await own.end()
       await first.end()
       expect(first.find('reinstated')).toBeUndefined()
