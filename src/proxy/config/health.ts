@@ -60,7 +60,7 @@ export const healthShape = {
   interval: optional(duration(1), '250ms', 'time between two checks'),
   timeout: optional(duration(1), '2s', 'limit of one check'),
   passes: optional(integer(1, 1000), 2, 'successful checks in a row before the commit'),
-  within: optional(duration(1), '10s', 'limit for these checks; then the upgrade fails'),
+  within: optional(duration(1), '10s', 'limit for these successful checks; then the upgrade fails'),
 }
 
 function isOwnPath({ http }: { http: string | null }): boolean {

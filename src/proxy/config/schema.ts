@@ -94,7 +94,7 @@ const tlsShape = {
 const MOST_EVENT = 4096
 
 const drainShape = {
-  timeout: optional(duration(0), '30s', 'connections still open then are closed'),
+  timeout: optional(duration(0), '30s', 'connections still open after this time are closed'),
   move: optional(
     oneOf('auto', 'idle', 'off'),
     'auto',
@@ -103,7 +103,7 @@ const drainShape = {
   tlsTimeout: optional(
     duration(0),
     '1h',
-    'the same for TLS connections, which cannot move; at least `drain.timeout`',
+    'replaces `drain.timeout` for TLS connections, which cannot move; not shorter than it',
   ),
   firstWave: optional(
     duration(0),
@@ -118,7 +118,7 @@ const drainShape = {
         : new InvalidValue(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
     ),
     '',
-    'last lines on a `text/event-stream` still open then, such as `event: bye`',
+    'last lines sent on a `text/event-stream` still open at `drain.timeout`, such as `event: bye`',
   ),
 }
 
@@ -158,7 +158,7 @@ const upgrade = refine(map(upgradeShape), (given, place): UpgradeConfig | undefi
 const timeoutShape = {
   handshake: optional(duration(1), '10s', 'limit for a TLS handshake'),
   head: optional(duration(1), '10s', 'limit for receiving a request’s head, from its first byte (408)'),
-  idle: optional(duration(1), '60s', 'a connection without a request is closed after this time'),
+  idle: optional(duration(1), '60s', 'a client’s connection is closed after this time without a request'),
   stall: absent(duration(1), undefined, 'overrides `timeouts.idle` for a body that makes no progress'),
   tunnel: absent(
     duration(1),
@@ -199,7 +199,7 @@ const limitShape = {
   connectionsPerClient: optional(
     orOff(integer(1, 10_000_000)),
     'off',
-    'the same for each client address (IPv6: /64), except those in `forwarded.trust`',
+    'open connections of each client address (IPv6: /64), except those in `forwarded.trust`',
   ),
 }
 
@@ -459,7 +459,7 @@ const workersShape = {
   replace: optional(
     oneOf('one-by-one', 'at-once'),
     'one-by-one',
-    'how an upgrade replaces the others after the first: `one-by-one`, `at-once`',
+    'how an upgrade replaces the other workers after the first: `one-by-one`, `at-once`',
   ),
   stopTimeout: optional(
     orOff(duration(1)),

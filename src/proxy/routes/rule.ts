@@ -96,7 +96,7 @@ export const routeShape = {
   upstream: absent(
     text('the name of an upstream', name => name),
     undefined,
-    'the upstream that serves it',
+    'upstream that serves these requests',
   ),
   respond: absent(respond, undefined, 'a fixed answer instead of an upstream', respondShape),
   connect: optional(
