@@ -29,6 +29,8 @@ export interface DaemonHostingDeps {
   readonly state: StateLog
   /** Throws when nothing can be taken in any more. */
   readonly refuseLeft: () => void
+  /** Asks over the connection of a process that drains, which is made again when the daemon is replaced. */
+  readonly askForMove: () => void
   /** The process that serves takes no connections of this one. */
   readonly nobodyTakes: () => void
   /** The handoff in which this process came to serve cannot be undone any more. */
@@ -132,8 +134,11 @@ export class DaemonHosting implements Hosting {
     segmentSet.replaceUpTo(snapshot.dup())
   }
 
+  /** A process that drains does not come back to a daemon that was replaced. */
   askForMove(): void {
-    this.#deps.joined.post({ moveRequest: {} })
+    const { joined, askForMove } = this.#deps
+    if (joined.link?.open) joined.post({ moveRequest: {} })
+    else askForMove()
   }
 
   cancelHandoff(reason: FdbError): Promise<CancelResult> {

@@ -60,6 +60,7 @@ export class OwnDrain {
       },
       connected: () => hosting().reported?.(),
       writes: writes().forwarder,
+      handle: ({ moveRequest }) => moveRequest && moves.nobodyTakes(),
     })
     this.#link.start()
     return hosting().takesWrites

@@ -171,6 +171,7 @@ export class MemberRuntime implements MemberContext {
             operations,
             state: log,
             refuseLeft: () => driver.refuseLeft(),
+            askForMove: () => this.drain.askForMove(),
             nobodyTakes: () => this.moves.nobodyTakes(),
             settled: () => driver.settled(),
           })

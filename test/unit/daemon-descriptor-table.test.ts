@@ -7,7 +7,6 @@ import { LIMITS } from '../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
 import { heldAlone } from '../../src/daemon/service/kept-state.js'
 import { type ReattachTarget, reattach, takeRegistered } from '../../src/daemon/service/reattach.js'
-import { takesFrom } from '../../src/daemon/service/service.js'
 import type { FdbError } from '../../src/errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/handoff/holder-machine.js'
 import { NOBODY } from '../../src/handoff/messages.js'
@@ -18,7 +17,6 @@ import { memoryFile, OwnedFd } from '../../src/kernel/index.js'
 import { native } from '../../src/kernel/native.js'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { Segment } from '../../src/state/index.js'
-import { TAKES_CONNECTIONS } from '../../src/wire/link.js'
 
 function named(name: string): Entry {
   return { role: 'named', name, spec: '', fd: OwnedFd.own(native.memfd(name), name) }
@@ -276,18 +274,6 @@ describe('what a member brings back to its daemon', () => {
     expect([held.names, held.count]).toEqual([[], 2])
     held.descriptorTable.settle(other)
     expect([held.names, held.count]).toEqual([['other'], 1])
-  })
-})
-
-describe('a member that is to take the connections of another', () => {
-  const of = (pid: number, open: boolean, ...capabilities: string[]) =>
-    ({ ...member(pid), link: { open }, capabilities: new Set(capabilities) }) as unknown as Peer
-
-  it('is another one, that can be told and takes them', () => {
-    const from = of(1, true, TAKES_CONNECTIONS)
-    expect(takesFrom(of(2, true, TAKES_CONNECTIONS), from)).toBe(true)
-    for (const to of [undefined, from, of(2, false, TAKES_CONNECTIONS), of(2, true), of(2, true, 'other')])
-      expect(takesFrom(to, from)).toBe(false)
   })
 })
 

@@ -39,6 +39,7 @@ describe('a generation that drains, to a daemon that was started anew', () => {
       isSilent: () => false,
       writer: () => undefined,
       onGivenUp: process => gaveUp.push(process),
+      moveConnections: () => {},
     })
     const hello = { capabilities: [FORWARDS_WRITES] }
     writes.add(callerWith({ hello, intent: 'draining', link: new Link(ours), identity }), {}, true)
@@ -80,6 +81,7 @@ describe('those that follow a service', () => {
       isSilent: () => false,
       writer: () => undefined,
       onGivenUp: () => {},
+      moveConnections: () => {},
     })
     const told: WireBody[] = []
     const follower = () => {
@@ -139,6 +141,7 @@ describe('a change that is forwarded in several pieces', () => {
       isSilent: peer => silent.has(peer),
       writer: () => writer?.peer,
       onGivenUp: () => {},
+      moveConnections: () => {},
     })
     onTestFinished(() => writes.close())
     const author = () => {

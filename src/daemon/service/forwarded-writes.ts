@@ -64,6 +64,8 @@ export interface WriteTarget {
   isSilent(peer: Peer): boolean
   /** Called for a process that drains for good: a restarted daemon need not wait for it. */
   onGivenUp(process: ProcessIdentity): void
+  /** Opens a channel from a draining process to the member that serves, for its connections. */
+  moveConnections(from: Caller): void
 }
 
 /**
@@ -116,10 +118,11 @@ export class ForwardedWrites {
     const drains = caller.intent !== 'follow'
     caller.link.channel.unref()
     caller.link.start({
-      message: ({ write, heartbeat }, fds) => {
+      message: ({ write, heartbeat, moveRequest }, fds) => {
         closeAll(fds)
         if (write) this.#forward(author, write)
         if (heartbeat && drains) this.#recordReport(author, heartbeat.report ?? '')
+        if (moveRequest && drains) this.#target.moveConnections(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),

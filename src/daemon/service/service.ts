@@ -21,6 +21,7 @@ import { type HandoffTimes, readTimes } from '../../holder/times.js'
 import { closeAll, inspect, type OwnedFd } from '../../kernel/index.js'
 import { formatAddress } from '../../listeners/index.js'
 import type { Failure } from '../../operator/status-report.js'
+import { isSame } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
@@ -97,6 +98,7 @@ export class Service {
       writer: () => this.#holder.peer(this.#machine.owner),
       isSilent: peer => this.#holder.isSilent(peer),
       onGivenUp: identity => this.#recovery.stopAwaiting(identity),
+      moveConnections: drainer => this.#openMigrationChannel(drainer),
     })
     this.#recovery = new Recovery(remembered.members, () => {
       this.#tryRebuilt()
@@ -353,6 +355,28 @@ export class Service {
     }
   }
 
+  /**
+   * Opens a channel over which a previous member moves its connections to the serving one. Informs the previous member if the serving one does
+   * not support that.
+   */
+  #openMigrationChannel(from: PreviousMember): void {
+    const to = this.operations.receiver
+    if (to === undefined || !to.link.open || isSame(to.identity, from.identity)) return
+    if (!to.capabilities.has(TAKES_CONNECTIONS)) {
+      from.link.post({ moveRequest: { nobody: true } })
+      return
+    }
+    createMigrationChannel({
+      take: end => to.link.sendBundle(migrationItems(end, from), SEND_CHANNEL_MS),
+      give: end => from.link.sendBundle(migrationItems(end, to), SEND_CHANNEL_MS),
+    }).catch(error =>
+      this.#deps.logger.warn(
+        { err: error },
+        'the channel for moving connections cannot be opened: the connections drain',
+      ),
+    )
+  }
+
   #onOther(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean {
     closeAll(fds)
     const { appended, register, moveRequest, renew, cancelUpgrade, written } = envelope
@@ -362,7 +386,7 @@ export class Service {
     else if (register) {
       this.#descriptorTable.markRegistered(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    } else if (moveRequest) openMigrationChannelBetween(peer, this.operations.receiver, this.#deps.logger)
+    } else if (moveRequest) this.#openMigrationChannel(peer)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.handle(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, CANCELLED))
@@ -515,23 +539,8 @@ function settles(before: HolderState, { phase, owner, epoch }: HolderState, even
 
 const SEND_CHANNEL_MS = 5_000
 
-/** Whether `to` can take the connections of `from`: it is connected and supports that. */
-export function takesFrom(to: Peer | undefined, from: Peer): boolean {
-  return to !== undefined && to !== from && to.link.open && to.capabilities.has(TAKES_CONNECTIONS)
-}
-
-/** Opens a channel over which a previous member moves its connections to the serving one. Informs the previous member if the serving one does not support that. */
-function openMigrationChannelBetween(from: Peer, to: Peer | undefined, logger: Logger): void {
-  if (to === undefined || to === from) return
-  if (!to.capabilities.has(TAKES_CONNECTIONS)) from.link.post({ moveRequest: { nobody: true } })
-  if (!takesFrom(to, from)) return
-  createMigrationChannel({
-    take: end => to.link.sendBundle(migrationItems(end, from), SEND_CHANNEL_MS),
-    give: end => from.link.sendBundle(migrationItems(end, to), SEND_CHANNEL_MS),
-  }).catch(error =>
-    logger.warn({ err: error }, 'the channel for moving connections cannot be opened: the connections drain'),
-  )
-}
+/** A previous member: a peer of this daemon, or a caller that was a peer of the daemon before this one. */
+type PreviousMember = Pick<Caller, 'link' | 'pid' | 'pidfd' | 'identity'>
 
 /** Failures of the successor's process, about which the member knows more than the daemon. */
 const PROCESS_FAILURES: ReadonlySet<unknown> = new Set([
