@@ -16,7 +16,7 @@ static bool is_unavailable(int error) {
 
 /*
  * Watches the inode of each path, not the entries of the folder, so that other files of the folder cause no events. IN_ATTRIB reports that a file has lost
- * a name. Not for the folder, where it would also report changed modes of its files.
+ * a name. The folder is watched without IN_ATTRIB, which would also report changed modes of its files.
  */
 napi_value fdb_watch_paths(napi_env env, napi_callback_info info) {
   fdb_call call;

@@ -27,7 +27,7 @@
 
 #define MAX_SAFE 9007199254740991.0
 
-/* Creates an unlinked file, for kernels without memfd. It cannot be sealed. */
+/* Creates an unlinked file, for kernels without memfd. The file cannot be sealed. */
 static int unnamed_file(void) {
   const char *folder = getenv("TMPDIR");
   char path[4096];
@@ -42,7 +42,7 @@ static int unnamed_file(void) {
 }
 
 #ifdef __linux__
-/* By number, because the prebuilt addon supports glibc 2.17, and glibc has memfd_create() only since 2.27. */
+/* Calls memfd_create by number: glibc has a function for it only since 2.27, and the prebuilt addon supports glibc 2.17. */
 static int memory_file(const char *name, unsigned flags) { return (int)syscall(SYS_memfd_create, name, flags); }
 
 /* Creates a file that can never be executed, if the kernel supports it (Linux 6.3). */

@@ -16,7 +16,7 @@ import { Http1Refusal, type Side } from './refusal.js'
 
 /** Includes leading zeros. */
 const MOST_DIGITS = 16
-/** Maximum bytes of the extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. Extensions are passed on. */
+/** Maximum bytes of the extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. The relay forwards extensions. */
 export const MOST_EXTENSION_BYTES = 256
 export const MOST_TRAILER_BYTES = 8 * 1024
 

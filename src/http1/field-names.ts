@@ -1,6 +1,6 @@
 import { isToken } from './bytes.js'
 
-/** Ids of the fields that a relay must understand or must not pass on. With ids it compares no strings. */
+/** Ids of the fields that a relay must understand or must not forward. Comparing ids is cheaper than comparing names. */
 export const FieldId = {
   other: 0,
   host: 1,

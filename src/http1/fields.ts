@@ -4,7 +4,7 @@ import type { FieldId } from './field-names.js'
 /** Numbers for each line: name start, name end, value start, value end, field id. */
 export const MARKS = 5
 
-/** Where the scanner found the field lines of one head. */
+/** The positions of the field lines of one head. */
 export interface Marks {
   /** {@link MARKS} offsets for each line. The next head overwrites them. */
   readonly numbers: Int32Array

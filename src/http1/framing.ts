@@ -99,7 +99,7 @@ export class Framing implements FramingRecord {
     return this.kind === 'chunked' && isBetweenChunks(this)
   }
 
-  /** As {@link advance}, but stops at the end of the current chunk. Only for `chunked`. */
+  /** As {@link advance}, but stops at the end of the current chunk. Call it only for a chunked body. */
   advanceChunk(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     this.blanks = null
     return advanceChunked(this, bytes, from, to, data, true) - from

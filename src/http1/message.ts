@@ -9,7 +9,7 @@ const LENGTH = /^(?:0|[1-9][0-9]{0,15})$/
 const NO_OPTIONS: readonly string[] = []
 const KEEP_ALIVE: readonly string[] = ['keep-alive']
 const CLOSE: readonly string[] = ['close']
-/** Lower-case, for comparison without a string. */
+/** Lower-case values, compared with the bytes of a head. */
 const KEEP_ALIVE_BYTES = Buffer.from('keep-alive', 'latin1')
 const CLOSE_BYTES = Buffer.from('close', 'latin1')
 const CHUNKED_BYTES = Buffer.from('chunked', 'latin1')

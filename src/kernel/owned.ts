@@ -38,8 +38,8 @@ const registry = new FinalizationRegistry((slot: Slot) => {
 })
 
 /**
- * Calls `listener` for each descriptor whose owner was garbage collected without close() or release(); the descriptor is closed by then. For finding bugs only: the time
- * depends on the garbage collector. Returns a function that removes the listener.
+ * Calls `listener` for each descriptor whose owner was garbage collected without close() or release(); the descriptor is closed by then. Use it only to find bugs: the
+ * time of the call depends on the garbage collector. Returns a function that removes the listener.
  */
 export function onLeak(listener: (leak: Leak) => void): () => void {
   listeners.add(listener)

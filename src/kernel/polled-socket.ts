@@ -5,7 +5,7 @@ import { OwnedFd } from './owned.js'
 
 /** Maximum number of sockets in one turn. The others wait for the next turn, so that the event loop can do other work in between. */
 const MOST_AT_ONCE = 64
-/** Bytes of one socket's part of the read buffer. Not a power of 2, so that the parts do not start in the same cache lines. */
+/** Bytes of one socket's part of the read buffer. The size is not a power of 2, so that the parts do not start in the same cache lines. */
 const SLOT = 16 * 1024 + 320
 /** Maximum bytes that one call reads, so that they are still in the CPU cache when the socket processes them. */
 const MOST_READ = 256 * 1024

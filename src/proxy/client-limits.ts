@@ -3,7 +3,7 @@ import type { Accepted } from '../node/accepted.js'
 import { ClientTally, type DescriptorRoom, descriptorRoom, takesSpare } from '../relay/index.js'
 import type { LimitConfig } from './config/config.js'
 
-/** Which limit a new client exceeds: connections of all clients, connections of its address, or free descriptors. */
+/** The limit that a new client exceeds: connections of all clients, connections of its address, or free descriptors. */
 export type ExceededLimit = 'connections' | 'connectionsPerClient' | 'descriptors'
 
 const MOST_LINGERING = 256

@@ -37,7 +37,7 @@ export interface ProxyOptions {
   logger?: Logger
   /** Gets a line for each request if the configuration has `accessLog: true`. Default: `logger`. */
   access?: Pick<Logger, 'info'>
-  /** As `systemd` and `pidFile` of `join()`. */
+  /** See `systemd` and `pidFile` of `join()`. */
   systemd?: 'auto' | 'off'
   pidFile?: string
   /**
@@ -55,7 +55,7 @@ const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 /** The phases in which the file routes of the state come from this process's configuration. */
 const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
-/** A running reverse proxy. To upgrade it, start another with the same `control`: that one serves when {@link startProxy} resolves, and this one drains. */
+/** A running reverse proxy. To upgrade it, start a new proxy with the same `control`: the new one serves when {@link startProxy} resolves, and the old one drains. */
 export class ReverseProxy {
   readonly member: Member
   readonly #logger: Logger

@@ -1,4 +1,4 @@
-/** Finds where the relay may insert a frame or an event into a server's stream: between two WebSocket frames or two server-sent events. Without I/O and clock. */
+/** Finds where the relay may insert a frame or an event into a server's stream: between two WebSocket frames or two server-sent events. */
 
 import { FdbError } from '../errors.js'
 

@@ -66,13 +66,13 @@ export interface ByteStream {
   destroy(): void
   /** As {@link destroy}, but the peer sees an error (RST) if the transport has one. */
   reset(): void
-  /** Returns all written bytes, none of which has reached the kernel, and empties the queue. Only while `connecting`. */
+  /** Returns all written bytes, none of which has reached the kernel, and empties the queue. Call it only while `connecting`. */
   takeUnsent(): Buffer[]
   /** Whether another process can continue with a dup of {@link descriptor}: false with TLS. Never changes. */
   readonly movable: boolean
-  /** The stream owns the descriptor: use it at once, or make a dup if `movable`. Only while `alive` and not `connecting`. */
+  /** The stream owns the descriptor: use it at once, or make a dup if `movable`. Valid only while `alive` and not `connecting`. */
   readonly descriptor: LentFd
-  /** Closes the stream between two bytes; neither the peer nor the holder of a dup notices. Only while {@link descriptor} may be read. */
+  /** Closes the stream between two bytes; neither the peer nor the holder of a dup notices. Call it only while {@link descriptor} is valid. */
   detach(): DetachedStream
 }
 

@@ -178,7 +178,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /**
-   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a write says nothing about progress. The first
+   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a successful write shows no progress. The first
    * check counts as progress: a stalled peer is cut after the second.
    */
   #peersProgress(): boolean {

@@ -23,7 +23,7 @@ export type ConnectionKind = keyof RelayCounts
 /** Describes a connection that the drain's time limit closed. */
 export interface ClosedKind {
   readonly kind: 'http' | 'https' | 'events' | 'webSocket' | 'tunnel' | 'tcp'
-  /** `refused`: the serving process refused the connection. `closing`: the client did not close after the last response. Others: what the client was doing. */
+  /** `refused`: the serving process refused the connection. `closing`: the client did not close after the last response. The others name its last activity. */
   readonly reason: 'refused' | 'idle' | 'half-request' | 'answering' | 'closing' | 'open'
 }
 

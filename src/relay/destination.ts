@@ -45,7 +45,7 @@ export interface Destination {
 /** Starts a connection; returns a stream that is still `connecting`. May throw. */
 export type Dial = (destination: Destination, owner: StreamOwner, tally: Tally) => ByteStream
 
-/** Where a client connected to: one object for all connections of a listener. */
+/** The listener and scheme of a client's connection. All connections of a listener share one object. */
 export interface ClientOrigin {
   listener: string
   scheme: 'http' | 'https'

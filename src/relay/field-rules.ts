@@ -118,7 +118,7 @@ interface KnownLines {
   readonly lines: Uint8Array
 }
 
-/** Writes the field lines about the client. Caches the lines of each client's last request, because the next request mostly needs the same. */
+/** Writes the field lines about the client. Caches the lines of each client's last request, because the next request usually needs the same. */
 export class Forwarder {
   readonly #append: boolean
   readonly #x: boolean

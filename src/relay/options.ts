@@ -12,20 +12,20 @@ import type { UpstreamPools } from './upstream-pools.js'
 
 /** Milliseconds from 1 to 2^31-1; `request` may be `Infinity`. A timeout expires at most two ticks late. */
 export interface RelayTimeouts {
-  /** Between two requests on a client's connection, and before the first. */
+  /** Limits the time between two requests on a client's connection, and before the first. */
   idle: number
-  /** From the first byte of a request's head to its last. */
+  /** Limits the time from the first to the last byte of a request's head. */
   head: number
-  /** For connecting to a server; then the relay tries the next server. */
+  /** Limits connecting to one server; afterwards the relay tries the next server. */
   connect: number
-  /** From the end of the request, or the last interim response, to the end of the response's head. */
+  /** Limits the time from the end of the request, or the last interim response, to the end of the response's head. */
   response: number
   /**
-   * From the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is incomplete, and 504 if the response has
-   * not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default): no limit.
+   * Limits the time from the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is incomplete, and 504 if the
+   * response has not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default) means no limit.
    */
   request: number
-  /** For a body without progress. A slow peer makes progress while its kernel acknowledges bytes; without an acknowledgement it is cut after 1 to 2 times this. */
+  /** Limits the time without progress of a body. A slow peer makes progress while its kernel acknowledges bytes; otherwise it is cut after 1 to 2 times this. */
   stall: number
   /** As `stall`, for tunnels and whole TCP connections. */
   tunnel: number
@@ -72,13 +72,13 @@ export interface RelayOptions {
   limits?: Partial<RelayLimits>
   headLimits?: Partial<HeadLimits>
   forwarded?: ForwardedOptions
-  /** Default: the relay does nothing of what {@link Gateway} describes. */
+  /** Without it the relay does not act as a {@link Gateway}. */
   gateway?: GatewayOptions
   /** Edits of every response, including the relay's own; a route can override them. For example an instance header. */
   responseFields?: FieldEditOptions
   /**
-   * How to treat a client that sends FIN while it waits for a response. `abort` (default): as closed, which mostly it is; the relay cannot distinguish the two.
-   * `serve`: the client gets its response.
+   * How to treat a client that sends FIN while it waits for a response. `abort` (default) treats the client as closed: most such clients are, and the relay cannot
+   * find out. `serve` sends the response.
    */
   halfClosedClients?: 'serve' | 'abort'
   /** Called at the end of each exchange. Must not throw. */

@@ -126,7 +126,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   setReading(on: boolean): void {
     if (on === this.#reading) return
     this.#reading = on
-    // Pausing changes the epoll set only at the next event: mostly reading is on again by then.
+    // Pausing does not change the epoll set before the next event, because usually reading has been resumed by then.
     if (on) this.#watchEvents()
     else this.setEager(false)
   }

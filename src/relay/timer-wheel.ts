@@ -1,6 +1,6 @@
 /** An object with one deadline. Only the wheel may change the fields. */
 export interface Timed {
-  /** On the wheel's clock; meaningless while not armed. */
+  /** When the entry expires, on the wheel's clock; meaningless while not armed. */
   deadline: number
   /** The tick at which the wheel checks it next; -1 while not armed. */
   tick: number

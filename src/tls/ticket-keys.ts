@@ -51,7 +51,7 @@ const OPTIONS: Checks<TicketKeyOptions> = {
 }
 
 /**
- * The keys that encrypt TLS session tickets. They are in the state: the first process creates them, later ones use the same, and the serving process rotates them
+ * The keys that encrypt TLS session tickets. The state holds them: the first process creates them, later ones use the same, and the serving process rotates them
  * (never a follower). A process has keys from the start, even before it may write the state.
  */
 export class TicketKeys {

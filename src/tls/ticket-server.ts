@@ -109,8 +109,8 @@ function renameSessions(server: Server, context: string): void {
 }
 
 /**
- * Lets clients resume their TLS sessions with other versions and processes: from now on the server uses the ticket keys of the state. For `https`, `tls` and `http2`
- * servers, TLS 1.2 and 1.3. Call it before `ready()`. Throws ERR_FDB_OPTION.
+ * Lets clients resume their TLS sessions with other versions and processes: from now on the server uses the ticket keys of the state. Supports `https`, `tls` and
+ * `http2` servers, with TLS 1.2 and 1.3. Call it before `ready()`. Throws ERR_FDB_OPTION.
  *
  * Replaces keys that the server was given; `setSecureContext()` keeps the shared keys. After a rotation, sessions of the previous keys are still resumed, and renewed.
  */

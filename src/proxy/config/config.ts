@@ -11,7 +11,7 @@ export interface ProxyConfig {
   service: string
   /** Absolute path of the control socket; null: the service's default. */
   control: string | null
-  /** Null: one process. Only `fd-broker proxy` starts workers; `startProxy()` always uses one process. */
+  /** Null if the proxy uses one process. Only `fd-broker proxy` starts workers; `startProxy()` always uses one process. */
   workers: WorkersConfig | null
   /** Name of a response header with the pid. */
   instanceHeader: string | null
@@ -36,7 +36,7 @@ export interface ProxyConfig {
   /** `auto`: derived from service, control and host name; null: no Via. */
   via: string | null
   trace: boolean
-  /** Null: a reboot deletes the state. */
+  /** Null if the state must not survive a reboot. */
   stateFile: StateFileConfig | null
   forwarded: ForwardedConfig
 }
@@ -54,7 +54,7 @@ export interface ListenerConfig {
 /** `timeout` limits the whole upgrade; the other times limit its steps, see `join({ upgrade })`. The proxy does not quiesce. */
 export interface UpgradeConfig extends Omit<HandoffTimes, 'quiesce'> {
   timeout: number
-  /** Null: no check. */
+  /** Null if there is no health check. */
   health: HealthConfig | null
 }
 
@@ -63,9 +63,9 @@ export interface HealthConfig {
   http: string | null
   tcp: string | null
   command: string | null
-  /** Null: `localhost`. */
+  /** The Host header of the check; null for `localhost`. */
   host: string | null
-  /** Null: the first HTTP listener. */
+  /** The listener to check; null for the first HTTP listener. */
   listener: string | null
   interval: number
   timeout: number
@@ -76,18 +76,18 @@ export interface HealthConfig {
 export interface WorkersConfig {
   count: number | 'auto'
   replace: 'one-by-one' | 'at-once'
-  /** Null: no limit. */
+  /** How long a worker may take to stop serving before it is killed; null for no limit. */
   stopTimeout: number | null
-  /** Null: never. */
+  /** How long a worker may be silent before it is replaced; null for no limit. */
   hungTimeout: number | null
 }
 
 export interface StateFileConfig extends Required<StateFileOptions> {}
 
 export interface ResolverConfig {
-  /** Empty: the name servers of /etc/resolv.conf. */
+  /** Addresses of name servers; if empty, those of /etc/resolv.conf are used. */
   servers: string[]
-  /** For the lookup of one name. */
+  /** Time limit for the lookup of one name. */
   timeout: number
 }
 

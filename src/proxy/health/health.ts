@@ -22,7 +22,7 @@ export class HealthChecker implements Disposable {
     this.#logger = logger
   }
 
-  /** For `join({ health })`: true or the last failure. */
+  /** The result for `join({ health })`: true or the last failure. */
   get report(): true | string {
     return this.#complaint ?? true
   }

@@ -20,7 +20,7 @@ export interface FollowOptions<T> {
   compile: (target: RouteTarget) => T
   /** Called for an entry that cannot be read or compiled. Its route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
-  /** False: the caller adds the existing entries with {@link RouteFollower.put}. Default: true. */
+  /** Whether to add the existing entries (default true). If false, the caller adds them with {@link RouteFollower.put}. */
   scan?: boolean
 }
 
@@ -92,7 +92,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
       else this.#apply(key)
       yield
     }
-    // In the same step that found nothing pending, so that a later change starts a new run.
+    // Resets #running in the step that found nothing pending, so that a later change starts a new run.
     this.#running = null
   }
 

@@ -201,7 +201,7 @@ export interface ListedRoute {
   origin: RouteOrigin
   /** A route made at run time overrides this route of the file. */
   shadowed: boolean
-  /** Null: a newer version wrote the target, and this version does not serve the route. */
+  /** Null if a newer version wrote the target: this version does not serve the route. */
   target: RouteTarget | null
   /** Milliseconds since 1970. */
   created: number

@@ -75,7 +75,7 @@ export function plainEnd(target: string): number {
 /** Escapes that some servers read differently, including a `%` that becomes an escape when the following bytes are decoded. */
 const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
-/** Returns the paths that servers may read in a target: literal; with escaped slashes, backslashes and semicolons decoded; fully decoded. Null: refuse it. */
+/** Returns the paths that servers may read in a target: literal; with escaped slashes, backslashes and semicolons decoded; fully decoded. Returns null to refuse it. */
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)

@@ -23,9 +23,9 @@ export interface Reconciled {
   unchanged: number
   /** `HOST/PATH` of the file's routes that a route made at run time overrides. */
   conflicts: string[]
-  /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. They stay. */
+  /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. The routes stay in use. */
   former: string[]
-  /** `HOST/PATH` of routes made at run time with an unknown upstream. They stay; their requests get 503. */
+  /** `HOST/PATH` of routes made at run time with an unknown upstream. The routes stay; their requests get 503. */
   dangling: string[]
   /** The upstreams of the routes in `former` and `dangling`. */
   needed: Set<string>

@@ -8,7 +8,7 @@ export type RouteMessage = fdbroker.proxy.Route
 
 export const ROUTES = 'routes'
 
-/** Without a cache, because lookups use the table. */
+/** The section has no cache, because lookups use the table. */
 export const routesSection = defineSection<RouteMessage>({
   version: 1,
   codec: codec.protobuf<RouteMessage, fdbroker.proxy.Route.$Properties>(fdbroker.proxy.Route),

@@ -6,7 +6,7 @@ import { canonicalHost } from '../routes/host.js'
 
 /** A checked certificate with its secret key, as plain data. */
 export interface CertificateMaterial {
-  /** Canonical host names: `example.com`, `*.example.com`. Without any, it serves only as the default. */
+  /** Canonical host names: `example.com`, `*.example.com`. A certificate without names serves only as the default. */
   names: string[]
   /** PEM: the certificate, then those of its issuers. */
   chain: string
@@ -104,7 +104,7 @@ function reason(error: unknown): string {
 
 /** The checked settings with all defaults. Times in milliseconds. */
 export interface TlsConfig {
-  /** The first is the default. Not empty if a listener has `tls`. */
+  /** The first certificate is the default. The list is not empty if a listener has `tls`. */
   certificates: CertificateConfig[]
   minVersion: 'TLSv1.2' | 'TLSv1.3'
   rotateTicketKeys: number

@@ -8,7 +8,7 @@ export type CertificateMessage = fdbroker.tls.Certificate
 /** The section contains the private keys too. */
 export const CERTIFICATES = 'certificates'
 
-/** Without a cache, because handshakes use the table. */
+/** The section has no cache, because handshakes use the table. */
 export const certificatesSection = defineSection<CertificateMessage>({
   version: 1,
   codec: codec.protobuf<CertificateMessage, fdbroker.tls.Certificate.$Properties>(fdbroker.tls.Certificate),
