@@ -120,8 +120,8 @@ export class RequestHead implements MessageHead {
       if (this.minor === 1) throw requestRefusal('host-missing', this.fields.end)
       return undefined
     }
-    const again = this.fields.indexOf(FieldId.host, line + 1)
-    if (again >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(again))
+    const second = this.fields.indexOf(FieldId.host, line + 1)
+    if (second >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(second))
     const { bytes, base } = this.fields
     const authority = readAuthority(
       bytes,

@@ -83,8 +83,8 @@ export function loadAddon(root?: string): unknown {
       'fd-broker moves file descriptors between processes; Windows has no such thing. Run it on Linux (or macOS, untested).',
     )
   }
-  const named = process.env.FD_BROKER_ADDON
-  if (named) return loadFirst([resolve(named)], 'correct FD_BROKER_ADDON, or unset it')
+  const override = process.env.FD_BROKER_ADDON
+  if (override) return loadFirst([resolve(override)], 'correct FD_BROKER_ADDON, or unset it')
   const folder = root ?? packageRoot()
   return loadFirst(
     [OWN_BUILD, ...prebuilt(process.platform, process.arch)].map(file => join(folder, file)),

@@ -94,15 +94,15 @@ function bindOptions(spec: ListenerSpec): BindOptions {
 
 function addressInUse(spec: ListenerSpec, occupant: Occupant | null, cause: unknown): FdbError {
   const address = formatListenerSpec(spec)
-  const who =
+  const holder =
     occupant === null
       ? 'a process that could not be determined (of another user, or in another namespace)'
       : `process ${occupant.pid} (${occupant.command || 'command unknown'})`
   return new FdbError(
     'ERR_FDB_ADDRESS_IN_USE',
     occupant?.control
-      ? `${address} is held by ${who}, whose control socket is ${occupant.control}. Join it there to take the address over, or choose another.`
-      : `${address} is held by ${who}. End it, take the socket over from it, or choose another address.`,
+      ? `${address} is held by ${holder}, whose control socket is ${occupant.control}. Join it there to take the address over, or choose another.`
+      : `${address} is held by ${holder}. End it, take the socket over from it, or choose another address.`,
     {
       cause,
       retryable: true,

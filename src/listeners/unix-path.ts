@@ -44,13 +44,13 @@ export function isSocketAt(fd: OwnedFd, spec: string): boolean {
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
-  const own = namesSocket(fd, aside) === true
+  const isOurs = namesSocket(fd, aside) === true
   try {
-    if (!own) linkSync(aside, path)
+    if (!isOurs) linkSync(aside, path)
   } finally {
     unlinkSync(aside)
   }
-  return own
+  return isOurs
 }
 
 /** How long to wait for the folder's lock; another process that replaces a path holds it for a few hundred microseconds. */
@@ -143,8 +143,8 @@ function findListener(path: string): Occupant | null | 'stale' {
     using connection = connectToUnix(path, 'probe')
     const { pid } = peerCredentials(connection)
     // The process may have handed the socket over to another one and ended.
-    const named = pid > 0 && peerLives(connection) !== false
-    return named ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
+    const isKnown = pid > 0 && peerLives(connection) !== false
+    return isKnown ? { pid, command: commandOf(pid), control: controlOf(pid) } : null
   } catch (error) {
     if (isErrno(error, 'ECONNREFUSED') || isErrno(error, 'ENOENT')) return 'stale'
     return null // the backlog is full, this user must not connect, or it is a datagram socket: the path is in use

@@ -45,12 +45,12 @@ export function holdHandle(server: net.Server, listen: () => void): (() => void)
     configurable: true,
     enumerable: true,
     get: () => handle,
-    set(given: ServerHandle | null) {
-      handle = given
-      if (given === null || typeof given.listen !== 'function') return
-      held = given
-      given.listen = asked => {
-        backlog = asked
+    set(newHandle: ServerHandle | null) {
+      handle = newHandle
+      if (newHandle === null || typeof newHandle.listen !== 'function') return
+      held = newHandle
+      newHandle.listen = requested => {
+        backlog = requested
         return 0
       }
     },

@@ -50,8 +50,8 @@ function durations(leastMs: number): number[] {
 function intervalsOf(everyMs: number): ActiveInterval[] {
   const found: ActiveInterval[] = []
   const probe = setTimeout(() => {}, everyMs)
-  const own: RingTimer = probe as object
-  for (let timer = own._idlePrev; timer && timer !== own; timer = timer._idlePrev) {
+  const ownTimer: RingTimer = probe as object
+  for (let timer = ownTimer._idlePrev; timer && timer !== ownTimer; timer = timer._idlePrev) {
     const callback = timer._onTimeout
     if (timer._repeat && typeof callback === 'function' && callback.name !== OF_NODE)
       found.push({ everyMs, what: textOf(callback) })

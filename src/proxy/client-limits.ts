@@ -76,10 +76,10 @@ export class RateLimitedWarnings {
   }
 
   warn(kind: string, facts: object, message: string): void {
-    const waiting = this.#repeats.get(kind)
-    if (waiting !== undefined) {
-      waiting.count++
-      waiting.facts = facts
+    const pending = this.#repeats.get(kind)
+    if (pending !== undefined) {
+      pending.count++
+      pending.facts = facts
       return
     }
     this.#logger.warn({ ...facts, count: 1 }, message)

@@ -248,8 +248,8 @@ export class ProxyListener implements ConnectionKeeper {
   /** `raw` is the socket below TLS, if known. */
   #accept(socket: Socket, scheme: ClientOrigin['scheme'], raw: Socket | undefined = socket): void {
     const arriving = incomingOver(socket)
-    const own = raw !== undefined && this.#ownSockets.has(raw)
-    const excess = own ? null : this.#excess(arriving)
+    const isOwn = raw !== undefined && this.#ownSockets.has(raw)
+    const excess = isOwn ? null : this.#excess(arriving)
     if (excess !== null) {
       this.#refuseConnection(socket, excess)
       return
@@ -272,8 +272,8 @@ export class ProxyListener implements ConnectionKeeper {
   #refuseConnection(socket: Socket, excess: ExceededLimit): void {
     this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
-    const answered = excess !== 'descriptors' && this.#lingering < this.#clientLimits.mostLingering
-    if (this.#forward !== null || !answered) {
+    const mayRespond = excess !== 'descriptors' && this.#lingering < this.#clientLimits.mostLingering
+    if (this.#forward !== null || !mayRespond) {
       socket.destroy()
       return
     }

@@ -68,10 +68,10 @@ const ROOT = '/'
 export function routerOf(table: RouteTable<RouteAction>, config: () => ProxyConfig): Router {
   return head => {
     const connect = head.method === 'CONNECT'
-    const found = table.lookup(head.authority?.host ?? NO_HOST, connect ? ROOT : head.resource)
-    if (found === NO_ROUTE) return NOT_FOUND
-    if (found === AMBIGUOUS_PATH) return AMBIGUOUS
+    const match = table.lookup(head.authority?.host ?? NO_HOST, connect ? ROOT : head.resource)
+    if (match === NO_ROUTE) return NOT_FOUND
+    if (match === AMBIGUOUS_PATH) return AMBIGUOUS
     if (config().limits.body === 0 && (head.chunked || (head.contentLength ?? 0) > 0)) return NO_BODY
-    return decisionOf(found, head.method)
+    return decisionOf(match, head.method)
   }
 }

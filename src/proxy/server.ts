@@ -15,7 +15,7 @@ import {
 import { type ExchangeReport, UpstreamPools } from '../relay/index.js'
 import { ClientLimits, RateLimitedWarnings } from './client-limits.js'
 import type { ListenerConfig, ProxyConfig } from './config/config.js'
-import { HealthChecker, healthQuestion } from './health/health.js'
+import { HealthChecker, prepareCheck } from './health/health.js'
 import { type Names, serverNames } from './names/names.js'
 import { ProxyListener, type RelayWiring } from './proxy-listener.js'
 import { routerOf } from './relay-options.js'
@@ -77,10 +77,10 @@ export class ReverseProxy {
   #config: ProxyConfig
   readonly #reloads = new InOrder()
 
-  private constructor(member: Member, given: ProxyConfig, options: ProxyOptions) {
+  private constructor(member: Member, ownConfig: ProxyConfig, options: ProxyOptions) {
     const { logger = SILENT, access = logger } = options
     this.#followed = FollowedConfig.of(member, logger)
-    const config = this.#followed?.read(given) ?? given
+    const config = this.#followed?.read(ownConfig) ?? ownConfig
     this.member = member
     this.#config = config
     this.#logger = logger
@@ -136,7 +136,7 @@ export class ReverseProxy {
       else await proxy.#routes.refresh()
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
-      const checkHealth: Check = ({ signal }) => health?.prove(signal, () => member.incumbent !== null)
+      const checkHealth: Check = ({ signal }) => health?.waitUntilHealthy(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Lets the requests that already wait run before the state is written.
@@ -161,7 +161,7 @@ export class ReverseProxy {
     const proxyListener = listener && this.#proxyListeners.get(listener.name)
     const target =
       proxyListener === undefined ? null : { listener: proxyListener, tls: listener?.tls ?? false }
-    return new HealthChecker(health, await healthQuestion(health, target), this.#logger)
+    return new HealthChecker(health, await prepareCheck(health, target), this.#logger)
   }
 
   get config(): ProxyConfig {
@@ -229,14 +229,14 @@ export class ReverseProxy {
     yield* this.#closed
   }
 
-  async #openListener(given: ListenerConfig, config: ProxyConfig, anew = false): Promise<void> {
-    const { name, spec } = given
-    const listener = anew ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
+  async #openListener(listenerConfig: ListenerConfig, config: ProxyConfig, reopen = false): Promise<void> {
+    const { name, spec } = listenerConfig
+    const listener = reopen ? await this.member.relisten(name, spec) : await this.member.listen(name, spec)
     // Only options of the listener have changed, not its address.
     if (listener === this.#listeners.get(name)) return
     const before = this.#proxyListeners.get(name)
     if (before !== undefined) this.#closeWhenEmpty(before)
-    const proxyListener = new ProxyListener(given, config, this.#wiring, this.#tls, {
+    const proxyListener = new ProxyListener(listenerConfig, config, this.#wiring, this.#tls, {
       clientLimits: this.#clientLimits,
       onEmpty: () => this.#clearPoolsWhenIdle(),
     })
@@ -320,8 +320,8 @@ export class ReverseProxy {
       }
       throw error
     }
-    const wanted = new Set(config.listeners.map(each => each.name))
-    for (const name of present.keys()) if (!wanted.has(name)) this.#closeListener(name)
+    const wantedNames = new Set(config.listeners.map(each => each.name))
+    for (const name of present.keys()) if (!wantedNames.has(name)) this.#closeListener(name)
   }
 
   async #reinstated(): Promise<void> {
@@ -395,13 +395,13 @@ function joinOptions(
   health: () => boolean | string,
 ): JoinOptions {
   const { control, drain, service, stateFile, upgrade } = config
-  const { timeout: _, health: __, ...times } = upgrade
-  const { lastEvent: ___, movesPerSecond, ...leaving } = drain
+  const { timeout: _, health: __, ...upgradeTimes } = upgrade
+  const { lastEvent: ___, movesPerSecond, ...drainOptions } = drain
   return {
     service,
     ...(control !== null && { control }),
-    upgrade: times,
-    drain: { ...leaving, ...(movesPerSecond !== null && { movesPerSecond }) },
+    upgrade: upgradeTimes,
+    drain: { ...drainOptions, ...(movesPerSecond !== null && { movesPerSecond }) },
     mainProcess: 'stays',
     health,
     ...(logger && { logger }),

@@ -26,7 +26,7 @@ export function exportConnection(
   const remainingMs = relay.wheel.remaining(connection)
   const address = client.remoteAddress
   const detached = client.detach()
-  const underWay = exchange === null ? null : exportExchange(exchange, relay)
+  const exchangeRecord = exchange === null ? null : exportExchange(exchange, relay)
   // exportExchange() has given the facts away.
   connection.exchange = null
   connection.detach()
@@ -41,19 +41,19 @@ export function exportConnection(
     closing: connection.closing,
     fromClient: early.length === 0 ? detached.unread : concat([early, detached.unread]),
     toClient: detached.unsent,
-    exchange: underWay,
+    exchange: exchangeRecord,
   }
   return { record, ...fds }
 }
 
 function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
-  const own = duplicateLent(client.descriptor, 'connection of a client')
+  const clientDup = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
-  if (upstream === null || upstream.connecting) return { client: own, upstream: null }
+  if (upstream === null || upstream.connecting) return { client: clientDup, upstream: null }
   try {
-    return { client: own, upstream: duplicateLent(upstream.descriptor, 'connection to a server') }
+    return { client: clientDup, upstream: duplicateLent(upstream.descriptor, 'connection to a server') }
   } catch (error) {
-    own.close()
+    clientDup.close()
     throw error
   }
 }
@@ -99,8 +99,8 @@ export function importConnection(
   connection.settle()
   // If the bytes of the record have advanced the state, the full timeout of the new state counts.
   const { closing, exchange } = connection
-  const same = closing === record.closing && exchange?.facts.phase === phase
-  if (same && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
+  const sameState = closing === record.closing && exchange?.facts.phase === phase
+  if (sameState && record.remainingMs >= 0 && client.alive) relay.wheel.arm(connection, record.remainingMs)
 }
 
 function importExchange(

@@ -96,29 +96,30 @@ export interface RelayOptions {
   tickMs?: number
 }
 
-export function relayTimeouts(given: Partial<RelayTimeouts> = {}): Readonly<RelayTimeouts> {
-  const all = { ...DEFAULT_TIMEOUTS, ...given }
+export function relayTimeouts(overrides: Partial<RelayTimeouts> = {}): Readonly<RelayTimeouts> {
+  const all = { ...DEFAULT_TIMEOUTS, ...overrides }
   for (const [name, value] of Object.entries(all)) {
     if (name === 'request' && value === Number.POSITIVE_INFINITY) continue
     if (!(value >= 1 && value <= LONGEST_MS))
-      throw wrong('timeout', name, value, `a number of ms from 1 to ${LONGEST_MS}`)
+      throw optionError('timeout', name, value, `a number of ms from 1 to ${LONGEST_MS}`)
   }
   return all
 }
 
-export function relayLimits(given: Partial<RelayLimits> = {}): Readonly<RelayLimits> {
-  const all = { ...DEFAULT_LIMITS, ...given }
+export function relayLimits(overrides: Partial<RelayLimits> = {}): Readonly<RelayLimits> {
+  const all = { ...DEFAULT_LIMITS, ...overrides }
   for (const [name, value] of Object.entries(all)) {
     const whole = Number.isSafeInteger(value) || value === Number.POSITIVE_INFINITY
-    if (!whole || value < 1) throw wrong('limit', name, value, 'a whole number of at least 1 or Infinity')
+    if (!whole || value < 1)
+      throw optionError('limit', name, value, 'a whole number of at least 1 or Infinity')
   }
   return all
 }
 
-function wrong(what: string, name: string, value: unknown, wanted: string): FdbError {
+function optionError(what: string, name: string, value: unknown, allowed: string): FdbError {
   return new FdbError(
     'ERR_FDB_RELAY_OPTION',
-    `the ${what} ${name} is ${value}: it must be ${wanted}; omit it for the default`,
+    `the ${what} ${name} is ${value}: it must be ${allowed}; omit it for the default`,
     { details: { name, got: value } },
   )
 }

@@ -38,23 +38,23 @@ export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthe
 /** Plans how to send a final response to the client. Throws `Http1Refusal` if the head does not fit the request. */
 export function planResponse(
   head: ResponseHead,
-  asked: ClientRequest,
+  request: ClientRequest,
   rewrite: AnswerRewrite = {},
 ): ResponsePlan {
-  const body = head.framing(asked)
+  const body = head.framing(request)
   if (body.kind === 'tunnel') {
     const written = answerHead(head, rewrite, 'close', 'upgrade')
     return { head: written, body, coding: 'as-is', close: true, reusable: false }
   }
   let coding: BodyCoding = 'as-is'
-  let close = asked.closeClient
-  if (asked.http10 && (body.kind === 'chunked' || body.kind === 'until-close')) {
+  let close = request.closeClient
+  if (request.http10 && (body.kind === 'chunked' || body.kind === 'until-close')) {
     coding = 'content'
     close = true
   } else if (body.kind === 'until-close') coding = 'chunks'
-  const connection = close ? 'close' : asked.http10 ? 'keep-alive' : undefined
+  const connection = close ? 'close' : request.http10 ? 'keep-alive' : undefined
   const framing = coding === 'chunks' ? 'chunked' : coding === 'content' ? 'close' : 'keep'
-  const hidden = framing === 'keep' && asked.http10 && head.chunked
+  const hidden = framing === 'keep' && request.http10 && head.chunked
   return {
     head: answerHead(head, rewrite, hidden ? 'close' : framing, connection),
     body: body.done ? null : body,

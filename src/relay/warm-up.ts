@@ -163,19 +163,19 @@ class WarmUpRun {
 
   run({ most, within, needed }: WarmUpOptions): Promise<number> {
     return new Promise((resolve, reject) => {
-      let asked = 0
-      let answered = 0
+      let sent = 0
+      let responses = 0
       const finish = () => {
         clearTimeout(timer)
-        resolve(answered)
+        resolve(responses)
       }
       const timer = setTimeout(finish, within)
       const sendNext = (client: StandIn) => {
-        if (asked < most) client.send(REQUESTS[asked++ % REQUESTS.length]!)
+        if (sent < most) client.send(REQUESTS[sent++ % REQUESTS.length]!)
       }
       const onAnswer = (client: StandIn) => {
-        answered++
-        if (answered >= most || !needed()) finish()
+        responses++
+        if (responses >= most || !needed()) finish()
         else sendNext(client)
       }
       try {

@@ -58,10 +58,10 @@ export class TicketServer {
     this.#server = server
     this.#keys = keys
     const facts = sessionFactsOf(server)
-    const given = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
-    const context = (of: { ca?: unknown; crl?: unknown }) =>
-      given ?? sessionContext(name, { ...facts, ca: of.ca, crl: of.crl })
-    if (!given) renameSessions(server, context(facts))
+    const explicit = facts.sessionIdContext === defaultContext() ? null : facts.sessionIdContext
+    const context = (options: { ca?: unknown; crl?: unknown }) =>
+      explicit ?? sessionContext(name, { ...facts, ca: options.ca, crl: options.crl })
+    if (!explicit) renameSessions(server, context(facts))
     const renew = server.setSecureContext
     server.setSecureContext = options => {
       const { sessionIdContext = context(options) } = options
@@ -91,8 +91,8 @@ function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl
     .createHash('sha256')
     .update(JSON.stringify([name, requestCert, rejectUnauthorized]))
   const add = (list: unknown) => {
-    for (const one of [list].flat(2))
-      if (typeof one === 'string' || one instanceof Uint8Array) hash.update(one).update('\0')
+    for (const item of [list].flat(2))
+      if (typeof item === 'string' || item instanceof Uint8Array) hash.update(item).update('\0')
   }
   add(ca)
   // With the revocation list, a certificate that was revoked later cannot resume its old session.

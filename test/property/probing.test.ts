@@ -51,7 +51,7 @@ function health(question: HealthCheck, config: Partial<HealthConfig>): HealthChe
   const rest = { http: null, tcp: null, command: null, host: null, listener: null, passes: 1 }
   return new HealthChecker(
     { ...rest, ...PACE, within: LONG_MS, ...config },
-    { question, socket: null },
+    { check: question, socket: null },
     SILENT,
   )
 }
@@ -132,7 +132,7 @@ describe('a version of the proxy that proves itself', () => {
       fc.asyncProperty(comes, passes, async (order, inARow) => {
         const { question, asked } = asks(order, 'yes')
         using proof = health(question, { passes: inARow })
-        await proof.prove(new AbortController().signal, () => true)
+        await proof.waitUntilHealthy(new AbortController().signal, () => true)
         expect(asked.length).toBe(untilReady(order, inARow))
         expect(proof.report).toBe(true)
       }),
@@ -146,7 +146,7 @@ describe('a version of the proxy that proves itself', () => {
     ['never', /: it: no answer within 2 ms$/],
   ])('is refused in time when the answer is always: %s', async (come, message) => {
     using proof = health(asks([], come).question, { within: 20 })
-    await expect(proof.prove(new AbortController().signal, () => true)).rejects.toMatchObject({
+    await expect(proof.waitUntilHealthy(new AbortController().signal, () => true)).rejects.toMatchObject({
       code: 'ERR_FDB_UNHEALTHY',
       message: expect.stringMatching(message),
     })
@@ -154,10 +154,10 @@ describe('a version of the proxy that proves itself', () => {
 
   it('is not held up when nobody else would serve, nor when nobody waits for it', async () => {
     using alone = health(asks([], 'no').question, {})
-    await alone.prove(new AbortController().signal, () => false)
+    await alone.waitUntilHealthy(new AbortController().signal, () => false)
     using unwanted = health(asks([], 'no').question, {})
     const over = new AbortController()
-    const proving = unwanted.prove(over.signal, () => true)
+    const proving = unwanted.waitUntilHealthy(over.signal, () => true)
     over.abort(new Error('over'))
     await expect(proving).rejects.toThrow('over')
   })

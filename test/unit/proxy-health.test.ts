@@ -10,20 +10,22 @@ function healthOf(answers: readonly (string | null)[], within = 5_000) {
   let asked = 0
   const question = { name: 'it', run: async () => answers[Math.min(asked++, answers.length - 1)]! }
   const config = { passes: 2, within, interval: 1, timeout: 1_000 }
-  const health = new HealthChecker(config, { question, socket: null }, SILENT)
+  const health = new HealthChecker(config, { check: question, socket: null }, SILENT)
   return { health, asked: () => asked }
 }
 
 describe('a process that has to prove that it is well', () => {
   it('has proved it by good answers in a row only', async () => {
     const { health, asked } = healthOf([null, 'no', null, null])
-    await health.prove(never, () => true)
+    await health.waitUntilHealthy(never, () => true)
     expect(asked()).toBe(4)
   })
 
   it('fails when it has not in its time, with what it answered last', async () => {
     const { health } = healthOf(['no'], 50)
-    await expect(health.prove(never, () => true)).rejects.toMatchObject({ code: 'ERR_FDB_UNHEALTHY' })
+    await expect(health.waitUntilHealthy(never, () => true)).rejects.toMatchObject({
+      code: 'ERR_FDB_UNHEALTHY',
+    })
   })
 
   it('is well again once nobody asks any more', async () => {

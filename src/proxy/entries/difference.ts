@@ -40,8 +40,8 @@ export function* difference<M extends StoredEntry>(
   for (const [key, message] of wanted) {
     yield
     const before = readable(state, key)
-    const kept = unknownFields(before, keptFrom)
-    const value = kept.length > 0 ? { ...message, $unknowns: kept } : message
+    const newerFields = unknownFields(before, keptFrom)
+    const value = newerFields.length > 0 ? { ...message, $unknowns: newerFields } : message
     if (before !== undefined) {
       const { created, generation } = before
       if (Buffer.compare(encode({ ...value, created, generation }), encode(before)) === 0) continue

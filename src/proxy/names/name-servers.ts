@@ -35,25 +35,25 @@ export class NameServers {
 
   /** Applies to new lookups. Returns whether the name servers have changed. */
   configure(options: NameServersOptions): boolean {
-    const others = options.servers.join() !== this.#options.servers.join()
+    const changed = options.servers.join() !== this.#options.servers.join()
     this.#options = options
-    if (others) this.#resolver = null
-    return others
+    if (changed) this.#resolver = null
+    return changed
   }
 
   /** Never rejects. Resolves within the timeout. */
   async resolve(name: string, now: number): Promise<DnsAnswer> {
-    const late = new AbortController()
+    const finished = new AbortController()
     const { timeout } = this.#options
     try {
       return await Promise.race([
-        this.#search(name, this.#currentResolver(now), late.signal),
-        delay(timeout, TIMED_OUT, { ref: false, signal: late.signal }),
+        this.#search(name, this.#currentResolver(now), finished.signal),
+        delay(timeout, TIMED_OUT, { ref: false, signal: finished.signal }),
       ])
     } catch (error) {
-      return failure(error)
+      return failureOf(error)
     } finally {
-      late.abort()
+      finished.abort()
     }
   }
 
@@ -76,11 +76,11 @@ export class NameServers {
     return this.#resolver
   }
 
-  async #search(name: string, resolver: dns.Resolver, late: AbortSignal): Promise<DnsAnswer> {
+  async #search(name: string, resolver: dns.Resolver, signal: AbortSignal): Promise<DnsAnswer> {
     let answer: DnsAnswer = NOT_FOUND
     for (const candidate of candidates(name, searchList(this.#text))) {
       answer = await ofBothFamilies(candidate, resolver)
-      if (answer.kind !== 'nothing' || late.aborted) return answer
+      if (answer.kind !== 'nothing' || signal.aborted) return answer
     }
     return answer
   }
@@ -91,8 +91,8 @@ const NOT_FOUND: DnsAnswer = { kind: 'nothing', code: 'ENOTFOUND' }
 
 async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<DnsAnswer> {
   const families = [
-    resolver.resolve4(name, { ttl: true }).then(found, failure),
-    resolver.resolve6(name, { ttl: true }).then(found, failure),
+    resolver.resolve4(name, { ttl: true }).then(answerOf, failureOf),
+    resolver.resolve6(name, { ttl: true }).then(answerOf, failureOf),
   ] as const
   const first = await Promise.race(families)
   const waits = new AbortController()
@@ -100,22 +100,22 @@ async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<Dns
   const both = Promise.all(families)
   const answers = (await (first.kind === 'addresses' ? Promise.race([both, slow]) : both)) ?? [first]
   waits.abort()
-  const have = answers.filter(answer => answer.kind === 'addresses')
-  if (have.length === 0) return answers.find(({ kind }) => kind === 'failed') ?? first
+  const withAddresses = answers.filter(answer => answer.kind === 'addresses')
+  if (withAddresses.length === 0) return answers.find(({ kind }) => kind === 'failed') ?? first
   return {
     kind: 'addresses',
-    addresses: have.flatMap(({ addresses }) => addresses),
-    ttlMs: Math.min(...have.map(({ ttlMs }) => ttlMs)),
+    addresses: withAddresses.flatMap(({ addresses }) => addresses),
+    ttlMs: Math.min(...withAddresses.map(({ ttlMs }) => ttlMs)),
   }
 }
 
-function found(records: readonly { address: string; ttl: number }[]): DnsAnswer {
+function answerOf(records: readonly { address: string; ttl: number }[]): DnsAnswer {
   if (records.length === 0) return { kind: 'nothing', code: 'ENODATA' }
   const ttlMs = Math.min(...records.map(({ ttl }) => ttl)) * 1_000
   return { kind: 'addresses', addresses: records.map(({ address }) => address), ttlMs }
 }
 
-function failure(error: unknown): DnsAnswer {
+function failureOf(error: unknown): DnsAnswer {
   const { code = 'EUNKNOWN' } = error as Partial<NodeJS.ErrnoException>
   return { kind: code === 'ENOTFOUND' || code === 'ENODATA' ? 'nothing' : 'failed', code }
 }

@@ -97,8 +97,8 @@ export class Names {
       if (this.#known.size >= MOST_NAMES) this.#known.delete(this.#known.keys().next().value!)
       this.#known.set(name, known)
     }
-    const here = this.#hosts.addresses(name, now)
-    if (here.length > 0) known.setLocal(here)
+    const localAddresses = this.#hosts.addresses(name, now)
+    if (localAddresses.length > 0) known.setLocal(localAddresses)
     else if (name === 'localhost' || name.endsWith('.localhost')) known.setLocal(LOOPBACK)
     else if (known.isDue(now)) this.#refresh(name, known, now)
     return known
@@ -142,7 +142,7 @@ const NOTHING_MS = 5_000
 /** How long a name is not looked up again after a failed lookup. */
 const FAILED_MS = 1_000
 /** How long an address is tried last after a failed connection attempt. */
-const TROUBLED_MS = 10_000
+const FAILED_LAST_MS = 10_000
 
 /** The addresses of one name. Times are in milliseconds of `performance.now()`. */
 export class KnownName {
@@ -152,7 +152,7 @@ export class KnownName {
   validUntil = Number.NEGATIVE_INFINITY
   pending: Promise<void> | null = null
   #next = 0
-  readonly #troubled = new Map<string, number>()
+  readonly #failedUntil = new Map<string, number>()
 
   isDue(now: number): boolean {
     return this.pending === null && now >= this.validUntil
@@ -180,19 +180,19 @@ export class KnownName {
     const { addresses } = this
     const first = addresses.length === 0 ? 0 : this.#next++ % addresses.length
     const turned = [...addresses.slice(first), ...addresses.slice(0, first)]
-    if (this.#troubled.size === 0) return turned
-    const isTroubled = (address: string) => (this.#troubled.get(address) ?? 0) > now
-    return [...turned.filter(address => !isTroubled(address)), ...turned.filter(isTroubled)]
+    if (this.#failedUntil.size === 0) return turned
+    const failedRecently = (address: string) => (this.#failedUntil.get(address) ?? 0) > now
+    return [...turned.filter(address => !failedRecently(address)), ...turned.filter(failedRecently)]
   }
 
   recordAttempt(address: string, connected: boolean, now: number): void {
-    if (connected) this.#troubled.delete(address)
-    else if (this.addresses.includes(address)) this.#troubled.set(address, now + TROUBLED_MS)
+    if (connected) this.#failedUntil.delete(address)
+    else if (this.addresses.includes(address)) this.#failedUntil.set(address, now + FAILED_LAST_MS)
   }
 
   #setAddresses(addresses: readonly string[]): void {
     this.addresses = addresses
-    for (const address of this.#troubled.keys())
-      if (!addresses.includes(address)) this.#troubled.delete(address)
+    for (const address of this.#failedUntil.keys())
+      if (!addresses.includes(address)) this.#failedUntil.delete(address)
   }
 }

@@ -57,28 +57,28 @@ export function* reconcile(
     needed: new Set(),
   }
   let steps = 0
-  let found = 0
+  let foundCount = 0
   const stored = new StoredTargets(state)
   for (const { host, path, target } of file.routes) {
     if (++steps % STEP === 0) yield
     const id = { origin: 'file', host, path } as const
     const key = routeKey(id)
     served(id, target)
-    const same = stored.has(key, target)
-    const before = same ? undefined : state.get(key)
-    if (same || before) found++
-    if (same || hasTarget(before, target)) result.unchanged++
+    const isUnchanged = stored.has(key, target)
+    const before = isUnchanged ? undefined : state.get(key)
+    if (isUnchanged || before) foundCount++
+    if (isUnchanged || hasTarget(before, target)) result.unchanged++
     else result.puts.push({ key, value: routeMessage(target, stamp, before) })
   }
   // Skipped in the common case: the state has only wanted file routes.
-  if (found !== state.size) yield* reconcileOthers(state, file, found, result, served)
+  if (foundCount !== state.size) yield* reconcileOthers(state, file, foundCount, result, served)
   return result
 }
 
 function* reconcileOthers(
   state: RouteState,
   file: FileRoutes,
-  found: number,
+  foundCount: number,
   result: Reconciled,
   served: (id: RouteId, target: RouteTarget) => void,
 ): Generator<void> {
@@ -92,7 +92,7 @@ function* reconcileOthers(
     else if (origin === 'runtime') runtimeKeys.push(key)
   }
   // Skipped in the common case: all file routes of the state are wanted.
-  if (inState !== found) yield* findUnwanted(state, file, result.deletes)
+  if (inState !== foundCount) yield* findUnwanted(state, file, result.deletes)
   if (runtimeKeys.length === 0) return
   for (const { host, path } of file.routes) {
     if (++steps % STEP === 0) yield
@@ -136,7 +136,7 @@ const NUMBER_BYTES = 7
 /** Recognizes stored routes by their bytes, without decoding them. */
 export class StoredTargets {
   readonly #state: RouteState
-  readonly #kept = new Map<string, Uint8Array>()
+  readonly #cache = new Map<string, Uint8Array>()
 
   constructor(state: RouteState) {
     this.#state = state
@@ -155,12 +155,12 @@ export class StoredTargets {
 
   #encoded(target: RouteTarget): Uint8Array {
     const key = targetKey(target)
-    const kept = this.#kept.get(key)
-    if (kept !== undefined) return kept
+    const cached = this.#cache.get(key)
+    if (cached !== undefined) return cached
     const encoded = fdbroker.proxy.Route.encode(targetFields(target)).finish()
     if (encoded.length > LONGEST_CACHED_BYTES) return encoded
-    if (this.#kept.size >= CACHED_TARGETS) this.#kept.clear()
-    this.#kept.set(key, encoded)
+    if (this.#cache.size >= CACHED_TARGETS) this.#cache.clear()
+    this.#cache.set(key, encoded)
     return encoded
   }
 }

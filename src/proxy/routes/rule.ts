@@ -87,8 +87,8 @@ const responseChanges = refine(map(fieldShape), onceEach)
 
 function onceEach<T extends FieldChanges>(given: T, place: ConfigPlace): T | undefined {
   const names = [...given.set.map(([name]) => name), ...given.remove].map(name => name.toLowerCase())
-  const again = names.find((name, i) => names.indexOf(name) !== i)
-  return again === undefined ? given : place.wrong(`the field ${shown(again)} is named twice`)
+  const duplicate = names.find((name, i) => names.indexOf(name) !== i)
+  return duplicate === undefined ? given : place.wrong(`the field ${shown(duplicate)} is named twice`)
 }
 
 export const routeShape = {

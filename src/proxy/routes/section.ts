@@ -43,8 +43,8 @@ export function routeMessage(
   before?: RouteMessage,
 ): RouteMessage {
   const message = fdbroker.proxy.Route.create({ ...targetFields(target), created: now, generation })
-  const kept = unknownFields(before, FIRST_ATTRIBUTE)
-  if (kept.length > 0) message.$unknowns = kept
+  const newerFields = unknownFields(before, FIRST_ATTRIBUTE)
+  if (newerFields.length > 0) message.$unknowns = newerFields
   return message
 }
 

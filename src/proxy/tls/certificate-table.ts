@@ -11,9 +11,9 @@ export class CertificateTable {
   readonly #contexts = new WeakMap<CertificateMaterial, SecureContext>()
 
   /** Keeps the current list of a missing property. */
-  replace(given: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
-    this.#file = given.file ?? this.#file
-    this.#runtime = given.runtime ?? this.#runtime
+  replace(lists: { file?: readonly CertificateMaterial[]; runtime?: readonly CertificateMaterial[] }): void {
+    this.#file = lists.file ?? this.#file
+    this.#runtime = lists.runtime ?? this.#runtime
     this.#kinds = new Map()
     for (const material of [...this.#file, ...this.#runtime]) {
       if (!this.#kinds.has(material.keyKind)) this.#kinds.set(material.keyKind, material)
@@ -48,9 +48,9 @@ export class CertificateTable {
     { fingerprint, names }: { fingerprint: string; names: readonly string[] },
   ): { inForce: string[]; standard: boolean } {
     const all = origin === 'file' ? this.#file : this.#runtime
-    const is = (one: CertificateMaterial) =>
-      one.fingerprint === fingerprint && one.names.join() === names.join()
-    const material = all.find(is)
+    const isSame = (candidate: CertificateMaterial) =>
+      candidate.fingerprint === fingerprint && candidate.names.join() === names.join()
+    const material = all.find(isSame)
     const inForce = material?.names.filter(name => this.#byName.get(name) === material) ?? []
     return { inForce, standard: material !== undefined && material === this.standard }
   }

@@ -96,24 +96,24 @@ export class Handshakes {
 
   #handshake(raw: Socket, wanted: CertificateMaterial | undefined): void {
     const kind = wanted?.keyKind ?? ''
-    const own = this.#certificates.kinds.get(kind)
+    const defaultCertificate = this.#certificates.kinds.get(kind)
     let entry = this.#servers.get(kind)
-    if (entry === undefined || entry.defaultCertificate !== own) {
-      this.#servers.set(kind, (entry = { defaultCertificate: own, server: this.#makeServer(own) }))
+    if (entry === undefined || entry.defaultCertificate !== defaultCertificate) {
+      this.#servers.set(kind, (entry = { defaultCertificate, server: this.#makeServer(defaultCertificate) }))
     }
     entry.server.emit('connection', raw)
   }
 
-  #makeServer(own: CertificateMaterial | undefined): Server {
+  #makeServer(defaultCertificate: CertificateMaterial | undefined): Server {
     const { timeout, minVersion, ticketKeys } = this.#settings
     const server = nodeTls().createServer({
-      cert: own?.chain,
-      key: own?.key,
+      cert: defaultCertificate?.chain,
+      key: defaultCertificate?.key,
       minVersion,
       sessionIdContext: SESSIONS,
       handshakeTimeout: timeout,
       ...(this.#http && { ALPNProtocols: ['http/1.1'] }),
-      SNICallback: (name, done) => this.#chooseCertificate(name, own, done),
+      SNICallback: (name, done) => this.#chooseCertificate(name, defaultCertificate, done),
     })
     useTicketKeys(server, ticketKeys)
     server.on('secureConnection', socket => {
@@ -133,12 +133,12 @@ export class Handshakes {
 
   #chooseCertificate(
     name: string,
-    own: CertificateMaterial | undefined,
+    defaultCertificate: CertificateMaterial | undefined,
     done: (error: Error | null, context?: SecureContext) => void,
   ): void {
     try {
       const material = this.#certificates.find(name)
-      if (material === undefined || material === own) done(null)
+      if (material === undefined || material === defaultCertificate) done(null)
       else done(null, this.#certificates.contextFor(material))
     } catch (error) {
       done(error as Error)
@@ -160,7 +160,7 @@ function peekServerName(
   done: (name: string | null, failed: PeekEnd | null) => void,
 ): void {
   let received = Buffer.alloc(0)
-  let late = false
+  let timedOut = false
   const readHello = () => {
     for (let chunk = raw.read(); chunk !== null; chunk = raw.read()) {
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
@@ -173,11 +173,11 @@ function peekServerName(
   }
   const onClose = () => {
     cleanUp()
-    done(null, late ? 'timeout' : 'broken-off')
+    done(null, timedOut ? 'timeout' : 'broken-off')
   }
   const ignore = () => {}
   const timer = setTimeout(() => {
-    late = true
+    timedOut = true
     raw.destroy()
   }, timeoutMs)
   const cleanUp = () => {

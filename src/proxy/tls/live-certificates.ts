@@ -92,8 +92,8 @@ export class LiveCertificates {
       }
       const encode = certificatesSection.codec.encode
       const keeps = (key: string) => parseCertificateKey(key)?.origin !== 'file'
-      const found = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
-      if (found.puts.length + found.deletes.length > 0) await this.#section.bulk(changesOf(found))
+      const changes = await runInSlices(difference(this.#section, wanted, { encode, keeps }))
+      if (changes.puts.length + changes.deletes.length > 0) await this.#section.bulk(changesOf(changes))
       this.#warnConflicts(file)
     })
   }
@@ -108,17 +108,17 @@ export class LiveCertificates {
       const [name = ''] = material.names
       const key = certificateKey('runtime', name)
       const before = this.#runtime.get(key)?.material
-      const same = before !== undefined && sameMaterial(before, material)
-      if (before !== undefined && !same && !replace) {
+      const unchanged = before !== undefined && sameMaterial(before, material)
+      if (before !== undefined && !unchanged && !replace) {
         throw refusal(
           `${name} was made at run time before, with another certificate; replace it, or remove it first`,
         )
       }
       const shadows = material.names.filter(name => this.#table.hasInFile(name))
-      if (!same) await this.#section.put(key, certificateMessage(material, this.#stamp))
+      if (!unchanged) await this.#section.put(key, certificateMessage(material, this.#stamp))
       // Reading the size notifies the listeners of this turn's changes, so that the certificate is in use.
       void this.#section.size
-      const outcome = same ? 'unchanged' : before === undefined ? 'added' : 'replaced'
+      const outcome = unchanged ? 'unchanged' : before === undefined ? 'added' : 'replaced'
       const { names, notAfter } = material
       return { name, names, outcome, shadows, notAfter, warning: validityProblem(material, Date.now()) }
     })
@@ -203,27 +203,28 @@ export class LiveCertificates {
 /** Returns the certificates of the serving process's file. Calls `wrong` for each certificate that cannot be read. */
 export function storedCertificates(
   section: Section<CertificateMessage>,
-  wrong: (key: string, error: unknown) => void,
+  onUnreadable: (key: string, error: unknown) => void,
 ): CertificateConfig[] {
-  const found: { certificate: CertificateConfig; position: number }[] = []
+  const certificates: { certificate: CertificateConfig; position: number }[] = []
   for (const key of section.keys()) {
     if (parseCertificateKey(key)?.origin !== 'file') continue
     try {
       const stored = section.get(key)
       const files = { cert: key, key }
-      if (stored) found.push({ certificate: { ...materialOf(stored), files }, position: stored.position })
+      if (stored)
+        certificates.push({ certificate: { ...materialOf(stored), files }, position: stored.position })
     } catch (error) {
-      wrong(key, error)
+      onUnreadable(key, error)
     }
   }
-  return found.toSorted((a, b) => a.position - b.position).map(({ certificate }) => certificate)
+  return certificates.toSorted((a, b) => a.position - b.position).map(({ certificate }) => certificate)
 }
 
-function freeKey(taken: ReadonlyMap<string, unknown>, { names }: CertificateMaterial): string {
+function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateMaterial): string {
   const key = certificateKey('file', names[0] ?? '*')
   for (let n = 1; ; n++) {
-    const tried = n === 1 ? key : `${key}#${n}`
-    if (!taken.has(tried)) return tried
+    const candidate = n === 1 ? key : `${key}#${n}`
+    if (!usedKeys.has(candidate)) return candidate
   }
 }
 

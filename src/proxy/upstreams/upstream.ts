@@ -56,12 +56,16 @@ export class Upstream {
     }
     const { servers, health, keepAlive, connections, retry, timeouts } = config
     const { idle: idleMs, age } = keepAlive
-    const kept = { connections: keepAlive.connections, idleMs, ...(age !== null && { ageMs: age }) }
+    const keepAliveLimits = {
+      connections: keepAlive.connections,
+      idleMs,
+      ...(age !== null && { ageMs: age }),
+    }
     const addresses = servers.map(server => server.text)
     if (this.#balancer === null) this.#balancer = new Balancer(addresses, health)
     else this.#balancer.configure(addresses, health)
     this.#destinations = new Map(
-      servers.map(server => [server.text, this.#destination(server, kept, connections)]),
+      servers.map(server => [server.text, this.#destination(server, keepAliveLimits, connections)]),
     )
     this.#retry = retry
     this.#takesRequests = takesRequests(servers)
@@ -100,8 +104,8 @@ export class Upstream {
   #pick(tried: readonly Destination[]): Destination | null {
     const balancer = this.#balancer
     if (balancer === null || tried.length > this.#retry) return null
-    const before = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
-    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), before)
+    const triedKeys = tried.length === 0 ? undefined : new Set(tried.map(({ key }) => key))
+    const key = balancer.pick(balancer.allUp ? 0 : performance.now(), triedKeys)
     return key === undefined ? null : (this.#destinations.get(key) ?? null)
   }
 
@@ -118,8 +122,8 @@ export class Upstream {
       keepAlive,
       ...(named !== undefined && { named }),
       ...(connections !== null && { connections }),
-      opened: whole => {
-        if (whole) this.recordSuccess(key)
+      opened: isTcp => {
+        if (isTcp) this.recordSuccess(key)
       },
       failed: () => this.recordFailure(key),
     }

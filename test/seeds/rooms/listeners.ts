@@ -57,7 +57,7 @@ export const listeners = room(
       'true',
       'unit/listeners-replaced',
     ],
-    ['listeners/unix-path.ts', 'if (!own) linkSync(aside, path)', '', 'unit/listeners-replaced'],
+    ['listeners/unix-path.ts', 'if (!isOurs) linkSync(aside, path)', '', 'unit/listeners-replaced'],
     [
       'listeners/spec.ts',
       "const every = address === '::' && about.ipv6Only === false",
