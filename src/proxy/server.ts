@@ -136,7 +136,8 @@ export class ReverseProxy {
       else await proxy.#routes.refresh()
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
-      const checkHealth: Check = ({ signal }) => health?.waitUntilHealthy(signal, () => member.incumbent !== null)
+      const checkHealth: Check = ({ signal }) =>
+        health?.waitUntilHealthy(signal, () => member.incumbent !== null)
       await member.ready({ timeout, checks: [checkHealth] })
       health?.watch(() => member.phase === 'serving' && member.incumbent !== null)
       // Lets the requests that already wait run before the state is written.

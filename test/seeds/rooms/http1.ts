@@ -45,7 +45,7 @@ export const http1 = room(
     ],
     [
       'http1/request-head.ts',
-      "if (again >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(again))",
+      "if (second >= 0) throw requestRefusal('host-repeated', this.fields.lineStart(second))",
       '',
     ],
     [

@@ -16,7 +16,7 @@ export const relay = room(
     ],
     [
       'relay/export-import.ts',
-      '    own.close()\n    throw error',
+      '    clientDup.close()\n    throw error',
       '    throw error',
       ...TRANSFER,
       'e2e/proxy-descriptors',
