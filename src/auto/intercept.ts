@@ -116,4 +116,4 @@ export function listenAt(server: net.Server, path: string, args: readonly unknow
 }
 
 /** Node's own listen(), saved before it is replaced. */
-export const originalListen = net.Server.prototype.listen
+const originalListen = net.Server.prototype.listen

@@ -12,7 +12,7 @@ import {
   requireAddon,
 } from '../kernel/index.js'
 
-export const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
+const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined

@@ -20,7 +20,7 @@ export function linkTargets(at: string): LinkTargets | null {
   return to === null ? null : { to, previous: targetOf(previousOf(at)) }
 }
 
-export function previousOf(at: string): string {
+function previousOf(at: string): string {
   return `${at}.previous`
 }
 

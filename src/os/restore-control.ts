@@ -33,7 +33,7 @@ export interface RestoredControl {
  *
  * Throws ERR_FDB_CONTROL_TAKEN if another process has taken one of them, and the errors of {@link takeLock} and {@link bindControl}.
  */
-export function restoreControl(held: HeldControl): RestoredControl | null {
+function restoreControl(held: HeldControl): RestoredControl | null {
   const { path, entry } = held
   const made: OwnedFd[] = []
   const keep = (fd: OwnedFd | null) => {

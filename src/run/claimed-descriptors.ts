@@ -82,7 +82,7 @@ async function claimAll(
 }
 
 /** Returns the daemon's name of a program's descriptor. */
-export function nameInDaemon(service: string | undefined, name: string): string {
+function nameInDaemon(service: string | undefined, name: string): string {
   return service === undefined ? name : `${service}/${name}`
 }
 
@@ -137,7 +137,7 @@ async function claimShared(client: OperatorClient, name: string): Promise<ClaimR
 }
 
 /** Claims a listener; if the daemon lacks it, binds and stores it first. If two processes race, both get the same one. */
-export async function heldOrBound<T>(
+async function heldOrBound<T>(
   client: OperatorClient,
   name: string,
   spec: ListenerSpec,
@@ -165,7 +165,7 @@ function hasCode(error: unknown, code: FdbErrorCode): boolean {
 }
 
 /** Throws ERR_FDB_FD_TAKEN if the held descriptor does not match the specification. */
-export function refuseMismatch(name: string, spec: ListenerSpec, about: Inspected): void {
+function refuseMismatch(name: string, spec: ListenerSpec, about: Inspected): void {
   if (isOfKind(about, spec) && (isLocatedAt(about, spec) || (spec.kind !== 'unix' && spec.port === 0))) return
   const there = about.type === 'socket' ? formatAddress(about) : about.type
   const why = `the daemon holds "${name}" for something else (${there}, not ${formatListenerSpec(spec)}): give the listener another name, or remove that (fd-broker fd remove ${name})`

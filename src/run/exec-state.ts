@@ -73,7 +73,7 @@ export interface ExecState {
 }
 
 /** Writes the state to memory that another program can read. The caller owns `memory`; `fds`, which the state names, stay borrowed. */
-export function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
+function writeState(state: ExecState): { readonly memory: OwnedFd; readonly fds: OwnedFd[] } {
   const fds: OwnedFd[] = []
   const text = JSON.stringify({ format: FORMAT, ...state }, (_name, value: unknown) => {
     if (typeof value === 'bigint') return { [BIGINT_KEY]: `${value}` }
@@ -128,7 +128,7 @@ function readState(memory: OwnedFd, take: boolean): ExecState | null {
 export const RELEASES_SIGNALS = 80
 
 /** Blocks the signals that this process handles. Resolves after the handlers of earlier signals have run. */
-export async function blockHandledSignals(): Promise<Disposable> {
+async function blockHandledSignals(): Promise<Disposable> {
   holdSignals(handledSignals())
   // The event loop polls once between two immediates.
   await setImmediate()

@@ -15,7 +15,7 @@ const FIRST_FD = 3
 /** A larger number is a mistake in the variable. */
 const MOST_SOCKETS = 20_000
 /** Name prefix of descriptors that the manager keeps for a service; see {@link FdStore}. */
-export const STORED_PREFIX = 'fdb.'
+const STORED_PREFIX = 'fdb.'
 
 /** A passed socket that no listener has asked for. */
 export interface UnclaimedSocket {
