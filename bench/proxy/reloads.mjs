@@ -6,7 +6,7 @@ import { startEdge } from './edge.mjs'
 import { OpenLoad } from './open-load.mjs'
 import { rest } from './processes.mjs'
 
-const DONE = 'the configuration was read anew'
+const DONE = 'the configuration was read again'
 const LOOK_MS = 20
 const MOST_MS = 60_000
 

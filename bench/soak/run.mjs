@@ -39,7 +39,7 @@ const PROGRAMS = {
 const program = PROGRAMS[flags.program]
 if (program === undefined) throw new Error(`--program: one of ${Object.keys(PROGRAMS).join(', ')}`)
 
-const REPLACED = 'the supervisor goes on as another program'
+const REPLACED = 'the supervisor runs the installed release'
 const folder = mkdtempSync(join(tmpdir(), 'fdb-soak-'))
 const log = join(folder, 'log')
 const port = await freePort()
@@ -78,7 +78,7 @@ try {
       child.kill('SIGHUP')
       await new Promise(resolve => setTimeout(resolve, 1000))
       if (second % 5 === 0) await upgradeSelf()
-      const line = `${second} of ${seconds} s, ${count('a version serves')} versions served, ${count('a version was not brought to serve')} crashed, ${load.snapshot()?.lost ?? 0} requests lost`
+      const line = `${second} of ${seconds} s, ${count('a version serves')} versions served, ${count('a version failed before it served')} crashed, ${load.snapshot()?.lost ?? 0} requests lost`
       progress.show([line], line)
     }
     const { total } = await load.stop()
@@ -87,7 +87,7 @@ try {
     figures.add('requests answered', total.answered, '', '>=', Number(flags.rate) * seconds * 0.9)
     for (const kind of LOSSES) figures.add(kind, total.counts[kind], 'requests', '=', 0)
     figures.add('versions that served', count('a version serves'), '', '>=', seconds / 3)
-    figures.add('versions that crashed', count('a version was not brought to serve'), '', '>=', seconds / 3)
+    figures.add('versions that crashed', count('a version failed before it served'), '', '>=', seconds / 3)
     figures.add('times it replaced itself', count(REPLACED), '', '>=', Math.floor(seconds / 5))
     const rss = memory()
     figures.add('memory of the supervisor, RSS', rss.rss, 'MiB', '<=', 90)

@@ -114,7 +114,7 @@ function certificatesText({ certificates, ticketKeys, handshakes }: CertificateL
   lines.push('', `handshakes: ${completed} completed, ${resumed} of them resumed${failures.join('')}`)
   if (ticketKeys !== null) {
     const age = formatDuration(Math.max(0, now - ticketKeys.created) / 1000)
-    lines.push(`ticket keys: ${age} old, made anew after ${formatDuration(ticketKeys.rotateEvery / 1000)}`)
+    lines.push(`ticket keys: ${age} old, replaced after ${formatDuration(ticketKeys.rotateEvery / 1000)}`)
   }
   return `${lines.join('\n')}\n`
 }

@@ -80,7 +80,7 @@ function splitCommand(command: Command): { names: readonly string[]; argv: reado
   const names = command.args.slice(0, command.args.length - argv.length)
   if (argv.length > 0 && names.length > 0) return { names, argv }
   return command.error(
-    'error: give what the program is to have, and the program behind -- : fd-broker exec NAME[=ADDRESS]... -- COMMAND [ARG...]',
+    'error: give names or listeners for the program, and the program after -- : fd-broker exec NAME[=ADDRESS]... -- COMMAND [ARG...]',
   )
 }
 

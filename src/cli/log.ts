@@ -51,7 +51,7 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
 
 const FAILED = 'the log cannot be written: its lines are dropped until it can'
 export const MISSING = 'lines are missing here: this log could not be written'
-export const REOPEN_FAILED = 'the file of a log could not be opened anew: the one before stays in use'
+export const REOPEN_FAILED = 'the log file could not be opened again: the previous file stays in use'
 
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>

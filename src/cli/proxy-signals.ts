@@ -44,7 +44,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
       ending.abort()
       const timeout = { SIGTERM: proxy.config.drain.timeout, SIGINT: 0, SIGQUIT: LONGEST_MS }[signal]
       void runLogged(logger, () => proxy.close({ timeout, handBack: signal === 'SIGQUIT' }), {
-        failed: 'the end failed',
+        failed: 'closing the proxy failed',
       })
     }
     if (signal !== 'SIGINT' && !(signal === 'SIGTERM' && order === 'again')) return
@@ -59,7 +59,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
     SIGWINCH: ofServing(
       proxy => {
         proxy.member.pause()
-        logger.warn({}, 'accepts no more until HUP: who connects waits')
+        logger.warn({}, 'the proxy stops accepting until HUP: clients that connect wait')
       },
       { held: true },
     ),
@@ -84,8 +84,8 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
 
 function reload({ member }: ReverseProxy, logger: Logger): Promise<void> {
   return runLogged(logger, () => member.reload(), {
-    done: () => logger.info({}, 'the configuration was read anew'),
-    failed: 'the configuration was not taken over; the one before stays in force',
+    done: () => logger.info({}, 'the configuration was read again'),
+    failed: 'the configuration was not applied; the previous one stays in force',
   })
 }
 

@@ -34,7 +34,7 @@ function lines({ now, next, restart }: ReloadReply): string[] {
   const all = [
     ['at once', now],
     ['with the next version (fd-broker upgrade)', next],
-    ['when fd-broker run is started anew', restart],
+    ['when fd-broker run is restarted', restart],
   ] as const
   const said = all.flatMap(([when, names]) =>
     names.length === 0 ? [] : [`${names.map(plain).join(', ')}: ${when}`],

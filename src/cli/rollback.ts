@@ -83,6 +83,6 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
   if (found !== null) return found
   throw new FdbError(
     'ERR_FDB_DEADLINE',
-    `generation ${left.generation} (pid ${left.pid}) leaves, and nobody was seen to serve in its place: status shows who does`,
+    `generation ${left.generation} (pid ${left.pid}) leaves, but no process was seen to serve in its place: see fd-broker status`,
   )
 }

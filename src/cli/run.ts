@@ -107,7 +107,7 @@ function reportDryRun({ state: left }: InheritedState): void {
   if (left === null)
     throw new FdbError(
       'ERR_FDB_VERSION',
-      'this release cannot go on with what that supervisor leaves to it: restart the service to change it',
+      'this release cannot read the state of the running supervisor: restart the service to change the release',
     )
   if (releaseSignals()) process.exitCode = RELEASES_SIGNALS
 }

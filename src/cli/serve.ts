@@ -108,7 +108,7 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
       logger.warn(
         holding,
         drop || again
-          ? 'what the daemon holds alone is dropped'
+          ? 'the daemon drops what it alone holds'
           : `the daemon holds alone what no living member has, and it would be lost: start a member, or send the signal again within ${SECOND_MS / 1000} s (--drop: the first one ends it)`,
       )
     return drop || again || alone.length === 0
@@ -126,19 +126,19 @@ function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signal
       if (daemon === null || daemon.staysForOthers) return
       void runLogged(logger, () => daemon.upgrade(), {
         done: ({ pid, generation }) => logger.info({ successor: pid, generation }, 'upgraded'),
-        failed: 'the upgrade failed; this daemon goes on',
+        failed: 'the upgrade failed; this daemon keeps serving',
       })
     },
     SIGHUP: daemon => {
       if (daemon === null) return
       daemon.resume()
       void runLogged(logger, () => daemon.reload(), {
-        failed: 'the configuration is wrong: what counted before counts on',
+        failed: 'the configuration is wrong: the previous one stays in force',
       })
     },
     SIGWINCH: daemon => {
       daemon?.pause()
-      logger.warn({}, 'who comes to join waits until HUP')
+      logger.warn({}, 'processes that join wait until HUP')
     },
     SIGTERM: end,
     SIGINT: end,

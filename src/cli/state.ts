@@ -264,8 +264,8 @@ async function repairState({ file, json }: { file: string; json?: true }): Promi
       : [
           `${path} was damaged: ${cause.message}`,
           entries > 0
-            ? `it holds now what stood before the damage: ${entries} entries, up to sequence ${kept}`
-            : 'nothing stood before the damage: the service begins without a state',
+            ? `it now holds what was before the damage: ${entries} entries, up to sequence ${kept}`
+            : 'nothing was before the damage: the service starts without a state',
           `the damaged file is ${aside}`,
         ]
   process.stdout.write(`${lines.join('\n')}\n`)

@@ -109,7 +109,7 @@ function headline(report: ServiceStatus, now: number): [string, string | null][]
   return [
     ['service', plain(report.service)],
     ['generation', of(report.generation)],
-    ['pid', report.pid === null ? 'none: nobody serves' : of(report.pid)],
+    ['pid', report.pid === null ? 'none: no process serves' : of(report.pid)],
     ['epoch', of(report.epoch)],
     ['role', of(report.role)],
     ['handoff', phaseLine(report)],
@@ -244,18 +244,18 @@ function failureLine(report: ServiceStatus): string | null {
   if (lastFailure === undefined || lastFailure === null) return null
   const { code, phase, at, message } = lastFailure
   const when = Number.isFinite(at) ? ` at ${new Date(at).toISOString()}` : ''
-  const age = isOld(report) ? 'OLD (a version has come to serve since): ' : ''
+  const age = isOld(report) ? 'OLD (a version has started to serve since): ' : ''
   return `${age}${plain(code)} in phase ${plain(phase)}${when}: ${plain(message)}`
 }
 
 function blockedLine({ blockedBy }: ServiceStatus): string | null {
   if (!blockedBy?.length) return null
-  return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (neither gone nor proved dead: the next upgrade waits for it)`
+  return `${blockedBy.map(pid => `pid ${plain(pid)}`).join(', ')} (may still live: the next upgrade waits until it has ended)`
 }
 
 function unfitLine({ unfit }: ServiceStatus): string | null {
   if (!unfit) return null
-  return `it answers from what it has read and CANNOT WRITE: ${plain(unfit.code)}: ${plain(unfit.message)}`
+  return `it answers from its memory and CANNOT WRITE: ${plain(unfit.code)}: ${plain(unfit.message)}`
 }
 
 function errorsLine({ applicationErrors }: ServiceStatus): string | null {

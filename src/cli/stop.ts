@@ -75,7 +75,7 @@ async function endsBy({ pid }: ProcessReply, until: number): Promise<boolean> {
 
 /** Asks over the connection that carried the order: it works even if the control path was removed. */
 async function whyStill(client: OperatorClient, { pid }: ProcessReply, timeout: number): Promise<FdbError> {
-  const told = `process ${pid} was told to end, and lives after ${timeout} ms`
+  const told = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
     answer = await client.status({ timeout: ANSWER_MS })

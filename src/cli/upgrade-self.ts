@@ -23,11 +23,11 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   if (after === null)
     throw new FdbError(
       'ERR_FDB_DEADLINE',
-      `the supervisor at ${control} has left the connection, and did not answer as another program: see its log`,
+      `the supervisor at ${control} closed the connection, and the installed release did not answer in its place: see its log`,
     )
   const { pid } = after
   const ms = Math.round(performance.now() - begun)
-  print(json, { ok: true, pid, ms }, `supervisor ${pid} goes on as what is installed now, after ${ms} ms\n`)
+  print(json, { ok: true, pid, ms }, `supervisor ${pid} runs the installed release, after ${ms} ms\n`)
 }
 
 /** Undefined if the process is no supervisor; it refuses the command itself. */

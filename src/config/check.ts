@@ -135,7 +135,7 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
     if (!isMap(value)) {
       if (value === null && place.path.length === 0)
         return place.wrong(`the file is empty; its keys are: ${known.join(', ')}`)
-      const empty = value === null ? ' (nothing stands behind the colon)' : ''
+      const empty = value === null ? ' (nothing follows the colon)' : ''
       return place.wrong(
         `${shown(value)} is ${kindOf(value)}, not a map${empty}; its keys are: ${known.join(', ')}`,
       )

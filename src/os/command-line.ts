@@ -56,7 +56,7 @@ export function successorCommand(options: SuccessorOptions = {}): SuccessorComma
   if (!statSync(cwd, { throwIfNoEntry: false })?.isDirectory()) {
     const why =
       options.cwd === undefined
-        ? `the start folder ${cwd} does not exist any more: make it again, or start the next version by hand in another folder (of fd-broker run: --cwd)`
+        ? `the start folder ${cwd} no longer exists: create it again, or start the next version manually in another folder (of fd-broker run: --cwd)`
         : `there is no folder ${cwd} to start it in: make it, or give another one as cwd`
     throw new FdbError('ERR_FDB_NO_CWD', why, { details: { cwd } })
   }

@@ -71,7 +71,7 @@ export function adoptListeners(process: OtherProcess, wanted: readonly NamedList
       if (there.length > 1)
         throw adoptError(
           process,
-          `has ${there.length} sockets at ${formatListenerSpec(spec)} (SO_REUSEPORT): connects that the kernel gives to those that are left behind would be lost`,
+          `has ${there.length} sockets at ${formatListenerSpec(spec)} (SO_REUSEPORT): connections that the kernel assigns to the others would be lost`,
         )
       for (const { fd, about } of there) adopted.push({ name, spec: asBound(spec, about), fd, about })
     }

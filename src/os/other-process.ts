@@ -153,7 +153,7 @@ export function missingRight({
   if (scope !== null && scope >= 3)
     return [
       'yama',
-      `kernel.yama.ptrace_scope=${scope} lets nobody look into another process until the machine is started anew`,
+      `kernel.yama.ptrace_scope=${scope} lets no process inspect another until the machine is rebooted`,
     ]
   if ((own.effective & SYS_PTRACE) === 0n) {
     const [uid] = own.uids
@@ -180,7 +180,7 @@ export function missingRight({
     if (scope !== null && scope > 0)
       return [
         'yama',
-        `kernel.yama.ptrace_scope=${scope} lets only ${scope === 1 ? 'its ancestors' : 'root'} look into ${them}: run as root with CAP_SYS_PTRACE, or set it to 0 meanwhile`,
+        `kernel.yama.ptrace_scope=${scope} lets only ${scope === 1 ? 'its ancestors' : 'root'} inspect ${them}: run as root with CAP_SYS_PTRACE, or set it to 0 meanwhile`,
       ]
   }
   if (own.filtered)
@@ -190,7 +190,7 @@ export function missingRight({
     ]
   return [
     'policy',
-    `a security module (AppArmor, SELinux) forbids to look into ${them}, or it is in a user namespace where this one has no rights: ask there, or change the policy`,
+    `a security module (AppArmor, SELinux) forbids inspecting ${them}, or it is in a user namespace where this process has no rights: run the command there, or change the policy`,
   ]
 }
 
@@ -206,7 +206,7 @@ function traceRefused(pid: number, cause: unknown): FdbError {
     scope: yamaScope(),
     code,
   })
-  return new FdbError('ERR_FDB_TRACE', `process ${pid} cannot be looked into (${code}): ${why}`, {
+  return new FdbError('ERR_FDB_TRACE', `process ${pid} cannot be inspected (${code}): ${why}`, {
     cause,
     details: { pid, right },
   })

@@ -122,7 +122,7 @@ function kill(identity: ProcessIdentity, pidfd: OwnedFd): void {
 }
 
 function stuckError({ pid }: ProcessIdentity, why: string): FdbError {
-  return new FdbError('ERR_FDB_STUCK', `process ${pid} is not ended: ${why}; end it by hand`, {
+  return new FdbError('ERR_FDB_STUCK', `process ${pid} was not killed: ${why}; end it manually`, {
     details: { pids: [pid] },
   })
 }

@@ -36,7 +36,7 @@ export function switchLink(at: string, { to, previous }: LinkTargets): void {
     replace(at, to)
   } catch (cause) {
     const { code = String(cause) } = cause as NodeJS.ErrnoException
-    const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot lead the link ${at} to ${to} (${code}): let its user write in the folder of the link`
+    const why = `process ${process.pid} (uid ${process.geteuid?.()}) cannot switch the link ${at} to ${to} (${code}): give its user write access to the folder of the link`
     throw new FdbError('ERR_FDB_RELEASE_LINK', why, { cause, details: { path: at } })
   }
 }

@@ -159,15 +159,15 @@ export async function replaceImage(
     if (holding === null)
       logger.warn(
         {},
-        'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
+        'a signal that arrives while the supervisor is replaced may end it: the installed release cannot block signals',
       )
     using _held = holding && (await blockHandledSignals())
     const all = snapshot()
-    logger.info({ replaced: all.replaced }, 'the supervisor is replaced by what is installed now')
+    logger.info({ replaced: all.replaced }, 'the supervisor is replaced by the installed release')
     return becomeNextImage(all, holding ?? {})
   } catch (error) {
     const reason = FdbError.from(error)
-    logger.error({ err: reason }, 'the supervisor goes on as it is')
+    logger.error({ err: reason }, 'the supervisor was not replaced and keeps running')
     throw reason
   }
 }
@@ -182,7 +182,7 @@ async function tryNextImage(state: ExecState, children: ChildProcesses): Promise
   // The loader may have refused the preloaded addon: try again without.
   const plain = code === 0 ? code : await dryRun(state, {}, children)
   if (plain === 0) return null
-  const why = `${nextCommand('').file}, as which this supervisor was to go on, ended ${exitCodeText(plain)} when it was tried (see its own output): the supervisor goes on as it is`
+  const why = `${nextCommand('').file}, the next release of this supervisor, ended ${exitCodeText(plain)} in a dry run (see its own output): the supervisor keeps running unchanged`
   throw new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { details: { code: plain } })
 }
 
@@ -194,7 +194,7 @@ async function dryRun(state: ExecState, env: NodeJS.ProcessEnv, children: ChildP
     let pid = 0
     const timer = setTimeout(() => {
       children.kill(pid)
-      const why = `${next.file}, as which this supervisor was to go on, did not say within ${DRY_RUN_MS} ms whether it can`
+      const why = `${next.file}, the next release of this supervisor, did not report within ${DRY_RUN_MS} ms whether it can continue`
       reject(new FdbError('ERR_FDB_DEADLINE', why))
     }, DRY_RUN_MS)
     try {
@@ -234,6 +234,6 @@ function nextCommand(order: string, variables: NodeJS.ProcessEnv = {}): ProgramS
 }
 
 function notStarted({ file, cwd }: ProgramStart, cause: NativeError): FdbError {
-  const why = `this supervisor cannot go on as ${file} in ${cwd} (${cause.code}): check that it is executable; it goes on as it is`
+  const why = `this supervisor cannot execute ${file} in ${cwd} (${cause.code}): check that it is executable; the supervisor keeps running unchanged`
   return new FdbError('ERR_FDB_SPAWN', why, { cause, details: { file, cwd } })
 }

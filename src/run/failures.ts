@@ -42,10 +42,10 @@ export class VersionFailures {
     this.#last = { code, message, phase, at: Date.now() }
     const what =
       code === 'ERR_FDB_SUCCESSOR_LEFT'
-        ? 'an operator has the version before serve again'
+        ? 'an operator rolled back to the previous version'
         : phase === 'serving'
-          ? 'a version that serves has failed'
-          : 'a version was not brought to serve'
+          ? 'the serving version has failed'
+          : 'a version failed before it served'
     this.#logger.error({ version, err: reason }, what)
   }
 
@@ -59,7 +59,7 @@ export class VersionFailures {
     const { why: reason, lines } = version.takeReason()
     const remedy =
       left.length > 0 && code === 0
-        ? 'a program that goes to the background cannot be run, have it stay in the foreground'
+        ? 'a program that daemonizes cannot be supervised: keep it in the foreground'
         : reason
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${indented(lines)}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
@@ -74,7 +74,7 @@ export class VersionFailures {
     const { id, pid, settings, startedAt } = version
     const behind = left.length === 0 ? '' : ` and left ${left.length} processes behind (${left.join(', ')})`
     const lived = ((Date.now() - startedAt) / 1000).toFixed(1)
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the version before is started again${indented(version.takeLines())}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) served and ended ${exitCodeText(code)} in its probation, ${lived} s after its start${behind}: the previous version is started again${indented(version.takeLines())}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase: 'serving', details: { code } }))
   }
 

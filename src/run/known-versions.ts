@@ -127,7 +127,7 @@ export class ReleaseLinks {
     switchLink(at, after[at]!)
     this.#logger.info(
       { version: id, at, to, before: before.to },
-      'the link of releases leads to the next version',
+      'the release link was switched to the next version',
     )
   }
 
@@ -151,15 +151,15 @@ export class ReleaseLinks {
     if (to !== set && to !== led.to) {
       this.#logger.warn(
         { at, to, release: led.to },
-        'a link was led elsewhere by another program and is left as it is',
+        'another program has changed the release link: it is left as it is',
       )
       return
     }
     try {
       switchLink(at, led)
-      this.#logger.info({ at, to: led.to, before: to }, 'the link of releases was put back')
+      this.#logger.info({ at, to: led.to, before: to }, 'the release link was switched back')
     } catch (error) {
-      this.#logger.error({ err: FdbError.from(error) }, 'the link of releases was not put back')
+      this.#logger.error({ err: FdbError.from(error) }, 'the release link could not be switched back')
     }
   }
 

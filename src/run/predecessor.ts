@@ -107,7 +107,7 @@ export class Predecessor implements Disposable {
     const ended = await endProcesses(asProcesses, { signal, graceMs, killing, givenUp: this.#closed.signal })
     if (this.#closed.signal.aborted) return
     if (!ended) {
-      this.#logger.error(facts, 'the process that was taken over does not end: end it by hand')
+      this.#logger.error(facts, 'the process that was taken over does not end: end it manually')
       return
     }
     this.#phase = 'ended'

@@ -146,6 +146,6 @@ function normalized(value: object): Record<string, unknown> {
 }
 
 function nothingToReload(): FdbError {
-  const why = `process ${process.pid} was started without --config: there is nothing to be read anew; fd-broker upgrade starts the next version`
+  const why = `process ${process.pid} was started without --config: there is nothing to reload; fd-broker upgrade starts the next version`
   return new FdbError('ERR_FDB_COMMAND_UNKNOWN', why)
 }

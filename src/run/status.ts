@@ -141,7 +141,7 @@ export class ManagerReport {
       if (this.#isNew('ends')) manager.ends('the program is told to end')
     } else if (now === undefined) {
       const status =
-        next === undefined ? 'no version is left; one will be started anew' : `version ${next.id} starts`
+        next === undefined ? 'no version is left; one will be restarted' : `version ${next.id} starts`
       if (this.#isNew(`none ${next?.id}`)) manager.says(status)
     } else if (next !== undefined && this.#wasUp) {
       if (this.#isNew(`upgrade ${next.id}`))
@@ -160,7 +160,7 @@ export class ManagerReport {
   /** Reports that the settings are read again; the next {@link update} reports the result. */
   reportReload(): void {
     if (!this.#wasUp) return
-    this.#manager?.changes('the settings are read anew')
+    this.#manager?.changes('the settings are read again')
     this.#lastMessage = ''
   }
 

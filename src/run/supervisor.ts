@@ -136,7 +136,7 @@ export class Supervisor {
       supervisor.#control = new Control(left.control, supervisor, deps.settings, deps.logger)
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
-    deps.logger.info({ replaced: left.replaced }, 'the supervisor goes on as another program')
+    deps.logger.info({ replaced: left.replaced }, 'the supervisor runs the installed release')
     supervisor.#updateReport()
     supervisor.#versions.children.startReaping()
     return supervisor
@@ -175,7 +175,7 @@ export class Supervisor {
     try {
       const { ending, changes } = await this.#settings.reread(version.settings)
       this.#versions.applyStopSettings(ending)
-      this.#deps.logger.info(changes, 'the settings were read anew')
+      this.#deps.logger.info(changes, 'the settings were read again')
       return { pid: version.pid, generation: version.id, ...changes }
     } finally {
       this.#updateReport()
@@ -293,7 +293,7 @@ export class Supervisor {
       case 'back-off': {
         const { failures } = effect
         const ms = this.#timers.backOff(this.#deps.settings.restartDelay, failures)
-        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is started anew after a rest')
+        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is restarted after a delay')
         return
       }
       case 'promote':
@@ -332,7 +332,7 @@ export class Supervisor {
       const facts = { version: id, child: pid, command: settings.command, ...(of !== null && { of }) }
       this.#deps.logger.info(
         facts,
-        of === null ? 'a version was started' : 'the version before was started again',
+        of === null ? 'a version was started' : 'the previous version was started again',
       )
       askers.report(asked, 'started', pid)
       this.#dispatch({ type: 'spawned', version: id })

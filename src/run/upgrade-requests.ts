@@ -104,12 +104,12 @@ export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbErr
 }
 
 export function busyError(): FdbError {
-  const why = `process ${process.pid} is just bringing a version to serve, or has another process to end: try again when that is done`
+  const why = `process ${process.pid} is just starting a version, or waits for another process to end: try again when that is done`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
 export function noStandbyError(): FdbError {
-  const why = `process ${process.pid} knows no version before that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
+  const why = `process ${process.pid} knows no previous version that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
   return new FdbError('ERR_FDB_NO_STANDBY', why)
 }
 

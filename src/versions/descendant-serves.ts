@@ -11,7 +11,7 @@ export function descendantServes(control: string, pid: number): HealthCheck {
     name: `who serves at ${control}`,
     async run() {
       const server = await serverAt(control)
-      if (server === null) return 'nobody'
+      if (server === null) return 'no process'
       return descendsFrom(server, pid) ? null : `process ${server}`
     },
   }

@@ -216,7 +216,7 @@ export class UpgradeAttempt {
 
   /** Limits the wait after the Commit, when the handoff's own deadlines decide, in daemon hosting those of the daemon. */
   #limitAfterCommit(): void {
-    const why = `${this.#name} was sent its Commit and has not been heard of since: status shows who serves`
+    const why = `${this.#name} was sent its Commit and has not reported since: see fd-broker status`
     const timer = setTimeout(() => {
       if (this.#settled.reject(new FdbError('ERR_FDB_DEADLINE', why)))
         this.#incumbent.failedAfterCommit(this.child)
@@ -268,7 +268,7 @@ export class UpgradeAttempt {
       lines = this.child.exitReason.takeLines()
     }
     this.#hasMoreDetail = how !== null || lines !== null || said !== null
-    const name = this.#options.ours ? '' : `${this.#name} did not come to serve: `
+    const name = this.#options.ours ? '' : `${this.#name} did not start to serve: `
     const end = how === null ? '' : `; it ended ${how}`
     const why =
       said === null

@@ -91,10 +91,10 @@ export class HungWorkers {
     const same = this.#hung.get(slot) === owner
     if (hung) {
       this.#hung.set(slot, owner!)
-      logger.warn(facts, 'a worker hangs: others accept what comes to its listeners')
+      logger.warn(facts, 'a worker hangs: others accept on its listeners')
     } else {
       this.#hung.delete(slot)
-      if (same) logger.info(facts, 'a worker hangs no more')
+      if (same) logger.info(facts, 'a worker no longer hangs')
     }
   }
 

@@ -188,7 +188,7 @@ export class WorkerPool {
     this.#order(slot, YIELD, '').catch(error => {
       this.#settings.logger.warn(
         { err: error, worker: slot.index },
-        'a worker too many cannot be told to end',
+        'a surplus worker could not be told to end',
       )
       this.#yielding.delete(slot)
       setTimeout(() => this.update(), RETRY_MS).unref()
@@ -240,7 +240,7 @@ export class WorkerPool {
       this.#order(slot, STOP, body).catch(error => {
         // A worker that has ended cannot reply.
         if (slot.owner !== null)
-          this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker cannot be told to end')
+          this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker could not be told to end')
       })
     const { stopTimeout } = this.#settings
     if (timeoutMs !== null) this.shortenDeadline(timeoutMs)
@@ -289,7 +289,7 @@ export class WorkerPool {
 }
 
 function hungError({ name, owner }: WorkerSlot): FdbError {
-  const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration anew: try again when it was replaced`
+  const why = `${name} (pid ${owner?.pid ?? 0}) hangs, and has not read its configuration again: retry when it was replaced`
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 

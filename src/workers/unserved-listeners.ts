@@ -68,7 +68,10 @@ export class UnservedListeners {
     const told = { text }
     this.#sentOrders.set(slot, told)
     this.#send(slot, unserved).catch(error => {
-      this.#logger.debug({ worker: slot.index, err: error }, 'a worker cannot be told whom it serves for')
+      this.#logger.debug(
+        { worker: slot.index, err: error },
+        'a worker could not be told which listeners to serve for others',
+      )
       setTimeout(() => {
         if (this.#sentOrders.get(slot) !== told) return
         this.#sentOrders.set(slot, { text: '' })

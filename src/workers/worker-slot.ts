@@ -212,7 +212,7 @@ export class WorkerSlot {
       if (!this.#wanted || this.owner !== null || this.#attempt !== null) return
       this.#restarts++
       this.start().catch(error =>
-        logger.error({ worker: this.index, err: error }, 'a worker was not brought to serve'),
+        logger.error({ worker: this.index, err: error }, 'a worker failed to start'),
       )
     }, ms)
   }

@@ -86,7 +86,7 @@ describe('signals to fd-broker serve', () => {
     const desk = Desk.open()
     const pid = await serve(desk)
     signalPid(pid, 'SIGWINCH')
-    await said(desk, 'waits until HUP')
+    await said(desk, 'wait until HUP')
     const joining = member(desk, 'shop')
     expect((await desk.status()).pid).toBe(pid)
     signalPid(pid, 'SIGHUP')

@@ -113,7 +113,7 @@ describe('fd-broker reload, rollback and stop', () => {
     )
     expect(stopped).toMatchObject({ code: 1, stdout: '' })
     expect(stopped.stderr).toContain(
-      `process ${pid} was told to end, and lives after 300 ms: it has 1 connection still`,
+      `process ${pid} was told to end, but still lives after 300 ms: it has 1 connection still`,
     )
     expect(hasEnded(pid)).toBe(false)
     client.destroy()
@@ -334,7 +334,7 @@ describe('signals to fd-broker proxy', () => {
     await until('the new file is there', () => existsSync(log))
     await edge.signal('SIGHUP', pid)
     await until('it is written to', () =>
-      readFileSync(log, 'utf8').includes('the configuration was read anew'),
+      readFileSync(log, 'utf8').includes('the configuration was read again'),
     )
   })
 })

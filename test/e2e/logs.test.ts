@@ -146,7 +146,7 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
         log()
           .split('\n')
           .some(
-            line => line.includes('could not be opened anew') && line.includes(`"${join(folder, file)}"`),
+            line => line.includes('could not be opened again') && line.includes(`"${join(folder, file)}"`),
           ),
       )
     expect(await body(edge)).toBe('one')
@@ -165,7 +165,7 @@ describe('USR1 where the file of a log cannot be opened anew', () => {
     renameSync(folder, `${folder}.1`)
     signalPid(pid, 'SIGUSR1')
     await until('the log says so', () =>
-      readFileSync(join(`${folder}.1`, 'log'), 'utf8').includes('could not be opened anew'),
+      readFileSync(join(`${folder}.1`, 'log'), 'utf8').includes('could not be opened again'),
     )
     expect((await desk.status()).pid).toBe(pid)
   })

@@ -69,7 +69,7 @@ describe('fd-broker proxy as PID 1 of a container', () => {
     await load.stop()
 
     inside.signal('SIGHUP')
-    await edge.logged('the configuration was read anew', line => line.pid === fourth)
+    await edge.logged('the configuration was read again', line => line.pid === fourth)
     const slow = ask(`${edge.url}/slow`)
     await until('the request is under way', async () => (await edge.status()).connections === 1)
     inside.signal('SIGTERM')

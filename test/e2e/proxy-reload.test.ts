@@ -44,7 +44,7 @@ describe('HUP', () => {
         { host: 'fresh.test', upstream: 'fresh' },
       ],
     })
-    expect(done).toMatchObject({ msg: 'the configuration was read anew', pid })
+    expect(done).toMatchObject({ msg: 'the configuration was read again', pid })
     expect(await get(2)).toMatch(/x-upstream: two/i)
     const fresh = await ask(`${edge.url}/r/3`, { headers: { host: 'fresh.test' } }).answer
     expect(fresh).toMatchObject({ status: 200, body: '3 item-3\n' })
@@ -60,7 +60,7 @@ describe('HUP', () => {
   it('keeps the old configuration when the new one is wrong, and says so', async () => {
     const edge = await Edge.start({ routes: answers('old\n') })
     const wrong = await edge.reload({ routes: [{ host: '*', upstrem: 'x' }] })
-    expect(wrong.msg).toBe('the configuration was not taken over; the one before stays in force')
+    expect(wrong.msg).toBe('the configuration was not applied; the previous one stays in force')
     expect(wrong.err).toMatchObject({ code: 'ERR_FDB_CONFIG' })
     expect(wrong.err.message).toMatch(/edge\.json:\d+:\d+: routes\[0\]/)
     expect(await bodyAt(edge.port)).toBe('old\n')

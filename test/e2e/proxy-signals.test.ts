@@ -168,7 +168,7 @@ describe('signals to the proxy', () => {
     await edge.next()
     await edge.signal('SIGHUP', pid)
     const refusal = await edge.logged(
-      'the configuration was not taken over; the one before stays in force',
+      'the configuration was not applied; the previous one stays in force',
       line => line.pid === pid,
     )
     expect(refusal.err.code).toBe('ERR_FDB_FENCED')
@@ -195,7 +195,7 @@ describe('signals to the proxy', () => {
     await edge.signal('SIGHUP', next)
     await edge.logged('signal', line => line.pid === next)
     writeFileSync(gate, '')
-    await edge.logged('the configuration was read anew', line => line.pid === next)
+    await edge.logged('the configuration was read again', line => line.pid === next)
     expect((await ask(edge.url).answer).body).toBe('two')
   })
 

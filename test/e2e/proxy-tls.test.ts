@@ -228,7 +228,7 @@ describe('a wrong certificate', () => {
     const [first] = certificates
     const refused = async (items: object[]): Promise<Line> => {
       const line = await edge.reload(edge.secured(items))
-      expect(line.msg).toBe('the configuration was not taken over; the one before stays in force')
+      expect(line.msg).toBe('the configuration was not applied; the previous one stays in force')
       expect(line.err.code).toBe('ERR_FDB_CONFIG')
       expect(await seen(edge)).toBe('localhost')
       expect(await seen(edge, 'other.test')).toBe('localhost')

@@ -26,7 +26,7 @@ describe('processes that a version leaves behind', () => {
     const run = await Supervised.start(['--ready', 'fd'])
     const { pid } = await run.whoami()
     const behind = 'before it served and left 1 processes behind'
-    const background = 'a program that goes to the background cannot be run'
+    const background = 'a program that daemonizes cannot be supervised'
     for (const [leaves, said] of [
       [{ code: 1, child: { fail: true } }, `with code 1 ${behind}`],
       [{ code: 0, detached: true, child: { fail: true } }, background],

@@ -140,7 +140,7 @@ describe('fd-broker upgrade --self', () => {
     await stays(/^ERR_FDB_NO_BINARY/)
     writeFileSync(installed.node, 'no program')
     chmodSync(installed.node, 0o755)
-    await stays(/^ERR_FDB_SPAWN: this supervisor cannot go on as /)
+    await stays(/^ERR_FDB_SPAWN: this supervisor cannot execute /)
     installed.putNode()
     expect(await run.desk.run('upgrade', '--control', run.control, '--self', '--', 'true')).toMatchObject({
       code: 2,
@@ -182,7 +182,7 @@ describe('fd-broker upgrade --self', () => {
 
     const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
     await fetch(`${again.url}/crash`).catch(() => {})
-    await again.logged('no version is left; one is started anew after a rest')
+    await again.logged('no version is left; one is restarted after a delay')
     // It is refused while a version starts: where the rest is over already.
     await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
     expect(await again.whoami()).toMatchObject({ generation: 2 })
@@ -216,7 +216,7 @@ describe('fd-broker upgrade --self', () => {
       const heard = count(run.said, 'USR2')
       const upgraded = installed.upgradeSelf()
       await run.logged(
-        'the supervisor is replaced by what is installed now',
+        'the supervisor is replaced by the installed release',
         line => line.replaced === replaced,
       )
       await setTimeout((LAST_MS * round) / (ROUNDS - 1))
@@ -242,7 +242,7 @@ describe('fd-broker upgrade --self', () => {
     installed.wrapNode('if [ -n "$LD_PRELOAD" ]; then exit 127; fi')
     expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
     await run.logged(
-      'a signal that comes while the supervisor is replaced may end it: what is installed cannot hold signals',
+      'a signal that arrives while the supervisor is replaced may end it: the installed release cannot block signals',
     )
     expect(await run.status()).toMatchObject({ role: 'serving', supervisor: { replaced: 1 } })
     expect(await run.desk.run('stop', '--control', run.control)).toMatchObject({ code: 0 })

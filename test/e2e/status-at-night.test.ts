@@ -77,7 +77,7 @@ describe('fd-broker status of a program under fd-broker run', () => {
     const { code, stdout } = await run.desk.run('status', '--control', run.control)
     expect(code).toBe(0)
     expect(stdout).toMatch(
-      /^last failure +OLD \(a version has come to serve since\): ERR_FDB_SUCCESSOR_EXITED/m,
+      /^last failure +OLD \(a version has started to serve since\): ERR_FDB_SUCCESSOR_EXITED/m,
     )
   })
 })
@@ -102,7 +102,7 @@ describe('fd-broker status of a service', () => {
     for (const which of [[], ['--service', 'shop']])
       expect(await desk.run('status', '--control', desk.control, ...which)).toMatchObject({
         code: 3,
-        stdout: expect.stringContaining('none: nobody serves'),
+        stdout: expect.stringContaining('none: no process serves'),
         stderr: 'no process serves shop\n',
       })
   })

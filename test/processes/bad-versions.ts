@@ -38,7 +38,7 @@ export const BAD_VERSIONS: readonly BadVersion[] = [
     fault: '/crash',
     seen: 'open',
     code: 'ERR_FDB_SUCCESSOR_EXITED',
-    says: /version 2 \(.*, pid \d+\) served and ended with code 7 in its probation, \d+\.\d s after its start: the version before is started again/,
+    says: /version 2 \(.*, pid \d+\) served and ended with code 7 in its probation, \d+\.\d s after its start: the previous version is started again/,
   },
   {
     kind: 'is never ready',
@@ -75,7 +75,7 @@ export const BAD_VERSIONS: readonly BadVersion[] = [
     orders: { leaves: { code: 0, detached: true, child: { fail: true } } },
     seen: 'nothing',
     code: 'ERR_FDB_SUCCESSOR_EXITED',
-    says: /ended with code 0 before it served and left 1 processes behind \(\d+\), which are ended: a program that goes to the background cannot be run/,
+    says: /ended with code 0 before it served and left 1 processes behind \(\d+\), which are ended: a program that daemonizes cannot be supervised/,
   },
   {
     kind: 'ignores TERM',
@@ -90,7 +90,7 @@ export const BAD_VERSIONS: readonly BadVersion[] = [
     fault: 'KILL',
     seen: 'open',
     code: 'ERR_FDB_SUCCESSOR_EXITED',
-    says: /served and ended by signal 9 in its probation, .* and left 1 processes behind \(\d+\): the version before is started again/,
+    says: /served and ended by signal 9 in its probation, .* and left 1 processes behind \(\d+\): the previous version is started again/,
   },
   {
     kind: 'crashes in a loop',

@@ -150,7 +150,7 @@ export class Edge {
     const done = () =>
       this.lines.filter(
         ({ msg }) =>
-          msg === 'the configuration was read anew' || String(msg).startsWith('the configuration was not'),
+          msg === 'the configuration was read again' || String(msg).startsWith('the configuration was not'),
       )
     const before = done().length
     await this.signal('SIGHUP')

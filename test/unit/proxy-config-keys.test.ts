@@ -88,7 +88,7 @@ const WRONG: [key: string, value: string, message: RegExp][] = [
   ['upstreams.a.timeouts.connect', '0s', /outside of 1 ms/],
   ['upstreams.a.timeouts.response', '1d', /no duration/],
   ['routes', '{}', /is a map, not a list/],
-  ['routes[0]', 'null', /not a map \(nothing stands behind the colon\)/],
+  ['routes[0]', 'null', /not a map \(nothing follows the colon\)/],
   ['routes[0].host', '"a.com:80"', /leave the port out/],
   ['routes[0].host', '"a..com"', /is no label/],
   ['routes[0].host', '"*.*.com"', /a \* stands alone or as the whole first label/],

@@ -24,7 +24,7 @@ describe('the right to look into a process that is missing', () => {
     ['dumpable', { fdOwner: 0 }, /may not be dumped/],
     ['yama', { scope: 1 }, /ptrace_scope=1 lets only its ancestors/],
     ['yama', { scope: 2 }, /ptrace_scope=2 lets only root/],
-    ['yama', { scope: 3, own: ROOT }, /until the machine is started anew/],
+    ['yama', { scope: 3, own: ROOT }, /until the machine is rebooted/],
     ['filter', { own: { ...ROOT, filtered: true } }, /seccomp/],
     ['filter', { own: { ...USER, filtered: true } }, /seccomp/],
     ['policy', { own: ROOT, scope: 1 }, /AppArmor, SELinux/],

@@ -41,6 +41,6 @@ describe('a process that is killed', () => {
   })
 
   it('cannot be one that is not seen from here', () => {
-    expect(() => killVerified({ pid: 1 }, null)).toThrow(/ended by hand|end it by hand/)
+    expect(() => killVerified({ pid: 1 }, null)).toThrow(/end it manually/)
   })
 })

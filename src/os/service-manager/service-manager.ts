@@ -30,7 +30,7 @@ export class ServiceManager {
       if (!told)
         logger.warn(
           { err: error },
-          'the service manager (NOTIFY_SOCKET) cannot be told what becomes of this service',
+          'the service manager (NOTIFY_SOCKET) cannot be notified of the state of this service',
         )
       told = true
     })
