@@ -85,7 +85,9 @@ describe('a certificate made at run time', () => {
     expect(await seen('a.test')).toBe('file-a')
     const again = await command('remove', 'a.test')
     expect(again.stderr).toMatch(/ERR_FDB_CERTIFICATE: .*a\.test comes from the configuration file/)
-    expect((await command('remove', 'b.test')).stderr).toMatch(/no certificate made at run time has b\.test as its first name/)
+    expect((await command('remove', 'b.test')).stderr).toMatch(
+      /no certificate made at run time has b\.test as its first name/,
+    )
   })
 
   it('is replaced when it is asked for, and refused with its reason when it is wrong', async () => {
