@@ -135,7 +135,9 @@ describe('a version of the proxy that is to prove itself', () => {
       'upgrade.health fails: if it keeps failing, the previous version takes over again',
       line => line.pid === next && /503/.test(line.why),
     )
-    await edge.logged('the handoff failed; the incumbent continues to serve', line => /503/.test(line.err.message))
+    await edge.logged('the handoff failed; the incumbent continues to serve', line =>
+      /503/.test(line.err.message),
+    )
     await edge.ended(next, 40_000)
     await load.stop()
   })
