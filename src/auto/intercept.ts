@@ -74,7 +74,7 @@ export function warnAboutUdp(): void {
   channel('udp.socket').subscribe(message => {
     const { socket } = message as { readonly socket: dgram.Socket }
     const bind = socket.bind as Bind
-    const told: Bind = (...args) => {
+    const bindWithWarning: Bind = (...args) => {
       const port = portOf(args[0])
       if (port > 0)
         sayOnce(
@@ -82,7 +82,7 @@ export function warnAboutUdp(): void {
         )
       return Reflect.apply(bind, socket, args)
     }
-    Object.defineProperty(socket, 'bind', { configurable: true, writable: true, value: told })
+    Object.defineProperty(socket, 'bind', { configurable: true, writable: true, value: bindWithWarning })
   })
 }
 

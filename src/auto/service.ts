@@ -50,10 +50,10 @@ export class Service {
   readonly #log: ReturnType<typeof ownPart>
 
   /**
-   * Joins the service. Null, with a message, if another program serves under its name. `gone` is called when this program has left the
+   * Joins the service. Null, with a message, if another program serves under its name. `onLeft` is called when this program has left the
    * service and may join again. Rejects as `join()` does.
    */
-  static async join(settings: AutoSettings, gone: () => void): Promise<Service | null> {
+  static async join(settings: AutoSettings, onLeft: () => void): Promise<Service | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
     const other = settings.named ? null : await otherProgram(settings)
     if (other !== null) {
@@ -78,16 +78,16 @@ export class Service {
       ...(pidFile !== undefined && { pidFile }),
       ...(stateFile !== undefined && { stateFile }),
     })
-    return new Service(settings, await joining.catch(joinFailed), gone)
+    return new Service(settings, await joining.catch(joinFailed), onLeft)
   }
 
-  private constructor(settings: AutoSettings, member: Member, gone: () => void) {
+  private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {
     this.#settings = settings
     this.#member = member
-    this.#onLeft = gone
+    this.#onLeft = onLeft
     this.#offered = new Set(member.known)
-    const keeper = new Placeholder(settings.control)
-    this.#shutdown = new ProgramShutdown(member, settings.exitMs, keeper)
+    const placeholder = new Placeholder(settings.control)
+    this.#shutdown = new ProgramShutdown(member, settings.exitMs, placeholder)
     const log = ownPart(startedAs.env)
     this.#log = log
     member.describe(() => ({ program: settings.program, ...(log !== null && { log: log.log }) }))
@@ -99,7 +99,7 @@ export class Service {
     member.on('retiring', () => {
       member.keepAlive(true)
       // Order matters: libuv drops a signal of this turn if its last listener is removed before the next is added.
-      keeper.markReplaced()
+      placeholder.markReplaced()
       this.#shutdown.stopHandlingSignals()
       this.#listening.setAside(this.#names.keys())
     })
@@ -107,7 +107,7 @@ export class Service {
       member.keepAlive(false)
       this.#listening.bringBack()
       this.#shutdown.handleSignals()
-      keeper.stop()
+      placeholder.stop()
     })
     process.once('beforeExit', this.#onBeforeExit)
     if (this.#offered.size > 0) openInspector()

@@ -1,12 +1,12 @@
 import { writeSync } from 'node:fs'
 import type { Logger } from '../index.js'
 
-const said = new Set<string>()
+const printed = new Set<string>()
 
 /** Writes a line to stderr, once per process: the program has no other log for it. */
 export function sayOnce(text: string): void {
-  if (said.has(text)) return
-  said.add(text)
+  if (printed.has(text)) return
+  printed.add(text)
   say(text)
 }
 

@@ -139,13 +139,13 @@ function* entriesBut<V>(
 const MASK = PARTS - 1
 
 /** Caches the last hash: a key is usually looked up several times in a row, in this map and the next. */
-let asked = ''
-let shardOfAsked = hashed(asked)
+let lastKey = ''
+let lastShard = hashed(lastKey)
 
 function shardOf(key: string): number {
-  if (key === asked) return shardOfAsked
-  asked = key
-  return (shardOfAsked = hashed(key))
+  if (key === lastKey) return lastShard
+  lastKey = key
+  return (lastShard = hashed(key))
 }
 
 /** FNV-1a over UTF-16 units: cheap, and spreads keys well enough. */

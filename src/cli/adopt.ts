@@ -54,8 +54,8 @@ async function adopt({ pid: text, listener, control, service, json, timeout }: A
     )
   const held = await intoDaemon(pid, { listener, control, service, timeout })
   const names = held.map(({ name, address }) => `${name}  ${address}`).join('\n')
-  const told = `${names}\nthe daemon holds them for ${service}; process ${pid} serves on\n`
-  print(json, { ok: true, pid, service, listeners: held }, told)
+  const summary = `${names}\nthe daemon holds them for ${service}; process ${pid} serves on\n`
+  print(json, { ok: true, pid, service, listeners: held }, summary)
 }
 
 function shown(pid: number, json: boolean): string {

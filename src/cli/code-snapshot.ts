@@ -11,13 +11,13 @@ const ADDONS = ['build/Release', `prebuilds/${process.platform}-${process.arch}`
  * which costs a harmless upgrade.
  */
 export class CodeSnapshot {
-  readonly #then = lookAtStart()
+  readonly #atStart = lookAtStart()
 
   /** Returns the names of changed parts. Throws the errors of `successorCommand()`: then there is nothing to upgrade to. */
   changed(): string[] {
     const now = look()
-    const names = new Set([...this.#then.keys(), ...now.keys()])
-    return [...names].filter(name => this.#then.get(name) !== now.get(name)).sort()
+    const names = new Set([...this.#atStart.keys(), ...now.keys()])
+    return [...names].filter(name => this.#atStart.get(name) !== now.get(name)).sort()
   }
 }
 

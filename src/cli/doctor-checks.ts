@@ -251,7 +251,7 @@ function checkSystemd(env: Readonly<NodeJS.ProcessEnv>, boots: boolean): CheckRe
     const keeps = Number(FDSTORE) > 0
     return {
       status: 'ok',
-      found: `this unit is told of upgrades (NOTIFY_SOCKET), and ${keeps ? `keeps up to ${FDSTORE} descriptors` : 'keeps no descriptors'}`,
+      found: `this unit is notified of upgrades (NOTIFY_SOCKET), and ${keeps ? `keeps up to ${FDSTORE} descriptors` : 'keeps no descriptors'}`,
       ...(!keeps && {
         remedy:
           'for a restart without a refused connection: FileDescriptorStoreMax=64 in the unit (systemd 254)',

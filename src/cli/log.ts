@@ -29,7 +29,7 @@ export async function openLog({ level, file: path, other }: LogOptions): Promise
         other?.({ error: error.message }, FAILED)
       },
       missing: missing => logger.warn({ missing }, MISSING),
-      kept: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
+      reopenFailed: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
     },
   )
   const own = { pid: process.pid, hostname: hostname(), name: 'fd-broker' }
@@ -57,7 +57,7 @@ type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
 
 /** Delay before a failed write is retried, in milliseconds. */
-const AGAIN_MS = 1_000
+const RETRY_MS = 1_000
 /** Time for a slow reader to take the last lines, in milliseconds. */
 const END_MS = 1_000
 
@@ -78,7 +78,7 @@ interface LogEvents {
   /** Writing works again, and so many lines were dropped: the callee reports that in this log. */
   readonly missing: (lines: number) => void
   /** Opening the file again failed: the previous one stays in use. */
-  readonly kept: (error: Error) => void
+  readonly reopenFailed: (error: Error) => void
 }
 
 /** An open stream, and the number of lines written since its last drain. */
@@ -90,7 +90,7 @@ interface LogStream {
 /** Writes log lines. A full disk or a broken pipe never affects the service: lines are dropped and counted, and writing is retried. */
 export class LogFile {
   readonly #pino: Pino
-  readonly #place: LogTarget
+  readonly #target: LogTarget
   readonly #events: LogEvents
   #outlet!: LogStream
   #failing = false
@@ -116,7 +116,7 @@ export class LogFile {
 
   private constructor(pino: Pino, place: LogTarget, events: LogEvents) {
     this.#pino = pino
-    this.#place = place
+    this.#target = place
     this.#events = events
   }
 
@@ -131,13 +131,13 @@ export class LogFile {
   }
 
   reopen(): void {
-    if (this.#place.path === undefined) return
+    if (this.#target.path === undefined) return
     // In order: the file that was opened last must win.
     this.#reopened = this.#reopened
       .then(() => this.#open())
       .then(
         outlet => this.#replace(outlet),
-        error => this.#events.kept(error),
+        error => this.#events.reopenFailed(error),
       )
   }
 
@@ -156,7 +156,7 @@ export class LogFile {
   }
 
   async #open(): Promise<LogStream> {
-    const { path, fd, sync, most = 0 } = this.#place
+    const { path, fd, sync, most = 0 } = this.#target
     const retryEAGAIN = () => performance.now() < this.#endsAt
     const stream = this.#pino.destination({ dest: path ?? fd, sync, maxLength: most, retryEAGAIN })
     // Pino's own listener would end the process.
@@ -179,7 +179,7 @@ export class LogFile {
     const errors = this.#errors
     this.#outlet.stream.write(text)
     // An asynchronous write reports later.
-    if (this.#place.sync && this.#errors === errors) this.#written(this.#outlet)
+    if (this.#target.sync && this.#errors === errors) this.#written(this.#outlet)
   }
 
   #written(outlet: LogStream): void {
@@ -200,14 +200,14 @@ export class LogFile {
       outlet.stream.destroy()
       return
     }
-    this.#timer ??= setTimeout(() => this.#again(), AGAIN_MS).unref()
+    this.#timer ??= setTimeout(() => this.#retry(), RETRY_MS).unref()
     if (this.#failing) return
     this.#failing = true
     this.#events.failed(error)
   }
 
   /** Retries the write: the stream kept what it could not write, possibly half a line. */
-  #again(): void {
+  #retry(): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#put('')
@@ -217,7 +217,7 @@ export class LogFile {
     const before = this.#outlet
     this.#outlet = outlet
     before.stream.end()
-    if (this.#failing) this.#again()
+    if (this.#failing) this.#retry()
   }
 }
 

@@ -1,6 +1,6 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { setTimeout as rest } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { defaultLog, generationLog } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
@@ -71,7 +71,7 @@ async function logs(flags: LogsFlags): Promise<void> {
   const shown = new FollowedFile()
   await shown.lastLines(path, lines)
   while (follow) {
-    await rest(LOOK_MS)
+    await sleep(LOOK_MS)
     await shown.more(path)
   }
   await shown.close()
@@ -80,10 +80,11 @@ async function logs(flags: LogsFlags): Promise<void> {
 async function logPath({ control, service, logFile }: LogsFlags): Promise<string> {
   if (logFile !== undefined) return logFile
   const { env } = process
-  const place = control ?? (service === undefined ? undefined : lookupPaths(service, env).find(existsSync))
-  const told = place === undefined ? null : await logOfRunning(place)
-  const name = told?.service ?? service ?? ''
-  return told?.log ?? defaultLog(name, env)
+  const controlPath =
+    control ?? (service === undefined ? undefined : lookupPaths(service, env).find(existsSync))
+  const running = controlPath === undefined ? null : await logOfRunning(controlPath)
+  const name = running?.service ?? service ?? ''
+  return running?.log ?? defaultLog(name, env)
 }
 
 /** Null if the service does not answer. */
@@ -125,18 +126,18 @@ class FollowedFile {
 
   /** Prints what was appended. After a rotation or an upgrade the path names another file: prints the remainder of this one first. */
   async more(path: string): Promise<void> {
-    await this.#rest()
+    await this.#printRemainder()
     const inode = (await this.#handle!.stat()).ino
     const now = await open(path).catch(() => null)
     if (now === null) return
     const same = (await now.stat()).ino === inode
     await now.close()
     if (same) return
-    await this.#rest()
+    await this.#printRemainder()
     const before = this.#real
     await this.#open(path)
     if (this.#real !== before) process.stdout.write(`==> ${this.#real} <==\n`)
-    await this.#rest()
+    await this.#printRemainder()
   }
 
   async close(): Promise<void> {
@@ -151,7 +152,7 @@ class FollowedFile {
     return await this.#handle.stat()
   }
 
-  async #rest(): Promise<void> {
+  async #printRemainder(): Promise<void> {
     for (;;) {
       const block = await this.#read(this.#at, BLOCK)
       if (block.length === 0) return

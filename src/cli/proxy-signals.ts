@@ -21,7 +21,7 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const early = new Set<(proxy: ReverseProxy) => void>()
 
   /** Skips the action in a process that was replaced and stays only for its connections: the successor gets the signal. */
-  const ofServing = (act: (proxy: ReverseProxy) => void, { held }: { held: boolean }) => {
+  const ifServing = (act: (proxy: ReverseProxy) => void, { held }: { held: boolean }) => {
     const unlessReplaced = (proxy: ReverseProxy) => {
       if (!proxy.member.staysForOthers) act(proxy)
     }
@@ -54,9 +54,9 @@ export function proxySignals(logger: Logger, reopen: () => void): ProxySignals {
   const signals = new Signals<ReverseProxy>(logger, {
     SIGUSR1: reopen,
     // USR2 before the proxy serves is dropped: there is nothing to replace yet.
-    SIGUSR2: ofServing(proxy => void upgrade(proxy, logger), { held: false }),
-    SIGHUP: ofServing(proxy => void reload(proxy, logger), { held: true }),
-    SIGWINCH: ofServing(
+    SIGUSR2: ifServing(proxy => void upgrade(proxy, logger), { held: false }),
+    SIGHUP: ifServing(proxy => void reload(proxy, logger), { held: true }),
+    SIGWINCH: ifServing(
       proxy => {
         proxy.member.pause()
         logger.warn({}, 'the proxy stops accepting until HUP: clients that connect wait')

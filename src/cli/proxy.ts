@@ -96,7 +96,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
       const count = async () => workersOptions(flags, await read())?.workers ?? 1
       await runWorkers(
         { ...options, ...(pidFile && { pidFile }) },
-        { logger, reopen, before: signals, count },
+        { logger, reopen, earlySignals: signals, count },
       )
       return
     }
@@ -212,7 +212,7 @@ async function openAccessLog(path: string | undefined, logger: Logger): Promise<
           'the access log cannot be written: its lines are dropped until it can',
         ),
       missing: missing => lines.info({ missing }, MISSING),
-      kept: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
+      reopenFailed: error => logger.warn({ err: error, file: path }, REOPEN_FAILED),
     },
   )
   const lines = new AccessLines(file)

@@ -23,10 +23,10 @@ Examples:
 }
 
 async function reloadService({ json, ...flags }: AnswerFlags): Promise<void> {
-  const told = await reload(flags)
-  const { pid, generation } = told
-  if (json) process.stdout.write(jsonText({ ok: true, ...told }))
-  else if ('restart' in told) process.stdout.write(`${lines(told).join('\n')}\n`)
+  const reply = await reload(flags)
+  const { pid, generation } = reply
+  if (json) process.stdout.write(jsonText({ ok: true, ...reply }))
+  else if ('restart' in reply) process.stdout.write(`${lines(reply).join('\n')}\n`)
   else process.stdout.write(`generation ${generation} (pid ${pid}) has read its configuration\n`)
 }
 
@@ -36,8 +36,8 @@ function lines({ now, next, restart }: ReloadReply): string[] {
     ['with the next version (fd-broker upgrade)', next],
     ['when fd-broker run is restarted', restart],
   ] as const
-  const said = all.flatMap(([when, names]) =>
+  const changed = all.flatMap(([when, names]) =>
     names.length === 0 ? [] : [`${names.map(plain).join(', ')}: ${when}`],
   )
-  return said.length === 0 ? ['nothing has changed'] : said
+  return changed.length === 0 ? ['nothing has changed'] : changed
 }

@@ -41,11 +41,11 @@ async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
 
 async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<ProcessReply> {
   try {
-    const { supervised, ...told } = await handBack(flags, installed?.path ?? null)
+    const { supervised, ...reply } = await handBack(flags, installed?.path ?? null)
     // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
     // it.
     if (!supervised) installed?.swap()
-    return told
+    return reply
   } catch (error) {
     if (installed === null || !FdbError.is(error) || error.code !== 'ERR_FDB_NO_STANDBY') throw error
   }
@@ -54,7 +54,7 @@ async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise
   return await upgradeTo(
     { control, service },
     installed.keptTarget,
-    { path: installed.path, put: swap, back: swap },
+    { path: installed.path, apply: swap, revert: swap },
     async release => {
       using client = await OperatorClient.connect(control, { timeout })
       return await client.upgrade({ service, timeout, release })

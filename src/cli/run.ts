@@ -49,16 +49,16 @@ Examples:
 }
 
 async function run(command: string[], flags: RunFlags & { logLevel: string }): Promise<void> {
-  const found = findInheritedState()
+  const inherited = findInheritedState()
   const sources = new RunSources(command, flags)
-  const left = found?.take ? found.state : null
-  const settings = left?.settings ?? (await sources.supervisorSettings())
+  const state = inherited?.take ? inherited.state : null
+  const settings = state?.settings ?? (await sources.supervisorSettings())
   // Wrong settings are reported before anything is started.
-  const first = left === null ? await sources.versionSettings() : null
+  const first = state === null ? await sources.versionSettings() : null
   // An earlier image has already taken over; its descriptors are in the inherited state.
-  const takeover = left === null ? sources.takeover : null
+  const takeover = state === null ? sources.takeover : null
   const { Supervisor } = await import('../run/supervisor.js')
-  if (found !== null && !found.take) return reportDryRun(found)
+  if (inherited !== null && !inherited.take) return reportDryRun(inherited)
   const { logger } = await openLog({ level: flags.logLevel })
   const signals = runSignals(logger, settings.upgradeSignal)
   let predecessor: Predecessor | null = null
@@ -74,10 +74,10 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
       predecessor,
     }
     const running: Supervisor =
-      left === null ? await Supervisor.start(parts) : await Supervisor.resume(parts, left)
+      state === null ? await Supervisor.start(parts) : await Supervisor.resume(parts, state)
     signals.attach(running)
     // The previous image blocked signals before it executed this one.
-    if (left !== null) releaseSignals()
+    if (state !== null) releaseSignals()
     reportServerStage('served')
     const { code, failure } = await running.ended
     process.exitCode = code
@@ -103,8 +103,8 @@ async function duplicateFrom(control: string, first: VersionSettings, logger: Lo
 }
 
 /** Reports by exit code or error whether this release can continue from the state of the supervisor that runs it. */
-function reportDryRun({ state: left }: InheritedState): void {
-  if (left === null)
+function reportDryRun({ state }: InheritedState): void {
+  if (state === null)
     throw new FdbError(
       'ERR_FDB_VERSION',
       'this release cannot read the state of the running supervisor: restart the service to change the release',

@@ -68,6 +68,6 @@ export async function watchEntries(flags: WatchFlags): Promise<void> {
       await out.write({ op: change.op, ...line })
     } else await out.write(change)
     await out.flush()
-    if (out.gone) return
+    if (out.isClosed) return
   }
 }

@@ -100,19 +100,19 @@ export class LineWriter {
   readonly #out: Writable
   #text: string[] = []
   #length = 0
-  #gone = false
+  #isClosed = false
 
   constructor(out: Writable = process.stdout) {
     this.#out = out
     out.on('error', (error: NodeJS.ErrnoException) => {
       // The reader closed the pipe, as `| head` does.
       if (error.code !== 'EPIPE') throw error
-      this.#gone = true
+      this.#isClosed = true
     })
   }
 
-  get gone(): boolean {
-    return this.#gone
+  get isClosed(): boolean {
+    return this.#isClosed
   }
 
   async write(line: unknown): Promise<void> {
@@ -126,7 +126,7 @@ export class LineWriter {
     const text = this.#text.join('')
     this.#text = []
     this.#length = 0
-    if (this.#gone || text === '' || this.#out.write(text)) return
+    if (this.#isClosed || text === '' || this.#out.write(text)) return
     await Promise.race([once(this.#out, 'drain'), once(this.#out, 'close')]).catch(() => {})
   }
 }
@@ -143,7 +143,7 @@ export async function writeEntries(
   const keys = [...section.keys()].filter(key => key.startsWith(prefix)).sort()
   for (const key of keys) {
     const entry = section.get(key)
-    if (out.gone) return
+    if (out.isClosed) return
     if (entry) await out.write(entryLine(schema, entry, options))
   }
 }

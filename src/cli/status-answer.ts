@@ -16,8 +16,8 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
     return { service: DAEMON_ITSELF, role: 'serving', ...(pid && { pid }), ...(generation && { generation }) }
   if (name === '' && services.length === 1) return services[0]
   // Without a name the first worker stands for all workers.
-  const asked = name || answer.workers?.all?.[0]?.service
-  return services.find(({ service }) => service === asked)
+  const wanted = name || answer.workers?.all?.[0]?.service
+  return services.find(({ service }) => service === wanted)
 }
 
 /**

@@ -13,14 +13,17 @@ export function statusText(answer: StatusAnswer, now: number = Date.now()): stri
   const { control, descriptors, generation, pid, programs, startedAt, rssBytes, services, workers } = answer
   const head: [string, string | null][] = [
     ['daemon', services.length === 1 ? '1 service' : `${services.length} services`],
-    ['control', of(control)],
-    ['generation', of(generation)],
-    ['pid', of(pid)],
+    ['control', shown(control)],
+    ['generation', shown(generation)],
+    ['pid', shown(pid)],
     ['uptime', since(startedAt, now)],
-    ['memory', of(rssBytes, size)],
-    ['workers', of(workers?.count)],
-    ['connections', workers ? of(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null],
-    ['descriptors', descriptors ? of(descriptors) : null],
+    ['memory', shown(rssBytes, size)],
+    ['workers', shown(workers?.count)],
+    [
+      'connections',
+      workers ? shown(services.reduce((sum, { connections = 0 }) => sum + connections, 0)) : null,
+    ],
+    ['descriptors', descriptors ? shown(descriptors) : null],
   ]
   const claims = block('programs', ['PID', 'SINCE', 'DESCRIPTORS'], programs, program => [
     program.pid || 'another',
@@ -108,21 +111,24 @@ function withScheme({ address, scheme }: NonNullable<ServiceStatus['listeners']>
 function headline(report: ServiceStatus, now: number): [string, string | null][] {
   return [
     ['service', plain(report.service)],
-    ['generation', of(report.generation)],
-    ['pid', report.pid === null ? 'none: no process serves' : of(report.pid)],
-    ['epoch', of(report.epoch)],
-    ['role', of(report.role)],
+    ['generation', shown(report.generation)],
+    ['pid', report.pid === null ? 'none: no process serves' : shown(report.pid)],
+    ['epoch', shown(report.epoch)],
+    ['role', shown(report.role)],
     ['handoff', phaseLine(report)],
-    ['control', of(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`)],
+    [
+      'control',
+      shown(report.control, control => `${control}${report.hosting ? ` (${report.hosting})` : ''}`),
+    ],
     ['uptime', uptime(report, now)],
-    ['connections', of(report.connections)],
+    ['connections', shown(report.connections)],
     ['moves', movesLine(report.moves)],
     ['closed', closedLine(report.closed)],
     ['held', report.held?.length ? report.held.map(plain).join(', ') : null],
     ['state', stateLine(report)],
     ['state file', fileLine(report)],
-    ['memory', of(report.rssBytes, size)],
-    ['open fds', of(report.openFds)],
+    ['memory', shown(report.rssBytes, size)],
+    ['open fds', shown(report.openFds)],
     ...supervisorLines(report, now),
     ['last failure', failureLine(report)],
     ['blocked by', blockedLine(report)],
@@ -200,7 +206,7 @@ function phaseLine(report: ServiceStatus): string | null {
   const { phase, probationSeconds } = report
   // Under `fd-broker run` the probation has a line of its own.
   const left = 'supervisor' in report ? '' : leftOf(probationSeconds)
-  return of(phase, text => `${text}${left}`)
+  return shown(phase, text => `${text}${left}`)
 }
 
 function leftOf(probationSeconds: number | null | undefined): string {
@@ -216,12 +222,15 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
   const ended =
     last === undefined
       ? null
-      : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${how(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
+      : `${plain(exits.count)} times; generation ${plain(last.generation)} (pid ${plain(last.pid)}) last, ${exitText(last.code)}, ${formatDuration((now - last.at) / 1000)} ago, after ${formatDuration(last.seconds)}`
   return [
-    ['serves again', of(again, id => `generation ${id}, started again as generation ${report.generation}`)],
-    ['probation', of(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
+    [
+      'serves again',
+      shown(again, id => `generation ${id}, started again as generation ${report.generation}`),
+    ],
+    ['probation', shown(report.probationSeconds, seconds => `${formatDuration(Number(seconds))} left`)],
     ['health', healthLine(supervisor)],
-    ['way back', of(before, id => `generation ${id} (fd-broker rollback)`)],
+    ['way back', shown(before, id => `generation ${id} (fd-broker rollback)`)],
     ['supervisor', `pid ${plain(pid)}, ${size(rssBytes)}`],
     ['crashed', ended],
     ['loop', loops ? `IT CRASHES AGAIN AND AGAIN: ${plain(failures)} ends or failures in a row` : null],
@@ -230,12 +239,12 @@ function supervisorLines(report: ServiceStatus, now: number): [string, string | 
 
 function healthLine({ healthy, complaint }: SupervisorStatus['supervisor']): string | null {
   if (healthy === null || healthy === undefined) return null
-  const last = of(complaint)
+  const last = shown(complaint)
   if (!healthy) return `SICK: ${last ?? 'it answered badly'}`
   return last === null ? 'good' : `its last answer was bad: ${last}`
 }
 
-function how(code: number): string {
+function exitText(code: number): string {
   return code > 128 ? `by signal ${code - 128}` : `with code ${plain(code)}`
 }
 
@@ -278,7 +287,7 @@ function block<T>(
   return ['', style('bold', title), ...table(head, items.map(cells)).map(line => `  ${line}`)]
 }
 
-function of<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
+function shown<T>(value: T | null | undefined, show: (value: T) => string = String): string | null {
   return value === undefined || value === null ? null : plain(show(value))
 }
 

@@ -44,14 +44,14 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let seen = true
-  const told = await askService(flags, RETRY_CODES, async (client, timeout) => {
+  const reply = await askService(flags, RETRY_CODES, async (client, timeout) => {
     const left = readProcessReply(await client.command(STOP, body, { timeout, service }))
     // The pid belongs to that process while it keeps this connection open.
     seen = !client.inOtherPidNamespace
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
   })
-  print(json, { ok: true, ...told }, `process ${told.pid} ${seen ? 'has ended' : 'ends'}\n`)
+  print(json, { ok: true, ...reply }, `process ${reply.pid} ${seen ? 'has ended' : 'ends'}\n`)
 }
 
 /** Resolves with true when the process has ended, or if it is in another PID namespace and cannot be watched. */
@@ -75,7 +75,7 @@ async function endsBy({ pid }: ProcessReply, until: number): Promise<boolean> {
 
 /** Asks over the connection that carried the order: it works even if the control path was removed. */
 async function whyStill(client: OperatorClient, { pid }: ProcessReply, timeout: number): Promise<FdbError> {
-  const told = `process ${pid} was told to end, but still lives after ${timeout} ms`
+  const prefix = `process ${pid} was told to end, but still lives after ${timeout} ms`
   let answer: StatusAnswer
   try {
     answer = await client.status({ timeout: ANSWER_MS })
@@ -85,9 +85,9 @@ async function whyStill(client: OperatorClient, { pid }: ProcessReply, timeout: 
       code === 'ERR_FDB_DEADLINE'
         ? 'it does not answer (it is stopped, or busy)'
         : `it could not be asked why (${(error as Error).message})`
-    return new FdbError('ERR_FDB_DEADLINE', `${told}: ${why}`, { cause: error })
+    return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${why}`, { cause: error })
   }
-  return new FdbError('ERR_FDB_DEADLINE', `${told}: ${reasonOf(answer, pid)}`)
+  return new FdbError('ERR_FDB_DEADLINE', `${prefix}: ${reasonOf(answer, pid)}`)
 }
 
 function reasonOf(answer: StatusAnswer, pid: number): string {
@@ -102,9 +102,9 @@ function reasonOf(answer: StatusAnswer, pid: number): string {
   }
   if (connections > 0) {
     const kinds = own?.listeners?.flatMap(({ kinds = {} }) => Object.entries(kinds)) ?? []
-    const which =
+    const kindsText =
       kinds.length === 0 ? '' : ` (${kinds.map(([kind, count]) => `${count} ${plain(kind)}`).join(', ')})`
-    return `it has ${connections} ${connections === 1 ? 'connection' : 'connections'} still${which} and ends with the last, or when its drain is over (--drain)`
+    return `it has ${connections} ${connections === 1 ? 'connection' : 'connections'} still${kindsText} and ends with the last, or when its drain is over (--drain)`
   }
   const versions = older.map(
     report => `version ${plain(report.generation)} (pid ${plain(report.pid)}, ${plain(report.phase)})`,

@@ -167,11 +167,11 @@ async function withoutUpgrade(
   json: boolean,
 ): Promise<void> {
   const begun = Date.now()
-  const told = done === 'reload' ? await reload(flags) : null
-  if (json) print({ ok: true, done, changes, ...told, ms: Math.max(0, Date.now() - begun) })
-  else if (told === null) process.stdout.write(`${because}\n`)
+  const reply = done === 'reload' ? await reload(flags) : null
+  if (json) print({ ok: true, done, changes, ...reply, ms: Math.max(0, Date.now() - begun) })
+  else if (reply === null) process.stdout.write(`${because}\n`)
   else {
-    const { pid, generation } = told
+    const { pid, generation } = reply
     process.stdout.write(`${plain(because)}: generation ${generation} (pid ${pid}) has read it\n`)
   }
 }
@@ -180,8 +180,8 @@ function installing(binary: string, at: string): ReleaseChange {
   const installed = new ReleasePath(at)
   return {
     path: installed.path,
-    put: () => installed.install(binary),
-    back: () => installed.revert(),
+    apply: () => installed.install(binary),
+    revert: () => installed.revert(),
     commit: () => installed.commit(),
   }
 }
@@ -198,10 +198,10 @@ interface OutputOf {
 
 /** Warns about output that may end before the process does; null if it goes to a file or nowhere. */
 function outputText({ stdout, stderr }: OutputOf): string | null {
-  const said = [...new Set([stdout, stderr])].flatMap(target =>
+  const targets = [...new Set([stdout, stderr])].flatMap(target =>
     target === undefined ? [] : (describe(target) ?? []),
   )
-  return said.length === 0 ? null : `its output goes to ${said.join(' and ')}`
+  return targets.length === 0 ? null : `its output goes to ${targets.join(' and ')}`
 }
 
 function describe(target: string): string | null {

@@ -7,8 +7,8 @@ import { type ServiceAddress, serviceOf, servingKey } from './status-answer.js'
 
 /** Switches what the server is started from, and back if the upgrade fails. */
 export interface ReleaseChange {
-  put(): void
-  back(): void
+  apply(): void
+  revert(): void
   commit?(): void
   readonly path: string
 }
@@ -40,14 +40,14 @@ async function withRelease<T>(
   upgrade: () => Promise<T>,
 ): Promise<T> {
   const before = await serving(place)
-  change.put()
+  change.apply()
   try {
     const upgraded = await upgrade()
     change.commit?.()
     return upgraded
   } catch (error) {
     if (before !== null && (await serving(place)) === before) {
-      change.back()
+      change.revert()
       throw error
     }
     change.commit?.()

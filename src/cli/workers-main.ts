@@ -7,7 +7,7 @@ export interface RunDeps {
   readonly logger: Logger
   readonly reopen: () => void
   /** Handles signals until this function takes over. */
-  readonly before?: { readonly starting: AbortSignal; close(): void }
+  readonly earlySignals?: { readonly starting: AbortSignal; close(): void }
   /** Number of workers according to the configuration, asked after each reload. */
   readonly count?: () => Promise<number | 'auto'>
 }
@@ -15,7 +15,7 @@ export interface RunDeps {
 /** Runs the main process of workers until it ends, controlled by signals. */
 export async function runWorkers(
   options: WorkersOptions,
-  { logger, reopen, before, count }: RunDeps,
+  { logger, reopen, earlySignals: before, count }: RunDeps,
 ): Promise<void> {
   const signals = mainSignals(logger, reopen)
   before?.close()

@@ -29,7 +29,7 @@ export class CachedProgram {
     const source = Module.wrap(readFileSync(this.#file, 'latin1'))
     const script = new Script(source, { filename: this.#file, ...(found && { cachedData: found.data }) })
     if (found && !script.cachedDataRejected) {
-      this.#stage = found.kept
+      this.#stage = found.stage
       this.#bytes = found.data.length
     }
     this.#script = script

@@ -53,16 +53,16 @@ export class CodeCache {
   }
 
   /** Returns the cache; undefined if there is none that is undamaged and trustworthy. */
-  read(): { data: Buffer; kept: CacheStage } | undefined {
+  read(): { data: Buffer; stage: CacheStage } | undefined {
     for (const folder of this.#folders) {
       try {
         const path = join(folder.path, this.#name)
         if (!isPrivate(folder, path)) continue
         const bytes = readFileSync(path)
-        const kept = STAGES.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
+        const stage = STAGES.find(each => markOf(each).equals(bytes.subarray(0, MARK_BYTES))) ?? 'ended'
         const data = bytes.subarray(MARK_BYTES + SUM_BYTES + this.#facts.length)
-        const head = this.#headOf(data, kept)
-        if (bytes.subarray(0, head.length).equals(head)) return { data, kept }
+        const head = this.#headOf(data, stage)
+        if (bytes.subarray(0, head.length).equals(head)) return { data, stage }
       } catch {
         // Try the next folder.
       }
@@ -71,7 +71,7 @@ export class CodeCache {
   }
 
   /** Writes the cache. Throws if no folder is writable. */
-  write(data: Buffer, kept: CacheStage): void {
+  write(data: Buffer, stage: CacheStage): void {
     let failure: unknown
     for (const folder of this.#folders) {
       try {
@@ -81,7 +81,7 @@ export class CodeCache {
         const path = join(folder.path, this.#name)
         const made = `${path}.${OWN_INSTANCE}`
         try {
-          writeFileSync(made, Buffer.concat([this.#headOf(data, kept), data]), {
+          writeFileSync(made, Buffer.concat([this.#headOf(data, stage), data]), {
             flag: 'wx',
             mode: folder.mode & 0o666,
           })
@@ -99,20 +99,20 @@ export class CodeCache {
   }
 
   /** The header identifies the program and its data: V8 does not verify its input. */
-  #headOf(data: Buffer, kept: CacheStage): Buffer {
+  #headOf(data: Buffer, stage: CacheStage): Buffer {
     const sum = Buffer.alloc(SUM_BYTES)
     sum.writeUInt32LE(crc32(data))
     sum.writeUInt32LE(this.#facts.length, 4)
-    return Buffer.concat([markOf(kept), sum, this.#facts])
+    return Buffer.concat([markOf(stage), sum, this.#facts])
   }
 }
 
-function markOf(kept: CacheStage): Buffer {
-  return Buffer.from(`fd-broker code 2 ${kept.padEnd(6)}\n`, 'latin1')
+function markOf(stage: CacheStage): Buffer {
+  return Buffer.from(`fd-broker code 2 ${stage.padEnd(6)}\n`, 'latin1')
 }
 
-export function isAsGood(kept: CacheStage, when: CacheStage): boolean {
-  return STAGES.indexOf(kept) >= STAGES.indexOf(when)
+export function isAsGood(stage: CacheStage, when: CacheStage): boolean {
+  return STAGES.indexOf(stage) >= STAGES.indexOf(when)
 }
 
 function tidy(folder: string): void {

@@ -239,10 +239,10 @@ async function refuseForeign(path: string, until: number, signal: AbortSignal | 
       result.close()
     }
     if (performance.now() >= grace) {
-      const who = pid === 0 ? 'a live process' : `a live process (pid ${pid})`
+      const holder = pid === 0 ? 'a live process' : `a live process (pid ${pid})`
       throw new FdbError(
         'ERR_FDB_FOREIGN',
-        `${who} listens on ${path} and does not hold its lock ${path}.lock: it is not fd-broker, or its lock file was removed. Stop it, or choose another control path`,
+        `${holder} listens on ${path} and does not hold its lock ${path}.lock: it is not fd-broker, or its lock file was removed. Stop it, or choose another control path`,
         { details: { path, pid } },
       )
     }

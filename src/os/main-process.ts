@@ -20,11 +20,11 @@ interface MainProcessKind {
 const ownKind = find(process.pid, process.ppid, startedAs.env)
 
 /**
- * Returns why the end of this process would end its descendants; null if it would not. `told`: the service manager learns of a new main
+ * Returns why the end of this process would end its descendants; null if it would not. `managerKnows`: the service manager learns of a new main
  * process.
  */
-export function mainProcess(told = false): string | null {
-  return ownKind === null || (told && ownKind.ofUnit) ? null : ownKind.why
+export function mainProcess(managerKnows = false): string | null {
+  return ownKind === null || (managerKnows && ownKind.ofUnit) ? null : ownKind.why
 }
 
 function find(pid: number, parent: number, env: Readonly<NodeJS.ProcessEnv>): MainProcessKind | null {

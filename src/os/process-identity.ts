@@ -16,15 +16,15 @@ const MOST_INSTANCE = 64
 /** Polling interval without pidfds, in milliseconds. */
 const LOOK_MS = 100
 
-/** Identifies a process. `pid` 0: the kernel does not see it from here, and `told` is its own report. */
+/** Identifies a process. `pid` 0: the kernel does not see it from here, and `reported` is its own report. */
 export function identify(
   pid: number,
-  told: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
+  reported: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
 ): ProcessIdentity {
   const startTime = pid > 0 ? startTimeOf(pid) : null
-  const { instance } = told
+  const { instance } = reported
   return {
-    pid: pid || told.pid || 0,
+    pid: pid || reported.pid || 0,
     ...(startTime ? { startTime } : {}),
     ...(instance && instance.length <= MOST_INSTANCE ? { instance } : {}),
   }

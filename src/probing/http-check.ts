@@ -72,14 +72,14 @@ function resultOf(
       const { statusCode = 0, statusMessage = '' } = answer
       const well = wanted === undefined ? statusCode >= 200 && statusCode < 400 : statusCode === wanted
       const status = `${statusCode} ${statusMessage}`.trim()
-      const told = (body: string) => {
+      const fail = (body: string) => {
         const [line = ''] = body.split('\n')
         resolve(line.trim() === '' ? status : `${status} (${line.slice(0, SAID_CHARACTERS)})`)
       }
       if (well) resolve(null)
-      else answer.once('data', chunk => told(String(chunk))).once('end', () => told(''))
+      else answer.once('data', chunk => fail(String(chunk))).once('end', () => fail(''))
       // A later error is harmless: the response head is complete.
-      answer.once('error', () => told(''))
+      answer.once('error', () => fail(''))
       answer.resume()
     })
     request.once('error', reject)

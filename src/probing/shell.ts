@@ -76,16 +76,16 @@ export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
 export function childShell(children: ChildStarter, cwd: string, env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const [own, theirs] = socketPair('output of a command')
-    let said: Socket | undefined
+    let outputSocket: Socket | undefined
     try {
       const argv = ['sh', '-c', REDIRECT + text]
       const deathSignal = constants.signals.SIGKILL
       const pid = children.start({ file: SHELL, cwd, argv, env, fds: [theirs], deathSignal }, code => {
-        if (said === undefined || said.closed) return ended(code)
-        said.once('close', () => ended(code))
-        setTimeout(() => said?.destroy(), OUTPUT_MS)
+        if (outputSocket === undefined || outputSocket.closed) return ended(code)
+        outputSocket.once('close', () => ended(code))
+        setTimeout(() => outputSocket?.destroy(), OUTPUT_MS)
       })
-      said = socketOver(own, {})
+      outputSocket = socketOver(own, {})
         .on('data', output)
         .on('error', () => {})
       return { kill: () => children.kill(pid) }

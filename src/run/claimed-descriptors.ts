@@ -64,10 +64,10 @@ async function claimAll(
   const claimed: ClaimedDescriptor[] = []
   try {
     for (const { name, held, spec } of wanted) {
-      const once = () => claim(held)
+      const claimOnce = () => claim(held)
       const { fd, others } = await (spec === null
-        ? claimKnown(held, once)
-        : heldOrBound(client, held, spec, once))
+        ? claimKnown(held, claimOnce)
+        : heldOrBound(client, held, spec, claimOnce))
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
       if (spec !== null) refuseMismatch(held, spec, about)

@@ -55,7 +55,7 @@ function operationsOf(
           return Buffer.from(processReply(await supervisor.reload()))
         case ROLLBACK:
           return Buffer.from(
-            processReply(await supervisor.rollback({ asked: rollbackBy(by), at: rollbackAt(body) }, signal)),
+            processReply(await supervisor.rollback({ reason: rollbackBy(by), at: rollbackAt(body) }, signal)),
           )
         case UPGRADE_SELF:
           return await supervisor.upgradeSelf()

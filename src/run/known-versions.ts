@@ -13,7 +13,7 @@ export interface KnownVersion {
   /** The operator's command; null: the configured one. */
   readonly argv: readonly string[] | null
   /** Real paths of the words of its command and of its folder. */
-  readonly led: Readonly<Record<string, string>>
+  readonly switched: Readonly<Record<string, string>>
   /** Absent: no operator named a release link. */
   readonly links?: ReleaseLinkTargets | undefined
 }
@@ -31,7 +31,7 @@ export class KnownVersions {
   /** Records how a version is started. `of`: the earlier version that it repeats. */
   record(id: number, settings: VersionSettings, argv: KnownVersion['argv'], of: number | null): void {
     const earlier = of === null ? undefined : this.#known.get(of)
-    this.#known.set(id, { ...(earlier ?? { settings, argv, led: realPathsOf(settings) }), id })
+    this.#known.set(id, { ...(earlier ?? { settings, argv, switched: realPathsOf(settings) }), id })
     const links = of === null ? undefined : this.#links.get(of)
     if (links !== undefined) this.#links.set(id, links)
   }
@@ -52,13 +52,13 @@ export class KnownVersions {
   settingsOf(id: number): VersionSettings | null {
     const known = this.#known.get(id)
     if (known === undefined) return null
-    const { settings, led } = known
+    const { settings, switched: realPaths } = known
     const now = realPathsOf(settings)
-    const then = (word: string) => (led[word] === now[word] ? word : (led[word] ?? word))
+    const formerPath = (word: string) => (realPaths[word] === now[word] ? word : (realPaths[word] ?? word))
     return {
       ...settings,
-      command: settings.command.map(then),
-      ...(settings.cwd !== undefined && { cwd: then(settings.cwd) }),
+      command: settings.command.map(formerPath),
+      ...(settings.cwd !== undefined && { cwd: formerPath(settings.cwd) }),
     }
   }
 

@@ -272,10 +272,10 @@ export class RunningVersion {
     if (this.#closed || pid !== this.#pid) return
     const { ready } = this.settings
     // Older generations of a version that hands over end by themselves: only its process group counts as left behind.
-    const mark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
+    const environmentMark = this.handsOver ? null : { name: VERSION_VARIABLE, value: this.#mark }
     const since = this.startTicks
     const signs = { since, before: this.#events.nextStart(since), sockets: this.#sockets }
-    const left = LeftoverProcesses.ofGroup(pid, mark, signs)
+    const left = LeftoverProcesses.ofGroup(pid, environmentMark, signs)
     if (ready.kind !== 'handoff' || this.#isReplaced) {
       this.#events.exited(code, left)
       return

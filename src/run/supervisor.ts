@@ -186,7 +186,7 @@ export class Supervisor {
    * Cancels the candidate; if there is none, starts the previous version, which replaces the serving one when ready. Resolves with the
    * version that leaves. Rejects, and keeps the serving version, with ERR_FDB_NO_STANDBY and the errors of {@link upgrade}.
    */
-  async rollback({ asked, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
+  async rollback({ reason: requests, at }: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply> {
     const dispatch = (event: SupervisorEvent) => this.#dispatch(event)
     const state = this.#state
     const now = serving(state)
@@ -201,7 +201,7 @@ export class Supervisor {
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
     if (returns === null || (now === undefined && next === undefined)) throw noStandbyError()
     if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noStandbyError()
-    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, asked)
+    if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, requests)
     await this.#requests.ask({}, cancel, dispatch, 'rollback')
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }
   }

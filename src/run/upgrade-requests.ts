@@ -115,7 +115,7 @@ export function noStandbyError(): FdbError {
 
 export interface RollbackOrder {
   /** Describes the request, for logs and status. */
-  readonly asked: string
+  readonly reason: string
   /** The release link that the rollback must switch back; null if the caller names none. */
   readonly at: string | null
 }

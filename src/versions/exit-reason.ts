@@ -66,10 +66,10 @@ export class ExitReason {
 
   /** Returns, once, the reason for an error message, and the stderr lines to append with {@link indented}. */
   takeReason(): { readonly why: string; readonly lines: string | null } {
-    const said = this.takeLine()
-    const lines = said === null ? this.takeLines() : null
+    const reason = this.takeLine()
+    const lines = reason === null ? this.takeLines() : null
     return {
-      why: said ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'),
+      why: reason ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'),
       lines,
     }
   }

@@ -100,12 +100,12 @@ function dropWrites(dropped: () => void): void {
     replace(name, write => (fd, ...rest) => {
       const done = rest.at(-1)
       if (!OUTPUTS.includes(fd) || typeof done !== 'function') return write(fd, ...rest)
-      const told: Written = (error, bytes, data) => {
+      const callback: Written = (error, bytes, data) => {
         const drops = error !== null && isGone(fd, error)
         if (drops) dropped()
         ;(done as Written)(drops ? null : error, drops ? bytesOf(rest) : bytes, data)
       }
-      return write(fd, ...rest.slice(0, -1), told)
+      return write(fd, ...rest.slice(0, -1), callback)
     })
   }
   syncBuiltinESMExports()

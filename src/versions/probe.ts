@@ -177,7 +177,7 @@ const HTTP_STATUS = /^GET \S+: \d{3}\b/
 export class PollingProbe extends Probe {
   override readonly asksServing: boolean
   readonly #questionTo: (pid: number) => HealthCheck
-  readonly #asking: CheckTiming
+  readonly #timing: CheckTiming
   readonly #stopped = new AbortController()
   #last: string | null = null
   #isOpen = false
@@ -189,7 +189,7 @@ export class PollingProbe extends Probe {
   constructor(questionTo: (pid: number) => HealthCheck, asking: CheckTiming, asksServing = true) {
     super()
     this.#questionTo = questionTo
-    this.#asking = asking
+    this.#timing = asking
     this.asksServing = asksServing
   }
 
@@ -202,7 +202,7 @@ export class PollingProbe extends Probe {
   }
 
   override start(pid: number, events: ProbeEvents): void {
-    const { interval, timeout, passes } = this.#asking
+    const { interval, timeout, passes } = this.#timing
     const usual = () => (this.#isProved ? PROVEN_MS : this.#isReady ? UNPROVEN_MS : STARTING_MS)
     let [passed, failed, sick] = [0, 0, false]
     const { name: asked, run: ask } = this.#questionTo(pid)
@@ -282,9 +282,9 @@ class PrivateListenerProbe extends PollingProbe {
   }
 
   override get complaint(): string | null {
-    const said = super.complaint
+    const complaint = super.complaint
     // A version that has answered does accept: the waiting connection is the next check.
-    return said !== null && HTTP_STATUS.test(said) ? said : (this.#notAccepted() ?? said)
+    return complaint !== null && HTTP_STATUS.test(complaint) ? complaint : (this.#notAccepted() ?? complaint)
   }
 
   /** Detects a version that accepts on its first descriptor only. */
@@ -325,7 +325,7 @@ export class NotifyProbe extends Probe {
     const { socket } = this.notifyEndpoint
     /** Current and former main processes of the version. */
     const roots = new Set([pid])
-    const heard = {
+    const endpointEvents = {
       ...events,
       mainProcess: (main: number) => {
         roots.add(main)
@@ -333,7 +333,7 @@ export class NotifyProbe extends Probe {
       },
     }
     this.#receiver = new NotifyReceiver(socket, message => {
-      if (mayReport(message.from, roots)) report(message, heard)
+      if (mayReport(message.from, roots)) report(message, endpointEvents)
     })
   }
 

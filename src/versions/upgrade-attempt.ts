@@ -152,8 +152,8 @@ export class UpgradeAttempt {
       setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
       return
     }
-    const said = words.takeLine()
-    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${said === null ? ': check the command' : `: ${said}`}${this.#keepsServing}`
+    const reason = words.takeLine()
+    const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${reason === null ? ': check the command' : `: ${reason}`}${this.#keepsServing}`
     this.#exited(text, { code: 0, signal: null })
   }
 
@@ -207,11 +207,13 @@ export class UpgradeAttempt {
     await replaced.serves()
     // The successor serves after all: it could not be seen joining.
     if (this.#hasServed()) return
-    const fate = ended
+    const childEnd = ended
       ? `its successor ${pid} was ended`
       : `its successor ${pid} could not be ended (it is another user's, or has left its session)`
     const servesOn = this.#options.ours ? `; process ${process.pid} serves on` : ''
-    this.#settled.reject(cancelledError(reason, `${fate}${servesOn}`, phase === 'idle' ? 'starting' : phase))
+    this.#settled.reject(
+      cancelledError(reason, `${childEnd}${servesOn}`, phase === 'idle' ? 'starting' : phase),
+    )
   }
 
   /** Limits the wait after the Commit, when the handoff's own deadlines decide, in daemon hosting those of the daemon. */
@@ -259,21 +261,21 @@ export class UpgradeAttempt {
     this.#failing = true
     let how: string | null = null
     let lines: string | null = null
-    let said: string | null = null
+    let reason: string | null = null
     const committed = isCommitted(phase)
     if (BROKEN_CODES.has(code) && !committed) {
       const exit = await Promise.race([this.child.exited, afterMs(REASON_MS)])
       how = exit === undefined ? null : exitText(exit)
-      said = this.child.exitReason.takeLine()
+      reason = this.child.exitReason.takeLine()
       lines = this.child.exitReason.takeLines()
     }
-    this.#hasMoreDetail = how !== null || lines !== null || said !== null
+    this.#hasMoreDetail = how !== null || lines !== null || reason !== null
     const name = this.#options.ours ? '' : `${this.#name} did not start to serve: `
     const end = how === null ? '' : `; it ended ${how}`
     const why =
-      said === null
+      reason === null
         ? `${message}${end} (phase ${phase}${this.#keepsServing})${indented(lines)}`
-        : `${said}${this.#keepsServing}`
+        : `${reason}${this.#keepsServing}`
     this.#settled.reject(new FdbError(code, name + why, { phase }))
     if (committed) this.#incumbent.failedAfterCommit(this.child)
     else setTimeout(() => void this.child.end(), this.#options.endAfterMs).unref()
@@ -281,11 +283,14 @@ export class UpgradeAttempt {
 
   /** The error of an expired limit. The successor is ended: taking over after a reported failure would be a surprise. */
   #lateError(limit: number): FdbError {
-    const said = this.child.exitReason.takeLine()
+    const reason = this.child.exitReason.takeLine()
     const what = this.#wrapperEnded
       ? `the command ${this.child.pid} ended with code 0, and nothing that it started has served`
       : `${this.#name} did not serve`
-    return new FdbError('ERR_FDB_DEADLINE', `${what} within ${limit} ms${said === null ? '' : `: ${said}`}`)
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `${what} within ${limit} ms${reason === null ? '' : `: ${reason}`}`,
+    )
   }
 }
 

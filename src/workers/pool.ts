@@ -207,8 +207,8 @@ export class WorkerPool {
 
   /** Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does. */
   async rollback(): Promise<Buffer> {
-    const told = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
-    const left = told.find(one => one.status === 'fulfilled') ?? told[0]!
+    const replies = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
+    const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
     if (left.status === 'rejected') throw left.reason
     return left.value
   }

@@ -65,15 +65,15 @@ export class UnservedListeners {
     const text = JSON.stringify([pid, generation, unserved])
     const before = this.#sentOrders.get(slot)
     if (before?.text === text || (before === undefined && unserved.length === 0)) return
-    const told = { text }
-    this.#sentOrders.set(slot, told)
+    const order = { text }
+    this.#sentOrders.set(slot, order)
     this.#send(slot, unserved).catch(error => {
       this.#logger.debug(
         { worker: slot.index, err: error },
         'a worker could not be told which listeners to serve for others',
       )
       setTimeout(() => {
-        if (this.#sentOrders.get(slot) !== told) return
+        if (this.#sentOrders.get(slot) !== order) return
         this.#sentOrders.set(slot, { text: '' })
         this.#requestUpdate()
       }, RETRY_MS).unref()

@@ -211,26 +211,26 @@ export class Workers implements AsyncDisposable {
   }
 
   #command(name: string, body: Buffer): Promise<Uint8Array> | null {
-    const told = async (work: Promise<void>) => {
+    const reply = async (work: Promise<void>) => {
       await work
       return Buffer.from(processReply({ pid: process.pid, generation: this.#daemon?.generation ?? 0 }))
     }
     switch (name) {
       case REPLACE_WORKERS:
-        return told(body.toString() === PREDECESSOR_WORKERS ? this.#renew() : this.restart())
+        return reply(body.toString() === PREDECESSOR_WORKERS ? this.#renew() : this.restart())
       case SET_WORKERS: {
         const text = body.toString()
-        return told(this.set(/^\d+$/.test(text) ? Number(text) : (text as 'auto')))
+        return reply(this.set(/^\d+$/.test(text) ? Number(text) : (text as 'auto')))
       }
       case RELOAD:
-        return told(this.reload())
+        return reply(this.reload())
       case ROLLBACK:
         return this.#inTurn(() => this.#pool.rollback())
       case STOP: {
         const { timeoutMs } = readStopOrder(body)
         // Send the reply first.
         setImmediate(() => void this.close(timeoutMs === null ? {} : { timeout: timeoutMs }))
-        return told(Promise.resolve())
+        return reply(Promise.resolve())
       }
       default:
         return null

@@ -55,7 +55,7 @@ async function opened(sync: boolean, most?: number): Promise<{ file: LogFile; to
     {
       failed: error => told.push(`failed: ${error.message}`),
       missing: lines => file.write(`missing: ${lines}\n`),
-      kept: error => told.push(`kept: ${(error as NodeJS.ErrnoException).code}`),
+      reopenFailed: error => told.push(`kept: ${(error as NodeJS.ErrnoException).code}`),
     },
   )
   open.push(file)

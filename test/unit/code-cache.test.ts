@@ -61,7 +61,7 @@ describe('compiled code', () => {
     expect(others).toEqual([])
     expect(statSync(folder).mode & 0o022).toBe(0)
     expect(statSync(file).mode & 0o133).toBe(0)
-    expect(cache().read()?.kept).toBe('ended')
+    expect(cache().read()?.stage).toBe('ended')
     age(file)
     start().save('ended')
     expect(isAged(file)).toBe(true)
@@ -71,7 +71,7 @@ describe('compiled code', () => {
     const { start, written, cache } = scene()
     start().save('ended')
     start().save('served')
-    expect(cache().read()?.kept).toBe('served')
+    expect(cache().read()?.stage).toBe('served')
     age(written()[0]!)
     start().save('ended')
     expect(isAged(written()[0]!)).toBe(true)
@@ -84,10 +84,10 @@ describe('compiled code', () => {
     const before = size()
     const second = start('these', 'joins')
     second.save('joined')
-    expect(cache().read()?.kept).toBe('joined')
+    expect(cache().read()?.stage).toBe('joined')
     expect(size()).toBeGreaterThan(before)
     second.save('left')
-    expect(cache().read()?.kept).toBe('left')
+    expect(cache().read()?.stage).toBe('left')
     age(written()[0]!)
     for (const when of ['ended', 'served', 'joined', 'left'] as const) start().save(when)
     expect(isAged(written()[0]!)).toBe(true)
@@ -102,7 +102,7 @@ describe('compiled code', () => {
     age(written()[0]!)
     start().save('joined')
     expect(isAged(written()[0]!)).toBe(true)
-    expect(cache().read()?.kept).toBe('served')
+    expect(cache().read()?.stage).toBe('served')
   })
 
   it.each<[what: string, damage: (bytes: Buffer) => Buffer]>([
@@ -119,7 +119,7 @@ describe('compiled code', () => {
     age(file)
     start().save('ended')
     expect(isAged(file)).toBe(false)
-    expect(cache().read()?.kept).toBe('ended')
+    expect(cache().read()?.stage).toBe('ended')
   })
 
   it('that V8 does not take is written anew', () => {
@@ -128,7 +128,7 @@ describe('compiled code', () => {
     age(written()[0]!)
     start().save('ended')
     expect(isAged(written()[0]!)).toBe(false)
-    expect(cache().read()?.kept).toBe('ended')
+    expect(cache().read()?.stage).toBe('ended')
   })
 
   it('is for one program, version and command line', () => {
@@ -144,7 +144,7 @@ describe('compiled code', () => {
     start('others').save('ended')
     const others = written().find(file => file !== these)!
     writeFileSync(these, readFileSync(others))
-    expect([cache('these').read(), cache('others').read()?.kept]).toEqual([undefined, 'ended'])
+    expect([cache('these').read(), cache('others').read()?.stage]).toEqual([undefined, 'ended'])
   })
 
   it('of other versions goes when there is much of it', () => {

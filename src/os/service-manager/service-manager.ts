@@ -25,14 +25,14 @@ export class ServiceManager {
   /** Null if there is no service manager. */
   static find(logger: WarningLogger): ServiceManager | null {
     const { env } = startedAs
-    let told = false
+    let hasWarned = false
     const socket = NotifySocket.of(env, error => {
-      if (!told)
+      if (!hasWarned)
         logger.warn(
           { err: error },
           'the service manager (NOTIFY_SOCKET) cannot be notified of the state of this service',
         )
-      told = true
+      hasWarned = true
     })
     return socket === null ? null : new ServiceManager(socket, env)
   }
