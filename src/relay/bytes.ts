@@ -1,6 +1,6 @@
 import type { BytesOrText } from './byte-stream.js'
 
-export const NOTHING: Buffer = Buffer.alloc(0)
+export const NO_BYTES: Buffer = Buffer.alloc(0)
 
 export function copyRange(chunk: Buffer, from: number, to: number): Buffer {
   const bytes = Buffer.allocUnsafeSlow(to - from)
@@ -31,7 +31,7 @@ export function toBuffer(bytes: BytesOrText): Buffer {
 }
 
 export function concat(pieces: readonly Buffer[]): Buffer {
-  if (pieces.length === 0) return NOTHING
+  if (pieces.length === 0) return NO_BYTES
   return pieces.length === 1 ? pieces[0]! : Buffer.concat(pieces)
 }
 

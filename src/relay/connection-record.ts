@@ -5,7 +5,7 @@ import { FdbError } from '../errors.js'
 import { FieldEdits, Framing, type FramingKind, type Side } from '../http1/index.js'
 import { fdbroker } from '../proto/connections.js'
 import { EventTracker, FrameTracker } from './boundaries.js'
-import { copyRange, NOTHING } from './bytes.js'
+import { copyRange, NO_BYTES } from './bytes.js'
 import type { ExchangeOptions } from './decision.js'
 import type { ExchangeFacts, ExchangePhase } from './exchange-facts.js'
 import type { BodyCoding } from './response-plan.js'
@@ -63,7 +63,7 @@ const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
 
 const MOST_NAME = 1024
-const METHOD = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/
+const METHOD_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/
 const BYTES = /^[\0-\xff]*$/
 
 export function encodeRecord(record: ConnectionRecord): Uint8Array {
@@ -104,21 +104,24 @@ function bodyMessage({ kind, left, phase, count, hash }: Framing): BodyMessage {
 /** Decodes and validates a record from another process that came with `fds` descriptors. Throws ERR_FDB_RELAYED_RECORD for an impossible state. */
 export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   if (bytes.length > MAX_RECORD_BYTES)
-    throw damaged(`it has ${bytes.length} bytes; the limit is ${MAX_RECORD_BYTES}`)
+    throw recordError(`it has ${bytes.length} bytes; the limit is ${MAX_RECORD_BYTES}`)
   let message: fdbroker.connections.Relayed
   try {
     message = Relayed.decode(bytes)
   } catch (cause) {
-    throw damaged('it is no message of that protocol', cause)
+    throw recordError('it is not a valid protobuf message', cause)
   }
   const { listener, client, clientEnded, endedClient, closing } = message
-  if (listener === '' || listener.length > MOST_NAME) throw damaged(`its listener is ${shortened(listener)}`)
-  if (client !== '' && net.isIP(client) === 0) throw damaged(`its client is ${shortened(client)}`)
+  if (listener === '' || listener.length > MOST_NAME)
+    throw recordError(`its listener is ${shortened(listener)}`)
+  if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shortened(client)}`)
   const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
-  if (exchange === null && fds !== 1) throw damaged(`it has ${fds} descriptors and no request under way`)
-  if (closing && (exchange !== null || !endedClient)) throw damaged('it is closing, and is not')
+  if (exchange === null && fds !== 1)
+    throw recordError(`it has ${fds} descriptors although no request is in progress`)
+  if (closing && (exchange !== null || !endedClient))
+    throw recordError('it is closing, but has a request or has not sent FIN')
   if (endedClient && !closing && exchange?.facts.phase !== 'tunnel')
-    throw damaged('it has ended, and an answer is still to come')
+    throw recordError('it has sent FIN to the client before the end of the response')
   return {
     listener,
     scheme: message.https ? 'https' : 'http',
@@ -138,17 +141,17 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   const coding = CODINGS[message.coding]
   const { method, destination, route, target, host, resend, status } = message
   if (phase === undefined || coding === undefined) {
-    throw damaged(`its request is in phase ${message.phase} with coding ${message.coding}`)
+    throw recordError(`its request has the unknown phase ${message.phase} or coding ${message.coding}`)
   }
-  if (!METHOD.test(method) && (method !== '' || phase !== 'tunnel'))
-    throw damaged(`its method is ${shortened(method)}`)
+  if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
+    throw recordError(`its method is ${shortened(method)}`)
   for (const name of [destination, route]) {
-    if (name.length > MOST_NAME) throw damaged(`it has a name of ${name.length} characters`)
+    if (name.length > MOST_NAME) throw recordError(`it has a name of ${name.length} characters`)
   }
   for (const text of [target, host, resend]) {
-    if (!BYTES.test(text)) throw damaged(`it has ${shortened(text)}, which are no bytes`)
+    if (!BYTES.test(text)) throw recordError(`it has the text ${shortened(text)}, which is not latin1`)
   }
-  if (status > 999) throw damaged(`its status is ${status}`)
+  if (status > 999) throw recordError(`its status is ${status}`)
   const facts: ExchangeFacts = {
     phase,
     method,
@@ -186,7 +189,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     endedUpstream: message.endedUpstream,
   }
   const wrong = contradiction(record, fds)
-  if (wrong !== null) throw damaged(wrong)
+  if (wrong !== null) throw recordError(wrong)
   return record
 }
 
@@ -195,12 +198,13 @@ function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): stri
   const tcp = phase === 'tunnel' && method === ''
   if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
     return `it has ${fds} descriptors in phase ${phase}`
-  if (requestBody?.kind === 'until-close') return 'its request has no end'
+  if (requestBody?.kind === 'until-close')
+    return 'its request body ends with the connection, which is only possible for a response'
   if (facts.resend !== '' && (phase !== 'waiting' || requestBody !== null))
-    return 'its request is kept for nothing'
+    return 'it keeps a request for a retry that is not possible'
   if (frames !== null && (phase !== 'tunnel' || method === ''))
-    return 'it has frames, and is no tunnel of a request'
-  if (streams.endedUpstream && phase !== 'tunnel') return 'its server was told the end in the middle'
+    return 'it has WebSocket frames without an upgraded request'
+  if (streams.endedUpstream && phase !== 'tunnel') return 'it has sent FIN to the server outside a tunnel'
   if (phase === 'answering') {
     const possible =
       coding === 'as-is'
@@ -208,24 +212,26 @@ function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): stri
         : coding === 'content'
           ? http10 && (responseBody?.kind === 'chunked' || responseBody?.kind === 'until-close')
           : !http10 && responseBody?.kind === 'until-close'
-    if (events !== null && responseBody?.kind === 'length') return 'its events have a length'
-    return possible ? null : `its answer of ${responseBody?.kind} goes on as ${coding}`
+    if (events !== null && responseBody?.kind === 'length') return 'its stream of events has a Content-Length'
+    return possible ? null : `its response body ${responseBody?.kind} cannot have the coding ${coding}`
   }
   if (events !== null) return `it has events in phase ${phase}`
-  if (responseBody !== null || coding !== 'as-is') return `it has an answer in phase ${phase}`
-  if (phase === 'tunnel' && requestBody !== null) return 'it is a tunnel with a request'
+  if (responseBody !== null || coding !== 'as-is') return `it has a response in phase ${phase}`
+  if (phase === 'tunnel' && requestBody !== null) return 'it is a tunnel with a request body'
   if (fds === 2) return null
   const unsent = streams.fromUpstream.length === 0 && !facts.heard
-  return unsent && (tcp || streams.toUpstream.length > 0) ? null : 'it has no server, and was sent'
+  return unsent && (tcp || streams.toUpstream.length > 0)
+    ? null
+    : 'it has no connection to a server, but its request was sent'
 }
 
 function bodyOf(message: BodyMessage | null | undefined, side: Side): Framing | null {
   if (!message) return null
   const { kind, left, phase, count, hash } = message as fdbroker.connections.RelayedBody
   const name = BODIES[kind]
-  if (name === undefined) throw damaged(`a body of it is of kind ${kind}`)
+  if (name === undefined) throw recordError(`a body has the unknown kind ${kind}`)
   const body = Framing.fromRecord({ kind: name, left, phase, count, hash }, side)
-  if (body.done) throw damaged('a body of it is done')
+  if (body.done) throw recordError('a body is complete already')
   return body
 }
 
@@ -241,7 +247,7 @@ function answerOf(message: AnswerMessage | null | undefined): ExchangeOptions | 
   try {
     new FieldEdits(response)
   } catch (cause) {
-    throw damaged('it changes its answer in a way that is none', cause)
+    throw recordError('its edits of the response are invalid', cause)
   }
   return { fields: { response }, proxyAuthentication }
 }
@@ -252,7 +258,7 @@ function milliseconds(ms: number | null | undefined): number {
 
 /** Copies a field, because the decoded message is a view of a larger buffer that is reused. */
 function copyField(bytes: Uint8Array): Buffer {
-  return bytes.length === 0 ? NOTHING : copyRange(bytes as Buffer, 0, bytes.length)
+  return bytes.length === 0 ? NO_BYTES : copyRange(bytes as Buffer, 0, bytes.length)
 }
 
 function shortened(text: string): string {
@@ -261,10 +267,10 @@ function shortened(text: string): string {
     : JSON.stringify(text)
 }
 
-function damaged(why: string, cause?: unknown): FdbError {
+function recordError(why: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_RELAYED_RECORD',
-    `this is no relayed connection: ${why}: the record is damaged or from an incompatible version, the connection stays where it is`,
+    `the record of a relayed connection is invalid: ${why}. It is damaged or from an incompatible version; the connection stays in its process`,
     { cause },
   )
 }

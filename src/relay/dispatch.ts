@@ -1,6 +1,6 @@
 import type { HeadWriter } from '../http1/index.js'
 import type { ByteStream, StreamOwner } from './byte-stream.js'
-import { concat, NOTHING } from './bytes.js'
+import { concat, NO_BYTES } from './bytes.js'
 import type { Forward } from './decision.js'
 import type { Destination, DialFailure } from './destination.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
@@ -55,7 +55,7 @@ export class Dispatch {
     bytes: Buffer,
     from = 0,
     to: number = bytes.length,
-    more: Buffer = NOTHING,
+    more: Buffer = NO_BYTES,
     moreFrom = 0,
     moreTo: number = more.length,
     now?: number,

@@ -10,7 +10,7 @@ import {
 } from '../http1/index.js'
 import { closeFrame } from './boundaries.js'
 import type { ByteStream, BytesOrText, StreamOwner } from './byte-stream.js'
-import { NOTHING } from './bytes.js'
+import { NO_BYTES } from './bytes.js'
 import type { ConnectionKind } from './counts.js'
 import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
 import type { ClientOrigin } from './destination.js'
@@ -148,7 +148,7 @@ export class Exchange implements StreamOwner {
     this.#tunnel = new Tunnel(this)
     // Makes the stream cache the address: after the end it cannot be read any more.
     if (this.#relay.onExchange !== undefined) void this.#side.client.remoteAddress
-    if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NOTHING)
+    if (this.#dispatch.chooseServer(route) !== null) this.#dispatch.send(NO_BYTES)
   }
 
   /** Resumes an exchange of another process. `upstream` is its connection to the server; if null, dials a server and sends `unsent` to it. */
@@ -430,7 +430,7 @@ class Tunnel {
       upstream?.end()
     } else {
       this.#lastFrame = closeFrame(GOING_AWAY, 'the server is being replaced')
-      this.fromServer(NOTHING, 0)
+      this.fromServer(NO_BYTES, 0)
     }
   }
 }

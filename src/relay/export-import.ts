@@ -1,7 +1,7 @@
 import { duplicateLent, type OwnedFd } from '../adapter.js'
 import { LONGEST_MS } from '../base/duration.js'
 import type { ByteStream } from './byte-stream.js'
-import { concat, NOTHING } from './bytes.js'
+import { concat, NO_BYTES } from './bytes.js'
 import type { RelayConnection } from './connection.js'
 import type { ConnectionRecord, ExchangeRecord } from './connection-record.js'
 import { Exchange } from './exchange.js'
@@ -30,7 +30,7 @@ export function exportConnection(
   // exportExchange() has given the facts away.
   connection.exchange = null
   connection.detach()
-  const early = requestReader?.pending ?? held ?? NOTHING
+  const early = requestReader?.pending ?? held ?? NO_BYTES
   const record: ConnectionRecord = {
     listener: origin.listener,
     scheme: origin.scheme,
@@ -74,8 +74,8 @@ function exportExchange(exchange: Exchange, relay: RelayContext): ExchangeRecord
       ? wholeMs(Math.max(0, requestDeadline - relay.wheel.now))
       : -1,
     elapsedMs: wholeMs(performance.now() - startedAt),
-    fromUpstream: concat([pending, detached?.unread ?? NOTHING]),
-    toUpstream: dialling ?? detached?.unsent ?? NOTHING,
+    fromUpstream: concat([pending, detached?.unread ?? NO_BYTES]),
+    toUpstream: dialling ?? detached?.unsent ?? NO_BYTES,
     endedUpstream: detached?.ended ?? false,
   }
 }

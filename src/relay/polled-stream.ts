@@ -8,7 +8,7 @@ import {
   WRITABLE,
 } from '../kernel/index.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joinCopies, NOTHING, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
+import { concat, joinCopies, NO_BYTES, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
 /** Delay before connecting again to a Unix server whose accept queue is full. Doubles up to {@link LONGEST_RETRY_MS}. */
 const FIRST_RETRY_MS = 1
@@ -106,7 +106,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     bytes: BytesOrText,
     from = 0,
     to: number = bytes.length,
-    more: Buffer = NOTHING,
+    more: Buffer = NO_BYTES,
     moreFrom = 0,
     moreTo: number = more.length,
   ): void {
@@ -201,7 +201,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   detach(): DetachedStream {
     const unsent = concat(this.#queue ?? [])
-    const unread = this.takeRead() ?? NOTHING
+    const unread = this.takeRead() ?? NO_BYTES
     this.bytesRead += unread.length
     this.destroy()
     return { unread, unsent, ended: this.#ended }
@@ -281,7 +281,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
 
   #flush(queue: readonly Buffer[]): void {
     const all = concat(queue)
-    const sent = this.#send(all, 0, all.length, NOTHING, 0, 0)
+    const sent = this.#send(all, 0, all.length, NO_BYTES, 0, 0)
     if (sent < all.length) {
       this.#queue = [all.subarray(sent)]
       return

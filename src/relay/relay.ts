@@ -22,7 +22,7 @@ const SILENT_MS = 500
 /** How long {@link Relay.end} lets a 503 travel to the client before it closes the connection. */
 const LAST_ERROR_MS = 250
 
-interface EndOptions {
+interface ClosingOptions {
   readonly lastEvent: string
   readonly lingerMs: number
 }
@@ -36,7 +36,7 @@ export class Relay {
   readonly #clients: ClientTally | undefined
   #unmovable = 0
   #turnedAway = 0
-  #ending: EndOptions | null = null
+  #ending: ClosingOptions | null = null
 
   constructor(options: RelayOptions) {
     const timeouts = relayTimeouts(options.timeouts)
@@ -166,7 +166,7 @@ export class Relay {
     return closed
   }
 
-  #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: EndOptions): void {
+  #endAll(left: readonly RelayConnection[], { lastEvent, lingerMs }: ClosingOptions): void {
     for (const connection of left) connection.end(lastEvent)
     const giveUp = () => {
       for (const connection of left) connection.giveUp()

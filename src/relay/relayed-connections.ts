@@ -61,18 +61,22 @@ export class RelayedConnections implements MovableConnections<RelayedConnection>
     const { listener, relayFor } = this.#options
     const state = decodeRecord(record, fds.length)
     if (state.listener !== listener) {
-      throw refused(`it came from the listener ${JSON.stringify(state.listener)}, this is ${listener}`)
+      throw refusal(
+        `the connection belongs to the listener ${JSON.stringify(state.listener)}, not to ${listener}`,
+      )
     }
     const route = state.exchange?.facts.route
     // With one descriptor the connection has no server yet, so this process must choose one.
     if (route !== undefined && fds.length === 1 && !relayFor(state.client).knowsRoute(route)) {
-      throw refused(`its request is for ${JSON.stringify(route)}, which is not configured here`)
+      throw refusal(
+        `the connection's request needs the route ${JSON.stringify(route)}, which this process does not have`,
+      )
     }
     const other = firstNotStream(fds)
     if (other !== null) {
       const { error, type, family = 'none', socketType = 'none' } = inspectOne(other)
-      throw refused(
-        `a descriptor of it is no stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
+      throw refusal(
+        `a descriptor of the connection is not a stream socket (${error ?? `${type}, ${family}, ${socketType}`})`,
       )
     }
     return { record, fds, state }
@@ -103,6 +107,6 @@ function isOutOfDescriptors(error: unknown): boolean {
   return code === 'EMFILE' || code === 'ENFILE' || code === 'ENOMEM'
 }
 
-function refused(why: string): FdbError {
-  return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays where it is`)
+function refusal(why: string): FdbError {
+  return new FdbError('ERR_FDB_RELAYED_REFUSED', `${why}: the connection stays in its process`)
 }

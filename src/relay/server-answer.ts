@@ -10,7 +10,7 @@ import {
 } from '../http1/index.js'
 import { type EventTracker, eventText } from './boundaries.js'
 import type { ByteStream, BytesOrText } from './byte-stream.js'
-import { NOTHING } from './bytes.js'
+import { NO_BYTES } from './bytes.js'
 import type { ExchangeFacts, ExchangeSide } from './exchange-facts.js'
 import type { RelayContext } from './relay-context.js'
 import {
@@ -56,7 +56,7 @@ export class ServerAnswer {
   }
 
   get pending(): Buffer {
-    return this.#reader?.pending ?? NOTHING
+    return this.#reader?.pending ?? NO_BYTES
   }
 
   /** Reads interim heads and the final one. Returns whether a head was complete: even an interim head restarts the timeout. */
@@ -183,7 +183,7 @@ export class ServerAnswer {
   /** Ends a stream of events after the current one, with `text` as the last event. */
   endAfterEvent(text: string): void {
     this.#lastEvent = new LastEvent(text, this.#exchange.facts.coding)
-    this.readBody(NOTHING, 0, 0)
+    this.readBody(NO_BYTES, 0, 0)
   }
 }
 

@@ -12,7 +12,7 @@ import {
   unwrittenBytes,
 } from '../node/socket-handle.js'
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
-import { concat, joinCopies, NOTHING, READ_BYTES, toBuffer } from './bytes.js'
+import { concat, joinCopies, NO_BYTES, READ_BYTES, toBuffer } from './bytes.js'
 
 const STREAM = Symbol('stream')
 
@@ -123,7 +123,7 @@ export class SocketStream implements ByteStream {
     bytes: BytesOrText,
     from = 0,
     to: number = bytes.length,
-    more: Buffer = NOTHING,
+    more: Buffer = NO_BYTES,
     moreFrom = 0,
     moreTo: number = more.length,
   ): void {
@@ -188,7 +188,7 @@ export class SocketStream implements ByteStream {
   }
 
   #unsent(): Buffer {
-    if (this.#queue === null) return NOTHING
+    if (this.#queue === null) return NO_BYTES
     if (this.#current === null) return concat(this.#queue)
     const unwritten = this.#current.length - unwrittenBytes(this.#socket)
     return concat([this.#current.subarray(unwritten), ...this.#queue])
@@ -202,7 +202,7 @@ export class SocketStream implements ByteStream {
     this.#current = bytes
     this.#queue = []
     // Node calls back after an empty write when the kernel has taken all earlier bytes.
-    socket.write(NOTHING, (this.#flushed ??= () => this.#onFlushed()))
+    socket.write(NO_BYTES, (this.#flushed ??= () => this.#onFlushed()))
   }
 
   #onFlushed(): void {

@@ -141,7 +141,7 @@ describe('a configuration', () => {
 `
     expect(refusal(`${text}upgrade: { health: http:/ }`)).toEqual([
       expect.stringMatching(
-        /^edge.yaml:\d+:\d+: upgrade.health: no listener takes requests; ask "tcp: HOST:PORT"/,
+        /^edge.yaml:\d+:\d+: upgrade.health: no listener takes HTTP requests; use "tcp: HOST:PORT"/,
       ),
     ])
     expect(config(`${text}upgrade: { health: "tcp:a:1" }`).upgrade.health).toMatchObject({ tcp: 'a:1' })

@@ -28,7 +28,7 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
 function healthAddress(kind: ProbeKind): Check<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     CHECK_PARSERS[kind](given) === null
-      ? new InvalidValue(`${shown(given)} cannot be asked by ${kind}; write ${EXAMPLES[kind]}`)
+      ? new InvalidValue(`${shown(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
       : given,
   )
 }
@@ -71,7 +71,7 @@ function checkHealth(given: Fields<typeof healthShape>, place: ConfigPlace): Hea
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
-      `${kinds.length === 0 ? 'nothing is asked' : 'more than one thing is asked'}; give one of ${KINDS.join(', ')}`,
+      `${kinds.length === 0 ? 'the check is missing' : 'there is more than one check'}; give one of ${KINDS.join(', ')}`,
     )
   const own = isOwnPath(given)
   if (given.host !== null && !own)
@@ -81,7 +81,7 @@ function checkHealth(given: Fields<typeof healthShape>, place: ConfigPlace): Hea
   if (given.within < given.timeout)
     return place
       .at('within')
-      .wrong(`${given.within} ms are less than one answer may take (timeout: ${given.timeout} ms)`)
+      .wrong(`${given.within} ms are less than the time limit of one check (timeout: ${given.timeout} ms)`)
   return given
 }
 
@@ -96,7 +96,7 @@ export const health: Check<HealthConfig | null> = (value, place) => {
   const rest = value.slice(at + 1)
   if (kind === undefined)
     return place.wrong(
-      `${shown(value)} is nothing that can be asked; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
+      `${shown(value)} is not a health check; write http:/health, tcp:HOST:PORT, command:TEXT or a map`,
     )
   return healthAddress(kind)(rest, place) === undefined ? undefined : healthMap({ [kind]: rest }, place)
 }
@@ -109,14 +109,14 @@ export function healthInTime(given: UpgradeConfig, place: ConfigPlace): boolean 
   for (const [name, limit] of Object.entries({ ready, timeout })) {
     if (health.within < limit) continue
     at.at('within').wrong(
-      `${health.within} ms are not less than upgrade.${name} (${limit} ms), which ends the upgrade without a reason`,
+      `${health.within} ms are not less than upgrade.${name} (${limit} ms), which would end the upgrade before the check has failed`,
     )
     return false
   }
   const known = health.interval + health.timeout
   if (probation === 0 || known < probation) return true
   at.at('timeout').wrong(
-    `interval and timeout (${known} ms) are not less than upgrade.probation (${probation} ms): a version that does not answer would be kept`,
+    `interval and timeout (${known} ms) are not less than upgrade.probation (${probation} ms): probation would end before the check of a hanging version fails`,
   )
   return false
 }
@@ -131,10 +131,10 @@ export function healthListener(
   const fits = listeners.filter(({ forward }) => forward === null).map(({ name }) => name)
   if (listener === null ? fits.length > 0 || !needed : fits.includes(listener)) return true
   const at = place.at('upgrade').at('health')
-  if (listener === null) at.wrong('no listener takes requests; ask "tcp: HOST:PORT" or a command')
+  if (listener === null) at.wrong('no listener takes HTTP requests; use "tcp: HOST:PORT" or a command')
   else
     at.at('listener').wrong(
-      `${shown(listener)} is no listener that takes requests; those are: ${fits.join(', ') || 'none'}`,
+      `${shown(listener)} is not a listener for HTTP requests; those are: ${fits.join(', ') || 'none'}`,
     )
   return false
 }

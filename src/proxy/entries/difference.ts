@@ -23,7 +23,7 @@ export interface DifferenceOptions<M> {
   keeps(key: string): boolean
 }
 
-export interface EntryChanges<M> {
+export interface SectionChanges<M> {
   puts: { key: string; value: M }[]
   deletes: string[]
   /** The keys of `puts` that the section does not have yet. */
@@ -35,8 +35,8 @@ export function* difference<M extends StoredEntry>(
   state: EntryState<M>,
   wanted: ReadonlyMap<string, M>,
   { encode, keptFrom = 1, keeps }: DifferenceOptions<M>,
-): Generator<undefined, EntryChanges<M>> {
-  const result: EntryChanges<M> = { puts: [], deletes: [], added: [] }
+): Generator<undefined, SectionChanges<M>> {
+  const result: SectionChanges<M> = { puts: [], deletes: [], added: [] }
   for (const [key, message] of wanted) {
     yield
     const before = readable(state, key)
@@ -56,7 +56,7 @@ export function* difference<M extends StoredEntry>(
 export function* changesOf<M>({
   puts,
   deletes,
-}: Pick<EntryChanges<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
+}: Pick<SectionChanges<M>, 'puts' | 'deletes'>): Generator<BulkChange<M>> {
   yield* puts
   for (const key of deletes) yield { key, delete: true }
 }

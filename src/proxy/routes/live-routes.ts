@@ -237,7 +237,7 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
   return plan
 }
 
-type ChangeListener = Parameters<RouteSource['onChange']>[0]
+type RouteChangeListener = Parameters<RouteSource['onChange']>[0]
 
 /**
  * The routes as this process serves them. Includes the routes of its own file before it may write them, so that its first request finds them. Ignores changes of
@@ -275,7 +275,7 @@ export class RouteView implements RouteSource {
     return this.#section.get(key)
   }
 
-  onChange(listener: ChangeListener): () => void {
+  onChange(listener: RouteChangeListener): () => void {
     return this.#section.onChange(change => {
       if (this.#ownsFile() || (change.op !== 'clear' && originOf(change.key) !== 'file')) listener(change)
     })
