@@ -121,7 +121,7 @@ napi_value fdb_reopen_read_only(napi_env env, napi_callback_info info) {
 #else
   snprintf(path, sizeof(path), "/dev/fd/%d", fd);
 #endif
-  /* O_NONBLOCK: opening a FIFO must not block the event loop. It has no effect on files. */
+  /* O_NONBLOCK has no effect on files, but keeps a FIFO from blocking the event loop. */
   do copy = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   while (copy < 0 && errno == EINTR);
   if (copy >= 0) return fdb_owned_value(call.self, copy);

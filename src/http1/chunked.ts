@@ -271,7 +271,7 @@ const FORBIDDEN_HASHES = new Set(FORBIDDEN.map(name => [...Buffer.from(name)].re
 /** How a reader finds the end of a body. `none`: the message has no body. `tunnel`: the bytes are no longer HTTP. */
 export type FramingKind = 'none' | 'length' | 'chunked' | 'until-close' | 'tunnel'
 
-/** The whole state of a body's tracker. It does not depend on how the bytes were split into reads. */
+/** The whole state of a body's tracker, which does not depend on how the bytes were split into reads. */
 export interface FramingRecord {
   kind: FramingKind
   /** Remaining bytes of the body (`length`) or of the current chunk's data (`chunked`). */

@@ -14,7 +14,7 @@ export interface FieldEditOptions {
 }
 
 export interface Edit {
-  /** Lower-case. */
+  /** The lower-case name. */
   readonly name: string
   /** Replaces all lines with this name; '' removes them. */
   readonly line: string

@@ -62,7 +62,7 @@ for (const [name, id] of IDS) {
   ;(CANDIDATES[keyOf(bytes[0]!, bytes.length)] ??= []).push({ bytes, id })
 }
 
-/** Gives a capital the same key as its small letter. */
+/** Returns the same key for a capital and its small letter. */
 function keyOf(first: number, length: number): number {
   return length * 32 + (first & 31)
 }

@@ -99,7 +99,7 @@ export class FieldScanner implements Marks {
     this.#phase = LINE
   }
 
-  /** Fast path: scans complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is neither; {@link scan} continues there. */
+  /** Fast path: scans complete, valid lines of `bytes[at, to)`. Returns the start of the first line that is incomplete or invalid; {@link scan} continues there. */
   #wholeLines(bytes: Uint8Array, at: number, to: number, base: number, words: DataView | null): number {
     const limit = this.#limit
     const token = TOKEN_LOWER

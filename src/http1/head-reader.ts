@@ -5,7 +5,7 @@ import { Http1Refusal, type Side } from './refusal.js'
 
 /** The largest accepted sizes of one head. */
 export interface HeadLimits {
-  /** From the first byte to the last CRLF, including an empty line before the request. */
+  /** The number of bytes from the first byte to the last CRLF, including an empty line before the request. */
   headBytes: number
   fields: number
   targetBytes: number

@@ -193,7 +193,7 @@ function sameAuthority(a: Authority, b: Authority, port: number): boolean {
 
 /** Host and port, from Host, CONNECT or an absolute target (RFC 3986, 3.2; RFC 9110, 7.2). */
 export interface Authority {
-  /** Lower-case; an IPv6 address with brackets. */
+  /** The lower-case host. An IPv6 address has brackets. */
   host: string
   port: number | undefined
 }

@@ -67,7 +67,7 @@ export function isBeyond(descriptor: LentFd, count: number): boolean {
   return descriptor >= count
 }
 
-/** Throws EMFILE. */
+/** Duplicates a descriptor of Node. Throws EMFILE. */
 export function duplicateLent(descriptor: LentFd, label: string): OwnedFd {
   return OwnedFd.duplicate(descriptor, label)
 }

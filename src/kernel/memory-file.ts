@@ -41,8 +41,8 @@ const ATTEMPTS = 4
 
 /**
  * Throws EPERM for a read-only descriptor or sealed seals, and EBUSY if a process maps the file writable or uses pages of it for longer than half a second. If pages are
- * in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too (memfd_wait_for_pins() in mm/memfd.c):
- * tries again.
+ * in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too (memfd_wait_for_pins() in mm/memfd.c), so
+ * this function tries again.
  */
 export function addSeals(fd: OwnedFd, seals: number): void {
   for (let left = ATTEMPTS - 1; ; left--) {

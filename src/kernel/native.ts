@@ -104,7 +104,7 @@ export const SEAL_SHRINK = 2
 export const SEAL_GROW = 4
 export const SEAL_WRITE = 8
 export const SEAL_FUTURE_WRITE = 16
-/** The kernel sets it on a file that can never be executed. It does not restrict writing. */
+/** The kernel sets this seal on a file that can never be executed. The seal does not restrict writing. */
 export const SEAL_EXEC = 32
 
 /** Maximum number of descriptors in one message (SCM_MAX_FD of the kernel). */

@@ -8,7 +8,7 @@ export interface Leak {
   label: string
 }
 
-/** Outlives its {@link OwnedFd}, so that the finalizer can see whether that was closed. */
+/** Outlives its {@link OwnedFd}, so that the finalizer can see whether the owner was closed. */
 interface Slot {
   /** -1 after close() and release(). */
   raw: number

@@ -15,7 +15,7 @@ const EVENTS = 1
 const BYTES = 2
 const FIELDS = 3
 
-/** All polled sockets of this thread, in one epoll set: the event loop polls only that. */
+/** All polled sockets of this thread, in one epoll set: the event loop polls only the set. */
 class PolledSet {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
@@ -195,8 +195,8 @@ export abstract class PolledSocket {
   }
 
   /**
-   * Called when the socket may be readable or writable (bits READABLE, WRITABLE); a broken socket has both bits. For an eager socket `chunk` has the first `bytes` bytes,
-   * and is valid during the call. Otherwise `bytes` is as of {@link receive}, or less than -1: see {@link failure}.
+   * Called when the socket may be readable or writable (bits READABLE, WRITABLE); a broken socket has both bits. `bytes` is the number of bytes that the poll has read
+   * into `chunk`, which is valid during the call: 0 if the peer has sent FIN, -1 if the poll has read nothing, less after an error (see {@link failure}).
    */
   abstract ready(events: number, chunk: Buffer, bytes: number): void
 

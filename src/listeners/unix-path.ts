@@ -40,7 +40,7 @@ export function isSocketAt(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Renames the path before removing it: if another process has replaced the path in the meantime, the check under the new name finds out, and puts it back. */
+/** Renames the path and checks it again before removing it. If another process has replaced the path meanwhile, puts its socket back. */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)

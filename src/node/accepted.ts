@@ -13,7 +13,7 @@ interface ClientHandle {
   readonly fd: unknown
   close(): void
   setNoDelay?(on: boolean): number
-  /** Only TCP handles have it. */
+  /** Only TCP handles have this method. */
   getpeername?(into: { address?: string }): number
 }
 

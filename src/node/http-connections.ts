@@ -25,7 +25,7 @@ function listOf(server: http.Server): ConnectionsList | undefined {
   return symbol && (server as unknown as Record<symbol, ConnectionsList | undefined>)[symbol]
 }
 
-/** Reports whether the server lists its connections: it does from its first 'listening' event on. */
+/** Reports whether the server lists its connections, as it does from its first 'listening' event on. */
 export function tracksConnections(server: http.Server): boolean {
   return listOf(server) !== undefined
 }

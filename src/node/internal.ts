@@ -3,13 +3,13 @@ const KNOWN = 'Node 20 to 26'
 
 /** An undocumented property or method of Node. */
 export interface Internal {
-  /** For example `socket._handle.fd`. */
+  /** The name, for example `socket._handle.fd`. */
   readonly name: string
-  /** The behaviour of this process without it. */
+  /** The behaviour of this process without the internal. */
   readonly without: string
-  /** Whether it behaves as expected on this Node. Tested once, at the first read. */
+  /** Whether the internal behaves as expected on this Node. Tested once, at the first read. */
   readonly works: boolean
-  /** Calls `notify` if it does not work: now, or when it is tested. Calls at most one `notify` for each `owner`. */
+  /** Calls `notify` if the internal does not work: now, or after its test. Calls at most one `notify` for each `owner`. */
   whenMissing(owner: object, notify: () => void): void
 }
 

@@ -43,8 +43,8 @@ export class KernelSender {
 }
 
 /**
- * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. For a socket whose writes
- * belong to native code (an HTTP/2 session): when a `socket.write()` must wait for the kernel, Node reports its end to that code and aborts the process.
+ * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. Use it for a socket to
+ * which native code writes (an HTTP/2 session): a `socket.write()` that must wait for the kernel would make Node abort the process.
  */
 export function sendBypassingQueue(socket: net.Socket, bytes: Uint8Array): boolean {
   if (!isPlain(socket) || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false

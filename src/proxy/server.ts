@@ -302,7 +302,7 @@ export class ReverseProxy {
     if (later.length > 0) this.#logger.info({ keys: later }, 'these keys apply only after the next upgrade')
   }
 
-  /** Opens the new listeners before it closes old ones: if an address is in use, it undoes its changes. */
+  /** Opens the new listeners before it closes old ones: if an address is in use, the old listeners are still open. */
   async #relisten(before: ProxyConfig, config: ProxyConfig): Promise<void> {
     const present = new Map(before.listeners.map(each => [each.name, each]))
     const opened: ListenerConfig[] = []
@@ -385,7 +385,7 @@ export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Pro
   return ReverseProxy.start(config, options)
 }
 
-/** Options that are not in the configuration. `place` overrides it. */
+/** Options that are not in the configuration. `place` overrides the configuration. */
 type JoinedBy = Pick<JoinOptions, 'logger' | 'pidFile' | 'signal' | 'systemd'> & {
   place?: Pick<JoinOptions, 'hosting' | 'follow'> & { service?: string }
 }

@@ -9,7 +9,7 @@ import { compileTarget, type RouteAction } from './routes/action.js'
 import { RouteTable } from './routes/table.js'
 import { Upstreams } from './upstreams/upstreams.js'
 
-/** Takes about 200 ms of CPU; more exchanges make little difference. */
+/** This many exchanges take about 200 ms of CPU; more make little difference. */
 const EXCHANGES = 1_000
 /** Delay that lets clients that waited for the handoff get their responses first. */
 const LATER_MS = 50

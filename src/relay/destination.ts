@@ -37,7 +37,7 @@ export interface Destination {
   readonly connections?: number
   /** Default: the pools' value. */
   readonly keepAlive?: KeepAlive
-  /** A new connection is established. `tcp`: it carries a whole TCP connection, so its responses say nothing about the server's health. */
+  /** A new connection is established. With `tcp` the connection carries a whole TCP connection, which shows nothing else about the server's health. */
   opened?(tcp: boolean): void
   failed?(failure: DialFailure): void
 }

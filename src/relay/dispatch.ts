@@ -102,7 +102,7 @@ export class Dispatch {
     return this.#exchange.facts.phase === 'tunnel'
   }
 
-  /** Connects to the chosen server, or to the next one; returns null after failing the exchange. Tunnels never reuse a connection, nor does `fresh`. */
+  /** Connects to the chosen server, or to the next one; returns null after failing the exchange. Tunnels, and calls with `fresh`, never reuse a connection. */
   #connect(fresh: boolean, now?: number): ByteStream | null {
     const exchange = this.#exchange
     const { facts } = exchange

@@ -50,7 +50,7 @@ export interface ExchangeFacts {
   bytesReceived: number
 }
 
-/** Returns the facts of a new exchange; without `head`, of one without a request. */
+/** Returns the facts of a new exchange. Without `head` the exchange has no request. */
 export function newFacts(head?: RequestHead): ExchangeFacts {
   return {
     phase: 'waiting',
@@ -140,7 +140,7 @@ export interface ExchangeReport {
   bytesSent: number
   /** Bytes that a tunnel read from the client. */
   bytesReceived: number
-  /** From the end of the request's head (or its refusal) to the last byte of the response; for `tcp` the whole connection. */
+  /** The duration from the end of the request's head (or its refusal) to the last byte of the response; for `tcp` of the whole connection. */
   milliseconds: number
 }
 

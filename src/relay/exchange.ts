@@ -387,7 +387,7 @@ const GOING_AWAY = 1001
 
 /** Passes bytes both ways unparsed, except for the boundaries of WebSocket frames. */
 class Tunnel {
-  /** The client was sent the end: the relay discards what the server sends, and without WebSocket frames also what the client sends. */
+  /** The relay has ended the stream to the client, and discards what the server sends. Without WebSocket frames it also discards what the client sends. */
   ended = false
   /** The close frame to send as soon as the server's stream is between two frames. */
   #lastFrame: Buffer | null = null

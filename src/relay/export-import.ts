@@ -10,7 +10,7 @@ import type { RelayContext } from './relay-context.js'
 export interface ExportedConnection {
   record: ConnectionRecord
   client: OwnedFd
-  /** Null if there is none, or if it was still connecting: the next process dials again. */
+  /** The connection to the server. Null if there is none, or if it was still connecting: the next process dials again. */
   upstream: OwnedFd | null
 }
 

@@ -51,7 +51,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   #ended = false
   #peerEnded = false
   #closed = false
-  /** Set if the stream ends in the next turn: an error (after a last read), or null because both sides have ended. */
+  /** Set if the stream must end in the next turn: an error, which ends it after a last read, or null if both sides have ended. */
   #ending: Error | null | undefined = undefined
 
   constructor(

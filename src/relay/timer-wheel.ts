@@ -27,7 +27,7 @@ export class TimerWheel {
     return this.#now
   }
 
-  /** Calls `entry.expired()` once, after `ms` milliseconds, unless the entry is armed again or disarmed before. */
+  /** Calls `entry.onDeadline()` once, after `ms` milliseconds, unless the entry is armed again or disarmed before. */
   arm(entry: Timed, ms: number): void {
     if (this.#timer === undefined) this.#start()
     const deadline = this.#now + ms + this.tickMs

@@ -32,8 +32,8 @@ export const ticketKeysSection = defineSection<StoredKeys>({
 
 export interface TicketKeyOptions {
   /**
-   * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates: give servers
-   * that ask for them a name of their own.
+   * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates: a server
+   * that asks for client certificates must have its own name.
    */
   name?: string
   /** Interval in milliseconds at which the serving process creates new keys; default 12 hours. */
@@ -110,7 +110,7 @@ export class TicketKeys {
 
   /**
    * Creates new keys now. Sessions of the current keys can still be resumed; sessions of the previous keys need a full handshake. Rotate twice if the keys have
-   * leaked. Rejects as a change of the state does.
+   * leaked. Rejects if the change of the state fails.
    */
   async rotate(): Promise<void> {
     await this.#put(this.#createKeys(this.#current.keys))

@@ -113,7 +113,7 @@ export interface LimitConfig {
 
 export interface ForwardedConfig {
   headers: 'off' | 'x-forwarded' | 'forwarded' | 'both'
-  /** Clients whose forwarding headers the proxy keeps and extends. It replaces those of all other clients. */
+  /** Clients whose forwarding headers the proxy keeps and extends. The proxy replaces the headers of all other clients. */
   trust: AddressRange[]
 }
 

@@ -1,4 +1,4 @@
-/** `500ms`, `30s`, `2m`, `1h`. */
+/** A duration, for example `500ms`, `30s`, `2m` or `1h`. */
 export type Duration = `${number}${'ms' | 's' | 'm' | 'h'}`
 /** A size in bytes; `k` means 1,024. */
 export type Size = number | `${number}${'' | 'k' | 'm' | 'g'}`

@@ -18,7 +18,7 @@ export interface RouteSource {
 export interface FollowOptions<T> {
   /** Creates the table's value for a target. Called once for equal upstream targets. */
   compile: (target: RouteTarget) => T
-  /** Called for an entry that cannot be read or compiled. Its route is not served. */
+  /** Called for an entry that cannot be read or compiled. The entry's route is not served. */
   onUnreadable?: (key: string, error: unknown) => void
   /** Whether to add the existing entries (default true). If false, the caller adds them with {@link RouteFollower.put}. */
   scan?: boolean

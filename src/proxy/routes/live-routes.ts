@@ -126,7 +126,7 @@ export class LiveRoutes {
     this.#follower.stop()
   }
 
-  /** Returns the result of {@link prepare} if it is for the same file and still valid, otherwise null. Clears it. */
+  /** Takes the result of {@link prepare}. Returns null if the result is for another file, or no longer valid. */
   #preparedFor(file: FileRoutes): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null

@@ -11,7 +11,7 @@ const STEP = 16
 
 export interface AddOptions extends RouteStamp {
   upstreams: ReadonlySet<string>
-  /** Replaces existing runtime routes with a different target. Without it such a route is an error. */
+  /** Replaces existing runtime routes that have a different target. Without this option, such a route is an error. */
   replace?: boolean
 }
 
@@ -19,7 +19,7 @@ export interface RouteAddition {
   changes: RouteChange[]
   added: number
   replaced: number
-  /** Routes that already exist with the same target. They are not among `changes`. */
+  /** The number of routes that already exist with the same target, and therefore are not among `changes`. */
   unchanged: number
   /** `HOST/PATH` of the file's routes that the added routes override. */
   shadows: string[]

@@ -8,7 +8,7 @@ export interface UpstreamTarget {
   changes?: RouteChanges
 }
 
-/** Has no empty parts, so that equal changes have equal JSON. */
+/** Empty parts are omitted, so that equal changes have equal JSON. */
 export interface RouteChanges {
   host?: string
   request?: FieldChanges

@@ -9,7 +9,7 @@ import type { ListenerMessage, SettingMessage, UpstreamMessage } from './section
 
 const { Upstream, Listener, Setting } = fdbroker.proxy
 
-/** An entry with this age omits the field. */
+/** The default age, which entries omit. */
 const DEFAULT_AGE_MS = 3_600_000
 
 /** The generation that wrote an entry, and the time (milliseconds since 1970). */

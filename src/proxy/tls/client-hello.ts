@@ -13,7 +13,7 @@ export function serverNameOf(bytes: Buffer): string | null | undefined {
   const message = helloOf(bytes)
   if (!message) return message
   const reader = new ByteReader(message)
-  // Version and random.
+  // Skips the version and the random bytes.
   reader.skip(2 + 32)
   reader.skip(reader.number(1))
   reader.skip(reader.number(2))

@@ -26,7 +26,7 @@ export interface HandshakeOptions {
   onEnd: () => void
 }
 
-/** The session id context. The same for all versions and command lines, so that clients can resume; ticket keys separate services. */
+/** The session id context is the same for all versions, so that clients can resume sessions. Different services have different ticket keys. */
 const SESSIONS = 'fd-broker proxy'
 
 /** A `tls.Server` that does not listen: it only does handshakes. */

@@ -200,7 +200,7 @@ export class LiveCertificates {
   }
 }
 
-/** Returns the certificates of the serving process's file. Calls `wrong` for each certificate that cannot be read. */
+/** Returns the certificates of the serving process's file. Calls `onUnreadable` for each certificate that cannot be read. */
 export function storedCertificates(
   section: Section<CertificateMessage>,
   onUnreadable: (key: string, error: unknown) => void,

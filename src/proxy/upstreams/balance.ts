@@ -36,7 +36,7 @@ export class Balancer {
     return this.#outCount === 0
   }
 
-  /** Returns the next server not in `tried`, or undefined. Prefers a due trial, then a server that is up; vice versa if the request has failed before. */
+  /** Returns the next server not in `tried`, or undefined. Prefers a server whose trial is due; if the request has failed before, a server that is up. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
     const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]

@@ -95,7 +95,7 @@ export class Upstreams {
 
   /** Updates the health of a server at the end of an exchange. Failed connection attempts are recorded at once instead. */
   recordOutcome({ subject, destination, serverFailed, reason, status }: ExchangeReport): void {
-    // The end of a TCP connection shows nothing about the server; connecting has.
+    // Only the start of a TCP connection shows something about the server, not its end.
     if (destination === undefined || subject === 'tcp') return
     if (serverFailed) {
       for (const upstream of this.#upstreams.values()) upstream.recordFailure(destination)
