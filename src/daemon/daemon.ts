@@ -5,10 +5,10 @@ import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
 import { type HandoffTimes, resolveTimes } from '../holder/times.js'
 import { requireAddon } from '../kernel/index.js'
-import { findPlace } from '../member/join.js'
+import { startMember } from '../member/join.js'
 import { type Member, memberOf } from '../member/member.js'
 import type { ReadyOptions, UpgradeOptions } from '../member/member-options.js'
-import { settle } from '../member/options.js'
+import { resolveOptions } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { StayOptions } from '../member/stay.js'
 import { serviceIn } from '../operator/held-descriptors.js'
@@ -321,7 +321,7 @@ export async function openDaemon(
     passed: passedSockets().takePath(resolve(control)),
     takesOver: takeOver,
   })
-  const settings = settle({
+  const settings = resolveOptions({
     service: DAEMON_ITSELF,
     control,
     logger,
@@ -332,7 +332,7 @@ export async function openDaemon(
     ...(pidFile !== undefined && { pidFile }),
     ...(mainProcess !== undefined && { mainProcess }),
   })
-  const driver = await findPlace({ ...settings, reception }).catch(error => {
+  const driver = await startMember({ ...settings, reception }).catch(error => {
     reception.passed?.close()
     throw error
   })

@@ -5,23 +5,23 @@ import { type MainProcess, ServiceManager } from '../os/service-manager/service-
 import { Watchdog } from '../os/service-manager/watchdog.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { FdStoreMirror } from './fd-store-mirror.js'
-import { wellness } from './heartbeat.js'
+import { checkHealth } from './heartbeat.js'
 import type { Hosting } from './hosting.js'
 import type { JoinedHolder } from './joined-holder.js'
 import { SELF } from './machine.js'
 import type { MemberContext } from './member-context.js'
 import type { Upgrades } from './upgrades.js'
 
-/** The role of this process as it was last announced outside. */
-type Stance =
-  /** It does not serve yet. */
+/** The role of this process, as it was last announced. */
+type AnnouncedRole =
+  /** The process does not serve yet. */
   | 'starting'
   | 'serving'
-  /** It serves, and is being replaced or reads its configuration. */
+  /** The process serves, and is being replaced or reloads its configuration. */
   | 'changing'
-  /** Another serves in its place. */
+  /** Another process serves instead. */
   | 'replaced'
-  /** It is the last one, and ends. */
+  /** The service ends with this process. */
   | 'ending'
 
 export interface AnnouncerDeps {
@@ -33,14 +33,17 @@ export interface AnnouncerDeps {
   readonly control: () => readonly BundleItem[]
 }
 
-/** Tells the service manager and readers of the pid file who serves. An incumbent that decides names its successor at the Commit. */
+/**
+ * Announces the process that serves to the service manager, and in the pid file. An embedded incumbent announces its successor at the
+ * Commit.
+ */
 export class Announcer {
   readonly #deps: AnnouncerDeps
   readonly #manager: ServiceManager | null
   readonly #watchdog: Watchdog
   readonly #pidFile: PidFile | null
   readonly #storeMirror: FdStoreMirror
-  #stance: Stance = 'starting'
+  #role: AnnouncedRole = 'starting'
   #status = ''
   #reloading = 0
   #reloadFailed: string | null = null
@@ -49,14 +52,14 @@ export class Announcer {
     const { health, logger, pidFile, service, systemd } = deps.shared.settings
     this.#deps = deps
     this.#manager = systemd === 'auto' ? ServiceManager.find(logger) : null
-    this.#watchdog = new Watchdog(this.#manager, () => wellness(health).healthy)
+    this.#watchdog = new Watchdog(this.#manager, () => checkHealth(health).healthy)
     this.#pidFile = PidFile.at(pidFile, logger)
     const store = this.#manager?.storeFor(service) ?? null
     this.#storeMirror = new FdStoreMirror({ shared: deps.shared, control: deps.control, store })
     deps.shared.changes.watch(() => this.#update())
   }
 
-  /** Runs it, and tells that it is under way. */
+  /** Runs a reload, and announces it. */
   async reload(work: () => unknown): Promise<void> {
     this.#reloading++
     this.#update()
@@ -72,24 +75,23 @@ export class Announcer {
     }
   }
 
-  /** The service ends with this process, when its last connection has ended. */
+  /** Announces that the service ends with this process. */
   ends(): void {
-    if (this.#stance === 'ending') return
-    this.#stance = 'ending'
+    if (this.#role === 'ending') return
+    this.#role = 'ending'
     this.#storeMirror.end()
     this.#manager?.ends(`generation ${this.#deps.shared.generation} ends`)
     this.#watchdog.extendTimeout()
   }
 
-  /** Nothing more is said. */
   close(): void {
     this.#watchdog.close()
     this.#storeMirror.close()
-    if (this.#stance === 'ending') this.#pidFile?.remove()
+    if (this.#role === 'ending') this.#pidFile?.remove()
   }
 
   #update(): void {
-    const before = this.#stance
+    const before = this.#role
     const { shutdown, machine } = this.#deps.shared
     if (shutdown.over || before === 'ending') return
     if (shutdown.closing) this.#watchdog.extendTimeout()
@@ -102,7 +104,7 @@ export class Announcer {
       case 'standby':
         if (before !== 'replaced' && before !== 'starting') this.#isReplaced()
         return
-      // In one step, where there is no probation.
+      // Without probation a replaced process leaves at once.
       case 'leaving':
         if (before === 'replaced' || before === 'starting') return
         if (this.#successor !== null) this.#isReplaced()
@@ -116,41 +118,41 @@ export class Announcer {
     return this.#reloading > 0 || phase === 'frozen' || upgrades.underWay || isUnderWay(holder?.phase)
   }
 
-  #serves(stance: 'serving' | 'changing'): void {
-    const before = this.#stance
+  #serves(role: 'serving' | 'changing'): void {
+    const before = this.#role
     const status = this.#describe()
-    if (stance === before && status === this.#status) return
-    const came = before === 'starting' || before === 'replaced'
+    if (role === before && status === this.#status) return
+    const starts = before === 'starting' || before === 'replaced'
     // A process that was stopped for long may not know yet that another serves again.
-    if (came && this.#deps.shared.machine.sealed) return
-    this.#stance = stance
+    if (starts && this.#deps.shared.machine.sealed) return
+    this.#role = role
     this.#status = status
-    if (came) {
+    if (starts) {
       this.#storeMirror.start()
       this.#pidFile?.write()
       this.#watchdog.start()
-      if (before === 'replaced' || this.#isHeir) this.#manager?.servesBy(SELF_MAIN, status)
+      if (before === 'replaced' || this.#announcesItself) this.#manager?.servesBy(SELF_MAIN, status)
       else this.#manager?.serves(status)
     }
-    if (stance === 'changing') {
+    if (role === 'changing') {
       if (before !== 'changing') this.#manager?.changes(status)
       else this.#manager?.says(status)
       this.#watchdog.extendTimeout()
-    } else if (!came) {
+    } else if (!starts) {
       if (before === 'changing') this.#manager?.serves(status)
       else this.#manager?.says(status)
       if (!this.#deps.shared.shutdown.closing) this.#watchdog.endExtension()
     }
   }
 
-  /** There is no incumbent that would tell of it: it is dead, or a daemon decides. */
-  get #isHeir(): boolean {
+  /** No incumbent announces this successor: the incumbent is dead, or a daemon decides. */
+  get #announcesItself(): boolean {
     const { link, scope, source } = this.#deps.shared.machine.member
     return source !== 0 && (scope === 'member' || link !== 'up')
   }
 
   #isReplaced(): void {
-    this.#stance = 'replaced'
+    this.#role = 'replaced'
     this.#storeMirror.end()
     this.#status = ''
     this.#watchdog.close()
@@ -163,13 +165,13 @@ export class Announcer {
     )
   }
 
-  /** The one that stood by serves again, and names itself. */
+  /** The standby serves again, and announces itself. */
   #handedBack(): void {
-    this.#stance = 'replaced'
+    this.#role = 'replaced'
     this.#pidFile?.remove()
   }
 
-  /** By its number in this PID namespace; null: it has none, or a daemon decides. */
+  /** The process that serves instead; null if it has no pid in this PID namespace, or a daemon decides. */
   get #successor(): MainProcess | null {
     const { hosting, shared } = this.#deps
     const owner = shared.machine.holder?.owner ?? SELF
@@ -183,15 +185,16 @@ export class Announcer {
     const { joined, shared, upgrades } = this.#deps
     const { generation, machine, settings, unfitness } = shared
     const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
-    if (machine.member.scope === 'holder' && joined.facts !== null) parts.push('the one before stands by')
-    if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('its successor is on the way')
-    else if (this.#reloading > 0) parts.push('the configuration is read')
+    if (machine.member.scope === 'holder' && joined.facts !== null)
+      parts.push('the previous version stands by')
+    if (upgrades.underWay || isUnderWay(machine.holder?.phase)) parts.push('an upgrade is under way')
+    else if (this.#reloading > 0) parts.push('the configuration is being reloaded')
     const { lastFailure } = upgrades
     if (lastFailure !== null)
       parts.push(`the last upgrade failed: ${lastFailure.code}: ${lastFailure.message}`)
     if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
     const { report } = unfitness
-    if (report !== null) parts.push(`it cannot write: ${report.message}`)
+    if (report !== null) parts.push(`the process cannot write: ${report.message}`)
     return parts.join('; ')
   }
 }

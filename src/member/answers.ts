@@ -6,11 +6,11 @@ import type { Check } from './member-options.js'
 export interface AnswersOptions {
   /** The path of the request, with its query. Default `/`. */
   path?: string
-  /** The field `Host`, and the server's name with TLS. Default `localhost`. */
+  /** The header `Host`, and the server name with TLS. Default `localhost`. */
   host?: string
   /** The status that passes. Default: any of 200 to 399. */
   status?: number
-  /** For the head of the answer, milliseconds. Default 5 000. */
+  /** The limit for the response's head, in milliseconds. Default 5 000. */
   timeout?: number
 }
 
@@ -31,28 +31,28 @@ const OPTIONS: Checks<AnswersOptions> = {
 }
 
 /**
- * A check for {@link Member.ready}: this process's own server answers a GET. The request comes over a socket pair, not through the
- * listener, where the version that serves would answer it; the server sees a Unix connection, and need not listen yet. For
- * `http` and `https` servers; with TLS the certificate is not looked at.
+ * A check for {@link Member.ready}: this process's own server answers a GET request. The request arrives over a socket pair, because on the
+ * listener the version that serves would answer it. The server sees a Unix connection, and need not listen yet. For `http` and `https`
+ * servers; with TLS the certificate is not verified.
  *
- * The check rejects with ERR_FDB_CHECK, which says what was asked and what was answered. Throws ERR_FDB_OPTION.
+ * The check rejects with ERR_FDB_CHECK, whose message names the request and the response. Throws ERR_FDB_OPTION.
  */
 export function answers(server: Server, options: AnswersOptions = {}): Check {
   checkOptions('answers()', options, OPTIONS)
   const { path = '/', host = 'localhost', status, timeout = 5_000 } = options
-  // Servers are told apart by what they have: a process without TLS need not load it.
+  // Checks properties instead of the class, so that a process without TLS need not load it.
   if (typeof server !== 'object' || server === null || !('maxHeadersCount' in server))
     throw wrongOption('server', server, 'a server of http or https; of a framework the one below it')
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
-    // Only who asks loads an HTTP client.
-    const { privateHttpCheck: privateHttpQuestion } = await import('../probing/http-check.js')
-    const { runCheck: askOnce } = await import('../probing/health-check.js')
+    // Loaded here, because most processes never need an HTTP client.
+    const { privateHttpQuestion } = await import('../probing/http-question.js')
+    const { askOnce } = await import('../probing/question.js')
     const { connectionTo } = await import('../probing/connection-to.js')
     const question = privateHttpQuestion({ path, host, tls, status, connect: () => connectionTo(server) })
     const why = await askOnce(question, timeout, signal)
     if (why !== null)
-      throw new FdbError('ERR_FDB_CHECK', `its own server does not answer as it should: ${why}`)
+      throw new FdbError('ERR_FDB_CHECK', `the server of this process does not answer as required: ${why}`)
   }
   return Object.defineProperty(check, 'name', { value: `answers ${path}` })
 }

@@ -27,43 +27,42 @@ import {
   type ServeOptions,
 } from './serve-options.js'
 
-/** For the first request of a connection, where the service ends. */
+/** When the service ends, a connection has this time to send its first request. */
 const SILENT_MS = 500
 
-/** Servers that a listener has. */
-const taken = new WeakSet<ServableServer>()
+const attachedServers = new WeakSet<ServableServer>()
 
 /**
- * One of the embedder's servers on one listener: attaches it to a dup of the listener's descriptor, takes it off
- * again without closing anything, lets its connections go on in another process where they can, and drains the others
- * patiently.
+ * One of the application's servers on one listener. Attaches the server to a dup of the listener's descriptor, detaches it without closing
+ * anything, moves its connections to another process if possible, and drains the others.
  *
- * *Patiently*: no connection is closed that may have a request on the way. An HTTP/1 connection ends with the next
- * answer, which says `Connection: close`; an HTTP/2 session gets GOAWAY in two steps; anything else ends by itself.
- * (`http.Server.close()` closes idle connections at once, and so loses the request that crosses its FIN.)
+ * A drain closes no connection on which a request may be in flight. An HTTP/1 connection ends with its next response, which has
+ * `Connection: close`. An HTTP/2 session gets GOAWAY in two steps. Any other connection ends by itself. (`http.Server.close()` closes idle
+ * connections at once, and loses a request that is in flight.)
  */
 export class AttachedServer {
   readonly server: ServableServer
   readonly #open = new OpenSockets()
   readonly #sessions = new Http2Sessions()
-  /** TLS servers: connections behind their handshake. */
+  /** TLS servers: connections that have finished their handshake. */
   readonly #secure = new Set<net.Socket>()
   readonly #keeper: ConnectionKeeper | null
   readonly #answers: HttpResponses | null
   readonly #moving: HttpServerConnections | NetServerConnections | undefined
   readonly #failed: (error: unknown) => void
   readonly #stays: boolean
-  /** The context in which the application gave the server: whatever comes to the server runs in it, accepted or from another process. */
+  /** The async context of `serve()`, in which all connections run, accepted or moved. */
   readonly #context = new AsyncResource('FDB_SERVER')
-  /** Has a server that listens here already accept, the first time; null: it was called, or the server has to listen. */
+  /** Makes a server that already has a handle on this socket accept. Null after the first call, and for all other servers. */
   #begin: (() => void) | null
   #attached = false
-  #taken = () => {}
-  #left = false
+  /** Resolves an attach that is under way. */
+  #onDetach = () => {}
+  #detached = false
 
   /**
-   * `failed` hears what the application's hooks throw. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS,
-   * ERR_FDB_OPTION. `begin`: the server has a handle on this very socket, and accepts from this call on, if not before.
+   * `failed`: gets the exceptions of the application's hooks. `begin`: the server already has a handle on this socket, and accepts at the
+   * latest when `begin` is called. Throws ERR_FDB_NOT_A_SERVER, ERR_FDB_SERVER_TWICE, ERR_FDB_SERVER_LISTENS, ERR_FDB_OPTION.
    */
   constructor(
     server: ServableServer,
@@ -72,10 +71,10 @@ export class AttachedServer {
     begin: (() => void) | null = null,
   ) {
     checkServer(server)
-    if (taken.has(server)) {
+    if (attachedServers.has(server)) {
       throw new FdbError(
         'ERR_FDB_SERVER_TWICE',
-        'this server was given to a listener before, and a server accepts on one only: give each listener a server of its own',
+        'this server was already passed to serve(), and a server accepts on one listener only: give each listener its own server',
       )
     }
     if (server.listening && begin === null) throw listensAlready()
@@ -83,7 +82,7 @@ export class AttachedServer {
     this.server = server
     this.#failed = failed
     checkServeOptions(server, options)
-    taken.add(server)
+    attachedServers.add(server)
     this.#keeper = options.keeper ?? null
     this.#stays = options.move === false
     if (this.#keeper !== null) {
@@ -96,7 +95,7 @@ export class AttachedServer {
     server.on('connection', this.#open.add)
     server.on('secureConnection', this.#onSecure)
     if (!('updateSettings' in server)) return
-    if (!('setTicketKeys' in server)) server.prependListener('connection', this.#sessions.comes)
+    if (!('setTicketKeys' in server)) server.prependListener('connection', this.#sessions.onConnection)
     server.on('session', this.#sessions.add)
   }
 
@@ -112,7 +111,7 @@ export class AttachedServer {
     return new HttpServerConnections({ ...parts, server, answers: this.#answers!, hooks, sniffed: move })
   }
 
-  /** The connections that can go on in another process. */
+  /** The connections that can move to another process. */
   get moving(): MovableConnections | undefined {
     if (this.#keeper === null) return this.#moving
     return this.#stays ? undefined : this.#keeper.moving
@@ -122,36 +121,37 @@ export class AttachedServer {
     return this.#keeper?.connections ?? this.#open.size
   }
 
-  /** The protocol of its clients, for `status`; null if it is not known. */
+  /** The protocol of the server's clients, for `status`, or null if unknown. */
   get scheme(): string | null {
     const { server } = this
     if (this.#keeper !== null) return this.#keeper.scheme ?? null
-    // Servers are told apart by what they have: a process without TLS need not load it.
+    // Checks properties instead of the class, so that a process without TLS need not load it.
     const secure = 'setTicketKeys' in server
     if ('maxHeadersCount' in server) return secure ? 'https' : 'http'
     return secure ? 'tls' : null
   }
 
-  /** Its connections are over TLS: they stay. */
+  /** Whether the connections use TLS, and so cannot move. */
   get secure(): boolean {
     return this.scheme === 'https' || this.scheme === 'tls' || 'setTicketKeys' in this.server
   }
 
-  /** The activities of its connections, as far as they are known here. */
+  /** Returns the number of connections by their activity, if known. */
   kinds(): Readonly<Record<string, number>> {
     if (this.#keeper !== null) return this.#keeper.kinds?.() ?? {}
     const kinds: Record<string, number> = {}
-    for (const { reason, count } of this.#named().closed ?? []) kinds[reason] = (kinds[reason] ?? 0) + count
+    for (const { reason, count } of this.#remaining().closed ?? [])
+      kinds[reason] = (kinds[reason] ?? 0) + count
     return kinds
   }
 
-  /** Listens on a dup of `fd`, which Node owns from then on. */
+  /** Listens on a dup of `fd`. */
   attach(fd: OwnedFd, backlog: number): Promise<void> {
-    if (this.#left) this.#resume()
+    if (this.#detached) this.#resume()
     const { server } = this
     const begin = this.#begin
     this.#begin = null
-    if (begin !== null && server.listening) return this.#goOn(begin)
+    if (begin !== null && server.listening) return this.#startAccepting(begin)
     if (server.listening) return this.#attached ? Promise.resolve() : Promise.reject(listensAlready())
     let own: OwnedFd
     try {
@@ -164,10 +164,10 @@ export class AttachedServer {
       const settled = () => {
         server.off('listening', listening)
         server.off('error', failed)
-        this.#taken = () => {}
+        this.#onDetach = () => {}
       }
-      // Taken off before Node has said that it listens: it will not say so any more.
-      this.#taken = () => {
+      // A server that is detached now will not emit 'listening'.
+      this.#onDetach = () => {
         settled()
         resolve()
       }
@@ -183,69 +183,69 @@ export class AttachedServer {
       server.on('error', failed)
       enableClose(server)
       this.#run(() => listenOver(server, own, backlog))
-      // Closed by the application before Node has said that it listens: it says nothing any more.
+      // A server that the application closes now will not emit 'listening' or 'error'.
       setImmediate(() => {
         if (!server.listening) failed(closedMeanwhile())
       })
     })
   }
 
-  async #goOn(begin: () => void): Promise<void> {
+  async #startAccepting(begin: () => void): Promise<void> {
     begin()
     this.#attached = true
   }
 
-  /** Throws ERR_FDB_SERVER_LISTENS when it could not be attached now. */
+  /** Throws ERR_FDB_SERVER_LISTENS if the server could not be attached now. */
   check(): void {
     if (this.server.listening && !this.#attached && this.#begin === null) throw listensAlready()
   }
 
   #resume(): void {
-    this.#left = false
+    this.#detached = false
     this.#sessions.resume()
     this.#answers?.resume()
-    this.#ask(keeper => keeper.resume?.())
+    this.#callKeeper(keeper => keeper.resume?.())
     this.#moving?.resume()
   }
 
-  /** An exception, against the contract, does not stop the handoff. */
-  #ask(question: (keeper: ConnectionKeeper) => void): void {
+  /** Reports an exception of the keeper, which must not stop the handoff. */
+  #callKeeper(call: (keeper: ConnectionKeeper) => void): void {
     if (this.#keeper === null) return
     try {
-      question(this.#keeper)
+      call(this.#keeper)
     } catch (error) {
       this.#failed(error)
     }
   }
 
-  /** Stops accepting, and may be attached again. No connection is touched, and the server does not say 'close' yet. */
+  /** Stops accepting. Connections stay open, the server does not emit 'close' yet, and it can be attached again. */
   detach(): void {
-    this.#left = true
+    this.#detached = true
     if (this.#attached && this.server.listening) stopListening(this.server)
     this.#attached = false
-    this.#taken()
+    this.#onDetach()
   }
 
-  /** The server is attached never again: it says 'close' when its last connection has ended. */
+  /** The server will not be attached again: it emits 'close' when its last connection has ended. */
   finish(): void {
     emitDelayedClose(this.server)
   }
 
-  /** The application may have closed it. */
+  /** Whether the server accepts. False if the application has closed it. */
   get accepting(): boolean {
     return this.#attached && this.server.listening
   }
 
-  /** Announces the end on every answer from now on. */
+  /** Announces the end to the clients of all connections. */
   announce(): void {
-    this.#ask(keeper => keeper.announce())
+    this.#callKeeper(keeper => keeper.announce())
     this.#answers?.announce()
     this.#sessions.leave()
   }
 
-  /** Closes the HTTP/1 connections between two requests, and soon those that have said nothing yet. The others end as announced. */
+  /** Closes the HTTP/1 connections between two requests, and soon those that have sent nothing yet. The others end as announced. */
   endIdle(): void {
-    this.#ask(keeper => keeper.endIdle?.())
+    this.#callKeeper(keeper => keeper.endIdle?.())
     if (this.#keeper !== null || !('closeIdleConnections' in this.server)) return
     const server = this.server as http.Server
     server.closeIdleConnections()
@@ -261,28 +261,28 @@ export class AttachedServer {
     return this.#keeper?.emptied() ?? this.#open.emptied()
   }
 
-  /** Closes what is left. */
+  /** Closes the remaining connections, and returns their counts. */
   cut(): DrainCounts {
     if (this.#keeper !== null) return this.#keeper.cut()
-    const counts = this.#named()
+    const counts = this.#remaining()
     this.#sessions.destroy()
     for (const socket of [...this.#open]) socket.destroy()
     return counts
   }
 
-  /** Takes its listeners off the embedder's server. */
+  /** Removes the event listeners from the application's server. */
   release(): void {
     const { server } = this
-    taken.delete(server)
+    attachedServers.delete(server)
     this.finish()
     this.#answers?.release()
     server.off('connection', this.#open.add)
     server.off('secureConnection', this.#onSecure)
-    server.off('connection', this.#sessions.comes)
+    server.off('connection', this.#sessions.onConnection)
     server.off('session', this.#sessions.add)
   }
 
-  #named(): DrainCounts {
+  #remaining(): DrainCounts {
     return closesOfServer({
       server: this.server,
       moving: this.#moving,
@@ -305,13 +305,13 @@ export class AttachedServer {
 function closedMeanwhile(): FdbError {
   return new FdbError(
     'ERR_FDB_SERVER_CLOSED',
-    'this server was closed while it was being attached, so that nobody would accept on the listener: do not call its close(), the library takes it off',
+    'this server was closed while it was being attached, so that no server would accept on the listener: do not call its close(), the library detaches it',
   )
 }
 
 function listensAlready(): FdbError {
   return new FdbError(
     'ERR_FDB_SERVER_LISTENS',
-    'this server listens already, so that nobody would accept on the listener: do not call its listen(), the library does',
+    'this server already listens elsewhere, so that no server would accept on the listener: do not call its listen(), the library does',
   )
 }

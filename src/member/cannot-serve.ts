@@ -1,10 +1,11 @@
+import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Epoch } from '../handoff/messages.js'
 import type { UnfitReport } from '../operator/status-report.js'
 import { outOfDescriptors } from '../os/limits.js'
 
-/** The reason why a process cannot serve, or stand by: told to its holder, to operators and to writers. */
+/** The reason why a process cannot serve or stand by, for its holder, operators and writers. */
 export class CannotServe {
   #cause: FdbError | null = null
 
@@ -16,30 +17,29 @@ export class CannotServe {
     return this.#cause === null ? null : { code: this.#cause.code, message: this.#cause.message }
   }
 
-  /** The first cause counts: what failed because of it says less. */
+  /** Keeps the first cause: later errors are mostly its consequences. */
   record(error: unknown): FdbError {
     this.#cause ??= FdbError.from(error)
     return this.#cause
   }
 
-  /** This process serves, or tries anew. */
   clear(): void {
     this.#cause = null
   }
 
-  /** The error for changes that are asked for here. */
+  /** The error for changes that are made in this process. */
   refusal(): FdbError {
     const { cause } = this
     return new FdbError(
       'ERR_FDB_UNFIT',
-      `this process answers from what it has read and cannot write: ${cause?.message ?? 'it could not take over'}; ` +
+      `this process serves reads only and cannot write: ${cause?.message ?? 'it could not take over'}; ` +
         'upgrade to a version that can (status shows "unfit")',
       { cause, details: { reason: cause?.code ?? null } },
     )
   }
 }
 
-/** Another has the right to write. */
+/** The error for changes after another process got the right to write. */
 export function fenced(epoch: Epoch): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
@@ -48,62 +48,57 @@ export function fenced(epoch: Epoch): FdbError {
   )
 }
 
-/** Another process serves, and has what the service has. */
+/** The error for an entry that could not be registered before another process served. */
 export function fencedFrom(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
-    `another process has come to serve before "${name}" could be taken in: give it to the next version, or open it there`,
+    `another process has started to serve before "${name}" could be registered: register or open it there`,
     { retryable: true },
   )
 }
 
-const FIRST_MS = 50
-const MOST_MS = 5_000
+const RETRIES = { firstMs: 50, longestMs: 5_000 }
 
 const SHORT: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
-/** The operation may succeed when another descriptor has been closed. */
+/** Whether an operation failed for lack of descriptors or memory, and may succeed later. */
 export function isShortOfDescriptors(error: unknown): boolean {
   return SHORT.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
 }
 
-/** Tries again, after ever longer rests, what failed for want of a descriptor. The log says that, and when it is over, once each. */
+/** Retries an operation that failed for lack of descriptors, with an increasing delay. Logs the start and the end of the shortage. */
 export class ShortOfDescriptors {
   readonly #what: string
   readonly #logger: Logger
-  #rest = FIRST_MS
+  readonly #backoff = new Backoff(RETRIES)
   #timer: NodeJS.Timeout | undefined
-  #said = false
+  #logged = false
 
-  /** `what` cannot be, as the log says it. */
+  /** `what`: the failed operation, for the log, such as "newer state cannot be taken". */
   constructor(what: string, logger: Logger) {
     this.#what = what
     this.#logger = logger
   }
 
-  /** It has failed; `again` follows, unless {@link over} is called before. */
-  failed(error: unknown, again: () => void): void {
-    this.record(error)
+  /** Logs the failure, and calls `retry` after a delay unless {@link end} is called before. */
+  retryLater(error: unknown, retry: () => void): void {
+    this.log(error)
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(again, this.#rest).unref()
-    this.#rest = Math.min(2 * this.#rest, MOST_MS)
+    this.#timer = setTimeout(retry, this.#backoff.next()).unref()
   }
 
-  /** The operation has failed, and other code tries again. */
-  record(error: unknown): void {
-    if (this.#said) return
-    this.#said = true
-    this.#logger.warn(
-      { err: outOfDescriptors(this.#what, error) },
-      `${this.#what}: it is tried again until it can be`,
-    )
+  /** Logs a failure that other code retries. */
+  log(error: unknown): void {
+    if (this.#logged) return
+    this.#logged = true
+    this.#logger.warn({ err: noDescriptors(this.#what, error) }, `${this.#what}: retrying until it succeeds`)
   }
 
-  /** The operation has succeeded, or is not wanted any more. */
-  over(): void {
+  /** Call when the operation has succeeded, or is not needed any more. */
+  end(): void {
     clearTimeout(this.#timer)
-    this.#rest = FIRST_MS
-    if (this.#said) this.#logger.info({}, `${this.#what}: that is over`)
-    this.#said = false
+    this.#backoff.reset()
+    if (this.#logged) this.#logger.info({}, `${this.#what}: the shortage is over`)
+    this.#logged = false
   }
 }

@@ -24,22 +24,22 @@ export class Commands {
     if (!/^[\x21-\x7e]{1,128}$/.test(name)) {
       throw new FdbError(
         'ERR_FDB_OPTION',
-        `${JSON.stringify(name)} is no name of a command: give 1 to 128 visible characters`,
+        `${JSON.stringify(name)} is not a valid command name: give 1 to 128 visible ASCII characters`,
       )
     }
     if (typeof handler !== 'function') throw wrongOption('handler', handler, 'a function')
     if (this.#handlers.has(name)) {
-      throw new FdbError('ERR_FDB_OPTION', `the command "${name}" has a handler already: give it one`)
+      throw new FdbError('ERR_FDB_OPTION', `the command "${name}" already has a handler`)
     }
     this.#handlers.set(name, handler)
   }
 
-  /** Only who serves answers: ERR_FDB_FENCED (retryable) sends the operator to the one that does. */
+  /** Runs a command. Throws ERR_FDB_FENCED (retryable) if another process serves. */
   async run(name: string, body: Buffer, context: CommandContext, phase: MemberPhase): Promise<Buffer> {
     if (phase !== 'serving' && phase !== 'frozen' && phase !== 'unfit') {
       throw new FdbError(
         'ERR_FDB_FENCED',
-        `process ${process.pid} does not serve (it is ${phase}): ask again, for the one that does`,
+        `process ${process.pid} does not serve (phase ${phase}): connect again to reach the process that does`,
         { retryable: true, phase },
       )
     }
@@ -56,7 +56,7 @@ export class Commands {
   }
 }
 
-/** The application's way to read its configuration anew. */
+/** The application's hook that reloads its configuration. */
 export class Reloading {
   readonly #announcer: Announcer
   #hook: (() => unknown) | null = null
@@ -69,11 +69,11 @@ export class Reloading {
   set(hook: () => unknown): void {
     if (typeof hook !== 'function') throw wrongOption('hook', hook, 'a function')
     if (this.#hook !== null)
-      throw new FdbError('ERR_FDB_OPTION', 'onReload() was called before: give it one hook')
+      throw new FdbError('ERR_FDB_OPTION', 'onReload() was already called: a member has one reload hook')
     this.#hook = hook
   }
 
-  /** One at a time, in the order of the calls. */
+  /** Runs the hook. Concurrent calls run one after the other. */
   async run(): Promise<void> {
     const hook = this.#hook
     if (hook === null) {
@@ -88,7 +88,7 @@ export class Reloading {
   }
 }
 
-/** Until the one that stood by has been told. */
+/** The time in which a process that rolls back must reach `leaving`. */
 const LEAVING_MS = 10_000
 
 interface ServiceCommandsDeps {
@@ -111,10 +111,10 @@ export function serveServiceCommands({
   beat,
 }: ServiceCommandsDeps): void {
   const { changes, shutdown, machine } = shared
-  const told = () => processReply({ pid: process.pid, generation: shared.generation })
+  const reply = () => toldReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
-    return told()
+    return reply()
   })
   commands.set(ROLLBACK, async (_body, { by }) => {
     if (!hosting().standsBy) {
@@ -125,12 +125,12 @@ export function serveServiceCommands({
     void close({})
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'
     await changes.until(leaves, LEAVING_MS)
-    return told()
+    return reply()
   })
   commands.set(STOP, async body => {
-    const { timeoutMs } = readStopOrder(body)
-    // The answer leaves first.
+    const { timeoutMs } = stopOrderOf(body)
+    // The reply must be sent first.
     setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
-    return told()
+    return reply()
   })
 }

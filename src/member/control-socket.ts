@@ -27,58 +27,57 @@ import type { Moves } from './moves.js'
 import { OlderGenerations } from './older-generations.js'
 import { refuseMainProcess } from './options.js'
 
-/** The path was removed before this process took the socket. */
+/** The entry of a path that was removed before this process got the socket. */
 const NOT_THERE: PathEntry = { dev: 0n, ino: 0n }
 
 const { Envelope } = fdbroker.wire
 
-/** Said of a control socket whose path is a service manager's. */
+/** The `spec` of a control socket that a service manager has bound. */
 const PASSED = 'passed'
-/** A connection that says nothing is not kept. */
+/** The time in which a client must send Hello. */
 const HELLO_MS = 5_000
-/** A successor accepts here within milliseconds of its Commit; one that is stopped does not, and the status is to be had. */
+/** A successor accepts here within milliseconds of its Commit. If it is stopped, this process accepts again after this time. */
 const SLOW_MS = 1_000
 
-/** The parts of the process that answer its clients. */
-export interface Called {
+export interface ControlSocketDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly operations: Operations
   readonly moves: Moves
   readonly state: StateLog
-  /** Has the standby release as soon as that is safe: a client waits. */
-  hurry(): void
+  /** Asks the standby to release as soon as that is safe, because a joiner waits. */
+  endProbation(): void
 }
 
-/** The control socket of an embedded holder: owns it and its lock, and receives who calls. */
+/** The control socket of an embedded holder. Owns the socket and its lock, and receives its clients. */
 export class ControlSocket {
-  readonly #called: Called
+  readonly #deps: ControlSocketDeps
   readonly #older: OlderGenerations
   #listener: ControlListener | null = null
   #keepsAlive = true
   #lock: OwnedFd | null = null
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
-  /** The successor answers clients, or did until this timer ends. */
+  /** Set from the Commit on: the successor accepts, until this timer ends. */
   #left: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
-  /** Joiners that came before this process was its own master. */
+  /** Joiners that arrived before the incumbent has released this process. */
   #waiting: Caller[] = []
 
-  constructor(called: Called) {
-    const { generation, serviceStartedAt, segmentSet } = called.shared
-    const { moves, state } = called
-    this.#called = called
-    const { logger } = called.shared.settings
+  constructor(deps: ControlSocketDeps) {
+    const { generation, serviceStartedAt, segmentSet } = deps.shared
+    const { moves, state } = deps
+    this.#deps = deps
+    const { logger } = deps.shared.settings
     this.#watch = new ControlWatch({
-      place: () => this.#place,
-      restored: made => this.#moveTo(made),
+      place: () => this.#heldControl,
+      restored: control => this.#moveTo(control),
       logger,
     })
     this.#older = new OlderGenerations({ generation, serviceStartedAt, segmentSet, moves, state })
   }
 
-  /** Takes what was given of these, from the start-up race or from the incumbent; earlier ones are closed. */
+  /** Owns the given descriptors, from the start-up or from the incumbent. Closes earlier ones. */
   adopt(control: Partial<Omit<FirstControl, 'role' | 'path'>> & { spec?: string }): void {
     const { listener, lock, reservation = null, spec } = control
     const entry = control.entry ?? (spec === PASSED || this.#entry === NO_ENTRY ? NO_ENTRY : undefined)
@@ -96,7 +95,7 @@ export class ControlSocket {
       this.#reservation?.close()
       this.#reservation = reservation
     }
-    const path = this.#called.shared.settings.control
+    const path = this.#deps.shared.settings.control
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
 
@@ -107,25 +106,25 @@ export class ControlSocket {
     else this.#listener?.unref()
   }
 
-  /** New segments were made. */
+  /** Sends new segments to the older generations. */
   supplyOlder(): void {
     this.#older.share()
   }
 
-  /** Connections that older generations closed at the end of their drains. */
+  /** The connections that older generations closed at the end of their drains. */
   get closedByOlder(): readonly ForcedClose[] {
     return this.#older.closed
   }
 
-  /** The older generations that report here. */
+  /** The reports of older generations. */
   get older(): DrainReport[] {
     return this.#older.reports
   }
 
-  /** The descriptors for a successor. Borrowed. */
+  /** Returns the descriptors for a successor. Borrowed. */
   items(): BundleItem[] {
     const items: BundleItem[] = []
-    // Where the path is a service manager's, it is so for those after this process too.
+    // If a service manager owns the path, the successor must not remove it either.
     const spec = this.#entry === NO_ENTRY ? PASSED : ''
     if (this.#listener !== null) items.push({ role: 'control', spec, fd: this.#listener.fd })
     if (this.#lock !== null) items.push({ role: 'lock', fd: this.#lock })
@@ -136,7 +135,7 @@ export class ControlSocket {
   open(): void {
     if (this.#listener === null || this.#listener.accepting) return
     this.#watch.start()
-    const { reception, service, versions, logger } = this.#called.shared.settings
+    const { reception, service, versions, logger } = this.#deps.shared.settings
     const mayConnect = (uid: number) => reception?.mayConnect(uid) ?? false
     const named = reception === null ? service : null
     const connected = (uid: number, closed: Promise<void>) => reception?.connected(uid, closed) ?? null
@@ -147,7 +146,7 @@ export class ControlSocket {
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
-        const error = outOfDescriptors('your connection cannot be kept', cause)
+        const error = noDescriptors('the connection to the control socket cannot be kept', cause)
         const { code, message, retryable } = error
         sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
       },
@@ -155,9 +154,9 @@ export class ControlSocket {
     })
   }
 
-  /** The path has the permissions that the reception wants, unless it is a service manager's. */
+  /** Sets the permissions that the reception wants, unless a service manager owns the path. */
   adjust(): void {
-    const { control, reception, logger } = this.#called.shared.settings
+    const { control, reception, logger } = this.#deps.shared.settings
     if (reception === null || control === null || this.#entry === null || this.#entry === NO_ENTRY) return
     try {
       chmodSync(control, reception.controlMode)
@@ -166,21 +165,23 @@ export class ControlSocket {
     }
   }
 
-  /** From the Commit on the successor accepts here, and knows before this process that it serves: who calls meanwhile is its, unless it is slow. */
+  /**
+   * After the Commit the successor accepts here, because it knows first that it serves. A slow successor loses that after {@link SLOW_MS}.
+   */
   leaveToSuccessor(leaves: boolean): void {
     if (leaves === (this.#left !== undefined)) return
     clearTimeout(this.#left)
     this.#left = undefined
-    const goOn = () => {
-      if (this.#called.shared.machine.member.accepting) this.open()
+    const accept = () => {
+      if (this.#deps.shared.machine.member.accepting) this.open()
     }
     if (leaves) {
       this.#listener?.stop()
-      this.#left = setTimeout(goOn, SLOW_MS)
-    } else goOn()
+      this.#left = setTimeout(accept, SLOW_MS)
+    } else accept()
   }
 
-  /** Accepts no more; older generations that report here connect to the process that serves next. The socket stays. */
+  /** Stops accepting but keeps the socket. The older generations connect to the process that serves next. */
   close(): void {
     this.#watch.stop()
     clearTimeout(this.#left)
@@ -189,9 +190,9 @@ export class ControlSocket {
     this.#older.close()
   }
 
-  /** Only between handoffs: a successor may have been given what there is. */
-  get #place(): HeldControl | null {
-    const { hosting, shared } = this.#called
+  /** The control socket that the watch may restore. Null during a handoff, because a successor may have the descriptors. */
+  get #heldControl(): HeldControl | null {
+    const { hosting, shared } = this.#deps
     const { shutdown, machine, settings } = shared
     const [path, lock, entry] = [settings.control, this.#lock, this.#entry ?? NOT_THERE]
     if (path === null || lock === null || shutdown.closing || shutdown.over) return null
@@ -204,15 +205,15 @@ export class ControlSocket {
     this.open()
   }
 
-  /** The service ends: the path goes, if it still is ours. */
+  /** Removes the path, if it still belongs to this socket: the service ends. */
   removePath(): void {
-    const { control: path, logger } = this.#called.shared.settings
+    const { control: path, logger } = this.#deps.shared.settings
     if (path !== null && this.#lock !== null && this.#entry !== null) {
       removeControl({ path, lock: this.#lock, entry: this.#entry }, logger)
     }
   }
 
-  /** Lets go of socket and lock: who waits here for this process's turn waits in vain. */
+  /** Closes socket and lock, and rejects waiting joiners. */
   release(): void {
     this.close()
     this.#refuseWaiting()
@@ -224,14 +225,14 @@ export class ControlSocket {
     this.#reservation = null
   }
 
-  /** This process is its own master now. */
+  /** Admits the waiting joiners: the incumbent has released this process. */
   admitWaiting(): void {
     setImmediate(() => this.#watch.check())
     for (const caller of this.#waiting.splice(0)) setImmediate(() => this.#admit(caller))
   }
 
   #refuseWaiting(): void {
-    const why = `process ${process.pid}, which was to hand over, leaves: try again`
+    const why = `process ${process.pid} leaves before it could hand over: try again`
     for (const caller of this.#waiting.splice(0))
       turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
   }
@@ -239,7 +240,7 @@ export class ControlSocket {
   #receive(caller: Caller): void {
     switch (caller.intent) {
       case 'operate': {
-        const { operations, shared } = this.#called
+        const { operations, shared } = this.#deps
         serveCaller(caller, operationsOnly(shared.settings, operations), { generation: shared.generation })
         return
       }
@@ -252,7 +253,7 @@ export class ControlSocket {
           caller,
           new FdbError(
             'ERR_FDB_NOT_A_DAEMON',
-            `process ${process.pid} holds its sockets itself; there is no daemon here to come back to, or to follow a service of`,
+            `process ${process.pid} holds its sockets itself: a member can return to, or follow a service of, a daemon only`,
           ),
         )
         return
@@ -263,17 +264,17 @@ export class ControlSocket {
   }
 
   #receiveJoiner(caller: Caller): void {
-    const { hosting, hurry, shared } = this.#called
+    const { hosting, endProbation, shared } = this.#deps
     const { holder, stuckIncumbent: stuck } = hosting()
     const first = this.#waiting[0]
     if (shared.shutdown.closing || (holder === null && first !== undefined)) {
       const why =
-        first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is joining already`
+        first === undefined ? `process ${process.pid} is closing` : `process ${first.pid} is already joining`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', `${why}: try again`, { retryable: true }))
       return
     }
     if (stuck !== null) {
-      const why = `process ${stuck} stands by and does not answer (it is stopped, or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
+      const why = `process ${stuck} stands by and does not answer (stopped or stuck): continue it, or end it (fd-broker upgrade --kill-stuck)`
       turnAway(caller, new FdbError('ERR_FDB_BUSY', why, { retryable: true }))
       return
     }
@@ -294,22 +295,22 @@ export class ControlSocket {
       this.#admit(caller)
       return
     }
-    // Not yet our own master: ask the one that stands by to release as soon as that is safe, or wait until we serve.
+    // The incumbent has not released this process yet: ask it to do so as soon as that is safe.
     this.#waiting.push(caller)
     caller.link.start({
       message: (_envelope, fds) => closeAll(fds),
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
     })
-    hurry()
+    endProbation()
   }
 
-  /** Refuses a client that would end with this process, unless the application has said that this process stays. */
+  /** Returns an error for a joiner that would end with this process, unless the option `mainProcess` allows that. */
   #refusal({ pid, pidfd }: Caller): FdbError | null {
     const here = pidfd === null || pidOf(pidfd) === pid
     if (!here || !endsWithUs(pid)) return null
     try {
-      refuseMainProcess(this.#called.shared, `process ${pid}`)
+      refuseMainProcess(this.#deps.shared, `process ${pid}`)
       return null
     } catch (error) {
       return error as FdbError
@@ -322,13 +323,13 @@ export class ControlSocket {
   }
 
   #admit(caller: Caller): void {
-    const holder = this.#called.hosting().holder
+    const holder = this.#deps.hosting().holder
     if (!caller.link.open || holder === null) {
       this.#drop(caller)
       return
     }
     const { hello, link, pid, pidfd, proven, identity } = caller
-    const generation = this.#called.shared.generation + 1
+    const generation = this.#deps.shared.generation + 1
     holder.admit({
       link,
       pid,

@@ -24,20 +24,20 @@ export interface DaemonHostingDeps {
   readonly shared: MemberContext
   readonly joined: JoinedHolder
   readonly heartbeat: Heartbeat
-  /** The answers of this process to operators. */
+  /** The operations that operators may call. */
   readonly operations: Operations
   readonly state: StateLog
-  /** Throws when nothing can be taken in any more. */
+  /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly refuseLeft: () => void
   /** Asks over the connection of a process that drains, which is made again when the daemon is replaced. */
   readonly askForMove: () => void
   /** The process that serves takes no connections of this one. */
   readonly nobodyTakes: () => void
-  /** The handoff in which this process came to serve cannot be undone any more. */
+  /** The handoff to this process cannot be undone any more. */
   readonly settled: () => void
 }
 
-/** A daemon decides, and goes on deciding; this process comes back to it when the channel is lost. */
+/** Daemon hosting: the daemon always decides. If the channel is lost, this process reconnects. */
 export class DaemonHosting implements Hosting {
   readonly holder = null
   readonly blockedBy = []
@@ -51,7 +51,7 @@ export class DaemonHosting implements Hosting {
   readonly #appends: AppendNotice
   #returning: AbortController | null = null
   /** No standby can come back any more. */
-  #settled = false
+  #released = false
 
   constructor(deps: DaemonHostingDeps) {
     this.#deps = deps
@@ -69,17 +69,17 @@ export class DaemonHosting implements Hosting {
     this.#appends = new AppendNotice(state.appended, () => joined.post({ appended: {} }))
   }
 
-  /** As far as this process knows: the daemon does. */
+  /** Only the daemon knows for certain. */
   get standsBy(): boolean {
     const { phase, source } = this.#deps.shared.machine.member
-    return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#settled
+    return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#released
   }
 
   get hearsReports(): boolean {
     return this.takesWrites
   }
 
-  /** The daemon answers for a member that takes none. */
+  /** The daemon answers for a member that does not accept forwarded changes. */
   get takesWrites(): boolean {
     return this.#deps.joined.facts?.forwardsWrites ?? false
   }
@@ -101,7 +101,7 @@ export class DaemonHosting implements Hosting {
 
   heardReleased(): void {
     const { settled, shared } = this.#deps
-    this.#settled = true
+    this.#released = true
     if (shared.machine.phase === 'serving') settled()
     else shared.shutdown.handleVerdict('released')
   }
@@ -114,7 +114,7 @@ export class DaemonHosting implements Hosting {
     this.#deps.shared.machine.step({ type: 'heard' })
   }
 
-  /** The daemon keeps it too, so that it outlives this process. */
+  /** Gives the daemon a dup, so that the entry survives this process. */
   keep(entry: Entry): void | Promise<void> {
     if (this.#deps.joined.holder !== null) return this.#keep(entry)
   }
@@ -127,7 +127,7 @@ export class DaemonHosting implements Hosting {
     await this.#renewal.renewed()
   }
 
-  async shelve(snapshot: Segment): Promise<void> {
+  async replaceMerged(snapshot: Segment): Promise<void> {
     const { machine, segmentSet } = this.#deps.shared
     if (machine.phase !== 'serving') return
     await this.#give([{ role: 'segment', epoch: snapshot.epoch, writable: false, fd: snapshot.fd }])
@@ -145,14 +145,14 @@ export class DaemonHosting implements Hosting {
     return this.#requests.cancelHandoff(reason)
   }
 
-  /** The daemon reads this before it hears that we have gone. */
+  /** The daemon reads this message before it learns of this process's end. */
   async releaseStandby(): Promise<void> {
     const { joined, shared } = this.#deps
-    this.#settled = true
+    this.#released = true
     if (shared.machine.member.link === 'up') joined.post({ endProbation: { closing: true } })
   }
 
-  /** The channel is lost: the daemon may live, or have been restarted. */
+  /** Connects to the daemon again, or to a restarted one. */
   reconnect(): void {
     const { heartbeat, joined, shared } = this.#deps
     const { shutdown, generation, machine, settings } = shared
@@ -171,8 +171,8 @@ export class DaemonHosting implements Hosting {
       old.close()
       joined.attach(link)
       machine.step({ type: 'reconnected', restarted, sealed: machine.sealed })
-      // Behind what is said of all that is held.
-      this.#registrations.again(link.link, settings.timeout)
+      // Back, which lists everything held, must be sent first.
+      this.#registrations.repeat(link.link, settings.timeout)
       heartbeat.start()
     })
     void old.fate().then(fate => {
@@ -203,7 +203,7 @@ export class DaemonHosting implements Hosting {
     }
   }
 
-  /** The daemon may have taken it, only too late for us. */
+  /** Undoes a registration that failed here: the daemon may have accepted it too late. */
   #takeBackFrom(name: string): void {
     const { registry, wanted } = this.#deps.shared
     const present = registry.get(name)
@@ -218,17 +218,17 @@ export class DaemonHosting implements Hosting {
   }
 }
 
-/** A daemon that knows the question answers it at once. */
+/** The time to wait for the reply to a cancellation, which older daemons do not know. */
 const CANCELLED_MS = 1_000
 
-/** Daemon hosting: what operators asked of the daemon, which passes it on to the member that serves. */
+/** Daemon hosting: the requests of operators, which the daemon forwards to the member that serves. */
 export class OperatorRequests {
   readonly #state: StateLog
-  /** The link to the daemon; another one when it was lost and come back to. */
+  /** Returns the present link to the daemon. */
   readonly #link: () => Link | undefined
-  readonly #requests: RequestHandler
-  /** The daemon's answer to the cancellation of an upgrade. */
-  #cancelled: Pending<CancelResult> | null = null
+  readonly #requests: Requests
+  /** The daemon's reply to the cancellation of an upgrade. */
+  #cancelled: Pending<Cancelled> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
@@ -237,22 +237,22 @@ export class OperatorRequests {
     this.#requests = new RequestHandler(operations, body => this.#link()?.post(body))
   }
 
-  /** Whether it was an order. */
+  /** Returns whether the message was a request. */
   handle(envelope: WireEnvelope): boolean {
     const { write, result, upgradeCancelled } = envelope
     const link = this.#link()
     const answer = this.#requests.answer(envelope)
     if (answer !== null) {
       void answer.then(body => {
-        // An upgrade's answer may be due when the daemon has been come back to; a new daemon numbers its commands anew.
+        // The reply of an upgrade may go over a new link; other replies must not, because a restarted daemon numbers its requests again.
         if (envelope.upgradeRequest) this.#link()?.post(body)
-        // Without a status: a Result would be taken for an upgrade's.
+        // A failed status is sent as an empty one, because the daemon would take a Result for an upgrade's.
         else link?.post(envelope.statusRequest && body.result ? { status: { json: '' } } : body)
       })
     } else if (write) this.#writesOf(link)?.receive(write)
     else if (upgradeCancelled) this.#cancelled?.resolve(upgradeCancelled.outcome as CancelResult)
     else if (result) {
-      // The handoff that the upgrade was for has failed; the daemon has told the operator.
+      // The upgrade's handoff has failed, and the daemon has reported that to the operator.
       this.#requests.cancelUpgrades(
         remoteError(result, { code: 'ERR_FDB_ABORTED', message: 'the handoff failed' }),
       )
@@ -260,15 +260,15 @@ export class OperatorRequests {
     return true
   }
 
-  /** Has the daemon give up the successor that this member started. */
-  async cancelHandoff({ code, message }: FdbError): Promise<CancelResult> {
+  /** Asks the daemon to give up the successor that this member started. */
+  async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
     this.#link()?.post({ cancelUpgrade: { code, message } })
     const cancelled = new Pending<CancelResult>()
     this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))
     return await cancelled.answer
   }
 
-  /** Work under way is told to end. */
+  /** Cancels requests under way. */
   close(): void {
     this.#requests.close(`process ${process.pid} ends`)
   }
@@ -283,21 +283,21 @@ export class OperatorRequests {
 }
 
 /** The refusal of a daemon that gives no reason. */
-const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not take it' } as const
+const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not accept the registration' } as const
 
 /** A registration that the daemon has not answered yet. */
 interface Registration {
   /** Borrowed. */
   readonly items: readonly BundleItem[]
-  /** Over which it was asked last. */
+  /** The link over which the registration was sent last. */
   link: Link
 }
 
-/** Daemon hosting: what is given to the daemon to keep, and its answers. */
+/** Daemon hosting: the registrations of descriptors that the daemon must keep. */
 export class Registrations {
   readonly #calls = new Calls<null, void, Registration>()
 
-  /** The daemon takes dups of these, and says so. Rejects with what it answers, ERR_FDB_DEADLINE, ERR_FDB_CHANNEL_CLOSED. */
+  /** Resolves when the daemon has dups of `items`. Rejects with the daemon's error, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
   async send(link: Link, items: readonly BundleItem[], timeoutMs: number): Promise<void> {
     const call = this.#calls.open(null, { items, link })
     try {
@@ -305,12 +305,12 @@ export class Registrations {
     } catch (error) {
       call.pending.reject(error)
     }
-    const late = () => call.pending.reject(deadlineError('the daemon’s answer to Register', timeoutMs))
+    const late = () => call.pending.reject(deadlineError('the daemon’s reply to Register', timeoutMs))
     await call.pending.limit(timeoutMs, late).answer
   }
 
-  /** Another daemon is there: it has not heard of what the one before did not answer. */
-  again(link: Link, timeoutMs: number): void {
+  /** Repeats the unanswered registrations over a new link. */
+  repeat(link: Link, timeoutMs: number): void {
     for (const call of this.#calls.of()) {
       call.link = link
       this.#announce(call, timeoutMs).catch(error => call.pending.reject(error))
@@ -327,7 +327,7 @@ export class Registrations {
     this.#calls.fail(error)
   }
 
-  /** A registration that is lost with the link is repeated over the next one. */
+  /** Sends a registration. Ignores the loss of the link, because {@link repeat} follows. */
   async #announce(call: Call<null, void> & Registration, timeoutMs: number): Promise<void> {
     const { items, link, number: request } = call
     try {
@@ -341,7 +341,7 @@ export class Registrations {
 
 const RETRY_MS = 100
 
-/** Connects to the daemon again, or to the next one, as a member that comes back. Retries; null when `signal` ends it. */
+/** Connects to the daemon, or to a restarted one, as a returning member. Retries until `signal` aborts, then returns null. */
 export async function reconnectToDaemon(
   settings: Settings,
   old: HolderLink,

@@ -13,18 +13,18 @@ import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
-import { lives, livesNoMore, watchRetired } from './shutdown.js'
+import { addActive, removeActive, watchRetired } from './shutdown.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 
-/** The action for each effect of the member's machine. Its promise is awaited before the next effect. */
+/** The action for each effect of the member's machine. The next effect waits for the promise. */
 type Effects = {
   readonly [Type in MemberEffect['type']]: (
     effect: Extract<MemberEffect, { type: Type }>,
   ) => void | Promise<void>
 }
 
-/** Has each effect of the machines carried out by the part that it concerns, and tells the machines the outcome. */
+/** Carries out each effect of the machines with the part that it concerns, and tells the machines the outcome. */
 export class MemberDriver implements RuntimeDriver {
   readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined
@@ -32,7 +32,7 @@ export class MemberDriver implements RuntimeDriver {
   readonly #effects: Effects = {
     send: ({ message }) => {
       const sent = this.runtime.toHolder.send(message)
-      if (message.kind === 'serving') this.#tellServing()
+      if (message.kind === 'serving') this.#notifyServing()
       return sent
     },
     accept: () => {
@@ -81,7 +81,7 @@ export class MemberDriver implements RuntimeDriver {
   bind(application: Application): void {
     const { joined, readiness } = this.runtime
     this.runtime.application = application
-    lives(this)
+    addActive(this)
     readiness.remind(() => joined.facts?.pid ?? null)
   }
 
@@ -91,7 +91,7 @@ export class MemberDriver implements RuntimeDriver {
 
   // ---- the machine
 
-  /** Its promise is awaited before the next effect. */
+  /** Carries out an effect. The next effect waits for the promise. */
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
     if (by === 'member')
       return (this.#effects[effect.type] as (effect: MemberEffect) => void | Promise<void>)(effect)
@@ -101,7 +101,7 @@ export class MemberDriver implements RuntimeDriver {
     return done
   }
 
-  /** The outcome of an effect is an event of the machine. */
+  /** Tells the machine the outcome of an effect. */
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
     const { shutdown, hosting, machine, settings, state, unfitness } = this.runtime
     if (by === 'holder') {
@@ -137,19 +137,19 @@ export class MemberDriver implements RuntimeDriver {
 
   #phaseChanged(before: MemberPhase, { phase, epoch, link }: MemberState): void {
     const { generation, machine, readiness, settings } = this.runtime
-    // A daemon's log tells of its members.
+    // A daemon logs the phases of its members instead of its own.
     const level = settings.reception === null ? 'info' : 'debug'
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (before === 'beginning' && phase === 'serving') {
       this.#begun()
-      if (link === 'local') this.#tellServing()
+      if (link === 'local') this.#notifyServing()
     }
     if (phase === 'unfit') this.#cannotWrite()
     if (before === 'beginning' && link === 'local') this.decides()
     if (phase === 'leaving' && !readiness.served) readiness.fail(this.whyNot())
     if (phase === 'frozen' && link !== 'local') {
-      // The holder's deadline decides; this one only keeps the service from waiting for a holder that is stuck.
+      // The holder's own deadline comes first; this one counts only if the holder is stuck.
       this.#freezeLimit = afterReading(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))
     }
   }
@@ -159,19 +159,19 @@ export class MemberDriver implements RuntimeDriver {
     return insist(act, what, settings.logger, () => shutdown.over)
   }
 
-  /** Behind the commit: until then the incumbent's clients meet the incumbent's options. */
+  /** Sets the socket options of this version, after the Commit. */
   #setOptions(): void {
     for (const listener of this.runtime.listeners) listener.setOptions()
   }
 
-  /** A successor may begin to serve without another word to this process. */
+  /** Remembers the socket options, because a successor may start to serve without another message to this process. */
   #keepOptions(): void {
     if (this.phase !== 'standby') for (const listener of this.runtime.listeners) listener.keepOptions()
   }
 
   // ---- turns of its life
 
-  /** Everything that was acknowledged is here, and this process has the right to write. */
+  /** This process has every acknowledged change, and writes. */
   #begun(): void {
     const { shutdown, drain, moves, state, timing, unfitness, writes } = this.runtime
     unfitness.clear()
@@ -185,14 +185,14 @@ export class MemberDriver implements RuntimeDriver {
     shutdown.serve()
   }
 
-  /** The application hears of it after the holder: its listeners may ask there at once. */
-  #tellServing(): void {
+  /** Notifies the application after the holder, because its event listeners may query the holder at once. */
+  #notifyServing(): void {
     const { leadership, readiness } = this.runtime
     readiness.begun()
     leadership.acquire()
   }
 
-  /** This process was to serve and cannot write. The holder hears of it by the machine. */
+  /** This process has the right to serve and cannot write. The machine reports that to the holder. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, unfitness } = this.runtime
     const { epoch, link } = machine.member
@@ -201,7 +201,7 @@ export class MemberDriver implements RuntimeDriver {
     application?.unfit(unfitness.refusal())
     if (readiness.served) return
     if (this.first) {
-      // This is the first process: it has no state to answer from.
+      // The first process of a service has no state to answer from.
       if (link === 'local') this.removePaths()
       machine.step({ type: 'leave' })
     } else if (link === 'local') readiness.serves()
@@ -224,7 +224,7 @@ export class MemberDriver implements RuntimeDriver {
     this.runtime.holdings.close()
   }
 
-  /** The service ends with this process. */
+  /** Removes all paths, because the service ends with this process. */
   removePaths(): void {
     this.runtime.controlSocket.removePath()
     removePaths(this.runtime.registry)
@@ -242,15 +242,16 @@ export class MemberDriver implements RuntimeDriver {
 
   late(): void {
     const { shutdown, joined, machine, settings } = this.runtime
-    const pid = joined.facts?.pid ?? 'that was to hand over'
+    const pid = joined.facts?.pid
+    const incumbent = pid === undefined ? 'the incumbent' : `process ${pid}`
     const what = machine.member.holds
-      ? `process ${pid} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
-      : `process ${pid} did not begin to hand over within ${settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
+      ? `${incumbent} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
+      : `${incumbent} did not start the handoff within ${settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
     shutdown.because(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
     machine.step({ type: 'deadline' })
   }
 
-  /** Lets go of everything. */
+  /** Releases everything. */
   end(error: FdbError | null): void {
     const { announcer, application, shutdown, drain, heartbeat } = this.runtime
     const { hosting, joined, moves, offers, readiness } = this.runtime
@@ -276,24 +277,24 @@ export class MemberDriver implements RuntimeDriver {
     this.#watchRetired()
   }
 
-  /** Where the process stays for others it is meant to live on. */
+  /** Watches whether the process ends, unless it stays for others. */
   #watchRetired(): void {
     const { application, drain, settings, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {
-      livesNoMore(this)
+      removeActive(this)
       return
     }
     const { exitWhenRetired, logger } = settings
-    const tell = () => {
+    const report = () => {
       writes.forwarder.end()
       drain.linger()
     }
-    watchRetired(this, { logger, exitWhenRetired, report: tell })
+    watchRetired(this, { logger, exitWhenRetired, report })
   }
 
   // ---- what the application asks for
 
-  /** This is the first process of the service, without a state to take over. */
+  /** Whether this is the first process of the service, without a state to take over. */
   get first(): boolean {
     return this.runtime.machine.member.source === 0
   }
@@ -302,7 +303,7 @@ export class MemberDriver implements RuntimeDriver {
     const { shutdown, machine, readiness } = this.runtime
     if (shutdown.over) throw this.whyNot()
     if (this.phase !== 'joining') {
-      throw new FdbError('ERR_FDB_READY_TWICE', `ready() was called before: this process is ${this.phase}`)
+      throw new FdbError('ERR_FDB_READY_TWICE', `ready() was already called (phase ${this.phase})`)
     }
     const serving = readiness.wait()
     try {
@@ -318,7 +319,7 @@ export class MemberDriver implements RuntimeDriver {
     await serving
   }
 
-  /** This version cannot take over; the incumbent serves on and learns why. */
+  /** Gives up the handoff; the incumbent continues to serve and gets the reason. */
   refuse(error: FdbError): void {
     const { shutdown, machine } = this.runtime
     if (this.phase !== 'joining' && this.phase !== 'ready') return
@@ -327,11 +328,11 @@ export class MemberDriver implements RuntimeDriver {
     else machine.step({ type: 'refused' })
   }
 
-  /** Throws ERR_FDB_CLOSED once this process takes nothing in any more, as it would never close it. */
+  /** Throws ERR_FDB_CLOSED if this process has left: it would never close a new descriptor. */
   refuseLeft(): void {
     const { phase } = this
     if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
-    throw new FdbError('ERR_FDB_CLOSED', `this member has left (it is ${phase}): join() again`)
+    throw new FdbError('ERR_FDB_CLOSED', `this member has left (phase ${phase}): call join() again`)
   }
 
   whyNot(): FdbError {
@@ -347,19 +348,13 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   async close(options: CloseOptions): Promise<void> {
-    const refuse = (error: FdbError) => this.refuse(error)
-    await closeInOrder(this.runtime, options, { refuse, removePaths: () => this.removePaths() })
+    await closeInOrder(this.runtime, options, this)
   }
 }
 
-interface ClosingDriver {
-  /** This process does not come to serve. */
-  refuse(error: FdbError): void
-  /** The service ends with it. */
-  removePaths(): void
-}
+type ClosingDriver = Pick<MemberDriver, 'refuse' | 'removePaths'>
 
-/** The end that the application asks for: whatever is under way comes to its end first. Resolves when all is let go of. */
+/** Closes the member at the application's request, after finishing work under way. Resolves when everything is released. */
 async function closeInOrder(
   runtime: MemberRuntime,
   { timeout, handBack = true }: CloseOptions,
@@ -380,9 +375,9 @@ async function closeInOrder(
 
 async function finishWork(runtime: MemberRuntime, timeoutMs: number, handBack: boolean): Promise<void> {
   const { changes, shutdown, hosting, machine, upgrades } = runtime
-  // A successor that this process starts itself is to end with it.
+  // A successor that this process has started must end with it.
   await upgrades.end(timeoutMs)
-  // A handoff under way is brought to its end first: its successor would be the one to serve.
+  // A handoff under way must end first, because its successor may serve.
   await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
   if (shutdown.over || machine.phase !== 'serving') return
   if (!handBack) await hosting.releaseStandby()
@@ -416,7 +411,7 @@ function leave(
   }
   if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()
   if (accepts(phase) && link === 'local') driver.removePaths()
-  // A process that leaves in probation does not come back: the successor need not wait for its end.
+  // A standby that leaves does not come back: release the successor now.
   if (machine.holder?.phase === 'probation') machine.stepHolder({ type: 'healthy' })
   machine.step({ type: 'leave' })
 }

@@ -17,8 +17,8 @@ import type { MemberContext } from './member-context.js'
 import type { OfferReceiver } from './offer-receiver.js'
 import type { OwnState } from './own-state.js'
 
-/** How often a successor without a channel looks at the seals. */
-const SEAL_LOOK_MS = 100
+/** The interval at which a successor without a channel checks the seals. */
+const SEAL_CHECK_MS = 100
 
 export interface EmbeddedHostingDeps {
   readonly shared: MemberContext
@@ -27,38 +27,37 @@ export interface EmbeddedHostingDeps {
   readonly offers: OfferReceiver
   readonly controlSocket: ControlSocket
   readonly state: OwnState
-  /** Our own segment may be sealed: then the machine wants to know. */
+  /** Checks whether this process's segment is sealed, and tells the machine. */
   readonly checkSeal: () => void
-  /** This process decides from now on, and has taken over. */
+  /** Called when this process has taken over and decides. */
   readonly decides: () => void
-  /** Asks the process that serves, over the connection by which this generation reports. */
+  /** Asks the process that serves for a migration channel, over the connection on which this generation reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
 }
 
-/** The incumbent decides until it has released; from then on this process does, by a holder of its own. Owns that holder. */
+/** Embedded hosting: the incumbent decides until it has released this process, which then has its own holder. Owns that holder. */
 export class EmbeddedHosting implements Hosting {
   readonly hearsReports = true
   readonly mergesAtOnce = true
   readonly #deps: EmbeddedHostingDeps
   readonly #former = new FormerListeners()
-  /** A note for a process that looks into this one when it hangs. */
-  readonly #note: DescriptorNames | null = null
-  /** Paths that successors made. */
-  readonly #madePaths: SuccessorPaths
+  /** The names of the descriptors, for `upgrade --kill-stuck` if this process hangs. */
+  readonly #names: DescriptorNames | null = null
+  readonly #successorPaths: SuccessorPaths
   #holder: Holder | null = null
-  #sealLook: NodeJS.Timeout | undefined
+  #sealTimer: NodeJS.Timeout | undefined
 
   constructor(deps: EmbeddedHostingDeps) {
     this.#deps = deps
     const { generation, registry, serviceStartedAt, settings } = deps.shared
-    this.#madePaths = new SuccessorPaths(registry)
+    this.#successorPaths = new SuccessorPaths(registry)
     const { control, service } = settings
-    // A hung daemon's descriptors hold the segments of all its services together.
+    // A daemon holds the segments of several services, which could not be told apart.
     if (control === null || settings.reception !== null) return
-    const note = new DescriptorNames({ service, generation, serviceStartedAt }, () => registry.entries)
-    this.#note = note
-    registry.changed = () => note.changed()
+    const names = new DescriptorNames({ service, generation, serviceStartedAt }, () => registry.entries)
+    this.#names = names
+    registry.changed = () => names.changed()
     registry.changed()
   }
 
@@ -81,7 +80,7 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.member.link === 'up'
   }
 
-  /** A process to which this one did not hand over tells it in its Welcome. */
+  /** The capability of the successor. True if this process did not hand over: then the Welcome of the process that serves decides. */
   get takesWrites(): boolean {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
@@ -92,30 +91,30 @@ export class EmbeddedHosting implements Hosting {
     return this.#deps.shared.machine.holder?.phase === 'released'
   }
 
-  /** Without a channel the seals are looked at regularly. */
+  /** Checks the seals regularly while there is no channel. */
   lost(): void {
     const { checkSeal, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared
-    clearInterval(this.#sealLook)
+    clearInterval(this.#sealTimer)
     if (shutdown.over || machine.member.link !== 'down') return
-    this.#sealLook = setInterval(() => {
-      if (machine.member.link !== 'down') clearInterval(this.#sealLook)
+    this.#sealTimer = setInterval(() => {
+      if (machine.member.link !== 'down') clearInterval(this.#sealTimer)
       else if (segmentSet.isReleased(machine.member.epoch))
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
       else checkSeal()
-    }, SEAL_LOOK_MS)
+    }, SEAL_CHECK_MS)
   }
 
   reported(): void {
     this.#deps.retryMoves()
   }
 
-  keep(entry: Entry, made: boolean): void {
-    if (made && this.#holder === null) this.#tellOfPath(entry)
+  keep(entry: Entry, bound: boolean): void {
+    if (bound && this.#holder === null) this.#reportPath(entry)
   }
 
-  /** The incumbent removes the path when this process dies. */
-  #tellOfPath({ name, role, spec, fd }: Entry): void {
+  /** Sends the listener to the incumbent, which removes its path if this process dies. */
+  #reportPath({ name, role, spec, fd }: Entry): void {
     const { joined } = this.#deps
     const { settings } = this.#deps.shared
     if (!spec.startsWith('unix:')) return
@@ -132,7 +131,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.shared.registry, name)
   }
 
-  /** As long as an incumbent may come back it needs what it has. */
+  /** Keeps the paths while an incumbent may come back, because it needs them. */
   settleFormer(): void {
     if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }
@@ -141,7 +140,7 @@ export class EmbeddedHosting implements Hosting {
     this.#deps.shared.machine.stepHolder({ type: 'renew' })
   }
 
-  async shelve(snapshot: Segment): Promise<void> {
+  async replaceMerged(snapshot: Segment): Promise<void> {
     const { machine, segmentSet } = this.#deps.shared
     if (machine.holder?.phase === 'idle') segmentSet.replaceUpTo(snapshot.dup())
   }
@@ -161,11 +160,11 @@ export class EmbeddedHosting implements Hosting {
       return
     }
     stuck.kill()
-    // This process decides as soon as it has heard of the death.
+    // This process gets its own holder as soon as it learns of the death.
     await untilGone(() => (this.#holder === null ? [stuck.facts.pid] : []), STUCK_MS)
   }
 
-  /** The path is ours to remove when the one that stands by has let go. */
+  /** Waits until the standby has released this process, which then may remove the paths. */
   async releaseStandby(): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#deps.shared
     if (machine.member.link !== 'up') return
@@ -179,7 +178,7 @@ export class EmbeddedHosting implements Hosting {
     timing.record('released')
     joined.detach()
     heartbeat.stop()
-    clearInterval(this.#sealLook)
+    clearInterval(this.#sealTimer)
     offers.close()
     segmentSet.prune(machine.member.epoch)
     this.#holder = new Holder({
@@ -189,11 +188,11 @@ export class EmbeddedHosting implements Hosting {
         extraItems: () => controlSocket.items(),
         position: () => state.frozenAt,
         amidBulk: () => state.log.amidBulk,
-        bundle: (peer, items) => this.#madePaths.arrive(peer, items),
-        forgotten: peer => this.#madePaths.forgotten(peer),
+        bundle: (peer, items) => this.#successorPaths.arrive(peer, items),
+        forgotten: peer => this.#successorPaths.forgotten(peer),
         changed: () => {
           controlSocket.leaveToSuccessor(machine.holder?.phase === 'committing')
-          if (machine.holder?.phase === 'released') this.#madePaths.close()
+          if (machine.holder?.phase === 'released') this.#successorPaths.close()
           changes.notify()
         },
       },
@@ -204,20 +203,20 @@ export class EmbeddedHosting implements Hosting {
       renewBytes: settings.stateLimits.renewBytes,
       firstId: SELF + 1,
     })
-    // A process that has not yet read what others wrote hands nothing over before it has.
+    // In `beginning` this process must first read what others wrote, before it may hand over.
     if (machine.phase !== 'beginning') decides()
   }
 
   close(): void {
-    clearInterval(this.#sealLook)
+    clearInterval(this.#sealTimer)
     this.#deps.shared.registry.changed = () => {}
-    this.#note?.close()
-    this.#madePaths.close()
+    this.#names?.close()
+    this.#successorPaths.close()
     this.#holder?.close()
     this.#former.close()
   }
 
-  /** The standby that decides and is silent: no process can join before it has ended. */
+  /** The standby, if it still decides and is silent: no process can join before it has ended. */
   get #stuck(): HolderLink | null {
     const { heartbeat, joined } = this.#deps
     const silent = this.#holder === null && heartbeat.holderSilent

@@ -9,26 +9,29 @@ import { takeStoredFor } from '../os/service-manager/passed-sockets.js'
 import { Segment } from '../state/segment.js'
 import { type RecoveredDescriptors, sealRecovered, wholeSegments } from './start.js'
 
-export interface KeptOf {
+export interface FdStoreRecovery {
   readonly service: string
   readonly control: string
   readonly logger: Logger
-  /** Has the manager let go of one: what it keeps it holds, the lock too. */
+  /** Removes a descriptor from the store. As long as the store has the lock, no process can take it. */
   readonly discard: (name: string) => void
 }
 
-/** The descriptors kept of a dead process of this service; null: none, or a process serves. Discards an incomplete set. */
+/**
+ * Returns the stored descriptors of a dead process of this service, or null if there are none or a process serves. Discards an incomplete
+ * set.
+ */
 export function recoverFromFdStore({
   service,
   control,
   logger,
   discard,
-}: KeptOf): RecoveredDescriptors | null {
-  const kept = takeStoredFor(service)
-  const left = new Set(kept.map(({ fd }) => fd))
+}: FdStoreRecovery): RecoveredDescriptors | null {
+  const kept = keptFor(service)
+  const remaining = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
-    const fd = kept.find(each => each.name === name && left.has(each.fd))?.fd
-    if (fd !== undefined) left.delete(fd)
+    const fd = kept.find(each => each.name === name && remaining.has(each.fd))?.fd
+    if (fd !== undefined) remaining.delete(fd)
     return fd
   }
   try {
@@ -41,7 +44,7 @@ export function recoverFromFdStore({
       for (const name of names) discard(name)
       logger.warn(
         { missing },
-        'the service manager has not kept the whole state: this process begins without it',
+        'the FD store of the service manager does not have the whole state: this process starts without it',
       )
       return null
     }
@@ -54,7 +57,7 @@ export function recoverFromFdStore({
     const entries: Entry[] = []
     const taken = new Map<string, OwnedFd>()
     for (const { name, role, spec, keptAs } of noted.entries) {
-      // A socket may be held under several names.
+      // A socket may be registered under several names.
       const fd = taken.get(keptAs)?.dup() ?? take(keptAs)
       if (fd === undefined) continue
       if (isReachable(fd, spec)) {
@@ -63,10 +66,12 @@ export function recoverFromFdStore({
       } else fd.close()
     }
     const isSegment = /^(?:epoch|snapshot)-/
-    const held = kept.filter(({ name, fd }) => isSegment.test(name) && left.delete(fd))
+    const held = kept.filter(({ name, fd }) => isSegment.test(name) && remaining.delete(fd))
     const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
     const { generation, serviceStartedAt } = noted
-    sealRecovered(segments, err => logger.warn({ err }, 'what a dead process wrote could not be sealed'))
+    sealRecovered(segments, err =>
+      logger.warn({ err }, 'the state segments of a dead process could not be sealed'),
+    )
     return {
       generation: generation + 1,
       serviceStartedAt,
@@ -77,11 +82,11 @@ export function recoverFromFdStore({
       reservation: take('reservation') ?? null,
     }
   } finally {
-    closeAll(left)
+    closeAll(remaining)
   }
 }
 
-/** Each version leaves one. */
+/** Returns the note of the newest version; each version leaves one. */
 function newestNote(
   kept: readonly { readonly name: string; readonly fd: OwnedFd }[],
 ): NotedDescriptors | null {
@@ -89,7 +94,7 @@ function newestNote(
   return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
 }
 
-/** A living process listens there: who accepts on a control socket has called listen() on it. */
+/** Whether the process that called listen() on the control socket is alive. */
 function isServed(control: string): boolean {
   const channel = tryConnect(control)
   if (!(channel instanceof OwnedFd)) return false
@@ -100,7 +105,7 @@ function isServed(control: string): boolean {
   }
 }
 
-/** The path of a Unix socket may have been removed at the end of the process before: no client would find it. */
+/** Whether clients can reach the socket. The previous process may have removed the path of a Unix socket when it ended. */
 function isReachable(fd: OwnedFd, spec: string): boolean {
   const { family, accepting } = inspectOne(fd)
   if (family !== 'unix' || !accepting || spec === '') return true

@@ -5,14 +5,14 @@ import type { MemberContext } from './member-context.js'
 import type { OwnState } from './own-state.js'
 import { WriteRedirect } from './writes/redirect.js'
 
-/** The connection to the process that serves, by which changes go. */
+/** The connection to the process that serves, over which changes are forwarded. */
 export interface WriteConnection {
-  /** Starts to connect. Returns false if no process takes changes of this one. */
+  /** Starts to connect. Returns false if the process that serves does not accept forwarded changes. */
   open(): boolean
   reconnect(): void
 }
 
-/** Redirects the changes of a process that has lost the right to write, and reads those of others. */
+/** Forwards the changes of a process that has lost the right to write, and reads those of others. */
 export class FencedWrites {
   readonly forwarder: WriteRedirect
   readonly #shared: MemberContext
@@ -28,12 +28,12 @@ export class FencedWrites {
     this.forwarder = new WriteRedirect(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
-  /** This process writes itself. */
+  /** Ends forwarding: this process writes. */
   begun(): void {
     this.forwarder.end()
   }
 
-  /** Another was given the right to write, or it was taken from this process. */
+  /** Call when this process has lost the right to write. */
   end(): void | Promise<void> {
     if (this.#toTheEnd) return
     this.#handOver()
@@ -41,16 +41,16 @@ export class FencedWrites {
     return this.#state.keeper.follow()
   }
 
-  /** The last connections drain. Whether what they came for is changed here, to the end. */
+  /** Call when the last connections drain. Returns whether this process keeps writing until they have ended. */
   leave(): boolean {
     const toTheEnd = this.#toTheEnd
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fenced()))
-    // A process that accepted without the right to write has changes that wait for it.
+    // Changes may wait in a process that accepted without the right to write.
     else this.#handOver()
     return toTheEnd
   }
 
-  /** Is our segment sealed? Then the machine wants to know. */
+  /** Checks whether this process's segment is sealed, and tells the machine. */
   checkSeal(): void {
     const { shutdown, machine } = this.#shared
     if (shutdown.over || !machine.sealed) return
@@ -58,7 +58,7 @@ export class FencedWrites {
     else machine.step({ type: 'sealed' })
   }
 
-  /** Segments for one that drains: what is written there is the state that it answers from. Takes them. */
+  /** Adds newer segments, from which this process answers while it drains. Owns them. */
   takeNewer(items: readonly BundleItem[]): void {
     const { shutdown, settings, segmentSet } = this.#shared
     for (const { role, epoch = 0, fd } of items) {
@@ -66,32 +66,32 @@ export class FencedWrites {
         if (shutdown.over || role !== 'segment' || epoch <= segmentSet.top) fd.close()
         else segmentSet.put(Segment.open(fd), false)
       } catch (error) {
-        settings.logger.warn({ err: error }, 'newer state came in a segment that cannot be taken')
+        settings.logger.warn({ err: error }, 'a segment with newer state cannot be opened')
       }
     }
     this.followOn()
   }
 
-  /** Newer segments are here. */
+  /** Reads newer segments. */
   followOn(): void {
     const { shutdown, machine, settings } = this.#shared
     if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
     if (shutdown.closing && !this.forwarder.active) return
     this.#state.keeper.follow().then(
-      () => this.#short.over(),
+      () => this.#short.end(),
       error => {
         if (shutdown.over) return
-        if (isShortOfDescriptors(error)) this.#short.failed(error, () => this.followOn())
+        if (isShortOfDescriptors(error)) this.#short.retryLater(error, () => this.followOn())
         else
           settings.logger.warn(
             { err: error },
-            'newer state cannot be read: answers here may be of an older one',
+            'newer state cannot be read: this process may answer from an older one',
           )
       },
     )
   }
 
-  /** Changes go to the process that serves, also those of a process that was cut off. */
+  /** Forwards changes to the process that serves, or refuses them if there is none. */
   #handOver(): void {
     const { machine, unfitness } = this.#shared
     if (machine.phase !== 'unfit' && !this.#servedByNone) this.#forward()
@@ -106,13 +106,13 @@ export class FencedWrites {
     if (!this.#connection.open()) this.forwarder.refuse()
   }
 
-  /** The service ends in order, without a successor: the last clients may still change the state. */
+  /** The service ends without a successor: the last clients may still change the state. */
   get #toTheEnd(): boolean {
     const { shutdown, machine } = this.#shared
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
-  /** The process could not come to serve, and there is no other. */
+  /** No process serves: this one could not, and there is no other. */
   get #servedByNone(): boolean {
     return this.#alone && !this.#shared.shutdown.closing
   }

@@ -14,13 +14,13 @@ import { ServingLink } from './serving-link.js'
 import { StateKeeper } from './state-keeper.js'
 import { WriteRedirect } from './writes/redirect.js'
 
-/** Interval of looking for new records if no process tells of them: the daemon is away. */
-const LOOK_MS = 250
+/** The interval at which new records are read if the daemon does not report them. */
+const READ_MS = 250
 const MERGED_SEGMENTS = 8
 
 /**
- * The state of another service of the daemon, instead of an own one. This member reads the segments itself; its changes go by the daemon to
- * the member that writes, across upgrades and death of both. Owns log and connection.
+ * The state of another service of the same daemon (option `follow`). This member reads the segments itself. Its changes go through the
+ * daemon to the member that writes, and survive upgrades and crashes of both. Owns log and connection.
  */
 export class FollowedState {
   readonly log: StateLog
@@ -32,14 +32,14 @@ export class FollowedState {
   readonly #link: ServingLink
   readonly #inView = new Pending<void>()
   readonly #short: ShortOfDescriptors
-  /** One bundle after the other. */
-  #taking: Promise<void> = Promise.resolve()
+  /** Serializes the bundles. */
+  #reading: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
   #unreadable: FdbError | null = null
-  /** The start of the service whose segments are here; 0: none are. */
+  /** When the service was started whose segments are here; 0 if there are none. */
   #serviceStartedAt = 0
-  /** The start of the service that the next segments belong to. */
-  #offeredBy = 0
+  /** When the service was started whose segments arrive next. */
+  #nextStartedAt = 0
   #closed = false
 
   constructor(service: string, shared: MemberContext) {
@@ -51,8 +51,9 @@ export class FollowedState {
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
-    // Only the member that writes knows whether it is on the disk.
-    const flush = () => Promise.reject(new Error(`the member that writes "${service}" has not said so`))
+    // Only the member that writes knows whether a change was written to disk.
+    const flush = () =>
+      Promise.reject(new Error(`only the member that writes "${service}" can flush its state`))
     this.log.disk = { checkServing: () => {}, flush }
     this.#keeper = new StateKeeper(this.log, this.#segmentSet, logger)
     const again = () => this.#link.reconnect()
@@ -71,32 +72,32 @@ export class FollowedState {
       connected: () => {},
       writes: this.#writes,
       broken: error => {
-        if (isShortOfDescriptors(error)) this.#short.record(error)
+        if (isShortOfDescriptors(error)) this.#short.log(error)
       },
       handle: envelope => this.#handle(envelope),
     })
   }
 
   /**
-   * Resolves when the state is in view. Rejects with the daemon's refusal, with ERR_FDB_STATE_… if it cannot be read, and with
-   * ERR_FDB_DEADLINE if no process has come to serve it in time.
+   * Resolves when the state has been read. Rejects with the daemon's refusal, with ERR_FDB_STATE_… if the state cannot be read, and with
+   * ERR_FDB_DEADLINE if no process serves that service within `timeoutMs`.
    */
   open(timeoutMs: number): Promise<void> {
     this.#link.start()
-    const why = `the state of "${this.#service}" was not to be had within ${timeoutMs} ms: start a member of that service first`
+    const why = `the state of "${this.#service}" was not available within ${timeoutMs} ms: start a member of that service first`
     this.#inView.limit(timeoutMs, () =>
       this.#inView.reject(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true })),
     )
     return this.#inView.answer
   }
 
-  /** This process serves: its changes leave from now on. */
+  /** Starts to forward changes: this process serves. */
   begun(): void {
-    const why = `nobody who writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
+    const why = `no member that writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
     this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 
-  /** Why answers here may be of an older state; null: they are not. */
+  /** Why the state may be outdated, or null. */
   get unwell(): string | null {
     return this.#unreadable && `the state of "${this.#service}" cannot be read: ${this.#unreadable.message}`
   }
@@ -105,7 +106,7 @@ export class FollowedState {
     if (this.#closed) return
     this.#closed = true
     clearInterval(this.#timer)
-    this.#short.over()
+    this.#short.end()
     this.#link.stop()
     this.#writes.end()
     this.#inView.reject(new FdbError('ERR_FDB_CLOSED', 'this member has left'))
@@ -118,7 +119,7 @@ export class FollowedState {
 
   #handle({ appended, reject: rejected, welcome }: WireEnvelope): void {
     if (appended) this.#readNew()
-    if (welcome) this.#offeredBy = welcome.serviceStartedAt ?? 0
+    if (welcome) this.#nextStartedAt = welcome.serviceStartedAt ?? 0
     if (rejected && !rejected.retryable) this.#inView.reject(remoteError(rejected, REFUSED))
   }
 
@@ -126,46 +127,45 @@ export class FollowedState {
     if (!this.#closed) void this.log.position
   }
 
-  /** Takes the segments that this process lacks. */
   #queueSegments(items: readonly BundleItem[]): void {
-    const from = this.#offeredBy
-    this.#queue(() => this.#read(items, from))
+    const startedAt = this.#nextStartedAt
+    this.#queue(() => this.#read(items, startedAt))
   }
 
   #queue(work: () => Promise<void>): void {
-    this.#taking = this.#taking.then(work).then(
-      () => this.#short.over(),
+    this.#reading = this.#reading.then(work).then(
+      () => this.#short.end(),
       error => this.#failed(error),
     )
   }
 
-  /** Segments of the set are read when that is possible; if there are none, all are asked for. */
+  /** Retries for lack of descriptors: reads the segments that are here, or asks for all if there are none. */
   #failed(error: unknown): void {
     if (this.#closed || !this.#inView.settled || !isShortOfDescriptors(error)) {
       this.#cannotRead(error)
       return
     }
-    this.#short.failed(error, () => {
+    this.#short.retryLater(error, () => {
       if (this.#segmentSet.all.length === 0) this.#link.reconnect()
       else this.#queue(() => this.#keeper.follow())
     })
   }
 
-  async #read(items: readonly BundleItem[], from: number): Promise<void> {
-    const segments = this.#opened(items)
+  async #read(items: readonly BundleItem[], startedAt: number): Promise<void> {
+    const segments = this.#open(items)
     const [first] = segments
     if (first === undefined) return
-    const another = from !== this.#serviceStartedAt
+    const restarted = startedAt !== this.#serviceStartedAt
     if (!this.#inView.settled) await this.#start(segments)
-    else if (another || first.kind === 'snapshot') await this.#beginAnew(segments)
-    else await this.#goOn(segments)
-    this.#serviceStartedAt = from
+    else if (restarted || first.kind === 'snapshot') await this.#rebuild(segments)
+    else await this.#append(segments)
+    this.#serviceStartedAt = startedAt
     this.#readNew()
     await this.#merge()
   }
 
-  /** Nothing where this process has left. */
-  #opened(items: readonly BundleItem[]): Segment[] {
+  /** Returns no segments if this process has left. */
+  #open(items: readonly BundleItem[]): Segment[] {
     const wanted = items.filter(({ role }) => role === 'segment' && !this.#closed)
     closeAll(items.filter(item => !wanted.includes(item)).map(({ fd }) => fd))
     return Segment.openAll(wanted.map(({ fd }) => fd))
@@ -176,11 +176,11 @@ export class FollowedState {
     await this.#keeper.read(Number.POSITIVE_INFINITY)
     await this.#keeper.follow()
     if (this.#closed) return
-    this.#timer = setInterval(() => this.#readNew(), LOOK_MS).unref()
+    this.#timer = setInterval(() => this.#readNew(), READ_MS).unref()
     this.#inView.resolve()
   }
 
-  async #goOn(segments: readonly Segment[]): Promise<void> {
+  async #append(segments: readonly Segment[]): Promise<void> {
     for (const segment of segments) {
       if (segment.epoch > this.#segmentSet.top) this.#segmentSet.put(segment, false)
       else segment.close()
@@ -188,14 +188,14 @@ export class FollowedState {
     await this.#keeper.follow()
   }
 
-  /** The segments that this process lacks were merged, or the service has ended and started again: `segments` are all that there are. */
-  async #beginAnew(segments: readonly Segment[]): Promise<void> {
+  /** Reads the whole state again from `segments`: missing segments were merged, or the service has restarted. */
+  async #rebuild(segments: readonly Segment[]): Promise<void> {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
       await this.log.rebuild(dupsOf(segments))
     } catch (error) {
-      // All are asked for again.
+      // The retry asks for all segments.
       this.#segmentSet.close()
       throw error
     }
@@ -220,7 +220,7 @@ export class FollowedState {
   }
 }
 
-/** All or none. */
+/** Duplicates all segments, or throws and holds none. */
 function dupsOf(segments: readonly Segment[]): Segment[] {
   const dups: Segment[] = []
   try {

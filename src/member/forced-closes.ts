@@ -4,12 +4,12 @@ import { NetServerConnections } from '../connections/adapters/net-server.js'
 import type { MovableConnections } from '../connections/movable.js'
 import type { ForcedClose } from '../operator/status-report.js'
 
-/** Connections that were closed at the end of the drain, by what they were. */
+/** The connections that were closed at the end of a drain. */
 export interface DrainCounts {
-  /** Without a request or stream, as far as that is known. */
+  /** Connections without a request or stream, if known. */
   readonly idle: number
   readonly busy: number
-  /** Every one of them by name, where the keeper knows. */
+  /** The connections by kind and reason, if the keeper knows them. */
   readonly closed?: readonly ForcedClose[]
 }
 
@@ -34,7 +34,7 @@ export class ForcedCloses {
   }
 }
 
-/** The counts of several servers, as one. */
+/** Adds up the counts of several servers. */
 export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
   const closes = new ForcedCloses()
   let idle = 0
@@ -47,22 +47,22 @@ export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
   return { idle, busy, closed: closes.counts.closed! }
 }
 
-/** The facts of connections of one of Node's servers. */
-interface LeftOfServer {
+/** The remaining connections of one of Node's servers. */
+interface RemainingConnections {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
   /** The sockets that have passed their TLS handshake, and the sockets over them. */
   readonly secure: ReadonlySet<net.Socket>
-  /** HTTP/2: streams of each session. */
+  /** The HTTP/2 sessions, with the streams of each. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
-  /** HTTP/1: with an answer under way. The upper sockets, under TLS. */
+  /** The HTTP/1 connections with a response under way; with TLS, their decrypted sockets. */
   readonly busy: ReadonlySet<net.Socket>
-  /** The protocol of the clients, if the server says it. */
+  /** The protocol of the clients, if known. */
   readonly scheme: string | null
 }
 
-/** Names every connection that is left, with the reason why it has not gone. */
+/** Names each remaining connection, with the reason why it has not left. */
 export function closesOfServer({
   server,
   moving,
@@ -71,7 +71,7 @@ export function closesOfServer({
   sessions,
   busy,
   scheme,
-}: LeftOfServer): ForcedCloses {
+}: RemainingConnections): ForcedCloses {
   const closes = new ForcedCloses()
   if (moving instanceof NetServerConnections) {
     for (const socket of open) closes.add(moving.protocol, moving.isRefused(socket) ? 'refused' : 'open')

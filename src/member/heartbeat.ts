@@ -2,21 +2,21 @@ import { SuspendDetector } from '../os/liveness.js'
 import type { Link } from '../wire/link.js'
 
 export interface HeartbeatOptions {
-  /** The interval, as the holder wants it; asked at {@link Heartbeat.start}. */
+  /** Returns the interval that the holder wants. Called once by {@link Heartbeat.start}. */
   everyMs(): number
-  /** The channel to the holder, as it is now. */
+  /** Returns the present channel to the holder. */
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
-  /** The application's own word; one that throws says no. */
+  /** The application's health hook. */
   healthy: Health
   report(): object
-  /** Silence of the holder that counts as its end: a daemon that is stopped keeps its channels. */
+  /** Returns the silence after which the holder counts as stopped. */
   silenceMs(): number
   silent(): void
-  /** The holder says something again, over the same channel. */
+  /** The holder sends again, over the same channel. */
   heard(): void
 }
 
-/** Tells the holder regularly that this process lives and is well, and notices when the holder says nothing. */
+/** Sends heartbeats with this process's health to the holder, and notices when the holder is silent. */
 export class Heartbeat {
   readonly #options: HeartbeatOptions
   readonly #awake = new SuspendDetector()
@@ -28,19 +28,14 @@ export class Heartbeat {
     this.#options = options
   }
 
-  /** Beats at once, then regularly. */
+  /** Sends a heartbeat at once, then regularly. */
   start(): void {
     this.stop()
     this.#everyMs = this.#options.everyMs()
     this.#awake.restart()
-    this.#beat()
-    this.#timer = setInterval(() => this.#beat(), this.#everyMs)
+    this.beat()
+    this.#timer = setInterval(() => this.beat(), this.#everyMs)
     this.#timer.unref()
-  }
-
-  /** Beats once more, now. */
-  now(): void {
-    this.#beat()
   }
 
   stop(): void {
@@ -48,18 +43,19 @@ export class Heartbeat {
     this.#silent = false
   }
 
-  /** The holder has a channel to us and says nothing on it. */
+  /** The channel is open, and the holder sends nothing. */
   get holderSilent(): boolean {
     return this.#silent
   }
 
-  #beat(): void {
+  /** Sends a heartbeat now. */
+  beat(): void {
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)
     const link = this.#options.link()
     if (link === undefined) return
     const { healthy, report } = this.#options
-    link.beat({ ...wellness(healthy), report: JSON.stringify(report()) })
+    link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
     const before = this.#silent
     this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
     if (this.#silent) this.#options.silent()
@@ -67,25 +63,25 @@ export class Heartbeat {
   }
 }
 
-/** The health of the application: true, or false, or a sentence with the reason. */
+/** Returns true if the application is healthy, else false or a sentence with the reason. */
 export type Health = () => boolean | string
 
 const MOST_CHARACTERS = 500
 
-interface Wellness {
+interface HealthResult {
   readonly healthy: boolean
-  /** Why not, where it says so. */
+  /** Why the application is not healthy, if the hook gave a reason. */
   readonly unwell?: string
 }
 
-/** Asks it. One that throws is not well. */
-export function wellness(health: Health): Wellness {
-  let said: boolean | string
+/** Calls the health hook. A hook that throws counts as unhealthy. */
+export function checkHealth(health: Health): HealthResult {
+  let result: boolean | string
   try {
-    said = health()
+    result = health()
   } catch (error) {
-    said = `its health hook threw: ${error instanceof Error ? error.message : String(error)}`
+    result = `its health hook threw: ${error instanceof Error ? error.message : String(error)}`
   }
-  if (typeof said !== 'string') return { healthy: said }
-  return { healthy: false, ...(said !== '' && { unwell: said.slice(0, MOST_CHARACTERS) }) }
+  if (typeof result !== 'string') return { healthy: result }
+  return { healthy: false, ...(result !== '' && { unwell: result.slice(0, MOST_CHARACTERS) }) }
 }

@@ -19,19 +19,22 @@ import { deadlineError, Pending } from '../wire/pending.js'
 
 const { Intent } = fdbroker.wire
 /** The refusal of a holder that gives no reason. */
-export const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process that serves refused' } as const
+export const REFUSED = {
+  code: 'ERR_FDB_REJECTED',
+  message: 'the process that serves refused without a reason',
+} as const
 
 export interface HolderFacts {
   readonly pid: number
-  /** The holder is a daemon: it decides, and goes on deciding after the handoff. */
+  /** The holder is a daemon, which still decides after the handoff. */
   readonly daemon: boolean
   readonly incarnation: string
-  /** A daemon that passes the changes of generations that drain on to the member that serves. */
+  /** The daemon forwards the changes of draining generations to the member that serves. */
   readonly forwardsWrites: boolean
   /** This process's generation. */
   readonly generation: number
   readonly serviceStartedAt: number
-  /** How often it wants to hear from us, and says something itself; 0: it does not say. */
+  /** The interval of heartbeats, in both directions; 0 if the holder gives none. */
   readonly heartbeatMs: number
 }
 
@@ -41,21 +44,21 @@ export class HolderLink {
   readonly link: Link
   readonly #pidfd: OwnedFd | null
   #watch: DeathWatch | null = null
-  /** The pid, by the kernel's word and its own; 0: it may be in another PID namespace. */
-  readonly #seenPid: number
+  /** The pid, if the kernel and the holder report the same one. Otherwise 0: the holder may be in another PID namespace. */
+  readonly #confirmedPid: number
   #closed = false
 
   private constructor(link: Link, pidfd: OwnedFd | null, facts: HolderFacts) {
     this.link = link
-    this.#seenPid = link.channel.peer.pid === facts.pid ? facts.pid : 0
+    this.#confirmedPid = link.channel.peer.pid === facts.pid ? facts.pid : 0
     this.#pidfd = pidfd
     this.facts = facts
   }
 
   /**
-   * Says Hello on a fresh connection and waits for the Welcome. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
-   * ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and ERR_FDB_CHANNEL_CLOSED when it went away. Messages behind
-   * the Welcome wait for {@link listen}.
+   * Sends Hello on a new connection and waits for the Welcome. Throws the holder's refusal (ERR_FDB_VERSION, ERR_FDB_SERVICE,
+   * ERR_FDB_DENIED, ERR_FDB_BUSY …), ERR_FDB_NOT_FD_BROKER, ERR_FDB_DEADLINE, and ERR_FDB_CHANNEL_CLOSED if the holder has left. Messages
+   * after the Welcome wait for {@link listen}.
    */
   static async greet(
     fd: OwnedFd,
@@ -66,7 +69,7 @@ export class HolderLink {
       generation?: number
       incarnation?: string
       times?: Partial<HandoffTimes>
-      /** Path of the file that this process keeps the state in; empty: none. */
+      /** The path of the state file, or '' if there is none. */
       stateFile: string
     },
     { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal | undefined },
@@ -108,12 +111,12 @@ export class HolderLink {
     }
   }
 
-  /** Everything is told here from now on; `died`: proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
+  /** Sets the handler of all messages and events. `died`: the holder is proved dead. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD. */
   listen(handler: {
     message(envelope: WireEnvelope): void
     bundle(items: BundleItem[]): void
     broken(error: FdbError): void
-    /** `error`: why, when it was not just closed. */
+    /** `error`: null if the holder closed the channel. */
     lost(error: FdbError | null): void
     died(): void
   }): void {
@@ -128,31 +131,31 @@ export class HolderLink {
     })
     this.link.channel.resume()
     if (!this.link.open) queueMicrotask(() => this.#closed || handler.lost(null))
-    this.#watch = watchProcess(this.#pidfd, identify(this.#seenPid, this.facts), () => {
+    this.#watch = watchProcess(this.#pidfd, identify(this.#confirmedPid, this.facts), () => {
       if (!this.#closed) handler.died()
     })
   }
 
-  /** The interval of our heartbeats: the holder judges by them, so that it says how long it may be at most. */
+  /** Returns the interval of this process's heartbeats: the smaller one of its own and the holder's. */
   beatEvery(ownMs: number): number {
     const { heartbeatMs } = this.facts
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }
 
-  /** The death of the holder will be told. */
+  /** Whether `died` will be called. */
   get watched(): boolean {
     return this.#watch !== null
   }
 
-  /** Rule 7: death is judged only after a grace. */
+  /** Finds out whether the holder is alive. Reports `dead` only after a grace (rule 7). */
   fate(): Promise<'dead' | 'alive'> {
-    return fateOf(this.#pidfd ?? this.#seenPid)
+    return fateOf(this.#pidfd ?? this.#confirmedPid)
   }
 
-  /** SIGKILL, by a pidfd of which the kernel has said whose it is. Throws ERR_FDB_STUCK where there is none. */
+  /** Sends SIGKILL through a pidfd that the kernel has confirmed. Throws ERR_FDB_STUCK if there is none. */
   kill(): void {
-    const proven = this.#pidfd !== null && this.#seenPid > 0 && pidOf(this.#pidfd) === this.#seenPid
-    killVerified(identify(this.#seenPid, this.facts), proven ? this.#pidfd : null)
+    const proven = this.#pidfd !== null && this.#confirmedPid > 0 && pidOf(this.#pidfd) === this.#confirmedPid
+    killVerified(identify(this.#confirmedPid, this.facts), proven ? this.#pidfd : null)
   }
 
   close(): void {
@@ -164,21 +167,21 @@ export class HolderLink {
   }
 }
 
-interface Welcomed {
+interface WelcomeReply {
   readonly welcome: fdbroker.wire.Welcome.$Properties
   readonly pidfd: OwnedFd | null
 }
 
-/** Starts to read. Closes descriptors that arrive too late. */
-function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<Welcomed> {
-  const welcomed = new Pending<Welcomed>({ signal })
+/** Starts to read. */
+function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<WelcomeReply> {
+  const welcomed = new Pending<WelcomeReply>({ signal })
   link.start({
     message: ({ welcome, reject: rejected }, fds) => {
       const pidfd = (welcome && !rejected && fds.shift()) || null
       closeAll(fds)
       if (rejected) welcomed.reject(remoteError(rejected, REFUSED))
       else if (welcome) {
-        // Whatever follows waits in the kernel until listen(): nothing is lost between two handlers.
+        // Messages after the Welcome wait in the kernel until listen() sets their handler.
         link.channel.pause()
         if (!welcomed.resolve({ welcome, pidfd })) pidfd?.close()
       }

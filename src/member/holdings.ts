@@ -9,19 +9,19 @@ import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
 
-/** The entries of this process's registry: adds and removes them. */
+/** Adds and removes entries of this process's registry. */
 export class Holdings {
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting
-  /** Listeners that this version has bound and that are not the service's for good yet; null: all that it binds is. */
-  #made: Set<Entry> | null = new Set()
+  /** The listeners that this version has bound, while the handoff can be undone; then null. */
+  #bound: Set<Entry> | null = new Set()
 
   readonly #refuse: (error: FdbError) => void
-  readonly #unserved = new Unserved()
-  /** Listeners of the version before. */
+  readonly #unserved = new UnservedCheck()
+  /** The listeners of the previous version. */
   readonly offered: OfferedListeners
 
-  /** `refuse`: this version cannot take over. */
+  /** `refuse`: gives up the handoff. */
   constructor(shared: MemberContext, hosting: () => Hosting, refuse: (error: FdbError) => void) {
     this.#shared = shared
     this.#hosting = hosting
@@ -30,19 +30,19 @@ export class Holdings {
   }
 
   /**
-   * Takes a listener or descriptor into the registry, in place of the one of that name, and has a daemon keep it. When that fails nothing
-   * has changed, and the descriptor is closed. `made`: bound by this version; its path goes if this version does not come to serve for good.
+   * Adds a listener or descriptor to the registry, and to the daemon's. Replaces an earlier one of that name. If it fails, nothing has
+   * changed and the descriptor is closed. `bound`: this version has bound the listener; its path is removed if the handoff is undone.
    */
-  async register(entry: Entry, made = false): Promise<void> {
+  async register(entry: Entry, bound = false): Promise<void> {
     const hosting = this.#hosting()
     const { machine, registry, wanted } = this.#shared
-    if (made) this.#made?.add(entry)
+    if (bound) this.#bound?.add(entry)
     try {
-      if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#decided(entry)
-      const kept = hosting.keep(entry, made && this.#made !== null)
+      if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
+      const kept = hosting.keep(entry, bound && this.#bound !== null)
       if (kept !== undefined) await kept
     } catch (error) {
-      this.#made?.delete(entry)
+      this.#bound?.delete(entry)
       throw error
     }
     hosting.giveUp?.(entry.name)
@@ -51,13 +51,16 @@ export class Holdings {
     hosting.settleFormer?.()
   }
 
-  /** Throws ERR_FDB_UNSERVED where clients would not be accepted any more; `meant`: by these listeners that is meant. */
-  checkServed(meant: UnservedOption): void {
-    this.#unserved.allow(meant)
+  /** Throws ERR_FDB_UNSERVED if a listener would lose its server. `allowed`: listeners that may be without one. */
+  checkServed(allowed: UnservedOption): void {
+    this.#unserved.allow(allowed)
     this.#unserved.check(this.#shared.listeners)
   }
 
-  /** The service has taken it in since the Offer: this version keeps it, or is refused where it would not serve it. Takes the descriptor. */
+  /**
+   * Adds an entry that the incumbent registered after the Offer. Gives up the handoff if this version would not serve it. Owns the
+   * descriptor.
+   */
   takeLate(entry: Entry): void {
     const { listeners, machine, registry, wanted } = this.#shared
     const { name, role, fd } = entry
@@ -70,11 +73,11 @@ export class Holdings {
     if (present === undefined) registry.put(entry)
     else {
       const same = inspectOne(present).ino === inspectOne(fd).ino
-      // The listener borrows the one that there is.
+      // The listener borrows the present descriptor.
       fd.close()
       if (same) return
     }
-    this.#unserved.comes(entry, present !== undefined)
+    this.#unserved.addLate(entry, present !== undefined)
     if (machine.phase !== 'ready') return
     try {
       this.#unserved.check(listeners)
@@ -83,8 +86,8 @@ export class Holdings {
     }
   }
 
-  /** The handoff that commits comes to its end first. Closes what cannot be taken in, and throws ERR_FDB_FENCED where another process serves. */
-  async #decided({ name, fd, spec }: Entry): Promise<void> {
+  /** Waits for the end of the handoff under way. Closes the entry and throws ERR_FDB_FENCED if another process serves. */
+  async #untilDecided({ name, fd, spec }: Entry): Promise<void> {
     const { changes, shutdown, machine, settings } = this.#shared
     const { freeze, prepare, commit } = settings.times
     await changes.until(() => shutdown.over || machine.phase !== 'frozen', freeze + prepare + commit)
@@ -94,7 +97,7 @@ export class Holdings {
     throw fencedFrom(name)
   }
 
-  /** Asks for it no more; daemon hosting: the daemon lets go of it too. */
+  /** Removes an entry, from the daemon's registry too. */
   unregister(name: string): void {
     const hosting = this.#hosting()
     this.#shared.wanted.delete(name)
@@ -103,21 +106,21 @@ export class Holdings {
     hosting.drop?.(name)
   }
 
-  /** The handoff cannot be undone any more: listeners that this version did not ask for are closed here, as no other version needs them. */
+  /** Closes the listeners that this version did not ask for, because the handoff cannot be undone any more. */
   settle(): void {
     const { registry, wanted } = this.#shared
-    this.#made = null
+    this.#bound = null
     this.offered.close()
     for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
     this.#hosting().settleFormer?.()
   }
 
-  /** All is closed. This process leaves, and the paths that it has made with it, unless they are the service's. */
+  /** Closes all entries. Removes the paths that this version has bound, unless the handoff cannot be undone any more. */
   close(): void {
     const { registry } = this.#shared
-    for (const { name, fd, spec } of this.#made ?? [])
+    for (const { name, fd, spec } of this.#bound ?? [])
       if (registry.get(name)?.fd === fd) removeUnixPath(fd, spec)
-    this.#made = null
+    this.#bound = null
     this.offered.close()
     registry.close()
   }
@@ -128,46 +131,43 @@ export class Holdings {
   }
 }
 
-/** `true`: all of them; or those of these names. */
+/** The listeners that may be without a server: all, none, or those with these names. */
 type UnservedOption = boolean | readonly string[]
 
-/** Finds listeners on which clients are accepted now and would not be by this version: without a server, or opened since the Offer. */
-class Unserved {
-  /** Opened by the incumbent since the Offer; `elsewhere`: this version has one of that name at another address already. */
+/** Finds listeners that the incumbent serves and this version would not: without a server, or opened after the Offer. */
+class UnservedCheck {
+  /** The listeners that the incumbent opened after the Offer. `elsewhere`: this version uses the name for another address. */
   readonly #late = new Map<string, { readonly spec: string; readonly elsewhere: boolean }>()
-  /** The application means it. */
-  #meant: UnservedOption = false
+  #allowed: UnservedOption = false
 
-  /** A listener has come behind the Offer. */
-  comes({ name, spec }: Entry, elsewhere: boolean): void {
+  addLate({ name, spec }: Entry, elsewhere: boolean): void {
     this.#late.set(name, { spec, elsewhere })
   }
 
-  /** `ready()` was told of these. */
-  allow(meant: UnservedOption): void {
-    this.#meant = meant
+  allow(allowed: UnservedOption): void {
+    this.#allowed = allowed
   }
 
   /** Throws ERR_FDB_UNSERVED. */
   check(listeners: readonly Listener[]): void {
     for (const [name, { spec, elsewhere }] of this.#late) {
       const taken = listeners.some(listener => listener.name === name && listener.adopted)
-      if ((elsewhere || !taken) && !this.#isMeant(name)) throw openedMeanwhile(name, spec)
+      if ((elsewhere || !taken) && !this.#isAllowed(name)) throw openedMeanwhile(name, spec)
     }
     for (const listener of listeners)
-      if (listener.adopted && !listener.hasServer && !this.#isMeant(listener.name))
+      if (listener.adopted && !listener.hasServer && !this.#isAllowed(listener.name))
         throw withoutServer(listener)
   }
 
-  #isMeant(name: string): boolean {
-    return typeof this.#meant === 'boolean' ? this.#meant : this.#meant.includes(name)
+  #isAllowed(name: string): boolean {
+    return typeof this.#allowed === 'boolean' ? this.#allowed : this.#allowed.includes(name)
   }
 }
 
 function withoutServer({ name, address }: Listener): FdbError {
   return new FdbError(
     'ERR_FDB_UNSERVED',
-    `listener "${name}" (${address.url}) was taken over and has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) where that is meant`,
+    `listener "${name}" (${address.url}) was taken over and has no server: its clients would wait and never be accepted. Call serve() before ready(), or ready({ unserved: ['${name}'] }) if that is intended`,
     { details: { listener: name } },
   )
 }
@@ -175,33 +175,33 @@ function withoutServer({ name, address }: Listener): FdbError {
 function openedMeanwhile(name: string, spec: string): FdbError {
   return new FdbError(
     'ERR_FDB_UNSERVED',
-    `the incumbent has opened listener "${name}" (${spec}) while this version started, which does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it; or call ready({ unserved: ['${name}'] }) where that is meant`,
+    `the incumbent opened listener "${name}" (${spec}) while this version started, and this version does not listen there: its clients would be refused. Start the upgrade again, so that this version finds it, or call ready({ unserved: ['${name}'] }) if that is intended`,
     { retryable: true, details: { listener: name } },
   )
 }
 
-/** A listener of the version before, for one that this version asks for. */
+/** A listener of the previous version that this version may adopt. */
 export interface OfferedListener {
   readonly entry: Entry
-  /** Its spec; null: not known, as a service manager has bound it, or another release does not say. */
+  /** The previous specification, or null if unknown: a service manager bound the socket, or an older release did not send it. */
   readonly before: ListenerSpec | null
 }
 
 /**
- * The listeners that this version may adopt: that of the same name at the same address, else the one at that address under a name that this version
- * does not use for it. Owns those whose names this version has given to others.
+ * Finds the listener of the previous version to adopt: the one with the same name and address, else one with the same address and another
+ * name. Owns the listeners whose names this version uses for others.
  */
 export class OfferedListeners {
   readonly #shared: MemberContext
   readonly #renamed: Entry[] = []
-  /** Inodes of the sockets that this version uses. */
+  /** The inodes of the sockets that this version already uses. */
   readonly #used = new Set<string>()
 
   constructor(shared: MemberContext) {
     this.#shared = shared
   }
 
-  /** Null: the address must be bound. */
+  /** Returns null if there is none and the address must be bound. */
   find(name: string, spec: ListenerSpec): OfferedListener | null {
     const { registry } = this.#shared
     const present = registry.get(name)
@@ -209,7 +209,7 @@ export class OfferedListeners {
       const offered = withSpec(present)
       if (isThere(offered, spec) && !this.#used.has(inodeOf(present))) return offered
     }
-    // A port of the kernel's choice is no address that could be found again.
+    // Port 0 is no address to find a listener by.
     if (spec.kind !== 'unix' && spec.port === 0) return null
     const address = addressOf(spec)
     const entry = [...registry.entries, ...this.#renamed].find(
@@ -218,12 +218,12 @@ export class OfferedListeners {
     return entry === undefined ? null : withSpec(entry)
   }
 
-  /** This version uses the socket: it is not found any more. */
+  /** Marks a socket as used, so that {@link find} does not return it again. */
   use(fd: OwnedFd): void {
     this.#used.add(inspectOne(fd).ino)
   }
 
-  /** This version gives the name to another listener; the one that has it stays at hand under no name, until the handoff cannot be undone. */
+  /** Call before the name is given to another listener. Keeps its present listener for {@link find}, until the handoff cannot be undone. */
   rename(name: string): void {
     const { machine, registry } = this.#shared
     const entry = registry.get(name)
@@ -240,7 +240,7 @@ function inodeOf({ fd }: Entry): string {
   return inspectOne(fd).ino
 }
 
-/** Compared as text: there may be thousands. */
+/** Compares text, because parsing thousands of specifications would be slow. */
 function isAt({ spec }: Entry, address: string): boolean {
   return spec.startsWith(address) && (spec.length === address.length || spec[address.length] === '?')
 }
@@ -250,7 +250,7 @@ function withSpec(entry: Entry): OfferedListener {
 }
 
 function isThere({ entry, before }: OfferedListener, spec: ListenerSpec): boolean {
-  return before === null ? isHere(entry.fd, spec) : sameAddress(before, spec)
+  return before === null ? isBoundAt(entry.fd, spec) : sameAddress(before, spec)
 }
 
 export function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
@@ -263,8 +263,8 @@ export function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
   )
 }
 
-/** Only of those that a service manager has bound, or another release has not described, is the address not known. */
-function isHere(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
+/** Compares the path of a socket without a specification. Other addresses count as equal. */
+function isBoundAt(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
   const { family, address, abstract: hidden = false } = inspectOne(fd)
   return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)
 }

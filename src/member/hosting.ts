@@ -5,71 +5,74 @@ import type { Segment } from '../state/segment.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import type { WireEnvelope } from '../wire/link.js'
 
-/** Where it is decided who serves: in the incumbent and then here (`embedded-hosting.ts`), or in a daemon (`daemon-hosting.ts`). */
+/**
+ * The place that decides which process serves: the incumbent and then this process (`embedded-hosting.ts`), or a daemon
+ * (`daemon-hosting.ts`).
+ */
 export interface Hosting {
-  /** This process's own: null before it decides for itself, and always where a daemon decides. */
+  /** This process's own holder. Null until the incumbent has released this process, and always in daemon hosting. */
   readonly holder: Holder | null
-  /** Processes that have to end before another can join. */
+  /** Pids of the processes that must end before another can join. */
   readonly blockedBy: readonly number[]
-  /** The one of those that decides, and says nothing. */
+  /** Pid of the incumbent, if it decides and is silent. */
   readonly stuckIncumbent: number | null
-  /** Another stands by, and takes the connections when this process leaves. */
+  /** A standby takes the connections if this process leaves. */
   readonly standsBy: boolean
-  /** Another serves for good, by the word of this process's own holder. */
+  /** This process's own holder has released the successor: another process serves for good. */
   readonly released: boolean
-  /** The process that serves hears the reports of older generations. */
+  /** The process that serves accepts reports of older generations. */
   readonly hearsReports: boolean
-  /** False: the process that serves has said in its Hello that it takes no changes of others. */
+  /** The process that serves accepts forwarded changes. */
   readonly takesWrites: boolean
   /** Merged segments can be used without a grant. */
   readonly mergesAtOnce: boolean
 
-  // ---- what it says; a hosting that has nothing to do then leaves the function out
+  // ---- events; a hosting that has nothing to do leaves the function out
 
-  /** Takes a message that only this hosting knows. Returns whether it was one of those. */
+  /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has said Released; the machine hears of it next. */
+  /** The holder has sent Released; the machine gets the event next. */
   heardReleased?(): void
-  /** The holder has a channel to us and says nothing on it. */
+  /** The channel is open, and the holder sends nothing. */
   silent?(): void
-  /** It says something again. */
+  /** The holder sends again. */
   heard?(): void
-  /** The channel has ended, as the machine has heard. */
+  /** The channel has ended; the machine has already got the event. */
   lost?(): void
-  /** The process that serves hears our reports now. */
+  /** The process that serves receives this process's reports now. */
   reported?(): void
 
-  // ---- what it is asked for
+  // ---- requests
 
   /**
-   * Keeps a descriptor beyond this process. If this process has `made` a path for it, the holder removes that when this process dies before
-   * it serves for good. When it rejects nothing has changed, and the descriptor is closed.
+   * Stores a descriptor where it survives this process. `bound`: this process has bound the path; the holder removes the path if this
+   * process dies before it serves for good. If the promise rejects, nothing has changed and the descriptor is closed.
    */
-  keep(entry: Entry, made: boolean): void | Promise<void>
-  /** Asks for it no more. */
+  keep(entry: Entry, bound: boolean): void | Promise<void>
+  /** Drops a stored descriptor. */
   drop?(name: string): void
-  /** The entry of this name is replaced, or not asked for any more. */
+  /** Called before the entry of this name is replaced or dropped. */
   giveUp?(name: string): void
-  /** Entries that were given up are not needed any more. */
+  /** Removes the paths of replaced and dropped entries if they are not needed any more. */
   settleFormer?(): void
-  /** Goes on in a new segment. Resolves when it was asked for, or is there. */
+  /** Asks for a new segment. Resolves when it was asked for, or is here. */
   renew(): Promise<void>
-  /** A compacted segment takes the place of what it merged, unless a handoff counts on that. */
-  shelve(snapshot: Segment): Promise<void>
-  /** Asks for a way for connections to the process that serves. */
+  /** Replaces the merged segments by `snapshot`, unless a handoff needs them. */
+  replaceMerged(snapshot: Segment): Promise<void>
+  /** Asks for a migration channel to the process that serves. */
   askForMove(): void
-  /** The successor is not wanted any more: it is given up, unless its Commit has left. */
-  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
-  /** Ends the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent: operators ask the daemon itself. */
+  /** Gives up the successor, unless Commit was sent. */
+  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
   killStuck?(): Promise<void>
-  /** The service ends with this process: its standby does not come back, and leaves. */
+  /** Releases the standby, because the service ends with this process. */
   releaseStandby(): Promise<void>
 
-  // ---- effects
+  // ---- effects of the machine
 
   becomeHolder?(): void
   reconnect?(): void
-  /** Rejects waiting answers. */
+  /** Rejects requests that wait for an answer. */
   fail?(why: FdbError): void
   close(): void
 }

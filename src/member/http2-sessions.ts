@@ -4,7 +4,7 @@ import { sendBypassingQueue } from '../node/kernel-sender.js'
 /** The part of an `Http2Session` that is used; the module itself is loaded by the application. */
 export interface Http2SessionLike extends NodeJS.EventEmitter {
   readonly closed: boolean
-  /** The client has not acknowledged our first SETTINGS, before which no other frame may come. */
+  /** The client has not acknowledged the first SETTINGS yet; no other frame may precede it. */
   readonly pendingSettingsAck: boolean
   readonly destroyed: boolean
   ping(callback: () => void): boolean
@@ -12,63 +12,63 @@ export interface Http2SessionLike extends NodeJS.EventEmitter {
   destroy(): void
 }
 
-interface Facts {
+interface SessionFacts {
   readonly socket: net.Socket | null
   streams: number
 }
 
-/** A client that does not answer by then is told the end all the same. */
+/** The time in which a client must answer the ping. */
 const PING_MS = 5_000
-/** Where its client reads too slowly for more to be written. */
-const AGAIN_MS = 20
-/** A whole GOAWAY frame: no error, and the highest stream there can be, so that none that is on its way is refused. */
+/** The delay until GOAWAY is retried if the socket is full. */
+const RETRY_MS = 20
+/** A whole GOAWAY frame: no error, and the highest possible stream number, so that no stream in flight is refused. */
 const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
 
 /**
- * The sessions of an HTTP/2 server. A client is told to go in two steps (RFC 9113, 6.8): GOAWAY with the highest stream
- * number, then, a round trip later (a ping), the real end. With the last step alone, requests that cross it are refused.
+ * The sessions of an HTTP/2 server. A session ends in two steps (RFC 9113, 6.8): GOAWAY with the highest stream number, then, after a round
+ * trip (a ping), the final GOAWAY. With the final one alone, requests in flight would be refused.
  *
- * The first step goes to the kernel past Node, between the frames of the session (which hands over whole frames, in order). Node's `session.goaway()` would have nghttp2 take no new stream from then on, and read no more as soon as
- * none is open: requests that cross it would hang. Under TLS there is the last step only: Node's TLS takes one write at a
- * time, and has no way to tell whether the session's is under way.
+ * The first GOAWAY bypasses Node: it is written to the kernel between two frames of the session. Node's `session.goaway()` would make
+ * nghttp2 accept no new stream and stop reading when none is open, so that requests in flight would hang. With TLS only the final GOAWAY is
+ * sent, because Node's TLS takes one write at a time, and does not show whether one is under way.
  */
 export class Http2Sessions {
-  readonly #sessions = new Map<Http2SessionLike, Facts>()
-  /** The socket of which the server makes a session in this very turn. */
-  #coming: net.Socket | null = null
+  readonly #sessions = new Map<Http2SessionLike, SessionFacts>()
+  /** The socket for which the server makes a session in this turn of the event loop. */
+  #connecting: net.Socket | null = null
   #leaving = false
 
-  /** Before the server's own listener of 'connection'; in the clear only. */
-  readonly comes = (socket: net.Socket): void => {
-    this.#coming = socket
+  /** A listener of 'connection', to be called before the server's own. Only without TLS. */
+  readonly onConnection = (socket: net.Socket): void => {
+    this.#connecting = socket
   }
 
-  /** The listener of 'session'. */
+  /** A listener of 'session'. */
   readonly add = (session: Http2SessionLike): void => {
-    const facts: Facts = { socket: this.#coming, streams: 0 }
-    this.#coming = null
+    const facts: SessionFacts = { socket: this.#connecting, streams: 0 }
+    this.#connecting = null
     this.#sessions.set(session, facts)
     session.on('stream', (stream: NodeJS.EventEmitter) => {
       facts.streams++
       stream.once('close', () => facts.streams--)
     })
     session.once('close', () => this.#sessions.delete(session))
-    if (this.#leaving) sendAway(session, facts)
+    if (this.#leaving) endSession(session, facts)
   }
 
-  /** Streams of each. */
+  /** The number of streams of each session. */
   get facts(): Set<{ readonly streams: number }> {
     return new Set(this.#sessions.values())
   }
 
-  /** Every client is told, also those that come. Idempotent. */
+  /** Ends all sessions, and those that are added later. Idempotent. */
   leave(): void {
     if (this.#leaving) return
     this.#leaving = true
-    for (const [session, facts] of this.#sessions) sendAway(session, facts)
+    for (const [session, facts] of this.#sessions) endSession(session, facts)
   }
 
-  /** Sessions that come may stay. */
+  /** Sessions that are added later stay. */
   resume(): void {
     this.#leaving = false
   }
@@ -78,16 +78,16 @@ export class Http2Sessions {
   }
 }
 
-function sendAway(session: Http2SessionLike, { socket }: Facts): void {
+function endSession(session: Http2SessionLike, { socket }: SessionFacts): void {
   if (session.closed || session.destroyed) return
   if (socket === null) {
     session.close()
     return
   }
-  let again: NodeJS.Timeout | undefined
+  let retry: NodeJS.Timeout | undefined
   const end = () => {
     clearTimeout(timer)
-    clearTimeout(again)
+    clearTimeout(retry)
     session.off('close', end)
     if (!session.closed && !session.destroyed) session.close()
   }
@@ -96,9 +96,9 @@ function sendAway(session: Http2SessionLike, { socket }: Facts): void {
   session.once('close', end)
   const announce = () => {
     if (session.closed || session.destroyed) return
-    // False: too many pings of the application are on their way; the time decides.
-    if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
-    else again = setTimeout(announce, AGAIN_MS)
+    // ping() may fail if the application has too many under way: then the timer ends the session.
+    if (sendPast(socket, GOAWAY)) session.ping(end)
+    else retry = setTimeout(announce, RETRY_MS)
   }
   if (session.pendingSettingsAck) session.once('localSettings', announce)
   else announce()

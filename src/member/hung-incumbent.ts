@@ -20,62 +20,67 @@ import { openPidfd } from '../os/liveness.js'
 import { OtherProcess, type ProcessStart } from '../os/other-process.js'
 import { Segment } from '../state/segment.js'
 import type { MemberDriver } from './driver.js'
-import { settle } from './options.js'
+import { resolveOptions } from './options.js'
 import { type RecoveredDescriptors, sealRecovered, startFromRecovered, wholeSegments } from './start.js'
 
-/** Time for the last words between this process and the one that serves. */
+/** The time in which this process must retire after the handoff. */
 const END_MS = 10_000
 
 export interface ReplaceHung {
   readonly control: string
-  /** The command of the successor, with argv0. Empty: as the hung process was started. */
+  /** The command of the successor, with argv0. If empty, the command of the hung process. */
   readonly argv: readonly string[]
   readonly timeoutMs: number
   readonly progress: (step: UpgradeProgress) => void
   readonly signal: AbortSignal
-  /** Tells the operator of each step before it is done. */
+  /** Reports each step to the operator in advance. */
   readonly report: (line: string) => void
 }
 
 /**
- * Replaces an embedded incumbent that does not answer: takes its listeners, its control socket and its state out of it
- * (pidfd_getfd), ends it, and hands all of it to a successor, as an incumbent does. The connections that wait in its queues
- * are the successor's; those that it had taken end with it.
+ * Replaces an embedded incumbent that does not answer: duplicates its listeners, control socket and state (pidfd_getfd), kills it, and
+ * hands everything over to a successor. Connections that wait in the listen queues reach the successor; accepted ones end with the hung
+ * process.
  *
- * The process is the one that the kernel names at the control path, and it must hold that socket. Rejects before it has changed
- * anything with ERR_FDB_STUCK (it cannot be told, or is no such process), ERR_FDB_DENIED, ERR_FDB_TRACE; later with what `upgrade` rejects with.
+ * The kernel names the process that listens at the control path, and that process must hold the control socket. Rejects before any change
+ * with ERR_FDB_STUCK (the process is unknown or does not qualify), ERR_FDB_DENIED or ERR_FDB_TRACE; later with the errors of `upgrade`.
  */
 export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
-  const { control, argv, timeoutMs, progress, signal, report: say } = options
-  using hung = await whoListens(control)
+  const { control, argv, timeoutMs, progress, signal, report } = options
+  using hung = await findListeningProcess(control)
   const own = process.geteuid?.()
   if (hung.uid !== own) {
     throw new FdbError(
       'ERR_FDB_DENIED',
-      `process ${hung.pid} runs as uid ${hung.uid}, this one as uid ${own}: what it starts in its place would be another user's; run as uid ${hung.uid}`,
+      `process ${hung.pid} runs as uid ${hung.uid}, this one as uid ${own}, and would start the successor as another user: run this command as uid ${hung.uid}`,
     )
   }
   const { startedAs } = hung
   const command = commandFor(argv, startedAs)
   const env = { ...blanked(process.env), ...startedAs.env }
-  // A command that cannot be started is noticed before any process is ended.
+  // Throws if the command cannot be started, before the hung process is killed.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
-  const { legacy, service } = duplicateFrom(hung, control)
+  const { recovered, service } = duplicateFrom(hung, control)
   const output: OwnedFd[] = []
   let driver: MemberDriver
   try {
     for (const number of [1, 2]) output.push(hung.duplicate(number, 'output of the hung process'))
-    say(
-      `process ${hung.pid} (${service}, generation ${legacy.generation}) does not answer: took ${legacy.entries.length} listeners and descriptors and ${legacy.segments.length} segments of state from it; ending it (SIGKILL)`,
+    report(
+      `process ${hung.pid} (${service}, generation ${recovered.generation}) does not answer: duplicated ${recovered.entries.length} listeners and descriptors and ${recovered.segments.length} segments of state from it; killing it (SIGKILL)`,
     )
     signal.throwIfAborted()
-    // If it wakes up once more, it cannot write what no process would read.
-    sealRecovered(legacy.segments, ({ message }) => say(`${message}; it is ended all the same`))
+    // If the process wakes up before it is killed, it must not write changes that no process would read.
+    sealRecovered(recovered.segments, ({ message }) =>
+      report(`${message}; the process is killed nevertheless`),
+    )
     await end(hung)
-    // From here on there is no way back: this process is the incumbent until the successor serves.
-    driver = await startFromRecovered(settle({ service, control, upgrade: { probation: 0 } }), legacy)
+    // There is no way back any more: this process is the incumbent until the successor serves.
+    driver = await startFromRecovered(
+      resolveOptions({ service, control, upgrade: { probation: 0 } }),
+      recovered,
+    )
   } catch (error) {
-    closeLegacy(legacy)
+    closeRecovered(recovered)
     closeAll(output)
     throw error
   }
@@ -95,8 +100,8 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
 }
 
-/** The process that listens, by the kernel's word: who accepts on a control socket has called listen() on it. */
-async function whoListens(control: string): Promise<OtherProcess> {
+/** Finds the process that called listen() on the control socket, as the kernel reports it. */
+async function findListeningProcess(control: string): Promise<OtherProcess> {
   using channel = await connectUnix(control)
   const { pid } = peerCredentials(channel)
   const pidfd = peerPidfd(channel, `pidfd of ${pid}`) ?? openPidfd(pid)
@@ -107,20 +112,20 @@ async function whoListens(control: string): Promise<OtherProcess> {
   if (pid > 0 && pidfd !== null) {
     throw new FdbError(
       'ERR_FDB_STUCK',
-      `process ${pid}, which listened on ${control}, has ended, and another one holds its socket still: there is nobody to end; start the service anew`,
+      `process ${pid}, which listened on ${control}, has ended, and an unknown process still holds its socket: there is no process to kill; restart the service`,
     )
   }
   throw new FdbError(
     'ERR_FDB_STUCK',
-    `it cannot be told which process listens on ${control} (${pid === 0 ? 'it is in another PID namespace' : 'there is no pidfd to be had'}): end it by hand`,
+    `the process that listens on ${control} is unknown (${pid === 0 ? 'it is in another PID namespace' : 'the kernel gives no pidfd'}): end it manually`,
   )
 }
 
-/** Throws, and holds nothing, unless that process holds the control socket and says what else it holds. */
+/** Duplicates the descriptors of the hung process. Throws and holds nothing if that process has no control socket or no names. */
 function duplicateFrom(
   hung: OtherProcess,
   control: string,
-): { legacy: RecoveredDescriptors; service: string } {
+): { recovered: RecoveredDescriptors; service: string } {
   const descriptors = hung.descriptors()
   const taken = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
@@ -128,43 +133,43 @@ function duplicateFrom(
     taken.add(fd)
     return fd
   }
-  const find = (target: string) => [...descriptors].find(([, leads]) => leads === target)?.[0]
+  const find = (target: string) => [...descriptors].find(([, link]) => link === target)?.[0]
   try {
     const note = find(`/memfd:${NOTE_NAME} (deleted)`)
     const noted = note === undefined ? null : readDescriptorNames(take(note, NOTE_NAME))
     const listener = [...descriptors]
-      .filter(([, leads]) => leads.startsWith('socket:'))
+      .filter(([, link]) => link.startsWith('socket:'))
       .map(([number]) => number)
       .find(number => isControl(hung, number, control))
     const lock = find(`${control}.lock`)
     if (noted === null || listener === undefined || lock === undefined) {
       throw new FdbError(
         'ERR_FDB_STUCK',
-        `process ${hung.pid}, which the kernel names at ${control}, ${noted === null ? 'is a daemon, or of a release that leaves no note of what it holds' : 'does not hold that socket'}: end it by hand (its members, or its supervisor, go on)`,
+        `process ${hung.pid}, which listens on ${control}, ${noted === null ? 'is a daemon, or of a release that does not record the names of its descriptors' : 'does not hold that socket'}: end it manually (its members or its supervisor continue)`,
         { details: { pids: [hung.pid] } },
       )
     }
-    const legacy: RecoveredDescriptors = {
+    const recovered: RecoveredDescriptors = {
       generation: noted.generation,
       serviceStartedAt: noted.serviceStartedAt,
       entries: entriesOf(noted, descriptors, take),
       segments: segmentsOf(descriptors, take),
       listener: take(listener, 'control listener'),
       lock: take(lock, 'control lock'),
-      // Ends with that process.
+      // The reservation ends with that process.
       reservation: null,
     }
-    for (const { fd } of [...legacy.entries, ...legacy.segments]) taken.delete(fd)
-    taken.delete(legacy.listener)
-    taken.delete(legacy.lock)
-    return { legacy, service: noted.service }
+    for (const { fd } of [...recovered.entries, ...recovered.segments]) taken.delete(fd)
+    taken.delete(recovered.listener)
+    taken.delete(recovered.lock)
+    return { recovered, service: noted.service }
   } finally {
-    // Descriptors that were only looked at; all of them when this throws.
+    // Closes the descriptors that are not returned; after an exception, all.
     closeAll(taken)
   }
 }
 
-/** The control socket was bound under a temporary name, which it keeps for the kernel. */
+/** The kernel reports the temporary name under which the control socket was bound. */
 function isControl(hung: OtherProcess, number: number, control: string): boolean {
   using fd = hung.duplicate(number, 'socket')
   const { family, accepting, address } = inspectOne(fd)
@@ -176,9 +181,9 @@ function segmentsOf(
   take: (number: number, label: string) => OwnedFd,
 ): Segment[] {
   const segments = new Map<string, Segment>()
-  for (const [number, leads] of descriptors) {
-    if (!leads.startsWith('/memfd:fdb-state-')) continue
-    const fd = take(number, leads)
+  for (const [number, link] of descriptors) {
+    if (!link.startsWith('/memfd:fdb-state-')) continue
+    const fd = take(number, link)
     const { ino } = inspectOne(fd)
     if (segments.has(ino)) fd.close()
     else segments.set(ino, Segment.open(fd))
@@ -191,26 +196,26 @@ async function end(hung: OtherProcess): Promise<void> {
   await untilGone(() => (hung.ended ? [] : [hung.pid]), STUCK_MS)
 }
 
-function closeLegacy({ entries, segments, listener, lock }: RecoveredDescriptors): void {
+function closeRecovered({ entries, segments, listener, lock }: RecoveredDescriptors): void {
   closeAll([...entries, ...segments].map(({ fd }) => fd))
   closeAll([listener, lock])
 }
 
-/** A binary that was given relative to the hung process's folder is found from anywhere. */
-function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): readonly string[] {
+/** Returns `argv`, or the command of the hung process with the binary resolved in that process's folder. */
+function commandFor(argv: readonly string[], { argv: own, cwd }: StartedAs): readonly string[] {
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
   return [file.includes('/') ? resolve(cwd, file) : file, ...rest]
 }
 
-/** Each variable removed: the successor's environment is that of the process in whose place it comes. */
+/** Maps each variable to undefined, because the successor gets the environment of the hung process instead. */
 function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.keys(env).map(name => [name, undefined]))
 }
 
 /**
- * The noted entries of a hung process, found among its descriptors (where each leads, as /proc says). A socket is told by its inode; any
- * other descriptor by its number, if that still leads to the noted target: others may look alike ({@link keptName} says how).
+ * Finds the recorded entries of a hung process among its descriptors (number to link target, from /proc). The inode identifies a socket.
+ * The number identifies any other descriptor, if inode and device still match: the inode alone is ambiguous (see {@link fdStoreName}).
  */
 export function entriesOf(
   noted: NotedDescriptors,
@@ -219,8 +224,8 @@ export function entriesOf(
 ): Entry[] {
   const entries: Entry[] = []
   for (const { name, role, spec, ino, dev, number } of noted.entries) {
-    for (const [candidate, leads] of descriptors) {
-      if (leads.startsWith('socket:') ? leads !== `socket:[${ino}]` : candidate !== number) continue
+    for (const [candidate, link] of descriptors) {
+      if (link.startsWith('socket:') ? link !== `socket:[${ino}]` : candidate !== number) continue
       const fd = take(candidate, name)
       const about = inspectOne(fd)
       if (about.ino === ino && about.dev === dev) {

@@ -14,64 +14,64 @@ import type { MemberDriver } from './driver.js'
 import { recoverFromFdStore } from './fd-store-recovery.js'
 import { HolderLink } from './holder-link.js'
 import { type Member, memberOf } from './member.js'
-import { type JoinOptions, type Settings, settle } from './options.js'
+import { type JoinOptions, resolveOptions, type Settings } from './options.js'
 import { memberJoined, memberJoins } from './process-member.js'
 import { type RecoveredDescriptors, startFirst, startFromRecovered, startNext } from './start.js'
 
-/** The incumbent may be replaced, or die, between our connecting and its Welcome: then there is another, or we are the first. */
+/** The delay after which joining is retried if the incumbent was replaced or died before its Welcome. */
 const RETRY_MS = 20
 
 /**
- * Takes this process's place in a service: the first, or the next version of the one that serves.
+ * Joins a service: as its first process, or as the next version of the process that serves.
  *
- * When it resolves for a next version, the incumbent's listeners and state are here and it still serves. Then ask for sections and
- * listeners, attach servers, and call {@link Member.ready}: that is the commit.
+ * When it resolves for a next version, the incumbent's listeners and state are here, and the incumbent still serves. Then ask for sections
+ * and listeners, attach servers, and call {@link Member.ready}, which commits.
  *
- * Rejects without any change: ERR_FDB_OPTION (also for an unknown option), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another is
- * joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (another program's socket),
+ * Rejects without any change: ERR_FDB_OPTION (also for an unknown option), ERR_FDB_PATH_TOO_LONG, ERR_FDB_BUSY (retryable: another process
+ * is joining), ERR_FDB_SERVICE, ERR_FDB_VERSION, ERR_FDB_DENIED, ERR_FDB_FOREIGN or ERR_FDB_NOT_FD_BROKER (another program's socket),
  * ERR_FDB_FDS_TRUNCATED (RLIMIT_NOFILE), ERR_FDB_FD_MISMATCH, ERR_FDB_STATE_…, ERR_FDB_DEADLINE.
  */
 export async function join(options: JoinOptions): Promise<Member> {
-  const settings = settle(options)
+  const settings = resolveOptions(options)
   requireAddon()
   if (settings.service === DAEMON_ITSELF)
-    throw wrongOption('service', DAEMON_ITSELF, 'another name: this is a daemon’s own')
+    throw wrongOption('service', DAEMON_ITSELF, 'another name: this one is reserved for daemons')
   settings.signal?.throwIfAborted()
   if (isClusterWorker()) {
     throw new FdbError(
       'ERR_FDB_CLUSTER_WORKER',
-      'in a worker of node:cluster listen({ fd }) means the primary’s descriptors: call join() in the primary, or run without cluster',
+      'in a worker of node:cluster, listen({ fd }) uses the descriptors of the primary: call join() in the primary, or run without cluster',
     )
   }
   await memberJoins(error =>
     settings.logger.error({ err: error }, 'a stop of runOnce() threw before this process joined'),
   )
-  const place = findPlace(settings)
-  void whileOthersThink(settings)
-  const member = memberOf(await place)
+  const driver = startMember(settings)
+  void preloadWhileWaiting(settings)
+  const member = memberOf(await driver)
   memberJoined(member)
   return member
 }
 
-/** While the incumbent is thinking about the Hello there is time for what is needed soon. */
-async function whileOthersThink({ logger }: Settings): Promise<void> {
-  await reportMissing(logger, missing => logger.warn({ err: missing }, missing.message))
+/** Loads what is needed soon, while the incumbent handles the Hello. */
+async function preloadWhileWaiting({ logger }: Settings): Promise<void> {
+  await tellMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()
 }
 
-/** A process without a channel to a parent is no worker, and need not load `node:cluster`. */
+/** Loads `node:cluster` only if the process has a channel to a parent, as each worker does. */
 function isClusterWorker(): boolean {
   if (process.send === undefined) return false
   const cluster: unknown = process.getBuiltinModule('node:cluster')
   return (cluster as Cluster).isWorker
 }
 
-/** Takes a place for settled options: those of {@link join}, or a daemon's. */
-export async function findPlace(settings: Settings): Promise<MemberDriver> {
+/** Joins with checked options: those of {@link join}, or a daemon's. */
+export async function startMember(settings: Settings): Promise<MemberDriver> {
   const { control, reception, hosting, signal, timeout, service, versions } = settings
   if (control === null) return startFirst(settings, null)
-  const legacy = settings.systemd === 'auto' && hosting === 'embedded' ? keptFrom(settings, control) : null
-  if (legacy !== null) return await goOn(settings, legacy)
+  const recovered = settings.systemd === 'auto' && hosting === 'embedded' ? recover(settings, control) : null
+  if (recovered !== null) return await continueFrom(settings, recovered)
   const until = performance.now() + timeout
   for (;;) {
     const left = Math.max(1, until - performance.now())
@@ -83,7 +83,7 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
               channel: await connectUnix(control, { timeoutMs: left, signal, as: 'member' }),
             } as const)
           : await acquireControl(control, { timeoutMs: left, signal, passed: reception?.passed })
-      if (place.role === 'first') return await beFirst(settings, place)
+      if (place.role === 'first') return await startAsFirst(settings, place)
       if (reception !== null && !reception.takesOver) {
         place.channel.close()
         throw taken(control, 'end it, or give this daemon another control path')
@@ -107,13 +107,17 @@ export async function findPlace(settings: Settings): Promise<MemberDriver> {
         )
       }
       const driver = await startNext(settings, holderLink, Math.max(1, until - performance.now()))
-      // The incumbent has it too.
+      // The incumbent holds the same socket.
       reception?.passed?.close()
       return driver
     } catch (error) {
       if (reception !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
-        throw taken(control, 'it serves itself: give this daemon another control path')
-      if (!mayPass(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted) throw error
+        throw taken(
+          control,
+          'that process serves an application itself: give this daemon another control path',
+        )
+      if (!isTransient(error, hosting) || performance.now() + RETRY_MS >= until || signal?.aborted)
+        throw error
       await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
   }
@@ -123,38 +127,38 @@ function taken(control: string, remedy: string): FdbError {
   return new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${control}: ${remedy}`)
 }
 
-function keptFrom({ service, logger }: Settings, control: string): RecoveredDescriptors | null {
+function recover({ service, logger }: Settings, control: string): RecoveredDescriptors | null {
   const store = ServiceManager.find(logger)?.storeFor(service)
   return recoverFromFdStore({ service, control, logger, discard: name => store?.drop(name) })
 }
 
-/** Goes on with the descriptors that a dead process has left with the service manager. */
-async function goOn(settings: Settings, legacy: RecoveredDescriptors): Promise<MemberDriver> {
+/** Continues with the descriptors of a dead process from the service manager's FD store. */
+async function continueFrom(settings: Settings, recovered: RecoveredDescriptors): Promise<MemberDriver> {
   makeRoomForDescriptors()
   const { control, logger } = settings
-  const { generation, entries, segments } = legacy
+  const { generation, entries, segments } = recovered
   const kept = { generation, entries: entries.length, segments: segments.length }
   logger.info(
     { control, ...kept },
-    'goes on with what the service manager has kept of a process that has ended',
+    'continues with the descriptors of an ended process from the FD store of the service manager',
   )
-  const driver = await startFromRecovered(settings, legacy)
+  const driver = await startFromRecovered(settings, recovered)
   driver.runtime.state.file?.prepare()
   return driver
 }
 
-async function beFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {
+async function startAsFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {
   try {
     return await startFirst(settings, place)
   } catch (error) {
-    // The state file may not be read, say: who waits for us here is turned away, and may be the first.
-    releaseControl(place, settings.logger)
+    // For example, the state file cannot be read. Another process that waits may try instead.
+    letGoOfControl(place, settings.logger)
     throw error
   }
 }
 
-/** The one we met has just gone; or the daemon is not there yet. */
-function mayPass(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
+/** Whether a retry may succeed: the incumbent has just left, or the daemon has not started yet. */
+function isTransient(error: unknown, hosting: 'embedded' | 'daemon'): boolean {
   if (peerLeft(error)) return true
   return hosting === 'daemon' && FdbError.is(error) && error.code === 'ERR_FDB_NO_HOLDER'
 }

@@ -17,13 +17,13 @@ export interface JoinedHolderDeps {
   readonly readiness: Readiness
   readonly offers: OfferReceiver
   readonly refuse: (error: FdbError) => void
-  /** Owns the items: a way for connections. */
+  /** Owns the items. */
   readonly acceptMigrationChannel: (items: BundleItem[]) => void
-  /** Newer segments have come. */
+  /** Newer segments have arrived. */
   readonly followOn: () => void
 }
 
-/** The holder that this process has joined: what it says, and its end, are events of the machine. Owns the link. */
+/** The holder that this process has joined. Passes its messages and its end to the machine as events. Owns the link. */
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null
@@ -33,12 +33,12 @@ export class JoinedHolder {
     this.#deps = deps
   }
 
-  /** Null: there was no process before, or it has nothing to say any more. */
+  /** The facts of the holder. Null if there was none, or its link was closed. */
   get facts(): HolderFacts | null {
     return this.#holder?.facts ?? null
   }
 
-  /** Null as {@link facts}. Another one when it was lost and come back to. */
+  /** Null like {@link facts}. Replaced by a new one after a reconnect. */
   get holder(): HolderLink | null {
     return this.#holder
   }
@@ -52,14 +52,14 @@ export class JoinedHolder {
     this.#holder?.link.post(body)
   }
 
-  /** Takes the link; an earlier one is left to its owner. */
+  /** Owns the link. The caller closes an earlier one. */
   attach(holder: HolderLink): void {
     this.#holder = holder
     this.keepAlive(this.#keepsAlive)
     const { hosting, refuse, shared } = this.#deps
     const { shutdown, machine } = shared
     let died = false
-    const inherit = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
+    const reportDeath = () => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed })
     holder.listen({
       message: envelope => this.#handle(envelope),
       bundle: items => this.#adopt(items),
@@ -71,13 +71,13 @@ export class JoinedHolder {
         if (error !== null) shutdown.because(error)
         else if (!machine.member.holds) shutdown.because(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
-        if (died) inherit()
+        if (died) reportDeath()
         hosting().lost?.()
       },
       died: () => {
         died = true
-        // Its last messages are in the channel and count: its end follows when they have been read.
-        if (!holder.link.open) inherit()
+        // The holder's last messages count: `lost` follows when they have been read.
+        if (!holder.link.open) reportDeath()
       },
     })
   }
@@ -90,27 +90,27 @@ export class JoinedHolder {
     else channel?.unref()
   }
 
-  /** Closes the link: it has released, or this process lets go of everything. */
+  /** Closes the link: the holder has released this process, or this process ends. */
   detach(): void {
     this.#holder?.close()
     this.#holder = null
   }
 
-  /** Finds out whether it is alive; a fate follows. */
+  /** Finds out whether the holder is alive; the event `fate` follows. */
   judge(): void {
     const { shutdown, machine, segmentSet } = this.#deps.shared
     const holder = this.#holder
     if (holder === null) {
-      // There was no process before: as if it were dead.
+      // Without a previous process this one takes over as after a death.
       queueMicrotask(() => machine.step({ type: 'fate', fate: 'dead', sealed: machine.sealed }))
       return
     }
     void holder.fate().then(fate => {
       if (this.#holder !== holder || shutdown.over) return
-      // Its last messages are in the channel and count: it is read to its end, and then its death is told.
+      // The holder's last messages count: the death is reported when they have been read.
       if (fate === 'dead' && holder.link.open && holder.watched) return
       if (fate === 'alive' && segmentSet.isReleased(machine.member.epoch)) {
-        // The message was lost with the channel; the mark in the segment was not.
+        // Released was lost with the channel, but the mark in the segment replaces it.
         machine.step({ type: 'message', message: { kind: 'released' }, sealed: false })
         return
       }
@@ -118,7 +118,7 @@ export class JoinedHolder {
         shutdown.because(
           new FdbError(
             'ERR_FDB_CHANNEL_CLOSED',
-            'the incumbent closed the channel before the commit; it serves on',
+            'the incumbent closed the channel before the commit; it continues to serve',
           ),
         )
       }
@@ -131,7 +131,7 @@ export class JoinedHolder {
     const { shutdown, machine, settings } = shared
     const { offer, abort, reject: rejected } = envelope
     if (offer) {
-      // A daemon counts more exactly what it must hold.
+      // A daemon counts the descriptors that it needs more exactly itself.
       const short =
         settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {
@@ -155,13 +155,13 @@ export class JoinedHolder {
       )
     }
     const message = unpackToMember(envelope)
-    if (message !== null) this.#obey(message)
+    if (message !== null) this.#handleMessage(message)
   }
 
-  #obey(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
+  #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
     const { hosting, shared } = this.#deps
     const { shutdown, machine, segmentSet, unfitness } = shared
-    // Turned away from because it could not begin: that is why.
+    // An unfit process keeps its own reason.
     if (message.kind === 'fenced' && unfitness.cause === null)
       shutdown.becauseFenced(fenced(machine.member.epoch))
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
@@ -172,17 +172,10 @@ export class JoinedHolder {
   }
 
   #adopt(items: BundleItem[]): void {
-    const {
-      followOn,
-      offers,
-      acceptMigrationChannel: openMigrationChannel,
-      readiness,
-      refuse,
-      shared,
-    } = this.#deps
+    const { acceptMigrationChannel, followOn, offers, readiness, refuse, shared } = this.#deps
     const { machine, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
-      openMigrationChannel(items)
+      acceptMigrationChannel(items)
       return
     }
     let offer: OfferEpochs | null
@@ -191,7 +184,7 @@ export class JoinedHolder {
     } catch (error) {
       settings.logger.warn(
         { err: error },
-        'the process at the control socket sent a message that cannot be taken',
+        'the process at the control socket sent descriptors that cannot be accepted',
       )
       refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
       return
@@ -210,7 +203,7 @@ export class JoinedHolder {
 function leftEarly(pid: number): FdbError {
   return new FdbError(
     'ERR_FDB_CHANNEL_CLOSED',
-    `process ${pid} left before it had handed anything over: try again`,
+    `process ${pid} left before it handed anything over: try again`,
     { retryable: true },
   )
 }

@@ -1,39 +1,40 @@
 import { wrongOption } from '../base/check-option.js'
 import type { Logger } from '../base/logger.js'
 
-/** Ends work that was started. `signal` aborts when it takes too long: the handoff goes on without it. */
+/** Stops work. `signal` aborts when stopping takes too long: then the handoff continues without waiting. */
 export type StopWork = (context: { readonly signal: AbortSignal }) => unknown
 
-/** Starts work that may run in one process only. Returns its stop; undefined: the work needs none. */
+/** Starts work that may run in one process only. Returns the function that stops the work, or undefined if it needs none. */
 // biome-ignore lint/suspicious/noConfusingVoidType: a function without a return fits, too.
 export type StartWork = () => StopWork | void | Promise<StopWork | void>
 
 export interface LeadershipEvents {
   serving(): void
-  /** Another serves. */
+  /** Another process serves. */
   retiring(): void
-  /** Again, behind `retiring`. */
+  /** This process serves again, after `retiring`. */
   reinstated(): void
-  /** Again, after the work was stopped and without `retiring`: the handoff has failed. */
+  /** The handoff has failed after the work was stopped, without `retiring`. */
   resumed(): void
 }
 
-/** The stops of the work, as they are called once. */
-interface Run {
+/** The stops of all work that are under way. */
+interface StopRun {
   readonly done: Promise<void>
   readonly late: AbortController
 }
 
-/** One piece of work: stopped, or started with what its start returned. */
+/** One piece of work of the application. */
 class Work {
   readonly #start: StartWork
+  /** The result of the start, or null while the work is stopped. */
   #started: { readonly stop: ReturnType<StartWork> } | null = null
 
   constructor(start: StartWork) {
     this.#start = start
   }
 
-  /** Idempotent. Throws what the application's function throws; the work is stopped then. */
+  /** Idempotent. Throws the exception of the application's function; the work then counts as stopped. */
   async start(): Promise<void> {
     if (this.#started !== null) return
     const started = { stop: this.#start() }
@@ -46,7 +47,7 @@ class Work {
     }
   }
 
-  /** Idempotent. A start that is under way ends first. */
+  /** Idempotent. Waits for a start that is under way. */
   async stop(signal: AbortSignal): Promise<void> {
     const started = this.#started
     if (started === null) return
@@ -56,7 +57,7 @@ class Work {
   }
 }
 
-/** The result of a start; undefined if it has failed, which its caller reports. */
+/** Returns the result of a start, or undefined if it has failed, which its caller reports. */
 async function settled(stop: ReturnType<StartWork>): Promise<unknown> {
   try {
     return await stop
@@ -74,7 +75,7 @@ function checkStop(stop: unknown): void {
     )
 }
 
-/** The application's work for one process at a time: starts when this process serves, stops before another does. */
+/** The application's once-only work. It starts when this process serves, and stops before another process serves. */
 export class Leadership {
   readonly #events: LeadershipEvents
   readonly #failed: (error: unknown) => void
@@ -82,8 +83,8 @@ export class Leadership {
   readonly #work: Work[] = []
   /** `ended`: the work was stopped, and no other process serves yet. */
   #turn: 'not yet' | 'ours' | 'ended' | 'another’s' = 'not yet'
-  #run: Run | null = null
-  /** Milliseconds that the last stops took. */
+  #run: StopRun | null = null
+  /** How long the last stops took, in milliseconds. */
   quiescedMs: number | null = null
 
   constructor(events: LeadershipEvents, failed: (error: unknown) => void, logger: Logger) {
@@ -92,14 +93,14 @@ export class Leadership {
     this.#logger = logger
   }
 
-  /** Starts the work at once if it is this process's turn. */
+  /** Adds work, and starts it at once if this process serves. */
   add(start: StartWork): void {
     const work = new Work(start)
     this.#work.push(work)
     if (this.#turn === 'ours' && this.#run === null) void this.#call(work.start())
   }
 
-  /** This process may write, for the first time or again. */
+  /** Starts all work: this process writes, for the first time or again. */
   acquire(): void {
     const before = this.#turn
     if (before === 'ended') {
@@ -111,7 +112,9 @@ export class Leadership {
     else if (before === 'another’s') this.#after(() => this.#events.reinstated())
   }
 
-  /** Stops all work at once; resolves when it has stopped. Undefined if there is none, or it is not our turn. */
+  /**
+   * Stops all work at once, and resolves when it has stopped. Returns undefined if there is no work, or it does not run in this process.
+   */
   quiesce(): Promise<void> | undefined {
     if (this.#work.length === 0) return undefined
     if (this.#turn === 'ours') {
@@ -121,31 +124,31 @@ export class Leadership {
     return this.#run?.done
   }
 
-  /** Calls `done` when the work has stopped; in the same turn if there is nothing to wait for. */
+  /** Calls `done` when the work has stopped, synchronously if there is nothing to wait for. */
   whenQuiesced(done: () => void): void {
     const quiesced = this.quiesce()
     if (quiesced === undefined) done()
     else void quiesced.then(done)
   }
 
-  /** The handoff waits no longer for the work. */
+  /** Aborts the signal of stops that have not ended: the handoff does not wait any longer. */
   hurry(): void {
     if (this.#run === null || this.#run.late.signal.aborted) return
     this.#logger.warn(
       { hooks: this.#work.length },
-      'work that must run in one process only has not ended in time: the handoff goes on',
+      'work of whileServing() has not stopped in time: the handoff continues without waiting',
     )
     this.#run.late.abort()
   }
 
-  /** The handoff has failed: stopped work starts again, once it has stopped. */
+  /** Starts the work again after its stop, because the handoff has failed. */
   resume(): void {
     if (this.#turn !== 'ended') return
     this.#turn = 'ours'
     this.#after(() => this.#events.resumed())
   }
 
-  /** Another serves, or the service ends. Work that was not stopped before is stopped now. */
+  /** Stops all work that still runs: another process serves, or the service ends. */
   retire(): void {
     void this.quiesce()
     if (this.#turn === 'not yet' || this.#turn === 'another’s') return
@@ -153,19 +156,19 @@ export class Leadership {
     this.#events.retiring()
   }
 
-  /** Starts the work and calls `tell`: at once, or when the last stops have settled, if it is our turn then. */
-  #after(tell: () => void): void {
+  /** Starts the work and calls `notify`: at once, or when the stops under way have settled, if this process still serves then. */
+  #after(notify: () => void): void {
     const run = this.#run
     if (run === null) {
       this.#startAll()
-      tell()
+      notify()
       return
     }
     run.late.abort()
     void run.done.then(() => {
       if (this.#turn !== 'ours') return
       this.#startAll()
-      tell()
+      notify()
     })
   }
 
@@ -173,17 +176,17 @@ export class Leadership {
     for (const work of this.#work) void this.#call(work.start())
   }
 
-  #stopAll(): Run {
-    const begun = performance.now()
+  #stopAll(): StopRun {
+    const startedAt = performance.now()
     const late = new AbortController()
     const done = Promise.all(this.#work.map(work => this.#call(work.stop(late.signal)))).then(() => {
-      this.quiescedMs = Math.round((performance.now() - begun) * 10) / 10
+      this.quiescedMs = Math.round((performance.now() - startedAt) * 10) / 10
       this.#run = null
     })
     return { done, late }
   }
 
-  /** An exception of the application is reported, and undoes nothing. */
+  /** Reports an exception of the application. */
   async #call(done: Promise<void>): Promise<void> {
     try {
       await done

@@ -8,14 +8,14 @@ import { AttachedServer } from './attached-server.js'
 import { addedUp, type DrainCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 
-/** Where a listener listens. */
+/** The address of a listener. */
 export interface ListenerAddress {
-  /** As a spec: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
+  /** The address as a specification: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
   readonly url: string
-  /** IP literal; absent for Unix sockets. */
+  /** An IP literal; absent for Unix sockets. */
   readonly host?: string
   readonly port?: number
-  /** Unix sockets: path, or abstract name with its `@`. */
+  /** Unix sockets: the path, or the abstract name with its `@`. */
   readonly path?: string
 }
 
@@ -32,23 +32,23 @@ interface ListenerDeps {
 }
 
 /**
- * A named listening socket (or UDP socket). It belongs to the service, not to this process: it was adopted from
- * the version before, or bound when it was new, and goes on to the next version as the same kernel object.
+ * A named listening socket (or UDP socket). The socket belongs to the service, not to this process: each version adopts it from the
+ * previous one as the same kernel object.
  */
 export class Listener {
   readonly name: string
   readonly spec: ListenerSpec
-  /** Always there, also on Unix sockets and before anything is served (Node's own `server.address()` is not). */
+  /** Always set, unlike Node's own `server.address()`: also for Unix sockets and before a server is attached. */
   readonly address: ListenerAddress
-  /** Whether it came from the version before. */
+  /** Whether the listener was adopted from the previous version. */
   readonly adopted: boolean
   readonly #fd: OwnedFd
   readonly #servers: AttachedServer[] = []
   readonly #failed: (error: unknown) => void
   readonly #changed: (changes: readonly OptionChange[]) => void
   readonly #options: SocketOptions
-  /** By their keys. */
-  readonly #standIns = new Map<string, SecondSource>()
+  /** The listeners of other workers whose connections this one takes too, by key. */
+  readonly #standIns = new Map<string, StandIn>()
   #accepting = false
   #borrowed = false
   #leaving = false
@@ -71,23 +71,23 @@ export class Listener {
   }
 
   /**
-   * Has `server` (net, http, https, http2, tls) accept here, from the commit on and never before, as long as this
-   * process serves; several servers may share a listener. The server's own `listen()` must not be called.
+   * Makes `server` (net, http, https, http2, tls) accept on this listener while this process serves, never before the commit. Several servers
+   * may share a listener. Do not call the server's own `listen()`.
    *
-   * {@link ServeOptions} say how the server's connections go on in the next process, or end here:
-   * - an `http.Server` needs nothing for that: connections between two requests move, busy ones when they are answered.
-   *   `http` hooks tell what the application knows of a connection, and move what was upgraded.
-   * - the connections of a `net.Server` move by the `socket` protocol that the application gives. Without one, and on
-   *   servers of other kinds, they stay until they end, and their peers are told to go where the protocol knows how.
-   * - a `keeper` takes all of it over: the server's sockets are not looked at.
-   * - `move: false`: they stay until they end.
+   * {@link ServeOptions} control how the server's connections continue in the next process, or end here:
+   * - The connections of an `http.Server` move between two requests, without any option. `http` hooks move the application's own data about a
+   *   connection, and upgraded connections.
+   * - The connections of a `net.Server` move by the application's `socket` protocol. Without one, and on all other servers, connections stay
+   *   until they end; if the protocol has a way to announce the end, their clients are asked to leave.
+   * - A `keeper` handles the connections itself; the library ignores the server's sockets.
+   * - `move: false`: connections stay until they end.
    *
-   * The server's 'close' comes when this process is out of it for good and its last connection has ended. Its connections,
-   * accepted here or from another process, run in the async context of this call.
+   * The server's 'close' is emitted when this process cannot serve any more and the last connection has ended. All connections, accepted here
+   * or moved, run in the async context of this call.
    *
-   * Throws ERR_FDB_NOT_A_SERVER (a framework's app, a handler: the message says where its server is), ERR_FDB_SERVER_LISTENS
-   * (it listens already), ERR_FDB_SERVER_TWICE (a listener has it already), ERR_FDB_OPTION (options that it does not have, or
-   * that do not fit the server).
+   * Throws ERR_FDB_NOT_A_SERVER (for example a framework's app; the message names its server), ERR_FDB_SERVER_LISTENS (the server listens
+   * already), ERR_FDB_SERVER_TWICE (the server already has a listener), ERR_FDB_OPTION (unknown options, or options that do not fit the
+   * server).
    */
   serve(server: ServableServer, options?: ServeOptions): this {
     let served: AttachedServer
@@ -102,8 +102,8 @@ export class Listener {
   }
 
   /**
-   * @internal As {@link serve}, of a server that has a handle on this socket already, and so says that it listens: it accepts from the call of
-   * `begin` on, if not before.
+   * @internal Like {@link serve}, for a server that already has a handle on this socket and reports that it listens. The server accepts at
+   * the latest when `begin` is called.
    */
   serveListening(server: ServableServer, begin: () => void): this {
     const served = new AttachedServer(server, {}, error => this.#failed(this.#named(error)), begin)
@@ -112,35 +112,35 @@ export class Listener {
     return this
   }
 
-  /** @internal The application has closed a server before it accepted here: another may take its place, or the same one again. */
+  /** @internal Removes a server that the application closed before it accepted here. It may be served again. */
   forget(server: ServableServer): void {
     const at = this.#servers.findIndex(served => served.server === server)
     if (at >= 0) this.#servers.splice(at, 1)[0]!.release()
   }
 
   /**
-   * For a socket without a stream server (`dgram`): a dup, owned by the caller from now on. Use it after `ready()`; the caller stops using
-   * it when the member retires (event `retiring`).
+   * Returns a dup of the descriptor for a socket without a stream server (`dgram`). The caller owns the dup, uses it after `ready()`, and
+   * stops using it when the member retires (event `retiring`).
    *
-   * The library does not know a stream server that was given this number with `listen({ fd })`: its connections do not move, no drain waits
-   * for them, and the end of the process cuts its answers. Give its server to {@link serve} instead.
+   * Do not pass the number to a stream server with `listen({ fd })`, because the library would not know that server: its connections would
+   * not move, no drain would wait for them, and the end of the process would cut their responses. Use {@link serve} instead.
    */
   borrow(): number {
     this.#borrowed = true
     return releaseNumber(this.#fd.dup())
   }
 
-  /** Connections of the servers attached here. */
+  /** The number of connections of all servers on this listener. */
   get connections(): number {
     return this.#servers.reduce((sum, served) => sum + served.connections, 0)
   }
 
-  /** The protocol of its clients, if it is known. */
+  /** The protocol of the clients, or null if unknown. */
   get scheme(): string | null {
     return this.#servers.find(served => served.scheme !== null)?.scheme ?? null
   }
 
-  /** The connections by what they are doing, as far as their keepers say it. */
+  /** Returns the number of connections by their activity, if known. */
   kinds(): Record<string, number> {
     const sum: Record<string, number> = {}
     for (const served of this.#servers)
@@ -150,37 +150,37 @@ export class Listener {
   }
 
   /**
-   * A server accepts here, or what has borrowed the descriptor may. Not so before {@link serve}, or when the application has closed all its
-   * servers itself.
+   * Whether a server accepts here, or the code that has {@link borrow}ed the descriptor may. False before {@link serve}, and if the
+   * application has closed all servers itself.
    */
   get accepting(): boolean {
     return this.#accepting && (this.#borrowed || this.#servers.some(served => served.accepting))
   }
 
-  /** @internal A server accepts here, or none should. */
+  /** @internal True if a server accepts here, or none should. */
   get attended(): boolean {
     return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
-  /** @internal Its clients will be accepted once this process serves; a datagram socket has none that wait for that. */
+  /** @internal Whether clients will be accepted when this process serves. A datagram socket needs no server. */
   get hasServer(): boolean {
     return this.#servers.length > 0 || this.#borrowed || this.spec.kind === 'udp'
   }
 
-  /** @internal This process begins to serve: the socket gets the options that this version wants. A failure is told, and does not keep it from serving. */
+  /** @internal Sets the socket options of this version, which starts to serve. A failure is reported and does not stop the start. */
   setOptions(): void {
-    this.#orTell(() => {
+    this.#orReport(() => {
       const changes = this.#options.apply()
       if (changes.length > 0) this.#changed(changes)
     })
   }
 
-  /** @internal Another version may begin to serve, and set its own options. */
+  /** @internal Remembers the socket options, because another version may start to serve and set its own. */
   keepOptions(): void {
-    this.#orTell(() => this.#options.keep())
+    this.#orReport(() => this.#options.keep())
   }
 
-  #orTell(act: () => void): void {
+  #orReport(act: () => void): void {
     if (this.#leaving) return
     try {
       act()
@@ -189,7 +189,7 @@ export class Listener {
     }
   }
 
-  /** @internal Throws ERR_FDB_SERVER_LISTENS when a server cannot be attached, as the application has called its listen(). */
+  /** @internal Throws ERR_FDB_SERVER_LISTENS if a server cannot be attached because the application has called its listen(). */
   check(): void {
     for (const served of this.#servers) {
       try {
@@ -200,56 +200,56 @@ export class Listener {
     }
   }
 
-  /** @internal Resolves when every server accepts; rejects when one cannot, which is told to `failed` too. */
+  /** @internal Resolves when every server accepts. Rejects if one cannot, and passes the error to `failed` too. */
   async start(): Promise<void> {
     if (this.#leaving) return
     this.#paused = false
     this.#accepting = true
     await Promise.all(this.#servers.map(served => this.#attach(served)))
-    for (const second of this.#standIns.values()) this.#startSecond(second)
+    for (const standIn of this.#standIns.values()) this.#startStandIn(standIn)
   }
 
-  /** @internal Those that it accepts for beside its own. */
+  /** @internal The listeners of other workers whose connections this one takes too, by key. */
   get standIns(): ReadonlyMap<string, unknown> {
     return this.#standIns
   }
 
-  /** @internal Its first server takes what comes there too, as long as it accepts. Takes the descriptor. */
+  /** @internal Makes the first server also accept on `fd`, the listener of another worker. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
-    const second = new SecondSource(fd, error => this.#failed(this.#named(error)))
+    const standIn = new StandIn(fd, error => this.#failed(this.#named(error)))
     this.#standIns.get(key)?.close()
-    this.#standIns.set(key, second)
-    if (this.#accepting) this.#startSecond(second)
+    this.#standIns.set(key, standIn)
+    if (this.#accepting) this.#startStandIn(standIn)
   }
 
-  /** @internal Closes the others: connections that wait there belong to another process. */
+  /** @internal Stops accepting for other workers, except for those with these keys. */
   keepStandIns(keys: ReadonlySet<string>): void {
-    for (const [key, second] of this.#standIns) {
+    for (const [key, standIn] of this.#standIns) {
       if (keys.has(key)) continue
-      second.close()
+      standIn.close()
       this.#standIns.delete(key)
     }
   }
 
-  #startSecond(second: SecondSource): void {
+  #startStandIn(standIn: StandIn): void {
     const first = this.#servers.find(({ accepting }) => accepting)
-    if (first !== undefined) second.start(first.server, this.spec.backlog)
+    if (first !== undefined) standIn.start(first.server, this.spec.backlog)
   }
 
-  /** @internal Accept no more; close nothing. */
+  /** @internal Stops accepting, and closes nothing. */
   stop(): void {
     this.#accepting = false
-    for (const second of this.#standIns.values()) second.stop()
+    for (const standIn of this.#standIns.values()) standIn.stop()
     for (const served of this.#servers) served.detach()
   }
 
-  /** @internal As the application wants it: until {@link start}. */
+  /** @internal Stops accepting until {@link start}, at the application's request. */
   pause(): void {
     this.#paused = true
     this.stop()
   }
 
-  /** @internal It is to accept never again; its connections are told. */
+  /** @internal Stops accepting for good, and announces the end to the clients. */
   leave(): void {
     this.#leaving = true
     this.stop()
@@ -258,22 +258,22 @@ export class Listener {
     this.finish()
   }
 
-  /** @internal It does not come back: its servers say 'close' when their last connection has ended. */
+  /** @internal The listener will not accept again: its servers emit 'close' when their last connection has ended. */
   finish(): void {
     for (const served of this.#servers) served.finish()
   }
 
-  /** @internal Every connection's peer is told to go. */
+  /** @internal Announces the end to the clients of all connections. */
   announce(): void {
     for (const served of this.#servers) served.announce()
   }
 
-  /** @internal Announces it to the clients of servers of which no connection can move. */
+  /** @internal Announces the end to the clients of servers whose connections cannot move. */
   announceFixed(): void {
     for (const served of this.#servers) if ((served.moving?.movable ?? 0) === 0) served.announce()
   }
 
-  /** @internal The service ends: closes connections that wait for a next request. */
+  /** @internal Closes connections between two requests: the service ends. */
   endIdle(): void {
     for (const served of this.#servers) served.endIdle()
   }
@@ -309,7 +309,7 @@ export class Listener {
     }
   }
 
-  /** The same error, with the listener's name in its message. */
+  /** Returns the error with the listener's name in its message. */
   #named(error: unknown): unknown {
     if (!FdbError.is(error)) return error
     const { code, message, retryable, details } = error
@@ -318,14 +318,14 @@ export class Listener {
   }
 }
 
-/** @internal Every one is tried, also when another cannot be started; then rejects with the first that could not. */
+/** @internal Starts all listeners, even if one fails; then rejects with the first error. */
 export async function startListeners(listeners: readonly Listener[]): Promise<void> {
-  const started = await Promise.allSettled(listeners.map(listener => listener.start()))
-  for (const one of started) if (one.status === 'rejected') throw one.reason
+  const results = await Promise.allSettled(listeners.map(listener => listener.start()))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
 }
 
-/** Another listening socket whose connections a server takes too: of a worker that was not replaced yet. Owns its descriptor. */
-class SecondSource {
+/** The listening socket of a worker that is not replaced yet, on which a server of this process accepts too. Owns the descriptor. */
+class StandIn {
   readonly #fd: OwnedFd
   readonly #failed: (error: unknown) => void
   #accepting: net.Server | null = null
@@ -337,19 +337,19 @@ class SecondSource {
 
   start(server: ServableServer, backlog: number): void {
     if (this.#accepting !== null) return
-    const second = net.createServer(acceptOptionsOf(server as net.Server))
-    second.on('error', this.#failed)
+    const acceptor = net.createServer(acceptOptionsOf(server as net.Server))
+    acceptor.on('error', this.#failed)
     try {
-      listenOver(second, this.#fd.dup(), backlog)
+      listenOver(acceptor, this.#fd.dup(), backlog)
     } catch (error) {
       this.#failed(error)
       return
     }
-    acceptInto(second, server as net.Server)
-    this.#accepting = second
+    acceptInto(acceptor, server as net.Server)
+    this.#accepting = acceptor
   }
 
-  /** Before its server stops listening. */
+  /** Call before the server stops listening. */
   stop(): void {
     if (this.#accepting !== null) stopListening(this.#accepting)
     this.#accepting = null
@@ -365,21 +365,21 @@ interface SocketOptionsDeps {
   /** Borrowed. */
   readonly fd: OwnedFd
   readonly spec: ListenerSpec
-  /** The spec of the version before; null: unknown. */
+  /** The previous version's specification, or null if unknown. */
   readonly before: ListenerSpec | null
-  /** This process has bound the socket with these options: nothing is left to be set. */
+  /** This process has bound the socket with these options. */
   readonly bound: boolean
 }
 
 /**
- * The options of a socket that two versions share (mode and owner of its path, backlog, reusePort …). A version sets its own when it begins
- * to serve, never before; one that comes back sets what was there when its successor was about to begin.
+ * The options of a socket that two versions share (mode and owner of its path, backlog, reusePort …). A version sets its own options when
+ * it starts to serve, never before. After a rollback it restores the options from before its successor started to serve.
  */
 export class SocketOptions {
   readonly #fd: OwnedFd
   readonly #spec: ListenerSpec
   #before: ListenerSpec | null
-  /** Null: they are as this process wants them. */
+  /** The options to set, or null if they are set. */
   #wanted: ListenerSpec | null
 
   constructor({ fd, spec, before, bound }: SocketOptionsDeps) {
@@ -389,7 +389,7 @@ export class SocketOptions {
     this.#wanted = bound ? null : spec
   }
 
-  /** This process begins to serve. Returns what had to change. Throws what the kernel says. */
+  /** Sets the options when this process starts to serve. Returns the changes. Throws the kernel's error. */
   apply(): OptionChange[] {
     const wanted = this.#wanted
     if (wanted === null) return []
@@ -398,7 +398,7 @@ export class SocketOptions {
     return changes
   }
 
-  /** Another version may begin to serve: what is there now is what a way back brings back. Throws what the kernel says. */
+  /** Remembers the present options for a rollback. Throws the kernel's error. */
   keep(): void {
     if (this.#wanted !== null) return
     this.#wanted = currentOptions(this.#fd, this.#spec)

@@ -12,19 +12,18 @@ import type { Id, Scope } from '../handoff/messages.js'
 import type { MemberPhase } from '../handoff/phases.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 
-/** This process's id for its own holder. */
+/** The id of this process in its own holder. */
 export const SELF: Id = 0
 
-/** Carries out the machine's effects and hears of its steps. */
 export interface MachineDriver {
-  /** Carries out; what it returns is awaited before the next effect. */
+  /** Carries out an effect. The next effect waits for the promise. */
   perform(effect: EmbeddedEffect): void | Promise<void>
   outcome(effect: EmbeddedEffect, outcome: Outcome): void
-  /** After a step, whose effects are on their way. */
+  /** Called after each step, when its effects are queued. */
   stepped(event: EmbeddedEvent, before: MemberState): void
 }
 
-/** The pure machines of one process (its member's, and its holder's once it decides for itself), and the queue of their effects. */
+/** The pure machines of one process (the member's, and that of its own holder if it has one), and the queue of their effects. */
 export class Machine {
   readonly #segmentSet: SegmentSet
   readonly #driver: MachineDriver
@@ -46,7 +45,7 @@ export class Machine {
     return this.#state.member
   }
 
-  /** Null before this process decides for itself, and always in daemon hosting. */
+  /** The state of this process's own holder. Null until the incumbent has released this process, and always in daemon hosting. */
   get holder(): HolderState | null {
     return this.#state.holder
   }
@@ -55,12 +54,12 @@ export class Machine {
     return this.#state.member.phase
   }
 
-  /** The segment that this process writes in, or is to write in, is sealed now. */
+  /** Whether the segment in which this process writes or will write is sealed. */
   get sealed(): boolean {
     return this.#segmentSet.isSealed(this.#state.member.epoch)
   }
 
-  /** Sets the facts of a process that got no offer. Before the first event. */
+  /** Sets the facts of a process that gets no Offer. Call before the first event. */
   assume(known: Partial<MemberState>): void {
     this.#state = { ...this.#state, member: { ...this.#state.member, ...known } }
   }
@@ -86,7 +85,7 @@ export class Machine {
     this.#driver.stepped(event, before)
   }
 
-  /** Resolves when no effect waits any more. */
+  /** Resolves when all effects are carried out. */
   settled(): Promise<void> {
     return this.#queue.settled()
   }

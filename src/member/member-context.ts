@@ -18,18 +18,18 @@ export interface MemberContext {
   readonly changes: Changes
   readonly registry: Registry
   readonly segmentSet: SegmentSet
-  /** Names that this version has asked for. */
+  /** The names of the listeners and descriptors that this version has asked for. */
   readonly wanted: Set<string>
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
   readonly unfitness: CannotServe
 }
 
-/** Tells of everything that changes what `status` shows. */
+/** Notifies of all changes that `status` shows. */
 export class Changes {
   readonly #listeners = new Set<() => void>()
 
-  /** Called after each change. Returns how to stop that. */
+  /** Calls `listener` after each change. Returns a function that ends that. */
   watch(listener: () => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -39,7 +39,7 @@ export class Changes {
     for (const listener of [...this.#listeners]) listener()
   }
 
-  /** Resolves when `holds` answers true (it is asked after each change), or after `timeoutMs`. */
+  /** Resolves when `holds` returns true, which is checked after each change, or after `timeoutMs`. */
   async until(holds: () => boolean, timeoutMs: number): Promise<void> {
     if (holds()) return
     const stop = this.watch(() => {
@@ -51,15 +51,15 @@ export class Changes {
   }
 }
 
-/** When this process came to what, as it took over. */
+/** Records when this process reached each step of its takeover. */
 export class TakeoverTiming {
-  readonly #begun = performance.now()
+  readonly #startedAt = performance.now()
   readonly #steps: TakeoverStep[] = []
 
-  /** The first time counts. */
+  /** Records a step. Ignores repetitions. */
   record(step: TakeoverStep['step']): void {
-    if (this.#steps.some(one => one.step === step)) return
-    this.#steps.push({ step, ms: Math.round((performance.now() - this.#begun) * 10) / 10 })
+    if (this.#steps.some(known => known.step === step)) return
+    this.#steps.push({ step, ms: Math.round((performance.now() - this.#startedAt) * 10) / 10 })
   }
 
   get steps(): readonly TakeoverStep[] {

@@ -1,25 +1,25 @@
 import type { UpgradeProgress } from '../operator/requests.js'
 
 /**
- * Why a member does not serve any more: another version serves, {@link Member.close} was called, or the right to serve was taken back (in
- * probation, or by an operator).
+ * Why a member does not serve any more. `replaced`: another version serves. `closed`: {@link Member.close} was called. `lost`: the right to
+ * serve was taken back, in probation or by an operator.
  */
 export type RetiredReason = 'replaced' | 'closed' | 'lost'
 
-/** Passes unless it throws, rejects or returns false. `signal`: the check is not awaited any more. */
+/** A check passes unless it throws, rejects or returns false. `signal` aborts when the result is not needed any more. */
 export type Check = (context: { readonly signal: AbortSignal }) => unknown
 
 export interface ReadyOptions {
   /**
-   * Each must pass before this process takes over; the first that does not ends the handoff, and the incumbent serves on. One
-   * that never settles is not waited for longer than `timeout`, nor when the incumbent has ended the handoff.
+   * Each check must pass before this process takes over. The first that fails ends the handoff, and the incumbent continues to serve. A
+   * check that never settles is awaited until `timeout`, or until the incumbent ends the handoff.
    */
   checks?: readonly Check[]
-  /** For the checks and the handoff, milliseconds. Default: the incumbent's own limits decide. */
+  /** The limit for the checks and the handoff, in milliseconds. Default: the incumbent's own limits. */
   timeout?: number
   /**
-   * Listeners that may be without a server, by name; true: any. Without it `ready()` refuses (ERR_FDB_UNSERVED) while a stream listener
-   * that was taken over has no server and was not borrowed, and if the incumbent has opened one since this version joined.
+   * The listeners that may be without a server, by name; true: all. Otherwise `ready()` rejects with ERR_FDB_UNSERVED if an adopted stream
+   * listener has no server and was not borrowed, or if the incumbent opened a listener after this version joined.
    */
   unserved?: boolean | readonly string[]
 }
@@ -29,17 +29,17 @@ export interface UpgradeOptions {
   argv?: readonly string[]
   env?: NodeJS.ProcessEnv
   signal?: AbortSignal
-  /** Milliseconds for all of it. Default: the handoff's own limits. */
+  /** The limit for the whole upgrade, in milliseconds. Default: the handoff's own limits. */
   timeout?: number
   progress?: (step: UpgradeProgress) => void
 }
 
 /** Options of {@link Member.close}. */
 export interface CloseOptions {
-  /** Milliseconds for the last connections to end. Default: `drain.timeout`. */
+  /** The time in which the last connections must end, in milliseconds. Default: `drain.timeout`. */
   timeout?: number
   /**
-   * In probation the version before stands by. True, the default: it serves again, as after a crash, and takes the connections.
+   * Whether the previous version, if it stands by in probation, serves again and takes the connections, as after a crash. Default true.
    * False: the service ends with this process.
    */
   handBack?: boolean

@@ -32,25 +32,25 @@ import { type StayOptions, stay, staysForOthers } from './stay.js'
 import type { SuccessorOutput } from './upgrades.js'
 
 export interface MemberEvents {
-  /** @internal This process has the right to serve and to write, for the first time. */
+  /** @internal This process serves and writes for the first time. */
   serving: []
-  /** Another serves now; this process stands by. Connections go on. */
+  /** Another process serves now; this one stands by. Connections stay open. */
   retiring: []
   /** @internal The successor failed, and this process serves again. */
   reinstated: []
-  /** @internal The upgrade failed when the work of {@link Member.whileServing} had been stopped already: this process serves on, and starts it again. */
+  /** @internal The upgrade failed after the work of {@link Member.whileServing} was stopped: this process serves, and starts the work again. */
   resumed: []
-  /** The last connection has ended (or was cut). */
+  /** The last connection has ended, or was closed. */
   retired: [RetiredReason]
-  /** An adopted listener's options differ from what this version asks for. */
+  /** The options of an adopted listener differed from those of this version, and were changed. */
   listenerChanged: [name: string, changes: readonly OptionChange[]]
-  /** The state file could not be written (`ok` is false: the state is in memory alone), or is whole again. */
+  /** The state file could not be written (`ok` is false: the state is in memory only), or is complete again. */
   stateFile: [StateFileStatus]
   /** A server could not be attached to its listener. */
   listenerError: [error: unknown]
   /**
-   * This process was to serve and cannot write (the reason is in ERR_FDB_UNFIT: it may not read the successor's records, for example).
-   * While no other process serves it answers from what it has read; the next version starts with every acknowledged change.
+   * This process should serve and cannot write. The error (ERR_FDB_UNFIT) has the reason, for example a schema of the successor that this
+   * version cannot read. While no other process serves, this one serves reads; the next version starts with every acknowledged change.
    */
   unfit: [error: FdbError]
 }
@@ -90,17 +90,17 @@ const STAY: Checks<StayOptions> = { signals: unchecked, until: unchecked }
 
 let make: (driver: MemberDriver) => Member
 
-/** The application's side of a driver. */
+/** Makes the application's view of a driver. */
 export function memberOf(driver: MemberDriver): Member {
   return make(driver)
 }
 
-/** A process's place in a service. Made by {@link join}. */
+/** This process as a part of a service. Made by {@link join}. */
 export class Member extends EventEmitter<MemberEvents> implements AsyncDisposable {
   readonly #driver: MemberDriver
   readonly #runtime: MemberRuntime
   readonly #listeners: OwnListeners
-  readonly #told: GuardedListeners
+  readonly #guarded: GuardedListeners
   #details: () => Record<string, unknown> = () => ({})
 
   private constructor(driver: MemberDriver) {
@@ -108,7 +108,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     const { runtime } = driver
     this.#driver = driver
     this.#runtime = runtime
-    this.#told = new GuardedListeners(this, runtime.settings.logger)
+    this.#guarded = new GuardedListeners(this, runtime.settings.logger)
     this.#listeners = new OwnListeners({
       shared: runtime,
       holdings: runtime.holdings,
@@ -118,14 +118,14 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     })
     driver.bind({
       listeners: () => this.#listeners.all,
-      failures: () => this.#told.failures,
+      failures: () => this.#guarded.failures,
       details: () => this.#details(),
       serving: () => this.#emit('serving'),
       retiring: () => this.#emit('retiring'),
       reinstated: () => this.#emit('reinstated'),
       unfit: error => this.#emit('unfit', error),
       resumed: () => this.#emit('resumed'),
-      failed: error => this.#told.failed('whileServing', error),
+      failed: error => this.#guarded.failed('whileServing', error),
       retired: why => this.#emit('retired', why),
       stateFile: status => this.#emit('stateFile', status),
     })
@@ -142,19 +142,19 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * The service whose state this member has, by the option `follow` of {@link join}; null: its own. Work to be done once for a state
-   * (reading a configuration into it, making keys) is done where it is null.
+   * The service whose state this member follows (option `follow` of {@link join}), or null if the member has its own. Do work that is
+   * needed once for a state (reading a configuration into it, making keys) only where this is null.
    */
   get follows(): string | null {
     return this.#runtime.settings.follow
   }
 
-  /** Counts the versions of this service that came to serve: 1 for the first. */
+  /** The number of versions of this service that have served, including this one: 1 for the first. */
   get generation(): number {
     return this.#runtime.generation
   }
 
-  /** This is the first process of the service: the state is empty, or that of the state file. Never if it {@link follows} another. */
+  /** Whether this is the first process of the service, whose state is empty or from the state file. Always false with {@link follows}. */
   get first(): boolean {
     return this.follows === null && this.#driver.first
   }
@@ -163,15 +163,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.phase
   }
 
-  /** @internal As in {@link status}, which costs more. */
+  /** @internal The field of {@link status}, without the cost of the whole status. */
   get incumbent(): number | null {
     return incumbentOf(this.#runtime)
   }
 
   /**
-   * A section of the state, filled from the incumbent. Values of `schema`'s codec; without a schema bytes. Changes
-   * made before {@link ready} by a process that is not the first wait until the commit: do not await them before.
-   * Throws ERR_FDB_SCHEMA, and ends the handoff, when this version may not read what is there.
+   * Returns a section of the state, filled from the incumbent. Its values are of `schema`'s codec, or bytes without a schema. Before {@link
+   * ready}, changes of a process that is not the first wait until the commit: do not await them before. Throws ERR_FDB_SCHEMA, and ends the
+   * handoff, if this version cannot read the section.
    */
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
@@ -187,29 +187,30 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Changes entries of several sections by what they are, in one change: `change` is called when it is its turn, as that of
-   * {@link Section.update}, and must not wait. Resolves, once it is in the log, with what it returned; undefined also where a
-   * change with this `request` id was made before. Rejects as `put` does, and with what `change` throws, without effect.
+   * Changes entries of several sections atomically, depending on their present values. `change` is called when all earlier changes are
+   * made, like that of {@link Section.update}, and must be synchronous. Resolves with its result when the change is in the log, or with
+   * undefined if a change with this `request` id was made before. Rejects like `put`, and with the exception of `change`; then nothing has
+   * changed.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#runtime.view.update(change, options)
   }
 
   /**
-   * Resolves when every change that was acknowledged is in the state file, and on the disk. Rejects with ERR_FDB_STATE_FILE when
-   * that cannot be done now (it is tried again), ERR_FDB_FENCED when another process serves. Without a `stateFile` it does nothing.
+   * Resolves when every acknowledged change is in the state file and written to disk. Rejects with ERR_FDB_STATE_FILE if that fails (the
+   * library retries), and with ERR_FDB_FENCED if another process serves. Without a `stateFile` it does nothing.
    */
   async flushState(): Promise<void> {
     await this.#runtime.state.file?.flush()
   }
 
   /**
-   * The listener of this name: adopted from the version before when it listens at the same address, else bound now (so that a port in use
-   * is known before the handoff). Without a name it is named after its address, `tcp://0.0.0.0:8080`. Adopted listeners that are not asked
-   * for until {@link ready} are closed after the commit.
+   * Opens a listener: adopts it from the previous version if that listens at the same address, else binds it now, so that a port in use is
+   * found before the handoff. Without a name the listener is named after its address, `tcp://0.0.0.0:8080`. Listeners of the previous
+   * version that were not asked for before {@link ready} are closed after the commit.
    *
    * Throws ERR_FDB_SPEC, ERR_FDB_LISTENER_TWICE, ERR_FDB_CLOSED (this member has left), and ERR_FDB_ADDRESS_IN_USE, which names the process
-   * that has the address.
+   * that uses the address.
    */
   listen(where: string | ListenerOptions): Promise<Listener>
   listen(name: string, where: string | ListenerOptions): Promise<Listener>
@@ -218,17 +219,17 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return await this.#listeners.listen(where === undefined ? addressOf(spec) : (nameOrWhere as string), spec)
   }
 
-  /** @internal As {@link listen}, of a socket that this process has bound itself. Takes the descriptor. */
+  /** @internal Like {@link listen}, with a socket that this process has bound itself. Owns the descriptor. */
   async listenOn(name: string, where: ListenerOptions, fd: OwnedFd): Promise<Listener> {
     return await this.#listeners.listen(name, parseListenerSpec(where), fd)
   }
 
-  /** @internal A dup of the socket that {@link listen} would adopt, or has adopted under that name; null: it would bind the address. */
+  /** @internal Returns a dup of the socket that {@link listen} would adopt or has adopted under that name, or null if it would bind. */
   offered(name: string, where: ListenerOptions): OwnedFd | null {
     return this.#listeners.offered(name, parseListenerSpec(where))
   }
 
-  /** @internal The names of the listeners that the service has, those of the version before included. */
+  /** @internal The names of the service's listeners, including those of the previous version. */
   get known(): readonly string[] {
     return [...this.#runtime.registry.entries].flatMap(({ name, role }) =>
       role === 'listener' ? [name] : [],
@@ -240,12 +241,12 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#runtime.readiness.served
   }
 
-  /** @internal Opens the output of each successor that this process starts, in place of its own. */
+  /** @internal Gives each successor that this process starts an output of its own. */
   outputOfSuccessors(open: () => SuccessorOutput): void {
     this.#runtime.upgrades.output = open
   }
 
-  /** @internal Whether its place in the service keeps the process alive (it does at first). */
+  /** @internal Sets whether the membership keeps the process alive. Default true. */
   keepAlive(on: boolean): void {
     this.#runtime.controlSocket.keepAlive(on)
     this.#runtime.joined.keepAlive(on)
@@ -253,28 +254,30 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * The listener of this name is to listen elsewhere, or to be there now if it was not: while this process serves, for
-   * a configuration that was read anew. At the same address it is the listener that there is. Otherwise the new address
-   * is bound first (when that fails nothing has changed), then the old one is closed as by {@link unlisten}.
+   * Moves the listener of this name to another address, or opens it, while this process serves; for example after a reload of the
+   * configuration. Returns the present listener if its address is the same. Otherwise binds the new address first, so that nothing has
+   * changed if that fails, then closes the old listener like {@link unlisten}.
    */
   async relisten(name: string, where: string | ListenerOptions): Promise<Listener> {
     return await this.#listeners.relisten(name, parseListenerSpec(where))
   }
 
   /**
-   * Closes a listener while this process serves: no more is accepted, and its address is free once no older
-   * generation stands by with it. Its connections are told to go, and go on until they end or the process does.
+   * Closes a listener while this process serves. The address is free when no older generation stands by with it. The end is announced to
+   * the clients; their connections stay open until they end or the process ends.
    */
   unlisten(name: string): void {
     this.#listeners.unlisten(name)
   }
 
   /**
-   * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name: it
-   * crosses upgrades like a listener. Takes ownership, of a number too (from `fs.openSync`, not of one that a stream or
-   * a server of Node still uses): do not close it afterwards. An earlier one of that name is closed. A member that has
-   * left takes nothing (ERR_FDB_CLOSED): it is the caller's still. While a successor starts it crosses to that too; while the handoff commits the
-   * call waits, and rejects (ERR_FDB_FENCED, the descriptor is closed) where another process serves then, as it does in a version that stands by.
+   * Gives a descriptor of any kind (a file, a pipe, a connected socket, memory) to the service under a name. The next versions get it like
+   * a listener. Owns `fd`, also a number (from `fs.openSync`, but not one that a stream or server of Node uses): do not close it
+   * afterwards. Closes an earlier descriptor of that name.
+   *
+   * A successor that is starting gets the descriptor too. While a handoff commits, the call waits. Rejects with ERR_FDB_FENCED, and closes
+   * the descriptor, if another process serves. Rejects with ERR_FDB_CLOSED if this member has left; then the caller still owns the
+   * descriptor.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
     this.#driver.refuseLeft()
@@ -283,7 +286,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#runtime.holdings.register({ name, role: 'named', spec: '', fd: owned })
   }
 
-  /** A dup of the named descriptor, which the caller owns; undefined when the service holds none of that name. */
+  /** Returns a dup of the named descriptor, or undefined if the service has none of that name. The caller owns the dup. */
   held(name: string): OwnedFd | undefined {
     const entry = this.#runtime.registry.get(name)
     if (entry === undefined) return undefined
@@ -292,10 +295,10 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Answers a command of operators while the service runs (`OperatorClient.command`, `fd-broker routes`): over the control socket, through
-   * a daemon too. Only the process that serves is asked; the user of the process and root may ask. Body and reply have at most 15 MiB. A
-   * handler that changes the state should await it, and may be called again while it runs. Throws ERR_FDB_OPTION for an invalid name, or
-   * one that is taken.
+   * Adds a handler for a command of operators (`OperatorClient.command`, `fd-broker routes`), which arrives over the control socket or
+   * through a daemon. Only the process that serves gets commands, and only from its own user and root. Body and reply have at most 15 MiB.
+   * A handler that changes the state should await the change, and may be called again while it runs. Throws ERR_FDB_OPTION if the name is
+   * invalid, or already has a handler.
    */
   command(name: string, handler: CommandHandler): this {
     this.#runtime.commands.set(name, handler)
@@ -303,11 +306,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Takes over: resolves when this process serves. Until then the incumbent does; when this rejects the incumbent still does, and this
-   * process holds nothing any more and should end.
+   * Takes over. Resolves when this process serves; until then the incumbent serves. If it rejects, the incumbent continues to serve, and
+   * this process holds nothing any more and should end.
    *
    * Rejects with the error of a check (ERR_FDB_CHECK), ERR_FDB_UNSERVED (a listener would be without a server), ERR_FDB_DEADLINE,
-   * ERR_FDB_ABORTED and its kind from the incumbent, ERR_FDB_SCHEMA.
+   * ERR_FDB_SCHEMA, and errors of the incumbent such as ERR_FDB_ABORTED.
    */
   async ready(options: ReadyOptions = {}): Promise<void> {
     checkOptions('ready()', options, READY)
@@ -316,12 +319,13 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Runs work in one process only: cron jobs, queue consumers, watchers. `start` is called when this process serves and may write (at once if
-   * it does already), and again when it does so again: after a failed upgrade, or when it is reinstated. It returns the function that stops the
-   * work, which is awaited before another process may serve, and before this one leaves.
+   * Runs work in one process only: cron jobs, queue consumers, watchers. `start` is called when this process serves and may write, and
+   * again after a failed upgrade or a rollback. It returns the function that stops the work. The stop is awaited before another process may
+   * serve, and before this one leaves.
    *
-   * A stop may change the state. All stops run at the same time, for at most `upgrade.quiesce` milliseconds: then their `signal` aborts, and
-   * the handoff goes on. An exception of `start` or a stop is logged and counted; work whose `start` threw is started again the next time.
+   * A stop may change the state. All stops run at the same time, for at most `upgrade.quiesce` milliseconds: then their `signal` aborts,
+   * and the handoff continues. An exception of `start` or a stop is logged and counted; work whose `start` threw is started again the next
+   * time.
    */
   whileServing(start: StartWork): this {
     if (typeof start !== 'function') throw wrongOption('start', start, 'a function')
@@ -330,44 +334,47 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Accepts no more until {@link resume}, or until this process comes to serve again: who connects waits in the kernel's queue.
-   * Connections go on. The next version accepts as ever.
+   * Stops accepting until {@link resume}, or until this process starts to serve again: new clients wait in the kernel's queue. Open
+   * connections are not affected, and the next version accepts as usual.
    */
   pause(): void {
     for (const listener of this.#listeners.all) listener.pause()
   }
 
-  /** Behind {@link pause}. Nothing where this process does not serve. Rejects when a server cannot be attached. */
+  /** Ends {@link pause}. Does nothing if this process does not serve. Rejects if a server cannot be attached. */
   async resume(): Promise<void> {
     if (this.#runtime.machine.member.accepting) await startListeners(this.#listeners.all)
   }
 
   /**
-   * Handles `fd-broker reload`: reads the configuration again, for example. A service manager is told that it is under way. Throws
-   * ERR_FDB_OPTION when there is a hook already.
+   * Sets the hook for `fd-broker reload`, for example to read the configuration again. The service manager is notified of each reload.
+   * Throws ERR_FDB_OPTION if there already is a hook.
    */
   onReload(hook: () => unknown): this {
     this.#runtime.reloading.set(hook)
     return this
   }
 
-  /** Does it, one at a time; rejects with what the hook throws, and with ERR_FDB_COMMAND_UNKNOWN where there is none. */
+  /**
+   * Runs the reload hook; concurrent calls run one after the other. Rejects with its exception, or ERR_FDB_COMMAND_UNKNOWN without a hook.
+   */
   async reload(): Promise<void> {
     await this.#runtime.reloading.run()
   }
 
-  /** Resolves when this process does not serve any more and its last connection has ended: now close the database. */
+  /** Resolves when this process does not serve any more and its last connection has ended: the time to close the database. */
   get retired(): Promise<RetiredReason> {
     return this.#runtime.shutdown.retired
   }
 
   /**
-   * Starts this process's own successor (same command, path as given, start folder, unless `argv` says otherwise) and
-   * resolves when it serves. Rejects, and this process serves on, with ERR_FDB_NO_BINARY, ERR_FDB_SPAWN,
-   * ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or why the handoff failed.
+   * Starts a successor of this process and resolves when it serves. The successor gets the command of this process (unless `argv` is
+   * given), with its path as it was given, in the folder where this process was started. If it rejects, this process continues to serve:
+   * ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY, or the reason why the handoff failed.
    *
-   * When `signal` aborts (ERR_FDB_ABORTED) or `timeout` is over (ERR_FDB_DEADLINE) before the Commit, the successor is ended: its
-   * process group gets SIGTERM, after 2 s SIGKILL; then it rejects. After the Commit it is too late: the outcome says who serves.
+   * If `signal` aborts (ERR_FDB_ABORTED) or `timeout` passes (ERR_FDB_DEADLINE) before the Commit, the successor's process group gets
+   * SIGTERM, and SIGKILL after 2 s; then the promise rejects. After the Commit neither has an effect, and the promise settles with the
+   * outcome.
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     checkOptions('upgrade()', options, UPGRADE)
@@ -375,25 +382,26 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
   }
 
   /**
-   * Leaves. Without a successor the service ends: the listeners are closed. Resolves when the last connection has ended, or was closed
-   * after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
+   * Leaves the service. Without a successor the service ends, and the listeners are closed. Resolves when the last connection has ended, or
+   * was closed after `timeout` milliseconds (default: `drain.timeout`). Idempotent.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     checkOptions('close()', options, CLOSE)
     await this.#driver.close(options)
   }
 
-  /** @internal Does not serve (any more), and does not end before those that would end with it: see {@link stay}. */
+  /** @internal Whether this process does not serve but lives on, for processes that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
     return staysForOthers(this.#runtime)
   }
 
   /**
-   * Waits as long as processes live that would end with this one (see `mainProcess` of {@link join}), and resolves with the exit code for
-   * it: that of the one that served last, 128 and the number of the signal that ended it. When this process has stopped serving, it passes
-   * `signals` on to the process that serves, and adopts and reaps processes without a parent. With `until` it stays as long as another
-   * container's process serves, too. Elsewhere, or without `mainProcess: 'stays'`, it resolves with 0 when {@link retired} does. Call it
-   * once, at any time; the signal handlers of a process that serves are its own matter.
+   * Waits while processes live that would end with this one (see `mainProcess` of {@link join}). Resolves with the exit code for this
+   * process: that of the process that served last, or 128 plus the number of the signal that ended it.
+   *
+   * After this process has stopped serving, it forwards `signals` to the process that serves, and reaps orphaned processes. With `until` it
+   * also stays while a process in another container serves. If no process depends on this one, or without `mainProcess: 'stays'`, it
+   * resolves with 0 when {@link retired} does. Call it once, at any time. While this process serves, it handles its signals itself.
    */
   async stay(options: StayOptions = {}): Promise<number> {
     checkOptions('stay()', options, STAY)
@@ -404,7 +412,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.close()
   }
 
-  /** Adds what the application says of itself to {@link status}, as its `details`: asked for each status, and sent as JSON. */
+  /** Adds facts of the application to {@link status}, as its `details`. `details` is called for each status; its result is sent as JSON. */
   describe(details: () => Record<string, unknown>): this {
     if (typeof details !== 'function') throw wrongOption('details', details, 'a function')
     this.#details = details
@@ -416,16 +424,15 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     return this.#driver.status()
   }
 
-  /** An exception of an application's listener is logged and counted, and undoes nothing. */
   #emit<E extends keyof MemberEvents>(event: E, ...args: MemberEvents[E]): void {
-    this.#told.call(event, args)
+    this.#guarded.call(event, args)
   }
 }
 
-/** Events of EventEmitter itself; `events.once()` listens to `error` too. */
+/** The events of EventEmitter itself; `events.once()` also listens to `error`. */
 const OWN: ReadonlySet<string | symbol> = new Set(['error', errorMonitor, 'newListener', 'removeListener'])
 
-/** Throws ERR_FDB_EVENT for an event that never comes: one that is misspelt would be waited for in vain. */
+/** Throws ERR_FDB_EVENT for an unknown event, so that a misspelt one is noticed. */
 function checkEvent(event: string | symbol, known: readonly string[]): void {
   if (OWN.has(event) || (typeof event === 'string' && known.includes(event))) return
   const hint = typeof event === 'string' ? didYouMean(event, known) : ''
@@ -436,11 +443,11 @@ function checkEvent(event: string | symbol, known: readonly string[]): void {
   )
 }
 
-/** Calls all of the application's listeners: an exception or rejection of one is logged and counted, and undoes nothing. */
+/** Calls all listeners of the application. An exception or rejection is logged and counted, and affects nothing else. */
 class GuardedListeners {
   readonly #emitter: NodeJS.EventEmitter
   readonly #logger: Logger
-  /** Exceptions so far. */
+  /** The number of exceptions. */
   failures = 0
 
   constructor(emitter: NodeJS.EventEmitter, logger: Logger) {
@@ -449,7 +456,7 @@ class GuardedListeners {
   }
 
   call(event: string, args: readonly unknown[]): void {
-    // With their wrappers: one that wants to hear it once takes itself off.
+    // Raw, because the wrapper of a once() listener removes itself.
     for (const listener of this.#emitter.rawListeners(event)) {
       try {
         const outcome: unknown = Reflect.apply(listener, this.#emitter, args)

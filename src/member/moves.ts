@@ -15,20 +15,21 @@ import { Link } from '../wire/link.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 
+/** The interval at which this process asks for a migration channel. */
 const ASK_MS = 250
 /**
- * Peers are told to go when no receiver has come for this long. Connections may still move later. A pause between two questions counts with
- * its intended length only: if this process, or its machine, stood still, a receiver may be about to come.
+ * The end is announced to clients if no receiver has been found for this long; connections may still move later. The pause between two
+ * requests counts with its intended length only, because a process that stood still may still find a receiver.
  */
 const PATIENCE_MS = 2_000
-/** After the end of one way another is asked for so soon. */
-const AGAIN_MS = 10
-/** Where nothing went on it, after so long: the next will hardly do better, and each holds connections up for a moment. */
+/** The delay until the next channel is asked for after one has ended. */
+const NEXT_MS = 10
+/** The same after a channel that moved no connection: the next will hardly do better, and each channel delays connections a little. */
 const IN_VAIN_MS = 1_000
 
 /**
- * The moves of this process's connections: while it does not serve it gives them to the process that does, and while it serves it takes
- * those of all older generations. Connections that cannot move are told to go, and drain.
+ * Moves this process's connections. While this process does not serve, it sends its connections to the process that does; while it serves,
+ * it receives those of all older generations. Connections that cannot move drain, and the end is announced to their clients.
  */
 export class Moves {
   readonly counts = new MoveCounts()
@@ -36,25 +37,26 @@ export class Moves {
   readonly #listeners: () => Iterable<Listener>
   /** Asks the holder for a migration channel to the process that serves. */
   readonly #ask: () => void
-  readonly #takers = new Set<ConnectionReceiver>()
+  readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
-  /** Processes that took connections since shutdown, with their earlier counts. Owned. */
-  #went: { receiver: OwnedFd; before: number }[] = []
-  /** Processes that ended, or went to another, when they had no connection left. */
+  /** The processes that received connections of this one, in order. `before`: the number moved before. Owned. */
+  #destinations: { receiver: OwnedFd; before: number }[] = []
+  /** The processes whose last report had no connections, by the key of their pidfd. */
   readonly #emptied = new Set<string>()
   #leaving = false
-  /** Has shown that it serves what it takes. */
+  /** The process that has served its first wave, by the key of its pidfd. */
   #proved: string | null = null
-  /** Since when, and how many had moved before; null when it has been told that all have gone. */
-  #since: { at: number; moved: number } | null = null
-  #told = false
-  /** When what has not left by then is closed. */
+  /** When this process stopped serving, and the number moved before. Null after the end was logged. */
+  #leftAt: { at: number; moved: number } | null = null
+  /** The end was announced to all clients. */
+  #announced = false
+  /** When the remaining connections are closed (performance.now()). */
   #cutAt = 0
-  /** Milliseconds of {@link PATIENCE_MS}. */
+  /** How much of {@link PATIENCE_MS} has passed. */
   #waited = 0
   #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined
-  /** Connections that are still here by then are told to go, so that the end of the drain cuts none that could have been told. */
+  /** Announces the end to the remaining clients at half of the drain's time, so that they can end their connections before the cut. */
   #halfTime: NodeJS.Timeout | undefined
 
   constructor(parts: { settings: Settings; listeners: () => Iterable<Listener>; ask: () => void }) {
@@ -63,92 +65,93 @@ export class Moves {
     this.#ask = parts.ask
   }
 
-  /** This process does not serve any more. `receiver`: another does, and may take what can move. Idempotent. */
+  /** Call when this process stops serving. `receiver`: another process serves, and may take connections. Idempotent. */
   leave(receiver: boolean): void {
     const { drainTimeout, move } = this.#settings
-    for (const each of this.#takers) void each.stop()
+    for (const each of this.#receivers) void each.stop()
     if (!receiver || move === 'off') {
       this.#leaving = false
-      this.#report()
+      this.#announce()
       return
     }
     for (const listener of this.#listeners()) listener.announceFixed()
     if (this.#leaving) return
     this.#leaving = true
     this.#proved = null
-    this.#since = { at: performance.now(), moved: this.counts.moved }
+    this.#leftAt = { at: performance.now(), moved: this.counts.moved }
     this.#waited = 0
     this.#pause = { since: 0, ms: 0 }
     this.#cutAt = performance.now() + drainTimeout
-    this.#halfTime = setTimeout(() => this.#report(), Math.min(drainTimeout / 2, LONGEST_MS))
+    this.#halfTime = setTimeout(() => this.#announce(), Math.min(drainTimeout / 2, LONGEST_MS))
     this.#halfTime.unref()
     this.#seek()
   }
 
-  /** This process serves (again): connections in flight come back. Those that a dead receiver has are lost. */
+  /** Call when this process starts to serve. Undecided connections come back; those that moved to a dead receiver are counted as lost. */
   serve(): void {
     this.#leaving = false
-    this.#told = false
+    this.#announced = false
     this.counts.wave = null
     this.#stopTimers()
     void this.#sender?.stop()
-    const went = this.#went.splice(0)
-    for (const [i, { receiver, before }] of went.entries()) {
-      const count = (went[i + 1]?.before ?? this.counts.moved) - before
+    const destinations = this.#destinations.splice(0)
+    for (const [i, { receiver, before }] of destinations.entries()) {
+      const count = (destinations[i + 1]?.before ?? this.counts.moved) - before
       const key = keyOf(receiver) ?? ''
       this.#emptied.delete(key)
       void fateOf(receiver).then(fate => {
         receiver.close()
         if (fate === 'alive' || count === 0 || this.#emptied.delete(key)) return
         this.counts.lost += count
-        this.#settings.logger.warn({ count }, 'connections were lost with the process that had taken them')
+        this.#settings.logger.warn({ count }, 'connections were lost with the process that had received them')
       })
     }
   }
 
-  /** A process that drained told so when it left: what had gone to it came back, or ended by itself. */
+  /** Call when a process has left that reported no connections: connections that moved there came back or ended. */
   emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
     this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
 
-  /** The process that serves takes no connections: keeping them gains nothing. One that serves later may take the rest. */
+  /** The process that serves takes no connections: announces the end at once. A later process may still take some. */
   nobodyTakes(): void {
-    if (this.#leaving) this.#report()
+    if (this.#leaving) this.#announce()
   }
 
-  /** A way may be open now that was not before. */
+  /** Asks again, because a receiver may be available now. */
   retry(): void {
     if (this.#leaving && this.#sender === null) this.#seek()
   }
 
-  /** Owns the items: one end of a way, its log, and the other process's pidfd. */
+  /** Uses one end of a migration channel. Owns the items: the channel, its log, and the other process's pidfd. */
   open(items: readonly BundleItem[]): void {
     const of = (role: BundleItem['role']) => items.find(item => item.role === role)
     const channel = of('moveChannel')
     const log = of('moveLog')
     const pidfd = of('pidfd')
-    const left = new Set(items.map(item => item.fd))
+    const unused = new Set(items.map(item => item.fd))
     try {
       if (channel === undefined || log === undefined) return
-      const gives = channel.spec === GIVE
-      // The process that made a socket pair counts as the peer of both its ends; embedded, that is the receiver.
-      const other = pidfd?.fd ?? (gives ? peerPidfd(channel.fd, 'pidfd of who takes connections') : null)
-      // There is no receiver: the next channel is asked for as before.
+      const sends = channel.spec === GIVE
+      // In embedded hosting the receiver made the socket pair, and the kernel reports it as the peer of both ends.
+      const other =
+        pidfd?.fd ?? (sends ? peerPidfd(channel.fd, 'pidfd of the process that takes connections') : null)
+      // The receiver has died: this process asks for the next channel as usual.
       if (other === 'dead') return
-      if (other !== null) left.add(other)
-      left.delete(channel.fd)
-      left.delete(log.fd)
-      if (gives) this.give(channel.fd, log.fd, other)
-      else this.adopt(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
+      if (other !== null) unused.add(other)
+      unused.delete(channel.fd)
+      unused.delete(log.fd)
+      if (sends) this.send(channel.fd, log.fd, other)
+      else this.receive(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
-      this.#settings.logger.warn({ err: error }, 'a way for connections cannot be used')
+      this.#settings.logger.warn({ err: error }, 'a migration channel for connections cannot be used')
     } finally {
-      closeAll(left)
+      closeAll(unused)
     }
   }
 
-  /** Takes channel and log, also when it throws; borrows `receiver`. */
-  give(channel: OwnedFd, log: OwnedFd, receiver: OwnedFd | null): void {
+  /** Starts to send. Owns channel and log, also if it throws; borrows `receiver`. */
+  send(channel: OwnedFd, log: OwnedFd, receiver: OwnedFd | null): void {
     if (!this.#leaving || this.#sender !== null) {
       closeAll([channel, log])
       return
@@ -157,7 +160,7 @@ export class Moves {
     const key = receiver === null ? null : keyOf(receiver)
     const { other, ...way } = endOfChannel(channel, log, receiver)
     const { moved } = this.counts
-    if (other !== null) this.#went.push({ receiver: other, before: moved })
+    if (other !== null) this.#destinations.push({ receiver: other, before: moved })
     const sender = new ConnectionSender({
       ...way,
       sources: () => this.#sources(),
@@ -171,12 +174,12 @@ export class Moves {
       },
       counts: this.counts,
       fault: this.#fault,
-      rested: () => this.#announceEmpty(),
+      rested: () => this.#logEnd(),
       ended: () => {
         this.#sender = null
         const inVain = this.counts.moved === moved
         if (!inVain) this.#waited = 0
-        this.#later(inVain ? IN_VAIN_MS : AGAIN_MS)
+        this.#later(inVain ? IN_VAIN_MS : NEXT_MS)
       },
     })
     this.#sender = sender
@@ -185,8 +188,8 @@ export class Moves {
     sender.start()
   }
 
-  /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
-  adopt(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
+  /** Starts to receive. Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
+  receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void {
     if (this.#leaving) {
       closeAll([channel, log])
       return
@@ -198,25 +201,24 @@ export class Moves {
       target: (listener, protocol) => this.#target(listener, protocol),
       counts: this.counts,
       fault: this.#fault,
-      ended: () => this.#takers.delete(receiver),
+      ended: () => this.#receivers.delete(receiver),
     })
-    this.#takers.add(receiver)
+    this.#receivers.add(receiver)
     receiver.start()
   }
 
-  /** Resolves when no connection is between two processes; at once when none is. */
+  /** Resolves when no connection is between two processes. */
   async settled(): Promise<void> {
     await this.#sender?.settled()
   }
 
-  /** Nothing goes or comes any more. */
   close(): void {
-    this.#announceEmpty()
+    this.#logEnd()
     this.#leaving = false
     this.#stopTimers()
     void this.#sender?.stop()
-    closeAll(this.#went.splice(0).map(({ receiver }) => receiver))
-    for (const each of this.#takers) void each.stop()
+    closeAll(this.#destinations.splice(0).map(({ receiver }) => receiver))
+    for (const each of this.#receivers) void each.stop()
   }
 
   *#sources(): Generator<Source> {
@@ -237,20 +239,20 @@ export class Moves {
     if (movableOf(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
     this.#waited += Math.min(performance.now() - since, ms)
-    if (this.#waited >= PATIENCE_MS) this.#report()
+    if (this.#waited >= PATIENCE_MS) this.#announce()
     this.#later(ASK_MS)
   }
 
-  /** Once: nothing is left here. */
-  #announceEmpty(): void {
-    if (!this.#leaving || this.#since === null) return
+  /** Logs, once, that no connection is left. */
+  #logEnd(): void {
+    if (!this.#leaving || this.#leftAt === null) return
     for (const listener of this.#listeners()) if (listener.connections > 0) return
-    const { at, moved } = this.#since
-    this.#since = null
+    const { at, moved } = this.#leftAt
+    this.#leftAt = null
     const { longestGivingMs } = this.counts.report
     this.#settings.logger.info(
       { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
-      'no connection is left here',
+      'no connection is left in this process',
     )
   }
 
@@ -267,9 +269,10 @@ export class Moves {
     this.#timer.unref()
   }
 
-  #report(): void {
-    if (this.#told) return
-    this.#told = true
+  /** Announces the end to all clients, once. */
+  #announce(): void {
+    if (this.#announced) return
+    this.#announced = true
     for (const listener of this.#listeners()) listener.announce()
   }
 
@@ -277,7 +280,7 @@ export class Moves {
     this.#settings.logger.warn({ err: error }, message)
 }
 
-/** `other` is a dup, owned by the caller as the rest. */
+/** Opens an end of a migration channel. Owns channel and log. The caller owns the result; `other` is a dup of `peer`. */
 function endOfChannel(
   channel: OwnedFd,
   log: OwnedFd,

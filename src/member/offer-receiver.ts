@@ -8,11 +8,12 @@ import type { BundleItem } from '../wire/bundle.js'
 import type { WireEnvelope } from '../wire/link.js'
 import type { ControlSocket } from './control-socket.js'
 
-/** Puts the descriptors that a holder sends where they belong, and knows whether those of an offer are all here. */
+/** Distributes the descriptors that a holder sends, and checks that an Offer is complete. */
 export class OfferReceiver {
   readonly #into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket }
-  /** A segment of this epoch exists: no number is given twice. */
+  /** Called with the epoch of each segment, so that no epoch is used twice. */
   readonly #shared: (epoch: number) => void
+  /** Called with each entry that the incumbent registered after the Offer. Owns the descriptor. */
   readonly #late: (entry: Entry) => void
   readonly #pidfds: OwnedFd[] = []
   #offer: (OfferEpochs & { readonly items: number }) | null = null
@@ -20,7 +21,6 @@ export class OfferReceiver {
   constructor(
     into: { registry: Registry; segmentSet: SegmentSet; controlSocket: ControlSocket },
     shared: (epoch: number) => void,
-    /** The incumbent has taken it in since the Offer. Takes the descriptor. */
     late: (entry: Entry) => void,
   ) {
     this.#into = into
@@ -28,23 +28,23 @@ export class OfferReceiver {
     this.#late = late
   }
 
-  /** The pidfds of the other lease holders: this process may have to come back to them. */
+  /** The pidfds of the daemon's other members, which a restarted daemon needs. */
   get pidfds(): readonly OwnedFd[] {
     return this.#pidfds
   }
 
-  /** The next bundle is what this offer names. */
+  /** Announces an Offer, whose descriptors are the next bundle. */
   announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
     this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
   }
 
-  /** Takes a bundle. Returns the offer that it completes, or null if none was announced. Throws its fault; closes what it did not take. */
+  /** Owns the bundle. Returns the Offer that is complete now, or null if none was announced. Throws if the bundle is faulty. */
   accept(items: readonly BundleItem[]): OfferEpochs | null {
-    const left = [...items]
+    const remaining = [...items]
     try {
-      for (let item = left.shift(); item !== undefined; item = left.shift()) this.#place(item)
+      for (let item = remaining.shift(); item !== undefined; item = remaining.shift()) this.#add(item)
     } catch (error) {
-      closeAll(left.map(item => item.fd))
+      closeAll(remaining.map(item => item.fd))
       throw error
     }
     if (this.#offer === null) return null
@@ -52,19 +52,18 @@ export class OfferReceiver {
     this.#offer = null
     const missing = [offer.epoch, offer.wayBack].filter(epoch => !this.#into.segmentSet.isWritable(epoch))
     if (announced === items.length && missing.length === 0) return offer
-    const lacks = missing.length > 0 ? `, and not the segments ${missing.join(' and ')} to write in` : ''
+    const lacks = missing.length > 0 ? `, without the writable segments ${missing.join(' and ')}` : ''
     throw new FdbError(
       'ERR_FDB_FDS_MISSING',
-      `the offer names ${announced} descriptors and brought ${items.length}${lacks}: the process that made it is faulty; the handoff is refused`,
+      `the offer names ${announced} descriptors and arrived with ${items.length}${lacks}: the incumbent is faulty; the handoff is refused`,
     )
   }
 
-  /** The pidfds are not needed any more. */
   close(): void {
     closeAll(this.#pidfds.splice(0))
   }
 
-  #place({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
+  #add({ role, name = '', spec = '', writable = false, fd }: BundleItem): void {
     const { registry, segmentSet, controlSocket } = this.#into
     switch (role) {
       case 'listener':

@@ -10,20 +10,19 @@ import { FORWARDS_WRITES } from '../wire/link.js'
 import { ForcedCloses } from './forced-closes.js'
 import { WriteReceiver } from './writes/receiver.js'
 
-/** More generations than this do not drain at once. */
+/** The most generations that may drain at the same time. */
 const MOST = 256
-/** The phase of a generation that has not said it yet. */
+/** The phase of a generation that has not reported yet. */
 const UNKNOWN = 'unknown'
-/** A generation that takes its segments later than this connects anew. */
+/** A generation that does not take its descriptors within this time is dropped, and reconnects. */
 const SUPPLY_MS = 5_000
 
-/** The parts of the process that they report to. */
-export interface ReportedTo {
+export interface OlderGenerationsDeps {
   readonly segmentSet: SegmentSet
   readonly moves: {
-    /** Takes channel and log, also when it throws; borrows `sender`, which is a pid where the kernel has no pidfds. */
-    adopt(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
-    /** A process that had no connection left has ended. */
+    /** Owns channel and log, also if it throws; borrows `sender`, a pidfd, or a pid if the kernel has no pidfds. */
+    receive(channel: OwnedFd, log: OwnedFd, sender: OwnedFd | number): void
+    /** Called when a process without connections has ended. */
     emptied(process: { readonly pid: number; readonly pidfd: OwnedFd | null }): void
   }
   readonly state: StateLog
@@ -31,30 +30,31 @@ export interface ReportedTo {
   readonly serviceStartedAt: number
 }
 
-function unfitness(told: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
-  if (typeof told?.code !== 'string' || typeof told.message !== 'string') return {}
-  const { code, message } = told
+/** Checks the field `unfit` of a report. */
+function unfitIn(unfit: DrainReport['unfit']): Pick<DrainReport, 'unfit'> {
+  if (typeof unfit?.code !== 'string' || typeof unfit.message !== 'string') return {}
+  const { code, message } = unfit
   return { unfit: { code, message } }
 }
 
 /** The older generations that report to this process. */
 export class OlderGenerations {
   readonly #callers = new Map<Caller, DrainReport>()
-  /** Closed connections, by process. */
+  /** The connections that each process closed at the end of its drain. */
   readonly #closed = new Map<string, readonly ForcedClose[]>()
-  readonly #to: ReportedTo
+  readonly #deps: OlderGenerationsDeps
   readonly #supply: SegmentSupply
 
-  constructor(to: ReportedTo) {
-    this.#to = to
-    this.#supply = new SegmentSupply(to.segmentSet, caller => this.#drop(caller))
+  constructor(deps: OlderGenerationsDeps) {
+    this.#deps = deps
+    this.#supply = new SegmentSupply(deps.segmentSet, caller => this.#drop(caller))
   }
 
   get reports(): DrainReport[] {
     return [...this.#callers.values()].sort((a, b) => a.generation - b.generation)
   }
 
-  /** Connections that they closed at the end of their drains, with those of generations that have ended since. */
+  /** The connections that older generations closed at the end of their drains, including generations that have ended. */
   get closed(): readonly ForcedClose[] {
     const all = new ForcedCloses()
     for (const closed of this.#closed.values()) all.addAll(closed)
@@ -74,7 +74,7 @@ export class OlderGenerations {
       connections: 0,
     })
     link.channel.unref()
-    const { state, generation, serviceStartedAt } = this.#to
+    const { state, generation, serviceStartedAt } = this.#deps
     const writes = new WriteReceiver(state, body => link.post(body))
     link.start({
       message: (envelope, fds) => {
@@ -94,24 +94,24 @@ export class OlderGenerations {
     this.#supply.add(caller)
   }
 
-  /** New segments were made: generations that answer from the state must see what is written there. */
+  /** Sends new segments to the generations, which answer from the state and must see all of it. */
   share(): void {
     this.#supply.share()
   }
 
-  /** Opens a way for its connections, to us. Without descriptors or memory files it asks again, and drains. */
+  /** Opens a migration channel from `caller` to this process. If that fails, the generation asks again, and drains. */
   #openMigrationChannel(caller: Caller): void {
-    const { moves } = this.#to
+    const { moves } = this.#deps
     createMigrationChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
-        moves.adopt(channel, log, caller.pidfd ?? caller.pid)
+        moves.receive(channel, log, caller.pidfd ?? caller.pid)
       },
       give: end => caller.link.sendBundle(migrationItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
   }
 
-  /** The generations connect again, to the next process that serves. */
+  /** Drops all generations, which connect to the next process that serves. */
   close(): void {
     for (const caller of [...this.#callers.keys()]) this.#drop(caller)
   }
@@ -131,12 +131,12 @@ export class OlderGenerations {
         ...report,
         ...(moves && { moves }),
         ...ended,
-        ...unfitness(unfit),
+        ...unfitIn(unfit),
         ...kept,
       })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {
-      // Not a report: the last one stands.
+      // An invalid report: keep the last one.
     }
   }
 
@@ -146,13 +146,13 @@ export class OlderGenerations {
     const known = closed.filter(
       ({ kind, reason, count }) => typeof kind === 'string' && typeof reason === 'string' && count > 0,
     )
-    // Each report says so again.
+    // Replaces the last one, because each report repeats all.
     this.#closed.set(key, known)
   }
 
   #drop(caller: Caller): void {
     const last = this.#callers.get(caller)
-    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#to.moves.emptied(caller)
+    if (last?.connections === 0 && last.phase !== UNKNOWN) this.#deps.moves.emptied(caller)
     dismiss(caller)
     this.#callers.delete(caller)
     this.#supply.forget(caller)

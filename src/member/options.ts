@@ -29,98 +29,96 @@ import { RETIRED_MS } from './shutdown.js'
 
 export interface JoinOptions {
   /**
-   * Names what is served. A control socket of another service refuses. In a worker (`startWorkers`, `fd-broker workers`) that joins the
-   * service of its main process, place and hosting are the worker's own, whatever is said here; state file, pid file and service
-   * manager are the first worker's, or the main process's.
+   * The name of the service. The control socket of another service refuses this process. A worker (`startWorkers`, `fd-broker workers`)
+   * that joins the service of its main process ignores `control` and `hosting`; only the first worker uses `stateFile`, and only the main
+   * process uses `pidFile` and `systemd`.
    */
   service: string
   /**
-   * Path of the control socket, at most 106 bytes; its folder is made (0700) when missing. Default: `SERVICE.sock` (`daemon.sock` in daemon hosting) in
-   * `$RUNTIME_DIRECTORY`, `/run/fd-broker`, `$XDG_RUNTIME_DIR/fd-broker` or `/run/SERVICE`: where it is already, else the first that is this user's.
-   * `false`: no holder at all: no upgrade, the same code otherwise (tests, `tsx watch`).
+   * The path of the control socket, at most 106 bytes. A missing folder is created with mode 0700. Default: `SERVICE.sock` (`daemon.sock`
+   * in daemon hosting) in `$RUNTIME_DIRECTORY`, `/run/fd-broker`, `$XDG_RUNTIME_DIR/fd-broker` or `/run/SERVICE`: the folder that already
+   * has it, else the first that belongs to this user. `false`: no control socket, and so no upgrade; the code is the same (tests, `tsx
+   * watch`).
    */
   control?: string | false
   /**
-   * `embedded` (default): the first process on the path holds sockets and state itself. `daemon`: only ever join a running
-   * `fd-broker serve`, and wait for it when it is not there.
+   * `embedded` (default): the first process on the path holds sockets and state itself. `daemon`: the process joins a running `fd-broker
+   * serve`, and waits for it if there is none.
    */
   hosting?: 'embedded' | 'daemon'
   /**
-   * The state is that of this other service of the same daemon (`hosting: 'daemon'`): its sections can be read and changed as by its own
-   * member, which alone keeps a state file. Work to be done once for the state is for the member that does not follow: see
-   * {@link Member.follows}.
+   * Uses the state of this other service of the same daemon (`hosting: 'daemon'`). The sections can be read and changed as by that
+   * service's own member; only the latter keeps a state file. See {@link Member.follows} for work that is done once for a state.
    */
   follow?: string
-  /** Aborts the wait for a place. A member that has joined is closed by {@link Member.close}. */
+  /** Aborts joining. After joining, use {@link Member.close}. */
   signal?: AbortSignal
-  /** pino-compatible. Without one the library is silent. */
+  /** A pino-compatible logger. Without one the library is silent. */
   logger?: Logger
-  /** For the start-up race and for the incumbent's answer, milliseconds. Default 10 000. */
+  /** The limit for the start-up and for the incumbent's answers, in milliseconds. Default 10 000. */
   timeout?: number
   /**
-   * Limits of a handoff in which this process is the incumbent, in daemon hosting too (what is not given is the daemon's
-   * then). `silence` must be more than twice `heartbeat`.
+   * The limits of a handoff in which this process is the incumbent. In daemon hosting the daemon has the defaults. `silence` must be more
+   * than twice `heartbeat`.
    */
   upgrade?: Partial<HandoffTimes>
   drain?: {
-    /** Connections that have not ended after so many milliseconds are closed. Default 30 000. */
+    /** The time after which remaining connections are closed, in milliseconds. Default 30 000. */
     timeout?: number
     /**
-     * The same for connections over TLS, which cannot move; not less than `timeout`. They are told to go by their next answer, and
-     * their process stays until they have gone. Not where the service ends. Default 3 600 000 (an hour).
+     * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process stays
+     * until they have ended. Ignored if the service ends. Default 3 600 000 (an hour).
      */
     tlsTimeout?: number
     /**
-     * Connections that can go on in the process that serves: `auto` (default) moves each as soon as it can leave, `idle`
-     * only between two requests, `off` none: all drain.
+     * Which connections move to the process that serves. `auto` (default): each as soon as it can leave. `idle`: only between two requests.
+     * `off`: none; all drain.
      */
     move?: 'auto' | 'idle' | 'off'
-    /** Connections that move in a second, at most. Default: no bound but time: 3 ms in one turn of the event loop. */
+    /** The most connections that move in a second. Default: no limit, except 3 ms of each turn of the event loop. */
     movesPerSecond?: number
     /**
-     * A few connections of each kind (1 %, at least 8) move first. The rest follows when the next version has been healthy with
-     * them for so many milliseconds, and has answered over them if anything was asked: one that crashes before takes no more
-     * than those with it. It comes evenly, within three times that, 750 ms at most, unless there are more than can go in it. Default
-     * 250; 0: all at once.
+     * A few connections of each server (1 %, at least 8) move first. The remaining ones follow when the next version has served those for
+     * this time, in milliseconds, and has answered over them if a client has asked; so a version that crashes takes few connections with
+     * it. The remaining ones are spread over three times this, at most 750 ms, as far as time allows. Default 250; 0: all at once.
      */
     firstWave?: number
   }
   /**
-   * Keeps the state in a file too, so that the first process after a reboot starts with it: {@link Member.first} is true then, and the
-   * sections are filled. The process that serves writes it; give all versions the same path.
+   * Also keeps the state in a file, so that the first process after a reboot starts with it: then {@link Member.first} is true and the
+   * sections are filled. The process that serves writes the file; give all versions the same path.
    */
   stateFile?: string | StateFileOptions
-  /** Bounds of the state, each with a default. */
+  /** Limits of the state, each with a default. */
   stateLimits?: Partial<StateLimits>
   /**
-   * The fate of this process when another serves, and its own end would end that one too: it is PID 1 of a container, the main process of a
-   * systemd unit, or says so itself (the variable FD_BROKER_MAIN_PROCESS=1).
-   * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process serves on.
+   * The fate of this process after an upgrade, if its end would end its successor too: it is PID 1 of a container, or the main process of
+   * a systemd unit, or has the variable FD_BROKER_MAIN_PROCESS=1.
+   * - `refuse` (default): {@link Member.upgrade} rejects with ERR_FDB_MAIN_PROCESS, and this process continues to serve.
    * - `stays`: the application awaits {@link Member.stay} before it ends.
-   * - `ends`: the detection is wrong here (`KillMode=process`, `ExitType=cgroup`): it may end.
+   * - `ends`: this process may end; the detection is wrong here (`KillMode=process`, `ExitType=cgroup`).
    */
   mainProcess?: 'refuse' | 'stays' | 'ends'
   /**
-   * `auto`: where a service manager wants to hear of this service (`NOTIFY_SOCKET`, as systemd sets it with `Type=notify` or
-   * `NotifyAccess=`), it is told when it serves, is upgraded, stands by again, ends; who the main process is, at the Commit, so that
-   * the unit's main process may be replaced; and, as long as {@link health} is true, that it lives (`WatchdogSec=`). A unit
-   * needs `NotifyAccess=all`. Default `off`.
+   * `auto`: notifies a service manager (`NOTIFY_SOCKET`, which systemd sets with `Type=notify` or `NotifyAccess=`) when this service
+   * serves, is upgraded, is rolled back, or ends; of the new main process at each Commit; and, while {@link health} is true, of its life
+   * (`WatchdogSec=`). A unit needs `NotifyAccess=all`. Default `off`.
    */
   systemd?: 'auto' | 'off'
-  /** A file that names the process that serves: replaced at the commit, and at a rollback; removed when the service ends. */
+  /** The path of a file with the pid of the process that serves. Replaced at a commit or rollback, removed when the service ends. */
   pidFile?: string
   /**
-   * Told in heartbeats: false, or a sentence that says why not, brings the old version back in probation, when it is said for
-   * longer than `upgrade.silence`. Default: always healthy.
+   * The health of this process, sent in heartbeats. In probation the previous version takes over again if this is false, or a sentence with
+   * the reason, for longer than `upgrade.silence`. Default: always healthy.
    */
   health?: Health
   /**
-   * Ends this process (`process.exit()`) when it still lives so many milliseconds after {@link Member.retired} has resolved: a timer or a
-   * watcher that nothing closes keeps it otherwise. True: 2 000. A process that {@link Member.stay}s for others is left alone. Default false: the log and
-   * `status` name what keeps it.
+   * Ends this process (`process.exit()`) if it still lives this many milliseconds after {@link Member.retired} has resolved, because a
+   * timer or watcher was not closed. True: 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the log and
+   * `status` name what keeps it alive.
    */
   exitWhenRetired?: boolean | number
-  /** @internal Versions of the protocol to speak; for tests. */
+  /** @internal The versions of the protocol, for tests. */
   versions?: VersionRange
 }
 
@@ -128,13 +126,13 @@ export interface Settings {
   readonly service: string
   readonly control: string | null
   readonly hosting: 'embedded' | 'daemon'
-  /** The service whose state this member has; null: its own. */
+  /** The service whose state this member follows, or null if it has its own. */
   readonly follow: string | null
   readonly signal: AbortSignal | undefined
   readonly logger: Logger
   readonly timeout: number
   readonly times: HandoffTimes
-  /** The limits that the application gave: a daemon has defaults of its own. */
+  /** The limits that the application gave, without defaults, because a daemon has its own. */
   readonly wantedTimes: Partial<HandoffTimes>
   readonly drainTimeout: number
   readonly drainTlsTimeout: number
@@ -147,12 +145,12 @@ export interface Settings {
   readonly mainProcess: 'refuse' | 'stays' | 'ends'
   readonly systemd: 'auto' | 'off'
   readonly pidFile: string | null
-  /** Milliseconds; null: it is not ended. */
+  /** Milliseconds, or null if the process is not ended. */
   readonly exitWhenRetired: number | null
   readonly versions: VersionRange
-  /** Null: it is no worker of a main process. */
+  /** Null if this process is no worker of a main process. */
   readonly worker: WorkerPlace | null
-  /** Null: it has no members of its own. */
+  /** Null if this process is no daemon. */
   readonly reception: Reception | null
 }
 
@@ -191,19 +189,20 @@ const JOIN: Checks<JoinOptions> = {
   versions: unchecked,
 }
 
-export function settle(given: JoinOptions): Settings {
+/** Checks the options of join(), and adds the defaults. Throws ERR_FDB_OPTION. */
+export function resolveOptions(given: JoinOptions): Settings {
   checkOptions('join()', given, JOIN)
-  // It is not optional.
+  // checkOptions() ignores missing options, but this one is required.
   JOIN.service(given.service, 'service')
   const worker = workerFor(given)
-  const options = worker === null ? given : inPlaceOf(worker, given)
+  const options = worker === null ? given : workerOptions(worker, given)
   const { service, control, drain = {}, follow, hosting = 'embedded', pidFile } = options
   if (control === false && hosting === 'daemon')
     throw wrongOption('control', control, 'the path of the daemon’s control socket')
   if (follow !== undefined) checkFollow(follow, service, options)
   return {
     service,
-    control: control === false ? null : resolve(control ?? defaultPlace(service, hosting)),
+    control: control === false ? null : resolve(control ?? defaultControlPath(service, hosting)),
     hosting,
     follow: follow ?? null,
     signal: options.signal,
@@ -250,63 +249,63 @@ function checkFollow(follow: unknown, service: string, { hosting, stateFile }: J
     )
 }
 
-/** Null: it joins something else. */
+/** Returns null unless this process is a worker that joins the service of its main process. */
 function workerFor({ service, control }: JoinOptions): WorkerPlace | null {
   const place = control === false ? null : workerPlace()
   return place?.service === service ? place : null
 }
 
-/** Options that all workers share are not this one's. */
-function inPlaceOf({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
+/** Returns the options of a worker: those that only one process of the group may use are removed. */
+function workerOptions({ index, service, control }: WorkerPlace, given: JoinOptions): JoinOptions {
   const { pidFile: _, systemd: __, stateFile, ...options } = given
   return {
     ...options,
     service: slotOf(service, index),
     control,
     hosting: 'daemon',
-    // The state is the first one's, and the others have it too.
+    // The first worker has the state; the others follow it.
     ...(index > 0 && { follow: service }),
     ...(index === 0 && stateFile !== undefined && { stateFile }),
   }
 }
 
-/** A daemon may hold several services: it has a name of its own. */
-function defaultPlace(service: string, hosting: Settings['hosting']): string {
+/** A daemon may hold several services, so its default name is not the service's. */
+function defaultControlPath(service: string, hosting: Settings['hosting']): string {
   return defaultControl(hosting === 'daemon' ? DAEMON : service, process.env)
 }
 
 /**
- * The control socket of a process that has members of its own (a daemon): others than its successors connect to it. The descriptors that it
- * holds for them are in its registry, so that they cross its upgrade as a server's listeners do.
+ * A daemon's part of the control socket: not only its successors connect, but also the members of its services. The descriptors that the
+ * daemon holds for them are in its registry, so that its successor gets them like a server's listeners.
  */
 export interface Reception {
-  /** The socket that a service manager has bound at the control path, and whose path it is; null: none. Owned by the starting process. */
+  /** The socket that a service manager has bound at the control path, or null. Owned by the starting process. */
   readonly passed: OwnedFd | null
-  /** Whether to take over from the one that is there, or to be refused: ERR_FDB_CONTROL_TAKEN. */
+  /** Whether to take over from a running daemon; otherwise joining fails with ERR_FDB_CONTROL_TAKEN. */
   readonly takesOver: boolean
-  /** Takes a caller. `own`: receives one as every service does; it may be called later. */
+  /** Receives a client. Owns it, and passes the daemon's own joiners and operators to `own`, possibly later. */
   receive(caller: Caller, own: (caller: Caller) => void): void
-  /** Whether another user than this process's, or root, may say Hello. */
+  /** Whether a user other than this process's or root may connect. */
   mayConnect(uid: number): boolean
-  /** Counts a connection until it has closed; why it is one too many, or null. */
+  /** Counts a connection until it has closed. Returns an error if a limit is exceeded. */
   connected(uid: number, closed: Promise<void>): FdbError | null
-  /** Permission bits of the control socket. */
+  /** The permission bits of the control socket. */
   readonly controlMode: number
-  /** Describes the process for outside. */
+  /** Describes the daemon for the service manager. */
   describe(): string
 }
 
-/** Why the end of this process would end its successor too; null: it would not, as the service manager is told of that one. */
+/** Returns why the end of this process would end its successor too, or null if it would not. */
 export function whyMain({ systemd }: Settings): string | null {
   return mainProcess(systemd === 'auto' && canNameMainProcess())
 }
 
-/** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end the named one, and the option `mainProcess` was not given. */
-export function refuseMainProcess({ settings }: { readonly settings: Settings }, whom: string): void {
+/** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end `other`, and the option `mainProcess` was not given. */
+export function refuseMainProcess({ settings }: { readonly settings: Settings }, other: string): void {
   const why = settings.mainProcess === 'refuse' ? whyMain(settings) : null
   if (why === null) return
   throw new FdbError(
     'ERR_FDB_MAIN_PROCESS',
-    `the end of process ${process.pid} would end ${whom} too, as ${why}: give join() mainProcess 'stays' and await member.stay(), or 'ends' if that is not so (KillMode=process, ExitType=cgroup); in a unit with NotifyAccess=all systemd 'auto' is enough`,
+    `the end of process ${process.pid} would end ${other} too, because ${why}: give join() mainProcess 'stays' and await member.stay(), or 'ends' if that is wrong (KillMode=process, ExitType=cgroup); in a unit with NotifyAccess=all systemd 'auto' is enough`,
   )
 }

@@ -11,36 +11,36 @@ import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
 import { RETIRED_MS, watchDoubledIntervals, whatKeeps } from './shutdown.js'
 
-/** A process that has retired has all the segments that it needs: none. */
+/** The `top` of a retired process, above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1
-/** Time for the last changes to reach the state file, when this process leaves without a successor. */
+/** The time in which the last changes must reach the state file if the service ends. */
 const FILE_END_MS = 10_000
 
 export interface OwnDrainDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
   readonly state: OwnState
-  /** Resolves when no change of the application waits any more. */
+  /** Resolves when all changes of the application are made. */
   readonly settled: () => Promise<void>
   readonly writes: () => FencedWrites
   readonly moves: Moves
   readonly leadership: Leadership
 }
 
-/** The end of this process's connections, and the reports on it to the process that serves. Owns the connection for these. */
+/** Drains this process's connections, and reports on that to the process that serves. Owns the connection for the reports. */
 export class OwnDrain {
   readonly #deps: OwnDrainDeps
   #link: ServingLink | null = null
-  /** The process has retired and lives on. */
+  /** The process has retired and still lives. */
   #lingers = false
-  /** Connections that were closed at the end of the drain. */
+  /** The connections that were closed at the end of the drain. */
   #closed: readonly ForcedClose[] = []
 
   constructor(deps: OwnDrainDeps) {
     this.#deps = deps
   }
 
-  /** Tells the process that serves how many connections are left here. Returns false if no process takes changes of this one. */
+  /** Starts to report to the process that serves. Returns false if that process does not accept forwarded changes. */
   open(): boolean {
     const { hosting, moves, shared, writes } = this.#deps
     const { generation, settings, segmentSet } = shared
@@ -78,7 +78,7 @@ export class OwnDrain {
     const { leadership, moves, shared, state } = this.#deps
     const { generation, listeners, machine, unfitness } = shared
     const { phase } = machine
-    // Whether what is written now can be read here is found by reading it, and not only when it is too late.
+    // Reads new records, so that a standby that cannot read them notices it in time.
     if (phase === 'standby') void state.log.position
     const unfit = unfitness.report
     return {
@@ -102,7 +102,7 @@ export class OwnDrain {
     return { ...(left !== null && { standbySeconds: left / 1000 }), ...(asked !== null && { leaves: asked }) }
   }
 
-  /** Waits for the end of all connections, which the machine hears of. */
+  /** Waits for the end of all connections; then the machine gets `drained`. */
   start(): void {
     const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
@@ -112,15 +112,15 @@ export class OwnDrain {
       watchDoubledIntervals(settings.logger, () => machine.phase === 'serving')
     }
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
-    // A process that closes while it serves has no receiver for its connections, unless another stands by, or serves beside it.
+    // A process that closes while it serves has no receiver for its connections, unless a standby or another worker takes over.
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy
     moves.leave(receiver)
     if (!receiver) endIdle(listeners)
     const drained = drainListeners(listeners, this.#times, settings.logger, moves, ({ closed = [] }) => {
       this.#closed = [...this.#closed, ...closed]
-      this.#link?.now()
+      this.#link?.reportNow()
     })
-    // Changes of the clients that have just left.
+    // The last clients may have made changes just before they left.
     const settled = drained.then(() => changed())
     const file = async () => {
       if (toTheEnd) await settled
@@ -129,18 +129,18 @@ export class OwnDrain {
     void Promise.all([settled, file()]).then(() => machine.step({ type: 'drained' }))
   }
 
-  /** The process has retired, and something keeps it: the process that serves shows it in its status. */
+  /** Reports the resources that keep this retired process alive, for the status of the process that serves. */
   linger(): void {
     this.#lingers = true
     this.#link?.start()
   }
 
-  /** This process serves again, or has ended: says once more how it is. */
+  /** Sends a last report and ends the connection: this process serves again, or ends. */
   stop(): void {
     this.#link?.stop()
   }
 
-  /** The drain does not wait longer for TLS if the service ends. */
+  /** If the service ends, TLS connections get no longer time than others. */
   get #times(): DrainTimes {
     const { shutdown, settings } = this.#deps.shared
     const plain = shutdown.drainTimeout
@@ -151,18 +151,18 @@ export class OwnDrain {
   }
 }
 
-/** It is looked again so soon whether all have gone. */
-const AGAIN_MS = 10
+/** The interval at which it is checked again whether all connections have ended. */
+const CHECK_MS = 10
 
-/** A listener whose connections are to end. */
+/** A listener whose connections drain. */
 export interface Draining {
   readonly connections: number
-  /** The listener does not come back. */
+  /** The listener will not accept again. */
   finish(): void
-  /** The service ends: closes connections that wait for a next request. */
+  /** Closes connections between two requests, because the service ends. */
   endIdle(): void
   emptied(): Promise<void>
-  /** Closes what is left. */
+  /** Closes the remaining connections. */
   cut(tls: boolean): DrainCounts
 }
 
@@ -172,14 +172,13 @@ interface Moving {
   settled(): Promise<void>
 }
 
-/** Milliseconds until connections are closed that have neither moved nor ended. */
+/** When the remaining connections are closed, in milliseconds. */
 interface DrainTimes {
   readonly plain: number
-  /** Over TLS, where none can move. */
   readonly tls: number
 }
 
-/** Waits until the last connection has moved or ended; after `times` closes what is left, and tells `onCut` what that was. */
+/** Waits until the last connection has moved or ended. After `times`, closes the remaining ones and passes their counts to `onCut`. */
 export async function drainListeners(
   listeners: readonly Draining[],
   times: DrainTimes,
@@ -188,7 +187,7 @@ export async function drainListeners(
   onCut: (counts: DrainCounts) => void,
 ): Promise<void> {
   for (const listener of listeners) listener.finish()
-  const emptied = allGone(listeners, moves)
+  const emptied = allEnded(listeners, moves)
   const cut = (tls: boolean, afterMs: number) => {
     const counts = addedUp(listeners.map(listener => listener.cut(tls)))
     if (counts.idle + counts.busy === 0) return
@@ -202,18 +201,18 @@ export async function drainListeners(
   clearTimeout(tls)
 }
 
-/** The service ends: connections between two requests have nothing to wait for. Bytes that have arrived on them are read before. */
+/** Closes connections between two requests, because the service ends. Reads bytes that have already arrived first. */
 function endIdle(listeners: readonly Draining[]): void {
-  // The second one comes when the kernel was asked once more.
+  // The event loop polls the kernel between the two.
   setImmediate(() => setImmediate(() => listeners.forEach(listener => void listener.endIdle())))
 }
 
-/** Connections between two processes may come back. A keeper of the application may say that it is empty while it is not. */
-async function allGone(listeners: readonly Draining[], moves: Moving): Promise<void> {
+/** Resolves when no connection is left. Checks again, because connections may come back, and a keeper may resolve too early. */
+async function allEnded(listeners: readonly Draining[], moves: Moving): Promise<void> {
   for (;;) {
     await Promise.all(listeners.map(listener => listener.emptied()))
     await moves.settled()
     if (listeners.every(listener => listener.connections === 0)) return
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+    await new Promise(resolve => setTimeout(resolve, CHECK_MS))
   }
 }

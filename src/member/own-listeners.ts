@@ -18,7 +18,7 @@ const MOST_NAME = 256
 export interface OwnListenersDeps {
   readonly shared: MemberContext
   readonly holdings: Holdings
-  /** Throws when nothing can be taken in any more. */
+  /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly refuseLeft: () => void
   readonly changed: (name: string, changes: readonly OptionChange[]) => void
   /** A server could not be attached. */
@@ -30,10 +30,10 @@ export class OwnListeners {
   readonly #deps: OwnListenersDeps
   readonly #listeners = new Map<string, Listener>()
   readonly #opening = new Set<string>()
-  /** Not asked for any more, with connections that have not ended. */
+  /** Closed listeners with connections that have not ended. */
   readonly #leaving = new Set<Listener>()
   readonly #offered: OfferedListeners
-  /** Null: this process is no worker. */
+  /** Null if this process is no worker. */
   readonly #group: GroupListeners | null
 
   constructor(deps: OwnListenersDeps) {
@@ -47,7 +47,7 @@ export class OwnListeners {
     return this.#listeners.keys()
   }
 
-  /** The listeners, those that leave included. */
+  /** The listeners, including closed ones that still have connections. */
   get all(): Listener[] {
     return [...this.#listeners.values(), ...this.#leaving]
   }
@@ -58,7 +58,7 @@ export class OwnListeners {
     return this.#open(name, spec, given)
   }
 
-  /** A dup of the socket that {@link listen} would adopt now, or has adopted under that name; null: it would bind the address. */
+  /** See `Member.offered`. */
   offered(name: string, spec: ListenerSpec): OwnedFd | null {
     const present = this.#listeners.get(name)
     if (present?.adopted && sameAddress(present.spec, spec))
@@ -93,7 +93,7 @@ export class OwnListeners {
     })
   }
 
-  /** One at a time of a name: the daemon's answer may take a while. */
+  /** Refuses a second call for the same name while the first one waits for the daemon. */
   async #open(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
     this.#deps.refuseLeft()
     checkName(name)
@@ -148,7 +148,7 @@ export class OwnListeners {
       await holdings.register({ name, role: 'listener', spec: known, fd })
       return fd
     }
-    // Without one its path is a service manager's.
+    // Without a specification the path belongs to a service manager, and must stay unregistered.
     if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
     return entry.fd
   }
@@ -160,13 +160,13 @@ export class OwnListeners {
       fd: given ?? bindListener(spec),
       spec: formatListenerSpec(spec),
     }
-    // The old one of that name, elsewhere, stays the incumbent's until the commit, and at hand for another name of this version.
+    // The previous listener of that name, at another address, stays available for another name of this version.
     this.#offered.rename(name)
     await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
   }
 
-  /** The path of a Unix socket that a service manager has bound is not removed when the service ends: it is registered without one. */
+  /** Registers a Unix socket of a service manager without its path, so that the path is not removed when the service ends. */
   async #takePassed(
     name: string,
     spec: ListenerSpec,
@@ -175,7 +175,8 @@ export class OwnListeners {
     const { logger } = this.#deps.shared.settings
     const { url } = addressOf(fd)
     const facts = { listener: name, address: url }
-    if (elsewhere) logger.warn(facts, 'the service manager has bound this listener elsewhere than asked for')
+    if (elsewhere)
+      logger.warn(facts, 'the service manager has bound this listener to another address than asked for')
     else if (adopted) logger.info(facts, 'this listener was taken out of another process')
     else logger.info(facts, 'the service manager has bound this listener')
     const known = spec.kind === 'unix' && !adopted ? '' : formatListenerSpec(spec)
@@ -184,7 +185,7 @@ export class OwnListeners {
   }
 }
 
-/** Every name crosses with its descriptor: 253 of them must fit in one message. */
+/** Limits the length of names, because 253 of them must fit in one message with their descriptors. */
 export function checkName(name: string): void {
   if (typeof name === 'string' && name !== '' && name.length <= MOST_NAME) return
   const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
@@ -197,7 +198,7 @@ export function checkName(name: string): void {
 function twice(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_LISTENER_TWICE',
-    `listener "${name}" was asked for before: share what listen() returned`,
+    `listener "${name}" is already open: use the listener that the first listen() returned`,
   )
 }
 

@@ -11,21 +11,21 @@ import { StateKeeper } from './state-keeper.js'
 export interface OwnStateDeps {
   readonly shared: MemberContext
   readonly hosting: () => Hosting
-  /** A change was refused by the kernel: this process has lost the right to write. */
+  /** Called when the kernel refuses a write: this process has lost the right to write. */
   readonly fenced: () => void
   readonly fileChanged: (status: StateFileStatus) => void
 }
 
-/** The state in this process: its log, its file, and what becomes of the segments that it is read from. Owns log and file. */
+/** The state in this process: its log, its file, and the compaction of its segments. Owns log and file. */
 export class OwnState {
   readonly log: StateLog
   readonly keeper: StateKeeper
   readonly file: StateFile | null
-  /** Where both sides stood at the last commit, as this process read it. */
+  /** The position of the state at the takeover, as this process read it. */
   takenOver: StatePosition | null = null
   readonly #shared: MemberContext
   readonly #hosting: () => Hosting
-  readonly #forgetting: Forgetting
+  readonly #secretRemoval: SecretRemoval
   #frozenAt: StatePosition | null = null
   #makingRoom = false
 
@@ -36,14 +36,14 @@ export class OwnState {
     this.#hosting = hosting
     this.log = new StateLog({ logger, limits: stateLimits })
     this.keeper = new StateKeeper(this.log, segmentSet, logger)
-    this.#forgetting = new Forgetting({
+    this.#secretRemoval = new SecretRemoval({
       stale: () => this.log.hasStaleSecrets,
       possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
       rewrite: () => this.#makeRoom(),
     })
     this.log.onFenced = fenced
     this.log.onFull = () => this.#makeRoom()
-    this.log.onStaleSecret = this.#forgetting.notice
+    this.log.onStaleSecret = this.#secretRemoval.notice
     this.log.onUnreadable = error => this.unreadable(error)
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
@@ -59,40 +59,39 @@ export class OwnState {
     this.log.resumeWriting()
   }
 
-  /** Where the log stood at the last freeze. */
+  /** The position of the log at the last freeze. */
   get frozenAt(): StatePosition | null {
     return this.#frozenAt
   }
 
-  /** While another serves: what it writes cannot be read here. */
+  /** Reports that this standby cannot read the records of the process that serves. */
   unreadable(error: unknown): void {
     const { shutdown, machine, settings, unfitness } = this.#shared
     if (shutdown.over || machine.phase !== 'standby') return
     const why = unfitness.record(error)
     settings.logger.warn(
       { err: why },
-      'this process cannot come back: what is written now cannot be read here',
+      'this process cannot take over again: it cannot read the records of the process that serves',
     )
     machine.step({ type: 'failed', effect: 'follow' })
   }
 
-  /** Merges what earlier generations wrote, unless that is not worth it. */
+  /** Merges the segments of earlier generations, if that is worth it or `needed`. */
   async compact(options: { needed?: boolean } = {}): Promise<void> {
     const { shutdown } = this.#shared
     if (shutdown.over) return
     await this.keeper.compact(async snapshot => {
-      if (!shutdown.over) await this.#hosting().shelve(snapshot)
+      if (!shutdown.over) await this.#hosting().replaceMerged(snapshot)
     }, options)
   }
 
-  /** The handoff cannot be undone any more. */
+  /** Call when the handoff cannot be undone any more. */
   settled(): void {
     void this.compact({ needed: this.#makingRoom })
   }
 
-  /** Nothing can be written any more. */
   close(): void {
-    this.#forgetting.close()
+    this.#secretRemoval.close()
     this.log.endWriting(
       new FdbError('ERR_FDB_CLOSED', 'this member has left: nothing can be written any more'),
     )
@@ -100,7 +99,7 @@ export class OwnState {
     this.log.close()
   }
 
-  /** The log is full: it goes on in a new segment, and what does not count any more is merged away. */
+  /** Continues in a new segment and compacts the earlier ones, because the log is full. */
   #makeRoom(): void {
     if (this.#makingRoom) return
     this.#makingRoom = true
@@ -111,34 +110,34 @@ export class OwnState {
         await hosting.renew()
         await machine.settled()
       }
-      // A daemon takes a merged segment when it has no handoff under way any more, and says so: see settled().
+      // In daemon hosting, settled() merges later, when no handoff is under way.
       if (hosting.mergesAtOnce) await this.compact({ needed: true })
       this.#makingRoom = false
     })
   }
 }
 
-interface ForgettingState {
-  /** The log holds secrets that do not count any more. */
+interface SecretRemovalState {
+  /** Whether the log holds secrets that were replaced or deleted. */
   stale(): boolean
-  /** This process writes, and no handoff is under way. */
+  /** Whether this process writes, and no handoff is under way. */
   possible(): boolean
-  /** Goes on in a new segment, and merges those before it. */
+  /** Continues in a new segment, and compacts the earlier ones. */
   rewrite(): void
 }
 
-/** Sees to it that secrets that were replaced or deleted do not stay in the log, nor in the state file. */
-class Forgetting {
-  readonly #state: ForgettingState
+/** Removes replaced and deleted secrets from the log and the state file. */
+class SecretRemoval {
+  readonly #state: SecretRemovalState
   #timer: NodeJS.Timeout | undefined
-  /** A handoff delays the rewrite. */
+  /** The delay between tries, because a handoff prevents the rewrite. */
   readonly #backoff = new Backoff(IN_BACKGROUND)
 
-  constructor(state: ForgettingState) {
+  constructor(state: SecretRemovalState) {
     this.#state = state
   }
 
-  /** Some secrets may be stale now. */
+  /** Call when secrets may be stale. */
   readonly notice = (): void => {
     if (this.#timer !== undefined) return
     this.#timer = setTimeout(() => this.#try(), this.#backoff.next()).unref()
@@ -156,7 +155,7 @@ class Forgetting {
 
   close(): void {
     clearTimeout(this.#timer)
-    // Nothing is noticed any more.
+    // An idle timer makes notice() do nothing.
     this.#timer ??= setTimeout(() => {}, 0).unref()
   }
 }

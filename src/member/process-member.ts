@@ -1,48 +1,48 @@
 import { inheritedOutput } from '../versions/successor-output.js'
 import type { Member } from './member.js'
 
-/** The member of this process, for code that has none at hand. */
+/** The member of this process, for code that has no reference to it. */
 interface ProcessMember {
-  /** The member that joined last and has not retired; null: none. */
+  /** The member that joined last, or null if it has retired or there is none. */
   member: Member | null
   /** `join()` was called, or will be. */
   expected: boolean
-  /** Parts of the program that wait for the member. */
-  readonly waiting: Set<Waiting>
+  /** The parts of the program that wait for the member. */
+  readonly waiting: Set<MemberWaiter>
 }
 
-export interface Waiting {
-  /** `join()` was called; it goes on when this resolves. */
+export interface MemberWaiter {
+  /** Called when `join()` was called, which waits for the promise. */
   joining?(): Promise<void>
   joined(member: Member): void
-  /** No member will join. */
+  /** Called when no member will join. */
   alone?(): void
 }
 
-/** One record in a process: a preload, a program and its bundle may each have a copy of this library. */
+/** A global symbol, because a preload, a program and its bundle may each have a copy of this library. */
 const OWN = Symbol.for('fd-broker.process-member')
 
 type Global = { [OWN]?: ProcessMember }
 
 export function processMember(): ProcessMember {
   const holder = globalThis as Global
-  // A successor joins: it was started for that.
+  // A process with the output of a successor was started to join.
   holder[OWN] ??= { member: null, expected: inheritedOutput() !== null, waiting: new Set() }
   return holder[OWN]
 }
 
-/** No member will join, or serve: the program runs as it would without this library. */
+/** Call when no member will join or serve: the program runs as without this library. */
 export function noMember(): void {
   const own = processMember()
   own.expected = false
-  for (const waiting of own.waiting) waiting.alone?.()
+  for (const waiter of own.waiting) waiter.alone?.()
 }
 
-/** `join()` was called. Resolves when work that ran without a member has stopped. */
+/** Call at the start of `join()`. Resolves when work that ran without a member has stopped. */
 export async function memberJoins(failed: (error: unknown) => void): Promise<void> {
   const own = processMember()
   own.expected = true
-  await Promise.all([...own.waiting].map(waiting => waiting.joining?.().catch(failed)))
+  await Promise.all([...own.waiting].map(waiter => waiter.joining?.().catch(failed)))
 }
 
 export function memberJoined(member: Member): void {

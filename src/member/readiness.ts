@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { afterReading, type Limit, Pending } from '../wire/pending.js'
 import type { Check, ReadyOptions } from './member-options.js'
 
-/** How this process comes to serve: its offer, the application's checks, those who wait for it, and the time that they have. */
+/** The way of this process to serving: the Offer, the application's checks, the limit, and the callers that wait. */
 export class Readiness {
   readonly #late: () => void
   readonly #missingReady: MissingReadyWarning
@@ -19,30 +19,30 @@ export class Readiness {
     this.#missingReady = new MissingReadyWarning(logger)
   }
 
-  /** This process has come to serve, once. */
+  /** Whether this process has ever served. */
   get served(): boolean {
     return this.#served
   }
 
-  /** Warns when the application does not come to ready(). `incumbent`: who serves meanwhile. */
+  /** Warns if the application does not call ready(). `incumbent`: returns the pid of the process that serves meanwhile. */
   remind(incumbent: () => number | null): void {
     this.#missingReady.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
   }
 
-  /** The time begins now; an earlier limit does not count any more. */
+  /** Starts a limit, and replaces an earlier one. */
   limit(ms: number): void {
     this.#limit?.clear()
     this.#limit = afterReading(ms, this.#late)
     this.keepAlive(this.#keepsAlive)
   }
 
-  /** Whether the limit keeps the process alive (it does at first). */
+  /** Sets whether the limit keeps the process alive. Default true. */
   keepAlive(on: boolean): void {
     this.#keepsAlive = on
     this.#limit?.keepAlive(on)
   }
 
-  /** Resolves when an offer is here whole; rejects when it is clear that none will be. */
+  /** Resolves when a complete Offer is here. Rejects if there will be none. */
   offer(): Promise<void> {
     return this.#offer.answer
   }
@@ -51,14 +51,14 @@ export class Readiness {
     this.#offer.resolve()
   }
 
-  /** Resolves when this process serves, rejects when it is clear that it will not. */
+  /** Resolves when this process serves. Rejects if it will not. */
   wait(): Promise<void> {
     const serving = new Pending<void>()
     this.#waiting.push(serving)
     return serving.answer
   }
 
-  /** Runs the application's checks, then `last`. Rejects with the first failure, or why this process will not serve (`serving`). */
+  /** Runs the application's checks, then `last`. Rejects with the first failure, or when `serving` rejects. */
   async check(options: ReadyOptions, serving: Promise<void>, last: () => void): Promise<void> {
     const until = performance.now() + (options.timeout ?? 0)
     this.#checks = new Checks(options)
@@ -68,13 +68,13 @@ export class Readiness {
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
   }
 
-  /** This process writes, or answers at least. */
+  /** Call when this process serves, possibly reads only. */
   serves(): void {
     this.#limit?.clear()
     for (const serving of this.#waiting.splice(0)) serving.resolve()
   }
 
-  /** This process writes. */
+  /** Call when this process writes. */
   begun(): void {
     this.#served = true
     this.serves()
@@ -87,7 +87,8 @@ export class Readiness {
     for (const serving of this.#waiting.splice(0)) serving.reject(why)
   }
 }
-/** The error for a change of the state that waits until this process serves, and is awaited before it is ready. */
+
+/** The error for a change of the state that is awaited before ready(), although the change waits until this process serves. */
 export function notReady(): FdbError {
   return new FdbError(
     'ERR_FDB_NOT_READY',
@@ -96,26 +97,25 @@ export function notReady(): FdbError {
   )
 }
 
-/** The application's checks: one after the other, at most for the time that `ready()` was given. */
+/** Runs the application's checks one after the other, for at most the timeout of `ready()`. */
 class Checks {
   readonly #options: ReadyOptions
-  /** The one that is run now. */
   #current: Check | null = null
 
   constructor(options: ReadyOptions) {
     this.#options = options
   }
 
-  /** The name of the one that is run now. */
+  /** The name of the check that runs now. */
   get current(): string | null {
     return this.#current === null ? null : nameOf(this.#current)
   }
 
   /**
-   * Rejects at the first that does not pass: ERR_FDB_CHECK, or what it threw if that is an FdbError; ERR_FDB_DEADLINE when they
-   * take too long; and as `off` does, when the handoff is off. One that never settles is left behind, with its signal aborted.
+   * Rejects at the first check that fails, with ERR_FDB_CHECK or the check's own FdbError; with ERR_FDB_DEADLINE at the timeout; and when
+   * `serving` rejects. A check that is still running is not awaited then; its signal aborts.
    */
-  async run(off: Promise<unknown>): Promise<void> {
+  async run(serving: Promise<unknown>): Promise<void> {
     const { timeout } = this.#options
     const over = new AbortController()
     let timer: NodeJS.Timeout | undefined
@@ -123,7 +123,7 @@ class Checks {
       if (timeout !== undefined) timer = setTimeout(() => reject(this.#late(timeout)), timeout)
     })
     try {
-      await Promise.race([this.#all(over.signal), off, late])
+      await Promise.race([this.#all(over.signal), serving, late])
     } finally {
       clearTimeout(timer)
       over.abort()
@@ -144,14 +144,14 @@ class Checks {
           cause,
         })
       }
-      if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" answered false`)
+      if (passed === false) throw new FdbError('ERR_FDB_CHECK', `check "${nameOf(check)}" returned false`)
     }
   }
 
   #late(timeout: number): FdbError {
     return new FdbError(
       'ERR_FDB_DEADLINE',
-      `check "${this.current}" has not settled, and ready() was given ${timeout} ms: bound what it waits for (its signal tells when it is too late), or give more time`,
+      `check "${this.current}" has not settled within the ${timeout} ms of ready(): limit its waiting (its signal aborts when it is too late), or give ready() more time`,
       { retryable: true },
     )
   }
@@ -161,10 +161,10 @@ function nameOf(check: Check): string {
   return check.name || 'anonymous'
 }
 
-/** A process that has joined and is not ready for so long has most likely been forgotten, or waits for itself. */
+/** After this time the application has probably forgotten to call ready(), or waits for itself. */
 const REMIND_MS = 10_000
 
-/** Warns once of a process that does not call `ready()`: until it does, it serves no client, and others wait for it. */
+/** Warns once if the application does not call `ready()`, because until then this process serves no client and blocks other joiners. */
 export class MissingReadyWarning {
   readonly #logger: Logger
   readonly #afterMs: number
@@ -175,7 +175,7 @@ export class MissingReadyWarning {
     this.#afterMs = afterMs
   }
 
-  /** `check`: the one of the application that is run, once ready() was called; `incumbent`: who serves meanwhile. */
+  /** `check`: the name of the running check if ready() was called. `incumbent`: the pid of the process that serves meanwhile. */
   start(facts: () => { check: string | null; incumbent: number | null }): void {
     this.#timer = setTimeout(() => {
       const { check, incumbent } = facts()
@@ -184,7 +184,7 @@ export class MissingReadyWarning {
       const remedy =
         check === null
           ? `ready() was not called: ${meanwhile}. Call it once the servers are attached, and await no change of the state before it`
-          : `check "${check}" has not settled: ${meanwhile}. Bound what it waits for, or give ready() a timeout`
+          : `check "${check}" has not settled: ${meanwhile}. Limit its waiting, or give ready() a timeout`
       this.#logger.warn({ check, incumbent, afterMs: this.#afterMs }, remedy)
     }, this.#afterMs)
     this.#timer.unref()

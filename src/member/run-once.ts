@@ -1,19 +1,19 @@
 import { wrongOption } from '../base/check-option.js'
 import type { StartWork, StopWork } from './leadership.js'
 import type { Member } from './member.js'
-import { processMember, type Waiting } from './process-member.js'
+import { type MemberWaiter, processMember } from './process-member.js'
 
-/** A program that calls `join()` does so within this time; work starts then where no member is expected. */
+/** Work starts without a member if `join()` was not called within this time. */
 const ALONE_MS = 1_000
-/** Milliseconds until the `signal` of a stop aborts. */
+/** The time until the `signal` of a stop aborts. */
 const STOP_MS = 5_000
 
 /**
- * Runs work in one process only: cron jobs, queue consumers, watchers. The same as `member.whileServing(start)`, for code that has no member
- * at hand. If this process has joined, that member starts and stops the work. If not, the work waits for {@link join}.
+ * Runs work in one process only: cron jobs, queue consumers, watchers. The same as `member.whileServing(start)`, for code without a
+ * reference to the member. The member of this process starts and stops the work; before {@link join} the work waits.
  *
- * In a process that never joins the work starts after a second, and nothing stops it. If `join()` is called later the work is stopped first,
- * and the member starts it again. An exception of `start` without a member is an unhandled rejection, as it would be without this library.
+ * In a process that never joins, the work starts after a second and is never stopped. If `join()` is called later, the work is stopped
+ * first, and the member starts it again. Without a member an exception of `start` is an unhandled rejection, as without this library.
  */
 export function runOnce(start: StartWork): void {
   if (typeof start !== 'function') throw wrongOption('start', start, 'a function')
@@ -22,8 +22,8 @@ export function runOnce(start: StartWork): void {
   else waiting.add(new WaitingWork(start))
 }
 
-/** Work of a process that has no member, or not yet. */
-class WaitingWork implements Waiting {
+/** Work of a process without a member. */
+class WaitingWork implements MemberWaiter {
   readonly #start: StartWork
   readonly #timer: NodeJS.Timeout | undefined
   // biome-ignore lint/suspicious/noConfusingVoidType: as StartWork.

@@ -43,20 +43,20 @@ export interface Origin {
 }
 
 export interface RuntimeDriver extends MachineDriver {
-  /** The time to come to serve is over. */
+  /** The limit until this process serves has passed. */
   late(): void
   refuse(error: FdbError): void
   refuseLeft(): void
   status(): StatusReport
   upgrade(options: UpgradeOptions): Promise<Upgraded>
   close(options: CloseOptions): Promise<void>
-  /** The handoff in which this process came to serve cannot be undone any more. */
+  /** The handoff to this process cannot be undone any more. */
   settled(): void
-  /** This process decides from now on, and has taken over. */
+  /** This process has taken over and decides. */
   decides(): void
 }
 
-/** The parts of one member, put together. Owns registry and segment set; each part owns what it works with. */
+/** Connects the parts of one member. Owns registry and segment set. */
 export class MemberRuntime implements MemberContext {
   readonly settings: Settings
   readonly generation: number
@@ -67,13 +67,13 @@ export class MemberRuntime implements MemberContext {
   readonly changes = new Changes()
   readonly timing = new TakeoverTiming()
   readonly unfitness = new CannotServe()
-  /** Commands of the application for operators. */
+  /** The commands of operators. */
   readonly commands = new Commands()
   readonly shutdown: Shutdown
   readonly machine: Machine
   readonly readiness: Readiness
   readonly state: OwnState
-  /** Null: the state is its own. */
+  /** Null if this member has its own state. */
   readonly followed: FollowedState | null
   /** The application's once-only work. */
   readonly leadership: Leadership
@@ -90,14 +90,14 @@ export class MemberRuntime implements MemberContext {
   readonly upgrades: Upgrades
   readonly announcer: Announcer
   readonly reloading: Reloading
-  /** Null until it has been made. */
+  /** Null until {@link MemberDriver.bind}. */
   application: Application | null = null
 
   constructor(settings: Settings, { generation, scope, serviceStartedAt }: Origin, driver: RuntimeDriver) {
     const hosting = () => this.hosting
     const checkSeal = () => this.writes.checkSeal()
     this.settings = settings
-    // A daemon's is as large as those of all its services.
+    // A daemon's registry holds the entries of all its services.
     this.registry = new Registry(settings.reception === null ? undefined : Number.POSITIVE_INFINITY)
     this.generation = generation
     this.serviceStartedAt = serviceStartedAt
@@ -145,7 +145,7 @@ export class MemberRuntime implements MemberContext {
       operations,
       moves: this.moves,
       state: log,
-      hurry: () => this.joined.post({ endProbation: {} }),
+      endProbation: () => this.joined.post({ endProbation: {} }),
     })
     const { controlSocket, registry, segmentSet } = this
     this.offers = new OfferReceiver(
@@ -218,11 +218,11 @@ export class MemberRuntime implements MemberContext {
       commands,
       reloading,
       close: how => driver.close(how),
-      beat: () => this.heartbeat.now(),
+      beat: () => this.heartbeat.beat(),
     })
   }
 
-  /** The state as the application sees it. */
+  /** The state that the application sees. */
   get view(): StateLog {
     return this.followed?.log ?? this.state.log
   }
@@ -233,7 +233,7 @@ export class MemberRuntime implements MemberContext {
 
   #operations(driver: RuntimeDriver): Operations {
     const { changes, machine, settings } = this
-    // A process that accepts may not have the right to write yet, and another may serve already.
+    // A process that accepts may not have the right to write yet, or may already have a successor.
     const decided = () =>
       changes.until(
         () => machine.phase !== 'beginning' && machine.holder?.phase !== 'committing',
@@ -266,20 +266,20 @@ export class MemberRuntime implements MemberContext {
     })
   }
 
-  /** Healthy means serving: no client waits at a listener without a server. Null: there is none such. */
+  /** Why clients wait at a listener without a server, which counts as unhealthy; null if none do. */
   get #unattended(): string | null {
     if (!this.machine.member.accepting) return null
     const alone = this.listeners.find(listener => !listener.attended)
-    return alone === undefined ? null : `nobody accepts on its listener "${alone.name}"`
+    return alone === undefined ? null : `no server accepts on its listener "${alone.name}"`
   }
 }
 
 /** The functions of the public {@link Member} that its driver calls. */
 export interface Application {
   listeners(): Iterable<Listener>
-  /** Exceptions of its event listeners. */
+  /** Returns the number of exceptions of event listeners. */
   failures(): number
-  /** The application's own part of the status. */
+  /** Returns the application's own part of the status. */
   details(): Record<string, unknown>
   serving(): void
   retiring(): void

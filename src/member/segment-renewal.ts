@@ -2,45 +2,48 @@ import type { Epoch } from '../handoff/messages.js'
 import type { SegmentSet } from '../holder/segment-set.js'
 import type { Changes } from './member-context.js'
 
-const LOOK_MS = 1_000
-/** How long a daemon has for a new segment until it is asked again. */
+const CHECK_MS = 1_000
+/** The time to wait for a new segment from the daemon. */
 const ANSWER_MS = 1_000
 
-/** A state that can ask for a new segment, so that the present one can be compacted. */
-export interface GrowingState {
+export interface SegmentRenewalDeps {
   readonly segmentSet: SegmentSet
-  /** A segment of its own is asked for once it has so many bytes, and as many as all before it. */
+  /** The least size of a segment, in bytes, at which a new one is asked for. */
   readonly renewBytes: number
-  /** The epoch that this process writes to; null: it does not write. */
+  /** Returns the epoch in which this process writes, or null if it does not write. */
   written(): Epoch | null
-  /** It appends a large bulk, which would begin anew in another segment. */
+  /** Whether a large bulk is being appended, which would have to be appended again in a new segment. */
   amidBulk(): boolean
+  /** Asks the daemon for a new segment. */
   ask(): void
   readonly changes: Changes
 }
 
-/** A member of a daemon, which decides when there is a new segment, and does not know this process's limits. */
+/**
+ * Daemon hosting: asks the daemon for a new segment, so that the present one can be compacted. The daemon does not know this process's
+ * limits.
+ */
 export class SegmentRenewal {
-  readonly #state: GrowingState
+  readonly #deps: SegmentRenewalDeps
   readonly #timer: NodeJS.Timeout
 
-  constructor(state: GrowingState) {
-    this.#state = state
-    this.#timer = setInterval(() => this.#check(), LOOK_MS).unref()
+  constructor(deps: SegmentRenewalDeps) {
+    this.#deps = deps
+    this.#timer = setInterval(() => this.#check(), CHECK_MS).unref()
   }
 
   #check(): void {
-    const { segmentSet, renewBytes } = this.#state
-    const epoch = this.#state.written()
-    if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#state.amidBulk()) this.#state.ask()
+    const { segmentSet, renewBytes } = this.#deps
+    const epoch = this.#deps.written()
+    if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#deps.amidBulk()) this.#deps.ask()
   }
 
-  /** Asks for a new segment, whatever the size of this one, and waits until it is there; for a second at most. */
+  /** Asks for a new segment regardless of the size, and waits for it for at most {@link ANSWER_MS}. */
   async renewed(): Promise<void> {
-    const epoch = this.#state.written()
+    const epoch = this.#deps.written()
     if (epoch === null) return
-    const renewed = this.#state.changes.until(() => this.#state.written() !== epoch, ANSWER_MS)
-    this.#state.ask()
+    const renewed = this.#deps.changes.until(() => this.#deps.written() !== epoch, ANSWER_MS)
+    this.#deps.ask()
     await renewed
   }
 
@@ -49,45 +52,45 @@ export class SegmentRenewal {
   }
 }
 
-/** So often is told that something was appended, at most. */
+/** The shortest interval between two notices. */
 const EVERY_MS = 10
 
-/** Tells a listener that the log of this process has grown: at once, and what follows soon as one. */
+/** Notifies the daemon that the log of this process has grown: at once, and for later records at most every {@link EVERY_MS}. */
 export class AppendNotice {
   readonly #appended: Set<() => void>
-  readonly #tell: () => void
-  readonly #note = () => this.#soon()
-  #toldAt = Number.NEGATIVE_INFINITY
+  readonly #notify: () => void
+  readonly #onAppend = () => this.#schedule()
+  #notifiedAt = Number.NEGATIVE_INFINITY
   #timer: NodeJS.Timeout | undefined
 
-  /** `appended`: called when the log has grown. */
-  constructor(appended: Set<() => void>, tell: () => void) {
+  /** `appended`: the functions that are called when the log has grown. */
+  constructor(appended: Set<() => void>, notify: () => void) {
     this.#appended = appended
-    this.#tell = tell
+    this.#notify = notify
   }
 
-  /** Starts to tell, from the present state on, or stops. */
+  /** Starts notices, with one for the present state, or stops them. */
   want(wanted: boolean): void {
     this.close()
     if (!wanted) return
-    this.#appended.add(this.#note)
-    this.#soon()
+    this.#appended.add(this.#onAppend)
+    this.#schedule()
   }
 
   close(): void {
-    this.#appended.delete(this.#note)
+    this.#appended.delete(this.#onAppend)
     clearTimeout(this.#timer)
     this.#timer = undefined
   }
 
-  #soon(): void {
+  #schedule(): void {
     this.#timer ??= setTimeout(
       () => {
         this.#timer = undefined
-        this.#toldAt = performance.now()
-        this.#tell()
+        this.#notifiedAt = performance.now()
+        this.#notify()
       },
-      Math.max(0, this.#toldAt + EVERY_MS - performance.now()),
+      Math.max(0, this.#notifiedAt + EVERY_MS - performance.now()),
     ).unref()
   }
 }

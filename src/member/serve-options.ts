@@ -12,47 +12,47 @@ import type { DrainCounts } from './forced-closes.js'
 export type ServableServer = net.Server
 
 /**
- * Handles the connections of a server itself: a relay, or a server of another protocol. The library asks it instead of looking into Node's
- * own servers. No call may throw.
+ * Handles the connections of a server itself, for example a relay or a server of another protocol. The library calls these functions
+ * instead of using Node's own servers. No function may throw.
  */
 export interface ConnectionKeeper {
-  /** Open now. */
+  /** The number of open connections. */
   readonly connections: number
-  /** The same by what they are doing, for `status`; asked seldom. */
+  /** Returns the number of connections by their activity, for `status`. Called seldom. */
   kinds?(): Readonly<Record<string, number>>
-  /** The protocol of its clients (`https`, `tcp`), for `status`. */
+  /** The protocol of the clients (`https`, `tcp`), for `status`. */
   readonly scheme?: string
-  /** Another process serves: tell the peers to go, close nothing that may have a request on the way. May come twice. */
+  /** Another process serves: announce the end to the clients, and close no connection with a request in flight. May be called twice. */
   announce(): void
-  /** This process serves again: what was announced may be taken back, and what was refused may be offered anew. */
+  /** This process serves again: {@link announce} may be taken back, and refused connections may be offered again. */
   resume?(): void
-  /** The service ends: close those that wait for a next request, and nothing that is under way. It is asked after {@link announce}. */
+  /** The service ends: close connections between two requests, and no others. Called after {@link announce}. */
   endIdle?(): void
-  /** Resolves when no connection is left; it is asked after {@link announce}, when no new one comes. */
+  /** Resolves when no connection is left. Called after {@link announce}, when no new connections arrive. */
   emptied(): Promise<void>
   /**
-   * `drain.timeout` has passed: close what is left, and say what it was. It may take a moment to tell the peers as their
-   * protocol asks: {@link emptied} resolves when all are gone.
+   * `drain.timeout` has passed: close the remaining connections, and return their counts. If the protocol needs time for that, {@link
+   * emptied} resolves when all have ended.
    */
   cut(): DrainCounts
-  /** Those that can go on in another process. Where they go there, {@link announce} waits until it is known that they stay. */
+  /** The connections that can move to another process. While they may move, {@link announce} is not called. */
   readonly moving?: MovableConnections
 }
 
-/** How a server's connections go on in the next process, or end here. At most one of `http`, `socket` and `keeper`. */
+/** How a server's connections continue in the next process, or end here. Give at most one of `http`, `socket` and `keeper`. */
 export interface ServeOptions {
   /**
-   * `false`: the connections of this server stay here until they end, and their peers are told to go. `true`: they move also
-   * where something else than Node's own listener gets them first (PROXY protocol, sniffers): it is not asked again for those that
-   * arrive, so what it knows of a connection is for `http.serialize` and `http.restore`. Default: they move where Node's
-   * own listener gets them, and where hooks say how.
+   * `false`: the connections stay in this process until they end, and the end is announced to the clients. `true`: connections move even if
+   * another listener than Node's own gets them first (PROXY protocol, sniffers). That listener is not called for connections that arrive by
+   * a move, so `http.serialize` and `http.restore` must transfer its data. Default: connections move if Node's own listener gets them
+   * first, or if there are hooks.
    */
   readonly move?: boolean
-  /** For an `http.Server`. */
+  /** Hooks for an `http.Server`. */
   readonly http?: HttpHooks
-  /** For a `net.Server`. */
+  /** The protocol of a `net.Server`. */
   readonly socket?: SocketProtocol
-  /** For any: its sockets are not looked at here. */
+  /** Handles the connections of any server; the library ignores the server's sockets. */
   readonly keeper?: ConnectionKeeper
 }
 
@@ -82,7 +82,7 @@ function checkKeeper(keeper: ConnectionKeeper): void {
 function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketProtocol): void {
   if ('setTicketKeys' in server || 'updateSettings' in server) {
     throw wrong(
-      'connections of a TLS or HTTP/2 server cannot go on in another process: give hooks with net and http servers only',
+      'connections of a TLS or HTTP/2 server cannot move to another process: give hooks for net and http servers only',
     )
   }
   if (!isHttpServer(server)) {
@@ -92,7 +92,7 @@ function checkHooks(server: ServableServer, hooks?: HttpHooks, socket?: SocketPr
   }
   if (hooks === undefined) {
     throw wrong(
-      'the connections of an http.Server speak HTTP: leave out "protocol" (option "socket"), or give hooks for those that the application takes over as "upgraded"',
+      'an http.Server takes no "protocol" (option "socket"): omit it, or give it as http.upgraded for connections that the application upgrades',
     )
   }
   checkOptions('http', hooks, HTTP)
@@ -104,10 +104,10 @@ function wrong(message: string): FdbError {
   return new FdbError('ERR_FDB_OPTION', message)
 }
 
-/** Where frameworks have their server. */
+/** The properties in which frameworks have their server. */
 const SERVERS = ['server', 'httpServer', 'listener'] as const
 
-/** Throws ERR_FDB_NOT_A_SERVER: many objects that answer requests are no servers, and would accept no connection. */
+/** Throws ERR_FDB_NOT_A_SERVER unless `server` can accept connections, which a framework's app cannot. */
 export function checkServer(server: unknown): asserts server is ServableServer {
   if (server instanceof Server) return
   throw new FdbError('ERR_FDB_NOT_A_SERVER', `${shown(server)} is no server: give ${remedy(server)}`)
@@ -123,12 +123,12 @@ function remedy(given: unknown): string {
   const has = (name: string) => typeof app[name] === 'function'
   if (has('then')) return 'what it resolves to: await it first'
   for (const name of SERVERS)
-    if (app[name] instanceof Server) return `app.${name}, which is its server (app is what was given)`
-  if (has('getHttpServer')) return 'app.getHttpServer(), behind await app.init() (app is what was given)'
-  if (has('callback')) return 'http.createServer(app.callback()) (app is what was given)'
+    if (app[name] instanceof Server) return `app.${name}, which is its server (app is the given object)`
+  if (has('getHttpServer')) return 'app.getHttpServer(), after await app.init() (app is the given object)'
+  if (has('callback')) return 'http.createServer(app.callback()) (app is the given object)'
   if (has('fetch'))
     return 'a server made for its fetch(), such as createAdaptorServer(app) of @hono/node-server'
   if (has('handleUpgrade')) return 'the http.Server whose upgrades it handles'
-  if (has('bind') && has('send')) return 'a stream server; a UDP socket binds to listener.borrow() by itself'
+  if (has('bind') && has('send')) return 'a stream server; bind a UDP socket to listener.borrow() instead'
   return own
 }

@@ -12,32 +12,33 @@ export interface ServingLinkOptions {
   readonly versions: VersionRange
   readonly everyMs: () => number
   readonly report: () => object
-  /** This process has the state of that service, and is a member of this one; absent: it drains. */
+  /** The service of this process, if it follows the state of `service`; absent if it drains. */
   readonly follower?: string
-  /** Whose segments it holds. */
+  /** Returns when the service was started whose segments this process holds. */
   readonly serviceStartedAt?: () => number
-  /** The highest epoch whose segment this process holds. */
+  /** Returns the highest epoch whose segment this process holds. */
   readonly top: () => number
-  /** New segments, from which this process answers until its last connection ends; or a migration channel. */
+  /** Owns the items: new segments, or a migration channel. */
   readonly adopt: (items: BundleItem[]) => void
-  /** The process that serves now hears us. */
+  /** The process that serves receives reports now. */
   readonly connected: () => void
-  /** Takes the changes of this process along. */
+  /** Forwards the changes of this process. */
   readonly writes: WriteRedirect
-  /** The connection ended so; another one follows. */
+  /** The peer violated the protocol; the connection is made again. */
   readonly broken?: (error: unknown) => void
-  /** Handles other messages of it. */
+  /** Handles other messages. */
   readonly handle?: (envelope: WireEnvelope) => void
 }
 
 const { Intent } = fdbroker.wire
 const RETRY_MS = 250
-/** After a replacement the next process accepts already. */
-const AGAIN_MS = 10
+/** The delay before the connection is made again after a replacement, when the next process already accepts. */
+const RECONNECT_MS = 10
 
 /**
- * Keeps the process that serves informed about a generation that stands by or drains, so that `status` shows all of them, or about a
- * process that follows its state: over a connection of its own to the control path, made again when that process is replaced in turn.
+ * Reports on this process to the process that serves, over its own connection to the control path. This process stands by or drains, so
+ * that `status` shows all generations, or follows the state of `service`. If the process that serves is replaced, the link connects to the
+ * next one.
  */
 export class ServingLink {
   readonly #options: ServingLinkOptions
@@ -45,8 +46,8 @@ export class ServingLink {
   #timer: NodeJS.Timeout | undefined
   #running = false
   #connectedAt = 0
-  /** Counts the starts. */
-  #turn = 0
+  /** Counts the starts, to recognize a connection of an earlier start. */
+  #starts = 0
 
   constructor(options: ServingLinkOptions) {
     this.#options = options
@@ -55,11 +56,11 @@ export class ServingLink {
   start(): void {
     if (this.#running) return
     this.#running = true
-    this.#turn++
+    this.#starts++
     void this.#connect()
   }
 
-  /** Says once more how it is: what is told last is what is known of a process that has ended. */
+  /** Sends a last report, which is all that is known of this process after its end. */
   stop(): void {
     this.#running = false
     clearTimeout(this.#timer)
@@ -70,28 +71,28 @@ export class ServingLink {
     if (link !== null) this.#options.writes.lost(link)
   }
 
-  /** Asks the process that serves for a migration channel for our connections. */
+  /** Asks the process that serves for a migration channel. */
   askForMove(): void {
     this.#link?.post({ moveRequest: {} })
   }
 
-  /** Perhaps another serves by now, or will soon. */
+  /** Connects again, because another process may serve now or soon. */
   reconnect(): void {
-    if (this.#link !== null) this.#again(this.#link)
+    if (this.#link !== null) this.#connectAgain(this.#link)
   }
 
-  /** Something has changed that must be known before this process ends. */
-  now(): void {
+  /** Sends a report now. */
+  reportNow(): void {
     if (this.#link !== null) this.#beat(this.#link)
   }
 
   async #connect(): Promise<void> {
-    const { control, follower, service, generation, versions, handle: hear } = this.#options
-    const turn = this.#turn
+    const { control, follower, service, generation, versions, handle } = this.#options
+    const start = this.#starts
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
-      // Stopped meanwhile, perhaps started again: then another connection is on its way.
-      if (!this.#running || turn !== this.#turn) {
+      // The link was stopped meanwhile, and possibly started again with another connection.
+      if (!this.#running || start !== this.#starts) {
         link.close()
         return
       }
@@ -104,14 +105,14 @@ export class ServingLink {
           const { welcome, written } = envelope
           if (welcome) this.#options.writes.welcomed(link, welcome)
           if (written) this.#options.writes.written(link, written)
-          hear?.(envelope)
+          handle?.(envelope)
         },
         bundle: items => this.#options.adopt(items),
         broken: error => {
           this.#options.broken?.(error)
-          this.#again(link)
+          this.#connectAgain(link)
         },
-        end: () => this.#again(link),
+        end: () => this.#connectAgain(link),
       })
       link.post({
         hello: {
@@ -132,7 +133,7 @@ export class ServingLink {
       this.#options.connected()
     } catch {
       const ms = Math.max(RETRY_MS, this.#options.everyMs())
-      if (turn === this.#turn) this.#later(() => void this.#connect(), ms)
+      if (start === this.#starts) this.#later(() => void this.#connect(), ms)
     }
   }
 
@@ -146,13 +147,13 @@ export class ServingLink {
     link.beat({ healthy: true, report: JSON.stringify(this.#options.report()) })
   }
 
-  #again(link: Link): void {
+  #connectAgain(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
     this.#options.writes.lost(link)
-    // A process that refuses at once does so again.
-    const sentAway = performance.now() - this.#connectedAt < RETRY_MS
-    this.#later(() => void this.#connect(), sentAway ? RETRY_MS : AGAIN_MS)
+    // A process that closed the connection at once would do so again.
+    const refused = performance.now() - this.#connectedAt < RETRY_MS
+    this.#later(() => void this.#connect(), refused ? RETRY_MS : RECONNECT_MS)
   }
 
   #later(act: () => void, ms: number): void {

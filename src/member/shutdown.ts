@@ -4,33 +4,33 @@ import { activeIntervals } from '../node/intervals.js'
 import { keptByText } from '../operator/status-report.js'
 import type { RetiredReason } from './member-options.js'
 
-/** How far a process has come in leaving. */
+/** The stage of a process that leaves. */
 type Stage =
-  /** This process serves, or is to. */
+  /** The process serves, or will serve. */
   | 'stays'
-  /** Another serves, as the application was told. */
+  /** Another process serves, and the application was notified. */
   | 'retired'
-  /** The application closes what was not retired. */
+  /** The application closes the member, which was not retired. */
   | 'closing'
   | 'closing, retired'
-  /** Everything was let go of. */
+  /** Everything is released. */
   | 'over'
 
-/** Why a process leaves, and how far it has come. */
+/** Why a process leaves, and in which stage it is. */
 export class Shutdown {
-  /** Resolves when it is over. */
+  /** Resolves when everything is released. */
   readonly retired: Promise<RetiredReason>
-  /** Milliseconds for the last connections. */
+  /** The time in which the last connections must end, in milliseconds. */
   drainTimeout: number
-  /** Connections that the application closes go on elsewhere: another process serves the same addresses. */
+  /** Connections may move although the application closes the member, because another worker serves the same addresses. */
   yields = false
-  /** The client that asked for it to leave; null: the application does so by itself. */
+  /** The operator who asked this process to leave, or null if the application closes by itself. */
   asked: string | null = null
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'
-  /** The holder's last word: a process that is fenced while another serves was not told. */
-  #told: 'nothing' | 'retire' | 'released' = 'nothing'
+  /** The last verdict of the holder. `none` if this process lost its right without being replaced. */
+  #verdict: 'none' | 'retire' | 'released' = 'none'
   #reason: FdbError | null = null
 
   constructor(drainTimeout: number) {
@@ -40,12 +40,12 @@ export class Shutdown {
     })
   }
 
-  /** The application was told that another serves, and not yet that this process does again. */
+  /** Another process serves, as far as the application knows. */
   get isRetired(): boolean {
     return this.#stage === 'retired' || this.#stage === 'closing, retired'
   }
 
-  /** The application wants to go. */
+  /** The application closes the member. */
   get closing(): boolean {
     return this.#stage === 'closing' || this.#stage === 'closing, retired'
   }
@@ -54,22 +54,22 @@ export class Shutdown {
     return this.#stage === 'over'
   }
 
-  /** The application has closed the service: no process follows. */
+  /** The application has closed the service, and no process follows. */
   get ended(): boolean {
     return this.#why === 'closed'
   }
 
-  /** Why this process does not come to serve, or could not. */
+  /** Why this process will not serve, or could not. */
   get reason(): FdbError | null {
     return this.#reason
   }
 
-  /** The first reason counts: what came of it says less. */
+  /** Keeps the first reason: later errors are mostly its consequences. */
   because(error: FdbError): void {
     this.#reason ??= error
   }
 
-  /** The process was fenced: what came before does not count. */
+  /** Replaces the reason, because the process was fenced. */
   becauseFenced(error: FdbError): void {
     this.#reason = error
   }
@@ -78,7 +78,7 @@ export class Shutdown {
     if (this.#stage === 'stays') this.#stage = 'retired'
   }
 
-  /** This process writes, for the first time or again. */
+  /** Call when this process writes, for the first time or again. */
   serve(): void {
     this.#reason = null
     if (this.#stage === 'retired') this.#stage = 'stays'
@@ -90,20 +90,20 @@ export class Shutdown {
     else if (this.#stage === 'retired') this.#stage = 'closing, retired'
   }
 
-  /** The holder says which process serves. */
-  handleVerdict(word: 'retire' | 'resume' | 'released'): void {
-    if (word === 'released') this.#told = word
-    else if (this.#told !== 'released') this.#told = word === 'retire' ? word : 'nothing'
+  /** Records which process serves, as the holder has decided. `released` is final. */
+  handleVerdict(verdict: 'retire' | 'resume' | 'released'): void {
+    if (verdict === 'released') this.#verdict = verdict
+    else if (this.#verdict !== 'released') this.#verdict = verdict === 'retire' ? verdict : 'none'
   }
 
-  /** The application has closed what served, or stood by. */
+  /** Records why the application closes a process that served or stood by. */
   closedBy(why: RetiredReason): void {
     this.#why = why
   }
 
-  /** The process leaves unasked. `released`: by its own holder's word another serves for good. */
+  /** Records why the process leaves by itself. `released`: its own holder has released the successor. */
   leave(released: boolean): void {
-    this.#why = released || this.#told !== 'nothing' ? 'replaced' : 'lost'
+    this.#why = released || this.#verdict !== 'none' ? 'replaced' : 'lost'
   }
 
   end(why: FdbError): void {
@@ -111,43 +111,43 @@ export class Shutdown {
     this.because(why)
   }
 
-  /** Tells the waiting callers. */
+  /** Resolves `retired`, and notifies the application. */
   settle(application: (why: RetiredReason) => void): void {
     this.#resolve(this.#why)
     application(this.#why)
   }
 }
 
-/** A process that has retired and lives after so long has something that keeps it. */
+/** The time in which a retired process should end by itself. */
 export const RETIRED_MS = 2_000
 
 interface LingeringDeps {
   readonly logger: Logger
-  /** Milliseconds from the retirement to the end of the process; null: the application ends it. */
+  /** Milliseconds from the retirement until the process is ended, or null if it is not. */
   readonly exitWhenRetired: number | null
-  /** The process that serves learns what keeps this one. */
+  /** Reports the resources that keep this process alive to the process that serves. */
   readonly report: () => void
 }
 
-/** Members of this process (or thread) that have not retired. */
-const living = new Set<object>()
+/** The members of this process (or thread) that have not retired. */
+const activeMembers = new Set<object>()
 
-/** The member has not retired: its process is needed. */
-export function lives(member: object): void {
-  living.add(member)
+/** Call when a member is made: its process is needed. */
+export function addActive(member: object): void {
+  activeMembers.add(member)
 }
 
-/** The member did not come to serve, or its process stays for others. */
-export function livesNoMore(member: object): void {
-  living.delete(member)
+/** Call when a member will never serve, or its process stays for others. */
+export function removeActive(member: object): void {
+  activeMembers.delete(member)
 }
 
-/** Reports what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while another member lives in it. */
-export function watchRetired(member: object, { logger, exitWhenRetired, report: tell }: LingeringDeps): void {
-  living.delete(member)
+/** Logs what keeps a retired process alive, or ends it (`exitWhenRetired`). Does nothing while the process has another active member. */
+export function watchRetired(member: object, { logger, exitWhenRetired, report }: LingeringDeps): void {
+  activeMembers.delete(member)
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {
-    if (living.size > 0) return
+    if (activeMembers.size > 0) return
     const kept = whatKeeps()
     const facts = { keptBy: kept, afterMs: ms }
     if (exitWhenRetired !== null) {
@@ -158,18 +158,21 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report: 
       facts,
       `process ${process.pid} has retired and does not end: ${keptByText(kept)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
     )
-    tell()
+    report()
   }, ms).unref()
 }
 
-/** A process that drains has had this time to stop its timers. */
+/** The time in which a draining process should stop its timers. */
 const DOUBLED_MS = 1_000
-/** Values of NODE_ENV. */
+/** The values of NODE_ENV that disable the warning. */
 const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']
-/** Shorter intervals are seldom jobs. */
+/** The shortest interval that counts as a job, in milliseconds. */
 const JOB_MS = 1_001
 
-/** Names, in development, the intervals of a replaced process, which the next version runs too. `over`: the process needs no warning. */
+/**
+ * Warns, in development, of intervals of a replaced process, which also run in the next version. `over`: returns true if no warning is
+ * needed.
+ */
 export function watchDoubledIntervals(logger: Logger, over: () => boolean): void {
   if (NO_DEVELOPMENT.includes(process.env.NODE_ENV)) return
   setTimeout(() => {
@@ -184,7 +187,7 @@ export function watchDoubledIntervals(logger: Logger, over: () => boolean): void
   }, DOUBLED_MS).unref()
 }
 
-/** Resources that keep the event loop of this process alive, by Node's names. */
+/** Returns the resources that keep the event loop of this process alive, by Node's names. */
 export function whatKeeps(): Record<string, number> {
   const kept: Record<string, number> = {}
   for (const type of process.getActiveResourcesInfo()) kept[type] = (kept[type] ?? 0) + 1

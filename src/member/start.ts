@@ -10,7 +10,7 @@ import type { Settings } from './options.js'
 
 const FIRST_EPOCH = 1
 
-/** The descriptors of a process that cannot hand them over any more. */
+/** The descriptors of a process that died, or hangs and will be killed. */
 export interface RecoveredDescriptors {
   readonly generation: number
   readonly serviceStartedAt: number
@@ -18,11 +18,11 @@ export interface RecoveredDescriptors {
   readonly segments: readonly Segment[]
   readonly listener: OwnedFd
   readonly lock: OwnedFd
-  /** Null: that process had none, or it cannot be taken; it is made again. */
+  /** Null if it could not be recovered; then it is made again. */
   readonly reservation: OwnedFd | null
 }
 
-/** Starts the first process of a service; `control` null: it has no holder at all. */
+/** Starts the first process of a service. `control`: null with the option `control: false`. */
 export async function startFirst(
   settings: Settings,
   control: Omit<FirstControl, 'role' | 'path'> | null,
@@ -36,7 +36,7 @@ export async function startFirst(
   machine.assume({ holds: true, link: 'none', epoch: FIRST_EPOCH, source: 0, wayBack: FIRST_EPOCH })
   segmentSet.make([FIRST_EPOCH])
   try {
-    // No other process can write: the application may fill its state before it is ready.
+    // The first process may write before ready(), because no other process can.
     await state.keeper.startFirst(FIRST_EPOCH, settings.stateFile)
   } catch (error) {
     state.log.close()
@@ -44,7 +44,7 @@ export async function startFirst(
     throw error
   }
   state.file?.prepare()
-  tellUnsealed(driver)
+  warnUnsealed(driver)
   if (control !== null) {
     const { listener, lock, reservation, entry } = control
     controlSocket.adopt({ listener, lock, reservation, entry })
@@ -53,12 +53,12 @@ export async function startFirst(
   return driver
 }
 
-/** Starts a process as the successor of a dead one, with its descriptors: its ready() makes it decide. Takes them, also when it rejects. */
+/** Starts a process as the successor of a dead one, with its descriptors. Owns them, also if it rejects. */
 export async function startFromRecovered(
   settings: Settings,
-  legacy: RecoveredDescriptors,
+  recovered: RecoveredDescriptors,
 ): Promise<MemberDriver> {
-  const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = legacy
+  const { generation, serviceStartedAt, entries, segments, listener, lock, reservation } = recovered
   const driver = new MemberDriver(settings, { generation, serviceStartedAt, scope: 'holder' })
   const { controlSocket, machine, registry, segmentSet, state, wanted } = driver.runtime
   for (const segment of segments.filter(({ kind }) => kind === 'epoch')) segmentSet.put(segment, true)
@@ -70,12 +70,12 @@ export async function startFromRecovered(
   const { top } = segmentSet
   machine.assume({ holds: true, link: 'none', epoch: top, source: top, wayBack: top, top })
   const passed = settings.reception?.passed ?? null
-  // Its path is the service manager's.
+  // The path belongs to the service manager, if that has passed the socket.
   controlSocket.adopt({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
     await state.keeper.read(top)
-    tellUnsealed(driver)
+    warnUnsealed(driver)
     return driver
   } catch (error) {
     driver.end(FdbError.from(error))
@@ -95,7 +95,7 @@ export async function startNext(
   const { followed, joined, machine, readiness, state, timing } = driver.runtime
   const { signal } = settings
   const aborted = () =>
-    driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application does not want to take over any more'))
+    driver.refuse(new FdbError('ERR_FDB_ABORTED', 'the application aborted the takeover (signal of join())'))
   signal?.addEventListener('abort', aborted, { once: true })
   readiness.limit(timeoutMs)
   try {
@@ -106,15 +106,15 @@ export async function startNext(
     inView?.catch(() => {})
     await readiness.offer()
     await state.keeper.read(machine.member.source)
-    // No other process can write: the application may fill its state before it is ready.
+    // The first process may write before ready(), because no other process can.
     if (driver.first) await state.keeper.startFirst(machine.member.epoch, settings.stateFile)
     await inView
     state.file?.prepare()
     timing.record('read')
-    tellUnsealed(driver)
+    warnUnsealed(driver)
     if (machine.phase === 'gone') throw driver.whyNot()
   } catch (error) {
-    // Read wrongly, or not at all: tell the incumbent, leave nothing behind.
+    // The state could not be read: report that to the incumbent, and release everything.
     driver.refuse(FdbError.from(error))
     await machine.settled()
     throw signal?.aborted ? signal.reason : error
@@ -124,16 +124,16 @@ export async function startNext(
   return driver
 }
 
-/** An operator who counts on the way back hears that there is none. */
-function tellUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void {
+/** Warns the operator that there is no automatic rollback. */
+function warnUnsealed({ runtime: { settings, segmentSet } }: MemberDriver): void {
   if (segmentSet.rules.arbiter || process.platform !== 'linux') return
   settings.logger.warn(
     {},
-    'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in a file without a name that cannot be sealed, so that a commit is final, without an automatic way back, and connections do not move; allow memfd_create',
+    'memfd_create is missing or refused (ENOSYS, EPERM: a filter of system calls, seccomp): the state is in an unnamed file that cannot be sealed, so that a commit is final, without an automatic rollback, and connections do not move; allow memfd_create',
   )
 }
 
-/** In order of epoch. Closes snapshots that were being written still: what they merge is here too. */
+/** Returns the segments in order of epoch. Closes incomplete snapshots, because the segments that they merge are here too. */
 export function wholeSegments(segments: Iterable<Segment>): Segment[] {
   const whole: Segment[] = []
   for (const segment of segments) {
@@ -144,8 +144,8 @@ export function wholeSegments(segments: Iterable<Segment>): Segment[] {
 }
 
 /**
- * Seals what a process wrote that has ended, or is about to. A descriptor that is read-only cannot seal, and needs not: who has the other
- * one is that process. Any other refusal is `refused`'s to tell: nothing is lost by it, as what is written until the end is read.
+ * Seals the segments of a process that has ended or will be killed. Ignores EPERM for a read-only descriptor, because only that process has
+ * a writable one. Passes any other error to `refused`; nothing is lost then, because the segments are read after the process has ended.
  */
 export function sealRecovered(segments: readonly Segment[], refused: (error: FdbError) => void): void {
   for (const segment of segments) {

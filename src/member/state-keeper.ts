@@ -7,18 +7,18 @@ import { loadStateFile } from '../state/file/load.js'
 import type { Segment } from '../state/segment.js'
 import type { StateLog } from '../state/state-log.js'
 
-/** Below this the whole state is compacted after each handoff; above, when enough has come together. */
+/** A smaller state is compacted after each handoff; a larger one when it has this many sealed segments. */
 const COMPACT_ALWAYS_BYTES = 64 * 1024 * 1024
 const COMPACT_SEGMENTS = 8
-/** Compaction is worth it also where less than half of it counts still. */
+/** A larger state is also compacted if less than half of its bytes are live. */
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
-/** Brings the segments on the segment set into the state log, as a handoff goes. Owns neither. */
+/** Reads the segments of the segment set into the state log during a handoff. Owns neither. */
 export class StateKeeper {
   readonly #log: StateLog
   readonly #segmentSet: SegmentSet
   readonly #logger: Logger
-  /** One segment after the other, also when more arrive meanwhile. */
+  /** Serializes {@link follow}. */
   #following: Promise<void> = Promise.resolve()
 
   constructor(log: StateLog, segmentSet: SegmentSet, logger: Logger) {
@@ -27,7 +27,7 @@ export class StateKeeper {
     this.#logger = logger
   }
 
-  /** There is no state to take over: this epoch starts with the state file, if there is one. */
+  /** Starts a new state in `epoch`, from the state file if there is one. */
   async startFirst(epoch: Epoch, file: StateFileSettings | null): Promise<void> {
     const segment = this.#segmentSet.get(epoch)!.dup()
     try {
@@ -40,18 +40,18 @@ export class StateKeeper {
     this.#log.startWriting(segment)
   }
 
-  /** The state as of the offer. */
+  /** Reads the state up to `source`, the incumbent's segment. */
   async read(source: Epoch): Promise<void> {
     for (const segment of this.#segmentSet.all)
       if (segment.epoch <= source) await this.#log.adopt(segment.dup())
   }
 
   /**
-   * Carries over every acknowledged change of the segments below this epoch. `heir`: their writer has lost the right, by the seal or by its
-   * death; after a death the seal must still be set, or the segments that follow could not be read.
+   * Reads every acknowledged change of the segments below this epoch. `seal`: this process decides, and seals them; a segment of a dead
+   * process must be sealed before later ones can be read.
    */
-  async carry(below: Epoch, heir: boolean): Promise<void> {
-    if (heir) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
+  async carry(below: Epoch, seal: boolean): Promise<void> {
+    if (seal) for (const segment of this.#segmentSet.all) if (segment.epoch < below) segment.sealForDead()
     const newest = this.#newest
     for (const segment of this.#segmentSet.all) {
       if (segment.epoch >= below || segment.epoch <= newest) continue
@@ -61,7 +61,7 @@ export class StateKeeper {
     await this.#log.catchUp()
   }
 
-  /** Lets the connections that stay here see what the process that serves writes. Called again when newer segments have arrived. */
+  /** Starts to read the records of the process that serves. Called again when newer segments have arrived. */
   follow(): Promise<void> {
     const next = this.#following.then(() => this.#followOn())
     this.#following = next.catch(() => {})
@@ -88,8 +88,8 @@ export class StateKeeper {
   }
 
   /**
-   * Merges what earlier generations wrote into one segment, and moves its memory to this process's account. `give`: what
-   * to do with the merged segment, which is the log's. `from`: so many segments are worth it.
+   * Merges the segments of earlier generations into one, whose memory is then accounted to this process. `give`: gets the merged segment,
+   * which the log owns. `from`: the fewest sealed segments that are merged. `needed`: merges in any case.
    */
   async compact(
     give: (snapshot: Segment) => void | Promise<void>,
@@ -105,10 +105,7 @@ export class StateKeeper {
       const [snapshot] = await this.#log.compact()
       if (snapshot?.kind === 'snapshot') await give(snapshot)
     } catch (error) {
-      this.#logger.warn(
-        { err: error },
-        'the state could not be compacted; it is tried again after the next handoff',
-      )
+      this.#logger.warn({ err: error }, 'the state could not be compacted; the next handoff tries again')
     }
   }
 

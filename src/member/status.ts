@@ -10,7 +10,7 @@ import { whatKeeps } from './shutdown.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
-/** The status of this process. */
+/** Returns the status of this process. */
 export function describe(runtime: MemberRuntime): StatusReport {
   const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } =
     runtime
@@ -64,12 +64,12 @@ export function describe(runtime: MemberRuntime): StatusReport {
   }
 }
 
-/** Pid of the previous version while it can still take over again: it serves until `ready()` resolves, and stands by in probation. */
+/** Returns the pid of the previous version while it can still take over again: until `ready()` resolves, and in probation. */
 export function incumbentOf({ hosting, joined }: Pick<MemberRuntime, 'hosting' | 'joined'>): number | null {
   return hosting.standsBy ? (joined.facts?.pid ?? null) : null
 }
 
-/** The application's own mistake is no reason to have no status. */
+/** Returns the application's details, or the exception of its hook. */
 function detailsOf(application: MemberRuntime['application']): Record<string, unknown> {
   try {
     return application?.details() ?? {}
@@ -78,11 +78,10 @@ function detailsOf(application: MemberRuntime['application']): Record<string, un
   }
 }
 
-/** The registry knows which sockets there are, the listeners who accepts on them. */
 function listenersOf(entries: readonly Entry[], listeners: readonly Listener[]): StatusReport['listeners'] {
   const sockets = entries.filter(entry => entry.role === 'listener')
   const identities = inspect(sockets.map(entry => entry.fd))
-  // A listener that moved may still have connections at its old address: the newer one counts.
+  // Reversed, so that an open listener counts instead of a closed one of the same name that still has connections.
   const byName = new Map([...listeners].reverse().map(listener => [listener.name, listener]))
   return sockets.map(({ name }, i) => {
     const identity = identities[i]!

@@ -14,26 +14,26 @@ import type { MemberRuntime } from './runtime.js'
 
 export interface StayOptions {
   /**
-   * Signals that are passed on to the process that serves in this one's place. Their handlers are installed until it has ended. Default:
-   * none.
+   * Signals that are forwarded to the process that serves instead of this one. Their handlers stay installed until that process has ended.
+   * Default: none.
    */
   signals?: readonly NodeJS.Signals[]
   /**
-   * Stays, too, while another container's process serves, until this aborts: for an orchestrator that restarts every container that ends
-   * (Kubernetes), and so would have the replaced version, or the one that was rolled back, take over in turn. It ends when no process has
-   * served for some seconds. Default: it ends.
+   * Also stays while a process in another container serves, until this signal aborts. For an orchestrator that restarts every container
+   * that ends (Kubernetes): otherwise the restarted container, with the replaced version, would take over. Ends when no process has served
+   * for some seconds. Default: does not stay for other containers.
    */
   until?: AbortSignal
 }
 
-/** Without a SIGCHLD. */
-const LOOK_MS = 5_000
+/** The interval at which children are checked without a SIGCHLD. */
+const CHECK_MS = 5_000
 const ANSWER_MS = 2_000
-/** Another container's process is asked for so often. */
+/** The poll interval for a process in another container. */
 const ELSEWHERE_MS = 2_000
-/** Pause after a question without an answer. */
-const AGAIN_MS = 500
-/** After this many unanswered questions in a row no process serves any more. */
+/** The delay after a poll without an answer. */
+const RETRY_MS = 500
+/** After this many polls in a row without an answer no process serves any more. */
 const UNANSWERED = 3
 
 /** Signals that end a service. */
@@ -41,7 +41,7 @@ const ENDING: ReadonlySet<NodeJS.Signals> = new Set(['SIGTERM', 'SIGINT'])
 
 /** See `Member.staysForOthers`. */
 export function staysForOthers(deps: MemberRuntime): boolean {
-  // Signals are this process's own matter as long as it serves, or is to.
+  // A process that serves, or will serve, handles its signals itself.
   return !isCurrent(deps.machine.phase) && whyStay(deps) !== null
 }
 
@@ -65,10 +65,10 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
   process.on('SIGCHLD', wake)
   try {
     const reason = await deps.shutdown.retired
-    deps.settings.logger.info({ reason, why }, 'stays until nobody is left who would end with it')
+    deps.settings.logger.info({ reason, why }, 'stays until no process is left that would end with this one')
     const code = await others.ended()
     if (reason !== 'lost' && until !== undefined) await others.endedElsewhere(until)
-    // A process that came back after a successor has served last itself.
+    // A process that closes the service was the last to serve itself.
     return reason === 'closed' ? 0 : code
   } finally {
     for (const signal of signals) process.off(signal, forward)
@@ -81,68 +81,69 @@ class Others {
   readonly #deps: MemberRuntime
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0
+  /** Resolves when all recorded exits are judged. */
   #judging: Promise<void> = Promise.resolve()
-  #woken = () => {}
+  #onWake = () => {}
 
   constructor(deps: MemberRuntime) {
     this.#deps = deps
   }
 
   wake(): void {
-    this.#woken()
+    this.#onWake()
   }
 
-  /** Passes a signal to the process that serves instead of this one; without one, or to end the service, to all children. */
+  /** Forwards a signal to the process that serves; without one, or if the signal ends the service, to all children. */
   async forward(signal: NodeJS.Signals): Promise<void> {
     const { logger } = this.#deps.settings
-    using server = await this.#inOurPlace()
+    using server = await this.#dependentServer()
     const number = constants.signals[signal]
     try {
       if (server !== null) signalTo(server.pidfd, number)
-      // When the service is to end, a version that stands by would take it back from the one that leaves.
+      // A standby would take over from a process that leaves, so the signal goes to all.
       if (server === null || ENDING.has(signal)) {
         for (const pid of children()) if (pid !== server?.pid) process.kill(pid, signal)
       }
-      logger.info({ signal, to: server?.pid ?? null }, 'signal passed on')
+      logger.info({ signal, to: server?.pid ?? null }, 'signal forwarded')
     } catch (error) {
-      logger.warn({ err: error, signal }, 'a signal could not be passed on')
+      logger.warn({ err: error, signal }, 'a signal could not be forwarded')
     }
   }
 
-  /** Resolves with the exit code when none is left. */
+  /** Resolves with the exit code when no process is left. */
   async ended(): Promise<number> {
-    // Node tells of those that this process has started itself.
+    // Node reaps the processes that this one has started itself.
     for (const { pid, exited } of this.#deps.upgrades.started)
       void exited.then(exit => this.#recordExit(pid, codeOf(exit)))
     for (;;) {
       const children = this.#reaper.reap()
       await this.#judging
       if (children) {
-        await this.#change(this.#reaper.waiting ? ADOPTED_MS : LOOK_MS)
+        await this.#change(this.#reaper.waiting ? ADOPTED_MS : CHECK_MS)
         continue
       }
-      // No child: it came from elsewhere into what ends with us (docker exec), and its end shows on its pidfd.
-      using server = await this.#inOurPlace()
+      // The process that serves may be no child (docker exec): wait for its end with a pidfd.
+      using server = await this.#dependentServer()
       if (server === null) return this.#code
       await deathOf(server.pidfd)
     }
   }
 
-  /** Resolves when the process in another container serves no more, or `until` aborts. */
+  /** Resolves when no process in another container serves any more, or `until` aborts. */
   async endedElsewhere(until: AbortSignal): Promise<void> {
     const wake = () => this.wake()
     until.addEventListener('abort', wake, { once: true })
     for (let unanswered = 0; !until.aborted && unanswered < UNANSWERED; ) {
-      unanswered = (await this.#ask()) === null ? unanswered + 1 : 0
-      if (!until.aborted) await this.#change(unanswered > 0 ? AGAIN_MS : ELSEWHERE_MS)
+      unanswered = (await this.#findServer()) === null ? unanswered + 1 : 0
+      if (!until.aborted) await this.#change(unanswered > 0 ? RETRY_MS : ELSEWHERE_MS)
     }
     until.removeEventListener('abort', wake)
   }
 
-  /** The code of a process counts if no process serves after its end. */
+  /** Records an exit code, which counts if no process serves afterwards. */
   #recordExit(pid: number, code: number): void {
     this.#judging = this.#judging.then(async () => {
-      const serves = await this.#ask()
+      const serves = await this.#findServer()
       this.#code = serves === null ? this.#code || code : 0
       this.#deps.settings.logger.info(
         { pid, code, serves },
@@ -152,36 +153,37 @@ class Others {
     this.wake()
   }
 
+  /** Resolves after `ms`, or at the next {@link wake}. */
   #change(ms: number): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(resolve, ms)
-      this.#woken = () => {
+      this.#onWake = () => {
         clearTimeout(timer)
         resolve()
       }
     })
   }
 
-  /** The process that serves, by a pidfd of its own, if it would end with us. */
-  async #inOurPlace(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
+  /** Returns the process that serves, with a pidfd, if it would end with this process. */
+  async #dependentServer(): Promise<({ pid: number; pidfd: OwnedFd } & Disposable) | null> {
     const pid = await this.#here()
     if (pid === null || !endsWithUs(pid)) return null
     const pidfd = openPidfd(pid)
     if (!(pidfd instanceof OwnedFd)) return null
-    // It serves still: so the number was not another's when the descriptor was opened.
+    // The process still serves, so the pidfd was not opened for another process with a reused pid.
     if ((await this.#here()) === pid) return { pid, pidfd, [Symbol.dispose]: () => pidfd.close() }
     pidfd.close()
     return null
   }
 
-  /** Pid of the process that serves, if it is one of this PID namespace: a pid of another container names another process here. */
+  /** Returns the pid of the process that serves, if it is in this PID namespace. */
   async #here(): Promise<number | null> {
-    const server = await this.#ask()
+    const server = await this.#findServer()
     return server === null || server.elsewhere ? null : server.pid
   }
 
-  /** The process that serves; null: there is none. */
-  async #ask(): Promise<{ pid: number; elsewhere: boolean } | null> {
+  /** Returns the process that serves, or null if there is none. `elsewhere`: in another PID namespace. */
+  async #findServer(): Promise<{ pid: number; elsewhere: boolean } | null> {
     const { control, service } = this.#deps.settings
     if (control === null) return null
     try {
@@ -194,7 +196,7 @@ class Others {
   }
 }
 
-/** The children, in one turn with what is done to them: a child's number is its own until it is reaped. */
+/** Returns the pids of all children. Use them in the same turn of the event loop: after a child is reaped its pid may be reused. */
 function children(): number[] {
   return readdirSync('/proc')
     .map(Number)

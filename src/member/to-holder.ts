@@ -16,7 +16,7 @@ export interface ToHolderDeps {
   readonly heartbeat: Heartbeat
 }
 
-/** Sends the messages of this process's member to the holder that it has joined, each with its additional facts. */
+/** Sends the member's messages to the holder that this process has joined, each with its additional facts. */
 export class ToHolderSender {
   readonly #deps: ToHolderDeps
   constructor(deps: ToHolderDeps) {
@@ -52,7 +52,7 @@ export class ToHolderSender {
     const { heartbeat, joined, shared, state } = this.#deps
     const { registry, timing, wanted } = shared
     timing.record('ready')
-    // Before Ready: from then on silence tells that this process is stuck.
+    // After Ready silence means that this process is stuck, so the heartbeats start before.
     heartbeat.start()
     joined.post({
       ready: {
@@ -70,7 +70,7 @@ export class ToHolderSender {
     state.takenOver = { ...state.log.position }
   }
 
-  /** The reason must be out before the link is closed. */
+  /** Resolves when Abort was sent, because the link is closed next. */
   #abort(): Promise<void> | undefined {
     const { joined, shared } = this.#deps
     const { shutdown, machine } = shared
@@ -78,7 +78,7 @@ export class ToHolderSender {
     return joined.link?.send({ abort: { code, message, phase: machine.phase } }).catch(() => {})
   }
 
-  /** Descriptors go first: the holder decides when it hears Back. */
+  /** Sends the descriptors before Back, because the holder decides at Back. */
   #back({ role, epoch, sealed, unfit = false }: Extract<ToHolder, { kind: 'back' }>): void {
     const { joined, shared } = this.#deps
     const { shutdown, machine, settings, segmentSet } = shared
@@ -90,7 +90,7 @@ export class ToHolderSender {
         if (shutdown.over || joined.link !== link) return
         settings.logger.warn(
           { err: error },
-          'the process at the control socket did not take back what is held: it is told again',
+          'the process at the control socket did not accept the descriptors of this process: connecting again',
         )
         machine.step({ type: 'failed', effect: 'back' })
       })

@@ -16,40 +16,39 @@ import type { MemberContext } from './member-context.js'
 import type { UpgradeOptions } from './member-options.js'
 import { refuseMainProcess } from './options.js'
 
-/** An upgrade that was given up is over within this time: its successor is ended, and this process writes again. */
+/** The time in which an upgrade that was given up must end: its successor has ended, and this process writes again. */
 const GIVEN_UP_MS = 10_000
-/** After a cancellation: for the incumbent to write again. */
+/** After a cancellation, the time in which the incumbent must write again. */
 const SERVING_MS = 2_000
 
-/** How the successor is started. */
-export interface Place {
-  /** Default: as this process was started. */
+export interface SuccessorStart {
+  /** Default: the folder in which this process was started. */
   readonly cwd?: string
   readonly stdio?: StdioOptions
 }
 
-/** Where a successor writes, if not to the output of this process. */
+/** The output of a successor, if it does not share that of this process. */
 export interface SuccessorOutput {
   readonly stdio: StdioOptions
   readonly env: NodeJS.ProcessEnv
-  /** The successor has it, or was not started. */
+  /** Called when the successor has its descriptors, or was not started. */
   close(): void
 }
 
-/** The upgrades that this process has begun: one at a time. Owns the successors that it starts. */
-export class Upgrades implements AttemptIncumbent {
+/** The upgrades that this process starts, one at a time. Owns the successors. */
+export class Upgrades implements Replaced {
   readonly shared: MemberContext
-  /** Successors that this process has started. */
+  /** The successors that this process has started. */
   readonly started: Successor[] = []
-  /** Opens the output of the next successor; null: it has that of this process. */
+  /** Opens the output of the next successor, or null if it shares that of this process. */
   output: (() => SuccessorOutput) | null = null
   readonly #hosting: () => Hosting
   #underWay: { end(reason: FdbError, graceMs: number): Promise<void> } | null = null
   /** The upgrade under way, once its successor has been started. */
   #attempt: UpgradeAttempt | null = null
-  /** How long a successor may take to end when it is given up. */
+  /** The time in which a successor must end that was given up. */
   #graceMs = GRACE_MS
-  /** Why a successor failed that never came as far as a handoff. */
+  /** The failure of a successor that never reached a handoff. */
   #failure: Failure | null = null
 
   constructor(shared: MemberContext, hosting: () => Hosting) {
@@ -71,11 +70,13 @@ export class Upgrades implements AttemptIncumbent {
     return this.shared.machine.holder?.phase
   }
 
-  /** The process that serves need not be the one that was started: a wrapper may have forked it. */
+  /**
+   * Returns the process that serves, or null if this one still does. A wrapper may have forked it, so its pid may differ from `started`.
+   */
   served(started: number): Upgraded | null {
     const { generation, machine } = this.shared
     if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
-    // A daemon that decides does not tell.
+    // A daemon does not report the successor.
     const peer = this.#peer(machine.holder?.owner)
     return { pid: peer?.pid ?? started, generation: peer?.generation ?? generation + 1 }
   }
@@ -84,8 +85,8 @@ export class Upgrades implements AttemptIncumbent {
     return this.#peer(this.shared.machine.holder?.joiner)?.pid ?? null
   }
 
-  /** The successor is not wanted any more: it is given up, unless its Commit has left. */
-  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
+  /** Gives up the successor, unless Commit was sent. */
+  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled> {
     return this.#hosting().cancelHandoff(reason)
   }
 
@@ -93,8 +94,8 @@ export class Upgrades implements AttemptIncumbent {
     return this.shared.changes.watch(onChange)
   }
 
-  /** A successor that has not joined holds nothing. */
-  graceMs(cancelled: CancelResult): number {
+  /** A successor that has not joined holds nothing, and gets no time to end. */
+  graceMs(cancelled: Cancelled): number {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }
 
@@ -107,16 +108,16 @@ export class Upgrades implements AttemptIncumbent {
   failedAfterCommit(): void {}
 
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
-  async start(options: UpgradeOptions, place: Place = {}): Promise<Upgraded> {
-    // Its failure may have been told already, by a daemon for one: who tries again then is not told "busy" for its rest.
-    const beingEnded = () => this.#attempt?.isCancelled === true
+  async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
+    // The previous failure may have been reported already, while its successor still ends: wait for that instead of failing with "busy".
+    const beingEnded = () => this.#attempt?.givenUp === true
     if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
     const ended = new AbortController()
     this.#graceMs = GRACE_MS
     const failureBefore = this.lastFailure
-    const upgraded = this.#run({ ...options, ...place }, ended.signal)
+    const upgraded = this.#run({ ...options, ...where }, ended.signal)
     this.#underWay = {
       end: async (reason, ms) => {
         this.#graceMs = Math.min(ms, GRACE_MS)
@@ -128,8 +129,8 @@ export class Upgrades implements AttemptIncumbent {
     try {
       return await upgraded
     } catch (error) {
-      // Else the handoff has noted it.
-      const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
+      // Otherwise the handoff has recorded the failure.
+      const unknown = this.lastFailure === failureBefore || this.#attempt?.saidMore === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error
     } finally {
@@ -139,13 +140,13 @@ export class Upgrades implements AttemptIncumbent {
     }
   }
 
-  /** Ends a successor that is starting, unless Commit has left; kills it after `graceMs`. Resolves when the upgrade is over. */
+  /** Ends a successor that is starting, unless Commit was sent; kills it after `graceMs`. Resolves when the upgrade is over. */
   async end(graceMs: number): Promise<void> {
-    const why = `process ${process.pid} was told to end during its upgrade`
+    const why = `process ${process.pid} was asked to end during its upgrade`
     await this.#underWay?.end(new FdbError('ERR_FDB_ABORTED', why), graceMs)
   }
 
-  async #run(options: UpgradeOptions & Place, ended: AbortSignal): Promise<Upgraded> {
+  async #run(options: UpgradeOptions & SuccessorStart, ended: AbortSignal): Promise<Upgraded> {
     const { control, logger, times, timeout } = this.shared.settings
     const { argv = [], cwd, env, signal } = options
     const { ready, quiesce, freeze, prepare, commit } = times
@@ -164,7 +165,7 @@ export class Upgrades implements AttemptIncumbent {
       endAfterMs: OWN_END_MS,
       name: pid => `the successor ${pid}`,
       ours: true,
-      progress: toldOf(options.progress, logger),
+      progress: guardedProgress(options.progress, logger),
       signals: signal === undefined ? [ended] : [ended, signal],
     }).finally(() => output?.close())
     this.#attempt = attempt
@@ -181,8 +182,8 @@ export class Upgrades implements AttemptIncumbent {
         'this process runs with control: false and cannot be upgraded: give join() a control path',
       )
     }
-    refuseMainProcess(this.shared, 'what it starts')
-    // A process that can only read is repaired by the next version.
+    refuseMainProcess(this.shared, 'its successor')
+    // An unfit process may be upgraded, because the next version may be able to write.
     const serves = phase === 'serving' || phase === 'unfit'
     if (serves && this.#underWay === null) return
     const why =
@@ -200,8 +201,8 @@ export class Upgrades implements AttemptIncumbent {
   }
 }
 
-/** The caller's function, of which nothing is heard but the log when it throws: what it is told of has happened already, and goes on. */
-export function toldOf(
+/** Returns the caller's function, with exceptions logged: they must not end an upgrade that is under way. */
+export function guardedProgress(
   progress: ((step: UpgradeProgress) => void) | undefined,
   logger: Logger,
 ): (step: UpgradeProgress) => void {

@@ -16,26 +16,31 @@ import type { WorkerPlace } from '../os/default-control.js'
 import type { Commands } from './commands.js'
 import type { Listener } from './listener.js'
 
-/** A listener of a worker that was not replaced. */
+/** A listener of a worker that has ended and is not replaced yet. */
 export interface UnservedListener {
   readonly name: string
-  /** By which the main process is asked for it. */
+  /** The name under which the main process has the descriptor. */
   readonly key: string
 }
 
-interface Employed {
+interface WorkerCommandsDeps {
   readonly commands: Commands
   readonly worker: WorkerPlace
   listeners(): readonly Listener[]
-  /** Leaves; what it has goes on in another worker. */
+  /** Leaves; the connections move to another worker. */
   close(): Promise<void>
 }
 
 /**
- * Obeys a main process. Takes the connections of workers that are not there: their main process says which listeners are, all of them each time. They end with this
- * process's turn, or when one that takes that place has come.
+ * Handles the commands of a main process. STAND_IN makes this worker accept on the listeners of missing workers; each command lists all of
+ * them, and the worker stops accepting on all others. YIELD makes this worker leave.
  */
-export function serveMainProcess({ close, commands, listeners, worker: { control } }: Employed): void {
+export function serveMainProcess({
+  close,
+  commands,
+  listeners,
+  worker: { control },
+}: WorkerCommandsDeps): void {
   let turn: Promise<unknown> = Promise.resolve()
   const follow = async (unserved: readonly UnservedListener[]) => {
     for (const listener of listeners()) {
@@ -57,7 +62,7 @@ export function serveMainProcess({ close, commands, listeners, worker: { control
     return ''
   })
   commands.set(YIELD, () => {
-    // The answer leaves first.
+    // The reply must be sent first.
     setImmediate(() => void close())
     return ''
   })
@@ -67,7 +72,7 @@ export function standInBody(unserved: readonly UnservedListener[]): string {
   return JSON.stringify(unserved)
 }
 
-/** Throws ERR_FDB_MESSAGE. */
+/** Decodes the body of STAND_IN. Throws ERR_FDB_MESSAGE. */
 function unservedIn(body: Buffer): UnservedListener[] {
   try {
     const list: unknown = JSON.parse(body.toString())
@@ -75,16 +80,18 @@ function unservedIn(body: Buffer): UnservedListener[] {
   } catch {
     // The error follows below.
   }
-  throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a main process's order are no list`)
+  throw new FdbError(
+    'ERR_FDB_MESSAGE',
+    `a command of the main process (${body.length} bytes) is not a list of listeners`,
+  )
 }
 
-/** The main process has it at hand. */
 const ANSWER_MS = 10_000
-const AGAIN_MS = 20
+const RETRY_MS = 20
 
 /**
- * The listeners of a worker. A TCP one is a socket of its own at an address that all workers share (SO_REUSEPORT): the kernel gives each of them
- * the same part of what comes. Sockets of other kinds are one for all: the first binds, the others are given it.
+ * The listeners of a worker. For TCP each worker binds its own socket to the same address (SO_REUSEPORT), and the kernel distributes new
+ * connections evenly. All workers share one socket of any other kind: the first worker binds it, and the others get dups.
  */
 export class GroupListeners {
   readonly #control: string
@@ -93,35 +100,35 @@ export class GroupListeners {
     this.#control = control
   }
 
-  /** The specification to bind, for the one that the application asked for. */
+  /** Returns the specification to bind. */
   wanted(spec: ListenerSpec): ListenerSpec {
     return spec.kind === 'tcp' ? { ...spec, reusePort: true } : spec
   }
 
   /**
-   * Binds beside the other workers; `spec`: the one to register, as a shared socket has the path of the first. Throws what binding throws,
-   * also if another program shares the address.
+   * Binds a listener, or gets the one that all workers share. Returns the specification to register, which is empty for a shared socket,
+   * whose path belongs to the first worker. Throws the error of binding, also if another program uses the address.
    */
   async bind(name: string, spec: ListenerSpec): Promise<{ fd: OwnedFd; spec: string }> {
-    const others = await this.#askFor(name, spec)
-    if (others !== null) return this.#beside(others, spec)
+    const shared = await this.#claim(name, spec)
+    if (shared !== null) return this.#share(shared, spec)
     try {
       const fd = spec.kind === 'tcp' ? bindFirstOfGroup(spec) : bindListener(spec)
       return { fd, spec: formatListenerSpec(spec) }
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
-      // Another worker may have been first meanwhile.
-      const first = await this.#askFor(name, spec)
+      // Another worker may have bound the address meanwhile.
+      const first = await this.#claim(name, spec)
       if (first === null) throw error
-      return this.#beside(first, spec)
+      return this.#share(first, spec)
     }
   }
 
-  /** Takes the other's. */
-  #beside(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: string } {
+  /** Owns `other`, the socket of another worker. */
+  #share(other: OwnedFd, spec: ListenerSpec): { fd: OwnedFd; spec: string } {
     if (spec.kind !== 'tcp') return { fd: other, spec: '' }
     try {
-      // The kernel has chosen one for the first.
+      // With port 0 the kernel has chosen the port of the first worker.
       const { port = spec.port } = inspectOne(other)
       return { fd: bindListener({ ...spec, port }), spec: formatListenerSpec(spec) }
     } finally {
@@ -129,13 +136,13 @@ export class GroupListeners {
     }
   }
 
-  /** That of another worker; null: none has it. The caller owns it. */
-  async #askFor(name: string, spec: ListenerSpec): Promise<OwnedFd | null> {
+  /** Returns the socket of another worker, or null if none has it. The caller owns it. */
+  async #claim(name: string, spec: ListenerSpec): Promise<OwnedFd | null> {
     return await claimFrom(this.#control, groupKey(name, spec))
   }
 }
 
-/** The main process's descriptor of that name; null: none. The caller owns it. */
+/** Returns the main process's descriptor of that name, or null if there is none. The caller owns it. */
 async function claimFrom(control: string, name: string): Promise<OwnedFd | null> {
   const until = performance.now() + ANSWER_MS
   for (;;) {
@@ -144,15 +151,15 @@ async function claimFrom(control: string, name: string): Promise<OwnedFd | null>
       return await client.descriptors.claim(name, { shared: true, timeout: ANSWER_MS })
     } catch (error) {
       if (FdbError.is(error) && error.code === 'ERR_FDB_FD_UNKNOWN') return null
-      // It has just handed over to the next one.
-      const again = FdbError.is(error) && error.code === 'ERR_FDB_CHANNEL_CLOSED'
-      if (!again || performance.now() + AGAIN_MS > until) throw error
+      // The main process may have just handed over to its successor.
+      const mayRetry = FdbError.is(error) && error.code === 'ERR_FDB_CHANNEL_CLOSED'
+      if (!mayRetry || performance.now() + RETRY_MS > until) throw error
     }
-    await new Promise(resolve => setTimeout(resolve, AGAIN_MS))
+    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
   }
 }
 
-/** By what a main process is asked for a listener of any of its workers: name and address, options aside. */
+/** Returns the main process's key for a listener of its workers, made from name and address without the options. */
 function groupKey(name: string, spec: ListenerSpec): string {
   return `${GROUP_LISTENER}${nodeCrypto()
     .createHash('sha256')
@@ -161,7 +168,7 @@ function groupKey(name: string, spec: ListenerSpec): string {
     .slice(0, 40)}`
 }
 
-/** The key of one that a worker has registered; null: it is another's, or no listener. */
+/** Returns the key of an entry that a worker has registered, or null if it is shared or no listener. */
 export function groupKeyOf({ name, role, spec }: Entry): string | null {
   return role === 'listener' && spec !== '' ? groupKey(name, parseListenerSpec(spec)) : null
 }

@@ -2,7 +2,7 @@ import { type Daemon, openDaemon } from '../daemon/daemon.js'
 import type { Orchestrator } from '../daemon/orchestrator.js'
 import type { UpgradeOptions } from '../member/member-options.js'
 import type { StayOptions } from '../member/stay.js'
-import { toldOf } from '../member/upgrades.js'
+import { guardedProgress } from '../member/upgrades.js'
 import { OperatorClient } from '../operator/client.js'
 import type { Upgraded, UpgradeOrder, UpgradeProgress } from '../operator/requests.js'
 import {
@@ -87,7 +87,10 @@ export class Workers implements AsyncDisposable {
    */
   async upgrade(options: UpgradeOptions = {}): Promise<Upgraded> {
     const upgraded = await this.#daemon!.upgrade(options)
-    toldOf(options.progress, this.#settings.logger)({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
+    guardedProgress(
+      options.progress,
+      this.#settings.logger,
+    )({ phase: 'workers', at: Date.now(), pid: upgraded.pid })
     using client = await OperatorClient.connect(this.control)
     const timeoutMs = this.#settings.timeout * (this.#pool.count + 1)
     await client.command(REPLACE_WORKERS, PREDECESSOR_WORKERS, { timeout: timeoutMs })

@@ -109,7 +109,10 @@ describe('pods that share a node’s network and the folder of the control socke
     expect((await edge.status()).moves).toMatchObject({ lost: 0 })
     // It is not ready any more, so that the old pod is not deleted, and does not end, to come back by itself.
     await until('its file is gone', () => !existsSync(`/proc/${next.init}/root${PID_FILE}`))
-    await edge.logged('stays until nobody is left who would end with it', line => line.reason === 'closed')
+    await edge.logged(
+      'stays until no process is left that would end with this one',
+      line => line.reason === 'closed',
+    )
     expect([next, old].map(({ init }) => hasEnded(init))).toEqual([false, false])
     next.signal('SIGTERM')
     expect(await next.exit).toBe(0)
@@ -142,7 +145,7 @@ describe('pods that share a node’s network and the folder of the control socke
     // Nobody serves any more: so the one that stayed ends too, to be started anew, and takes that with it.
     expect(hasEnded(stranger)).toBe(false)
     expect(await old.exit).toBe(0)
-    expect(edge.lines.filter(({ msg }) => msg === 'signal passed on')).toEqual([])
+    expect(edge.lines.filter(({ msg }) => msg === 'signal forwarded')).toEqual([])
   })
 })
 

@@ -10,7 +10,7 @@ import { freePort, Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 
 const CLI = fileURLToPath(new URL('../../dist/cli.cjs', import.meta.url))
-const STAYS = 'stays until nobody is left who would end with it'
+const STAYS = 'stays until no process is left that would end with this one'
 
 async function prepare(config: object = {}): Promise<Edge> {
   const app = await upstream()
@@ -107,7 +107,7 @@ describe('fd-broker proxy as PID 1 of a container', () => {
     expect(await inside.exit).toBe(0)
     expect(await answers(edge)).toBe(0)
     expect(
-      edge.lines.filter(({ msg, signal }) => msg === 'signal passed on' && signal === 'SIGTERM').length,
+      edge.lines.filter(({ msg, signal }) => msg === 'signal forwarded' && signal === 'SIGTERM').length,
     ).toBe(1)
   })
 })

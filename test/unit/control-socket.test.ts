@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { SegmentSet } from '../../src/holder/segment-set.js'
 import { socketPair } from '../../src/kernel/index.js'
-import { type Called, ControlSocket } from '../../src/member/control-socket.js'
+import { type ControlSocketDeps, ControlSocket } from '../../src/member/control-socket.js'
 
 describe('the control socket of a member', () => {
   afterEach(() => void vi.useRealTimers())
@@ -10,7 +10,7 @@ describe('the control socket of a member', () => {
     vi.useFakeTimers()
     const settings = { control: null, service: 'shop', versions: { min: 1, max: 1 } }
     const shared = { generation: 1, serviceStartedAt: 0, segmentSet: new SegmentSet(), settings }
-    const socket = new ControlSocket({ shared } as unknown as Called)
+    const socket = new ControlSocket({ shared } as unknown as ControlSocketDeps)
     const [first, second] = socketPair('listener')
     socket.adopt({ listener: first })
     socket.open()

@@ -59,7 +59,7 @@ describe('the moves of connections', () => {
     const { made } = moves(1, 1)
     using pair = movePair()
     const [channel, log] = [pair.give.dup(), pair.log.fd.dup()]
-    made.give(channel, log, null)
+    made.send(channel, log, null)
     expect([channel.closed, log.closed]).toEqual([true, true])
   })
 })

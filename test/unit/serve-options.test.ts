@@ -46,7 +46,7 @@ describe('what serve() is told of connections', () => {
       { socket: hooks, keeper },
       /"socket" and "keeper".* exclude/,
     ],
-    ['a protocol for an http.Server', () => new http.Server(), { socket: hooks }, /speak HTTP/],
+    ['a protocol for an http.Server', () => new http.Server(), { socket: hooks }, /takes no "protocol"/],
     [
       'hooks without a protocol',
       () => new net.Server(),

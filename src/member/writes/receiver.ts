@@ -5,9 +5,9 @@ import type { StateLog } from '../../state/state-log.js'
 import { remoteError, type WireBody } from '../../wire/link.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** Changes that have come in part, of one link. */
+/** The most incomplete changes of one link. */
 const MOST_ARRIVING = 64
-/** A daemon has at most this many authors; the oldest remembered ones are dropped first. */
+/** The most remembered authors or changes; the oldest are forgotten first. A daemon has at most this many authors. */
 const MOST_REMEMBERED = 1_024
 const NO_BYTES = new Uint8Array(0)
 
@@ -15,21 +15,22 @@ type Write = fdbroker.wire.Write.$Properties
 type Written = fdbroker.wire.Written.$Properties
 
 /**
- * Makes the changes that other processes forward over one link, in the order in which they come. An author that was refused once is refused
- * until it connects again: a later change of it must not be made before an earlier one.
+ * Makes the changes that other processes forward over one link, in the order of their arrival. After an author got the answer "again", all
+ * its changes get it until the author reconnects, because a later change must not be made before an earlier one.
  */
 export class WriteReceiver {
   readonly #log: StateLog
-  readonly #tell: (body: WireBody) => void
-  /** Changes that have come in part, by source and number. */
+  readonly #send: (body: WireBody) => void
+  /** The incomplete changes, by author and number. */
   readonly #arriving = new Map<string, IncomingWrite>()
-  /** Changes that were answered before their last piece: what still comes of them is no other change. */
-  readonly #cut = new Set<string>()
-  readonly #sentAway = new Set<number>()
+  /** The changes that were answered before their last piece: later pieces are ignored. */
+  readonly #answeredEarly = new Set<string>()
+  /** The authors that got the answer "again". */
+  readonly #mustReconnect = new Set<number>()
 
-  constructor(log: StateLog, tell: (body: WireBody) => void) {
+  constructor(log: StateLog, send: (body: WireBody) => void) {
     this.#log = log
-    this.#tell = tell
+    this.#send = send
   }
 
   receive({
@@ -42,28 +43,28 @@ export class WriteReceiver {
     durable,
   }: Write): void {
     const key = `${source} ${number}`
-    // No more of it comes: its author has gone, or was answered.
+    // No more pieces follow: the author has left, or got its answer.
     if (request === '') {
       this.#arriving.delete(key)
-      this.#cut.delete(key)
+      this.#answeredEarly.delete(key)
       return
     }
-    if (this.#cut.has(key)) {
-      if (!more) this.#cut.delete(key)
+    if (this.#answeredEarly.has(key)) {
+      if (!more) this.#answeredEarly.delete(key)
       return
     }
-    const begun = this.#arriving.get(key)
+    const started = this.#arriving.get(key)
     this.#arriving.delete(key)
     const end = (answer: Answer) => {
-      if (more) remember(this.#cut, key)
+      if (more) remember(this.#answeredEarly, key)
       this.#answer(number, source, answer)
     }
-    const tooMany = more && begun === undefined && this.#arriving.size >= MOST_ARRIVING
-    if (tooMany || this.#sentAway.has(source ?? 0)) {
+    const tooMany = more && started === undefined && this.#arriving.size >= MOST_ARRIVING
+    if (tooMany || this.#mustReconnect.has(source ?? 0)) {
       end({ outcome: 'again' })
       return
     }
-    const arriving = begun ?? this.#log.incoming()
+    const arriving = started ?? this.#log.incoming()
     try {
       for (const part of parts ?? []) arriving.add(part)
     } catch (error) {
@@ -84,8 +85,8 @@ export class WriteReceiver {
   }
 
   #answer(number: number | null, source: number | null, answer: Answer): void {
-    if (answer.outcome === 'again') remember(this.#sentAway, source ?? 0)
-    this.#tell({ written: { number: number ?? 0, ...packAnswer(answer) } })
+    if (answer.outcome === 'again') remember(this.#mustReconnect, source ?? 0)
+    this.#send({ written: { number: number ?? 0, ...packAnswer(answer) } })
   }
 }
 
@@ -127,7 +128,7 @@ export function unpackAnswer(written: Written): Answer {
   }
 }
 
-/** One code says that the change was made: only a durable one ends so, when it is not known to be on the disk. */
+/** ERR_FDB_STATE_FILE means that a durable change was made, but may not be written to disk. */
 function refusalOf(written: Written): FdbError {
   const details = written.code === 'ERR_FDB_STATE_FILE' ? { made: true } : {}
   const otherwise = { code: 'ERR_FDB_REJECTED', message: 'the change was refused' } as const

@@ -7,18 +7,18 @@ import { FORWARDS_WRITES, type Link, type WireBody } from '../../wire/link.js'
 import { unpackAnswer } from './receiver.js'
 
 /**
- * Forwards the changes of a process that does not write, over its connection to the process that does: while it stands by, drains, or
- * follows the state of another service. A change waits for its own timeout; a process that answers late is slow, and takes changes still.
+ * Forwards the changes of a process that stands by, drains, or follows the state of another service to the process that writes. A change
+ * waits until its own timeout; a late answer does not end the connection.
  */
 export class WriteRedirect {
   readonly #log: StateLog
   readonly #timeoutMs: number
-  /** Connects again, perhaps to another process. */
+  /** Connects again, possibly to another process. */
   readonly #reconnect: () => void
-  #forwarding: ForwardQueue | null = null
+  #queue: ForwardQueue | null = null
   #link: Link | null = null
-  /** The link leads to one that takes changes. */
-  #taken = false
+  /** The process at the other end of the link accepts changes. */
+  #accepted = false
 
   constructor(log: StateLog, timeoutMs: number, reconnect: () => void) {
     this.#log = log
@@ -26,72 +26,72 @@ export class WriteRedirect {
     this.#reconnect = reconnect
   }
 
-  /** Changes that were made, or will be, are forwarded. `refusal`: what they are told where that cannot be. Idempotent. */
+  /** Starts to forward waiting and new changes. `refusal`: the error for changes that cannot be forwarded. Idempotent. */
   start(refusal: FdbError): void {
-    if (this.#forwarding !== null) return
-    this.#forwarding = this.#log.forwardWriting({ timeoutMs: this.#timeoutMs, refusal })
+    if (this.#queue !== null) return
+    this.#queue = this.#log.forwardWriting({ timeoutMs: this.#timeoutMs, refusal })
     this.#useLink()
   }
 
-  /** No process takes changes. */
+  /** Refuses all changes, because no process accepts them. */
   refuse(): void {
-    this.#forwarding?.refuse()
+    this.#queue?.refuse()
   }
 
   get active(): boolean {
-    return this.#forwarding !== null
+    return this.#queue !== null
   }
 
-  /** This process writes again, or has left. */
+  /** Ends forwarding: this process writes again, or has left. */
   end(): void {
-    this.#forwarding = null
+    this.#queue = null
   }
 
   connected(link: Link): void {
     this.#link = link
-    this.#taken = false
+    this.#accepted = false
   }
 
   welcomed(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
     if (link !== this.#link || !capabilities?.includes(FORWARDS_WRITES)) return
-    this.#taken = true
+    this.#accepted = true
     this.#useLink()
   }
 
   written(link: Link, written: fdbroker.wire.Written.$Properties): void {
     if (link !== this.#link) return
     const answer = unpackAnswer(written)
-    this.#forwarding?.onAnswer(written.number ?? 0, answer)
+    this.#queue?.onAnswer(written.number ?? 0, answer)
     if (answer.outcome === 'again') this.#reconnect()
   }
 
   lost(link: Link): void {
     if (link !== this.#link) return
     this.#link = null
-    this.#taken = false
-    this.#forwarding?.disconnect()
+    this.#accepted = false
+    this.#queue?.disconnect()
   }
 
   #useLink(): void {
     const link = this.#link
-    if (link === null || !this.#taken) return
+    if (link === null || !this.#accepted) return
     const failed = () => {
       if (link === this.#link) this.#reconnect()
     }
-    this.#forwarding?.connect(new LinkWriteSender(link, failed))
+    this.#queue?.connect(new LinkWriteSender(link, failed))
   }
 }
 
-/** Bytes of one message; a single part may have more. */
+/** The most bytes of one message, unless a single part has more. */
 const PIECE_BYTES = 256 * 1024
 
-/** Sends changes over a link, those that are large in several messages: one behind the other, as fast as the peer takes them. */
+/** Sends changes over a link, one after the other. Splits large changes into several messages. */
 export class LinkWriteSender implements WriteSender {
   readonly #link: Link
   readonly #failed: () => void
   #sent: Promise<void> = Promise.resolve()
 
-  /** `failed`: the link is there, and does not take what is sent. */
+  /** `failed`: called if sending fails while the link is open. */
   constructor(link: Link, failed: () => void) {
     this.#link = link
     this.#failed = failed
@@ -102,7 +102,7 @@ export class LinkWriteSender implements WriteSender {
       try {
         for (const body of messagesOf(number, write)) await this.#link.send(body)
       } catch {
-        // It is sent again over the next link. The end of this one is told.
+        // The change is sent again over the next link. The end of an open link must be reported here.
         if (this.#link.open) this.#failed()
       }
     })
@@ -119,7 +119,7 @@ function* messagesOf(
     let end = from
     let bytes = 0
     for (; end < parts.length && (end === from || bytes < PIECE_BYTES); end++) bytes += parts[end]!.length
-    // Beside a large part there may be no room for what was read.
+    // After a large part the reads may need a message of their own.
     more = end < parts.length || (bytes > PIECE_BYTES && reads.length > 0)
     const last = more ? {} : { reads: [...reads], durable }
     yield { write: { number, request, parts: parts.slice(from, end), more, ...last } }
