@@ -46,11 +46,11 @@ export function answers(server: Server, options: AnswersOptions = {}): Check {
   const tls = 'setTicketKeys' in server
   const check: Check = async ({ signal }) => {
     // Loaded here, because most processes never need an HTTP client.
-    const { privateHttpQuestion } = await import('../probing/http-question.js')
-    const { askOnce } = await import('../probing/question.js')
+    const { privateHttpCheck } = await import('../probing/http-check.js')
+    const { runCheck } = await import('../probing/health-check.js')
     const { connectionTo } = await import('../probing/connection-to.js')
-    const question = privateHttpQuestion({ path, host, tls, status, connect: () => connectionTo(server) })
-    const why = await askOnce(question, timeout, signal)
+    const get = privateHttpCheck({ path, host, tls, status, connect: () => connectionTo(server) })
+    const why = await runCheck(get, timeout, signal)
     if (why !== null)
       throw new FdbError('ERR_FDB_CHECK', `the server of this process does not answer as required: ${why}`)
   }

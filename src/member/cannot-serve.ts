@@ -91,7 +91,10 @@ export class ShortOfDescriptors {
   log(error: unknown): void {
     if (this.#logged) return
     this.#logged = true
-    this.#logger.warn({ err: noDescriptors(this.#what, error) }, `${this.#what}: retrying until it succeeds`)
+    this.#logger.warn(
+      { err: outOfDescriptors(this.#what, error) },
+      `${this.#what}: retrying until it succeeds`,
+    )
   }
 
   /** Call when the operation has succeeded, or is not needed any more. */

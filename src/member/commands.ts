@@ -111,7 +111,7 @@ export function serveServiceCommands({
   beat,
 }: ServiceCommandsDeps): void {
   const { changes, shutdown, machine } = shared
-  const reply = () => toldReply({ pid: process.pid, generation: shared.generation })
+  const reply = () => processReply({ pid: process.pid, generation: shared.generation })
   commands.set(RELOAD, async () => {
     await reloading.run()
     return reply()
@@ -128,7 +128,7 @@ export function serveServiceCommands({
     return reply()
   })
   commands.set(STOP, async body => {
-    const { timeoutMs } = stopOrderOf(body)
+    const { timeoutMs } = readStopOrder(body)
     // The reply must be sent first.
     setImmediate(() => void close({ handBack: false, ...(timeoutMs !== null && { timeout: timeoutMs }) }))
     return reply()

@@ -146,7 +146,7 @@ export class ControlSocket {
     this.#listener.start({
       channel: (fd, who) => receiveHello(fd, who, admission, receive),
       crowded: (fd, cause) => {
-        const error = noDescriptors('the connection to the control socket cannot be kept', cause)
+        const error = outOfDescriptors('the connection to the control socket cannot be kept', cause)
         const { code, message, retryable } = error
         sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
       },

@@ -29,7 +29,7 @@ export interface DaemonHostingDeps {
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly refuseLeft: () => void
-  /** Asks over the connection of a process that drains, which is made again when the daemon is replaced. */
+  /** Asks the daemon for a migration channel, over the connection of a draining process, which survives a replacement of the daemon. */
   readonly askForMove: () => void
   /** The process that serves takes no connections of this one. */
   readonly nobodyTakes: () => void
@@ -134,7 +134,7 @@ export class DaemonHosting implements Hosting {
     segmentSet.replaceUpTo(snapshot.dup())
   }
 
-  /** A process that drains does not come back to a daemon that was replaced. */
+  /** A draining process does not return to a replaced daemon, and asks over its other connection. */
   askForMove(): void {
     const { joined, askForMove } = this.#deps
     if (joined.link?.open) joined.post({ moveRequest: {} })
@@ -226,9 +226,9 @@ export class OperatorRequests {
   readonly #state: StateLog
   /** Returns the present link to the daemon. */
   readonly #link: () => Link | undefined
-  readonly #requests: Requests
+  readonly #requests: RequestHandler
   /** The daemon's reply to the cancellation of an upgrade. */
-  #cancelled: Pending<Cancelled> | null = null
+  #cancelled: Pending<CancelResult> | null = null
   #writes: { link: Link; receiver: WriteReceiver } | null = null
 
   constructor(operations: Operations, state: StateLog, link: () => Link | undefined) {
@@ -261,7 +261,7 @@ export class OperatorRequests {
   }
 
   /** Asks the daemon to give up the successor that this member started. */
-  async cancelHandoff({ code, message }: FdbError): Promise<Cancelled> {
+  async cancelHandoff({ code, message }: FdbError): Promise<CancelResult> {
     this.#link()?.post({ cancelUpgrade: { code, message } })
     const cancelled = new Pending<CancelResult>()
     this.#cancelled = cancelled.limit(CANCELLED_MS, () => cancelled.resolve('cancelled'))

@@ -27,7 +27,7 @@ export function recoverFromFdStore({
   logger,
   discard,
 }: FdStoreRecovery): RecoveredDescriptors | null {
-  const kept = keptFor(service)
+  const kept = takeStoredFor(service)
   const remaining = new Set(kept.map(({ fd }) => fd))
   const take = (name: string) => {
     const fd = kept.find(each => each.name === name && remaining.has(each.fd))?.fd

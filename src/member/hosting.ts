@@ -62,7 +62,7 @@ export interface Hosting {
   /** Asks for a migration channel to the process that serves. */
   askForMove(): void
   /** Gives up the successor, unless Commit was sent. */
-  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled>
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Kills the processes that block an upgrade. Rejects with ERR_FDB_STUCK. Absent in daemon hosting, where operators ask the daemon. */
   killStuck?(): Promise<void>
   /** Releases the standby, because the service ends with this process. */

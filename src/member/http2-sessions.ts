@@ -97,7 +97,7 @@ function endSession(session: Http2SessionLike, { socket }: SessionFacts): void {
   const announce = () => {
     if (session.closed || session.destroyed) return
     // ping() may fail if the application has too many under way: then the timer ends the session.
-    if (sendPast(socket, GOAWAY)) session.ping(end)
+    if (sendBypassingQueue(socket, GOAWAY)) session.ping(end)
     else retry = setTimeout(announce, RETRY_MS)
   }
   if (session.pendingSettingsAck) session.once('localSettings', announce)

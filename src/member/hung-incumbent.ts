@@ -202,7 +202,7 @@ function closeRecovered({ entries, segments, listener, lock }: RecoveredDescript
 }
 
 /** Returns `argv`, or the command of the hung process with the binary resolved in that process's folder. */
-function commandFor(argv: readonly string[], { argv: own, cwd }: StartedAs): readonly string[] {
+function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): readonly string[] {
   if (argv.length > 0) return argv
   const [file = '', ...rest] = own
   return [file.includes('/') ? resolve(cwd, file) : file, ...rest]

@@ -55,7 +55,7 @@ export async function join(options: JoinOptions): Promise<Member> {
 
 /** Loads what is needed soon, while the incumbent handles the Hello. */
 async function preloadWhileWaiting({ logger }: Settings): Promise<void> {
-  await tellMissing(logger, missing => logger.warn({ err: missing }, missing.message))
+  await reportMissing(logger, missing => logger.warn({ err: missing }, missing.message))
   loadForListen()
 }
 
@@ -152,7 +152,7 @@ async function startAsFirst(settings: Settings, place: FirstControl): Promise<Me
     return await startFirst(settings, place)
   } catch (error) {
     // For example, the state file cannot be read. Another process that waits may try instead.
-    letGoOfControl(place, settings.logger)
+    releaseControl(place, settings.logger)
     throw error
   }
 }

@@ -36,7 +36,7 @@ export interface SuccessorOutput {
 }
 
 /** The upgrades that this process starts, one at a time. Owns the successors. */
-export class Upgrades implements Replaced {
+export class Upgrades implements AttemptIncumbent {
   readonly shared: MemberContext
   /** The successors that this process has started. */
   readonly started: Successor[] = []
@@ -86,7 +86,7 @@ export class Upgrades implements Replaced {
   }
 
   /** Gives up the successor, unless Commit was sent. */
-  cancelHandoff(reason: FdbError): Cancelled | Promise<Cancelled> {
+  cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
     return this.#hosting().cancelHandoff(reason)
   }
 
@@ -95,7 +95,7 @@ export class Upgrades implements Replaced {
   }
 
   /** A successor that has not joined holds nothing, and gets no time to end. */
-  graceMs(cancelled: Cancelled): number {
+  graceMs(cancelled: CancelResult): number {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }
 
@@ -110,7 +110,7 @@ export class Upgrades implements Replaced {
   /** Starts this process's successor and waits until it serves. See `Member.upgrade`. */
   async start(options: UpgradeOptions, where: SuccessorStart = {}): Promise<Upgraded> {
     // The previous failure may have been reported already, while its successor still ends: wait for that instead of failing with "busy".
-    const beingEnded = () => this.#attempt?.givenUp === true
+    const beingEnded = () => this.#attempt?.isCancelled === true
     if (beingEnded()) await this.shared.changes.until(() => !beingEnded(), GIVEN_UP_MS)
     this.#refuseNow()
     options.signal?.throwIfAborted()
@@ -130,7 +130,7 @@ export class Upgrades implements Replaced {
       return await upgraded
     } catch (error) {
       // Otherwise the handoff has recorded the failure.
-      const unknown = this.lastFailure === failureBefore || this.#attempt?.saidMore === true
+      const unknown = this.lastFailure === failureBefore || this.#attempt?.hasMoreDetail === true
       if (FdbError.is(error) && unknown) this.#recordFailure(error)
       throw error
     } finally {

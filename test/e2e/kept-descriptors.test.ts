@@ -149,7 +149,9 @@ describe('what the service manager keeps', () => {
     await kill(beside)
     manager.forget(name => name.includes('.epoch-') || name.includes('.snapshot-'))
     await start()
-    await edge.logged('the FD store of the service manager does not have the whole state: this process starts without it')
+    await edge.logged(
+      'the FD store of the service manager does not have the whole state: this process starts without it',
+    )
     expect(await body(edge, 'one.test')).toBe('file')
   })
 })

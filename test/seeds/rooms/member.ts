@@ -90,8 +90,8 @@ export const member = room(
     ],
     [
       'member/answers.ts',
-      'await askOnce(question, timeout, signal)',
-      'await askOnce(question, 1000 * timeout, signal)',
+      'await runCheck(get, timeout, signal)',
+      'await runCheck(get, 1000 * timeout, signal)',
       'unit/member-answers',
       'unit/deadlines',
     ],
