@@ -34,8 +34,8 @@ export const member = room(
     ],
     [
       'member/leadership.ts',
-      'this.#run.late.abort()\n  }\n\n  /** The handoff',
-      '}\n\n  /** The handoff',
+      'this.#run.late.abort()\n  }\n\n  /** Starts the work again',
+      '}\n\n  /** Starts the work again',
       'unit/member-runtime',
       'unit/member-leadership',
     ],
