@@ -26,37 +26,37 @@ import {
 import { ServiceState } from './service-state.js'
 import type { StatusAnswer } from './status-report.js'
 
-/** A server ends an upgrade at the limit it was given; this much later its word must be here. */
+/** The server enforces the time limit of an upgrade itself; its answer may arrive this much later. */
 const RESULT_GRACE_MS = 5_000
-/** An upgrade without a limit of its own. */
+/** Default time limit of an upgrade. */
 const UPGRADE_MS = 60_000
-/** For the answer of an upgrade that was cancelled: its successor is ended first; when the Commit had left, the handoff decides. */
+/** Time limit for the answer to a cancelled upgrade: the server first ends the successor or, after the Commit, completes the handoff. */
 const CANCELLED_MS = 30_000
 
 export interface UpgradeAsk {
-  /** The successor's command line, with argv0. Empty or absent: as the running process was started. */
+  /** The successor's command line, with argv0. Default: the command line of the running process. */
   argv?: readonly string[]
-  /** Which service of a daemon that holds several. */
+  /** Name of the service, for a daemon that holds several. */
   service?: string
-  /** Until the new version serves, milliseconds. Default 60000. */
+  /** Time limit until the new version serves, in milliseconds. Default 60000. */
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
   /**
-   * First end (SIGKILL) those that block the upgrade: given descriptors once, and neither gone nor proved dead. `status`
-   * names them (`blockedBy`). ERR_FDB_STUCK when one does not end.
+   * First kill (SIGKILL) the processes that block the upgrade: they got descriptors and are not known to have released them or to be dead. `status`
+   * lists them (`blockedBy`). Rejects with ERR_FDB_STUCK if one does not end.
    */
   killStuck?: boolean
-  /** @internal The link that a supervisor is to lead to a release. */
+  /** @internal The release to which a supervisor must set its link. */
   release?: Release | undefined
-  /** Each phase when it is entered. */
+  /** Called when the handoff enters a phase. */
   progress?: (step: UpgradeProgress) => void
-  /** Cancels it: before Commit the successor is ended. The outcome says which. */
+  /** Its abort cancels the upgrade; before the Commit this ends the successor. The result tells whether the upgrade was cancelled. */
   signal?: AbortSignal
 }
 
 export interface CommandAsk extends AskOptions {
-  /** Which service of a daemon that holds several. */
+  /** Name of the service, for a daemon that holds several. */
   service?: string
 }
 
@@ -72,18 +72,18 @@ const UPGRADE: Checks<UpgradeAsk> = {
 const REFUSED = { code: 'ERR_FDB_REJECTED', message: 'the process at the control socket refused' } as const
 
 interface PendingAnswer {
-  /** Whether the message was for it. */
+  /** Returns whether the message belongs to this request. */
   accept(envelope: WireEnvelope, fds: OwnedFd[]): boolean
   reject(error: FdbError): void
 }
 
-/** An operator's connection to the process that holds a control socket. Owns its link; leaving undoes nothing. */
+/** An operator's connection to the process that listens at a control socket. Owns its link. Closing it does not undo any request. */
 export class OperatorClient implements Disposable {
   readonly #control: string
   readonly #link: Link
   readonly #waiting = new Set<PendingAnswer>()
   #commands = 0
-  /** The pid by the kernel's word at connect, then by the process's own. */
+  /** The pid that the kernel reported at connect, later the one that the process itself reported. */
   #pid: number
   #failure: FdbError | null = null
   #end: FdbError | null | undefined
@@ -91,7 +91,7 @@ export class OperatorClient implements Disposable {
   #state: ServiceState | undefined
 
   /**
-   * Connects and says Hello; a refusal is told by the first question.
+   * Connects and sends a Hello. If the process refuses it, the first request rejects.
    * Rejects with ERR_FDB_NO_HOLDER, ERR_FDB_PATH_TOO_LONG, ERR_FDB_CONTROL_PATH, ERR_FDB_DENIED, ERR_FDB_DEADLINE.
    */
   static async connect(control: string, options: AskOptions = {}): Promise<OperatorClient> {
@@ -128,26 +128,26 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * The pid of the process that listens at the control socket, or has answered; 0: it cannot be named (it lives in another PID
-   * namespace).
+   * The pid of the process that listens at the control socket or has answered; 0 if it is unknown, because the process is in another PID
+   * namespace.
    */
   get peerPid(): number {
     return this.#pid
   }
 
-  /** @internal It is in a PID namespace that is not seen from here: what it calls a process by is another's number here. */
+  /** @internal Whether the process is in a PID namespace that is invisible from here, so that the pids that it reports are meaningless here. */
   get inOtherPidNamespace(): boolean {
     return this.#link.channel.peer.pid === 0
   }
 
-  /** A pid that it reports itself counts only if the kernel gives pids of the same namespace. */
+  /** Sets the pid that the process reported, unless it is in another PID namespace. */
   #setPid(pid: number | null | undefined): void {
     if (pid && !this.inOtherPidNamespace) this.#pid = pid
   }
 
   /**
-   * Rejects with what the holder refuses with (ERR_FDB_DENIED, ERR_FDB_VERSION …), ERR_FDB_NOT_FD_BROKER,
-   * ERR_FDB_DEADLINE (it says nothing), ERR_FDB_CHANNEL_CLOSED (it left).
+   * Rejects with the error of the process (ERR_FDB_DENIED, ERR_FDB_VERSION …), ERR_FDB_NOT_FD_BROKER,
+   * ERR_FDB_DEADLINE (no answer), or ERR_FDB_CHANNEL_CLOSED (it closed the connection).
    */
   async status(options: AskOptions = {}): Promise<StatusAnswer> {
     checkOptions('status()', options, ASK)
@@ -163,12 +163,12 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Has the server start its successor, and waits until that one serves. Rejects as {@link status} does, and with
-   * what the server says: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
-   * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open what became of it: ask for the status.
+   * Has the server start its successor; resolves when that one serves. Rejects as {@link status} does, and with
+   * the server's error: ERR_FDB_NO_BINARY, ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_BUSY …
+   * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE the outcome is unknown: request the status.
    *
-   * When `signal` aborts the server is told to give it up. It then rejects with ERR_FDB_ABORTED, and the server that there
-   * is serves on; or the Commit had left, and it resolves or rejects as ever.
+   * If `signal` aborts, asks the server to cancel. Then rejects with ERR_FDB_ABORTED, and the old version keeps
+   * serving; or, if the Commit was already sent, resolves or rejects as without a signal.
    */
   async upgrade(ask: UpgradeAsk): Promise<Upgraded> {
     checkOptions('upgrade()', ask, UPGRADE)
@@ -208,10 +208,10 @@ export class OperatorClient implements Disposable {
   }
 
   /**
-   * Asks the application that serves, by a name that it gave to `Member.command()`. At most 15 MiB each way. Rejects as
-   * {@link status} does, with what the application says, with ERR_FDB_COMMAND_UNKNOWN, ERR_FDB_COMMAND_SIZE, and with
-   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`, nothing was done) where another serves by now: connect again.
-   * ERR_FDB_CHANNEL_CLOSED and ERR_FDB_DEADLINE leave open whether it was done.
+   * Sends a command to the serving application, by a name that the application passed to `Member.command()`. At most 15 MiB each way. Rejects as
+   * {@link status} does, with the application's error, with ERR_FDB_COMMAND_UNKNOWN or ERR_FDB_COMMAND_SIZE, and with
+   * ERR_FDB_FENCED or ERR_FDB_BUSY (both `retryable`, nothing was done) if another process serves now: connect again.
+   * After ERR_FDB_CHANNEL_CLOSED or ERR_FDB_DEADLINE it is unknown whether the command was executed.
    */
   async command(name: string, body: Uint8Array | string, ask: CommandAsk = {}): Promise<Buffer> {
     checkOptions('command()', ask, COMMAND)
@@ -276,7 +276,7 @@ export class OperatorClient implements Disposable {
     if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#endError())
     if (pending.settled) return pending.answer
     this.#waiting.add(waiting)
-    // A failed send is no news: what the peer said before it left is still read, then its end is told.
+    // Ignores a failed send: the peer's earlier messages are still read, then the link reports its end.
     if (sent === undefined) this.#link.post(body)
     else this.#send(body, sent, error => pending.reject(error))
     if (timeoutMs === null) return pending.answer
@@ -287,7 +287,7 @@ export class OperatorClient implements Disposable {
     const fds = borrowed.map(fd => fd.dup())
     this.#link
       .send(body, fds)
-      // Earlier messages of the peer are still read, then its end is told.
+      // If the link has ended, the peer's earlier messages are still read, then the link reports its end.
       .catch(error => this.#link.open && failed(error))
       .finally(() => closeAll(fds))
   }
@@ -304,7 +304,7 @@ export class OperatorClient implements Disposable {
     if (end !== null && !peerLeft(end)) return end
     return new FdbError(
       'ERR_FDB_CHANNEL_CLOSED',
-      `${this.#peer} closed the connection, or died, before it had answered: ask for the status to see who serves`,
+      `${this.#peer} closed the connection, or died, before it answered: request the status to see which process serves`,
       { cause: end ?? undefined, retryable: true },
     )
   }
@@ -319,11 +319,11 @@ function parseStatus(json: string): StatusAnswer {
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',
-    `the status is no JSON object (${json.length} characters): the other side is not a release of fd-broker that this one understands`,
+    `the status is not a JSON object (${json.length} characters): the other side is not a release of fd-broker that this one understands`,
   )
 }
 
-/** The status at a control socket, over a connection of its own. Rejects as {@link OperatorClient.connect} and {@link OperatorClient.status} do. */
+/** Returns the status of the process at a control socket, over a new connection. Rejects as {@link OperatorClient.connect} and {@link OperatorClient.status} do. */
 export async function statusAt(control: string, timeout: number): Promise<StatusAnswer> {
   using client = await OperatorClient.connect(control, { timeout })
   return await client.status({ timeout })

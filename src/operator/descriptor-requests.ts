@@ -7,22 +7,22 @@ import { checkDescriptorName, type DescriptorHolder, type DescriptorUser } from 
 type Request = fdbroker.wire.DescriptorRequest.$Properties
 const { Op } = fdbroker.wire.DescriptorRequest
 
-/** The answer; the descriptors are closed when it has been sent. */
+/** An answer. The sender closes the descriptors after sending it. */
 export interface DescriptorAnswer {
   readonly body: WireBody
   readonly fds: readonly OwnedFd[]
 }
 
-/** The requests of one operator about descriptors, until it leaves. */
+/** Handles the descriptor requests of one operator until it disconnects. */
 export class DescriptorRequests {
   readonly #link: Link
   readonly #holder: DescriptorHolder | undefined
   readonly #user: DescriptorUser
-  /** By the number of the request. */
+  /** Functions that end the watches, by request number. */
   readonly #watches = new Map<number, () => void>()
   #claimed = false
 
-  /** `holder` undefined: descriptors are not held here. */
+  /** Without a `holder` all requests fail: the process holds no descriptors for others. */
   constructor(link: Link, holder: DescriptorHolder | undefined) {
     this.#link = link
     this.#holder = holder
@@ -30,23 +30,23 @@ export class DescriptorRequests {
     this.#user = { pid, uid }
   }
 
-  /** The connection is needed while nothing is asked: for a watch, or a claim that ends with it. */
+  /** Whether the connection must stay open although it is idle: it has a watch, or a claim that ends with it. */
   get lasting(): boolean {
     return this.#watches.size > 0 || this.#claimed
   }
 
-  /** Takes of the descriptors what it wants. Never throws. */
-  answer(asked: Request, fds: OwnedFd[]): DescriptorAnswer {
-    const request = asked.request ?? 0
+  /** Executes a request. Removes the descriptors that it takes from `fds`. Never throws. */
+  answer(body: Request, fds: OwnedFd[]): DescriptorAnswer {
+    const request = body.request ?? 0
     try {
-      const { json = '', sent = [] } = this.#carryOut(request, asked, fds)
+      const { json = '', sent = [] } = this.#carryOut(request, body, fds)
       return { body: { descriptorReply: { request, ok: true, json } }, fds: sent }
     } catch (error) {
       return { body: failedReply(request, error), fds: [] }
     }
   }
 
-  /** The operator has left. */
+  /** Ends the watches and claims of an operator that has disconnected. */
   close(): void {
     for (const end of this.#watches.values()) end()
     this.#watches.clear()
@@ -63,7 +63,7 @@ export class DescriptorRequests {
     if (holder === undefined) {
       throw new FdbError(
         'ERR_FDB_NOT_A_DAEMON',
-        `process ${process.pid} holds no descriptors for others: ask a daemon (fd-broker serve)`,
+        `process ${process.pid} holds no descriptors for other processes: connect to a daemon (fd-broker serve)`,
       )
     }
     switch (op) {
@@ -80,7 +80,7 @@ export class DescriptorRequests {
         checkDescriptorName(name ?? '')
         const [fd, lifetime = null] = fds.splice(0, 2)
         if (fd === undefined)
-          throw new FdbError('ERR_FDB_FDS_MISSING', `no descriptor came with the order to hold "${name}"`)
+          throw new FdbError('ERR_FDB_FDS_MISSING', `the request to hold "${name}" came without a descriptor`)
         const ms = leaseMs && leaseMs > 0 ? leaseMs : null
         holder.put({ name: name ?? '', fd, lifetime, ms, replace: replace ?? false, by })
         return {}
@@ -98,36 +98,36 @@ export class DescriptorRequests {
         holder.remove(name ?? '', by)
         return {}
       default:
-        throw new FdbError('ERR_FDB_MESSAGE', `a request about descriptors that is not known here (${op})`)
+        throw new FdbError('ERR_FDB_MESSAGE', `this release does not know the descriptor request ${op}`)
     }
   }
 
-  /** One list is on its way at a time: who reads slowly is told how it stands then. */
+  /** Sends the list after each change, with one list in flight at a time: a slow reader gets only the latest one. */
   #watch(request: number, holder: DescriptorHolder): void {
     this.#watches.get(request)?.()
     let sending = false
     let stale = false
-    const tell = () => {
+    const notify = () => {
       stale = true
       if (sending || !this.#watches.has(request)) return
       sending = true
-      // Changes of one turn are told together.
+      // One list covers all changes of a turn.
       setImmediate(() => {
         stale = false
         this.#link
           .send(listReply(request, holder))
           .then(() => {
             sending = false
-            if (stale) tell()
+            if (stale) notify()
           })
           .catch(() => {})
       })
     }
-    this.#watches.set(request, holder.watch(tell))
+    this.#watches.set(request, holder.watch(notify))
   }
 }
 
-/** The operator may lose the right to see it. */
+/** Returns the list, or an error if the operator has lost the right to see it. */
 function listReply(request: number, holder: DescriptorHolder): WireBody {
   try {
     return { descriptorReply: { request, ok: true, json: JSON.stringify(holder.list()) } }

@@ -14,21 +14,21 @@ import {
 import { ANSWER_MS, ASK, type Ask, type AskOptions, limitOf } from './requests.js'
 
 export interface PutOptions extends AskOptions {
-  /** How long it is held. Default `forever`: until it is removed. */
+  /** How long the daemon holds the descriptor. Default `forever`: until it is removed. */
   lease?: DescriptorLease
-  /** In place of one of that name. Default false: ERR_FDB_FD_TAKEN. */
+  /** Replaces a descriptor of the same name. Default false: rejects with ERR_FDB_FD_TAKEN. */
   replace?: boolean
 }
 
 export interface ClaimOptions extends AskOptions {
-  /** Others may have it too. Default false: no other process gets it until `release()`, or until this connection ends. */
+  /** Other processes may claim it too. Default false: no other process gets it until `release()`, or until this connection ends. */
   shared?: boolean
-  /** Claimed for as long as this process lives, instead of this connection; with `shared` it is only told who has it. */
+  /** Claims for the lifetime of this process, instead of that of the connection. With `shared` the claim excludes no one and only shows the process as a user. */
   while?: { readonly pid: number }
 }
 
 export interface ReleaseOptions extends AskOptions {
-  /** The claim of this process (`while` of {@link ClaimOptions}), instead of that of this connection. */
+  /** Releases the claim of this process (`while` of {@link ClaimOptions}), instead of the claim of this connection. */
   pid?: number
 }
 
@@ -37,13 +37,13 @@ const CLAIM: Checks<ClaimOptions> = { ...ASK, shared: unchecked, while: unchecke
 const RELEASE: Checks<ReleaseOptions> = { ...ASK, pid: unchecked }
 
 const { Op } = fdbroker.wire.DescriptorRequest
-const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon did not do it' } as const
+const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon refused the request' } as const
 
 type Request = fdbroker.wire.DescriptorRequest.$Properties
 type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
- * Descriptors of any kind that a daemon holds for other processes, by name. All reject with ERR_FDB_NOT_A_DAEMON where none are held, and
+ * Descriptors of any type that a daemon holds for other processes, by name. All methods reject with ERR_FDB_NOT_A_DAEMON if the process is not a daemon, and
  * as `OperatorClient.status()` does.
  */
 export class HeldDescriptors {
@@ -55,7 +55,7 @@ export class HeldDescriptors {
     this.#ask = ask
   }
 
-  /** All of them, by name. */
+  /** Returns all descriptors, sorted by name. */
   async list(options: AskOptions = {}): Promise<HeldDescriptor[]> {
     checkOptions('list()', options, ASK)
     return await this.#request({ op: Op.LIST }, 'the list of descriptors', options, ({ json }) =>
@@ -64,8 +64,8 @@ export class HeldDescriptors {
   }
 
   /**
-   * The list as it is, and again after each change; what changed while one was being looked at is told with the next. Ends with the loop,
-   * throws when the daemon leaves, or `signal` aborts.
+   * Yields the list now and after changes. Several changes during an iteration of the loop result in one list. Ends with the loop;
+   * throws if the daemon disconnects or `signal` aborts.
    */
   async *watch(options: AskOptions = {}): AsyncGenerator<HeldDescriptor[], void, undefined> {
     checkOptions('watch()', options, ASK)
@@ -73,15 +73,15 @@ export class HeldDescriptors {
     const timeoutMs = limitOf(options, ANSWER_MS)
     const what = 'the list of descriptors'
     const request = ++this.#requests
-    const over = new AbortController()
-    const late = setTimeout(() => over.abort(deadlineError(what, timeoutMs)), timeoutMs)
+    const ended = new AbortController()
+    const timer = setTimeout(() => ended.abort(deadlineError(what, timeoutMs)), timeoutMs)
     let latest: HeldDescriptor[] | null = null
     let failure: { readonly error: unknown } | null = null
     let wake = () => {}
-    const told = (envelope: WireEnvelope) => {
+    const onMessage = (envelope: WireEnvelope) => {
       const reply = replyTo(request, envelope)
       if (reply === null) return null
-      clearTimeout(late)
+      clearTimeout(timer)
       latest = listOf(reply.json)
       wake()
       return 'part' as const
@@ -89,9 +89,9 @@ export class HeldDescriptors {
     const limits = {
       what,
       timeoutMs: null,
-      signal: signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
+      signal: signal === undefined ? ended.signal : AbortSignal.any([signal, ended.signal]),
     }
-    this.#ask<never>({ descriptorRequest: { request, op: Op.WATCH } }, limits, told).catch(error => {
+    this.#ask<never>({ descriptorRequest: { request, op: Op.WATCH } }, limits, onMessage).catch(error => {
       failure = { error }
       wake()
     })
@@ -107,17 +107,19 @@ export class HeldDescriptors {
         yield list
       }
     } finally {
-      clearTimeout(late)
-      over.abort()
+      clearTimeout(timer)
+      ended.abort()
       const unwatch = { descriptorRequest: { request, op: Op.UNWATCH } }
-      const ended = { what, timeoutMs, signal: undefined }
-      this.#ask(unwatch, ended, envelope => replyTo(request, envelope) && { answer: null }).catch(() => {})
+      const unwatchLimits = { what, timeoutMs, signal: undefined }
+      this.#ask(unwatch, unwatchLimits, envelope => replyTo(request, envelope) && { answer: null }).catch(
+        () => {},
+      )
     }
   }
 
   /**
-   * Has the daemon hold a duplicate; the descriptor stays the caller's. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (it would
-   * replace what another process has claimed), ERR_FDB_TOO_MANY_NAMES; ERR_FDB_OPTION where the process of the lease has ended.
+   * Has the daemon hold a duplicate; the caller keeps its descriptor. Rejects with ERR_FDB_FD_TAKEN, ERR_FDB_FD_CLAIMED (another process has claimed
+   * the one to replace), ERR_FDB_TOO_MANY_NAMES, or ERR_FDB_OPTION (the process of the lease has ended).
    */
   async put(name: string, fd: OwnedFd, options: PutOptions = {}): Promise<void> {
     checkOptions('put()', options, PUT)
@@ -128,18 +130,18 @@ export class HeldDescriptors {
     const leaseMs = lease !== 'forever' && 'ms' in lease ? lease.ms : 0
     const request = { op: Op.PUT, name, replace, leaseMs }
     const sent = lifetime === null ? [fd] : [fd, lifetime]
-    await this.#request(request, `the word that "${name}" is held`, options, () => undefined, sent)
+    await this.#request(request, `the confirmation that "${name}" is held`, options, () => undefined, sent)
   }
 
   /**
-   * A duplicate, owned by the caller. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`); with ERR_FDB_OPTION where the process
-   * of `while` has ended.
+   * Claims a descriptor and returns a duplicate, which the caller owns. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (`retryable`), or
+   * ERR_FDB_OPTION (the process of `while` has ended).
    */
   async claim(name: string, options: ClaimOptions = {}): Promise<OwnedFd> {
     return (await this.claimAmong(name, options)).fd
   }
 
-  /** @internal As {@link claim}, with how many other processes have claimed it for as long as they live. */
+  /** @internal Claims as {@link claim} does, and also returns the number of other processes that have claimed the descriptor for their lifetime. */
   async claimAmong(name: string, options: ClaimOptions = {}): Promise<ClaimResult> {
     checkOptions('claim()', options, CLAIM)
     using claimant = options.while === undefined ? null : pidfdFor('while', options.while.pid)
@@ -148,36 +150,42 @@ export class HeldDescriptors {
     const read = ({ json }: Reply, fds: OwnedFd[]) => {
       const fd = fds.shift()
       if (fd !== undefined) return { fd, others: othersIn(json) }
-      throw new FdbError('ERR_FDB_FDS_MISSING', `the descriptor "${name}" did not come with the answer`)
+      throw new FdbError('ERR_FDB_FDS_MISSING', `the answer came without the descriptor "${name}"`)
     }
     return await this.#request(request, `the descriptor "${name}"`, options, read, sent)
   }
 
   /**
-   * Others may have it again. Claimed descriptors stay open here. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another one),
-   * ERR_FDB_OPTION (the process has ended: it claims nothing any more).
+   * Ends a claim. The caller's duplicate stays open. Rejects with ERR_FDB_FD_UNKNOWN, ERR_FDB_FD_CLAIMED (by another process), or
+   * ERR_FDB_OPTION (the process has ended, and its claim with it).
    */
   async release(name: string, options: ReleaseOptions = {}): Promise<void> {
     checkOptions('release()', options, RELEASE)
     using claimant = options.pid === undefined ? null : pidfdFor('pid', options.pid)
     const sent = claimant === null ? undefined : [claimant]
     const request = { op: Op.RELEASE, name }
-    await this.#request(request, `the word that "${name}" is released`, options, () => undefined, sent)
+    await this.#request(
+      request,
+      `the confirmation that "${name}" is released`,
+      options,
+      () => undefined,
+      sent,
+    )
   }
 
-  /** The daemon closes it, even if it is claimed: processes that have a duplicate keep theirs. Rejects with ERR_FDB_FD_UNKNOWN. */
+  /** Has the daemon close a descriptor, even if it is claimed; processes keep their duplicates. Rejects with ERR_FDB_FD_UNKNOWN. */
   async remove(name: string, options: AskOptions = {}): Promise<void> {
     checkOptions('remove()', options, ASK)
     await this.#request(
       { op: Op.REMOVE, name },
-      `the word that "${name}" is removed`,
+      `the confirmation that "${name}" is removed`,
       options,
       () => undefined,
     )
   }
 
   #request<T>(
-    asked: Request,
+    body: Request,
     what: string,
     options: AskOptions,
     read: (reply: Reply, fds: OwnedFd[]) => T,
@@ -185,7 +193,7 @@ export class HeldDescriptors {
   ): Promise<T> {
     const request = ++this.#requests
     return this.#ask(
-      { descriptorRequest: { ...asked, request } },
+      { descriptorRequest: { ...body, request } },
       { what, timeoutMs: limitOf(options, ANSWER_MS), signal: options.signal },
       (envelope, fds) => {
         const reply = replyTo(request, envelope)
@@ -196,7 +204,7 @@ export class HeldDescriptors {
   }
 }
 
-/** Null: it is no answer to this request. Throws what it refuses with. */
+/** Returns null for a message that is not an answer to this request. Throws the daemon's refusal. */
 function replyTo(request: number, { descriptorReply: reply }: WireEnvelope) {
   if (reply?.request !== request) return null
   if (!reply.ok) throw remoteError(reply, FAILED)
@@ -212,11 +220,11 @@ function listOf(json: string | null | undefined): HeldDescriptor[] {
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',
-    `a list of descriptors has ${json?.length ?? 0} characters, and is none`,
+    `the daemon sent ${json?.length ?? 0} characters that are not a list of descriptors`,
   )
 }
 
-/** The pidfd of the process with which it goes; null: it is held without one. */
+/** Returns the pidfd of the lease's process, or null for a lease without one. */
 function lifetimeOf(lease: DescriptorLease): OwnedFd | null {
   if (lease === 'forever') return null
   if (typeof lease === 'object' && lease !== null && 'ms' in lease) {
@@ -228,13 +236,13 @@ function lifetimeOf(lease: DescriptorLease): OwnedFd | null {
   return pidfdFor('lease', lease.pid)
 }
 
-/** Owned by the caller. Throws ERR_FDB_OPTION. */
+/** Opens a pidfd, which the caller owns. Throws ERR_FDB_OPTION. */
 function pidfdFor(option: string, pid: number): OwnedFd {
   if (!(Number.isInteger(pid) && pid > 0)) throw wrongOption(option, pid, 'the number of a process')
   const pidfd = openPidfd(pid)
   if (pidfd instanceof OwnedFd) return pidfd
   const wanted =
-    pidfd === 'dead' ? 'a process that lives' : 'a process only where pidfds are to be had, not here'
+    pidfd === 'dead' ? 'a living process' : 'a process only on a kernel with pidfds, which this one lacks'
   throw wrongOption(option, pid, wanted)
 }
 

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
 
-/** How long a daemon holds a descriptor: for good, for a time, or as long as a process lives. */
+/** How long a daemon holds a descriptor: until it is removed, for a time, or as long as a process lives. */
 export type DescriptorLease = 'forever' | { readonly ms: number } | { readonly pid: number }
 
 /** A descriptor that a daemon holds for other processes. */
@@ -9,39 +9,39 @@ export interface HeldDescriptor {
   readonly name: string
   /** `socket`, `file` (a memfd is one too), `fifo`, `char`, `block`, `dir`, `anon` (an eventfd, say) or `other`. */
   readonly type: string
-  /** Sockets: where it is bound, `udp://127.0.0.1:53`; null for all else. */
+  /** The address of a socket, such as `udp://127.0.0.1:53`; null for other types. */
   readonly address: string | null
-  /** Decimal; the same for every descriptor of the same object. */
+  /** Inode number, decimal: the same for every descriptor of the same object. */
   readonly inode: string
-  /** The process that put it; 0: in another PID namespace. */
+  /** The process that put it; 0 if that is in another PID namespace. */
   readonly pid: number
   /** ISO 8601. */
   readonly putAt: string
-  /** When it goes; null: not by itself. */
+  /** End of the lease, ISO 8601; null if the lease has no time limit. */
   readonly until: string | null
-  /** With which process it goes (0: in another PID namespace); null: with none. */
+  /** The process whose end ends the lease (0 if it is in another PID namespace), or null. */
   readonly whilePid: number | null
-  /** The process that has claimed it exclusively; null: none. */
+  /** The process that has claimed it exclusively, or null. */
   readonly claimedBy: number | null
-  /** Processes that have claimed it for their lifetime, as `fd-broker exec` does, alone or beside others. */
+  /** Processes that have claimed it for their lifetime, as `fd-broker exec` does, exclusively or shared. */
   readonly users: readonly ClaimingProcess[]
 }
 
-/** A process that has claimed a descriptor for as long as it lives. */
+/** A process that has claimed a descriptor for its lifetime. */
 export interface ClaimingProcess {
-  /** 0: in another PID namespace. */
+  /** 0 if the process is in another PID namespace. */
   readonly pid: number
   /** ISO 8601. */
   readonly since: string
-  /** No other process may have it. */
+  /** Whether the claim excludes other processes. */
   readonly exclusive: boolean
 }
 
-/** The claims of one process for its lifetime, in the status of a daemon. */
+/** The lifetime claims of one process, in the status of a daemon. */
 export interface DescriptorsOfProcess {
-  /** 0: in other PID namespaces. */
+  /** 0 stands for all processes in other PID namespaces. */
   readonly pid: number
-  /** The time of the first of them, ISO 8601. */
+  /** The time of the first claim, ISO 8601. */
   readonly since: string
   readonly names: readonly string[]
 }
@@ -49,61 +49,61 @@ export interface DescriptorsOfProcess {
 export interface DescriptorOrder {
   readonly name: string
   readonly fd: OwnedFd
-  /** The process whose end ends it. */
+  /** The pidfd of the process whose end ends the lease, or null. */
   readonly lifetime: OwnedFd | null
-  /** After which it goes; null: not by itself. */
+  /** Duration of the lease in milliseconds, or null. */
   readonly ms: number | null
   readonly replace: boolean
   readonly by: DescriptorUser
-  /** The most descriptors of its service, or without one. Absent: as many as there is room for. */
+  /** Maximum number of descriptors of the same service (or of none). Default: no limit of its own. */
   readonly most?: number
 }
 
 export interface ClaimOrder {
   readonly name: string
   readonly by: DescriptorUser
-  /** Others may have it too. */
+  /** Whether other processes may claim it too. */
   readonly shared: boolean
-  /** The process that claims it for its lifetime; null: the claim lasts as long as the connection. */
+  /** The pidfd of the process that claims it for its lifetime; null if the claim lasts as long as the connection. */
   readonly claimant: OwnedFd | null
 }
 
 export interface ClaimResult {
   /** A duplicate, owned by the caller. */
   readonly fd: OwnedFd
-  /** The number of other processes that have claimed it too, for their lifetime. */
+  /** Number of other processes that have claimed the descriptor for their lifetime. */
   readonly others: number
 }
 
-/** The asking client: one connection. */
+/** The client of one connection. */
 export interface DescriptorUser {
   readonly pid: number
   readonly uid: number
 }
 
-/** Holds descriptors for other processes. Its exceptions are sent to the asking client. */
+/** Holds descriptors for other processes. The client gets the exceptions. */
 export interface DescriptorHolder {
   list(): HeldDescriptor[]
-  /** Takes both descriptors, also when it throws. */
+  /** Takes ownership of both descriptors, also if it throws. */
   put(order: DescriptorOrder): void
-  /** Takes the pidfd, also when it throws. */
+  /** Takes ownership of the pidfd, also if it throws. */
   claim(order: ClaimOrder): ClaimResult
-  /** The claim of this user; of the process of a pidfd, which is borrowed. */
+  /** Ends the claim of this connection or, with a pidfd, which is borrowed, of that process. */
   release(name: string, by: DescriptorUser, claimant: OwnedFd | null): void
   remove(name: string, by: DescriptorUser): void
-  /** This user has gone: it claims nothing any more. */
+  /** Ends the claims of a connection that has closed. */
   operatorLeft(by: DescriptorUser): void
-  /** Calls `changed` after each change; returns what ends that. */
+  /** Calls `changed` after each change; returns a function that ends the watch. */
   watch(changed: () => void): () => void
 }
 
-/** The service that a descriptor belongs to by its name, `shop/spool`; null: to none. */
+/** Returns the service to which a descriptor belongs by its name, `shop` for `shop/spool`, or null. */
 export function serviceIn(name: string): string | null {
   const slash = name.indexOf('/')
   return slash < 1 ? null : name.slice(0, slash)
 }
 
-/** LISTEN_FDNAMES divides names by colons, a command line by commas. */
+/** Without colons and commas, which separate names in LISTEN_FDNAMES and on command lines. */
 const NAME = /^[^:,\s\p{Cc}]{1,128}$/u
 
 /** Throws ERR_FDB_OPTION. */

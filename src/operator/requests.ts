@@ -7,24 +7,24 @@ import type { fdbroker } from '../proto/wire.js'
 import { remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
 import type { DescriptorHolder } from './held-descriptors.js'
 
-/** The most that a command's body or its reply has: a frame holds 16 MiB. */
+/** Maximum size of a command's body and of its reply: a frame has at most 16 MiB. */
 export const COMMAND_BYTES = 15 * 1024 * 1024
-/** A handler that does not answer keeps an operator's tool no longer. */
+/** Time limit for the reply of a command's handler. */
 export const COMMAND_MS = 60_000
 
-/** The refusal of a server that gives no reason. */
+/** The failure of a server that reports no reason. */
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'it could not be done' } as const
 
 export interface UpgradeOrder {
-  /** Empty: as the running one was started. */
+  /** Empty: use the command line of the running process. */
   readonly argv: readonly string[]
-  /** 0: as long as the handoff's own limits allow. */
+  /** 0: only the limits of the handoff apply. */
   readonly timeoutMs: number
-  /** Daemon: which service; empty: the only one. */
+  /** For a daemon: the name of the service, or '' for the only one. */
   readonly service: string
-  /** End those first that block it. */
+  /** Whether to kill processes that block the upgrade first. */
   readonly killStuck: boolean
-  /** For a supervisor: the link that must lead to a release. */
+  /** For a supervisor: the release to which it must set its link. */
   readonly release?: Release
 }
 
@@ -43,41 +43,41 @@ export interface Upgraded {
 export interface CommandOrder {
   readonly name: string
   readonly body: Buffer
-  /** Daemon: which service; empty: the only one. */
+  /** For a daemon: the name of the service, or '' for the only one. */
   readonly service: string
 }
 
 export interface CommandContext {
-  /** The operator, by the kernel's word; absent if a daemon passes the request on. */
+  /** The operator's process as the kernel reports it; absent if a daemon forwards the request. */
   readonly by?: { readonly pid: number; readonly uid: number }
-  /** Aborts when the operator's tool has left: the reply is not awaited any more. */
+  /** Aborts when the operator's tool has disconnected and no longer waits for the reply. */
   readonly signal: AbortSignal
 }
 
 /**
- * Answers an operator's command. The reply is bytes, or text; undefined is an empty one. The operator gets its exception: an FdbError as it
- * is, with its code.
+ * Handles an operator's command. Returns the reply as bytes or text; undefined is an empty reply. The operator gets an exception of the handler: an
+ * FdbError keeps its code.
  */
 export type CommandHandler = (
   body: Buffer,
   context: CommandContext,
 ) => Uint8Array | string | undefined | Promise<Uint8Array | string | undefined>
 
-/** The requests of an operator. */
+/** The operations that operators can request. */
 export interface Operations {
   status(): object | Promise<object>
-  /** `cancel`: it is not wanted any more; the answer says what came of it. */
+  /** `cancel` aborts if the operator cancels the upgrade; the result tells whether that succeeded. */
   upgrade(
     order: UpgradeOrder,
     progress: (step: UpgradeProgress) => void,
     cancel: AbortSignal,
   ): Promise<Upgraded>
   command(order: CommandOrder, context: CommandContext): Promise<Uint8Array>
-  /** Absent: none are held here for others. */
+  /** Absent if the process holds no descriptors for other processes. */
   readonly descriptors?: DescriptorHolder
 }
 
-// Messages: each may lack any field. An answer repeats the `request` of its question.
+// Any field of a message may be missing. An answer repeats the `request` number of its request.
 
 type UpgradeRequest = fdbroker.wire.UpgradeRequest.$Properties
 type Command = fdbroker.wire.Command.$Properties
@@ -110,18 +110,18 @@ export function upgradedAnswer(request: number, { pid, generation }: Upgraded): 
   return { result: { ok: true, pid, generation, ...(request && { request }) } }
 }
 
-/** A status or an upgrade has failed. */
+/** Returns the answer to a failed status request or upgrade. */
 export function failedAnswer(request: number, error: unknown): WireBody {
   const { code, message, retryable } = FdbError.from(error)
   return { result: { ok: false, code, message, retryable, ...(request && { request }) } }
 }
 
-/** Throws the error that it tells. */
+/** Reads a result. Throws the reported error; `fallback` replaces a missing code and message. */
 export function readUpgraded(
   result: Result,
-  otherwise: { code: FdbError['code']; message: string } = FAILED,
+  fallback: { code: FdbError['code']; message: string } = FAILED,
 ): Upgraded {
-  if (!result.ok) throw remoteError(result, otherwise)
+  if (!result.ok) throw remoteError(result, fallback)
   return { pid: result.pid ?? 0, generation: result.generation ?? 0 }
 }
 
@@ -133,12 +133,12 @@ export function checkCommandSize(what: string, bytes: number): void {
   if (bytes <= COMMAND_BYTES) return
   throw new FdbError(
     'ERR_FDB_COMMAND_SIZE',
-    `${what} has ${bytes} bytes, at most ${COMMAND_BYTES} can be sent at once: divide it`,
+    `${what} has ${bytes} bytes, but at most ${COMMAND_BYTES} can be sent at once: split it`,
     { details: { bytes, most: COMMAND_BYTES } },
   )
 }
 
-/** Throws when the reply is too large. */
+/** Returns the answer with a command's reply. Throws if the reply is too large. */
 export function commandAnswer(request: number, body: Uint8Array): WireBody {
   checkCommandSize('the reply', body.length)
   return { commandReply: { request, ok: true, body } }
@@ -149,52 +149,52 @@ export function failedCommandAnswer(request: number, error: unknown): WireBody {
   return { commandReply: { request, ok: false, code, message, retryable } }
 }
 
-/** Throws the error that it tells. */
+/** Returns the body of a reply. Throws the reported error. */
 export function readCommandReply(reply: CommandReply): Buffer {
   if (!reply.ok) throw remoteError(reply, FAILED)
   return asBuffer(reply.body)
 }
 
-/** The same memory. */
+/** Returns a Buffer that shares the memory. */
 export function asBuffer(bytes: Uint8Array | null | undefined): Buffer {
   return bytes === null || bytes === undefined
     ? Buffer.alloc(0)
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-/** How long an answer may take that needs no work of the other side. */
+/** Time limit for an answer that needs no work of the peer. */
 export const ANSWER_MS = 5_000
 
 export interface AskOptions {
-  /** The limit for the connection's queue, then again for each answer, milliseconds. Default 5000; of `command()` 60000. */
+  /** Time limit for connecting, and again for each answer, in milliseconds. Default 5000; for `command()` 60000. */
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
-  /** Rejects with its reason. The requested work goes on. */
+  /** Its abort rejects the call with its reason. The requested work continues. */
   signal?: AbortSignal
 }
 
 export const ASK: Checks<AskOptions> = { timeout: unchecked, timeoutMs: unchecked, signal: abortSignal }
 
-export function limitOf(options: AskOptions, otherwise: number): number {
-  return options.timeout ?? options.timeoutMs ?? otherwise
+export function limitOf(options: AskOptions, defaultMs: number): number {
+  return options.timeout ?? options.timeoutMs ?? defaultMs
 }
 
 /**
- * The role of a message for a question: its answer, a part before the answer, or none. Takes the descriptors that it wants. Throws its
- * refusal.
+ * Decides what a message is for a request: returns the answer, 'part' for a message before the answer, or null if the message does not belong to the
+ * request. Removes the descriptors that it takes from `fds`. Throws the peer's refusal.
  */
 export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readonly answer: T } | 'part' | null
 
 export interface AskLimits {
-  /** In the error that says that no answer came. */
+  /** The awaited thing, as a noun for the error after a timeout. */
   readonly what: string
-  /** null: an answer is waited for as long as the other side is there. */
+  /** null: wait until the peer disconnects. */
   readonly timeoutMs: number | null
   readonly signal: AbortSignal | undefined
 }
 
-/** Asks over an operator's connection. The descriptors that go with the question are borrowed for the call. */
+/** Sends a request over an operator's connection. Borrows the descriptors in `sent` for the call. */
 export type Ask = <T>(
   body: WireBody,
   limits: AskLimits,

@@ -14,42 +14,42 @@ import {
   upgradedAnswer,
 } from './requests.js'
 
-/** Questions of one operator that are under way; while there are so many, no further one is read. */
+/** Maximum number of requests of one operator that are being handled; further ones are not read meanwhile. */
 const MOST_AT_ONCE = 16
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const
 
-/** Decodes what is asked over one connection, an operator's or a daemon's that passes it on, and words the answers. */
+/** Decodes and runs the requests of one connection, from an operator or from a daemon that forwards them, and encodes the answers. */
 export class RequestHandler {
   readonly #operations: Operations
-  readonly #tell: (body: WireBody) => void
+  readonly #notify: (body: WireBody) => void
   readonly #by: CommandContext['by']
-  readonly #over = new AbortController()
-  /** One for each upgrade under way. */
+  readonly #closed = new AbortController()
+  /** One controller per running upgrade. */
   readonly #cancels = new Set<AbortController>()
 
-  /** `tell`: what is said before the answer. */
-  constructor(operations: Operations, tell: (body: WireBody) => void, by?: CommandContext['by']) {
+  /** `notify` sends messages before the answer, such as the progress. */
+  constructor(operations: Operations, notify: (body: WireBody) => void, by?: CommandContext['by']) {
     this.#by = by
     this.#operations = operations
-    this.#tell = tell
+    this.#notify = notify
   }
 
-  /** Resolves with what is to be sent back, never rejects; null: it is no request. */
+  /** Resolves with the answer and never rejects. Returns null if the message is not a request. */
   answer({ statusRequest, upgradeRequest, command }: WireEnvelope): Promise<WireBody> | null {
     if (statusRequest) return this.#status()
     if (upgradeRequest) return this.#upgrade(upgradeRequest)
     return command ? this.#command(command) : null
   }
 
-  /** The upgrades under way are not wanted any more. */
+  /** Cancels the running upgrades. */
   cancelUpgrades(reason: FdbError): void {
     for (const cancel of this.#cancels) cancel.abort(reason)
   }
 
-  /** The answer is not awaited any more. That does not undo the request. Idempotent. */
-  close(why: string): void {
-    this.#over.abort(new FdbError('ERR_FDB_ABORTED', why))
+  /** Aborts the signal of running commands, because the peer no longer waits for answers. Does not undo requests. Idempotent. */
+  close(reason: string): void {
+    this.#closed.abort(new FdbError('ERR_FDB_ABORTED', reason))
   }
 
   async #status(): Promise<WireBody> {
@@ -65,7 +65,7 @@ export class RequestHandler {
     const cancel = new AbortController()
     this.#cancels.add(cancel)
     try {
-      const progress = (step: fdbroker.wire.Progress.$Properties) => this.#tell({ progress: step })
+      const progress = (step: fdbroker.wire.Progress.$Properties) => this.#notify({ progress: step })
       return upgradedAnswer(
         request,
         await this.#operations.upgrade(readUpgrade(asked), progress, cancel.signal),
@@ -80,7 +80,7 @@ export class RequestHandler {
   async #command(asked: fdbroker.wire.Command.$Properties): Promise<WireBody> {
     const request = asked.request ?? 0
     try {
-      const { signal } = this.#over
+      const { signal } = this.#closed
       const by = this.#by
       const context = { signal, ...(by && { by }) }
       return commandAnswer(request, await this.#operations.command(readCommand(asked), context))
@@ -91,43 +91,43 @@ export class RequestHandler {
 }
 
 /**
- * Serves an operator's tool until it leaves. Its leaving does not undo what it asked for; a word does. One that asks faster than it
- * reads the answers is read no further. `idleMs`: one that asks nothing for so long, waits for no answer, watches nothing and has no claim is sent away; null: none is.
+ * Serves an operator's tool until it disconnects, which does not undo its requests; only an explicit message cancels them. Stops reading from a tool that sends
+ * requests faster than it reads the answers. After `idleMs` disconnects a tool that sends nothing, waits for no answer, watches nothing and has no claim.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
   const requests = new RequestHandler(operations, body => link.post(body), link.channel.peer)
   const descriptors = new DescriptorRequests(link, operations.descriptors)
-  let underWay = 0
-  let idle: NodeJS.Timeout | undefined
-  const rest = () => {
-    clearTimeout(idle)
-    if (idleMs !== null && link.open) idle = setTimeout(late, idleMs).unref()
+  let pending = 0
+  let idleTimer: NodeJS.Timeout | undefined
+  const restartIdleTimer = () => {
+    clearTimeout(idleTimer)
+    if (idleMs !== null && link.open) idleTimer = setTimeout(onIdle, idleMs).unref()
   }
-  const late = () => {
-    if (underWay > 0 || descriptors.lasting) return rest()
+  const onIdle = () => {
+    if (pending > 0 || descriptors.lasting) return restartIdleTimer()
     link.close()
-    left()
+    onEnd()
   }
-  const left = () => {
-    clearTimeout(idle)
-    requests.close('the operator has left')
+  const onEnd = () => {
+    clearTimeout(idleTimer)
+    requests.close('the operator has disconnected')
     descriptors.close()
   }
   const send = (answer: Promise<DescriptorAnswer>) => {
-    if (++underWay === MOST_AT_ONCE) link.channel.pause()
-    // Until the kernel has it.
+    if (++pending === MOST_AT_ONCE) link.channel.pause()
+    // The request is pending until the kernel has accepted the answer.
     answer
       .then(({ body, fds }) => link.send(body, fds).finally(() => closeAll(fds)))
       .catch(() => {})
       .finally(() => {
-        if (underWay-- === MOST_AT_ONCE && link.open) link.channel.resume()
-        rest()
+        if (pending-- === MOST_AT_ONCE && link.open) link.channel.resume()
+        restartIdleTimer()
       })
   }
-  rest()
+  restartIdleTimer()
   link.start({
     message: (envelope, fds) => {
-      rest()
+      restartIdleTimer()
       const { cancelUpgrade, descriptorRequest } = envelope
       if (descriptorRequest) send(Promise.resolve(descriptors.answer(descriptorRequest, fds)))
       closeAll(fds)
@@ -137,8 +137,8 @@ export function serveOperator(link: Link, operations: Operations, idleMs: number
     },
     broken: () => {
       link.close()
-      left()
+      onEnd()
     },
-    end: left,
+    end: onEnd,
   })
 }

@@ -1,39 +1,40 @@
 import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 
-/** Commands that every service answers beside those of its application: names and bodies. */
+// Names and bodies of the commands that every service answers, besides those of its application.
+
 export const RELOAD = 'service.reload'
 export const ROLLBACK = 'service.rollback'
 export const STOP = 'service.stop'
-/** Changes since the serving process was started, if it knows them. */
+/** Returns the changes since the serving process was started, if it knows them. */
 export const CHANGES = 'service.changes'
-/** Upgrades a supervisor itself to the installed release. The connection ends with the old one; an answer is a failure. */
+/** Upgrades a supervisor itself to the installed release. On success the connection ends with the old supervisor; an answer reports a failure. */
 export const UPGRADE_SELF = 'service.upgrade-self'
 
 /** Replaces the workers of a main process by their next versions, or sets their number. */
 export const REPLACE_WORKERS = 'workers.replace'
 export const SET_WORKERS = 'workers.set'
-/** Tells a worker to accept for another one too that was not replaced; until it is told to stop that. */
+/** Has a worker accept on the listeners of other workers that were not replaced, until it gets another such order. */
 export const STAND_IN = 'workers.foster'
-/** Tells a worker to leave; its connections go on in another one. */
+/** Has a worker leave; its connections continue in another one. */
 export const YIELD = 'workers.yield'
-/** Prefix of the descriptor names by which a worker asks its main process for a listener of the others. */
+/** Prefix of the descriptor names with which a worker claims a listener of the other workers from its main process. */
 export const GROUP_LISTENER = 'worker-listener-'
 
 export interface StopOrder {
-  /** For the last connections, milliseconds; null: as the service is configured. */
+  /** Time limit for the last connections, or null for the configured one. */
   readonly timeoutMs: number | null
-  /** Daemon: also when it alone holds a service. */
+  /** For a daemon: stop even if only the daemon holds descriptors or state of a service. */
   readonly drop: boolean
 }
 
-/** The process that leaves, or stays. */
+/** Identifies the process that executes a command. */
 export interface ProcessReply {
   readonly pid: number
   readonly generation: number
 }
 
-/** By name: of what is not as it was when the process loaded it. */
+/** Names of the things that have changed since the process loaded them. */
 export interface Changes {
   readonly code: readonly string[]
   /** Changed keys of the configuration that only the next process applies. */
@@ -41,13 +42,13 @@ export interface Changes {
   readonly configuration: readonly string[]
 }
 
-/** Changed options of a supervisor's settings. */
+/** A supervisor's reply to a reload: the names of the changed options. */
 export interface ReloadReply extends ProcessReply {
-  /** They count at once. */
+  /** Options that apply at once. */
   readonly now: readonly string[]
-  /** With the next version. */
+  /** Options that apply to the next version. */
   readonly next: readonly string[]
-  /** When the supervisor itself is started anew. */
+  /** Options that apply after a restart of the supervisor. */
   readonly restart: readonly string[]
 }
 
@@ -55,14 +56,14 @@ export function stopBody({ timeoutMs, drop }: StopOrder): string {
   return JSON.stringify({ timeoutMs, drop })
 }
 
-/** Another release may leave fields out, or write them otherwise. Throws ERR_FDB_MESSAGE. */
+/** Reads a stop order; another release may omit fields. Throws ERR_FDB_MESSAGE. */
 export function readStopOrder(body: Buffer): StopOrder {
   const { timeoutMs, drop } = read(body)
   const limited = typeof timeoutMs === 'number' && timeoutMs >= 0
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
 }
 
-/** `at`: only if the link at this path leads to the version before then. Empty of a tool of an earlier release. */
+/** Returns the body of a rollback command. With `at` the rollback requires that the link at this path then points to the previous version. Tools of earlier releases send an empty body. */
 export function rollbackBody(at: string | null): string {
   return at === null ? '' : JSON.stringify({ at })
 }
@@ -73,7 +74,7 @@ export function rollbackAt(body: Buffer): string | null {
   return typeof at === 'string' ? at : null
 }
 
-/** A rollback in words, for the status of what it leaves behind. */
+/** Describes who requested a rollback, for the status of the version that was rolled back. */
 export function rollbackBy(by: { readonly pid: number; readonly uid: number } | undefined): string {
   return by === undefined ? 'fd-broker rollback' : `fd-broker rollback by uid ${by.uid} (pid ${by.pid})`
 }
@@ -98,7 +99,7 @@ export function readChanges(reply: Buffer): Changes {
   return { code: names(code), next: names(next), configuration: names(configuration) }
 }
 
-/** Null: it is none of a supervisor, and says no more. */
+/** Returns null if the reply is not from a supervisor and lists no options. */
 export function readReloadReply(reply: Buffer): ReloadReply | null {
   const { now, next, restart } = read(reply)
   if (![now, next, restart].every(Array.isArray)) return null
@@ -114,13 +115,13 @@ function read(body: Buffer): Record<string, unknown> {
   } catch {
     // The error follows below.
   }
-  throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a command of the service are no JSON object`)
+  throw new FdbError('ERR_FDB_MESSAGE', `${body.length} bytes of a service command are not a JSON object`)
 }
 
-/** The error for a service whose former version cannot come back. */
-export function noStandbyError(whom: string): FdbError {
+/** The error for a rollback when the previous version can no longer take over. */
+export function noStandbyError(serving: string): FdbError {
   return new FdbError(
     'ERR_FDB_NO_STANDBY',
-    `nobody stands by for ${whom}: its probation is over, or it was the first. Upgrade to the release before: fd-broker upgrade -- COMMAND`,
+    `no process stands by for ${serving}: its probation is over, or it was the first version. Upgrade to the previous release: fd-broker upgrade -- COMMAND`,
   )
 }

@@ -7,17 +7,17 @@ export interface ServedService {
   readonly control: string | null
 }
 
-/** Throws ERR_FDB_SERVICE if an operator means another service. The name of the control socket, by which it was found, is right too. */
-export function refuseOtherService(asked: string, { service, control }: ServedService): void {
-  const found = control === null ? service : basename(control, '.sock')
-  if (asked === '' || asked === service || asked === found) return
+/** Throws ERR_FDB_SERVICE if the operator named another service. Also accepts the base name of the control socket. */
+export function refuseOtherService(requested: string, { service, control }: ServedService): void {
+  const socketName = control === null ? service : basename(control, '.sock')
+  if (requested === '' || requested === service || requested === socketName) return
   throw new FdbError(
     'ERR_FDB_SERVICE',
-    `the control socket ${control} is of the service "${service}", not of "${asked}": leave --service out, or give the control socket of that one`,
+    `the control socket ${control} belongs to the service "${service}", not to "${requested}": omit --service, or give the control socket of "${requested}"`,
   )
 }
 
-/** The same operations, for those alone who mean this service. */
+/** Returns the same operations, which refuse requests for another service. */
 export function operationsOnly(only: ServedService, operations: Operations): Operations {
   return {
     ...operations,
@@ -32,5 +32,5 @@ export function operationsOnly(only: ServedService, operations: Operations): Ope
   }
 }
 
-/** The service of a daemon itself, by which the next daemon takes over: in its Hello, and for operators who mean the daemon. */
+/** The service name of a daemon itself: the next daemon joins it, and operators use it to address the daemon. */
 export const DAEMON_ITSELF = 'fd-broker.daemon'

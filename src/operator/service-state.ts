@@ -6,55 +6,55 @@ import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js
 import type { StateLog } from '../state/state-log.js'
 import { ASK, type AskOptions } from './requests.js'
 
-/** A watch looks so often whether anything has changed. */
+/** Interval at which a watch checks for changes. */
 const LOOK_MS = 200
 
 export interface StateAsk extends AskOptions {
-  /** Which service of a daemon that holds several. */
+  /** Name of the service, for a daemon that holds several. */
   service?: string
 }
 
 export interface StateReadOptions extends StateAsk {
-  /** Also of sections that are marked secret. Default false. */
+  /** Includes sections that are marked secret. Default false. */
   secrets?: boolean
 }
 
 export interface StateWatchOptions extends StateReadOptions {
   /** Only this section, which need not exist yet. Default: all. */
   section?: string
-  /** Begins with the entries that there are, each as a `put`. Default false. */
+  /** First yields a `put` for each existing entry. Default false. */
   initial?: boolean
 }
 
 export interface StateWriteOptions extends StateAsk {
-  /** A change that is tried again with the same id is made once. Default: one of its own. */
+  /** Request id: a retry of the change with the same id has no further effect. Default: a random id. */
   request?: string
 }
 
-/** A section, as the log or the process that serves knows it. */
+/** A section that is in the log or that the serving process has registered. */
 export interface StateSection {
   readonly name: string
-  /** The version of its schema; 0: it has none. */
+  /** Schema version, or 0. */
   readonly version: number
-  /** The lowest version that may read it. */
+  /** The lowest schema version that can read the section. */
   readonly minReader: number
-  /** Empty: nothing is known of it. */
+  /** Name of the codec, or '' if it is unknown. */
   readonly codec: string
   readonly secret: boolean
   readonly entries: number
 }
 
-/** An entry as it lies in the log. */
+/** An entry of the log. */
 export interface StateEntry {
   readonly section: string
   readonly key: string
-  /** As the section's codec has it. */
+  /** Encoded by the section's codec. */
   readonly value: Uint8Array
-  /** The schema version that wrote it; 0: none. */
+  /** Schema version of the writer, or 0. */
   readonly version: number
 }
 
-/** `clear`: the section was emptied, before all that is told of it next. */
+/** `clear` means that the section was emptied; later changes of the section follow it. */
 export type StateChange =
   | ({ readonly op: 'put' } & StateEntry)
   | { readonly op: 'delete'; readonly section: string; readonly key: string }
@@ -65,7 +65,7 @@ const READ: Checks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
 const WATCH: Checks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
 const WRITE: Checks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
 
-/** Loaded with the first question about the state: other clients have no use for a log. */
+/** Imported lazily: most clients do not request the state. */
 const commands = () => import('../state/commands.js')
 
 async function newCopy() {
@@ -76,7 +76,8 @@ async function newCopy() {
 type Ask = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
- * The state of the process that serves, as bytes. All reject as `OperatorClient.command()` does. After a `retryable` error connect again; a change with a `request` of one's own is then made once.
+ * The state of the serving process, as encoded values. All methods reject as `OperatorClient.command()` does. After a `retryable` error connect again and retry; a
+ * change with a `request` id is made only once.
  */
 export class ServiceState {
   readonly #ask: Ask
@@ -86,7 +87,7 @@ export class ServiceState {
     this.#ask = ask
   }
 
-  /** The sections that are in the log or registered by the process that serves, by name; secret ones too. */
+  /** Returns the sections that are in the log or that the serving process has registered, including secret ones, sorted by name. */
   async sections(options: StateAsk = {}): Promise<StateSection[]> {
     checkOptions('sections()', options, ASK_STATE)
     const { STATE_COMMANDS } = await commands()
@@ -94,8 +95,8 @@ export class ServiceState {
   }
 
   /**
-   * The entries of a section, or of all that are not secret, from a copy of the log, which is verified. Rejects with ERR_FDB_STATE_NO_ENTRY (there
-   * is no such section), ERR_FDB_STATE_SECRET, ERR_FDB_STATE_DIGEST.
+   * Returns the entries of a section, or of all sections that are not secret, from a verified copy of the log. Rejects with ERR_FDB_STATE_NO_ENTRY (unknown
+   * section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
    */
   async list(section?: string, options: StateReadOptions = {}): Promise<StateEntry[]> {
     checkOptions('list()', options, READ)
@@ -104,7 +105,7 @@ export class ServiceState {
     await copy.readNew((command, body) => this.#ask(command, body, ask))
     const { log } = copy
     const names = namesIn(log, section)
-    // Registered, and empty: no error.
+    // get() throws for an unknown section, but not for one that is registered and empty.
     if (section !== undefined && names.length === 0) await this.get(section, '', options)
     const hidden = await hiddenIn(log, section, secrets)
     return names.flatMap(name => {
@@ -114,7 +115,7 @@ export class ServiceState {
     })
   }
 
-  /** Undefined: there is no such entry. Rejects with ERR_FDB_STATE_NO_ENTRY (no such section), ERR_FDB_STATE_SECRET. */
+  /** Returns an entry, or undefined. Rejects with ERR_FDB_STATE_NO_ENTRY (unknown section) or ERR_FDB_STATE_SECRET. */
   async get(section: string, key: string, options: StateReadOptions = {}): Promise<StateEntry | undefined> {
     checkOptions('get()', options, READ)
     const { secrets = false, ...ask } = options
@@ -125,9 +126,9 @@ export class ServiceState {
   }
 
   /**
-   * The changes from the first look on, which the first `next()` takes. It looks five times a second: an entry that changed more than once
-   * between two looks, or while a change was being handled, is told as it is then. Ends with the loop; throws when the process leaves, when
-   * `signal` aborts, and with ERR_FDB_STATE_SECRET.
+   * Yields changes after the first `next()`. Checks for changes five times a second: several changes of an entry between two checks, or while
+   * the loop handles a change, result in one with the latest value. Ends with the loop; throws if the process disconnects or
+   * `signal` aborts, and ERR_FDB_STATE_SECRET.
    */
   async *watch(options: StateWatchOptions = {}): AsyncGenerator<StateChange, void, undefined> {
     checkOptions('watch()', options, WATCH)
@@ -148,8 +149,8 @@ export class ServiceState {
   }
 
   /**
-   * Made by the process that serves. The section must be known there; where it has a codec, and checks, they must take the bytes:
-   * ERR_FDB_STATE_NO_ENTRY, ERR_FDB_STATE_VALUE; otherwise as {@link Section.put}.
+   * Has the serving process put an encoded value. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with ERR_FDB_STATE_VALUE if
+   * the section's codec or `validate` refuses the value; otherwise as {@link Section.put}.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
     checkOptions('put()', options, WRITE)
@@ -160,7 +161,7 @@ export class ServiceState {
     await this.#ask(STATE_COMMANDS.put, Buffer.concat([Buffer.from(`${head}\n`), value]), ask)
   }
 
-  /** Resolves with whether there was an entry. Rejects as {@link put} does. */
+  /** Deletes an entry. Resolves with whether it existed. Rejects as {@link put} does. */
   async delete(section: string, key: string, options: StateWriteOptions = {}): Promise<boolean> {
     checkOptions('delete()', options, WRITE)
     const { request = newRequest(), ...ask } = options
@@ -175,7 +176,7 @@ function newRequest(): string {
   return `operator ${nodeCrypto().randomUUID()}`
 }
 
-/** Sections that are not to be shown. Rejects with ERR_FDB_STATE_SECRET where it is the one that was asked for. */
+/** Returns the secret sections, unless `secrets` shows them. Rejects with ERR_FDB_STATE_SECRET if `only` is one of them. */
 async function hiddenIn(
   log: StateLog,
   only: string | undefined,
@@ -195,7 +196,7 @@ interface ChangedKeys {
   readonly keys: Set<string>
 }
 
-/** Which entries of a copy have changed and were not told. */
+/** Collects the changed keys of a copy until they are yielded. */
 class EntryChanges {
   readonly #log: StateLog
   readonly #changed = new Map<string, ChangedKeys>()
@@ -204,12 +205,12 @@ class EntryChanges {
     this.#log = log
   }
 
-  /** One may be gone from the state by now. */
+  /** The followed sections, including those that are no longer in the state. */
   get followed(): readonly string[] {
     return [...this.#changed.keys()]
   }
 
-  /** All that it has by now has changed. */
+  /** Starts to follow a section; all its present entries count as changed. */
   follow(name: string): void {
     if (this.#changed.has(name)) return
     const changed: ChangedKeys = { cleared: false, keys: new Set(this.#log.rawSection(name).keys()) }
@@ -224,6 +225,7 @@ class EntryChanges {
     })
   }
 
+  /** Drops all collected changes. */
   forget(): void {
     for (const changed of this.#changed.values()) {
       changed.cleared = false
@@ -231,7 +233,7 @@ class EntryChanges {
     }
   }
 
-  /** As they are now: the copy must not move on before all are told. */
+  /** Yields the collected changes with the current values. The copy must not be updated meanwhile. */
   *of(section: string): Generator<StateChange, void> {
     const changed = this.#changed.get(section)!
     if (changed.cleared) yield { op: 'clear', section }

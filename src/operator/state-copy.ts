@@ -5,23 +5,23 @@ import type { Position } from '../state/history.js'
 import { Segment } from '../state/segment.js'
 import { StateLog } from '../state/state-log.js'
 
-/** So often the log may be compacted while it is read. */
+/** Maximum number of retries because the log was compacted during the copy. */
 const MOST_MOVES = 5
 
 export type AskCommand = (command: string, body: Uint8Array | string) => Promise<Buffer>
 
-/** Told of bytes that were read, of all. */
+/** Called with the number of bytes read so far, and of all bytes to read. */
 export type OnRead = (done: number, total: number) => void
 
 type SegmentEntry = SegmentsReply['segments'][number]
 
-/** The log of the process that serves, as it was when it was last looked at. Owns the copy. */
+/** A copy of the serving process's log, as of the last {@link readNew}. Owns the copy. */
 export class StateCopy implements Disposable {
   readonly log = new StateLog()
 
   /**
-   * Reads what has come since, page by page; resolves with where the service says that it stands. Listeners are told of it; where the
-   * log was compacted meanwhile, or the service has begun anew, of what is different. After a failure it may be called again. Rejects as
+   * Reads new records, page by page, and resolves with the position of the service's log. Notifies listeners of the changes; if the
+   * log was compacted or the service was restarted meanwhile, of the differences. May be called again after a failure. Rejects as
    * `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
   async readNew(ask: AskCommand, reading: OnRead = () => {}): Promise<Position> {
@@ -41,19 +41,19 @@ export class StateCopy implements Disposable {
     const held = this.log.segments
     const differs = () =>
       this.log.position.digest !== position.digest || this.log.sequence !== position.sequence
-    const goesOn = held.every((segment, i) => isSame(segment, segments[i]))
-    if (goesOn && (await this.#appendNew(fill, segments)) && !differs()) return position
+    const continues = held.every((segment, i) => isSame(segment, segments[i]))
+    if (continues && (await this.#appendNew(fill, segments)) && !differs()) return position
     if (held.length > 0) await this.#rebuild(fill, segments)
     if (!differs()) return position
     const { sequence, digest } = this.log.position
     throw new FdbError(
       'ERR_FDB_STATE_DIGEST',
-      `the log of the service adds up to ${digest} at sequence ${sequence}; the service has ` +
-        `${position.digest} at ${position.sequence}. Export what you need, and restart the service`,
+      `the copied log has digest ${digest} at sequence ${sequence}, but the service reports ` +
+        `${position.digest} at ${position.sequence}. Export the state that you need, and restart the service`,
     )
   }
 
-  /** False: it is another log than the one that was read, under the same numbers. */
+  /** Appends new records. Returns false if the service has another log with the same epochs, as after a restart. */
   async #appendNew(fill: Fill, listed: readonly SegmentEntry[]): Promise<boolean> {
     const { log } = this
     const known = log.segments.length
@@ -62,7 +62,7 @@ export class StateCopy implements Disposable {
         const held = log.segments[i]
         if (held === undefined) await log.adopt(await copyOf(each, fill))
         else if (!held.sealed) await fill(held.fd, held.size(), each)
-        // Only then what follows it is read.
+        // The log reads a segment only if the previous one is sealed.
         if (i < listed.length - 1) log.segments[i]!.seal()
       }
       await log.catchUp()
@@ -97,14 +97,14 @@ function isSame(held: Segment, listed: SegmentEntry | undefined): boolean {
   return held.sealed || listed.size >= held.size()
 }
 
-/** Writes the bytes of a segment, as the service gives them, behind those that are there. */
-type Fill = (fd: OwnedFd, there: number, listed: SegmentEntry) => Promise<void>
+/** Appends the bytes of the service's segment to a copy that already has `present` bytes. */
+type Fill = (fd: OwnedFd, present: number, listed: SegmentEntry) => Promise<void>
 
 function filling(ask: AskCommand, segments: readonly SegmentEntry[], reading: OnRead): Fill {
   const total = segments.reduce((sum, { size }) => sum + size, 0)
   let done = 0
-  return async (fd, there, { kind, epoch, size }) => {
-    for (let from = there; from < size; ) {
+  return async (fd, present, { kind, epoch, size }) => {
+    for (let from = present; from < size; ) {
       const request: ReadRequest = { kind, epoch, from }
       const page = await ask(STATE_COMMANDS.read, JSON.stringify(request))
       const length = Math.min(page.length, size - from)
@@ -117,7 +117,7 @@ function filling(ask: AskCommand, segments: readonly SegmentEntry[], reading: On
   }
 }
 
-/** The caller's own. */
+/** Returns a copy of a segment, which the caller owns. */
 async function copyOf(listed: SegmentEntry, fill: Fill): Promise<Segment> {
   const fd = memoryFile('fdb-state-copy', 'a copy of a state segment')
   try {
@@ -132,6 +132,6 @@ async function copyOf(listed: SegmentEntry, fill: Fill): Promise<Segment> {
 function truncatedError(kind: string, epoch: number, from: number, size: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_DAMAGED',
-    `the ${kind} segment of epoch ${epoch} ends at ${from}, not at ${size} as the service said; try again`,
+    `the ${kind} segment of epoch ${epoch} ends at ${from}, not at ${size} as the service reported; try again`,
   )
 }

@@ -7,7 +7,7 @@ import type { DescriptorsOfProcess } from './held-descriptors.js'
 /** The output of `fd-broker status --json`. */
 export interface StatusReport {
   readonly service: string
-  /** The service whose state it has; null: its own. */
+  /** The service whose state this process follows; null if it has a state of its own. */
   readonly follows: string | null
   readonly control: string | null
   readonly hosting: 'embedded' | 'daemon' | 'none'
@@ -16,7 +16,7 @@ export interface StatusReport {
   readonly epoch: number
   /** The role of this process: `serving`, `standby` … */
   readonly role: string
-  /** The phase of the handoff: `idle` when none is under way. */
+  /** The phase of the handoff, `idle` if none is running. */
   readonly phase: string
   readonly serviceStartedAt: string
   readonly uptimeSeconds: number
@@ -30,17 +30,17 @@ export interface StatusReport {
     readonly cookie: string | null
     readonly accepting: boolean
     readonly connections: number
-    /** The same connections by what they are doing, as far as the listener's keepers say it. */
+    /** The same connections by their activity, as far as the listener's owners report it. */
     readonly kinds: Readonly<Record<string, number>>
   }[]
-  /** Named descriptors that are no listeners. */
+  /** Named descriptors that are not listeners. */
   readonly held: readonly string[]
   readonly connections: number
-  /** Connections that came to this process from others, or went from it to others. */
+  /** Connections that moved to this process or away from it. */
   readonly moves: MoveReport
-  /** Older generations that still have connections, or stand by. */
+  /** Older generations that still have connections or stand by. */
   readonly draining: readonly DrainReport[]
-  /** Connections that older generations closed because `drain.timeout` was over, as far as this process was told. */
+  /** Connections that older generations closed at `drain.timeout`, as reported to this process. */
   readonly closed: readonly ForcedClose[]
   readonly sections: readonly SectionDigest[]
   readonly state: {
@@ -49,69 +49,69 @@ export interface StatusReport {
     readonly entries: number
     readonly bytes: number
     readonly segments: number
-    /** Where both sides stood at the last commit, as this process read it; null for the first generation. */
+    /** The common log position of both processes at the last commit; null for the first generation. */
     readonly takenOver: { readonly epoch: number; readonly sequence: number; readonly digest: string } | null
-    /** Null: there is no `stateFile`. */
+    /** Null without a `stateFile`. */
     readonly file: StateFileStatus | null
   }
-  /** Why this process cannot write, or could not come back to serve; null: it can. */
+  /** Why this process cannot write or could not serve again; otherwise null. */
   readonly unfit: UnfitReport | null
   readonly openFds: number | null
   /** Null without /proc. */
   readonly rssBytes: number | null
   readonly lastFailure: Failure | null
-  /** Processes that were given the listeners once and are neither gone nor proved dead: each blocks the next upgrade. */
+  /** Processes that got the listeners and are not known to have released them or to be dead: each blocks the next upgrade. */
   readonly blockedBy: readonly number[]
-  /** Pid of the previous version while it can still take over again; null: it cannot any more, or only a daemon knows. */
+  /** Pid of the previous version while it can still take over again; otherwise, or if only a daemon knows it, null. */
   readonly incumbent: number | null
   /** How this process took over, in milliseconds after its Hello. */
   readonly takeover: readonly TakeoverStep[]
   /** The last handoffs in which this process was the incumbent. */
   readonly handoffs: readonly HandoffRecord[]
-  /** Exceptions of the application's event listeners; the log has each. */
+  /** Number of exceptions of the application's event listeners; each is logged. */
   readonly applicationErrors: number
-  /** Phase `probation`: seconds until the version before stands by no more, at the earliest; null where that is not known, or there is none. */
+  /** In phase `probation` the seconds until the previous version stops standing by, at the earliest; null if unknown, and in other phases. */
   readonly probationSeconds: number | null
   /** The application's own part: {@link Member.describe}. */
   readonly details: Readonly<Record<string, unknown>>
-  /** Writes to stdout and stderr of a version that an upgrade has started, which failed (its terminal is closed, its pipe has no reader), and were dropped. */
+  /** Number of writes to stdout and stderr that failed and were dropped in a version that an upgrade has started (its terminal is closed, its pipe has no reader). */
   readonly droppedOutput: number
-  /** Resources that keep this process alive after it has retired, counted by Node's names; null: it has not retired. */
+  /** Number of resources that keep this process alive after it has retired, by Node's names; null if it has not retired. */
   readonly keptBy: Readonly<Record<string, number>> | null
 }
 
-/** The report of a generation that does not serve any more. */
+/** The report of a generation that no longer serves. */
 export interface DrainReport {
   readonly pid: number
   readonly generation: number
   readonly phase: string
   readonly connections: number
   readonly moves?: MoveReport
-  /** How long the stops of its `whileServing()` work took; null: there was none. */
+  /** How long stopping its `whileServing()` work took; null if there was none. */
   readonly quiescedMs?: number | null
   /** Connections that it closed at the end of its drain. */
   readonly closed?: readonly ForcedClose[]
-  /** Why it could not come back. */
+  /** Why it could not serve again. */
   readonly unfit?: UnfitReport
-  /** Phase `standby`: until it may end its probation of the version that serves. */
+  /** In phase `standby` the seconds until it may stop standing by for the serving version. */
   readonly standbySeconds?: number
-  /** It is being told to end: who asked for that. */
+  /** If the process was asked to end: the source of that request. */
   readonly leaves?: string
-  /** Phase `retired`, more than 2 s ago: what keeps the process from its end, counted by Node's names (`process.getActiveResourcesInfo()`). */
+  /** From 2 s after the process has retired: the resources that keep it alive, counted by Node's names (`process.getActiveResourcesInfo()`). */
   readonly keptBy?: Readonly<Record<string, number>>
 }
 
-/** More kinds than this do not keep a process. */
+/** Limit of the kinds that are read from another process's report. */
 const MOST_KINDS = 32
 
-/** Reads another process's `keptBy`; empty if it is malformed. */
-export function readKeptBy(told: unknown): Pick<DrainReport, 'keptBy'> {
-  if (typeof told !== 'object' || told === null) return {}
-  const known = Object.entries(told).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
+/** Reads another process's `keptBy`; returns an empty object if it is malformed. */
+export function readKeptBy(report: unknown): Pick<DrainReport, 'keptBy'> {
+  if (typeof report !== 'object' || report === null) return {}
+  const known = Object.entries(report).filter(([, count]) => Number.isSafeInteger(count) && count > 0)
   return { keptBy: Object.fromEntries(known.slice(0, MOST_KINDS)) }
 }
 
-/** `2 Timeout, 1 TCPSocketWrap` */
+/** Formats `keptBy`: `2 Timeout, 1 TCPSocketWrap`. */
 export function keptByText(kept: Readonly<Record<string, number>>): string {
   const parts = Object.entries(kept).map(([type, count]) => `${count} ${type}`)
   return parts.length === 0 ? 'something that Node does not name' : parts.join(', ')
@@ -119,18 +119,18 @@ export function keptByText(kept: Readonly<Record<string, number>>): string {
 
 /** Connections of one kind that were closed for one reason. */
 export interface ForcedClose {
-  /** `http`, `https`, `http2`, `tls`, `net`; of the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
+  /** `http`, `https`, `http2`, `tls`, `net`; in the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
   readonly kind: string
   /**
-   * Why they had not gone before: `idle` (no request came whose answer could have announced the end), `answering`,
-   * `half-request` (its head or body did not end), `refused` (by the next process), `upgraded` (taken over by the
-   * application, which has no hooks to move it), `handshake`, `closing` (it had its last answer, and did not go), `open` (of a protocol that is not known here, or has no requests).
+   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`,
+   * `half-request` (its head or body was incomplete), `refused` (by the next process), `upgraded` (taken over by the
+   * application, which has no hooks to move it), `handshake`, `closing` (the client did not close after the last response), `open` (of a protocol that is unknown or has no requests).
    */
   readonly reason: string
   readonly count: number
 }
 
-/** Why a process cannot write, or could not come back. */
+/** Why a process cannot write or could not serve again. */
 export interface UnfitReport {
   readonly code: string
   readonly message: string
@@ -142,7 +142,7 @@ export interface TakeoverStep {
   readonly ms: number
 }
 
-/** One phase that was entered. */
+/** A phase of a handoff, with the time at which it began. */
 export interface PhaseEntry {
   readonly phase: string
   /** Milliseconds since 1970. */
@@ -150,73 +150,73 @@ export interface PhaseEntry {
 }
 
 export interface Failure {
-  /** Stable code of the reason. */
+  /** Error code. */
   readonly code: FdbErrorCode
-  /** The phase of the handoff in which it failed. */
+  /** The phase in which the handoff failed. */
   readonly phase: string
   /** Milliseconds since 1970. */
   readonly at: number
   readonly message: string
-  /** Added by `fd-broker status`: a version has come to serve since. */
+  /** Set by `fd-broker status` if another version has started to serve since. */
   readonly old?: boolean
 }
 
-/** One handoff as it went. */
+/** The course of one handoff. */
 export interface HandoffRecord {
   readonly successor: number
   readonly phases: PhaseEntry[]
   /**
-   * How long the incumbent took to end what must run in one process only; `inTime`: it had ended when the handoff went on.
-   * null: it was not asked, as it is of a release that does not know of it.
+   * How long the incumbent took to stop the work that must run in one process only. `inTime`: it had stopped when the handoff continued.
+   * null if the incumbent's release does not support this.
    */
   quiesce: { readonly ms: number; readonly inTime: boolean } | null
   outcome: 'under way' | 'serving' | 'released' | 'failed' | 'reverted'
   failure: Failure | null
 }
 
-/** One service, perhaps as another release tells it: any field may be missing. */
+/** The status of one service, perhaps from another release: any field may be missing. */
 export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'hosting' | 'listeners' | 'draining'> & {
   readonly hosting?: StatusReport['hosting'] | 'supervisor'
-  /** null: no process serves (daemon). */
+  /** null if no process serves (from a daemon). */
   readonly pid?: number | null
-  /** Only the member that serves knows who accepts, a daemon knows the sockets. */
+  /** A daemon knows only the sockets; the serving member also knows which process accepts. */
   readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]
   readonly draining?: readonly Partial<DrainReport>[]
-  /** Daemon: of the state log. */
+  /** From a daemon: number of segments of the state log. */
   readonly segments?: number
   readonly logBytes?: number
 }
 
-/** A daemon tells of all its services, and of itself. */
+/** The status of a daemon and of all its services. */
 export interface DaemonStatus {
   readonly hosting?: 'daemon'
   readonly control?: string
   readonly pid?: number
-  /** Counts the daemons that have taken over one from the other: 1 for the first. */
+  /** The number of daemons since the first, each of which took over from the previous one. Counts from 1. */
   readonly generation?: number
   readonly startedAt?: string
   readonly rssBytes?: number | null
-  /** The number of descriptors that it holds for other processes (`fd-broker fd`). */
+  /** Number of descriptors that the daemon holds for other processes (`fd-broker fd`). */
   readonly descriptors?: number
-  /** Processes that have claimed some of them for their lifetime (`fd-broker exec`). */
+  /** Processes that have claimed such descriptors for their lifetime (`fd-broker exec`). */
   readonly programs?: readonly DescriptorsOfProcess[]
-  /** The workers of a main process, each of which has a service. */
+  /** The workers of a main process. Each worker is a service. */
   readonly workers?: Partial<Omit<WorkersReport, 'all'>> & { readonly all?: readonly Partial<WorkerReport>[] }
   readonly services: readonly ServiceStatus[]
 }
 
-/** A worker for `status`. */
+/** A worker in `status`. */
 export interface WorkerReport {
   readonly index: number
   readonly service: string
-  /** `hung`: its process lives and is silent; others accept in its place. `leaving`: it is one too many, and ends with its connections. */
+  /** `hung`: the process lives but sends no heartbeats; other workers accept in its place. `leaving`: the number of workers was reduced; the worker ends with its connections. */
   readonly phase: 'starting' | 'serving' | 'hung' | 'resting' | 'leaving'
-  /** null: no process serves in its place now. */
+  /** null if no process of this worker serves now. */
   readonly pid: number | null
   readonly generation: number
-  /** How often it was started again because it had ended, or hung. */
+  /** How often the worker was restarted because it had ended or hung. */
   readonly restarts: number
-  /** Why it was not brought to serve, last. */
+  /** The last reason why the worker could not be started. */
   readonly lastFailure: string | null
 }
 

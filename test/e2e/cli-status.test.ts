@@ -93,7 +93,7 @@ describe('fd-broker status', () => {
     })
     const { code, stderr } = await desk.run('status', '--control', desk.control)
     expect(code).toBe(1)
-    expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it had answered/)
+    expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it answered/)
   })
 })
 

@@ -157,7 +157,7 @@ describe('fd-broker upgrade', () => {
     signalPid(pid, 'SIGKILL')
     const { code, stderr } = await running
     expect(code).toBe(1)
-    expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it had answered/)
+    expect(stderr).toMatch(/^ERR_FDB_CHANNEL_CLOSED: .*before it answered/)
     // The kernel closes the descriptors of a process before it is a zombie.
     await until('the server has ended', () => hasEnded(pid))
   })

@@ -26,6 +26,6 @@ describe('the status of one service', () => {
       expect.objectContaining({ code: 'ERR_FDB_SERVICE', message: expect.stringContaining('shop, mail') }),
     )
     expect(() => narrowAnswer(main, unknown)).toThrow('web, web.1')
-    expect(() => narrowAnswer({ service: 'shop' }, unknown)).toThrow('"shop", not of "nosuch"')
+    expect(() => narrowAnswer({ service: 'shop' }, unknown)).toThrow('"shop", not to "nosuch"')
   })
 })
