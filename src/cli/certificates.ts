@@ -31,7 +31,7 @@ export function addCertificates(program: Command): void {
   addAskOptions(certificates.command('add'))
     .description('add or replace a certificate for new connections')
     .requiredOption('--cert <file>', 'the certificate and its issuers, PEM')
-    .requiredOption('--key <file>', 'its private key, PEM')
+    .requiredOption('--key <file>', 'private key of the certificate, PEM')
     .option('--name <name...>', 'host names to use instead of those in the certificate')
     .option('--replace', 'replace a certificate with the same first host name')
     .addHelpText(

@@ -12,7 +12,7 @@ export function addDoctor(program: Command): void {
   program
     .command('doctor')
     .description('check which features work on this machine; exit code 1 if upgrades do not')
-    .option('--control <path>', 'control socket of a future service; default: by its name')
+    .option('--control <path>', 'control socket of a future service; default: from its name')
     .option('--service <name>', 'name of the service', 'app')
     .option('--json', 'print the answer as JSON')
     .addHelpText(

@@ -42,9 +42,11 @@ export function addFd(program: Command): void {
     .description('store a descriptor: an open file, pipe, device, socket, memory file …')
     .argument('<name>', 'name by which clients find it')
     .option('--descriptor <number>', 'number of the descriptor', numberOf, 0)
-    .option('--pid <pid>', 'take it from this process (as fd-broker adopt does)')
-    .addOption(durationOption('--for <duration>', 'hold it for this time; default: until it is removed'))
-    .option('--while <pid>', 'hold it until this process ends')
+    .option('--pid <pid>', 'take the descriptor from this process (as fd-broker adopt does)')
+    .addOption(
+      durationOption('--for <duration>', 'hold the descriptor for this time; default: until it is removed'),
+    )
+    .option('--while <pid>', 'hold the descriptor until this process ends')
     .option('--replace', 'replace a descriptor of the same name')
     .addHelpText(
       'after',
@@ -59,7 +61,7 @@ Examples:
     .argument('<name>', 'one or several names, separated by commas')
     .argument('<command...>', 'command to start, after --')
     .option('--exclusive', 'exclude other processes')
-    .option('--remove', 'the daemon then drops them')
+    .option('--remove', 'afterwards the daemon drops the descriptors')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd get --control /run/shop/broker.sock --exclusive serial -- sh -c "cat <&3"',
@@ -70,10 +72,10 @@ Examples:
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd watch --control /run/shop/broker.sock --json')
     .action((flags: AnswerFlags) => list({ ...flags, watch: true }))
   addAskOptions(fd.command('claim'))
-    .description('claim a descriptor for a process while it lives')
+    .description('claim a descriptor for a process until the process ends')
     .argument('<name>')
     .requiredOption('--while <pid>', 'the process')
-    .option('--shared', 'do not exclude others')
+    .option('--shared', 'let other processes get the descriptor too')
     .addHelpText(
       'after',
       '\nExamples:\n  $ fd-broker fd claim --control /run/shop/broker.sock serial --while 4711',
@@ -89,7 +91,7 @@ Examples:
     )
     .action(release)
   addAskOptions(fd.command('remove'))
-    .description('close the daemon’s descriptor; processes with a copy keep it')
+    .description('close the daemon’s descriptor; other processes keep their copies')
     .argument('<name>')
     .addHelpText('after', '\nExamples:\n  $ fd-broker fd remove --control /run/shop/broker.sock serial')
     .action(remove)

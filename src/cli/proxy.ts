@@ -26,7 +26,7 @@ interface ProxyFlags {
 export function addProxy(program: Command): void {
   program
     .command('proxy')
-    .description('run the reference reverse proxy; start it again to upgrade it')
+    .description('run the reference reverse proxy; a second start upgrades it')
     .requiredOption('--config <file>', 'configuration, YAML or JSON')
     .option('--check', 'only check the configuration')
     .option('--pid-file <file>', 'pid file of the serving process')

@@ -18,7 +18,7 @@ const DAEMON_ANSWER_MS = 60_000
 export function addRun(program: Command): void {
   const command = program
     .command('run')
-    .description('run any program, and replace it by its next version without refusing a connection')
+    .description('run any program, and replace the program by its next version without refusing a connection')
     .argument('[command...]', 'command of the program, after --')
   for (const [name, [flags, description]] of Object.entries(RUN_OPTIONS)) {
     const option = new Option(flags, description).env(

@@ -32,18 +32,18 @@ export function addStart(program: Command): void {
   program
     .command('start')
     .description(
-      'start a Node program in the background under fd-broker/auto. If it already runs, start its next version. Wait until it serves',
+      'start a Node program in the background under fd-broker/auto. If the program already runs, start its next version. Wait until it serves',
     )
     .argument('<program>')
     .argument('[args...]', 'arguments of the program, after --')
     .option('--name <service>', 'name of the service; default: the package’s or folder’s name')
     .option(
       '--ready <how>',
-      'when it is ready: listen, call, or a path such as /health that it must answer; default: listen',
+      'when the program is ready: listen, call, or a path such as /health that must answer; default: listen',
     )
     .option(
       '--log-file <file>',
-      'file for its output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
+      'file for the output; default: SERVICE.log in /var/log/fd-broker, or in the state folder',
     )
     .addOption(
       new Option('--log-size <size>', 'a log file of this size is rotated').argParser(sizeIn).default('10M'),

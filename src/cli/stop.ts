@@ -24,7 +24,7 @@ export function addStop(program: Command): void {
   )
     .addOption(durationOption('--timeout <duration>', 'limit for the answer', '60s'))
     .addOption(
-      durationOption('--drain <duration>', 'time limit for its last connections; default: as configured'),
+      durationOption('--drain <duration>', 'time limit for the last connections; default: as configured'),
     )
     .option('--drop', 'stop a daemon even if listeners or state of a service are lost with it')
     .option('--json', 'print the answer as JSON')

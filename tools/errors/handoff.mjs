@@ -32,7 +32,7 @@ export const JOINING = {
   },
   ERR_FDB_NOT_READY: {
     cause: 'A successor awaited a change before `ready()` had resolved',
-    remedy: 'Await it after `ready()`; it is not lost',
+    remedy: 'Await the change after `ready()`; it is not lost',
   },
   ERR_FDB_READY_TWICE: {
     cause: '`ready()` was called a second time',
@@ -44,7 +44,7 @@ export const JOINING = {
   },
   ERR_FDB_ABORTED: {
     cause: 'The operation was cancelled',
-    remedy: 'The message says who cancelled it',
+    remedy: 'The message says who cancelled the operation',
   },
   ERR_FDB_DEADLINE: {
     cause: 'A time limit is over: the other process is stuck, stopped or slow',
@@ -90,7 +90,7 @@ export const UPGRADING = {
   },
   ERR_FDB_NO_CWD: {
     cause: 'The folder in which this process was started was removed',
-    remedy: 'Create it, or start the next version in another (`run --cwd`)',
+    remedy: 'Create the folder, or start the next version in another (`run --cwd`)',
   },
   ERR_FDB_SPAWN: {
     cause: 'A system call failed when the successor was started',
@@ -109,8 +109,8 @@ export const UPGRADING = {
     remedy: 'Look for a core dump, a signal, the out-of-memory killer',
   },
   ERR_FDB_SUCCESSOR_LEFT: {
-    cause: 'The successor got a signal to end in probation, or was rolled back',
-    remedy: 'If that was not intended, find the sender',
+    cause: 'In probation the successor got a signal to end, or was rolled back',
+    remedy: 'If a signal was not intended, find its sender',
   },
   ERR_FDB_UNHEALTHY: {
     cause: 'The successor failed its health check, or was silent in probation; the incumbent serves',

@@ -90,7 +90,8 @@ export const LISTENERS = {
     remedy: 'Remove it, and use your own control folder with mode 0700',
   },
   ERR_FDB_SERVICE_LIMIT: {
-    cause: 'A configured limit is reached, or 1,024 processes follow one service or drain',
+    cause:
+      'A configured limit is reached, or the limit of 1,024 followers or draining processes of a service',
     remedy: 'Drop descriptors or members; or raise the limit and send HUP',
   },
   ERR_FDB_NOT_A_SERVER: {
