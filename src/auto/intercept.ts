@@ -97,8 +97,8 @@ function portOf(first: unknown): number {
 const LONGEST = 107
 
 /**
- * Lets a server listen at a path so that its close does not remove the path: Node removes the path that it bound, where the next version
- * listens by then. Binds another path and renames it. `args` are those of `server.listen()`.
+ * Lets a server listen at a path that its close leaves alone: Node would remove the path it bound, although the next version listens
+ * there by then. Binds a temporary path, and renames it. `args` are those of `server.listen()`.
  */
 export function listenAt(server: net.Server, path: string, args: readonly unknown[]): void {
   const other = `${resolve(path)}.${process.pid}`

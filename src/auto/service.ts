@@ -17,9 +17,9 @@ import { HANDLER_MS, ProgramShutdown } from './shutdown.js'
 import { autoLog, messageOf, say, sayOnce } from './stderr.js'
 import type { WaitingServer } from './waiting-server.js'
 
-/** Limit for the serving version to report its program, in milliseconds. */
+/** Limit for the serving version to report its program. */
 const STATUS_MS = 5_000
-/** Interval of health checks before the first success, in milliseconds. */
+/** Interval of health checks before the first success. */
 const RETRY_MS = 100
 
 /** The program as a member of its service: its servers are the member's listeners. */
@@ -50,8 +50,8 @@ export class Service {
   readonly #log: ReturnType<typeof ownPart>
 
   /**
-   * Joins the service. Null, with a message, if another program serves under its name. `onLeft` is called when this program has left the
-   * service and may join again. Rejects as `join()` does.
+   * Joins the service. Returns null, after a message, if another program serves under its name. `onLeft` is called when this program
+   * has left the service, and may join again. Rejects as `join()` does.
    */
   static async join(settings: AutoSettings, onLeft: () => void): Promise<Service | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings

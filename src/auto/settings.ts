@@ -14,14 +14,11 @@ export interface AutoSettings {
   readonly control: string
   /** When the process is ready: when it listens, when it calls ready(), or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
-  /**
-   * A next version that listens on some of the previous version's addresses is complete if it opens no other listener for this long, in
-   * milliseconds.
-   */
+  /** A next version that listens on some of the previous version's addresses is complete if it opens no other listener for this long. */
   readonly quietMs: number
-  /** Delay before a retired process without a SIGTERM handler exits, in milliseconds. */
+  /** Delay before a retired process without a SIGTERM handler exits. */
   readonly exitMs: number
-  /** Options of join() in milliseconds, if given. */
+  /** Options of join(), if given. */
   readonly drainMs: number | undefined
   readonly probationMs: number | undefined
   readonly readyMs: number | undefined

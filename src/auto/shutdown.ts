@@ -4,9 +4,9 @@ import { keptByText } from '../operator/status-report.js'
 import type { Placeholder } from './placeholder.js'
 import { say } from './stderr.js'
 
-/** Time for the program's SIGTERM handler to finish its work, in milliseconds. */
+/** Time for the program's SIGTERM handler to finish its work. */
 export const HANDLER_MS = 30_000
-/** Limit for closing the member at a signal, in milliseconds. */
+/** Limit for closing the member at a signal. */
 const CLOSE_MS = 2_000
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const

@@ -25,7 +25,7 @@ export function messageOf(thrown: unknown): string {
 
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
-/** Start of the library's reminder to call ready(). Left out here: the program decides when it listens. */
+/** Start of the library's reminder to call ready(), which is not logged: the program decides when it listens. */
 const REMINDER = 'ready() was not called'
 
 /** Logs to stderr: warnings and errors, more with FD_BROKER_LOG. */

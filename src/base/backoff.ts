@@ -3,7 +3,7 @@ export interface BackoffBounds {
   readonly longestMs: number
 }
 
-/** Longest back-off before a failing process is restarted, in milliseconds. The operator configures the first delay. */
+/** Longest back-off before a failing process is restarted. The operator configures the first delay. */
 export const LONGEST_RESTART_MS = 30_000
 /** For background work, for which no client waits. */
 export const IN_BACKGROUND: BackoffBounds = { firstMs: 1_000, longestMs: 60_000 }

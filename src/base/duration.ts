@@ -1,4 +1,4 @@
-/** Longest delay of a Node timer in milliseconds, about 24.8 days; a longer one would fire after 1 ms. */
+/** Longest delay of a Node timer, about 24.8 days; a longer one would fire after 1 ms. */
 export const LONGEST_MS = 2 ** 31 - 1
 
 const UNITS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }

@@ -1,6 +1,6 @@
 import type { Logger } from '../index.js'
 
-/** Longest delay of a line, to write several at once, in milliseconds. */
+/** Longest delay of a line, to write several at once. */
 const LATE_MS = 20
 /** Characters after which the lines are written at once. */
 const MOST = 64 * 1024

@@ -70,8 +70,8 @@ function realpathOf(path: string): string | null {
 }
 
 /**
- * Identifies a file, including its path: the same file in another release's folder counts as another. Size and times of a running program
- * cannot change.
+ * Identifies a file by path, inode, size and times: the same file in another release's folder counts as changed. Size and times are
+ * left out for a running program, which cannot change.
  */
 function identityOf(real: string | null, runs = false): string {
   if (real === null) return 'none'

@@ -56,9 +56,9 @@ export const REOPEN_FAILED = 'the log file could not be opened again: the previo
 type Pino = typeof import('pino').pino
 type Stream = ReturnType<Pino['destination']>
 
-/** Delay before a failed write is retried, in milliseconds. */
+/** Delay before a failed write is retried. */
 const RETRY_MS = 1_000
-/** Time for a slow reader to take the last lines, in milliseconds. */
+/** Time for a slow reader to take the last lines. */
 const END_MS = 1_000
 
 interface LogTarget {
@@ -141,9 +141,7 @@ export class LogFile {
       )
   }
 
-  /**
-   * Closes the file when all lines are written, at most after {@link END_MS}. A reader that does not read cannot keep the process alive.
-   */
+  /** Closes the file when all lines are written, at most after {@link END_MS}: a slow reader cannot keep the process alive. */
   end(): void {
     this.#endsAt = performance.now() + END_MS
     this.#reopened = this.#reopened.then(() => this.#close())

@@ -10,7 +10,7 @@ import { lookupPaths } from '../os/default-control.js'
 import { addServiceOptions } from './find-service.js'
 
 const ANSWER_MS = 2_000
-/** Interval at which a followed file is read, in milliseconds. */
+/** Interval at which a followed file is read. */
 const LOOK_MS = 200
 /** Bytes of one read when searching backwards from the end. */
 const BLOCK = 64 * 1024
@@ -87,7 +87,7 @@ async function logPath({ control, service, logFile }: LogsFlags): Promise<string
   return running?.log ?? defaultLog(name, env)
 }
 
-/** Null if the service does not answer. */
+/** Returns null if the service does not answer. */
 async function logOfRunning(control: string): Promise<{ service?: string; log?: string } | null> {
   try {
     const answer = await statusAt(control, ANSWER_MS)

@@ -120,7 +120,7 @@ export class ProgressLine implements Disposable {
   }
 }
 
-/** Delay before a waiting command shows a line, in milliseconds. */
+/** Delay before a waiting command shows a line. */
 const SHOWN_AFTER_MS = 1_000
 const FRAMES = ['|', '/', '-', '\\']
 

@@ -9,9 +9,9 @@ import { controlOption } from './options.js'
 
 const ANSWER_MS = 2_000
 const RETRY_MS = 200
-/** A service that does not answer for this long has ended, in milliseconds. */
+/** A service that does not answer for this long has ended. */
 const UNANSWERED_MS = 3_000
-/** Delay after which every ended child was reaped, in milliseconds. */
+/** Delay after which every ended child was reaped. */
 const REAPED_MS = 2 * ADOPTED_MS
 
 interface KeepFlags {

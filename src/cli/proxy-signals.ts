@@ -3,7 +3,7 @@ import type { Logger } from '../base/logger.js'
 import type { ReverseProxy } from '../proxy/index.js'
 import { runLogged, Signals } from './signals.js'
 
-/** Delay between cutting all connections and exit, in milliseconds: closing sockets takes a moment. */
+/** Delay between cutting all connections and exit: closing sockets takes a moment. */
 const AT_ONCE_MS = 500
 
 export interface ProxySignals {

@@ -197,7 +197,7 @@ interface AccessLog {
   readonly lines: AccessLines
   /** Opens the file again, for log rotation. Does nothing for stdout. */
   reopen(): void
-  /** Writes the pending lines. A reader that does not read cannot keep the process alive: the lines are lost. */
+  /** Writes the pending lines. A slow reader cannot keep the process alive: its lines are lost. */
   end(): void
 }
 

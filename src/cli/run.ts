@@ -12,7 +12,7 @@ import { codeAndMessage, writeStderr } from './output.js'
 import { RUN_OPTIONS, type RunFlags, RunSources, UPGRADE_SIGNALS } from './run-sources.js'
 import { reportServerStage, Signals } from './signals.js'
 
-/** Limit for a daemon's answer while it is being upgraded, in milliseconds. */
+/** Limit for a daemon's answer while it is being upgraded. */
 const DAEMON_ANSWER_MS = 60_000
 
 export function addRun(program: Command): void {

@@ -95,7 +95,7 @@ async function checkConfig(config: string | undefined): Promise<void> {
   process.stdout.write(`${config} is right: ${services.size} services are named\n`)
 }
 
-/** A second signal within this time ends a daemon that alone holds something, in milliseconds. */
+/** A second signal within this time ends a daemon that alone holds something. */
 const SECOND_MS = 60_000
 
 /** Handles the signals of a daemon. With `drop` the first TERM or INT ends it even if it alone holds descriptors or state. */

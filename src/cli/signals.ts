@@ -82,7 +82,7 @@ export async function runLogged<R>(
 /** Runs `work` under the V8 flags of the process start. */
 type WithUsualFlags = <T>(work: () => T) => T
 
-/** A server serves first (`served`), has taken over from a predecessor (`joined`), or was replaced (`left`). */
+/** `served`: the server is the first one; `joined`: it took over from a predecessor; `left`: it was replaced. */
 type ServerStage = 'served' | 'joined' | 'left'
 
 export type OnServerStage = (turn: ServerStage, withUsualFlags: WithUsualFlags) => void

@@ -21,8 +21,8 @@ export function serviceOf(answer: StatusAnswer, name: string): ServiceStatus | u
 }
 
 /**
- * Identifies the serving process by generation and pid: in different PID namespaces two versions may both be pid 1. Null if no process
- * serves.
+ * Identifies the serving process by generation and pid: in different PID namespaces two versions may both be pid 1. Returns null if no
+ * process serves.
  */
 export function servingKey(answer: StatusAnswer, name: string): string | null {
   const service = serviceOf(answer, name)

@@ -319,7 +319,7 @@ interface Illness {
   readonly why: string
 }
 
-/** Null if a process serves each service and no program is in a crash loop. */
+/** Returns null if a process serves each service and no program is in a crash loop. */
 export function illnessOf(answer: StatusAnswer): Illness | null {
   const services: readonly ServiceStatus[] = isDaemon(answer) ? answer.services : [answer]
   const all = services.flatMap(service => illness(service) ?? [])

@@ -10,7 +10,7 @@ import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { plain, print } from './output.js'
 
-/** Limit for a process that has not ended to report why, in milliseconds. */
+/** Limit for a process that has not ended to report why. */
 const ANSWER_MS = 2_000
 
 interface StopFlags extends AnswerFlags {

@@ -30,7 +30,7 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   print(json, { ok: true, pid, ms }, `supervisor ${pid} runs the installed release, after ${ms} ms\n`)
 }
 
-/** Undefined if the process is no supervisor; it refuses the command itself. */
+/** Returns undefined if the process is no supervisor; it refuses the command itself. */
 async function supervisorAt(
   control: string,
   timeout: number,

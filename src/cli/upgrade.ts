@@ -16,7 +16,7 @@ import { narrowAnswer, serviceOf } from './status-answer.js'
 import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
-/** Limit for the first answer, in milliseconds. Later answers may take the whole `--timeout`. */
+/** Limit for the first answer. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
 
 const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const

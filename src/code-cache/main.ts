@@ -8,7 +8,7 @@ import { CachedProgram } from './cached-program.js'
 import { CodeCache } from './code-cache.js'
 import { lowerPriority, lowerThreads, threadsOfV8 } from './low-priority.js'
 
-/** By then a server has compiled the code of its start, and few clients wait, in milliseconds. */
+/** By then a server has compiled the code of its start, and few clients wait. */
 const SETTLED_MS = 1_500
 
 const here = import.meta.dirname

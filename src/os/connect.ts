@@ -16,7 +16,7 @@ const MAX_SOCKET_PATH_BYTES = process.platform === 'darwin' ? 103 : 107
 
 export interface ConnectOptions {
   signal?: AbortSignal | undefined
-  /** Time to wait while the backlog is full, in milliseconds. Default 5000. */
+  /** Time to wait while the backlog is full. Default 5000. */
   timeoutMs?: number | undefined
   /** The role of this process, which decides whether a listener is trusted. Default: `operator`. */
   as?: ConnectRole | undefined

@@ -23,7 +23,7 @@ import {
 } from './connect.js'
 import { holderOfReservation, reserve } from './reservation.js'
 
-/** A dying process releases its lock before its listener: a listener that still answers after this time, in milliseconds, is alive. */
+/** A dying process releases its lock before its listener: a listener that still answers after this time is alive. */
 const FOREIGN_GRACE_MS = 250
 export const CONTROL_BACKLOG = 128
 const LOCK_ATTEMPTS = 50
@@ -31,7 +31,7 @@ const STATES = { absent: 'does not exist', refused: 'refuses connections', full:
 
 export interface AcquireOptions {
   signal?: AbortSignal | undefined
-  /** Limit for the whole start-up race, in milliseconds. Default 10 000. */
+  /** Limit for the whole start-up race. Default 10 000. */
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined

@@ -120,7 +120,7 @@ export function pidOf(pidfd: OwnedFd): number {
   }
 }
 
-/** Returns a key unique to the process of a pidfd: the number of the pidfd, or the pid before Linux 6.9. Null if neither is known. */
+/** Returns a key unique to the process of a pidfd: the number of the pidfd, or the pid before Linux 6.9; null if neither is known. */
 export function keyOf(pidfd: OwnedFd): string | null {
   const number = pidfdNumber(pidfd)
   if (number !== null) return `pidfd ${number}`
@@ -144,7 +144,7 @@ export function ownPidfd(): OwnedFd | null {
   return pidfdOf(process.pid, 'own pidfd')
 }
 
-/** How late a timer may be on a busy machine, in milliseconds. */
+/** How late a timer may be on a busy machine. */
 const LATE_MS = 250
 
 /** Detects that this process itself was suspended, by its own regular ticks: that must not count as silence of others. */

@@ -13,7 +13,7 @@ export interface ProcessIdentity {
 }
 
 const MOST_INSTANCE = 64
-/** Polling interval without pidfds, in milliseconds. */
+/** Polling interval without pidfds. */
 const LOOK_MS = 100
 
 /** Identifies a process. `pid` 0: the kernel does not see it from here, and `reported` is its own report. */
@@ -91,9 +91,9 @@ export function startTimeOf(pid: number): string | null | undefined {
 const SIGKILL = 9
 
 /**
- * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is one that the kernel has verified; without one this opens it, and
- * checks the identity again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. A process that has ended is no error. Borrows
- * `pidfd`.
+ * Sends SIGKILL through a pidfd, because a pid may be reused. `pidfd` is verified by the kernel, and borrowed; if it is null, a pidfd
+ * is opened here, and the identity is checked again. Throws ERR_FDB_STUCK, without a signal, if that is impossible. Does nothing if the
+ * process has ended.
  */
 export function killVerified(identity: ProcessIdentity, pidfd: OwnedFd | null): void {
   if (pidfd !== null) {

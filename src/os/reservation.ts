@@ -11,7 +11,7 @@ import {
 } from '../kernel/index.js'
 import { findOccupant, MAX_UNIX_NAME, parseListenerSpec } from '../listeners/index.js'
 
-/** Returns a path's place in its file system, as `8:1:/run/shop.sock`: the same in every mount namespace. Null if unknown. */
+/** Returns a path's place in its file system, as `8:1:/run/shop.sock`, which is the same in every mount namespace; null if unknown. */
 export function locationInFileSystem(path: string): string | null {
   let real: string
   let table: string

@@ -114,9 +114,9 @@ function conflict(path: string, why: string): FdbError {
   )
 }
 
-/** Polling interval, in milliseconds: inotify may be missing, or miss a renamed parent folder. */
+/** Polling interval: inotify may be missing, or miss a renamed parent folder. */
 const POLL_MS = 5_000
-/** Pause after a repair or a failed one, in milliseconds: two programs that fight for a path must not use up a processor. */
+/** Pause after a repair or a failed one: two programs that fight for a path must not use up a processor. */
 const PAUSE_MS = 250
 
 interface WatchedControl {

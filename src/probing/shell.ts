@@ -5,7 +5,7 @@ import { type ChildStart, socketOver, socketPair } from '../kernel/index.js'
 import type { HealthCheck } from './health-check.js'
 
 const SHELL = '/bin/sh'
-/** Wait for a command's output after its end, in milliseconds: its children may keep the output open. */
+/** Wait for a command's output after its end: its children may keep the output open. */
 const OUTPUT_MS = 100
 /** The shell's exit code for a command that it cannot start. */
 const COULD_NOT_START = 126

@@ -5,7 +5,7 @@ import { connectToDatagram, connectToUnix, type NativeError, type OwnedFd } from
 
 const PREFIX = 'fd-broker-'
 const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
-/** A younger folder, in milliseconds, may be about to get its socket. */
+/** Younger folders stay: their socket may be about to be bound. */
 const YOUNG_MS = 60_000
 
 /**

@@ -69,7 +69,7 @@ function operationsOf(
   return operationsOnly({ service, control }, operations)
 }
 
-/** Limit for the first message of a connection, in milliseconds. */
+/** Limit for the first message of a connection. */
 const HELLO_MS = 5_000
 
 /** Serves an operator's connection. Owns the descriptor. */
@@ -92,8 +92,8 @@ export function serveOperator(
 }
 
 /**
- * Takes the control path for a process that holds a service alone: the socket that a service manager bound, or a new one. Rejects with
- * ERR_FDB_CONTROL_TAKEN and `remedy` if another process holds the path, and with the errors of {@link acquireControl}.
+ * Takes the control path of a supervisor: the socket that a service manager bound, or a new one. Rejects with ERR_FDB_CONTROL_TAKEN and
+ * `remedy` if another process holds the path, and with the errors of {@link acquireControl}.
  */
 export async function takeControl(
   path: string,

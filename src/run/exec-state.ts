@@ -98,7 +98,7 @@ export interface InheritedState {
   readonly state: ExecState | null
 }
 
-/** Reads the state of the previous image. Null if there is none. With `take` the caller owns the descriptors. */
+/** Reads the state of the previous image; null if there is none. With `take` the caller owns the descriptors. */
 export function findInheritedState(): InheritedState | null {
   const [, order, digits] = /^(take|try):(\d+)$/.exec(process.env[EXEC_STATE_VARIABLE] ?? '') ?? []
   delete process.env[EXEC_STATE_VARIABLE]
@@ -141,7 +141,7 @@ function handledSignals(): number {
 }
 
 const FIRST_FD = 3
-/** Limit for the dry run, in milliseconds. */
+/** Limit for the dry run. */
 const DRY_RUN_MS = 30_000
 
 /**

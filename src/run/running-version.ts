@@ -24,7 +24,7 @@ import {
 
 /** Stands for the exit code of a process that another process reaped. */
 const UNKNOWN_CODE = 1
-/** Delay after a pidfd reports death: SIGCHLD, which has the exit code, must come first, in milliseconds. */
+/** Delay after a pidfd reports death: SIGCHLD, which has the exit code, must come first. */
 const REAPED_MS = 500
 
 export interface VersionDeps {
@@ -135,7 +135,7 @@ export class RunningVersion {
     return this.#exitReason?.takeReason() ?? { why: 'see its own output', lines: null }
   }
 
-  /** Returns the version's last lines on stderr, once. Null if there are none, or it is no Node program. */
+  /** Returns the version's last lines on stderr, once; null if there are none, or it is no Node program. */
   takeLines(): string | null {
     return this.#exitReason?.takeLines() ?? null
   }
@@ -354,7 +354,7 @@ function openPidfdOf(pid: number): OwnedFd | null {
   return pidfd instanceof OwnedFd ? pidfd : null
 }
 
-/** Interval at which leftover processes are checked, in milliseconds. */
+/** Interval at which leftover processes are checked. */
 const LOOK_MS = 20
 
 /** Processes that survived a version's main process. They may still accept, so they are told to end, then killed. */
@@ -366,7 +366,7 @@ interface LeftoverGroup {
 export interface MainEnd {
   /** Whether the version served until its main process ended. */
   readonly served: boolean
-  /** Time for leftover processes to end, in milliseconds. */
+  /** Time for leftover processes to end. */
   readonly graceMs: number
 }
 

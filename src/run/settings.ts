@@ -46,7 +46,7 @@ export interface SupervisorSettings {
 export interface StopOptions {
   /** Default: each version's stop signal. */
   readonly signal?: NodeJS.Signals
-  /** Time until the versions are killed, in milliseconds. Default: each version's stop timeout. */
+  /** Time until the versions are killed. Default: each version's stop timeout. */
   readonly timeoutMs?: number
   /** Kill the versions at once. */
   readonly now?: boolean

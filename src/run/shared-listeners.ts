@@ -136,8 +136,8 @@ const PREFIX = 'listener-'
 export class StoredListeners {
   readonly #store: Pick<FdStore, 'keep' | 'drop'> | null
   /**
-   * Listeners that an earlier process left, by specification. Two have the same one if the path of the first was removed, and the process
-   * that bound it again was killed before it could drop the first.
+   * Unclaimed listeners of an earlier process, by specification. Two have the same one if the path of the first was removed, and the
+   * process that bound it again was killed before it could drop the first.
    */
   readonly #left = new Map<string, OwnedFd[]>()
 
@@ -155,7 +155,7 @@ export class StoredListeners {
     return this.#store !== null
   }
 
-  /** Takes the left listener of this specification if clients still reach it. The caller owns it, and calls {@link keep}. */
+  /** Takes the stored listener of this specification if clients still reach it. The caller owns it, and calls {@link keep}. */
   claim(key: string, spec: ListenerSpec): OwnedFd | null {
     const there = this.#left.get(key)?.filter(fd => isOfKind(inspectOne(fd), spec)) ?? []
     const reached = there.map(fd => isReached(fd, spec))
@@ -174,12 +174,12 @@ export class StoredListeners {
     this.#store?.drop(storeName(key))
   }
 
-  /** Closes all left listeners: clients that connect to them would never be served. */
+  /** Closes all unclaimed stored listeners: clients that connect to them would never be served. */
   discard(): void {
     for (const key of [...this.#left.keys()]) this.#forget(key)
   }
 
-  /** Closes the left listeners of this specification except `but`, and drops them from the manager. */
+  /** Closes the stored listeners of this specification except `but`, and drops them from the manager. */
   #forget(key: string, but: OwnedFd | null = null): void {
     const left = this.#left.get(key)
     this.#left.delete(key)
@@ -190,7 +190,7 @@ export class StoredListeners {
   }
 }
 
-/** Null if the kernel does not say. */
+/** Whether clients reach the listener by its path; null if the kernel does not report it. */
 function isReached(fd: OwnedFd, { kind, abstract, path }: ListenerSpec): boolean | null {
   return kind !== 'unix' || abstract || namesSocket(fd, path)
 }
@@ -243,10 +243,10 @@ export function portOf(address: string): string {
   return address.startsWith('udp:') ? `u${where}` : where
 }
 
-/** Limit for systemctl, which needs seconds on a busy machine, in milliseconds. The listeners stay open meanwhile. */
+/** Limit for systemctl, which needs seconds on a busy machine. The listeners stay open meanwhile. */
 const SYSTEMCTL_MS = 10_000
 const MOST_TEXT = 1 << 20
-/** NOTIFY_SOCKET of the system manager ends so; of a user manager it begins with {@link USER_MANAGER}. */
+/** The end of NOTIFY_SOCKET under systemd. The socket of a user manager is below {@link USER_MANAGER}. */
 const NOTIFY_PATH = '/systemd/notify'
 const USER_MANAGER = '/run/user/'
 /** For a systemctl without `whoami`: finds the last service in the cgroup path. */

@@ -39,9 +39,9 @@ import {
   UpgradeRequests,
 } from './upgrade-requests.js'
 
-/** Interval at which the end of a probation waits for a pending health check, in milliseconds. */
+/** Interval at which the end of a probation waits for a pending health check. */
 const PENDING_CHECK_MS = 50
-/** Wait after SIGKILL, in milliseconds: a process that lives longer waits in the kernel. */
+/** Wait after SIGKILL: a process that lives longer waits in the kernel. */
 const KILLED_MS = 5_000
 
 export interface SupervisorDeps extends SettingsSource {

@@ -7,14 +7,14 @@ import { Pending } from '../wire/pending.js'
 export interface UpgradeOptions {
   /** Command of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
   readonly argv?: readonly string[]
-  /** Time for the version to become ready, in milliseconds, if shorter than configured. 0 or absent: as configured. */
+  /** Time for the version to become ready, if shorter than configured. 0 or absent: as configured. */
   readonly timeoutMs?: number
   /** The release link to switch before the version is started. */
   readonly release?: Release | undefined
   readonly progress?: (step: UpgradeProgress) => void
 }
 
-/** Extra time for the supervisor's own readiness timeout, whose error names the failed health check, in milliseconds. */
+/** Extra time for the supervisor's own readiness timeout, whose error names the failed health check. */
 const READY_FIRST_MS = 1_000
 
 interface PendingRequest extends UpgradeOptions {

@@ -88,7 +88,7 @@ function send(pid: number, signal: NodeJS.Signals): boolean {
   }
 }
 
-/** Node reaps its own children at once: an ended child that remains this long, in milliseconds, was adopted. */
+/** Node reaps its own children at once: an ended child that remains this long was adopted. */
 export const ADOPTED_MS = 500
 
 /** Reaps adopted children, which Node leaves as zombies. */

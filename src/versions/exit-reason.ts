@@ -13,8 +13,8 @@ let reasonFile = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
 /**
- * The reason of a successor that ends before it can report over the control path, for example because of a wrong configuration. A file
- * beside that path, writable by its user only, carries it. Without it the parent would know only an exit code.
+ * Passes the reason of a successor that ends before it can report over the control path, for example because of a wrong configuration.
+ * The reason is in a file beside that path, which only its user can write. Without it the parent would know only an exit code.
  */
 export class ExitReason {
   readonly env: NodeJS.ProcessEnv

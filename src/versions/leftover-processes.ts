@@ -6,20 +6,20 @@ import { ancestryOf, endsWithUs, processes, statOf } from '../os/main-process.js
 /** USER_HZ on Linux: the unit of start times. */
 const TICKS_A_SECOND = 100
 
-/** Grace between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes, in milliseconds. */
+/** Grace between SIGTERM and SIGKILL for a version that failed before it served, and for leftover processes. */
 export const GRACE_MS = 2_000
-/** Limit for SIGKILL, in milliseconds: a process that lives longer waits in the kernel. */
+/** Limit for SIGKILL: a process that lives longer waits in the kernel. */
 const KILLED_MS = 5_000
-/** Interval at which SIGKILL is repeated, in milliseconds: a process may fork while the others are killed. */
+/** Interval at which SIGKILL is repeated: a process may fork while the others are killed. */
 const KILL_AGAIN_MS = 500
 const LOOK_MS = 10
 
 export interface EndOptions {
   /** Default: SIGTERM. */
   readonly signal?: NodeJS.Signals
-  /** Grace before SIGKILL, in milliseconds; 0: at once. */
+  /** Grace before SIGKILL; 0: at once. */
   readonly graceMs: number
-  /** Limit for SIGKILL, in milliseconds. */
+  /** Limit for SIGKILL. */
   readonly killedMs?: number
   readonly lookMs?: number
   /** Stops waiting and signalling. */

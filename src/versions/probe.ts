@@ -160,7 +160,7 @@ export class ReadyFdProbe extends Probe {
   }
 }
 
-/** Check intervals before the version is ready, on trial or in probation, and after that, in milliseconds. */
+/** Check intervals before the version is ready, on trial or in probation, and after that. */
 const STARTING_MS = 100
 const UNPROVEN_MS = 250
 const PROVEN_MS = 5_000

@@ -36,9 +36,9 @@ export interface Successor {
   unref(): void
 }
 
-/** Delay after a successor's end, for its handoff to report the reason, in milliseconds. */
+/** Delay after a successor's end, for its handoff to report the reason. */
 export const AFTERMATH_MS = 250
-/** Limit for SIGKILL, in milliseconds: the caller waits. */
+/** Limit for SIGKILL: the caller waits. */
 const KILLED_MS = 2_000
 
 /** Formats an exit as `with code 1` or `by SIGTERM`. */

@@ -10,16 +10,15 @@ import { indented } from './exit-reason.js'
 import { mayBeAlive } from './leftover-processes.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from './spawn-successor.js'
 
-/** Time for a successor that failed, or got its Commit, to report why and end, in milliseconds. */
+/** Time for a successor that failed, or got its Commit, to report why and end. */
 export const OWN_END_MS = 5_000
 /**
- * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to join,
- * in milliseconds.
+ * After a command ended with code 0 and none of its processes lives, a service manager may be starting the successor: time for it to join.
  */
 const JOIN_MS = 2_000
-/** Interval at which processes of such a command are looked for, in milliseconds. */
+/** Interval at which processes of such a command are looked for. */
 const LOOK_MS = 250
-/** Time for a successor's process to end after its handoff broke, so that its reason can be reported, in milliseconds. */
+/** Time for a successor's process to end after its handoff broke, so that its reason can be reported. */
 const REASON_MS = 1_000
 const BROKEN_CODES: ReadonlySet<string> = new Set([
   'ERR_FDB_SUCCESSOR_LOST',
@@ -48,7 +47,7 @@ export interface AttemptIncumbent {
   /** Calls `look` at each change. Returns a function that stops that. */
   watch(look: () => void): () => void
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
-  /** Time for an abandoned successor to end, in milliseconds. */
+  /** Time for an abandoned successor to end. */
   graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent serves again, or another process does. */
   serves(): Promise<unknown>
@@ -61,11 +60,11 @@ export interface AttemptOptions {
   readonly control: string
   readonly stdio?: StdioOptions | undefined
   readonly logger: Logger
-  /** Timeout until the successor serves, in milliseconds. */
+  /** Timeout until the successor serves. */
   readonly limitMs: number
-  /** Timeout after the Commit, when `limitMs` no longer applies, in milliseconds. */
+  /** Timeout after the Commit, when `limitMs` no longer applies. */
   readonly commitMs: number
-  /** Time between the successor's failure and its forced end, in milliseconds. */
+  /** Time between the successor's failure and its forced end. */
   readonly endAfterMs: number
   /** Names the successor in messages. */
   name(pid: number): string

@@ -4,9 +4,9 @@ import { killVerified } from '../os/process-identity.js'
 import type { WorkerSlot } from './worker-slot.js'
 
 const LOOK_MS = 250
-/** A worker sends a heartbeat every 250 ms; after this silence it counts as hung until the next one, in milliseconds. */
+/** A worker sends a heartbeat every 250 ms; after this silence it counts as hung until the next one. */
 const SILENT_MS = 2_000
-/** A worker that hangs again within this time doubles the limit: its successor probably shares the cause, in milliseconds. */
+/** A worker that hangs again within this time doubles the limit: its successor probably shares the cause. */
 const SOON_MS = 60_000
 const MOST_DOUBLINGS = 4
 
@@ -21,7 +21,7 @@ interface HungReplacement {
 
 export interface HungDeps {
   readonly logger: Logger
-  /** Silence after which a worker is replaced, in milliseconds; null: never. */
+  /** Silence after which a worker is replaced; null: never. */
   readonly limitMs: number | null
   slots(): readonly WorkerSlot[]
   /** Called when a worker hangs or is heard again. */

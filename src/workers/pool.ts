@@ -19,9 +19,9 @@ import { UnservedListeners } from './unserved-listeners.js'
 import { WorkerSlot } from './worker-slot.js'
 
 const RETRY_MS = 200
-/** Limit for a probation to end before the next upgrade of a worker, in milliseconds. */
+/** Limit for a probation to end before the next upgrade of a worker. */
 const PROBATION_MS = 10_000
-/** Time for a worker to learn of the order to end, in addition to its own limit, in milliseconds. */
+/** Time for a worker to learn of the order to end, in addition to its own limit. */
 const NOTICE_MS = 5_000
 const NEVER_ABORTED = new AbortController().signal
 

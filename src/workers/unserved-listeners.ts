@@ -4,7 +4,7 @@ import type { UnservedListener } from '../member/worker-orders.js'
 import { GROUP_LISTENER } from '../operator/service-commands.js'
 import type { WorkerSlot } from './worker-slot.js'
 
-/** Delay before an order that failed is repeated, in milliseconds. */
+/** Delay before an order that failed is repeated. */
 const RETRY_MS = 100
 
 interface SentOrder {

@@ -14,12 +14,12 @@ import type { Successor } from '../versions/spawn-successor.js'
 import { type AttemptIncumbent, OWN_END_MS, UpgradeAttempt } from '../versions/upgrade-attempt.js'
 import type { WorkersSettings } from './options.js'
 
-/** A worker that served at least this long is restarted without delay, in milliseconds. */
+/** A worker that served at least this long is restarted without delay. */
 const BRIEF_MS = 1_000
 
 export interface WorkerSlotDeps {
   readonly settings: WorkersSettings
-  /** Null if the service is unknown because no process has joined. */
+  /** Returns null if the service is unknown because no process has joined. */
   standing(slot: string): ServiceStanding | null
 }
 
@@ -52,7 +52,7 @@ export class WorkerSlot {
     return this.#wanted
   }
 
-  /** Starts no more processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
+  /** Stops starting processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
   abandon(why: string): Promise<void> {
     this.#wanted = false
     this.#restartsEnded = false

@@ -22,9 +22,9 @@ import { WorkerPool } from './pool.js'
 const PREDECESSOR_WORKERS = 'older'
 
 /**
- * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts them, and restarts
- * them when they end. It holds their listeners, so that a successor accepts the connections that a dead worker has not. It serves no client
- * itself.
+ * The main process of N workers: each is a process that joins the same service and serves the same addresses. It starts the workers,
+ * and restarts those that end. It holds their listeners, so that a new worker accepts the connections that a dead one left in its
+ * queue. It serves no client itself.
  */
 export class Workers implements AsyncDisposable {
   readonly #settings: WorkersSettings

@@ -3,7 +3,7 @@ import { connectToDatagram, type OwnedFd, sendMessage, sleepSync } from '../../k
 /** Assignments of one datagram, in this order. */
 export type NotifyFields = Readonly<Record<string, string | number | bigint>>
 
-/** Delay before a full queue is tried again, in milliseconds: the kernel's queue of a datagram socket is short. */
+/** Delay before a full queue is tried again: the kernel's queue of a datagram socket is short. */
 const RETRY_MS = 10
 /** Milliseconds that one call blocks while the manager does not read. */
 const MOST_TRIES = 100
@@ -24,7 +24,7 @@ export class NotifySocket {
   readonly #pending: PendingMessage[] = []
   #timer: NodeJS.Timeout | undefined
 
-  /** Null if there is no service manager, or it does not use a Unix socket. `failed` is called when a message is lost. */
+  /** Returns null if there is no service manager, or it does not use a Unix socket. `failed` is called when a message is lost. */
   static of(
     { NOTIFY_SOCKET: where = '' }: Readonly<NodeJS.ProcessEnv>,
     failed: (error: unknown) => void,

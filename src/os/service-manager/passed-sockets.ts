@@ -12,7 +12,7 @@ import type { NotifySocket } from './notify-socket.js'
 
 /** The first passed descriptor, see sd_listen_fds(3). */
 const FIRST_FD = 3
-/** A larger number is a mistake in the variable. */
+/** A larger LISTEN_FDS is ignored as a mistake. */
 const MOST_SOCKETS = 20_000
 /** Name prefix of descriptors that the manager keeps for a service; see {@link FdStore}. */
 const STORED_PREFIX = 'fdb.'

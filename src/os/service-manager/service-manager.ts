@@ -17,12 +17,12 @@ interface WarningLogger {
 
 /** Notifies a service manager (systemd, or another program that sets `NOTIFY_SOCKET`); see sd_notify(3). */
 export class ServiceManager {
-  /** Watchdog interval in milliseconds; null if the manager has no watchdog for this service. */
+  /** Watchdog interval; null if the manager has no watchdog for this service. */
   readonly watchdogMs: number | null
   readonly #socket: NotifySocket
   readonly #hasStore: boolean
 
-  /** Null if there is no service manager. */
+  /** Returns null if there is no service manager. */
   static find(logger: WarningLogger): ServiceManager | null {
     const { env } = startedAs
     let hasWarned = false

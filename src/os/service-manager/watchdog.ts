@@ -1,6 +1,6 @@
 import type { ServiceManager } from './service-manager.js'
 
-/** Length of one extension (EXTEND_TIMEOUT_USEC), in milliseconds. */
+/** Length of one extension (EXTEND_TIMEOUT_USEC). */
 const EXTENSION_MS = 30_000
 const EXTEND_AGAIN_MS = 10_000
 
