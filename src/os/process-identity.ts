@@ -16,7 +16,7 @@ const MOST_INSTANCE = 64
 /** Polling interval without pidfds. */
 const LOOK_MS = 100
 
-/** Identifies a process. `pid` 0: the kernel does not see it from here, and `reported` is its own report. */
+/** Identifies a process. `pid` 0: it is not visible from here, and `reported` is what it reports about itself. */
 export function identify(
   pid: number,
   reported: { pid?: number | null | undefined; instance?: string | null | undefined } = {},
@@ -36,7 +36,7 @@ export function isSame(one: ProcessIdentity, other: ProcessIdentity): boolean {
   return one.pid === other.pid && one.startTime === other.startTime
 }
 
-/** Whether the process may live: one that was or is not visible from here cannot be proved dead. */
+/** Whether the process may be alive. A process that is not visible from here cannot be proved dead, so it counts as alive. */
 export function isAlive({ pid, startTime }: ProcessIdentity): boolean {
   if (startTime === undefined) return true
   const now = startTimeOf(pid)

@@ -74,7 +74,7 @@ export class RunningVersion {
   #closed = false
 
   /**
-   * Starts the version, or continues with the living one described by `was`. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
+   * Starts the version, or continues with the living one `inherited`. Owns the probe. Throws ERR_FDB_SPAWN, ERR_FDB_NO_BINARY,
    * ERR_FDB_NO_CWD, bind errors.
    */
   constructor(
