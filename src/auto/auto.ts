@@ -4,7 +4,7 @@ import type net from 'node:net'
 import { noMember } from '../member/process-member.js'
 import type { ServerAdopter } from './intercept.js'
 import type { ListenRequest } from './listen-request.js'
-import type { Service } from './service.js'
+import type { AutoService } from './service.js'
 import type { AutoSettings } from './settings.js'
 import { messageOf, sayOnce } from './stderr.js'
 import { WaitingServer } from './waiting-server.js'
@@ -16,7 +16,7 @@ import { WaitingServer } from './waiting-server.js'
 export class Auto implements ServerAdopter {
   readonly #settings: AutoSettings
   readonly #stopWatching = new WeakMap<net.Server, () => void>()
-  #service: Service | null = null
+  #service: AutoService | null = null
   #joining: Promise<void> | null = null
   #excluded = false
   #isReady = false
@@ -94,8 +94,8 @@ export class Auto implements ServerAdopter {
   async #joinNow(): Promise<void> {
     if (this.#excluded || this.#service !== null) return
     try {
-      const { Service } = await import('./service.js')
-      this.#service = await Service.join(this.#settings, () => {
+      const { AutoService } = await import('./service.js')
+      this.#service = await AutoService.join(this.#settings, () => {
         this.#service = null
         noMember()
       })

@@ -23,7 +23,7 @@ const STATUS_MS = 5_000
 const RETRY_MS = 100
 
 /** The program as a member of its service: its servers are the member's listeners. */
-export class Service {
+export class AutoService {
   readonly #settings: AutoSettings
   readonly #member: Member
   readonly #shutdown: ProgramShutdown
@@ -53,7 +53,7 @@ export class Service {
    * Joins the service. Returns null, after a message, if another program serves under its name. `onLeft` is called when this program
    * has left the service, and may join again. Rejects as `join()` does.
    */
-  static async join(settings: AutoSettings, onLeft: () => void): Promise<Service | null> {
+  static async join(settings: AutoSettings, onLeft: () => void): Promise<AutoService | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
     const other = settings.named ? null : await otherProgram(settings)
     if (other !== null) {
@@ -78,7 +78,7 @@ export class Service {
       ...(pidFile !== undefined && { pidFile }),
       ...(stateFile !== undefined && { stateFile }),
     })
-    return new Service(settings, await joining.catch(joinFailed), onLeft)
+    return new AutoService(settings, await joining.catch(joinFailed), onLeft)
   }
 
   private constructor(settings: AutoSettings, member: Member, onLeft: () => void) {

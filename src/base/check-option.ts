@@ -4,30 +4,30 @@ import { FdbError } from '../errors.js'
 import { LONGEST_MS } from './duration.js'
 
 /** Checks the value of an option. Throws ERR_FDB_OPTION; `name` is the option's name in the message. */
-export type Check = (value: unknown, name: string) => void
+export type OptionCheck = (value: unknown, name: string) => void
 
-export type Checks<T> = { readonly [Name in keyof T]-?: Check }
+export type OptionChecks<T> = { readonly [Name in keyof T]-?: OptionCheck }
 
 /** Throws ERR_FDB_OPTION for the first wrong or unknown option. `prefix` precedes option names in messages. */
-export function checkOptions<T>(what: string, given: T, checks: Checks<T>, prefix = ''): void {
+export function checkOptions<T>(what: string, given: T, checks: OptionChecks<T>, prefix = ''): void {
   checkKeys(what, given, checks)
-  for (const [name, check] of Object.entries<Check>(checks)) {
+  for (const [name, check] of Object.entries<OptionCheck>(checks)) {
     const value = (given as Record<string, unknown>)[name]
     if (value !== undefined) check(value, prefix + name)
   }
 }
 
 /** For an option that is checked where it is used. */
-export const unchecked: Check = () => {}
+export const unchecked: OptionCheck = () => {}
 
 /** Accepts values for which `holds` is true. `wanted` says in the message what to give. */
-export function predicate(wanted: string, holds: (value: unknown) => boolean): Check {
+export function predicate(wanted: string, holds: (value: unknown) => boolean): OptionCheck {
   return (value, name) => {
     if (!holds(value)) throw wrongOption(name, value, wanted)
   }
 }
 
-export function oneOf(...values: readonly unknown[]): Check {
+export function oneOf(...values: readonly unknown[]): OptionCheck {
   const texts = values.map(value => JSON.stringify(value))
   return predicate(`${texts.slice(0, -1).join(', ')} or ${texts.at(-1)}`, value => values.includes(value))
 }
@@ -42,11 +42,11 @@ export const nameUpTo = (most: number) =>
   )
 export const hook = (wanted = 'a function') => predicate(wanted, value => typeof value === 'function')
 export const milliseconds =
-  (least: number): Check =>
+  (least: number): OptionCheck =>
   (value, name) =>
     checkMs(name, value, least)
 export const orOff =
-  (check: Check): Check =>
+  (check: OptionCheck): OptionCheck =>
   (value, name) => {
     if (value !== 'off') check(value, name)
   }

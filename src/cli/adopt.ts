@@ -84,7 +84,7 @@ function shown(pid: number, json: boolean): string {
   }
 }
 
-interface Target {
+interface AdoptTarget {
   readonly listener: readonly string[]
   readonly control: string
   readonly service: string
@@ -94,7 +94,7 @@ interface Target {
 /** Joins as the first member of the service, and leaves: the daemon keeps the listeners. */
 async function intoDaemon(
   pid: number,
-  { listener, control, service, timeout }: Target,
+  { listener, control, service, timeout }: AdoptTarget,
 ): Promise<{ name: string; address: string }[]> {
   const wanted = parseListeners(listener)
   using other = OtherProcess.of(pid)
@@ -119,7 +119,7 @@ async function intoDaemon(
 }
 
 /** Throws if the service exists: this process, which does not serve, would replace its member. */
-async function refuseServed({ control, service, timeout }: Omit<Target, 'listener'>): Promise<void> {
+async function refuseServed({ control, service, timeout }: Omit<AdoptTarget, 'listener'>): Promise<void> {
   const { statusAt } = await import('../operator/client.js')
   const { isDaemon } = await import('../operator/status-report.js')
   const answer = await statusAt(control, timeout)

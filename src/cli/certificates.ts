@@ -13,7 +13,7 @@ import { addAskOptions } from './find-service.js'
 import { formatDuration } from './options.js'
 import { plain, print, table } from './output.js'
 
-interface AddFlags extends AnswerFlags {
+interface AddCertificateFlags extends AnswerFlags {
   cert: string
   key: string
   name?: string[]
@@ -54,7 +54,7 @@ async function list(flags: AnswerFlags): Promise<void> {
   print(flags.json, reply, () => certificatesText(reply, Date.now()))
 }
 
-async function add({ cert, key, name, replace = undefined, ...flags }: AddFlags): Promise<void> {
+async function add({ cert, key, name, replace = undefined, ...flags }: AddCertificateFlags): Promise<void> {
   const request: AddCertificate = {
     cert: await pem(cert),
     key: await pem(key),

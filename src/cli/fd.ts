@@ -19,7 +19,7 @@ interface PutFlags extends AnswerFlags {
   replace?: true
 }
 
-interface GetFlags extends AnswerFlags {
+interface GetDescriptorFlags extends AnswerFlags {
   exclusive?: true
   remove?: true
 }
@@ -129,7 +129,11 @@ async function put(name: string, { descriptor, pid, replace, json, ...flags }: P
   print(json, { ok: true, name }, `${name} is held\n`)
 }
 
-async function get(name: string, argv: string[], { exclusive, remove, ...flags }: GetFlags): Promise<void> {
+async function get(
+  name: string,
+  argv: string[],
+  { exclusive, remove, ...flags }: GetDescriptorFlags,
+): Promise<void> {
   const names = name.split(',')
   const [file = '', ...args] = [...WITH_PID, ...argv]
   const { timeout } = flags

@@ -21,13 +21,13 @@ import { plain, print, table } from './output.js'
 /** How often a listing is repeated because the routes changed between two pages. */
 const LIST_TRIES = 5
 
-interface PlaceFlags extends AnswerFlags {
+interface RouteFlags extends AnswerFlags {
   file?: string
   host?: string
   path?: string
 }
 
-interface AddFlags extends PlaceFlags {
+interface AddRouteFlags extends RouteFlags {
   upstream?: string
   connect?: true
   replace?: true
@@ -80,7 +80,7 @@ async function list(flags: AnswerFlags): Promise<void> {
   print(flags.json, routes, () => listText(routes))
 }
 
-async function add({ file, host, path, upstream, connect, replace, ...flags }: AddFlags): Promise<void> {
+async function add({ file, host, path, upstream, connect, replace, ...flags }: AddRouteFlags): Promise<void> {
   const route = { host, path, upstream, connect }
   const routes = await routesFrom(
     file,
@@ -94,12 +94,12 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
   print(flags.json, reply, addText(reply))
 }
 
-async function remove({ file, host, path, ...flags }: PlaceFlags): Promise<void> {
+async function remove({ file, host, path, ...flags }: RouteFlags): Promise<void> {
   const routes = await routesFrom(file, { host, path }, host !== undefined, '--host')
   const places = routes.map(route => {
     if (typeof route !== 'object' || route === null || Array.isArray(route)) return route
     // Other keys are ignored, so the file that added the routes can also remove them.
-    const { host, path } = route as PlaceFlags
+    const { host, path } = route as RouteFlags
     return { host, path }
   })
   const body = lines([{}, ...places])

@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
 import { checkKeys, wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
-import { type Check, isMap, list, text } from '../config/check.js'
+import { isMap, list, text, type ValueCheck } from '../config/check.js'
 import { ConfigDocument } from '../config/document.js'
 import { parseDocument } from '../config/read.js'
 import { FdbError } from '../errors.js'
@@ -11,7 +11,7 @@ import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Takeover } from '../run/predecessor.js'
 import type { SupervisorSettings, VersionSettings } from '../run/settings.js'
 import type { Restart } from '../versions/machine.js'
-import { parseReadiness, READINESS, type Readiness } from '../versions/probe.js'
+import { parseReadiness, READINESS, type ReadinessSpec } from '../versions/probe.js'
 import { checkedListeners, parseListeners } from './named-listeners.js'
 import { pidOf } from './options.js'
 
@@ -111,7 +111,7 @@ const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
 )
 
 /** Reads the value of a setting. Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a wrong value. */
-type Reader<T> = (name: string, value: unknown) => T
+type SettingReader<T> = (name: string, value: unknown) => T
 
 /** Reads the settings of `fd-broker run`: flags and environment, which stay, and a file, which is read again for each version. */
 export class RunSources {
@@ -197,7 +197,7 @@ export class RunSources {
   }
 }
 
-type Setting = <T, D>(name: string, read: Reader<T>, byDefault: D) => T | D
+type Setting = <T, D>(name: string, read: SettingReader<T>, byDefault: D) => T | D
 
 class SettingsFile {
   readonly #file: string
@@ -233,7 +233,7 @@ class SettingsFile {
     if (command != null && !isTexts(command)) parseDocument(this.#text, this.#file, COMMAND)
   }
 
-  setting<T, D>(name: string, read: Reader<T>, byDefault: D): T | D {
+  setting<T, D>(name: string, read: SettingReader<T>, byDefault: D): T | D {
     const value = this.#values[name]
     if (value === undefined) return byDefault
     try {
@@ -258,7 +258,7 @@ function isTexts(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every(word => typeof word === 'string')
 }
 
-const COMMAND: Check<unknown> = (document, place) =>
+const COMMAND: ValueCheck<unknown> = (document, place) =>
   list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
 
 function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
@@ -268,19 +268,20 @@ function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
   return { pid: pidOf('adopt', adopt), signal: none ? 'none' : signal('TERM')('adoptSignal', adoptSignal) }
 }
 
-const DELAY: Readiness = { kind: 'delay', ms: 1_000 }
+const DELAY: ReadinessSpec = { kind: 'delay', ms: 1_000 }
 
-const readiness: Reader<Readiness> = (_, value) => (value === null ? DELAY : parseReadiness(`${value}`))
+const readiness: SettingReader<ReadinessSpec> = (_, value) =>
+  value === null ? DELAY : parseReadiness(`${value}`)
 
-const word: Reader<string> = (name, value) => {
+const word: SettingReader<string> = (name, value) => {
   if (typeof value !== 'string' && typeof value !== 'number') throw wrongOption(name, value, 'a text')
   return `${value}`
 }
 
-const path: Reader<string> = (name, value) => resolve(word(name, value))
+const path: SettingReader<string> = (name, value) => resolve(word(name, value))
 
 /** A null value removes a variable. */
-const environment: Reader<NodeJS.ProcessEnv> = (name, value) => {
+const environment: SettingReader<NodeJS.ProcessEnv> = (name, value) => {
   if (!isMap(value)) throw wrongOption(name, value, 'a map of variables to texts')
   return Object.fromEntries(
     Object.entries(value).map(([variable, text]) => {
@@ -291,7 +292,7 @@ const environment: Reader<NodeJS.ProcessEnv> = (name, value) => {
   )
 }
 
-const listeners: Reader<NamedListener[]> = (name, value) => {
+const listeners: SettingReader<NamedListener[]> = (name, value) => {
   if (value === null) return []
   if (!isMap(value)) throw wrongOption(name, value, 'a map of names to addresses')
   return checkedListeners(Object.entries(value).map(([listener, address]) => [listener, word(name, address)]))
@@ -299,12 +300,12 @@ const listeners: Reader<NamedListener[]> = (name, value) => {
 
 const RESTARTS: readonly unknown[] = ['never', 'on-failure', 'always'] satisfies readonly Restart[]
 
-const restart: Reader<Restart> = (name, value) => {
+const restart: SettingReader<Restart> = (name, value) => {
   if (!RESTARTS.includes(value)) throw wrongOption(name, value, RESTARTS.join(', '))
   return value as Restart
 }
 
-function duration(least = 0): Reader<number> {
+function duration(least = 0): SettingReader<number> {
   return (name, value) => {
     const ms = durationMs(`${value}`)
     if (ms === null || ms < least || ms > LONGEST_MS)
@@ -313,7 +314,7 @@ function duration(least = 0): Reader<number> {
   }
 }
 
-const count: Reader<number> = (name, value) => {
+const count: SettingReader<number> = (name, value) => {
   const number = /^\d{1,4}$/.test(`${value}`) ? Number(value) : 0
   if (number < 1) throw wrongOption(name, value, 'a whole number from 1 to 9999')
   return number
@@ -323,7 +324,7 @@ const count: Reader<number> = (name, value) => {
 function signal(
   example: string,
   of: readonly string[] = Object.keys(constants.signals),
-): Reader<NodeJS.Signals> {
+): SettingReader<NodeJS.Signals> {
   return (name, value) => {
     const text = `${value}`.toUpperCase()
     const full = text.startsWith('SIG') ? text : `SIG${text}`
@@ -332,7 +333,7 @@ function signal(
   }
 }
 
-const flag: Reader<boolean> = (name, value) => {
+const flag: SettingReader<boolean> = (name, value) => {
   if (value === false || value === 'false' || value === '0') return false
   if (value === true || value === 'true' || value === '1') return true
   throw wrongOption(name, value, 'true or false')

@@ -18,7 +18,7 @@ import { print } from './output.js'
 
 const ANSWER_MS = 2_000
 
-interface StartFlags {
+interface StartProgramFlags {
   readonly name?: string
   readonly ready?: string
   readonly logFile?: string
@@ -74,7 +74,7 @@ function sizeIn(text: string): string {
   throw new InvalidArgumentError('Give a number with its unit: 500K, 10M, 1G.')
 }
 
-async function start(program: string, args: string[], flags: StartFlags): Promise<void> {
+async function start(program: string, args: string[], flags: StartProgramFlags): Promise<void> {
   const file = resolve(program)
   if (!existsSync(file)) throw wrongOption('program', program, 'the file of a program')
   const named: NodeJS.ProcessEnv = {

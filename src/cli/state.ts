@@ -154,12 +154,12 @@ async function show({ section, prefix = '', secrets, ...flags }: ShowFlags): Pro
   await out.flush()
 }
 
-interface GetFlags extends SourceFlags {
+interface GetEntryFlags extends SourceFlags {
   secrets?: true
   raw?: true
 }
 
-async function get(name: string, key: string, { secrets, raw, ...flags }: GetFlags): Promise<void> {
+async function get(name: string, key: string, { secrets, raw, ...flags }: GetEntryFlags): Promise<void> {
   using state = await openState(flags)
   const schema = schemasIn(state, [name])[0]!
   const entry = state.log.rawSection(name).get(key)

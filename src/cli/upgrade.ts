@@ -29,7 +29,7 @@ interface UpgradeFlags extends AnswerFlags {
   self?: true
 }
 
-interface Phase {
+interface ReportedPhase {
   readonly phase: string
   /** Milliseconds since the request. */
   readonly ms: number
@@ -104,7 +104,7 @@ async function upgrade(
       return true
     },
   )
-  const phases: Phase[] = []
+  const phases: ReportedPhase[] = []
   const begun = Date.now()
   const since = () => Math.max(0, Date.now() - begun)
   const progress = ({ phase, at, pid }: UpgradeProgress) => {

@@ -6,7 +6,7 @@ import { openLog } from './log.js'
 import { controlOption, durationOption, logLevelOption, toMs, workerCount } from './options.js'
 import { print } from './output.js'
 
-interface StartFlags {
+interface StartWorkersFlags {
   service: string
   count: number | 'auto'
   control?: string
@@ -82,7 +82,7 @@ Examples:
     )
 }
 
-async function start(command: string[], flags: StartFlags): Promise<void> {
+async function start(command: string[], flags: StartWorkersFlags): Promise<void> {
   const { service, count, control, replace, timeout, stopTimeout, hungTimeout } = flags
   const { logLevel, logFile, pidFile } = flags
   const { runWorkers } = await import('./workers-main.js')

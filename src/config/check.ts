@@ -2,12 +2,12 @@ import { didYouMean } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 
 /** Returns the normalised value, or reports a problem at `place` and returns undefined. */
-export type Check<T> = (value: unknown, place: ConfigPlace) => T | undefined
+export type ValueCheck<T> = (value: unknown, place: ConfigPlace) => T | undefined
 
-export type Checked<C> = C extends Check<infer T> ? T : never
+export type Checked<C> = C extends ValueCheck<infer T> ? T : never
 
 /** Checks a text that `read` converts to a value. */
-export function text<T>(what: string, read: (text: string) => T | InvalidValue): Check<T> {
+export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T> {
   return (value, place) => {
     if (typeof value !== 'string') {
       const quote =
@@ -19,7 +19,7 @@ export function text<T>(what: string, read: (text: string) => T | InvalidValue):
   }
 }
 
-export function oneOf<const T extends string>(...words: T[]): Check<T> {
+export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
   return (value, place) => {
     const found = words.find(word => word === value)
     if (found !== undefined) return found
@@ -28,10 +28,10 @@ export function oneOf<const T extends string>(...words: T[]): Check<T> {
   }
 }
 
-export const boolean: Check<boolean> = (value, place) =>
+export const boolean: ValueCheck<boolean> = (value, place) =>
   typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
 
-export function integer(least: number, most: number): Check<number> {
+export function integer(least: number, most: number): ValueCheck<number> {
   return (value, place) =>
     typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most
       ? value
@@ -39,12 +39,15 @@ export function integer(least: number, most: number): Check<number> {
 }
 
 /** Accepts `off` (or `false`) as null. */
-export function orOff<T>(check: Check<T>): Check<T | null> {
+export function orOff<T>(check: ValueCheck<T>): ValueCheck<T | null> {
   return (value, place) => (value === 'off' || value === false ? null : check(value, place))
 }
 
 /** Checks a list; all items, even after a wrong one. */
-export function list<T>(item: Check<T>, limits: { least?: number; most?: number } = {}): Check<T[]> {
+export function list<T>(
+  item: ValueCheck<T>,
+  limits: { least?: number; most?: number } = {},
+): ValueCheck<T[]> {
   const { least = 0, most = Number.POSITIVE_INFINITY } = limits
   return (value, place) => {
     if (!Array.isArray(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a list`)
@@ -63,8 +66,8 @@ export function list<T>(item: Check<T>, limits: { least?: number; most?: number 
 /** Checks a map from names to values of one kind; returns pairs. */
 export function named<T>(
   name: (text: string) => InvalidValue | string,
-  item: Check<T>,
-): Check<[string, T][]> {
+  item: ValueCheck<T>,
+): ValueCheck<[string, T][]> {
   return (value, place) => {
     if (!isMap(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a map of names to values`)
     const pairs: [string, T][] = []
@@ -82,7 +85,7 @@ export function named<T>(
 }
 
 export interface Field<T> {
-  check: Check<T>
+  check: ValueCheck<T>
   /** The default for a missing key, also as the file would write it. Undefined: the key is required. */
   byDefault: { written: unknown; value: T } | undefined
   about: string
@@ -91,14 +94,14 @@ export interface Field<T> {
 }
 
 export type Shape = Readonly<Record<string, Field<unknown>>>
-export type Fields<S extends Shape> = { [K in keyof S]: S[K] extends Field<infer T> ? T : never }
+export type ShapeValues<S extends Shape> = { [K in keyof S]: S[K] extends Field<infer T> ? T : never }
 
-export function required<T>(check: Check<T>, about: string, fields?: Shape): Field<T> {
+export function required<T>(check: ValueCheck<T>, about: string, fields?: Shape): Field<T> {
   return { check, byDefault: undefined, about, fields }
 }
 
 /** A key with a default, which is given as an operator would write it and read by the same check. */
-export function optional<T>(check: Check<T>, written: unknown, about: string, fields?: Shape): Field<T> {
+export function optional<T>(check: ValueCheck<T>, written: unknown, about: string, fields?: Shape): Field<T> {
   let byDefault: { written: unknown; value: T } | undefined
   const unexpected = {
     at: () => unexpected,
@@ -119,17 +122,17 @@ export function optional<T>(check: Check<T>, written: unknown, about: string, fi
 }
 
 /** An optional key whose missing value is `value`, which no file could write. */
-export function absent<T, A>(check: Check<T>, value: A, about: string, fields?: Shape): Field<T | A> {
+export function absent<T, A>(check: ValueCheck<T>, value: A, about: string, fields?: Shape): Field<T | A> {
   return { check, byDefault: { written: undefined, value }, about, fields }
 }
 
 /** A nested map whose fields all have defaults, so that it may be missing. */
-export function group<S extends Shape>(shape: S, about: string): Field<Fields<S>> {
+export function group<S extends Shape>(shape: S, about: string): Field<ShapeValues<S>> {
   return optional(map(shape), {}, about, shape)
 }
 
 /** Checks a map with known keys. Unknown keys are errors. */
-export function map<S extends Shape>(shape: S): Check<Fields<S>> {
+export function map<S extends Shape>(shape: S): ValueCheck<ShapeValues<S>> {
   const known = Object.keys(shape)
   return (value, place) => {
     if (!isMap(value)) {
@@ -167,12 +170,12 @@ export function map<S extends Shape>(shape: S): Check<Fields<S>> {
       if (checked === undefined) whole = false
       else result[key] = checked
     }
-    return whole ? (result as Fields<S>) : undefined
+    return whole ? (result as ShapeValues<S>) : undefined
   }
 }
 
 /** Accepts a map, or the value of one of its keys: `4` for `{ count: 4 }`. */
-export function shortFor<S extends Shape>(key: keyof S & string, shape: S): Check<Fields<S>> {
+export function shortFor<S extends Shape>(key: keyof S & string, shape: S): ValueCheck<ShapeValues<S>> {
   const whole = map(shape)
   return (value, place) => {
     if (isMap(value)) return whole(value, place)
@@ -181,9 +184,9 @@ export function shortFor<S extends Shape>(key: keyof S & string, shape: S): Chec
 }
 
 export function refine<T, U>(
-  check: Check<T>,
+  check: ValueCheck<T>,
   rule: (value: T, place: ConfigPlace) => U | undefined,
-): Check<U> {
+): ValueCheck<U> {
   return (value, place) => {
     const checked = check(value, place)
     return checked === undefined ? undefined : rule(checked, place)
@@ -310,7 +313,7 @@ function jsonOf(value: unknown): string {
 const SIZES = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 } as const
 
 /** Checks a duration (`500ms`, `30s`, `1.5m`, `2h`); returns whole milliseconds, from `least` to about 24 days. */
-export function duration(least: number): Check<number> {
+export function duration(least: number): ValueCheck<number> {
   const read = text('a duration', given => {
     const ms = durationMs(given)
     if (ms === null) return new InvalidValue(`${shown(given)} is no duration (500ms, 30s, 2m, 1h)`)
@@ -326,7 +329,7 @@ export function duration(least: number): Check<number> {
 }
 
 /** Checks a size (`512`, `16k`, `1m`, `2g`); returns bytes (k is 1,024). */
-export function size(least: number, most: number): Check<number> {
+export function size(least: number, most: number): ValueCheck<number> {
   const within = (bytes: number, given: unknown) =>
     bytes >= least && bytes <= most
       ? bytes
@@ -357,11 +360,11 @@ export const absolutePath = text('a path', filePath)
 
 /** Reports items with the same `key`; wrong items are not compared. */
 export function unique<T>(
-  item: Check<T>,
+  item: ValueCheck<T>,
   what: string,
   key: (value: T) => string,
   at?: string,
-): () => Check<T> {
+): () => ValueCheck<T> {
   return () => {
     const seen = new Map<string, number>()
     return (value, place) => {
@@ -380,6 +383,9 @@ export function unique<T>(
 }
 
 /** Checks a list with an item check that has state: creates a new one per reading. */
-export function fresh<T>(item: () => Check<T>, limits: { least?: number; most?: number }): Check<T[]> {
+export function fresh<T>(
+  item: () => ValueCheck<T>,
+  limits: { least?: number; most?: number },
+): ValueCheck<T[]> {
   return (value, place) => list(item(), limits)(value, place)
 }

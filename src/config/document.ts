@@ -2,12 +2,12 @@ import type { Document, LineCounter, Node } from 'yaml'
 import { jsYaml, yaml } from '../base/lazy.js'
 import type { Path } from './check.js'
 
-export interface Position {
+export interface TextPosition {
   line: number
   column: number
 }
 
-export interface SyntaxProblem extends Position {
+export interface SyntaxProblem extends TextPosition {
   message: string
 }
 
@@ -53,7 +53,7 @@ export class ConfigDocument {
   }
 
   /** Returns the position of the value at a path, or of its key; for a missing one, that of its container. */
-  position(path: Path, atKey: boolean): Position {
+  position(path: Path, atKey: boolean): TextPosition {
     const { isAlias, isMap, isScalar, isSeq } = yaml()
     const { document } = this.#yaml
     let node: Node | null = document.contents
@@ -75,7 +75,7 @@ export class ConfigDocument {
     return this.#position(offset)
   }
 
-  #position(offset: number): Position {
+  #position(offset: number): TextPosition {
     const { line, col } = this.#yaml.lines.linePos(offset)
     return { line: Math.max(line, 1), column: Math.max(col, 1) }
   }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { FdbError } from '../errors.js'
-import { type Check, ConfigPlace, formatPath, Problems } from './check.js'
+import { ConfigPlace, formatPath, Problems, type ValueCheck } from './check.js'
 import { ConfigDocument } from './document.js'
 
 const MOST = 20
@@ -16,7 +16,7 @@ export interface ConfigProblem {
 }
 
 /** Reads and checks a configuration file (YAML or JSON) synchronously. Throws ERR_FDB_CONFIG. */
-export function readDocument<T>(file: string, check: Check<T>): T {
+export function readDocument<T>(file: string, check: ValueCheck<T>): T {
   let bytes: Buffer
   try {
     // A starting process serves no client yet, and asynchronous reads would wait for threads.
@@ -33,7 +33,7 @@ export function readDocument<T>(file: string, check: Check<T>): T {
 }
 
 /** As {@link readDocument}, for the contents of a file. */
-export function documentOf<T>(bytes: Buffer, file: string, check: Check<T>): T {
+export function documentOf<T>(bytes: Buffer, file: string, check: ValueCheck<T>): T {
   let text: string
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -50,7 +50,7 @@ export function documentOf<T>(bytes: Buffer, file: string, check: Check<T>): T {
  * Checks a configuration. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `FILE:LINE:COLUMN: KEY: what is wrong`, and the
  * problems in `details.problems` as {@link ConfigProblem}.
  */
-export function parseDocument<T>(text: string, file: string, check: Check<T>): T {
+export function parseDocument<T>(text: string, file: string, check: ValueCheck<T>): T {
   const document = new ConfigDocument(text)
   if (document.syntax.length > 0) {
     const problems = document.syntax.slice(0, MOST).map(problem => ({ ...problem, key: '' }))
@@ -68,7 +68,7 @@ export function parseDocument<T>(text: string, file: string, check: Check<T>): T
 }
 
 /** Checks a configuration object of a program. Throws ERR_FDB_CONFIG with one line per problem (at most 20), `KEY: what is wrong`. */
-export function checkMade<T>(document: unknown, check: Check<T>): T {
+export function checkMade<T>(document: unknown, check: ValueCheck<T>): T {
   const problems = new Problems(MOST)
   const config = check(document, new ConfigPlace(problems))
   if (config !== undefined && problems.count === 0) return config

@@ -1,5 +1,5 @@
 import { resolve } from 'node:path'
-import { abortSignal, type Checks, checkOptions, flag, path, unchecked } from '../base/check-option.js'
+import { abortSignal, checkOptions, flag, type OptionChecks, path, unchecked } from '../base/check-option.js'
 import { type Logger, wrappedLogger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Caller } from '../holder/admission.js'
@@ -277,7 +277,7 @@ export class Daemon implements AsyncDisposable {
   }
 }
 
-const OPTIONS: Checks<DaemonOptions> = {
+const OPTIONS: OptionChecks<DaemonOptions> = {
   control: path(),
   config: path('the path of a file'),
   logger: unchecked,

@@ -1,5 +1,11 @@
 import type { Server } from 'node:net'
-import { type Checks, checkOptions, milliseconds, predicate, wrongOption } from '../base/check-option.js'
+import {
+  checkOptions,
+  milliseconds,
+  type OptionChecks,
+  predicate,
+  wrongOption,
+} from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Check } from './member-options.js'
 
@@ -14,7 +20,7 @@ export interface AnswersOptions {
   timeout?: number
 }
 
-const OPTIONS: Checks<AnswersOptions> = {
+const OPTIONS: OptionChecks<AnswersOptions> = {
   path: predicate(
     'a path that begins with / and has neither spaces nor letters beyond ASCII',
     value => typeof value === 'string' && /^\/[\x21-\x7e]*$/.test(value),

@@ -1,11 +1,11 @@
 import { EventEmitter, errorMonitor } from 'node:events'
 import {
   abortSignal,
-  type Checks,
   checkOptions,
   didYouMean,
   hook,
   milliseconds,
+  type OptionChecks,
   predicate,
   unchecked,
   wrongOption,
@@ -66,7 +66,7 @@ const EVENTS: Record<keyof MemberEvents, true> = {
   listenerError: true,
   unfit: true,
 }
-const READY: Checks<ReadyOptions> = {
+const READY: OptionChecks<ReadyOptions> = {
   checks: predicate(
     'a list of functions',
     value => Array.isArray(value) && value.every(check => typeof check === 'function'),
@@ -78,15 +78,15 @@ const READY: Checks<ReadyOptions> = {
       typeof value === 'boolean' || (Array.isArray(value) && value.every(name => typeof name === 'string')),
   ),
 }
-const UPGRADE: Checks<UpgradeOptions> = {
+const UPGRADE: OptionChecks<UpgradeOptions> = {
   argv: unchecked,
   env: unchecked,
   signal: abortSignal,
   timeout: milliseconds(1),
   progress: hook(),
 }
-const CLOSE: Checks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
-const STAY: Checks<StayOptions> = { signals: unchecked, until: unchecked }
+const CLOSE: OptionChecks<CloseOptions> = { timeout: milliseconds(0), handBack: unchecked }
+const STAY: OptionChecks<StayOptions> = { signals: unchecked, until: unchecked }
 
 let make: (driver: MemberDriver) => Member
 

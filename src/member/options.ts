@@ -1,12 +1,12 @@
 import { resolve } from 'node:path'
 import {
   abortSignal,
-  type Checks,
   checkMs,
   checkOptions,
   hook,
   milliseconds,
   nameUpTo,
+  type OptionChecks,
   oneOf,
   path,
   predicate,
@@ -156,7 +156,7 @@ export interface Settings {
 
 const HOUR_MS = 3_600_000
 
-const DRAIN: Checks<NonNullable<JoinOptions['drain']>> = {
+const DRAIN: OptionChecks<NonNullable<JoinOptions['drain']>> = {
   timeout: milliseconds(0),
   tlsTimeout: milliseconds(0),
   move: oneOf('auto', 'idle', 'off'),
@@ -164,7 +164,7 @@ const DRAIN: Checks<NonNullable<JoinOptions['drain']>> = {
   firstWave: milliseconds(0),
 }
 
-const JOIN: Checks<JoinOptions> = {
+const JOIN: OptionChecks<JoinOptions> = {
   service: nameUpTo(128),
   control: predicate(
     'a path, or false',

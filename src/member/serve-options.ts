@@ -1,6 +1,14 @@
 import type net from 'node:net'
 import { Server } from 'node:net'
-import { type Checks, checkOptions, flag, hook, shown, unchecked, wrongOption } from '../base/check-option.js'
+import {
+  checkOptions,
+  flag,
+  hook,
+  type OptionChecks,
+  shown,
+  unchecked,
+  wrongOption,
+} from '../base/check-option.js'
 import { checkProtocol, type SocketProtocol } from '../connections/adapters/application-socket.js'
 import type { HttpHooks } from '../connections/adapters/http-server.js'
 import type { MovableConnections } from '../connections/movable.js'
@@ -56,9 +64,14 @@ export interface ServeOptions {
   readonly keeper?: ConnectionKeeper
 }
 
-const OPTIONS: Checks<ServeOptions> = { move: flag, http: unchecked, socket: unchecked, keeper: unchecked }
-const HTTP: Checks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
-const SOCKET: Checks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
+const OPTIONS: OptionChecks<ServeOptions> = {
+  move: flag,
+  http: unchecked,
+  socket: unchecked,
+  keeper: unchecked,
+}
+const HTTP: OptionChecks<HttpHooks> = { serialize: hook(), restore: hook(), upgraded: unchecked }
+const SOCKET: OptionChecks<SocketProtocol> = { protocol: unchecked, serialize: unchecked, restore: unchecked }
 /** Methods that a {@link ConnectionKeeper} must have. */
 const KEEPER = ['announce', 'emptied', 'cut'] as const
 

@@ -1,4 +1,4 @@
-import { type Checks, checkOptions, hook, unchecked } from '../base/check-option.js'
+import { checkOptions, hook, type OptionChecks, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { closeAll, type OwnedFd } from '../kernel/index.js'
 import { pidOf } from '../os/liveness.js'
@@ -60,8 +60,8 @@ export interface CommandAsk extends AskOptions {
   service?: string
 }
 
-const COMMAND: Checks<CommandAsk> = { ...ASK, service: unchecked }
-const UPGRADE: Checks<UpgradeAsk> = {
+const COMMAND: OptionChecks<CommandAsk> = { ...ASK, service: unchecked }
+const UPGRADE: OptionChecks<UpgradeAsk> = {
   ...COMMAND,
   argv: unchecked,
   killStuck: unchecked,

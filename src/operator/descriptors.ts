@@ -1,4 +1,4 @@
-import { type Checks, checkMs, checkOptions, unchecked, wrongOption } from '../base/check-option.js'
+import { checkMs, checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
 import { openPidfd } from '../os/liveness.js'
@@ -32,9 +32,9 @@ export interface ReleaseOptions extends AskOptions {
   pid?: number
 }
 
-const PUT: Checks<PutOptions> = { ...ASK, lease: unchecked, replace: unchecked }
-const CLAIM: Checks<ClaimOptions> = { ...ASK, shared: unchecked, while: unchecked }
-const RELEASE: Checks<ReleaseOptions> = { ...ASK, pid: unchecked }
+const PUT: OptionChecks<PutOptions> = { ...ASK, lease: unchecked, replace: unchecked }
+const CLAIM: OptionChecks<ClaimOptions> = { ...ASK, shared: unchecked, while: unchecked }
+const RELEASE: OptionChecks<ReleaseOptions> = { ...ASK, pid: unchecked }
 
 const { Op } = fdbroker.wire.DescriptorRequest
 const FAILED = { code: 'ERR_FDB_REJECTED', message: 'the daemon refused the request' } as const

@@ -1,4 +1,4 @@
-import { abortSignal, type Checks, unchecked } from '../base/check-option.js'
+import { abortSignal, type OptionChecks, unchecked } from '../base/check-option.js'
 import { LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import type { OwnedFd } from '../kernel/index.js'
@@ -174,7 +174,7 @@ export interface AskOptions {
   signal?: AbortSignal
 }
 
-export const ASK: Checks<AskOptions> = { timeout: unchecked, timeoutMs: unchecked, signal: abortSignal }
+export const ASK: OptionChecks<AskOptions> = { timeout: unchecked, timeoutMs: unchecked, signal: abortSignal }
 
 export function limitOf(options: AskOptions, defaultMs: number): number {
   return options.timeout ?? options.timeoutMs ?? defaultMs

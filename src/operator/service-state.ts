@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { types } from 'node:util'
-import { type Checks, checkOptions, unchecked, wrongOption } from '../base/check-option.js'
+import { checkOptions, type OptionChecks, unchecked, wrongOption } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import type { DeleteReply, EntryReply, EntryRequest } from '../state/commands.js'
 import type { StateLog } from '../state/state-log.js'
@@ -60,10 +60,10 @@ export type StateChange =
   | { readonly op: 'delete'; readonly section: string; readonly key: string }
   | { readonly op: 'clear'; readonly section: string }
 
-const ASK_STATE: Checks<StateAsk> = { ...ASK, service: unchecked }
-const READ: Checks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
-const WATCH: Checks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
-const WRITE: Checks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
+const ASK_STATE: OptionChecks<StateAsk> = { ...ASK, service: unchecked }
+const READ: OptionChecks<StateReadOptions> = { ...ASK_STATE, secrets: unchecked }
+const WATCH: OptionChecks<StateWatchOptions> = { ...READ, section: unchecked, initial: unchecked }
+const WRITE: OptionChecks<StateWriteOptions> = { ...ASK_STATE, request: unchecked }
 
 /** Imported lazily: most clients do not request the state. */
 const commands = () => import('../state/commands.js')

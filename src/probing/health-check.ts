@@ -44,7 +44,7 @@ function oneLine(text: string): string {
   return line.length <= MOST_CHARACTERS ? line : `${line.slice(0, MOST_CHARACTERS - 1)}…`
 }
 
-export interface Pace {
+export interface CheckPace {
   /** Delay between an answer and the next check, in milliseconds. */
   readonly interval: number
   /** Limit for an answer, in milliseconds. */
@@ -54,7 +54,7 @@ export interface Pace {
 /** Repeats a check until `signal` aborts, and reports each result of {@link runCheck}. Reads the pace before each step. Never rejects. */
 export async function repeatCheck(
   question: HealthCheck,
-  pace: () => Pace,
+  pace: () => CheckPace,
   signal: AbortSignal,
   answered: (why: string | null) => void,
 ): Promise<void> {

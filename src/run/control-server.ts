@@ -21,13 +21,13 @@ import { acquireControl, type FirstControl } from '../os/control-path.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { VERSIONS } from '../wire/link.js'
 import type { SupervisorSettings } from './settings.js'
-import type { RollbackOrder, UpgradeOptions } from './upgrade-requests.js'
+import type { RollbackOrder, SupervisorUpgradeOptions } from './upgrade-requests.js'
 
 export interface OperableSupervisor {
   /** The id of the serving version; 0 if none serves. */
   readonly generation: number
   status(): object
-  upgrade(options: UpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
+  upgrade(options: SupervisorUpgradeOptions, cancel: AbortSignal): Promise<Upgraded>
   upgradeSelf(): Promise<never>
   reload(): Promise<ReloadReply>
   rollback(order: RollbackOrder, cancel: AbortSignal): Promise<ProcessReply>

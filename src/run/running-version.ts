@@ -80,17 +80,17 @@ export class RunningVersion {
   constructor(
     { id, settings, probe, children, listeners, alone, control = null }: VersionDeps,
     events: VersionEvents,
-    was: InheritedVersion | null = null,
+    inherited: InheritedVersion | null = null,
   ) {
     this.id = id
     this.settings = settings
-    this.startedAt = was?.startedAt ?? Date.now()
+    this.startedAt = inherited?.startedAt ?? Date.now()
     this.#children = children
     this.#probe = probe
     this.#events = events
-    this.#exitReason = was === null && control !== null ? new ExitReason(control) : null
+    this.#exitReason = inherited === null && control !== null ? new ExitReason(control) : null
     try {
-      this.#pid = was?.pid ?? this.#start(listeners, alone)
+      this.#pid = inherited?.pid ?? this.#start(listeners, alone)
     } catch (error) {
       probe[Symbol.dispose]()
       this.#exitReason?.close()
@@ -98,7 +98,7 @@ export class RunningVersion {
     }
     this.startTicks = statOf(this.#pid)?.startTicks ?? Number.POSITIVE_INFINITY
     this.#sockets = new Set(listeners.held.map(({ fd }) => `socket:[${inspectOne(fd).ino}]`))
-    if (was !== null) this.#resume(was)
+    if (inherited !== null) this.#resume(inherited)
   }
 
   /** State for the next image of the supervisor. */
@@ -419,7 +419,7 @@ export class RunningVersions {
     id: number,
     settings: VersionSettings,
     probe: Probe,
-    was: InheritedVersion | null = null,
+    inherited: InheritedVersion | null = null,
   ): RunningVersion {
     const { children, listeners } = this
     const version = new RunningVersion(
@@ -439,7 +439,7 @@ export class RunningVersions {
           ),
         isOthers: pid => [...this.#running.values()].some(other => other.id !== id && other.pid === pid),
       },
-      was,
+      inherited,
     )
     this.#running.set(id, version)
     return version
@@ -482,8 +482,8 @@ export class RunningVersions {
 
   /** Continues with living versions; `probes` are in the same order. */
   resume(versions: readonly InheritedVersion[], probes: readonly Probe[]): void {
-    versions.forEach((was, i) => {
-      this.run(was.id, was.settings, probes[i]!, was)
+    versions.forEach((inherited, i) => {
+      this.run(inherited.id, inherited.settings, probes[i]!, inherited)
     })
   }
 

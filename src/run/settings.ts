@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import type { ReloadReply } from '../operator/service-commands.js'
 import type { NamedListener } from '../os/foreign-listeners.js'
 import type { Restart } from '../versions/machine.js'
-import type { CheckTiming, Readiness } from '../versions/probe.js'
+import type { CheckTiming, ReadinessSpec } from '../versions/probe.js'
 
 /** How a version is started, checked and stopped; read again for each version. Times are in milliseconds. */
 export interface VersionSettings {
@@ -17,7 +17,7 @@ export interface VersionSettings {
   readonly listen: readonly NamedListener[]
   /** Whether the listeners have O_NONBLOCK; systemd's have not. */
   readonly nonBlocking: boolean
-  readonly ready: Readiness
+  readonly ready: ReadinessSpec
   readonly asking: CheckTiming
   readonly readyTimeout: number
   /** How long a ready version must stay ready before the serving version is stopped. */
@@ -69,7 +69,7 @@ export interface SettingsSource {
 }
 
 /** Changed options, by when the change takes effect. */
-type Changes = Pick<ReloadReply, 'now' | 'next' | 'restart'>
+type SettingsChanges = Pick<ReloadReply, 'now' | 'next' | 'restart'>
 
 /** Reads the settings of each version. An operator's command replaces the configured one once a version serves with it. */
 export class NextSettings {
@@ -112,7 +112,9 @@ export class NextSettings {
   }
 
   /** Compares the current settings with `now`. Rejects with ERR_FDB_COMMAND_UNKNOWN if nothing can have changed, and with read errors. */
-  async reread(now: VersionSettings): Promise<{ readonly ending: StopSettings; readonly changes: Changes }> {
+  async reread(
+    now: VersionSettings,
+  ): Promise<{ readonly ending: StopSettings; readonly changes: SettingsChanges }> {
     const { read, readSupervisorSettings: readLasting, settings } = this.#source
     if (readLasting === null) throw nothingToReload()
     const own = await read()

@@ -5,7 +5,13 @@ import { fdLimits, residentBytes } from '../os/limits.js'
 import { processes, statOf } from '../os/main-process.js'
 import type { ServiceManager } from '../os/service-manager/service-manager.js'
 import { Watchdog } from '../os/service-manager/watchdog.js'
-import { candidate, type SupervisorState, serving, type Timer, type Version } from '../versions/machine.js'
+import {
+  candidate,
+  type SupervisorState,
+  serving,
+  type TimerName,
+  type Version,
+} from '../versions/machine.js'
 import { type ExitReport, isCrashLoop } from './failures.js'
 import type { Predecessor } from './predecessor.js'
 import type { RunningVersions } from './running-version.js'
@@ -13,7 +19,7 @@ import type { SupervisorSettings } from './settings.js'
 
 /** Remaining milliseconds of each timer; null if it does not run. */
 interface RemainingTimes {
-  remainingOf(timer: Timer, version: number): number | null
+  remainingOf(timer: TimerName, version: number): number | null
 }
 
 export interface StatusDeps {

@@ -9,15 +9,15 @@ import type { ChildStarter } from '../probing/shell.js'
 import { GRACE_MS } from '../versions/leftover-processes.js'
 import {
   candidate,
-  type EndReason,
   initial,
   type SupervisorEffect,
   type SupervisorEvent,
   type SupervisorState,
   serving,
   step,
-  type Timer,
+  type TimerName,
   type Version,
+  type VersionEndReason,
 } from '../versions/machine.js'
 import { probeFor, probeOfInherited } from '../versions/probe.js'
 import { Timers } from '../versions/timers.js'
@@ -35,7 +35,7 @@ import {
   busyError,
   noStandbyError,
   type RollbackOrder,
-  type UpgradeOptions,
+  type SupervisorUpgradeOptions,
   UpgradeRequests,
 } from './upgrade-requests.js'
 
@@ -152,7 +152,7 @@ export class Supervisor {
    * keeps the serving version, with ERR_FDB_SPAWN, ERR_FDB_SUCCESSOR_EXITED, ERR_FDB_DEADLINE, ERR_FDB_UNHEALTHY, ERR_FDB_ABORTED, and with
    * errors of reading settings and binding listeners.
    */
-  upgrade(options: UpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
+  upgrade(options: SupervisorUpgradeOptions = {}, cancel?: AbortSignal): Promise<Upgraded> {
     return this.#requests.ask(options, cancel, event => this.#dispatch(event))
   }
 
@@ -391,7 +391,7 @@ export class Supervisor {
     this.#closeUnusedListeners()
   }
 
-  #startTimer(timer: Timer, id: number): void {
+  #startTimer(timer: TimerName, id: number): void {
     const version = this.#versions.get(id)
     if (version === undefined || (timer === 'stop' && this.#versions.draining.has(id))) return
     const { settings } = version
@@ -405,7 +405,7 @@ export class Supervisor {
     this.#timers.start(timer, id, { ready, healthy, proved, stop, kill: KILLED_MS }[timer])
   }
 
-  #onElapsed(timer: Timer, id: number, ms: number): void {
+  #onElapsed(timer: TimerName, id: number, ms: number): void {
     const version = this.#versions.get(id)
     // A pending health check must pass before the probation ends.
     if (timer === 'proved' && version?.isCheckPending) {
@@ -432,7 +432,7 @@ export class Supervisor {
     this.#closeUnusedListeners()
   }
 
-  #endVersion(id: number, why: EndReason): void {
+  #endVersion(id: number, why: VersionEndReason): void {
     const version = this.#versions.get(id)!
     version.stopProbe(why === 'failed')
     if (why === 'failed' || why === 'cancelled') this.#closeUnusedListeners()

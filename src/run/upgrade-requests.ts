@@ -4,7 +4,7 @@ import type { Release } from '../os/release-link.js'
 import type { SupervisorEvent } from '../versions/machine.js'
 import { Pending } from '../wire/pending.js'
 
-export interface UpgradeOptions {
+export interface SupervisorUpgradeOptions {
   /** Command of the next version and of later ones, with argv[0]. Absent or empty: unchanged. */
   readonly argv?: readonly string[]
   /** Time for the version to become ready, if shorter than configured. 0 or absent: as configured. */
@@ -17,7 +17,7 @@ export interface UpgradeOptions {
 /** Extra time for the supervisor's own readiness timeout, whose error names the failed health check. */
 const READY_FIRST_MS = 1_000
 
-interface PendingRequest extends UpgradeOptions {
+interface PendingRequest extends SupervisorUpgradeOptions {
   readonly pending: Pending<Upgraded>
   /** Set when the client's timeout has expired. */
   late?: FdbError
@@ -28,7 +28,7 @@ export class UpgradeRequests {
   readonly #waiting = new Map<number, PendingRequest>()
   #count = 0
 
-  add(options: UpgradeOptions): { id: number; answer: Promise<Upgraded> } {
+  add(options: SupervisorUpgradeOptions): { id: number; answer: Promise<Upgraded> } {
     const id = ++this.#count
     const pending = new Pending<Upgraded>()
     this.#waiting.set(id, { ...options, pending })
@@ -37,7 +37,7 @@ export class UpgradeRequests {
 
   /** Adds a request and dispatches it, and its cancellation on abort or timeout. */
   ask(
-    options: UpgradeOptions,
+    options: SupervisorUpgradeOptions,
     cancel: AbortSignal | undefined,
     dispatch: (event: SupervisorEvent) => void,
     type: 'upgrade' | 'rollback' = 'upgrade',

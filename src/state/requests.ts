@@ -1,4 +1,4 @@
-import { type Checks, checkOptions, flag, unchecked } from '../base/check-option.js'
+import { checkOptions, flag, type OptionChecks, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 
 export interface KnownRequest {
@@ -81,7 +81,7 @@ export interface WriteOptions {
   durable?: boolean
 }
 
-const WRITE_OPTIONS: Checks<WriteOptions> = { request: unchecked, durable: flag }
+const WRITE_OPTIONS: OptionChecks<WriteOptions> = { request: unchecked, durable: flag }
 
 /** Throws ERR_FDB_OPTION for an unknown option; the request id is checked elsewhere. */
 export function checkWrite(call: string, options: unknown): void {

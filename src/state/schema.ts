@@ -1,4 +1,4 @@
-import { type Checks, checkOptions, unchecked } from '../base/check-option.js'
+import { checkOptions, type OptionChecks, unchecked } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import type { Codec } from './codec.js'
 import type { StoredSchema } from './records.js'
@@ -42,7 +42,7 @@ export interface SectionSchema<T> extends Readonly<SectionOptions<T>> {
   readonly cache: number
 }
 
-const OPTIONS: Checks<SectionOptions<unknown>> = {
+const OPTIONS: OptionChecks<SectionOptions<unknown>> = {
   version: unchecked,
   minReader: unchecked,
   codec: unchecked,
@@ -56,7 +56,7 @@ const OPTIONS: Checks<SectionOptions<unknown>> = {
 
 /** Checks and freezes the schema of a section. Several sections may use the same schema. */
 export function defineSection<T>(options: SectionOptions<T>): SectionSchema<T> {
-  checkOptions('defineSection()', options, OPTIONS as Checks<SectionOptions<T>>)
+  checkOptions('defineSection()', options, OPTIONS as OptionChecks<SectionOptions<T>>)
   const { version, minReader = 1 } = options
   if (!Number.isInteger(version) || version < 1 || version > 0xffff_ffff) {
     throw new FdbError('ERR_FDB_SCHEMA', `schema version is ${version}; give a whole number from 1`)

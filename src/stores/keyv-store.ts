@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { type Checks, checkOptions, unchecked } from '../base/check-option.js'
+import { checkOptions, type OptionChecks, unchecked } from '../base/check-option.js'
 import type { Member } from '../member/member.js'
 import { msgpack } from '../state/codec.js'
 import { defineSection, type SectionSchema } from '../state/schema.js'
@@ -12,7 +12,7 @@ export interface KeyvStoreOptions {
   member?: Member
 }
 
-const OPTIONS: Checks<KeyvStoreOptions> = { section: unchecked, member: unchecked }
+const OPTIONS: OptionChecks<KeyvStoreOptions> = { section: unchecked, member: unchecked }
 
 /** Shared by all stores: several may use the same section. */
 let schema: SectionSchema<Expiring<unknown>> | undefined

@@ -1,5 +1,11 @@
 import { EventEmitter } from 'node:events'
-import { type Checks, checkOptions, milliseconds, unchecked, wrongOption } from '../base/check-option.js'
+import {
+  checkOptions,
+  milliseconds,
+  type OptionChecks,
+  unchecked,
+  wrongOption,
+} from '../base/check-option.js'
 import type { Member } from '../member/member.js'
 import { json } from '../state/codec.js'
 import { defineSection } from '../state/schema.js'
@@ -34,7 +40,7 @@ export interface SessionModule<S extends object> {
   readonly Store: abstract new () => S
 }
 
-const OPTIONS: Checks<SessionStoreOptions> = {
+const OPTIONS: OptionChecks<SessionStoreOptions> = {
   section: unchecked,
   ttl: milliseconds(1),
   member: unchecked,
@@ -65,7 +71,7 @@ export function sessionStore(
   const Base = module === undefined || module === null ? EventEmitter : module.Store
   if (typeof Base !== 'function') throw wrongOption('module', module, 'express-session, with its class Store')
   const sessions = new Sessions(options)
-  class SectionStore extends (Base as new () => object) implements SessionStoreMethods {
+  class SessionSectionStore extends (Base as new () => object) implements SessionStoreMethods {
     get(sid: string, callback: (error: unknown, session?: SessionRecord | null) => void): void {
       answer(async () => sessions.get(sid) ?? null, callback)
     }
@@ -94,7 +100,7 @@ export function sessionStore(
       answer(() => sessions.clear(), callback)
     }
   }
-  return new SectionStore()
+  return new SessionSectionStore()
 }
 
 /** Calls the callback in a tick of its own, so that its exception does not become the store's rejection. */

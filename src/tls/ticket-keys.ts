@@ -1,4 +1,4 @@
-import { type Checks, checkOptions, milliseconds, predicate } from '../base/check-option.js'
+import { checkOptions, milliseconds, type OptionChecks, predicate } from '../base/check-option.js'
 import { nodeCrypto } from '../base/lazy.js'
 import { checkLogger, type Logger, SILENT } from '../base/logger.js'
 import { FdbError } from '../errors.js'
@@ -41,7 +41,7 @@ export interface TicketKeyOptions {
   logger?: Logger
 }
 
-const OPTIONS: Checks<TicketKeyOptions> = {
+const OPTIONS: OptionChecks<TicketKeyOptions> = {
   name: predicate(
     '1 to 128 visible characters',
     value => typeof value === 'string' && /^[\x21-\x7e]{1,128}$/.test(value),

@@ -4,7 +4,7 @@
  * nothing. The state is part of the exec state: its property names are a format that other releases read.
  */
 
-export type Phase =
+export type VersionPhase =
   /** Being started; no process yet. */
   | 'spawning'
   /** The process runs, but is not ready. */
@@ -18,7 +18,7 @@ export type Phase =
 
 export interface Version {
   readonly id: number
-  readonly phase: Phase
+  readonly phase: VersionPhase
   /** Requests that wait for this version to serve. */
   readonly askers: readonly number[]
   /** Cancelled before it had a process: it is ended as soon as it has one. */
@@ -58,9 +58,9 @@ export interface SupervisorState {
   readonly code: number
 }
 
-export type Timer = 'ready' | 'healthy' | 'proved' | 'stop' | 'kill'
+export type TimerName = 'ready' | 'healthy' | 'proved' | 'stop' | 'kill'
 
-export type EndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
+export type VersionEndReason = 'replaced' | 'failed' | 'cancelled' | 'ending'
 
 export type SupervisorEvent =
   | { readonly type: 'start' }
@@ -68,7 +68,7 @@ export type SupervisorEvent =
   /** Health checks failed: before readiness for good, or while serving. `healthy`: they pass again. */
   | { readonly type: 'unhealthy' | 'healthy'; readonly version: number }
   | { readonly type: 'exited'; readonly version: number; readonly code: number }
-  | { readonly type: 'elapsed'; readonly timer: Timer; readonly version: number }
+  | { readonly type: 'elapsed'; readonly timer: TimerName; readonly version: number }
   | { readonly type: 'backed-off' }
   /** `rollback`: the previous version must serve again. */
   | { readonly type: 'upgrade' | 'rollback' | 'cancel'; readonly asker: number }
@@ -80,12 +80,12 @@ export type SupervisorEffect =
   | { readonly type: 'spawn'; readonly version: number; readonly of?: number }
   /** Start the health checks. */
   | { readonly type: 'watch'; readonly version: number }
-  | { readonly type: 'wait'; readonly timer: Timer; readonly version: number }
+  | { readonly type: 'wait'; readonly timer: TimerName; readonly version: number }
   /** Wait before the next start. */
   | { readonly type: 'back-off'; readonly failures: number }
   /** The version serves from now on. */
   | { readonly type: 'promote'; readonly version: number }
-  | { readonly type: 'end'; readonly version: number; readonly why: EndReason }
+  | { readonly type: 'end'; readonly version: number; readonly why: VersionEndReason }
   | { readonly type: 'kill'; readonly version: number }
   /** Answer requests. `version` is null if none was started for them. */
   | {
@@ -96,7 +96,7 @@ export type SupervisorEffect =
     }
   | { readonly type: 'exit'; readonly code: number }
 
-export interface Step {
+export interface MachineStep {
   readonly state: SupervisorState
   readonly effects: readonly SupervisorEffect[]
 }
@@ -127,18 +127,24 @@ export function serving({ versions }: SupervisorState): Version | undefined {
 }
 
 /** The state and effects of a step in progress. */
-type Draft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & { effects: SupervisorEffect[] }
+type StepDraft = { -readonly [K in keyof SupervisorState]: SupervisorState[K] } & {
+  effects: SupervisorEffect[]
+}
 
-function findIn({ versions }: Draft, id: number, ...phases: readonly Phase[]): Version | undefined {
+function findIn(
+  { versions }: StepDraft,
+  id: number,
+  ...phases: readonly VersionPhase[]
+): Version | undefined {
   return versions.find(version => version.id === id && phases.includes(version.phase))
 }
 
-function change(draft: Draft, id: number, by: Partial<Version>): void {
+function change(draft: StepDraft, id: number, by: Partial<Version>): void {
   draft.versions = draft.versions.map(version => (version.id === id ? { ...version, ...by } : version))
 }
 
 function answer(
-  { effects }: Draft,
+  { effects }: StepDraft,
   askers: readonly number[],
   version: number | null,
   outcome: 'serving' | 'failed' | 'cancelled' | 'ending',
@@ -149,15 +155,15 @@ function answer(
 /** Exit code of a version that failed without an error code of its own. */
 const FAILED_CODE = 1
 
-export function step(state: SupervisorState, event: SupervisorEvent): Step {
-  const draft: Draft = { ...state, effects: [] }
+export function step(state: SupervisorState, event: SupervisorEvent): MachineStep {
+  const draft: StepDraft = { ...state, effects: [] }
   const asks = event.type === 'upgrade' || event.type === 'rollback'
   if (state.mode !== 'ended' || asks) apply(draft, event)
   const { effects, ...after } = draft
   return { state: after, effects }
 }
 
-function apply(draft: Draft, event: SupervisorEvent): void {
+function apply(draft: StepDraft, event: SupervisorEvent): void {
   switch (event.type) {
     case 'start':
       if (draft.started === 0) launch(draft, [])
@@ -200,7 +206,7 @@ function apply(draft: Draft, event: SupervisorEvent): void {
   }
 }
 
-function launch(draft: Draft, askers: readonly number[], of: number | null = null): void {
+function launch(draft: StepDraft, askers: readonly number[], of: number | null = null): void {
   const id = ++draft.started
   draft.waiting = false
   const wanted = of === null && askers.length > 0
@@ -209,7 +215,7 @@ function launch(draft: Draft, askers: readonly number[], of: number | null = nul
   draft.effects.push(of === null ? { type: 'spawn', version: id } : { type: 'spawn', version: id, of })
 }
 
-function spawned(draft: Draft, id: number): void {
+function spawned(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'spawning')
   if (version === undefined) return
   change(draft, id, { phase: 'starting' })
@@ -221,7 +227,7 @@ function spawned(draft: Draft, id: number): void {
   draft.effects.push({ type: 'watch', version: id }, { type: 'wait', timer: 'ready', version: id })
 }
 
-function ready(draft: Draft, id: number): void {
+function ready(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'starting')
   if (version === undefined) return
   // No healthy version serves, or this one has served before: promote it without a trial, its probation is enough.
@@ -234,7 +240,7 @@ function ready(draft: Draft, id: number): void {
   draft.effects.push({ type: 'wait', timer: 'healthy', version: id })
 }
 
-function promote(draft: Draft, id: number): void {
+function promote(draft: StepDraft, id: number): void {
   const before = serving(draft)
   const { askers = [], of = null, wanted = false } = findIn(draft, id, 'starting', 'trial') ?? {}
   change(draft, id, { phase: 'serving', askers: [] })
@@ -251,7 +257,7 @@ function promote(draft: Draft, id: number): void {
 }
 
 /** A failing version keeps serving until its replacement is ready: it may be better than none. */
-function unhealthy(draft: Draft, id: number): void {
+function unhealthy(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'serving')
   if (version === undefined) {
     giveUp(draft, id, 'failed')
@@ -262,7 +268,7 @@ function unhealthy(draft: Draft, id: number): void {
   if (candidate(draft) === undefined) replace(draft, version, FAILED_CODE)
 }
 
-function healthy(draft: Draft, id: number): void {
+function healthy(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'serving')
   if (version === undefined || !version.sick) return
   change(draft, id, { sick: false })
@@ -271,7 +277,7 @@ function healthy(draft: Draft, id: number): void {
 }
 
 /** Ends a version that does not serve yet. Requests learn of a failure only when it has ended, so that no client reaches it then. */
-function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
+function giveUp(draft: StepDraft, id: number, why: 'failed' | 'cancelled'): void {
   const version = findIn(draft, id, 'starting', 'trial')
   if (version === undefined) return
   if (why === 'cancelled') {
@@ -282,18 +288,18 @@ function giveUp(draft: Draft, id: number, why: 'failed' | 'cancelled'): void {
   handleLoss(draft, version, FAILED_CODE)
 }
 
-function end(draft: Draft, id: number, why: EndReason): void {
+function end(draft: StepDraft, id: number, why: VersionEndReason): void {
   change(draft, id, { phase: 'stopping' })
   draft.effects.push({ type: 'end', version: id, why }, { type: 'wait', timer: 'stop', version: id })
 }
 
-function kill(draft: Draft, id: number): void {
+function kill(draft: StepDraft, id: number): void {
   change(draft, id, { phase: 'killed' })
   draft.effects.push({ type: 'kill', version: id }, { type: 'wait', timer: 'kill', version: id })
 }
 
 /** Removes a version that has ended, or whose process cannot be killed. */
-function removeVersion(draft: Draft, id: number, code: number): void {
+function removeVersion(draft: StepDraft, id: number, code: number): void {
   const version = draft.versions.find(one => one.id === id)
   if (version === undefined) return
   draft.versions = draft.versions.filter(version => version.id !== id)
@@ -317,7 +323,7 @@ function removeVersion(draft: Draft, id: number, code: number): void {
 }
 
 /** Handles the loss of a version that served or was a candidate. */
-function handleLoss(draft: Draft, version: Version, code: number): void {
+function handleLoss(draft: StepDraft, version: Version, code: number): void {
   if (draft.mode !== 'running') return
   const now = serving(draft)
   if ((now !== undefined && !now.sick) || candidate(draft) !== undefined) {
@@ -338,7 +344,7 @@ function handleLoss(draft: Draft, version: Version, code: number): void {
  * Starts a replacement for a failed version: the known-good version at once if the failure was in its probation or before it served, else
  * after a back-off if the restart policy allows. Returns false if nothing is started.
  */
-function replace(draft: Draft, failed: Version, code: number): boolean {
+function replace(draft: StepDraft, failed: Version, code: number): boolean {
   draft.failures++
   const wasKnown = failed.of !== null && failed.of === draft.good[0]
   // The restarted known-good version failed too: drop it, and try the next older one.
@@ -356,20 +362,20 @@ function replace(draft: Draft, failed: Version, code: number): boolean {
 }
 
 /** Starts the next version for waiting requests. */
-function startForWaiting(draft: Draft): void {
+function startForWaiting(draft: StepDraft): void {
   if (draft.mode !== 'running' || draft.next.length === 0 || candidate(draft) !== undefined) return
   const askers = draft.next
   draft.next = []
   launch(draft, askers)
 }
 
-function finish(draft: Draft): void {
+function finish(draft: StepDraft): void {
   if (draft.mode !== 'ending' || draft.versions.length > 0) return
   draft.mode = 'ended'
   draft.effects.push({ type: 'exit', code: draft.code })
 }
 
-function elapsed(draft: Draft, timer: Timer, id: number): void {
+function elapsed(draft: StepDraft, timer: TimerName, id: number): void {
   switch (timer) {
     case 'ready':
       if (findIn(draft, id, 'starting')) giveUp(draft, id, 'failed')
@@ -389,7 +395,7 @@ function elapsed(draft: Draft, timer: Timer, id: number): void {
   }
 }
 
-function prove(draft: Draft, id: number): void {
+function prove(draft: StepDraft, id: number): void {
   const version = findIn(draft, id, 'serving')
   if (version === undefined || version.sick) return
   draft.failures = 0
@@ -397,14 +403,14 @@ function prove(draft: Draft, id: number): void {
   draft.good = [id]
 }
 
-function upgrade(draft: Draft, asker: number): void {
+function upgrade(draft: StepDraft, asker: number): void {
   if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
   else if (candidate(draft) === undefined) launch(draft, [asker])
   else draft.next = [...draft.next, asker]
 }
 
 /** Starts the previous version; the serving version stays until that is ready. */
-function rollback(draft: Draft, asker: number): void {
+function rollback(draft: StepDraft, asker: number): void {
   const { before } = draft
   const next = candidate(draft)
   if (draft.mode !== 'running') answer(draft, [asker], null, 'ending')
@@ -414,7 +420,7 @@ function rollback(draft: Draft, asker: number): void {
   else launch(draft, [asker], before)
 }
 
-function cancel(draft: Draft, asker: number): void {
+function cancel(draft: StepDraft, asker: number): void {
   const others = (askers: readonly number[]) => askers.filter(one => one !== asker)
   if (draft.next.includes(asker)) {
     draft.next = others(draft.next)
@@ -432,7 +438,7 @@ function cancel(draft: Draft, asker: number): void {
   else giveUp(draft, version.id, 'cancelled')
 }
 
-function stop(draft: Draft, now: boolean): void {
+function stop(draft: StepDraft, now: boolean): void {
   if (draft.mode === 'running') {
     draft.mode = 'ending'
     draft.waiting = false

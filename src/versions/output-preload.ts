@@ -76,8 +76,8 @@ function tap(stream: NodeJS.WriteStream, remember: (text: string) => void): void
   }) as typeof write
 }
 
-type Write = (fd: unknown, ...rest: unknown[]) => unknown
-type Written = (error: unknown, bytes: number, data: unknown) => void
+type FsWrite = (fd: unknown, ...rest: unknown[]) => unknown
+type FsCallback = (error: unknown, bytes: number, data: unknown) => void
 
 /**
  * Lets writes of `node:fs` to stdout or stderr succeed if the reader is gone, and reports each. Loggers bypass the process's streams: pino,
@@ -100,10 +100,10 @@ function dropWrites(dropped: () => void): void {
     replace(name, write => (fd, ...rest) => {
       const done = rest.at(-1)
       if (!OUTPUTS.includes(fd) || typeof done !== 'function') return write(fd, ...rest)
-      const callback: Written = (error, bytes, data) => {
+      const callback: FsCallback = (error, bytes, data) => {
         const drops = error !== null && isGone(fd, error)
         if (drops) dropped()
-        ;(done as Written)(drops ? null : error, drops ? bytesOf(rest) : bytes, data)
+        ;(done as FsCallback)(drops ? null : error, drops ? bytesOf(rest) : bytes, data)
       }
       return write(fd, ...rest.slice(0, -1), callback)
     })
@@ -111,8 +111,11 @@ function dropWrites(dropped: () => void): void {
   syncBuiltinESMExports()
 }
 
-function replace(name: 'write' | 'writeSync' | 'writev' | 'writevSync', by: (write: Write) => Write): void {
-  const own = fs[name] as Write
+function replace(
+  name: 'write' | 'writeSync' | 'writev' | 'writevSync',
+  by: (write: FsWrite) => FsWrite,
+): void {
+  const own = fs[name] as FsWrite
   const more = by(own)
   // `promisify` needs the custom symbols.
   Object.defineProperties(more, Object.getOwnPropertyDescriptors(own))

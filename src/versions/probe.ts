@@ -396,7 +396,7 @@ export interface CheckTiming {
   readonly passes: number
 }
 
-export type Readiness =
+export type ReadinessSpec =
   /** The version sends READY=1 to its NOTIFY_SOCKET. */
   | { readonly kind: 'notify' }
   /** The version writes a line to the descriptor that FD_BROKER_READY_FD names. */
@@ -411,7 +411,7 @@ export const READINESS =
   'notify, fd, http:URL, http:/PATH, tcp:HOST:PORT, command:TEXT, delay:DURATION or handoff:CONTROL'
 
 /** Throws ERR_FDB_OPTION. */
-export function parseReadiness(text: string): Readiness {
+export function parseReadiness(text: string): ReadinessSpec {
   const colon = text.indexOf(':')
   const kind = colon < 0 ? text : text.slice(0, colon)
   const rest = colon < 0 ? '' : text.slice(colon + 1)
@@ -422,7 +422,7 @@ export function parseReadiness(text: string): Readiness {
   })
 }
 
-const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
+const READERS: Readonly<Record<string, (rest: string) => ReadinessSpec | null>> = {
   notify: rest => (rest === '' ? { kind: 'notify' } : null),
   fd: rest => (rest === '' ? { kind: 'fd' } : null),
   ...CHECK_PARSERS,
@@ -434,7 +434,7 @@ const READERS: Readonly<Record<string, (rest: string) => Readiness | null>> = {
 }
 
 export interface ProbedSettings {
-  readonly ready: Readiness
+  readonly ready: ReadinessSpec
   readonly asking: CheckTiming
   readonly listen: readonly unknown[]
   readonly nonBlocking: boolean

@@ -33,11 +33,11 @@ interface InheritedOutput {
   lines: string | null
 }
 
-type Holder = { [OWN]?: InheritedOutput }
+type WithInheritedOutput = { [OWN]?: InheritedOutput }
 
 /** Returns the record, or null if this process was not started as a successor. */
 export function inheritedOutput(): InheritedOutput | null {
-  return (globalThis as Holder)[OWN] ?? null
+  return (globalThis as WithInheritedOutput)[OWN] ?? null
 }
 
 /** Creates the record; called by the preload in the main thread. */
@@ -52,7 +52,7 @@ export function beginOutput(): InheritedOutput {
     },
     lines: '',
   }
-  ;(globalThis as Holder)[OWN] = output
+  ;(globalThis as WithInheritedOutput)[OWN] = output
   return output
 }
 

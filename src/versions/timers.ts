@@ -1,5 +1,5 @@
 import { backoffMs, LONGEST_RESTART_MS } from '../base/backoff.js'
-import type { Timer } from './machine.js'
+import type { TimerName } from './machine.js'
 
 /** Name of the back-off timer. The text is part of the exec state, which releases since 0.4.0 read. */
 const BACK_OFF = 'rest'
@@ -12,7 +12,7 @@ interface RunningTimer {
 
 interface TimerEvents {
   /** A timer has elapsed after `ms` milliseconds. */
-  elapsed(timer: Timer, version: number, ms: number): void
+  elapsed(timer: TimerName, version: number, ms: number): void
   backedOff(): void
 }
 
@@ -25,7 +25,7 @@ export class Timers {
   }
 
   /** Starts a timer; replaces a running one of the same name. */
-  start(timer: Timer, version: number, ms: number): void {
+  start(timer: TimerName, version: number, ms: number): void {
     this.#start(`${timer} ${version}`, ms)
   }
 
@@ -37,7 +37,7 @@ export class Timers {
   }
 
   /** Remaining milliseconds; null if the timer does not run. */
-  remainingOf(timer: Timer, version: number): number | null {
+  remainingOf(timer: TimerName, version: number): number | null {
     return this.remaining[`${timer} ${version}`] ?? null
   }
 
@@ -74,6 +74,6 @@ export class Timers {
     this.#waiting.delete(name)
     const [timer, version] = name.split(' ')
     if (name === BACK_OFF) this.#events.backedOff()
-    else this.#events.elapsed(timer as Timer, Number(version), ms)
+    else this.#events.elapsed(timer as TimerName, Number(version), ms)
   }
 }

@@ -2,10 +2,10 @@ import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import {
   abortSignal,
-  type Checks,
   checkOptions,
   milliseconds,
   nameUpTo,
+  type OptionChecks,
   oneOf,
   orOff,
   path,
@@ -74,7 +74,7 @@ export interface WorkersSettings {
   readonly hungTimeout: number | null
 }
 
-const OPTIONS: Checks<WorkersOptions> = {
+const OPTIONS: OptionChecks<WorkersOptions> = {
   service: nameUpTo(LONGEST_NAME),
   workers: unchecked,
   command: predicate(

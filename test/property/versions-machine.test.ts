@@ -9,7 +9,7 @@ import {
   type SupervisorState,
   serving,
   step,
-  type Timer,
+  type TimerName,
 } from '../../src/versions/machine.js'
 
 /** What a version's process and the kernel may do, seen by the machine: late, twice, or never. */
@@ -55,7 +55,7 @@ class World {
   readonly promoted = new Set<number>()
   /** Told to end by SIGKILL. */
   readonly killed = new Set<number>()
-  timers: { timer: Timer; version: number }[] = []
+  timers: { timer: TimerName; version: number }[] = []
   resting = false
   readonly waiting = new Set<number>()
   readonly outcomes = new Map<number, string>()
@@ -185,7 +185,7 @@ class World {
   }
 
   /** A process that is killed ends, before it is given up. */
-  #elapse(due: { timer: Timer; version: number }): void {
+  #elapse(due: { timer: TimerName; version: number }): void {
     if (due.timer === 'kill' && this.alive.delete(due.version))
       this.tell({ type: 'exited', version: due.version, code: 137 })
     this.tell({ type: 'elapsed', ...due })

@@ -3,7 +3,6 @@ import {
   absent,
   absolutePath,
   boolean,
-  type Check,
   type ConfigPlace,
   duration,
   type Field,
@@ -19,6 +18,7 @@ import {
   shown,
   size,
   text,
+  type ValueCheck,
 } from '../../config/check.js'
 import { type ConfigProblem, parseDocument, readDocument } from '../../config/read.js'
 import { MAX_ENTRIES } from '../../holder/registry.js'
@@ -47,13 +47,13 @@ const whoShape = {
   executable: absent(absolutePath, null, 'the program that it runs'),
 }
 
-const described: Check<ProcessMatch> = refine(map(whoShape), (given, place) =>
+const described: ValueCheck<ProcessMatch> = refine(map(whoShape), (given, place) =>
   Object.values(given).every(value => value === null)
     ? place.wrong('the rule matches every process; give uid, gid or executable, or write "anyone"')
     : { ...ANYONE, ...given },
 )
 
-const aPerson: Check<ProcessMatch> = (value, place) => {
+const aPerson: ValueCheck<ProcessMatch> = (value, place) => {
   if (value === 'owner') return OWNER
   if (value === 'anyone') return ANYONE
   return typeof value === 'string'
@@ -62,7 +62,7 @@ const aPerson: Check<ProcessMatch> = (value, place) => {
 }
 
 /** The processes that may; an empty list allows none. */
-const whoList: Check<ProcessMatch[]> = list(aPerson, { most: MOST })
+const whoList: ValueCheck<ProcessMatch[]> = list(aPerson, { most: MOST })
 
 const who = (about: string): Field<ProcessMatch[] | null> => absent(whoList, null, about)
 
@@ -80,12 +80,12 @@ const unservedShape = {
   ),
 }
 
-const unservedMap: Check<Unserved> = refine(map(unservedShape), ({ after, close, run }, place) => {
+const unservedMap: ValueCheck<Unserved> = refine(map(unservedShape), ({ after, close, run }, place) => {
   if (close === (run !== null)) return place.wrong('give one of `close: true` and `run`')
   return { afterMs: after, act: run === null ? 'close' : { run } }
 })
 
-const unserved: Check<Unserved | 'hold'> = (value, place) => {
+const unserved: ValueCheck<Unserved | 'hold'> = (value, place) => {
   if (value === 'hold') return 'hold'
   return typeof value === 'string'
     ? place.wrong(`${shown(value)} is neither "hold" nor a map of after, close and run`)
@@ -117,7 +117,7 @@ const aboutPut = 'who may store a descriptor'
 const aboutClaim = 'who may get a duplicate of a descriptor or listener'
 const aboutRemove = 'who may remove a descriptor'
 
-const one: Check<1> = (value, place) =>
+const one: ValueCheck<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
@@ -186,7 +186,7 @@ export const policyShape = {
   ),
 } satisfies Shape
 
-export const checkPolicy: Check<Policy> = (value: unknown, place: ConfigPlace) => {
+export const checkPolicy: ValueCheck<Policy> = (value: unknown, place: ConfigPlace) => {
   // A file that contains only comments is an empty configuration.
   const given = map(policyShape)(value ?? {}, place)
   if (given === undefined) return undefined

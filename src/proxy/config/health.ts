@@ -1,17 +1,17 @@
 import {
   absent,
-  type Check,
   type ConfigPlace,
   duration,
-  type Fields,
   InvalidValue,
   integer,
   isMap,
   map,
   optional,
   refine,
+  type ShapeValues,
   shown,
   text,
+  type ValueCheck,
 } from '../../config/check.js'
 import { CHECK_PARSERS } from '../../probing/health-check.js'
 import type { HealthConfig, ListenerConfig, UpgradeConfig } from './config.js'
@@ -25,7 +25,7 @@ const EXAMPLES: Readonly<Record<ProbeKind, string>> = {
   command: './healthy.sh',
 }
 
-function healthAddress(kind: ProbeKind): Check<string> {
+function healthAddress(kind: ProbeKind): ValueCheck<string> {
   return text(kind === 'command' ? 'a command' : 'an address', given =>
     CHECK_PARSERS[kind](given) === null
       ? new InvalidValue(`${shown(given)} is not a valid ${kind} check; write ${EXAMPLES[kind]}`)
@@ -67,7 +67,7 @@ function isOwnPath({ http }: { http: string | null }): boolean {
   return http?.startsWith('/') ?? false
 }
 
-function checkHealth(given: Fields<typeof healthShape>, place: ConfigPlace): HealthConfig | undefined {
+function checkHealth(given: ShapeValues<typeof healthShape>, place: ConfigPlace): HealthConfig | undefined {
   const kinds = KINDS.filter(kind => given[kind] !== null)
   if (kinds.length !== 1)
     return place.wrong(
@@ -88,7 +88,7 @@ function checkHealth(given: Fields<typeof healthShape>, place: ConfigPlace): Hea
 const healthMap = refine(map(healthShape), checkHealth)
 
 /** `health: http:/health` is short for `health: { http: /health }`, as with `fd-broker run --ready`. */
-export const health: Check<HealthConfig | null> = (value, place) => {
+export const health: ValueCheck<HealthConfig | null> = (value, place) => {
   if (value === 'off' || value === false) return null
   if (isMap(value) || typeof value !== 'string') return healthMap(value, place)
   const at = value.indexOf(':')

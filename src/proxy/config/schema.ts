@@ -5,11 +5,9 @@ import {
   absent,
   absolutePath,
   boolean,
-  type Check,
   type Checked,
   type ConfigPlace,
   duration,
-  type Fields,
   fresh,
   group,
   InvalidValue,
@@ -25,11 +23,13 @@ import {
   refine,
   required,
   type Shape,
+  type ShapeValues,
   shortFor,
   shown,
   size,
   text,
   unique,
+  type ValueCheck,
 } from '../../config/check.js'
 import { FdbError, type ListenerSpec, parseListenerSpec } from '../../index.js'
 import { headerName, noUpstream, type RouteRule, routeList, routeShape } from '../routes/rule.js'
@@ -179,7 +179,7 @@ const timeoutShape = {
 }
 
 /** Accepts one of `words`, or a value that `check` accepts. */
-function or<const W extends string, T>(check: Check<T>, ...words: W[]): Check<T | W> {
+function or<const W extends string, T>(check: ValueCheck<T>, ...words: W[]): ValueCheck<T | W> {
   return (value, place) => words.find(word => word === value) ?? check(value, place)
 }
 
@@ -235,7 +235,7 @@ const listenerShape = {
     'whether a client that has closed its sending direction still gets its answers',
   ),
 }
-const listeners = (upstreamNames: ReadonlySet<string>) => (): Check<ListenerConfig> => {
+const listeners = (upstreamNames: ReadonlySet<string>) => (): ValueCheck<ListenerConfig> => {
   const listener = refine(map(listenerShape), (given, place): ListenerConfig | undefined => {
     const { name, address: spec, forward = null, tls, halfClose } = given
     if (forward !== null && halfClose)
@@ -295,14 +295,14 @@ const upstreamShape = {
   retry: optional(integer(0, 10), 2, 'how many other servers to try while nothing was sent'),
   timeouts: group(ownTimeoutShape, 'timeouts of this upstream'),
 }
-type UpstreamFields = Fields<typeof upstreamShape> & { name: string }
+type UpstreamFields = ShapeValues<typeof upstreamShape> & { name: string }
 
 /** Turns `[["app", …]]` into `[{ name: "app", … }]`. */
 const upstreams = refine(named(name, refine(map(upstreamShape), ofOneKind)), (pairs): UpstreamFields[] =>
   pairs.map(([name, upstream]) => ({ name, ...upstream })),
 )
 
-function ofOneKind<T extends Fields<typeof upstreamShape>>(given: T, place: ConfigPlace): T | undefined {
+function ofOneKind<T extends ShapeValues<typeof upstreamShape>>(given: T, place: ConfigPlace): T | undefined {
   if (takesRequests(given.servers) || given.servers.every(({ text }) => !text.startsWith('http:')))
     return given
   return place.at('servers').wrong('http:// and tcp:// do not go together; make two upstreams of them')
@@ -364,7 +364,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
   } satisfies Shape
 }
 
-export const checkConfig: Check<ProxyConfig> = (value, place) => {
+export const checkConfig: ValueCheck<ProxyConfig> = (value, place) => {
   const names = isMap(value) && isMap(value.upstreams) ? Object.keys(value.upstreams) : []
   const given = map(configShape(new Set(names)))(value, place)
   if (given === undefined || !routesTakeRequests(given, place) || !hasCertificate(given, place))
@@ -447,7 +447,7 @@ const stateFileShape = {
     'if the file is damaged at the start: `refuse`, or `prefix`: use the part before the damage',
   ),
 }
-const stateFile: Check<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
+const stateFile: ValueCheck<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
 
 const MOST_WORKERS = 256
 
@@ -472,7 +472,7 @@ const workersShape = {
     'a living worker that is silent for this long is replaced; `off`: never',
   ),
 }
-export const workers: Check<WorkersConfig | null> = orOff(shortFor('count', workersShape))
+export const workers: ValueCheck<WorkersConfig | null> = orOff(shortFor('count', workersShape))
 
 function addressRange(given: string): AddressRange | InvalidValue {
   const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
@@ -497,4 +497,4 @@ const forwardedShape = {
     'trusted clients (`10.0.0.0/8`): the proxy appends to their forwarding headers. It overwrites those of all others',
   ),
 }
-const forwarded: Check<ForwardedConfig> = shortFor('headers', forwardedShape)
+const forwarded: ValueCheck<ForwardedConfig> = shortFor('headers', forwardedShape)

@@ -3,7 +3,6 @@ import { ShardedMap } from '../../base/large-collections.js'
 import {
   absent,
   boolean,
-  type Check,
   type ConfigPlace,
   InvalidValue,
   integer,
@@ -15,6 +14,7 @@ import {
   required,
   shown,
   text,
+  type ValueCheck,
 } from '../../config/check.js'
 import { canonicalHost } from './host.js'
 import { canonicalPath } from './path.js'
@@ -116,7 +116,7 @@ export class RouteChecker {
     this.#upstreams = upstreams
   }
 
-  readonly check: Check<RouteRule> = (value, place) => {
+  readonly check: ValueCheck<RouteRule> = (value, place) => {
     const given = readRoute(value, place)
     if (given === undefined) return undefined
     const { host, path, upstream, respond, connect, request, response } = given
@@ -154,13 +154,13 @@ export function noUpstream(name: string, known: ReadonlySet<string>): string {
 export class RouteNameChecker {
   readonly #firstPositions: FirstPositions = new ShardedMap()
 
-  readonly check: Check<{ host: string; path: string }> = (value, place) => {
+  readonly check: ValueCheck<{ host: string; path: string }> = (value, place) => {
     const given = readPlace(value, place)
     return given !== undefined && isFirst(this.#firstPositions, given, place) ? given : undefined
   }
 }
 
-export function routeList(upstreams: ReadonlySet<string>): Check<RouteRule[]> {
+export function routeList(upstreams: ReadonlySet<string>): ValueCheck<RouteRule[]> {
   return (value, place) => list(new RouteChecker(upstreams).check)(value, place)
 }
 

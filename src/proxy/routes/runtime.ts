@@ -1,6 +1,6 @@
 /** Changes of routes at run time. Either all changes of a call are made, or none; then the error lists the problems. */
 
-import { type Check, ConfigPlace, formatPath, Problems, shown } from '../../config/check.js'
+import { ConfigPlace, formatPath, Problems, shown, type ValueCheck } from '../../config/check.js'
 import { FdbError } from '../../index.js'
 import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
@@ -91,7 +91,7 @@ export function* removeRoutes(state: RouteState, given: unknown): Generator<void
 
 function* eachOf<T>(
   given: unknown,
-  check: Check<T>,
+  check: ValueCheck<T>,
   then: (route: T, place: ConfigPlace) => void,
 ): Generator<void> {
   const problems = new Problems(MOST_PROBLEMS)

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { type Checks, checkOptions, oneOf, predicate } from '../../base/check-option.js'
+import { checkOptions, type OptionChecks, oneOf, predicate } from '../../base/check-option.js'
 import { LONGEST_MS } from '../../base/duration.js'
 import { nodeCrypto, nodeFiles } from '../../base/lazy.js'
 import { FdbError } from '../../errors.js'
@@ -230,7 +230,7 @@ export interface StateFileSettings extends Required<StateFileOptions> {
   service: string
 }
 
-const OPTIONS: Checks<StateFileOptions> = {
+const OPTIONS: OptionChecks<StateFileOptions> = {
   path: predicate(
     'the path of a file',
     value => typeof value === 'string' && value !== '' && !value.includes('\0') && !value.endsWith('/'),
