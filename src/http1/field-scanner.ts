@@ -119,7 +119,7 @@ export class FieldScanner implements Marks {
       numbers[mark] = start - base
       numbers[mark + 1] = nameEnd - base
       numbers[mark + 2] = value - base
-      numbers[mark + 3] = trimmedEnd(bytes, value, at) - base
+      numbers[mark + 3] = trimEnd(bytes, value, at) - base
       numbers[mark + 4] = id
       ids |= 1 << id
       count++
@@ -147,7 +147,7 @@ export class FieldScanner implements Marks {
     numbers[mark] = nameStart
     numbers[mark + 1] = nameEnd
     numbers[mark + 2] = valueStart
-    numbers[mark + 3] = trimmedEnd(bytes, base + valueStart, end) - base
+    numbers[mark + 3] = trimEnd(bytes, base + valueStart, end) - base
     numbers[mark + 4] = id
     this.ids |= 1 << id
   }
@@ -174,7 +174,7 @@ function valueEnd(bytes: Uint8Array, at: number, to: number, words: DataView | n
   return at
 }
 
-function trimmedEnd(bytes: Uint8Array, start: number, end: number): number {
+function trimEnd(bytes: Uint8Array, start: number, end: number): number {
   while (end > start && (bytes[end - 1] === SPACE || bytes[end - 1] === TAB)) end--
   return end
 }

@@ -74,7 +74,7 @@ export {
 } from './memory-file.js'
 export { type NativeError, requireAddon } from './native.js'
 export { closeAll, type Leak, makeRoom, OwnedFd, onLeak } from './owned.js'
-export { type KernelAddress, type Lent, PolledSocket, polledSockets } from './polled-socket.js'
+export { hasPolledSockets, type KernelAddress, type Lent, PolledSocket } from './polled-socket.js'
 export {
   accept,
   type BindOptions,

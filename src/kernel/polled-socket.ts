@@ -120,7 +120,7 @@ function openPolledSet(): PolledSet | null {
 }
 
 /** Reports whether this system supports {@link PolledSocket}. */
-export function polledSockets(): boolean {
+export function hasPolledSockets(): boolean {
   return openPolledSet() !== null
 }
 

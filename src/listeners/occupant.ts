@@ -122,9 +122,9 @@ function findHolder(inodes: Set<string>): number | null {
   const wanted = new Set([...inodes].map(inode => `socket:[${inode}]`))
   const begun = process.cpuUsage()
   let looked = 0
-  for (const entry of list('/proc')) {
+  for (const entry of listFolder('/proc')) {
     if (!/^\d+$/.test(entry)) continue
-    for (const fd of list(`/proc/${entry}/fd`)) {
+    for (const fd of listFolder(`/proc/${entry}/fd`)) {
       if (++looked % LOOKS_BETWEEN === 0 && cpuMs(begun) > SCAN_MS) return null
       try {
         if (wanted.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry)
@@ -143,7 +143,7 @@ function cpuMs(begun: NodeJS.CpuUsage): number {
 
 /** Returns the path of a process's control socket, or null. Recognizes its holder by the open lock file `PATH.lock` next to the socket PATH. */
 export function controlOf(pid: number): string | null {
-  for (const fd of list(`/proc/${pid}/fd`)) {
+  for (const fd of listFolder(`/proc/${pid}/fd`)) {
     try {
       const file = readlinkSync(`/proc/${pid}/fd/${fd}`)
       if (!file.endsWith(LOCK_SUFFIX)) continue
@@ -156,7 +156,7 @@ export function controlOf(pid: number): string | null {
   return null
 }
 
-function list(folder: string): string[] {
+function listFolder(folder: string): string[] {
   try {
     return readdirSync(folder)
   } catch {

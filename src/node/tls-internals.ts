@@ -21,16 +21,16 @@ export interface SessionFacts {
   readonly crl?: unknown
 }
 
-interface ServerInsides extends SessionFacts {
+interface TlsServerFields extends SessionFacts {
   readonly _sharedCreds?: { context?: TicketContext }
 }
 
-interface SocketInsides {
+interface TlsSocketFields {
   readonly _parent?: Socket
 }
 
 function contextOf(server: Server): TicketContext | undefined {
-  return (server as unknown as ServerInsides)._sharedCreds?.context
+  return (server as unknown as TlsServerFields)._sharedCreds?.context
 }
 
 // The tests below load `node:tls` lazily, so that a process without TLS does not load it.
@@ -69,7 +69,7 @@ export function setSessionIdContext(server: Server, name: string): boolean {
 }
 
 export function sessionFactsOf(server: Server): SessionFacts {
-  return server as unknown as ServerInsides
+  return server as unknown as TlsServerFields
 }
 
 const UNDERLYING_SOCKET = internal(
@@ -88,7 +88,7 @@ const UNDERLYING_SOCKET = internal(
 
 /** Returns the socket below a TLS socket, or undefined on a Node with other internals. */
 export function underlyingSocket(socket: TLSSocket): Socket | undefined {
-  return (socket as unknown as SocketInsides)._parent
+  return (socket as unknown as TlsSocketFields)._parent
 }
 
 /** Internals that only TLS servers need. */

@@ -23,7 +23,7 @@ export interface ClientLimitOptions {
 /** Decides whether a new client is within the configured limits. */
 export class ClientLimits {
   /** Counts connections by client; only those accepted while `connectionsPerClient` was set. */
-  readonly clients = new ClientTally()
+  readonly tally = new ClientTally()
   readonly #options: ClientLimitOptions
   readonly #room: DescriptorRoom
   readonly #warnings: RateLimitedWarnings
@@ -45,7 +45,7 @@ export class ClientLimits {
     const { connectionsPerClient } = this.#options.limits()
     if (this.#options.open() >= this.#maxConnections) return 'connections'
     if (connectionsPerClient === null || trusted) return null
-    return this.clients.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
+    return this.tally.of(remoteAddress) >= connectionsPerClient ? 'connectionsPerClient' : null
   }
 
   warnRefused(listener: string, excess: ExceededLimit, client: string | undefined): void {

@@ -177,7 +177,7 @@ export class ProxyListener implements ConnectionKeeper {
     const trust = new BlockList()
     for (const { address, prefix, family } of config.forwarded.trust) trust.addSubnet(address, prefix, family)
     const halfClose = this.#halfCloseOf(config)
-    const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#clientLimits.clients }
+    const counted = config.limits.connectionsPerClient === null ? {} : { clients: this.#clientLimits.tally }
     const relay = (trusted: boolean) =>
       new Relay({
         ...this.#wiring,

@@ -53,7 +53,7 @@ export interface ProxyOptions {
 const SILENT: Logger = { debug() {}, info() {}, warn() {}, error() {} }
 
 /** The phases in which the file routes of the state come from this process's configuration. */
-const OWN_FILE: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
+const OWN_FILE_PHASES: ReadonlySet<string> = new Set(['joining', 'ready', 'beginning', 'serving', 'frozen'])
 
 /** A running reverse proxy. To upgrade it, start a new proxy with the same `control`: the new one serves when {@link startProxy} resolves, and the old one drains. */
 export class ReverseProxy {
@@ -99,7 +99,7 @@ export class ReverseProxy {
     this.#routes = new LiveRoutes({
       section: member.section(ROUTES, routesSection),
       generation: member.generation,
-      serves: () => member.follows !== null || OWN_FILE.has(member.phase),
+      serves: () => member.follows !== null || OWN_FILE_PHASES.has(member.phase),
       compile: target => compileTarget(target, this.#upstreams),
       logger,
     })
@@ -115,7 +115,7 @@ export class ReverseProxy {
     member.describe(() => ({ serversOut: this.#upstreams.out }))
     serveCertificateCommands(member, this.#tls)
     serveRouteCommands(member, this.#routes, () => this.#upstreams.forRequests)
-    member.on('reinstated', () => void this.#reinstated())
+    member.on('reinstated', () => void this.#onReinstated())
     void member.retired.then(() => this.#release())
   }
 
@@ -132,7 +132,7 @@ export class ReverseProxy {
         await proxy.#openListener(listener, proxy.config)
       }
       await nextTurn()
-      if (member.follows === null) await proxy.#routes.prepare(proxy.#newFileOf(config))
+      if (member.follows === null) await proxy.#routes.prepare(proxy.#fileRoutesOf(config))
       else await proxy.#routes.refresh()
       health = await proxy.#openHealth(config)
       warmUpInFirstWave(proxy.config, member, proxy.#logger)
@@ -325,7 +325,7 @@ export class ReverseProxy {
     for (const name of present.keys()) if (!wantedNames.has(name)) this.#closeListener(name)
   }
 
-  async #reinstated(): Promise<void> {
+  async #onReinstated(): Promise<void> {
     await this.#routes.refresh()
     this.#applyFollowed()
     await this.#tryWriteConfig()
@@ -344,13 +344,13 @@ export class ReverseProxy {
   async #writeConfig(config: ProxyConfig): Promise<ReadonlySet<string>> {
     if (this.#followed !== null) return new Set()
     return await this.#declared.write(config, async () => {
-      const { needed } = await this.#routes.apply(this.#newFileOf(config))
+      const { needed } = await this.#routes.apply(this.#fileRoutesOf(config))
       await this.#tls.write(config)
       return needed
     })
   }
 
-  #newFileOf({ routes }: ProxyConfig): FileRoutes {
+  #fileRoutesOf({ routes }: ProxyConfig): FileRoutes {
     const { forRequests, former } = this.#upstreams
     return { routes, upstreams: forRequests, former }
   }
@@ -362,7 +362,7 @@ export class ReverseProxy {
 
   /** Closes idle connections to servers once this process no longer serves and has no clients: it may stand by for a long time. */
   #clearPoolsWhenIdle(): void {
-    if (this.connections === 0 && !OWN_FILE.has(this.member.phase)) this.#pools.clear()
+    if (this.connections === 0 && !OWN_FILE_PHASES.has(this.member.phase)) this.#pools.clear()
   }
 
   #release(): void {
@@ -425,7 +425,7 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
       client: client || undefined,
       method: method || undefined,
       host: host || undefined,
-      target: escaped(target) || undefined,
+      target: percentEncode(target) || undefined,
       status: tcp ? undefined : status,
       reason,
       upstream: destination,
@@ -439,6 +439,6 @@ function logAccess(log: Pick<Logger, 'info'>, report: ExchangeReport): void {
 }
 
 /** Percent-encodes bytes above ASCII. */
-function escaped(target: string): string {
+function percentEncode(target: string): string {
   return target.replace(/[\x80-\xff]/g, byte => `%${byte.charCodeAt(0).toString(16).toUpperCase()}`)
 }

@@ -113,8 +113,8 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
   }
   const { listener, client, clientEnded, endedClient, closing } = message
   if (listener === '' || listener.length > MOST_NAME)
-    throw recordError(`its listener is ${shortened(listener)}`)
-  if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shortened(client)}`)
+    throw recordError(`its listener is ${shorten(listener)}`)
+  if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shorten(client)}`)
   const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
   if (exchange === null && fds !== 1)
     throw recordError(`it has ${fds} descriptors although no request is in progress`)
@@ -144,12 +144,12 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     throw recordError(`its request has the unknown phase ${message.phase} or coding ${message.coding}`)
   }
   if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
-    throw recordError(`its method is ${shortened(method)}`)
+    throw recordError(`its method is ${shorten(method)}`)
   for (const name of [destination, route]) {
     if (name.length > MOST_NAME) throw recordError(`it has a name of ${name.length} characters`)
   }
   for (const text of [target, host, resend]) {
-    if (!BYTES.test(text)) throw recordError(`it has the text ${shortened(text)}, which is not latin1`)
+    if (!BYTES.test(text)) throw recordError(`it has the text ${shorten(text)}, which is not latin1`)
   }
   if (status > 999) throw recordError(`its status is ${status}`)
   const facts: ExchangeFacts = {
@@ -188,12 +188,12 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
     toUpstream: copyField(message.toUpstream),
     endedUpstream: message.endedUpstream,
   }
-  const wrong = contradiction(record, fds)
+  const wrong = findContradiction(record, fds)
   if (wrong !== null) throw recordError(wrong)
   return record
 }
 
-function contradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
+function findContradiction({ facts, ...streams }: ExchangeRecord, fds: number): string | null {
   const { phase, method, coding, http10, requestBody, responseBody, events, frames } = facts
   const tcp = phase === 'tunnel' && method === ''
   if (fds !== 2 && (fds !== 1 || (phase !== 'waiting' && !tcp)))
@@ -261,7 +261,7 @@ function copyField(bytes: Uint8Array): Buffer {
   return bytes.length === 0 ? NO_BYTES : copyRange(bytes as Buffer, 0, bytes.length)
 }
 
-function shortened(text: string): string {
+function shorten(text: string): string {
   return text.length > 40
     ? `${JSON.stringify(text.slice(0, 40))}… of ${text.length} characters`
     : JSON.stringify(text)

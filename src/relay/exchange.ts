@@ -494,7 +494,7 @@ function errorAnswer(status: number, reason: string, headers: Respond['headers']
 /** Returns the gateway's own response or the router's decision; a 500 if the router throws. */
 function decide(head: RequestHead, relay: RelayContext, origin: ClientOrigin): Decision {
   try {
-    return relay.gateway?.answerHere(head) ?? relay.route(head, origin)
+    return relay.gateway?.respondLocally(head) ?? relay.route(head, origin)
   } catch (error) {
     relay.onFault?.(error)
     return { kind: 'refuse', status: 500, reason: 'route-failed' }

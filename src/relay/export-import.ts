@@ -22,7 +22,7 @@ export function exportConnection(
   const { exchange, requestReader, held, clientEnded: ended, origin, client } = connection
   const upstream = exchange?.upstream ?? null
   if (!client.alive || upstream?.alive === false) return null
-  const fds = duplicates(connection)
+  const fds = dupBoth(connection)
   const remainingMs = relay.wheel.remaining(connection)
   const address = client.remoteAddress
   const detached = client.detach()
@@ -46,7 +46,7 @@ export function exportConnection(
   return { record, ...fds }
 }
 
-function duplicates({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
+function dupBoth({ client, exchange }: RelayConnection): { client: OwnedFd; upstream: OwnedFd | null } {
   const clientDup = duplicateLent(client.descriptor, 'connection of a client')
   const upstream = exchange?.upstream ?? null
   if (upstream === null || upstream.connecting) return { client: clientDup, upstream: null }

@@ -31,7 +31,7 @@ export class Gateway {
   }
 
   /** Returns the decision for a request that the gateway handles itself, or null for a request to route. */
-  answerHere(head: RequestHead): Decision | null {
+  respondLocally(head: RequestHead): Decision | null {
     if (this.#isLoop(head)) return { kind: 'refuse', status: 508, reason: 'loop' }
     const { method } = head
     if (method !== 'TRACE' && method !== 'OPTIONS') return null
@@ -46,7 +46,7 @@ export class Gateway {
       kind: 'respond',
       status: 200,
       headers: [['Content-Type', 'message/http']],
-      body: reflected(head),
+      body: echoRequest(head),
     }
   }
 
@@ -55,7 +55,7 @@ export class Gateway {
     return fields.hasAny(1 << FieldId.maxForwards) && (method === 'TRACE' || method === 'OPTIONS')
   }
 
-  answerLines({ minor, status, fields }: ResponseHead): Uint8Array | string {
+  responseLines({ minor, status, fields }: ResponseHead): Uint8Array | string {
     if (status < 200 || fields.hasAny(1 << FieldId.date)) return this.#viaBytes[minor]!
     return `${this.viaLines[minor]}Date: ${this.#now()}\r\n`
   }
@@ -89,7 +89,7 @@ export function maxForwards({ fields }: RequestHead): number | null {
     : Number.NaN
 }
 
-function reflected({ method, target, minor, fields }: RequestHead): Buffer {
+function echoRequest({ method, target, minor, fields }: RequestHead): Buffer {
   let text = `${method} ${target} HTTP/1.${minor}\r\n`
   for (const [name, value] of fields) if (!SECRET.has(name.toLowerCase())) text += `${name}: ${value}\r\n`
   return Buffer.from(`${text}\r\n`, 'latin1')

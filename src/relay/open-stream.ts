@@ -1,5 +1,5 @@
 import net from 'node:net'
-import { keepAlive, type OwnedFd, polledSockets, socketOver } from '../kernel/index.js'
+import { hasPolledSockets, keepAlive, type OwnedFd, socketOver } from '../kernel/index.js'
 import { type Accepted, acceptedOf } from '../node/accepted.js'
 import { descriptorOf, SOCKET_HANDLE } from '../node/socket-handle.js'
 import type { ByteStream, StreamOwner, Tally } from './byte-stream.js'
@@ -9,7 +9,7 @@ import { SocketStream } from './socket-stream.js'
 
 /** Takes over a plain connection. Returns null, and leaves `accepted` unchanged, if memory is short or this system has no polled sockets. */
 export function acceptedStream(accepted: Accepted, owner: StreamOwner, tally: Tally): ByteStream | null {
-  if (!polledSockets()) return null
+  if (!hasPolledSockets()) return null
   try {
     const { remoteAddress } = accepted
     return new PolledStream(accepted, owner, tally, { reading: true, remoteAddress })
@@ -27,9 +27,9 @@ export function socketStream(socket: net.Socket, owner: StreamOwner, tally: Tall
 
 /** Connects to a TCP or Unix address, without TLS. */
 export const dialSocket: Dial = ({ address, named }, owner, tally) => {
-  if (polledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
+  if (hasPolledSockets() && (address.kind === 'unix' || net.isIP(address.host) !== 0))
     return new PolledStream(null, owner, tally, { reading: true, remoteAddress: '', address })
-  if (polledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally)
+  if (hasPolledSockets() && SOCKET_HANDLE.works) return dialByName(address, named, owner, tally)
   return new SocketStream(connect(address, named), owner, tally)
 }
 
@@ -83,7 +83,7 @@ function connect(address: DialAddress, named?: NamedHost): net.Socket {
 
 /** Takes ownership of the descriptor of a connected stream socket; closes it if it throws. Does not start reading: otherwise each move would read a chunk. */
 export function streamFromFd(fd: OwnedFd, owner: StreamOwner, tally: Tally, remoteAddress = ''): ByteStream {
-  if (polledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
+  if (hasPolledSockets()) return new PolledStream(fd, owner, tally, { reading: false, remoteAddress })
   const options = { allowHalfOpen: true, readable: true, writable: true, manualStart: true }
   return new SocketStream(socketOver(fd, options), owner, tally, { reading: false, remoteAddress })
 }

@@ -45,7 +45,7 @@ export function answerRewrite(
   rules: ExchangeOptions | null,
 ): AnswerRewrite {
   return {
-    extra: relay.gateway?.answerLines(head) ?? '',
+    extra: relay.gateway?.responseLines(head) ?? '',
     edits: relay.fields.response(rules?.fields),
     proxyAuthentication: rules?.proxyAuthentication,
   }

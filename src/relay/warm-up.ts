@@ -1,7 +1,7 @@
 import {
+  hasPolledSockets,
   type OwnedFd,
   PolledSocket,
-  polledSockets,
   READABLE,
   sendBytes,
   socketPair,
@@ -139,7 +139,7 @@ const CLIENT = '127.0.0.1'
  * Rejects if no descriptors are free. Leaves nothing open.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
-  if (!polledSockets()) return 0
+  if (!hasPolledSockets()) return 0
   const stage = new WarmUpRun()
   try {
     for (let i = 0; i < RELAYS; i++) stage.add(relayOf())

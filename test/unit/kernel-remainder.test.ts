@@ -6,11 +6,11 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import {
   connectToUnix,
+  hasPolledSockets,
   OwnedFd,
   openFile,
   PolledSocket,
   peerLives,
-  polledSockets,
   READABLE,
   sendMessage,
   socketPair,
@@ -22,7 +22,7 @@ import { until } from '../processes/until.js'
 
 const polls = vi.spyOn(native, 'createPoll')
 /** The one poll of all polled sockets: made by the first question. */
-const supported = polledSockets()
+const supported = hasPolledSockets()
 const poll = polls.mock.results[0]?.value
 polls.mockRestore()
 

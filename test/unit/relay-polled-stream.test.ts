@@ -472,8 +472,8 @@ describe('a stream that connects by itself', () => {
     const script = `
       import { openSync } from 'node:fs'
       import { dialSocket } from './src/relay/open-stream.ts'
-      import { polledSockets } from './src/kernel/index.ts'
-      polledSockets()
+      import { hasPolledSockets } from './src/kernel/index.ts'
+      hasPolledSockets()
       const heard = []
       const owner = { onOpen() {}, onData() {}, onDrain() {}, onEnd() {}, onClose(_, error) { heard.push(error.code) } }
       const tally = { open: 0 }

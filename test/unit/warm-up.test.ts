@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { polledSockets, socketPair } from '../../src/kernel/index.js'
+import { hasPolledSockets, socketPair } from '../../src/kernel/index.js'
 import type { Destination, Forward } from '../../src/relay/index.js'
 import { StandIn, type WarmUpRelay, warmUp } from '../../src/relay/warm-up.js'
 import { until } from '../processes/until.js'
@@ -37,7 +37,7 @@ describe('a warm-up', () => {
     const { sendOn, connections } = await somebody()
     const { make, reports } = relayOf(sendOn)
     // What all share stays open.
-    polledSockets()
+    hasPolledSockets()
     const before = openFds()
     expect(await warmUp(make, { most: 300, within: 20_000, needed: () => true })).toBe(300)
     // The last ones are on their way when it ends.

@@ -39,7 +39,7 @@ export function* difference<M extends StoredEntry>(
   const result: SectionChanges<M> = { puts: [], deletes: [], added: [] }
   for (const [key, message] of wanted) {
     yield
-    const before = readable(state, key)
+    const before = getIfReadable(state, key)
     const newerFields = unknownFields(before, keptFrom)
     const value = newerFields.length > 0 ? { ...message, $unknowns: newerFields } : message
     if (before !== undefined) {
@@ -62,7 +62,7 @@ export function* changesOf<M>({
 }
 
 /** Returns undefined for a missing or unreadable entry. */
-export function readable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
+export function getIfReadable<M>(state: Pick<EntryState<M>, 'get'>, key: string): M | undefined {
   try {
     return state.get(key)
   } catch {

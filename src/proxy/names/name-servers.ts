@@ -79,7 +79,7 @@ export class NameServers {
   async #search(name: string, resolver: dns.Resolver, signal: AbortSignal): Promise<DnsAnswer> {
     let answer: DnsAnswer = NOT_FOUND
     for (const candidate of candidates(name, searchList(this.#text))) {
-      answer = await ofBothFamilies(candidate, resolver)
+      answer = await resolveBothFamilies(candidate, resolver)
       if (answer.kind !== 'nothing' || signal.aborted) return answer
     }
     return answer
@@ -89,7 +89,7 @@ export class NameServers {
 const TIMED_OUT: DnsAnswer = { kind: 'failed', code: 'ETIMEOUT' }
 const NOT_FOUND: DnsAnswer = { kind: 'nothing', code: 'ENOTFOUND' }
 
-async function ofBothFamilies(name: string, resolver: dns.Resolver): Promise<DnsAnswer> {
+async function resolveBothFamilies(name: string, resolver: dns.Resolver): Promise<DnsAnswer> {
   const families = [
     resolver.resolve4(name, { ttl: true }).then(answerOf, failureOf),
     resolver.resolve6(name, { ttl: true }).then(answerOf, failureOf),

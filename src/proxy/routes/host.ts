@@ -23,7 +23,7 @@ export function canonicalHost(pattern: string): string | InvalidValue {
   if (pattern.startsWith('[')) {
     const inside = /^\[([^\]]*)\]$/.exec(pattern)?.[1]
     if (inside === undefined || !isIPv6(inside)) return refuse('write [ADDRESS], without a port')
-    return compressed(pattern)
+    return compressIpv6(pattern)
   }
   if (pattern.includes(':')) return refuse('leave the port out, a route is for all ports')
   const wildcard = pattern.startsWith('*.')
@@ -48,7 +48,7 @@ export function requestHost(host: string): string {
   for (; end < host.length; end++) {
     const code = host.charCodeAt(end)
     if (code === COLON) break
-    if (code === BRACKET && end === 0) return bracketed(host)
+    if (code === BRACKET && end === 0) return ipv6Host(host)
     if (code >= CAPITAL_A && code <= CAPITAL_Z) lower = false
   }
   if (end > 1 && host.charCodeAt(end - 1) === DOT) end--
@@ -62,12 +62,12 @@ const CAPITAL_A = 0x41
 const CAPITAL_Z = 0x5a
 const BRACKET = 0x5b
 
-function bracketed(host: string): string {
+function ipv6Host(host: string): string {
   const end = host.indexOf(']')
-  return end < 0 ? host : compressed(host.slice(0, end + 1))
+  return end < 0 ? host : compressIpv6(host.slice(0, end + 1))
 }
 
-function compressed(bracketed: string): string {
+function compressIpv6(bracketed: string): string {
   const url = `http://${bracketed}/`
   return URL.canParse(url) ? new URL(url).hostname : bracketed
 }

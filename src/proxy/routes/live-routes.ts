@@ -71,7 +71,7 @@ export class LiveRoutes {
   apply(file: FileRoutes): Promise<Reconciled> {
     return this.#order.run(async () => {
       const changes =
-        this.#preparedFor(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
+        this.#takePrepared(file) ?? (await runInSlices(reconcile(this.#section, file, this.#stamp)))
       for (const batch of batches(changesOf(changes))) await this.#section.bulk(batch)
       this.#view.plan(null)
       await this.#follower.caughtUp()
@@ -127,7 +127,7 @@ export class LiveRoutes {
   }
 
   /** Takes the result of {@link prepare}. Returns null if the result is for another file, or no longer valid. */
-  #preparedFor(file: FileRoutes): Reconciled | null {
+  #takePrepared(file: FileRoutes): Reconciled | null {
     const prepared = this.#prepared
     this.#prepared = null
     if (prepared === null || prepared.changes !== this.#changesSeen) return null

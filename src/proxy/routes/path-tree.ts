@@ -104,7 +104,7 @@ export function longestPrefix<T>(root: PathNode<T>, path: string, end: number): 
 }
 
 /** Returns the node of a canonical path, and creates missing nodes. */
-export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
+export function ensureNode<T>(root: PathNode<T>, path: string): PathNode<T> {
   let node = root
   for (let from = 1; from < path.length; ) {
     let to = path.indexOf('/', from)
@@ -117,7 +117,7 @@ export function growTo<T>(root: PathNode<T>, path: string): PathNode<T> {
 }
 
 /** Returns the nodes along a canonical path from the root on, or null if a node is missing. */
-export function trail<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
+export function nodesAlong<T>(root: PathNode<T>, path: string): PathNode<T>[] | null {
   const nodes = [root]
   let node: PathNode<T> | undefined = root
   for (let from = 1; from < path.length; ) {

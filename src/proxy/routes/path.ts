@@ -36,8 +36,8 @@ export function canonicalPath(prefix: string): string | InvalidValue {
   if (prefix.includes('//')) return refuse('write one slash where there are several')
   const odd = /[^A-Za-z0-9\-._~!$&'()+,=:@%/]/u.exec(prefix)?.[0]
   if (odd !== undefined) {
-    const escaped = /\p{Surrogate}/u.test(odd) ? '' : `; write ${encodeURIComponent(odd)}`
-    return refuse(`${shown(odd)} must be percent-encoded${escaped}`)
+    const escapeByte = /\p{Surrogate}/u.test(odd) ? '' : `; write ${encodeURIComponent(odd)}`
+    return refuse(`${shown(odd)} must be percent-encoded${escapeByte}`)
   }
   if (/%(?![0-9A-Fa-f]{2})/.test(prefix))
     return refuse('a % is followed by two hexadecimal digits; write %25 for the sign')
@@ -73,7 +73,7 @@ export function plainEnd(target: string): number {
 }
 
 /** Escapes that some servers read differently, including a `%` that becomes an escape when the following bytes are decoded. */
-const READ_OTHERWISE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
+const AMBIGUOUS_ESCAPE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
 /** Returns the paths that servers may read in a target: literal; with escaped slashes, backslashes and semicolons decoded; fully decoded. Returns null to refuse it. */
 export function readings(target: string): string[] | null {
@@ -83,12 +83,12 @@ export function readings(target: string): string[] | null {
   if (!sent.startsWith('/') || sent.includes('\\')) return null
   const raw = sent.replace(TO_ESCAPE, escaped)
   const decoded = raw.includes('%') ? raw.replace(/%[0-9A-Fa-f]{2}/g, decode) : raw
-  const texts = READ_OTHERWISE.test(raw)
-    ? [decoded, decodedSeparators(decoded), decodedFully(raw)]
+  const texts = AMBIGUOUS_ESCAPE.test(raw)
+    ? [decoded, decodeSeparators(decoded), decodeFully(raw)]
     : [decoded]
   const found: string[] = []
   for (const text of texts) {
-    const path = joined(text)
+    const path = joinSegments(text)
     if (path === null) return null
     if (!found.includes(path)) found.push(path)
   }
@@ -96,7 +96,7 @@ export function readings(target: string): string[] | null {
 }
 
 /** Joins the segments without their parameters. Returns null for dot segments and NUL. */
-function joined(text: string): string | null {
+function joinSegments(text: string): string | null {
   if (text.includes('\0') || text.includes('%00')) return null
   let path = ''
   for (const segment of text.split('/')) {
@@ -117,14 +117,14 @@ function escaped(byte: string): string {
   return `%${byte.charCodeAt(0).toString(16).toUpperCase().padStart(2, '0')}`
 }
 
-function decodedSeparators(decoded: string): string {
+function decodeSeparators(decoded: string): string {
   return decoded.replace(/%(?:2F|5C)/g, '/').replace(/%3B/g, ';')
 }
 
 /** The characters to decode repeatedly: `%`, and those with a meaning in paths. */
-const MEANS_SOMETHING = /[A-Za-z0-9\-._~/\\;%\0]/
+const DECODED_CHARACTERS = /[A-Za-z0-9\-._~/\\;%\0]/
 
-function decodedFully(raw: string): string {
+function decodeFully(raw: string): string {
   const out: string[] = []
   for (const character of raw) {
     out.push(character)
@@ -133,7 +133,7 @@ function decodedFully(raw: string): string {
       const digits = `${out.at(-2)}${out.at(-1)}`
       if (!/^[0-9A-Fa-f]{2}$/.test(digits)) break
       const plain = String.fromCharCode(Number.parseInt(digits, 16))
-      if (!MEANS_SOMETHING.test(plain)) break
+      if (!DECODED_CHARACTERS.test(plain)) break
       out.splice(-3, 3, plain === '\\' ? '/' : plain)
     }
   }

@@ -145,7 +145,7 @@ export class StoredTargets {
   /** Returns true if the route surely has this target. After false, decode the entry to find out. */
   has(key: string, target: RouteTarget): boolean {
     if (this.#state.isStored_ === undefined) return false
-    const wanted = this.#encoded(target)
+    const wanted = this.#encode(target)
     return this.#state.isStored_(
       key,
       (bytes, start, end) =>
@@ -153,7 +153,7 @@ export class StoredTargets {
     )
   }
 
-  #encoded(target: RouteTarget): Uint8Array {
+  #encode(target: RouteTarget): Uint8Array {
     const key = targetKey(target)
     const cached = this.#cache.get(key)
     if (cached !== undefined) return cached

@@ -1,7 +1,15 @@
 import { ShardedMap } from '../../base/large-collections.js'
 import { requestHost } from './host.js'
 import { plainEnd, readings } from './path.js'
-import { growTo, longestPrefix, PathNode, prune, type RouteId, routeName, trail } from './path-tree.js'
+import {
+  ensureNode,
+  longestPrefix,
+  nodesAlong,
+  PathNode,
+  prune,
+  type RouteId,
+  routeName,
+} from './path-tree.js'
 
 export const NO_ROUTE = Symbol('no route')
 /** The path is refused (see path.ts), or its readings match different routes: the client gets 400. */
@@ -66,7 +74,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
   /** Host and path must be canonical (`canonicalHost`, `canonicalPath`). */
   put(id: RouteId, value: T): void {
     const { origin, host, path } = id
-    const node = growTo(this.#makeRoot(host), path)
+    const node = ensureNode(this.#makeRoot(host), path)
     if (node.origin === null) this.#size++
     else if (node.origin !== origin) {
       if (origin === 'file') {
@@ -83,7 +91,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
   delete(id: RouteId): boolean {
     const { origin, host, path } = id
     const root = this.#rootOf(host)
-    const nodes = root && trail(root, path)
+    const nodes = root && nodesAlong(root, path)
     const node = nodes?.at(-1)
     if (!root || !nodes || !node || node.origin === null) return false
     const name = routeName(id)

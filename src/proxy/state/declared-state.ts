@@ -22,18 +22,18 @@ const FIRST_ATTRIBUTE = 14
 export class DeclaredState {
   readonly #declared: DeclaredSections
   readonly #member: Member
-  readonly #known: Upstreams
+  readonly #upstreams: Upstreams
   readonly #logger: Logger
   readonly #unsubscribe: () => void
 
-  constructor(member: Member, known: Upstreams, logger: Logger) {
+  constructor(member: Member, upstreams: Upstreams, logger: Logger) {
     this.#declared = declaredSections(member)
     this.#member = member
-    this.#known = known
+    this.#upstreams = upstreams
     this.#logger = logger
-    const { upstreams } = this.#declared
-    for (const name of upstreams.keys()) this.#adopt(name)
-    this.#unsubscribe = upstreams.onChange(({ op, key }) => {
+    const section = this.#declared.upstreams
+    for (const name of section.keys()) this.#adopt(name)
+    this.#unsubscribe = section.onChange(({ op, key }) => {
       if (op === 'put') this.#adopt(key)
     })
   }
@@ -80,11 +80,11 @@ export class DeclaredState {
   }
 
   #adopt(name: string): void {
-    if (this.#known.names.has(name)) return
+    if (this.#upstreams.names.has(name)) return
     try {
       const stored = this.#declared.upstreams.get(name)
       const config = stored && upstreamOf(name, stored)
-      if (config) this.#known.adopt(config)
+      if (config) this.#upstreams.adopt(config)
       if (config !== null) return
     } catch (error) {
       this.#logger.warn({ err: error, upstream: name }, 'an upstream of the state cannot be read')

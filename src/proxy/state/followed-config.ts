@@ -1,7 +1,7 @@
 import { isIPv6 } from '../../base/lazy.js'
 import type { Logger, Member, Section } from '../../index.js'
 import type { ForwardedConfig, ListenerConfig, ProxyConfig, UpstreamConfig } from '../config/config.js'
-import { readable } from '../entries/difference.js'
+import { getIfReadable } from '../entries/difference.js'
 import { storedCertificates } from '../tls/live-certificates.js'
 import type { CertificateConfig } from '../tls/material.js'
 import { CERTIFICATES, type CertificateMessage, certificatesSection } from '../tls/section.js'
@@ -89,7 +89,7 @@ function storedConfig(stored: StoredConfig, own: ProxyConfig): ProxyConfig {
   const { routes, ...rest } = own
   const config: ProxyConfig = { ...structuredClone(rest), routes }
   for (const path of stored.settings.keys()) {
-    const setting = readable(stored.settings, path)
+    const setting = getIfReadable(stored.settings, path)
     if (setting !== undefined) applySetting(config, path, setting)
   }
   config.upstreams = readAll<UpstreamMessage, UpstreamConfig>(stored.upstreams, upstreamOf)
@@ -127,7 +127,7 @@ function rangesOf(items: readonly string[]): ForwardedConfig['trust'] {
 function readAll<M, C>(section: Section<M>, read: (name: string, message: M) => C | null): C[] {
   const found: C[] = []
   for (const name of [...section.keys()].sort()) {
-    const message = readable(section, name)
+    const message = getIfReadable(section, name)
     const config = message === undefined ? null : read(name, message)
     if (config !== null) found.push(config)
   }

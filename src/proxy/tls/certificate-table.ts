@@ -24,7 +24,7 @@ export class CertificateTable {
     }
   }
 
-  get standard(): CertificateMaterial | undefined {
+  get defaultCertificate(): CertificateMaterial | undefined {
     return this.#file[0]
   }
 
@@ -35,7 +35,7 @@ export class CertificateTable {
 
   find(serverName: string): CertificateMaterial | undefined {
     const [exact, wildcard] = lookupNames(serverName)
-    return this.#byName.get(exact) ?? this.#byName.get(wildcard) ?? this.standard
+    return this.#byName.get(exact) ?? this.#byName.get(wildcard) ?? this.defaultCertificate
   }
 
   hasInFile(name: string): boolean {
@@ -52,7 +52,7 @@ export class CertificateTable {
       candidate.fingerprint === fingerprint && candidate.names.join() === names.join()
     const material = all.find(isSame)
     const inForce = material?.names.filter(name => this.#byName.get(name) === material) ?? []
-    return { inForce, standard: material !== undefined && material === this.standard }
+    return { inForce, standard: material !== undefined && material === this.defaultCertificate }
   }
 
   contextFor(material: CertificateMaterial): SecureContext {

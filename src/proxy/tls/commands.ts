@@ -30,15 +30,17 @@ export interface CertificateList {
 export function serveCertificateCommands(member: Member, tls: TlsTermination): void {
   member
     .command(CERTIFICATE_COMMANDS.add, async body => {
-      const reply: CertificateAddition = await tls.runtime.add(parse(body))
+      const reply: CertificateAddition = await tls.liveCertificates.add(parse(body))
       return JSON.stringify(reply)
     })
-    .command(CERTIFICATE_COMMANDS.remove, async body => JSON.stringify(await tls.runtime.remove(parse(body))))
+    .command(CERTIFICATE_COMMANDS.remove, async body =>
+      JSON.stringify(await tls.liveCertificates.remove(parse(body))),
+    )
     .command(CERTIFICATE_COMMANDS.list, () => {
       const { tickets, counts } = tls
       const ticketKeys = tickets && { created: tickets.createdAt.getTime(), rotateEvery: tickets.rotateEvery }
       const reply: CertificateList = {
-        certificates: tls.runtime.list(),
+        certificates: tls.liveCertificates.list(),
         ticketKeys,
         handshakes: counts.report,
       }

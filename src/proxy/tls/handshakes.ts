@@ -81,7 +81,7 @@ export class Handshakes {
     raw.allowHalfOpen = false
     raw.once('close', () => this.#socketClosed(raw))
     if (this.#certificates.kinds.size < 2) {
-      this.#handshake(raw, this.#certificates.standard)
+      this.#handshake(raw, this.#certificates.defaultCertificate)
       return
     }
     peekServerName(raw, this.#settings.timeout, (name, failed) => {

@@ -11,9 +11,9 @@ const TICKET_KEYS_NAME = 'proxy'
 
 /** Certificates, ticket keys and counts, shared by all TLS listeners of a proxy. */
 export class TlsTermination {
-  readonly certificates = new CertificateTable()
+  readonly table = new CertificateTable()
   readonly counts: HandshakeCounts
-  readonly runtime: LiveCertificates
+  readonly liveCertificates: LiveCertificates
   readonly #member: Member
   readonly #logger: Logger
   readonly #handshakes = new Set<Handshakes>()
@@ -25,9 +25,9 @@ export class TlsTermination {
     this.#config = config
     this.#logger = logger
     this.counts = new HandshakeCounts(logger)
-    this.runtime = new LiveCertificates({
+    this.liveCertificates = new LiveCertificates({
       section: member.section(CERTIFICATES, certificatesSection),
-      table: this.certificates,
+      table: this.table,
       generation: member.generation,
       logger,
     })
@@ -36,7 +36,7 @@ export class TlsTermination {
 
   configure(config: TlsSettings): void {
     this.#config = config
-    this.certificates.replace({ file: config.tls.certificates })
+    this.table.replace({ file: config.tls.certificates })
     for (const warning of certificateWarnings(config, Date.now()))
       this.#logger.warn(warning.facts, warning.text)
     if (config.listeners.some(({ tls }) => tls)) this.#shareTickets(config.tls.rotateTicketKeys)
@@ -45,11 +45,11 @@ export class TlsTermination {
 
   /** Writes the changes of the file to the state. Rejects if this process must not write (any more). */
   write(config: TlsSettings): Promise<void> {
-    return this.runtime.write(config.tls.certificates)
+    return this.liveCertificates.write(config.tls.certificates)
   }
 
   handshakes(own: Pick<HandshakeOptions, 'http' | 'onSecure' | 'onEnd'>): Handshakes {
-    const { certificates, counts } = this
+    const { table: certificates, counts } = this
     const handshakes = new Handshakes({ ...own, certificates, counts, settings: this.#settings })
     this.#handshakes.add(handshakes)
     return handshakes
@@ -65,7 +65,7 @@ export class TlsTermination {
 
   stop(): void {
     this.#tickets?.stop()
-    this.runtime.stop()
+    this.liveCertificates.stop()
   }
 
   get #settings(): HandshakeSettings {

@@ -39,7 +39,7 @@ export class Balancer {
   /** Returns the next server not in `tried`, or undefined. Prefers a server whose trial is due; if the request has failed before, a server that is up. */
   pick(now: number, tried?: ReadonlySet<string>): string | undefined {
     if (this.#outCount === 0) return this.#pick(tried, isUp, now)
-    const [first, second] = tried === undefined || tried.size === 0 ? [retryDue, isUp] : [isUp, retryDue]
+    const [first, second] = tried === undefined || tried.size === 0 ? [isRetryDue, isUp] : [isUp, isRetryDue]
     return this.#pick(tried, first, now) ?? this.#pick(tried, second, now) ?? this.#pick(tried, isAny, now)
   }
 
@@ -120,7 +120,7 @@ export type HealthEvent = 'picked' | 'succeeded' | 'failed' | 'undecided'
 
 export const UP: ServerHealth = { kind: 'up', failures: 0 }
 
-function retryDue(health: ServerHealth, now: number): boolean {
+function isRetryDue(health: ServerHealth, now: number): boolean {
   return health.kind !== 'up' && health.until <= now
 }
 
@@ -134,7 +134,7 @@ export function afterEvent(
   switch (event) {
     case 'picked':
       // If all servers are out, a server may be picked before its trial is due.
-      return retryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
+      return isRetryDue(health, now) ? { kind: 'probing', until: now + coolDown } : health
     case 'succeeded':
       return health.kind === 'up' && health.failures === 0 ? health : UP
     case 'undecided':
@@ -143,7 +143,7 @@ export function afterEvent(
       if (failures === null) return UP
       // Failures of requests that were sent before the server went out do not prolong its time.
       if (health.kind === 'down')
-        return retryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
+        return isRetryDue(health, now) ? { kind: 'down', until: now + coolDown } : health
       if (health.kind === 'up' && health.failures + 1 < failures)
         return { kind: 'up', failures: health.failures + 1 }
       return { kind: 'down', until: now + coolDown }
