@@ -16,9 +16,12 @@ export async function status(control) {
   const { bin } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   const command = typeof bin === 'string' ? bin : bin?.['fd-broker']
   if (!command) return null
+  const args = [join(root, command), 'status', '--control', control, '--json']
+  // The command exits with 3 if no process serves, and prints what the daemon knows.
+  const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 5000 }).catch(
+    error => error,
+  )
   try {
-    const args = [join(root, command), 'status', '--control', control, '--json']
-    const { stdout } = await promisify(execFile)(process.execPath, args, { timeout: 5000 })
     return JSON.parse(stdout)
   } catch {
     return null
