@@ -109,7 +109,7 @@ Examples:
         .choices(['lines', 'log'])
         .default('lines'),
     )
-    .option('--section <name...>', 'only these sections (lines)')
+    .option('--section <name...>', 'only these sections (format lines)')
     .option('--out <file>', 'write to this new file (mode 0600) instead of standard output')
     .addOption(secretsOption())
     .action(exportState)

@@ -137,7 +137,7 @@ const upgradeShape = {
   silence: optional(
     duration(1),
     '3s',
-    'the old process takes over again after this silence or bad health in probation',
+    'silence or bad health in probation after which the old process takes over again',
   ),
   health: optional(
     health,
