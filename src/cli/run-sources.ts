@@ -63,7 +63,10 @@ export const RUN_OPTIONS = {
     'if a version fails within this time, the previous one is started again (default: 10s)',
   ],
   stopSignal: ['--stop-signal <signal>', 'signal that ends a version (default: TERM)'],
-  stopTimeout: ['--stop-timeout <duration>', 'a version that has not ended by then is killed (default: 30s)'],
+  stopTimeout: [
+    '--stop-timeout <duration>',
+    'a version that lives this long after the signal is killed (default: 30s)',
+  ],
   upgradeSignal: ['--upgrade-signal <signal>', 'signal that starts the next version (default: HUP)'],
   restart: [
     '--restart <when>',
