@@ -24,9 +24,9 @@ export interface ConnectionReceiverOptions {
   /** Returns the server that continues connections of `protocol` on `listener`. */
   readonly target: (listener: string, protocol: string) => MovableConnections | undefined
   readonly counts: MoveCounts
-  readonly fault: (error: unknown, message: string) => void
+  readonly reportError: (error: unknown, message: string) => void
   /** Called once, when no more connections arrive on this channel. */
-  readonly ended: () => void
+  readonly onEnded: () => void
 }
 
 type WireMoving = fdbroker.wire.Moving.$Properties
@@ -70,13 +70,13 @@ export class ConnectionReceiver {
           }
         }),
       broken: error => {
-        this.#options.fault(error, 'an older process violates the protocol for moving connections')
+        this.#options.reportError(error, 'an older process violates the protocol for moving connections')
         this.#doubt()
       },
       end: error => {
         // Null is the usual end. An error may be a lack of descriptors, which the operator must learn of.
         if (error !== null)
-          this.#options.fault(error, 'the channel for connections of an older process has failed')
+          this.#options.reportError(error, 'the channel for connections of an older process has failed')
         this.#doubt()
       },
     })
@@ -111,12 +111,12 @@ export class ConnectionReceiver {
   }
 
   #consult(slice: number): 'moved' | 'back' | 'nothing' {
-    const { log, fault } = this.#options
+    const { log, reportError } = this.#options
     try {
       log.seal()
       return log.read(slice)
     } catch (error) {
-      fault(error, 'the move log cannot be read: the older process keeps its connections')
+      reportError(error, 'the move log cannot be read: the older process keeps its connections')
       return 'back'
     }
   }
@@ -180,7 +180,7 @@ export class ConnectionReceiver {
   #adopt(): void {
     clearTimeout(this.#decision)
     const { items, checked } = this.#slice
-    const { counts, fault } = this.#options
+    const { counts, reportError } = this.#options
     const adopt = ({ source, departure }: Item) => {
       try {
         const witness = source.moving.arrive(departure, 'moved')
@@ -188,7 +188,7 @@ export class ConnectionReceiver {
         counts.arrived++
       } catch (error) {
         counts.lost++
-        fault(error, 'a connection of an older process could not be continued and is closed')
+        reportError(error, 'a connection of an older process could not be continued and is closed')
       }
     }
     this.#adopting = Promise.all([this.#adopting, checked]).then(() =>
@@ -231,7 +231,7 @@ export class ConnectionReceiver {
   #end(): void {
     this.#over = true
     clearTimeout(this.#decision)
-    const { link, log, sender, ended } = this.#options
+    const { link, log, sender, onEnded: ended } = this.#options
     link.close()
     log.close()
     if (typeof sender !== 'number') sender.close()

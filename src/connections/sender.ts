@@ -32,7 +32,7 @@ const SPREAD = { waves: 3, mostMs: 750 }
 const LATE_MS = 10
 
 /** Limits the rate at which connections leave. */
-export class Pace {
+export class MoveRate {
   readonly #perMs: number
   readonly #most: number
   readonly #atOnce: number
@@ -70,19 +70,19 @@ export class Pace {
 
 const { POSITIVE_INFINITY: ANY } = Number
 /** No limit. Has no state, so all senders share it. */
-const UNBOUNDED = new Pace({ perSecond: ANY, most: ANY, atOnce: 1 })
+const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link Pace}; so few connections are not spread. */
+/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; so few connections are not spread. */
 export function spreadPace(of: {
   connections: number
   firstWaveMs: number
   mostMs: number
   atOnce: number
-}): Pace {
+}): MoveRate {
   const { connections, firstWaveMs, mostMs, atOnce } = of
   if (connections <= atOnce) return UNBOUNDED
   const perMs = connections / Math.min(SPREAD.waves * firstWaveMs, SPREAD.mostMs, mostMs)
-  return new Pace({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
+  return new MoveRate({ perSecond: 1000 * perMs, most: Math.max(atOnce, perMs * LATE_MS), atOnce })
 }
 
 /** The time in which the receiver must acknowledge a slice. */
@@ -113,13 +113,13 @@ export interface ConnectionSenderOptions {
   /** The time after which the remaining connections are closed, in milliseconds. Default: no limit. */
   readonly drainMs?: number | undefined
   readonly counts: MoveCounts
-  readonly fault: (error: unknown, message: string) => void
+  readonly reportError: (error: unknown, message: string) => void
   /** Called when the first wave is over: the receiver has served it. */
-  readonly proved?: () => void
+  readonly onProved?: () => void
   /** Called after each pass that found no connection to move. */
-  readonly rested?: () => void
+  readonly onIdle?: () => void
   /** Called once, when the channel has ended and all slices are decided. */
-  readonly ended: () => void
+  readonly onEnded: () => void
 }
 
 /**
@@ -143,7 +143,7 @@ export class ConnectionSender {
   #decided: (() => void)[] = []
   /** Resolves when all connections that came back are open again. */
   #returning: Promise<void> = Promise.resolve()
-  readonly #pace: Pace
+  readonly #pace: MoveRate
   /** The pace from the end of the first wave to the end of the next pass. */
   #spread = UNBOUNDED
   /** The most connections of the next slice, which the receiver can take within {@link SLICE_MS}. */
@@ -159,7 +159,7 @@ export class ConnectionSender {
 
   constructor(options: ConnectionSenderOptions) {
     this.#options = options
-    this.#pace = new Pace({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
+    this.#pace = new MoveRate({ perSecond: options.perSecond, most: options.perSecond, atOnce: 1 })
     this.#wave = options.firstWaveMs > 0 ? new FirstWave() : null
   }
 
@@ -170,7 +170,7 @@ export class ConnectionSender {
       message: (envelope, fds) => {
         closeAll(fds)
         const { prepareAck, waveProved } = envelope
-        if (waveProved) this.#proved()
+        if (waveProved) this.#onProved()
         if (!prepareAck || prepareAck.slice !== this.#machine.pending) return
         this.#waves = prepareAck.waves ?? false
         const most = this.#items.length
@@ -205,7 +205,7 @@ export class ConnectionSender {
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
     this.#step({ type: 'lost' })
-    const { link, log, ended } = this.#options
+    const { link, log, onEnded: ended } = this.#options
     link.close()
     log.close()
     void this.#returning.then(ended)
@@ -239,7 +239,7 @@ export class ConnectionSender {
     try {
       return this.#options.log.append(slice, record)
     } catch (error) {
-      this.#options.fault(error, 'the move log could not be written: connections stay')
+      this.#options.reportError(error, 'the move log could not be written: connections stay')
       return false
     }
   }
@@ -292,15 +292,15 @@ export class ConnectionSender {
     for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs
-    this.#proof = setTimeout(() => this.#proved(), Math.min(longest, this.#drainMs / 2))
+    this.#proof = setTimeout(() => this.#onProved(), Math.min(longest, this.#drainMs / 2))
     this.#proof.unref()
   }
 
-  #proved(): void {
+  #onProved(): void {
     if (!this.#proving) return
     this.#proving = false
     clearTimeout(this.#proof)
-    this.#options.proved?.()
+    this.#options.onProved?.()
     const { sources, firstWaveMs } = this.#options
     const connections = movableOf(sources())
     this.#spread = spreadPace({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
@@ -317,7 +317,7 @@ export class ConnectionSender {
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#work(), RESCAN_MS)
     this.#timer.unref()
-    this.#options.rested?.()
+    this.#options.onIdle?.()
   }
 
   #fill(filler: SliceFiller): void {
@@ -337,7 +337,7 @@ export class ConnectionSender {
     this.#options.counts.refuse(TOO_LARGE)
     const { listener, moving } = item.source
     const bytes = item.departure.record.length
-    this.#options.fault(
+    this.#options.reportError(
       new FdbError(
         TOO_LARGE,
         `the record of a connection on listener "${listener}" (${moving.protocol}) has ${bytes} bytes, more than ` +
@@ -439,7 +439,7 @@ export class ConnectionSender {
           source.moving.arrive(departure, how)
         } catch (error) {
           this.#options.counts.lost++
-          this.#options.fault(
+          this.#options.reportError(
             error,
             'a connection could neither move to the next process nor be taken back, and is closed',
           )

@@ -96,7 +96,7 @@ export class Holder {
         dispatch: event => host.dispatch(event),
         peer,
         times: () => this.#times,
-        kept: successor => this.#noteKept(successor),
+        onKept: successor => this.#noteKept(successor),
       },
       times.heartbeat,
     )

@@ -90,7 +90,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
   if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
   if (message.kind === 'back') {
     peer.returning = false
-    host.takeBack?.(peer)
+    host.onReturned?.(peer)
     context.catchUp(peer)
   }
   if (message.kind === 'gone') {
@@ -100,7 +100,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
     )
   }
   host.dispatch({ type: 'message', from: peer.id, message })
-  if (message.kind === 'serving') host.settled?.(peer)
+  if (message.kind === 'serving') host.onServing?.(peer)
   if (message.kind === 'gone' && !host.state().bound.includes(peer.id)) host.changed?.()
 }
 
@@ -145,7 +145,7 @@ export interface HolderHost {
   /** Whether the owner is appending a large bulk, which it would have to append again in a new segment. Absent if unknown (daemon). */
   amidBulk?(): boolean
   /** Called when a joiner has sent Serving, after which the names that it did not adopt may be dropped (daemon). */
-  settled?(peer: Peer): void
+  onServing?(peer: Peer): void
   /** Called when something that `status` shows has changed. */
   changed?(): void
   /** Handles further messages of a member. Owns the descriptors. Returns whether the message was known. */
@@ -153,7 +153,7 @@ export interface HolderHost {
   /** The receiver owns the descriptors. Absent if members send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
   /** Called when a member that reconnected has sent everything it holds, before the machine gets the event. */
-  takeBack?(peer: Peer): void
+  onReturned?(peer: Peer): void
   /** Called when the peer is forgotten for good. */
   forgotten?(peer: Peer): void
 }

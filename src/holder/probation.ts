@@ -10,7 +10,7 @@ export interface ProbationHost {
   peer(id: Id): Peer | undefined
   times(): HandoffTimes
   /** An unhealthy successor is kept, because the standby cannot take over again. Called once for each successor. */
-  kept(peer: Peer): void
+  onKept(peer: Peer): void
 }
 
 /**
@@ -83,6 +83,6 @@ export class Probation {
   #noteKept(peer: Peer): void {
     if (this.#host.state().phase !== 'probation' || this.#keptId === peer.id) return
     this.#keptId = peer.id
-    this.#host.kept(peer)
+    this.#host.onKept(peer)
   }
 }

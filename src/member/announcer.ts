@@ -183,7 +183,7 @@ export class Announcer {
 
   #describe(): string {
     const { joined, shared, upgrades } = this.#deps
-    const { generation, machine, settings, unfitness } = shared
+    const { generation, machine, settings, cannotServe } = shared
     const parts = [settings.reception?.describe() ?? `generation ${generation} serves`]
     if (machine.member.scope === 'holder' && joined.facts !== null)
       parts.push('the previous version stands by')
@@ -193,7 +193,7 @@ export class Announcer {
     if (lastFailure !== null)
       parts.push(`the last upgrade failed: ${lastFailure.code}: ${lastFailure.message}`)
     if (this.#reloadFailed !== null) parts.push(`the last reload failed: ${this.#reloadFailed}`)
-    const { report } = unfitness
+    const { report } = cannotServe
     if (report !== null) parts.push(`the process cannot write: ${report.message}`)
     return parts.join('; ')
   }

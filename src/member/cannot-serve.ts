@@ -40,7 +40,7 @@ export class CannotServe {
 }
 
 /** The error for changes after another process got the right to write. */
-export function fenced(epoch: Epoch): FdbError {
+export function fencedError(epoch: Epoch): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
     `another process has the right to write now (this was epoch ${epoch}): repeat the change there`,
@@ -49,7 +49,7 @@ export function fenced(epoch: Epoch): FdbError {
 }
 
 /** The error for an entry that could not be registered before another process served. */
-export function fencedFrom(name: string): FdbError {
+export function entryFencedError(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_FENCED',
     `another process has started to serve before "${name}" could be registered: register or open it there`,
@@ -62,12 +62,12 @@ const RETRIES = { firstMs: 50, longestMs: 5_000 }
 const SHORT: ReadonlySet<unknown> = new Set(['EMFILE', 'ENFILE', 'ENOMEM', 'ERR_FDB_FDS_TRUNCATED'])
 
 /** Whether an operation failed for lack of descriptors or memory, and may succeed later. */
-export function isShortOfDescriptors(error: unknown): boolean {
+export function isDescriptorShortage(error: unknown): boolean {
   return SHORT.has((error as Partial<NodeJS.ErrnoException> | null)?.code)
 }
 
 /** Retries an operation that failed for lack of descriptors, with an increasing delay. Logs the start and the end of the shortage. */
-export class ShortOfDescriptors {
+export class DescriptorShortage {
   readonly #what: string
   readonly #logger: Logger
   readonly #backoff = new Backoff(RETRIES)

@@ -120,7 +120,7 @@ export function serveServiceCommands({
     if (!hosting().standsBy) {
       throw noStandbyError(`process ${process.pid} (generation ${shared.generation})`)
     }
-    shutdown.asked = rollbackBy(by)
+    shutdown.requestedBy = rollbackBy(by)
     beat()
     void close({})
     const leaves = () => shutdown.over || machine.phase === 'leaving' || machine.phase === 'gone'

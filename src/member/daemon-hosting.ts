@@ -28,13 +28,13 @@ export interface DaemonHostingDeps {
   readonly operations: Operations
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
-  readonly refuseLeft: () => void
+  readonly throwIfLeft: () => void
   /** Asks the daemon for a migration channel, over the connection of a draining process, which survives a replacement of the daemon. */
   readonly askForMove: () => void
   /** The process that serves takes no connections of this one. */
-  readonly nobodyTakes: () => void
+  readonly noReceiver: () => void
   /** The handoff to this process cannot be undone any more. */
-  readonly settled: () => void
+  readonly onSettled: () => void
 }
 
 /** Daemon hosting: the daemon always decides. If the channel is lost, this process reconnects. */
@@ -75,19 +75,19 @@ export class DaemonHosting implements Hosting {
     return (phase === 'serving' || phase === 'leaving') && source !== 0 && !this.#released
   }
 
-  get hearsReports(): boolean {
-    return this.takesWrites
+  get acceptsReports(): boolean {
+    return this.acceptsWrites
   }
 
   /** The daemon answers for a member that does not accept forwarded changes. */
-  get takesWrites(): boolean {
+  get acceptsWrites(): boolean {
     return this.#deps.joined.facts?.forwardsWrites ?? false
   }
 
   handle(envelope: WireEnvelope): boolean {
     const { moveRequest, registered, tellAppended } = envelope
     if (moveRequest) {
-      this.#deps.nobodyTakes()
+      this.#deps.noReceiver()
       return true
     }
     if (tellAppended) {
@@ -95,27 +95,27 @@ export class DaemonHosting implements Hosting {
       return true
     }
     if (!registered) return this.#requests.handle(envelope)
-    this.#registrations.answered(registered)
+    this.#registrations.onAnswer(registered)
     return true
   }
 
-  heardReleased(): void {
-    const { settled, shared } = this.#deps
+  onReleased(): void {
+    const { onSettled: settled, shared } = this.#deps
     this.#released = true
     if (shared.machine.phase === 'serving') settled()
     else shared.shutdown.handleVerdict('released')
   }
 
-  silent(): void {
+  onSilent(): void {
     this.#deps.shared.machine.step({ type: 'silent' })
   }
 
-  heard(): void {
+  onHeard(): void {
     this.#deps.shared.machine.step({ type: 'heard' })
   }
 
   /** Gives the daemon a dup, so that the entry survives this process. */
-  keep(entry: Entry): void | Promise<void> {
+  store(entry: Entry): void | Promise<void> {
     if (this.#deps.joined.holder !== null) return this.#keep(entry)
   }
 
@@ -195,7 +195,7 @@ export class DaemonHosting implements Hosting {
   async #keep(entry: Entry): Promise<void> {
     try {
       await this.#give([entry])
-      this.#deps.refuseLeft()
+      this.#deps.throwIfLeft()
     } catch (error) {
       entry.fd.close()
       this.#takeBackFrom(entry.name)
@@ -317,7 +317,7 @@ export class Registrations {
     }
   }
 
-  answered(registered: fdbroker.wire.Registered.$Properties): void {
+  onAnswer(registered: fdbroker.wire.Registered.$Properties): void {
     this.#calls.answer(null, registered.request ?? 0, () => {
       if (registered.code) throw remoteError(registered, REFUSED)
     })

@@ -55,13 +55,13 @@ export class MemberDriver implements RuntimeDriver {
     thaw: () => this.runtime.state.thaw(),
     carry: ({ below }) => {
       const { machine, state } = this.runtime
-      return state.keeper.carry(below, machine.member.link === 'local')
+      return state.loader.carry(below, machine.member.link === 'local')
     },
     seal: ({ from, below }) => this.#insist('seal', () => this.runtime.segmentSet.seal(from, below)),
     make: ({ epochs }) => this.#insist('make', () => void this.runtime.segmentSet.make(epochs)),
     write: ({ epoch }) => {
       this.#setOptions()
-      return this.runtime.state.keeper.write(epoch)
+      return this.runtime.state.loader.write(epoch)
     },
     endWriting: () => this.runtime.writes.end(),
     becomeHolder: () => this.runtime.hosting.becomeHolder?.(),
@@ -103,7 +103,7 @@ export class MemberDriver implements RuntimeDriver {
 
   /** Tells the machine the outcome of an effect. */
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
-    const { shutdown, hosting, machine, settings, state, unfitness } = this.runtime
+    const { shutdown, hosting, machine, settings, state, cannotServe } = this.runtime
     if (by === 'holder') {
       hosting.holder?.outcome(effect, outcome)
       return
@@ -114,12 +114,12 @@ export class MemberDriver implements RuntimeDriver {
     }
     const { error } = outcome
     if (effect.type === 'endWriting') {
-      state.unreadable(error)
+      state.onUnreadable(error)
       return
     }
     settings.logger.error({ err: error, effect: effect.type }, 'a step of the handoff failed')
     if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
-    shutdown.because(unfitness.record(error))
+    shutdown.recordReason(cannotServe.record(error))
     const epoch =
       effect.type === 'accept' ? {} : { epoch: effect.type === 'carry' ? effect.below : effect.epoch }
     machine.step({ type: 'failed', effect: effect.type, ...epoch })
@@ -142,12 +142,12 @@ export class MemberDriver implements RuntimeDriver {
     settings.logger[level]({ phase, before, epoch, generation }, 'member phase')
     this.#freezeLimit?.clear()
     if (before === 'beginning' && phase === 'serving') {
-      this.#begun()
+      this.#onServing()
       if (link === 'local') this.#notifyServing()
     }
     if (phase === 'unfit') this.#cannotWrite()
-    if (before === 'beginning' && link === 'local') this.decides()
-    if (phase === 'leaving' && !readiness.served) readiness.fail(this.whyNot())
+    if (before === 'beginning' && link === 'local') this.onDecides()
+    if (phase === 'leaving' && !readiness.served) readiness.fail(this.leaveReason())
     if (phase === 'frozen' && link !== 'local') {
       // The holder's own deadline comes first; this one counts only if the holder is stuck.
       this.#freezeLimit = afterReading(settings.times.freeze * 3, () => machine.step({ type: 'deadline' }))
@@ -172,14 +172,14 @@ export class MemberDriver implements RuntimeDriver {
   // ---- turns of its life
 
   /** This process has every acknowledged change, and writes. */
-  #begun(): void {
-    const { shutdown, drain, moves, state, timing, unfitness, writes } = this.runtime
-    unfitness.clear()
+  #onServing(): void {
+    const { shutdown, drain, moves, state, timing, cannotServe, writes } = this.runtime
+    cannotServe.clear()
     dropExitReason()
     moves.serve()
     state.file?.serve()
-    writes.begun()
-    this.runtime.followed?.begun()
+    writes.endForwarding()
+    this.runtime.followed?.startForwarding()
     drain.stop()
     timing.record('serving')
     shutdown.serve()
@@ -188,23 +188,23 @@ export class MemberDriver implements RuntimeDriver {
   /** Notifies the application after the holder, because its event listeners may query the holder at once. */
   #notifyServing(): void {
     const { leadership, readiness } = this.runtime
-    readiness.begun()
+    readiness.markServed()
     leadership.acquire()
   }
 
   /** This process has the right to serve and cannot write. The machine reports that to the holder. */
   #cannotWrite(): void {
-    const { application, machine, readiness, settings, unfitness } = this.runtime
+    const { application, machine, readiness, settings, cannotServe } = this.runtime
     const { epoch, link } = machine.member
-    const why = unfitness.record(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
+    const why = cannotServe.record(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
     settings.logger.error({ err: why, epoch }, 'this process cannot write')
-    application?.unfit(unfitness.refusal())
+    application?.unfit(cannotServe.refusal())
     if (readiness.served) return
     if (this.first) {
       // The first process of a service has no state to answer from.
       if (link === 'local') this.removePaths()
       machine.step({ type: 'leave' })
-    } else if (link === 'local') readiness.serves()
+    } else if (link === 'local') readiness.resolveWaiting()
   }
 
   #stopAccepting(): void {
@@ -230,24 +230,24 @@ export class MemberDriver implements RuntimeDriver {
     removePaths(this.runtime.registry)
   }
 
-  decides(): void {
+  onDecides(): void {
     this.runtime.controlSocket.admitWaiting()
-    this.settled()
+    this.onSettled()
   }
 
-  settled(): void {
+  onSettled(): void {
     this.runtime.holdings.settle()
-    this.runtime.state.settled()
+    this.runtime.state.onSettled()
   }
 
-  late(): void {
+  onDeadline(): void {
     const { shutdown, joined, machine, settings } = this.runtime
     const pid = joined.facts?.pid
     const incumbent = pid === undefined ? 'the incumbent' : `process ${pid}`
     const what = machine.member.holds
       ? `${incumbent} did not complete the handoff in time (phase ${this.phase}): it is stuck or stopped`
       : `${incumbent} did not start the handoff within ${settings.timeout} ms: it is not ready itself (it has not called ready(), or its own incumbent still stands by), or stuck; try again when it serves`
-    shutdown.because(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
+    shutdown.recordReason(new FdbError('ERR_FDB_DEADLINE', what, { retryable: true }))
     machine.step({ type: 'deadline' })
   }
 
@@ -301,7 +301,7 @@ export class MemberDriver implements RuntimeDriver {
 
   async ready(options: ReadyOptions): Promise<void> {
     const { shutdown, machine, readiness } = this.runtime
-    if (shutdown.over) throw this.whyNot()
+    if (shutdown.over) throw this.leaveReason()
     if (this.phase !== 'joining') {
       throw new FdbError('ERR_FDB_READY_TWICE', `ready() was already called (phase ${this.phase})`)
     }
@@ -323,19 +323,19 @@ export class MemberDriver implements RuntimeDriver {
   refuse(error: FdbError): void {
     const { shutdown, machine } = this.runtime
     if (this.phase !== 'joining' && this.phase !== 'ready') return
-    shutdown.because(error)
+    shutdown.recordReason(error)
     if (machine.member.link === 'none') this.end(error)
     else machine.step({ type: 'refused' })
   }
 
   /** Throws ERR_FDB_CLOSED if this process has left: it would never close a new descriptor. */
-  refuseLeft(): void {
+  throwIfLeft(): void {
     const { phase } = this
     if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
     throw new FdbError('ERR_FDB_CLOSED', `this member has left (phase ${phase}): call join() again`)
   }
 
-  whyNot(): FdbError {
+  leaveReason(): FdbError {
     return this.runtime.shutdown.reason ?? new FdbError('ERR_FDB_CLOSED', 'this member has left')
   }
 

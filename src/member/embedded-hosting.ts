@@ -30,7 +30,7 @@ export interface EmbeddedHostingDeps {
   /** Checks whether this process's segment is sealed, and tells the machine. */
   readonly checkSeal: () => void
   /** Called when this process has taken over and decides. */
-  readonly decides: () => void
+  readonly onDecides: () => void
   /** Asks the process that serves for a migration channel, over the connection on which this generation reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
@@ -38,7 +38,7 @@ export interface EmbeddedHostingDeps {
 
 /** Embedded hosting: the incumbent decides until it has released this process, which then has its own holder. Owns that holder. */
 export class EmbeddedHosting implements Hosting {
-  readonly hearsReports = true
+  readonly acceptsReports = true
   readonly mergesAtOnce = true
   readonly #deps: EmbeddedHostingDeps
   readonly #former = new FormerListeners()
@@ -81,7 +81,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   /** The capability of the successor. True if this process did not hand over: then the Welcome of the process that serves decides. */
-  get takesWrites(): boolean {
+  get acceptsWrites(): boolean {
     const { owner } = this.#deps.shared.machine.holder ?? {}
     const peer = owner === undefined ? undefined : this.#holder?.peer(owner)
     return peer?.capabilities.has(FORWARDS_WRITES) ?? true
@@ -92,7 +92,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   /** Checks the seals regularly while there is no channel. */
-  lost(): void {
+  onLost(): void {
     const { checkSeal, shared } = this.#deps
     const { shutdown, machine, segmentSet } = shared
     clearInterval(this.#sealTimer)
@@ -105,11 +105,11 @@ export class EmbeddedHosting implements Hosting {
     }, SEAL_CHECK_MS)
   }
 
-  reported(): void {
+  onReportsReceived(): void {
     this.#deps.retryMoves()
   }
 
-  keep(entry: Entry, bound: boolean): void {
+  store(entry: Entry, bound: boolean): void {
     if (bound && this.#holder === null) this.#reportPath(entry)
   }
 
@@ -127,12 +127,12 @@ export class EmbeddedHosting implements Hosting {
       .finally(() => shared.close())
   }
 
-  giveUp(name: string): void {
+  beforeDrop(name: string): void {
     this.#former.remember(this.#deps.shared.registry, name)
   }
 
   /** Keeps the paths while an incumbent may come back, because it needs them. */
-  settleFormer(): void {
+  removeFormerPaths(): void {
     if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }
 
@@ -173,7 +173,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   becomeHolder(): void {
-    const { controlSocket, decides, heartbeat, joined, offers, shared, state } = this.#deps
+    const { controlSocket, onDecides: decides, heartbeat, joined, offers, shared, state } = this.#deps
     const { changes, machine, registry, settings, segmentSet, timing } = shared
     timing.record('released')
     joined.detach()

@@ -1,6 +1,6 @@
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
-import { fenced, isShortOfDescriptors, ShortOfDescriptors } from './cannot-serve.js'
+import { DescriptorShortage, fencedError, isDescriptorShortage } from './cannot-serve.js'
 import type { MemberContext } from './member-context.js'
 import type { OwnState } from './own-state.js'
 import { WriteRedirect } from './writes/redirect.js'
@@ -18,33 +18,33 @@ export class FencedWrites {
   readonly #shared: MemberContext
   readonly #state: OwnState
   readonly #connection: WriteConnection
-  readonly #short: ShortOfDescriptors
+  readonly #shortage: DescriptorShortage
 
   constructor(shared: MemberContext, state: OwnState, connection: WriteConnection) {
     this.#shared = shared
     this.#state = state
     this.#connection = connection
-    this.#short = new ShortOfDescriptors('newer state cannot be taken', shared.settings.logger)
+    this.#shortage = new DescriptorShortage('newer state cannot be taken', shared.settings.logger)
     this.forwarder = new WriteRedirect(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
   /** Ends forwarding: this process writes. */
-  begun(): void {
+  endForwarding(): void {
     this.forwarder.end()
   }
 
   /** Call when this process has lost the right to write. */
   end(): void | Promise<void> {
-    if (this.#toTheEnd) return
+    if (this.#keepsWriting) return
     this.#handOver()
     if (this.#shared.machine.sealed) this.#state.file?.stop()
-    return this.#state.keeper.follow()
+    return this.#state.loader.follow()
   }
 
   /** Call when the last connections drain. Returns whether this process keeps writing until they have ended. */
   leave(): boolean {
-    const toTheEnd = this.#toTheEnd
-    if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fenced()))
+    const toTheEnd = this.#keepsWriting
+    if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
     // Changes may wait in a process that accepted without the right to write.
     else this.#handOver()
     return toTheEnd
@@ -77,11 +77,11 @@ export class FencedWrites {
     const { shutdown, machine, settings } = this.#shared
     if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return
     if (shutdown.closing && !this.forwarder.active) return
-    this.#state.keeper.follow().then(
-      () => this.#short.end(),
+    this.#state.loader.follow().then(
+      () => this.#shortage.end(),
       error => {
         if (shutdown.over) return
-        if (isShortOfDescriptors(error)) this.#short.retryLater(error, () => this.followOn())
+        if (isDescriptorShortage(error)) this.#shortage.retryLater(error, () => this.followOn())
         else
           settings.logger.warn(
             { err: error },
@@ -93,27 +93,27 @@ export class FencedWrites {
 
   /** Forwards changes to the process that serves, or refuses them if there is none. */
   #handOver(): void {
-    const { machine, unfitness } = this.#shared
-    if (machine.phase !== 'unfit' && !this.#servedByNone) this.#forward()
+    const { machine, cannotServe } = this.#shared
+    if (machine.phase !== 'unfit' && !this.#noServer) this.#forward()
     else {
       this.forwarder.end()
-      this.#state.log.endWriting(unfitness.refusal())
+      this.#state.log.endWriting(cannotServe.refusal())
     }
   }
 
   #forward(): void {
-    this.forwarder.start(this.#fenced())
+    this.forwarder.start(this.#fencedError())
     if (!this.#connection.open()) this.forwarder.refuse()
   }
 
   /** The service ends without a successor: the last clients may still change the state. */
-  get #toTheEnd(): boolean {
+  get #keepsWriting(): boolean {
     const { shutdown, machine } = this.#shared
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
   /** No process serves: this one could not, and there is no other. */
-  get #servedByNone(): boolean {
+  get #noServer(): boolean {
     return this.#alone && !this.#shared.shutdown.closing
   }
 
@@ -122,7 +122,7 @@ export class FencedWrites {
     return member.link === 'local' && holder?.phase === 'idle'
   }
 
-  #fenced() {
-    return fenced(this.#shared.machine.member.epoch)
+  #fencedError() {
+    return fencedError(this.#shared.machine.member.epoch)
   }
 }

@@ -6,12 +6,12 @@ import { StateLog } from '../state/state-log.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { remoteError, type WireEnvelope } from '../wire/link.js'
 import { Pending } from '../wire/pending.js'
-import { isShortOfDescriptors, ShortOfDescriptors } from './cannot-serve.js'
+import { DescriptorShortage, isDescriptorShortage } from './cannot-serve.js'
 import { REFUSED } from './holder-link.js'
 import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
+import { SegmentLoader } from './segment-loader.js'
 import { ServingLink } from './serving-link.js'
-import { StateKeeper } from './state-keeper.js'
 import { WriteRedirect } from './writes/redirect.js'
 
 /** The interval at which new records are read if the daemon does not report them. */
@@ -27,11 +27,11 @@ export class FollowedState {
   readonly #service: string
   readonly #shared: MemberContext
   readonly #segmentSet = new SegmentSet()
-  readonly #keeper: StateKeeper
+  readonly #loader: SegmentLoader
   readonly #writes: WriteRedirect
   readonly #link: ServingLink
   readonly #inView = new Pending<void>()
-  readonly #short: ShortOfDescriptors
+  readonly #shortage: DescriptorShortage
   /** Serializes the bundles. */
   #reading: Promise<void> = Promise.resolve()
   #timer: NodeJS.Timeout | undefined
@@ -47,7 +47,7 @@ export class FollowedState {
     const { control, logger, stateLimits, timeout, times, versions } = settings
     this.#service = service
     this.#shared = shared
-    this.#short = new ShortOfDescriptors(`the newest state of "${service}" cannot be taken`, logger)
+    this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be taken`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
@@ -55,7 +55,7 @@ export class FollowedState {
     const flush = () =>
       Promise.reject(new Error(`only the member that writes "${service}" can flush its state`))
     this.log.disk = { checkServing: () => {}, flush }
-    this.#keeper = new StateKeeper(this.log, this.#segmentSet, logger)
+    this.#loader = new SegmentLoader(this.log, this.#segmentSet, logger)
     const again = () => this.#link.reconnect()
     this.#writes = new WriteRedirect(this.log, timeout, again)
     this.#link = new ServingLink({
@@ -72,7 +72,7 @@ export class FollowedState {
       connected: () => {},
       writes: this.#writes,
       broken: error => {
-        if (isShortOfDescriptors(error)) this.#short.log(error)
+        if (isDescriptorShortage(error)) this.#shortage.log(error)
       },
       handle: envelope => this.#handle(envelope),
     })
@@ -92,13 +92,13 @@ export class FollowedState {
   }
 
   /** Starts to forward changes: this process serves. */
-  begun(): void {
+  startForwarding(): void {
     const why = `no member that writes "${this.#service}" took the change in time, and it was not made: try again when its member serves`
     this.#writes.start(new FdbError('ERR_FDB_DEADLINE', why, { retryable: true }))
   }
 
   /** Why the state may be outdated, or null. */
-  get unwell(): string | null {
+  get outdatedReason(): string | null {
     return this.#unreadable && `the state of "${this.#service}" cannot be read: ${this.#unreadable.message}`
   }
 
@@ -106,7 +106,7 @@ export class FollowedState {
     if (this.#closed) return
     this.#closed = true
     clearInterval(this.#timer)
-    this.#short.end()
+    this.#shortage.end()
     this.#link.stop()
     this.#writes.end()
     this.#inView.reject(new FdbError('ERR_FDB_CLOSED', 'this member has left'))
@@ -134,20 +134,20 @@ export class FollowedState {
 
   #queue(work: () => Promise<void>): void {
     this.#reading = this.#reading.then(work).then(
-      () => this.#short.end(),
+      () => this.#shortage.end(),
       error => this.#failed(error),
     )
   }
 
   /** Retries for lack of descriptors: reads the segments that are here, or asks for all if there are none. */
   #failed(error: unknown): void {
-    if (this.#closed || !this.#inView.settled || !isShortOfDescriptors(error)) {
+    if (this.#closed || !this.#inView.settled || !isDescriptorShortage(error)) {
       this.#cannotRead(error)
       return
     }
-    this.#short.retryLater(error, () => {
+    this.#shortage.retryLater(error, () => {
       if (this.#segmentSet.all.length === 0) this.#link.reconnect()
-      else this.#queue(() => this.#keeper.follow())
+      else this.#queue(() => this.#loader.follow())
     })
   }
 
@@ -173,8 +173,8 @@ export class FollowedState {
 
   async #start(segments: readonly Segment[]): Promise<void> {
     for (const segment of segments) this.#segmentSet.put(segment, false)
-    await this.#keeper.read(Number.POSITIVE_INFINITY)
-    await this.#keeper.follow()
+    await this.#loader.read(Number.POSITIVE_INFINITY)
+    await this.#loader.follow()
     if (this.#closed) return
     this.#timer = setInterval(() => this.#readNew(), READ_MS).unref()
     this.#inView.resolve()
@@ -185,7 +185,7 @@ export class FollowedState {
       if (segment.epoch > this.#segmentSet.top) this.#segmentSet.put(segment, false)
       else segment.close()
     }
-    await this.#keeper.follow()
+    await this.#loader.follow()
   }
 
   /** Reads the whole state again from `segments`: missing segments were merged, or the service has restarted. */
@@ -206,7 +206,7 @@ export class FollowedState {
   /** Merges sealed segments, to release replaced values. */
   async #merge(): Promise<void> {
     if (this.#closed) return
-    await this.#keeper.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
+    await this.#loader.compact(snapshot => this.#segmentSet.replaceUpTo(snapshot.dup()), {
       from: MERGED_SEGMENTS,
     })
   }

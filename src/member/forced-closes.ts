@@ -78,7 +78,7 @@ export function closesOfServer({
     return closes
   }
   if (moving instanceof HttpServerConnections) {
-    for (const socket of open) closes.add(...moving.whyHere(socket))
+    for (const socket of open) closes.add(...moving.describeConnection(socket))
     return closes
   }
   for (const { streams } of sessions) closes.add('http2', streams > 0 ? 'answering' : 'idle')

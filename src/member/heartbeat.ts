@@ -11,9 +11,9 @@ export interface HeartbeatOptions {
   report(): object
   /** Returns the silence after which the holder counts as stopped. */
   silenceMs(): number
-  silent(): void
+  onSilent(): void
   /** The holder sends again, over the same channel. */
-  heard(): void
+  onHeard(): void
 }
 
 /** Sends heartbeats with this process's health to the holder, and notices when the holder is silent. */
@@ -58,8 +58,8 @@ export class Heartbeat {
     link.beat({ ...checkHealth(healthy), report: JSON.stringify(report()) })
     const before = this.#silent
     this.#silent = link.open && Math.min(link.idleMs, now - awakeSince) > this.#options.silenceMs()
-    if (this.#silent) this.#options.silent()
-    else if (before && link.open) this.#options.heard()
+    if (this.#silent) this.#options.onSilent()
+    else if (before && link.open) this.#options.onHeard()
   }
 }
 

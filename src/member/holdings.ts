@@ -4,7 +4,7 @@ import type { Entry } from '../holder/registry.js'
 import { closeAll, inspectOne, type OwnedFd } from '../kernel/index.js'
 import { addressOf, type ListenerSpec, parseListenerSpec } from '../listeners/index.js'
 import { removeUnixPath } from '../listeners/unix-path.js'
-import { fencedFrom } from './cannot-serve.js'
+import { entryFencedError } from './cannot-serve.js'
 import type { Hosting } from './hosting.js'
 import type { Listener } from './listener.js'
 import type { MemberContext } from './member-context.js'
@@ -39,16 +39,16 @@ export class Holdings {
     if (bound) this.#bound?.add(entry)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
-      const kept = hosting.keep(entry, bound && this.#bound !== null)
+      const kept = hosting.store(entry, bound && this.#bound !== null)
       if (kept !== undefined) await kept
     } catch (error) {
       this.#bound?.delete(entry)
       throw error
     }
-    hosting.giveUp?.(entry.name)
+    hosting.beforeDrop?.(entry.name)
     registry.put(entry)
     wanted.add(entry.name)
-    hosting.settleFormer?.()
+    hosting.removeFormerPaths?.()
   }
 
   /** Throws ERR_FDB_UNSERVED if a listener would lose its server. `allowed`: listeners that may be without one. */
@@ -94,7 +94,7 @@ export class Holdings {
     if (!shutdown.over && accepts(machine.phase)) return
     removeUnixPath(fd, spec)
     fd.close()
-    throw fencedFrom(name)
+    throw entryFencedError(name)
   }
 
   /** Removes an entry, from the daemon's registry too. */
@@ -102,7 +102,7 @@ export class Holdings {
     const hosting = this.#hosting()
     this.#shared.wanted.delete(name)
     this.#drop(name)
-    hosting.settleFormer?.()
+    hosting.removeFormerPaths?.()
     hosting.drop?.(name)
   }
 
@@ -112,7 +112,7 @@ export class Holdings {
     this.#bound = null
     this.offered.close()
     for (const name of registry.names) if (!wanted.has(name)) this.#drop(name)
-    this.#hosting().settleFormer?.()
+    this.#hosting().removeFormerPaths?.()
   }
 
   /** Closes all entries. Removes the paths that this version has bound, unless the handoff cannot be undone any more. */
@@ -126,7 +126,7 @@ export class Holdings {
   }
 
   #drop(name: string): void {
-    this.#hosting().giveUp?.(name)
+    this.#hosting().beforeDrop?.(name)
     this.#shared.registry.drop(name)
   }
 }

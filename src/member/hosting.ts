@@ -21,9 +21,9 @@ export interface Hosting {
   /** This process's own holder has released the successor: another process serves for good. */
   readonly released: boolean
   /** The process that serves accepts reports of older generations. */
-  readonly hearsReports: boolean
+  readonly acceptsReports: boolean
   /** The process that serves accepts forwarded changes. */
-  readonly takesWrites: boolean
+  readonly acceptsWrites: boolean
   /** Merged segments can be used without a grant. */
   readonly mergesAtOnce: boolean
 
@@ -32,15 +32,15 @@ export interface Hosting {
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
   /** The holder has sent Released; the machine gets the event next. */
-  heardReleased?(): void
+  onReleased?(): void
   /** The channel is open, and the holder sends nothing. */
-  silent?(): void
+  onSilent?(): void
   /** The holder sends again. */
-  heard?(): void
+  onHeard?(): void
   /** The channel has ended; the machine has already got the event. */
-  lost?(): void
+  onLost?(): void
   /** The process that serves receives this process's reports now. */
-  reported?(): void
+  onReportsReceived?(): void
 
   // ---- requests
 
@@ -48,13 +48,13 @@ export interface Hosting {
    * Stores a descriptor where it survives this process. `bound`: this process has bound the path; the holder removes the path if this
    * process dies before it serves for good. If the promise rejects, nothing has changed and the descriptor is closed.
    */
-  keep(entry: Entry, bound: boolean): void | Promise<void>
+  store(entry: Entry, bound: boolean): void | Promise<void>
   /** Drops a stored descriptor. */
   drop?(name: string): void
   /** Called before the entry of this name is replaced or dropped. */
-  giveUp?(name: string): void
+  beforeDrop?(name: string): void
   /** Removes the paths of replaced and dropped entries if they are not needed any more. */
-  settleFormer?(): void
+  removeFormerPaths?(): void
   /** Asks for a new segment. Resolves when it was asked for, or is here. */
   renew(): Promise<void>
   /** Replaces the merged segments by `snapshot`, unless a handoff needs them. */

@@ -12,7 +12,7 @@ export interface Http2SessionLike extends NodeJS.EventEmitter {
   destroy(): void
 }
 
-interface SessionFacts {
+interface OpenSession {
   readonly socket: net.Socket | null
   streams: number
 }
@@ -33,7 +33,7 @@ const GOAWAY = Buffer.from('0000080700000000007fffffff00000000', 'hex')
  * sent, because Node's TLS takes one write at a time, and does not show whether one is under way.
  */
 export class Http2Sessions {
-  readonly #sessions = new Map<Http2SessionLike, SessionFacts>()
+  readonly #sessions = new Map<Http2SessionLike, OpenSession>()
   /** The socket for which the server makes a session in this turn of the event loop. */
   #connecting: net.Socket | null = null
   #leaving = false
@@ -45,7 +45,7 @@ export class Http2Sessions {
 
   /** A listener of 'session'. */
   readonly add = (session: Http2SessionLike): void => {
-    const facts: SessionFacts = { socket: this.#connecting, streams: 0 }
+    const facts: OpenSession = { socket: this.#connecting, streams: 0 }
     this.#connecting = null
     this.#sessions.set(session, facts)
     session.on('stream', (stream: NodeJS.EventEmitter) => {
@@ -78,7 +78,7 @@ export class Http2Sessions {
   }
 }
 
-function endSession(session: Http2SessionLike, { socket }: SessionFacts): void {
+function endSession(session: Http2SessionLike, { socket }: OpenSession): void {
   if (session.closed || session.destroyed) return
   if (socket === null) {
     session.close()

@@ -4,7 +4,7 @@ import { tooFewDescriptors } from '../os/limits.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { unpackToMember } from '../wire/envelope.js'
 import { type Link, remoteError, type WireBody, type WireEnvelope } from '../wire/link.js'
-import { fenced } from './cannot-serve.js'
+import { fencedError } from './cannot-serve.js'
 import { type HolderFacts, type HolderLink, REFUSED } from './holder-link.js'
 import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
@@ -64,15 +64,15 @@ export class JoinedHolder {
       message: envelope => this.#handle(envelope),
       bundle: items => this.#adopt(items),
       broken: error => {
-        shutdown.because(error)
+        shutdown.recordReason(error)
         refuse(error)
       },
       lost: error => {
-        if (error !== null) shutdown.because(error)
-        else if (!machine.member.holds) shutdown.because(leftEarly(holder.facts.pid))
+        if (error !== null) shutdown.recordReason(error)
+        else if (!machine.member.holds) shutdown.recordReason(leftEarly(holder.facts.pid))
         machine.step({ type: 'lost' })
         if (died) reportDeath()
-        hosting().lost?.()
+        hosting().onLost?.()
       },
       died: () => {
         died = true
@@ -115,7 +115,7 @@ export class JoinedHolder {
         return
       }
       if (fate === 'alive' && !this.#deps.readiness.served) {
-        shutdown.because(
+        shutdown.recordReason(
           new FdbError(
             'ERR_FDB_CHANNEL_CLOSED',
             'the incumbent closed the channel before the commit; it continues to serve',
@@ -135,7 +135,7 @@ export class JoinedHolder {
       const short =
         settings.reception === null ? tooFewDescriptors(offer.descriptors ?? 0, this.facts?.pid ?? 0) : null
       if (short !== null) {
-        shutdown.because(short)
+        shutdown.recordReason(short)
         refuse(short)
         return
       }
@@ -145,12 +145,12 @@ export class JoinedHolder {
     }
     if (hosting().handle?.(envelope)) return
     if (rejected) {
-      shutdown.because(remoteError(rejected, REFUSED))
+      shutdown.recordReason(remoteError(rejected, REFUSED))
       machine.step({ type: 'refused' })
       return
     }
     if (abort) {
-      shutdown.because(
+      shutdown.recordReason(
         remoteError(abort, { code: 'ERR_FDB_ABORTED', message: 'the incumbent ended the handoff' }),
       )
     }
@@ -160,13 +160,13 @@ export class JoinedHolder {
 
   #handleMessage(message: NonNullable<ReturnType<typeof unpackToMember>>): void {
     const { hosting, shared } = this.#deps
-    const { shutdown, machine, segmentSet, unfitness } = shared
+    const { shutdown, machine, segmentSet, cannotServe } = shared
     // An unfit process keeps its own reason.
-    if (message.kind === 'fenced' && unfitness.cause === null)
-      shutdown.becauseFenced(fenced(machine.member.epoch))
+    if (message.kind === 'fenced' && cannotServe.cause === null)
+      shutdown.replaceReason(fencedError(machine.member.epoch))
     if (message.kind === 'retire') shutdown.handleVerdict('retire')
     else if (message.kind === 'resume' || message.kind === 'reinstate') shutdown.handleVerdict('resume')
-    else if (message.kind === 'released') hosting().heardReleased?.()
+    else if (message.kind === 'released') hosting().onReleased?.()
     const epoch = 'epoch' in message ? message.epoch : machine.member.epoch
     machine.step({ type: 'message', message, sealed: segmentSet.isSealed(epoch) })
   }
@@ -196,7 +196,7 @@ export class JoinedHolder {
     }
     machine.step({ type: 'message', message: { kind: 'offer', ...offer }, sealed: false })
     timing.record('offered')
-    readiness.offered()
+    readiness.resolveOffer()
   }
 }
 

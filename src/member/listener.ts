@@ -48,7 +48,7 @@ export class Listener {
   readonly #changed: (changes: readonly OptionChange[]) => void
   readonly #options: SocketOptions
   /** The listeners of other workers whose connections this one takes too, by key. */
-  readonly #standIns = new Map<string, StandIn>()
+  readonly #standIns = new Map<string, StandInListener>()
   #accepting = false
   #borrowed = false
   #leaving = false
@@ -216,7 +216,7 @@ export class Listener {
 
   /** @internal Makes the first server also accept on `fd`, the listener of another worker. Owns the descriptor. */
   standIn(key: string, fd: OwnedFd): void {
-    const standIn = new StandIn(fd, error => this.#failed(this.#named(error)))
+    const standIn = new StandInListener(fd, error => this.#failed(this.#named(error)))
     this.#standIns.get(key)?.close()
     this.#standIns.set(key, standIn)
     if (this.#accepting) this.#startStandIn(standIn)
@@ -231,7 +231,7 @@ export class Listener {
     }
   }
 
-  #startStandIn(standIn: StandIn): void {
+  #startStandIn(standIn: StandInListener): void {
     const first = this.#servers.find(({ accepting }) => accepting)
     if (first !== undefined) standIn.start(first.server, this.spec.backlog)
   }
@@ -325,7 +325,7 @@ export async function startListeners(listeners: readonly Listener[]): Promise<vo
 }
 
 /** The listening socket of a worker that is not replaced yet, on which a server of this process accepts too. Owns the descriptor. */
-class StandIn {
+class StandInListener {
   readonly #fd: OwnedFd
   readonly #failed: (error: unknown) => void
   #accepting: net.Server | null = null

@@ -15,18 +15,18 @@ export interface MemberContext {
   readonly serviceStartedAt: number
   readonly machine: Machine
   readonly shutdown: Shutdown
-  readonly changes: Changes
+  readonly changes: ChangeNotifier
   readonly registry: Registry
   readonly segmentSet: SegmentSet
   /** The names of the listeners and descriptors that this version has asked for. */
   readonly wanted: Set<string>
   readonly listeners: readonly Listener[]
   readonly timing: TakeoverTiming
-  readonly unfitness: CannotServe
+  readonly cannotServe: CannotServe
 }
 
 /** Notifies of all changes that `status` shows. */
-export class Changes {
+export class ChangeNotifier {
   readonly #listeners = new Set<() => void>()
 
   /** Calls `listener` after each change. Returns a function that ends that. */

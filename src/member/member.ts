@@ -112,7 +112,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#listeners = new OwnListeners({
       shared: runtime,
       holdings: runtime.holdings,
-      refuseLeft: () => driver.refuseLeft(),
+      throwIfLeft: () => driver.throwIfLeft(),
       changed: (name, changes) => this.#emit('listenerChanged', name, changes),
       failed: error => this.#emit('listenerError', error),
     })
@@ -280,7 +280,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
    * descriptor.
    */
   async hold(name: string, fd: OwnedFd | number): Promise<void> {
-    this.#driver.refuseLeft()
+    this.#driver.throwIfLeft()
     checkName(name)
     const owned = typeof fd === 'number' ? ownNumber(fd, name) : fd
     await this.#runtime.holdings.register({ name, role: 'named', spec: '', fd: owned })

@@ -84,7 +84,7 @@ export class Moves {
     this.#cutAt = performance.now() + drainTimeout
     this.#halfTime = setTimeout(() => this.#announce(), Math.min(drainTimeout / 2, LONGEST_MS))
     this.#halfTime.unref()
-    this.#seek()
+    this.#askForChannel()
   }
 
   /** Call when this process starts to serve. Undecided connections come back; those that moved to a dead receiver are counted as lost. */
@@ -114,13 +114,13 @@ export class Moves {
   }
 
   /** The process that serves takes no connections: announces the end at once. A later process may still take some. */
-  nobodyTakes(): void {
+  noReceiver(): void {
     if (this.#leaving) this.#announce()
   }
 
   /** Asks again, because a receiver may be available now. */
   retry(): void {
-    if (this.#leaving && this.#sender === null) this.#seek()
+    if (this.#leaving && this.#sender === null) this.#askForChannel()
   }
 
   /** Uses one end of a migration channel. Owns the items: the channel, its log, and the other process's pidfd. */
@@ -168,14 +168,14 @@ export class Moves {
       perSecond: movesPerSecond,
       firstWaveMs: key !== null && key === this.#proved ? 0 : firstWave,
       drainMs: Math.max(0, this.#cutAt - performance.now()),
-      proved: () => {
+      onProved: () => {
         this.#proved = key
         this.counts.wave = 'rest'
       },
       counts: this.counts,
-      fault: this.#fault,
-      rested: () => this.#logEnd(),
-      ended: () => {
+      reportError: this.#reportError,
+      onIdle: () => this.#logEnd(),
+      onEnded: () => {
         this.#sender = null
         const inVain = this.counts.moved === moved
         if (!inVain) this.#waited = 0
@@ -200,8 +200,8 @@ export class Moves {
       sender: typeof sender === 'number' ? sender : other!,
       target: (listener, protocol) => this.#target(listener, protocol),
       counts: this.counts,
-      fault: this.#fault,
-      ended: () => this.#receivers.delete(receiver),
+      reportError: this.#reportError,
+      onEnded: () => this.#receivers.delete(receiver),
     })
     this.#receivers.add(receiver)
     receiver.start()
@@ -234,7 +234,7 @@ export class Moves {
     return undefined
   }
 
-  #seek(): void {
+  #askForChannel(): void {
     if (!this.#leaving || this.#sender !== null) return
     if (movableOf(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
@@ -265,7 +265,7 @@ export class Moves {
     clearTimeout(this.#timer)
     if (!this.#leaving) return
     this.#pause = { since: performance.now(), ms }
-    this.#timer = setTimeout(() => this.#seek(), ms)
+    this.#timer = setTimeout(() => this.#askForChannel(), ms)
     this.#timer.unref()
   }
 
@@ -276,7 +276,7 @@ export class Moves {
     for (const listener of this.#listeners()) listener.announce()
   }
 
-  readonly #fault = (error: unknown, message: string): void =>
+  readonly #reportError = (error: unknown, message: string): void =>
     this.#settings.logger.warn({ err: error }, message)
 }
 

@@ -45,7 +45,7 @@ export class OwnDrain {
     const { hosting, moves, shared, writes } = this.#deps
     const { generation, settings, segmentSet } = shared
     const { control, service, versions, times } = settings
-    if (control === null || !hosting().hearsReports) return this.#link !== null
+    if (control === null || !hosting().acceptsReports) return this.#link !== null
     this.#link ??= new ServingLink({
       control,
       service,
@@ -58,12 +58,12 @@ export class OwnDrain {
         if (items.some(({ role }) => role === 'moveChannel')) moves.open(items)
         else writes().takeNewer(items)
       },
-      connected: () => hosting().reported?.(),
+      connected: () => hosting().onReportsReceived?.(),
       writes: writes().forwarder,
-      handle: ({ moveRequest }) => moveRequest && moves.nobodyTakes(),
+      handle: ({ moveRequest }) => moveRequest && moves.noReceiver(),
     })
     this.#link.start()
-    return hosting().takesWrites
+    return hosting().acceptsWrites
   }
 
   reconnect(): void {
@@ -76,11 +76,11 @@ export class OwnDrain {
 
   get report(): DrainReport {
     const { leadership, moves, shared, state } = this.#deps
-    const { generation, listeners, machine, unfitness } = shared
+    const { generation, listeners, machine, cannotServe } = shared
     const { phase } = machine
     // Reads new records, so that a standby that cannot read them notices it in time.
     if (phase === 'standby') void state.log.position
-    const unfit = unfitness.report
+    const unfit = cannotServe.report
     return {
       pid: process.pid,
       generation,
@@ -98,7 +98,7 @@ export class OwnDrain {
   get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
     const { hosting, shared } = this.#deps
     const left = hosting().holder?.probationLeftMs ?? null
-    const asked = shared.shutdown?.asked ?? null
+    const asked = shared.shutdown?.requestedBy ?? null
     return { ...(left !== null && { standbySeconds: left / 1000 }), ...(asked !== null && { leaves: asked }) }
   }
 

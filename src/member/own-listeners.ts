@@ -19,7 +19,7 @@ export interface OwnListenersDeps {
   readonly shared: MemberContext
   readonly holdings: Holdings
   /** Throws ERR_FDB_CLOSED if this process has left. */
-  readonly refuseLeft: () => void
+  readonly throwIfLeft: () => void
   readonly changed: (name: string, changes: readonly OptionChange[]) => void
   /** A server could not be attached. */
   readonly failed: (error: unknown) => void
@@ -95,7 +95,7 @@ export class OwnListeners {
 
   /** Refuses a second call for the same name while the first one waits for the daemon. */
   async #open(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
-    this.#deps.refuseLeft()
+    this.#deps.throwIfLeft()
     checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)

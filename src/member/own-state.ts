@@ -6,7 +6,7 @@ import type { StatePosition } from '../wire/envelope.js'
 import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
-import { StateKeeper } from './state-keeper.js'
+import { SegmentLoader } from './segment-loader.js'
 
 export interface OwnStateDeps {
   readonly shared: MemberContext
@@ -19,7 +19,7 @@ export interface OwnStateDeps {
 /** The state in this process: its log, its file, and the compaction of its segments. Owns log and file. */
 export class OwnState {
   readonly log: StateLog
-  readonly keeper: StateKeeper
+  readonly loader: SegmentLoader
   readonly file: StateFile | null
   /** The position of the state at the takeover, as this process read it. */
   takenOver: StatePosition | null = null
@@ -35,7 +35,7 @@ export class OwnState {
     this.#shared = shared
     this.#hosting = hosting
     this.log = new StateLog({ logger, limits: stateLimits })
-    this.keeper = new StateKeeper(this.log, segmentSet, logger)
+    this.loader = new SegmentLoader(this.log, segmentSet, logger)
     this.#secretRemoval = new SecretRemoval({
       stale: () => this.log.hasStaleSecrets,
       possible: () => machine.phase === 'serving' && (machine.holder?.phase ?? 'idle') === 'idle',
@@ -44,7 +44,7 @@ export class OwnState {
     this.log.onFenced = fenced
     this.log.onFull = () => this.#makeRoom()
     this.log.onStaleSecret = this.#secretRemoval.notice
-    this.log.onUnreadable = error => this.unreadable(error)
+    this.log.onUnreadable = error => this.onUnreadable(error)
     this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
@@ -65,10 +65,10 @@ export class OwnState {
   }
 
   /** Reports that this standby cannot read the records of the process that serves. */
-  unreadable(error: unknown): void {
-    const { shutdown, machine, settings, unfitness } = this.#shared
+  onUnreadable(error: unknown): void {
+    const { shutdown, machine, settings, cannotServe } = this.#shared
     if (shutdown.over || machine.phase !== 'standby') return
-    const why = unfitness.record(error)
+    const why = cannotServe.record(error)
     settings.logger.warn(
       { err: why },
       'this process cannot take over again: it cannot read the records of the process that serves',
@@ -80,13 +80,13 @@ export class OwnState {
   async compact(options: { needed?: boolean } = {}): Promise<void> {
     const { shutdown } = this.#shared
     if (shutdown.over) return
-    await this.keeper.compact(async snapshot => {
+    await this.loader.compact(async snapshot => {
       if (!shutdown.over) await this.#hosting().replaceMerged(snapshot)
     }, options)
   }
 
   /** Call when the handoff cannot be undone any more. */
-  settled(): void {
+  onSettled(): void {
     void this.compact({ needed: this.#makingRoom })
   }
 

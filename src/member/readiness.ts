@@ -8,7 +8,7 @@ export class Readiness {
   readonly #late: () => void
   readonly #missingReady: MissingReadyWarning
   readonly #offer = new Pending<void>()
-  #checks: Checks | null = null
+  #checks: CheckRunner | null = null
   #waiting: Pending<void>[] = []
   #limit: Limit | undefined
   #served = false
@@ -47,7 +47,7 @@ export class Readiness {
     return this.#offer.answer
   }
 
-  offered(): void {
+  resolveOffer(): void {
     this.#offer.resolve()
   }
 
@@ -61,7 +61,7 @@ export class Readiness {
   /** Runs the application's checks, then `last`. Rejects with the first failure, or when `serving` rejects. */
   async check(options: ReadyOptions, serving: Promise<void>, last: () => void): Promise<void> {
     const until = performance.now() + (options.timeout ?? 0)
-    this.#checks = new Checks(options)
+    this.#checks = new CheckRunner(options)
     await this.#checks.run(serving)
     last()
     this.#missingReady.stop()
@@ -69,15 +69,15 @@ export class Readiness {
   }
 
   /** Call when this process serves, possibly reads only. */
-  serves(): void {
+  resolveWaiting(): void {
     this.#limit?.clear()
     for (const serving of this.#waiting.splice(0)) serving.resolve()
   }
 
   /** Call when this process writes. */
-  begun(): void {
+  markServed(): void {
     this.#served = true
-    this.serves()
+    this.resolveWaiting()
   }
 
   fail(why: Error): void {
@@ -98,7 +98,7 @@ export function notReady(): FdbError {
 }
 
 /** Runs the application's checks one after the other, for at most the timeout of `ready()`. */
-class Checks {
+class CheckRunner {
   readonly #options: ReadyOptions
   #current: Check | null = null
 

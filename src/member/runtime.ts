@@ -23,7 +23,7 @@ import { JoinedHolder } from './joined-holder.js'
 import { Leadership } from './leadership.js'
 import type { Listener } from './listener.js'
 import { Machine, type MachineDriver } from './machine.js'
-import { Changes, type MemberContext, TakeoverTiming } from './member-context.js'
+import { ChangeNotifier, type MemberContext, TakeoverTiming } from './member-context.js'
 import type { CloseOptions, RetiredReason, UpgradeOptions } from './member-options.js'
 import { Moves } from './moves.js'
 import { OfferReceiver } from './offer-receiver.js'
@@ -44,16 +44,16 @@ export interface Origin {
 
 export interface RuntimeDriver extends MachineDriver {
   /** The limit until this process serves has passed. */
-  late(): void
+  onDeadline(): void
   refuse(error: FdbError): void
-  refuseLeft(): void
+  throwIfLeft(): void
   status(): StatusReport
   upgrade(options: UpgradeOptions): Promise<Upgraded>
   close(options: CloseOptions): Promise<void>
   /** The handoff to this process cannot be undone any more. */
-  settled(): void
+  onSettled(): void
   /** This process has taken over and decides. */
-  decides(): void
+  onDecides(): void
 }
 
 /** Connects the parts of one member. Owns registry and segment set. */
@@ -64,9 +64,9 @@ export class MemberRuntime implements MemberContext {
   readonly registry: Registry
   readonly segmentSet = new SegmentSet()
   readonly wanted = new Set<string>()
-  readonly changes = new Changes()
+  readonly changes = new ChangeNotifier()
   readonly timing = new TakeoverTiming()
-  readonly unfitness = new CannotServe()
+  readonly cannotServe = new CannotServe()
   /** The commands of operators. */
   readonly commands = new Commands()
   readonly shutdown: Shutdown
@@ -103,7 +103,7 @@ export class MemberRuntime implements MemberContext {
     this.serviceStartedAt = serviceStartedAt
     this.shutdown = new Shutdown(settings.drainTimeout)
     this.machine = new Machine(scope, this.segmentSet, driver)
-    this.readiness = new Readiness(() => driver.late(), settings.logger)
+    this.readiness = new Readiness(() => driver.onDeadline(), settings.logger)
     this.state = new OwnState({
       shared: this,
       hosting,
@@ -170,10 +170,10 @@ export class MemberRuntime implements MemberContext {
             ...runtime,
             operations,
             state: log,
-            refuseLeft: () => driver.refuseLeft(),
+            throwIfLeft: () => driver.throwIfLeft(),
             askForMove: () => this.drain.askForMove(),
-            nobodyTakes: () => this.moves.nobodyTakes(),
-            settled: () => driver.settled(),
+            noReceiver: () => this.moves.noReceiver(),
+            onSettled: () => driver.onSettled(),
           })
         : new EmbeddedHosting({
             ...runtime,
@@ -181,7 +181,7 @@ export class MemberRuntime implements MemberContext {
             controlSocket,
             state: this.state,
             checkSeal,
-            decides: () => driver.decides(),
+            onDecides: () => driver.onDecides(),
             askForMove: () => this.drain.askForMove(),
             retryMoves: () => this.moves.retry(),
           })
@@ -259,10 +259,10 @@ export class MemberRuntime implements MemberContext {
       everyMs: () => this.joined.holder?.beatEvery(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
       link: () => this.joined.link,
-      healthy: () => this.#unattended ?? this.followed?.unwell ?? health(),
+      healthy: () => this.#unattended ?? this.followed?.outdatedReason ?? health(),
       report: () => this.drain.report,
-      silent: () => this.hosting.silent?.(),
-      heard: () => this.hosting.heard?.(),
+      onSilent: () => this.hosting.onSilent?.(),
+      onHeard: () => this.hosting.onHeard?.(),
     })
   }
 

@@ -1,6 +1,6 @@
 import type { Epoch } from '../handoff/messages.js'
 import type { SegmentSet } from '../holder/segment-set.js'
-import type { Changes } from './member-context.js'
+import type { ChangeNotifier } from './member-context.js'
 
 const CHECK_MS = 1_000
 /** The time to wait for a new segment from the daemon. */
@@ -16,7 +16,7 @@ export interface SegmentRenewalDeps {
   amidBulk(): boolean
   /** Asks the daemon for a new segment. */
   ask(): void
-  readonly changes: Changes
+  readonly changes: ChangeNotifier
 }
 
 /**

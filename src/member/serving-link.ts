@@ -68,7 +68,7 @@ export class ServingLink {
     const link = this.#link
     this.#link = null
     link?.close()
-    if (link !== null) this.#options.writes.lost(link)
+    if (link !== null) this.#options.writes.onLost(link)
   }
 
   /** Asks the process that serves for a migration channel. */
@@ -103,8 +103,8 @@ export class ServingLink {
         message: (envelope, fds) => {
           closeAll(fds)
           const { welcome, written } = envelope
-          if (welcome) this.#options.writes.welcomed(link, welcome)
-          if (written) this.#options.writes.written(link, written)
+          if (welcome) this.#options.writes.onWelcome(link, welcome)
+          if (written) this.#options.writes.onWritten(link, written)
           handle?.(envelope)
         },
         bundle: items => this.#options.adopt(items),
@@ -129,7 +129,7 @@ export class ServingLink {
         },
       })
       this.#beat(link)
-      this.#options.writes.connected(link)
+      this.#options.writes.onConnected(link)
       this.#options.connected()
     } catch {
       const ms = Math.max(RETRY_MS, this.#options.everyMs())
@@ -150,7 +150,7 @@ export class ServingLink {
   #connectAgain(link: Link): void {
     link.close()
     if (this.#link === link) this.#link = null
-    this.#options.writes.lost(link)
+    this.#options.writes.onLost(link)
     // A process that closed the connection at once would do so again.
     const refused = performance.now() - this.#connectedAt < RETRY_MS
     this.#later(() => void this.#connect(), refused ? RETRY_MS : RECONNECT_MS)

@@ -25,7 +25,7 @@ export class Shutdown {
   /** Connections may move although the application closes the member, because another worker serves the same addresses. */
   yields = false
   /** The operator who asked this process to leave, or null if the application closes by itself. */
-  asked: string | null = null
+  requestedBy: string | null = null
   #stage: Stage = 'stays'
   #resolve!: (why: RetiredReason) => void
   #why: RetiredReason = 'lost'
@@ -65,12 +65,12 @@ export class Shutdown {
   }
 
   /** Keeps the first reason: later errors are mostly its consequences. */
-  because(error: FdbError): void {
+  recordReason(error: FdbError): void {
     this.#reason ??= error
   }
 
   /** Replaces the reason, because the process was fenced. */
-  becauseFenced(error: FdbError): void {
+  replaceReason(error: FdbError): void {
     this.#reason = error
   }
 
@@ -108,7 +108,7 @@ export class Shutdown {
 
   end(why: FdbError): void {
     this.#stage = 'over'
-    this.because(why)
+    this.recordReason(why)
   }
 
   /** Resolves `retired`, and notifies the application. */

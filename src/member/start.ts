@@ -37,7 +37,7 @@ export async function startFirst(
   segmentSet.make([FIRST_EPOCH])
   try {
     // The first process may write before ready(), because no other process can.
-    await state.keeper.startFirst(FIRST_EPOCH, settings.stateFile)
+    await state.loader.startFirst(FIRST_EPOCH, settings.stateFile)
   } catch (error) {
     state.log.close()
     segmentSet.close()
@@ -74,7 +74,7 @@ export async function startFromRecovered(
   controlSocket.adopt({ listener, lock, reservation, ...(passed !== null && { entry: NO_ENTRY }) })
   passed?.close()
   try {
-    await state.keeper.read(top)
+    await state.loader.read(top)
     warnUnsealed(driver)
     return driver
   } catch (error) {
@@ -105,14 +105,14 @@ export async function startNext(
     const inView = followed?.open(timeoutMs)
     inView?.catch(() => {})
     await readiness.offer()
-    await state.keeper.read(machine.member.source)
+    await state.loader.read(machine.member.source)
     // The first process may write before ready(), because no other process can.
-    if (driver.first) await state.keeper.startFirst(machine.member.epoch, settings.stateFile)
+    if (driver.first) await state.loader.startFirst(machine.member.epoch, settings.stateFile)
     await inView
     state.file?.prepare()
     timing.record('read')
     warnUnsealed(driver)
-    if (machine.phase === 'gone') throw driver.whyNot()
+    if (machine.phase === 'gone') throw driver.leaveReason()
   } catch (error) {
     // The state could not be read: report that to the incumbent, and release everything.
     driver.refuse(FdbError.from(error))

@@ -47,7 +47,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
       takenOver,
       file: file?.status() ?? null,
     },
-    unfit: runtime.unfitness.report,
+    unfit: runtime.cannotServe.report,
     openFds: fdLimits().open,
     rssBytes: residentBytes(),
     lastFailure: runtime.upgrades.lastFailure,

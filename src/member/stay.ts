@@ -56,7 +56,7 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
     await deps.shutdown.retired
     return 0
   }
-  const others = new Others(deps)
+  const others = new DependentProcesses(deps)
   const forward = (signal: NodeJS.Signals) => {
     if (staysForOthers(deps)) void others.forward(signal)
   }
@@ -77,7 +77,7 @@ export async function stay(deps: MemberRuntime, { signals = [], until }: StayOpt
 }
 
 /** The processes that would end with this one. */
-class Others {
+class DependentProcesses {
   readonly #deps: MemberRuntime
   readonly #reaper = new ZombieReaper((pid, code) => this.#recordExit(pid, code))
   #code = 0

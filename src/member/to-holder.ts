@@ -36,7 +36,7 @@ export class ToHolderSender {
       case 'back':
         return this.#back(message)
       case 'unfit':
-        return joined.post({ unfit: { epoch: message.epoch, ...shared.unfitness.report } })
+        return joined.post({ unfit: { epoch: message.epoch, ...shared.cannotServe.report } })
       default:
         this.#plain(message)
         if (message.kind === 'serving') heartbeat.start()

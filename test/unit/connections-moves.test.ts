@@ -125,8 +125,8 @@ function way(
     firstWaveMs: options.firstWaveMs ?? 0,
     drainMs: options.drainMs,
     counts: given,
-    fault,
-    ended: giverEnded,
+    reportError: fault,
+    onEnded: giverEnded,
   })
   const receiver = new ConnectionReceiver({
     link: new Link(new Channel(pair.take)),
@@ -134,8 +134,8 @@ function way(
     sender: options.giverFate ?? process.pid,
     target: (listener, protocol) => (listener === 'web' && protocol === 'test/1' ? young : undefined),
     counts: taken,
-    fault,
-    ended: takerEnded,
+    reportError: fault,
+    onEnded: takerEnded,
   })
   return { sender, receiver, old, young, given, taken, faults, ended }
 }
@@ -369,8 +369,8 @@ describe('connections that move', () => {
       sender: pidfd,
       target: () => young,
       counts: new MoveCounts(),
-      fault() {},
-      ended: over,
+      reportError() {},
+      onEnded: over,
     }).start()
     await prepare(link, 1, ['a', 'b'])
     await seen(() => acks.length === 1)
@@ -587,8 +587,8 @@ function lonelyGiver() {
     firstWaveMs: 0,
     perSecond: Number.POSITIVE_INFINITY,
     counts: given,
-    fault() {},
-    ended: over,
+    reportError() {},
+    onEnded: over,
   })
   return { link: new Link(new Channel(take)), sender, old, given, ended }
 }
@@ -619,8 +619,8 @@ function lonelyTaker() {
     sender: process.pid,
     target: (_listener, protocol) => (protocol === 'test/1' ? young : undefined),
     counts: new MoveCounts(),
-    fault() {},
-    ended: over,
+    reportError() {},
+    onEnded: over,
   })
   receiver.start()
   return { link, receiver, young, ended, log: pair.log, refusals }

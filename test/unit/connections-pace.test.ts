@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { Pace, spreadPace } from '../../src/connections/sender.js'
+import { MoveRate, spreadPace } from '../../src/connections/sender.js'
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ['performance'] }))
 afterEach(() => void vi.useRealTimers())
 
 /** Of a thousand in a second. */
 const pace = (bounds: { most?: number; atOnce?: number } = {}) =>
-  new Pace({ perSecond: 1_000, most: bounds.most ?? 10, atOnce: bounds.atOnce ?? 4 })
-const waits = (of: Pace) => of.ready() - performance.now()
+  new MoveRate({ perSecond: 1_000, most: bounds.most ?? 10, atOnce: bounds.atOnce ?? 4 })
+const waits = (of: MoveRate) => of.ready() - performance.now()
 
 describe('a pace', () => {
   it('lets the first few go at once', () => {
@@ -42,7 +42,7 @@ describe('a pace', () => {
 
   it('never waits where nothing bounds it', () => {
     const most = Number.POSITIVE_INFINITY
-    const some = new Pace({ perSecond: most, most, atOnce: 1 })
+    const some = new MoveRate({ perSecond: most, most, atOnce: 1 })
     some.spend(1_000_000)
     expect([waits(some), some.allowed]).toEqual([0, most])
   })

@@ -6,7 +6,7 @@ import { DaemonReception } from '../../src/daemon/reception.js'
 import type { Services } from '../../src/daemon/services.js'
 import type { Caller } from '../../src/holder/admission.js'
 import { memoryFile } from '../../src/kernel/index.js'
-import { Changes } from '../../src/member/member-context.js'
+import { ChangeNotifier } from '../../src/member/member-context.js'
 import type { MemberRuntime } from '../../src/member/runtime.js'
 import type { Operations } from '../../src/operator/requests.js'
 import { DAEMON_ITSELF } from '../../src/operator/service-name.js'
@@ -39,7 +39,7 @@ function joiner(service: string, uid = 0) {
 }
 
 function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
-  const changes = new Changes()
+  const changes = new ChangeNotifier()
   const state = { settled: true, paused: false, joined: [] as Caller[] }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
   const services = {

@@ -14,7 +14,7 @@ import { HANDOFF_TIMES, limitOf } from '../../src/holder/times.js'
 import { memoryFile, receiveMessage, socketPair } from '../../src/kernel/index.js'
 import { OperatorRequests, Registrations } from '../../src/member/daemon-hosting.js'
 import { HolderLink } from '../../src/member/holder-link.js'
-import { Changes } from '../../src/member/member-context.js'
+import { ChangeNotifier } from '../../src/member/member-context.js'
 import { OperatorClient } from '../../src/operator.js'
 import { runCheck } from '../../src/probing/health-check.js'
 import { StateLog } from '../../src/state/index.js'
@@ -132,7 +132,7 @@ const WAITS: Readonly<Record<string, Wait>> = {
         new FdbError('ERR_FDB_ABORTED', 'the operator has cancelled it'),
       ),
   },
-  'a change that does not come': { ms: 700, begin: () => new Changes().until(() => false, 700) },
+  'a change that does not come': { ms: 700, begin: () => new ChangeNotifier().until(() => false, 700) },
   'the answer to an operator': {
     ms: 1_500,
     begin: async () => {

@@ -30,9 +30,9 @@ describe('a process that may not write any more', () => {
       },
       settings: { timeout: 1_000, logger: SILENT },
       segmentSet,
-      unfitness: { refusal: () => new Error('unfit') },
+      cannotServe: { refusal: () => new Error('unfit') },
     }
-    const state = { log, file: null, keeper: { follow: async () => {} } }
+    const state = { log, file: null, loader: { follow: async () => {} } }
     const writes = new FencedWrites(shared as never, state as never, {
       open: () => true,
       reconnect: () => {},

@@ -26,7 +26,7 @@ function watched(phase: HolderPhase = 'probation') {
       dispatch: event => heard.push(event.type),
       peer: () => peer,
       times: () => TIMES,
-      kept: ({ id }) => kept.push(id),
+      onKept: ({ id }) => kept.push(id),
     },
     BEAT,
   )

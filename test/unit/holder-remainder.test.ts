@@ -34,8 +34,8 @@ describe('a taker of connections', () => {
       sender: ownPidfd()!,
       target: () => ({ check: () => {}, arrive: () => {} }) as never,
       counts: new MoveCounts(),
-      fault: () => {},
-      ended: () => {
+      reportError: () => {},
+      onEnded: () => {
         over = true
       },
     })

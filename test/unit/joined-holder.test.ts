@@ -20,13 +20,13 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
   const because = (error: FdbError) => story.push(`because ${error.code}`)
   const hosting = {
     handle: () => false,
-    lost: () => story.push('hosting lost'),
-    heardReleased: () => story.push('hosting released'),
+    onLost: () => story.push('hosting lost'),
+    onReleased: () => story.push('hosting released'),
   }
   const shared = {
     shutdown: {
-      because,
-      becauseFenced: because,
+      recordReason: because,
+      replaceReason: because,
       handleVerdict: (word: string) => story.push(`shutdown ${word}`),
       over: false,
     },
@@ -37,7 +37,7 @@ function joined(holds = true): { handler: Handler; story: string[]; link: { open
         story.push(['step', event.type, event.message?.kind ?? event.fate ?? ''].join(' ').trim()),
     },
     segmentSet: { isSealed: () => false },
-    unfitness: { cause: null },
+    cannotServe: { cause: null },
   }
   let handler!: Handler
   const link = { open: true }

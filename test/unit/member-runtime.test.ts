@@ -125,10 +125,10 @@ describe('a heartbeat', () => {
       healthy: () => true,
       report: () => ({}),
       silenceMs: () => 500,
-      silent: () => {
+      onSilent: () => {
         silent++
       },
-      heard: () => {},
+      onHeard: () => {},
     })
     return { heart, beats, silent: () => silent }
   }
@@ -155,8 +155,8 @@ describe('a heartbeat', () => {
       healthy: () => well(),
       report: () => ({ connections: 1 }),
       silenceMs: () => 100,
-      silent: () => void silent++,
-      heard: () => void heard++,
+      onSilent: () => void silent++,
+      onHeard: () => void heard++,
     })
     onTestFinished(() => beats.stop())
     expect(beats.holderSilent).toBe(false)

@@ -68,10 +68,10 @@ describe('the departure of a process', () => {
   it('keeps the first reason, until it is fenced or serves', () => {
     const shutdown = new Shutdown(DRAIN_MS)
     const fenced = new FdbError('ERR_FDB_FENCED', 'another writes')
-    shutdown.because(failed)
-    shutdown.because(fenced)
+    shutdown.recordReason(failed)
+    shutdown.recordReason(fenced)
     expect(shutdown.reason).toBe(failed)
-    shutdown.becauseFenced(fenced)
+    shutdown.replaceReason(fenced)
     expect(shutdown.reason).toBe(fenced)
     shutdown.serve()
     expect(shutdown.reason).toBeNull()

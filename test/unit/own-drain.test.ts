@@ -34,7 +34,7 @@ it('a process that drains is brought newer segments, and ways for its connection
     taken.push(`${where}: ${items.map(({ role }) => role).join(', ')}`)
     closeAll(items.map(({ fd }) => fd))
   }
-  let takesWrites = true
+  let acceptsWrites = true
   const drain = new OwnDrain({
     shared: {
       generation: 1,
@@ -42,9 +42,9 @@ it('a process that drains is brought newer segments, and ways for its connection
       segmentSet: { top: 0 },
       listeners: [],
       machine: { phase: 'leaving' },
-      unfitness: { report: null },
+      cannotServe: { report: null },
     },
-    hosting: () => ({ hearsReports: true, takesWrites, reported: () => {} }),
+    hosting: () => ({ acceptsReports: true, acceptsWrites, onReportsReceived: () => {} }),
     state: { log },
     writes: () => ({ forwarder: new WriteRedirect(log, 1_000, () => {}), takeNewer: take('state') }),
     moves: { open: take('moves'), counts: { report: {} } },
@@ -62,7 +62,7 @@ it('a process that drains is brought newer segments, and ways for its connection
     rmSync(folder, { recursive: true, force: true })
   })
   expect(drain.open()).toBe(true)
-  takesWrites = false
+  acceptsWrites = false
   expect(drain.open()).toBe(false)
   const { link, intent } = await until('it reports', () => callers[0])
   expect(intent).toBe('draining')

@@ -82,8 +82,8 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
   const forwarder = new WriteRedirect(log, 5_000, () => void reconnected++)
   const connect = () => {
     const { link } = linked(100)
-    forwarder.connected(link)
-    forwarder.welcomed(link, { capabilities: [FORWARDS_WRITES] })
+    forwarder.onConnected(link)
+    forwarder.onWelcome(link, { capabilities: [FORWARDS_WRITES] })
     return link
   }
   forwarder.start(new FdbError('ERR_FDB_FENCED', 'another serves'))
@@ -93,7 +93,7 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
     .put('a', Buffer.alloc(1_000))
     .catch(() => {})
   await until('the first is left', () => reconnected === 1)
-  forwarder.lost(first)
+  forwarder.onLost(first)
   connect()
   await until('the second is left', () => reconnected === 2)
 })

@@ -222,7 +222,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   }
 
   /** Returns the kind of a connection, and why it has not left. */
-  whyHere(socket: net.Socket): [kind: string, reason: string] {
+  describeConnection(socket: net.Socket): [kind: string, reason: string] {
     const parser = parserOf(socket)
     const kind = parser === null && this.#upgraded ? this.#upgraded.hooks.protocol : 'http'
     if (this.#refused.has(socket)) return [kind, 'refused']

@@ -47,25 +47,25 @@ export class WriteRedirect {
     this.#queue = null
   }
 
-  connected(link: Link): void {
+  onConnected(link: Link): void {
     this.#link = link
     this.#accepted = false
   }
 
-  welcomed(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
+  onWelcome(link: Link, { capabilities }: fdbroker.wire.Welcome.$Properties): void {
     if (link !== this.#link || !capabilities?.includes(FORWARDS_WRITES)) return
     this.#accepted = true
     this.#useLink()
   }
 
-  written(link: Link, written: fdbroker.wire.Written.$Properties): void {
+  onWritten(link: Link, written: fdbroker.wire.Written.$Properties): void {
     if (link !== this.#link) return
     const answer = unpackAnswer(written)
     this.#queue?.onAnswer(written.number ?? 0, answer)
     if (answer.outcome === 'again') this.#reconnect()
   }
 
-  lost(link: Link): void {
+  onLost(link: Link): void {
     if (link !== this.#link) return
     this.#link = null
     this.#accepted = false

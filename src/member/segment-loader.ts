@@ -14,7 +14,7 @@ const COMPACT_SEGMENTS = 8
 const COMPACT_GARBAGE_BYTES = 128 * 1024
 
 /** Reads the segments of the segment set into the state log during a handoff. Owns neither. */
-export class StateKeeper {
+export class SegmentLoader {
   readonly #log: StateLog
   readonly #segmentSet: SegmentSet
   readonly #logger: Logger
