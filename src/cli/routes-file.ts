@@ -19,7 +19,7 @@ export async function readRoutes(file: string): Promise<unknown[]> {
   const given = json(text) ?? jsonLines(text) ?? yaml(text, name)
   const list = isMap(given) && 'routes' in given ? given.routes : given
   if (Array.isArray(list)) return list
-  throw new FdbError('ERR_FDB_ROUTES', `${name} is no list of routes: give a list, or JSON lines`)
+  throw new FdbError('ERR_FDB_ROUTES', `${name} is not a list of routes: give a list, or JSON lines`)
 }
 
 function json(text: string): unknown {

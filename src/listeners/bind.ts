@@ -44,7 +44,7 @@ function bindStale(spec: ListenerSpec, bind: () => OwnedFd, cause: unknown): Own
   if ('noSocket' in found) {
     throw new FdbError(
       'ERR_FDB_SPEC',
-      `The path ${path} exists and is no socket. Move it away or choose another path.`,
+      `The path ${path} exists and is not a socket. Move it away or choose another path.`,
       { cause, details: { part: 'path', path } },
     )
   }

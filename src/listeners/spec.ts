@@ -86,8 +86,8 @@ function parseHostPort(text: string, rest: string): Pick<ListenerOptions, 'host'
     return refuse(text, 'port', 'write HOST:PORT (port 0 lets the kernel choose).')
   }
   const { v6, plain, port: digits = '' } = found.groups
-  if (!/^\d{1,5}$/.test(digits)) return refuse(text, 'port', `"${digits}" is no number from 0 to 65535.`)
-  if (v6 !== undefined && !isIPv6(v6)) return refuse(text, 'host', `"${v6}" is no IPv6 address.`)
+  if (!/^\d{1,5}$/.test(digits)) return refuse(text, 'port', `"${digits}" is not a number from 0 to 65535.`)
+  if (v6 !== undefined && !isIPv6(v6)) return refuse(text, 'host', `"${v6}" is not an IPv6 address.`)
   if (plain === '*') return { host: '::', port: Number(digits), ipv6Only: false }
   return { host: v6 ?? plain ?? '', port: Number(digits) }
 }
@@ -153,7 +153,7 @@ function checkInteger(
   max: number,
 ): void {
   if (value === undefined || (Number.isInteger(value) && value >= min && value <= max)) return
-  refuse(spec, part, `${value} is no integer from ${min} to ${max}.`)
+  refuse(spec, part, `${value} is not an integer from ${min} to ${max}.`)
 }
 
 /** Checks the given fields and adds the defaults. */
@@ -227,7 +227,7 @@ function completeUnix(input: unknown, options: ListenerOptions, backlog: number)
   checkInteger(input, 'uid', options.uid, 0, 2 ** 32 - 2)
   checkInteger(input, 'gid', options.gid, 0, 2 ** 32 - 2)
   for (const part of ['mode', 'uid', 'gid'] as const) {
-    if (abstract && options[part] !== undefined) refuse(input, part, 'an abstract socket is no file.')
+    if (abstract && options[part] !== undefined) refuse(input, part, 'an abstract socket is not a file.')
   }
   return {
     kind: 'unix',

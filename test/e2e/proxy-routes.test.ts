@@ -114,7 +114,7 @@ describe('fd-broker routes', () => {
     expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
     expect(stderr.split('\n')[0]).toBe('ERR_FDB_ROUTES: no route was changed:')
     expect(stderr).toMatch(/^routes\[1\]\.upstream: there is no upstream "nowhere"/m)
-    expect(stderr).toMatch(/routes\[2\]\.host: "b d" is no host/)
+    expect(stderr).toMatch(/routes\[2\]\.host: "b d" is not a host/)
     expect(stderr).toMatch(/routes\[3\]: there\.test\/ was made at run time before, with another target/)
     expect(await listed(edge)).toHaveLength(3)
     const replaced = file(edge, 'right.yaml', '- { host: there.test, upstream: spare }\n')
@@ -141,7 +141,7 @@ describe('fd-broker routes', () => {
     const odd = file(edge, 'odd.yaml', 'a: b\n  - c: [\n')
     expect((await edge.routes('add', '--file', odd)).stderr).toMatch(/ERR_FDB_ROUTES: .*odd\.yaml:\d+:\d+: /)
     expect((await edge.routes('add', '--file', file(edge, 'map.yaml', 'a: b\n'))).stderr).toContain(
-      'is no list of routes',
+      'is not a list of routes',
     )
   })
 

@@ -217,7 +217,7 @@ describe('a wrong configuration', () => {
   it('is refused with file, line, column, key and remedy', () => {
     const text = EXAMPLE.replace('"http://127.0.0.1:9002"', '"htp://x"')
     expect(refusal(text)).toEqual([
-      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is no upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)',
+      'edge.yaml:7:45: upstreams.app.servers[1]: "htp://x" is not an upstream address (http://HOST:PORT, tcp://HOST:PORT or unix:/path)',
     ])
   })
 
@@ -226,8 +226,8 @@ describe('a wrong configuration', () => {
       .replace('path: /,', 'path: api,')
       .replace('service: edge', 'service: ""')
     expect(refusal(text)).toEqual([
-      'edge.yaml:1:10: service: "" is no service name (1 to 128 visible characters)',
-      'edge.yaml:9:24: routes[0].path: "api" is no path: it must begin with /',
+      'edge.yaml:1:10: service: "" is not a service name (1 to 128 visible characters)',
+      'edge.yaml:9:24: routes[0].path: "api" is not a path: it must begin with /',
       'edge.yaml:11:19: drain.timeout: 30 has no unit; write 30s or 30ms',
     ])
   })

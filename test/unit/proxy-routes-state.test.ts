@@ -250,8 +250,8 @@ describe('routes at run time', () => {
       ),
     ).toEqual([
       'no route was changed:',
-      'routes[1].host: "a:80" is no host: leave the port out, a route is for all ports',
-      'routes[2].path: "x" is no path: it must begin with /',
+      'routes[1].host: "a:80" is not a host: leave the port out, a route is for all ports',
+      'routes[2].path: "x" is not a path: it must begin with /',
       'routes[3].upstream: there is no upstream "ap" (did you mean "app"?)',
       'routes[4]: the route has no target: give "upstream" or "respond"',
       'routes[5]: fine/ is given twice, first by routes[0]',
@@ -259,7 +259,7 @@ describe('routes at run time', () => {
       'routes[7]: "f" is a string, not a map; its keys are: host, path, upstream, respond, connect, request, response',
     ])
     expect(refused(() => add(current, []))).toContain('routes: the list is empty')
-    expect(refused(() => add(current, {}))).toContain('routes: {} is no list of routes')
+    expect(refused(() => add(current, {}))).toContain('routes: {} is not a list of routes')
     const many = Array.from({ length: 30 }, () => ({}))
     expect(refused(() => add(current, many))).toHaveLength(22)
   })

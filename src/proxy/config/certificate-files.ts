@@ -34,7 +34,7 @@ export function readCertificateFiles(files: Files, place: ConfigPlace): Certific
 function readText(path: string, place: ConfigPlace): string | undefined {
   try {
     const facts = statSync(path)
-    if (!facts.isFile()) return place.wrong(`${shown(path)} is no file`)
+    if (!facts.isFile()) return place.wrong(`${shown(path)} is not a file`)
     if (facts.size > MOST_BYTES)
       return place.wrong(`${shown(path)} has ${facts.size} bytes, at most ${MOST_BYTES} are read`)
     return readFileSync(path, 'latin1')

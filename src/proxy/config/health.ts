@@ -36,7 +36,7 @@ function healthAddress(kind: ProbeKind): ValueCheck<string> {
 function hostField(given: string): string | InvalidValue {
   return /^[\w.-]+(:\d{1,5})?$|^\[[\da-fA-F:.]+\](:\d{1,5})?$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is no host (app.example.com)`)
+    : new InvalidValue(`${shown(given)} is not a host (app.example.com)`)
 }
 
 export const healthShape = {

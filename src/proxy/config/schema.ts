@@ -54,13 +54,13 @@ const GiB = 2 ** 30
 function viaName(given: string): string | InvalidValue {
   return /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is no name for Via (a token, at most 128 characters)`)
+    : new InvalidValue(`${shown(given)} is not a name for Via (a token, at most 128 characters)`)
 }
 
 function controlPath(given: string): string | InvalidValue {
   const bytes = Buffer.byteLength(given)
   if (!given.startsWith('/') || given.endsWith('/') || given.includes('\0')) {
-    return new InvalidValue(`${shown(given)} is no absolute path of a socket (/run/edge/upgrade.sock)`)
+    return new InvalidValue(`${shown(given)} is not an absolute path of a socket (/run/edge/upgrade.sock)`)
   }
   return bytes <= 106
     ? given
@@ -212,7 +212,7 @@ function listenerAddress(given: string): ListenerSpec | InvalidValue {
   } catch (error) {
     if (!FdbError.is(error)) throw error
     return new InvalidValue(
-      `${shown(given)} is no listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
+      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
     )
   }
 }
@@ -314,7 +314,7 @@ export function configShape(upstreamNames: ReadonlySet<string>) {
       text('a name', given =>
         /^[\x21-\x7e]{1,128}$/.test(given)
           ? given
-          : new InvalidValue(`${shown(given)} is no service name (1 to 128 visible characters)`),
+          : new InvalidValue(`${shown(given)} is not a service name (1 to 128 visible characters)`),
       ),
       'name of the service; two services cannot use one control socket',
     ),
@@ -421,7 +421,7 @@ function nameServer(given: string): string | InvalidValue {
   const possible = port === undefined || (Number(port) >= 1 && Number(port) <= 65_535)
   if (whole && possible) return given
   return new InvalidValue(
-    `${shown(given)} is no address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`,
+    `${shown(given)} is not the address of a name server (10.0.0.2, 10.0.0.2:5353, [fd00::2]:53)`,
   )
 }
 
@@ -480,7 +480,7 @@ function addressRange(given: string): AddressRange | InvalidValue {
   const most = version === 4 ? 32 : 128
   const prefix = bits === undefined ? most : Number(bits)
   if (version === 0 || prefix > most)
-    return new InvalidValue(`${shown(given)} is no address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
+    return new InvalidValue(`${shown(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
   return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
 }
 

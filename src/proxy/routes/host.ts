@@ -16,8 +16,8 @@ const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/
 /** Returns the canonical spelling of a host pattern: lower case, punycode, no trailing dot, IPv6 compressed and in brackets. */
 export function canonicalHost(pattern: string): string | InvalidValue {
   if (pattern === '*') return pattern
-  if (pattern === '') return new InvalidValue('"" is no host; write "*" for every host')
-  const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is no host: ${why}`)
+  if (pattern === '') return new InvalidValue('"" is not a host; write "*" for every host')
+  const refuse = (why: string) => new InvalidValue(`${shown(pattern)} is not a host: ${why}`)
   if (/[/?#@\s\\%]/.test(pattern)) return refuse('write only the name, for example app.example.com')
   if (isIPv6(pattern)) return refuse(`an IPv6 address stands in brackets, [${pattern}]`)
   if (pattern.startsWith('[')) {
@@ -36,8 +36,8 @@ export function canonicalHost(pattern: string): string | InvalidValue {
     return refuse('a name has 1 to 253 letters')
   const labels = ascii.split('.')
   const bad = labels.find(label => !LABEL.test(label))
-  if (bad !== undefined) return refuse(`${shown(bad)} is no label (1 to 63 letters, digits and -)`)
-  if (/^\d+$/.test(labels.at(-1)!)) return refuse('it ends like an IPv4 address, and is none')
+  if (bad !== undefined) return refuse(`${shown(bad)} is not a label (1 to 63 letters, digits and -)`)
+  if (/^\d+$/.test(labels.at(-1)!)) return refuse('it ends like an IPv4 address, but is not one')
   return wildcard ? `*.${ascii}` : ascii
 }
 

@@ -26,7 +26,7 @@ const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 /** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
 export function canonicalPath(prefix: string): string | InvalidValue {
   if (prefix.length <= MOST_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
-  const refuse = (why: string) => new InvalidValue(`${shown(prefix)} is no path: ${why}`)
+  const refuse = (why: string) => new InvalidValue(`${shown(prefix)} is not a path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
   if (prefix.length > MOST_PATH_CHARACTERS)
     return refuse(`it has ${prefix.length} characters, at most ${MOST_PATH_CHARACTERS} are allowed`)
@@ -42,7 +42,7 @@ export function canonicalPath(prefix: string): string | InvalidValue {
   if (/%(?![0-9A-Fa-f]{2})/.test(prefix))
     return refuse('a % is followed by two hexadecimal digits; write %25 for the sign')
   const all = readings(prefix)
-  if (all === null) return refuse('. and .. are no segments of a route, and NUL is no part of one')
+  if (all === null) return refuse('a route must not contain NUL, or . and .. as segments')
   return all.length === 1
     ? all[0]!
     : refuse(

@@ -67,7 +67,7 @@ const placeShape = {
 function sentHost(given: string): string | InvalidValue {
   return /^(?:[0-9A-Za-z._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/.test(given)
     ? given
-    : new InvalidValue(`${shown(given)} is no host with or without a port`)
+    : new InvalidValue(`${shown(given)} is not a host with or without a port`)
 }
 
 const fieldShape = {
@@ -210,7 +210,7 @@ const PROXY_HEADERS = new Set([
 /** Checks the name of a header that the operator may set. */
 export function headerName(text: string): string | InvalidValue {
   if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}$/.test(text)) {
-    return new InvalidValue(`${shown(text)} is no header name (1 to 64 letters, digits and -)`)
+    return new InvalidValue(`${shown(text)} is not a header name (1 to 64 letters, digits and -)`)
   }
   if (PROXY_HEADERS.has(text.toLowerCase()))
     return new InvalidValue(`${shown(text)} is set by the proxy itself; choose another header`)
@@ -221,6 +221,6 @@ function headerValue(text: string): string | InvalidValue {
   if (text.length > 4096) return new InvalidValue(`a header value of ${text.length} characters; at most 4096`)
   if (/^[\t\x20-\x7e]*$/.test(text) && text.trim() === text) return text
   return new InvalidValue(
-    `${shown(text)} is no header value (visible ASCII, no line break, no blank at either end)`,
+    `${shown(text)} is not a header value (visible ASCII, no line break, no blank at either end)`,
   )
 }

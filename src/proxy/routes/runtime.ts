@@ -96,7 +96,7 @@ function* eachOf<T>(
 ): Generator<void> {
   const problems = new Problems(MOST_PROBLEMS)
   const root = new ConfigPlace(problems).at('routes')
-  if (!Array.isArray(given)) root.wrong(`${shown(given)} is no list of routes`)
+  if (!Array.isArray(given)) root.wrong(`${shown(given)} is not a list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')
   else {
     for (const [index, each] of given.entries()) {

@@ -231,7 +231,7 @@ function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateM
 function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
   const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
   for (const [what, text] of Object.entries({ cert, key })) {
-    if (typeof text !== 'string') throw refusal(`"${what}" is no text`)
+    if (typeof text !== 'string') throw refusal(`"${what}" is not a text`)
     if (text.length > MOST_PEM_BYTES)
       throw refusal(`"${what}" has ${text.length} bytes, at most ${MOST_PEM_BYTES} are taken`)
   }
@@ -243,7 +243,8 @@ function readAddition(given: unknown): { material: CertificateMaterial; replace:
 
 function checkedNames(given: unknown): string[] | null {
   if (given === null) return null
-  if (!Array.isArray(given) || given.length === 0) throw refusal(`names: ${shown(given)} is no list of names`)
+  if (!Array.isArray(given) || given.length === 0)
+    throw refusal(`names: ${shown(given)} is not a list of names`)
   return given.map(each => {
     const name = canonicalName(typeof each === 'string' ? each : '')
     if (typeof name !== 'string') throw refusal(`names: ${name.why}`)

@@ -126,7 +126,9 @@ export function canonicalName(given: string): string | InvalidValue {
   const host = given === '*' ? new InvalidValue('') : canonicalHost(given)
   if (typeof host === 'string' && !host.startsWith('[') && !isIPv4(host)) return host
   if (typeof host !== 'string' && host.why !== '') return host
-  return new InvalidValue(`${shown(given)} is no name that clients ask for (app.example.com, *.example.com)`)
+  return new InvalidValue(
+    `${shown(given)} is not a host name that clients can request (app.example.com, *.example.com)`,
+  )
 }
 
 /** Returns the names to look up for a server name, the most specific first. */
