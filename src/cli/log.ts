@@ -75,7 +75,7 @@ interface LogTarget {
 interface LogEvents {
   /** Writing failed: lines are dropped until it works again. Called once per failure. */
   readonly failed: (error: Error) => void
-  /** Writing works again, and so many lines were dropped: the callee reports that in this log. */
+  /** Writing works again after `lines` lines were dropped; the callee logs that. */
   readonly missing: (lines: number) => void
   /** Opening the file again failed: the previous one stays in use. */
   readonly reopenFailed: (error: Error) => void

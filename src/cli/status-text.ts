@@ -213,7 +213,7 @@ function leftOf(probationSeconds: number | null | undefined): string {
   return typeof probationSeconds === 'number' ? `, ${formatDuration(probationSeconds)} left` : ''
 }
 
-/** Lines about the supervisor of `fd-broker run`, which is another process than the program. */
+/** Lines about the supervisor of `fd-broker run`, a separate process. */
 function supervisorLines(report: ServiceStatus, now: number): [string, string | null][] {
   const { supervisor } = report as Partial<SupervisorStatus>
   if (supervisor === undefined) return []

@@ -97,7 +97,7 @@ function requirePidfd(pidfd: OwnedFd): void {
   try {
     pidOfPidfd(pidfd)
   } catch (error) {
-    // For other errors (no /proc) it cannot be checked, and is accepted.
+    // Other errors, such as a missing /proc: the descriptor cannot be checked, and is accepted.
     if ((error as NativeError).code === 'EINVAL') throw error
   }
 }

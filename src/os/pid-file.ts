@@ -21,7 +21,7 @@ export class PidFile {
   write(): void {
     this.#change(() => {
       const aside = `${this.#path}.${process.pid}~`
-      // Created again: in a folder that others can write to, it could be their link.
+      // Removed first: in a folder that others can write to, it could be a link that they made.
       rmSync(aside, { force: true })
       writeFileSync(aside, `${process.pid}\n`, { mode: 0o644, flag: 'wx' })
       try {

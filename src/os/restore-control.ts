@@ -89,7 +89,7 @@ function missingReservation({ path, reservation }: HeldControl): OwnedFd | null 
   return made === 'taken' ? null : made
 }
 
-/** Whether the path is intact or a service manager's. Throws if it names the live socket of another process, or no socket. */
+/** Whether the path is intact or a service manager's. Throws if the path names the live socket of another process, or no socket. */
 function isIntact(path: string, entry: PathEntry): boolean {
   if (entry.ino < 0n) return true
   const named = controlEntry(path)

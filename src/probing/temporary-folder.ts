@@ -9,8 +9,8 @@ const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
 const YOUNG_MS = 60_000
 
 /**
- * Creates a folder for one socket, and removes folders that killed processes of this user left: those in which no process listens.
- * Processes in other PID namespaces count too, by their sockets.
+ * Creates a folder for one socket, and removes folders that killed processes of this user left: those in which no process listens. A
+ * process in another PID namespace is detected by its socket.
  */
 export function temporaryFolder(): string {
   const parent = process.env.RUNTIME_DIRECTORY?.split(':')[0] || tmpdir()

@@ -43,7 +43,7 @@ export interface InheritedVersion extends InheritedProbe {
   readonly pid: number
   readonly startedAt: number
   readonly says: string
-  /** Whether another version serves. */
+  /** Whether another version serves in its place. */
   readonly replaced: boolean
 }
 

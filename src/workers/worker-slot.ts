@@ -155,7 +155,7 @@ export class WorkerSlot {
     }
   }
 
-  /** Ends a worker that failed after its Commit, if it still has its listeners when a worker told to stop must have closed them. */
+  /** Ends a worker that failed after its Commit: after `stopTimeout`, if it still has listeners that it should have closed by then. */
   #endLater(child: Successor): void {
     const { stopTimeout } = this.#deps.settings
     if (stopTimeout === null) {
