@@ -55,7 +55,7 @@ export class AutoService {
    */
   static async join(settings: AutoSettings, onLeft: () => void): Promise<AutoService | null> {
     const { control, service, drainMs, exitMs, readyMs, probationMs, pidFile, stateFile } = settings
-    const other = settings.named ? null : await otherProgram(settings)
+    const other = settings.isNamed ? null : await otherProgram(settings)
     if (other !== null) {
       say(
         `"${service}" is the service of another program, ${other}: this one runs without upgrades; name its service by FD_BROKER_NAME (the same name makes it the next version of that program)`,

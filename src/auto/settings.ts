@@ -10,7 +10,7 @@ export interface AutoSettings {
   readonly program: string
   readonly service: string
   /** Whether the operator named the service: then another program of that name is its next version. */
-  readonly named: boolean
+  readonly isNamed: boolean
   readonly control: string
   /** When the process is ready: when it listens, when it calls ready(), or when it answers a GET of this path. */
   readonly ready: 'listen' | 'call' | { readonly path: string }
@@ -41,7 +41,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
   return {
     program,
     service,
-    named: Boolean(name),
+    isNamed: Boolean(name),
     control: env.FD_BROKER_CONTROL ? resolve(env.FD_BROKER_CONTROL) : placeFor(service, env),
     ready: readyOf(env.FD_BROKER_READY),
     quietMs: duration(env, 'FD_BROKER_QUIET') ?? QUIET_MS,

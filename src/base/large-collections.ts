@@ -29,7 +29,7 @@ export abstract class DividingMap<K, V> {
   }
 
   /** Whether all keys are in parts. */
-  get divided(): boolean {
+  get isDivided(): boolean {
     return this.#first === null
   }
 

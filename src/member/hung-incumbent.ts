@@ -193,7 +193,7 @@ function segmentsOf(
 
 async function end(hung: OtherProcess): Promise<void> {
   hung.signal(constants.signals.SIGKILL)
-  await untilGone(() => (hung.ended ? [] : [hung.pid]), STUCK_MS)
+  await untilGone(() => (hung.hasEnded ? [] : [hung.pid]), STUCK_MS)
 }
 
 function closeRecovered({ entries, segments, listener, lock }: RecoveredDescriptors): void {

@@ -119,7 +119,7 @@ class DependentProcesses {
       const children = this.#reaper.reap()
       await this.#judging
       if (children) {
-        await this.#change(this.#reaper.waiting ? ADOPTED_MS : CHECK_MS)
+        await this.#change(this.#reaper.isWaiting ? ADOPTED_MS : CHECK_MS)
         continue
       }
       // The process that serves may be no child (docker exec): wait for its end with a pidfd.

@@ -73,7 +73,7 @@ export class Upgrades implements AttemptIncumbent {
   /**
    * Returns the process that serves, or null if this one still does. A wrapper may have forked it, so its pid may differ from `started`.
    */
-  served(started: number): Upgraded | null {
+  servedBy(started: number): Upgraded | null {
     const { generation, machine } = this.shared
     if (machine.phase !== 'standby' && machine.phase !== 'leaving') return null
     // A daemon does not report the successor.
@@ -99,7 +99,7 @@ export class Upgrades implements AttemptIncumbent {
     return cancelled === 'idle' && this.shared.machine.phase === 'serving' ? 0 : this.#graceMs
   }
 
-  async serves(): Promise<void> {
+  async whenServing(): Promise<void> {
     const { changes, machine } = this.shared
     const settled = () => machine.phase !== 'frozen' && machine.holder?.phase !== 'returning'
     await changes.until(settled, SERVING_MS)

@@ -37,7 +37,7 @@ export class OtherProcess implements Disposable {
     return statSync(`/proc/${this.pid}`).uid
   }
 
-  get ended(): boolean {
+  get hasEnded(): boolean {
     return hasEnded(this.#pidfd)
   }
 

@@ -94,9 +94,9 @@ export class Predecessor implements Disposable {
     this.#logger.info({ ...facts, signal }, 'the process that was taken over is told to end')
     const asProcesses = {
       // A server removes its socket's path at its end: until it is restored no client can connect.
-      get ended() {
+      get hasEnded() {
         for (const path of paths) path.restore()
-        return other.ended
+        return other.hasEnded
       },
       signal: (number: number) => this.#signal(number),
     }

@@ -77,7 +77,7 @@ export class NextSettings {
   /** Ids of the versions whose command an operator gave. */
   readonly #withGivenCommand = new Set<number>()
   #argv: readonly string[] | null
-  #served = false
+  #hasServed = false
 
   constructor(source: SettingsSource, argv: readonly string[] | null) {
     this.#source = source
@@ -90,7 +90,7 @@ export class NextSettings {
   }
 
   get hasServed(): boolean {
-    return this.#served
+    return this.#hasServed
   }
 
   /** Reads the settings of version `id`. `given` is an operator's command. */
@@ -102,7 +102,7 @@ export class NextSettings {
 
   /** Notes that version `id` serves: its command becomes the default. */
   noteServing(id: number, { command }: VersionSettings): void {
-    this.#served = true
+    this.#hasServed = true
     if (this.#withGivenCommand.delete(id)) this.#argv = command
   }
 

@@ -87,7 +87,7 @@ export class SlotMap {
       yield* this.#main.runs()
       return
     }
-    if (!layer.divided || !this.#main.divided) {
+    if (!layer.isDivided || !this.#main.isDivided) {
       yield this.#overlay(layer, layer.entries(), () => this.#main.entries())
       return
     }

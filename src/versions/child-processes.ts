@@ -103,7 +103,7 @@ export class ZombieReaper {
   }
 
   /** Whether an ended child must be looked at again after {@link ADOPTED_MS}. */
-  get waiting(): boolean {
+  get isWaiting(): boolean {
     return this.#seen.pid !== 0
   }
 

@@ -29,10 +29,10 @@ export interface EndOptions {
 
 /** Ends processes: sends a signal, and SIGKILL after the grace. Resolves with whether they have ended. */
 export async function endProcesses(
-  processes: { readonly ended: boolean; signal(signal: number): void },
+  processes: { readonly hasEnded: boolean; signal(signal: number): void },
   { signal = 'SIGTERM', graceMs, killedMs = KILLED_MS, lookMs, givenUp, killing }: EndOptions,
 ): Promise<boolean> {
-  const ended = (ms: number) => waitUntil(() => processes.ended, ms, lookMs, givenUp)
+  const ended = (ms: number) => waitUntil(() => processes.hasEnded, ms, lookMs, givenUp)
   if (graceMs > 0) {
     processes.signal(constants.signals[signal])
     if (await ended(graceMs)) return true
@@ -118,7 +118,7 @@ export class LeftoverProcesses implements Disposable {
     return [...this.#members].filter(([, pidfd]) => !hasEnded(pidfd)).map(([pid]) => pid)
   }
 
-  get ended(): boolean {
+  get hasEnded(): boolean {
     return this.pids.length === 0
   }
 

@@ -89,8 +89,8 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       child.on('error', () => {})
       const letGo = () => left?.[Symbol.dispose]()
       const session = {
-        get ended() {
-          return left?.ended ?? false
+        get hasEnded() {
+          return left?.hasEnded ?? false
         },
         signal: (signal: number) => (left === null ? signalGroup(child.pid!, signal) : left.signal(signal)),
       }

@@ -43,14 +43,14 @@ export interface AttemptIncumbent {
   /** Pid of the joining process; null if unknown. */
   readonly joinerPid: number | null
   /** The process that has replaced the incumbent; null if none has. `started`: pid of the command. */
-  served(started: number): Upgraded | null
+  servedBy(started: number): Upgraded | null
   /** Calls `look` at each change. Returns a function that stops that. */
   watch(look: () => void): () => void
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>
   /** Time for an abandoned successor to end. */
   graceMs(cancelled: CancelResult): number
   /** Resolves when the incumbent serves again, or another process does. */
-  serves(): Promise<unknown>
+  whenServing(): Promise<unknown>
   /** The successor failed after its Commit. It may have clients, and gets the right to serve back if the incumbent cannot serve again. */
   failedAfterCommit(successor: Successor): void
 }
@@ -87,11 +87,11 @@ export class UpgradeAttempt {
   readonly #startedAt = performance.now()
   readonly #settled = new Pending<Upgraded>()
   #phase = 'idle'
-  #cancelling = false
+  #isCancelling = false
   /** The command was a wrapper that ended with code 0; a process that it started must join. */
   #wrapperEnded = false
-  #over = false
-  #failing = false
+  #isSettled = false
+  #isFailing = false
   #hasMoreDetail = false
 
   /** Starts the successor. Rejects with ERR_FDB_SPAWN. */
@@ -113,7 +113,7 @@ export class UpgradeAttempt {
     const cancel = ({ target }: { target: EventTarget | null }) =>
       void this.#cancel((target as AbortSignal).reason)
     this.outcome = this.#settled.answer.finally(() => {
-      this.#over = true
+      this.#isSettled = true
       stop()
       clearTimeout(timer)
       for (const signal of signals) signal.removeEventListener('abort', cancel)
@@ -126,7 +126,7 @@ export class UpgradeAttempt {
         return
       }
       setTimeout(() => {
-        if (this.#over || this.#cancelling || this.#failing) return
+        if (this.#isSettled || this.#isCancelling || this.#isFailing) return
         const { why, lines } = child.exitReason.takeReason()
         this.#exited(
           `ended ${exitText(exit)} before it served: ${why}${this.#keepsServing}${indented(lines)}`,
@@ -143,7 +143,8 @@ export class UpgradeAttempt {
 
   /** Waits, after the command ended with code 0, as long as a process that it started lives and may join. */
   #expectJoiner(lastLived: number): void {
-    if (this.#over || this.#cancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null) return
+    if (this.#isSettled || this.#isCancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null)
+      return
     const { exitReason: words } = this.child
     const now = performance.now()
     const since = mayBeAlive(words.mark, now - this.#startedAt) ? now : lastLived
@@ -176,13 +177,13 @@ export class UpgradeAttempt {
 
   /** Whether the attempt is cancelled and only waits for the successor's end. */
   get isCancelled(): boolean {
-    return this.#cancelling
+    return this.#isCancelling
   }
 
   /** Cancels: ends the successor if it has no Commit yet; after that the attempt continues as if not cancelled. */
   async #cancel(reason: unknown): Promise<void> {
-    if (this.#cancelling) return
-    this.#cancelling = true
+    if (this.#isCancelling) return
+    this.#isCancelling = true
     try {
       await this.#giveUp(reason)
     } catch (error) {
@@ -196,14 +197,14 @@ export class UpgradeAttempt {
     const phase = replaced.phase ?? this.#phase
     const cancelled = await replaced.cancelHandoff(reasonFor(reason))
     if (cancelled === 'late') {
-      this.#cancelling = false
+      this.#isCancelling = false
       this.#check()
       this.#limitAfterCommit()
       return
     }
     const { pid } = this.child
     const ended = await this.child.end(replaced.graceMs(cancelled))
-    await replaced.serves()
+    await replaced.whenServing()
     // The successor serves after all: it could not be seen joining.
     if (this.#hasServed()) return
     const childEnd = ended
@@ -227,9 +228,9 @@ export class UpgradeAttempt {
 
   /** Settles the attempt if a successor serves. */
   #hasServed(): boolean {
-    const served = this.#incumbent.served(this.child.pid)
+    const served = this.#incumbent.servedBy(this.child.pid)
     if (served === null) return false
-    this.#over = true
+    this.#isSettled = true
     this.child.release()
     this.#report('serving', served.pid)
     this.#settled.resolve(served)
@@ -237,7 +238,7 @@ export class UpgradeAttempt {
   }
 
   #check(): void {
-    if (this.#over || this.#hasServed() || this.#cancelling) return
+    if (this.#isSettled || this.#hasServed() || this.#isCancelling) return
     const { joinerPid, lastFailure: failure, phase = this.#phase } = this.#incumbent
     if (failure !== null && failure !== this.#failureBefore) {
       void this.#failed(failure)
@@ -256,8 +257,8 @@ export class UpgradeAttempt {
 
   /** Reports the failure. A failed successor usually ends by itself once it has reported why. */
   async #failed({ code, message, phase }: Failure): Promise<void> {
-    if (this.#failing) return
-    this.#failing = true
+    if (this.#isFailing) return
+    this.#isFailing = true
     let how: string | null = null
     let lines: string | null = null
     let reason: string | null = null

@@ -72,9 +72,9 @@ export class HungWorkers {
       const { owner } = slot
       const ms = this.#silence.of(owner ?? undefined)
       const hung = ms > SILENT_MS
-      if (hung !== slot.hung) {
+      if (hung !== slot.isHung) {
         changed = true
-        slot.hung = hung
+        slot.isHung = hung
         this.#reportHung(slot)
       }
       if (hung) this.#replace(slot, owner!, ms)
@@ -86,7 +86,7 @@ export class HungWorkers {
 
   #reportHung(slot: WorkerSlot): void {
     const { logger } = this.#deps
-    const { hung, index, owner } = slot
+    const { isHung: hung, index, owner } = slot
     const facts = { worker: index, pid: owner?.pid }
     const same = this.#hung.get(slot) === owner
     if (hung) {
@@ -100,7 +100,7 @@ export class HungWorkers {
 
   #replace(slot: WorkerSlot, process: WorkerProcess, silentMs: number): void {
     const { limitMs, logger } = this.#deps
-    if (limitMs === null || !slot.wanted || slot.isStarting || slot.standing?.phase !== 'idle') return
+    if (limitMs === null || !slot.isWanted || slot.isStarting || slot.standing?.phase !== 'idle') return
     const before = this.#replaced.get(slot)
     if (before?.process === process) {
       // Its successor failed to start.

@@ -88,7 +88,7 @@ export class WorkerPool {
     if (this.#services === null || this.#services.paused) return
     for (const slot of this.#slots) {
       slot.update()
-      if (!slot.wanted && !this.#closing) this.#tellToYield(slot)
+      if (!slot.isWanted && !this.#closing) this.#tellToYield(slot)
     }
     this.#unserved.update(this.#closing ? [] : this.#slots)
     this.#changed()
@@ -106,8 +106,8 @@ export class WorkerPool {
 
   /** Returns the worker that receives the connections of a surplus worker; null if none serves or `service` is not surplus. */
   receiver(service: string): ServiceStanding['owner'] {
-    if (!this.#slots.some(({ name, wanted }) => name === service && !wanted)) return null
-    return this.wanted.find(({ hung, owner }) => owner !== null && !hung)?.owner ?? null
+    if (!this.#slots.some(({ name, isWanted: wanted }) => name === service && !wanted)) return null
+    return this.wantedSlots.find(({ isHung: hung, owner }) => owner !== null && !hung)?.owner ?? null
   }
 
   /** Starts all workers; the first one alone, because it binds what can be bound only once. */
@@ -134,7 +134,7 @@ export class WorkerPool {
     if (first === undefined) return
     const old = new Set(slots)
     const replace = async (slot: WorkerSlot) => {
-      await slot.settled()
+      await slot.whenSettled()
       await this.#endProbation(slot)
       await slot.start()
       old.delete(slot)
@@ -198,8 +198,8 @@ export class WorkerPool {
   /** Has all workers read their configuration again, the first one first. Rejects with the first failure after all were tried. */
   async reloadAll(): Promise<void> {
     const failures: unknown[] = []
-    for (const slot of this.wanted) {
-      if (slot.hung) failures.push(hungError(slot))
+    for (const slot of this.wantedSlots) {
+      if (slot.isHung) failures.push(hungError(slot))
       else await this.#order(slot, RELOAD, '').catch(error => failures.push(error))
     }
     if (failures.length > 0) throw failures[0]
@@ -207,18 +207,18 @@ export class WorkerPool {
 
   /** Rolls all workers back where a predecessor stands by. Resolves with the reply of the first one that leaves; rejects if none does. */
   async rollback(): Promise<Buffer> {
-    const replies = await Promise.allSettled(this.wanted.map(slot => this.#order(slot, ROLLBACK, '')))
+    const replies = await Promise.allSettled(this.wantedSlots.map(slot => this.#order(slot, ROLLBACK, '')))
     const left = replies.find(one => one.status === 'fulfilled') ?? replies[0]!
     if (left.status === 'rejected') throw left.reason
     return left.value
   }
 
-  get wanted(): WorkerSlot[] {
-    return this.#slots.filter(({ wanted }) => wanted)
+  get wantedSlots(): WorkerSlot[] {
+    return this.#slots.filter(({ isWanted: wanted }) => wanted)
   }
 
   get startedByPredecessor(): WorkerSlot[] {
-    return this.wanted.filter(({ startedHere }) => !startedHere)
+    return this.wantedSlots.filter(({ isStartedHere: startedHere }) => !startedHere)
   }
 
   async #order(slot: WorkerSlot, name: string, body: string): Promise<Buffer> {

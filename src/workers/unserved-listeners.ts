@@ -37,14 +37,14 @@ export class UnservedListeners {
   /** Recomputes the assignment, and orders workers whose part has changed. */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
-      ({ hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
+      ({ isHung: hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
     )
     const shares = new Map<WorkerSlot, UnservedListener[]>(serving.map(slot => [slot, []]))
     let next = 0
     for (const slot of slots) {
       const { owner = null, phase = 'idle' } = slot.standing ?? {}
       // A process that has only joined may still fail, so the listeners stay assigned.
-      if ((owner !== null && !slot.hung) || phase === 'rebuilding' || serving.length === 0) continue
+      if ((owner !== null && !slot.isHung) || phase === 'rebuilding' || serving.length === 0) continue
       shares.get(serving[next++ % serving.length]!)!.push(...unservedOf(slot))
     }
     for (const [slot, unserved] of shares) this.#sendIfChanged(slot, unserved)

@@ -35,12 +35,12 @@ export class WorkerSlot {
   #servesSince: number | null = null
   #restarts = 0
   #lastFailure: string | null = null
-  #wanted = true
+  #isWanted = true
   /** Whether an ended process is restarted. */
   #restartsEnded = false
-  #startedHere = false
+  #isStartedHere = false
   /** Whether the process is silent and therefore accepts nothing. */
-  hung = false
+  isHung = false
 
   constructor(index: number, deps: WorkerSlotDeps) {
     this.index = index
@@ -48,30 +48,30 @@ export class WorkerSlot {
     this.#deps = deps
   }
 
-  get wanted(): boolean {
-    return this.#wanted
+  get isWanted(): boolean {
+    return this.#isWanted
   }
 
   /** Stops starting processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
   abandon(why: string): Promise<void> {
-    this.#wanted = false
+    this.#isWanted = false
     this.#restartsEnded = false
     clearTimeout(this.#backOff)
     this.#backOff = undefined
     this.#attempt?.cancel.abort(new FdbError('ERR_FDB_ABORTED', `${this.name}: ${why}`))
-    return this.settled()
+    return this.whenSettled()
   }
 
   /** Keeps a process serving in this slot from now on. */
   keepServing(): void {
-    this.#wanted = true
+    this.#isWanted = true
     this.#restartsEnded = true
     this.update()
   }
 
   /** Whether this main process started the serving process, and so from its own command and release. */
-  get startedHere(): boolean {
-    return this.#startedHere
+  get isStartedHere(): boolean {
+    return this.#isStartedHere
   }
 
   get standing(): ServiceStanding | null {
@@ -94,7 +94,7 @@ export class WorkerSlot {
     this.#attempt = { cancel, outcome }
     try {
       const upgraded = await outcome
-      this.#startedHere = true
+      this.#isStartedHere = true
       this.#lastFailure = null
       return upgraded
     } catch (error) {
@@ -136,7 +136,7 @@ export class WorkerSlot {
         return slot.standing?.lastFailure ?? null
       },
       joinerPid: null,
-      served: () => {
+      servedBy: () => {
         const { owner = null, phase } = slot.standing ?? {}
         if (owner === null || ownerKey(owner) === before || (phase !== 'idle' && phase !== 'probation'))
           return null
@@ -150,7 +150,7 @@ export class WorkerSlot {
       },
       cancelHandoff: () => (isGranted(slot.standing?.phase ?? 'idle') ? 'late' : 'idle'),
       graceMs: () => GRACE_MS,
-      serves: async () => {},
+      whenServing: async () => {},
       failedAfterCommit: child => slot.#endLater(child),
     }
   }
@@ -183,7 +183,7 @@ export class WorkerSlot {
   }
 
   /** Resolves when no process is being started. */
-  async settled(): Promise<void> {
+  async whenSettled(): Promise<void> {
     await this.#attempt?.outcome.catch(() => {})
   }
 
@@ -197,7 +197,7 @@ export class WorkerSlot {
     }
     const { logger, restartDelay } = this.#deps.settings
     // Not during recovery: processes that served when the main process ended reconnect, or are proved dead.
-    if (!this.#wanted || !this.#restartsEnded || phase !== 'idle') return
+    if (!this.#isWanted || !this.#restartsEnded || phase !== 'idle') return
     if (this.#attempt !== null || this.#backOff !== undefined) return
     const since = this.#servesSince
     this.#servesSince = null
@@ -209,7 +209,7 @@ export class WorkerSlot {
     logger.warn({ worker: this.index, failures: this.#failures, ms }, 'a worker is started again')
     this.#backOff = setTimeout(() => {
       this.#backOff = undefined
-      if (!this.#wanted || this.owner !== null || this.#attempt !== null) return
+      if (!this.#isWanted || this.owner !== null || this.#attempt !== null) return
       this.#restarts++
       this.start().catch(error =>
         logger.error({ worker: this.index, err: error }, 'a worker failed to start'),
@@ -223,12 +223,12 @@ export class WorkerSlot {
     return {
       index: this.index,
       service: this.name,
-      phase: !this.#wanted
+      phase: !this.#isWanted
         ? 'leaving'
         : this.#attempt !== null
           ? 'starting'
           : serving
-            ? this.hung
+            ? this.isHung
               ? 'hung'
               : 'serving'
             : 'resting',

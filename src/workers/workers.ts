@@ -99,7 +99,7 @@ export class Workers implements AsyncDisposable {
 
   /** Replaces the workers as {@link upgrade} does, but not this process. */
   async restart(): Promise<void> {
-    await this.#inTurn(() => this.#pool.replaceAll(this.#pool.wanted))
+    await this.#inTurn(() => this.#pool.replaceAll(this.#pool.wantedSlots))
   }
 
   /** Changes the number of workers. Resolves when the missing ones serve. Surplus ones end with their connections. */

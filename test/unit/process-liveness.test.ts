@@ -109,7 +109,7 @@ it('a child of Node that has just ended is left to Node, which hears of its code
   // Node looks for its children between two turns only.
   const late = performance.now() + 10_000
   while (!isZombie(child.pid!)) expect(performance.now()).toBeLessThan(late)
-  expect([orphans.reap(), orphans.waiting]).toEqual([true, true])
+  expect([orphans.reap(), orphans.isWaiting]).toEqual([true, true])
   expect(reaped).toEqual([])
   expect((await exited)[0]).toBe(3)
 })

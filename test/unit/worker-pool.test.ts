@@ -355,7 +355,7 @@ describe('workers that hang', () => {
     const hung: boolean[][] = []
     const update = pool.update.bind(pool)
     vi.spyOn(pool, 'update').mockImplementation(() => {
-      hung.push(pool.slots.map(slot => slot.hung))
+      hung.push(pool.slots.map(slot => slot.isHung))
       update()
     })
     const look = async (ms: number) => {
@@ -369,7 +369,7 @@ describe('workers that hang', () => {
     const replaced = logged.filter(({ text }) => text === 'a worker that hangs is replaced')
     expect(replaced).toMatchObject([{ facts: { worker: 0, pid: 100, ms: expect.any(Number) } }])
     expect(replaced[0]!.facts.ms).toBeGreaterThan(2_000)
-    await pool.slots[0]!.settled()
+    await pool.slots[0]!.whenSettled()
     void pool.endAll(null)
     standings.clear()
     pool.update()

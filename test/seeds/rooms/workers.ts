@@ -14,7 +14,7 @@ export const workers = room(
     ],
     [
       'workers/worker-slot.ts',
-      'if (!this.#wanted || this.owner !== null || this.#attempt !== null) return\n',
+      'if (!this.#isWanted || this.owner !== null || this.#attempt !== null) return\n',
       '',
     ],
     ['versions/upgrade-attempt.ts', 'await this.child.end(replaced.graceMs(cancelled))', 'true'],
