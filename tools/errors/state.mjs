@@ -94,7 +94,7 @@ export const STATE_FILE = {
  */
 export const STATE_TOOLS = {
   ERR_FDB_STATE_SOURCE: {
-    cause: 'No state was named, or two were',
+    cause: 'No state was named, or two states were named',
     remedy: 'Give `--control` or `--file` (`-` is standard input)',
   },
   ERR_FDB_STATE_NO_ENTRY: {
