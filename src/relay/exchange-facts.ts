@@ -92,7 +92,7 @@ function subjectOf({ method, phase }: ExchangeFacts): ExchangeSubject {
 }
 
 /** Returns `options` if they change the head of a response, otherwise null. */
-export function answerRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
+export function responseRules(options: ExchangeOptions | undefined): ExchangeOptions | null {
   if (options === undefined) return null
   return options.fields?.response !== undefined || options.proxyAuthentication ? options : null
 }

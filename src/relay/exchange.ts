@@ -16,15 +16,15 @@ import type { Decision, ExchangeOptions, Forward, Respond } from './decision.js'
 import type { ClientOrigin } from './destination.js'
 import { Dispatch } from './dispatch.js'
 import {
-  answerRules,
   type ExchangeFacts,
   type ExchangeSide,
   kindOf,
   reportExchange,
+  responseRules,
 } from './exchange-facts.js'
 import type { RelayTimeouts } from './options.js'
 import { callSafely, type RelayContext, refusalOf } from './relay-context.js'
-import { ServerAnswer } from './server-answer.js'
+import { ServerResponse } from './server-response.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
@@ -41,7 +41,7 @@ export class Exchange implements StreamOwner {
   reason: string | undefined
   serverFailed = false
   readonly #dispatch: Dispatch
-  readonly #answer: ServerAnswer
+  readonly #response: ServerResponse
   #tunnel: Tunnel | null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
@@ -52,7 +52,7 @@ export class Exchange implements StreamOwner {
     this.#side = side
     this.facts = facts
     this.#dispatch = new Dispatch(relay, side, this)
-    this.#answer = new ServerAnswer(relay, side, this)
+    this.#response = new ServerResponse(relay, side, this)
     this.#tunnel = facts.phase === 'tunnel' ? new Tunnel(this) : null
   }
 
@@ -66,7 +66,7 @@ export class Exchange implements StreamOwner {
 
   /** A copy of the incomplete head of the response. */
   get pending(): Buffer {
-    return this.#answer.pending
+    return this.#response.pending
   }
 
   /** Milliseconds until the exchange times out if nothing happens. */
@@ -155,7 +155,7 @@ export class Exchange implements StreamOwner {
   resume(upstream: ByteStream | null, unsent: Buffer): void {
     const { facts } = this
     this.#dispatch.restore()
-    if (facts.phase === 'waiting') facts.answer ??= answerRules(this.#dispatch.route?.options)
+    if (facts.phase === 'waiting') facts.answer ??= responseRules(this.#dispatch.route?.options)
     if (upstream === null) {
       if (this.#dispatch.chooseServer() !== null) this.#dispatch.send(unsent)
       return
@@ -200,7 +200,7 @@ export class Exchange implements StreamOwner {
     const { facts } = this
     const destination = this.#dispatch.chooseServer(route)
     if (destination === null) return
-    facts.answer = answerRules(route.options)
+    facts.answer = responseRules(route.options)
     const written = upstreamRequest(head, this.#relay, this.#side, route.options, destination)
     if (at === end && facts.requestBody === null && isIdempotent(head.method))
       this.#dispatch.keepForRetry(keepHead())
@@ -224,9 +224,9 @@ export class Exchange implements StreamOwner {
     if (phase === 'waiting') {
       this.facts.heard = true
       this.#dispatch.dropRetry()
-      progressed = this.#answer.readHeads(chunk, to)
+      progressed = this.#response.readHeads(chunk, to)
     } else if (phase === 'tunnel') this.#tunnel!.fromServer(chunk, to)
-    else this.#answer.readBody(chunk, 0, to)
+    else this.#response.readBody(chunk, 0, to)
     // A part of a head does not restart the timeout: one timeout covers the whole head of a response.
     if (progressed || this.facts.requestBody !== null) this.#side.arm()
     this.#side.settle()
@@ -236,7 +236,7 @@ export class Exchange implements StreamOwner {
     const { phase } = this.facts
     if (phase === 'tunnel') this.#side.client.end()
     else if (phase === 'waiting') this.#upstreamLost()
-    else this.#answer.upstreamEnded()
+    else this.#response.upstreamEnded()
     this.#side.settle()
   }
 
@@ -284,9 +284,9 @@ export class Exchange implements StreamOwner {
     return isLast || ((this.#relay.draining || pinned) && !hasHeld)
   }
 
-  #respond(answer: Respond): void {
+  #respond(response: Respond): void {
     this.facts.closeClient = this.isLast
-    const { status, text, reason } = writtenAnswer(answer, this.facts, this.#relay)
+    const { status, text, reason } = buildResponse(response, this.facts, this.#relay)
     if (reason !== undefined) this.reason = reason
     this.#drop()
     this.facts.status = status
@@ -301,7 +301,7 @@ export class Exchange implements StreamOwner {
       return
     }
     this.reason = reason
-    this.#respond(errorAnswer(status, reason, headers))
+    this.#respond(errorResponse(status, reason, headers))
   }
 
   /** As {@link fail}, and reports the server as failed. */
@@ -311,7 +311,7 @@ export class Exchange implements StreamOwner {
   }
 
   /** As {@link fail}, for an error while parsing the response. */
-  refuseAnswer(error: unknown): void {
+  refuseResponse(error: unknown): void {
     const { status, reason } = refusalOf(error, this.#relay)
     this.serverFailed = error instanceof Http1Refusal
     this.fail(status, reason)
@@ -347,7 +347,7 @@ export class Exchange implements StreamOwner {
       return
     }
     this.reason ??= 'drained'
-    if (facts.phase === 'answering') this.#answer.endAfterEvent(lastEvent)
+    if (facts.phase === 'answering') this.#response.endAfterEvent(lastEvent)
     else this.#tunnel!.end(this.#side.client)
   }
 
@@ -435,7 +435,7 @@ class Tunnel {
   }
 }
 
-interface AnswerOptions {
+interface ResponseOptions {
   /** The request is HEAD: the response has no body. */
   head: boolean
   connection: 'close' | 'keep-alive' | undefined
@@ -443,15 +443,23 @@ interface AnswerOptions {
 }
 
 /** Fields that the relay itself sets. */
-const OWN = new Set(['content-length', 'transfer-encoding', 'connection', 'date', 'upgrade', 'trailer'])
+const RELAY_FIELDS = new Set([
+  'content-length',
+  'transfer-encoding',
+  'connection',
+  'date',
+  'upgrade',
+  'trailer',
+])
 
 /** Returns the whole response as latin1 text. Throws for fields that cannot be written. */
-function answerText(answer: Respond, options: AnswerOptions): string {
-  const { status } = answer
-  const body = typeof answer.body === 'string' ? Buffer.from(answer.body) : (answer.body ?? Buffer.alloc(0))
+function responseText(response: Respond, options: ResponseOptions): string {
+  const { status } = response
+  const body =
+    typeof response.body === 'string' ? Buffer.from(response.body) : (response.body ?? Buffer.alloc(0))
   let text = `HTTP/1.1 ${status} ${reasonOf(status)}\r\nDate: ${new Date().toUTCString()}\r\n`
-  for (const [name, value] of answer.headers ?? [])
-    if (!OWN.has(name.toLowerCase())) text += fieldLine(name, value)
+  for (const [name, value] of response.headers ?? [])
+    if (!RELAY_FIELDS.has(name.toLowerCase())) text += fieldLine(name, value)
   text += options.edits?.unplacedLines([]) ?? ''
   const bodyless = status === 204 || status === 304
   if (!bodyless) text += `Content-Length: ${body.length}\r\n`
@@ -459,7 +467,7 @@ function answerText(answer: Respond, options: AnswerOptions): string {
   return bodyless || options.head ? `${text}\r\n` : `${text}\r\n${body.toString('latin1')}`
 }
 
-interface WrittenAnswer {
+interface WrittenResponse {
   readonly status: number
   readonly text: string
   /** Set if the status is not the intended one. */
@@ -467,22 +475,22 @@ interface WrittenAnswer {
 }
 
 /** Returns the relay's own response to a request; a 500 if its fields cannot be written. */
-function writtenAnswer(answer: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenAnswer {
-  const options: AnswerOptions = {
+function buildResponse(response: Respond, facts: ExchangeFacts, relay: RelayContext): WrittenResponse {
+  const options: ResponseOptions = {
     head: facts.method === 'HEAD',
     connection: facts.closeClient ? 'close' : facts.http10 ? 'keep-alive' : undefined,
     edits: relay.fields.response(),
   }
   try {
-    return { status: answer.status, text: answerText(answer, options) }
+    return { status: response.status, text: responseText(response, options) }
   } catch (error) {
     relay.onFault?.(error)
     const reason = 'answer-invalid'
-    return { status: 500, text: answerText(errorAnswer(500, reason), options), reason }
+    return { status: 500, text: responseText(errorResponse(500, reason), options), reason }
   }
 }
 
-function errorAnswer(status: number, reason: string, headers: Respond['headers'] = []): Respond {
+function errorResponse(status: number, reason: string, headers: Respond['headers'] = []): Respond {
   return {
     kind: 'respond',
     status,

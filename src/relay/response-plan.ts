@@ -33,17 +33,17 @@ export interface ResponsePlan {
   reusable: boolean
 }
 
-export type AnswerRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
+export type ResponseRewrite = Pick<RewriteOptions, 'edits' | 'extra' | 'proxyAuthentication'>
 
 /** Plans how to send a final response to the client. Throws `Http1Refusal` if the head does not fit the request. */
 export function planResponse(
   head: ResponseHead,
   request: ClientRequest,
-  rewrite: AnswerRewrite = {},
+  rewrite: ResponseRewrite = {},
 ): ResponsePlan {
   const body = head.framing(request)
   if (body.kind === 'tunnel') {
-    const written = answerHead(head, rewrite, 'close', 'upgrade')
+    const written = clientHead(head, rewrite, 'close', 'upgrade')
     return { head: written, body, coding: 'as-is', close: true, reusable: false }
   }
   let coding: BodyCoding = 'as-is'
@@ -56,7 +56,7 @@ export function planResponse(
   const framing = coding === 'chunks' ? 'chunked' : coding === 'content' ? 'close' : 'keep'
   const hidden = framing === 'keep' && request.http10 && head.chunked
   return {
-    head: answerHead(head, rewrite, hidden ? 'close' : framing, connection),
+    head: clientHead(head, rewrite, hidden ? 'close' : framing, connection),
     body: body.done ? null : body,
     coding,
     close,
@@ -64,9 +64,9 @@ export function planResponse(
   }
 }
 
-function answerHead(
+function clientHead(
   head: ResponseHead,
-  { edits, extra, proxyAuthentication }: AnswerRewrite,
+  { edits, extra, proxyAuthentication }: ResponseRewrite,
   body: ResponseRewriteOptions['body'],
   connection: RewriteOptions['connection'],
 ): HeadWriter {

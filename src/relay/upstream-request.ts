@@ -10,7 +10,7 @@ import type { Destination } from './destination.js'
 import type { ExchangeSide } from './exchange-facts.js'
 import { maxForwards } from './gateway.js'
 import type { RelayContext } from './relay-context.js'
-import type { AnswerRewrite } from './response-plan.js'
+import type { ResponseRewrite } from './response-plan.js'
 
 const REPLACED_FIELDS: readonly FieldId[] = [FieldId.maxForwards]
 
@@ -39,11 +39,11 @@ function decrementMaxForwards(head: RequestHead, forwardedLines: Uint8Array): Ui
 }
 
 /** Returns how to change the server's head for the client. */
-export function answerRewrite(
+export function responseRewrite(
   head: ResponseHead,
   relay: RelayContext,
   rules: ExchangeOptions | null,
-): AnswerRewrite {
+): ResponseRewrite {
   return {
     extra: relay.gateway?.responseLines(head) ?? '',
     edits: relay.fields.response(rules?.fields),

@@ -45,10 +45,10 @@ const post = [
 ].join('\r\n')
 const head = 'HEAD /other/17 HTTP/1.1\r\nHost: two.invalid\r\nAccept: */*\r\n\r\n'
 
-/** {@link answer} relies on this: a head ends with LF, the body does not. */
+/** {@link respond} relies on this: a head ends with LF, the body does not. */
 const REQUESTS = [short, browser, `${post}a=1&b=2`, short, browser, head].map(text => Buffer.from(text))
 
-const answerHead = (bytes: number) =>
+const responseHead = (bytes: number) =>
   [
     'HTTP/1.1 200 OK',
     'Date: Sat, 21 Nov 2026 09:00:00 GMT',
@@ -60,18 +60,18 @@ const answerHead = (bytes: number) =>
     `Content-Length: ${bytes}`,
     '\r\n',
   ].join('\r\n')
-const ANSWERS = [
+const RESPONSES = [
   'HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n',
-  answerHead(480) + 'x'.repeat(480),
+  responseHead(480) + 'x'.repeat(480),
 ].map(text => Buffer.from(text))
-const ANSWER_TO_HEAD = Buffer.from(answerHead(480))
+const RESPONSE_TO_HEAD = Buffer.from(responseHead(480))
 
 /** Responds as a server does when it has received a request, or a part of one. */
-function answer(server: StandIn, request: Buffer, bytes: number, number: number): void {
+function respond(server: StandIn, request: Buffer, bytes: number, number: number): void {
   const endsWithHead = request[bytes - 1] === LF
   // The body of the POST is still missing.
   if (endsWithHead && request[0] === P) return
-  server.send(endsWithHead && request[0] === H ? ANSWER_TO_HEAD : ANSWERS[number % ANSWERS.length]!)
+  server.send(endsWithHead && request[0] === H ? RESPONSE_TO_HEAD : RESPONSES[number % RESPONSES.length]!)
 }
 
 /** `chunk` is valid during the call. */
@@ -153,7 +153,7 @@ class WarmUpRun {
   readonly #standIns: StandIn[] = []
   readonly #relays: Relay[] = []
   readonly #pools: UpstreamPools[] = []
-  #answers = 0
+  #responses = 0
 
   add(options: WarmUpRelay): void {
     const pools = new UpstreamPools({ dial: this.#dial })
@@ -173,7 +173,7 @@ class WarmUpRun {
       const sendNext = (client: StandIn) => {
         if (sent < most) client.send(REQUESTS[sent++ % REQUESTS.length]!)
       }
-      const onAnswer = (client: StandIn) => {
+      const onResponse = (client: StandIn) => {
         responses++
         if (responses >= most || !needed()) finish()
         else sendNext(client)
@@ -182,7 +182,7 @@ class WarmUpRun {
         for (let i = 0; i < CLIENTS; i++) {
           const at = i % RELAYS
           const origin: ClientOrigin = { listener: `warm-up ${at}`, scheme: 'http' }
-          const [stream, client] = this.#pair(NO_OWNER, { open: 0 }, CLIENT, onAnswer)
+          const [stream, client] = this.#pair(NO_OWNER, { open: 0 }, CLIENT, onResponse)
           this.#relays[at]!.acceptStream(stream, origin)
           sendNext(client)
         }
@@ -195,7 +195,7 @@ class WarmUpRun {
 
   readonly #dial: Dial = (_destination, owner, tally) => {
     const [stream] = this.#pair(owner, tally, '', (server, chunk, bytes) =>
-      answer(server, chunk, bytes, this.#answers++),
+      respond(server, chunk, bytes, this.#responses++),
     )
     return stream
   }

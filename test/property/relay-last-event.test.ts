@@ -4,7 +4,7 @@ import { Framing, takeContent } from '../../src/http1/index.js'
 import { EventTracker } from '../../src/relay/boundaries.js'
 import type { ByteStream } from '../../src/relay/index.js'
 import { passBody } from '../../src/relay/response-plan.js'
-import { LastEvent } from '../../src/relay/server-answer.js'
+import { LastEvent } from '../../src/relay/server-response.js'
 
 const LAST = 'event: bye\n\n'
 

@@ -47,14 +47,14 @@ export const relay = room(
       'e2e/relay-gone-clients',
     ],
     [
-      'relay/server-answer.ts',
+      'relay/server-response.ts',
       'if (end < to) facts.reusable = false\n    exchange.finish()',
       'exchange.finish()',
       'e2e/relay-smuggling',
       'e2e/relay-broken-answers',
     ],
     [
-      'relay/server-answer.ts',
+      'relay/server-response.ts',
       'if (!facts.responseBody!.mayEnd) {',
       'if (facts.responseBody === null) {',
       'e2e/relay-broken-answers',

@@ -24,10 +24,10 @@ import {
   type ResponsePlan,
   removeBlanks,
 } from './response-plan.js'
-import { answerRewrite } from './upstream-request.js'
+import { responseRewrite } from './upstream-request.js'
 
-/** The exchange as {@link ServerAnswer} sees it. */
-interface AnswerExchange {
+/** The exchange as {@link ServerResponse} sees it. */
+interface ResponseExchange {
   readonly facts: ExchangeFacts
   /** The client's connection cannot serve another request. */
   readonly isLast: boolean
@@ -37,19 +37,19 @@ interface AnswerExchange {
   switchProtocol(): void
   finish(): void
   serverFails(status: number, reason: string): void
-  refuseAnswer(error: unknown): void
+  refuseResponse(error: unknown): void
 }
 
 /** Sends a server's response to the client: rewrites the heads and forwards the body. */
-export class ServerAnswer {
+export class ServerResponse {
   #reader: ResponseReader | null = null
   /** If set, the response ends after the current event. */
   #lastEvent: LastEvent | null = null
   readonly #relay: RelayContext
   readonly #side: ExchangeSide
-  readonly #exchange: AnswerExchange
+  readonly #exchange: ResponseExchange
 
-  constructor(relay: RelayContext, side: ExchangeSide, exchange: AnswerExchange) {
+  constructor(relay: RelayContext, side: ExchangeSide, exchange: ResponseExchange) {
     this.#relay = relay
     this.#side = side
     this.#exchange = exchange
@@ -70,7 +70,7 @@ export class ServerAnswer {
       try {
         head = reader.read(chunk, at, to)
       } catch (error) {
-        this.#exchange.refuseAnswer(error)
+        this.#exchange.refuseResponse(error)
         return false
       }
       if (head === null) {
@@ -82,7 +82,7 @@ export class ServerAnswer {
       headRead = true
       readers.releaseResponse(reader)
       if (!head.interim) {
-        this.#startAnswer(head, chunk, at, to)
+        this.#startResponse(head, chunk, at, to)
         return true
       }
       if (!facts.http10) this.#exchange.send(rewriteResponse(head))
@@ -90,14 +90,14 @@ export class ServerAnswer {
     return headRead
   }
 
-  #startAnswer(head: ResponseHead, chunk: Buffer, at: number, to: number): void {
+  #startResponse(head: ResponseHead, chunk: Buffer, at: number, to: number): void {
     const exchange = this.#exchange
     const { facts } = exchange
     let plan: ResponsePlan
     let end = at
     facts.closeClient = exchange.isLast
     try {
-      plan = planResponse(head, facts, answerRewrite(head, this.#relay, facts.answer))
+      plan = planResponse(head, facts, responseRewrite(head, this.#relay, facts.answer))
       if (plan.body?.kind === 'tunnel' && facts.requestBody !== null) {
         exchange.serverFails(502, 'switched-too-early')
         return
@@ -109,7 +109,7 @@ export class ServerAnswer {
         if (spans !== undefined) followSpans(facts.events!, chunk, spans)
       }
     } catch (error) {
-      exchange.refuseAnswer(error)
+      exchange.refuseResponse(error)
       return
     }
     facts.answer = null
@@ -154,7 +154,7 @@ export class ServerAnswer {
         end = to
       }
     } catch (error) {
-      this.#exchange.refuseAnswer(error)
+      this.#exchange.refuseResponse(error)
       return
     }
     facts.bytesSent += end - at
