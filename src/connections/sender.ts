@@ -139,7 +139,7 @@ export class ConnectionSender {
   #deadline: NodeJS.Timeout | undefined
   #nextPassAt = 0
   #over = false
-  /** Resolve when no slice is undecided. */
+  /** Called when no slice is undecided, for {@link settled}. */
   #decided: (() => void)[] = []
   /** Resolves when all connections that came back are open again. */
   #returning: Promise<void> = Promise.resolve()

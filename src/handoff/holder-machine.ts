@@ -139,7 +139,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
   const state: HolderState = { ...before, down: [...before.down, id].sort((a, b) => a - b) }
   if (id === state.joiner) {
     if (isBeforeCommit(state.phase)) return giveUp(state, rules)
-    // Without seals a living joiner may write: its death tells, or its Serving over a new channel.
+    // Without seals a living joiner may write: wait for its death, or for Serving over a new channel.
     return state.phase === 'committing' && rules.arbiter ? rollBack(state, rules) : same(state)
   }
   if (id === state.owner && state.phase === 'quiescing') return freeze(state)
@@ -269,7 +269,7 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
     if (owner === NOBODY) return readOnly(state, joiner, NOBODY)
     return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : rollBack(state, rules)
   }
-  // The member that was told to accept instead of a silent one failed: the next missing heartbeat tells it again.
+  // The member that was told to accept instead of a silent one failed. When the next heartbeat is missing, the holder tells it again.
   const helper = phase === 'probation' ? state.standby : owner
   return { state: { ...state, helperAccepts: state.helperAccepts && from !== helper }, effects: NOTHING }
 }

@@ -254,7 +254,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
         effects: [{ type: 'endWriting' }, { type: 'stopAccepting' }],
       }
     case 'resume':
-      // The member must accept even after the daemon sends again.
+      // After Resume the member must continue to accept when the daemon sends again.
       if (phase === 'orphan' && state.unheard)
         return { state: { ...state, unheard: false }, effects: NOTHING }
       if ((phase !== 'standby' && phase !== 'unfit') || state.accepting) return same(state)
@@ -483,7 +483,7 @@ function mayAccept({ phase }: MemberState, rules: Rules): boolean {
   return (phase === 'ready' && rules.joinerAccepts) || (phase === 'standby' && rules.orphanAccepts)
 }
 
-/** Accepts, reads only. */
+/** Starts to accept, and serves reads. */
 function orphan(state: MemberState): MemberStep {
   return {
     state: { ...state, phase: 'orphan', accepting: true },

@@ -13,7 +13,7 @@ export type Scope = 'holder' | 'member'
 
 export type ToMember =
   /**
-   * All descriptors have been sent. `epoch`: the joiner's segment; `wayBack`: the incumbent's for a rollback; `source`: the present one.
+   * All descriptors have been sent. `epoch`: the joiner's segment; `wayBack`: the incumbent's after a rollback; `source`: the present one.
    */
   | { readonly kind: 'offer'; readonly epoch: Epoch; readonly wayBack: Epoch; readonly source: Epoch }
   /** End the once-only work, then send Quiesced. `epoch`: the successor's, so that a late answer counts for no other handoff. */

@@ -130,11 +130,11 @@ export function receiveHello(
         return
       }
       limit.clear()
-      const given = fds.shift() ?? null
+      const sentPidfd = fds.shift() ?? null
       closeAll(fds)
       // Prefer the pidfd from the kernel to the one that the caller sent. If the kernel reports the caller's end, ignore the sent one too.
-      const proof = pidfd ?? (ended ? null : given)
-      if (proof !== given) given?.close()
+      const proof = pidfd ?? (ended ? null : sentPidfd)
+      if (proof !== sentPidfd) sentPidfd?.close()
       const answer = check(hello, options)
       // An operator need not be watched: serve it even without a pidfd.
       const checked =

@@ -5,7 +5,7 @@ import type { Peer } from './peer.js'
 import type { HandoffTimes } from './times.js'
 import { limitOf, waitingSilence } from './times.js'
 
-/** The reason of a handoff whose successor's channel ended without an error of its own. */
+/** Returns the error for a successor whose channel ended without a reason. */
 export function lostChannel({ pid }: Peer): FdbError {
   return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }

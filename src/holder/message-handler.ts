@@ -60,7 +60,7 @@ function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbea
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
-/** Records what the machine does not need. */
+/** Records the facts of a message that are not for the machine: reasons, names and positions. */
 function noteFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
@@ -133,7 +133,7 @@ export function parseReport(text: string): unknown {
   }
 }
 
-/** The parts of its process that a holder uses. */
+/** The functions of the process around a holder. */
 export interface HolderHost {
   state(): HolderState
   /** Steps the machine and carries out its effects. */

@@ -25,7 +25,7 @@ export class Probation {
   #ticker: NodeJS.Timeout | undefined
   #since = 0
   /** The next healthy Heartbeat ends probation: a process waits to join. */
-  #hurry = false
+  #endSoon = false
   /** The last successor that was reported with `kept`. */
   #keptId: Id = NOBODY
 
@@ -50,7 +50,7 @@ export class Probation {
 
   /** Ends probation as soon as a recent Heartbeat reports health, however early. */
   endSoon(): void {
-    this.#hurry = true
+    this.#endSoon = true
     this.#judge()
   }
 
@@ -58,7 +58,7 @@ export class Probation {
   end(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined
-    this.#hurry = false
+    this.#endSoon = false
   }
 
   #judge(): void {
@@ -70,7 +70,7 @@ export class Probation {
     const beat = this.#heartbeatMs
     const { probation, silence } = this.#host.times()
     const awakeSince = this.#awake.tick(beat, now)
-    const over = this.#hurry || now - this.#since >= probation
+    const over = this.#endSoon || now - this.#since >= probation
     const fresh = now - peer.beatAt <= beat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#host.dispatch({ type: 'healthy' })
     else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, beat)) {

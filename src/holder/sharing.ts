@@ -109,8 +109,8 @@ export class DescriptorSharing {
 
   /**
    * Makes segments, and sends them to each process that may have to read or write there, before any process writes. A process that does not
-   * take them in time is stopped or stuck, and finds them in its channel before any later message. `offer`: throws on failure; otherwise a
-   * failure is repeated until it succeeds.
+   * take them in time is stopped or stuck, and finds them in its channel before any later message. `offer`: throws on failure; otherwise
+   * retries until it succeeds.
    */
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
     if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))

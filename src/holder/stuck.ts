@@ -17,11 +17,11 @@ export function killPeer({ pid, identity, proven, pidfd }: Peer, what: string, l
 /** Resolves when no process is left; rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`. */
 export async function untilGone(pids: () => number[], timeoutMs: number): Promise<void> {
   if (await waitUntil(() => pids().length === 0, timeoutMs)) return
-  const left = pids()
+  const alive = pids()
   throw new FdbError(
     'ERR_FDB_STUCK',
-    `process ${left.join(', ')} did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel, or belongs to another user; end it manually`,
-    { details: { pids: left } },
+    `process ${alive.join(', ')} did not end within ${timeoutMs} ms after SIGKILL: it waits in the kernel, or belongs to another user; end it manually`,
+    { details: { pids: alive } },
   )
 }
 

@@ -10,7 +10,7 @@ const MOST = 1_000
 /** Remembers the Unix paths that a successor has bound, and removes them if that process ends without having served. Owns descriptors. */
 export class SuccessorPaths {
   readonly #registry: Registry
-  readonly #made = new Map<Peer, BundleItem[]>()
+  readonly #listeners = new Map<Peer, BundleItem[]>()
 
   constructor(registry: Registry) {
     this.#registry = registry
@@ -18,34 +18,35 @@ export class SuccessorPaths {
 
   /** Owns the descriptors. */
   arrive(peer: Peer, items: readonly BundleItem[]): void {
-    const made = this.#made.get(peer) ?? []
-    this.#made.set(peer, made)
+    const listeners = this.#listeners.get(peer) ?? []
+    this.#listeners.set(peer, listeners)
     for (const item of items) {
-      if (item.role === 'listener' && item.spec?.startsWith('unix:') && made.length < MOST) made.push(item)
+      if (item.role === 'listener' && item.spec?.startsWith('unix:') && listeners.length < MOST)
+        listeners.push(item)
       else item.fd.close()
     }
   }
 
   /** Removes the paths of a peer that has ended or has released everything. */
   forgotten(peer: Peer): void {
-    const made = this.#made.get(peer) ?? []
-    this.#made.delete(peer)
-    discardListeners(made, this.#registry)
+    const listeners = this.#listeners.get(peer) ?? []
+    this.#listeners.delete(peer)
+    discardListeners(listeners, this.#registry)
   }
 
   /** Keeps the paths, because the successor serves. */
   close(): void {
-    for (const made of this.#made.values()) closeAll(made.map(({ fd }) => fd))
-    this.#made.clear()
+    for (const listeners of this.#listeners.values()) closeAll(listeners.map(({ fd }) => fd))
+    this.#listeners.clear()
   }
 }
 
 /** Closes listeners of a version that never served, and removes their Unix paths unless `held` has a listener at the same path. */
 export function discardListeners(
-  made: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
+  listeners: readonly Pick<BundleItem, 'role' | 'spec' | 'fd'>[],
   held: Registry,
 ): void {
-  for (const { role, spec = '', fd } of made) {
+  for (const { role, spec = '', fd } of listeners) {
     const needed = () => held.entries.some(entry => entry.role === 'listener' && isSocketAt(entry.fd, spec))
     if (role === 'listener' && spec.startsWith('unix:') && !needed()) removeUnixPath(fd, spec)
     fd.close()

@@ -59,7 +59,7 @@ export class ControlSocket {
   #reservation: OwnedFd | null = null
   #entry: PathEntry | null = null
   /** Set from the Commit on: the successor accepts, until this timer ends. */
-  #left: NodeJS.Timeout | undefined
+  #successorTimer: NodeJS.Timeout | undefined
   readonly #watch: ControlWatch
   /** Joiners that arrived before the incumbent has released this process. */
   #waiting: Caller[] = []
@@ -169,23 +169,23 @@ export class ControlSocket {
    * After the Commit the successor accepts here, because it knows first that it serves. A slow successor loses that after {@link SLOW_MS}.
    */
   leaveToSuccessor(leaves: boolean): void {
-    if (leaves === (this.#left !== undefined)) return
-    clearTimeout(this.#left)
-    this.#left = undefined
+    if (leaves === (this.#successorTimer !== undefined)) return
+    clearTimeout(this.#successorTimer)
+    this.#successorTimer = undefined
     const accept = () => {
       if (this.#deps.shared.machine.member.accepting) this.open()
     }
     if (leaves) {
       this.#listener?.stop()
-      this.#left = setTimeout(accept, SLOW_MS)
+      this.#successorTimer = setTimeout(accept, SLOW_MS)
     } else accept()
   }
 
   /** Stops accepting but keeps the socket. The older generations connect to the process that serves next. */
   close(): void {
     this.#watch.stop()
-    clearTimeout(this.#left)
-    this.#left = undefined
+    clearTimeout(this.#successorTimer)
+    this.#successorTimer = undefined
     this.#listener?.stop()
     this.#older.close()
   }

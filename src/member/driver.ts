@@ -48,7 +48,7 @@ export class MemberDriver implements RuntimeDriver {
       }),
     unquiesce: () => this.runtime.leadership.resume(),
     freeze: () => {
-      this.runtime.leadership.hurry()
+      this.runtime.leadership.abortLate()
       this.#keepOptions()
       this.runtime.state.freeze()
     },
@@ -328,7 +328,7 @@ export class MemberDriver implements RuntimeDriver {
     else machine.step({ type: 'refused' })
   }
 
-  /** Throws ERR_FDB_CLOSED if this process has left: it would never close a new descriptor. */
+  /** Throws ERR_FDB_CLOSED if this process has left, because it would never close a descriptor that is added now. */
   throwIfLeft(): void {
     const { phase } = this
     if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
@@ -393,7 +393,7 @@ async function endLeadership({ changes, shutdown, leadership, settings }: Member
     changes.notify()
   })
   await changes.until(() => shutdown.over || ended, settings.times.quiesce)
-  leadership.hurry()
+  leadership.abortLate()
 }
 
 function leave(

@@ -27,17 +27,17 @@ export function recoverFromFdStore({
   logger,
   discard,
 }: FdStoreRecovery): RecoveredDescriptors | null {
-  const kept = takeStoredFor(service)
-  const remaining = new Set(kept.map(({ fd }) => fd))
+  const stored = takeStoredFor(service)
+  const remaining = new Set(stored.map(({ fd }) => fd))
   const take = (name: string) => {
-    const fd = kept.find(each => each.name === name && remaining.has(each.fd))?.fd
+    const fd = stored.find(each => each.name === name && remaining.has(each.fd))?.fd
     if (fd !== undefined) remaining.delete(fd)
     return fd
   }
   try {
-    const noted = newestNote(kept)
-    if (kept.length === 0 || isServed(control)) return null
-    const names = new Set(kept.map(({ name }) => name))
+    const noted = newestNote(stored)
+    if (stored.length === 0 || isServed(control)) return null
+    const names = new Set(stored.map(({ name }) => name))
     const needed = ['control', 'lock', ...(noted?.segments ?? ['segments'])]
     const missing = needed.filter(name => !names.has(name))
     if (noted === null || missing.length > 0) {
@@ -55,18 +55,18 @@ export function recoverFromFdStore({
       return null
     }
     const entries: Entry[] = []
-    const taken = new Map<string, OwnedFd>()
+    const fdsByName = new Map<string, OwnedFd>()
     for (const { name, role, spec, keptAs } of noted.entries) {
       // A socket may be registered under several names.
-      const fd = taken.get(keptAs)?.dup() ?? take(keptAs)
+      const fd = fdsByName.get(keptAs)?.dup() ?? take(keptAs)
       if (fd === undefined) continue
       if (isReachable(fd, spec)) {
         entries.push({ name, role, spec, fd })
-        taken.set(keptAs, fd)
+        fdsByName.set(keptAs, fd)
       } else fd.close()
     }
     const isSegment = /^(?:epoch|snapshot)-/
-    const held = kept.filter(({ name, fd }) => isSegment.test(name) && remaining.delete(fd))
+    const held = stored.filter(({ name, fd }) => isSegment.test(name) && remaining.delete(fd))
     const segments = wholeSegments(Segment.openAll(held.map(({ fd }) => fd)))
     const { generation, serviceStartedAt } = noted
     sealRecovered(segments, err =>
@@ -88,9 +88,9 @@ export function recoverFromFdStore({
 
 /** Returns the note of the newest version; each version leaves one. */
 function newestNote(
-  kept: readonly { readonly name: string; readonly fd: OwnedFd }[],
+  stored: readonly { readonly name: string; readonly fd: OwnedFd }[],
 ): NotedDescriptors | null {
-  const notes = kept.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readDescriptorNames(fd))
+  const notes = stored.filter(({ name }) => name.startsWith('note-')).map(({ fd }) => readDescriptorNames(fd))
   return notes.filter(note => note !== null).sort((a, b) => b.generation - a.generation)[0] ?? null
 }
 

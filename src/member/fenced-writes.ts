@@ -112,7 +112,7 @@ export class FencedWrites {
     return shutdown.closing && this.#alone && !machine.sealed
   }
 
-  /** No process serves: this one could not, and there is no other. */
+  /** No process can write: this one could not start to, and there is no other. */
   get #noServer(): boolean {
     return this.#alone && !this.#shared.shutdown.closing
   }

@@ -52,7 +52,7 @@ interface RemainingConnections {
   readonly server: net.Server
   readonly moving: MovableConnections | undefined
   readonly open: Iterable<net.Socket> & { readonly size: number }
-  /** The sockets that have passed their TLS handshake, and the sockets over them. */
+  /** The decrypted sockets of the connections that have finished their TLS handshake. */
   readonly secure: ReadonlySet<net.Socket>
   /** The HTTP/2 sessions, with the streams of each. */
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }

@@ -39,8 +39,8 @@ export class Holdings {
     if (bound) this.#bound?.add(entry)
     try {
       if (machine.phase === 'frozen' || machine.phase === 'standby') await this.#untilDecided(entry)
-      const kept = hosting.store(entry, bound && this.#bound !== null)
-      if (kept !== undefined) await kept
+      const stored = hosting.store(entry, bound && this.#bound !== null)
+      if (stored !== undefined) await stored
     } catch (error) {
       this.#bound?.delete(entry)
       throw error
@@ -151,8 +151,8 @@ class UnservedCheck {
   /** Throws ERR_FDB_UNSERVED. */
   check(listeners: readonly Listener[]): void {
     for (const [name, { spec, elsewhere }] of this.#late) {
-      const taken = listeners.some(listener => listener.name === name && listener.adopted)
-      if ((elsewhere || !taken) && !this.#isAllowed(name)) throw openedMeanwhile(name, spec)
+      const adopted = listeners.some(listener => listener.name === name && listener.adopted)
+      if ((elsewhere || !adopted) && !this.#isAllowed(name)) throw openedMeanwhile(name, spec)
     }
     for (const listener of listeners)
       if (listener.adopted && !listener.hasServer && !this.#isAllowed(listener.name))
@@ -263,7 +263,7 @@ export function sameAddress(a: ListenerSpec, b: ListenerSpec): boolean {
   )
 }
 
-/** Compares the path of a socket without a specification. Other addresses count as equal. */
+/** Whether a socket without a known specification may be bound at this address. Only Unix paths can be compared. */
 function isBoundAt(fd: OwnedFd, { kind, path, abstract }: ListenerSpec): boolean {
   const { family, address, abstract: hidden = false } = inspectOne(fd)
   return family !== 'unix' || kind !== 'unix' || (address === path && hidden === abstract)

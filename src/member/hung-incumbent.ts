@@ -121,16 +121,18 @@ async function findListeningProcess(control: string): Promise<OtherProcess> {
   )
 }
 
-/** Duplicates the descriptors of the hung process. Throws and holds nothing if that process has no control socket or no names. */
+/**
+ * Duplicates the descriptors of the hung process. Throws if that process does not hold the control socket, or has not recorded their names.
+ */
 function duplicateFrom(
   hung: OtherProcess,
   control: string,
 ): { recovered: RecoveredDescriptors; service: string } {
   const descriptors = hung.descriptors()
-  const taken = new Set<OwnedFd>()
+  const duplicates = new Set<OwnedFd>()
   const take = (number: number, label: string) => {
     const fd = hung.duplicate(number, label)
-    taken.add(fd)
+    duplicates.add(fd)
     return fd
   }
   const find = (target: string) => [...descriptors].find(([, link]) => link === target)?.[0]
@@ -159,13 +161,13 @@ function duplicateFrom(
       // The reservation ends with that process.
       reservation: null,
     }
-    for (const { fd } of [...recovered.entries, ...recovered.segments]) taken.delete(fd)
-    taken.delete(recovered.listener)
-    taken.delete(recovered.lock)
+    for (const { fd } of [...recovered.entries, ...recovered.segments]) duplicates.delete(fd)
+    duplicates.delete(recovered.listener)
+    duplicates.delete(recovered.lock)
     return { recovered, service: noted.service }
   } finally {
     // Closes the descriptors that are not returned; after an exception, all.
-    closeAll(taken)
+    closeAll(duplicates)
   }
 }
 

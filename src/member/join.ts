@@ -74,22 +74,22 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
   if (recovered !== null) return await continueFrom(settings, recovered)
   const until = performance.now() + timeout
   for (;;) {
-    const left = Math.max(1, until - performance.now())
+    const remainingMs = Math.max(1, until - performance.now())
     try {
-      const place =
+      const controlSocket =
         hosting === 'daemon'
           ? ({
               role: 'next',
-              channel: await connectUnix(control, { timeoutMs: left, signal, as: 'member' }),
+              channel: await connectUnix(control, { timeoutMs: remainingMs, signal, as: 'member' }),
             } as const)
-          : await acquireControl(control, { timeoutMs: left, signal, passed: reception?.passed })
-      if (place.role === 'first') return await startAsFirst(settings, place)
+          : await acquireControl(control, { timeoutMs: remainingMs, signal, passed: reception?.passed })
+      if (controlSocket.role === 'first') return await startAsFirst(settings, controlSocket)
       if (reception !== null && !reception.takesOver) {
-        place.channel.close()
-        throw taken(control, 'end it, or give this daemon another control path')
+        controlSocket.channel.close()
+        throw controlTaken(control, 'end it, or give this daemon another control path')
       }
       const holderLink = await HolderLink.greet(
-        place.channel,
+        controlSocket.channel,
         {
           service,
           intent: 'join',
@@ -97,7 +97,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
           times: settings.wantedTimes,
           stateFile: settings.stateFile?.path ?? '',
         },
-        { timeoutMs: left, signal },
+        { timeoutMs: remainingMs, signal },
       )
       if (hosting === 'daemon' && !holderLink.facts.daemon) {
         holderLink.close()
@@ -112,7 +112,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
       return driver
     } catch (error) {
       if (reception !== null && FdbError.is(error) && error.code === 'ERR_FDB_SERVICE')
-        throw taken(
+        throw controlTaken(
           control,
           'that process serves an application itself: give this daemon another control path',
         )
@@ -123,7 +123,7 @@ export async function startMember(settings: Settings): Promise<MemberDriver> {
   }
 }
 
-function taken(control: string, remedy: string): FdbError {
+function controlTaken(control: string, remedy: string): FdbError {
   return new FdbError('ERR_FDB_CONTROL_TAKEN', `another process holds ${control}: ${remedy}`)
 }
 
@@ -137,9 +137,9 @@ async function continueFrom(settings: Settings, recovered: RecoveredDescriptors)
   makeRoomForDescriptors()
   const { control, logger } = settings
   const { generation, entries, segments } = recovered
-  const kept = { generation, entries: entries.length, segments: segments.length }
+  const facts = { generation, entries: entries.length, segments: segments.length }
   logger.info(
-    { control, ...kept },
+    { control, ...facts },
     'continues with the descriptors of an ended process from the FD store of the service manager',
   )
   const driver = await startFromRecovered(settings, recovered)
@@ -147,12 +147,12 @@ async function continueFrom(settings: Settings, recovered: RecoveredDescriptors)
   return driver
 }
 
-async function startAsFirst(settings: Settings, place: FirstControl): Promise<MemberDriver> {
+async function startAsFirst(settings: Settings, control: FirstControl): Promise<MemberDriver> {
   try {
-    return await startFirst(settings, place)
+    return await startFirst(settings, control)
   } catch (error) {
     // For example, the state file cannot be read. Another process that waits may try instead.
-    releaseControl(place, settings.logger)
+    releaseControl(control, settings.logger)
     throw error
   }
 }

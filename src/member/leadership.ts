@@ -132,7 +132,7 @@ export class Leadership {
   }
 
   /** Aborts the signal of stops that have not ended: the handoff does not wait any longer. */
-  hurry(): void {
+  abortLate(): void {
     if (this.#run === null || this.#run.late.signal.aborted) return
     this.#logger.warn(
       { hooks: this.#work.length },

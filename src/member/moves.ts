@@ -39,7 +39,7 @@ export class Moves {
   readonly #ask: () => void
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null
-  /** The processes that received connections of this one, in order. `before`: the number moved before. Owned. */
+  /** The processes that received connections of this one, in order. `before`: how many connections had moved before that. Owned. */
   #destinations: { receiver: OwnedFd; before: number }[] = []
   /** The processes whose last report had no connections, by the key of their pidfd. */
   readonly #emptied = new Set<string>()
@@ -52,7 +52,7 @@ export class Moves {
   #announced = false
   /** When the remaining connections are closed (performance.now()). */
   #cutAt = 0
-  /** How much of {@link PATIENCE_MS} has passed. */
+  /** The time without a receiver, in milliseconds, to be compared with {@link PATIENCE_MS}. */
   #waited = 0
   #pause = { since: 0, ms: 0 }
   #timer: NodeJS.Timeout | undefined

@@ -123,7 +123,7 @@ export class OlderGenerations {
       if (typeof connections !== 'number' || typeof phase !== 'string') return
       const report = { pid: caller.pid, generation: Number(generation), phase, connections }
       const ended = typeof quiescedMs === 'number' ? { quiescedMs } : {}
-      const kept = {
+      const standby = {
         ...readKeptBy(keptBy),
         ...(typeof standbySeconds === 'number' && { standbySeconds }),
       }
@@ -132,7 +132,7 @@ export class OlderGenerations {
         ...(moves && { moves }),
         ...ended,
         ...unfitIn(unfit),
-        ...kept,
+        ...standby,
       })
       if (Array.isArray(closed) && closed.length > 0) this.#noteClosed(report, closed)
     } catch {

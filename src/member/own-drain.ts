@@ -97,9 +97,12 @@ export class OwnDrain {
 
   get #standby(): Pick<DrainReport, 'leaves' | 'standbySeconds'> {
     const { hosting, shared } = this.#deps
-    const left = hosting().holder?.probationLeftMs ?? null
-    const asked = shared.shutdown?.requestedBy ?? null
-    return { ...(left !== null && { standbySeconds: left / 1000 }), ...(asked !== null && { leaves: asked }) }
+    const leftMs = hosting().holder?.probationLeftMs ?? null
+    const requestedBy = shared.shutdown?.requestedBy ?? null
+    return {
+      ...(leftMs !== null && { standbySeconds: leftMs / 1000 }),
+      ...(requestedBy !== null && { leaves: requestedBy }),
+    }
   }
 
   /** Waits for the end of all connections; then the machine gets `drained`. */

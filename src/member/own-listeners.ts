@@ -52,10 +52,10 @@ export class OwnListeners {
     return [...this.#listeners.values(), ...this.#leaving]
   }
 
-  /** See `Member.listen`; `given`: see `Member.listenOn`. */
-  async listen(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
+  /** See `Member.listen`; `ownFd`: see `Member.listenOn`. */
+  async listen(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     if (this.#listeners.has(name)) throw twice(name)
-    return this.#open(name, spec, given)
+    return this.#open(name, spec, ownFd)
   }
 
   /** See `Member.offered`. */
@@ -94,27 +94,27 @@ export class OwnListeners {
   }
 
   /** Refuses a second call for the same name while the first one waits for the daemon. */
-  async #open(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
+  async #open(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     this.#deps.throwIfLeft()
     checkName(name)
     if (this.#opening.has(name)) throw twice(name)
     this.#opening.add(name)
     try {
-      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec, given)
+      return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec, ownFd)
     } finally {
       this.#opening.delete(name)
     }
   }
 
-  async #openAlone(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<Listener> {
+  async #openAlone(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     const { changed, failed, shared } = this.#deps
     const { machine, settings } = shared
-    const offered = given === undefined ? this.#offered.find(name, spec) : null
+    const offered = ownFd === undefined ? this.#offered.find(name, spec) : null
     const adopted = offered !== null
     const before = offered?.before ?? null
     const { fd, passed } = adopted
       ? { fd: await this.#adopt(name, spec, offered), passed: false }
-      : await this.#bind(name, spec, given)
+      : await this.#bind(name, spec, ownFd)
     this.#offered.use(fd)
     const listener = Listener.of({
       name,
@@ -153,11 +153,11 @@ export class OwnListeners {
     return entry.fd
   }
 
-  async #bind(name: string, spec: ListenerSpec, given?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
-    const passed = given === undefined ? passedSockets().claim(name, spec) : null
+  async #bind(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<{ fd: OwnedFd; passed: boolean }> {
+    const passed = ownFd === undefined ? passedSockets().claim(name, spec) : null
     if (passed !== null) return { fd: await this.#takePassed(name, spec, passed), passed: true }
-    const bound = (given === undefined ? await this.#group?.bind(name, spec) : undefined) ?? {
-      fd: given ?? bindListener(spec),
+    const bound = (ownFd === undefined ? await this.#group?.bind(name, spec) : undefined) ?? {
+      fd: ownFd ?? bindListener(spec),
       spec: formatListenerSpec(spec),
     }
     // The previous listener of that name, at another address, stays available for another name of this version.

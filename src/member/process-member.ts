@@ -12,7 +12,7 @@ interface ProcessMember {
 }
 
 export interface MemberWaiter {
-  /** Called when `join()` was called, which waits for the promise. */
+  /** Called by `join()`, which waits for the promise. */
   joining?(): Promise<void>
   joined(member: Member): void
   /** Called when no member will join. */

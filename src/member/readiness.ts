@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { afterReading, type Limit, Pending } from '../wire/pending.js'
 import type { Check, ReadyOptions } from './member-options.js'
 
-/** The way of this process to serving: the Offer, the application's checks, the limit, and the callers that wait. */
+/** Waits until this process serves: for the Offer, for the application's checks, and for the handoff, within a limit. */
 export class Readiness {
   readonly #late: () => void
   readonly #missingReady: MissingReadyWarning

@@ -148,15 +148,15 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {
     if (activeMembers.size > 0) return
-    const kept = whatKeeps()
-    const facts = { keptBy: kept, afterMs: ms }
+    const resources = whatKeeps()
+    const facts = { keptBy: resources, afterMs: ms }
     if (exitWhenRetired !== null) {
-      logger.warn(facts, `a retired process is ended: ${keptByText(kept)} kept it (exitWhenRetired)`)
+      logger.warn(facts, `a retired process is ended: ${keptByText(resources)} kept it (exitWhenRetired)`)
       process.exit()
     }
     logger.warn(
       facts,
-      `process ${process.pid} has retired and does not end: ${keptByText(kept)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
+      `process ${process.pid} has retired and does not end: ${keptByText(resources)} keeps it; close that when member.retired resolves, or give join() exitWhenRetired`,
     )
     report()
   }, ms).unref()
@@ -189,7 +189,7 @@ export function watchDoubledIntervals(logger: Logger, over: () => boolean): void
 
 /** Returns the resources that keep the event loop of this process alive, by Node's names. */
 export function whatKeeps(): Record<string, number> {
-  const kept: Record<string, number> = {}
-  for (const type of process.getActiveResourcesInfo()) kept[type] = (kept[type] ?? 0) + 1
-  return kept
+  const resources: Record<string, number> = {}
+  for (const type of process.getActiveResourcesInfo()) resources[type] = (resources[type] ?? 0) + 1
+  return resources
 }

@@ -51,7 +51,7 @@ class KeepAliveExpiry {
   }
 
   /** Returns the remaining milliseconds, or undefined if Node's own timeouts apply. */
-  left(socket: net.Socket): number | undefined {
+  remainingMs(socket: net.Socket): number | undefined {
     const at = socket.bytesRead === 0 ? this.#expiring.get(socket) : undefined
     return at && at - performance.now()
   }
@@ -314,8 +314,8 @@ export class HttpServerConnections implements MovableConnections<Value> {
     const fresh = this.#isFresh(socket)
     // A connection that is not fresh had at least one request, even if requests were not counted.
     const record: IdleRecord = { fresh, requests: fresh ? 0 : Math.max(1, this.#answers.requests(socket)) }
-    const left = this.#expiry.left(socket) ?? timeoutLeft(socket)
-    if (!fresh && left < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(left))
+    const remainingMs = this.#expiry.remainingMs(socket) ?? timeoutLeft(socket)
+    if (!fresh && remainingMs < LONGEST_MS) record.keepAliveMs = Math.max(1, Math.ceil(remainingMs))
     if (this.#hooks.serialize !== undefined) record.data = data
     this.#open.remove(socket)
     abandon(socket)

@@ -1,4 +1,4 @@
-/** The ended entries that are tolerated besides as many entries as there were last time. */
+/** Ended entries are dropped when the list has this many entries more than twice those that were left after the last drop. */
 const MOST_ENDED = 32
 /** The interval at which ended entries are dropped, because they may hold large bodies. */
 const DROP_MS = 1_000

@@ -32,7 +32,7 @@ export const holder = room(
     ],
     [
       'holder/probation.ts',
-      '    this.#ticker = undefined\n    this.#hurry = false',
+      '    this.#ticker = undefined\n    this.#endSoon = false',
       '    this.#ticker = undefined',
       ...PROBATION,
     ],
