@@ -58,7 +58,7 @@ export class AutoService {
     const other = settings.isNamed ? null : await otherProgram(settings)
     if (other !== null) {
       say(
-        `"${service}" is the service of another program, ${other}: this one runs without upgrades; name its service by FD_BROKER_NAME (the same name makes it the next version of that program)`,
+        `"${service}" is the service of another program, ${other}: this program runs without upgrades; set FD_BROKER_NAME to a name of its own (or to "${service}" to make it the next version of that program)`,
       )
       return null
     }
@@ -194,7 +194,7 @@ export class AutoService {
         serve(listener)
       })
       .catch(error => {
-        sayOnce(`${name} does not cross to the next version: ${messageOf(error)}`)
+        sayOnce(`${name} will not be handed over to the next version: ${messageOf(error)}`)
         failed()
       })
     this.#attaching.set(name, attached)
@@ -252,7 +252,7 @@ export class AutoService {
     }
     const { service } = this.#settings
     say(
-      `"${service}" is served by another process, on other addresses: this one is no next version of it, and runs without upgrades; name its service by FD_BROKER_NAME`,
+      `another process serves "${service}" on other addresses: this program is not its next version, and runs without upgrades; set FD_BROKER_NAME to give it a service of its own`,
     )
     this.#leave()
   }

@@ -73,7 +73,7 @@ export class ProgramShutdown {
       const kept = whatKeeps()
       const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
       say(
-        `process ${process.pid} does not serve any more and its last connection has ended; ${what} kept it: it is ended (a handler of SIGTERM that closes timers and pools ends it sooner)`,
+        `process ${process.pid} no longer serves and its last connection has ended, but ${what} kept it alive: fd-broker ends it (a SIGTERM handler that closes timers and pools would end it sooner)`,
       )
       process.exit()
     }, this.#exitMs).unref()

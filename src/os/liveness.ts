@@ -78,7 +78,7 @@ export function watchError(pid: number, cause: unknown): FdbError {
     return outOfDescriptors(`process ${pid} cannot be watched`, cause)
   return new FdbError(
     'ERR_FDB_NO_PIDFD',
-    `process ${pid} sent a descriptor as its pidfd that is none: it is faulty, and is refused`,
+    `process ${pid} sent a descriptor that is no pidfd as its pidfd: it is faulty, and is refused`,
     { cause, details: { pid } },
   )
 }

@@ -106,7 +106,7 @@ async function claimKnown<T>(name: string, claim: () => Promise<T>): Promise<T> 
     return await claim()
   } catch (cause) {
     if (!FdbError.is(cause) || cause.code !== 'ERR_FDB_FD_UNKNOWN') throw cause
-    const why = `the daemon holds nothing under the name "${name}": say where it is to be bound (NAME=tcp://0.0.0.0:8080), or see which there are (fd-broker fd list)`
+    const why = `the daemon holds nothing under the name "${name}": give an address to bind it (NAME=tcp://0.0.0.0:8080), or list the names (fd-broker fd list)`
     throw new FdbError('ERR_FDB_FD_UNKNOWN', why, { cause })
   }
 }

@@ -79,7 +79,7 @@ export class VersionFailures {
   }
 
   recordRollback({ id, pid, settings }: FailedVersion, before: number, asked: string): void {
-    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) must leave for version ${before}, which is started again: ${asked}`
+    const why = `version ${id} (${settings.command[0]} …, pid ${pid}) is replaced by version ${before}, which is started again: ${asked}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_LEFT', why, { phase: 'serving' }))
   }
 

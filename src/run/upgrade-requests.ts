@@ -99,7 +99,7 @@ function servesLateError(ms: number): FdbError {
 /** The error for a request that ended without a failed version. */
 export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
   return outcome === 'ending'
-    ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, which supervises it, was told to end`)
+    ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, the supervisor, was told to end`)
     : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the version that serves stays')
 }
 

@@ -183,10 +183,11 @@ export class Workers implements AsyncDisposable {
   #renew(): Promise<void> {
     const { logger } = this.#settings
     this.#renewal ??= this.#inTurn(() => this.#pool.replaceAll(this.#pool.startedByPredecessor)).then(
-      () => logger.info({ workers: this.report.all }, 'the workers of the main process before are replaced'),
+      () =>
+        logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
       error => {
         if (!this.#closing)
-          logger.error({ err: error }, 'the workers of the main process before were not replaced')
+          logger.error({ err: error }, 'the workers of the previous main process were not replaced')
         throw error
       },
     )

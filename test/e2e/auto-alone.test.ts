@@ -60,7 +60,7 @@ describe('a program under fd-broker/auto runs as without it, and says why once,'
     const program = await AutoProgram.of(SERVER)
     const first = await program.serve()
     const second = await program.launch('import', { OTHER_PORT: '0', FD_BROKER_QUIET: '200ms' })
-    await program.says('"shop" is served by another process, on other addresses')
+    await program.says('another process serves "shop" on other addresses')
     expect([hasEnded(first), hasEnded(second)]).toEqual([false, false])
     expect(await answerOf(program.url)).toBe(`pid ${first}`)
     expect((await operator.status(program.control)).generation).toBe(1)

@@ -28,7 +28,7 @@ describe('a release of a program that fd-broker run supervises', () => {
         ...{ code: 'ERR_FDB_SUCCESSOR_LEFT', phase: 'serving', old: false },
         message: expect.stringMatching(
           new RegExp(
-            `^version ${generation} \\(.*, pid \\d+\\) must leave for version \\d, which is started again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
+            `^version ${generation} \\(.*, pid \\d+\\) is replaced by version \\d, which is started again: fd-broker rollback by uid ${process.getuid!()} \\(pid \\d+\\)$`,
           ),
         ),
       })
