@@ -111,7 +111,7 @@ export const STATE_TOOLS = {
   },
   ERR_FDB_STATE_IMPORT: {
     cause: 'The file cannot be imported; nothing was imported',
-    remedy: 'Give the output of `state export`, with its lines under "sections"',
+    remedy: 'Give the whole output of `state export`, with its first line',
   },
   ERR_FDB_STATE_DIFFERENT: {
     cause: 'The two states differ (`state diff`, exit code 1)',
