@@ -1,7 +1,7 @@
 import { type Command, Option } from 'commander'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
-import { CHANGES, type Changes, changesReply } from '../operator/service-commands.js'
+import { CHANGES, type ChangeReport, changesReply } from '../operator/service-commands.js'
 import { requireDefaultPath, workerPlace } from '../os/default-control.js'
 import type { ProxyConfig, ProxyOptions, ReverseProxy } from '../proxy/index.js'
 import type { WorkersOptions } from '../workers/options.js'
@@ -163,7 +163,7 @@ class ProxyChanges {
   }
 
   /** `inForce` is the configuration that was read last. Rejects with ERR_FDB_CONFIG. */
-  async since(inForce: ProxyConfig): Promise<Changes> {
+  async since(inForce: ProxyConfig): Promise<ChangeReport> {
     const code = this.#code.changed()
     // An upgrade follows: the next version reads the configuration itself.
     if (code.length > 0) return { code, next: [], configuration: [] }

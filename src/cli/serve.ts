@@ -101,7 +101,7 @@ const SECOND_MS = 60_000
 /** Handles the signals of a daemon. With `drop` the first TERM or INT ends it even if it alone holds descriptors or state. */
 function serveSignals(logger: Logger, drop: boolean, reopen: () => void): Signals<Daemon> {
   let firstAt = Number.NEGATIVE_INFINITY
-  const mayEnd = ({ heldAlone: alone }: Daemon) => {
+  const mayEnd = ({ soleCopies: alone }: Daemon) => {
     const again = performance.now() - firstAt < SECOND_MS
     firstAt = performance.now()
     for (const holding of alone)

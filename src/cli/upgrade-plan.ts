@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import {
   CHANGES,
-  type Changes,
+  type ChangeReport,
   type ProcessReply,
   RELOAD,
   type ReloadReply,
@@ -14,7 +14,7 @@ import { type AskFlags, commandService, IDEMPOTENT_RETRY_CODES, RETRY_CODES } fr
 export interface Plan {
   readonly done: 'upgrade' | 'reload' | 'nothing'
   readonly because: string
-  readonly changes: Changes
+  readonly changes: ChangeReport
 }
 
 /** Asks the serving process what has changed. Rejects with ERR_FDB_COMMAND_UNKNOWN if it cannot tell. */

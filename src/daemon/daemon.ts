@@ -22,11 +22,11 @@ import { ServiceManager } from '../os/service-manager/service-manager.js'
 import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-access.js'
 import { addressesAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
-import { AccessCheck, credentialsOf } from './policy/access-check.js'
+import { AccessCheck, clientIdentity } from './policy/access-check.js'
 import { OWNERS_ONLY } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
-import type { HeldAlone } from './service/kept-state.js'
+import type { SoleCopy } from './service/kept-state.js'
 import { Services } from './services.js'
 
 /** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */
@@ -138,7 +138,7 @@ export class Daemon implements AsyncDisposable {
     const { accessCheck } = policyFile
     const workerListener = orchestrator && ((key: string) => orchestrator.listener(key))
     const checks = { operations, store: descriptors, accessCheck, quotas, logger, workerListener }
-    const operationsFor = (caller: Caller) => new OperatorAccess(checks, credentialsOf(caller))
+    const operationsFor = (caller: Caller) => new OperatorAccess(checks, clientIdentity(caller))
     reception.attach({ runtime, services, operationsFor })
     const restore = () => {
       services.restore()
@@ -187,8 +187,8 @@ export class Daemon implements AsyncDisposable {
   }
 
   /** @internal Descriptors and state that no living member has and no service manager stores: they are lost when this daemon ends. */
-  get heldAlone(): HeldAlone[] {
-    return this.#keptByManager ? [] : [...this.#services.heldAlone, ...this.#descriptors.heldAlone]
+  get soleCopies(): SoleCopy[] {
+    return this.#keptByManager ? [] : [...this.#services.soleCopies, ...this.#descriptors.soleCopies]
   }
 
   /**
@@ -261,7 +261,7 @@ export class Daemon implements AsyncDisposable {
 
   /** Closes the daemon in the next turn, after the reply was sent. */
   #stop({ drop }: StopOrder): Buffer {
-    const alone = this.heldAlone.map(({ service }) => service || 'the descriptors that were put')
+    const alone = this.soleCopies.map(({ service }) => service || 'the descriptors that were put')
     if (alone.length > 0 && !drop) {
       throw new FdbError(
         'ERR_FDB_HELD_ALONE',

@@ -23,7 +23,7 @@ import type {
 import { GROUP_LISTENER, STOP } from '../operator/service-commands.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
 import { keyOf, pidOf, refuseNoPidfd } from '../os/liveness.js'
-import type { AccessCheck, PeerCredentials } from './policy/access-check.js'
+import type { AccessCheck, ClientIdentity } from './policy/access-check.js'
 import type { Action, ServicePolicy } from './policy/policy.js'
 import type { DescriptorStore, EndReason } from './service/descriptor-store.js'
 import type { UserQuotas } from './user-quotas.js'
@@ -52,10 +52,10 @@ export class OperatorAccess implements Operations {
   readonly descriptors: DescriptorHolder
   readonly #operations: DaemonOperations
   readonly #accessCheck: AccessCheck
-  readonly #peer: PeerCredentials
+  readonly #peer: ClientIdentity
 
   /** Owns the client's pidfd until the client has left. */
-  constructor(checks: AccessChecks, peer: PeerCredentials) {
+  constructor(checks: AccessChecks, peer: ClientIdentity) {
     this.#operations = checks.operations
     this.#accessCheck = checks.accessCheck
     this.#peer = peer
@@ -102,10 +102,10 @@ export class OperatorAccess implements Operations {
 /** A daemon's descriptors, restricted to the rights of one operator. A descriptor named `shop/spool` belongs to the service shop. Logs each change and each refusal. */
 export class DescriptorAccess implements DescriptorHolder {
   readonly #checks: Omit<AccessChecks, 'operations'>
-  readonly #peer: PeerCredentials
+  readonly #peer: ClientIdentity
 
   /** Owns the client's pidfd until the client has left. */
-  constructor(checks: Omit<AccessChecks, 'operations'>, peer: PeerCredentials) {
+  constructor(checks: Omit<AccessChecks, 'operations'>, peer: ClientIdentity) {
     this.#checks = checks
     this.#peer = peer
   }
@@ -237,7 +237,7 @@ function claimantOf(claimant: OwnedFd | null): { claimant?: number } {
 }
 
 /** Whether the pidfd, which is borrowed, refers to the client's own process, as the kernel reports it. */
-function isOwnProcess(peer: PeerCredentials, pidfd: OwnedFd): boolean {
+function isOwnProcess(peer: ClientIdentity, pidfd: OwnedFd): boolean {
   if (peer.pidfd !== null) {
     const key = keyOf(pidfd)
     return key !== null && key === keyOf(peer.pidfd)
@@ -249,7 +249,7 @@ function isOwnProcess(peer: PeerCredentials, pidfd: OwnedFd): boolean {
  * Throws ERR_FDB_DENIED or ERR_FDB_NO_PIDFD unless the client may act for the process of a pidfd: for its own process or one of its user. The daemon's user
  * and root may act for every process. Any process can open a pidfd of any other, so that having one proves nothing. Borrows the pidfd.
  */
-function demandProcess(peer: PeerCredentials, pidfd: OwnedFd): void {
+function demandProcess(peer: ClientIdentity, pidfd: OwnedFd): void {
   // Checks the type first, because a descriptor of another type may have the inode number of a pidfd.
   refuseNoPidfd(pidfd)
   if (!isForeign(peer) || isOwnProcess(peer, pidfd) || isOfUser(pidfd, peer.uid)) return

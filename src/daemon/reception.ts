@@ -5,8 +5,8 @@ import type { Reception } from '../member/options.js'
 import type { MemberRuntime } from '../member/runtime.js'
 import type { Operations } from '../operator/requests.js'
 import { DAEMON_ITSELF } from '../operator/service-name.js'
-import { type AccessCheck, credentialsOf } from './policy/access-check.js'
-import { noStateYet } from './service/followers.js'
+import { type AccessCheck, clientIdentity } from './policy/access-check.js'
+import { noStateError } from './service/followers.js'
 import type { Service } from './service/service.js'
 import type { Services } from './services.js'
 import { UserQuotas } from './user-quotas.js'
@@ -137,7 +137,7 @@ export class DaemonReception implements Reception {
 
   #refusesOther(caller: Caller): boolean {
     try {
-      this.#accessCheck.demandOwner(DAEMON_ITSELF, credentialsOf(caller))
+      this.#accessCheck.demandOwner(DAEMON_ITSELF, clientIdentity(caller))
       return false
     } catch (error) {
       turnAway(caller, FdbError.from(error))
@@ -180,7 +180,7 @@ export class DaemonReception implements Reception {
           action,
           { service: name },
           this.#accessCheck.policyOf(name),
-          credentialsOf(caller),
+          clientIdentity(caller),
         )
       } catch (error) {
         turnAway(caller, FdbError.from(error))
@@ -203,9 +203,9 @@ export class DaemonReception implements Reception {
         if (service !== undefined)
           service.addAuthor(
             caller,
-            this.#accessCheck.allows('join', this.#accessCheck.policyOf(name), credentialsOf(caller)),
+            this.#accessCheck.allows('join', this.#accessCheck.policyOf(name), clientIdentity(caller)),
           )
-        else if (caller.intent === 'follow') turnAway(caller, noStateYet(name))
+        else if (caller.intent === 'follow') turnAway(caller, noStateError(name))
         else dismiss(caller)
         return
       }
@@ -278,7 +278,7 @@ export class DaemonReception implements Reception {
 
   get #isSettled(): boolean {
     const { runtime, services } = this.#context!
-    return services.settled && runtime.machine.holder?.phase === 'idle'
+    return services.idle && runtime.machine.holder?.phase === 'idle'
   }
 
   /** Serves again if the successor has failed. */

@@ -8,8 +8,8 @@ import { sizeOf } from '../kernel/index.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { PersistedFds } from './persisted-fds.js'
 import type { AccessCheck } from './policy/access-check.js'
-import type { HeldAlone } from './service/kept-state.js'
-import { type RememberedService, RightsHolders } from './service/recovery.js'
+import type { SoleCopy } from './service/kept-state.js'
+import { RightsHolders, type ServiceRecord } from './service/recovery.js'
 import { Service } from './service/service.js'
 import { UnservedServices } from './unserved-services.js'
 import type { UserQuotas } from './user-quotas.js'
@@ -111,8 +111,8 @@ export class Services {
   }
 
   /** The descriptors and state that no living member has. */
-  get heldAlone(): HeldAlone[] {
-    return this.all.flatMap(service => service.heldAlone ?? [])
+  get soleCopies(): SoleCopy[] {
+    return this.all.flatMap(service => service.soleCopy ?? [])
   }
 
   /** Returns the named service; for an empty name, the only service for which `shows` is true. Throws ERR_FDB_SERVICE, which lists only those services. */
@@ -160,7 +160,7 @@ export class Services {
   }
 
   /** Whether no handoff is running. */
-  get settled(): boolean {
+  get idle(): boolean {
     return this.all.every(service => service.settled)
   }
 
@@ -200,7 +200,7 @@ export class Services {
     this.#services.clear()
   }
 
-  #add(remembered: RememberedService, items: readonly BundleItem[]): Service {
+  #add(remembered: ServiceRecord, items: readonly BundleItem[]): Service {
     const { persisted, accessCheck, logger, times } = this.#deps
     const name = remembered.service
     const service = new Service(

@@ -66,7 +66,7 @@ export class DaemonHosting implements Hosting {
       ask: () => joined.post({ renew: {} }),
       changes,
     })
-    this.#appends = new AppendNotice(state.appended, () => joined.post({ appended: {} }))
+    this.#appends = new AppendNotice(state.appendListeners, () => joined.post({ appended: {} }))
   }
 
   /** Only the daemon knows for certain. */
@@ -311,7 +311,7 @@ export class Registrations {
 
   /** Repeats the unanswered registrations over a new link. */
   repeat(link: Link, timeoutMs: number): void {
-    for (const call of this.#calls.of()) {
+    for (const call of this.#calls.callsTo()) {
       call.link = link
       this.#announce(call, timeoutMs).catch(error => call.pending.reject(error))
     }

@@ -49,7 +49,7 @@ export class FollowedState {
     this.#shared = shared
     this.#shortage = new DescriptorShortage(`the newest state of "${service}" cannot be taken`, logger)
     this.log = new StateLog({ logger, limits: stateLimits })
-    this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
+    this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.log.onUnreadable = error => this.#cannotRead(error)
     // Only the member that writes knows whether a change was written to disk.
     const flush = () =>

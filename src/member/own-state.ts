@@ -45,7 +45,7 @@ export class OwnState {
     this.log.onFull = () => this.#makeRoom()
     this.log.onStaleSecret = this.#secretRemoval.notice
     this.log.onUnreadable = error => this.onUnreadable(error)
-    this.log.premature = () => (machine.phase === 'joining' ? notReady() : null)
+    this.log.prematureError = () => (machine.phase === 'joining' ? notReady() : null)
     this.file = stateFile === null ? null : new StateFile(stateFile, this.log, logger, () => !machine.sealed)
     this.log.disk = this.file
     if (this.file !== null) this.file.onChange = fileChanged

@@ -81,7 +81,7 @@ interface PendingAnswer {
 export class OperatorClient implements Disposable {
   readonly #control: string
   readonly #link: Link
-  readonly #waiting = new Set<PendingAnswer>()
+  readonly #pendingAnswers = new Set<PendingAnswer>()
   #commands = 0
   /** The pid that the kernel reported at connect, later the one that the process itself reported. */
   #pid: number
@@ -108,13 +108,13 @@ export class OperatorClient implements Disposable {
       message: (envelope, fds) => {
         if (envelope.welcome) this.#setPid(fds[0] === undefined ? envelope.welcome.pid : pidOf(fds[0]))
         if (envelope.reject) this.#fail(remoteError(envelope.reject, REFUSED))
-        else for (const waiting of this.#waiting) if (waiting.accept(envelope, fds)) break
+        else for (const waiting of this.#pendingAnswers) if (waiting.accept(envelope, fds)) break
         closeAll(fds)
       },
       broken: error => this.#fail(error),
       end: error => {
         this.#end = error
-        for (const waiting of [...this.#waiting]) waiting.reject(this.#endError())
+        for (const waiting of [...this.#pendingAnswers]) waiting.reject(this.#endError())
       },
     })
     this.#link.post({
@@ -245,7 +245,7 @@ export class OperatorClient implements Disposable {
   close(): void {
     this.#link.close()
     this.#end ??= null
-    for (const waiting of [...this.#waiting]) waiting.reject(this.#endError())
+    for (const waiting of [...this.#pendingAnswers]) waiting.reject(this.#endError())
   }
 
   [Symbol.dispose](): void {
@@ -272,10 +272,10 @@ export class OperatorClient implements Disposable {
       },
       reject: error => pending.reject(error),
     }
-    const pending = new Pending<T>({ signal, onSettled: () => this.#waiting.delete(waiting) })
+    const pending = new Pending<T>({ signal, onSettled: () => this.#pendingAnswers.delete(waiting) })
     if (this.#failure !== null || this.#end !== undefined) pending.reject(this.#endError())
     if (pending.settled) return pending.answer
-    this.#waiting.add(waiting)
+    this.#pendingAnswers.add(waiting)
     // Ignores a failed send: the peer's earlier messages are still read, then the link reports its end.
     if (sent === undefined) this.#link.post(body)
     else this.#send(body, sent, error => pending.reject(error))
@@ -294,7 +294,7 @@ export class OperatorClient implements Disposable {
 
   #fail(error: FdbError): void {
     this.#failure ??= error
-    for (const waiting of [...this.#waiting]) waiting.reject(this.#failure)
+    for (const waiting of [...this.#pendingAnswers]) waiting.reject(this.#failure)
     this.#link.close()
   }
 

@@ -35,7 +35,7 @@ export interface ProcessReply {
 }
 
 /** Names of the things that have changed since the process loaded them. */
-export interface Changes {
+export interface ChangeReport {
   readonly code: readonly string[]
   /** Changed keys of the configuration that only the next process applies. */
   readonly next: readonly string[]
@@ -88,12 +88,12 @@ export function readProcessReply(reply: Buffer): ProcessReply {
   return { pid: Number(pid) || 0, generation: Number(generation) || 0 }
 }
 
-export function changesReply(changes: Changes): string {
+export function changesReply(changes: ChangeReport): string {
   return JSON.stringify(changes)
 }
 
 /** Throws ERR_FDB_MESSAGE. */
-export function readChanges(reply: Buffer): Changes {
+export function readChanges(reply: Buffer): ChangeReport {
   const { code, next, configuration } = read(reply)
   const names = (value: unknown) => (Array.isArray(value) ? value.map(String) : [])
   return { code: names(code), next: names(next), configuration: names(configuration) }

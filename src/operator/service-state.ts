@@ -73,17 +73,17 @@ async function newCopy() {
   return new StateCopy()
 }
 
-type Ask = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
+type SendCommand = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
  * The state of the serving process, as encoded values. All methods reject as `OperatorClient.command()` does. After a `retryable` error connect again and retry; a
  * change with a `request` id is made only once.
  */
 export class ServiceState {
-  readonly #ask: Ask
+  readonly #ask: SendCommand
 
   /** @internal See `OperatorClient.state`. */
-  constructor(ask: Ask) {
+  constructor(ask: SendCommand) {
     this.#ask = ask
   }
 

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { isLarge, recordsOfParts } from './bulk.js'
 import type { LogCore } from './core.js'
 import type { HeldSegment } from './history.js'
-import { overLimit, type StateLimits } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 import { encodeEnvelope, encodeSchema, scanRecord } from './records.js'
 import { requestRefusal } from './requests.js'
 import type { SectionStore } from './section-store.js'
@@ -62,7 +62,7 @@ export class Appender {
     const { queue, history, sliceMs } = this.#core
     const until = performance.now() + sliceMs
     while (this.#mayAppend) {
-      this.#appendBatch(history.writing!, BATCH_BYTES)
+      this.#appendBatch(history.writeSegment!, BATCH_BYTES)
       // More than one batch left means a backlog of changes that waited for the right to write.
       if (queue.bytes > BATCH_BYTES && performance.now() >= until) {
         void this.#appendBacklog()
@@ -77,7 +77,7 @@ export class Appender {
     this.#backlog = true
     await slice.next()
     while (this.#mayAppend) {
-      this.#appendBatch(this.#core.history.writing!, BACKLOG_BYTES)
+      this.#appendBatch(this.#core.history.writeSegment!, BACKLOG_BYTES)
       await slice.passed()
     }
     this.#backlog = false
@@ -200,7 +200,7 @@ export class Appender {
     if (end + bytes > segmentBytes)
       this.#reject(
         writes,
-        overLimit(`the segment of epoch ${epoch}`, end + bytes, 'segmentBytes', segmentBytes),
+        limitError(`the segment of epoch ${epoch}`, end + bytes, 'segmentBytes', segmentBytes),
       )
     else if (all > logBytes) this.#reject(writes, this.#logFullError(all))
     else return true
@@ -233,7 +233,7 @@ export class Appender {
       await deferred.done()
       const slice = new Slice(sliceMs)
       for (const { parts, index, last } of recordsOfParts(write.parts, limits)) {
-        if (!this.#right.mayAppend() || history.writing !== held || queue.head !== write) return
+        if (!this.#right.mayAppend() || history.writeSegment !== held || queue.head !== write) return
         const sequence = history.sequence + 1
         const position = { epoch: segment.epoch, sequence, part: { index, last } }
         const body = [encodeEnvelope(last ? { ...position, request: write.request } : position), ...parts]
@@ -267,7 +267,7 @@ export class Appender {
   }
 
   #notifyAppended(): void {
-    for (const listener of this.#core.owner.appended) listener()
+    for (const listener of this.#core.owner.appendListeners) listener()
   }
 
   /** Settles the first write if its request is already in the log, so that it is not applied twice. Returns the writes before the next such request. */
@@ -297,7 +297,7 @@ export class Appender {
 function recordRefusal({ length }: Buffer, { recordBytes }: StateLimits): FdbError | null {
   const got = length - FRAME_HEADER
   if (got <= recordBytes) return null
-  return overLimit(
+  return limitError(
     'the record of a change, with the schemas of its sections,',
     got,
     'recordBytes',

@@ -1,5 +1,5 @@
 import { FdbTypeError } from '../errors.js'
-import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
 import { addPrint } from './requests.js'
 import type { SectionStore } from './section-store.js'
@@ -45,11 +45,11 @@ export class Bulk {
     if (this.#part.length === 0) return
     const part = encodeBody(this.#part)
     const most = mostBodyBytes(this.#limits)
-    if (part.length > most) throw overLimit('a change of a bulk', part.length, 'recordBytes', most)
+    if (part.length > most) throw limitError('a change of a bulk', part.length, 'recordBytes', most)
     this.#bytes += part.length
     const { segmentBytes } = this.#limits
     if (this.#bytes > segmentBytes)
-      throw overLimit(`a bulk of at least ${this.count} changes`, this.#bytes, 'segmentBytes', segmentBytes)
+      throw limitError(`a bulk of at least ${this.count} changes`, this.#bytes, 'segmentBytes', segmentBytes)
     this.parts.push(part)
     this.#part = []
     this.#partBytes = 0

@@ -1,7 +1,7 @@
 import type { FdbError } from '../errors.js'
 import { CHANGE_FIELDS, scanChanges } from '../kernel/index.js'
 import { areAscii, Bytes, emptyKey, hashOf, type KeyBytes, SEED } from './key-bytes.js'
-import { overLimit, type StateLimits } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 import {
   emptyChange,
   MalformedRecord,
@@ -104,7 +104,7 @@ export class ChangeCursor {
     const { sectionStart, sectionEnd, keyStart, keyEnd } = change
     const { keyBytes, sectionNameBytes } = this.#store.limits
     if (keyEnd - keyStart > keyBytes)
-      throw overLimit('the length of a key', keyEnd - keyStart, 'keyBytes', keyBytes)
+      throw limitError('the length of a key', keyEnd - keyStart, 'keyBytes', keyBytes)
     if (this.#section?.isNamed(buffer, sectionStart, sectionEnd)) return this.#section
     const length = sectionEnd - sectionStart
     if (length > sectionNameBytes || length === 0) throw this.#malformed(`a section name of ${length} bytes`)

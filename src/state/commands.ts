@@ -97,7 +97,7 @@ export function serveStateCommands(register: Register, log: StateLog): void {
     const reply: ImportReply = await staged.commit(typeof request === 'string' ? request : '')
     return JSON.stringify(reply)
   })
-  register(STATE_COMMANDS.sections, async () => JSON.stringify(log.known()))
+  register(STATE_COMMANDS.sections, async () => JSON.stringify(log.knownSections()))
   register(STATE_COMMANDS.get, async body => getEntry(log, entryIn(parse(body))))
   register(STATE_COMMANDS.put, async body => {
     const { head, rest } = withHead<EntryRequest>(body)
@@ -123,7 +123,7 @@ function entryIn({ section, key, request = '', secrets }: Partial<EntryRequest>)
 
 /** Throws for an unknown section, so that a misspelt name does not create one. */
 function knownIn(log: StateLog, name: string): KnownSection {
-  const all = log.known()
+  const all = log.knownSections()
   const known = all.find(section => section.name === name)
   if (known) return known
   throw new FdbError(

@@ -17,9 +17,9 @@ export interface LogOwner {
   /** The log can no longer follow another process: its records are unreadable, or a schema forbids reading them (ERR_FDB_SCHEMA). */
   onUnreadable: ((error: unknown) => void) | null
   /** Called after changes were applied or segments merged, thus often. */
-  readonly appended: ReadonlySet<() => void>
+  readonly appendListeners: ReadonlySet<() => void>
   /** Returns an error if a queued change cannot settle while the application awaits it, otherwise null. */
-  premature: (() => FdbError | null) | null
+  prematureError: (() => FdbError | null) | null
   /** Writes `durable` changes to disk. */
   disk: Disk | null
 }

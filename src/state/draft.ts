@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { encodeBody, type NewChange } from './records.js'
 import type { SectionStore } from './section-store.js'
 import type { Store } from './store.js'
@@ -117,10 +117,15 @@ class Draft implements StateDraft {
     }
     if (changes.length === 0) return { sections, parts: [] }
     if (changes.length > limits.changesPerRecord)
-      throw overLimit('the changes of an update', changes.length, 'changesPerRecord', limits.changesPerRecord)
+      throw limitError(
+        'the changes of an update',
+        changes.length,
+        'changesPerRecord',
+        limits.changesPerRecord,
+      )
     const body = encodeBody(changes)
     const most = mostBodyBytes(limits)
-    if (body.length > most) throw overLimit('an update', body.length, 'recordBytes', most)
+    if (body.length > most) throw limitError('an update', body.length, 'recordBytes', most)
     return { sections, parts: [body], durable: sections.some(section => this.#durable.has(section)) }
   }
 

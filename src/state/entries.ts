@@ -4,7 +4,7 @@ import type { Digest } from './digest.js'
 import type { KeyBytes } from './key-bytes.js'
 import { type Location, Locations } from './locations.js'
 import { ReadAhead, type ReadSegment } from './read-ahead.js'
-import { damaged } from './reader.js'
+import { damagedError } from './reader.js'
 import { emptyChange, scanChange } from './records.js'
 import type { SectionStore } from './section-store.js'
 
@@ -148,7 +148,7 @@ export class Entries {
     const { keyStart, keyEnd, sectionStart, sectionEnd } = change
     if (section.isNamed(found, sectionStart, sectionEnd) && isText(found, keyStart, keyEnd, key)) return found
     const { segment } = this.#heldSegment(at)
-    throw damaged(
+    throw damagedError(
       segment,
       at.offset,
       undefined,
@@ -174,14 +174,14 @@ export class Entries {
 
   #heldSegment(at: Location): ReadSegment {
     const held = this.segments.get(at.segment)!
-    if (held.segment.fd.closed) throw closed()
+    if (held.segment.fd.closed) throw closedError()
     return held
   }
 
   #checkRead(at: Location, got: number): void {
     if (got === at.length) return
     const why = `${got} bytes of an entry of ${at.length}; the file was cut`
-    throw damaged(this.#heldSegment(at).segment, at.offset, undefined, why)
+    throw damagedError(this.#heldSegment(at).segment, at.offset, undefined, why)
   }
 }
 
@@ -207,7 +207,7 @@ function isText(buffer: Buffer, start: number, end: number, text: string): boole
   return true
 }
 
-export function closed(): FdbError {
+export function closedError(): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_CLOSED',
     'the state is closed: its member was closed or has left the service; read it earlier, or join() again',

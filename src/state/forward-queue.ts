@@ -1,7 +1,13 @@
 import { OWN_INSTANCE } from '../base/own-instance.js'
 import { FdbError } from '../errors.js'
 import type { LogCore } from './core.js'
-import { type Answer, type ForwardedWrite, markOf, mayBeMade, tooLarge } from './forwarded-write.js'
+import {
+  type Answer,
+  type ForwardedWrite,
+  markOf,
+  tooLargeError,
+  unknownOutcomeError,
+} from './forwarded-write.js'
 import { DEFAULT_LIMITS, mostBodyBytes } from './limits.js'
 import { encodeSchema } from './records.js'
 import type { Replay } from './replay.js'
@@ -196,7 +202,7 @@ export class ForwardQueue {
     if (performance.now() - Math.max(write.queuedAt, this.#startedAt) < timeoutMs) return false
     this.#settle(write)
     const reason = `the serving process did not answer within ${timeoutMs} ms`
-    write.reject(write.sent ? mayBeMade(reason, write.request) : refusal)
+    write.reject(write.sent ? unknownOutcomeError(reason, write.request) : refusal)
     return true
   }
 
@@ -216,7 +222,7 @@ export class ForwardQueue {
     let forwarded: Omit<ForwardedWrite, 'request'>
     let reads: readonly string[]
     try {
-      if (write.bytes > waitingBytes) throw tooLarge(write.bytes, waitingBytes)
+      if (write.bytes > waitingBytes) throw tooLargeError(write.bytes, waitingBytes)
       forwarded = this.#encodeWrite(write)
       reads = forwarded.reads.map(({ section, key }) => `${section}\0${key}`)
     } catch (error) {

@@ -57,7 +57,7 @@ export class IncomingWrite {
 
   constructor(store: Store) {
     this.#store = store
-    this.#cursor = new ChangeCursor(store, malformed)
+    this.#cursor = new ChangeCursor(store, malformedError)
   }
 
   get bytes(): number {
@@ -69,11 +69,11 @@ export class IncomingWrite {
     const bytes = Buffer.from(part.buffer, part.byteOffset, part.byteLength)
     this.#bytes += bytes.length
     const { waitingBytes } = this.#store.limits
-    if (this.#bytes > waitingBytes) throw tooLarge(this.#bytes, waitingBytes)
+    if (this.#bytes > waitingBytes) throw tooLargeError(this.#bytes, waitingBytes)
     const record = this.#cursor.scan(bytes)
     const { epoch, sequence, request, requests, end, part: piece } = record
     if (epoch > 0 || sequence > 0 || request !== '' || requests.length > 0 || end || piece)
-      throw malformed('a record with a position of its own')
+      throw malformedError('a record with a position of its own')
     for (const schema of record.schemas) this.#addSchema(schema)
     this.#cursor.setChanges(bytes, record.changes)
     for (let index = 0; index < record.changes.length / 2; index++) this.#addChange(index)
@@ -88,7 +88,7 @@ export class IncomingWrite {
     const parts = this.#parts
     const changes = this.#changes > 0
     // A durable write without changes only waits until the log is on disk.
-    if (!changes && reads.length === 0 && !durable) throw malformed('there is no change in it')
+    if (!changes && reads.length === 0 && !durable) throw malformedError('there is no change in it')
     if (changes && reads.length === 0)
       return { sections, parts, request, prints: [this.#print], readResult: readResult, foreign: true }
     const makeUpdate = (): UpdateResult => {
@@ -119,7 +119,7 @@ export class IncomingWrite {
     const section = cursor.readSection(index)
     const { key, change } = cursor
     const { op } = change
-    if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformed(`a change of kind ${op}`)
+    if (op !== PUT && op !== DELETE && op !== CLEAR) throw malformedError(`a change of kind ${op}`)
     if (op === PUT) this.#checkVersion(section, change.version)
     this.#changes++
     this.#deletion = op === DELETE ? { section, key } : null
@@ -140,7 +140,7 @@ export class IncomingWrite {
 }
 
 /** The error for a change that was sent, and perhaps made, but not answered. */
-export function mayBeMade(reason: string, request: string, cause?: unknown): FdbError {
+export function unknownOutcomeError(reason: string, request: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_DEADLINE',
     `${reason}; a forwarded change may have been made. Give such changes a \`request\` id and retry with the same id`,
@@ -148,7 +148,7 @@ export function mayBeMade(reason: string, request: string, cause?: unknown): Fdb
   )
 }
 
-export function tooLarge(bytes: number, waitingBytes: number): FdbError {
+export function tooLargeError(bytes: number, waitingBytes: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
     `a change of ${bytes} bytes is too large to be forwarded to the serving process: the limit "waitingBytes" is ` +
@@ -157,7 +157,7 @@ export function tooLarge(bytes: number, waitingBytes: number): FdbError {
   )
 }
 
-function malformed(why: string): FdbError {
+function malformedError(why: string): FdbError {
   return new FdbError('ERR_FDB_MESSAGE', `a forwarded change cannot be read: ${why}; nothing was changed`)
 }
 

@@ -1,7 +1,7 @@
 import { FdbError } from '../errors.js'
 import type { StateLimits } from './limits.js'
 import { Locations } from './locations.js'
-import { damaged, type FoundRecord, recordsOf } from './reader.js'
+import { damagedError, type FoundRecord, recordsOf } from './reader.js'
 import type { Segment } from './segment.js'
 import type { MergeResult } from './snapshot.js'
 import type { Store } from './store.js'
@@ -43,7 +43,7 @@ export interface LogPiece {
 /** The ordered segments of a log, and how far each is applied. Checks new segments, reads them, and selects those to merge. */
 export class History {
   held: HeldSegment[] = []
-  writing: HeldSegment | null = null
+  writeSegment: HeldSegment | null = null
   /** A record is being applied, so that nothing may be appended; sections may be read. */
   applying = false
   sequence = 0
@@ -94,7 +94,7 @@ export class History {
       )
     if (segment.kind === 'snapshot') return last ? order(`the log has ${this.held.length} segments`) : null
     if (last && segment.epoch <= last.segment.epoch) return order(`the log has epoch ${last.segment.epoch}`)
-    const writing = this.writing?.segment
+    const writing = this.writeSegment?.segment
     if (mayWrite && writing?.sealable && !writing.sealed)
       return order(`this log writes to epoch ${writing.epoch}, which is not sealed`)
     return null
@@ -122,7 +122,7 @@ export class History {
       if (held.final) continue
       const { segment } = held
       const sealed = segment.sealed
-      if (held === this.writing) {
+      if (held === this.writeSegment) {
         held.position = segment.end
       } else {
         yield* this.#read(held)
@@ -153,7 +153,7 @@ export class History {
   unread(): number {
     let bytes = 0
     for (const held of this.held) {
-      if (!held.final && held !== this.writing) bytes += Math.max(0, held.segment.size() - held.position)
+      if (!held.final && held !== this.writeSegment) bytes += Math.max(0, held.segment.size() - held.position)
     }
     return bytes
   }
@@ -170,7 +170,7 @@ export class History {
       yield
       if (!found) continue
       if (snapshot && held.whole)
-        throw damaged(segment, found.offset, this.sequence, 'records follow the end of the snapshot')
+        throw damagedError(segment, found.offset, this.sequence, 'records follow the end of the snapshot')
       if (!begun) {
         begun = true
         this.startSegment(held)
@@ -186,7 +186,7 @@ export class History {
   }
 
   #checkWhole({ whole, segment, position }: HeldSegment): void {
-    if (!whole) throw damaged(segment, position, this.sequence, 'the end of the snapshot is missing')
+    if (!whole) throw damagedError(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
   /** Call it before a segment's first record is applied: from then on the entries that the segment displaces are recorded. */
@@ -215,7 +215,7 @@ export class History {
     const { entries, digest } = found.record.end!
     const { sequence } = found.record
     if (entries !== this.#store.entries.count) {
-      throw damaged(
+      throw damagedError(
         segment,
         found.offset,
         sequence,
@@ -224,7 +224,12 @@ export class History {
     }
     const got = this.#store.digest().toString()
     if (digest !== got)
-      throw damaged(segment, found.offset, sequence, `digest ${got}, but its end record states ${digest}`)
+      throw damagedError(
+        segment,
+        found.offset,
+        sequence,
+        `digest ${got}, but its end record states ${digest}`,
+      )
   }
 
   /** Makes `segment` the segment for appends. Throws, without effect, if it is not allowed to be. */
@@ -232,18 +237,18 @@ export class History {
     let held = this.held.find(one => one.segment === segment)
     if (!held) {
       const refusal =
-        segment.kind === 'snapshot' ? notWritable(segment, 'it is a snapshot') : this.refusal(segment)
+        segment.kind === 'snapshot' ? notWritableError(segment, 'it is a snapshot') : this.refusal(segment)
       if (refusal) throw refusal
-      if (segment.size() > segment.start) throw behindError(segment, segment.start)
-    } else if (held !== this.held.at(-1)) throw notWritable(segment, 'newer segments follow it')
+      if (segment.size() > segment.start) throw unreadError(segment, segment.start)
+    } else if (held !== this.held.at(-1)) throw notWritableError(segment, 'newer segments follow it')
     for (const before of this.held) {
       if (before === held) break
       this.#checkFinal(before)
     }
-    if (held && held !== this.writing) this.#checkRead(held)
+    if (held && held !== this.writeSegment) this.#checkRead(held)
     held ??= this.hold(segment)
-    if (held !== this.writing) segment.continueAt(held.position)
-    this.writing = held
+    if (held !== this.writeSegment) segment.continueAt(held.position)
+    this.writeSegment = held
   }
 
   #checkFinal(held: HeldSegment): void {
@@ -255,7 +260,7 @@ export class History {
         `the segment of epoch ${segment.epoch} is not sealed: two segments could then be written; seal it first`,
       )
     }
-    if (held === this.writing) held.position = segment.end
+    if (held === this.writeSegment) held.position = segment.end
     else this.#checkRead(held)
     this.#checkWhole(held)
     held.final = true
@@ -264,7 +269,7 @@ export class History {
   /** Throws if a complete record is unread. */
   #checkRead(held: HeldSegment): void {
     for (const found of this.#records(held, { live: false })) {
-      if (found) throw behindError(held.segment, held.position)
+      if (found) throw unreadError(held.segment, held.position)
     }
   }
 
@@ -295,7 +300,7 @@ export class History {
   /** Marks a sealed segment as final if it was read to its end, unless this log may still write to it. */
   #markFinal(held: HeldSegment, mayWrite: boolean): void {
     const { segment, position, whole } = held
-    if (!whole || !segment.sealed || (held === this.writing && mayWrite)) return
+    if (!whole || !segment.sealed || (held === this.writeSegment && mayWrite)) return
     if (position === segment.size()) held.final = true
   }
 
@@ -317,7 +322,7 @@ export class History {
     this.#store.entries.displaced = new Locations()
     const replaced = this.held.splice(0, this.held.indexOf(last) + 1, held)
     for (const old of replaced) {
-      if (old === this.writing) this.writing = null
+      if (old === this.writeSegment) this.writeSegment = null
       this.release(old)
     }
     this.#store.entries.segments.set(ordinal, held)
@@ -334,14 +339,14 @@ export class History {
   }
 }
 
-export function behindError(segment: Segment, position: number): FdbError {
+export function unreadError(segment: Segment, position: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_BEHIND',
     `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, of which ${position} were read; adopt it or catch up first`,
   )
 }
 
-function notWritable(segment: Segment, reason: string): FdbError {
+function notWritableError(segment: Segment, reason: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_ORDER',
     `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${reason}; give a new segment of a higher epoch`,

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { PART_CHANGES } from './bulk.js'
 import { ChangeCursor } from './change-cursor.js'
 import type { LogCore } from './core.js'
-import { checkRequest, mostBodyBytes, overLimit } from './limits.js'
+import { checkRequest, limitError, mostBodyBytes } from './limits.js'
 import {
   CLEAR,
   changePrefix,
@@ -19,7 +19,7 @@ import { isSameSchema, mergedSchema, schemaRefusal, storedForm } from './schema.
 import type { SectionStore } from './section-store.js'
 import { runInSlices } from './time-slices.js'
 import { Values } from './values.js'
-import type { Writing } from './writing.js'
+import type { Writer } from './writer.js'
 
 /** Number of turns of the event loop in which an import waits for room in the queue. */
 const TURNS = 1000
@@ -35,7 +35,7 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
  */
 export class StagedImport {
   readonly #core: LogCore
-  readonly #writing: Writing
+  readonly #writer: Writer
   readonly #replace: boolean
   readonly #cursor: ChangeCursor
   /** The encoded changes. The appender may split them into records between two parts. */
@@ -50,20 +50,20 @@ export class StagedImport {
   #section: SectionStore | null = null
 
   /** `replace` first empties the sections whose schema the import has, in the same change. */
-  constructor(core: LogCore, writing: Writing, replace: boolean) {
+  constructor(core: LogCore, writing: Writer, replace: boolean) {
     this.#core = core
-    this.#writing = writing
+    this.#writer = writing
     this.#replace = replace
-    this.#cursor = new ChangeCursor(core.store, malformed)
+    this.#cursor = new ChangeCursor(core.store, malformedError)
   }
 
   /** Adds a piece; await it before adding the next one. Rejects with ERR_FDB_SCHEMA, ERR_FDB_STATE_VALUE, ERR_FDB_STATE_IMPORT, ERR_FDB_STATE_LIMIT. */
   async add(bytes: Buffer): Promise<void> {
     const { limits, sliceMs, closing } = this.#core
     const most = mostBodyBytes(limits)
-    if (bytes.length > most) throw overLimit('a piece of an import', bytes.length, 'recordBytes', most)
+    if (bytes.length > most) throw limitError('a piece of an import', bytes.length, 'recordBytes', most)
     const all = this.#bytes + bytes.length
-    if (all > limits.importBytes) throw overLimit('an import', all, 'importBytes', limits.importBytes)
+    if (all > limits.importBytes) throw limitError('an import', all, 'importBytes', limits.importBytes)
     await runInSlices(this.#stage(bytes), { sliceMs, signal: closing })
     this.#bytes = all
   }
@@ -104,7 +104,7 @@ export class StagedImport {
     const { change, key, value } = this.#cursor
     const { op, version } = change
     const { name, stored, schema } = section
-    if (op !== PUT && op !== DELETE) throw malformed(`a change of kind ${op}`)
+    if (op !== PUT && op !== DELETE) throw malformedError(`a change of kind ${op}`)
     this.#section = section
     if (!this.#schemaVersions.has(name) && stored === null && schema === null) {
       throw new FdbError(
@@ -151,7 +151,7 @@ export class StagedImport {
     const sections = this.#section ? [this.#section] : []
     for (let turn = 0; this.#parts.length > 0; turn++) {
       try {
-        await this.#writing.write({ sections, parts: this.#parts, request, prints: [this.#print] })
+        await this.#writer.write({ sections, parts: this.#parts, request, prints: [this.#print] })
         break
       } catch (error) {
         const full = FdbError.is(error) && error.code === 'ERR_FDB_STATE_BACKPRESSURE'
@@ -182,6 +182,6 @@ function checkSchema(section: SectionStore, given: StoredSchema): void {
   }
 }
 
-function malformed(why: string): FdbError {
+function malformedError(why: string): FdbError {
   return new FdbError('ERR_FDB_STATE_IMPORT', `the import cannot be read: ${why}; nothing was imported`)
 }

@@ -14,7 +14,7 @@ const KEYS_PER_STEP = 256
 const BLOCKS_PER_SEGMENT = 2 ** 32 / READ_AHEAD_BYTES
 
 /** Keys whose entries are in the same read-ahead range of a segment, and their slots. */
-interface Part {
+interface KeyGroup {
   readonly keys: string[]
   readonly slots: number[]
 }
@@ -59,8 +59,8 @@ class RemainingKeys {
   }
 
   /** Returns the next `most` keys, grouped by file offset; fewer at the end. */
-  *nextBatch(most: number, entries: Pick<Entries, 'locations'>): Generator<null, Part[]> {
-    const parts = new Map<number, Part>()
+  *nextBatch(most: number, entries: Pick<Entries, 'locations'>): Generator<null, KeyGroup[]> {
+    const parts = new Map<number, KeyGroup>()
     const at: Location = { segment: 0, offset: 0, length: 0 }
     for (let count = 0, looked = 0; count < most; ) {
       const entry = this.#next()

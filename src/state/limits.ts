@@ -84,7 +84,7 @@ export function mostBodyBytes(limits: StateLimits): number {
   return limits.recordBytes - 512 - limits.requestBytes - limits.sectionNameBytes
 }
 
-export function overLimit(what: string, got: number, limit: keyof StateLimits, most: number): FdbError {
+export function limitError(what: string, got: number, limit: keyof StateLimits, most: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_LIMIT',
     `${what} is ${got}, the limit "${limit}" is ${most}; raise the limit in every process that reads this log, or make it smaller`,
@@ -95,13 +95,13 @@ export function overLimit(what: string, got: number, limit: keyof StateLimits, m
 /** Throws a TypeError unless `key` is a string: in the log, 1 and "1" would be the same key. */
 export function checkKey(key: unknown, section: string): asserts key is string {
   if (typeof key !== 'string')
-    throw wrongKind('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'use String(key)')
+    throw wrongTypeError('ERR_FDB_STATE_KEY', `section "${section}": a key`, key, 'use String(key)')
 }
 
 export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLimits): asserts key is string {
   checkKey(key, section)
   if (key.length > keyBytes || (key.length * 3 > keyBytes && Buffer.byteLength(key) > keyBytes)) {
-    throw overLimit('the length of a key', Buffer.byteLength(key), 'keyBytes', keyBytes)
+    throw limitError('the length of a key', Buffer.byteLength(key), 'keyBytes', keyBytes)
   }
   if (/\p{Surrogate}/u.test(key)) {
     throw new FdbError('ERR_FDB_STATE_VALUE', 'a key has half a surrogate pair; give valid Unicode text')
@@ -109,21 +109,21 @@ export function checkNewKey(key: unknown, section: string, { keyBytes }: StateLi
 }
 
 export function checkSectionName(name: unknown): asserts name is string {
-  if (typeof name !== 'string') throw wrongKind('ERR_FDB_OPTION', 'the name of a section', name)
+  if (typeof name !== 'string') throw wrongTypeError('ERR_FDB_OPTION', 'the name of a section', name)
 }
 
 /** Returns '' for undefined. */
 export function checkRequest(request: unknown, { requestBytes }: StateLimits): string {
   if (request === undefined) return ''
   if (typeof request !== 'string')
-    throw wrongKind('ERR_FDB_OPTION', 'option "request"', request, 'use String(id)')
+    throw wrongTypeError('ERR_FDB_OPTION', 'option "request"', request, 'use String(id)')
   const length = Buffer.byteLength(request)
   if (length > requestBytes)
-    throw overLimit('the length of a request id', length, 'requestBytes', requestBytes)
+    throw limitError('the length of a request id', length, 'requestBytes', requestBytes)
   return request
 }
 
-function wrongKind(code: FdbErrorCode, what: string, got: unknown, remedy = ''): FdbTypeError {
+function wrongTypeError(code: FdbErrorCode, what: string, got: unknown, remedy = ''): FdbTypeError {
   const kind = got === null ? 'null' : typeof got
   return new FdbTypeError(
     code,

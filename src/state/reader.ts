@@ -1,7 +1,7 @@
 import { crc32 } from 'node:zlib'
 import { FdbError } from '../errors.js'
 import { type OwnedFd, readAt } from '../kernel/index.js'
-import { overLimit, type StateLimits } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 import { MalformedRecord, type ScannedRecord, scanRecord } from './records.js'
 import { decodeHeader, FRAME_HEADER, isHeader, type SegmentHeader } from './segment.js'
 
@@ -46,7 +46,7 @@ export interface FrameOptions {
   limits: StateLimits
 }
 
-export function damaged(
+export function damagedError(
   segment: { readonly epoch: number },
   offset: number,
   after: number | undefined,
@@ -78,7 +78,7 @@ export function* recordsOf(
   let position = options.from ?? segment.start
   let source: SegmentHeader = segment
   if (size > limits.segmentBytes) {
-    throw overLimit(`the segment of epoch ${segment.epoch}`, size, 'segmentBytes', limits.segmentBytes)
+    throw limitError(`the segment of epoch ${segment.epoch}`, size, 'segmentBytes', limits.segmentBytes)
   }
   if (position >= size) return { position, torn: false }
 
@@ -103,7 +103,12 @@ export function* recordsOf(
     const next = position + FRAME_HEADER + length
     const large = length > limits.recordBytes
     if (large && next > size && !live)
-      throw damaged(source, position, after, `a record of ${length} bytes, but ${size - position} are left`)
+      throw damagedError(
+        source,
+        position,
+        after,
+        `a record of ${length} bytes, but ${size - position} are left`,
+      )
     if (next > size) return { position, torn: true }
 
     let buffer = window
@@ -136,9 +141,9 @@ export function* recordsOf(
     }
     if (sum !== checksum) {
       if (live || next === size) return { position, torn: true }
-      throw damaged(source, position, after, `wrong checksum, and ${size - next} bytes follow`)
+      throw damagedError(source, position, after, `wrong checksum, and ${size - next} bytes follow`)
     }
-    if (large) throw overLimit(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
+    if (large) throw limitError(`the record at offset ${position}`, length, 'recordBytes', limits.recordBytes)
     if (options.next && isHeader(buffer, start)) {
       source = decodeHeader(buffer.subarray(start, start + length))
       options.next(source, position)
@@ -149,7 +154,7 @@ export function* recordsOf(
     try {
       record = scanRecord(buffer, start, start + length, limits)
     } catch (error) {
-      if (error instanceof MalformedRecord) throw damaged(source, position, after, error.message)
+      if (error instanceof MalformedRecord) throw damagedError(source, position, after, error.message)
       throw error
     }
     checkSequence(source, position, after, record)
@@ -169,15 +174,15 @@ function checkSequence(
 ): void {
   const { epoch, sequence } = record
   if (epoch !== segment.epoch) {
-    throw damaged(segment, position, after, `a record of epoch ${epoch}`)
+    throw damagedError(segment, position, after, `a record of epoch ${epoch}`)
   }
   if (after === undefined) return
   if (segment.kind === 'snapshot') {
     if (sequence !== after)
-      throw damaged(segment, position, after, `sequence ${sequence} in the same snapshot`)
+      throw damagedError(segment, position, after, `sequence ${sequence} in the same snapshot`)
   } else if (sequence !== after + 1) {
     const reason =
       sequence > after ? `${sequence - after - 1} records are missing` : 'the record is a duplicate'
-    throw damaged(segment, position, after, `sequence ${sequence}: ${reason}`)
+    throw damagedError(segment, position, after, `sequence ${sequence}: ${reason}`)
   }
 }

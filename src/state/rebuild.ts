@@ -1,6 +1,6 @@
 import { GrowingList } from '../base/large-collections.js'
 import type { LogCore } from './core.js'
-import { closed } from './entries.js'
+import { closedError } from './entries.js'
 import { History } from './history.js'
 import type { Location } from './locations.js'
 import type { SectionStore } from './section-store.js'
@@ -25,7 +25,7 @@ interface SectionDifference {
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()
-  throw closed()
+  throw closedError()
 }
 
 function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {

@@ -1,5 +1,5 @@
 import { fdbroker } from '../proto/state.js'
-import { overLimit, type StateLimits } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 
 const { Record: RecordMessage, SectionSchema } = fdbroker.state
 
@@ -213,7 +213,7 @@ export function scanRecord(buffer: Buffer, start: number, end: number, limits: S
   }
   if (changes > limits.changesPerRecord) {
     const what = `the number of changes in the record of sequence ${record.sequence}`
-    throw overLimit(what, changes, 'changesPerRecord', limits.changesPerRecord)
+    throw limitError(what, changes, 'changesPerRecord', limits.changesPerRecord)
   }
   return record
 }

@@ -4,7 +4,7 @@ import type { LogCore } from './core.js'
 import { type DraftSection, REMOVE, refuseThenable, type StateDraft } from './draft.js'
 import { type Durability, makeDurably } from './durable.js'
 import { inFileOrder } from './in-file-order.js'
-import { checkKey, checkNewKey, checkRequest, mostBodyBytes, overLimit } from './limits.js'
+import { checkKey, checkNewKey, checkRequest, limitError, mostBodyBytes } from './limits.js'
 import type { Location } from './locations.js'
 import { CLEAR, DELETE, encodeBody, type NewChange, PUT } from './records.js'
 import { addPrint, checkWrite, type WriteOptions } from './requests.js'
@@ -13,7 +13,7 @@ import { AppliedChange, type ChangeListener, type SectionStore, type StoredChang
 import type { Store } from './store.js'
 import { Slice } from './time-slices.js'
 import { Values } from './values.js'
-import type { Writing } from './writing.js'
+import type { Writer } from './writer.js'
 
 /** A bulk checks the time after encoding this many changes. */
 const CHANGES_PER_CHECK = 256
@@ -37,7 +37,7 @@ const MOST_WARNED_KEYS = 1024
 export class Section<T> {
   readonly name: string
   readonly #core: LogCore
-  readonly #writing: Writing
+  readonly #writer: Writer
   readonly #section: SectionStore
   readonly #schema: SectionSchema<T> | null
   readonly #values: Values<T>
@@ -49,7 +49,7 @@ export class Section<T> {
   /** @internal Use {@link StateLog.section}. */
   static create<T>(
     core: LogCore,
-    writing: Writing,
+    writing: Writer,
     section: SectionStore,
     schema: SectionSchema<T> | null,
   ): Section<T> {
@@ -58,13 +58,13 @@ export class Section<T> {
 
   private constructor(
     core: LogCore,
-    writing: Writing,
+    writing: Writer,
     section: SectionStore,
     schema: SectionSchema<T> | null,
   ) {
     this.name = section.name
     this.#core = core
-    this.#writing = writing
+    this.#writer = writing
     this.#values = new Values(section, schema)
     this.#section = section
     this.#schema = schema
@@ -101,7 +101,7 @@ export class Section<T> {
    * on the state at the time when its turn comes. The number is 0 while this process writes and appends no large bulk: a read then sees each previous put.
    */
   get waiting(): number {
-    return this.#writing.waiting
+    return this.#writer.waiting
   }
 
   /**
@@ -109,7 +109,7 @@ export class Section<T> {
    * ERR_FDB_NOT_READY, as `put` does.
    */
   settled(): Promise<void> {
-    return this.#writing.settled()
+    return this.#writer.settled()
   }
 
   has(key: string): boolean {
@@ -202,7 +202,7 @@ export class Section<T> {
    * that such an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
-    return this.#writing.guardPremature(this.#put(key, value, options), options)
+    return this.#writer.guardPremature(this.#put(key, value, options), options)
   }
 
   async #put(key: string, value: T, options: WriteOptions): Promise<void> {
@@ -224,7 +224,7 @@ export class Section<T> {
    * was made before. Deleting an entry that does not exist is a change too.
    */
   delete(key: string, options: WriteOptions = {}): Promise<boolean> {
-    return this.#writing.guardPremature(this.#delete(key, options), options)
+    return this.#writer.guardPremature(this.#delete(key, options), options)
   }
 
   async #delete(key: string, options: WriteOptions): Promise<boolean> {
@@ -247,7 +247,7 @@ export class Section<T> {
     change: (value: T | undefined) => T | typeof REMOVE | undefined,
     options: WriteOptions = {},
   ): Promise<T | undefined> {
-    return this.#writing.guardPremature(this.#update(key, change, options), options)
+    return this.#writer.guardPremature(this.#update(key, change, options), options)
   }
 
   async #update(
@@ -267,7 +267,7 @@ export class Section<T> {
     }
     const request = checkRequest(options.request, this.#core.limits)
     const prints = request === '' ? [] : [PUT, DELETE].map(op => this.#section.printOf(op, key) || 1)
-    const writing = this.#writing
+    const writing = this.#writer
     const update = (durability: Durability | null) => writing.update(write, request, prints, durability)
     const answer = await makeDurably(update, options, writing.disk, this.#schema?.durable)
     return answer === undefined ? this.get(key) : answer.value
@@ -275,7 +275,7 @@ export class Section<T> {
 
   /** Deletes all entries, in one change. */
   clear(options: WriteOptions = {}): Promise<void> {
-    return this.#writing.guardPremature(this.#clear(options), options)
+    return this.#writer.guardPremature(this.#clear(options), options)
   }
 
   async #clear(options: WriteOptions): Promise<void> {
@@ -290,7 +290,7 @@ export class Section<T> {
    * larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
-    return this.#writing.guardPremature(this.#bulk(changes, options), options)
+    return this.#writer.guardPremature(this.#bulk(changes, options), options)
   }
 
   async #bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions): Promise<void> {
@@ -352,7 +352,7 @@ export class Section<T> {
   #write(change: NewChange, options: WriteOptions, readResult?: () => unknown): Promise<unknown> {
     const body = encodeBody([change])
     const most = mostBodyBytes(this.#core.limits)
-    if (body.length > most) throw overLimit('a change', body.length, 'recordBytes', most)
+    if (body.length > most) throw limitError('a change', body.length, 'recordBytes', most)
     const print = addPrint(0, this.#section.printOf(change.op, change.key))
     return this.#enqueue([body], checkRequest(options.request, this.#core.limits), print, options, readResult)
   }
@@ -371,7 +371,7 @@ export class Section<T> {
       prints: [print],
       ...(readResult && { readResult }),
     }
-    const writing = this.#writing
+    const writing = this.#writer
     const make = (durability: Durability | null) => writing.write({ ...write, durability })
     return makeDurably(make, options, writing.disk, this.#schema?.durable)
   }

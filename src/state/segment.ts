@@ -248,7 +248,7 @@ export class Segment {
     } catch (error) {
       const { code } = error as NativeError
       if (code === 'EPERM') return { written, refused: 'sealed' }
-      return { written, refused: appendFailed(this, bytes.length, error as NativeError) }
+      return { written, refused: appendError(this, bytes.length, error as NativeError) }
     }
   }
 
@@ -276,7 +276,7 @@ export class Segment {
   }
 }
 
-function appendFailed(segment: Segment, length: number, error: NativeError): FdbError {
+function appendError(segment: Segment, length: number, error: NativeError): FdbError {
   const full = error.code === 'ENOSPC' || error.code === 'ENOMEM' || error.code === 'EFBIG'
   return new FdbError(
     full ? 'ERR_FDB_STATE_FULL' : 'ERR_FDB_STATE_IO',
@@ -321,10 +321,10 @@ export function parseHeader(bytes: Buffer): FileHeader & { start: number } {
   const length = bytes.length < FRAME_HEADER ? 0 : bytes.readUInt32LE(0)
   const start = FRAME_HEADER + length
   if (length === 0 || length > MAX_HEADER || start > bytes.length) {
-    throw noSegment(`its first ${bytes.length} bytes begin with no header`)
+    throw formatError(`its first ${bytes.length} bytes begin with no header`)
   }
   const payload = bytes.subarray(FRAME_HEADER, start)
-  if (crc32(payload) !== bytes.readUInt32LE(4)) throw noSegment('the checksum of its header is wrong')
+  if (crc32(payload) !== bytes.readUInt32LE(4)) throw formatError('the checksum of its header is wrong')
   return { ...decodeHeader(payload), start }
 }
 
@@ -334,9 +334,9 @@ export function decodeHeader(payload: Uint8Array): FileHeader {
   try {
     header = Header.decode(payload)
   } catch (error) {
-    throw noSegment((error as Error).message)
+    throw formatError((error as Error).message)
   }
-  if (header.magic !== MAGIC) throw noSegment('its header has another magic number')
+  if (header.magic !== MAGIC) throw formatError('its header has another magic number')
   if (header.format > FORMAT || header.format < 1) {
     throw new FdbError(
       'ERR_FDB_STATE_FORMAT',
@@ -354,6 +354,6 @@ export function decodeHeader(payload: Uint8Array): FileHeader {
   return { epoch, kind, service, marks, mark }
 }
 
-function noSegment(why: string): FdbError {
+function formatError(why: string): FdbError {
   return new FdbError('ERR_FDB_STATE_FORMAT', `not a state segment: ${why}; give a file that fd-broker wrote`)
 }

@@ -1,5 +1,5 @@
 import { FdbError } from '../errors.js'
-import { mostBodyBytes, overLimit, type StateLimits } from './limits.js'
+import { limitError, mostBodyBytes, type StateLimits } from './limits.js'
 import { type Location, Locations } from './locations.js'
 import { changePrefix, encodeEnvelope, encodeSchema } from './records.js'
 import { frame, Segment } from './segment.js'
@@ -44,7 +44,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
       const end = segment.end + bytes.length
       const { segmentBytes } = store.limits
       if (end > segmentBytes)
-        throw overLimit(`the snapshot of epoch ${epoch}`, end, 'segmentBytes', segmentBytes)
+        throw limitError(`the snapshot of epoch ${epoch}`, end, 'segmentBytes', segmentBytes)
       const { refused } = segment.append(bytes)
       if (refused === 'sealed') {
         throw new FdbError(
@@ -95,7 +95,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
 }
 
 /** The snapshot, and its future ordinal, which is that of the last merged segment. */
-interface Target {
+interface SnapshotTarget {
   readonly segment: Segment
   readonly ordinal: number
 }
@@ -109,7 +109,7 @@ function mostOf(limits: StateLimits): number {
 class Batch {
   readonly #store: Store
   readonly #most: number
-  readonly #target: Target
+  readonly #target: SnapshotTarget
   readonly #append: (...parts: Uint8Array[]) => void
   readonly #after: Locations
   #parts: Uint8Array[] = []
@@ -118,7 +118,12 @@ class Batch {
   /** The slots of the collected changes, with their offsets in the record. */
   #moved: { slot: number; offset: number; length: number }[] = []
 
-  constructor(store: Store, target: Target, append: (...parts: Uint8Array[]) => void, after: Locations) {
+  constructor(
+    store: Store,
+    target: SnapshotTarget,
+    append: (...parts: Uint8Array[]) => void,
+    after: Locations,
+  ) {
     this.#store = store
     this.#most = mostOf(store.limits)
     this.#target = target

@@ -3,10 +3,10 @@ import { FdbError } from '../errors.js'
 import type { LogCore, LogOwner } from './core.js'
 import type { StateDraft } from './draft.js'
 import { type Disk, updateDurably } from './durable.js'
-import { closed } from './entries.js'
+import { closedError } from './entries.js'
 import type { ForwardingOptions, ForwardQueue } from './forward-queue.js'
 import { type Answer, type ForwardedWrite, IncomingWrite } from './forwarded-write.js'
-import { behindError, History, type LogPiece, type Position } from './history.js'
+import { History, type LogPiece, type Position, unreadError } from './history.js'
 import { StagedImport } from './import.js'
 import { checkRequest, checkSectionName, limitsFrom, type StateLimits } from './limits.js'
 import {
@@ -30,7 +30,7 @@ import { writeSnapshot } from './snapshot.js'
 import { Store } from './store.js'
 import { DeferredWork, runInSlices } from './time-slices.js'
 import { WriteQueue } from './write-queue.js'
-import { Writing } from './writing.js'
+import { Writer } from './writer.js'
 
 export interface StateLogOptions {
   logger?: Pick<Logger, 'warn'> | undefined
@@ -48,13 +48,13 @@ export class StateLog implements LogOwner {
   onFull: (() => void) | null = null
   onStaleSecret: (() => void) | null = null
   onUnreadable: ((error: unknown) => void) | null = null
-  readonly appended = new Set<() => void>()
-  premature: (() => FdbError | null) | null = null
+  readonly appendListeners = new Set<() => void>()
+  prematureError: (() => FdbError | null) | null = null
   disk: Disk | null = null
 
   readonly #core: LogCore
   readonly #replay: Replay
-  readonly #writing: Writing
+  readonly #writer: Writer
   readonly #compaction: Compaction
   readonly #sections = new Map<string, Section<never>>()
   readonly #closing = new AbortController()
@@ -74,8 +74,8 @@ export class StateLog implements LogOwner {
     const queue = new WriteQueue(limits)
     this.#core = { owner: this, store, history, queue, deferred, limits, sliceMs, closing, flush, warn }
     this.#replay = new Replay(this.#core)
-    this.#writing = new Writing(this.#core, this.#replay)
-    this.#compaction = new Compaction(this.#core, this.#replay, this.#writing)
+    this.#writer = new Writer(this.#core, this.#replay)
+    this.#compaction = new Compaction(this.#core, this.#replay, this.#writer)
   }
 
   get limits(): Readonly<StateLimits> {
@@ -97,13 +97,13 @@ export class StateLog implements LogOwner {
   }
 
   /** The sequence number of the last record that is not part of an incomplete bulk. */
-  get reached(): number {
+  get completeSequence(): number {
     return this.#core.history.pieces().at(-1)?.sequence ?? 0
   }
 
   /** Whether a large bulk is being appended. A switch to another segment now would append the whole bulk again. */
   get amidBulk(): boolean {
-    return this.#writing.amidBulk
+    return this.#writer.amidBulk
   }
 
   /** Whether segments still hold replaced or deleted secrets. Merging them with the segments that displaced these entries removes the secrets. */
@@ -129,7 +129,7 @@ export class StateLog implements LogOwner {
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
     await this.#replay.enqueue(() => {
-      const refusal = closing.aborted ? closed() : history.refusal(segment, this.#writing.mayWrite)
+      const refusal = closing.aborted ? closedError() : history.refusal(segment, this.#writer.mayWrite)
       if (refusal) {
         segment.close()
         throw refusal
@@ -163,29 +163,29 @@ export class StateLog implements LogOwner {
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
-    if (this.#replay.busy) throw behindError(segment, segment.start)
-    this.#writing.start(segment)
+    if (this.#replay.busy) throw unreadError(segment, segment.start)
+    this.#writer.start(segment)
   }
 
   /** Freezes: appends earlier changes and makes later ones wait. Returns the log's position. */
   pauseWriting(): Position {
-    return this.#writing.pause()
+    return this.#writer.pause()
   }
 
   /** Thaws: continues to append to the same segment, beginning with the waiting changes. No effect unless paused. */
   resumeWriting(): void {
-    this.#writing.resume()
+    this.#writer.resume()
   }
 
   /** Rejects waiting and later changes with `error`, until startWriting. */
   endWriting(error: FdbError): void {
-    this.#writing.end(error)
+    this.#writer.end(error)
   }
 
   /** Returns a queue that forwards waiting and later changes to the process that writes, until startWriting or endWriting. */
   forwardWriting(options: ForwardingOptions): ForwardQueue {
     this.#checkOpen()
-    return this.#writing.forward(options)
+    return this.#writer.forward(options)
   }
 
   async settled(): Promise<void> {
@@ -200,7 +200,7 @@ export class StateLog implements LogOwner {
 
   /** Makes a forwarded change once, when this process may write. Never rejects. */
   accept(arriving: IncomingWrite, write: Omit<ForwardedWrite, 'parts'>): Promise<Answer> {
-    return this.#writing.accept(arriving, write)
+    return this.#writer.accept(arriving, write)
   }
 
   /**
@@ -208,7 +208,7 @@ export class StateLog implements LogOwner {
    * damage. Has an effect only before startWriting, or after endWriting or forwardWriting.
    */
   follow(): void {
-    this.#writing.follow()
+    this.#writer.follow()
   }
 
   /**
@@ -236,7 +236,7 @@ export class StateLog implements LogOwner {
       if (refusal) throw refusal
       store.schema = schema as unknown as SectionSchema<never>
     }
-    const section = Section.create<T>(this.#core, this.#writing, store, schema)
+    const section = Section.create<T>(this.#core, this.#writer, store, schema)
     this.#sections.set(name, section as unknown as Section<never>)
     return section
   }
@@ -252,7 +252,7 @@ export class StateLog implements LogOwner {
   }
 
   /** The schemas of the log's sections, and of registered sections that are not in the log yet. */
-  known(): KnownSection[] {
+  knownSections(): KnownSection[] {
     this.#flush()
     return knownSections(this.#core.store, new Set(this.#sections.keys()))
   }
@@ -266,7 +266,7 @@ export class StateLog implements LogOwner {
   /** Starts an import in pieces. `replace` first empties the sections whose schema the import has, in the same change. */
   stageImport(options: { replace?: boolean } = {}): StagedImport {
     this.#checkOpen()
-    return new StagedImport(this.#core, this.#writing, options.replace ?? false)
+    return new StagedImport(this.#core, this.#writer, options.replace ?? false)
   }
 
   /** Appends the result of {@link encodeImport}, all or nothing. Rejects as {@link StagedImport} does. */
@@ -293,14 +293,14 @@ export class StateLog implements LogOwner {
    * the same `request` was already made.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
-    return this.#writing.guardPremature(this.#update(change, options), options)
+    return this.#writer.guardPremature(this.#update(change, options), options)
   }
 
   async #update<R>(change: (state: StateDraft) => R, options: WriteOptions): Promise<R | undefined> {
     checkWrite('update()', options)
     // Print 0: the sections and keys that the update will change are unknown here.
     const request = checkRequest(options.request, this.#core.limits)
-    const writing = this.#writing
+    const writing = this.#writer
     return await updateDurably(
       durability => writing.update(change, request, [0], durability),
       options,
@@ -310,7 +310,7 @@ export class StateLog implements LogOwner {
 
   #flush(): void {
     this.#replay.follow()
-    this.#writing.flush()
+    this.#writer.flush()
   }
 
   /**
@@ -328,14 +328,14 @@ export class StateLog implements LogOwner {
     this.#replay.following = false
     this.#flush()
     this.#closing.abort()
-    this.endWriting(closed())
+    this.endWriting(closedError())
     const { history } = this.#core
     if (!this.#replay.busy && !this.#compaction.busy) history.close()
     else void Promise.allSettled([this.#replay.ended(), this.#compaction.ended()]).then(() => history.close())
   }
 
   #checkOpen(): void {
-    if (this.#core.closing.aborted) throw closed()
+    if (this.#core.closing.aborted) throw closedError()
   }
 }
 
@@ -343,13 +343,13 @@ export class StateLog implements LogOwner {
 class Compaction {
   readonly #core: LogCore
   readonly #replay: Replay
-  readonly #writing: Writing
+  readonly #writer: Writer
   #running: Promise<unknown> | null = null
 
-  constructor(core: LogCore, replay: Replay, writing: Writing) {
+  constructor(core: LogCore, replay: Replay, writing: Writer) {
     this.#core = core
     this.#replay = replay
-    this.#writing = writing
+    this.#writer = writing
   }
 
   get busy(): boolean {
@@ -363,7 +363,7 @@ class Compaction {
   async run(signal: AbortSignal | undefined): Promise<void> {
     while (this.#running) await this.#running
     const { closing } = this.#core
-    if (closing.aborted) throw closed()
+    if (closing.aborted) throw closedError()
     const work = this.#merge(signal ? AbortSignal.any([signal, closing]) : closing)
     this.#running = work.catch(() => {})
     try {
@@ -377,8 +377,8 @@ class Compaction {
     const { owner, store, history, deferred, sliceMs, closing } = this.#core
     for (;;) {
       await this.#replay.ended()
-      if (closing.aborted) throw closed()
-      const merge = history.mergeable(this.#writing.mayWrite)
+      if (closing.aborted) throw closedError()
+      const merge = history.mergeable(this.#writer.mayWrite)
       if (!merge) return
       const { last, newest } = merge
       const end = last.end ?? history.position
@@ -400,7 +400,7 @@ class Compaction {
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)
-        for (const listener of owner.appended) listener()
+        for (const listener of owner.appendListeners) listener()
         return
       }
       merged.segment.close()

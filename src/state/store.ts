@@ -2,9 +2,9 @@ import { FdbError } from '../errors.js'
 import { ChangeCursor } from './change-cursor.js'
 import { Digest, PendingEntries } from './digest.js'
 import { Entries } from './entries.js'
-import { overLimit, type StateLimits } from './limits.js'
+import { limitError, type StateLimits } from './limits.js'
 import type { Location } from './locations.js'
-import { damaged, type FoundRecord } from './reader.js'
+import { damagedError, type FoundRecord } from './reader.js'
 import { CLEAR, DELETE, PUT, type ScannedRecord, type StoredSchema } from './records.js'
 import { addPrint, RequestMemory } from './requests.js'
 import { mergedSchema } from './schema.js'
@@ -59,10 +59,15 @@ export class Store {
       const { sections, sectionNameBytes } = this.limits
       const length = Buffer.byteLength(name)
       if (length < 1 || length > sectionNameBytes) {
-        throw overLimit('the length of a section name', length, 'sectionNameBytes', sectionNameBytes)
+        throw limitError('the length of a section name', length, 'sectionNameBytes', sectionNameBytes)
       }
       if (this.sections.size >= sections) {
-        throw overLimit(`the number of sections with "${name}"`, this.sections.size + 1, 'sections', sections)
+        throw limitError(
+          `the number of sections with "${name}"`,
+          this.sections.size + 1,
+          'sections',
+          sections,
+        )
       }
       section = new SectionStore(name, this.#reportListener)
       this.sections.set(name, section)
@@ -98,7 +103,7 @@ export class Store {
         const [offset, length] = [found.base + start, end - start]
         const section = cursor.readSection(i / 2)
         const { op } = cursor.change
-        if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKind(found, op)
+        if (op !== PUT && op !== DELETE && op !== CLEAR) throw unknownKindError(found, op)
         if (request !== '' || part) print = addPrint(print, cursor.printIn(section))
         if (open) open.stage(section, cursor, offset, length, this.#pendingEntries)
         else if (op === CLEAR) {
@@ -142,7 +147,7 @@ export class Store {
 
   #damaged(why: string): FdbError {
     const { offset, record } = this.#found
-    return damaged(this.#segment, offset, record.sequence - 1, why)
+    return damagedError(this.#segment, offset, record.sequence - 1, why)
   }
 
   #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {
@@ -197,7 +202,7 @@ export class Store {
   }
 }
 
-function unknownKind({ offset, record }: FoundRecord, op: number): FdbError {
+function unknownKindError({ offset, record }: FoundRecord, op: number): FdbError {
   const { sequence } = record
   return new FdbError(
     'ERR_FDB_STATE_FORMAT',

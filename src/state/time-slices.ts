@@ -13,7 +13,7 @@ export async function runInSlices<T>(work: Generator<unknown, T>, options: Slice
   const slice = new Slice(sliceMs)
   try {
     for (;;) {
-      if (signal?.aborted) throw aborted(signal)
+      if (signal?.aborted) throw abortedError(signal)
       const step = work.next()
       if (step.done) return step.value
       if (slice.over) await slice.next()
@@ -88,7 +88,7 @@ export function runAtOnce<T>(work: Generator<unknown, T>): T {
   }
 }
 
-export function aborted(signal: AbortSignal): FdbError {
+export function abortedError(signal: AbortSignal): FdbError {
   return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; earlier results stay valid', {
     cause: signal.reason,
   })

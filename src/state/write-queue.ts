@@ -73,7 +73,7 @@ export class WriteQueue {
     return this.#bytes
   }
 
-  waitingFor(request: string): PendingWrite | undefined {
+  findRequest(request: string): PendingWrite | undefined {
     return this.#requests.get(request)
   }
 

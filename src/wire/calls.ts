@@ -39,14 +39,14 @@ export class Calls<Peer, T, Context extends object = object> {
   }
 
   /** The pending calls to `peer`, or to all peers, oldest first. */
-  of(peer?: Peer): (Call<Peer, T> & Context)[] {
+  callsTo(peer?: Peer): (Call<Peer, T> & Context)[] {
     const all = [...this.#pending.values()]
     return peer === undefined ? all : all.filter(call => call.peer === peer)
   }
 
   /** Settles the call `number` with the result of `read`. Number 0, from a peer that does not number its answers, means the peer's oldest call. */
   answer(peer: Peer, number: number, read: () => T): void {
-    const call = number === 0 ? this.of(peer)[0] : this.#pending.get(number)
+    const call = number === 0 ? this.callsTo(peer)[0] : this.#pending.get(number)
     if (call?.peer !== peer) return
     try {
       call.pending.resolve(read())
@@ -57,6 +57,6 @@ export class Calls<Peer, T, Context extends object = object> {
 
   /** Rejects the pending calls to `peer`, or to all peers. */
   fail(reason: unknown, peer?: Peer): void {
-    for (const { pending } of this.of(peer)) pending.reject(reason)
+    for (const { pending } of this.callsTo(peer)) pending.reject(reason)
   }
 }

@@ -33,7 +33,7 @@ export interface OutboundEvents {
   broken(error: FdbError): void
 }
 
-interface Entry {
+interface QueuedFrame {
   head: Uint8Array
   body: Uint8Array | null
   total: number
@@ -52,7 +52,7 @@ export class Outbound {
   readonly #socket: OwnedFd
   readonly #options: OutboundOptions
   readonly #events: OutboundEvents
-  #queue: Entry[] = []
+  #queue: QueuedFrame[] = []
   #first = 0
   #queuedBytes = 0
   #fdsSent = 0
@@ -83,7 +83,7 @@ export class Outbound {
 
     const total = HEADER_BYTES + payload.length
     const small = payload.length <= COPY_BYTES
-    const entry: Pick<Entry, 'sent' | 'fdsSent'> = { sent: 0, fdsSent: 0 }
+    const entry: Pick<QueuedFrame, 'sent' | 'fdsSent'> = { sent: 0, fdsSent: 0 }
     let retry = false
     if (small && this.#idle && fds.length <= FDS_PER_BATCH) {
       writeHeader(scratch, 0, payload.length, fds.length)
@@ -186,7 +186,7 @@ export class Outbound {
     return this.#queuedBytes + (this.#queue.length - this.#first) * FRAME_BYTES
   }
 
-  #advance(entry: Entry): 'done' | 'blocked' {
+  #advance(entry: QueuedFrame): 'done' | 'blocked' {
     const { head, body, fds } = entry
     while (entry.sent < entry.total) {
       const inHead = entry.sent < head.length
@@ -242,7 +242,7 @@ export class Outbound {
     return failure
   }
 
-  #push(entry: Entry): void {
+  #push(entry: QueuedFrame): void {
     this.#queue.push(entry)
     this.#queuedBytes += entry.total - entry.sent
     if (this.#deadlineTimer === undefined) this.#armDeadline()
@@ -268,7 +268,7 @@ export class Outbound {
   }
 
   /** Removes an aborted frame from the queue, unless its first byte was sent: then the frame must be completed. */
-  #withdraw(entry: Entry): void {
+  #withdraw(entry: QueuedFrame): void {
     const at = this.#queue.indexOf(entry, this.#first)
     if (at === -1 || entry.sent > 0) return
     const wasFirst = at === this.#first
@@ -331,6 +331,6 @@ function isTemporary(error: unknown): boolean {
   return code === 'ETOOMANYREFS' || code === 'ENOBUFS' || code === 'ENOMEM'
 }
 
-function unlisten(entry: Entry): void {
+function unlisten(entry: QueuedFrame): void {
   if (entry.onAbort !== undefined) entry.signal?.removeEventListener('abort', entry.onAbort)
 }

@@ -77,7 +77,7 @@ describe('requests that wait for their answers', () => {
           }
           expect(calls.size).toBe(waiting().length)
           for (const peer of [0, 1, 2])
-            expect(calls.of(peer)).toHaveLength(waiting().filter(call => call.peer === peer).length)
+            expect(calls.callsTo(peer)).toHaveLength(waiting().filter(call => call.peer === peer).length)
         }
         calls.fail(new Error('the end'))
         for (const { answer, end, over } of opened) {

@@ -81,7 +81,7 @@ describe('the descriptors that a daemon has for one service', () => {
           expect(held.names).toEqual([...new Set(held.names)])
           for (const { fd } of held.entries) expect(fd.closed).toBe(false)
           for (const one of peers)
-            for (const { fd, name } of table.seenBy(one)) expect([name, fd.closed]).toEqual([name, false])
+            for (const { fd, name } of table.entriesFor(one)) expect([name, fd.closed]).toEqual([name, false])
           // When no other member can come back, the service has what the serving one wants, and no more.
           if (kind === 'settle')
             for (const name of held.names) expect(peers[who]!.adopted.has(name)).toBe(true)

@@ -7,9 +7,9 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
 import {
   AccessCheck,
+  type ClientIdentity,
   executableOf,
   isProgram,
-  type PeerCredentials,
 } from '../../src/daemon/policy/access-check.js'
 import { OWNERS_ONLY } from '../../src/daemon/policy/policy.js'
 import { parsePolicy } from '../../src/daemon/policy/schema.js'
@@ -29,12 +29,12 @@ function gateOf(config: string) {
   return { gate: new AccessCheck(parsePolicy(config, 'broker.yaml'), logger), lines }
 }
 
-function peer(uid: number, gid = uid, pidfd: OwnedFd | null = null): PeerCredentials {
+function peer(uid: number, gid = uid, pidfd: OwnedFd | null = null): ClientIdentity {
   return { pid: 7, uid, gid, pidfd }
 }
 
 /** Whether it may join the service shop. */
-function joins({ gate, lines }: ReturnType<typeof gateOf>, who: PeerCredentials): boolean {
+function joins({ gate, lines }: ReturnType<typeof gateOf>, who: ClientIdentity): boolean {
   try {
     gate.demand('join', { service: 'shop' }, gate.policyOf('shop'), who)
     return lines.at(-1)?.allowed === true

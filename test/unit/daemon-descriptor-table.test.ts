@@ -5,7 +5,7 @@ import { describe, expect, it, onTestFinished } from 'vitest'
 import { type Logger, SILENT } from '../../src/base/logger.js'
 import { LIMITS } from '../../src/daemon/policy/policy.js'
 import { DescriptorTable } from '../../src/daemon/service/descriptor-table.js'
-import { heldAlone } from '../../src/daemon/service/kept-state.js'
+import { soleCopyOf } from '../../src/daemon/service/kept-state.js'
 import { type ReattachTarget, reattach, takeRegistered } from '../../src/daemon/service/reattach.js'
 import type { FdbError } from '../../src/errors.js'
 import { type HolderState, initialHolder, restartedHolder } from '../../src/handoff/holder-machine.js'
@@ -99,8 +99,8 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.holdProvisionally(failed, dropped)
     descriptorTable.keepProvisional([undefined, joiner])
     expect([kept.fd.closed, dropped.fd.closed]).toEqual([false, true])
-    expect(descriptorTable.seenBy(joiner)).toEqual([kept])
-    expect(descriptorTable.seenBy(failed)).toEqual([])
+    expect(descriptorTable.entriesFor(joiner)).toEqual([kept])
+    expect(descriptorTable.entriesFor(failed)).toEqual([])
   })
 
   it('is the service’s when it serves for good; what it did not ask for is closed', () => {
@@ -110,8 +110,8 @@ describe('what a member of a daemon has registered', () => {
     descriptorTable.hold(first, old)
     descriptorTable.hold(first, both)
     descriptorTable.holdProvisionally(next, fresh)
-    expect(descriptorTable.seenBy(next)).toEqual([old, fresh])
-    expect(descriptorTable.seenBy(first)).toEqual([old, both])
+    expect(descriptorTable.entriesFor(next)).toEqual([old, fresh])
+    expect(descriptorTable.entriesFor(first)).toEqual([old, both])
     descriptorTable.settle(next)
     expect([old, both, fresh].map(({ fd }) => fd.closed)).toEqual([true, true, false])
     expect(descriptorTable.held.entries).toEqual([fresh])
@@ -285,7 +285,7 @@ describe('what a daemon alone has of a service', () => {
     descriptorTable.hold(member(1), named('lease'))
     segmentSet.make([1])
     const known = { service: 'shop', machine, registry: descriptorTable.held, segmentSet, stateFile: '' }
-    expect(heldAlone({ ...known, peer: () => undefined })).toEqual({
+    expect(soleCopyOf({ ...known, peer: () => undefined })).toEqual({
       service: 'shop',
       listeners: [expect.stringMatching(/^web .*127\.0\.0\.1:\d+$/)],
       held: ['lease'],
@@ -297,13 +297,13 @@ describe('what a daemon alone has of a service', () => {
   it('is nothing while a member that serves, is to serve or stands by lives, or is awaited, and where there is nothing', () => {
     const { descriptorTable, machine, segmentSet } = new Held()
     const known = { service: 'shop', registry: descriptorTable.held, segmentSet, stateFile: '/state' }
-    expect(heldAlone({ ...known, machine, peer: () => undefined })).toBeNull()
+    expect(soleCopyOf({ ...known, machine, peer: () => undefined })).toBeNull()
     descriptorTable.hold(member(1), named('lease'))
     const living = (id: number) => (id === 1 ? member(1) : undefined)
     const others = { owner: NOBODY, joiner: NOBODY, standby: NOBODY }
     for (const role of ['owner', 'joiner', 'standby'] as const)
-      expect(heldAlone({ ...known, machine: { ...machine, ...others, [role]: 1 }, peer: living })).toBeNull()
-    expect(heldAlone({ ...known, machine: restartedHolder(), peer: () => undefined })).toBeNull()
-    expect(heldAlone({ ...known, machine, peer: () => undefined })?.stateFile).toBe('/state')
+      expect(soleCopyOf({ ...known, machine: { ...machine, ...others, [role]: 1 }, peer: living })).toBeNull()
+    expect(soleCopyOf({ ...known, machine: restartedHolder(), peer: () => undefined })).toBeNull()
+    expect(soleCopyOf({ ...known, machine, peer: () => undefined })?.stateFile).toBe('/state')
   })
 })

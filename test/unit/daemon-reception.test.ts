@@ -43,7 +43,7 @@ function staffed(gate = new AccessCheck(OWNERS_ONLY, SILENT)) {
   const state = { settled: true, paused: false, joined: [] as Caller[] }
   const machine = { phase: 'serving', holder: { phase: 'idle' } }
   const services = {
-    get settled() {
+    get idle() {
       return state.settled
     },
     pause() {

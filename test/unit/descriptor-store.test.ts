@@ -107,7 +107,7 @@ describe('the descriptors that are held', () => {
     ).toThrow(expect.objectContaining({ code: 'ERR_FDB_FD_TAKEN' }))
     expect(registry.names).toEqual(['fd/it'])
     store.remove('it')
-    expect([held.closed, registry.size, store.heldAlone]).toEqual([true, 0, []])
+    expect([held.closed, registry.size, store.soleCopies]).toEqual([true, 0, []])
     store[Symbol.dispose]()
   })
 })

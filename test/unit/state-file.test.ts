@@ -381,7 +381,7 @@ describe('what it is said to hold', () => {
     await until('parts of it are in the log', () => log.sequence > 10)
     while ((await copy.copySome(log)) !== 0);
     await copy.sync()
-    expect([log.reached, copy.sequence, copy.syncedSequence]).toEqual([3, 3, 3])
+    expect([log.completeSequence, copy.sequence, copy.syncedSequence]).toEqual([3, 3, 3])
     await bulk
     while ((await copy.copySome(log)) !== 0);
     await copy.sync()
@@ -395,7 +395,7 @@ describe('what it is said to hold', () => {
     const bulk = log.section('raw').bulk(large(50_000))
     await until('parts of it are in the log', () => log.sequence > 10)
     await file.flush()
-    expect(file.status().syncedSequence).toBeLessThanOrEqual(log.reached)
+    expect(file.status().syncedSequence).toBeLessThanOrEqual(log.completeSequence)
     await bulk
     await file.flush()
     expect(file.status().syncedSequence).toBe(log.sequence)

@@ -83,7 +83,7 @@ describe('between a change that is not awaited and its acknowledgement', () => {
     const { log } = writingLog()
     await log.section('routes', routeSchema).put('a', to('old'))
     const successor: StateLog = await readBy(log)
-    successor.premature = () => new FdbError('ERR_FDB_NOT_READY', 'await it after ready()')
+    successor.prematureError = () => new FdbError('ERR_FDB_NOT_READY', 'await it after ready()')
     const routes = successor.section('routes', routeSchema)
     await routes.settled()
     const put = routes.put('a', to('new'))

@@ -8,7 +8,7 @@ import type { Action, AllowList, Policy, ProcessMatch, ServicePolicy } from './p
 import { OWNERS_ONLY } from './policy.js'
 
 /** The requesting process: uid, gid and pid as the kernel reported them at connect. */
-export interface PeerCredentials {
+export interface ClientIdentity {
   readonly pid: number
   readonly uid: number
   readonly gid: number
@@ -17,7 +17,7 @@ export interface PeerCredentials {
 }
 
 /** Borrows the pidfd. */
-export function credentialsOf({ pid, uid, gid, pidfd, proven }: Caller): PeerCredentials {
+export function clientIdentity({ pid, uid, gid, pidfd, proven }: Caller): ClientIdentity {
   return { pid, uid, gid, pidfd: proven ? pidfd : null }
 }
 
@@ -70,7 +70,7 @@ export class AccessCheck {
   }
 
   /** Returns whether the client may see a service; null stands for the descriptors without a service. Throws ERR_FDB_DENIED if the client may see nothing. */
-  listFilter(peer: PeerCredentials): (service: string | null) => boolean {
+  listFilter(peer: ClientIdentity): (service: string | null) => boolean {
     const { descriptors, others, services } = this.#policy
     const subject = new Subject(peer, this.#own)
     const sees = ({ may }: ServicePolicy) => subject.ruleOf(may.list) !== null
@@ -80,26 +80,26 @@ export class AccessCheck {
   }
 
   /** Throws ERR_FDB_DENIED. */
-  demand(action: Action, asked: AccessTarget, policy: ServicePolicy, peer: PeerCredentials): void {
+  demand(action: Action, asked: AccessTarget, policy: ServicePolicy, peer: ClientIdentity): void {
     this.#demand(action, asked, policy.may[action], peer)
   }
 
   /** Whether a rule allows the action. Does not log. */
-  allows(action: Action, policy: ServicePolicy, peer: PeerCredentials): boolean {
+  allows(action: Action, policy: ServicePolicy, peer: ClientIdentity): boolean {
     return new Subject(peer, this.#own).ruleOf(policy.may[action]) !== null
   }
 
   /** Checks a request to the daemon itself. Throws ERR_FDB_DENIED. */
-  demandDaemon(service: string, peer: PeerCredentials): void {
+  demandDaemon(service: string, peer: ClientIdentity): void {
     this.#demand('operate', { service }, this.#policy.operate, peer)
   }
 
   /** Checks that the next daemon runs as root or the daemon's user: it gets everything, so that no configuration can allow another user. Throws ERR_FDB_DENIED. */
-  demandOwner(service: string, peer: PeerCredentials): void {
+  demandOwner(service: string, peer: ClientIdentity): void {
     this.#demand('join', { service }, { key: 'owner', who: [ONLY_OWNER] }, peer)
   }
 
-  #demand(action: Action, asked: AccessTarget, allowed: AllowList, peer: PeerCredentials): void {
+  #demand(action: Action, asked: AccessTarget, allowed: AllowList, peer: ClientIdentity): void {
     const subject = new Subject(peer, this.#own)
     const rule = subject.ruleOf(allowed)
     if (rule === null) throw this.#deny(action, asked, allowed, subject)
@@ -133,11 +133,11 @@ export class AccessCheck {
 
 /** A client during one check. Its program is looked up at most once, when a rule needs it. */
 class Subject {
-  readonly #peer: PeerCredentials
+  readonly #peer: ClientIdentity
   readonly #own: number
   #executable: Executable | null | undefined
 
-  constructor(peer: PeerCredentials, own: number) {
+  constructor(peer: ClientIdentity, own: number) {
     this.#peer = peer
     this.#own = own
   }

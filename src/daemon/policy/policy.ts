@@ -51,7 +51,7 @@ export interface ServiceLimits {
 }
 
 /** The error for exceeding the limit `most` of `what`. */
-export function overLimit(service: string, what: keyof ServiceLimits, most: number): FdbError {
+export function serviceLimitError(service: string, what: keyof ServiceLimits, most: number): FdbError {
   const whose = service === '' ? 'the daemon' : `the service "${service}"`
   return new FdbError(
     'ERR_FDB_SERVICE_LIMIT',

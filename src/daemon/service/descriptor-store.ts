@@ -14,8 +14,8 @@ import {
   serviceIn,
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
-import { overLimit } from '../policy/policy.js'
-import type { HeldAlone } from './kept-state.js'
+import { serviceLimitError } from '../policy/policy.js'
+import type { SoleCopy } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
 
 interface StoredDescriptor extends DescriptorRecord {
@@ -72,7 +72,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   /** All descriptors: no other process has them. */
-  get heldAlone(): HeldAlone[] {
+  get soleCopies(): SoleCopy[] {
     if (this.#held.size === 0) return []
     return [{ service: '', listeners: [], held: [...this.#held.keys()], stateBytes: 0, stateFile: null }]
   }
@@ -192,9 +192,9 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   }
 
   operatorLeft(by: DescriptorUser): void {
-    const claimed = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
-    for (const held of claimed) held.claimedBy = null
-    if (claimed.length > 0) this.#notifyWatchers()
+    const claimedError = [...this.#held.values()].filter(({ claimedBy }) => claimedBy === by)
+    for (const held of claimedError) held.claimedBy = null
+    if (claimedError.length > 0) this.#notifyWatchers()
   }
 
   watch(changed: () => void): () => void {
@@ -273,7 +273,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
   #refuseMore(name: string, most: number): void {
     if (this.#held.size >= MAX_ENTRIES) throw tooMany(name)
     const service = serviceIn(name)
-    if ((this.#sizes.get(service) ?? 0) >= most) throw overLimit(service ?? '', 'descriptors', most)
+    if ((this.#sizes.get(service) ?? 0) >= most) throw serviceLimitError(service ?? '', 'descriptors', most)
   }
 
   #resize(name: string, by: number): void {

@@ -5,7 +5,7 @@ import { type Entry, MAX_ENTRIES, Registry, tooMany } from '../../holder/registr
 import { discardListeners, FormerListeners, removePaths } from '../../holder/unix-paths.js'
 import { closeAll } from '../../kernel/index.js'
 import type { BundleItem } from '../../wire/bundle.js'
-import { overLimit, type ServiceLimits } from '../policy/policy.js'
+import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 
 /** Maximum number of descriptors other than named ones that a member may send: segments, pidfds. */
 const OTHERS = 1_000
@@ -94,10 +94,11 @@ export class DescriptorTable {
     if (size < Math.min(limits.descriptors, limits.listeners)) return
     const entries = forGood ? this.held.entries : this.#provisionalOf(peer)
     const others = entries.filter(entry => entry.name !== name)
-    if (others.length >= limits.descriptors) throw overLimit(service, 'descriptors', limits.descriptors)
+    if (others.length >= limits.descriptors)
+      throw serviceLimitError(service, 'descriptors', limits.descriptors)
     const listeners = others.filter(entry => entry.role === 'listener')
     if (role === 'listener' && listeners.length >= limits.listeners)
-      throw overLimit(service, 'listeners', limits.listeners)
+      throw serviceLimitError(service, 'listeners', limits.listeners)
   }
 
   /** Adds an entry to the service; closes an earlier one of that name. Takes ownership of the descriptor, also if it throws. */
@@ -193,7 +194,7 @@ export class DescriptorTable {
   }
 
   /** Returns the service's entries as this member sees them. In probation its own entry hides the one of the same name that is kept for the standby. */
-  seenBy(peer: Peer | undefined): Entry[] {
+  entriesFor(peer: Peer | undefined): Entry[] {
     const own = this.#provisionalOf(peer)
     const names = new Set(own.map(({ name }) => name))
     return [...this.held.entries.filter(({ name }) => !names.has(name)), ...own]

@@ -52,7 +52,7 @@ export class Followers {
 }
 
 /** The error for a follower of a service that does not exist yet; the follower retries. */
-export function noStateYet(service: string): FdbError {
+export function noStateError(service: string): FdbError {
   return new FdbError(
     'ERR_FDB_BUSY',
     `no member has served "${service}" at this daemon: there is no state to follow yet`,

@@ -37,7 +37,7 @@ export class ForwardedUpgrades {
 
   /** Whether an upgrade of this member is running; each member has at most one. */
   has(peer: Peer): boolean {
-    return this.#calls.of(peer).length > 0
+    return this.#calls.callsTo(peer).length > 0
   }
 
   /** Forwards an upgrade. Rejects with the member's error, the reason why the handoff failed, ERR_FDB_DEADLINE or ERR_FDB_CHANNEL_CLOSED. */
@@ -72,7 +72,7 @@ export class ForwardedUpgrades {
   }
 
   handleProgress(peer: Peer, progress: fdbroker.wire.Progress.$Properties): void {
-    this.#calls.of(peer)[0]?.progress(readProgress(progress))
+    this.#calls.callsTo(peer)[0]?.progress(readProgress(progress))
   }
 
   handleResult(peer: Peer, result: fdbroker.wire.Result.$Properties): void {
@@ -81,7 +81,7 @@ export class ForwardedUpgrades {
 
   /** Rejects the running upgrades after a failed handoff, and notifies their members, which do not see the handoff. */
   failed({ code, message, phase }: Failure): void {
-    for (const { cancelled, peer, pending } of this.#calls.of()) {
+    for (const { cancelled, peer, pending } of this.#calls.callsTo()) {
       if (cancelled) continue
       sendFailure(peer, { code, message, phase })
       pending.reject(new FdbError(code, `${message} (phase ${phase}; the incumbent keeps serving)`))

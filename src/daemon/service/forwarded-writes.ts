@@ -12,7 +12,7 @@ import { type DrainReport, readKeptBy } from '../../operator/status-report.js'
 import type { ProcessIdentity } from '../../os/process-identity.js'
 import { fdbroker } from '../../proto/wire.js'
 import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
-import { Followers, ForeignFollowers, noStateYet } from './followers.js'
+import { Followers, ForeignFollowers, noStateError } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
 /** Limit of authors. While all workers are replaced each of them follows twice; draining generations are authors too. */
@@ -94,7 +94,7 @@ export class ForwardedWrites {
   /** Adds a draining generation or a follower. `writes`: it may change the state. Takes ownership of the caller. */
   add(caller: Caller, facts: fdbroker.wire.Welcome.$Properties, writes: boolean): void {
     if (caller.intent === 'follow' && !this.#target.hasState()) {
-      turnAway(caller, noStateYet(caller.hello.service ?? ''))
+      turnAway(caller, noStateError(caller.hello.service ?? ''))
       return
     }
     if (!caller.hello.capabilities?.includes(FORWARDS_WRITES)) {

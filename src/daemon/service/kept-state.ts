@@ -79,7 +79,7 @@ function refuseNewer(path: string, diedAt: number): void {
 }
 
 /** The items of a service that only the daemon has: if it ends, clients are refused and the state is lost. */
-export interface HeldAlone {
+export interface SoleCopy {
   /** Empty for descriptors without a service, which operators have put (`fd-broker fd`). */
   readonly service: string
   /** Name and address of each listener. */
@@ -93,14 +93,14 @@ export interface HeldAlone {
 }
 
 /** Returns the items that only the daemon has. Returns null if there are none, or if a living process that serves, joins or stands by has them too. */
-export function heldAlone(known: {
+export function soleCopyOf(known: {
   service: string
   machine: HolderState
   peer: (id: number) => Peer | undefined
   registry: Registry
   segmentSet: SegmentSet
   stateFile: string
-}): HeldAlone | null {
+}): SoleCopy | null {
   const { service, machine, peer, registry, segmentSet } = known
   const stateFile = known.stateFile === '' ? null : known.stateFile
   const { owner, joiner, standby, phase } = machine

@@ -104,7 +104,7 @@ function watchOf(member: RightsHolder, pidfd: OwnedFd | null, died: () => void):
 }
 
 /** The error for a request during recovery. */
-export function stillAwaited(pids: readonly number[]): FdbError {
+export function recoveringError(pids: readonly number[]): FdbError {
   const missing = pids.map(pid => `process ${pid}`).join(', ')
   const reason = `the daemon was restarted and waits for ${missing}: try again`
   return new FdbError('ERR_FDB_BUSY', reason, { retryable: true })
@@ -114,7 +114,7 @@ export function stillAwaited(pids: readonly number[]): FdbError {
 type RightsHolder = ProcessIdentity
 
 /** The facts about a service that a restarted daemon needs, above all the processes for which it must wait. */
-export interface RememberedService {
+export interface ServiceRecord {
   readonly service: string
   readonly generation: number
   readonly startedAt: number
@@ -147,7 +147,7 @@ export class RightsHolders {
   }
 
   /** Returns the services of an earlier daemon with their living members. A file that is unreadable or not trustworthy is reported and treated as empty. */
-  read(): RememberedService[] {
+  read(): ServiceRecord[] {
     let services: unknown
     try {
       services = JSON.parse(readSideFile(this.#path) ?? '[]')
@@ -162,7 +162,7 @@ export class RightsHolders {
   }
 
   /** Adds or replaces a service; takes effect with {@link write}. */
-  remember(remembered: RememberedService): void {
+  remember(remembered: ServiceRecord): void {
     const line = JSON.stringify(remembered)
     if (this.#lines.get(remembered.service) === line) return
     this.#lines.set(remembered.service, line)
@@ -175,7 +175,7 @@ export class RightsHolders {
   }
 
   /** Replaces all services; takes effect with {@link write}. */
-  replace(services: readonly RememberedService[]): void {
+  replace(services: readonly ServiceRecord[]): void {
     this.#lines.clear()
     this.#stale = true
     for (const remembered of services) this.remember(remembered)
@@ -189,9 +189,9 @@ export class RightsHolders {
   }
 }
 
-function isService(value: unknown): value is RememberedService {
+function isService(value: unknown): value is ServiceRecord {
   const { service, generation, startedAt, members, stateFile, diedAt } = (value ??
-    {}) as Partial<RememberedService>
+    {}) as Partial<ServiceRecord>
   return (
     (stateFile === undefined || typeof stateFile === 'string') &&
     (diedAt === undefined || Number.isFinite(diedAt)) &&
@@ -222,16 +222,16 @@ function readSideFile(path: string): string | null {
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'ENOENT') return null
-    throw refused(path, code === 'ELOOP' ? 'is a symbolic link' : `cannot be read (${code})`, cause)
+    throw sideFileError(path, code === 'ELOOP' ? 'is a symbolic link' : `cannot be read (${code})`, cause)
   }
   using file = fd
   const stat = statOf(file)
   const own = process.geteuid?.() ?? stat.uid
-  if (!stat.isFile()) throw refused(path, 'is not a regular file')
+  if (!stat.isFile()) throw sideFileError(path, 'is not a regular file')
   if (stat.uid !== own && stat.uid !== 0)
-    throw refused(path, `belongs to uid ${stat.uid}, but this process runs as uid ${own}`)
+    throw sideFileError(path, `belongs to uid ${stat.uid}, but this process runs as uid ${own}`)
   if ((stat.mode & 0o022) !== 0)
-    throw refused(path, `is writable by other users (mode 0${(stat.mode & 0o777).toString(8)})`)
+    throw sideFileError(path, `is writable by other users (mode 0${(stat.mode & 0o777).toString(8)})`)
   const bytes = Buffer.alloc(stat.size)
   return bytes.toString('utf8', 0, readAt(file, bytes, 0, bytes.length, 0))
 }
@@ -254,7 +254,7 @@ function writeSideFile(path: string, text: string, mode: number): void {
   }
 }
 
-function refused(path: string, reason: string, cause?: unknown): FdbError {
+function sideFileError(path: string, reason: string, cause?: unknown): FdbError {
   return new FdbError(
     'ERR_FDB_SIDE_FILE',
     `${path} ${reason}: the daemon does not read it. Remove it, or use a directory of your own (mode 0700)`,

@@ -25,7 +25,7 @@ import { Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
 import { standbyOf } from './kept-state.js'
-import { stillAwaited } from './recovery.js'
+import { recoveringError } from './recovery.js'
 
 /** A status request waits this long for the end of a handoff, so that it rarely shows an intermediate state. */
 const STATUS_MS = 1_000
@@ -92,7 +92,13 @@ export class ServiceOperations implements Operations {
     const owner = this.#serving
     const { bound, phase } = machine()
     const pids = bound.map(id => holder.peer(id)?.pid ?? 0)
-    return { owner: owner ?? null, phase, lastFailure, bound: pids, entries: descriptorTable.seenBy(owner) }
+    return {
+      owner: owner ?? null,
+      phase,
+      lastFailure,
+      bound: pids,
+      entries: descriptorTable.entriesFor(owner),
+    }
   }
 
   /** The member that takes the connections of members that no longer serve. */
@@ -216,7 +222,7 @@ export class ServiceOperations implements Operations {
     if (owner !== undefined) return owner
     const { holder, machine, missing, name } = this.#service
     const { joiner, phase } = machine()
-    if (phase === 'rebuilding') throw stillAwaited(missing())
+    if (phase === 'rebuilding') throw recoveringError(missing())
     const reason =
       phase === 'committing'
         ? `process ${holder.peer(joiner)?.pid ?? 0} must serve, and has not confirmed yet that it does: try again`
@@ -268,7 +274,7 @@ export class StatusRequests {
   /** Resolves with the member's status, or with null if it does not answer or its answer is not JSON. */
   async ask(peer: Peer): Promise<Record<string, unknown> | null> {
     if (!peer.link.open) return null
-    const json = await (this.#calls.of(peer)[0]?.pending ?? this.#ask(peer)).answer
+    const json = await (this.#calls.callsTo(peer)[0]?.pending ?? this.#ask(peer)).answer
     try {
       return json === '' ? null : JSON.parse(json)
     } catch {

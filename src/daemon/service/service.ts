@@ -25,12 +25,12 @@ import { isSame } from '../../os/process-identity.js'
 import { DEFAULT_LIMITS } from '../../state/limits.js'
 import type { BundleItem } from '../../wire/bundle.js'
 import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } from '../../wire/link.js'
-import { overLimit, type ServiceLimits } from '../policy/policy.js'
+import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
-import { type HeldAlone, heldAlone, keepState } from './kept-state.js'
+import { keepState, type SoleCopy, soleCopyOf } from './kept-state.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
-import { Recovery, type RememberedService, stillAwaited } from './recovery.js'
+import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import {
   awaitsMembers,
   heldFor,
@@ -80,16 +80,16 @@ export class Service {
   #diedAt: number
   readonly #recovery: Recovery
 
-  constructor(deps: ServiceDeps, remembered: RememberedService, items: readonly BundleItem[]) {
-    this.name = remembered.service
+  constructor(deps: ServiceDeps, record: ServiceRecord, items: readonly BundleItem[]) {
+    this.name = record.service
     this.#deps = deps
-    this.#generation = remembered.generation
-    this.#startedAt = remembered.startedAt
-    this.#stateFile = remembered.stateFile ?? ''
-    this.#diedAt = remembered.diedAt ?? 0
+    this.#generation = record.generation
+    this.#startedAt = record.startedAt
+    this.#stateFile = record.stateFile ?? ''
+    this.#diedAt = record.diedAt ?? 0
     this.#handedOver = items.length > 0
     this.#descriptorTable = new DescriptorTable(deps.logger)
-    this.#descriptorTable.foreign = remembered.foreign ?? false
+    this.#descriptorTable.foreign = record.foreign ?? false
     this.#writes = new ForwardedWrites({
       name: this.name,
       logger: deps.logger,
@@ -100,7 +100,7 @@ export class Service {
       onGivenUp: identity => this.#recovery.stopAwaiting(identity),
       moveConnections: drainer => this.#openMigrationChannel(drainer),
     })
-    this.#recovery = new Recovery(remembered.members, () => {
+    this.#recovery = new Recovery(record.members, () => {
       this.#tryRebuilt()
       deps.changed()
     })
@@ -155,7 +155,7 @@ export class Service {
   }
 
   /** The facts that a restarted daemon needs. */
-  get remembered(): RememberedService {
+  get remembered(): ServiceRecord {
     const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
     return {
       service: this.name,
@@ -199,15 +199,15 @@ export class Service {
   }
 
   /** The items that would be lost with the daemon, or null. */
-  get heldAlone(): HeldAlone | null {
+  get soleCopy(): SoleCopy | null {
     const registry = this.#descriptorTable.held
     const known = { service: this.name, machine: this.#machine, registry, segmentSet: this.#segmentSet }
-    return heldAlone({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
+    return soleCopyOf({ ...known, peer: id => this.#holder.peer(id), stateFile: this.#stateFile })
   }
 
   /** Writes the state that would be lost to the members' state file, if they have one. */
   async keepState(timeoutMs: number): Promise<void> {
-    const { stateFile: path, stateBytes = 0 } = this.heldAlone ?? {}
+    const { stateFile: path, stateBytes = 0 } = this.soleCopy ?? {}
     if (path == null || stateBytes === 0) return
     const { logger } = this.#deps
     await keepState({
@@ -222,12 +222,13 @@ export class Service {
 
   join(caller: Caller): void {
     if (this.#machine.phase === 'rebuilding') {
-      turnAway(caller, stillAwaited(this.#missing))
+      turnAway(caller, recoveringError(this.#missing))
       return
     }
     const { members } = this.#deps.limits()
     const generation = this.#generation + 1
-    if (this.#holder.peers.length >= members) turnAway(caller, overLimit(this.name, 'members', members))
+    if (this.#holder.peers.length >= members)
+      turnAway(caller, serviceLimitError(this.name, 'members', members))
     else {
       this.#welcome(caller, generation)
       this.#holder.admit(candidate(caller, generation))
@@ -262,7 +263,7 @@ export class Service {
     const { peers, timeline, probationLeftMs } = this.#holder
     const { bound, epoch, joiner, owner: ownerId, phase } = this.#machine
     const owner = this.#holder.peer(ownerId)
-    const entries = this.#descriptorTable.seenBy(owner)
+    const entries = this.#descriptorTable.entriesFor(owner)
     const identities = inspect(entries.map(({ fd }) => fd))
     const listeners = entries.flatMap(({ name, role }, i) => {
       const { ino: inode, cookie = null } = identities[i]!
@@ -301,7 +302,7 @@ export class Service {
   /** Closes everything. `kept`: another process has the items too. */
   close({ kept }: { readonly kept: boolean }): void {
     // Only this daemon has the items: their listeners end here, and so do the paths of Unix sockets.
-    if (!kept && this.heldAlone !== null) this.#descriptorTable.removePaths()
+    if (!kept && this.soleCopy !== null) this.#descriptorTable.removePaths()
     this.#descriptorTable.held.changed = this.#segmentSet.changed = () => {}
     const parts = [
       this.#recovery,

@@ -83,7 +83,7 @@ export class FileCopy {
   }
 
   /** Returns the bytes of the log that the file lacks, or null if the copy cannot be continued because missing records were merged with copied ones. */
-  behind(log: StateLog): number | null {
+  missingBytes(log: StateLog): number | null {
     const pieces = log.pieces()
     const at = this.#positionIn(pieces)
     if (at === null) return null

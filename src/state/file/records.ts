@@ -1,7 +1,7 @@
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, sizeOf } from '../../kernel/index.js'
 import type { StateLimits } from '../limits.js'
-import { damaged, type FoundRecord, recordsOf } from '../reader.js'
+import { damagedError, type FoundRecord, recordsOf } from '../reader.js'
 import { readHeader, type SegmentHeader } from '../segment.js'
 import { type Mark, readMarks } from './marks.js'
 
@@ -55,9 +55,14 @@ export function* recordsOfFile(
     position = read.end
   }
   const next = (following: SegmentHeader, offset: number) => {
-    if (!whole) throw damaged(header, offset, sequence, 'the end of the snapshot is missing')
+    if (!whole) throw damagedError(header, offset, sequence, 'the end of the snapshot is missing')
     if (following.kind === 'snapshot' || following.epoch < header.epoch)
-      throw damaged(following, offset, sequence, `a ${following.kind} segment follows epoch ${header.epoch}`)
+      throw damagedError(
+        following,
+        offset,
+        sequence,
+        `a ${following.kind} segment follows epoch ${header.epoch}`,
+      )
     header = following
     position = offset
   }
@@ -75,7 +80,7 @@ export function* recordsOfFile(
     const found = step.value
     if (found) {
       if (header.kind === 'snapshot' && whole)
-        throw damaged(header, found.offset, sequence, 'records follow the end of the snapshot')
+        throw damagedError(header, found.offset, sequence, 'records follow the end of the snapshot')
       yield { found, header }
       sequence = found.record.sequence
       position = found.next
@@ -89,7 +94,7 @@ export function* recordsOfFile(
     } else yield
   }
   const size = sizeOf(fd)
-  if (!whole) throw damaged(header, position, sequence, 'the end of the snapshot is missing')
+  if (!whole) throw damagedError(header, position, sequence, 'the end of the snapshot is missing')
   if (marks > 0) checkSynced(header, { position, sequence, size }, mark)
   return { sequence, position, torn: Math.max(0, size - position) }
 }
@@ -99,11 +104,11 @@ function checkSynced(
   { position, sequence, size }: { position: number; sequence: number; size: number },
   mark: Mark | null,
 ): void {
-  if (mark === null) throw damaged(header, position, sequence, 'its marks are damaged or missing')
+  if (mark === null) throw damagedError(header, position, sequence, 'its marks are damaged or missing')
   if (position >= mark.length) return
   const synced = `${mark.length} bytes, up to sequence ${mark.sequence}, were synced`
   const reason =
     size < mark.length ? `the file has ${size} bytes, but ${synced}` : `no complete record, but ${synced}`
-  const { code, message, details } = damaged(header, position, sequence, reason)
+  const { code, message, details } = damagedError(header, position, sequence, reason)
   throw new FdbError(code, message, { details: { ...details, bytes: size, synced: { ...mark } } })
 }

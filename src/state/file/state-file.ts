@@ -79,7 +79,7 @@ export class StateFile {
   serve(): void {
     if (this.#mode !== 'serving') process.on('exit', this.#atExit)
     this.#mode = 'serving'
-    this.#log.appended.add(this.#onAppended)
+    this.#log.appendListeners.add(this.#onAppended)
     this.#schedulePass(0)
   }
 
@@ -94,7 +94,7 @@ export class StateFile {
     this.#mode = 'idle'
     process.off('exit', this.#atExit)
     this.#stops++
-    this.#log.appended.delete(this.#onAppended)
+    this.#log.appendListeners.delete(this.#onAppended)
     for (const timer of [this.#passTimer, this.#checkTimer]) clearTimeout(timer)
     this.#passTimer = this.#checkTimer = undefined
     this.#failures.stop()
@@ -106,7 +106,7 @@ export class StateFile {
   /** Resolves when everything that is in the log now is synced. Rejects with ERR_FDB_STATE_FILE or ERR_FDB_FENCED. */
   async flush(): Promise<void> {
     this.checkServing()
-    const { reached: sequence } = this.#log
+    const { completeSequence: sequence } = this.#log
     await (this.#flushing ??= this.#flush())
     const synced = this.#file?.syncedSequence ?? 0
     if (synced >= sequence) return
@@ -168,7 +168,7 @@ export class StateFile {
       ok: this.#failures.ok,
       writing: file !== null,
       lastError: this.#failures.last,
-      behindBytes: file?.behind(this.#log) ?? this.#logBytes,
+      behindBytes: file?.missingBytes(this.#log) ?? this.#logBytes,
       sequence: file?.sequence ?? 0,
       syncedSequence: file?.syncedSequence ?? 0,
       bytes: file?.size ?? 0,

@@ -1,6 +1,6 @@
 import { FdbError } from '../../errors.js'
 import { type OwnedFd, readAt } from '../../kernel/index.js'
-import { overLimit } from '../limits.js'
+import { limitError } from '../limits.js'
 import type { FoundRecord } from '../reader.js'
 import { encodeEnvelope } from '../records.js'
 import { frame, Segment, type SegmentHeader } from '../segment.js'
@@ -55,7 +55,7 @@ export function* transcribe(
 
 function append(segment: Segment, bytes: Buffer, most: number): void {
   const end = segment.end + bytes.length
-  if (end > most) throw overLimit('the size of the state file in memory', end, 'segmentBytes', most)
+  if (end > most) throw limitError('the size of the state file in memory', end, 'segmentBytes', most)
   const { refused } = segment.append(bytes)
   if (refused === 'sealed')
     throw new FdbError('ERR_FDB_STATE_SEAL', 'another process sealed a segment while this process filled it')

@@ -66,7 +66,7 @@ export const state = room(
     ],
     [
       'state/forward-queue.ts',
-      'write.reject(write.sent ? mayBeMade(reason, write.request) : refusal)',
+      'write.reject(write.sent ? unknownOutcomeError(reason, write.request) : refusal)',
       'write.reject(refusal)',
       ...FORWARDING,
     ],
@@ -85,7 +85,7 @@ export const state = room(
     ['state/state-log.ts', 'merged.segment.close()', '', 'unit/state-compaction'],
     [
       'state/state-log.ts',
-      'for (const listener of owner.appended) listener()',
+      'for (const listener of owner.appendListeners) listener()',
       '',
       'unit/state-compaction',
       'property/state-follow',

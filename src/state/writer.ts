@@ -9,8 +9,8 @@ import {
   answerOf,
   type ForwardedWrite,
   type IncomingWrite,
-  mayBeMade,
   NOT_WRITER,
+  unknownOutcomeError,
 } from './forwarded-write.js'
 import type { Position } from './history.js'
 import type { Replay } from './replay.js'
@@ -21,7 +21,7 @@ import type { NewWrite, PendingWrite, UpdateResult } from './write-queue.js'
 type Mode = 'reading' | 'writing' | 'paused' | 'fenced' | 'forwarding' | 'ended'
 
 /** Queues each change and, depending on this process's role, appends it, forwards it to the process that writes, makes it wait, or refuses it. */
-export class Writing {
+export class Writer {
   readonly #core: LogCore
   readonly #replay: Replay
   readonly #appender: Appender
@@ -75,7 +75,8 @@ export class Writing {
     const { queue, sliceMs } = this.#core
     queue.rejectForeign(NOT_WRITER)
     const reason = 'this process lost its connection to the serving process before that answered'
-    const errorOf = ({ sent, request }: PendingWrite) => (sent ? mayBeMade(reason, request, error) : error)
+    const errorOf = ({ sent, request }: PendingWrite) =>
+      sent ? unknownOutcomeError(reason, request, error) : error
     void queue.rejectAll(errorOf, sliceMs)
   }
 
@@ -157,7 +158,7 @@ export class Writing {
     const { queue, store } = this.#core
     const { request, prints } = write
     if (request !== '') {
-      const waiting = queue.waitingFor(request)
+      const waiting = queue.findRequest(request)
       const known = store.requests.get(request)
       const before = known ? [known.print] : waiting?.prints
       const refusal = before ? requestRefusal(request, before, prints) : null
@@ -177,7 +178,7 @@ export class Writing {
   /** Wraps the promise of a change for its caller: awaiting it before ready() rejects. Not for a `durable` change, which is refused before ready(). */
   guardPremature<R>(change: Promise<R>, options: WriteOptions): Promise<R> {
     if (this.#mode !== 'reading' || options?.durable === true) return change
-    const premature = () => (this.#mode === 'reading' ? (this.#core.owner.premature?.() ?? null) : null)
+    const premature = () => (this.#mode === 'reading' ? (this.#core.owner.prematureError?.() ?? null) : null)
     return premature() === null ? change : PrematureAwait.of(change, premature)
   }
 
