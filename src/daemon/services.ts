@@ -161,7 +161,7 @@ export class Services {
 
   /** Whether no handoff is running. */
   get idle(): boolean {
-    return this.all.every(service => service.settled)
+    return this.all.every(service => service.idle)
   }
 
   /** Keeps the services' items unchanged until {@link resume}, except for deaths of members. */

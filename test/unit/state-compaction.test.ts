@@ -187,7 +187,10 @@ describe('compaction', () => {
     const reader = new StateLog()
     const whole = segmentOf(Buffer.concat([bytesOf(snapshot!), behind]), { sealed: true })
     await expect(reader.adopt(whole)).rejects.toThrow(
-      expect.objectContaining({ code: 'ERR_FDB_STATE_DAMAGED', message: expect.stringContaining('follow the end') }),
+      expect.objectContaining({
+        code: 'ERR_FDB_STATE_DAMAGED',
+        message: expect.stringContaining('follow the end'),
+      }),
     )
     expect(reader.section('routes').has('behind')).toBe(false)
     reader.close()

@@ -174,7 +174,7 @@ export class Service {
   }
 
   /** Whether no handoff is running. */
-  get settled(): boolean {
+  get idle(): boolean {
     return this.#machine.phase === 'idle' || this.#machine.phase === 'rebuilding'
   }
 
