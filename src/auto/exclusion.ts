@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { workerPlace } from '../os/default-control.js'
 import { ancestryOf } from '../os/main-process.js'
+import { isOff } from './settings.js'
 
 /**
  * Environment variable: the process that has joined a service. Its children inherit it: they are parts of that program, not next versions.
@@ -28,7 +29,7 @@ const WATCHERS: readonly (readonly [RegExp, string])[] = [
 export function exclusionOf(program: string | undefined, env: Readonly<NodeJS.ProcessEnv>): Exclusion | null {
   const quiet = (why: string) => ({ why, isPrinted: false })
   const aloud = (why: string) => ({ why: `${why}: this process runs as without fd-broker`, isPrinted: true })
-  if (env.FD_BROKER_AUTO === 'off') return quiet('FD_BROKER_AUTO=off')
+  if (isOff(env)) return quiet(`FD_BROKER_AUTO=${env.FD_BROKER_AUTO}`)
   if (!isMainThread) return quiet('a worker thread')
   if (program === undefined) return quiet('there is no program')
   if (TOOLS.test(program) || env.NODE_TEST_CONTEXT !== undefined) return quiet('a tool')

@@ -6,7 +6,7 @@ import { Auto } from './auto.js'
 import { exclusionOf } from './exclusion.js'
 import { intercept, warnAboutUdp } from './intercept.js'
 import { delayMain } from './node-startup.js'
-import { settingsOf } from './settings.js'
+import { misspelled, settingsOf } from './settings.js'
 import { messageOf, sayOnce } from './stderr.js'
 
 const auto = begin()
@@ -31,6 +31,7 @@ function begin(): Auto | null {
     if (left.isPrinted) sayOnce(left.why)
     return null
   }
+  for (const warning of misspelled(env)) sayOnce(warning)
   try {
     const made = new Auto(settingsOf(program!, env))
     intercept(made)

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, dirname, extname, join, resolve } from 'node:path'
-import { durationMs } from '../base/duration.js'
+import { nearest } from '../base/check-option.js'
+import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { FdbError } from '../errors.js'
 import { defaultControl, temporaryControl } from '../os/default-control.js'
 
@@ -34,10 +35,45 @@ const QUIET_MS = 3_000
 /** File names that do not identify a program. */
 const COMMON = new Set(['app', 'bin', 'index', 'main', 'server', 'start', 'www'])
 
+const PREFIX = 'FD_BROKER_'
+/** The variables that {@link settingsOf} reads, without {@link PREFIX}. */
+const VARIABLES = [
+  'AUTO',
+  'CONTROL',
+  'DRAIN',
+  'EXIT',
+  'LOG',
+  'NAME',
+  'PID_FILE',
+  'PROBATION',
+  'QUIET',
+  'READY',
+  'READY_TIMEOUT',
+  'STATE_FILE',
+]
+
+/** Returns a warning for each variable whose name is almost the name of one that is read. */
+export function misspelled(env: Env): string[] {
+  return Object.keys(env).flatMap(name => {
+    const rest = name.startsWith(PREFIX) ? name.slice(PREFIX.length) : ''
+    const meant = VARIABLES.includes(rest) ? undefined : nearest(rest, VARIABLES)
+    return meant === undefined
+      ? []
+      : [`${name} is no setting and is ignored: did you mean ${PREFIX}${meant}?`]
+  })
+}
+
+/** Whether FD_BROKER_AUTO switches fd-broker off. */
+export function isOff({ FD_BROKER_AUTO: text = '' }: Env): boolean {
+  return /^(?:off|no|false|0)$/i.test(text)
+}
+
 /** Throws ERR_FDB_OPTION for a wrong value, ERR_FDB_CONTROL_PATH if the control socket has no possible path. */
 export function settingsOf(program: string, env: Env): AutoSettings {
   const name = env.FD_BROKER_NAME
   const service = name || serviceName(program)
+  const auto = env.FD_BROKER_AUTO ?? ''
+  if (!isOff(env) && !/^(?:|on|yes|true|1)$/i.test(auto)) throw wrong('FD_BROKER_AUTO', auto, '"on" or "off"')
   return {
     program,
     service,
@@ -51,7 +87,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     readyMs: duration(env, 'FD_BROKER_READY_TIMEOUT'),
     pidFile: env.FD_BROKER_PID_FILE || undefined,
     stateFile: env.FD_BROKER_STATE_FILE || undefined,
-    log: env.FD_BROKER_LOG === 'debug' || env.FD_BROKER_LOG === 'info' ? env.FD_BROKER_LOG : 'warn',
+    log: levelOf(env.FD_BROKER_LOG || 'warn'),
   }
 }
 
@@ -100,9 +136,17 @@ function readyOf(text = ''): AutoSettings['ready'] {
 function duration(env: Env, name: string): number | undefined {
   const text = env[name]
   if (text === undefined || text === '') return undefined
-  const ms = /^\d+$/.test(text) ? Number(text) : durationMs(text)
-  if (ms === null) throw wrong(name, text, 'a duration, for example 500ms, 30s or 2m')
+  if (text === '0') return 0
+  if (/^\d+$/.test(text)) throw wrong(name, text, `its unit: ${text}s or ${text}ms`)
+  const ms = durationMs(text)
+  if (ms === null || ms > LONGEST_MS)
+    throw wrong(name, text, 'a duration of at most 596h, for example 500ms, 30s or 2m')
   return ms
+}
+
+function levelOf(text: string): AutoSettings['log'] {
+  if (text === 'debug' || text === 'info' || text === 'warn') return text
+  throw wrong('FD_BROKER_LOG', text, '"debug", "info" or "warn"')
 }
 
 function wrong(name: string, text: string, wanted: string): FdbError {

@@ -98,7 +98,7 @@ export function shown(value: unknown): string {
 }
 
 /** Returns the known word that `word` probably means; undefined if none is close. */
-function nearest(word: string, known: Iterable<string>): string | undefined {
+export function nearest(word: string, known: Iterable<string>): string | undefined {
   const wanted = word.toLowerCase()
   let best: string | undefined
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1

@@ -112,15 +112,42 @@ else http.createServer((request, response) => response.end('worker ' + cluster.w
     expect(await answerOf(program.url)).toBe(`pid ${pid}`)
   })
 
-  it('where it is switched off, and says nothing', async () => {
+  it.each([
+    ['FD_BROKER_DRAIN', '30', 'give its unit: 30s or 30ms'],
+    ['FD_BROKER_PROBATION', 'soon', 'give a duration of at most 596h, for example 500ms, 30s or 2m'],
+    ['FD_BROKER_QUIET', '600h', 'give a duration of at most 596h, for example 500ms, 30s or 2m'],
+    ['FD_BROKER_LOG', 'verbose', 'give "debug", "info" or "warn"'],
+    ['FD_BROKER_AUTO', 'never', 'give "on" or "off"'],
+  ])('if %s is %s', async (name, value, remedy) => {
     const program = await AutoProgram.of(SERVER)
-    const pid = await program.launch('import', { FD_BROKER_AUTO: 'off' })
+    const pid = await program.launch('import', { [name]: value })
+    expect(await answerOf(program.url)).toBe(`pid ${pid}`)
+    expect(program.output).toBe(
+      `fd-broker: this process runs without upgrades: ${name} is "${value}": ${remedy}\n`,
+    )
+  })
+
+  it.each(['off', 'no', 'False', '0'])('where it is switched off by %s, and says nothing', async word => {
+    const program = await AutoProgram.of(SERVER)
+    const pid = await program.launch('import', { FD_BROKER_AUTO: word, FD_BROKER_DRAIN: 'wrong' })
     expect(await answerOf(program.url)).toBe(`pid ${pid}`)
     expect(program.output).toBe('')
   })
 })
 
 describe('a program under fd-broker/auto', () => {
+  it('names the variable that a misspelled one may stand for', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await program.serve('import', 1, {
+      FD_BROKER_NAM: 'other',
+      FD_BROKER_OWN_USE: '1',
+      FD_BROKER_LOG: 'warn',
+    })
+    expect(program.output).toBe(
+      'fd-broker: FD_BROKER_NAM is no setting and is ignored: did you mean FD_BROKER_NAME?\n',
+    )
+  })
+
   it('has its control socket among the temporary files if its user has no other place, where commands find it', async () => {
     const program = await AutoProgram.of(SERVER)
     const temporary = program.path('temporary')

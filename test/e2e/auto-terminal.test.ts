@@ -11,7 +11,7 @@ const server = http.createServer((request, response) => response.end('pid ' + pr
 if (process.env.HANDLES) process.on('SIGTERM', () => server.close(() => process.exit(0)))
 setInterval(() => console.log('still there'), 50)
 `
-const SOON = { FD_BROKER_PROBATION: '0', FD_BROKER_EXIT: '1' }
+const SOON = { FD_BROKER_PROBATION: '0', FD_BROKER_EXIT: '1ms' }
 
 interface Terminal {
   readonly script: ChildProcess
