@@ -110,6 +110,8 @@ export class AutoService {
       placeholder.stop()
     })
     process.once('beforeExit', this.#onBeforeExit)
+    // The program's handler of a signal may exit as soon as its server has closed, before the member has.
+    process.once('exit', this.#onExit)
     if (this.#offered.size > 0) openInspector()
   }
 
@@ -310,6 +312,8 @@ export class AutoService {
     if (this.#names.size === 0 && this.#phase === 'starts') this.#leave()
   }
 
+  readonly #onExit = (): void => this.#member.exits()
+
   #leave(): void {
     if (this.#phase === 'left') return
     this.#phase = 'left'
@@ -317,10 +321,11 @@ export class AutoService {
     process.off('beforeExit', this.#onBeforeExit)
     this.#shutdown.leave()
     this.#member.keepAlive(true)
-    this.#leaving = this.#member.close().then(
-      () => this.#onLeft(),
-      () => this.#onLeft(),
-    )
+    const left = () => {
+      process.off('exit', this.#onExit)
+      this.#onLeft()
+    }
+    this.#leaving = this.#member.close().then(left, left)
   }
 }
 

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
+import { tryConnect } from '../os/connect.js'
 import { defaultPaths, existingControls, lookupPaths } from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
@@ -44,7 +45,8 @@ function find(command: Command): string {
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
     throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
   }
-  const there = existingControls(env)
+  const existing = existingControls(env)
+  const there = existing.length === 1 ? existing : existing.filter(isListening)
   if (there.length === 1) return there[0]!
   if (there.length === 0)
     throw noService(
@@ -53,6 +55,18 @@ function find(command: Command): string {
   return command.error(
     `error: which service? There are ${there.join(', ')}: give --control, --pid-file, --service or FD_BROKER_CONTROL`,
   )
+}
+
+/** Whether a process may listen at the path. A process that was killed leaves its socket behind. */
+function isListening(path: string): boolean {
+  try {
+    const result = tryConnect(path)
+    if (typeof result === 'string') return result === 'full'
+    result.close()
+  } catch {
+    // The command reports why it cannot connect.
+  }
+  return true
 }
 
 function byPidFile(file: string): string {

@@ -2,7 +2,7 @@ import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
 import type { EmbeddedEffect, EmbeddedEvent } from '../handoff/embedded.js'
 import type { MemberEffect, MemberState } from '../handoff/member-machine.js'
-import { accepts, isUnderWay, type MemberPhase } from '../handoff/phases.js'
+import { accepts, isCurrent, isUnderWay, type MemberPhase } from '../handoff/phases.js'
 import { insist } from '../holder/holder.js'
 import { removePaths } from '../holder/unix-paths.js'
 import type { Upgraded } from '../operator/requests.js'
@@ -13,7 +13,7 @@ import { startListeners } from './listener.js'
 import type { CloseOptions, ReadyOptions, UpgradeOptions } from './member-options.js'
 import type { Settings } from './options.js'
 import { type Application, MemberRuntime, type Origin, type RuntimeDriver } from './runtime.js'
-import { addActive, removeActive, watchRetired } from './shutdown.js'
+import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './shutdown.js'
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 
@@ -208,13 +208,14 @@ export class MemberDriver implements RuntimeDriver {
   }
 
   #stopAccepting(): void {
-    const { controlSocket, shutdown, drain, leadership, listeners, moves } = this.runtime
+    const { controlSocket, shutdown, drain, leadership, listeners, moves, settings } = this.runtime
     for (const listener of listeners) listener.stop()
     controlSocket.close()
     if (!shutdown.closing) {
       shutdown.retire()
       moves.leave(true)
       drain.open()
+      watchDoubledIntervals(settings.logger, () => isCurrent(this.phase))
     }
     leadership.retire()
   }
@@ -228,6 +229,13 @@ export class MemberDriver implements RuntimeDriver {
   removePaths(): void {
     this.runtime.controlSocket.removePath()
     removePaths(this.runtime.registry)
+  }
+
+  /** Removes all paths, synchronously, if the service ends with this process: no other has taken over or may be about to. */
+  exits(): void {
+    const { machine } = this.runtime
+    if (!accepts(this.phase) || machine.member.link !== 'local' || machine.holder?.phase !== 'idle') return
+    this.removePaths()
   }
 
   onDecides(): void {

@@ -390,6 +390,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     await this.#driver.close(options)
   }
 
+  /** @internal For the event `exit` of the process, in which nothing can be awaited: removes the paths of a service that ends. */
+  exits(): void {
+    this.#driver.exits()
+  }
+
   /** @internal Whether this process does not serve but lives on, for processes that would end with it: see {@link stay}. */
   get staysForOthers(): boolean {
     return staysForOthers(this.#runtime)

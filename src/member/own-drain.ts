@@ -9,7 +9,7 @@ import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
-import { RETIRED_MS, watchDoubledIntervals, whatKeeps } from './shutdown.js'
+import { RETIRED_MS, whatKeeps } from './shutdown.js'
 
 /** The `top` of a retired process, above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1
@@ -110,10 +110,7 @@ export class OwnDrain {
     const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
-    if (!shutdown.closing) {
-      shutdown.leave(hosting().released)
-      watchDoubledIntervals(settings.logger, () => machine.phase === 'serving')
-    }
+    if (!shutdown.closing) shutdown.leave(hosting().released)
     if (!shutdown.closing || machine.member.link !== 'local') this.open()
     // A process that closes while it serves has no receiver for its connections, unless a standby or another worker takes over.
     const receiver = shutdown.isRetired || !shutdown.closing || shutdown.yields || hosting().standsBy

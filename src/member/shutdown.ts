@@ -162,7 +162,7 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   }, ms).unref()
 }
 
-/** The time in which a draining process should stop its timers. */
+/** The time in which a replaced process should stop its timers. */
 const DOUBLED_MS = 1_000
 /** The values of NODE_ENV that disable the warning. */
 const NO_DEVELOPMENT: readonly (string | undefined)[] = ['production', 'test']

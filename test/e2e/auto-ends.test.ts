@@ -65,6 +65,35 @@ describe('under fd-broker/auto a signal to the process that serves ends the serv
   })
 })
 
+it.each(['server.close(() => process.exit())', 'process.exit()'])(
+  'under fd-broker/auto a program whose handler of SIGTERM calls %s leaves no control socket, unless a successor has it',
+  async end => {
+    const program = await AutoProgram.of(
+      `${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGTERM', () => ${end})\n`,
+    )
+    const first = await program.serve('import', 1, SOON)
+    const second = await program.serve('import', 2, SOON)
+    await program.ends(first)
+    expect((await operator.status(program.control)).pid).toBe(second)
+    signalPid(second, 'SIGTERM')
+    await program.ends(second)
+    expect(existsSync(program.control)).toBe(false)
+  },
+)
+
+it('under fd-broker/auto a program that exits while its predecessor stands by leaves it the control socket', async () => {
+  const program = await AutoProgram.of(`${SERVER}process.on('SIGUSR2', () => process.exit())\n`)
+  const first = await program.serve()
+  const second = await program.serve('import', 2)
+  signalPid(second, 'SIGUSR2')
+  await program.ends(second)
+  await program.answeredBy(first)
+  expect((await operator.status(program.control)).pid).toBe(first)
+  signalPid(first, 'SIGUSR2')
+  await program.ends(first)
+  expect(existsSync(program.control)).toBe(false)
+})
+
 it('under fd-broker/auto a program that closes its server and listens again is served, and upgraded, again', async () => {
   const program =
     await AutoProgram.of(`${SERVER.replace('http.create', 'const server = http.create')}process.on('SIGUSR2', () => {

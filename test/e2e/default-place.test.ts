@@ -96,6 +96,31 @@ describe('a service that was given no control path', () => {
     })
   })
 
+  it('is found as the only one beside sockets of services that were killed', async () => {
+    const desk = Desk.open()
+    const { launch, run, runtime } = unitOf(desk)
+    const status = (service: string) => () => run('status', '--service', service, '--json')
+    const shop = await launch(MEMBER, 'shop')
+    const kiosk = await launch(MEMBER, 'kiosk')
+    await serves(shop, status('shop'), desk)
+    await serves(kiosk, status('kiosk'), desk)
+    const [kioskSocket, shopSocket] = ['kiosk', 'shop'].map(name => join(runtime, `${name}.sock`))
+    expect(await run('status')).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining(`There are ${kioskSocket}, ${shopSocket}:`),
+    })
+    signalPid(kiosk, 'SIGKILL')
+    await until('it has ended', () => hasEnded(kiosk))
+    expect(existsSync(kioskSocket!)).toBe(true)
+    expect(JSON.parse((await run('status', '--json')).stdout)).toMatchObject({ pid: shop })
+    signalPid(shop, 'SIGKILL')
+    await until('it has ended', () => hasEnded(shop))
+    expect(await run('status')).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: no service was found/),
+    })
+  })
+
   it('of workers: each is asked alone by its name, and all of them by theirs', async () => {
     const edge = await Edge.prepare({
       ...PROXY,

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { hasEnded } from '../processes/launch.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
@@ -64,6 +65,19 @@ http.createServer((_request, response) => response.end('hello')).listen(8080, '1
     const second = await program.serve('import', 2)
     await until('the second works', () => program.read('journal').includes(`start ${second}\n`))
     expect(program.read('journal')).toBe(`start ${first}\nstop ${first}\nstart ${second}\n`)
+  })
+
+  it('has no part in an interval, which a replaced program under fd-broker/auto names while it stands by', async () => {
+    const program = await AutoProgram.of(`import http from 'node:http'
+const server = http.createServer((_request, response) => response.end('hello')).listen(8080, '127.0.0.1')
+process.on('SIGTERM', () => server.close(() => process.exit()))
+setInterval(function pollTheQueue() {}, 1500)
+`)
+    const first = await program.serve()
+    await program.serve('import', 2)
+    await program.says(`process ${first} was replaced and its intervals still run`)
+    expect(hasEnded(first)).toBe(false)
+    expect(program.output.match(/setInterval of [^;.]*/g)).toEqual(['setInterval of 1500 ms, pollTheQueue()'])
   })
 
   it('runs work of a program that fd-broker/auto leaves without upgrades', async () => {
