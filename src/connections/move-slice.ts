@@ -84,7 +84,7 @@ const LEAST = 8
 export const LONGEST_PROOF_MS = 5_000
 const CHECK_MS = 25
 
-/** The connections of each server that may leave before the receiver has shown that it can serve them. */
+/** Limits how many connections of each server leave before the receiver has shown that it can serve them. */
 export class FirstWave {
   readonly #remaining = new Map<MovableConnections, number>()
   #sent = 0

@@ -72,7 +72,7 @@ const { POSITIVE_INFINITY: ANY } = Number
 /** No limit. Has no state, so all senders share it. */
 const UNBOUNDED = new MoveRate({ perSecond: ANY, most: ANY, atOnce: 1 })
 
-/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; so few connections are not spread. */
+/** Returns the pace after a first wave, for at most `mostMs`. `atOnce`: see {@link MoveRate}; as few connections are not spread. */
 export function spreadPace(of: {
   connections: number
   firstWaveMs: number

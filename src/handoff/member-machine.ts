@@ -54,7 +54,7 @@ export type MemberEvent =
   | { readonly type: 'silent' }
   /** The daemon sends again, over the same channel. */
   | { readonly type: 'heard' }
-  /** The holder has shared its segments up to this epoch, so that no number is given twice when the holder is lost. */
+  /** The holder has shared its segments up to this epoch, so that no epoch is used twice after the holder is lost. */
   | { readonly type: 'shared'; readonly top: Epoch }
   | { readonly type: 'drained' }
   /** All effects up to `write` of this epoch have succeeded. */
@@ -193,7 +193,7 @@ function hasRight({ phase }: MemberState): boolean {
   return phase === 'beginning' || phase === 'serving' || phase === 'unfit'
 }
 
-/** A sealed successor with a channel waits: the process that sealed it sends next whether it leaves or continues in another segment. */
+/** A sealed successor with a channel waits for the next message: it must leave, or continue in another segment. */
 function waitsForVerdict({ link }: MemberState, rules: Rules): boolean {
   return link === 'local' || (link === 'up' && rules.awaitVerdict)
 }
@@ -272,7 +272,7 @@ function onMessage(state: MemberState, message: ToMember, sealed: boolean, rules
     case 'fenced':
     case 'abort':
       if (phase === 'joining' && !state.holds) return giveUp(state)
-      // Ignore an Abort or a Fenced of an incumbent that has died since: `judge` finds out.
+      // Ignore an Abort or a Fenced of an incumbent that has died since: `judge` finds out whether it has.
       if (
         scope === 'holder' &&
         state.link !== 'local' &&

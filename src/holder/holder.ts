@@ -304,7 +304,7 @@ export class Holder {
         return
       }
       case 'freeze':
-        // Frozen brings the position that counts.
+        // The position in Frozen counts: an earlier one cannot be compared.
         peer.position = null
         break
       case 'sealed': {

@@ -30,7 +30,7 @@ export interface Peer {
   holds: boolean
   /** The peer has sent a Heartbeat. A successor sends them from Ready on, unless its release is too old. */
   beats: boolean
-  /** When the last Heartbeat arrived (performance.now()). `healthy`, `unwell` and `report` are its contents. */
+  /** When the last Heartbeat arrived (performance.now()). `healthy`, `healthProblem` and `report` are its contents. */
   beatAt: number
   healthy: boolean
   /** Why the peer is not healthy, if it gave a reason. */
@@ -42,7 +42,7 @@ export interface Peer {
   position: StatePosition | null
   /** Why the peer failed. */
   reason: FdbError | null
-  /** The names in the peer's Ready, and those in `late`. */
+  /** The names in the peer's Ready, and those in `lateNames`. */
   adopted: Set<string>
   /** The names of descriptors that were sent after the Offer. The peer has adopted them even if its Ready does not list them. */
   lateNames: Set<string>

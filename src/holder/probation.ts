@@ -26,7 +26,7 @@ export class Probation {
   #since = 0
   /** The next healthy Heartbeat ends probation: a process waits to join. */
   #endSoon = false
-  /** The last successor that was reported with `kept`. */
+  /** The last successor that was reported with `onKept`. */
   #keptId: Id = NOBODY
 
   constructor(host: ProbationHost, heartbeatMs: number) {

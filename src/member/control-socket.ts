@@ -99,7 +99,7 @@ export class ControlSocket {
     this.#entry = entry ?? (path === null ? null : controlEntry(path))
   }
 
-  /** Whether a socket that waits for clients keeps the process alive (it does at first). */
+  /** Sets whether the socket keeps the process alive while it waits for clients. Default true. */
   keepAlive(on: boolean): void {
     this.#keepsAlive = on
     if (on) this.#listener?.ref()
@@ -166,7 +166,8 @@ export class ControlSocket {
   }
 
   /**
-   * After the Commit the successor accepts here, because it knows first that it serves. A slow successor loses that after {@link SLOW_MS}.
+   * After the Commit the successor accepts here, because it knows first that it serves. If it is slow, this process accepts again after
+   * {@link SLOW_MS}.
    */
   leaveToSuccessor(leaves: boolean): void {
     if (leaves === (this.#successorTimer !== undefined)) return

@@ -53,7 +53,7 @@ export class EmbeddedHosting implements Hosting {
     const { generation, registry, serviceStartedAt, settings } = deps.shared
     this.#successorPaths = new SuccessorPaths(registry)
     const { control, service } = settings
-    // A daemon holds the segments of several services, which could not be told apart.
+    // A daemon holds the segments of several services, and the names would not show which segment belongs to which.
     if (control === null || settings.reception !== null) return
     const names = new DescriptorNames({ service, generation, serviceStartedAt }, () => registry.entries)
     this.#names = names

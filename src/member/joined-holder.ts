@@ -82,7 +82,7 @@ export class JoinedHolder {
     })
   }
 
-  /** Whether the link keeps the process alive (it does at first). */
+  /** Sets whether the link keeps the process alive. Default true. */
   keepAlive(on: boolean): void {
     this.#keepsAlive = on
     const channel = this.#holder?.link.channel

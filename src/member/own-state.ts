@@ -110,7 +110,7 @@ export class OwnState {
         await hosting.renew()
         await machine.settled()
       }
-      // In daemon hosting, settled() merges later, when no handoff is under way.
+      // In daemon hosting, onSettled() merges later, when no handoff is under way.
       if (hosting.mergesAtOnce) await this.compact({ needed: true })
       this.#makingRoom = false
     })
