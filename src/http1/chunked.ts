@@ -15,10 +15,10 @@ import {
 import { Http1Refusal, type Side } from './refusal.js'
 
 /** Includes leading zeros. */
-const MOST_DIGITS = 16
+const MAX_DIGITS = 16
 /** Maximum bytes of the extensions of one chunk: `;token`, `;token=token` and `;token="quoted"`. The relay forwards extensions. */
-export const MOST_EXTENSION_BYTES = 256
-export const MOST_TRAILER_BYTES = 8 * 1024
+export const MAX_EXTENSION_BYTES = 256
+export const MAX_TRAILER_BYTES = 8 * 1024
 
 /** The element of the chunk syntax (RFC 9112, 7.1) to which the next byte belongs. The numbers are part of exported records: do not change them. */
 const ChunkPhase = {
@@ -105,7 +105,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
   const digit = HEX[byte]!
   if (digit < 16) {
     const size = state.left * 16 + digit
-    if (++state.count > MOST_DIGITS || size > Number.MAX_SAFE_INTEGER)
+    if (++state.count > MAX_DIGITS || size > Number.MAX_SAFE_INTEGER)
       throw new Http1Refusal('chunk-size', at, state.side)
     state.left = size
     return
@@ -113,7 +113,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
   if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)
   if (state.side === 'response' && (byte === SPACE || byte === TAB)) {
     // No digit may follow a blank: the maximum count makes the next digit an error.
-    state.count = MOST_DIGITS
+    state.count = MAX_DIGITS
     state.blanks ??= []
     state.blanks.push(at)
     return
@@ -125,7 +125,7 @@ function readSize(state: ChunkState, byte: number, at: number): void {
 }
 
 function readExtension(state: ChunkState, byte: number, at: number): void {
-  if (++state.count > MOST_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at, state.side)
+  if (++state.count > MAX_EXTENSION_BYTES) throw new Http1Refusal('chunk-extension', at, state.side)
   const { phase } = state
   if (phase === ChunkPhase.extensionQuoted || phase === ChunkPhase.extensionEscaped) {
     readQuoted(state, byte, at)
@@ -177,7 +177,7 @@ function readTrailer(state: ChunkState, byte: number, at: number): void {
     state.phase = ChunkPhase.lastLf
     return
   }
-  if (++state.count > MOST_TRAILER_BYTES) throw new Http1Refusal('trailers-too-large', at, state.side)
+  if (++state.count > MAX_TRAILER_BYTES) throw new Http1Refusal('trailers-too-large', at, state.side)
   if (state.phase === ChunkPhase.trailerLf) {
     if (byte !== LF) throw new Http1Refusal('trailer-invalid', at, state.side)
     state.phase = ChunkPhase.trailerFirst
@@ -197,9 +197,9 @@ function readTrailer(state: ChunkState, byte: number, at: number): void {
 
 export function isChunkPosition(state: FramingRecord): boolean {
   const { phase, count, left, hash } = state
-  const least = phase === ChunkPhase.trailerName || phase === ChunkPhase.trailerValue ? 1 : 0
-  const most = mostCount(phase)
-  if (!Number.isInteger(count) || count < least || count > most) return false
+  const min = phase === ChunkPhase.trailerName || phase === ChunkPhase.trailerValue ? 1 : 0
+  const max = maxCount(phase)
+  if (!Number.isInteger(count) || count < min || count > max) return false
   if (!Number.isInteger(hash) || hash < 0 || hash > 0xffffffff) return false
   if (hash !== 0 && phase !== ChunkPhase.trailerName) return false
   if (phase === ChunkPhase.data) return left > 0
@@ -213,10 +213,10 @@ function isExtension(phase: number): boolean {
   return first || (phase >= ChunkPhase.extensionQuoted && phase <= ChunkPhase.extensionQuotedEnd)
 }
 
-function mostCount(phase: number): number {
-  if (phase === ChunkPhase.size) return MOST_DIGITS
-  if (isExtension(phase)) return MOST_EXTENSION_BYTES
-  if (phase >= ChunkPhase.trailerFirst && phase <= ChunkPhase.lastLf) return MOST_TRAILER_BYTES
+function maxCount(phase: number): number {
+  if (phase === ChunkPhase.size) return MAX_DIGITS
+  if (isExtension(phase)) return MAX_EXTENSION_BYTES
+  if (phase >= ChunkPhase.trailerFirst && phase <= ChunkPhase.lastLf) return MAX_TRAILER_BYTES
   return Number.isInteger(phase) && phase >= 0 && phase <= ChunkPhase.done ? 0 : -1
 }
 

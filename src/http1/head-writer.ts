@@ -6,8 +6,8 @@ const WRITTEN_BY_LOOP = 16
 const COPIED_IN_WORDS = 80
 const FIRST_BYTES = 1024
 /** The free list keeps at most 1024 writers, each with at most 8 KiB. */
-const MOST_SPARE = 1024
-const MOST_SPARE_BYTES = 8192
+const MAX_SPARE = 1024
+const MAX_SPARE_BYTES = 8192
 
 const spare: HeadWriter[] = []
 
@@ -23,7 +23,7 @@ export class HeadWriter {
 
   /** Returns the writer to the free list. Call it at most once; do not use the writer afterwards. */
   release(): void {
-    if (spare.length < MOST_SPARE && this.#bytes.length <= MOST_SPARE_BYTES) spare.push(this)
+    if (spare.length < MAX_SPARE && this.#bytes.length <= MAX_SPARE_BYTES) spare.push(this)
   }
 
   /** The first {@link length} bytes are the head; the rest is undefined. */

@@ -229,19 +229,19 @@ interface KnownAuthority {
   readonly authority: Readonly<Authority>
 }
 
-const MOST_KNOWN = 512
-const MOST_KNOWN_BYTES = 64
-const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MOST_KNOWN).fill(undefined)
+const MAX_KNOWN = 512
+const MAX_KNOWN_BYTES = 64
+const knownAuthorities: (KnownAuthority | undefined)[] = new Array(MAX_KNOWN).fill(undefined)
 
 /** As {@link parseAuthority}, for `bytes[start, end)`. Caches recent hosts by their bytes: equal hosts share one object. */
 function readAuthority(bytes: Buffer, start: number, end: number): Readonly<Authority> | undefined {
   let hash = end - start
   for (let at = start; at < end; at++) hash = Math.imul(hash, 31) + bytes[at]!
-  const slot = (hash ^ (hash >>> 9)) & (MOST_KNOWN - 1)
+  const slot = (hash ^ (hash >>> 9)) & (MAX_KNOWN - 1)
   const known = knownAuthorities[slot]
   if (known !== undefined && isSame(known.bytes, bytes, start, end)) return known.authority
   const authority = parseAuthority(bytes.toString('latin1', start, end))
-  if (authority !== undefined && end - start <= MOST_KNOWN_BYTES) {
+  if (authority !== undefined && end - start <= MAX_KNOWN_BYTES) {
     knownAuthorities[slot] = {
       bytes: Uint8Array.prototype.slice.call(bytes, start, end),
       authority: Object.freeze(authority),

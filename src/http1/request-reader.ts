@@ -24,7 +24,7 @@ const VERSION = 5
 const LINE_LF = 6
 const FIELDS = 7
 
-const MOST_METHOD_BYTES = 32
+const MAX_METHOD_BYTES = 32
 /** The length of ` HTTP/1.1` and CRLF. */
 const VERSION_AND_LINE_END = 11
 
@@ -61,9 +61,9 @@ export class RequestReader extends HeadReader<RequestHead> {
         phase = METHOD
       } else if (phase === METHOD) {
         const start = base + this.#lineStart
-        const stop = Math.min(to, start + MOST_METHOD_BYTES + 1)
+        const stop = Math.min(to, start + MAX_METHOD_BYTES + 1)
         while (at < stop && IN_METHOD[bytes[at]!] !== 0) at++
-        if (at - start > MOST_METHOD_BYTES) throw requestRefusal('method-unsupported', at - 1 - base)
+        if (at - start > MAX_METHOD_BYTES) throw requestRefusal('method-unsupported', at - 1 - base)
         if (at === to) break
         if (bytes[at] !== SPACE || at === start) throw methodRefusal(bytes[at]!, at - base)
         this.#methodEnd = at - base
@@ -113,7 +113,7 @@ export class RequestReader extends HeadReader<RequestHead> {
     const method = IN_METHOD
     let end = at
     while (end < to && method[bytes[end]!] !== 0) end++
-    if (end === at || end - at > MOST_METHOD_BYTES || bytes[end] !== SPACE) return at
+    if (end === at || end - at > MAX_METHOD_BYTES || bytes[end] !== SPACE) return at
     const methodEnd = end++
     const target = IN_TARGET
     while (end < to && (target[bytes[end]!]! & IN_PATH) !== 0) end++

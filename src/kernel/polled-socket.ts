@@ -4,11 +4,11 @@ import { native, type Poll, READABLE } from './native.js'
 import { OwnedFd } from './owned.js'
 
 /** Maximum number of sockets in one turn. The others wait for the next turn, so that the event loop can do other work in between. */
-const MOST_AT_ONCE = 64
+const MAX_EVENTS = 64
 /** Bytes of one socket's part of the read buffer. The size is not a power of 2, so that the parts do not start in the same cache lines. */
 const SLOT = 16 * 1024 + 320
 /** Maximum bytes that one call reads, so that they are still in the CPU cache when the socket processes them. */
-const MOST_READ = 256 * 1024
+const MAX_READ_BYTES = 256 * 1024
 
 const DESCRIPTOR = 0
 const EVENTS = 1
@@ -19,13 +19,13 @@ const FIELDS = 3
 class PolledSet {
   readonly #epoll: OwnedFd
   readonly #poll: Poll
-  readonly #ready = new Int32Array(FIELDS * MOST_AT_ONCE)
-  readonly #memory = Buffer.allocUnsafeSlow(SLOT * MOST_AT_ONCE)
-  readonly #slots = Array.from({ length: MOST_AT_ONCE }, (_, i) =>
+  readonly #ready = new Int32Array(FIELDS * MAX_EVENTS)
+  readonly #memory = Buffer.allocUnsafeSlow(SLOT * MAX_EVENTS)
+  readonly #slots = Array.from({ length: MAX_EVENTS }, (_, i) =>
     this.#memory.subarray(i * SLOT, (i + 1) * SLOT),
   )
   /** The ready sockets of the last poll, in the order of `#ready`; undefined once a socket was notified. */
-  readonly #reported = new Array<PolledSocket | undefined>(MOST_AT_ONCE).fill(undefined)
+  readonly #reported = new Array<PolledSocket | undefined>(MAX_EVENTS).fill(undefined)
   #at = 0
   #end = 0
   /** The sockets by descriptor number. */
@@ -77,7 +77,7 @@ class PolledSet {
     // After a callback has thrown, sockets of the previous poll may not have been notified yet.
     this.#dispatchReady()
     const ready = this.#ready
-    const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MOST_READ)
+    const end = native.askEpoll(this.#epoll.raw, ready, this.#eager, this.#memory, SLOT, MAX_READ_BYTES)
     // Resolves all numbers now: if a callback closes a socket, a new socket may get its number, but must not get its bytes.
     for (let i = 0; i < end; i++) this.#reported[i] = this.#members[ready[i * FIELDS + DESCRIPTOR]!]
     this.#at = 0

@@ -14,7 +14,7 @@ interface RingTimer {
 
 /** The name of the callback that Node's HTTP server uses: `setInterval(checkConnections.bind(server))`. */
 const OF_NODE = 'bound checkConnections'
-const MOST_SOURCE = 60
+const MAX_SOURCE_LENGTH = 60
 const SECOND = 1_000
 const MINUTE = 60 * SECOND
 const HOUR = 60 * MINUTE
@@ -63,5 +63,5 @@ function intervalsOf(everyMs: number): ActiveInterval[] {
 function textOf(callback: { readonly name: string }): string {
   if (callback.name !== '') return `${callback.name}()`
   const source = String(callback).replace(/\s+/g, ' ')
-  return source.length > MOST_SOURCE ? `${source.slice(0, MOST_SOURCE)}…` : source
+  return source.length > MAX_SOURCE_LENGTH ? `${source.slice(0, MAX_SOURCE_LENGTH)}…` : source
 }

@@ -6,7 +6,7 @@ import type { LimitConfig } from './config/config.js'
 /** The limit that a new client exceeds: connections of all clients, connections of its address, or free descriptors. */
 export type ExceededLimit = 'connections' | 'connectionsPerClient' | 'descriptors'
 
-const MOST_LINGERING = 256
+const MAX_LINGERING = 256
 
 /** `descriptor` is null if the connection has closed, or if this version of Node hides it. */
 export type IncomingConnection = Pick<Accepted, 'remoteAddress'> & {
@@ -35,8 +35,8 @@ export class ClientLimits {
   }
 
   /** How many refused clients may wait for their 503 at the same time. */
-  get mostLingering(): number {
-    return Math.min(MOST_LINGERING, this.#room.spare / 2)
+  get maxLingering(): number {
+    return Math.min(MAX_LINGERING, this.#room.spare / 2)
   }
 
   /** Returns null for a client within all limits. `trusted` clients are proxies: `connectionsPerClient` does not apply to them. */

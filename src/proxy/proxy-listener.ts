@@ -222,7 +222,7 @@ export class ProxyListener implements ConnectionKeeper {
     }
     const excess = this.#ownSockets.has(socket) ? null : this.#excess(incomingOver(socket))
     // A limited number of refused clients get a handshake, and then their 503.
-    if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.mostLingering)) {
+    if (excess === null || (excess !== 'descriptors' && handshakes.size < this.#clientLimits.maxLingering)) {
       handshakes.start(socket)
     } else {
       this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
@@ -272,7 +272,7 @@ export class ProxyListener implements ConnectionKeeper {
   #refuseConnection(socket: Socket, excess: ExceededLimit): void {
     this.#clientLimits.warnRefused(this.#name, excess, socket.remoteAddress)
     socket.on('error', () => {})
-    const mayRespond = excess !== 'descriptors' && this.#lingering < this.#clientLimits.mostLingering
+    const mayRespond = excess !== 'descriptors' && this.#lingering < this.#clientLimits.maxLingering
     if (this.#forward !== null || !mayRespond) {
       socket.destroy()
       return

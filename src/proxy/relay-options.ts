@@ -6,7 +6,7 @@ import { decisionOf, type RouteAction } from './routes/action.js'
 import { AMBIGUOUS_PATH, NO_ROUTE, type RouteTable } from './routes/table.js'
 
 /** More than any upstream's `retry` allows: the upstream's own limit decides. */
-const MOST_ATTEMPTS = 11
+const MAX_ATTEMPTS = 11
 
 /** Returns a relay's options. Two configurations with equal {@link relaySettings} have equal options. */
 export function relayOptions(
@@ -31,7 +31,7 @@ export function relayOptions(
     },
     limits: {
       bodyBytes: body === null ? Number.POSITIVE_INFINITY : Math.max(1, body),
-      attempts: MOST_ATTEMPTS,
+      attempts: MAX_ATTEMPTS,
     },
     halfClosedClients: halfClose ? 'serve' : 'abort',
     headLimits: { headBytes, fields, targetBytes: Math.min(headBytes, 8 * 1024) },

@@ -31,7 +31,7 @@ async function warmUpRequests(
   const needed = () => member.phase === 'serving'
   try {
     const routed = configFrom(ROUTED)
-    const requests = await warmUp(() => relayOf(config, routed), { most: EXCHANGES, within, needed })
+    const requests = await warmUp(() => relayOf(config, routed), { maxRequests: EXCHANGES, within, needed })
     const ms = Math.round(performance.now() - startedAt)
     logger.info({ requests, ms }, 'relayed requests to itself, so that its code is compiled')
   } catch (error) {

@@ -22,7 +22,7 @@ const MASK = 0x80
 const CLOSE = 8
 /** Continuation, text, binary, close, ping, pong. No extension in use adds opcodes. */
 const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
-const MOST_CONTROL = 125
+const MAX_CONTROL_BYTES = 125
 
 /**
  * Tracks a WebSocket server's frames (RFC 6455, 5.2), to know when the relay may insert a control frame. Keeps no bytes. After a protocol error {@link between}
@@ -115,7 +115,7 @@ export class FrameTracker {
   #second(byte: number): void {
     const size = byte & 127
     // A masked frame is an error: servers must not mask.
-    if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MOST_CONTROL)) this.#markLost()
+    if ((byte & MASK) !== 0 || (this.#kind !== Kind.data && size > MAX_CONTROL_BYTES)) this.#markLost()
     else if (size < 126) {
       this.#left = size
       this.#phase = Phase.payload
@@ -148,7 +148,7 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
   if (phase > Phase.lost || kind > Kind.close) return false
   if (phase === Phase.length) return count >= 1 && count <= 8 && kind === Kind.data
   if (count !== 0) return false
-  if (phase === Phase.payload) return left > 0 && (kind === Kind.data || left <= MOST_CONTROL)
+  if (phase === Phase.payload) return left > 0 && (kind === Kind.data || left <= MAX_CONTROL_BYTES)
   return left === 0 && (kind === Kind.data || phase === Phase.second)
 }
 
@@ -156,7 +156,7 @@ function isPosition({ phase, count, left, kind }: FramesRecord): boolean {
 export function closeFrame(code: number, reason: string): Buffer {
   let text = Buffer.from(reason)
   // Drops whole characters, so that the text stays valid UTF-8.
-  for (let chars = [...reason]; text.length > MOST_CONTROL - 2; text = Buffer.from(chars.join('')))
+  for (let chars = [...reason]; text.length > MAX_CONTROL_BYTES - 2; text = Buffer.from(chars.join('')))
     chars = chars.slice(0, -1)
   const frame = Buffer.alloc(4 + text.length)
   frame[0] = FIN | CLOSE

@@ -62,7 +62,7 @@ const PHASES: readonly ExchangePhase[] = ['waiting', 'answering', 'tunnel']
 const CODINGS: readonly BodyCoding[] = ['as-is', 'content', 'chunks']
 const BODIES: readonly FramingKind[] = ['none', 'length', 'chunked', 'until-close']
 
-const MOST_NAME = 1024
+const MAX_NAME_LENGTH = 1024
 const METHOD_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}$/
 const BYTES = /^[\0-\xff]*$/
 
@@ -112,7 +112,7 @@ export function decodeRecord(bytes: Uint8Array, fds: number): ConnectionRecord {
     throw recordError('it is not a valid protobuf message', cause)
   }
   const { listener, client, clientEnded, endedClient, closing } = message
-  if (listener === '' || listener.length > MOST_NAME)
+  if (listener === '' || listener.length > MAX_NAME_LENGTH)
     throw recordError(`its listener is ${shorten(listener)}`)
   if (client !== '' && net.isIP(client) === 0) throw recordError(`its client is ${shorten(client)}`)
   const exchange = message.exchange ? exchangeRecord(message.exchange as ExchangeFields, fds) : null
@@ -146,7 +146,7 @@ function exchangeRecord(message: ExchangeFields, fds: number): ExchangeRecord {
   if (!METHOD_NAME.test(method) && (method !== '' || phase !== 'tunnel'))
     throw recordError(`its method is ${shorten(method)}`)
   for (const name of [destination, route]) {
-    if (name.length > MOST_NAME) throw recordError(`it has a name of ${name.length} characters`)
+    if (name.length > MAX_NAME_LENGTH) throw recordError(`it has a name of ${name.length} characters`)
   }
   for (const text of [target, host, resend]) {
     if (!BYTES.test(text)) throw recordError(`it has the text ${shorten(text)}, which is not latin1`)

@@ -15,7 +15,7 @@ import type { Timed } from './timer-wheel.js'
 /** A connection that is dialling its server moves only after this time; the next process then dials again. */
 export const DIALLING_MS = 100
 /** A connection with more waiting bytes does not move: a record must also have room for incomplete heads. */
-const MOST_IN_FLIGHT = MAX_RECORD_BYTES / 2
+const MAX_IN_FLIGHT_BYTES = MAX_RECORD_BYTES / 2
 
 /**
  * A client's connection. Handles one request at a time in an {@link Exchange}; holds pipelined bytes up to a limit, then stops reading. `ConnectionRecord` is its
@@ -86,7 +86,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     const { moveDeferredAt } = this
     if (upstream?.connecting && (moveDeferredAt === 0 || performance.now() - moveDeferredAt < DIALLING_MS))
       return false
-    return this.heldBytes <= MOST_IN_FLIGHT
+    return this.heldBytes <= MAX_IN_FLIGHT_BYTES
   }
 
   get receivedNothing(): boolean {

@@ -108,7 +108,7 @@ export function requestEdits(options: FieldEditOptions = {}, trusted = false): F
   return new FieldEdits({ ...options, remove })
 }
 
-const MOST_CLIENTS = 1024
+const MAX_CLIENTS = 1024
 
 /** The lines of a client's last request. */
 interface KnownLines {
@@ -148,7 +148,7 @@ export class Forwarder {
       return known.lines
     const lines = Buffer.from(this.#format(head, client, origin), 'latin1')
     if (this.#append) return lines
-    if (this.#knownLines.size >= MOST_CLIENTS) this.#knownLines.clear()
+    if (this.#knownLines.size >= MAX_CLIENTS) this.#knownLines.clear()
     this.#knownLines.set(client, { authority, minor, scheme, lines })
     return lines
   }

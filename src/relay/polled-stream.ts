@@ -10,12 +10,12 @@ import {
 import type { ByteStream, BytesOrText, DetachedStream, StreamOwner, Tally } from './byte-stream.js'
 import { concat, joinCopies, NO_BYTES, READ_BYTES, READ_INTO, toBuffer } from './bytes.js'
 
-/** Delay before connecting again to a Unix server whose accept queue is full. Doubles up to {@link LONGEST_RETRY_MS}. */
+/** Delay before connecting again to a Unix server whose accept queue is full. Doubles up to {@link MAX_RETRY_MS}. */
 const FIRST_RETRY_MS = 1
-const LONGEST_RETRY_MS = 32
+const MAX_RETRY_MS = 32
 
 /** Maximum number of full reads of one socket in one turn, because other sockets wait. */
-const MOST_READS = 4
+const MAX_READS = 4
 
 interface PolledInput {
   reading: boolean
@@ -185,7 +185,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'
       const next = () => {
         if (this.#closed) return
-        if (full) this.#connect(address, Math.min(2 * again, LONGEST_RETRY_MS))
+        if (full) this.#connect(address, Math.min(2 * again, MAX_RETRY_MS))
         else this.#fail(error as Error)
       }
       if (full) setTimeout(next, again)
@@ -214,7 +214,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
     if ((events & WRITABLE) !== 0 && this.#queue !== null) this.#flush(this.#queue)
     if (bytes !== -1) this.#deliverRead(chunk, bytes)
-    else if ((events & READABLE) !== 0) this.#read(MOST_READS)
+    else if ((events & READABLE) !== 0) this.#read(MAX_READS)
     this.#watchEvents()
   }
 
@@ -232,12 +232,12 @@ export class PolledStream extends PolledSocket implements ByteStream {
     if (bytes < -1) this.#fail(this.failure(bytes))
     else {
       this.#deliver(chunk, bytes, chunk.length)
-      if (this.#moreToRead) this.#read(MOST_READS - 1)
+      if (this.#moreToRead) this.#read(MAX_READS - 1)
     }
   }
 
-  #read(most: number): void {
-    for (let reads = 0; reads < most && this.#reading && !this.#peerEnded && this.open; reads++) {
+  #read(maxReads: number): void {
+    for (let reads = 0; reads < maxReads && this.#reading && !this.#peerEnded && this.open; reads++) {
       let bytes: number
       try {
         bytes = this.receive(READ_INTO)
@@ -251,9 +251,9 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  /** `most` is the size of the read buffer: a read that filled it may have left more bytes in the kernel. */
-  #deliver(chunk: Buffer, bytes: number, most: number): void {
-    this.#moreToRead = bytes >= most
+  /** `bufferSize` is the size of the read buffer: a read that filled it may have left more bytes in the kernel. */
+  #deliver(chunk: Buffer, bytes: number, bufferSize: number): void {
+    this.#moreToRead = bytes >= bufferSize
     if (bytes === 0) {
       this.#peerEnded = true
       // A failed write has consumed the error of the reset, so this end of the stream is no FIN.
@@ -315,7 +315,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
   /** @internal */
   endNow(): void {
     // Bytes that arrived before the peer broke the connection may be its response.
-    if (this.#ending) this.#read(MOST_READS)
+    if (this.#ending) this.#read(MAX_READS)
     if (!this.open) return
     if (this.#ending && this.#moreToRead && this.#reading) setImmediate(endNow, this)
     else this.#fail(this.#ending ?? null)

@@ -155,8 +155,8 @@ export class UpstreamPools {
       : pool.acquire(owner, destination.keepAlive ?? this.#keepAlive, destination.named, now)
     if (stream !== undefined) return stream
     // Idle connections that cannot be reused must not count towards the limit.
-    const most = destination.connections ?? this.#maxConnections
-    while (pool.tally.open >= most) if (!pool.closeOldest()) return null
+    const maxOpen = destination.connections ?? this.#maxConnections
+    while (pool.tally.open >= maxOpen) if (!pool.closeOldest()) return null
     const dialled = this.#dial(destination, owner, pool.tally)
     dialled.since = now
     return dialled

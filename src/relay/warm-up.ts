@@ -122,7 +122,7 @@ export type WarmUpRelay = Omit<RelayOptions, 'pools' | 'dial'>
 
 export interface WarmUpOptions {
   /** Maximum number of requests. */
-  readonly most: number
+  readonly maxRequests: number
   /** Time limit in milliseconds. */
   readonly within: number
   /** Called after each exchange. The warm-up ends if it returns false. */
@@ -161,7 +161,7 @@ class WarmUpRun {
     this.#relays.push(new Relay({ ...options, pools }))
   }
 
-  run({ most, within, needed }: WarmUpOptions): Promise<number> {
+  run({ maxRequests, within, needed }: WarmUpOptions): Promise<number> {
     return new Promise((resolve, reject) => {
       let sent = 0
       let responses = 0
@@ -171,11 +171,11 @@ class WarmUpRun {
       }
       const timer = setTimeout(finish, within)
       const sendNext = (client: StandIn) => {
-        if (sent < most) client.send(REQUESTS[sent++ % REQUESTS.length]!)
+        if (sent < maxRequests) client.send(REQUESTS[sent++ % REQUESTS.length]!)
       }
       const onResponse = (client: StandIn) => {
         responses++
-        if (responses >= most || !needed()) finish()
+        if (responses >= maxRequests || !needed()) finish()
         else sendNext(client)
       }
       try {

@@ -3,7 +3,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { type ConnectionOptions, connect } from 'node:tls'
 import fc from 'fast-check'
 import { beforeAll, describe, expect, it } from 'vitest'
-import { MOST_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
+import { MAX_HELLO_BYTES, serverNameOf } from '../../src/proxy/tls/client-hello.js'
 
 /** The first bytes that a client of this machine's OpenSSL sends. */
 async function hello(options: ConnectionOptions): Promise<Buffer> {
@@ -92,7 +92,7 @@ describe('the server name of a ClientHello', () => {
       expect(serverNameOf(Buffer.from(text, 'latin1'))).toBeNull()
     expect(serverNameOf(Buffer.of(22, 3, 1, 0, 0))).toBeNull()
     expect(serverNameOf(Buffer.of(22, 3, 1, 0, 4, 2, 0, 0, 0))).toBeNull()
-    const length = MOST_HELLO_BYTES
+    const length = MAX_HELLO_BYTES
     const huge = Buffer.of(22, 3, 1, 0x40, 0, 1, length >> 16, (length >> 8) & 0xff, length & 0xff)
     expect(serverNameOf(huge)).toBeNull()
   })

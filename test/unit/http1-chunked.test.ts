@@ -4,8 +4,8 @@ import {
   Framing,
   Http1Refusal,
   LAST_CHUNK,
-  MOST_EXTENSION_BYTES,
-  MOST_TRAILER_BYTES,
+  MAX_EXTENSION_BYTES,
+  MAX_TRAILER_BYTES,
   takeContent,
 } from '../../src/http1/index.js'
 
@@ -170,7 +170,7 @@ describe('RFC 9112, 7.1.1: chunk extensions', () => {
   })
 
   it('bounds those of one chunk', () => {
-    const most = `;${'a'.repeat(MOST_EXTENSION_BYTES - 1)}`
+    const most = `;${'a'.repeat(MAX_EXTENSION_BYTES - 1)}`
     expect(read(`1${most}\r\nx\r\n1${most}\r\nx\r\n0\r\n\r\n`)).toMatchObject({ content: 'xx', done: true })
     expect(read(`1${most}a\r\n`)).toBe('chunk-extension')
   })
@@ -226,10 +226,10 @@ describe('RFC 9112, 7.1.2: trailers', () => {
   })
 
   it('bounds them', () => {
-    const most = `X: ${'y'.repeat(MOST_TRAILER_BYTES - 5)}\r\n`
+    const most = `X: ${'y'.repeat(MAX_TRAILER_BYTES - 5)}\r\n`
     expect(read(`0\r\n${most}\r\n`)).toMatchObject({ done: true })
-    expect(read(`0\r\n${'X: y\r\n'.repeat(MOST_TRAILER_BYTES / 4)}\r\n`)).toBe('trailers-too-large')
-    expect(read(`0\r\n${'X'.repeat(MOST_TRAILER_BYTES + 1)}`)).toBe('trailers-too-large')
+    expect(read(`0\r\n${'X: y\r\n'.repeat(MAX_TRAILER_BYTES / 4)}\r\n`)).toBe('trailers-too-large')
+    expect(read(`0\r\n${'X'.repeat(MAX_TRAILER_BYTES + 1)}`)).toBe('trailers-too-large')
   })
 })
 

@@ -39,7 +39,7 @@ describe('a warm-up', () => {
     // What all share stays open.
     hasPolledSockets()
     const before = openFds()
-    expect(await warmUp(make, { most: 300, within: 20_000, needed: () => true })).toBe(300)
+    expect(await warmUp(make, { maxRequests: 300, within: 20_000, needed: () => true })).toBe(300)
     // The last ones are on their way when it ends.
     expect(
       reports.filter(({ status, reason }) => status === 200 && reason === undefined).length,
@@ -52,7 +52,7 @@ describe('a warm-up', () => {
     const { sendOn } = await somebody()
     let asked = 0
     const needed = () => ++asked < 20
-    const answered = await warmUp(relayOf(sendOn).make, { most: 1_000_000, within: 60_000, needed })
+    const answered = await warmUp(relayOf(sendOn).make, { maxRequests: 1_000_000, within: 60_000, needed })
     expect(answered).toBe(20)
   })
 
@@ -60,7 +60,7 @@ describe('a warm-up', () => {
     const { sendOn } = await somebody()
     const begun = performance.now()
     await warmUp(relayOf(sendOn).make, {
-      most: Number.POSITIVE_INFINITY,
+      maxRequests: Number.POSITIVE_INFINITY,
       within: 50,
       needed: () => true,
     })
@@ -70,7 +70,7 @@ describe('a warm-up', () => {
   it('comes to its end where its connections are closed instead', async () => {
     const { sendOn } = await somebody()
     const small = () => ({ ...relayOf(sendOn).make(), headLimits: { headBytes: 256 } })
-    expect(await warmUp(small, { most: 60, within: 300, needed: () => true })).toBeLessThan(60)
+    expect(await warmUp(small, { maxRequests: 60, within: 300, needed: () => true })).toBeLessThan(60)
   })
 
   it('is not ended by who has gone while something was to be said: nobody would catch it', async () => {
@@ -88,7 +88,7 @@ describe('a warm-up', () => {
 
   it('comes to its end where every request is refused', async () => {
     const { make, reports } = relayOf({ kind: 'refuse', status: 403, reason: 'nobody-may' })
-    expect(await warmUp(make, { most: 60, within: 20_000, needed: () => true })).toBe(60)
+    expect(await warmUp(make, { maxRequests: 60, within: 20_000, needed: () => true })).toBe(60)
     expect(new Set(reports.map(({ status }) => status))).toEqual(new Set([403]))
   })
 })

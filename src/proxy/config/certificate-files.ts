@@ -3,7 +3,7 @@ import { type ConfigPlace, shown } from '../../config/check.js'
 import { readMaterial, WrongMaterial } from '../tls/material.js'
 import type { CertificateConfig } from './config.js'
 
-const MOST_BYTES = 1024 * 1024
+const MAX_BYTES = 1024 * 1024
 
 interface Files {
   cert: string
@@ -35,8 +35,8 @@ function readText(path: string, place: ConfigPlace): string | undefined {
   try {
     const facts = statSync(path)
     if (!facts.isFile()) return place.wrong(`${shown(path)} is not a file`)
-    if (facts.size > MOST_BYTES)
-      return place.wrong(`${shown(path)} has ${facts.size} bytes, at most ${MOST_BYTES} are read`)
+    if (facts.size > MAX_BYTES)
+      return place.wrong(`${shown(path)} has ${facts.size} bytes, at most ${MAX_BYTES} are read`)
     return readFileSync(path, 'latin1')
   } catch (error) {
     const { code, message } = error as NodeJS.ErrnoException

@@ -91,7 +91,7 @@ const tlsShape = {
   rotateTicketKeys: optional(duration(1000), '12h', 'interval of new [ticket keys](tls.md)'),
 }
 
-const MOST_EVENT = 4096
+const MAX_EVENT_BYTES = 4096
 
 const drainShape = {
   timeout: optional(duration(0), '30s', 'connections still open after this time are closed'),
@@ -113,9 +113,9 @@ const drainShape = {
   movesPerSecond: optional(orOff(integer(1, 1_000_000)), 'off', 'limit of connections that move in a second'),
   lastEvent: optional(
     text('the text of an event', given =>
-      Buffer.byteLength(given) <= MOST_EVENT
+      Buffer.byteLength(given) <= MAX_EVENT_BYTES
         ? given
-        : new InvalidValue(`it has ${Buffer.byteLength(given)} bytes, more than ${MOST_EVENT}`),
+        : new InvalidValue(`it has ${Buffer.byteLength(given)} bytes, more than ${MAX_EVENT_BYTES}`),
     ),
     '',
     'last lines sent on a `text/event-stream` still open at `drain.timeout`, such as `event: bye`',
@@ -413,7 +413,7 @@ function withTimeouts(upstream: UpstreamFields, timeouts: Checked<typeof timeout
 
 const timeoutsOf = map(timeoutShape)
 
-const MOST_SERVERS = 16
+const MAX_SERVERS = 16
 
 function nameServer(given: string): string | InvalidValue {
   const [, v6, v4, port] = /^(?:\[([^\]]*)\]|([^:[\]]*))(?::(\d{1,5}))?$/.exec(given) ?? []
@@ -427,7 +427,7 @@ function nameServer(given: string): string | InvalidValue {
 
 const resolverShape = {
   servers: optional(
-    list(text('the address of a name server', nameServer), { most: MOST_SERVERS }),
+    list(text('the address of a name server', nameServer), { most: MAX_SERVERS }),
     [],
     'name servers: `10.0.0.2`, `10.0.0.2:5353`, `[fd00::2]:53`; default: those of `/etc/resolv.conf`',
   ),
@@ -449,12 +449,12 @@ const stateFileShape = {
 }
 const stateFile: ValueCheck<StateFileConfig | null> = orOff(shortFor('path', stateFileShape))
 
-const MOST_WORKERS = 256
+const MAX_WORKERS = 256
 
 const workersShape = {
   count: required(
-    or(integer(1, MOST_WORKERS), 'auto'),
-    `number of processes (1 to ${MOST_WORKERS}); \`auto\`: one for each processor`,
+    or(integer(1, MAX_WORKERS), 'auto'),
+    `number of processes (1 to ${MAX_WORKERS}); \`auto\`: one for each processor`,
   ),
   replace: optional(
     oneOf('one-by-one', 'at-once'),
@@ -477,9 +477,9 @@ export const workers: ValueCheck<WorkersConfig | null> = orOff(shortFor('count',
 function addressRange(given: string): AddressRange | InvalidValue {
   const [, address = '', bits] = /^([^/]*)(?:\/(\d{1,3}))?$/.exec(given) ?? []
   const version = isIP(address)
-  const most = version === 4 ? 32 : 128
-  const prefix = bits === undefined ? most : Number(bits)
-  if (version === 0 || prefix > most)
+  const maxPrefix = version === 4 ? 32 : 128
+  const prefix = bits === undefined ? maxPrefix : Number(bits)
+  if (version === 0 || prefix > maxPrefix)
     return new InvalidValue(`${shown(given)} is not an address or network (10.0.0.1, 10.0.0.0/8, fd00::/8)`)
   return { address, prefix, family: version === 4 ? 'ipv4' : 'ipv6' }
 }

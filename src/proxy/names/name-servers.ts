@@ -126,7 +126,7 @@ interface SearchList {
   readonly dots: number
 }
 
-const MOST_DOMAINS = 6
+const MAX_DOMAINS = 6
 
 export function searchList(text: string): SearchList {
   let domains: string[] = []
@@ -147,7 +147,7 @@ export function searchList(text: string): SearchList {
   const spelled = domains
     .map(domain => domain.toLowerCase().replace(/\.$/, ''))
     .filter(domain => domain !== '')
-  return { domains: spelled.slice(0, MOST_DOMAINS), dots }
+  return { domains: spelled.slice(0, MAX_DOMAINS), dots }
 }
 
 /** Returns the names to try, in order, until one has an address. */

@@ -11,7 +11,7 @@ export interface NamesOptions extends NameServersOptions {
   onFailure?: (name: string, code: string) => void
 }
 
-const MOST_NAMES = 10_000
+const MAX_NAMES = 10_000
 /** A lookup of addresses that expired this long ago waits up to {@link REFRESH_WAIT_MS} for new ones. */
 const STALE_MS = 30_000
 const REFRESH_WAIT_MS = 1_000
@@ -94,7 +94,7 @@ export class Names {
     let known = this.#known.get(name)
     if (known === undefined) {
       known = new KnownName()
-      if (this.#known.size >= MOST_NAMES) this.#known.delete(this.#known.keys().next().value!)
+      if (this.#known.size >= MAX_NAMES) this.#known.delete(this.#known.keys().next().value!)
       this.#known.set(name, known)
     }
     const localAddresses = this.#hosts.addresses(name, now)
@@ -134,9 +134,9 @@ export function serverNames(options: NameServersOptions, warnings: WarningLog): 
   return new Names({ ...options, onFailure })
 }
 
-const MOST_ADDRESSES = 64
-const LEAST_TTL_MS = 1_000
-const MOST_TTL_MS = 3_600_000
+const MAX_ADDRESSES = 64
+const MIN_TTL_MS = 1_000
+const MAX_TTL_MS = 3_600_000
 /** How long a name without an address is not looked up again: `node:dns` does not report the zone's own time. */
 const NOTHING_MS = 5_000
 /** How long a name is not looked up again after a failed lookup. */
@@ -166,8 +166,8 @@ export class KnownName {
 
   applyAnswer(answer: DnsAnswer, now: number): void {
     if (answer.kind === 'addresses') {
-      this.#setAddresses([...new Set(answer.addresses)].slice(0, MOST_ADDRESSES))
-      this.validUntil = now + Math.min(MOST_TTL_MS, Math.max(LEAST_TTL_MS, answer.ttlMs))
+      this.#setAddresses([...new Set(answer.addresses)].slice(0, MAX_ADDRESSES))
+      this.validUntil = now + Math.min(MAX_TTL_MS, Math.max(MIN_TTL_MS, answer.ttlMs))
       return
     }
     this.code = answer.code

@@ -7,7 +7,7 @@ export type { ListedRoute } from './live-routes.js'
 
 export const ROUTE_COMMANDS = { add: 'routes.add', remove: 'routes.remove', list: 'routes.list' } as const
 
-const MOST_NAMED = 100
+const MAX_NAMED = 100
 const STEP = 32
 const PAGE_BYTES = 4 * 1024 * 1024
 
@@ -62,7 +62,7 @@ export function serveRouteCommands(
         added,
         replaced,
         unchanged,
-        shadows: shadows.slice(0, MOST_NAMED),
+        shadows: shadows.slice(0, MAX_NAMED),
         shadowed: shadows.length,
       }
       return JSON.stringify(reply)
@@ -72,7 +72,7 @@ export function serveRouteCommands(
       const { removed, uncovers } = await routes.remove(lines.slice(1))
       const reply: RemoveReply = {
         removed,
-        uncovers: uncovers.slice(0, MOST_NAMED),
+        uncovers: uncovers.slice(0, MAX_NAMED),
         uncovered: uncovers.length,
       }
       return JSON.stringify(reply)

@@ -13,7 +13,7 @@ import type { RouteTarget } from './target.js'
 
 /** How many changes of the file go into one bulk write. */
 const BATCH_CHANGES = 16_384
-const MOST_LOGGED_NAMES = 20
+const MAX_LOGGED_NAMES = 20
 
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
@@ -156,24 +156,24 @@ export class LiveRoutes {
     { puts, deletes, unchanged, conflicts, former, dangling, needed }: Reconciled,
     file: FileRoutes,
   ): void {
-    const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MOST_LOGGED_NAMES)
+    const upstreams = [...needed].filter(name => file.former.has(name)).slice(0, MAX_LOGGED_NAMES)
     const facts = { changed: puts.length, removed: deletes.length, unchanged }
     this.#logger.info(facts, 'the routes of the file are in force')
     if (conflicts.length > 0) {
       this.#logger.warn(
-        { routes: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
+        { routes: conflicts.slice(0, MAX_LOGGED_NAMES), count: conflicts.length },
         'routes made at run time override routes of the file (to remove them: fd-broker routes remove)',
       )
     }
     if (former.length > 0) {
       this.#logger.warn(
-        { routes: former.slice(0, MOST_LOGGED_NAMES), count: former.length, upstreams },
+        { routes: former.slice(0, MAX_LOGGED_NAMES), count: former.length, upstreams },
         'routes made at run time lead to upstreams that only the state has, not the file; they are served',
       )
     }
     if (dangling.length > 0) {
       this.#logger.warn(
-        { routes: dangling.slice(0, MOST_LOGGED_NAMES), count: dangling.length },
+        { routes: dangling.slice(0, MAX_LOGGED_NAMES), count: dangling.length },
         'routes made at run time lead to unknown upstreams: their requests get 503',
       )
     }

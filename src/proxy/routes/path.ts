@@ -18,18 +18,18 @@
  */
 import { InvalidValue, shown } from '../../config/check.js'
 
-const MOST_PATH_CHARACTERS = 4096
+const MAX_PATH_CHARACTERS = 4096
 
 /** Matches paths that need no normalisation. */
 const PLAIN = /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._~-]*)+$/
 
 /** Returns the canonical spelling of a route's path prefix: without a slash at the end (except `/`), and with normalised escapes. */
 export function canonicalPath(prefix: string): string | InvalidValue {
-  if (prefix.length <= MOST_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
+  if (prefix.length <= MAX_PATH_CHARACTERS && PLAIN.test(prefix)) return prefix
   const refuse = (why: string) => new InvalidValue(`${shown(prefix)} is not a path: ${why}`)
   if (!prefix.startsWith('/')) return refuse('it must begin with /')
-  if (prefix.length > MOST_PATH_CHARACTERS)
-    return refuse(`it has ${prefix.length} characters, at most ${MOST_PATH_CHARACTERS} are allowed`)
+  if (prefix.length > MAX_PATH_CHARACTERS)
+    return refuse(`it has ${prefix.length} characters, at most ${MAX_PATH_CHARACTERS} are allowed`)
   if (/[?#]/.test(prefix)) return refuse('leave out what begins with ? or #, only the path is compared')
   if (prefix.includes('*')) return refuse('a path is a prefix by itself, write it without *')
   if (prefix.includes(';')) return refuse('parameters (;) are not compared, leave them out')

@@ -127,7 +127,7 @@ function* findUnwanted(state: RouteState, { routes }: FileRoutes, into: string[]
 
 /** The size of the cache of encoded targets. Most files have few different targets; some have one for each route. */
 const CACHED_TARGETS = 1_024
-const LONGEST_CACHED_BYTES = 1_024
+const MAX_CACHED_BYTES = 1_024
 const CREATED_TAG = 14 << 3
 const GENERATION_TAG = 15 << 3
 /** Maximum bytes of a stamp's number; an entry with a longer one must be decoded. */
@@ -158,7 +158,7 @@ export class StoredTargets {
     const cached = this.#cache.get(key)
     if (cached !== undefined) return cached
     const encoded = fdbroker.proxy.Route.encode(targetFields(target)).finish()
-    if (encoded.length > LONGEST_CACHED_BYTES) return encoded
+    if (encoded.length > MAX_CACHED_BYTES) return encoded
     if (this.#cache.size >= CACHED_TARGETS) this.#cache.clear()
     this.#cache.set(key, encoded)
     return encoded

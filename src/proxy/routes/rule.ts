@@ -30,15 +30,15 @@ export interface RouteRule {
 
 type FirstPositions = ShardedMap<string | number>
 
-const MOST_BODY = 64 * 1024
+const MAX_BODY_BYTES = 64 * 1024
 
 const body = text('a text', given => {
   if (/\p{Surrogate}/u.test(given))
     return new InvalidValue('the text has half a surrogate pair, which UTF-8 cannot carry')
   const bytes = Buffer.byteLength(given)
-  return bytes <= MOST_BODY
+  return bytes <= MAX_BODY_BYTES
     ? given
-    : new InvalidValue(`the text has ${bytes} bytes, at most ${MOST_BODY} are allowed`)
+    : new InvalidValue(`the text has ${bytes} bytes, at most ${MAX_BODY_BYTES} are allowed`)
 })
 
 const respondShape = {

@@ -6,7 +6,7 @@ import { routeKey, routeName } from './path-tree.js'
 import { RouteChecker, RouteNameChecker } from './rule.js'
 import { hasTarget, type RouteChange, type RouteStamp, type RouteState, routeMessage } from './section.js'
 
-const MOST_PROBLEMS = 20
+const MAX_PROBLEMS = 20
 const STEP = 16
 
 export interface AddOptions extends RouteStamp {
@@ -94,7 +94,7 @@ function* eachOf<T>(
   check: ValueCheck<T>,
   then: (route: T, place: ConfigPlace) => void,
 ): Generator<void> {
-  const problems = new Problems(MOST_PROBLEMS)
+  const problems = new Problems(MAX_PROBLEMS)
   const root = new ConfigPlace(problems).at('routes')
   if (!Array.isArray(given)) root.wrong(`${shown(given)} is not a list of routes`)
   else if (given.length === 0) root.wrong('the list is empty')

@@ -60,7 +60,7 @@ export class RouteTable<T extends NonNullable<unknown>> {
       const found = longestPrefix(exact, path, end)
       if (found !== undefined) return found
     }
-    if (this.#wildcards.size > 0 && name.length <= LONGEST_NAME) {
+    if (this.#wildcards.size > 0 && name.length <= MAX_NAME_LENGTH) {
       for (let dot = name.indexOf('.', 1); dot > 0; dot = name.indexOf('.', dot + 1)) {
         const below = this.#wildcards.get(name.slice(dot + 1))
         if (below === undefined) continue
@@ -139,4 +139,4 @@ export class RouteTable<T extends NonNullable<unknown>> {
   }
 }
 
-const LONGEST_NAME = 253
+const MAX_NAME_LENGTH = 253

@@ -1,5 +1,5 @@
 /** A larger ClientHello counts as one without a server name. */
-export const MOST_HELLO_BYTES = 64 * 1024
+export const MAX_HELLO_BYTES = 64 * 1024
 
 const HANDSHAKE = 22
 const CLIENT_HELLO = 1
@@ -53,7 +53,7 @@ function helloOf(bytes: Buffer): Buffer | null | undefined {
     if (wanted === MESSAGE_HEAD && got >= MESSAGE_HEAD) {
       const head = Buffer.concat(parts)
       wanted += head.readUIntBE(1, 3)
-      if (head[0] !== CLIENT_HELLO || wanted > MOST_HELLO_BYTES) return null
+      if (head[0] !== CLIENT_HELLO || wanted > MAX_HELLO_BYTES) return null
     }
     if (wanted > MESSAGE_HEAD && got >= wanted) return Buffer.concat(parts).subarray(MESSAGE_HEAD, wanted)
     if (part.length < length) return undefined

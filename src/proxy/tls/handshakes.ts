@@ -4,7 +4,7 @@ import { nodeTls } from '../../base/lazy.js'
 import { type Logger, type TicketKeyPair, useTicketKeys } from '../../index.js'
 import { underlyingSocket } from '../../node/tls-internals.js'
 import type { CertificateTable } from './certificate-table.js'
-import { MOST_HELLO_BYTES, serverNameOf } from './client-hello.js'
+import { MAX_HELLO_BYTES, serverNameOf } from './client-hello.js'
 import type { CertificateMaterial } from './material.js'
 
 export interface HandshakeSettings {
@@ -166,7 +166,7 @@ function peekServerName(
       received = received.length === 0 ? chunk : Buffer.concat([received, chunk])
     }
     const name = serverNameOf(received)
-    if (name === undefined && received.length < MOST_HELLO_BYTES) return
+    if (name === undefined && received.length < MAX_HELLO_BYTES) return
     cleanUp()
     raw.unshift(received)
     done(name ?? null, null)
@@ -190,7 +190,7 @@ function peekServerName(
 /** The failures of this time share one line of the log, so that attackers cannot fill the log. */
 const LOG_INTERVAL_MS = 10_000
 /** Maximum number of kinds of failures; further kinds count as `other`. */
-const MOST_KINDS = 32
+const MAX_KINDS = 32
 
 /** Returns `timeout`, `broken-off`, `no-tls` (for example a plain request), or OpenSSL's name of the failure. */
 function failureOf(error: Error): string {
@@ -230,7 +230,7 @@ export class HandshakeCounts {
   }
 
   countFailed(why: string): void {
-    const kind = this.#failures.has(why) || this.#failures.size < MOST_KINDS ? why : 'other'
+    const kind = this.#failures.has(why) || this.#failures.size < MAX_KINDS ? why : 'other'
     this.#failures.set(kind, (this.#failures.get(kind) ?? 0) + 1)
     this.#unreported.set(kind, (this.#unreported.get(kind) ?? 0) + 1)
     this.#timer ??= setTimeout(() => this.#logFailures(), LOG_INTERVAL_MS).unref()

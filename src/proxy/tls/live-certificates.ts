@@ -21,8 +21,8 @@ import {
   parseCertificateKey,
 } from './section.js'
 
-const MOST_LOGGED_NAMES = 20
-const MOST_PEM_BYTES = 1024 * 1024
+const MAX_LOGGED_NAMES = 20
+const MAX_PEM_BYTES = 1024 * 1024
 
 /** A stored certificate without its key. */
 export interface ListedCertificate {
@@ -175,7 +175,7 @@ export class LiveCertificates {
     const conflicts = file.flatMap(certificate => certificate.names.filter(name => names.has(name)))
     if (conflicts.length === 0) return
     this.#logger.warn(
-      { names: conflicts.slice(0, MOST_LOGGED_NAMES), count: conflicts.length },
+      { names: conflicts.slice(0, MAX_LOGGED_NAMES), count: conflicts.length },
       'certificates made at run time override certificates of the file (to remove them: fd-broker certificates remove)',
     )
   }
@@ -232,8 +232,8 @@ function readAddition(given: unknown): { material: CertificateMaterial; replace:
   const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
   for (const [what, text] of Object.entries({ cert, key })) {
     if (typeof text !== 'string') throw refusal(`"${what}" is not a text`)
-    if (text.length > MOST_PEM_BYTES)
-      throw refusal(`"${what}" has ${text.length} bytes, at most ${MOST_PEM_BYTES} are taken`)
+    if (text.length > MAX_PEM_BYTES)
+      throw refusal(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are taken`)
   }
   const material = readMaterial(cert as string, key as string, checkedNames(names))
   if (material instanceof WrongMaterial) throw refusal(`${material.at}: ${material.why}`)

@@ -12,7 +12,7 @@ export const http1 = room(
     'unit/http1-limits',
   ],
   [
-    ['http1/chunked.ts', '++state.count > MOST_DIGITS', 'state.count > MOST_DIGITS', ...CHUNKED],
+    ['http1/chunked.ts', '++state.count > MAX_DIGITS', 'state.count > MAX_DIGITS', ...CHUNKED],
     [
       'http1/chunked.ts',
       "if (state.count === 0) throw new Http1Refusal('chunk-size', at, state.side)\n",
@@ -27,8 +27,8 @@ export const http1 = room(
     ],
     [
       'http1/chunked.ts',
-      '++state.count > MOST_TRAILER_BYTES',
-      '++state.count > 100 * MOST_TRAILER_BYTES',
+      '++state.count > MAX_TRAILER_BYTES',
+      '++state.count > 100 * MAX_TRAILER_BYTES',
       ...CHUNKED,
     ],
     [

@@ -22,7 +22,7 @@ export const proxy = room(
     ],
     ['proxy/names/names.ts', "if (answer.kind === 'nothing') this.#setAddresses([])", '', ...NAMES],
     ['proxy/names/names.ts', 'this.#next++ % addresses.length', '0', ...NAMES],
-    ['proxy/names/names.ts', 'const MOST_TTL_MS = 3_600_000', 'const MOST_TTL_MS = 36_000_000', ...NAMES],
+    ['proxy/names/names.ts', 'const MAX_TTL_MS = 3_600_000', 'const MAX_TTL_MS = 36_000_000', ...NAMES],
     ['proxy/names/name-servers.ts', 'if (changed) this.#resolver = null', '', ...NAMES],
     ['proxy/names/name-servers.ts', '>= dots', '> dots', ...NAMES],
     [
