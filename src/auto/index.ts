@@ -26,17 +26,17 @@ function begin(): Auto | null {
   const { env } = startedAs
   const script = process.argv[1]
   const program = script === undefined ? undefined : resolve(script)
-  const left = exclusionOf(program, process.env)
-  if (left !== null) {
-    if (left.isPrinted) sayOnce(left.why)
+  const exclusion = exclusionOf(program, process.env)
+  if (exclusion !== null) {
+    if (exclusion.isPrinted) sayOnce(exclusion.why)
     return null
   }
   for (const warning of misspelled(env)) sayOnce(warning)
   try {
-    const made = new Auto(settingsOf(program!, env))
-    intercept(made)
+    const created = new Auto(settingsOf(program!, env))
+    intercept(created)
     warnAboutUdp()
-    return made
+    return created
   } catch (error) {
     sayOnce(`this process runs without upgrades: ${messageOf(error)}`)
     return null

@@ -79,15 +79,15 @@ function quoted(text: string): string {
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 
-let millisecond = 0
-let written = ''
+let lastMs = 0
+let lastText = ''
 
 /** Formats the time; cached for lines of the same millisecond. */
 function timeField(): string {
   const now = Date.now()
-  if (now !== millisecond) {
-    millisecond = now
-    written = `,"time":"${new Date(now).toISOString()}"`
+  if (now !== lastMs) {
+    lastMs = now
+    lastText = `,"time":"${new Date(now).toISOString()}"`
   }
-  return written
+  return lastText
 }

@@ -3,8 +3,8 @@ import { allOf, type Outline, outlineOf, type ValueKind } from './outline.js'
 
 const SHELLS = { bash, zsh, fish } as const
 
-/** `whole` returns the program with all its commands. */
-export function addCompletion(program: Command, whole: () => Promise<Command>): void {
+/** `wholeProgram` returns the program with all its commands. */
+export function addCompletion(program: Command, wholeProgram: () => Promise<Command>): void {
   program
     .command('completion')
     .description('print the completion script for a shell')
@@ -20,7 +20,7 @@ Examples:
   $ fd-broker completion fish > ~/.config/fish/completions/fd-broker.fish`,
     )
     .action(async (shell: keyof typeof SHELLS) => {
-      process.stdout.write(SHELLS[shell](outlineOf(await whole())))
+      process.stdout.write(SHELLS[shell](outlineOf(await wholeProgram())))
     })
 }
 

@@ -29,7 +29,7 @@ const OLDEST_KERNEL = [5, 10] as const
 const FEW_DESCRIPTORS = 4_096
 
 /** Runs the checks that need no addon, then those that need it. */
-export async function examine(place: DoctorSubject): Promise<Finding[]> {
+export async function examine(subject: DoctorSubject): Promise<Finding[]> {
   const findings: Finding[] = []
   const ask = async (name: string, question: () => CheckResult | Promise<CheckResult>) => {
     try {
@@ -53,13 +53,13 @@ export async function examine(place: DoctorSubject): Promise<Finding[]> {
     await ask('sealed memory', checkSealedMemory)
     await ask('pidfd', checkPidfd)
     await ask('SO_REUSEPORT', checkReusePort)
-    await ask('control socket', () => checkControlSocket(place))
+    await ask('control socket', () => checkControlSocket(subject))
     await ask('limit on descriptors', checkDescriptorLimit)
     await ask('main process', checkMainProcess)
   }
   await ask('/proc', () => checkProc(existsSync('/proc/self/stat')))
-  await ask('systemd', () => checkSystemd(place.env, existsSync('/run/systemd/system')))
-  if (place.env.pm_id !== undefined) await ask('pm2', () => PM2)
+  await ask('systemd', () => checkSystemd(subject.env, existsSync('/run/systemd/system')))
+  if (subject.env.pm_id !== undefined) await ask('pm2', () => PM2)
   return findings
 }
 

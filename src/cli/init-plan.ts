@@ -20,7 +20,7 @@ export interface InitPlan {
 }
 
 interface Note {
-  readonly place: string
+  readonly location: string
   readonly note: string
 }
 
@@ -201,7 +201,7 @@ function notesIn(folder: string): Note[] {
       const at = pattern.exec(text)
       if (at === null) continue
       const line = text.slice(0, at.index).split('\n').length
-      notes.push({ place: `${relative(folder, file)}:${line}`, note })
+      notes.push({ location: `${relative(folder, file)}:${line}`, note })
     }
   }
   return notes.slice(0, MOST_NOTES)

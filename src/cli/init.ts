@@ -46,7 +46,9 @@ async function init(folder: string, { entry, yes }: InitFlags): Promise<void> {
 
 function textOf({ found, notes, change, reason }: InitPlan): string {
   const lines = found.map(([name, value]) => `${style('bold', name)}: ${plain(value)}`)
-  const surprises = notes.map(({ place, note }) => `${style('yellow', 'note')}  ${plain(place)}: ${note}`)
+  const surprises = notes.map(
+    ({ location: place, note }) => `${style('yellow', 'note')}  ${plain(place)}: ${note}`,
+  )
   const coloured = (line: string) =>
     line.startsWith('+') ? style('green', line) : line.startsWith('-') ? style('red', line) : line
   const rest = change === null ? [reason] : change.difference.map(coloured)

@@ -102,21 +102,21 @@ export class LogFile {
   #closed = false
 
   /** Rejects with ERR_FDB_OPTION if the file cannot be opened. */
-  static async open(place: LogTarget, events: LogEvents): Promise<LogFile> {
+  static async open(target: LogTarget, events: LogEvents): Promise<LogFile> {
     const { pino } = await import('pino')
-    const file = new LogFile(pino, place, events)
+    const file = new LogFile(pino, target, events)
     try {
       file.#outlet = await file.#open()
     } catch (error) {
       const why = (error as Error).message
-      throw wrongOption(place.option, place.path, `a file that can be written (${why})`)
+      throw wrongOption(target.option, target.path, `a file that can be written (${why})`)
     }
     return file
   }
 
-  private constructor(pino: Pino, place: LogTarget, events: LogEvents) {
+  private constructor(pino: Pino, target: LogTarget, events: LogEvents) {
     this.#pino = pino
-    this.#target = place
+    this.#target = target
     this.#events = events
   }
 

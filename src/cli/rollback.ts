@@ -70,12 +70,12 @@ interface RollbackResult extends ProcessReply {
 async function handBack(flags: AskFlags, at: string | null): Promise<RollbackResult> {
   const { control, service = '', timeout } = flags
   const until = performance.now() + timeout
-  const left = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
+  const leaving = readProcessReply(await commandService(flags, RETRY_CODES, ROLLBACK, rollbackBody(at)))
   const found = await pollUntil(until, async leftMs => {
     const answer = await statusAt(control, leftMs).catch(() => null)
     const { pid, generation = 0, role, hosting } = (answer && serviceOf(answer, service)) ?? {}
     // In different PID namespaces both processes may have the same pid.
-    const isAnother = pid !== left.pid || generation !== left.generation
+    const isAnother = pid !== leaving.pid || generation !== leaving.generation
     return pid && isAnother && role === 'serving'
       ? { pid, generation, supervised: hosting === 'supervisor' }
       : null
@@ -83,6 +83,6 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
   if (found !== null) return found
   throw new FdbError(
     'ERR_FDB_DEADLINE',
-    `generation ${left.generation} (pid ${left.pid}) leaves, but no process was seen to serve in its place: see fd-broker status`,
+    `generation ${leaving.generation} (pid ${leaving.pid}) leaves, but no process was seen to serve in its place: see fd-broker status`,
   )
 }

@@ -85,7 +85,7 @@ type WithUsualFlags = <T>(work: () => T) => T
 /** `served`: the server is the first one; `joined`: it took over from a predecessor; `left`: it was replaced. */
 type ServerStage = 'served' | 'joined' | 'left'
 
-export type OnServerStage = (turn: ServerStage, withUsualFlags: WithUsualFlags) => void
+export type OnServerStage = (stage: ServerStage, withUsualFlags: WithUsualFlags) => void
 
 let listener: OnServerStage = () => {}
 
@@ -94,6 +94,6 @@ export function onServerStage(tell: OnServerStage): void {
 }
 
 /** Called once for each stage. */
-export function reportServerStage(turn: ServerStage, withUsualFlags: WithUsualFlags = work => work()): void {
-  listener(turn, withUsualFlags)
+export function reportServerStage(stage: ServerStage, withUsualFlags: WithUsualFlags = work => work()): void {
+  listener(stage, withUsualFlags)
 }

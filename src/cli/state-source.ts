@@ -69,9 +69,9 @@ export function withDigests(
 }
 
 /** Opens an argument of `state diff`: a control socket, a file, or `-`. */
-export async function openDiffSide(place: string, flags: SourceFlags): Promise<OpenState> {
-  const socket = place !== '-' && statSync(place, { throwIfNoEntry: false })?.isSocket() === true
-  return socket ? openControl({ ...flags, control: place }) : openFile(place, {})
+export async function openDiffSide(argument: string, flags: SourceFlags): Promise<OpenState> {
+  const socket = argument !== '-' && statSync(argument, { throwIfNoEntry: false })?.isSocket() === true
+  return socket ? openControl({ ...flags, control: argument }) : openFile(argument, {})
 }
 
 async function openControl({

@@ -66,14 +66,17 @@ Examples:
 
 async function upgrade(
   argv: string[],
-  { control, json, timeout, service: named = '', killStuck, binary, at, smart, self }: UpgradeFlags,
+  { control, json, timeout, service: serviceOption = '', killStuck, binary, at, smart, self }: UpgradeFlags,
   command: Command,
 ): Promise<void> {
   const daemon = self === true && isDaemon(await statusAt(control, timeout))
-  const service = daemon ? DAEMON_ITSELF : named
+  const service = daemon ? DAEMON_ITSELF : serviceOption
   if (self && !daemon) {
     if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
-    return await (await import('./upgrade-self.js')).upgradeSelf({ control, timeout, service: named }, json)
+    return await (await import('./upgrade-self.js')).upgradeSelf(
+      { control, timeout, service: serviceOption },
+      json,
+    )
   }
   if ((binary === undefined) !== (at === undefined)) command.error('error: give --binary and --at together')
   using waiting = new WaitingLine('waiting for the server')

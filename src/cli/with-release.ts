@@ -17,12 +17,12 @@ const ANSWER_MS = 5_000
 
 /** Upgrades to the release `to`. A supervisor switches the link itself, and back after a failure; for other servers this command does. */
 export async function upgradeTo<T>(
-  place: ServiceAddress,
+  address: ServiceAddress,
   to: string,
   change: ReleaseChange,
   upgrade: (release?: Release) => Promise<T>,
 ): Promise<T> {
-  if (existsSync(to) && linkTargets(change.path) !== null && (await switchesLinks(place))) {
+  if (existsSync(to) && linkTargets(change.path) !== null && (await switchesLinks(address))) {
     try {
       return await upgrade({ at: change.path, to })
     } catch (error) {
@@ -30,23 +30,23 @@ export async function upgradeTo<T>(
       process.stderr.write(`${error.message}: meanwhile this tool does it\n`)
     }
   }
-  return await withRelease(place, change, () => upgrade())
+  return await withRelease(address, change, () => upgrade())
 }
 
 /** Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message. */
 async function withRelease<T>(
-  place: ServiceAddress,
+  address: ServiceAddress,
   change: ReleaseChange,
   upgrade: () => Promise<T>,
 ): Promise<T> {
-  const before = await serving(place)
+  const before = await serving(address)
   change.apply()
   try {
     const upgraded = await upgrade()
     change.commit?.()
     return upgraded
   } catch (error) {
-    if (before !== null && (await serving(place)) === before) {
+    if (before !== null && (await serving(address)) === before) {
       change.revert()
       throw error
     }

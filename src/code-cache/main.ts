@@ -18,11 +18,11 @@ const threads = threadsOfV8()
 const cached = new CachedProgram(file, command === undefined ? null : cacheFor(command))
 const { main } = cached.load(createRequire(file)) as typeof program
 
-void main(process.argv.slice(2), (turn, withUsualFlags) => {
+void main(process.argv.slice(2), (stage, withUsualFlags) => {
   // All clients of the predecessor arrive now; until here the main thread waited for the compiled code.
-  if (turn === 'joined') lowerThreads(threads)
-  const keep = () => withUsualFlags(() => cached.save(turn))
-  if (turn !== 'left') setTimeout(keep, SETTLED_MS).unref()
+  if (stage === 'joined') lowerThreads(threads)
+  const keep = () => withUsualFlags(() => cached.save(stage))
+  if (stage !== 'left') setTimeout(keep, SETTLED_MS).unref()
   else {
     // No client waits for this process, and its successor needs the processor.
     lowerPriority()

@@ -70,7 +70,7 @@ export class ControlSocket {
     this.#deps = deps
     const { logger } = deps.shared.settings
     this.#watch = new ControlWatch({
-      place: () => this.#heldControl,
+      control: () => this.#heldControl,
       restored: control => this.#moveTo(control),
       logger,
     })

@@ -109,9 +109,9 @@ function kindAt(path: string): string | null {
 }
 
 /** Returns the channel if its peer is trusted; otherwise closes it and throws. */
-export function verifiedChannel(channel: OwnedFd, path: string, asker: ConnectRole): OwnedFd {
+export function verifiedChannel(channel: OwnedFd, path: string, role: ConnectRole): OwnedFd {
   try {
-    verifyHolder(channel, path, asker)
+    verifyHolder(channel, path, role)
     return channel
   } catch (error) {
     channel.close()
@@ -168,12 +168,12 @@ const STICKY = 0o1000
  * or root as its user, and only they can put a socket there. Root, as an operator, may also ask another user's service in that user's own
  * folder. Borrows the descriptor.
  */
-function verifyHolder(channel: OwnedFd, path: string, asker: ConnectRole): void {
+function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
   const { uid: peer } = peerCredentials(channel)
   const own = process.geteuid?.() ?? peer
   const folder = statSync(dirname(path))
   const trusted = new Set([own, 0])
-  if (own === 0 && asker === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
+  if (own === 0 && role === 'operator' && (folder.mode & STICKY) === 0) trusted.add(folder.uid)
   requirePrivateFolder(dirname(path), folder, trusted)
   // A server may have dropped root: root created what is in root's folder.
   if (own === 0 && folder.uid === 0 && (folder.mode & WRITABLE_BY_OTHERS) === 0) return

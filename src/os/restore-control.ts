@@ -55,16 +55,16 @@ function restoreControl(held: HeldControl): RestoredControl | null {
 }
 
 /** Returns the control path with the restored parts; closes the parts that they replace. */
-export function withRestored(place: FirstControl, made: RestoredControl): FirstControl {
+export function withRestored(control: FirstControl, made: RestoredControl): FirstControl {
   const { entry, listener, lock, reservation } = made
-  if (lock !== null) place.lock.close()
-  if (listener !== null) place.listener.close()
+  if (lock !== null) control.lock.close()
+  if (listener !== null) control.listener.close()
   return {
-    ...place,
+    ...control,
     entry,
-    listener: listener ?? place.listener,
-    lock: lock ?? place.lock,
-    reservation: reservation ?? place.reservation,
+    listener: listener ?? control.listener,
+    lock: lock ?? control.lock,
+    reservation: reservation ?? control.reservation,
   }
 }
 
@@ -121,7 +121,7 @@ const PAUSE_MS = 250
 
 interface WatchedControl {
   /** The control path to watch; null if another process looks after it now. */
-  place(): HeldControl | null
+  control(): HeldControl | null
   /** Owns the new descriptors. */
   restored(made: RestoredControl): void
   readonly logger: Logger
@@ -157,23 +157,23 @@ export class ControlWatch {
   /** Checks now. Never throws. */
   check(): void {
     const { logger } = this.#watched
-    const place = this.#watched.place()
+    const control = this.#watched.control()
     this.#disarm()
-    if (place === null || this.#timer === undefined) return
+    if (control === null || this.#timer === undefined) return
     try {
       // Watch before looking, so that a removal after the look is noticed.
-      this.#watch(place)
-      if (place.reservation !== null) dropQueries(place.reservation)
-      const made = restoreControl(place)
+      this.#watch(control)
+      if (control.reservation !== null) dropQueries(control.reservation)
+      const made = restoreControl(control)
       this.#failure = this.#logged = ''
       if (made === null) return
       this.#repairedAt = performance.now()
       if (made.lock !== null || made.listener !== null)
-        logger.warn({ control: place.path }, 'the control path or its lock was removed, and is put back')
+        logger.warn({ control: control.path }, 'the control path or its lock was removed, and is put back')
       this.#watched.restored(made)
       this.#lookSoon()
     } catch (err) {
-      this.#failed(err as Error, place.path)
+      this.#failed(err as Error, control.path)
     }
   }
 

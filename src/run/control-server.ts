@@ -75,13 +75,13 @@ const HELLO_MS = 5_000
 /** Serves an operator's connection. Owns the descriptor. */
 export function serveOperator(
   fd: OwnedFd,
-  who: PeerCredentials,
+  credentials: PeerCredentials,
   supervisor: OperableSupervisor,
   settings: SupervisorSettings,
   logger: Logger,
 ): void {
   const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger }
-  receiveHello(fd, who, admission, caller => {
+  receiveHello(fd, credentials, admission, caller => {
     if (caller.intent !== 'operate') {
       const why = `process ${process.pid} supervises programs and hands nothing over itself: give join() a control path of its own, and fd-broker run --ready handoff:CONTROL`
       turnAway(caller, new FdbError('ERR_FDB_NOT_A_DAEMON', why))

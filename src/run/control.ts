@@ -11,7 +11,7 @@ export class Control {
   readonly #settings: SupervisorSettings
   readonly #logger: Logger
   readonly #watch: ControlWatch
-  #place: FirstControl
+  #firstControl: FirstControl
   #listener!: ControlListener
   #open = true
 
@@ -37,13 +37,13 @@ export class Control {
     this.#supervisor = supervisor
     this.#settings = settings
     this.#logger = logger
-    this.#place = place
+    this.#firstControl = place
     this.#listen()
     this.#watch = new ControlWatch({
-      place: () => this.#place,
+      control: () => this.#firstControl,
       restored: made => {
         this.#listener.stop()
-        this.#place = withRestored(this.#place, made)
+        this.#firstControl = withRestored(this.#firstControl, made)
         this.#listen()
       },
       logger,
@@ -52,8 +52,8 @@ export class Control {
   }
 
   /** Borrowed by the caller. */
-  get place(): FirstControl {
-    return this.#place
+  get firstControl(): FirstControl {
+    return this.#firstControl
   }
 
   /** Closes the socket and removes its path. Idempotent. */
@@ -62,15 +62,16 @@ export class Control {
     this.#open = false
     this.#watch.stop()
     this.#listener.stop()
-    releaseControl(this.#place, this.#logger)
+    releaseControl(this.#firstControl, this.#logger)
   }
 
   #listen(): void {
-    this.#listener = new ControlListener(this.#place.listener)
+    this.#listener = new ControlListener(this.#firstControl.listener)
     this.#listener.start({
-      channel: (fd, who) => {
+      channel: (fd, credentials) => {
         import('./control-server.js').then(
-          ({ serveOperator: receive }) => receive(fd, who, this.#supervisor, this.#settings, this.#logger),
+          ({ serveOperator: receive }) =>
+            receive(fd, credentials, this.#supervisor, this.#settings, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'an operator could not be answered')

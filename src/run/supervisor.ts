@@ -75,26 +75,26 @@ export class Supervisor {
   readonly #pidFile: PidFile | null
   #resolveEnded!: (end: SupervisorEnd) => void
 
-  private constructor(deps: SupervisorDeps, left: ExecState | null) {
+  private constructor(deps: SupervisorDeps, inherited: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
     this.#deps = deps
-    this.#state = left?.state ?? initial(deps.settings.restart)
-    this.#startedAt = left?.startedAt ?? Date.now()
-    this.#replacements = left?.replaced ?? 0
-    this.#settings = new NextSettings(deps, left?.argv ?? null)
-    this.#failures = new VersionFailures(deps.logger, left?.lastFailure ?? null)
-    this.#known = new KnownVersions(left?.known ?? [])
+    this.#state = inherited?.state ?? initial(deps.settings.restart)
+    this.#startedAt = inherited?.startedAt ?? Date.now()
+    this.#replacements = inherited?.replaced ?? 0
+    this.#settings = new NextSettings(deps, inherited?.argv ?? null)
+    this.#failures = new VersionFailures(deps.logger, inherited?.lastFailure ?? null)
+    this.#known = new KnownVersions(inherited?.known ?? [])
     this.#links = new ReleaseLinks(this.#known, deps.logger, serving(this.#state)?.id ?? null)
     this.#versions = new RunningVersions(
       {
         ready: id => this.#onReady(id),
         failed: (id, why) => this.#onFailed(id, why),
         recovered: id => this.#onRecovered(id),
-        mainEnded: (id, code, left) => this.#onMainEnded(id, code, left),
+        mainEnded: (id, code, inherited) => this.#onMainEnded(id, code, inherited),
         exited: (id, code) => this.#onExited(id, code),
       },
       new StoredListeners(manager?.storeFor(deps.settings.name) ?? null, deps.settings.name),
-      left,
+      inherited,
       deps.predecessor ?? null,
       deps.settings.control,
     )
@@ -253,7 +253,7 @@ export class Supervisor {
       lastFailure: this.#failures.last,
       known: this.#known.snapshot,
       timers: this.#timers.remaining,
-      control: this.#control?.place ?? null,
+      control: this.#control?.firstControl ?? null,
       unclaimed: passedSockets().unclaimed,
       ...this.#versions.snapshot,
     }

@@ -74,10 +74,10 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       failed(error)
       return
     }
-    let left: LeftoverProcesses | null = null
+    let leftovers: LeftoverProcesses | null = null
     const exited = new Promise<Exit>(done => {
       child.once('exit', (code, signal) => {
-        left = LeftoverProcesses.ofSession(child.pid!)
+        leftovers = LeftoverProcesses.ofSession(child.pid!)
         logger?.info({ pid: child.pid, code, signal }, 'successor exited')
         done({ code, signal })
       })
@@ -87,12 +87,13 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       logger?.info({ pid: child.pid, file: command.file }, 'successor started')
       child.off('error', failed)
       child.on('error', () => {})
-      const letGo = () => left?.[Symbol.dispose]()
+      const letGo = () => leftovers?.[Symbol.dispose]()
       const session = {
         get hasEnded() {
-          return left?.hasEnded ?? false
+          return leftovers?.hasEnded ?? false
         },
-        signal: (signal: number) => (left === null ? signalGroup(child.pid!, signal) : left.signal(signal)),
+        signal: (signal: number) =>
+          leftovers === null ? signalGroup(child.pid!, signal) : leftovers.signal(signal),
       }
       const end = async (graceMs = GRACE_MS) => {
         const ended = await endProcesses(session, { graceMs, killedMs: KILLED_MS })

@@ -145,8 +145,8 @@ export class WorkerPool {
       else for (const slot of others) await replace(slot)
     } catch (error) {
       const { code, message } = FdbError.from(error)
-      const left = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
-      throw new FdbError(code, `${message}; old, and serving on: ${left.join(', ')}`, { cause: error })
+      const reply = [...old].map(({ name, owner }) => `${name}${owner === null ? '' : ` (pid ${owner.pid})`}`)
+      throw new FdbError(code, `${message}; old, and serving on: ${reply.join(', ')}`, { cause: error })
     }
   }
 

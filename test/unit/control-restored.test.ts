@@ -50,7 +50,7 @@ class Holder {
       error: facts => this.errors.push((facts as { err: Error }).err.message),
     }
     this.watch = new ControlWatch({
-      place: () => this.place,
+      control: () => this.place,
       restored: made => {
         this.place = withRestored(this.place, made)
         this.#told.emit('restored', made)

@@ -53,8 +53,8 @@ export const cli = room(
     ],
     [
       'cli/rollback.ts',
-      'pid !== left.pid || generation !== left.generation',
-      'pid !== left.pid',
+      'pid !== leaving.pid || generation !== leaving.generation',
+      'pid !== leaving.pid',
       'e2e/cli-service',
       'unit/cli-parts',
     ],
