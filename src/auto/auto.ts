@@ -52,9 +52,14 @@ export class Auto implements ServerAdopter {
       off()
       void this.#take(waiting, request)
     }
-    const failed = () => {
+    const stop = () => {
       off()
       waiting.handOver(() => {})
+    }
+    const failed = (error: Error) => {
+      stop()
+      // Some frameworks do not report the error.
+      sayOnce(`a server does not listen: ${messageOf(error)}`)
     }
     const off = () => {
       server.off('listening', listening)
@@ -63,7 +68,7 @@ export class Auto implements ServerAdopter {
     }
     server.prependListener('listening', listening)
     monitored.prependListener(errorMonitor, failed)
-    this.#stopWatching.set(server, failed)
+    this.#stopWatching.set(server, stop)
   }
 
   /** See {@link AutoSettings.ready}. */

@@ -253,10 +253,13 @@ export class AutoService {
       return
     }
     const { service } = this.#settings
+    const addresses = [...this.#offered].join(', ')
     say(
-      `another process serves "${service}" on other addresses: this program is not its next version, and runs without upgrades; set FD_BROKER_NAME to give it a service of its own`,
+      `another process serves "${service}" on other addresses (${addresses}): this program is not its next version, and runs without upgrades; to change the addresses, stop that process first; to run both, set FD_BROKER_NAME to give this one a service of its own`,
     )
-    this.#leave()
+    this.#leave(
+      `the next version listens on none of the addresses of "${service}" (${addresses}); to change the addresses, stop the service first`,
+    )
   }
 
   /** See {@link AutoSettings.ready}. */
@@ -287,11 +290,7 @@ export class AutoService {
     if (ready === 'listen') return []
     if (ready === 'call') return [() => this.#call]
     const servers = [...this.#names.keys()].filter(server => 'maxHeadersCount' in server)
-    return servers.slice(0, 1).map(
-      server =>
-        async ({ signal }) =>
-          await untilHealthy(answers(server, { path: ready.path }), signal),
-    )
+    return servers.slice(0, 1).map(server => untilHealthy(answers(server, { path: ready.path })))
   }
 
   #onFailed(error: unknown): void {
@@ -314,7 +313,7 @@ export class AutoService {
 
   readonly #onExit = (): void => this.#member.exits()
 
-  #leave(): void {
+  #leave(why?: string): void {
     if (this.#phase === 'left') return
     this.#phase = 'left'
     clearTimeout(this.#quiet)
@@ -325,7 +324,8 @@ export class AutoService {
       process.off('exit', this.#onExit)
       this.#onLeft()
     }
-    this.#leaving = this.#member.close().then(left, left)
+    const closed = why === undefined ? this.#member.close() : this.#member.closeBecause(why)
+    this.#leaving = closed.then(left, left)
   }
 }
 
@@ -351,13 +351,18 @@ async function otherProgram({ control, program }: AutoSettings): Promise<string 
   }
 }
 
-async function untilHealthy(check: Check, signal: AbortSignal): Promise<boolean> {
-  for (;;) {
-    try {
-      return (await check({ signal })) !== false
-    } catch (error) {
-      if (signal.aborted) throw error
+/** Repeats a check until it passes. Prints each new reason why it fails. */
+function untilHealthy(check: Check): Check {
+  const repeated: Check = async ({ signal }) => {
+    for (;;) {
+      try {
+        return (await check({ signal })) !== false
+      } catch (error) {
+        if (signal.aborted) throw error
+        sayOnce(`this version does not serve yet: ${messageOf(error)}`)
+      }
+      await new Promise(resolve => setTimeout(resolve, RETRY_MS))
     }
-    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
   }
+  return Object.defineProperty(repeated, 'name', { value: check.name })
 }

@@ -12,6 +12,9 @@ export const CONTROL_SIGNALS = [
 ] as const
 export type ControlSignal = (typeof CONTROL_SIGNALS)[number]
 
+/** Signals that cancel a command that waits for a new version. */
+export const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /** A repeated signal within this time counts as the same order: systemd signals the whole unit, and again what is left. */
 const SAME_ORDER_MS = 2_000
 

@@ -1,22 +1,33 @@
 import { existsSync, mkdirSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { constants } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { PARENT } from '../auto/exclusion.js'
 import { defaultLog, LOG_FILE, LOG_SIZE, openPart } from '../auto/log-files.js'
-import { settingsOf } from '../auto/settings.js'
+import { type AutoSettings, settingsOf } from '../auto/settings.js'
 import { wrongOption } from '../base/check-option.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
-import { isDaemon } from '../operator/status-report.js'
+import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
 import { indented } from '../versions/exit-reason.js'
-import { AFTERMATH_MS, exitText, spawnSuccessor } from '../versions/spawn-successor.js'
+import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { pollUntil } from './ask-service.js'
 import { durationOption } from './options.js'
-import { print } from './output.js'
+import { codeAndMessage, plain, print, WaitingLine, writeStderr } from './output.js'
+import { CANCEL_SIGNALS } from './signals.js'
 
 const ANSWER_MS = 2_000
+/** Bytes at the end of a log that are searched for a reason. */
+const SEARCHED = 64 * 1024
+/** Number of log lines in a failure. */
+const SHOWN_LINES = 10
+/** Lines of fd-broker/auto. */
+const OWN_LINE = /^fd-broker: /
+/** Lines of fd-broker/auto by which a program reports that it will not serve as a version. */
+const LEFT_OUT = /^fd-broker: (.*\bruns (?:without upgrades|as without fd-broker)\b.*)$/m
 
 interface StartProgramFlags {
   readonly name?: string
@@ -58,7 +69,7 @@ export function addStart(program: Command): void {
       'after',
       `
 The program runs in its own session: it survives the end of the terminal. Each version writes to its own file; fd-broker logs shows
-these files. fd-broker status, upgrade and stop find the program by --service.
+these files. fd-broker status, upgrade and stop find the program by --service. Ctrl-C ends a program that does not serve yet.
 
 Examples:
   $ fd-broker start server.js
@@ -76,16 +87,20 @@ function sizeIn(text: string): string {
 
 async function start(program: string, args: string[], flags: StartProgramFlags): Promise<void> {
   const file = resolve(program)
-  if (!existsSync(file)) throw wrongOption('program', program, 'the file of a program')
+  if (!existsSync(file))
+    throw new FdbError('ERR_FDB_OPTION', `there is no file ${file}: give the file of a Node program`)
   const named: NodeJS.ProcessEnv = {
     ...(flags.name !== undefined && { FD_BROKER_NAME: flags.name }),
     ...(flags.ready !== undefined && { FD_BROKER_READY: flags.ready }),
   }
-  const { service, control } = settingsOf(file, { ...process.env, ...named })
+  const { service, control, ready } = settingsOf(file, { ...process.env, ...named })
   const log = resolve(flags.logFile ?? process.env[LOG_FILE] ?? defaultLog(service, process.env))
   const pidFile = resolve(flags.pidFile ?? control.replace(/\.sock$/, '.pid'))
   makeFolder('log-file', log)
   makeFolder('pid-file', pidFile)
+  using waiting = new WaitingLine(`starting ${program}`)
+  // Before the program starts: a signal from here on ends the program too.
+  const cancelled = firstOf(CANCEL_SIGNALS)
   const part = openPart(log, { ...process.env, [LOG_SIZE]: flags.logSize })
   const auto = pathToFileURL(join(import.meta.dirname, 'auto.js')).href
   const command = successorCommand({
@@ -97,32 +112,160 @@ async function start(program: string, args: string[], flags: StartProgramFlags):
   const child = await spawnSuccessor(command, { control, stdio: part.stdio })
   part.close()
   child.unref()
-  const ended = child.exited.then(async exit => {
-    await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
-    const { why, lines } = child.exitReason.takeReason()
-    throw new FdbError(
-      'ERR_FDB_SUCCESSOR_EXITED',
-      `${program} (pid ${child.pid}) ended ${exitText(exit)} before it served: ${why}; its log is ${part.path}${indented(lines)}`,
-    )
-  })
-  let over = false
-  ended.catch(() => {
-    over = true
-  })
-  // Any number ends the polling once the program has ended.
-  const look = async () => (over ? 0 : await generationOf(child.pid, control))
-  const generation = await Promise.race([ended, pollUntil(begun + flags.timeout, look)])
-  if (generation === null) {
-    await child.end()
-    throw new FdbError(
-      'ERR_FDB_DEADLINE',
-      `${program} (pid ${child.pid}) did not serve within ${flags.timeout} ms, and was ended; its log is ${part.path}`,
-    )
-  }
-  child.exitReason.close()
+  const start = new ProgramStart(program, child, { control, ready, log: part.path })
+  waiting.text = `waiting for ${start.name} to serve`
+  const outcome = await start.outcome(begun + flags.timeout, cancelled)
+  waiting[Symbol.dispose]()
+  if (outcome === null) throw await start.deadline(flags.timeout)
+  const generation = typeof outcome === 'number' ? outcome : await start.cancel(outcome)
   const ms = Math.round(performance.now() - begun)
   const text = `generation ${generation} of ${service} (pid ${child.pid}) serves, after ${ms} ms\nlog: ${log}\n`
   print(flags.json, { ok: true, service, generation, pid: child.pid, log, pidFile, control, ms }, text)
+}
+
+/** Resolves with the first of the signals. A second one ends this process. */
+function firstOf(signals: readonly NodeJS.Signals[]): Promise<NodeJS.Signals> {
+  return new Promise(resolve => {
+    for (const signal of signals) process.once(signal, resolve)
+  })
+}
+
+/** A program that was started, until it serves. */
+class ProgramStart {
+  readonly name: string
+  readonly #child: Successor
+  readonly #control: string
+  readonly #ready: AutoSettings['ready']
+  readonly #log: string
+  #over = false
+
+  constructor(
+    program: string,
+    child: Successor,
+    { control, ready, log }: Pick<AutoSettings, 'control' | 'ready'> & { readonly log: string },
+  ) {
+    this.name = `${program} (pid ${child.pid})`
+    this.#child = child
+    this.#control = control
+    this.#ready = ready
+    this.#log = log
+  }
+
+  /**
+   * Resolves with the generation as which the program serves, with a signal to cancel, or with null at `until`. Rejects if the program has
+   * ended, or reports that it does not serve as a version.
+   */
+  async outcome(until: number, cancelled: Promise<NodeJS.Signals>): Promise<number | NodeJS.Signals | null> {
+    try {
+      const look = async () => (this.#over ? 0 : ((await this.#generation()) ?? (await this.#leftOut())))
+      return await Promise.race([this.#ended(), cancelled, pollUntil(until, look)])
+    } finally {
+      this.#over = true
+    }
+  }
+
+  /** Ends the program, and this process as by the signal. Resolves with the generation if the program serves. */
+  async cancel(signal: NodeJS.Signals): Promise<number> {
+    writeStderr(`${signal}: cancelling the start`)
+    const generation = await this.#generation()
+    if (generation !== null) return generation
+    const ended = await this.#end()
+    const { pid, generation: other } = await this.#serving()
+    const serves = pid === undefined ? '' : `; process ${pid} (generation ${other}) serves on`
+    const message = `the start was cancelled: ${this.name} ${ended}${serves}; its log is ${this.#log}`
+    writeStderr(codeAndMessage({ code: 'ERR_FDB_ABORTED', message }))
+    process.exit(128 + constants.signals[signal])
+  }
+
+  /** Ends the program. Resolves with the error of a limit. */
+  async deadline(limit: number): Promise<FdbError> {
+    const [why, lines] = [await this.#missing(), await lastLines(this.#log)]
+    const ended = await this.#end()
+    return new FdbError(
+      'ERR_FDB_DEADLINE',
+      `${this.name} did not serve within ${limit} ms, and ${ended}: ${why}; its log is ${this.#log}${indented(lines)}`,
+    )
+  }
+
+  async #ended(): Promise<never> {
+    const exit = await this.#child.exited
+    await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
+    // Ended by this process, which reports why.
+    if (this.#over) return await new Promise<never>(() => {})
+    const { why, lines } = this.#child.exitReason.takeReason()
+    this.#child.exitReason.close()
+    throw new FdbError(
+      'ERR_FDB_SUCCESSOR_EXITED',
+      `${this.name} ended ${exitText(exit)} before it served: ${why}; its log is ${this.#log}${indented(lines)}`,
+    )
+  }
+
+  /** Returns the generation as which the program serves; null if it does not serve yet. */
+  async #generation(): Promise<number | null> {
+    const { pid, role, generation } = await this.#serving()
+    if (pid !== this.#child.pid || role !== 'serving') return null
+    this.#child.exitReason.close()
+    return generation ?? null
+  }
+
+  /** Returns null, or ends the program and throws if it reports that it does not serve as a version. */
+  async #leftOut(): Promise<null> {
+    const [, why] = LEFT_OUT.exec(await endOf(this.#log)) ?? []
+    if (why === undefined || this.#over) return null
+    this.#over = true
+    const ended = await this.#end()
+    throw new FdbError(
+      'ERR_FDB_SUCCESSOR_LOST',
+      `${this.name} does not serve as a version, and ${ended}: ${plain(why)}; its log is ${this.#log}`,
+    )
+  }
+
+  /** Returns what the program has not done. */
+  async #missing(): Promise<string> {
+    const { pid, generation, listeners = [] } = await this.#serving()
+    if (pid === undefined)
+      return 'none of its servers listens: it has not called listen(), or listen() has failed'
+    if (pid === this.#child.pid) return `it listens, but ${this.#unready}`
+    const addresses = listeners.map(({ address }) => plain(address)).join(', ')
+    const why = `it does not listen on ${addresses}${this.#ready === 'listen' ? '' : `, or ${this.#unready}`}`
+    return `${why}; process ${pid} (generation ${generation}) serves on`
+  }
+
+  get #unready(): string {
+    if (this.#ready === 'call') return 'has not called ready() of fd-broker/auto'
+    return this.#ready === 'listen' ? 'is not ready' : `GET ${this.#ready.path} has not succeeded`
+  }
+
+  async #serving(): Promise<ServiceStatus> {
+    const answer = await statusAt(this.#control, ANSWER_MS).catch(() => null)
+    return answer === null || isDaemon(answer) ? {} : answer
+  }
+
+  async #end(): Promise<string> {
+    const ended = await this.#child.end()
+    this.#child.exitReason.close()
+    return ended ? 'was ended' : 'could not be ended'
+  }
+}
+
+/** Resolves with the last lines of fd-broker/auto in a log, or its last lines if there are none; null if the log is empty. */
+async function lastLines(log: string): Promise<string | null> {
+  const lines = (await endOf(log)).split('\n').filter(line => line.trim() !== '')
+  const own = lines.filter(line => OWN_LINE.test(line))
+  return (own.length > 0 ? own : lines).slice(-SHOWN_LINES).join('\n') || null
+}
+
+/** Resolves with the end of a file; with an empty text if it cannot be read. */
+async function endOf(path: string): Promise<string> {
+  try {
+    await using file = await open(path)
+    const { size } = await file.stat()
+    const length = Math.min(size, SEARCHED)
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
+    return buffer.toString('utf8', 0, bytesRead)
+  } catch {
+    return ''
+  }
 }
 
 function makeFolder(option: string, path: string): void {
@@ -130,16 +273,5 @@ function makeFolder(option: string, path: string): void {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
   } catch (error) {
     throw wrongOption(option, path, `a file in a folder that can be made (${(error as Error).message})`)
-  }
-}
-
-/** Returns the generation that process `pid` serves as; null if it does not serve yet. */
-async function generationOf(pid: number, control: string): Promise<number | null> {
-  try {
-    const answer = await statusAt(control, ANSWER_MS)
-    if (isDaemon(answer) || answer.pid !== pid || answer.role !== 'serving') return null
-    return answer.generation ?? null
-  } catch {
-    return null
   }
 }

@@ -12,14 +12,13 @@ import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
 import { jsonText, plain, style, WaitingLine } from './output.js'
 import { ReleasePath } from './release-path.js'
+import { CANCEL_SIGNALS } from './signals.js'
 import { narrowAnswer, serviceOf } from './status-answer.js'
 import { type Plan, planFor, reload } from './upgrade-plan.js'
 import { type ReleaseChange, upgradeTo } from './with-release.js'
 
 /** Limit for the first answer. Later answers may take the whole `--timeout`. */
 const FIRST_ANSWER_MS = 5_000
-
-const CANCEL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
 interface UpgradeFlags extends AnswerFlags {
   killStuck?: true

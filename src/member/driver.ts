@@ -355,8 +355,12 @@ export class MemberDriver implements RuntimeDriver {
     return this.runtime.upgrades.start(options)
   }
 
-  async close(options: CloseOptions): Promise<void> {
-    await closeInOrder(this.runtime, options, this)
+  /** `why`: the reason of a member that has not served. */
+  async close(
+    options: CloseOptions,
+    why = 'the application closed this member before it served',
+  ): Promise<void> {
+    await closeInOrder(this.runtime, { ...options, why }, this)
   }
 }
 
@@ -365,7 +369,7 @@ type ClosingDriver = Pick<MemberDriver, 'refuse' | 'removePaths'>
 /** Closes the member at the application's request, after finishing work under way. Resolves when everything is released. */
 async function closeInOrder(
   runtime: MemberRuntime,
-  { timeout, handBack = true }: CloseOptions,
+  { timeout, handBack = true, why }: CloseOptions & { readonly why: string },
   driver: ClosingDriver,
 ): Promise<void> {
   const { changes, shutdown, settings } = runtime
@@ -376,7 +380,7 @@ async function closeInOrder(
     changes.notify()
     await finishWork(runtime, timeout ?? settings.drainTimeout, handBack)
     if (shutdown.over) return
-    leave(runtime, handBack, driver)
+    leave(runtime, { handBack, why }, driver)
   }
   if (!shutdown.over) await shutdown.retired
 }
@@ -406,7 +410,7 @@ async function endLeadership({ changes, shutdown, leadership, settings }: Member
 
 function leave(
   { announcer, shutdown, hosting, machine }: MemberRuntime,
-  handBack: boolean,
+  { handBack, why }: { readonly handBack: boolean; readonly why: string },
   driver: ClosingDriver,
 ): void {
   const { phase } = machine
@@ -414,7 +418,7 @@ function leave(
   const { link } = machine.member
   if (phase === 'joining' || phase === 'ready') {
     if (link === 'none') driver.removePaths()
-    driver.refuse(new FdbError('ERR_FDB_CLOSED', 'the application closed this member before it served'))
+    driver.refuse(new FdbError('ERR_FDB_CLOSED', why))
     return
   }
   if (accepts(phase) && !(handBack && hosting.standsBy)) announcer.ends()

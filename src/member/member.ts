@@ -246,6 +246,11 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
     this.#runtime.upgrades.output = open
   }
 
+  /** @internal Closes this member before it serves. The serving process reports the reason. */
+  async closeBecause(why: string): Promise<void> {
+    await this.#driver.close({}, why)
+  }
+
   /** @internal Sets whether the membership keeps the process alive. Default true. */
   keepAlive(on: boolean): void {
     this.#runtime.controlSocket.keepAlive(on)

@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
-import { readdirSync, statSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, readdirSync, statSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
@@ -42,6 +44,26 @@ async function linesOf(program: AutoProgram, ...args: string[]): Promise<string[
   expect(stderr).toBe('')
   return stdout.split('\n').slice(0, -1)
 }
+
+/** `fd-broker …` in the program's folder, while it runs. */
+function begin(program: AutoProgram, ...args: string[]) {
+  const [file = '', ...rest] = words(program, args)
+  const run = spawn(file, rest, { env: program.desk.env })
+  let [stdout, stderr] = ['', '']
+  run.stdout.setEncoding('utf8').on('data', text => (stdout += text))
+  run.stderr.setEncoding('utf8').on('data', text => (stderr += text))
+  const ended = once(run, 'close').then(([code]) => ({ code: code as number | null, stdout, stderr }))
+  return { command: run, ended }
+}
+
+/** The output of all versions that write to logs in a folder. */
+function logOf(program: AutoProgram, folder = '.'): string {
+  const names = existsSync(program.path(folder)) ? readdirSync(program.path(folder)) : []
+  const logs = names.filter(name => /^shop\.\d+\.log$/.test(name))
+  return logs.map(name => program.read(join(folder, name))).join('')
+}
+
+const pidIn = (text: string) => Number(/\(pid (\d+)\)/.exec(text)?.[1])
 
 describe('fd-broker start', () => {
   it('serves in the background, upgrades when it is called again, and has the output of each generation', async () => {
@@ -91,6 +113,166 @@ describe('fd-broker start', () => {
       /ERR_FDB_SUCCESSOR_EXITED: server\.mjs \(pid \d+\) ended with code 1 before it served/,
     )
     expect(stderr).toContain('Error: a mistake')
+  })
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+    ['SIGHUP', 129],
+  ] as const)('ends what it has started when it gets %s, and exits %d', async (signal, code) => {
+    const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
+    const { command: run, ended } = begin(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('shop.log'),
+    )
+    await until('the program runs', () => logOf(program).includes('begins') || null)
+    run.kill(signal)
+    const { stderr, ...exit } = await ended
+    expect(exit).toEqual({ code, stdout: '' })
+    expect(stderr).toMatch(
+      new RegExp(
+        `^${signal}: cancelling the start\nERR_FDB_ABORTED: the start was cancelled: server.mjs \\(pid `,
+      ),
+    )
+    expect(hasEnded(pidIn(stderr))).toBe(true)
+    expect(readdirSync(program.path('run'))).toEqual([])
+    await until('the log’s process has ended', () => program.desk.processes().length === 0 || null)
+  })
+
+  it('ends a next version at Ctrl-C, and the previous one serves on', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    program.write('server.mjs', "console.log('begins')\nsetInterval(() => {}, 1000)\n")
+    const { command: run, ended } = begin(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('next/shop.log'),
+    )
+    await until('the program runs', () => logOf(program, 'next').includes('begins') || null)
+    run.kill('SIGINT')
+    const { code, stderr } = await ended
+    expect(code).toBe(130)
+    expect(stderr).toContain(`was ended; process ${first.pid} (generation 1) serves on`)
+    await program.answeredBy(first.pid)
+    await program.command('stop')
+  })
+
+  it('says that there is no such file', async () => {
+    const program = await AutoProgram.of(SERVER)
+    expect(await command(program, 'start', 'nosuch.mjs')).toEqual({
+      code: 2,
+      stdout: '',
+      stderr: `ERR_FDB_OPTION: there is no file ${program.path('nosuch.mjs')}: give the file of a Node program\n`,
+    })
+  })
+
+  it.each([
+    [
+      'never listens',
+      'setInterval(() => {}, 1000)',
+      [],
+      /none of its servers listens: it has not called listen\(\), or/,
+    ],
+    [
+      'hides that its port is taken',
+      "import http from 'node:http'\nhttp.createServer().listen(8080).on('error', () => setInterval(() => {}, 1000))\n",
+      [],
+      /\n {2}fd-broker: a server does not listen: listen EADDRINUSE: address already in use :::\d+\n/,
+    ],
+    [
+      'answers 404 to its health check',
+      "import http from 'node:http'\nhttp.createServer((_, answer) => answer.writeHead(404).end()).listen(0)\n",
+      ['--ready', '/health'],
+      /it listens, but GET \/health has not succeeded; [\s\S]*: GET \/health: 404 Not Found\n/,
+    ],
+    [
+      'does not call ready()',
+      SERVER.replace('8080', '0'),
+      ['--ready', 'call'],
+      /it listens, but has not called ready\(\)/,
+    ],
+  ])('says at its limit what is missing if a program %s', async (_, text, options, said) => {
+    const program = await AutoProgram.of(text)
+    const taken = createServer().listen(program.port)
+    onTestFinished(() => void taken.close())
+    const log = ['--log-file', program.path('shop.log'), '--timeout', '2s']
+    const { code, stderr } = await command(program, 'start', 'server.mjs', ...log, ...options)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /^ERR_FDB_DEADLINE: server\.mjs \(pid \d+\) did not serve within 2000 ms, and was ended: /,
+    )
+    expect(stderr).toMatch(said)
+    expect(hasEnded(pidIn(stderr))).toBe(true)
+  })
+
+  it.each([
+    [
+      'is on another port',
+      'server.mjs',
+      '0',
+      /another process serves "shop" on other addresses \(tcp:.*stop that process first/,
+    ],
+    [
+      'is another of the same name',
+      'index.mjs',
+      '8080',
+      /"shop" is the service of another program, .*: this program runs without upgrades/,
+    ],
+  ])('fails at once if the program %s', async (_, file, port, said) => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    program.write(file, SERVER.replace('8080', port))
+    const { code, stderr } = await command(
+      program,
+      'start',
+      file,
+      '--log-file',
+      program.path('next.log'),
+      '--timeout',
+      '60s',
+    )
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /^ERR_FDB_SUCCESSOR_LOST: \w+\.mjs \(pid \d+\) does not serve as a version, and was ended: /,
+    )
+    expect(stderr).toMatch(said)
+    expect(hasEnded(pidIn(stderr))).toBe(true)
+    await program.answeredBy(first.pid)
+    await program.command('stop')
+  })
+
+  it('an upgrade to another port fails with the reason', async () => {
+    const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    program.write('server.mjs', SERVER.replace('8080', '0'))
+    const { code, stderr } = await program.desk.run('upgrade', '--control', program.control)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      /^ERR_FDB_CLOSED: the next version listens on none of the addresses of "shop" \(tcp:\S+\); to change the addresses, stop the service first \(phase offering; this process serves on\)\n$/,
+    )
+    await program.answeredBy(first.pid)
+    await program.command('stop')
+  })
+
+  it('shows on a terminal what it waits for', async () => {
+    const program = await AutoProgram.of(
+      `setTimeout(async () => {\n${SERVER.replace(/^import.*$/m, "const { default: http } = await import('node:http')")}}, 1500)\n`,
+    )
+    const line = words(program, ['start', 'server.mjs', '--log-file', program.path('shop.log')])
+    const { stdout } = await program.desk.runCommand([
+      'script',
+      '-qec',
+      line.map(word => `'${word}'`).join(' '),
+      '/dev/null',
+    ])
+    expect(stdout).toMatch(/[|/\\-] waiting for server\.mjs \(pid \d+\) to serve, 1\.\d s\r/)
+    expect(stdout).toMatch(/generation 1 of shop \(pid \d+\) serves/)
+    await program.command('stop')
   })
 
   it('rotates a log by its size', async () => {

@@ -95,7 +95,7 @@ describe('a version that cannot take over is told why, and the incumbent serves 
     expect(thrown.failure.message).toContain('the warehouse is closed')
     expect(thrown.lastFailure).toMatchObject({ phase: 'offering', code: 'ERR_FDB_CHECK' })
     const answered = await refused(scene, first, { check: 'false' })
-    expect(answered.failure.message).toContain('"warehouse" answered false')
+    expect(answered.failure.message).toContain('check "warehouse" returned false')
     await expectReplaceable(scene, first)
   })
 
