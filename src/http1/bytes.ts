@@ -81,8 +81,8 @@ export function wordsOf(bytes: Uint8Array): DataView | null {
 }
 
 /**
- * Returns the position of the first control character (below 0x20, or 0x7f) from `at` on. Without one, returns a position at most three bytes before `to`; the
- * caller checks those bytes.
+ * Returns the position of the first control character (below 0x20, or 0x7f) from `at` on. Without one, returns a position at most three bytes before
+ * `to`; the caller checks those bytes.
  */
 export function plainUntil(words: DataView, at: number, to: number): number {
   const last = to - 4

@@ -221,8 +221,8 @@ function maxCount(phase: number): number {
 }
 
 /**
- * A tracker keeps only a hash of a trailer's name: FNV-1a of the lower-case name with `_` as `-`. A collision can refuse a harmless trailer, but never lets a
- * forbidden one pass.
+ * A tracker keeps only a hash of a trailer's name: FNV-1a of the lower-case name with `_` as `-`. A collision can refuse a harmless trailer, but
+ * never lets a forbidden one pass.
  */
 const FNV_OFFSET = 0x811c9dc5
 const FNV_PRIME = 0x01000193

@@ -106,8 +106,8 @@ export class Framing implements FramingRecord {
   }
 
   /**
-   * Advances through `bytes[from, to)` and returns how many of them belong to the body: all, unless the body ends there. Throws {@link Http1Refusal} at the first
-   * byte that breaks the chunk syntax. `data` collects the start and end of each piece of content.
+   * Advances through `bytes[from, to)` and returns how many of them belong to the body: all, unless the body ends there. Throws {@link Http1Refusal}
+   * at the first byte that breaks the chunk syntax. `data` collects the start and end of each piece of content.
    */
   advance(bytes: Uint8Array, from: number, to: number, data?: number[]): number {
     if (this.kind === 'chunked') {

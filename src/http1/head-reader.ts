@@ -34,8 +34,8 @@ function headLimits(limits: Partial<HeadLimits> = {}): Readonly<HeadLimits> {
 const NOTHING = Buffer.alloc(0)
 
 /**
- * Reads heads from a stream of bytes; the result does not depend on how the bytes were split. Scans no byte more than twice. Reads a head that arrives in one
- * piece without a copy, and holds no memory between heads. Throws a refusal again at each later call.
+ * Reads heads from a stream of bytes; the result does not depend on how the bytes were split. Scans no byte more than twice. Reads a head that
+ * arrives in one piece without a copy, and holds no memory between heads. Throws a refusal again at each later call.
  */
 export abstract class HeadReader<Head> {
   protected readonly limits: Readonly<HeadLimits>
@@ -63,8 +63,8 @@ export abstract class HeadReader<Head> {
   }
 
   /**
-   * Reads `chunk[from, to)`. Returns the head when it is complete (see {@link consumed}), otherwise null. Throws {@link Http1Refusal}. The head is a view of the
-   * chunk: valid until the chunk is overwritten or this reader reads again.
+   * Reads `chunk[from, to)`. Returns the head when it is complete (see {@link consumed}), otherwise null. Throws {@link Http1Refusal}. The head is a
+   * view of the chunk: valid until the chunk is overwritten or this reader reads again.
    */
   read(chunk: Buffer, from = 0, to = chunk.length): Head | null {
     if (this.#refusal !== undefined) throw this.#refusal

@@ -88,8 +88,8 @@ export function rewriteResponse(head: ResponseHead, options?: ResponseRewriteOpt
 }
 
 /**
- * Writes the head for the server: always HTTP/1.1 and in origin form; for CONNECT the target becomes Host. The result is valid until the next head is written,
- * unless {@link keepHead} keeps it.
+ * Writes the head for the server: always HTTP/1.1 and in origin form; for CONNECT the target becomes Host. The result is valid until the next head is
+ * written, unless {@link keepHead} keeps it.
  */
 export function writeRequest(head: RequestHead, options: RequestRewriteOptions = {}): HeadWriter {
   const { fields, line, form, minor } = head

@@ -16,9 +16,9 @@ const MUSL = /^(?:ld-musl-.*|libc\.so)$/
 const GLIBC = /^ld(?:-linux|64|-2\.).*$/
 
 /**
- * Returns the C library of a program, or undefined if it is unknown. Reads the path of the loader in the program's file (`/lib/ld-musl-x86_64.so.1`); a file without
- * one may be the loader itself, started with the program as an argument. Three short reads are enough, while `process.report` takes milliseconds. The libraries of the
- * machine (`/etc/alpine-release`, `ldd`) may differ from those of a program that ships its own.
+ * Returns the C library of a program, or undefined if it is unknown. Reads the path of the loader in the program's file (`/lib/ld-musl-x86_64.so.1`);
+ * a file without one may be the loader itself, started with the program as an argument. Three short reads are enough, while `process.report` takes
+ * milliseconds. The libraries of the machine (`/etc/alpine-release`, `ldd`) may differ from those of a program that ships its own.
  */
 export function libcOf(program: string): Libc | undefined {
   try {
@@ -72,7 +72,8 @@ export function addonFile(): string | null {
 }
 
 /**
- * Loads only the file of FD_BROKER_ADDON, if that is set. Otherwise loads the addon that was built in a clone, or the prebuilt one for this platform and C library.
+ * Loads only the file of FD_BROKER_ADDON, if that is set. Otherwise loads the addon that was built in a clone, or the prebuilt one for this platform
+ * and C library.
  *
  * @throws {FdbError} ERR_FDB_ADDON with all files that it tried, and the reason for each; ERR_FDB_PLATFORM on Windows.
  */
@@ -93,8 +94,8 @@ export function loadAddon(root?: string): unknown {
 }
 
 /**
- * Returns the prebuilt addons to try, in order, relative to the package's folder. musl's loader loads the glibc addon without an error, and the process crashes at the
- * first call: so it is never tried on musl, and last if the C library is unknown. glibc's loader refuses the musl addon.
+ * Returns the prebuilt addons to try, in order, relative to the package's folder. musl's loader loads the glibc addon without an error, and the
+ * process crashes at the first call: so it is never tried on musl, and last if the C library is unknown. glibc's loader refuses the musl addon.
  */
 function prebuilt(platform: string, arch: string): string[] {
   const folder = `prebuilds/${platform}-${arch}`
@@ -133,8 +134,8 @@ function reason(file: string, error: unknown): string {
 }
 
 /**
- * Returns the folder of this package. Works in `dist/kernel` and in a bundle in `dist`; inside an application's bundle it returns the folder of the package that the
- * bundle resolves.
+ * Returns the folder of this package. Works in `dist/kernel` and in a bundle in `dist`; inside an application's bundle it returns the folder of the
+ * package that the bundle resolves.
  */
 function packageRoot(): string {
   const here = dirname(thisFile())

@@ -38,8 +38,8 @@ export interface ChildStart extends ProgramStart {
 const PID_ROOM = '0'.repeat(10)
 
 /**
- * Starts a child with this process's stdin, stdout and stderr, as the leader of a new process group. Returns its pid after a successful execve. The caller must reap it,
- * because Node does not know it. Throws an error with the system call that failed: `execve`, `chdir`, `fork`.
+ * Starts a child with this process's stdin, stdout and stderr, as the leader of a new process group. Returns its pid after a successful execve. The
+ * caller must reap it, because Node does not know it. Throws an error with the system call that failed: `execve`, `chdir`, `fork`.
  */
 export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal }: ChildStart): number {
   const variables = envAssignments({ ...env, ...(pidVariable !== undefined && { [pidVariable]: undefined }) })
@@ -55,8 +55,9 @@ export function startChild({ file, cwd, argv, env, pidVariable, fds, deathSignal
 }
 
 /**
- * Replaces this program by another one in the same process (execve). Children stay children. `kept`, stdin, stdout and stderr stay open with the same numbers; all other
- * descriptors are closed. Does not return. Throws an error with the system call that failed (`execve`, `chdir`); then nothing has changed.
+ * Replaces this program by another one in the same process (execve). Children stay children. `kept`, stdin, stdout and stderr stay open with the same
+ * numbers; all other descriptors are closed. Does not return. Throws an error with the system call that failed (`execve`, `chdir`); then nothing has
+ * changed.
  */
 export function executeInstead(start: ProgramStart, kept: readonly OwnedFd[]): never {
   const { words, env, fds } = execArguments(start, kept)
@@ -87,8 +88,8 @@ function joinWithNul(strings: readonly string[]): Buffer {
 }
 
 /**
- * Blocks signals (bit n - 1 for signal n) in this thread; other threads forward theirs to it. The signals stay pending, even across {@link executeInstead}. Throws if
- * signals are held already.
+ * Blocks signals (bit n - 1 for signal n) in this thread; other threads forward theirs to it. The signals stay pending, even across
+ * {@link executeInstead}. Throws if signals are held already.
  */
 export function holdSignals(signals: number): void {
   native.holdSignals(signals)
@@ -106,8 +107,8 @@ export function pidfdOf(pid: number, label = `pidfd of ${pid}`): OwnedFd | null 
 }
 
 /**
- * Opens a pidfd of the process that connected the other end of a Unix socket; returns null if the kernel cannot do that. Before Linux 6.16 returns 'dead' for a reaped
- * process; newer kernels return a pidfd for which {@link hasEnded} is true.
+ * Opens a pidfd of the process that connected the other end of a Unix socket; returns null if the kernel cannot do that. Before Linux 6.16 returns
+ * 'dead' for a reaped process; newer kernels return a pidfd for which {@link hasEnded} is true.
  */
 export function peerPidfd(socket: OwnedFd, label: string): OwnedFd | 'dead' | null {
   try {

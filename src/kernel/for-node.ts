@@ -16,8 +16,8 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
 }
 
 /**
- * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen() again, by default
- * with a backlog of 511: if more clients than that wait, the kernel refuses new ones. So pass the real backlog.
+ * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen()
+ * again, by default with a backlog of 511: if more clients than that wait, the kernel refuses new ones. So pass the real backlog.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)
@@ -55,8 +55,8 @@ export function isLent(descriptor: unknown): descriptor is LentFd {
 }
 
 /**
- * Returns how many bytes a TCP peer has acknowledged, or a Unix peer has read of the `written` bytes. Only the difference between two results is meaningful: it is above
- * 0 if and only if the peer has made progress.
+ * Returns how many bytes a TCP peer has acknowledged, or a Unix peer has read of the `written` bytes. Only the difference between two results is
+ * meaningful: it is above 0 if and only if the peer has made progress.
  */
 export function ackedBytes(descriptor: LentFd, written: number): number {
   return native.ackedBytes(descriptor) ?? written - native.unreadBytes(descriptor)

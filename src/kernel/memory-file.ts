@@ -13,8 +13,8 @@ export {
 } from './native.js'
 
 /**
- * Creates an empty file in memory. The file can be sealed if the kernel supports it ({@link sealsOf}), and cannot be executed if the kernel has SEAL_EXEC. /proc shows
- * `name`.
+ * Creates an empty file in memory. The file can be sealed if the kernel supports it ({@link sealsOf}), and cannot be executed if the kernel has
+ * SEAL_EXEC. /proc shows `name`.
  */
 export function memoryFile(name: string, label: string): OwnedFd {
   try {
@@ -40,9 +40,9 @@ export function sealsOf(fd: OwnedFd): number | null {
 const ATTEMPTS = 4
 
 /**
- * Throws EPERM for a read-only descriptor or sealed seals, and EBUSY if a process maps the file writable or uses pages of it for longer than half a second. If pages are
- * in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too (memfd_wait_for_pins() in mm/memfd.c), so
- * this function tries again.
+ * Throws EPERM for a read-only descriptor or sealed seals, and EBUSY if a process maps the file writable or uses pages of it for longer than half a
+ * second. If pages are in use only briefly (a read in another process, compaction, reclaim), the kernel waits 150 ms and then returns EBUSY too
+ * (memfd_wait_for_pins() in mm/memfd.c), so this function tries again.
  */
 export function addSeals(fd: OwnedFd, seals: number): void {
   for (let left = ATTEMPTS - 1; ; left--) {
@@ -56,8 +56,8 @@ export function addSeals(fd: OwnedFd, seals: number): void {
 }
 
 /**
- * Opens the same memory read-only, as a new open file description: its holder can neither write nor seal the memory, unless the memory belongs to the same user. If the
- * memory belongs to another user (this process has changed its user), the kernel refuses to open it: returns a duplicate.
+ * Opens the same memory read-only, as a new open file description: its holder can neither write nor seal the memory, unless the memory belongs to the
+ * same user. If the memory belongs to another user (this process has changed its user), the kernel refuses to open it: returns a duplicate.
  */
 export function reopenReadOnly(fd: OwnedFd, label: string): OwnedFd {
   return reopen(fd, () => OwnedFd.own(native.reopenReadOnly(fd.raw), label))

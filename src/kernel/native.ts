@@ -1,8 +1,9 @@
 /**
  * The types of all functions of the addon. Only this folder imports it: other folders do not use raw descriptor numbers.
  *
- * No call blocks. A failed system call throws {@link NativeError}, unless its result is documented (`EAGAIN` is a result). The addon retries EINTR. A descriptor that the
- * addon opened belongs to its environment (main thread or worker); when that ends, the addon closes it, unless it was closed or {@link Native.release}d before.
+ * No call blocks. A failed system call throws {@link NativeError}, unless its result is documented (`EAGAIN` is a result). The addon retries EINTR. A
+ * descriptor that the addon opened belongs to its environment (main thread or worker); when that ends, the addon closes it, unless it was closed or
+ * {@link Native.release}d before.
  */
 import { loadAddon } from './addon.js'
 
@@ -116,8 +117,8 @@ export interface Native {
   /** Calls listen() on a bound or listening socket, which changes the backlog. */
   listen(fd: number, backlog: number): void
   /**
-   * Starts to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE. The descriptor becomes writable when {@link connectResult} is available. Throws immediate
-   * errors: ENETUNREACH, EADDRNOTAVAIL (no free port), EMFILE.
+   * Starts to connect to an IP address, with TCP_NODELAY and SO_KEEPALIVE. The descriptor becomes writable when {@link connectResult} is available.
+   * Throws immediate errors: ENETUNREACH, EADDRNOTAVAIL (no free port), EMFILE.
    */
   connectTcp(host: string, port: number): number
   /** Returns 0 if the connection is established; an errno for {@link failure}, only once; -1 if there is no result yet, or it was returned already. */
@@ -138,8 +139,8 @@ export interface Native {
 
   // messages.c
   /**
-   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all descriptors were sent with the
-   * first byte: do not send them again.
+   * Sends `length` bytes from `offset` with up to 253 descriptors. Returns the number of bytes sent, or -1 (EAGAIN). If it is above 0, all
+   * descriptors were sent with the first byte: do not send them again.
    */
   sendMessage(
     fd: number,
@@ -155,8 +156,8 @@ export interface Native {
 
   // send.c
   /**
-   * Sends `length` bytes of `first` from `offset`, then `moreLength` bytes of `more` from `moreOffset`, with one system call. Returns the number of bytes sent, or -1
-   * (EAGAIN).
+   * Sends `length` bytes of `first` from `offset`, then `moreLength` bytes of `more` from `moreOffset`, with one system call. Returns the number of
+   * bytes sent, or -1 (EAGAIN).
    */
   send(
     fd: number,
@@ -182,11 +183,12 @@ export interface Native {
   /** Watches a descriptor for the events `now` (bits: 1 readable, 2 writable; 0: none) instead of `before`. Throws ENOSPC, ENOMEM. */
   setEpoll(epoll: number, fd: number, before: number, now: number): void
   /**
-   * Returns how many descriptors are ready, without waiting: at most 256, and as many as fit into `into` and `memory`. The next call returns the others. Writes three
-   * numbers for each into `into`: descriptor, events (a broken one has both bits), number of bytes read.
+   * Returns how many descriptors are ready, without waiting: at most 256, and as many as fit into `into` and `memory`. The next call returns the
+   * others. Writes three numbers for each into `into`: descriptor, events (a broken one has both bits), number of bytes read.
    *
-   * Reads from the descriptors with a 1 in `eager`: from the first of them into the first `slot` bytes of `memory`, and so on, until it has read `budget` bytes. Instead of
-   * a number of bytes, 0 means that the peer has sent FIN; -1: not read, or nothing to read; less: `-1 - errno`, for {@link failure}.
+   * Reads from the descriptors with a 1 in `eager`: from the first of them into the first `slot` bytes of `memory`, and so on, until it has read
+   * `budget` bytes. Instead of a number of bytes, 0 means that the peer has sent FIN; -1: not read, or nothing to read; less: `-1 - errno`, for
+   * {@link failure}.
    */
   askEpoll(
     epoll: number,
@@ -204,8 +206,8 @@ export interface Native {
   // descriptors.c
   dup(fd: number): number
   /**
-   * Grows the descriptor table to `count` in another thread. Otherwise the kernel grows it on demand, and stops a process with threads for about 15 ms at each doubling.
-   * Does nothing above RLIMIT_NOFILE. Never rejects.
+   * Grows the descriptor table to `count` in another thread. Otherwise the kernel grows it on demand, and stops a process with threads for about 15
+   * ms at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
    */
   makeRoom(count: number): Promise<void>
   close(fd: number): void
@@ -253,12 +255,12 @@ export interface Native {
 
   // spawn.c
   /**
-   * Starts a child as the leader of a new process group, with default signal handling. Returns its pid after execve. Throws an error with the system call that failed
-   * (`execve`, `chdir`, …). The caller must reap the child.
+   * Starts a child as the leader of a new process group, with default signal handling. Returns its pid after execve. Throws an error with the system
+   * call that failed (`execve`, `chdir`, …). The caller must reap the child.
    *
-   * `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes its pid into ten bytes of `env` at
-   * `pidAt`, unless that is -1. `fds` become 3, 4, …; besides them the child has only 0, 1 and 2. The child gets `deathSignal` when the calling thread ends (Linux);
-   * 0: none.
+   * `words` are file, folder ('' for the current one) and argv; `env` are NAME=VALUE. Each string ends with NUL. The child writes its pid into ten
+   * bytes of `env` at `pidAt`, unless that is -1. `fds` become 3, 4, …; besides them the child has only 0, 1 and 2. The child gets `deathSignal` when
+   * the calling thread ends (Linux); 0: none.
    */
   spawn(
     words: Uint8Array,
@@ -270,16 +272,16 @@ export interface Native {
 
   // execute.c
   /**
-   * Replaces the program of this process (execve). The new program has default signal handling, except for held signals; `fds` with the same numbers, or from number
-   * `first` on; and 0, 1 and 2 in blocking mode. `words` and `env` as for {@link spawn}. Does not return. Throws an error with the system call that failed (`execve`,
-   * `chdir`) after undoing all changes; only if the syscall is `fchdir`, this process stays in the other folder.
+   * Replaces the program of this process (execve). The new program has default signal handling, except for held signals; `fds` with the same numbers,
+   * or from number `first` on; and 0, 1 and 2 in blocking mode. `words` and `env` as for {@link spawn}. Does not return. Throws an error with the
+   * system call that failed (`execve`, `chdir`) after undoing all changes; only if the syscall is `fchdir`, this process stays in the other folder.
    */
   execute(words: Uint8Array, env: Uint8Array, fds: readonly number[], first?: number): never
 
   // signals.c
   /**
-   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. {@link execute} leaves them blocked. Throws if signals are held
-   * already.
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. {@link execute} leaves them blocked. Throws if
+   * signals are held already.
    */
   holdSignals(signals: number): void
   /** Undoes {@link holdSignals}, or unblocks the signals that preloaded.c holds. Returns whether SIGTERM was blocked. */
@@ -287,8 +289,8 @@ export interface Native {
 
   // memory.c
   /**
-   * Creates a memfd with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL if the kernel has it (then the file has SEAL_EXEC). If there is no memfd, or seccomp refuses it,
-   * creates an unlinked temporary file, which cannot be sealed.
+   * Creates a memfd with MFD_ALLOW_SEALING, and with MFD_NOEXEC_SEAL if the kernel has it (then the file has SEAL_EXEC). If there is no memfd, or
+   * seccomp refuses it, creates an unlinked temporary file, which cannot be sealed.
    */
   memfd(name: string): number
   addSeals(fd: number, seals: number): void
@@ -303,8 +305,8 @@ export interface Native {
 
   // sums.c
   /**
-   * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32. The hash covers the lengths of section, key and value, and their bytes. `ranges`
-   * has start and end of each key and value in the buffer (start, end, start, end).
+   * Adds the SHA-256 of each of `count` entries to the eight `lanes`, each modulo 2^32. The hash covers the lengths of section, key and value, and
+   * their bytes. `ranges` has start and end of each key and value in the buffer (start, end, start, end).
    */
   addSums(
     lanes: Uint32Array,
@@ -316,9 +318,10 @@ export interface Native {
 
   // changes.c
   /**
-   * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end). Writes 11 numbers for each: 1; kind; version;
-   * start and end of section, key and value; the hash of the key with this `seed` (as hashOf() of src/state/key-bytes.ts); its sum (as SectionStore.printOf()). For a
-   * change that is invalid, rare or not ASCII the first number is 0 and the others are meaningless: the caller must decode it itself.
+   * Decodes `count` encoded changes of the state (Change in proto/state.proto) at the `ranges` of the buffer (start, end). Writes 11 numbers for
+   * each: 1; kind; version; start and end of section, key and value; the hash of the key with this `seed` (as hashOf() of src/state/key-bytes.ts);
+   * its sum (as SectionStore.printOf()). For a change that is invalid, rare or not ASCII the first number is 0 and the others are meaningless: the
+   * caller must decode it itself.
    */
   scanChanges(buffer: Uint8Array, ranges: Uint32Array, count: number, seed: number, into: Uint32Array): void
 
@@ -330,8 +333,8 @@ export interface Native {
 
   // inotify.c
   /**
-   * Returns a descriptor that becomes readable when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist. Returns null without
-   * inotify, or if this user's limit of inotify instances is reached.
+   * Returns a descriptor that becomes readable when the folder or one of the files is removed, replaced or renamed. Ignores files that do not exist.
+   * Returns null without inotify, or if this user's limit of inotify instances is reached.
    */
   watchPaths(folder: string, files: readonly string[]): number | null
 

@@ -38,8 +38,8 @@ const registry = new FinalizationRegistry((slot: Slot) => {
 })
 
 /**
- * Calls `listener` for each descriptor whose owner was garbage collected without close() or release(); the descriptor is closed by then. Use it only to find bugs: the
- * time of the call depends on the garbage collector. Returns a function that removes the listener.
+ * Calls `listener` for each descriptor whose owner was garbage collected without close() or release(); the descriptor is closed by then. Use it only
+ * to find bugs: the time of the call depends on the garbage collector. Returns a function that removes the listener.
  */
 export function onLeak(listener: (leak: Leak) => void): () => void {
   listeners.add(listener)
@@ -49,8 +49,8 @@ export function onLeak(listener: (leak: Leak) => void): () => void {
 }
 
 /**
- * The owner of a descriptor, or one of several after {@link share}. Closing is idempotent: the number is never closed twice, because another descriptor may have got the
- * same number. Belongs to the thread that created it.
+ * The owner of a descriptor, or one of several after {@link share}. Closing is idempotent: the number is never closed twice, because another
+ * descriptor may have got the same number. Belongs to the thread that created it.
  */
 export class OwnedFd implements Disposable {
   readonly #slot: Slot
@@ -61,8 +61,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Takes ownership of a descriptor without another owner: not one of a stream or socket of Node. The caller must not use or close `raw` afterwards. A descriptor that the
-   * addon has not opened stays open when its thread ends, unless you use `ownNumber()`.
+   * Takes ownership of a descriptor without another owner: not one of a stream or socket of Node. The caller must not use or close `raw` afterwards.
+   * A descriptor that the addon has not opened stays open when its thread ends, unless you use `ownNumber()`.
    */
   static own(raw: number, label: string): OwnedFd {
     return new OwnedFd(raw, label)
@@ -96,7 +96,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Returns a second owner of the same number; the last owner's close() closes it. Saves a descriptor compared with dup(). Two owners must not poll the same number.
+   * Returns a second owner of the same number; the last owner's close() closes it. Saves a descriptor compared with dup(). Two owners must not poll
+   * the same number.
    * @internal
    */
   share(): OwnedFd {
@@ -129,8 +130,8 @@ export class OwnedFd implements Disposable {
   }
 
   /**
-   * Closes a large memory file in another thread, because the last close waits until the kernel has freed the memory: 0.2 ms for each MB. The number stays in use until
-   * then. @internal
+   * Closes a large memory file in another thread, because the last close waits until the kernel has freed the memory: 0.2 ms for each MB. The number
+   * stays in use until then. @internal
    */
   closeAside(): void {
     const raw = this.#slot.raw
@@ -171,8 +172,8 @@ function closedError(label: string): FdbError {
 }
 
 /**
- * Grows the descriptor table of this process to `count` entries, in about 15 ms, while the process continues. Otherwise the kernel grows the table on demand, and stops a
- * process with threads for as long at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
+ * Grows the descriptor table of this process to `count` entries, in about 15 ms, while the process continues. Otherwise the kernel grows the table on
+ * demand, and stops a process with threads for as long at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
  */
 export function makeRoom(count: number): Promise<void> {
   return native.makeRoom(count)

@@ -154,7 +154,8 @@ function adoptOwned(fd: OwnedFd): number {
 }
 
 /**
- * A connected TCP or Unix stream socket that owns its descriptor. It needs only a few words of memory, while a socket of Node needs kilobytes. No call blocks.
+ * A connected TCP or Unix stream socket that owns its descriptor. It needs only a few words of memory, while a socket of Node needs kilobytes. No
+ * call blocks.
  */
 export abstract class PolledSocket {
   /** -1 before {@link adopt} and after {@link close}. */
@@ -167,8 +168,8 @@ export abstract class PolledSocket {
   }
 
   /**
-   * Takes ownership of the descriptor. Closes it and throws if it is not a connected stream socket. Throws EMFILE if no descriptor is free for a dup; a lent descriptor
-   * then stays with Node.
+   * Takes ownership of the descriptor. Closes it and throws if it is not a connected stream socket. Throws EMFILE if no descriptor is free for a dup;
+   * a lent descriptor then stays with Node.
    */
   protected adopt(fd: OwnedFd | Lent): void {
     this.#fd = fd instanceof OwnedFd ? adoptOwned(fd) : adoptLent(fd)
@@ -176,8 +177,8 @@ export abstract class PolledSocket {
   }
 
   /**
-   * Starts to connect to an IP address or a path. The socket becomes writable when {@link connectFailure} knows the result. Throws immediate errors: EMFILE,
-   * EADDRNOTAVAIL, ENOENT.
+   * Starts to connect to an IP address or a path. The socket becomes writable when {@link connectFailure} knows the result. Throws immediate errors:
+   * EMFILE, EADDRNOTAVAIL, ENOENT.
    */
   protected connectTo(address: KernelAddress): void {
     this.#fd =
@@ -195,8 +196,9 @@ export abstract class PolledSocket {
   }
 
   /**
-   * Called when the socket may be readable or writable (bits READABLE, WRITABLE); a broken socket has both bits. `bytes` is the number of bytes that the poll has read
-   * into `chunk`, which is valid during the call: 0 if the peer has sent FIN, -1 if the poll has read nothing, less after an error (see {@link failure}).
+   * Called when the socket may be readable or writable (bits READABLE, WRITABLE); a broken socket has both bits. `bytes` is the number of bytes that
+   * the poll has read into `chunk`, which is valid during the call: 0 if the peer has sent FIN, -1 if the poll has read nothing, less after an error
+   * (see {@link failure}).
    */
   abstract ready(events: number, chunk: Buffer, bytes: number): void
 

@@ -54,8 +54,8 @@ export function peerCredentials(fd: OwnedFd): PeerCredentials {
 }
 
 /**
- * Returns how many bytes the peer of a Unix stream socket has not read, counted like the send buffer: even a small message counts as 768 bytes. Returns 0 if the kernel
- * cannot tell.
+ * Returns how many bytes the peer of a Unix stream socket has not read, counted like the send buffer: even a small message counts as 768 bytes.
+ * Returns 0 if the kernel cannot tell.
  */
 export function unreadBytes(fd: OwnedFd): number {
   return native.unreadBytes(fd.raw)

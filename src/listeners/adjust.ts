@@ -34,8 +34,9 @@ export function currentOptions(fd: OwnedFd, spec: ListenerSpec): ListenerSpec {
 }
 
 /**
- * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes that share the
- * socket: call it only after the commit. `before` is the spec of the previous version; null if unknown, then the backlog is set without a report.
+ * Changes the options of a bound, shared socket to those of `wanted`, as far as the kernel allows it, and returns the changes. Affects all processes
+ * that share the socket: call it only after the commit. `before` is the spec of the previous version; null if unknown, then the backlog is set
+ * without a report.
  */
 export function adjustListener(
   fd: OwnedFd,

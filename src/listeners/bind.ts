@@ -12,11 +12,11 @@ import { formatListenerSpec, type ListenerSpec } from './spec.js'
 import { isErrno, type NoSocket, type Occupied, replaceStale } from './unix-path.js'
 
 /**
- * Binds the address of the specification, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC. A Unix path gets its mode and owner before any
- * client can connect; closing the descriptor does not remove it.
+ * Binds the address of the specification, and listens on it unless it is udp. The socket is non-blocking and CLOEXEC. A Unix path gets its mode and
+ * owner before any client can connect; closing the descriptor does not remove it.
  *
- * Replaces a Unix path on which no process listens any more. Throws ERR_FDB_ADDRESS_IN_USE (with the process that holds the address, if it can be found),
- * ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is not a socket) or ERR_FDB_BIND.
+ * Replaces a Unix path on which no process listens any more. Throws ERR_FDB_ADDRESS_IN_USE (with the process that holds the address, if it can be
+ * found), ERR_FDB_BIND_DENIED, ERR_FDB_SPEC (the path is not a socket) or ERR_FDB_BIND.
  */
 export function bindListener(spec: ListenerSpec): OwnedFd {
   const options = bindOptions(spec)

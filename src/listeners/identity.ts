@@ -5,8 +5,8 @@ import { formatEndpoint } from './spec.js'
 type SocketAddressFacts = Pick<Inspected, 'type' | 'family' | 'socketType' | 'address' | 'port' | 'abstract'>
 
 /**
- * Formats a socket's address like a listener specification: `tcp://127.0.0.1:8080`, `unix:/run/a.sock`, `unix:@name`, `unix:` (unbound). For any other descriptor
- * returns its type: `file`, `fifo`, …
+ * Formats a socket's address like a listener specification: `tcp://127.0.0.1:8080`, `unix:/run/a.sock`, `unix:@name`, `unix:` (unbound). For any
+ * other descriptor returns its type: `file`, `fifo`, …
  */
 export function formatAddress(identity: SocketAddressFacts): string {
   const { type, family, socketType, address = '', port = 0, abstract = false } = identity
@@ -37,8 +37,8 @@ export type FdIdentity = Pick<
 const SOCKET_FACTS = ['family', 'socketType', 'protocol', 'accepting'] as const
 
 /**
- * Compares a received descriptor with the announced one. Returns null if it is the same kernel object (by socket cookie if both have one, otherwise by device and
- * inode), of the same kind and accepting state. Otherwise returns a sentence with the difference.
+ * Compares a received descriptor with the announced one. Returns null if it is the same kernel object (by socket cookie if both have one, otherwise
+ * by device and inode), of the same kind and accepting state. Otherwise returns a sentence with the difference.
  */
 export function verifyIdentity(expected: FdIdentity, got: FdIdentity | Inspected): string | null {
   if ('error' in got && got.error !== undefined) return `the descriptor is not usable (${got.error})`

@@ -1,6 +1,6 @@
 /**
- * Finds the process that holds an address, for error messages. Gives up after a limited time, and may miss it: a process of another user or another PID namespace, or
- * a socket that is just being sent to another process.
+ * Finds the process that holds an address, for error messages. Gives up after a limited time, and may miss it: a process of another user or another
+ * PID namespace, or a socket that is just being sent to another process.
  */
 
 import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'

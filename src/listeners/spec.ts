@@ -4,12 +4,12 @@
  *     tcp://0.0.0.0:443?reusePort      tcp://[::1]:80      tcp://*:80      udp://[::]:53
  *     unix:/run/app.sock?mode=0660&gid=33                  unix:@abstract-name
  *
- * Hosts are IP addresses, not names: a name may resolve to another address in the next generation. `*` means `[::]` with `ipv6Only=false`: IPv4 and IPv6 in one
- * socket.
+ * Hosts are IP addresses, not names: a name may resolve to another address in the next generation. `*` means `[::]` with `ipv6Only=false`: IPv4 and
+ * IPv6 in one socket.
  *
- * Options: `reuseAddr` (default true for tcp; false for udp, where it would let another socket take the datagrams), `reusePort` (false), `ipv6Only` (true on an IPv6
- * address, so that a socket never serves both families by accident), `backlog` (4096; tcp and unix), and for unix paths `mode` (octal; default: set by the umask),
- * `uid`, `gid` (numbers). In a path write `%` as `%25` and `?` as `%3F`.
+ * Options: `reuseAddr` (default true for tcp; false for udp, where it would let another socket take the datagrams), `reusePort` (false), `ipv6Only`
+ * (true on an IPv6 address, so that a socket never serves both families by accident), `backlog` (4096; tcp and unix), and for unix paths `mode`
+ * (octal; default: set by the umask), `uid`, `gid` (numbers). In a path write `%` as `%25` and `?` as `%3F`.
  */
 import { isIPv4 } from 'node:net'
 import { isIPv6 } from '../base/lazy.js'

@@ -15,9 +15,9 @@ import { commandOf, controlOf, isBound, type Occupant } from './occupant.js'
 import { parseListenerSpec } from './spec.js'
 
 /**
- * Removes the path of a Unix listener that is no longer needed. Call it before you close the socket: only then the kernel can tell whether the path belongs to it.
- * Keeps the path if another program has replaced it, or if the kernel cannot tell (no unix_diag, an overlay file system). Never throws. Returns whether the path was
- * removed.
+ * Removes the path of a Unix listener that is no longer needed. Call it before you close the socket: only then the kernel can tell whether the path
+ * belongs to it. Keeps the path if another program has replaced it, or if the kernel cannot tell (no unix_diag, an overlay file system). Never
+ * throws. Returns whether the path was removed.
  */
 export function removeUnixPath(fd: OwnedFd, spec: string): boolean {
   try {
@@ -67,11 +67,12 @@ export interface NoSocket {
 }
 
 /**
- * Removes a Unix path on which no process listens any more, and calls `bind`. If several processes find the path stale at the same time, a lock of its folder lets them
- * check one after the other, so that each sees the new socket of the previous one (flock; without it if the folder cannot be read).
+ * Removes a Unix path on which no process listens any more, and calls `bind`. If several processes find the path stale at the same time, a lock of
+ * its folder lets them check one after the other, so that each sees the new socket of the previous one (flock; without it if the folder cannot be
+ * read).
  *
- * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there meanwhile, puts it back. (Binding a
- * temporary name and renaming it would leave the temporary name in getsockname() forever.)
+ * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there meanwhile, puts it
+ * back. (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {
   const folder = lockFolder(dirname(path))

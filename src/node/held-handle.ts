@@ -34,8 +34,8 @@ export function listeningDescriptorOf(server: net.Server): LentFd | null {
 }
 
 /**
- * Calls `listen`, which must make `server` listen synchronously, but lets the server accept nothing yet: it emits 'listening' and has its address. Returns a function
- * that starts accepting, or null if the server got no handle, or on a Node with other internals.
+ * Calls `listen`, which must make `server` listen synchronously, but lets the server accept nothing yet: it emits 'listening' and has its address.
+ * Returns a function that starts accepting, or null if the server got no handle, or on a Node with other internals.
  */
 export function holdHandle(server: net.Server, listen: () => void): (() => void) | null {
   let handle = (server as unknown as ServerWithHandle)._handle

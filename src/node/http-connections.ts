@@ -31,8 +31,8 @@ export function tracksConnections(server: http.Server): boolean {
 }
 
 /**
- * Returns the parsers that hold no bytes of an incomplete request. Their responses may still be incomplete. Whether a parser that has never read a request is
- * included depends on the version of Node.
+ * Returns the parsers that hold no bytes of an incomplete request. Their responses may still be incomplete. Whether a parser that has never read a
+ * request is included depends on the version of Node.
  */
 export function idleParsers(server: http.Server): readonly Parser[] {
   return listOf(server)?.idle() ?? []
@@ -58,8 +58,8 @@ export function isResponding(socket: net.Socket): boolean {
 }
 
 /**
- * Makes the parser of a new connection believe that it has read a request. Otherwise the server would not count the connection as idle, and would respond with 408 if
- * the first request takes too long.
+ * Makes the parser of a new connection believe that it has read a request. Otherwise the server would not count the connection as idle, and would
+ * respond with 408 if the first request takes too long.
  */
 export function markIdle(parser: Parser): void {
   const { onIncoming } = parser

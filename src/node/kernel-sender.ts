@@ -13,10 +13,11 @@ export class KernelSender {
   }
 
   /**
-   * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns how many bytes the kernel has taken, 0 after an error; give
-   * the remaining bytes to `socket.write()`, which reports the error.
+   * Sends `length` bytes of `first` from `offset`, then those of `more`. Node's queue must be empty. Returns how many bytes the kernel has taken, 0
+   * after an error; give the remaining bytes to `socket.write()`, which reports the error.
    *
-   * Caches the descriptor, because reading it costs 0.1 µs. The cache is safe: Node removes the handle from a socket before another socket can get its number.
+   * Caches the descriptor, because reading it costs 0.1 µs. The cache is safe: Node removes the handle from a socket before another socket can get
+   * its number.
    */
   send(
     first: Uint8Array,
@@ -43,8 +44,8 @@ export class KernelSender {
 }
 
 /**
- * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. Use it for a socket to
- * which native code writes (an HTTP/2 session): a `socket.write()` that must wait for the kernel would make Node abort the process.
+ * Sends bytes directly to the kernel, bypassing Node's queue. Returns false if the queue is not empty or the kernel has not taken all bytes. Use it
+ * for a socket to which native code writes (an HTTP/2 session): a `socket.write()` that must wait for the kernel would make Node abort the process.
  */
 export function sendBypassingQueue(socket: net.Socket, bytes: Uint8Array): boolean {
   if (!isPlain(socket) || socket.writableLength > 0 || unwrittenBytes(socket) > 0) return false

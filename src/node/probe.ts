@@ -14,16 +14,16 @@ const NEEDED_BY_SOME: readonly Internal[] = [HTTP_CONNECTIONS, SOCKET_TIMEOUT]
 export const INTERNALS: readonly Internal[] = [...NEEDED_BY_ALL, ...NEEDED_BY_SOME]
 
 /**
- * Tests `internals`, and returns an ERR_FDB_NODE for each that does not work on this version of Node. The features that need it then use a fallback, which the error
- * describes.
+ * Tests `internals`, and returns an ERR_FDB_NODE for each that does not work on this version of Node. The features that need it then use a fallback,
+ * which the error describes.
  */
 export function missingInternals(internals: readonly Internal[] = INTERNALS): FdbError[] {
   return internals.filter(({ works }) => !works).map(errorOf)
 }
 
 /**
- * Calls `report` for each of {@link INTERNALS} that does not work. Tests those that every server needs now, each in its own turn of the event loop, because together
- * they take milliseconds. Reports the others when their first use tests them, once for each `owner`.
+ * Calls `report` for each of {@link INTERNALS} that does not work. Tests those that every server needs now, each in its own turn of the event loop,
+ * because together they take milliseconds. Reports the others when their first use tests them, once for each `owner`.
  */
 export async function reportMissing(
   owner: object,

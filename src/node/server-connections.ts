@@ -91,8 +91,8 @@ interface ServerWithCallback {
 }
 
 /**
- * Passes all connections that `from` accepts to `to`, as if `to` had accepted them. `from` must listen, and must be closed before `to` stops listening. On a Node with
- * other internals, `to` gets sockets by its 'connection' event.
+ * Passes all connections that `from` accepts to `to`, as if `to` had accepted them. `from` must listen, and must be closed before `to` stops
+ * listening. On a Node with other internals, `to` gets sockets by its 'connection' event.
  */
 export function acceptInto(from: net.Server, to: net.Server): void {
   const [source, target] = [from, to] as unknown as [ServerWithCallback, ServerWithCallback]

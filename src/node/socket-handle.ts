@@ -50,8 +50,8 @@ export function isPlain(socket: net.Socket): boolean {
 }
 
 /**
- * Closes the socket with RST if it is plain TCP and FIN is not being sent; otherwise just closes it. (While FIN is being sent libuv refuses to reset, and Node would
- * never close the descriptor.)
+ * Closes the socket with RST if it is plain TCP and FIN is not being sent; otherwise just closes it. (While FIN is being sent libuv refuses to reset,
+ * and Node would never close the descriptor.)
  */
 export function reset(socket: net.Socket): void {
   const ending = socket.writableEnded && !socket.writableFinished

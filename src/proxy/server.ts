@@ -41,8 +41,8 @@ export interface ProxyOptions {
   systemd?: 'auto' | 'off'
   pidFile?: string
   /**
-   * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from the followed
-   * state and never writes them; `drain`, `upgrade` and `control` stay its own.
+   * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from
+   * the followed state and never writes them; `drain`, `upgrade` and `control` stay its own.
    */
   place?: JoinedBy['place'] & object
   signal?: AbortSignal
@@ -191,8 +191,9 @@ export class ReverseProxy {
   }
 
   /**
-   * Applies another configuration without closing a connection. Timeouts, limits and headers apply to new connections; `drain` and `upgrade` to the next process.
-   * Rejects, and keeps the current configuration, if a key cannot change (ERR_FDB_RELOAD), an address is in use, or another process serves already.
+   * Applies another configuration without closing a connection. Timeouts, limits and headers apply to new connections; `drain` and `upgrade` to the
+   * next process. Rejects, and keeps the current configuration, if a key cannot change (ERR_FDB_RELOAD), an address is in use, or another process
+   * serves already.
    */
   reload(config: ProxyConfig): Promise<void> {
     return this.#reloads.run(() => this.#reload(this.#followed?.read(config) ?? config))
@@ -377,8 +378,8 @@ export class ReverseProxy {
 }
 
 /**
- * Starts a proxy, or the next version of the proxy that runs with this `control`. Resolves when it serves. Rejects with the errors of `join()`, `listen()` and
- * `ready()`; the running version then keeps serving.
+ * Starts a proxy, or the next version of the proxy that runs with this `control`. Resolves when it serves. Rejects with the errors of `join()`,
+ * `listen()` and `ready()`; the running version then keeps serving.
  */
 export function startProxy(config: ProxyConfig, options: ProxyOptions = {}): Promise<ReverseProxy> {
   keepYoungGenerationSmall()

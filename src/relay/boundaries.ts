@@ -25,8 +25,8 @@ const KNOWN: ReadonlySet<number> = new Set([0, 1, 2, 8, 9, 10])
 const MAX_CONTROL_BYTES = 125
 
 /**
- * Tracks a WebSocket server's frames (RFC 6455, 5.2), to know when the relay may insert a control frame. Keeps no bytes. After a protocol error {@link between}
- * stays false.
+ * Tracks a WebSocket server's frames (RFC 6455, 5.2), to know when the relay may insert a control frame. Keeps no bytes. After a protocol error
+ * {@link between} stays false.
  */
 export class FrameTracker {
   #phase: number = Phase.first

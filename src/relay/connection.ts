@@ -18,8 +18,8 @@ export const DIALLING_MS = 100
 const MAX_IN_FLIGHT_BYTES = MAX_RECORD_BYTES / 2
 
 /**
- * A client's connection. Handles one request at a time in an {@link Exchange}; holds pipelined bytes up to a limit, then stops reading. `ConnectionRecord` is its
- * complete state.
+ * A client's connection. Handles one request at a time in an {@link Exchange}; holds pipelined bytes up to a limit, then stops reading.
+ * `ConnectionRecord` is its complete state.
  */
 export class RelayConnection implements StreamOwner, Timed, ExchangeSide, WatchedClient {
   readonly client: ByteStream
@@ -178,8 +178,8 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
   }
 
   /**
-   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a successful write shows no progress. The first
-   * check counts as progress: a stalled peer is cut after the second.
+   * Reports whether a slow peer has acknowledged bytes since the last deadline. The kernel buffers megabytes, so a successful write shows no
+   * progress. The first check counts as progress: a stalled peer is cut after the second.
    */
   #peersProgress(): boolean {
     if (this.exchange?.overdue) return false

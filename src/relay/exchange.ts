@@ -28,8 +28,8 @@ import { ServerResponse } from './server-response.js'
 import { upstreamRequest } from './upstream-request.js'
 
 /**
- * One request and its response, or the tunnel that the request became. Owns the server's connection. A whole TCP connection is an exchange too: a tunnel without
- * a method. Another process can continue with {@link facts}, both streams and two times.
+ * One request and its response, or the tunnel that the request became. Owns the server's connection. A whole TCP connection is an exchange too: a
+ * tunnel without a method. Another process can continue with {@link facts}, both streams and two times.
  */
 export class Exchange implements StreamOwner {
   readonly facts: ExchangeFacts

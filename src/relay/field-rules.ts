@@ -64,8 +64,8 @@ function responseEdits(
 
 export interface ForwardedOptions {
   /**
-   * `replace` (default): the relay overwrites these fields, so that a client cannot forge them. `append`, for a relay behind another proxy: the relay appends the
-   * client's address, and keeps protocol and host.
+   * `replace` (default): the relay overwrites these fields, so that a client cannot forge them. `append`, for a relay behind another proxy: the relay
+   * appends the client's address, and keeps protocol and host.
    */
   client?: 'replace' | 'append'
   /** X-Forwarded-For, X-Forwarded-Proto and X-Forwarded-Host; default true. */

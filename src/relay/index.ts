@@ -1,6 +1,6 @@
 /**
- * The data path of a reverse proxy: relays HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections between clients and the servers that a router chooses.
- * Independent of listeners and configuration.
+ * The data path of a reverse proxy: relays HTTP/1.0 and 1.1, upgrades, CONNECT and whole TCP connections between clients and the servers that a
+ * router chooses. Independent of listeners and configuration.
  */
 export {
   type ByteStream,

@@ -21,8 +21,9 @@ export interface RelayTimeouts {
   /** Limits the time from the end of the request, or the last interim response, to the end of the response's head. */
   response: number
   /**
-   * Limits the time from the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is incomplete, and 504 if the
-   * response has not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default) means no limit.
+   * Limits the time from the end of a request's head to the end of its response, even if bytes move. The client gets 408 if its request is
+   * incomplete, and 504 if the response has not started; a response that has started is cut short. Does not apply to tunnels. `Infinity` (default)
+   * means no limit.
    */
   request: number
   /** Limits the time without progress of a body. A slow peer makes progress while its kernel acknowledges bytes; otherwise it is cut after 1 to 2 times this. */
@@ -77,8 +78,8 @@ export interface RelayOptions {
   /** Edits of every response, including the relay's own; a route can override them. For example an instance header. */
   responseFields?: FieldEditOptions
   /**
-   * How to treat a client that sends FIN while it waits for a response. `abort` (default) treats the client as closed: most such clients are, and the relay cannot
-   * find out. `serve` sends the response.
+   * How to treat a client that sends FIN while it waits for a response. `abort` (default) treats the client as closed: most such clients are, and the
+   * relay cannot find out. `serve` sends the response.
    */
   halfClosedClients?: 'serve' | 'abort'
   /** Called at the end of each exchange. Must not throw. */

@@ -251,7 +251,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     }
   }
 
-  /** `bufferSize` is the size of the read buffer: a read that filled it may have left more bytes in the kernel. */
+  /** A read that filled its buffer may have left more bytes in the kernel. */
   #deliver(chunk: Buffer, bytes: number, bufferSize: number): void {
     this.#moreToRead = bytes >= bufferSize
     if (bytes === 0) {

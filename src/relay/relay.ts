@@ -70,8 +70,8 @@ export class Relay {
   }
 
   /**
-   * Takes over an accepted socket from which nothing was read; closes it if the limit of connections is reached. With `forward` the whole connection goes, unparsed,
-   * to a server of that route; without a server it is reset.
+   * Takes over an accepted socket from which nothing was read; closes it if the limit of connections is reached. With `forward` the whole connection
+   * goes, unparsed, to a server of that route; without a server it is reset.
    */
   accept(socket: net.Socket, origin: ClientOrigin, forward?: Forward): void {
     if (this.#connections.size >= this.#context.limits.connections) {
@@ -154,8 +154,8 @@ export class Relay {
   }
 
   /**
-   * Ends every connection as its protocol asks: a WebSocket with a close frame, events after `lastEvent`, a tunnel with FIN, any other with its next response.
-   * After `lingerMs` the remaining connections get an error and are closed. Returns the kinds of all connections.
+   * Ends every connection as its protocol asks: a WebSocket with a close frame, events after `lastEvent`, a tunnel with FIN, any other with its next
+   * response. After `lingerMs` the remaining connections get an error and are closed. Returns the kinds of all connections.
    */
   end(lastEvent: string, lingerMs: number): ClosedCount[] {
     this.#context.draining = true
@@ -188,8 +188,8 @@ export class Relay {
   }
 
   /**
-   * Takes one connection after the other out of this relay; the caller owns the descriptors. Checks each connection once. Until {@link resume}, calls `notice` when
-   * another one may be able to leave. Throws, without effect, if no descriptor is free for a dup.
+   * Takes one connection after the other out of this relay; the caller owns the descriptors. Checks each connection once. Until {@link resume}, calls
+   * `notice` when another one may be able to leave. Throws, without effect, if no descriptor is free for a dup.
    */
   *departures(which: MoveWhich, notice: () => void): Generator<ExportedConnection, void, void> {
     this.#context.leaving = { which, onMovable: notice }

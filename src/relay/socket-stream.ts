@@ -26,8 +26,8 @@ interface SocketInput {
 }
 
 /**
- * A {@link ByteStream} over a socket, which it owns. Unless the socket encrypts, sends directly to the kernel what the kernel takes at once. The socket gets at most
- * one write at a time, the others wait here: so the stream knows exactly which bytes are unsent.
+ * A {@link ByteStream} over a socket, which it owns. Unless the socket encrypts, sends directly to the kernel what the kernel takes at once. The
+ * socket gets at most one write at a time, the others wait here: so the stream knows exactly which bytes are unsent.
  */
 export class SocketStream implements ByteStream {
   owner: StreamOwner | null

@@ -134,9 +134,9 @@ const RELAYS = 2
 const CLIENT = '127.0.0.1'
 
 /**
- * Relays requests of this process to itself, so that V8 compiles the code: otherwise the first hundreds of requests take ten times as long. Calls `relayOf`
- * twice, because V8 would treat the values of a single relay as constants. Resolves with the number of requests that got a response: 0 without polled sockets.
- * Rejects if no descriptors are free. Leaves nothing open.
+ * Relays requests of this process to itself, so that V8 compiles the code: otherwise the first hundreds of requests take ten times as long. Calls
+ * `relayOf` twice, because V8 would treat the values of a single relay as constants. Resolves with the number of requests that got a response: 0
+ * without polled sockets. Rejects if no descriptors are free. Leaves nothing open.
  */
 export async function warmUp(relayOf: () => WarmUpRelay, options: WarmUpOptions): Promise<number> {
   if (!hasPolledSockets()) return 0

@@ -32,8 +32,8 @@ export const ticketKeysSection = defineSection<StoredKeys>({
 
 export interface TicketKeyOptions {
   /**
-   * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates: a server
-   * that asks for client certificates must have its own name.
+   * Servers that share keys under one name resume each other's sessions; default `default`. A resumed session skips the check of client certificates:
+   * a server that asks for client certificates must have its own name.
    */
   name?: string
   /** Interval in milliseconds at which the serving process creates new keys; default 12 hours. */
@@ -51,8 +51,8 @@ const OPTIONS: OptionChecks<TicketKeyOptions> = {
 }
 
 /**
- * The keys that encrypt TLS session tickets. The state holds them: the first process creates them, later ones use the same, and the serving process rotates them
- * (never a follower). A process has keys from the start, even before it may write the state.
+ * The keys that encrypt TLS session tickets. The state holds them: the first process creates them, later ones use the same, and the serving process
+ * rotates them (never a follower). A process has keys from the start, even before it may write the state.
  */
 export class TicketKeys {
   readonly name: string
@@ -109,8 +109,8 @@ export class TicketKeys {
   }
 
   /**
-   * Creates new keys now. Sessions of the current keys can still be resumed; sessions of the previous keys need a full handshake. Rotate twice if the keys have
-   * leaked. Rejects if the change of the state fails.
+   * Creates new keys now. Sessions of the current keys can still be resumed; sessions of the previous keys need a full handshake. Rotate twice if the
+   * keys have leaked. Rejects if the change of the state fails.
    */
   async rotate(): Promise<void> {
     await this.#put(this.#createKeys(this.#current.keys))

@@ -21,9 +21,9 @@ export interface TicketKeyPair {
 const PART = 16
 
 /**
- * Makes a TLS server encrypt tickets with the current keys, and decrypt tickets of the previous keys too. With Node's `setTicketKeys()` alone, which takes one set of
- * keys, all clients would need a full handshake after a rotation. Call it again after `setSecureContext()`, which creates a new context. On a Node without the
- * callback the server uses only the current keys.
+ * Makes a TLS server encrypt tickets with the current keys, and decrypt tickets of the previous keys too. With Node's `setTicketKeys()` alone, which
+ * takes one set of keys, all clients would need a full handshake after a rotation. Call it again after `setSecureContext()`, which creates a new
+ * context. On a Node without the callback the server uses only the current keys.
  */
 export function useTicketKeys(server: Server, keys: TicketKeyPair): void {
   server.setTicketKeys(keys.current)
@@ -46,8 +46,9 @@ function parts(keys: Buffer): { name: Buffer; hmac: Buffer; aes: Buffer } {
 }
 
 /**
- * Makes a TLS server accept tickets of other processes. By default it has random keys, and Node derives its `sessionIdContext` from the command line: a process with
- * another path or option would refuse all tickets. Sets both again after `setSecureContext()`, which resets them when the certificate changes.
+ * Makes a TLS server accept tickets of other processes. By default it has random keys, and Node derives its `sessionIdContext` from the command line:
+ * a process with another path or option would refuse all tickets. Sets both again after `setSecureContext()`, which resets them when the certificate
+ * changes.
  */
 export class TicketServer {
   readonly #server: Server
@@ -83,8 +84,8 @@ function defaultContext(): string {
 }
 
 /**
- * Returns a context that differs between servers with different requirements for client certificates. TLS does not check certificates when it resumes a session: a
- * client without a certificate could otherwise resume a session of a server that asks for none.
+ * Returns a context that differs between servers with different requirements for client certificates. TLS does not check certificates when it resumes
+ * a session: a client without a certificate could otherwise resume a session of a server that asks for none.
  */
 function sessionContext(name: string, { requestCert, rejectUnauthorized, ca, crl }: SessionFacts): string {
   const hash = nodeCrypto()
@@ -109,10 +110,11 @@ function renameSessions(server: Server, context: string): void {
 }
 
 /**
- * Lets clients resume their TLS sessions with other versions and processes: from now on the server uses the ticket keys of the state. Supports `https`, `tls` and
- * `http2` servers, with TLS 1.2 and 1.3. Call it before `ready()`. Throws ERR_FDB_OPTION.
+ * Lets clients resume their TLS sessions with other versions and processes: from now on the server uses the ticket keys of the state. Supports
+ * `https`, `tls` and `http2` servers, with TLS 1.2 and 1.3. Call it before `ready()`. Throws ERR_FDB_OPTION.
  *
- * Replaces keys that the server was given; `setSecureContext()` keeps the shared keys. After a rotation, sessions of the previous keys are still resumed, and renewed.
+ * Replaces keys that the server was given; `setSecureContext()` keeps the shared keys. After a rotation, sessions of the previous keys are still
+ * resumed, and renewed.
  */
 export function shareTicketKeys(member: Member, server: Server, options: TicketKeyOptions = {}): TicketKeys {
   if (typeof server?.setTicketKeys !== 'function' || typeof server.setSecureContext !== 'function') {

@@ -16,8 +16,8 @@ export function configOf(bytes: Buffer, file: string): ProxyConfig {
 }
 
 /**
- * Checks the text of a configuration. Throws ERR_FDB_CONFIG: its message has a line `FILE:LINE:COLUMN: KEY: what is wrong` for each problem (at most 20), its
- * `details.problems` has them as {@link ConfigProblem}.
+ * Checks the text of a configuration. Throws ERR_FDB_CONFIG: its message has a line `FILE:LINE:COLUMN: KEY: what is wrong` for each problem (at most
+ * 20), its `details.problems` has them as {@link ConfigProblem}.
  */
 export function parseConfig(text: string, file: string): ProxyConfig {
   return parseDocument(text, file, checkConfig)

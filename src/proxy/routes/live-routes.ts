@@ -240,8 +240,8 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
 type RouteChangeListener = Parameters<RouteSource['onChange']>[0]
 
 /**
- * The routes as this process serves them. Includes the routes of its own file before it may write them, so that its first request finds them. Ignores changes of
- * the state's file routes while another process serves: their upstreams may have other names.
+ * The routes as this process serves them. Includes the routes of its own file before it may write them, so that its first request finds them. Ignores
+ * changes of the state's file routes while another process serves: their upstreams may have other names.
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource

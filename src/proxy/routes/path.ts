@@ -1,8 +1,8 @@
 /**
  * Path prefixes of routes, and the normalised form of a request's path for comparison with them. Servers get the target as the client sent it.
  *
- * Two spellings that some server takes for the same path must not reach different routes: otherwise a client could get around a route that answers `/admin`
- * with 403. Normalisation
+ * Two spellings that some server takes for the same path must not reach different routes: otherwise a client could get around a route that answers
+ * `/admin` with 403. Normalisation
  *
  * - removes query and fragment;
  * - decodes percent-encoded letters, digits and `-._~` once (`/%61dmin` becomes `/admin`), and changes other escapes to upper case; escapes all characters
@@ -13,8 +13,8 @@
  * Servers disagree on whether an escaped slash, backslash or semicolon counts as one, and some decode twice. Such a path has several readings (see
  * {@link readings}). The proxy refuses it if they lead to different routes.
  *
- * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path without a
- * leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
+ * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path
+ * without a leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.
  */
 import { InvalidValue, shown } from '../../config/check.js'
 

@@ -1,6 +1,7 @@
 /**
- * Computes the changes of the state for a new configuration file. Its routes replace those of the previous file. A route made at run time with the same host and
- * path **overrides the file until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by name.
+ * Computes the changes of the state for a new configuration file. Its routes replace those of the previous file. A route made at run time with the
+ * same host and path **overrides the file until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by
+ * name.
  */
 import { GrowingList, ShardedMap } from '../../base/large-collections.js'
 import { fdbroker } from '../../proto/proxy.js'

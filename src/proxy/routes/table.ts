@@ -18,8 +18,8 @@ export const AMBIGUOUS_PATH = Symbol('ambiguous path')
 export type RouteMatch<T> = T | typeof NO_ROUTE | typeof AMBIGUOUS_PATH
 
 /**
- * Finds the route of a request. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made at run time.
- * The cost of a lookup depends on the number of path segments, not on the number of routes.
+ * Finds the route of a request. The most specific host wins (exact, then the longest `*.suffix`, then `*`), then the longest path, then a route made
+ * at run time. The cost of a lookup depends on the number of path segments, not on the number of routes.
  */
 export class RouteTable<T extends NonNullable<unknown>> {
   #hosts = new ShardedMap<PathNode<T>>()

@@ -16,8 +16,8 @@ import {
 const FIRST_ATTRIBUTE = 14
 
 /**
- * The configuration in the state. The serving process writes it. Upstreams that only the state has are adopted, because routes made at run time and followers may
- * use them.
+ * The configuration in the state. The serving process writes it. Upstreams that only the state has are adopted, because routes made at run time and
+ * followers may use them.
  */
 export class DeclaredState {
   readonly #declared: DeclaredSections

@@ -36,8 +36,8 @@ interface HandshakeServer {
 }
 
 /**
- * Does the TLS handshakes of one listener. New settings apply to new handshakes. Uses one `tls.Server` for each kind of key, because with RSA and ECDSA in one
- * server OpenSSL may choose the default certificate instead of the requested one.
+ * Does the TLS handshakes of one listener. New settings apply to new handshakes. Uses one `tls.Server` for each kind of key, because with RSA and
+ * ECDSA in one server OpenSSL may choose the default certificate instead of the requested one.
  */
 export class Handshakes {
   readonly #certificates: CertificateTable

@@ -4,8 +4,8 @@ interface Server {
 }
 
 /**
- * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. If all servers are
- * out, picks them anyway. Times are in milliseconds, on the caller's clock.
+ * Picks the servers of one upstream in turn. After `failures` consecutive failures a server is out for `coolDown`; then one request tries it. If all
+ * servers are out, picks them anyway. Times are in milliseconds, on the caller's clock.
  */
 export class Balancer {
   #servers: Server[] = []
