@@ -64,10 +64,10 @@ export class Services {
   /** Takes over the services of the previous daemon: those with living members, and those that it has handed over. */
   restore(): void {
     const items = this.#deps.persisted.claimAll()
-    for (const remembered of this.#rightsHolders.read()) {
-      const handedOver = items.get(remembered.service) ?? []
-      items.delete(remembered.service)
-      if (remembered.members.length > 0 || handedOver.length > 0) this.#add(remembered, handedOver)
+    for (const record of this.#rightsHolders.read()) {
+      const handedOver = items.get(record.service) ?? []
+      items.delete(record.service)
+      if (record.members.length > 0 || handedOver.length > 0) this.#add(record, handedOver)
     }
     // The list was removed or is unreadable, so that the users of these services are unknown.
     for (const [service, handedOver] of items)
@@ -179,7 +179,7 @@ export class Services {
   #resumeWriting(): void {
     this.#paused = false
     for (const name of this.#services.keys()) this.#touched.add(name)
-    this.#rightsHolders.replace(this.all.map(service => service.remembered))
+    this.#rightsHolders.replace(this.all.map(service => service.record))
     this.#noteChange()
   }
 
@@ -200,9 +200,9 @@ export class Services {
     this.#services.clear()
   }
 
-  #add(remembered: ServiceRecord, items: readonly BundleItem[]): Service {
+  #add(record: ServiceRecord, items: readonly BundleItem[]): Service {
     const { persisted, accessCheck, logger, times } = this.#deps
-    const name = remembered.service
+    const name = record.service
     const service = new Service(
       {
         times,
@@ -213,7 +213,7 @@ export class Services {
         receiver: name => this.#deps.receiver(name),
         holds: name => persisted.update(name, this.#services.get(name)?.items ?? []),
       },
-      remembered,
+      record,
       items,
     )
     this.#services.set(service.name, service)
@@ -225,7 +225,7 @@ export class Services {
     if (service === undefined) return
     this.#unserved.update(name)
     this.#touched.add(name)
-    if (!this.#paused) this.#rightsHolders.remember(service.remembered)
+    if (!this.#paused) this.#rightsHolders.remember(service.record)
     this.#noteChange()
   }
 

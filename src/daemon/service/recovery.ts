@@ -162,10 +162,10 @@ export class RightsHolders {
   }
 
   /** Adds or replaces a service; takes effect with {@link write}. */
-  remember(remembered: ServiceRecord): void {
-    const line = JSON.stringify(remembered)
-    if (this.#lines.get(remembered.service) === line) return
-    this.#lines.set(remembered.service, line)
+  remember(record: ServiceRecord): void {
+    const line = JSON.stringify(record)
+    if (this.#lines.get(record.service) === line) return
+    this.#lines.set(record.service, line)
     this.#stale = true
   }
 
@@ -178,7 +178,7 @@ export class RightsHolders {
   replace(services: readonly ServiceRecord[]): void {
     this.#lines.clear()
     this.#stale = true
-    for (const remembered of services) this.remember(remembered)
+    for (const record of services) this.remember(record)
   }
 
   /** Writes the file if it is stale. After an exception the next call tries again. */

@@ -49,7 +49,7 @@ interface ServiceDeps {
   readonly logger: Logger
   readonly incarnation: string
   limits(): ServiceLimits
-  /** Called when something that `status` shows or that {@link Service.remembered} has may have changed. */
+  /** Called when something that `status` shows or that {@link Service.record} has may have changed. */
   changed(): void
   /** Returns the member that takes the connections of a service without members. */
   receiver(service: string): Peer | undefined
@@ -155,7 +155,7 @@ export class Service {
   }
 
   /** The facts that a restarted daemon needs. */
-  get remembered(): ServiceRecord {
+  get record(): ServiceRecord {
     const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
     return {
       service: this.name,
