@@ -44,7 +44,7 @@ export interface DaemonOptions {
   systemd?: 'auto' | 'off'
   /** A file to which the listening daemon writes its pid. */
   pidFile?: string
-  /** Its abort closes the daemon. */
+  /** An abort closes the daemon. */
   signal?: AbortSignal
   /**
    * Takes over from the daemon that listens at `control`: its control socket and everything that it holds. That daemon ends when this one serves.

@@ -51,7 +51,7 @@ export interface UpgradeAsk {
   release?: Release | undefined
   /** Called when the handoff enters a phase. */
   progress?: (step: UpgradeProgress) => void
-  /** Its abort cancels the upgrade; before the Commit this ends the successor. The result tells whether the upgrade was cancelled. */
+  /** An abort cancels the upgrade; before the Commit this ends the successor. The result of `upgrade()` shows whether it was cancelled. */
   signal?: AbortSignal
 }
 
@@ -181,8 +181,8 @@ export class OperatorClient implements Disposable {
     let timer: NodeJS.Timeout | undefined
     const cancel = () => {
       this.#link.post({ cancelUpgrade: {} })
-      const late = deadlineError(`${what} that was cancelled`, CANCELLED_MS)
-      timer = setTimeout(() => unanswered.abort(late), CANCELLED_MS)
+      const timeoutError = deadlineError(`${what} that was cancelled`, CANCELLED_MS)
+      timer = setTimeout(() => unanswered.abort(timeoutError), CANCELLED_MS)
     }
     signal?.addEventListener('abort', cancel, { once: true })
     const body: WireBody = {

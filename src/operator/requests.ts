@@ -170,7 +170,7 @@ export interface AskOptions {
   timeout?: number
   /** @internal The name of `timeout` before 0.5. */
   timeoutMs?: number
-  /** Its abort rejects the call with its reason. The requested work continues. */
+  /** An abort rejects the call with the signal's reason. The requested work continues. */
   signal?: AbortSignal
 }
 
@@ -189,7 +189,7 @@ export type ReadAnswer<T> = (envelope: WireEnvelope, fds: OwnedFd[]) => { readon
 export interface AskLimits {
   /** The awaited thing, as a noun for the error after a timeout. */
   readonly what: string
-  /** null: wait until the peer disconnects. */
+  /** Time limit for the answer; null to wait until the peer disconnects. */
   readonly timeoutMs: number | null
   readonly signal: AbortSignal | undefined
 }

@@ -20,7 +20,7 @@ export interface StateReadOptions extends StateAsk {
 }
 
 export interface StateWatchOptions extends StateReadOptions {
-  /** Only this section, which need not exist yet. Default: all. */
+  /** Restricts the watch to this section, which need not exist yet. Default: all sections. */
   section?: string
   /** First yields a `put` for each existing entry. Default false. */
   initial?: boolean

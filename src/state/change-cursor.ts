@@ -26,7 +26,7 @@ export class ChangeCursor {
   readonly #change = emptyChange()
   readonly #key = emptyKey()
   readonly #store: CursorStore
-  readonly #malformed: (why: string) => FdbError
+  readonly #malformed: (reason: string) => FdbError
   #bytes = this.#key.bytes
   /** Alternating start and end offsets of the changes. */
   #changes: readonly number[] = []
@@ -39,7 +39,7 @@ export class ChangeCursor {
   #print: number | null = null
 
   /** `malformed` creates the error for a malformed record. */
-  constructor(store: CursorStore, malformed: (why: string) => FdbError) {
+  constructor(store: CursorStore, malformed: (reason: string) => FdbError) {
     this.change = this.#change
     this.#store = store
     this.#malformed = malformed

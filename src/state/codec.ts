@@ -59,9 +59,9 @@ function findUnsupported(value: unknown, format: Format): UnsupportedValue | nul
 function findUnsupportedInObject(value: object, format: Format): UnsupportedValue | null {
   if (Array.isArray(value)) {
     for (let i = 0; i < value.length; i++) {
-      const one: unknown = value[i]
-      if (one === undefined && format.undefined) continue
-      const found = findUnsupported(one, format)
+      const element: unknown = value[i]
+      if (element === undefined && format.undefined) continue
+      const found = findUnsupported(element, format)
       if (found) return { what: found.what, path: `[${i}]${found.path}` }
     }
     return null
@@ -73,9 +73,9 @@ function findUnsupportedInObject(value: object, format: Format): UnsupportedValu
     if (what !== null) return { what, path: '' }
   }
   for (const key in value) {
-    const one = (value as Record<string, unknown>)[key]
-    if (one === undefined || typeof one === 'string') continue
-    const found = findUnsupported(one, format)
+    const element = (value as Record<string, unknown>)[key]
+    if (element === undefined || typeof element === 'string') continue
+    const found = findUnsupported(element, format)
     if (found && Object.hasOwn(value, key)) return { what: found.what, path: `.${key}${found.path}` }
   }
   return null
@@ -220,14 +220,14 @@ function readerFor(type: Decoding): MakeReader {
 
 /** Returns the reader class of the type's own copy: `decodeDelimited` creates such a reader and passes it to `this.decode`. */
 function ownReaderOf(type: Decoding): ReaderClass | null {
-  let made: unknown
+  let reader: unknown
   try {
-    const catching = { decode: (reader: unknown) => (made = reader) }
-    type.decodeDelimited?.call(catching, DELIMITED as never)
+    const capturing = { decode: (given: unknown) => (reader = given) }
+    type.decodeDelimited?.call(capturing, DELIMITED as never)
   } catch {
     // `type` is not a protobufjs type.
   }
-  const readers = (made as { constructor?: Partial<ReaderClass> } | undefined)?.constructor
+  const readers = (reader as { constructor?: Partial<ReaderClass> } | undefined)?.constructor
   return typeof readers?.create === 'function' ? (readers as ReaderClass) : null
 }
 

@@ -230,7 +230,7 @@ function segmentsOf(log: StateLog): SegmentsReply {
 
 function readPage(log: StateLog, { kind, epoch, from }: Partial<ReadRequest>): Buffer {
   if (typeof from !== 'number' || !Number.isSafeInteger(from) || from < 0) throw malformedRequest()
-  const segment = log.segments.find(one => one.kind === kind && one.epoch === epoch)
+  const segment = log.segments.find(each => each.kind === kind && each.epoch === epoch)
   if (segment === undefined) {
     throw new FdbError(
       'ERR_FDB_STATE_MOVED',

@@ -17,9 +17,9 @@ export class Digest {
   }
 
   remove(section: Uint8Array, key: Uint8Array, value: Uint8Array): void {
-    one.fill(0)
-    addEntry(one, section, key, value)
-    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - one[i]!
+    scratchSum.fill(0)
+    addEntry(scratchSum, section, key, value)
+    for (let i = 0; i < LANES; i++) this.#lanes[i] = this.#lanes[i]! - scratchSum[i]!
   }
 
   /** Adds another digest; the two sets must be disjoint. */
@@ -39,7 +39,7 @@ export class Digest {
   }
 }
 
-const one = new Uint32Array(LANES)
+const scratchSum = new Uint32Array(LANES)
 const range = new Uint32Array(4)
 let scratch = Buffer.allocUnsafe(4096)
 

@@ -40,7 +40,7 @@ export interface StateDraft {
 
 interface DraftedChange {
   readonly change: NewChange
-  /** undefined if the change deletes the entry. */
+  /** The new value, or undefined if the change deletes the entry. */
   readonly value: unknown
 }
 

@@ -99,15 +99,15 @@ export class Entries {
   /** Subtracts a slot's entry from a digest. Returns its location, valid until the next call. */
   subtract(section: SectionStore, slot: number, digest: Digest): Location {
     const at = this.locations.get(slot, this.#at)
-    const found = this.#readChange(at)
+    const buffer = this.#readChange(at)
     const { start } = this.#readAhead
     const { keyStart, keyEnd, valueStart, valueEnd } = scanChange(
-      found,
+      buffer,
       start,
       start + at.length,
       this.#scanned,
     )
-    digest.remove(section.nameBytes, found.subarray(keyStart, keyEnd), found.subarray(valueStart, valueEnd))
+    digest.remove(section.nameBytes, buffer.subarray(keyStart, keyEnd), buffer.subarray(valueStart, valueEnd))
     return at
   }
 
@@ -124,9 +124,9 @@ export class Entries {
 
   /** Returns a copy of the value at a location that an entry has, or had before this turn's changes. */
   readAt(section: SectionStore, key: string, at: Location): { value: Buffer; version: number } {
-    const found = this.#findEntry(section, key, at)
+    const buffer = this.#findEntry(section, key, at)
     const { valueStart, valueEnd, version } = this.#scanned
-    return { value: copyOf(found, valueStart, valueEnd), version }
+    return { value: copyOf(buffer, valueStart, valueEnd), version }
   }
 
   /** Returns the result of `is` for the value of a slot, without copying the value. */
@@ -136,17 +136,18 @@ export class Entries {
     slot: number,
     is: (bytes: Buffer, start: number, end: number) => boolean,
   ): boolean {
-    const found = this.#findEntry(section, key, this.locations.get(slot, this.#at))
-    return is(found, this.#scanned.valueStart, this.#scanned.valueEnd)
+    const buffer = this.#findEntry(section, key, this.locations.get(slot, this.#at))
+    return is(buffer, this.#scanned.valueStart, this.#scanned.valueEnd)
   }
 
   /** Returns the buffer with the entry of `key` and sets `#scanned`. Throws ERR_FDB_STATE_DAMAGED if the location has another entry. */
   #findEntry(section: SectionStore, key: string, at: Location): Buffer {
-    const found = this.#readChange(at)
+    const buffer = this.#readChange(at)
     const { start } = this.#readAhead
-    const change = scanChange(found, start, start + at.length, this.#scanned)
+    const change = scanChange(buffer, start, start + at.length, this.#scanned)
     const { keyStart, keyEnd, sectionStart, sectionEnd } = change
-    if (section.isNamed(found, sectionStart, sectionEnd) && isText(found, keyStart, keyEnd, key)) return found
+    if (section.isNamed(buffer, sectionStart, sectionEnd) && isText(buffer, keyStart, keyEnd, key))
+      return buffer
     const { segment } = this.#heldSegment(at)
     throw damagedError(
       segment,
@@ -180,8 +181,8 @@ export class Entries {
 
   #checkRead(at: Location, got: number): void {
     if (got === at.length) return
-    const why = `${got} bytes of an entry of ${at.length}; the file was cut`
-    throw damagedError(this.#heldSegment(at).segment, at.offset, undefined, why)
+    const reason = `${got} bytes of an entry of ${at.length}; the file was cut`
+    throw damagedError(this.#heldSegment(at).segment, at.offset, undefined, reason)
   }
 }
 

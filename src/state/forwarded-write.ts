@@ -157,8 +157,8 @@ export function tooLargeError(bytes: number, waitingBytes: number): FdbError {
   )
 }
 
-function malformedError(why: string): FdbError {
-  return new FdbError('ERR_FDB_MESSAGE', `a forwarded change cannot be read: ${why}; nothing was changed`)
+function malformedError(reason: string): FdbError {
+  return new FdbError('ERR_FDB_MESSAGE', `a forwarded change cannot be read: ${reason}; nothing was changed`)
 }
 
 const MARK_BYTES = 16

@@ -234,7 +234,7 @@ export class History {
 
   /** Makes `segment` the segment for appends. Throws, without effect, if it is not allowed to be. */
   claim(segment: Segment): void {
-    let held = this.held.find(one => one.segment === segment)
+    let held = this.held.find(each => each.segment === segment)
     if (!held) {
       const refusal =
         segment.kind === 'snapshot' ? notWritableError(segment, 'it is a snapshot') : this.refusal(segment)

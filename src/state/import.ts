@@ -164,24 +164,24 @@ export class StagedImport {
 }
 
 /** Returns the section's new schema in the log, merged from the schemas of the log, the import and this process. */
-function newestSchema(given: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
-  return mergedSchema(stored, schema === null ? given : mergedSchema(given, storedForm(name, schema)))
+function newestSchema(imported: StoredSchema, { name, schema, stored }: SectionStore): StoredSchema {
+  return mergedSchema(stored, schema === null ? imported : mergedSchema(imported, storedForm(name, schema)))
 }
 
-function checkSchema(section: SectionStore, given: StoredSchema): void {
+function checkSchema(section: SectionStore, imported: StoredSchema): void {
   const { name, schema, stored } = section
   if (schema) {
-    const refusal = schemaRefusal(given, schema)
+    const refusal = schemaRefusal(imported, schema)
     if (refusal) throw refusal
-  } else if (stored && stored.codec !== '' && given.codec !== stored.codec) {
+  } else if (stored && stored.codec !== '' && imported.codec !== stored.codec) {
     throw new FdbError(
       'ERR_FDB_SCHEMA',
       `section "${name}" has codec "${stored.codec}" (schema version ${stored.version}); the import was written with ` +
-        `"${given.codec}" (version ${given.version}). Import it into a section of another name`,
+        `"${imported.codec}" (version ${imported.version}). Import it into a section of another name`,
     )
   }
 }
 
-function malformedError(why: string): FdbError {
-  return new FdbError('ERR_FDB_STATE_IMPORT', `the import cannot be read: ${why}; nothing was imported`)
+function malformedError(reason: string): FdbError {
+  return new FdbError('ERR_FDB_STATE_IMPORT', `the import cannot be read: ${reason}; nothing was imported`)
 }

@@ -25,11 +25,11 @@ export function* inFileOrder<T>(
   entries: Pick<Entries, 'locations'>,
   read: (key: string, slot: number) => T | null,
 ): Generator<T | null, undefined> {
-  const left = new RemainingKeys(section)
+  const remaining = new RemainingKeys(section)
   for (let most = FIRST_KEYS; ; most = Math.min(MOST_KEYS, most * GROWTH)) {
     const { slots } = section
     const { changes } = slots
-    const parts = yield* left.nextBatch(most, entries)
+    const parts = yield* remaining.nextBatch(most, entries)
     if (parts.length === 0) return
     for (const part of parts) {
       for (let i = 0; i < part.keys.length; i++) {

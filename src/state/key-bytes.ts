@@ -74,9 +74,9 @@ export function hashOf({ buffer, view }: Bytes, start: number, end: number): num
     hash = (hash << 13) | (hash >>> 19)
     hash = (Math.imul(hash, 5) + 0xe6546b64) | 0
   }
-  let rest = 0
-  for (let shift = 0; at < end; shift += 8) rest |= buffer[at++]! << shift
-  hash ^= scramble(rest) ^ (end - start)
+  let tail = 0
+  for (let shift = 0; at < end; shift += 8) tail |= buffer[at++]! << shift
+  hash ^= scramble(tail) ^ (end - start)
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b)
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35)
   return (hash ^ (hash >>> 16)) >>> 0

@@ -50,9 +50,9 @@ export const DEFAULT_LIMITS: Readonly<StateLimits> = Object.freeze({
   requestBytes: 255,
 })
 
-export function limitsFrom(given: Partial<StateLimits> | undefined): Readonly<StateLimits> {
-  if (given !== undefined) checkKeys('stateLimits', given, DEFAULT_LIMITS)
-  const limits = { ...DEFAULT_LIMITS, ...given }
+export function limitsFrom(overrides: Partial<StateLimits> | undefined): Readonly<StateLimits> {
+  if (overrides !== undefined) checkKeys('stateLimits', overrides, DEFAULT_LIMITS)
+  const limits = { ...DEFAULT_LIMITS, ...overrides }
   for (const [name, value] of Object.entries(limits)) {
     if (!Number.isSafeInteger(value) || value < 1) {
       throw new FdbError(

@@ -32,7 +32,7 @@ export interface RawEntry {
 }
 
 export interface RawSection {
-  /** In no particular order. */
+  /** Returns the keys in no particular order. */
   keys(): Iterable<string>
   get(key: string): RawEntry | undefined
 }

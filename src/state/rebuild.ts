@@ -30,7 +30,7 @@ export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<
 
 function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   const { history, deferred, limits, store } = core
-  const former = history.held
+  const previous = history.held
   let replaced = false
   try {
     yield* deferred.steps()
@@ -52,7 +52,7 @@ function* rebuildLog(core: LogCore, segments: readonly Segment[]): Generator<unk
     for (const { section, changes } of different)
       yield* inSteps(changes, ({ op, key, before }) => section.notify(op, key, 'replay', before))
   } finally {
-    if (replaced) for (const held of former) history.release(held)
+    if (replaced) for (const held of previous) history.release(held)
     else for (const segment of segments) segment.close()
   }
 }
@@ -86,9 +86,9 @@ function isSame(
   slot: number,
   key: string,
 ): boolean {
-  const was = before.entries.read(section, key, old)
+  const oldEntry = before.entries.read(section, key, old)
   const is = after.entries.read(now, key, slot)
-  return was.version === is.version && was.value.equals(is.value)
+  return oldEntry.version === is.version && oldEntry.value.equals(is.value)
 }
 
 /** Replaces the whole state in one step, so that a reader sees either the old or the new state. */

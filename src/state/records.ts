@@ -27,7 +27,7 @@ export interface ScannedRecord {
   changes: number[]
   schemas: StoredSchema[]
   requests: string[]
-  /** One per request, or empty. */
+  /** The fingerprints of the changes of `requests`, in the same order, or empty. */
   requestPrints: number[]
   end: { entries: number; digest: string } | null
   part: { index: number; last: boolean } | null
@@ -87,9 +87,9 @@ export function encodeEnvelope(envelope: fdbroker.state.Record.$Properties): Uin
 /** Returns the tag and length that precede an encoded Change in a Record, to copy changes without decoding. */
 export function changePrefix(length: number): Uint8Array {
   const bytes = [(4 << 3) | LEN]
-  let rest = length
-  for (; rest > 127; rest >>>= 7) bytes.push((rest & 127) | 128)
-  bytes.push(rest)
+  let remaining = length
+  for (; remaining > 127; remaining >>>= 7) bytes.push((remaining & 127) | 128)
+  bytes.push(remaining)
   return Uint8Array.from(bytes)
 }
 

@@ -69,7 +69,7 @@ export class SectionStore {
 
   readonly #prints: number[] = []
 
-  /** Replaces the contents by those of another store's section, which must not be used afterwards, or by nothing. */
+  /** Replaces the contents by those of another store's section, which must not be used afterwards. If `other` is null, empties this section. */
   takeOver(other: SectionStore | null): void {
     this.slots = other?.slots ?? new SlotMap()
     this.digest = other?.digest ?? new Digest()

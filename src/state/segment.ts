@@ -354,6 +354,9 @@ export function decodeHeader(payload: Uint8Array): FileHeader {
   return { epoch, kind, service, marks, mark }
 }
 
-function formatError(why: string): FdbError {
-  return new FdbError('ERR_FDB_STATE_FORMAT', `not a state segment: ${why}; give a file that fd-broker wrote`)
+function formatError(reason: string): FdbError {
+  return new FdbError(
+    'ERR_FDB_STATE_FORMAT',
+    `not a state segment: ${reason}; give a file that fd-broker wrote`,
+  )
 }

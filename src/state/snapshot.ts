@@ -58,10 +58,12 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
     const schemas = [...store.sections.values()].flatMap(({ stored }) =>
       stored ? [encodeSchema(stored)] : [],
     )
-    for (const some of chunks(schemas, most, one => one.length)) append(...some)
+    for (const some of chunks(schemas, most, item => item.length)) append(...some)
     const requests = store.requests.upTo(sequence)
-    for (const some of chunks(requests, most, one => Buffer.byteLength(one.id) + REQUEST_BYTES)) {
-      append(encodeEnvelope({ requests: some.map(one => one.id), requestPrints: some.map(one => one.print) }))
+    for (const some of chunks(requests, most, item => Buffer.byteLength(item.id) + REQUEST_BYTES)) {
+      append(
+        encodeEnvelope({ requests: some.map(item => item.id), requestPrints: some.map(item => item.print) }),
+      )
     }
     yield
 
@@ -159,11 +161,11 @@ class Batch {
 }
 
 /** Groups items up to `most` bytes per group; a larger item forms its own group. */
-function* chunks<T>(all: readonly T[], most: number, bytesOf: (one: T) => number): Generator<T[]> {
+function* chunks<T>(all: readonly T[], most: number, bytesOf: (item: T) => number): Generator<T[]> {
   let from = 0
   let bytes = 0
-  for (const [i, one] of all.entries()) {
-    const more = bytesOf(one)
+  for (const [i, item] of all.entries()) {
+    const more = bytesOf(item)
     if (i > from && (i - from >= MOST_ITEMS_PER_RECORD || bytes + more > most)) {
       yield all.slice(from, i)
       from = i

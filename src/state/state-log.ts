@@ -396,7 +396,7 @@ class Compaction {
       // If a segment was started meanwhile, it records the displaced entries from its own start: merge again, including it.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
-        // An entry that the newest segment displaced was live at the end of the merged ones, so the snapshot still has it.
+        // The snapshot has no stale secret, unless the newest segment displaced an entry: that one was live at the end of the merged segments.
         if (entries.staleSecrets <= ordinal && (!followed || entries.displaced.end === 0))
           entries.staleSecrets = -1
         history.replace(last, merged)

@@ -39,7 +39,7 @@ export class Store {
     this.deferred = deferred
     this.#reportListener = reportListener
     this.requests = new RequestMemory(limits.requests)
-    this.#cursor = new ChangeCursor(this, why => this.#damaged(why))
+    this.#cursor = new ChangeCursor(this, reason => this.#damaged(reason))
   }
 
   get secret(): boolean {
@@ -145,9 +145,9 @@ export class Store {
     throw this.#damaged(`part ${index} of a bulk without the part before it`)
   }
 
-  #damaged(why: string): FdbError {
+  #damaged(reason: string): FdbError {
     const { offset, record } = this.#found
-    return damagedError(this.#segment, offset, record.sequence - 1, why)
+    return damagedError(this.#segment, offset, record.sequence - 1, reason)
   }
 
   #applyChange(section: SectionStore, at: Location, origin: StoredChange['origin']): void {

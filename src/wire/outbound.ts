@@ -15,7 +15,7 @@ const TURN_BYTES = 1024 * 1024
 
 const RETRY_BOUNDS = { firstMs: 1, longestMs: 50 }
 
-/** Shared by all channels: valid only until the statement that sends it. */
+/** One buffer for all channels: send() fills it and passes it to the kernel before any other code runs. */
 const scratch = Buffer.allocUnsafeSlow(HEADER_BYTES + COPY_BYTES)
 const DONE = Promise.resolve()
 const NO_FDS: readonly OwnedFd[] = []
@@ -27,7 +27,7 @@ export interface OutboundOptions {
 }
 
 export interface OutboundEvents {
-  /** With `on`: the kernel's buffer is full, call {@link Outbound.flush} when the socket is writable. Without: stop polling for that. */
+  /** If `on`, the kernel's buffer is full: the owner must call {@link Outbound.flush} when the socket is writable. Otherwise the owner may stop polling for that. */
   blocked(on: boolean): void
   /** A frame missed its deadline, or a failure cut it. Later frames may depend on it, so the stream must end. */
   broken(error: FdbError): void
@@ -212,14 +212,14 @@ export class Outbound {
   #sendFailed(error: unknown, begun: boolean): FdbError {
     const { code } = error as Partial<NativeError>
     if (code === 'EPIPE' || code === 'ECONNRESET' || code === 'ENOTCONN') {
-      const gone = new FdbError(
+      const closedError = new FdbError(
         'ERR_FDB_CHANNEL_CLOSED',
         `the peer has closed the channel (${code}): connect again`,
         { cause: error },
       )
-      this.fail(gone)
+      this.fail(closedError)
       this.#events.blocked(false)
-      return gone
+      return closedError
     }
     const failure =
       code === 'EPERM'

@@ -35,7 +35,7 @@ export function afterReading(ms: number, onTimeout: () => void, { unref = false 
 }
 
 export interface PendingOptions {
-  /** Its abort rejects the answer with the signal's reason. */
+  /** An abort rejects the answer with the signal's reason. */
   signal?: AbortSignal | undefined
   /** Called once, when the answer is settled, before code that awaits it runs. */
   onSettled?: () => void

@@ -61,7 +61,7 @@ const aPerson: ValueCheck<ProcessMatch> = (value, place) => {
     : described(value, place)
 }
 
-/** The processes that may; an empty list allows none. */
+/** A list of matching processes; an empty list allows no process. */
 const whoList: ValueCheck<ProcessMatch[]> = list(aPerson, { most: MOST })
 
 const who = (about: string): Field<ProcessMatch[] | null> => absent(whoList, null, about)
@@ -159,10 +159,10 @@ const daemonShape = {
 }
 
 /** Checks a service name by the rules of join(). */
-function serviceName(givenLogger: string): string | InvalidValue {
-  return givenLogger.length >= 1 && givenLogger.length <= 128
-    ? givenLogger
-    : new InvalidValue(`${shown(givenLogger)} is not a valid name of a service (1 to 128 characters)`)
+function serviceName(name: string): string | InvalidValue {
+  return name.length >= 1 && name.length <= 128
+    ? name
+    : new InvalidValue(`${shown(name)} is not a valid name of a service (1 to 128 characters)`)
 }
 
 export const policyShape = {

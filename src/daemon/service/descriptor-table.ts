@@ -267,9 +267,9 @@ export class DescriptorTable {
 
   /** Closes registered entries that the service does not take, and removes the paths that the member created for them. */
   #discard(entries: readonly (Entry | undefined)[]): void {
-    const made = entries.filter(entry => entry !== undefined)
-    if (this.#former.keepPaths) closeItems(made)
-    else discardListeners(made, this.held)
+    const registered = entries.filter(entry => entry !== undefined)
+    if (this.#former.keepPaths) closeItems(registered)
+    else discardListeners(registered, this.held)
   }
 
   /** Adds entries to the service. The member can no longer be notified of a failure, so that refused entries are closed and logged. */

@@ -251,7 +251,7 @@ export class ForwardedWrites {
     if (author.cutShort.size > MOST_CUT) this.#drop(author.caller)
   }
 
-  /** Removes a change that is in flight. A member that has only a part of it is told to drop that part. */
+  /** Removes a change that is in flight. If the member has only a part of it, asks the member to drop that part. */
   #removeInFlight({ source, inFlight: underWay }: Author, mapped: number): void {
     const { number, peer, more } = this.#inFlight.get(mapped)!
     this.#inFlight.delete(mapped)

@@ -126,9 +126,9 @@ export class ProcessClaims {
 
   #drop(name: string, claim: Claim): void {
     claim.watch.close()
-    const rest = (this.#claims.get(name) ?? []).filter(each => each !== claim)
-    if (rest.length === 0) this.#claims.delete(name)
-    else this.#claims.set(name, rest)
+    const remaining = (this.#claims.get(name) ?? []).filter(each => each !== claim)
+    if (remaining.length === 0) this.#claims.delete(name)
+    else this.#claims.set(name, remaining)
     this.#wanted.delete(claim.key)
     this.#registry.drop(claim.key)
   }

@@ -61,9 +61,9 @@ export class Recovery {
   }
 
   #remove(which: (member: RightsHolder) => boolean): boolean {
-    const left = this.#members.filter(member => !which(member))
-    const any = left.length < this.#members.length
-    this.#members = left
+    const remaining = this.#members.filter(member => !which(member))
+    const any = remaining.length < this.#members.length
+    this.#members = remaining
     return any
   }
 

@@ -113,7 +113,7 @@ export class ServiceOperations implements Operations {
   }
 
   async status(): Promise<object> {
-    // During recovery it does not wait: that may take long, and the status must name the missing members.
+    // During recovery the status does not wait for the decision, which may take long: it must name the missing members.
     if (this.#service.machine().phase !== 'rebuilding') await this.#decision.within(STATUS_MS)
     const peer = this.#serving
     const answer = peer === undefined ? null : await this.#statusRequests.ask(peer)

@@ -148,11 +148,11 @@ export class StateFile {
       return
     }
     let timer: NodeJS.Timeout | undefined
-    const late = new Promise<never>((_, reject) => {
+    const timeout = new Promise<never>((_, reject) => {
       timer = setTimeout(() => reject(new Error(`writing took more than ${timeoutMs} ms`)), timeoutMs)
     })
     try {
-      await Promise.race([this.flush(), late])
+      await Promise.race([this.flush(), timeout])
     } catch (error) {
       this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file lacks the last changes')
     } finally {

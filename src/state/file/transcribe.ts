@@ -43,9 +43,9 @@ export function* transcribe(
         into = next()
       }
       before = header
-      const one = frame(bodyOf(found), encodeEnvelope({ epoch: into.epoch, sequence: ++sequence }))
-      frames.push(one)
-      bytes += one.length
+      const bytesOfRecord = frame(bodyOf(found), encodeEnvelope({ epoch: into.epoch, sequence: ++sequence }))
+      frames.push(bytesOfRecord)
+      bytes += bytesOfRecord.length
       if (bytes >= BATCH) close()
     }
   } finally {
@@ -63,8 +63,8 @@ function append(segment: Segment, bytes: Buffer, most: number): void {
 }
 
 /** Whether two headers belong to one segment. A file repeats a header to state that everything before it was synced. */
-function isSame(one: SegmentHeader, other: SegmentHeader): boolean {
-  return one.epoch === other.epoch && one.kind === other.kind
+function isSame(bytesOfRecord: SegmentHeader, other: SegmentHeader): boolean {
+  return bytesOfRecord.epoch === other.epoch && bytesOfRecord.kind === other.kind
 }
 
 /** Returns a record without its leading epoch and sequence. (If protobuf fields are repeated, the last one counts.) */
