@@ -1,5 +1,5 @@
 import type { Member, RetiredReason } from '../index.js'
-import { whatKeeps } from '../member/shutdown.js'
+import { activeResources } from '../member/shutdown.js'
 import { keptByText } from '../operator/status-report.js'
 import type { Placeholder } from './placeholder.js'
 import { say } from './stderr.js'
@@ -70,7 +70,7 @@ export class ProgramShutdown {
     this.#ending = true
     if (this.#placeholder.endProgram()) return
     setTimeout(() => {
-      const kept = whatKeeps()
+      const kept = activeResources()
       const what = Object.keys(kept).length === 0 ? 'something' : keptByText(kept)
       say(
         `process ${process.pid} no longer serves and its last connection has ended, but ${what} kept it alive: fd-broker ends it (a SIGTERM handler that closes timers and pools would end it sooner)`,

@@ -13,7 +13,7 @@ export interface Source {
 }
 
 /** Returns the number of connections that may leave, now or later. */
-export function movableOf(sources: Iterable<Source>): number {
+export function countMovable(sources: Iterable<Source>): number {
   let sum = 0
   for (const { moving } of sources) sum += moving.movable
   return sum
@@ -51,7 +51,7 @@ export class SliceFiller {
 }
 
 /** Calls `each` for all items, for up to {@link TURN_MS} in each turn of the event loop, but at least once. Resolves after the last. */
-export function inTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
+export function runInTurns<T>(items: readonly T[], work: TurnWork, each: (item: T) => void): Promise<void> {
   return new Promise(resolve => {
     let at = 0
     const turn = () => {

@@ -7,7 +7,7 @@ import type { Link } from '../wire/link.js'
 import type { MoveCounts } from './counts.js'
 import { MAX_CONNECTION_FDS, MAX_RECORD_BYTES, type MovableConnections, type Witness } from './movable.js'
 import type { MoveLog } from './move-log.js'
-import { closeItems, type Item, inTurns, waitForProof } from './move-slice.js'
+import { closeItems, type Item, runInTurns, waitForProof } from './move-slice.js'
 
 /** The sender decides at once after an acknowledgement. If it does not within this time, the receiver reads the log. */
 const DECISION_MS = 5_000
@@ -133,7 +133,7 @@ export class ConnectionReceiver {
     closeAll(fds)
     this.#slice = held
     this.#step({ type: 'prepare', slice })
-    held.checked = inTurns(arrived, this.#options.counts.receiving, ({ index, wire, own }) => {
+    held.checked = runInTurns(arrived, this.#options.counts.receiving, ({ index, wire, own }) => {
       try {
         if (held.released) closeAll(own)
         else held.items.push(this.#itemOf(wire, own))
@@ -192,7 +192,7 @@ export class ConnectionReceiver {
       }
     }
     this.#adopting = Promise.all([this.#adopting, checked]).then(() =>
-      inTurns(items, counts.receiving, adopt),
+      runInTurns(items, counts.receiving, adopt),
     )
   }
 

@@ -13,12 +13,12 @@ import { type Arrival, type Departure, MAX_RECORD_BYTES, type MoveWhich } from '
 import type { MoveLog } from './move-log.js'
 import {
   closeItems,
+  countMovable,
   FirstWave,
   fdsOf,
   type Item,
-  inTurns,
   LONGEST_PROOF_MS,
-  movableOf,
+  runInTurns,
   SliceFiller,
   type Source,
 } from './move-slice.js'
@@ -59,7 +59,7 @@ export class MoveRate {
   }
 
   /** Returns when {@link allowed} will be worth a turn (performance.now()); the present time if it already is. */
-  ready(): number {
+  readyAt(): number {
     const now = performance.now()
     if (!Number.isFinite(this.#perMs)) return now
     this.#allowed = Math.min(this.#most, this.#allowed + (now - this.#countedAt) * this.#perMs)
@@ -247,7 +247,7 @@ export class ConnectionSender {
   #schedule(): void {
     if (this.#over || this.#turn !== undefined || this.#proving) return
     clearTimeout(this.#timer)
-    const delay = Math.max(this.#nextPassAt, this.#pace.ready(), this.#spread.ready()) - performance.now()
+    const delay = Math.max(this.#nextPassAt, this.#pace.readyAt(), this.#spread.readyAt()) - performance.now()
     if (delay > 0) {
       this.#timer = setTimeout(() => this.#work(), delay)
       this.#timer.unref()
@@ -302,7 +302,7 @@ export class ConnectionSender {
     clearTimeout(this.#proof)
     this.#options.onProved?.()
     const { sources, firstWaveMs } = this.#options
-    const connections = movableOf(sources())
+    const connections = countMovable(sources())
     this.#spread = spreadPace({ connections, firstWaveMs, mostMs: this.#drainMs / 4, atOnce: FEWEST })
     this.#schedule()
   }
@@ -434,7 +434,7 @@ export class ConnectionSender {
   #return(items: readonly Item[], how: Arrival): void {
     this.#returning = Promise.all([
       this.#returning,
-      inTurns(items, this.#options.counts.sending, ({ source, departure }) => {
+      runInTurns(items, this.#options.counts.sending, ({ source, departure }) => {
         try {
           source.moving.arrive(departure, how)
         } catch (error) {

@@ -15,10 +15,10 @@ import {
   onServing,
   prepare,
   quiesce,
-  readOnly,
   regrant,
   reinstate,
   rollBack,
+  serveReadsOnly,
   waitForOwner,
 } from './holder-rights.js'
 import {
@@ -27,7 +27,7 @@ import {
   type HolderEvent,
   type HolderState,
   type HolderStep,
-  knows,
+  isConcerned,
   NOTHING,
   same,
   unbind,
@@ -37,7 +37,7 @@ import { isBeforeCommit } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 
 export {
-  concerned,
+  concernedIds as concerned,
   type HolderEffect,
   type HolderEvent,
   type HolderState,
@@ -135,7 +135,7 @@ function onMessage(state: HolderState, from: Id, message: ToHolder, rules: Rules
 }
 
 function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
-  if (before.down.includes(id) || !knows(before, id)) return same(before)
+  if (before.down.includes(id) || !isConcerned(before, id)) return same(before)
   const state: HolderState = { ...before, down: [...before.down, id].sort((a, b) => a - b) }
   if (id === state.joiner) {
     if (isBeforeCommit(state.phase)) return giveUp(state, rules)
@@ -148,7 +148,7 @@ function onLost(before: HolderState, id: Id, rules: Rules): HolderStep {
 }
 
 function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
-  if (!knows(before, id)) return same(before)
+  if (!isConcerned(before, id)) return same(before)
   const state: HolderState = {
     ...before,
     bound: before.bound.filter(b => b !== id),
@@ -164,7 +164,7 @@ function onDead(before: HolderState, id: Id, rules: Rules): HolderStep {
     if (state.phase === 'committing') return rollBack(state, rules, true)
     // In `returning` the joiner is the successor that was rolled back: if the owner is unfit too, no process can write any more.
     return state.unfit.includes(state.owner)
-      ? readOnly(state, state.owner, NOBODY)
+      ? serveReadsOnly(state, state.owner, NOBODY)
       : { state: { ...state, joiner: NOBODY }, effects: NOTHING }
   }
   if (id === state.standby)
@@ -191,7 +191,7 @@ function onOwnerDead(state: HolderState, rules: Rules): HolderStep {
     default:
       // `committing` to an unfit joiner: the owner was the only alternative.
       return state.unfit.includes(state.joiner)
-        ? readOnly(orphaned, state.joiner, NOBODY)
+        ? serveReadsOnly(orphaned, state.joiner, NOBODY)
         : { state: orphaned, effects: NOTHING }
   }
 }
@@ -251,7 +251,7 @@ function onGone(state: HolderState, from: Id, rules: Rules): HolderStep {
 
 /** The member `from` was given the right to write, or stands by, and cannot take over. */
 function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
-  if (!rules.unfit || !knows(before, from)) return same(before)
+  if (!rules.unfit || !isConcerned(before, from)) return same(before)
   const tries =
     (before.phase === 'returning' && from === before.owner) ||
     (before.phase === 'committing' && from === before.joiner)
@@ -262,12 +262,12 @@ function onUnfit(before: HolderState, from: Id, epoch: Epoch, rules: Rules): Hol
     : { ...before, unfit: [...before.unfit, from].sort((a, b) => a - b) }
   const { phase, owner, joiner } = state
   if (phase === 'returning' && from === owner) {
-    if (joiner === NOBODY || state.unfit.includes(joiner)) return readOnly(state, owner, joiner)
+    if (joiner === NOBODY || state.unfit.includes(joiner)) return serveReadsOnly(state, owner, joiner)
     return state.down.includes(joiner) ? { state, effects: NOTHING } : regrant(state)
   }
   if (phase === 'committing' && from === joiner) {
-    if (owner === NOBODY) return readOnly(state, joiner, NOBODY)
-    return state.unfit.includes(owner) ? readOnly(state, owner, joiner) : rollBack(state, rules)
+    if (owner === NOBODY) return serveReadsOnly(state, joiner, NOBODY)
+    return state.unfit.includes(owner) ? serveReadsOnly(state, owner, joiner) : rollBack(state, rules)
   }
   // The member that was told to accept instead of a silent one failed. When the next heartbeat is missing, the holder tells it again.
   const helper = phase === 'probation' ? state.standby : owner

@@ -233,7 +233,7 @@ export function waitForOwner(state: HolderState, owner: Id): HolderStep {
 }
 
 /** No process can write any more: `owner` serves reads from what it has, until a new version joins and recovers the whole state. */
-export function readOnly(state: HolderState, owner: Id, other: Id): HolderStep {
+export function serveReadsOnly(state: HolderState, owner: Id, other: Id): HolderStep {
   const others = [...(other === NOBODY ? [] : [other]), ...state.bound]
   return {
     state: {

@@ -116,12 +116,12 @@ export function same(state: HolderState): HolderStep {
 }
 
 /** Returns the processes whose death or return changes the state. */
-export function concerned({ owner, joiner, standby, bound, returned: backs }: HolderState): Id[] {
+export function concernedIds({ owner, joiner, standby, bound, returned: backs }: HolderState): Id[] {
   return [owner, joiner, standby, ...bound, ...backs.map(back => back.id)]
 }
 
-export function knows(state: HolderState, id: Id): boolean {
-  return concerned(state).includes(id)
+export function isConcerned(state: HolderState, id: Id): boolean {
+  return concernedIds(state).includes(id)
 }
 
 /** Forgets that `id` was unfit: its next try decides. */

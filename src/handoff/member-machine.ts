@@ -459,7 +459,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
     return { state: state.link === 'down' ? state : down, effects: [{ type: 'unquiesce' }] }
   if (state.phase === 'ready' || state.phase === 'standby') {
     if (!rules.noSelfPromotion) return takeOver(down, true, rules)
-    if (mayAccept(state, rules)) return orphan(down)
+    if (mayAccept(state, rules)) return becomeOrphan(down)
   }
   return state.link === 'down' ? same(state) : { state: down, effects: NOTHING }
 }
@@ -467,7 +467,7 @@ function onHolderDead(state: MemberState, sealed: boolean, rules: Rules): Member
 /** Clients must be served while the holder is stopped: the member accepts. */
 function onSilent(state: MemberState, rules: Rules): MemberStep {
   if (state.scope !== 'member' || !mayAccept(state, rules)) return same(state)
-  return orphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
+  return becomeOrphan({ ...state, unheard: state.phase === 'standby' && !state.accepting })
 }
 
 /** The holder sends again: the member stands by, as before. The holder's decisions follow. */
@@ -484,7 +484,7 @@ function mayAccept({ phase }: MemberState, rules: Rules): boolean {
 }
 
 /** Starts to accept, and serves reads. */
-function orphan(state: MemberState): MemberStep {
+function becomeOrphan(state: MemberState): MemberStep {
   return {
     state: { ...state, phase: 'orphan', accepting: true },
     effects: state.accepting ? NOTHING : [{ type: 'accept' }],

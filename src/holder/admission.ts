@@ -135,7 +135,7 @@ export function receiveHello(
       // Prefer the pidfd from the kernel to the one that the caller sent. If the kernel reports the caller's end, ignore the sent one too.
       const proof = pidfd ?? (ended ? null : sentPidfd)
       if (proof !== sentPidfd) sentPidfd?.close()
-      const answer = check(hello, options)
+      const answer = checkHello(hello, options)
       // An operator need not be watched: serve it even without a pidfd.
       const checked =
         unwatched !== null && 'intent' in answer && answer.intent !== 'operate' ? unwatched : answer
@@ -161,13 +161,13 @@ export function receiveHello(
   })
 }
 
-function check(hello: Hello, options: AdmissionOptions): { intent: Intent; version: number } | FdbError {
+function checkHello(hello: Hello, options: AdmissionOptions): { intent: Intent; version: number } | FdbError {
   const theirs = { min: hello.versionMin ?? 0, max: hello.versionMax ?? 0 }
   const version = negotiate(options.versions, theirs)
   if (version === null) {
     return new FdbError(
       'ERR_FDB_VERSION',
-      `no common protocol version: this process speaks ${range(options.versions)}, process ${hello.pid} speaks ${range(theirs)}; upgrade by way of a release that speaks both`,
+      `no common protocol version: this process speaks ${rangeText(options.versions)}, process ${hello.pid} speaks ${rangeText(theirs)}; upgrade by way of a release that speaks both`,
     )
   }
   const intent = INTENTS.get(hello.intent ?? 0)
@@ -182,7 +182,7 @@ function check(hello: Hello, options: AdmissionOptions): { intent: Intent; versi
   return { intent, version }
 }
 
-export function range({ min, max }: VersionRange): string {
+export function rangeText({ min, max }: VersionRange): string {
   return min === max ? `${min}` : `${min} to ${max}`
 }
 

@@ -14,8 +14,8 @@ export function lostChannel({ pid }: Peer): FdbError {
 export function observedReason(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
   if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
   if (!peer.link.open) return lostChannel(peer)
-  const silent = Math.round(performance.now() - peer.beatAt)
-  const sick = Math.round(performance.now() - peer.wellAt)
+  const silent = Math.round(performance.now() - peer.heartbeatAt)
+  const sick = Math.round(performance.now() - peer.healthyAt)
   if (phase === 'probation') {
     const how = peer.healthy ? 'was silent' : 'reported that it is not healthy'
     const why = peer.healthProblem === '' ? '' : `: ${peer.healthProblem}`
@@ -25,7 +25,7 @@ export function observedReason(peer: Peer | undefined, phase: HolderPhase, times
     )
   }
   const waited = waitsForSuccessor(phase)
-  if (waited && peer.beats && silent > waitingSilence(times)) {
+  if (waited && peer.sendsHeartbeats && silent > waitingSilence(times)) {
     return new FdbError(
       'ERR_FDB_DEADLINE',
       `process ${peer.pid} was silent for ${silent} ms in phase ${phase} while changes waited for it (limit ${waitingSilence(times)}): it is stopped or stuck; continue or end it, and upgrade again`,

@@ -84,7 +84,7 @@ export class Holder {
       extraItems: () => host.extraItems(),
       descriptors: () => this.#descriptorsOfOwner,
       times: () => this.#times,
-      insist: (what, act) => this.#insist(what, act),
+      repeatUntilDone: (what, act) => this.#insist(what, act),
       undelivered: (joiner, taken) => this.#onUndelivered(joiner, taken),
       joining: () => this.#joining,
       giveUp: () => host.dispatch({ type: 'cancel' }),
@@ -163,7 +163,7 @@ export class Holder {
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)
     if (owner === undefined) return null
-    if (performance.now() - owner.beatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
+    if (performance.now() - owner.heartbeatAt <= patience(this.#times.silence, this.#ownTimes.heartbeat))
       return null
     killPeer(owner, 'the member that serves and is silent', this.#logger)
     await untilGone(() => (owner.died ? [] : [owner.pid]), timeoutMs)
@@ -362,7 +362,7 @@ export class Holder {
   /** Sends heartbeats: members of a silent daemon accept, and a successor in probation notices a stopped holder. */
   #beat(): void {
     this.#silence.tick()
-    for (const peer of this.#peers.holding) peer.link.beat({ healthy: true })
+    for (const peer of this.#peers.reachableHolders) peer.link.beat({ healthy: true })
   }
 
   #setDeadline(phase: HolderPhase): void {
@@ -403,11 +403,11 @@ export function insist(
       { err: error, effect: what },
       'a step of the handoff failed; it is repeated until it succeeds',
     )
-    return again(act, over)
+    return repeatAfterFailure(act, over)
   }
 }
 
-async function again(act: () => void, over: () => boolean): Promise<void> {
+async function repeatAfterFailure(act: () => void, over: () => boolean): Promise<void> {
   const backoff = new Backoff(INSIST_BACKOFF)
   while (!over()) {
     await new Promise(resolve => setTimeout(resolve, backoff.next()))

@@ -32,7 +32,7 @@ export function handleMessage(
   const { heartbeat, endProbation } = envelope
   if (heartbeat) {
     closeAll(fds)
-    noteHeartbeat(peer, heartbeat)
+    recordHeartbeat(peer, heartbeat)
     return
   }
   if (endProbation) {
@@ -43,7 +43,7 @@ export function handleMessage(
     else context.endProbation()
     return
   }
-  noteFacts(context, peer, envelope)
+  recordFacts(context, peer, envelope)
   const message = unpackToHolder(envelope)
   if (message !== null) {
     closeAll(fds)
@@ -51,17 +51,17 @@ export function handleMessage(
   } else if (!(context.host.otherMessage?.(peer, envelope, fds) ?? false)) closeAll(fds)
 }
 
-function noteHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
-  peer.beats = true
-  peer.beatAt = performance.now()
+function recordHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartbeat']>): void {
+  peer.sendsHeartbeats = true
+  peer.heartbeatAt = performance.now()
   peer.healthy = heartbeat.healthy ?? false
   peer.healthProblem = peer.healthy ? '' : (heartbeat.unwell ?? '').slice(0, REASON_CHARACTERS)
-  if (peer.healthy) peer.wellAt = peer.beatAt
+  if (peer.healthy) peer.healthyAt = peer.heartbeatAt
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
 /** Records the facts of a message that are not for the machine: reasons, names and positions. */
-function noteFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
+function recordFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
   if (unfit) {
@@ -87,7 +87,7 @@ function dispatchMessage(context: HandlerContext, peer: Peer, message: ToHolder)
       return
     }
   }
-  if (message.kind === 'serving') peer.beatAt = peer.wellAt = performance.now()
+  if (message.kind === 'serving') peer.heartbeatAt = peer.healthyAt = performance.now()
   if (message.kind === 'back') {
     peer.returning = false
     host.onReturned?.(peer)

@@ -29,14 +29,14 @@ export interface Peer {
   /** The holder has sent descriptors to the peer. */
   holds: boolean
   /** The peer has sent a Heartbeat. A successor sends them from Ready on, unless its release is too old. */
-  beats: boolean
+  sendsHeartbeats: boolean
   /** When the last Heartbeat arrived (performance.now()). `healthy`, `healthProblem` and `report` are its contents. */
-  beatAt: number
+  heartbeatAt: number
   healthy: boolean
   /** Why the peer is not healthy, if it gave a reason. */
   healthProblem: string
   /** When the last Heartbeat with `healthy` arrived (performance.now()). */
-  wellAt: number
+  healthyAt: number
   report: unknown
   /** The last position in the state that the peer reported. */
   position: StatePosition | null

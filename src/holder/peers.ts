@@ -58,7 +58,7 @@ export class Peers {
   }
 
   /** Peers that have descriptors of this holder, and to which it can send now. */
-  get holding(): Peer[] {
+  get reachableHolders(): Peer[] {
     return this.all.filter(peer => peer.holds && !peer.returning && peer.link.open)
   }
 
@@ -205,9 +205,9 @@ function newPeer(id: Id, candidate: Candidate): Peer {
     watch: null,
     holds: false,
     returning: false,
-    beats: false,
-    beatAt: now,
-    wellAt: now,
+    sendsHeartbeats: false,
+    heartbeatAt: now,
+    healthyAt: now,
     healthy: true,
     healthProblem: '',
     report: null,

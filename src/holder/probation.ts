@@ -71,10 +71,10 @@ export class Probation {
     const { probation, silence } = this.#host.times()
     const awakeSince = this.#awake.tick(beat, now)
     const over = this.#endSoon || now - this.#since >= probation
-    const fresh = now - peer.beatAt <= beat * 2
+    const fresh = now - peer.heartbeatAt <= beat * 2
     if (over && fresh && peer.healthy && peer.link.open) this.#host.dispatch({ type: 'healthy' })
-    else if (now - Math.max(peer.wellAt, awakeSince) > patience(silence, beat)) {
-      const silent = now - Math.max(peer.beatAt, awakeSince) > patience(silence, beat)
+    else if (now - Math.max(peer.healthyAt, awakeSince) > patience(silence, beat)) {
+      const silent = now - Math.max(peer.heartbeatAt, awakeSince) > patience(silence, beat)
       this.#host.dispatch({ type: silent ? 'silent' : 'unhealthy' })
       this.#noteKept(peer)
     }

@@ -136,7 +136,7 @@ export class SegmentSet {
   /** Returns the items for a joiner: the state read-only, because a writable dup could seal it, and the segments of `shared` writable. */
   offer(current: Epoch, shared: readonly Epoch[]): SegmentBundle {
     const writable = this.all.filter(({ epoch }) => shared.includes(epoch))
-    const { items, release } = readOnly(
+    const { items, release } = openReadOnly(
       this.all.filter(({ epoch }) => !shared.includes(epoch) && epoch <= current),
     )
     const own = writable.map(({ epoch, fd }) => ({ role: 'segment', epoch, writable: true, fd }) as const)
@@ -167,10 +167,10 @@ export class SegmentSet {
 /** See {@link SegmentSet.since}. */
 export function segmentsSince(all: readonly Segment[], top: Epoch, { whole = false } = {}): SegmentBundle {
   const newer = all.filter(segment => segment.epoch > top)
-  return readOnly(whole || !newer.some(({ kind }) => kind === 'snapshot') ? newer : [])
+  return openReadOnly(whole || !newer.some(({ kind }) => kind === 'snapshot') ? newer : [])
 }
 
-function readOnly(segments: readonly Segment[]): SegmentBundle {
+function openReadOnly(segments: readonly Segment[]): SegmentBundle {
   const own: Segment[] = []
   const release = () => {
     for (const segment of own) segment.close()

@@ -25,7 +25,7 @@ interface SharingDeps {
   peers: Peers
   extraItems: () => BundleItem[]
   times: () => HandoffTimes
-  insist: (what: string, act: () => void) => void | Promise<void>
+  repeatUntilDone: (what: string, act: () => void) => void | Promise<void>
   /** An Offer failed. `taken`: the kernel took descriptors for the joiner. */
   undelivered: (peer: Peer, taken: boolean) => void
   /** Returns the number of descriptors that the owner has open, or null if unknown. */
@@ -115,7 +115,7 @@ export class DescriptorSharing {
   make(epochs: readonly Epoch[], offer: boolean): void | Promise<void> {
     if (offer) return this.#shareAll(this.#parts.segmentSet.make(epochs))
     let made: Segment[] = []
-    const making = this.#parts.insist('make', () => {
+    const making = this.#parts.repeatUntilDone('make', () => {
       made = this.#parts.segmentSet.make(epochs)
     })
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
@@ -156,7 +156,7 @@ export class DescriptorSharing {
   }
 
   #shareAll(made: readonly Segment[]): void | Promise<void> {
-    const sharers = this.#parts.peers.holding
+    const sharers = this.#parts.peers.reachableHolders
     if (sharers.length === 0) return
     return Promise.allSettled(sharers.map(peer => this.#share(peer, made))).then(() => {})
   }

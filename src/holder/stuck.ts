@@ -41,8 +41,8 @@ export class HeartbeatSilence {
   }
 
   /** Returns milliseconds, or 0 for a process that sends no heartbeats. */
-  of(peer: Pick<Peer, 'beats' | 'beatAt'> | undefined): number {
-    if (!peer?.beats) return 0
-    return Math.max(0, performance.now() - Math.max(peer.beatAt, this.#awakeSince))
+  of(peer: Pick<Peer, 'sendsHeartbeats' | 'heartbeatAt'> | undefined): number {
+    if (!peer?.sendsHeartbeats) return 0
+    return Math.max(0, performance.now() - Math.max(peer.heartbeatAt, this.#awakeSince))
   }
 }

@@ -52,8 +52,8 @@ export class SuccessorWatch {
 
   #judge(awakeSince: number): void {
     const peer = this.#watched.joiner()
-    if (peer === undefined || !peer.beats) return
-    const silentMs = performance.now() - Math.max(peer.beatAt, awakeSince)
+    if (peer === undefined || !peer.sendsHeartbeats) return
+    const silentMs = performance.now() - Math.max(peer.heartbeatAt, awakeSince)
     if (silentMs > this.#watched.limitMs() && !runs(peer)) this.#watched.stuck()
   }
 }

@@ -61,7 +61,7 @@ export class DaemonHosting implements Hosting {
     this.#renewal = new SegmentRenewal({
       segmentSet,
       renewBytes: settings.stateLimits.renewBytes,
-      written: () => (machine.phase === 'serving' ? machine.member.epoch : null),
+      writingEpoch: () => (machine.phase === 'serving' ? machine.member.epoch : null),
       amidBulk: () => state.amidBulk,
       ask: () => joined.post({ renew: {} }),
       changes,
@@ -124,7 +124,7 @@ export class DaemonHosting implements Hosting {
   }
 
   async renew(): Promise<void> {
-    await this.#renewal.renewed()
+    await this.#renewal.requestNew()
   }
 
   async replaceMerged(snapshot: Segment): Promise<void> {

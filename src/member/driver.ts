@@ -313,7 +313,7 @@ export class MemberDriver implements RuntimeDriver {
     if (this.phase !== 'joining') {
       throw new FdbError('ERR_FDB_READY_TWICE', `ready() was already called (phase ${this.phase})`)
     }
-    const serving = readiness.wait()
+    const serving = readiness.waitForServing()
     try {
       await readiness.check(options, serving, () => {
         for (const listener of this.runtime.listeners) listener.check()

@@ -193,7 +193,7 @@ export class FollowedState {
     this.#segmentSet.close()
     for (const segment of segments) this.#segmentSet.put(segment, false)
     try {
-      await this.log.rebuild(dupsOf(segments))
+      await this.log.rebuild(duplicateAll(segments))
     } catch (error) {
       // The retry asks for all segments.
       this.#segmentSet.close()
@@ -221,7 +221,7 @@ export class FollowedState {
 }
 
 /** Duplicates all segments, or throws and holds none. */
-function dupsOf(segments: readonly Segment[]): Segment[] {
+function duplicateAll(segments: readonly Segment[]): Segment[] {
   const dups: Segment[] = []
   try {
     for (const segment of segments) dups.push(segment.dup())

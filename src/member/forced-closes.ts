@@ -35,7 +35,7 @@ export class ForcedCloses {
 }
 
 /** Adds up the counts of several servers. */
-export function addedUp(counts: readonly DrainCounts[]): DrainCounts {
+export function sumCounts(counts: readonly DrainCounts[]): DrainCounts {
   const closes = new ForcedCloses()
   let idle = 0
   let busy = 0

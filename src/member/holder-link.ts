@@ -137,7 +137,7 @@ export class HolderLink {
   }
 
   /** Returns the interval of this process's heartbeats: the smaller one of its own and the holder's. */
-  beatEvery(ownMs: number): number {
+  heartbeatMs(ownMs: number): number {
     const { heartbeatMs } = this.facts
     return heartbeatMs > 0 ? Math.min(ownMs, heartbeatMs) : ownMs
   }

@@ -57,7 +57,7 @@ export async function replaceHung(options: ReplaceHung): Promise<Upgraded> {
   }
   const { startedAs } = hung
   const command = commandFor(argv, startedAs)
-  const env = { ...blanked(process.env), ...startedAs.env }
+  const env = { ...unsetAll(process.env), ...startedAs.env }
   // Throws if the command cannot be started, before the hung process is killed.
   successorCommand({ argv: command, env, cwd: startedAs.cwd })
   const { recovered, service } = duplicateFrom(hung, control)
@@ -211,7 +211,7 @@ function commandFor(argv: readonly string[], { argv: own, cwd }: ProcessStart): 
 }
 
 /** Maps each variable to undefined, because the successor gets the environment of the hung process instead. */
-function blanked(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+function unsetAll(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.keys(env).map(name => [name, undefined]))
 }
 

@@ -5,7 +5,7 @@ import { inspectOne, listenOver, type OwnedFd, releaseNumber } from '../kernel/i
 import { adjustListener, currentOptions, type ListenerSpec, type OptionChange } from '../listeners/index.js'
 import { acceptInto, acceptOptionsOf, stopListening } from '../node/server-connections.js'
 import { AttachedServer } from './attached-server.js'
-import { addedUp, type DrainCounts } from './forced-closes.js'
+import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 
 /** The address of a listener. */
@@ -158,7 +158,7 @@ export class Listener {
   }
 
   /** @internal True if a server accepts here, or none should. */
-  get attended(): boolean {
+  get hasAcceptor(): boolean {
     return this.#leaving || this.#paused || this.accepting || (this.#accepting && this.#servers.length === 0)
   }
 
@@ -290,7 +290,7 @@ export class Listener {
 
   /** @internal */
   cut(tls: boolean): DrainCounts {
-    return addedUp(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
+    return sumCounts(this.#servers.filter(served => served.secure === tls).map(served => served.cut()))
   }
 
   /** @internal */

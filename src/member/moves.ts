@@ -3,7 +3,7 @@ import { MoveCounts } from '../connections/counts.js'
 import { GIVE } from '../connections/migration-channel.js'
 import type { MovableConnections } from '../connections/movable.js'
 import { MoveLog } from '../connections/move-log.js'
-import { movableOf, type Source } from '../connections/move-slice.js'
+import { countMovable, type Source } from '../connections/move-slice.js'
 import { ConnectionReceiver } from '../connections/receiver.js'
 import { ConnectionSender } from '../connections/sender.js'
 import { closeAll, type OwnedFd, peerPidfd } from '../kernel/index.js'
@@ -236,7 +236,7 @@ export class Moves {
 
   #askForChannel(): void {
     if (!this.#leaving || this.#sender !== null) return
-    if (movableOf(this.#sources()) > 0) this.#ask()
+    if (countMovable(this.#sources()) > 0) this.#ask()
     const { since, ms } = this.#pause
     this.#waited += Math.min(performance.now() - since, ms)
     if (this.#waited >= PATIENCE_MS) this.#announce()

@@ -296,13 +296,13 @@ export interface Reception {
 }
 
 /** Returns why the end of this process would end its successor too, or null if it would not. */
-export function whyMain({ systemd }: Settings): string | null {
+export function mainProcessReason({ systemd }: Settings): string | null {
   return mainProcess(systemd === 'auto' && canNameMainProcess())
 }
 
 /** Throws ERR_FDB_MAIN_PROCESS if the end of this process would end `other`, and the option `mainProcess` was not given. */
 export function refuseMainProcess({ settings }: { readonly settings: Settings }, other: string): void {
-  const why = settings.mainProcess === 'refuse' ? whyMain(settings) : null
+  const why = settings.mainProcess === 'refuse' ? mainProcessReason(settings) : null
   if (why === null) return
   throw new FdbError(
     'ERR_FDB_MAIN_PROCESS',

@@ -2,14 +2,14 @@ import type { Logger } from '../base/logger.js'
 import type { DrainReport, ForcedClose } from '../operator/status-report.js'
 import type { BundleItem } from '../wire/bundle.js'
 import type { FencedWrites } from './fenced-writes.js'
-import { addedUp, type DrainCounts } from './forced-closes.js'
+import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { Hosting } from './hosting.js'
 import type { Leadership } from './leadership.js'
 import type { MemberContext } from './member-context.js'
 import type { Moves } from './moves.js'
 import type { OwnState } from './own-state.js'
 import { ServingLink } from './serving-link.js'
-import { RETIRED_MS, whatKeeps } from './shutdown.js'
+import { activeResources, RETIRED_MS } from './shutdown.js'
 
 /** The `top` of a retired process, above all epochs, so that it gets no more segments. */
 const NO_SEGMENTS = 2 ** 32 - 1
@@ -21,7 +21,7 @@ export interface OwnDrainDeps {
   readonly hosting: () => Hosting
   readonly state: OwnState
   /** Resolves when all changes of the application are made. */
-  readonly settled: () => Promise<void>
+  readonly changesSettled: () => Promise<void>
   readonly writes: () => FencedWrites
   readonly moves: Moves
   readonly leadership: Leadership
@@ -85,7 +85,7 @@ export class OwnDrain {
       pid: process.pid,
       generation,
       phase: this.#lingers ? 'retired' : phase,
-      ...(this.#lingers && { keptBy: whatKeeps() }),
+      ...(this.#lingers && { keptBy: activeResources() }),
       ...this.#standby,
       connections: listeners.reduce((sum, listener) => sum + listener.connections, 0),
       moves: moves.counts.report,
@@ -107,7 +107,7 @@ export class OwnDrain {
 
   /** Waits for the end of all connections; then the machine gets `drained`. */
   start(): void {
-    const { hosting, moves, settled: changed, shared, state, writes } = this.#deps
+    const { hosting, moves, changesSettled, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared
     const toTheEnd = writes().leave()
     if (!shutdown.closing) shutdown.leave(hosting().released)
@@ -121,7 +121,7 @@ export class OwnDrain {
       this.#link?.reportNow()
     })
     // The last clients may have made changes just before they left.
-    const settled = drained.then(() => changed())
+    const settled = drained.then(() => changesSettled())
     const file = async () => {
       if (toTheEnd) await settled
       await state.file?.finish(FILE_END_MS)
@@ -189,7 +189,7 @@ export async function drainListeners(
   for (const listener of listeners) listener.finish()
   const emptied = allEnded(listeners, moves)
   const cut = (tls: boolean, afterMs: number) => {
-    const counts = addedUp(listeners.map(listener => listener.cut(tls)))
+    const counts = sumCounts(listeners.map(listener => listener.cut(tls)))
     if (counts.idle + counts.busy === 0) return
     logger.warn({ ...counts, afterMs }, 'connections did not end in time and were closed')
     onCut(counts)

@@ -54,7 +54,7 @@ export class OwnListeners {
 
   /** See `Member.listen`; `ownFd`: see `Member.listenOn`. */
   async listen(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
-    if (this.#listeners.has(name)) throw twice(name)
+    if (this.#listeners.has(name)) throw listenerTwice(name)
     return this.#open(name, spec, ownFd)
   }
 
@@ -97,7 +97,7 @@ export class OwnListeners {
   async #open(name: string, spec: ListenerSpec, ownFd?: OwnedFd): Promise<Listener> {
     this.#deps.throwIfLeft()
     checkName(name)
-    if (this.#opening.has(name)) throw twice(name)
+    if (this.#opening.has(name)) throw listenerTwice(name)
     this.#opening.add(name)
     try {
       return await this.#openAlone(name, this.#group?.wanted(spec) ?? spec, ownFd)
@@ -195,7 +195,7 @@ export function checkName(name: string): void {
   )
 }
 
-function twice(name: string): FdbError {
+function listenerTwice(name: string): FdbError {
   return new FdbError(
     'ERR_FDB_LISTENER_TWICE',
     `listener "${name}" is already open: use the listener that the first listen() returned`,

@@ -43,7 +43,7 @@ export class Readiness {
   }
 
   /** Resolves when a complete Offer is here. Rejects if there will be none. */
-  offer(): Promise<void> {
+  waitForOffer(): Promise<void> {
     return this.#offer.answer
   }
 
@@ -52,7 +52,7 @@ export class Readiness {
   }
 
   /** Resolves when this process serves. Rejects if it will not. */
-  wait(): Promise<void> {
+  waitForServing(): Promise<void> {
     const serving = new Pending<void>()
     this.#waiting.push(serving)
     return serving.answer

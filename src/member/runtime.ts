@@ -132,7 +132,7 @@ export class MemberRuntime implements MemberContext {
       shared: this,
       hosting,
       state: this.state,
-      settled: () => this.view.settled(),
+      changesSettled: () => this.view.settled(),
       writes: () => this.writes,
       moves: this.moves,
       leadership: this.leadership,
@@ -256,7 +256,7 @@ export class MemberRuntime implements MemberContext {
   #beats(): Heartbeat {
     const { health, times } = this.settings
     return new Heartbeat({
-      everyMs: () => this.joined.holder?.beatEvery(times.heartbeat) ?? times.heartbeat,
+      everyMs: () => this.joined.holder?.heartbeatMs(times.heartbeat) ?? times.heartbeat,
       silenceMs: () => patience(times.silence, this.joined.facts?.heartbeatMs ?? 0),
       link: () => this.joined.link,
       healthy: () => this.#unattended ?? this.followed?.outdatedReason ?? health(),
@@ -269,7 +269,7 @@ export class MemberRuntime implements MemberContext {
   /** Why clients wait at a listener without a server, which counts as unhealthy; null if none do. */
   get #unattended(): string | null {
     if (!this.machine.member.accepting) return null
-    const alone = this.listeners.find(listener => !listener.attended)
+    const alone = this.listeners.find(listener => !listener.hasAcceptor)
     return alone === undefined ? null : `no server accepts on its listener "${alone.name}"`
   }
 }

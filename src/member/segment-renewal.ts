@@ -11,7 +11,7 @@ export interface SegmentRenewalDeps {
   /** The least size of a segment, in bytes, at which a new one is asked for. */
   readonly renewBytes: number
   /** Returns the epoch in which this process writes, or null if it does not write. */
-  written(): Epoch | null
+  writingEpoch(): Epoch | null
   /** Whether a large bulk is being appended, which would have to be appended again in a new segment. */
   amidBulk(): boolean
   /** Asks the daemon for a new segment. */
@@ -34,15 +34,15 @@ export class SegmentRenewal {
 
   #check(): void {
     const { segmentSet, renewBytes } = this.#deps
-    const epoch = this.#deps.written()
+    const epoch = this.#deps.writingEpoch()
     if (epoch !== null && segmentSet.hasGrown(epoch, renewBytes) && !this.#deps.amidBulk()) this.#deps.ask()
   }
 
   /** Asks for a new segment regardless of the size, and waits for it for at most {@link ANSWER_MS}. */
-  async renewed(): Promise<void> {
-    const epoch = this.#deps.written()
+  async requestNew(): Promise<void> {
+    const epoch = this.#deps.writingEpoch()
     if (epoch === null) return
-    const renewed = this.#deps.changes.until(() => this.#deps.written() !== epoch, ANSWER_MS)
+    const renewed = this.#deps.changes.until(() => this.#deps.writingEpoch() !== epoch, ANSWER_MS)
     this.#deps.ask()
     await renewed
   }

@@ -148,7 +148,7 @@ export function watchRetired(member: object, { logger, exitWhenRetired, report }
   const ms = exitWhenRetired ?? RETIRED_MS
   setTimeout(() => {
     if (activeMembers.size > 0) return
-    const resources = whatKeeps()
+    const resources = activeResources()
     const facts = { keptBy: resources, afterMs: ms }
     if (exitWhenRetired !== null) {
       logger.warn(facts, `a retired process is ended: ${keptByText(resources)} kept it (exitWhenRetired)`)
@@ -188,7 +188,7 @@ export function watchDoubledIntervals(logger: Logger, over: () => boolean): void
 }
 
 /** Returns the resources that keep the event loop of this process alive, by Node's names. */
-export function whatKeeps(): Record<string, number> {
+export function activeResources(): Record<string, number> {
   const resources: Record<string, number> = {}
   for (const type of process.getActiveResourcesInfo()) resources[type] = (resources[type] ?? 0) + 1
   return resources

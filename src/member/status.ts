@@ -6,7 +6,7 @@ import { fdLimits, residentBytes } from '../os/limits.js'
 import { inheritedOutput } from '../versions/successor-output.js'
 import type { Listener } from './listener.js'
 import type { MemberRuntime } from './runtime.js'
-import { whatKeeps } from './shutdown.js'
+import { activeResources } from './shutdown.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
@@ -60,7 +60,7 @@ export function describe(runtime: MemberRuntime): StatusReport {
       controlSocket.older.find(({ standbySeconds }) => standbySeconds !== undefined)?.standbySeconds ?? null,
     details: detailsOf(application),
     droppedOutput: inheritedOutput()?.dropped ?? 0,
-    keptBy: runtime.shutdown.over ? whatKeeps() : null,
+    keptBy: runtime.shutdown.over ? activeResources() : null,
   }
 }
 

@@ -9,7 +9,7 @@ import { openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ADOPTED_MS, ZombieReaper } from '../versions/child-processes.js'
 import type { Exit } from '../versions/spawn-successor.js'
-import { whyMain } from './options.js'
+import { mainProcessReason } from './options.js'
 import type { MemberRuntime } from './runtime.js'
 
 export interface StayOptions {
@@ -46,7 +46,7 @@ export function staysForOthers(deps: MemberRuntime): boolean {
 }
 
 function whyStay({ settings }: MemberRuntime): string | null {
-  return settings.mainProcess === 'stays' ? whyMain(settings) : null
+  return settings.mainProcess === 'stays' ? mainProcessReason(settings) : null
 }
 
 /** See `Member.stay`. */

@@ -7,7 +7,7 @@ afterEach(() => void vi.useRealTimers())
 /** Of a thousand in a second. */
 const pace = (bounds: { most?: number; atOnce?: number } = {}) =>
   new MoveRate({ perSecond: 1_000, most: bounds.most ?? 10, atOnce: bounds.atOnce ?? 4 })
-const waits = (of: MoveRate) => of.ready() - performance.now()
+const waits = (of: MoveRate) => of.readyAt() - performance.now()
 
 describe('a pace', () => {
   it('lets the first few go at once', () => {
@@ -54,7 +54,7 @@ describe('those behind a first wave', () => {
     const begun = performance.now()
     const pace = spreadPace({ connections, firstWaveMs, mostMs, atOnce: 4 })
     for (let left = connections; left > 0; ) {
-      vi.advanceTimersByTime(Math.ceil(pace.ready() - performance.now()))
+      vi.advanceTimersByTime(Math.ceil(pace.readyAt() - performance.now()))
       const some = Math.min(left, Math.floor(pace.allowed))
       pace.spend(some)
       left -= some

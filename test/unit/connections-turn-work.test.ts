@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { TurnWork } from '../../src/connections/counts.js'
-import { inTurns, TURN_MS } from '../../src/connections/move-slice.js'
+import { runInTurns, TURN_MS } from '../../src/connections/move-slice.js'
 import { leastOf } from '../processes/worked.js'
 
 /** By the clock and by the processor: the work of a turn is the smaller of both, as others may have the processor meanwhile. */
@@ -64,8 +64,8 @@ describe('work in slices', () => {
     const bound = TURN_MS + 8
     const [longest] = await leastOf(bound, async () => {
       const work = new TurnWork()
-      const one = inTurns(Array.from({ length: 20 }), work, () => busy(1))
-      const other = inTurns(Array.from({ length: 20 }), work, () => busy(1))
+      const one = runInTurns(Array.from({ length: 20 }), work, () => busy(1))
+      const other = runInTurns(Array.from({ length: 20 }), work, () => busy(1))
       work.run(() => busy(1))
       await Promise.all([one, other])
       return [work.longestMs]
@@ -77,7 +77,7 @@ describe('work in slices', () => {
     const work = new TurnWork()
     const done: number[] = []
     work.run(() => busy(TURN_MS + 1))
-    const all = inTurns([1, 2], work, each => void done.push(each))
+    const all = runInTurns([1, 2], work, each => void done.push(each))
     expect(done).toEqual([1])
     await all
     expect(done).toEqual([1, 2])

@@ -16,9 +16,9 @@ function watched(phase: HolderPhase = 'probation') {
   const heard: string[] = []
   const kept: number[] = []
   const beat = (healthy = true) => {
-    peer.beatAt = performance.now()
+    peer.heartbeatAt = performance.now()
     peer.healthy = healthy
-    if (healthy) peer.wellAt = peer.beatAt
+    if (healthy) peer.healthyAt = peer.heartbeatAt
   }
   const probation = new Probation(
     {

@@ -94,17 +94,17 @@ describe('the times of a handoff', () => {
 
 describe('a heartbeat', () => {
   it('that says that a process is not well counts for its life, and not for its health', () => {
-    const peer = { beatAt: 0, wellAt: 0, healthy: true } as Peer
+    const peer = { heartbeatAt: 0, healthyAt: 0, healthy: true } as Peer
     handleMessage(
       {} as HandlerContext,
       peer,
       { heartbeat: { healthy: false, unwell: 'no disk' } } as never,
       [],
     )
-    expect(peer).toMatchObject({ healthy: false, wellAt: 0, healthProblem: 'no disk' })
-    expect(peer.beatAt).toBeGreaterThan(0)
+    expect(peer).toMatchObject({ healthy: false, healthyAt: 0, healthProblem: 'no disk' })
+    expect(peer.heartbeatAt).toBeGreaterThan(0)
     handleMessage({} as HandlerContext, peer, { heartbeat: { healthy: true } } as never, [])
-    expect(peer.wellAt).toBe(peer.beatAt)
+    expect(peer.healthyAt).toBe(peer.heartbeatAt)
   })
 })
 
@@ -148,9 +148,9 @@ describe('a member that comes back over another channel', () => {
     const [first, second] = [link(), link()]
     const peer = peers.add(candidate(first.made))!
     peer.holds = true
-    expect(peers.holding).toEqual([peer])
+    expect(peers.reachableHolders).toEqual([peer])
     peers.readmit(candidate(second.made))
-    expect(peers.holding).toEqual([])
+    expect(peers.reachableHolders).toEqual([])
     first.end()
     expect(heard).toEqual(['replaced'])
   })

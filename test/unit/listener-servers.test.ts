@@ -155,7 +155,7 @@ describe('a server given to a listener', () => {
     await member.ready()
     await web.start()
     expect(web.kinds()).toEqual({ idle: 3, upgraded: 3 })
-    expect([web.accepting, web.attended, servers.map(({ listening }) => listening)]).toEqual([
+    expect([web.accepting, web.hasAcceptor, servers.map(({ listening }) => listening)]).toEqual([
       true,
       true,
       [true, true],
@@ -163,7 +163,7 @@ describe('a server given to a listener', () => {
     web.announce()
     expect(told).toEqual(['one', 'other'])
     web.stop()
-    expect([web.accepting, web.attended, servers.map(({ listening }) => listening)]).toEqual([
+    expect([web.accepting, web.hasAcceptor, servers.map(({ listening }) => listening)]).toEqual([
       false,
       false,
       [false, false],

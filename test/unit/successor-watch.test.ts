@@ -9,8 +9,8 @@ import { until } from '../processes/until.js'
 function watched(pid: number, beats = true) {
   const counts = { looks: 0, stuck: 0 }
   const peer = peerWith({ pid, identity: identify(pid) })
-  peer.beats = beats
-  peer.beatAt = performance.now() - 60_000
+  peer.sendsHeartbeats = beats
+  peer.heartbeatAt = performance.now() - 60_000
   const watch = new SuccessorWatch({
     joiner: () => {
       counts.looks++
@@ -48,7 +48,7 @@ it('a successor of a release that beats only when it serves is not silent, and o
   child.kill('SIGSTOP')
   const [older, beating] = [watched(child.pid!, false), watched(child.pid!)]
   const timer = setInterval(() => {
-    beating.peer.beatAt = performance.now()
+    beating.peer.heartbeatAt = performance.now()
   }, 5)
   onTestFinished(() => clearInterval(timer))
   for (const { watch } of [older, beating]) watch.enter('committing')

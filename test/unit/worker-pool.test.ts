@@ -350,7 +350,7 @@ describe('workers that hang', () => {
   it('are noticed together, and the first, which decides the changes of all, is replaced at once', async () => {
     vi.useFakeTimers(FAKE)
     const { pool, standings, logged } = serving(2)
-    for (const { owner } of standings.values()) owner!.beats = true
+    for (const { owner } of standings.values()) owner!.sendsHeartbeats = true
     await pool.startAll()
     const hung: boolean[][] = []
     const update = pool.update.bind(pool)

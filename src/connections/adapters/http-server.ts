@@ -102,7 +102,7 @@ class HeldSockets {
   }
 
   /** Takes out each connection. A connection that has not left by the next step is read again. */
-  *taken(): Generator<net.Socket> {
+  *takeOut(): Generator<net.Socket> {
     for (const socket of this.#held) {
       this.#held.delete(socket)
       if (this.#held.size === 0) this.#onEmpty()
@@ -263,7 +263,7 @@ export class HttpServerConnections implements MovableConnections<Value> {
   /** Yields the held connections first. */
   *#candidates(): Generator<net.Socket> {
     for (const next of [...this.#open]) {
-      yield* this.#held.taken()
+      yield* this.#held.takeOut()
       if (this.#open.has(next) && !this.#refused.has(next)) yield next
     }
   }

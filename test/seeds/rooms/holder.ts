@@ -14,7 +14,7 @@ export const holder = room(
   [
     [
       'holder/probation.ts',
-      'const fresh = now - peer.beatAt <= beat * 2',
+      'const fresh = now - peer.heartbeatAt <= beat * 2',
       'const fresh = true',
       ...PROBATION,
     ],
@@ -26,8 +26,8 @@ export const holder = room(
     ],
     [
       'holder/probation.ts',
-      'now - Math.max(peer.wellAt, awakeSince) > patience',
-      'now - peer.wellAt > patience',
+      'now - Math.max(peer.healthyAt, awakeSince) > patience',
+      'now - peer.healthyAt > patience',
       ...PROBATION,
     ],
     [
@@ -96,8 +96,8 @@ export const holder = room(
     ],
     [
       'holder/message-handler.ts',
-      'if (peer.healthy) peer.wellAt = peer.beatAt',
-      'peer.wellAt = peer.beatAt',
+      'if (peer.healthy) peer.healthyAt = peer.heartbeatAt',
+      'peer.healthyAt = peer.heartbeatAt',
       'unit/holder-peers',
       'unit/holder-probation',
       'unit/member-heartbeats',
