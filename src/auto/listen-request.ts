@@ -74,7 +74,7 @@ function number(value: unknown): number {
   return Math.max(found, 0)
 }
 
-/** Whether it is no handle of Node. */
+/** Whether the object is plain options and no handle of Node. */
 function isPlain(form: object): boolean {
   return typeof (form as { readonly listen?: unknown }).listen !== 'function'
 }

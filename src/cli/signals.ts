@@ -55,7 +55,7 @@ export class Signals<T> {
     this.#starting.abort(new FdbError('ERR_FDB_ABORTED', `ended by ${signal} before ${before}`))
   }
 
-  /** Classifies a signal to end that arrives now. */
+  /** Returns whether a signal to end is the first one, a repetition of the first, or a second order. */
   end(): 'first' | 'same' | 'again' {
     const since = this.#endingSince
     if (since !== null) return performance.now() - since < SAME_ORDER_MS ? 'same' : 'again'

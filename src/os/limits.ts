@@ -83,7 +83,7 @@ function openFds(folder: string): number | null {
     // Since Linux 6.2 the size is the count; listing the folder takes 1 ms per thousand.
     const { size } = statSync(folder)
     if (size > 0) return size
-    // In this process one of them is the descriptor that lists the folder.
+    // In this process the list includes the descriptor that lists the folder.
     return readdirSync(folder).length - (folder === OWN_FOLDER ? 1 : 0)
   } catch {
     return null

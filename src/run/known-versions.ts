@@ -163,7 +163,7 @@ export class ReleaseLinks {
     }
   }
 
-  /** Returns the wanted targets; undefined to leave them. */
+  /** Returns the targets that the links must have; undefined: leave the links as they are. */
   #wanted(state: SupervisorState): ReleaseLinkTargets | undefined {
     const now = serving(state)
     const next = candidate(state)

@@ -158,7 +158,7 @@ export class ManagerReport {
       if (this.#isNew(`serves ${now.id} ${state.started}`))
         manager.serves(now.id === state.started || failure === null ? status : `${status}: ${failure}`)
     }
-    // The limits of starting and stopping may exceed the manager's.
+    // Starting or stopping a version may take longer than the manager's timeout.
     if (now !== undefined && next === undefined && state.mode === 'running') this.#watchdog.endExtension()
     else this.#watchdog.extendTimeout()
   }

@@ -109,7 +109,7 @@ export function writeExitReason(text: string): void {
   }
 }
 
-/** Called when this process serves: its end needs no reason any more. */
+/** Called when this process serves: from now on it reports no reason for its end. */
 export function dropExitReason(): void {
   reasonFile = undefined
   const output = inheritedOutput()

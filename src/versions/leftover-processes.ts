@@ -96,8 +96,8 @@ export class LeftoverProcesses implements Disposable {
   }
 
   /**
-   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`; null:
-   * only the group. `orphans`: also processes with these signs and without the variable, and their descendants.
+   * Descendants of this process (which adopts orphans) in the group of this leader, or started with the environment variable `mark`;
+   * null: only the group. `orphans`: also processes without the variable that have these signs, and their descendants.
    */
   static ofGroup(
     leader: number,

@@ -19,19 +19,19 @@ export type VersionPhase =
 export interface Version {
   readonly id: number
   readonly phase: VersionPhase
-  /** Requests that wait for this version to serve. */
+  /** Requests that wait for the version to serve. */
   readonly askers: readonly number[]
-  /** Cancelled before it had a process: it is ended as soon as it has one. */
+  /** Whether the version was cancelled before it had a process; it is ended as soon as it has one. */
   readonly doomed: boolean
-  /** Its exit code becomes the supervisor's, even if it was told to end. */
+  /** Whether the version's exit code becomes the supervisor's, even if the version was told to end. */
   readonly relayed: boolean
-  /** The earlier version that it repeats; null: it was started from the current settings. */
+  /** The earlier version that this one repeats; null: it was started from the current settings. */
   readonly of: number | null
-  /** Whether it has completed its probation. */
+  /** Whether the version has completed its probation. */
   readonly proved: boolean
-  /** Whether it serves but fails its health checks. */
+  /** Whether the version serves but fails its health checks. */
   readonly sick: boolean
-  /** Whether it was requested, as opposed to a restart. */
+  /** Whether a request started the version, as opposed to a restart. */
   readonly wanted: boolean
 }
 
