@@ -61,11 +61,18 @@ async function agreed(): Promise<boolean> {
     process.stdout.write('give --yes to write this; ')
     return false
   }
-  const { createInterface } = await import('node:readline/promises')
-  using lines = closing(createInterface({ input: process.stdin, output: process.stdout }))
-  return /^y(?:es)?$/i.test((await lines.question('Write this? [y/N] ')).trim())
-}
-
-function closing<T extends { close(): void }>(what: T): T & Disposable {
-  return Object.assign(what, { [Symbol.dispose]: () => what.close() })
+  const { createInterface } = await import('node:readline')
+  const lines = createInterface({ input: process.stdin, output: process.stdout })
+  return await new Promise(resolve => {
+    // Ctrl-C and Ctrl-D close it without an answer.
+    lines.once('close', () => {
+      process.stdout.write('\n')
+      resolve(false)
+    })
+    lines.question('Write this? [y/N] ', answer => {
+      lines.removeAllListeners('close')
+      lines.close()
+      resolve(/^y(?:es)?$/i.test(answer.trim()))
+    })
+  })
 }

@@ -40,8 +40,13 @@ async function keep({ control, main }: KeepFlags): Promise<void> {
     if (pid !== null) signalPid(pid, signal)
   }
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, forward)
-  // A closed terminal ends only this command; the service keeps running.
-  process.on('SIGHUP', signal => void (main ? forward(signal) : process.exit(0)))
+  const hangUp = (signal: NodeJS.Signals) => {
+    if (main) return forward(signal)
+    // A closed terminal ends only this command; the service keeps running. Ends by the signal, because Node aborts in exit() without its terminal.
+    process.off(signal, hangUp)
+    process.kill(process.pid, signal)
+  }
+  process.on('SIGHUP', hangUp)
   // The image that executed this command blocked these signals.
   releaseSignals()
   for (;;) {

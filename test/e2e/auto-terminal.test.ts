@@ -19,10 +19,15 @@ interface Terminal {
 }
 
 /** Runs it in the foreground of a terminal of its own. */
-function onTerminal(program: AutoProgram, env: Readonly<Record<string, string>> = {}, words = ''): Terminal {
+function onTerminal(
+  program: AutoProgram,
+  env: Readonly<Record<string, string>> = {},
+  words = '',
+  shell = (command: string) => `exec ${command}`,
+): Terminal {
   const script = spawn(
     'script',
-    ['-qefc', `exec node ${words} --import fd-broker/auto server.mjs`, '/dev/null'],
+    ['-qefc', shell(`node ${words} --import fd-broker/auto server.mjs`), '/dev/null'],
     { cwd: program.desk.folder, env: { ...program.desk.env, ...program.place, ...SOON, ...env } },
   )
   onTestFinished(() => {
@@ -87,6 +92,30 @@ describe('a program that was started in a terminal', () => {
     signalPid(script.pid!, 'SIGKILL')
     await program.ends(first)
     await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
+    await program.answeredBy(second)
+  })
+
+  it('leaves a command there that ends by SIGHUP, and does not abort, when the terminal is closed', async () => {
+    const program = await AutoProgram.of(SERVER)
+    // The shell gets the signal of the kernel, and outlives it.
+    const { script } = onTerminal(
+      program,
+      {},
+      '',
+      command => `trap '' HUP; ${command}; echo $? >code.new; mv code.new code`,
+    )
+    const first = await program.serves(1)
+    await program.command('upgrade')
+    const second = await program.serves(2)
+    await until('a command has its place', () => procText(first, 'cmdline').includes('keep') || null)
+    const catches = () => BigInt(`0x${/^SigCgt:\s*(\w+)/m.exec(procText(first, 'status'))?.[1] ?? '0'}`)
+    await until('it has a handler of SIGHUP', () => (catches() & 1n) === 1n || null)
+    const ended = once(script, 'exit')
+    signalPid(script.pid!, 'SIGKILL')
+    await ended
+    signalPid(first, 'SIGHUP')
+    await program.ends(first)
+    expect(await until('its exit code is known', () => program.read('code') || null)).toBe('129\n')
     await program.answeredBy(second)
   })
 

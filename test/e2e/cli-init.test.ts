@@ -1,7 +1,10 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
+import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 import { Desk } from './cli-processes.js'
 
@@ -74,6 +77,24 @@ describe('fd-broker init', () => {
     expect(read('package.json')).toBe(SHOP)
     expect((await answered('y')).stdout).toContain('\x1b[32m+        "start"')
     expect(read('package.json')).toContain('fd-broker/auto')
+  })
+
+  it.each([
+    ['Ctrl-C', '\x03'],
+    ['Ctrl-D', '\x04'],
+  ])('takes %s for no', async (_name, key) => {
+    const { desk, read } = application({ 'package.json': SHOP, 'server.js': SERVER })
+    const words = `TERM=xterm ${process.execPath} ${CLI} init ${desk.folder}`
+    const script = spawn('script', ['-qefc', words, '/dev/null'], { env: desk.env })
+    onTestFinished(() => void script.kill('SIGKILL'))
+    let shown = ''
+    script.stdout.setEncoding('utf8').on('data', text => (shown += text))
+    await until('it asks', () => shown.includes('[y/N] ') || null)
+    script.stdin.write(key)
+    const [code] = await once(script, 'close')
+    expect(shown.split('[y/N]')[1]!.replaceAll('\r', '')).toMatch(/\nnothing was written\n$/)
+    expect(shown).not.toContain('ERR_FDB')
+    expect([code, read('package.json')]).toEqual([0, SHOP])
   })
 
   it.each([
