@@ -181,12 +181,26 @@ async function checkReusePort(): Promise<CheckResult> {
 }
 
 async function checkControlSocket({ control, service, env }: DoctorSubject): Promise<CheckResult> {
-  const { checkSocketPath, requirePrivateFolder: refuseOpenFolder } = await import('../os/connect.js')
-  const { defaultControl } = await import('../os/default-control.js')
-  const { bindControl, ensureFolder } = await import('../os/control-path.js')
-  let path = control
+  const { defaultControl, temporaryControl } = await import('../os/default-control.js')
+  if (control !== undefined) return await checkControlPath(control)
+  const remedy =
+    'create /run/fd-broker for this user (RuntimeDirectory=fd-broker in a unit), log in with a session that sets XDG_RUNTIME_DIR, or give join() a path (control) and try --control PATH'
   try {
-    path ??= defaultControl(service, env)
+    const result = await checkControlPath(defaultControl(service, env))
+    return result.status === 'ok' ? result : { ...result, remedy }
+  } catch (error) {
+    // A name that is no file name has no temporary path either.
+    const result = await checkControlPath(temporaryControl(service))
+    if (result.status !== 'ok') return { status: 'failed', found: messageOf(error), remedy }
+    const found = `${result.found}: fd-broker start and fd-broker/auto work; join() without a control path does not, for ${messageOf(error)}`
+    return { status: 'warning', found, remedy }
+  }
+}
+
+async function checkControlPath(path: string): Promise<CheckResult> {
+  const { checkSocketPath, requirePrivateFolder: refuseOpenFolder } = await import('../os/connect.js')
+  const { bindControl, ensureFolder } = await import('../os/control-path.js')
+  try {
     checkSocketPath(path)
     const folder = dirname(path)
     const there = statSync(folder, { throwIfNoEntry: false })
@@ -202,11 +216,7 @@ async function checkControlSocket({ control, service, env }: DoctorSubject): Pro
     }
     return { status: 'ok', found: `${path} can be made${existsSync(path) ? ', and is there' : ''}` }
   } catch (error) {
-    const remedy =
-      control === undefined
-        ? `create /run/fd-broker for this user (RuntimeDirectory=fd-broker in a unit), log in with a session that sets XDG_RUNTIME_DIR, or give join() a path (control) and try --control PATH`
-        : undefined
-    return { status: 'failed', found: messageOf(error), ...(remedy !== undefined && { remedy }) }
+    return { status: 'failed', found: messageOf(error) }
   }
 }
 

@@ -1,10 +1,11 @@
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { Finding } from './doctor-checks.js'
 import { jsonText, plain, style } from './output.js'
 
 interface DoctorFlags {
   control?: string
-  service: string
+  service?: string
   json?: true
 }
 
@@ -13,7 +14,7 @@ export function addDoctor(program: Command): void {
     .command('doctor')
     .description('check which features work on this machine; exit code 1 if upgrades do not')
     .option('--control <path>', 'control socket of a future service; default: from its name')
-    .option('--service <name>', 'name of the service', 'app')
+    .option('--service <name>', 'name of the service; default: from package.json')
     .option('--json', 'print the answer as JSON')
     .addHelpText(
       'after',
@@ -30,7 +31,9 @@ Examples:
 
 async function doctor({ control, service, json }: DoctorFlags): Promise<void> {
   const { examine } = await import('./doctor-checks.js')
-  const findings = await examine({ control, service, env: process.env })
+  const { serviceName } = await import('../auto/settings.js')
+  const named = service ?? serviceName(resolve('server.js'))
+  const findings = await examine({ control, service: named, env: process.env })
   const ok = findings.every(({ status }) => status !== 'failed')
   if (json) process.stdout.write(jsonText({ ok, findings }))
   else process.stdout.write(textOf(findings))

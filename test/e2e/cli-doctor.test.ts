@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, mkdirSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
@@ -61,6 +61,35 @@ describe('fd-broker doctor', () => {
       expect(ok).toBe(false)
       expect(of('control socket')).toMatchObject({ status: 'failed', found: expect.stringMatching(why) })
     }
+  })
+
+  it('warns of a user without a folder for control sockets: only a service of fd-broker start has a path, from the name of the package', async () => {
+    const desk = Desk.open()
+    const temporary = join(desk.folder, 'temporary')
+    mkdirSync(temporary)
+    chmodSync(temporary, 0o1777)
+    chmodSync(desk.folder, 0o755)
+    writeFileSync(join(desk.folder, 'package.json'), '{ "name": "shop" }')
+    const user =
+      process.geteuid?.() === 0 ? ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'] : []
+    const { code, stdout } = await desk.runCommand([
+      ...['sh', '-c', `cd ${desk.folder} && exec "$@"`, 'sh', ...user],
+      ...['env', '-u', 'RUNTIME_DIRECTORY', '-u', 'XDG_RUNTIME_DIR', `TMPDIR=${temporary}`],
+      ...[process.execPath, CLI, 'doctor', '--json'],
+    ])
+    const { findings } = JSON.parse(stdout) as { findings: Finding[] }
+    expect([code, findings.find(({ name }) => name === 'control socket')]).toEqual([
+      0,
+      {
+        name: 'control socket',
+        status: 'warning',
+        found: expect.stringMatching(
+          /temporary\/fd-broker-\d+\/shop\.sock can be made: fd-broker start .* work; join\(\) .*ERR_FDB_CONTROL_PATH/,
+        ),
+        remedy: expect.stringContaining('create /run/fd-broker'),
+      },
+    ])
+    expect(readdirSync(temporary)).toEqual([])
   })
 
   it('warns where memory cannot be sealed, where there are no pidfds, and of few descriptors', async () => {

@@ -79,6 +79,29 @@ describe('fd-broker init', () => {
     expect(read('package.json')).toContain('fd-broker/auto')
   })
 
+  it('has no note on work inside runOnce() or whileServing()', async () => {
+    const once = `import { runOnce } from 'fd-broker'
+runOnce(() => {
+  const job = cron.schedule('* * ) * *', report) // ) here
+  const timer = setInterval(() => poll("it's"), 5_000)
+  return () => { job.stop(); clearInterval(timer) }
+})
+member.whileServing(() => chokidar.watch('.'))
+`
+    const { init } = application({
+      'package.json': SHOP,
+      'server.js': once,
+      'other.js': `${once}setInterval(clean, 60_000)\ncron.schedule('* * * * *', report)\n`,
+      'open.js': `setInterval(clean, 60_000) // runOnce(\n`,
+    })
+    const notes = (await init()).stdout.split('\n').filter(line => line.startsWith('note'))
+    expect(notes.map(line => line.split(': ')[0])).toEqual([
+      'note  open.js:1',
+      'note  other.js:9',
+      'note  other.js:8',
+    ])
+  })
+
   it.each([
     ['Ctrl-C', '\x03'],
     ['Ctrl-D', '\x04'],

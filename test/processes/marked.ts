@@ -3,7 +3,7 @@ import { hasEnded, signalPid } from './launch.js'
 import { until } from './until.js'
 
 /** A file of a process in /proc; '' when that has ended. */
-export function procText(pid: number, name: 'environ' | 'cmdline'): string {
+export function procText(pid: number, name: 'environ' | 'cmdline' | 'status'): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'latin1')
   } catch {
