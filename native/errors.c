@@ -9,7 +9,7 @@
 
 void fdb_error_name(int error, char *into, size_t size) {
 #ifdef ETOOMANYREFS
-  if (error == ETOOMANYREFS) { /* libuv has no name for it */
+  if (error == ETOOMANYREFS) { /* libuv has no name for this error */
     snprintf(into, size, "ETOOMANYREFS");
     return;
   }

@@ -276,9 +276,9 @@ export interface FramingRecord {
   kind: FramingKind
   /** Remaining bytes of the body (`length`) or of the current chunk's data (`chunked`). */
   left: number
-  /** See `ChunkPhase`; 0 for other kinds. */
+  /** The position in the chunk syntax, see `ChunkPhase`; 0 if the body is not chunked. */
   phase: number
-  /** By phase: digits of the size, bytes of the extensions, or bytes of the trailers read so far. 0 for other kinds. */
+  /** The number of digits of the size, bytes of the extensions or bytes of the trailers (depending on the phase) read so far; 0 if the body is not chunked. */
   count: number
   /** Hash of the trailer's name as far as it was read; 0 in other phases. */
   hash: number

@@ -14,7 +14,7 @@ export class Http1Refusal extends FdbError {
   readonly reason: RefusalReason
   /** The status for the client; useless if the response has already started. */
   readonly status: RefusalStatus
-  /** In a head: the offset from its first byte, independent of how the bytes were split. In a body: the index in the buffer. */
+  /** The position of the wrong byte: in a head the offset from the head's first byte, however the bytes were split; in a body the index in the buffer. */
   readonly offset: number
 
   constructor(reason: RefusalReason, offset: number, side: Side, note = '') {

@@ -12,7 +12,7 @@ export interface RewriteOptions {
   extra?: string | Uint8Array | undefined
   /** The new Connection field; default: none. `upgrade` also forwards Upgrade. */
   connection?: 'close' | 'keep-alive' | 'upgrade' | undefined
-  /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is a proxy itself. Otherwise they are dropped as hop-by-hop fields. */
+  /** Forwards Proxy-Authenticate and Proxy-Authorization, for a server that is a proxy itself. By default these hop-by-hop fields are dropped. */
   proxyAuthentication?: boolean | undefined
 }
 
@@ -69,7 +69,7 @@ function dropTable(...ids: FieldId[]): Uint8Array {
   return drop
 }
 
-/** Writes all heads, one after the other. {@link keepHead} replaces it. */
+/** The writer of all heads, one after the other. {@link keepHead} replaces this writer. */
 let OUT = HeadWriter.acquire()
 
 /** Returns the head that was written last; it stays valid until the caller releases it. */

@@ -17,7 +17,7 @@ export function socketOver(fd: OwnedFd, options: Omit<net.SocketConstructorOpts,
 
 /**
  * Makes a server accept on a listening socket, and takes ownership of the descriptor. The server reports failures with 'error'. Node calls listen()
- * again, by default with a backlog of 511: if more clients than that wait, the kernel refuses new ones. So pass the real backlog.
+ * again with `backlog`: pass the real one, because the kernel refuses new clients while more than that wait.
  */
 export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): void {
   server.listen({ fd: fd.release() }, backlog)

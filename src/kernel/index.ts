@@ -103,6 +103,6 @@ export {
 } from './socket.js'
 export { type Poll, READABLE, WRITABLE, watch, watchPaths } from './watch.js'
 
-/** See {@link Native.addSums} and {@link Native.scanChanges}; the latter writes {@link CHANGE_FIELDS} numbers for each change. */
+/** See {@link Native}. `scanChanges()` writes {@link CHANGE_FIELDS} numbers for each change. */
 export const { addSums, scanChanges } = native
 export const CHANGE_FIELDS = 11

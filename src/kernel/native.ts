@@ -88,7 +88,7 @@ export interface PeerCredentials {
 export interface Poll {
   /** Watches for these events (bits: 1 readable, 2 writable, 4 disconnect) instead of the previous ones. */
   start(events: number): void
-  /** Stops watching. Call it before the descriptor is closed. {@link start} may follow. */
+  /** Stops watching. Call it before the descriptor is closed. {@link start} watches again. */
   stop(): void
   /** Stops watching and frees the handle. Idempotent. */
   close(): void
@@ -206,8 +206,8 @@ export interface Native {
   // descriptors.c
   dup(fd: number): number
   /**
-   * Grows the descriptor table to `count` in another thread. Otherwise the kernel grows it on demand, and stops a process with threads for about 15
-   * ms at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
+   * Grows the descriptor table to `count` in another thread. Without this call the kernel grows the table on demand, and stops a process with threads
+   * for about 15 ms at each doubling. Does nothing above RLIMIT_NOFILE. Never rejects.
    */
   makeRoom(count: number): Promise<void>
   close(fd: number): void
@@ -280,8 +280,8 @@ export interface Native {
 
   // signals.c
   /**
-   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. {@link execute} leaves them blocked. Throws if
-   * signals are held already.
+   * Blocks signals (bit n - 1 is signal n) in the calling thread; other threads forward theirs to it. The signals stay blocked across {@link execute}.
+   * Throws if signals are held already.
    */
   holdSignals(signals: number): void
   /** Undoes {@link holdSignals}, or unblocks the signals that preloaded.c holds. Returns whether SIGTERM was blocked. */

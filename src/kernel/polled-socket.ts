@@ -154,7 +154,7 @@ function adoptOwned(fd: OwnedFd): number {
 }
 
 /**
- * A connected TCP or Unix stream socket that owns its descriptor. It needs only a few words of memory, while a socket of Node needs kilobytes. No
+ * A connected TCP or Unix stream socket that owns its descriptor. A polled socket needs only a few words of memory, a socket of Node kilobytes. No
  * call blocks.
  */
 export abstract class PolledSocket {

@@ -22,8 +22,8 @@ export function missingInternals(internals: readonly Internal[] = INTERNALS): Fd
 }
 
 /**
- * Calls `report` for each of {@link INTERNALS} that does not work. Tests those that every server needs now, each in its own turn of the event loop,
- * because together they take milliseconds. Reports the others when their first use tests them, once for each `owner`.
+ * Calls `report` for each of {@link INTERNALS} that does not work. Now tests the internals that every server needs, each in its own turn of the event
+ * loop, because together they take milliseconds. The other internals are tested at their first use, and then reported once for each `owner`.
  */
 export async function reportMissing(
   owner: object,

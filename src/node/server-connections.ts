@@ -10,7 +10,7 @@ interface ServerInternals {
   keepAliveInitialDelay?: number
   allowHalfOpen?: boolean
   highWaterMark?: number
-  /** Emits 'close' as soon as the server neither listens nor has a connection. {@link stopListening} disables it. */
+  /** Emits 'close' as soon as the server neither listens nor has a connection. {@link stopListening} disables this method. */
   _emitCloseIfDrained?: () => void
 }
 

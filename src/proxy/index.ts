@@ -1,4 +1,4 @@
-/** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. Its routes are in the state, and upgrades keep client connections. */
+/** The public API of `fd-broker/proxy`: a reverse proxy inside an application's process. The proxy keeps routes in the state, and connections in upgrades. */
 export type { ProxyConfig } from './config/config.js'
 export { type ConfigProblem, configFrom, parseConfig, readConfig } from './config/load.js'
 export type {

@@ -9,7 +9,7 @@ export interface FramesRecord {
   count: number
   /** Missing payload bytes of this frame; while `count` is above 0, the part of the length that was read. */
   left: number
-  /** See `Kind`; 0 between frames. */
+  /** The kind of the current frame, see `Kind`; 0 between frames. */
   kind: number
 }
 

@@ -8,7 +8,7 @@ export interface WatchedClient {
   onHangup(how: Exclude<Hangup, 'none'>): void
 }
 
-/** Polls for clients that hang up while the relay does not read from them: the event loop does not notice those. */
+/** Polls for clients that hang up while the relay does not read from them: the event loop does not notice such clients. */
 export class ClientWatch {
   readonly #watched = new Set<WatchedClient>()
   #timer: NodeJS.Timeout | undefined

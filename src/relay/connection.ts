@@ -97,7 +97,7 @@ export class RelayConnection implements StreamOwner, Timed, ExchangeSide, Watche
     if (this.kind === 'idle') this.#close()
   }
 
-  /** Ends the connection as its protocol asks, see {@link Exchange.end}, because the drain's time limit has passed. {@link giveUp} follows. */
+  /** Ends the connection as its protocol asks, see {@link Exchange.end}, because the drain's time limit has passed. The relay calls {@link giveUp} later. */
   end(lastEvent: string): void {
     this.#relay.pin(this)
     if (this.exchange !== null) this.exchange.end(lastEvent)

@@ -179,7 +179,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     try {
       this.connectTo(address)
       this.#watchEvents()
-      // A local connection is established already. This check reports it earlier than the poll, which delivers all other ready sockets first.
+      // A local connection is established already. The poll would report the connection only after all other ready sockets.
       setImmediate(checkDial, this)
     } catch (error) {
       const full = address.kind === 'unix' && (error as NodeJS.ErrnoException).code === 'EAGAIN'

@@ -189,7 +189,7 @@ export class UpstreamPools {
     return this.#pools.size
   }
 
-  /** Closes the idle connections to servers that were removed. Their connections in use are closed when they are released. */
+  /** Closes the idle connections to servers that were removed. Connections that are in use close on release. */
   retire(isGone: (key: string) => boolean): void {
     for (const [key, pool] of this.#pools) {
       if (!isGone(key)) continue

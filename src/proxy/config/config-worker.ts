@@ -8,7 +8,7 @@ import { readConfig } from './load.js'
 /** The main thread deserializes this many routes in well under a millisecond. */
 const ROUTES_PER_MESSAGE = 200
 
-/** The worker first sends the configuration without its routes, or an error. Then it sends some routes for each message that it receives. */
+/** The worker first sends the configuration without its routes, or an error. Then the worker sends some routes for each message that it receives. */
 export type WorkerMessage =
   | { type: 'config'; config: ProxyConfig; routes: number }
   | { type: 'routes'; routes: RouteRule[] }

@@ -11,7 +11,7 @@
  * - removes the parameters of each segment (`/admin;v=1` becomes `/admin`).
  *
  * Servers disagree on whether an escaped slash, backslash or semicolon counts as one, and some decode twice. Such a path has several readings (see
- * {@link readings}). The proxy refuses it if they lead to different routes.
+ * {@link readings}). The proxy refuses the path if its readings lead to different routes.
  *
  * The proxy always refuses dot segments in any reading (`..`, `.`, `%2e%2e`, `..;x`, `..%2f`, `%252e`), NUL in any reading, a backslash, and a path
  * without a leading slash (except `*`, which is compared as `/`). Clients resolve dot segments before they send a request.

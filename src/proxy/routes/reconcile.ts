@@ -1,5 +1,5 @@
 /**
- * Computes the changes of the state for a new configuration file. Its routes replace those of the previous file. A route made at run time with the
+ * Computes the changes of the state for a new configuration file, whose routes replace those of the previous file. A route made at run time with the
  * same host and path **overrides the file until it is removed**: a deployment does not undo an operator's change. Each such conflict is reported by
  * name.
  */

@@ -133,7 +133,7 @@ export class Upstream {
 /** The checked settings with all defaults. Times in milliseconds. */
 export interface UpstreamConfig {
   name: string
-  /** Unique addresses. */
+  /** Every address is unique. */
   servers: UpstreamAddress[]
   health: {
     /** Consecutive failures after which a server is out; null: never. */
