@@ -214,7 +214,7 @@ export class DescriptorStore implements DescriptorHolder, Disposable {
     this.#watching.clear()
   }
 
-  /** Throws ERR_FDB_BUSY. */
+  /** Throws ERR_FDB_BUSY while another daemon is about to take over. */
   #refuseUnsettled(): void {
     if (this.#isSettled()) return
     throw new FdbError('ERR_FDB_BUSY', 'the daemon is being upgraded: try again', { retryable: true })
