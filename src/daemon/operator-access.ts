@@ -246,8 +246,8 @@ function isOwnProcess(peer: ClientIdentity, pidfd: OwnedFd): boolean {
 }
 
 /**
- * Throws ERR_FDB_DENIED or ERR_FDB_NO_PIDFD unless the client may act for the process of a pidfd: for its own process or one of its user. The daemon's user
- * and root may act for every process. Any process can open a pidfd of any other, so that having one proves nothing. Borrows the pidfd.
+ * Throws ERR_FDB_DENIED or ERR_FDB_NO_PIDFD unless the client may act for the process of a pidfd: for its own process or one of its user. The
+ * daemon's user and root may act for every process. Any process can open a pidfd of any other, so that having one proves nothing. Borrows the pidfd.
  */
 function demandProcess(peer: ClientIdentity, pidfd: OwnedFd): void {
   // Checks the type first, because a descriptor of another type may have the inode number of a pidfd.

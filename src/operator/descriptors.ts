@@ -43,8 +43,8 @@ type Request = fdbroker.wire.DescriptorRequest.$Properties
 type Reply = fdbroker.wire.DescriptorReply.$Properties
 
 /**
- * Descriptors of any type that a daemon holds for other processes, by name. All methods reject with ERR_FDB_NOT_A_DAEMON if the process is not a daemon, and
- * as `OperatorClient.status()` does.
+ * Descriptors of any type that a daemon holds for other processes, by name. All methods reject with ERR_FDB_NOT_A_DAEMON if the process is not a
+ * daemon, and as `OperatorClient.status()` does.
  */
 export class HeldDescriptors {
   readonly #ask: Ask

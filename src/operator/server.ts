@@ -42,7 +42,6 @@ export class RequestHandler {
     return command ? this.#command(command) : null
   }
 
-  /** Cancels the running upgrades. */
   cancelUpgrades(reason: FdbError): void {
     for (const cancel of this.#cancels) cancel.abort(reason)
   }
@@ -91,8 +90,9 @@ export class RequestHandler {
 }
 
 /**
- * Serves an operator's tool until it disconnects, which does not undo its requests; only an explicit message cancels them. Stops reading from a tool that sends
- * requests faster than it reads the answers. After `idleMs` disconnects a tool that sends nothing, waits for no answer, watches nothing and has no claim.
+ * Serves an operator's tool until it disconnects, which does not undo its requests; only an explicit message cancels them. Stops reading from a tool
+ * that sends requests faster than it reads the answers. After `idleMs` disconnects a tool that sends nothing, waits for no answer, watches nothing
+ * and has no claim.
  */
 export function serveOperator(link: Link, operations: Operations, idleMs: number | null = null): void {
   const requests = new RequestHandler(operations, body => link.post(body), link.channel.peer)

@@ -63,7 +63,7 @@ export function readStopOrder(body: Buffer): StopOrder {
   return { timeoutMs: limited ? Math.min(timeoutMs, LONGEST_MS) : null, drop: drop === true }
 }
 
-/** Returns the body of a rollback command. With `at` the rollback requires that the link at this path then points to the previous version. Tools of earlier releases send an empty body. */
+/** Returns the body of a rollback command, which requires that the link at `at` then points to the previous version. Tools of earlier releases send none. */
 export function rollbackBody(at: string | null): string {
   return at === null ? '' : JSON.stringify({ at })
 }

@@ -44,7 +44,6 @@ export interface StateSection {
   readonly entries: number
 }
 
-/** An entry of the log. */
 export interface StateEntry {
   readonly section: string
   readonly key: string
@@ -76,8 +75,8 @@ async function newCopy() {
 type SendCommand = (command: string, body: Uint8Array | string, options: StateAsk) => Promise<Buffer>
 
 /**
- * The state of the serving process, as encoded values. All methods reject as `OperatorClient.command()` does. After a `retryable` error connect again and retry; a
- * change with a `request` id is made only once.
+ * The state of the serving process, as encoded values. All methods reject as `OperatorClient.command()` does. After a `retryable` error connect again
+ * and retry; a change with a `request` id is made only once.
  */
 export class ServiceState {
   readonly #ask: SendCommand
@@ -95,8 +94,8 @@ export class ServiceState {
   }
 
   /**
-   * Returns the entries of a section, or of all sections that are not secret, from a verified copy of the log. Rejects with ERR_FDB_STATE_NO_ENTRY (unknown
-   * section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
+   * Returns the entries of a section, or of all sections that are not secret, from a verified copy of the log. Rejects with ERR_FDB_STATE_NO_ENTRY
+   * (unknown section), ERR_FDB_STATE_SECRET or ERR_FDB_STATE_DIGEST.
    */
   async list(section?: string, options: StateReadOptions = {}): Promise<StateEntry[]> {
     checkOptions('list()', options, READ)
@@ -149,8 +148,8 @@ export class ServiceState {
   }
 
   /**
-   * Has the serving process put an encoded value. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with ERR_FDB_STATE_VALUE if
-   * the section's codec or `validate` refuses the value; otherwise as {@link Section.put}.
+   * Has the serving process put an encoded value. Rejects with ERR_FDB_STATE_NO_ENTRY if that process does not know the section, with
+   * ERR_FDB_STATE_VALUE if the section's codec or `validate` refuses the value; otherwise as {@link Section.put}.
    */
   async put(section: string, key: string, value: Uint8Array, options: StateWriteOptions = {}): Promise<void> {
     checkOptions('put()', options, WRITE)

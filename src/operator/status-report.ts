@@ -122,9 +122,9 @@ export interface ForcedClose {
   /** `http`, `https`, `http2`, `tls`, `net`; in the proxy also `events`, `webSocket`, `tunnel`, `tcp`; or the name of an application's protocol. */
   readonly kind: string
   /**
-   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`,
-   * `half-request` (its head or body was incomplete), `refused` (by the next process), `upgraded` (taken over by the
-   * application, which has no hooks to move it), `handshake`, `closing` (the client did not close after the last response), `open` (of a protocol that is unknown or has no requests).
+   * Why they were still open: `idle` (no request came whose response could have announced the close), `answering`, `half-request` (its head or body
+   * was incomplete), `refused` (by the next process), `upgraded` (taken over by the application, which has no hooks to move it), `handshake`,
+   * `closing` (the client did not close after the last response), `open` (of a protocol that is unknown or has no requests).
    */
   readonly reason: string
   readonly count: number
@@ -150,7 +150,6 @@ export interface PhaseEntry {
 }
 
 export interface Failure {
-  /** Error code. */
   readonly code: FdbErrorCode
   /** The phase in which the handoff failed. */
   readonly phase: string
@@ -161,7 +160,6 @@ export interface Failure {
   readonly old?: boolean
 }
 
-/** The course of one handoff. */
 export interface HandoffRecord {
   readonly successor: number
   readonly phases: PhaseEntry[]
@@ -205,7 +203,6 @@ export interface DaemonStatus {
   readonly services: readonly ServiceStatus[]
 }
 
-/** A worker in `status`. */
 export interface WorkerReport {
   readonly index: number
   readonly service: string
@@ -220,7 +217,6 @@ export interface WorkerReport {
   readonly lastFailure: string | null
 }
 
-/** The workers in `status`. */
 export interface WorkersReport {
   /** The number of workers that must serve. */
   readonly count: number

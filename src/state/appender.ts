@@ -220,7 +220,7 @@ export class Appender {
     )
   }
 
-  /** Appends a large bulk as several records, in slices; the last record makes the bulk take effect. An interrupted bulk stays first in the queue and is appended again from its first record. */
+  /** Appends a large bulk as several records, in slices; it takes effect with the last one. If interrupted, the whole bulk is appended again later. */
   async #appendLarge(held: HeldSegment, write: PendingWrite): Promise<void> {
     const { store, history, queue, deferred, limits, sliceMs } = this.#core
     const { segment } = held

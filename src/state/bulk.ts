@@ -76,7 +76,6 @@ export function isDeletion(
   )
 }
 
-/** Maximum changes per part. */
 export const PART_CHANGES = 64
 /** Maximum bytes per record of a large bulk. */
 const RECORD_BYTES = 32 * 1024

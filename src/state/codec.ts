@@ -166,9 +166,9 @@ export interface ProtobufType<T, P = T> {
 }
 
 /**
- * A protobufjs message type. The object that `get` returns keeps the fields that this version does not know; they survive if the application changes and puts
- * back that same object. A copy (`toObject`, spread, `structuredClone`) loses them. protobufjs 7 always drops unknown fields. protobufjs 8 drops them for types
- * without `decodeDelimited`, unless `Reader.discardUnknown` is false.
+ * A protobufjs message type. The object that `get` returns keeps the fields that this version does not know; they survive if the application changes
+ * and puts back that same object. A copy (`toObject`, spread, `structuredClone`) loses them. protobufjs 7 always drops unknown fields. protobufjs 8
+ * drops them for types without `decodeDelimited`, unless `Reader.discardUnknown` is false.
  */
 export function protobuf<T extends P, P = T>(type: ProtobufType<T, P>): Codec<T> {
   const read = readerFor(type)
@@ -205,8 +205,8 @@ interface ReaderClass {
 const DELIMITED = Uint8Array.of(0)
 
 /**
- * Returns a function that creates readers with which `type` keeps unknown fields (protobufjs 8). A type accepts only readers of its own copy of protobufjs;
- * if no reader fits, the function returns the bytes.
+ * Returns a function that creates readers with which `type` keeps unknown fields (protobufjs 8). A type accepts only readers of its own copy of
+ * protobufjs; if no reader fits, the function returns the bytes.
  */
 function readerFor(type: Decoding): MakeReader {
   const readers = ownReaderOf(type) ?? (acceptsOurReader(type) ? protobufjs.Reader : null)

@@ -46,8 +46,8 @@ interface InFlight {
 }
 
 /**
- * Forwards queued changes to the process that writes, in order; that process makes each of them once. A change stays in the queue until this process can
- * read its record, or writes again.
+ * Forwards queued changes to the process that writes, in order; that process makes each of them once. A change stays in the queue until this process
+ * can read its record, or writes again.
  */
 export class ForwardQueue {
   readonly #core: LogCore
@@ -260,8 +260,8 @@ export class ForwardQueue {
   }
 
   /**
-   * Whether `write` must wait for `before`. An update waits for updates of the same entries only, because the writing process compares the entries that it read.
-   * Updates and other changes wait for each other.
+   * Whether `write` must wait for `before`. An update waits for updates of the same entries only, because the writing process compares the entries
+   * that it read. Updates and other changes wait for each other.
    */
   #mustWait(write: PendingWrite, before: PendingWrite): boolean {
     if (write.makeUpdate === undefined) return before.makeUpdate !== undefined

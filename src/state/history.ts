@@ -81,8 +81,8 @@ export class History {
   }
 
   /**
-   * Returns an error if `segment` cannot be next. If this log may still append (`mayWrite`), its segment must be sealed first; otherwise `segment` may be
-   * adopted early, and is read after the seal.
+   * Returns an error if `segment` cannot be next. If this log may still append (`mayWrite`), its segment must be sealed first; otherwise `segment`
+   * may be adopted early, and is read after the seal.
    */
   refusal(segment: Segment, mayWrite = true): FdbError | null {
     const last = this.held.at(-1)

@@ -30,8 +30,8 @@ export function encodeImport(schemas: readonly StoredSchema[], changes: NewChang
 }
 
 /**
- * An import in pieces, which are checked on arrival and kept in memory: schemas must be compatible with those of the log, and values with their schema.
- * {@link commit} makes the whole import as one change.
+ * An import in pieces, which are checked on arrival and kept in memory: schemas must be compatible with those of the log, and values with their
+ * schema. {@link commit} makes the whole import as one change.
  */
 export class StagedImport {
   readonly #core: LogCore

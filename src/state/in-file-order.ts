@@ -19,7 +19,7 @@ interface KeyGroup {
   readonly slots: number[]
 }
 
-/** Yields the result of `read` for each key, in batches sorted by file offset, so that one read serves many keys. Skips deleted keys. Yields null where the caller may pause. */
+/** Yields `read`'s result for each key, in batches by file offset, so that one read serves many keys; null where the caller may pause. Skips deleted keys. */
 export function* inFileOrder<T>(
   section: SectionStore,
   entries: Pick<Entries, 'locations'>,

@@ -11,7 +11,7 @@ const NULL = 0xffff_fffe
 const LEAST = 8
 const KEY_BYTES = 16
 
-/** A hash table from keys to numbers below 2^32 - 2 or null, in insertion order, in three arrays outside the JavaScript heap. Grows in one step: {@link KeyMap} keeps tables small. */
+/** A hash table from keys to numbers below 2^32 - 2 or null, outside the JavaScript heap. Grows in one step: {@link KeyMap} keeps tables small. */
 export class KeyTable {
   size = 0
   /** Open addressing: hash and place of each key. At most half full. */

@@ -5,7 +5,6 @@ import { FdbError, type FdbErrorCode, FdbTypeError } from '../errors.js'
 export interface StateLimits {
   /** Maximum bytes per record: of a change, or of a piece of an import. A large bulk takes several records. */
   recordBytes: number
-  /** Maximum changes per record. */
   changesPerRecord: number
   /** Maximum bytes per segment; at most 4 GiB - 1, because offsets have 32 bits. */
   segmentBytes: number

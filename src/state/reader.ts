@@ -61,11 +61,11 @@ export function damagedError(
 }
 
 /**
- * Reads the records of a segment up to its current size; checks each checksum before parsing. Yields `undefined` where the caller may interrupt the work.
- * Does not allocate memory for a length that exceeds the file.
- * The log ends without an error (`torn`) at an incomplete frame, a length of 0, a wrong checksum in the last frame, or any wrong checksum in an unsealed segment.
- * Throws ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a malformed record under a correct checksum, another epoch, or a sequence number that does not
- * follow. Throws ERR_FDB_STATE_LIMIT for a record that exceeds the limits of this reader.
+ * Reads the records of a segment up to its current size; checks each checksum before parsing. Yields `undefined` where the caller may interrupt the
+ * work. Does not allocate memory for a length that exceeds the file. The log ends without an error (`torn`) at an incomplete frame, a length of 0, a
+ * wrong checksum in the last frame, or any wrong checksum in an unsealed segment. Throws ERR_FDB_STATE_DAMAGED for a wrong checksum elsewhere, a
+ * malformed record under a correct checksum, another epoch, or a sequence number that does not follow. Throws ERR_FDB_STATE_LIMIT for a record that
+ * exceeds the limits of this reader.
  */
 export function* recordsOf(
   segment: RecordSource,

@@ -21,7 +21,7 @@ interface SectionDifference {
   }>
 }
 
-/** Reads another whole log, replaces the current one by it in one step, and notifies listeners of the differences. Takes ownership of the segments. Has no effect if it throws. */
+/** Reads another whole log, replaces the current one in one step, and notifies listeners of the differences. Owns the segments. No effect if it throws. */
 export function rebuild(core: LogCore, segments: readonly Segment[]): Generator<unknown, void> {
   if (!core.closing.aborted) return rebuildLog(core, segments)
   for (const segment of segments) segment.close()

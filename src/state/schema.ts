@@ -12,10 +12,10 @@ export interface SectionOptions<T> {
   /** Called with each decoded (and migrated) value and with each value before it is put. Throws to refuse the value. */
   validate?: (value: T) => void
   /**
-   * Returns a value of an older schema version converted to this one; `from` is the entry's version, `to` is this schema's version. Called each time such
-   * an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place; for protobuf it should, so that
-   * unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older version then changed
-   * has the older version's number. Values of a newer version, or of no version, are not migrated.
+   * Returns a value of an older schema version converted to this one; `from` is the entry's version, `to` is this schema's version. Called each time
+   * such an entry is decoded: the log keeps the old value until the entry is put again. May change the decoded value in place; for protobuf it
+   * should, so that unknown fields survive. Must not overwrite new fields that exist already: an entry that a newer version wrote and an older
+   * version then changed has the older version's number. Values of a newer version, or of no version, are not migrated.
    */
   migrate?: (value: T, from: number, to: number) => T
   /** Values are never logged, and the tools show them only on request. A section that was secret once stays secret. */

@@ -29,10 +29,10 @@ export interface IterationOptions {
 const MOST_WARNED_KEYS = 1024
 
 /**
- * A named, unordered map in the log. Reads see every change of this process that was appended, and no change that is still
- * {@link waiting} (writing is paused, fenced or not started, or the change is being forwarded). Each `get` decodes the value from the segment
- * and returns a new object: the caller may change it, and the state changes only when the caller puts it back. (With protobuf, putting back the same object
- * preserves fields of newer versions.) With `frozen: true` in the schema all callers get the same frozen object.
+ * A named, unordered map in the log. Reads see every change of this process that was appended, and no change that is still {@link waiting} (writing
+ * is paused, fenced or not started, or the change is being forwarded). Each `get` decodes the value from the segment and returns a new object: the
+ * caller may change it, and the state changes only when the caller puts it back. (With protobuf, putting back the same object preserves fields of
+ * newer versions.) With `frozen: true` in the schema all callers get the same frozen object.
  */
 export class Section<T> {
   readonly name: string
@@ -97,8 +97,9 @@ export class Section<T> {
   }
 
   /**
-   * Number of changes of this process, in all sections, that wait to be made. Reads do not see them, because each may still be refused; an `update` runs
-   * on the state at the time when its turn comes. The number is 0 while this process writes and appends no large bulk: a read then sees each previous put.
+   * Number of changes of this process, in all sections, that wait to be made. Reads do not see them, because each may still be refused; an `update`
+   * runs on the state at the time when its turn comes. The number is 0 while this process writes and appends no large bulk: a read then sees each
+   * previous put.
    */
   get waiting(): number {
     return this.#writer.waiting
@@ -191,15 +192,15 @@ export class Section<T> {
   }
 
   /**
-   * Resolves when the whole change is in the log. Changes are appended in the order of the calls; those of one turn of the event loop
-   * in one write. If this process stands by or drains, it forwards the change to the process that writes, and the promise resolves when
-   * this process sees the change. Rejects, without effect, with ERR_FDB_FENCED (this process lost the right to write, or no process accepted the change
-   * in time), ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL or ERR_FDB_STATE_REQUEST; with a TypeError (ERR_FDB_STATE_KEY,
+   * Resolves when the whole change is in the log. Changes are appended in the order of the calls; those of one turn of the event loop in one write.
+   * If this process stands by or drains, it forwards the change to the process that writes, and the promise resolves when this process sees the
+   * change. Rejects, without effect, with ERR_FDB_FENCED (this process lost the right to write, or no process accepted the change in time),
+   * ERR_FDB_STATE_BACKPRESSURE, ERR_FDB_STATE_LIMIT, ERR_FDB_STATE_FULL or ERR_FDB_STATE_REQUEST; with a TypeError (ERR_FDB_STATE_KEY,
    * ERR_FDB_STATE_VALUE) for a key that is not a string or a value that the codec refuses. Rejects with ERR_FDB_DEADLINE if the process that writes
    * did not answer: the change may have been made.
    *
-   * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so
-   * that such an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
+   * A change that a successor makes before `ready()` waits until the successor serves. Awaiting it before `ready()` would block forever, so that such
+   * an `await` rejects with ERR_FDB_NOT_READY: await it after `ready()`. This applies to all changes.
    */
   put(key: string, value: T, options: WriteOptions = {}): Promise<void> {
     return this.#writer.guardPremature(this.#put(key, value, options), options)
@@ -234,13 +235,12 @@ export class Section<T> {
   }
 
   /**
-   * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes were
-   * made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
-   * meanwhile. `change` must be synchronous and without side effects. It may change the value in place. It returns the new
-   * value, {@link REMOVE} to delete the entry, or undefined to leave the entry unchanged.
+   * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes
+   * were made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
+   * meanwhile. `change` must be synchronous and without side effects. It may change the value in place. It returns the new value, {@link REMOVE} to
+   * delete the entry, or undefined to leave the entry unchanged.
    *
-   * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of
-   * `change`, without effect.
+   * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of `change`, without effect.
    */
   update(
     key: string,
@@ -284,10 +284,10 @@ export class Section<T> {
   }
 
   /**
-   * Makes all of the changes or none; readers see them all at once. Resolves when the listeners were notified of each change. More than 256 changes are
-   * encoded in slices, and the bulk is queued after that: await it before a change that depends on it. Other changes wait while the bulk is appended.
-   * A bulk that a handoff interrupts has no effect until the next writing process has appended the whole bulk; if that is another process and the bulk is
-   * larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
+   * Makes all of the changes or none; readers see them all at once. Resolves when the listeners were notified of each change. More than 256 changes
+   * are encoded in slices, and the bulk is queued after that: await it before a change that depends on it. Other changes wait while the bulk is
+   * appended. A bulk that a handoff interrupts has no effect until the next writing process has appended the whole bulk; if that is another process
+   * and the bulk is larger than `waitingBytes`, rejects with ERR_FDB_STATE_LIMIT.
    */
   bulk(changes: Iterable<BulkChange<T>>, options: WriteOptions = {}): Promise<void> {
     return this.#writer.guardPremature(this.#bulk(changes, options), options)

@@ -76,9 +76,9 @@ export interface AppendResult {
 }
 
 /**
- * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. F_SEAL_WRITE seals the segment: no process may write any
- * more. F_SEAL_SHRINK alone releases it (see {@link markReleased}); appends continue. Sealing an unreleased segment also sets F_SEAL_GROW, so that
- * {@link released} can tell the two apart.
+ * One memory file of the state log: a header, then frames (proto/state.proto). Owns its descriptor. F_SEAL_WRITE seals the segment: no process may
+ * write any more. F_SEAL_SHRINK alone releases it (see {@link markReleased}); appends continue. Sealing an unreleased segment also sets F_SEAL_GROW,
+ * so that {@link released} can tell the two apart.
  */
 export class Segment {
   readonly epoch: number
@@ -253,8 +253,8 @@ export class Segment {
   }
 
   /**
-   * Sets the offset of the next append to the end of the last complete record. Unless the segment is sealed, truncates later bytes, or zeroes them if a
-   * release (F_SEAL_SHRINK) forbids truncation.
+   * Sets the offset of the next append to the end of the last complete record. Unless the segment is sealed, truncates later bytes, or zeroes them if
+   * a release (F_SEAL_SHRINK) forbids truncation.
    */
   continueAt(offset: number): void {
     this.#end = offset

@@ -40,8 +40,8 @@ export interface StateLogOptions {
 }
 
 /**
- * A service's state: the ordered segments of its log, and the sections that result from their changes. While this process may not write, changes wait in a
- * bounded queue. A change that is not made rejects its promise; a change is visible only after its record is in the segment.
+ * A service's state: the ordered segments of its log, and the sections that result from their changes. While this process may not write, changes wait
+ * in a bounded queue. A change that is not made rejects its promise; a change is visible only after its record is in the segment.
  */
 export class StateLog implements LogOwner {
   onFenced: (() => void) | null = null
@@ -122,9 +122,9 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Adds the log's next segment and reads it to its current end. Takes ownership; closes the segment if it is out of order (ERR_FDB_STATE_ORDER). Rejects with
-   * ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT after applying the records before the error, with ERR_FDB_SCHEMA if the schema of a
-   * registered section must not read it.
+   * Adds the log's next segment and reads it to its current end. Takes ownership; closes the segment if it is out of order (ERR_FDB_STATE_ORDER).
+   * Rejects with ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT after applying the records before the error, with ERR_FDB_SCHEMA
+   * if the schema of a registered section must not read it.
    */
   async adopt(segment: Segment, options: { signal?: AbortSignal } = {}): Promise<void> {
     const { history, closing } = this.#core
@@ -140,8 +140,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Replaces the log by `segments`, which are a whole log, in one turn, and notifies listeners of the differences. This process must never have written to the
-   * log. Takes ownership of the segments; rejects as {@link adopt} does, without effect.
+   * Replaces the log by `segments`, which are a whole log, in one turn, and notifies listeners of the differences. This process must never have
+   * written to the log. Takes ownership of the segments; rejects as {@link adopt} does, without effect.
    */
   async rebuild(segments: readonly Segment[]): Promise<void> {
     await this.#compaction.ended()
@@ -158,8 +158,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Appends to `segment` from now on, beginning with the waiting changes. The segment is new and empty, or was adopted and read; the log owns it. Throws
-   * ERR_FDB_STATE_ORDER or ERR_FDB_STATE_BEHIND, without effect, unless all earlier segments are sealed and read.
+   * Appends to `segment` from now on, beginning with the waiting changes. The segment is new and empty, or was adopted and read; the log owns it.
+   * Throws ERR_FDB_STATE_ORDER or ERR_FDB_STATE_BEHIND, without effect, unless all earlier segments are sealed and read.
    */
   startWriting(segment: Segment): void {
     this.#checkOpen()
@@ -204,16 +204,16 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Makes reads see what other processes append to the held segments: at once, or a little later if more than 64 KiB are new. Ends with startWriting or at
-   * damage. Has an effect only before startWriting, or after endWriting or forwardWriting.
+   * Makes reads see what other processes append to the held segments: at once, or a little later if more than 64 KiB are new. Ends with startWriting
+   * or at damage. Has an effect only before startWriting, or after endWriting or forwardWriting.
    */
   follow(): void {
     this.#writer.follow()
   }
 
   /**
-   * Returns the section of a name, always the same object. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA if `schema` may not read the section
-   * in the log, or if the section is registered with another schema.
+   * Returns the section of a name, always the same object. Without a schema its values are bytes. Throws ERR_FDB_SCHEMA if `schema` may not read the
+   * section in the log, or if the section is registered with another schema.
    */
   section(name: string): Section<Uint8Array>
   section<T>(name: string, schema: SectionSchema<T>): Section<T>
@@ -289,8 +289,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`, or undefined if a change with
-   * the same `request` was already made.
+   * Changes entries of several sections in one change, as {@link Section.update} does. Resolves with the result of `change`, or undefined if a change
+   * with the same `request` was already made.
    */
   update<R>(change: (state: StateDraft) => R, options: WriteOptions = {}): Promise<R | undefined> {
     return this.#writer.guardPremature(this.#update(change, options), options)
@@ -314,8 +314,8 @@ export class StateLog implements LogOwner {
   }
 
   /**
-   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn. Resolves
-   * with the log's segments, which are unchanged if there was nothing to merge.
+   * Merges all sealed and read segments, except the one for appends, into a snapshot, in slices. Replaces and closes the merged segments in one turn.
+   * Resolves with the log's segments, which are unchanged if there was nothing to merge.
    */
   async compact(options: { signal?: AbortSignal } = {}): Promise<readonly Segment[]> {
     await this.#compaction.run(options.signal)

@@ -75,7 +75,7 @@ export class Store {
     return section
   }
 
-  /** Applies a record: all changes of an epoch's record in one step, those of a snapshot's record one by one. The caller may abandon the generator between two steps and apply the record again. */
+  /** Applies a record: an epoch's in one step, a snapshot's change by change. The caller may abandon the generator and apply the record again. */
   *apply(
     found: FoundRecord,
     ordinal: number,

@@ -131,7 +131,7 @@ export class Writer {
     },
   }
 
-  /** Flushes the log. If another process got the right to write meanwhile, its log has these changes too: forwards an empty durable change, which is answered when they are on disk. */
+  /** Flushes the log. If another process writes by now, its log has these changes too: forwards an empty durable change to wait for that process's disk. */
   async #flushTo(disk: Disk): Promise<void> {
     try {
       await disk.flush()
@@ -238,7 +238,7 @@ function emptyUpdate(): UpdateResult {
   return { reads: [], sections: [], parts: [], result: undefined }
 }
 
-/** The promise of a change that cannot be made before ready(). Awaiting it before that would block forever, so that `then` rejects in the next turn; the change stays queued. */
+/** The promise of a change that waits for ready(). Awaiting it before ready() would block forever: `then` rejects in the next turn; the change stays queued. */
 class PrematureAwait<T> extends Promise<T> {
   #premature: (() => FdbError | null) | undefined
 

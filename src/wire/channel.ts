@@ -127,12 +127,12 @@ export class Channel implements AsyncDisposable {
   }
 
   /**
-   * Resolves when the kernel has accepted the whole frame, which then arrives even if this process closes the channel or dies. The
-   * channel borrows the descriptors, and a payload above 32 KiB, until the promise settles; the caller keeps owning them.
-   * `signal` withdraws a frame of which no byte was sent; a frame that was partly sent is completed. A frame that misses the send timeout ends the channel.
+   * Resolves when the kernel has accepted the whole frame, which then arrives even if this process closes the channel or dies. The channel borrows
+   * the descriptors, and a payload above 32 KiB, until the promise settles; the caller keeps owning them. `signal` withdraws a frame of which no byte
+   * was sent; a frame that was partly sent is completed. A frame that misses the send timeout ends the channel.
    *
-   * Rejects with ERR_FDB_CHANNEL_CLOSED, ERR_FDB_CHANNEL_FULL, ERR_FDB_DEADLINE, ERR_FDB_FRAME_TOO_LARGE,
-   * ERR_FDB_FRAME_TOO_MANY_FDS, ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
+   * Rejects with ERR_FDB_CHANNEL_CLOSED, ERR_FDB_CHANNEL_FULL, ERR_FDB_DEADLINE, ERR_FDB_FRAME_TOO_LARGE, ERR_FDB_FRAME_TOO_MANY_FDS,
+   * ERR_FDB_FDS_REFUSED, ERR_FDB_SEND.
    */
   send(payload: Uint8Array, fds?: readonly OwnedFd[], options?: { signal?: AbortSignal }): Promise<void> {
     return this.#outbound.send(payload, fds, options?.signal)

@@ -12,7 +12,6 @@ import {
 } from '../kernel/index.js'
 import { CONTROL_BACKLOG } from '../os/control-path.js'
 
-/** Connections accepted in one turn of the event loop. */
 const TURN_ACCEPTS = 16
 /** Delay after accept() failed for lack of a descriptor or of memory. Without it the loop would spin. */
 const RETRY_MS = 100
@@ -23,7 +22,7 @@ export interface ControlListenerEvents {
    * no further socket), the listener closes the socket and calls {@link error}.
    */
   channel(fd: OwnedFd, peer: PeerCredentials): void
-  /** The process had only its spare descriptor left for this connection: the callback refuses the peer at once and closes the socket. Without this callback the connection waits in the queue. */
+  /** The process had only its spare descriptor left: the callback refuses the peer and closes the socket. Without this callback the connection waits. */
   crowded?(fd: OwnedFd, cause: unknown): void
   /** A connection was not accepted. If `error.retryable`, the listener continues (after 100 ms if accept() failed); otherwise it has stopped. */
   error?(error: FdbError): void

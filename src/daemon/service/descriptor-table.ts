@@ -32,8 +32,8 @@ interface MemberDescriptors {
 }
 
 /**
- * Owns the descriptors that a daemon has for one service: those of the service, by name, and those of each member that do not belong to the service yet.
- * The latter become the service's when no member with another descriptor of the same name can take over again.
+ * Owns the descriptors that a daemon has for one service: those of the service, by name, and those of each member that do not belong to the service
+ * yet. The latter become the service's when no member with another descriptor of the same name can take over again.
  */
 export class DescriptorTable {
   /** The entries of the service, which a successor is offered. */

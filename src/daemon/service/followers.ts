@@ -172,8 +172,8 @@ export class SegmentCopies {
   }
 
   /**
-   * Copies new records of the segments, for a few milliseconds per turn of the event loop. Resolves with whether there were any. Also completes and seals
-   * the copy of a segment that was sealed and has left the set meanwhile, because readers wait for the seal.
+   * Copies new records of the segments, for a few milliseconds per turn of the event loop. Resolves with whether there were any. Also completes and
+   * seals the copy of a segment that was sealed and has left the set meanwhile, because readers wait for the seal.
    */
   async refresh(): Promise<boolean> {
     let copied = false
@@ -242,7 +242,7 @@ export class SegmentCopies {
   }
 }
 
-/** Copies records of about {@link PIECE_BYTES} that the copy lacks. Returns whether the copy lacks more, has just been completed, or had everything. Throws the kernel's errors. */
+/** Copies about {@link PIECE_BYTES} of new records. Returns 'end' if the copy is complete now, 'nothing' if it was before. Throws the kernel's errors. */
 function copyPiece(copy: Copy): 'end' | 'more' | 'nothing' {
   if (copy.segment.sealed) return 'nothing'
   const { end: from, source } = copy

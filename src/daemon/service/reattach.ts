@@ -109,8 +109,8 @@ function takeSegment(
 }
 
 /**
- * Replaces the sealed segments by the snapshot into which the serving member has merged them, unless a handoff still uses them. Ignores a late snapshot of a
- * previous member that was stopped while it merged: two snapshots of one state cannot be read.
+ * Replaces the sealed segments by the snapshot into which the serving member has merged them, unless a handoff still uses them. Ignores a late
+ * snapshot of a previous member that was stopped while it merged: two snapshots of one state cannot be read.
  */
 function takeCompacted(
   fd: OwnedFd,

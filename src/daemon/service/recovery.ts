@@ -9,8 +9,8 @@ import { isAlive, isSame, type ProcessIdentity, watchIdentity } from '../../os/p
 const UNSEEN_MS = 5_000
 
 /**
- * The rights-holders for which a restarted daemon waits: those that are neither back, nor known to be dead, nor known to have given up. The daemon waits
- * for a stopped process as long as it lives; for a process that it cannot see, a few seconds.
+ * The rights-holders for which a restarted daemon waits: those that are neither back, nor known to be dead, nor known to have given up. The daemon
+ * waits for a stopped process as long as it lives; for a process that it cannot see, a few seconds.
  */
 export class Recovery {
   #members: RightsHolder[] = []
@@ -128,9 +128,9 @@ export interface ServiceRecord {
 }
 
 /**
- * The list of rights-holders in a file beside a daemon's control socket. While the daemon is down, only the members have sockets and state. The file lets the
- * next daemon wait until each of them is back or dead, before it grants the right to write. The file is written atomically after changes; the JSON of each
- * service is cached, because there may be many services.
+ * The list of rights-holders in a file beside a daemon's control socket. While the daemon is down, only the members have sockets and state. The file
+ * lets the next daemon wait until each of them is back or dead, before it grants the right to write. The file is written atomically after changes;
+ * the JSON of each service is cached, because there may be many services.
  */
 export class RightsHolders {
   readonly #path: string
@@ -212,8 +212,8 @@ function isService(value: unknown): value is ServiceRecord {
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_WRONLY } = constants
 
 /**
- * Reads a file beside the control socket; returns null if it does not exist. In a directory that other users can write to (/tmp) another user may have
- * created it. Throws ERR_FDB_SIDE_FILE for a link, for anything but a regular file, and for a file that another user owns or can write.
+ * Reads a file beside the control socket; returns null if it does not exist. In a directory that other users can write to (/tmp) another user may
+ * have created it. Throws ERR_FDB_SIDE_FILE for a link, for anything but a regular file, and for a file that another user owns or can write.
  */
 function readSideFile(path: string): string | null {
   let fd: OwnedFd

@@ -195,7 +195,7 @@ export class ServiceOperations implements Operations {
     this.#upgrades.forget(peer)
   }
 
-  /** Waits until it is decided which member serves, for the duration of a commit at most. Returns the remaining `timeoutMs`, or 0 if that is 0. Rejects with the signal's reason. */
+  /** Waits until it is decided which member serves, at most for a commit. Returns the remaining `timeoutMs` (0: no limit). Rejects with the signal's reason. */
   async #awaitDecision(timeoutMs: number, signal: AbortSignal): Promise<number> {
     const startedAt = performance.now()
     const { commit } = this.#service.times

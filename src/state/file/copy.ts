@@ -30,7 +30,7 @@ interface NextWrite {
   onWritten(): void
 }
 
-/** A file that becomes a copy of a log, segment by segment, with one write at a time. After a write to a full disk the caller retries. close() removes the file unless it is installed. */
+/** A file that becomes a copy of a log, with one write at a time. If the disk is full the caller retries. close() removes the file unless it is installed. */
 export class FileCopy {
   readonly #handle: FileHandle
   readonly #path: string
@@ -77,7 +77,7 @@ export class FileCopy {
     return this.#size
   }
 
-  /** Whether the contents on disk are unknown, because a sync failed (the kernel reports lost pages only once) or a write failed other than by a full disk. The log must then be copied to a new file. */
+  /** Whether the contents on disk are unknown after a failed sync (the kernel reports lost pages only once) or write. The caller must then start a new copy. */
   get lost(): boolean {
     return this.#lost
   }
@@ -249,8 +249,8 @@ export class FileCopy {
 
   /**
    * Syncs the file, and writes a mark of its length if it is {@link whole}; sets {@link lost} on failure. In the installed file a mark must not reach
-   * the disk before the bytes that it covers: it is written after the sync, and the next sync or {@link settle} syncs it. A file that is not installed
-   * yet is marked before the sync.
+   * the disk before the bytes that it covers: it is written after the sync, and the next sync or {@link settle} syncs it. A file that is not
+   * installed yet is marked before the sync.
    */
   async sync(): Promise<void> {
     if (!this.unsynced) return

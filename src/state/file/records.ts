@@ -29,8 +29,8 @@ export interface FileReading {
  * Reads the records of a state file, which is a sequence of segments: a snapshot may be the first, epochs never decrease, several segments may have
  * the same epoch. Checks each checksum before parsing, as {@link recordsOf} does.
  *
- * Synced data must exist: if the file ends, or has no complete record, before the length in its newest mark, throws ERR_FDB_STATE_DAMAGED
- * with the file offset and the sequence number. After that length an incomplete record or a wrong checksum ends the log without an error, because a power cut
+ * Synced data must exist: if the file ends, or has no complete record, before the length in its newest mark, throws ERR_FDB_STATE_DAMAGED with the
+ * file offset and the sequence number. After that length an incomplete record or a wrong checksum ends the log without an error, because a power cut
  * leaves that. An invalid record with a correct checksum is always an error: ERR_FDB_STATE_DAMAGED, ERR_FDB_STATE_FORMAT or ERR_FDB_STATE_LIMIT.
  */
 export function* recordsOfFile(

@@ -17,8 +17,8 @@ export interface RepairResult {
 }
 
 /**
- * Replaces a damaged state file by the records before the damage, if any, and keeps the damaged file under another name. Rejects with ERR_FDB_STATE_FILE if
- * the file does not exist, a process is writing it, or it belongs to another user; otherwise as {@link loadStateFile} does.
+ * Replaces a damaged state file by the records before the damage, if any, and keeps the damaged file under another name. Rejects with
+ * ERR_FDB_STATE_FILE if the file does not exist, a process is writing it, or it belongs to another user; otherwise as {@link loadStateFile} does.
  */
 export async function repairStateFile(path: string): Promise<RepairResult> {
   const { service, bytes } = checkRepairable(path)

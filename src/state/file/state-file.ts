@@ -21,8 +21,9 @@ const SPARE_BYTES = 16 * 1024 * 1024
 type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
- * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It writes to
- * a file of its own, which it renames over the state file: a process that was paused (SIGSTOP) and replaced meanwhile then writes only to its unlinked file.
+ * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It
+ * writes to a file of its own, which it renames over the state file: a process that was paused (SIGSTOP) and replaced meanwhile then writes only to
+ * its unlinked file.
  */
 export class StateFile {
   /** Called when `ok` changes. Must not throw. */

@@ -11,8 +11,8 @@ const EPOCH_TAG = (1 << 3) | 0
 const SEQUENCE_TAG = (2 << 3) | 0
 
 /**
- * Appends a state file's records to a new segment, with that segment's epoch and new sequence numbers. After an error the records before it stay appended.
- * `next` creates a segment for each further segment of the file.
+ * Appends a state file's records to a new segment, with that segment's epoch and new sequence numbers. After an error the records before it stay
+ * appended. `next` creates a segment for each further segment of the file.
  */
 export function* transcribe(
   fd: OwnedFd,
