@@ -165,8 +165,8 @@ export const DEFECTS: readonly Defect[] = [
   {
     name: 'a 304 has a body',
     file: 'response-head.ts',
-    find: 'status === 204 || status === 304 || asked.method',
-    replace: 'status === 204 || asked.method',
+    find: 'status === 204 || status === 304 || request.method',
+    replace: 'status === 204 || request.method',
   },
   {
     name: 'HTTP/1.0 keeps the connection without being asked',

@@ -210,7 +210,7 @@ describe('the place of a path in its file system', () => {
       mkdirSync(join(real, 'bound'))
       mkdirSync(join(real, 'private'))
       const module = join(import.meta.dirname, '../../src/os/reservation.ts')
-      const print = `import(process.argv[1]).then(m => console.log(JSON.stringify(process.argv.slice(2).map(m.placeInFileSystem))))`
+      const print = `import(process.argv[1]).then(m => console.log(JSON.stringify(process.argv.slice(2).map(m.locationInFileSystem))))`
       const mounts = `mount --bind "$1/mine" "$1/bound" && mount -t tmpfs none "$1/private" && shift && exec "$@"`
       const paths = ['mine', 'bound', 'private'].map(name => join(real, name, 's'))
       const command = [process.execPath, '--import', 'tsx', '-e', print, module, ...paths]
