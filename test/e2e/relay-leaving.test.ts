@@ -212,7 +212,7 @@ describe('what another process offers', () => {
     await waiting(here)
     const [departure] = all(here.connections)
     const { record, fds } = departure!
-    expect(() => movable(here.relay, 'other').check(record, fds)).toThrow(/"test", this is other/)
+    expect(() => movable(here.relay, 'other').check(record, fds)).toThrow(/"test", not to other/)
     expect(() => here.connections.check(record, [])).toThrow(/0 descriptors/)
     here.connections.arrive(departure!, 'refused')
   })

@@ -100,7 +100,7 @@ describe.each(perLane<('embedded' | 'daemon')[]>(['embedded'], ['embedded', 'dae
         /has 3 pieces of the import, not 4: start the import again/,
       )
       await expect(ask({ after: { import: 'another', part: 0 } }, pieceOf(0, 1))).rejects.toThrow(
-        /has 0 parts/,
+        /has 0 pieces/,
       )
       const wrong = encodeImport(
         [],
