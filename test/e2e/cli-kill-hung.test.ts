@@ -45,7 +45,7 @@ it('a server that hangs is ended and followed by the next with --kill-stuck: no 
   const run = desk.run('upgrade', '--control', desk.control, '--kill-stuck', '--timeout', '10s')
   const { code, stdout, stderr } = await run
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-  expect(stdout).toMatch(new RegExp(`process ${hung} \\(shop, generation 2\\) does not answer: .*ending it`))
+  expect(stdout).toMatch(new RegExp(`process ${hung} \\(shop, generation 2\\) does not answer: .*killing it`))
   const [, pid] = /^generation 3 \(pid (\d+)\) serves/m.exec(stdout) ?? []
   expect(hasEnded(hung)).toBe(true)
   for (const answer of await Promise.all(answers)) expect(answer).toMatch(new RegExp(`200 OK[^]*3,${pid}`))
