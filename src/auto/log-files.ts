@@ -24,6 +24,12 @@ export interface LogPart {
   close(): void
 }
 
+/** The log of a program that `fd-broker start` has started, and the file of this process. */
+export interface OwnPart {
+  readonly log: string
+  readonly part: string
+}
+
 /** Returns the default log of a service: in `/var/log/fd-broker` for root, else in the user's state folder. */
 export function defaultLog(service: string, env: Env): string {
   const { XDG_STATE_HOME: state = '' } = env
@@ -55,22 +61,32 @@ export function openPart(log: string, env: Env): LogPart {
 }
 
 /** Returns the log files of this process; null if it was not started by `fd-broker start`. */
-export function ownPart(env: Env): { readonly log: string; readonly part: string } | null {
+export function ownPart(env: Env): OwnPart | null {
   const { [LOG_FILE]: log, [OWN_PART]: part } = env
   return log && part ? { log, part } : null
 }
 
-/** Links the log to the file of the generation that serves, and removes old files. Never throws. */
-export function linkLog(
-  { log, part }: { readonly log: string; readonly part: string },
-  generation: number,
-): void {
+/**
+ * Links the log to the file of the generation that serves. `isNew`: the generation serves for the first time; then removes old files, and links
+ * of higher generations, which are of an earlier run. Never throws.
+ */
+export function linkLog({ log, part }: OwnPart, generation: number, isNew: boolean): void {
   try {
     link(part, generationLog(log, generation))
     link(part, log)
-    removeOld(log)
+    if (isNew) removeOld(log, generation)
   } catch {
     // The file keeps its own name.
+  }
+}
+
+/** Returns the file of the version that was started last, also if it has not served; null if there is none. */
+export function newestPart(log: string): string | null {
+  try {
+    const [newest] = partsIn(log)
+    return newest === undefined ? null : join(dirname(log), newest)
+  } catch {
+    return null
   }
 }
 
@@ -90,17 +106,30 @@ function link(to: string, at: string): void {
   renameSync(made, at)
 }
 
-/** Removes the files of all but the last {@link KEPT} generations, including rotated ones. */
-function removeOld(log: string): void {
+/** Returns the names of the files of versions, newest first. */
+function partsIn(log: string): string[] {
+  const before = `${stem(log)}.`
+  return readdirSync(dirname(log))
+    .filter(name => name.startsWith(before) && /^\d{17}\.log$/.test(name.slice(before.length)))
+    .sort()
+    .reverse()
+}
+
+/** Removes links of generations after this one, and all but the last {@link KEPT} links and files, including rotated ones. */
+function removeOld(log: string, generation: number): void {
   const folder = dirname(log)
+  const before = `${stem(log)}.generation-`
   const names = readdirSync(folder)
   const links = names
-    .filter(name => name.startsWith(`${stem(log)}.generation-`))
+    .filter(name => name.startsWith(before))
     .map(name => ({ name, at: lstatSync(join(folder, name)).mtimeMs }))
     .toSorted((a, b) => b.at - a.at)
-  for (const { name } of links.slice(KEPT)) {
-    const file = readlinkSync(join(folder, name))
-    for (const part of names) if (part.startsWith(file)) rmSync(join(folder, part), { force: true })
-    rmSync(join(folder, name), { force: true })
-  }
+  const own = links.filter(({ name }) => Number.parseInt(name.slice(before.length), 10) <= generation)
+  const kept = own.slice(0, KEPT)
+  for (const { name } of links)
+    if (!kept.some(other => other.name === name)) rmSync(join(folder, name), { force: true })
+  const parts = partsIn(log)
+  const used = new Set([...parts.slice(0, KEPT), ...kept.map(({ name }) => readlinkSync(join(folder, name)))])
+  for (const part of parts.filter(part => !used.has(part)))
+    for (const name of names) if (name.startsWith(part)) rmSync(join(folder, name), { force: true })
 }

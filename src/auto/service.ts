@@ -104,6 +104,7 @@ export class AutoService {
       this.#listening.setAside(this.#names.keys())
     })
     member.on('reinstated', () => {
+      if (log !== null) linkLog(log, member.generation, false)
       member.keepAlive(false)
       this.#listening.bringBack()
       this.#shutdown.handleSignals()
@@ -279,7 +280,7 @@ export class AutoService {
       return
     }
     this.#phase = 'serves'
-    if (this.#log !== null) linkLog(this.#log, this.#member.generation)
+    if (this.#log !== null) linkLog(this.#log, this.#member.generation, true)
     this.#member.keepAlive(false)
     this.#shutdown.handleSignals()
     if (log !== 'warn') say(`generation ${this.#member.generation} of "${service}" serves`)

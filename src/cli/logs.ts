@@ -1,8 +1,9 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { defaultLog, generationLog } from '../auto/log-files.js'
+import { defaultLog, generationLog, newestPart } from '../auto/log-files.js'
 import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon } from '../operator/status-report.js'
@@ -15,6 +16,8 @@ const LOOK_MS = 200
 /** Bytes of one read when searching backwards from the end. */
 const BLOCK = 64 * 1024
 const NEWLINE = 10
+/** Number of versions that are followed: older ones may still have connections. */
+const FOLLOWED = 4
 
 interface LogsFlags {
   readonly control?: string
@@ -30,7 +33,7 @@ export function addLogs(program: Command): void {
     program.command('logs').description('show the output of a program started by fd-broker start'),
     asked => asked.opts<LogsFlags>().logFile !== undefined || asked.opts<LogsFlags>().service !== undefined,
   )
-    .option('-f, --follow', 'print new output too, also of later versions')
+    .option('-f, --follow', 'print new output too, also of other versions')
     .addOption(
       new Option(
         '--generation <number>',
@@ -60,21 +63,39 @@ function count(text: string): number {
 async function logs(flags: LogsFlags): Promise<void> {
   const { generation, lines, follow } = flags
   const log = await logPath(flags)
-  const path = generation === undefined ? log : generationLog(log, generation)
+  const linked = generation === undefined ? log : generationLog(log, generation)
+  // A version that has not served has no link yet.
+  const path = existsSync(linked) || generation !== undefined ? linked : (newestPart(log) ?? linked)
   if (!existsSync(path)) {
-    const what = generation === undefined ? 'it' : `generation ${generation}`
-    throw new FdbError(
-      'ERR_FDB_OPTION',
-      `there is no log ${path}: ${what} was not started by fd-broker start, or its log is too old; give --log-file`,
-    )
+    const why =
+      generation === undefined
+        ? 'fd-broker start did not start the service, or its log is too old'
+        : `fd-broker start did not start generation ${generation} of this run, or its log is too old; files of earlier runs are in ${dirname(log)}`
+    throw new FdbError('ERR_FDB_OPTION', `there is no log ${path}: ${why}; give --log-file`)
   }
-  const shown = new FollowedFile()
-  await shown.lastLines(path, lines)
+  const files = [new FollowedFile(realpathSync(path))]
+  await files[0]!.lastLines(lines)
+  let last = files[0]
   while (follow) {
     await sleep(LOOK_MS)
-    await shown.more(path)
+    const serving = realPathOf(existsSync(linked) ? linked : path)
+    if (serving !== null && !files.some(file => file.path === serving)) files.push(new FollowedFile(serving))
+    if (files.length > FOLLOWED) await files.splice(files[0]!.path === serving ? 1 : 0, 1)[0]!.close()
+    for (const file of files)
+      await file.more(() => {
+        if (file !== last) process.stdout.write(`${last?.atLineStart ? '' : '\n'}==> ${file.path} <==\n`)
+        last = file
+      })
   }
-  await shown.close()
+  await files[0]!.close()
+}
+
+function realPathOf(path: string): string | null {
+  try {
+    return realpathSync(path)
+  } catch {
+    return null
+  }
 }
 
 async function logPath({ control, service, logFile }: LogsFlags): Promise<string> {
@@ -99,14 +120,19 @@ async function logOfRunning(control: string): Promise<{ service?: string; log?: 
   }
 }
 
-/** The file that is shown, and the position read so far. */
+/** The output of one version, and the position read so far. */
 class FollowedFile {
+  readonly path: string
+  atLineStart = true
   #handle: FileHandle | null = null
-  #real = ''
   #at = 0
 
-  async lastLines(path: string, lines: number): Promise<void> {
-    const { size } = await this.#open(path)
+  constructor(path: string) {
+    this.path = path
+  }
+
+  async lastLines(lines: number): Promise<void> {
+    const { size } = await this.#open()
     const blocks: Buffer[] = []
     let found = 0
     let from = size
@@ -124,40 +150,40 @@ class FollowedFile {
     this.#at = size
   }
 
-  /** Prints what was appended. After a rotation or an upgrade the path names another file: prints the remainder of this one first. */
-  async more(path: string): Promise<void> {
-    await this.#printRemainder()
+  /** Prints what was appended; calls `before` first. After a rotation the path names another file: prints the remainder of the previous one first. */
+  async more(before: () => void): Promise<void> {
+    if (this.#handle === null) await this.#open()
+    await this.#printRemainder(before)
     const inode = (await this.#handle!.stat()).ino
-    const now = await open(path).catch(() => null)
+    const now = await open(this.path).catch(() => null)
     if (now === null) return
     const same = (await now.stat()).ino === inode
     await now.close()
     if (same) return
-    await this.#printRemainder()
-    const before = this.#real
-    await this.#open(path)
-    if (this.#real !== before) process.stdout.write(`==> ${this.#real} <==\n`)
-    await this.#printRemainder()
+    await this.#printRemainder(before)
+    await this.#open()
+    await this.#printRemainder(before)
   }
 
   async close(): Promise<void> {
     await this.#handle?.close()
   }
 
-  async #open(path: string): Promise<{ size: number }> {
+  async #open(): Promise<{ size: number }> {
     await this.close()
-    this.#handle = await open(path)
-    this.#real = realpathSync(path)
+    this.#handle = await open(this.path)
     this.#at = 0
     return await this.#handle.stat()
   }
 
-  async #printRemainder(): Promise<void> {
+  async #printRemainder(before: () => void): Promise<void> {
     for (;;) {
       const block = await this.#read(this.#at, BLOCK)
       if (block.length === 0) return
       this.#at += block.length
+      before()
       process.stdout.write(block)
+      this.atLineStart = block.at(-1) === NEWLINE
     }
   }
 

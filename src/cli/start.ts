@@ -24,6 +24,9 @@ const ANSWER_MS = 2_000
 const SEARCHED = 64 * 1024
 /** Number of log lines in a failure. */
 const SHOWN_LINES = 10
+/** The line before an uncaught error that Node prints: `file:///srv/server.mjs:33`. */
+const ERROR_PLACE = /^(?:file:\/\/|node:|\/)\S*:\d+$/
+const ERROR_LINES = 16
 /** Lines of fd-broker/auto. */
 const OWN_LINE = /^fd-broker: /
 /** Lines of fd-broker/auto by which a program reports that it will not serve as a version. */
@@ -192,8 +195,9 @@ class ProgramStart {
     await new Promise(resolve => setTimeout(resolve, AFTERMATH_MS))
     // Ended by this process, which reports why.
     if (this.#over) return await new Promise<never>(() => {})
-    const { why, lines } = this.#child.exitReason.takeReason()
+    const { why, lines: last } = this.#child.exitReason.takeReason()
     this.#child.exitReason.close()
+    const lines = last === null ? null : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',
       `${this.name} ended ${exitText(exit)} before it served: ${why}; its log is ${this.#log}${indented(lines)}`,
@@ -253,6 +257,18 @@ async function lastLines(log: string): Promise<string | null> {
   const lines = (await endOf(log)).split('\n').filter(line => line.trim() !== '')
   const own = lines.filter(line => OWN_LINE.test(line))
   return (own.length > 0 ? own : lines).slice(-SHOWN_LINES).join('\n') || null
+}
+
+/** Resolves with the first lines of the last error that Node has printed at its end: they name file and line; null if there is none. */
+async function uncaughtError(log: string): Promise<string | null> {
+  const lines = (await endOf(log)).split('\n')
+  const first = lines.findLastIndex(line => ERROR_PLACE.test(line))
+  return first < 0
+    ? null
+    : lines
+        .slice(first, first + ERROR_LINES)
+        .filter(line => line.trim() !== '')
+        .join('\n')
 }
 
 /** Resolves with the end of a file; with an empty text if it cannot be read. */

@@ -94,8 +94,10 @@ async function upgrade(
   const decided = plan === null ? {} : { done: plan.done, changes: plan.changes }
   const answerMs = Math.min(FIRST_ANSWER_MS, timeout)
   using client = await OperatorClient.connect(control, { timeout: answerMs })
+  let log: unknown
   const hung = await client.status({ timeout: answerMs }).then(
     answer => {
+      log = serviceOf(answer, service)?.details?.log
       // A member of an earlier release ignores a wrong service name; a daemon refuses it.
       if (!isDaemon(answer)) narrowAnswer(answer, { control, service })
       say(headline(answer, service))
@@ -142,7 +144,9 @@ async function upgrade(
     const output = client.inOtherPidNamespace
       ? undefined
       : { stdout: targetOf(pid, 1), stderr: targetOf(pid, 2) }
-    const goes = output === undefined ? null : outputText(output)
+    // The process that writes the log reads a socket.
+    const logged = typeof log === 'string' ? `its log is ${log}` : null
+    const goes = logged ?? (output === undefined ? null : outputText(output))
     if (goes !== null) say(plain(goes))
     if (json) print({ ok: true, ...decided, pid, generation, ms: since(), phases, output })
   } catch (error) {

@@ -10,10 +10,21 @@ export function lostChannel({ pid }: Peer): FdbError {
   return new FdbError('ERR_FDB_SUCCESSOR_LOST', `process ${pid} closed its channel or died before it served`)
 }
 
+export interface HandoffFacts {
+  readonly phase: HolderPhase
+  readonly times: HandoffTimes
+  /** Milliseconds since the successor started to serve, in probation. */
+  readonly servedMs: number
+}
+
 /** Returns why a handoff fails if the peer gave no reason itself. `peer`: undefined if the peer is already forgotten. */
-export function observedReason(peer: Peer | undefined, phase: HolderPhase, times: HandoffTimes): FdbError {
+export function observedReason(peer: Peer | undefined, { phase, times, servedMs }: HandoffFacts): FdbError {
   if (peer === undefined) return new FdbError('ERR_FDB_SUCCESSOR_DIED', 'the successor has died')
-  if (!peer.link.open) return lostChannel(peer)
+  if (!peer.link.open) {
+    if (phase !== 'probation') return lostChannel(peer)
+    const text = `process ${peer.pid} died or closed its channel in probation, after it had served for ${Math.round(servedMs)} ms`
+    return new FdbError('ERR_FDB_SUCCESSOR_LOST', text)
+  }
   const silent = Math.round(performance.now() - peer.heartbeatAt)
   const sick = Math.round(performance.now() - peer.healthyAt)
   if (phase === 'probation') {

@@ -9,7 +9,7 @@ import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
 import type { CancelResult } from '../versions/upgrade-attempt.js'
 import { packToMember } from '../wire/envelope.js'
 import { afterReading, type Limit } from '../wire/pending.js'
-import { joinRefusal, observedReason } from './failure-reasons.js'
+import { type HandoffFacts, joinRefusal, observedReason } from './failure-reasons.js'
 import { type HandlerContext, type HolderHost, handleMessage } from './message-handler.js'
 import type { Peer } from './peer.js'
 import { type Candidate, Peers } from './peers.js'
@@ -347,7 +347,11 @@ export class Holder {
 
   /** Returns the reason that a failed peer gave, or else the one that this process observed. */
   #reason(peer: Peer | undefined): FdbError {
-    return peer?.reason ?? observedReason(peer, this.#phase, this.#times)
+    return peer?.reason ?? observedReason(peer, this.#facts)
+  }
+
+  get #facts(): HandoffFacts {
+    return { phase: this.#phase, times: this.#times, servedMs: this.#probation.sinceMs }
   }
 
   // ---- time
@@ -381,7 +385,7 @@ export class Holder {
 
   #noteKept(peer: Peer): void {
     this.#logger.error(
-      { pid: peer.pid, err: observedReason(peer, this.#phase, this.#times) },
+      { pid: peer.pid, err: observedReason(peer, this.#facts) },
       'the successor is not healthy but is kept, because the standby cannot take over again',
     )
   }

@@ -48,6 +48,11 @@ export class Probation {
     return Math.max(0, this.#since + this.#host.times().probation - performance.now())
   }
 
+  /** Milliseconds since the present or last probation has started. */
+  get sinceMs(): number {
+    return performance.now() - this.#since
+  }
+
   /** Ends probation as soon as a recent Heartbeat reports health, however early. */
   endSoon(): void {
     this.#endSoon = true

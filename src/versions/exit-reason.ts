@@ -6,8 +6,8 @@ import { inheritedOutput, LAST_LINES } from './successor-output.js'
 /** Environment variable: the file in which a successor writes why it ends before it joins. Not for its children. */
 const VARIABLE = 'FD_BROKER_LAST_WORDS'
 const MOST_CHARACTERS = 2_000
-/** Number of stderr lines kept. */
-const MOST_LINES = 12
+/** Number of stderr lines kept: more than the preload writes of an uncaught error. */
+const MOST_LINES = 24
 
 let reasonFile = process.env[VARIABLE]
 delete process.env[VARIABLE]

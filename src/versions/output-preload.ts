@@ -10,6 +10,9 @@ import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-outpu
 
 /** Number of characters kept of the last lines. */
 const MOST_CHARACTERS = 4_000
+/** Limits of an uncaught error: its first lines name the cause. */
+const ERROR_LINES = 16
+const ERROR_CHARACTERS = 1_500
 /** Errors of a closed terminal, and of a pipe or socket without a reader. */
 const GONE: readonly unknown[] = ['EIO', 'EPIPE', 'ECONNRESET']
 const OUTPUTS: readonly unknown[] = [1, 2]
@@ -36,7 +39,10 @@ function keepOutput(file: string): void {
   }
   watch('stdout', drop)
   watch('stderr', drop, remember)
-  process.on('uncaughtExceptionMonitor', error => remember(`\n${inspect(error)}\n`))
+  process.on('uncaughtExceptionMonitor', error => {
+    const first = inspect(error).split('\n').slice(0, ERROR_LINES).join('\n')
+    remember(`\n${first.slice(0, ERROR_CHARACTERS)}\n`)
+  })
   process.on('exit', () => {
     if (output.lines === null || output.lines.trim() === '') return
     try {

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { procText } from '../processes/marked.js'
@@ -75,7 +75,8 @@ describe('fd-broker start', () => {
     const second = await start(program)
     expect(second.generation).toBe(2)
     await program.answeredBy(second.pid, '/two')
-    await program.command('upgrade')
+    const { stdout } = await program.desk.run('upgrade', '--control', program.control)
+    expect(stdout).toMatch(/serves, after \d+ ms\nits log is \S+\/log\/shop\.log\n$/)
     const third = await program.serves(3)
     await program.answeredBy(third, '/three')
     const asked = ['/one', '/two', '/three']
@@ -99,8 +100,16 @@ describe('fd-broker start', () => {
     expect(program.read('run/shop.pid')).toBe('')
   })
 
-  it('says why a program does not serve, with its last lines', async () => {
-    const program = await AutoProgram.of("throw new Error('a mistake')\n")
+  it.each([
+    [
+      'an error',
+      "console.error('line\\n'.repeat(30))\nthrow new Error('a mistake')\n",
+      2,
+      'Error: a mistake',
+    ],
+    ['a syntax error', "import 'node:http'\nconst a = ;\n", 2, "SyntaxError: Unexpected token ';'"],
+  ])('says why a program does not serve, with the first lines of %s', async (_, text, line, error) => {
+    const program = await AutoProgram.of(text)
     const { code, stderr } = await command(
       program,
       'start',
@@ -112,7 +121,10 @@ describe('fd-broker start', () => {
     expect(stderr).toMatch(
       /ERR_FDB_SUCCESSOR_EXITED: server\.mjs \(pid \d+\) ended with code 1 before it served/,
     )
-    expect(stderr).toContain('Error: a mistake')
+    const place = `${pathToFileURL(program.path('server.mjs'))}:${line}`
+    expect(stderr).toContain(`\n  ${place}\n`)
+    expect(stderr).toContain(`\n  ${error}\n`)
+    expect(readdirSync(program.path('run'))).toEqual([])
   })
 
   it.each([
@@ -311,25 +323,97 @@ describe('fd-broker start', () => {
   })
 })
 
-describe('fd-broker logs --follow', () => {
-  it('goes on with the output of the next version', async () => {
+describe('fd-broker logs', () => {
+  it('shows the version that serves again after a rollback, and still the one that was given up', async () => {
     const program = await AutoProgram.of(SERVER)
+    const first = await start(program)
+    const second = await start(program)
+    expect(await linesOf(program, '-n', '1')).toEqual([`${second.pid} listens`])
+    expect(await program.desk.run('rollback', '--control', program.control)).toMatchObject({ code: 0 })
+    await program.answeredBy(first.pid, '/again')
+    await until(
+      'its line is shown',
+      async () => (await linesOf(program, '-n', '1')).includes(`${first.pid} is asked /again`) || null,
+    )
+    expect(await linesOf(program, '--generation', '2')).toEqual([`${second.pid} listens`])
+    await program.command('stop')
+  })
+
+  it('has the generations of the last run only; keeps the files of earlier runs', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await start(program)
+    await start(program)
+    await program.command('stop')
+    const last = await start(program)
+    expect(await linesOf(program, '--generation', '1')).toEqual([`${last.pid} listens`])
+    const { code, stderr } = await command(program, 'logs', '--service', 'shop', '--generation', '2')
+    expect({ code, stderr }).toEqual({
+      code: 2,
+      stderr: `ERR_FDB_OPTION: there is no log ${program.path('log/shop.generation-2.log')}: fd-broker start did not start generation 2 of this run, or its log is too old; files of earlier runs are in ${program.path('log')}; give --log-file\n`,
+    })
+    expect(readdirSync(program.path('log')).filter(name => /^shop\.\d+\.log$/.test(name))).toHaveLength(3)
+    await program.command('stop')
+  })
+
+  it('keeps the files of ten versions, with those that have not served', async () => {
+    const program = await AutoProgram.of(SERVER)
+    await start(program)
+    const parts = () => readdirSync(program.path('log')).filter(name => /^shop\.\d+\.log$/.test(name))
+    const [first] = parts()
+    for (let old = 10; old < 30; old++) program.write(`log/shop.202001010000000${old}.log`, 'failed\n')
+    const second = await start(program)
+    expect(parts()).toHaveLength(10)
+    expect(parts()).toContain(first)
+    expect(await linesOf(program, '--generation', '2')).toEqual([`${second.pid} listens`])
+    await program.command('stop')
+  })
+
+  it('shows the output of a version that has not served yet', async () => {
+    const program = await AutoProgram.of("console.log('begins')\nsetInterval(() => {}, 1000)\n")
+    const { command: run, ended } = begin(
+      program,
+      'start',
+      'server.mjs',
+      '--log-file',
+      program.path('shop.log'),
+    )
+    await until('the program runs', () => logOf(program).includes('begins') || null)
+    expect(await command(program, 'logs', '--log-file', program.path('shop.log'))).toEqual({
+      code: 0,
+      stdout: 'begins\n',
+      stderr: '',
+    })
+    run.kill('SIGINT')
+    await ended
+  })
+})
+
+describe('fd-broker logs --follow', () => {
+  it('goes on with the output of the next version, and with what the previous one still prints', async () => {
+    const program = await AutoProgram.of(
+      `${SERVER}setInterval(() => console.log(process.pid + ' works'), 100)\n`,
+    )
     const first = await start(program)
     const [file = '', ...args] = words(program, ['logs', '--service', 'shop', '-f'])
     const follower = spawn(file, args, { env: program.desk.env })
     onTestFinished(() => void follower.kill('SIGKILL'))
     let shown = ''
     follower.stdout.setEncoding('utf8').on('data', text => (shown += text))
-    await until('the first is shown', () => shown.includes(`${first.pid} listens`) || null)
+    const shows = (what: RegExp) =>
+      until(
+        `${what} is shown`,
+        () => what.test(shown) || null,
+        10_000,
+        () => shown,
+      )
+    await shows(new RegExp(`^${first.pid} listens`, 'm'))
     const second = await start(program)
     await program.answeredBy(second.pid, '/two')
-    await until(
-      'the second is shown',
-      () => shown.includes(`${second.pid} is asked /two`) || null,
-      10_000,
-      () => shown,
+    await shows(
+      new RegExp(
+        `\\n==> .*shop\\.\\d+\\.log <==\\n[^]*${second.pid} is asked /two\\n[^]*==>.*\\n${first.pid} works`,
+      ),
     )
-    expect(shown).toMatch(/\n==> .*shop\.\d+\.log <==\n/)
     await program.command('stop')
   })
 })

@@ -46,6 +46,9 @@ describe('the failure of a version that does not come to serve', () => {
     expect(thrown).toMatch(
       /ended with code 1 before it served.*\n(.*\n)*? {2}Error: there is no table of users/,
     )
+    const long =
+      "throw Object.assign(new Error('no table'), Object.fromEntries([...'abcdefghijklmnopqrst'].entries()))"
+    expect(await failed(app, { argv: program(long) })).toContain('\n  Error: no table\n')
     expect(leftIn(scene)).toEqual([])
   })
 

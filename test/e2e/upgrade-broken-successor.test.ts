@@ -146,7 +146,12 @@ describe('a successor that is killed', () => {
     await doomed.kill()
     await first.says('reinstated')
     expect((await ask(`${url}/r/new`).answer).body).toBe('new by the new one\n')
-    expect((await scene.status()).lastFailure).toMatchObject({ phase: 'probation' })
+    expect((await scene.status()).lastFailure).toMatchObject({
+      phase: 'probation',
+      message: expect.stringMatching(
+        /^process \d+ died or closed its channel in probation, after it had served for \d+ ms/,
+      ),
+    })
     await expectUpgradeWorks(scene, url, first)
   })
 })
