@@ -1,7 +1,7 @@
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Failure } from '../operator/status-report.js'
-import { indented } from '../versions/exit-reason.js'
+import { indented, NO_REASON } from '../versions/exit-reason.js'
 import type { VersionSettings } from './settings.js'
 
 interface FailedVersion {
@@ -46,7 +46,9 @@ export class VersionFailures {
         : phase === 'serving'
           ? 'the serving version has failed'
           : 'a version failed before it served'
-    this.#logger.error({ version, err: reason }, what)
+    // A failure of the version needs no stack: that names only the supervisor's own code.
+    const err = reason.cause === undefined ? { ...reason, message } : reason
+    this.#logger.error({ version, err }, what)
   }
 
   /** Records that a version ended before it served. `left` are processes that it left running. */
@@ -60,7 +62,7 @@ export class VersionFailures {
     const remedy =
       left.length > 0 && code === 0
         ? 'a program that daemonizes cannot be supervised: keep it in the foreground'
-        : reason
+        : `${reason}${code > 0 && code <= 128 ? bindHint(settings.listen, reason, lines) : ''}`
     const why = `version ${id} (${settings.command[0]} …, pid ${pid}) ended ${exitCodeText(code)} before it served${behind}: ${remedy}${indented(lines)}`
     this.record(id, new FdbError('ERR_FDB_SUCCESSOR_EXITED', why, { phase, details: { code } }))
   }
@@ -95,6 +97,14 @@ export class VersionFailures {
   forget(version: number): void {
     this.#reasons.delete(version)
   }
+}
+
+/** Returns the remedy for a version that ended perhaps because it binds an address on which `run` itself listens. */
+function bindHint(listen: VersionSettings['listen'], reason: string, lines: string | null): string {
+  if (listen.length === 0) return ''
+  const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
+  if (reason === NO_REASON) return `; if an address was in use, ${hint}`
+  return /EADDRINUSE|address already in use/i.test(lines ?? '') ? `; ${hint}` : ''
 }
 
 /** An unrequested end of a serving version. */

@@ -5,7 +5,7 @@ import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
 import { endsWithUs, statOf } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
-import { ExitReason } from '../versions/exit-reason.js'
+import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
 import type { Probe, ProbeEvents } from '../versions/probe.js'
 import { startedWith } from '../versions/successor-output.js'
@@ -132,7 +132,7 @@ export class RunningVersion {
 
   /** See {@link ExitReason.takeReason}. */
   takeReason(): ReturnType<ExitReason['takeReason']> {
-    return this.#exitReason?.takeReason() ?? { why: 'see its own output', lines: null }
+    return this.#exitReason?.takeReason() ?? { why: NO_REASON, lines: null }
   }
 
   /** Returns the version's last lines on stderr, once; null if there are none, or it is no Node program. */

@@ -9,6 +9,9 @@ const MOST_CHARACTERS = 2_000
 /** Number of stderr lines kept: more than the preload writes of an uncaught error. */
 const MOST_LINES = 24
 
+/** Stands for a reason that is not known. */
+export const NO_REASON = 'see its own output'
+
 let reasonFile = process.env[VARIABLE]
 delete process.env[VARIABLE]
 
@@ -69,7 +72,7 @@ export class ExitReason {
     const reason = this.takeLine()
     const lines = reason === null ? this.takeLines() : null
     return {
-      why: reason ?? (lines === null ? 'see its own output' : 'its last lines on stderr are below'),
+      why: reason ?? (lines === null ? NO_REASON : 'its last lines on stderr are below'),
       lines,
     }
   }

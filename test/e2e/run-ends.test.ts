@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { freePort } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
@@ -53,6 +54,30 @@ describe('fd-broker run', () => {
     await until('no file for last lines is left', () =>
       readdirSync(dirname(run.control)).every(name => !name.includes('stderr')),
     )
+  })
+
+  it('names LISTEN_FDS to a program that binds the address that it was given', async () => {
+    const desk = Desk.open()
+    const listen = `tcp://127.0.0.1:${await freePort()}`
+    const hint = 'take the socket from LISTEN_FDS instead of binding it (docs/run.md)'
+    const failure = async (options: string[], ...command: string[]) => {
+      const { code, stderr } = await desk.run('run', ...options, '--', ...command)
+      expect(code).toBe(1)
+      const line = stderr.split('\n').find(text => text.includes('"a version failed before it served"'))!
+      const { err } = JSON.parse(line) as { err: { message: string; stack?: string } }
+      expect(err.stack).toBeFalsy()
+      return err.message
+    }
+    const web = ['--listen', `web=${listen}`]
+    const binds = `require('node:net').createServer().listen(${listen.split(':').at(-1)}, '127.0.0.1')`
+    const control = ['--control', join(desk.folder, 'run.sock')]
+    expect(await failure([...web, ...control], process.execPath, '-e', binds)).toContain(
+      `its last lines on stderr are below; ${hint}\n`,
+    )
+    expect(await failure(web, 'sh', '-c', 'exit 1')).toContain(
+      `see its own output; if an address was in use, ${hint}`,
+    )
+    expect(await failure([...web, ...control], process.execPath, '-e', 'throw 1')).not.toContain(hint)
   })
 
   it('tells why --ready http:/PATH fails for a program that takes only the first descriptor', async () => {
