@@ -93,13 +93,11 @@ export class FirstWave {
     return this.#remainingOf(moving) > 0
   }
 
-  /** Counts a connection that has left. */
   count(moving: MovableConnections): void {
     this.#remaining.set(moving, this.#remainingOf(moving) - 1)
     this.#sent++
   }
 
-  /** The number of connections that have left. */
   get sent(): number {
     return this.#sent
   }

@@ -30,7 +30,6 @@ export class EffectQueue<Effect> {
     this.#needs = parts.needs
   }
 
-  /** Adds the effects of one step. */
   push(effects: readonly Effect[]): void {
     const step = this.#steps++
     for (const effect of effects) this.#waiting.push({ effect, step })

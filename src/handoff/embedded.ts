@@ -12,7 +12,6 @@ import type { Epoch, Id } from './messages.js'
 import { RULES, type Rules } from './rules.js'
 
 export interface Embedded {
-  /** The id of this process. */
   readonly self: Id
   readonly member: MemberState
   /** The holder of this process: the first process has one from the start, a successor after its incumbent's release or death. */

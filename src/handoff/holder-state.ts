@@ -43,11 +43,9 @@ export interface HolderState {
 export type HolderEvent =
   | { readonly type: 'join'; readonly id: Id }
   | { readonly type: 'message'; readonly from: Id; readonly message: ToHolder }
-  /** The channel ended. */
   | { readonly type: 'lost'; readonly id: Id }
   /** Proved dead (never by end of file alone). */
   | { readonly type: 'dead'; readonly id: Id }
-  /** The deadline of the phase has passed. */
   | { readonly type: 'deadline' }
   /** The operator cancels the upgrade; ignored after Commit. */
   | { readonly type: 'cancel' }
@@ -74,7 +72,6 @@ export type HolderEffect =
   | { readonly type: 'make'; readonly epochs: readonly Epoch[]; readonly offer?: true }
   /** Set F_SEAL_SHRINK: tells a successor without a channel that the standby may not come back. */
   | { readonly type: 'mark'; readonly epoch: Epoch }
-  /** Refuse a join for now. */
   | { readonly type: 'refuse'; readonly id: Id; readonly because: 'busy' | 'bound' }
   /** A handoff has failed in this phase; another process continues to serve. */
   | { readonly type: 'failed'; readonly id: Id; readonly phase: HolderPhase }

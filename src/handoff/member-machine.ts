@@ -84,7 +84,6 @@ export type MemberEffect =
   | { readonly type: 'seal'; readonly from: Epoch; readonly below: Epoch }
   /** Make a segment that no other process has, because no other process is left. */
   | { readonly type: 'make'; readonly epochs: readonly Epoch[] }
-  /** Append to this segment. */
   | { readonly type: 'write'; readonly epoch: Epoch }
   /** Stop writing: the right is lost. */
   | { readonly type: 'endWriting' }
@@ -92,7 +91,6 @@ export type MemberEffect =
   | { readonly type: 'becomeHolder' }
   /** Find out whether the holder is alive: `fate` follows, with `dead` only after the grace. */
   | { readonly type: 'judge' }
-  /** Close the channel and connect again. */
   | { readonly type: 'reconnect' }
   | { readonly type: 'drain' }
   /** Release everything; the process may end. */

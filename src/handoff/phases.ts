@@ -1,6 +1,5 @@
 /** The phases of a handoff and of a member, and what they mean outside of the two machines. */
 
-/** The phase of a handoff, in its holder. */
 export type HolderPhase =
   | 'idle'
   /** The holder sends everything to the joiner, and waits for Ready. */
@@ -22,7 +21,6 @@ export type HolderPhase =
   /** Embedded only: the right to decide has passed to the successor. Final. */
   | 'released'
 
-/** The phase of a member. */
 export type MemberPhase =
   /** The member has sent Hello. It waits for the Offer or, if it `holds` the Offer, for the application to be ready. */
   | 'joining'

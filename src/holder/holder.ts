@@ -220,7 +220,6 @@ export class Holder {
     }
   }
 
-  /** Handles the outcome of an effect. */
   outcome(effect: HolderEffect, outcome: Outcome): void {
     if (outcome.done) {
       if (effect.type === 'seal') this.#prune()
@@ -234,7 +233,6 @@ export class Holder {
     this.#host.dispatch({ type: 'unmade' })
   }
 
-  /** Ends all links and timers. */
   close(): void {
     this.#closed = true
     this.#deadline?.clear()

@@ -146,7 +146,6 @@ export interface HolderHost {
   amidBulk?(): boolean
   /** Called when a joiner has sent Serving, after which the names that it did not adopt may be dropped (daemon). */
   onServing?(peer: Peer): void
-  /** Called when something that `status` shows has changed. */
   changed?(): void
   /** Handles further messages of a member. Owns the descriptors. Returns whether the message was known. */
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
@@ -154,6 +153,5 @@ export interface HolderHost {
   bundle?(peer: Peer, items: BundleItem[]): void
   /** Called when a member that reconnected has sent everything it holds, before the machine gets the event. */
   onReturned?(peer: Peer): void
-  /** Called when the peer is forgotten for good. */
   forgotten?(peer: Peer): void
 }

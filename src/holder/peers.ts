@@ -19,7 +19,6 @@ export interface Candidate {
   readonly pidfd: OwnedFd | null
   /** Daemon: the limits that the process wants as the incumbent. */
   readonly times?: Partial<HandoffTimes>
-  /** The capabilities in the Hello. */
   readonly capabilities?: readonly string[]
   /** Daemon: the path of the state file. */
   readonly stateFile?: string
@@ -30,11 +29,9 @@ export interface PeersHandler {
   message(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): void
   /** The handler owns the descriptors. Absent if peers send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
-  /** The peer's channel has ended. */
   lost(peer: Peer): void
   /** The peer has another channel, and its old one was closed. */
   replaced(peer: Peer): void
-  /** The peer is proved dead. */
   died(peer: Peer): void
   /** The last event of the peer. */
   forgotten(peer: Peer): void

@@ -19,7 +19,6 @@ export const MAX_ENTRIES = 10_000
 export class Registry {
   readonly #entries = new Map<string, Entry>()
   readonly #most: number
-  /** Called after each change. */
   changed: () => void = () => {}
   /** Called with each new descriptor, under a new name or replacing another. */
   added: (entry: Entry) => void = () => {}

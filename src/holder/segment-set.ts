@@ -3,7 +3,6 @@ import { RULES, type Rules, WITHOUT_SEALS } from '../handoff/rules.js'
 import { Segment } from '../state/segment.js'
 import type { BundleItem } from '../wire/bundle.js'
 
-/** Segments to send. */
 export interface SegmentBundle {
   readonly items: BundleItem[]
   /** Closes the descriptors of `items`; call it after sending. */

@@ -32,7 +32,6 @@ interface SharingDeps {
   descriptors: () => number | null
   /** Returns the joiner until its Commit is sent. */
   joining: () => Peer | undefined
-  /** Ends the joiner's handoff. */
   giveUp: () => void
   logger: Logger
 }

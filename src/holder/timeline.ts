@@ -29,7 +29,6 @@ export class Timeline {
     else if (phase === 'idle' && current.outcome === 'under way') current.outcome = 'serving'
   }
 
-  /** The deadline of `quiescing` has passed. */
   quiesceIsLate(): void {
     if (this.#quiescing !== null) this.#quiescing.inTime = false
   }

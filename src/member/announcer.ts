@@ -59,7 +59,6 @@ export class Announcer {
     deps.shared.changes.watch(() => this.#update())
   }
 
-  /** Runs a reload, and announces it. */
   async reload(work: () => unknown): Promise<void> {
     this.#reloading++
     this.#update()

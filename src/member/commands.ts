@@ -16,7 +16,6 @@ import type { Hosting } from './hosting.js'
 import type { MemberContext } from './member-context.js'
 import type { CloseOptions } from './member-options.js'
 
-/** The operators' commands of one application. */
 export class Commands {
   readonly #handlers = new Map<string, CommandHandler>()
 
@@ -97,7 +96,6 @@ interface ServiceCommandsDeps {
   readonly commands: Commands
   readonly reloading: Reloading
   close(options: CloseOptions): Promise<void>
-  /** Sends a heartbeat to the holder at once. */
   beat(): void
 }
 

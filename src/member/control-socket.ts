@@ -106,7 +106,6 @@ export class ControlSocket {
     else this.#listener?.unref()
   }
 
-  /** Sends new segments to the older generations. */
   supplyOlder(): void {
     this.#older.share()
   }
@@ -116,7 +115,6 @@ export class ControlSocket {
     return this.#older.closed
   }
 
-  /** The reports of older generations. */
   get older(): DrainReport[] {
     return this.#older.reports
   }

@@ -224,7 +224,6 @@ const CANCELLED_MS = 1_000
 /** Daemon hosting: the requests of operators, which the daemon forwards to the member that serves. */
 export class OperatorRequests {
   readonly #state: StateLog
-  /** Returns the present link to the daemon. */
   readonly #link: () => Link | undefined
   readonly #requests: RequestHandler
   /** The daemon's reply to the cancellation of an upgrade. */
@@ -268,7 +267,6 @@ export class OperatorRequests {
     return await cancelled.answer
   }
 
-  /** Cancels requests under way. */
   close(): void {
     this.#requests.close(`process ${process.pid} ends`)
   }

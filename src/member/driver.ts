@@ -101,7 +101,6 @@ export class MemberDriver implements RuntimeDriver {
     return done
   }
 
-  /** Tells the machine the outcome of an effect. */
   outcome({ by, effect }: EmbeddedEffect, outcome: Outcome): void {
     const { shutdown, hosting, machine, settings, state, cannotServe } = this.runtime
     if (by === 'holder') {

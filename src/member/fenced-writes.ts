@@ -72,7 +72,6 @@ export class FencedWrites {
     this.followOn()
   }
 
-  /** Reads newer segments. */
   followOn(): void {
     const { shutdown, machine, settings } = this.#shared
     if (shutdown.over || (machine.phase !== 'standby' && machine.phase !== 'leaving')) return

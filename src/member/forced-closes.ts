@@ -58,7 +58,6 @@ interface RemainingConnections {
   readonly sessions: Iterable<{ readonly streams: number }> & { readonly size: number }
   /** The HTTP/1 connections with a response under way; with TLS, their decrypted sockets. */
   readonly busy: ReadonlySet<net.Socket>
-  /** The protocol of the clients, if known. */
   readonly scheme: string | null
 }
 

@@ -6,7 +6,6 @@ export interface HeartbeatOptions {
   everyMs(): number
   /** Returns the present channel to the holder. */
   link(): Pick<Link, 'beat' | 'idleMs' | 'open'> | undefined
-  /** The application's health hook. */
   healthy: Health
   report(): object
   /** Returns the silence after which the holder counts as stopped. */
@@ -48,7 +47,6 @@ export class Heartbeat {
     return this.#silent
   }
 
-  /** Sends a heartbeat now. */
   beat(): void {
     const now = performance.now()
     const awakeSince = this.#awake.tick(this.#everyMs, now)

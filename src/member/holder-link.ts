@@ -31,7 +31,6 @@ export interface HolderFacts {
   readonly incarnation: string
   /** The daemon forwards the changes of draining generations to the member that serves. */
   readonly forwardsWrites: boolean
-  /** This process's generation. */
   readonly generation: number
   readonly serviceStartedAt: number
   /** The interval of heartbeats, in both directions; 0 if the holder gives none. */
@@ -172,7 +171,6 @@ interface WelcomeReply {
   readonly pidfd: OwnedFd | null
 }
 
-/** Starts to read. */
 function awaitWelcome(link: Link, signal: AbortSignal | undefined): Pending<WelcomeReply> {
   const welcomed = new Pending<WelcomeReply>({ signal })
   link.start({

@@ -18,7 +18,6 @@ export class Holdings {
 
   readonly #refuse: (error: FdbError) => void
   readonly #unserved = new UnservedCheck()
-  /** The listeners of the previous version. */
   readonly offered: OfferedListeners
 
   /** `refuse`: gives up the handoff. */

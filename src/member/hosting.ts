@@ -35,7 +35,6 @@ export interface Hosting {
   onReleased?(): void
   /** The channel is open, and the holder sends nothing. */
   onSilent?(): void
-  /** The holder sends again. */
   onHeard?(): void
   /** The channel has ended; the machine has already got the event. */
   onLost?(): void

@@ -19,7 +19,6 @@ export interface JoinedHolderDeps {
   readonly refuse: (error: FdbError) => void
   /** Owns the items. */
   readonly acceptMigrationChannel: (items: BundleItem[]) => void
-  /** Newer segments have arrived. */
   readonly followOn: () => void
 }
 

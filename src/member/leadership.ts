@@ -10,7 +10,6 @@ export type StartWork = () => StopWork | void | Promise<StopWork | void>
 
 export interface LeadershipEvents {
   serving(): void
-  /** Another process serves. */
   retiring(): void
   /** This process serves again, after `retiring`. */
   reinstated(): void
@@ -24,7 +23,6 @@ interface StopRun {
   readonly late: AbortController
 }
 
-/** One piece of work of the application. */
 class Work {
   readonly #start: StartWork
   /** The result of the start, or null while the work is stopped. */
@@ -186,7 +184,6 @@ export class Leadership {
     return { done, late }
   }
 
-  /** Reports an exception of the application. */
   async #call(done: Promise<void>): Promise<void> {
     try {
       await done

@@ -8,7 +8,6 @@ import { AttachedServer } from './attached-server.js'
 import { type DrainCounts, sumCounts } from './forced-closes.js'
 import type { ServableServer, ServeOptions } from './serve-options.js'
 
-/** The address of a listener. */
 export interface ListenerAddress {
   /** The address as a specification: `tcp://127.0.0.1:8080`, `unix:/run/x.sock`. */
   readonly url: string
@@ -130,7 +129,6 @@ export class Listener {
     return releaseNumber(this.#fd.dup())
   }
 
-  /** The number of connections of all servers on this listener. */
   get connections(): number {
     return this.#servers.reduce((sum, served) => sum + served.connections, 0)
   }

@@ -35,7 +35,6 @@ export class Moves {
   readonly counts = new MoveCounts()
   readonly #settings: Settings
   readonly #listeners: () => Iterable<Listener>
-  /** Asks the holder for a migration channel to the process that serves. */
   readonly #ask: () => void
   readonly #receivers = new Set<ConnectionReceiver>()
   #sender: ConnectionSender | null = null

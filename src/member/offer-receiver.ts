@@ -33,7 +33,6 @@ export class OfferReceiver {
     return this.#pidfds
   }
 
-  /** Announces an Offer, whose descriptors are the next bundle. */
   announce({ epoch, wayBack, source, items }: NonNullable<WireEnvelope['offer']>): void {
     this.#offer = { epoch: epoch ?? 0, wayBack: wayBack ?? 0, source: source ?? 0, items: items ?? 0 }
   }

@@ -154,7 +154,6 @@ export class OwnDrain {
 /** The interval at which it is checked again whether all connections have ended. */
 const CHECK_MS = 10
 
-/** A listener whose connections drain. */
 export interface Draining {
   readonly connections: number
   /** The listener will not accept again. */
@@ -162,7 +161,6 @@ export interface Draining {
   /** Closes connections between two requests, because the service ends. */
   endIdle(): void
   emptied(): Promise<void>
-  /** Closes the remaining connections. */
   cut(tls: boolean): DrainCounts
 }
 

@@ -21,7 +21,6 @@ export interface OwnListenersDeps {
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
   readonly changed: (name: string, changes: readonly OptionChange[]) => void
-  /** A server could not be attached. */
   readonly failed: (error: unknown) => void
 }
 

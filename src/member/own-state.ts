@@ -122,7 +122,6 @@ interface SecretRemovalState {
   stale(): boolean
   /** Whether this process writes, and no handoff is under way. */
   possible(): boolean
-  /** Continues in a new segment, and compacts the earlier ones. */
   rewrite(): void
 }
 

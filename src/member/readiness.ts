@@ -106,7 +106,6 @@ class CheckRunner {
     this.#options = options
   }
 
-  /** The name of the check that runs now. */
   get current(): string | null {
     return this.#current === null ? null : nameOf(this.#current)
   }

@@ -22,7 +22,6 @@ export function runOnce(start: StartWork): void {
   else waiting.add(new WaitingWork(start))
 }
 
-/** Work of a process without a member. */
 class WaitingWork implements MemberWaiter {
   readonly #start: StartWork
   readonly #timer: NodeJS.Timeout | undefined

@@ -67,7 +67,6 @@ export class MemberRuntime implements MemberContext {
   readonly changes = new ChangeNotifier()
   readonly timing = new TakeoverTiming()
   readonly cannotServe = new CannotServe()
-  /** The commands of operators. */
   readonly commands = new Commands()
   readonly shutdown: Shutdown
   readonly machine: Machine
@@ -75,7 +74,6 @@ export class MemberRuntime implements MemberContext {
   readonly state: OwnState
   /** Null if this member has its own state. */
   readonly followed: FollowedState | null
-  /** The application's once-only work. */
   readonly leadership: Leadership
   readonly moves: Moves
   readonly drain: OwnDrain

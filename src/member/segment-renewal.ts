@@ -14,7 +14,6 @@ export interface SegmentRenewalDeps {
   writingEpoch(): Epoch | null
   /** Whether a large bulk is being appended, which would have to be appended again in a new segment. */
   amidBulk(): boolean
-  /** Asks the daemon for a new segment. */
   ask(): void
   readonly changes: ChangeNotifier
 }

@@ -22,11 +22,9 @@ export interface ServingLinkOptions {
   readonly adopt: (items: BundleItem[]) => void
   /** The process that serves receives reports now. */
   readonly connected: () => void
-  /** Forwards the changes of this process. */
   readonly writes: WriteRedirect
   /** The peer violated the protocol; the connection is made again. */
   readonly broken?: (error: unknown) => void
-  /** Handles other messages. */
   readonly handle?: (envelope: WireEnvelope) => void
 }
 
@@ -71,7 +69,6 @@ export class ServingLink {
     if (link !== null) this.#options.writes.onLost(link)
   }
 
-  /** Asks the process that serves for a migration channel. */
   askForMove(): void {
     this.#link?.post({ moveRequest: {} })
   }
@@ -81,7 +78,6 @@ export class ServingLink {
     if (this.#link !== null) this.#connectAgain(this.#link)
   }
 
-  /** Sends a report now. */
   reportNow(): void {
     if (this.#link !== null) this.#beat(this.#link)
   }

@@ -45,7 +45,6 @@ export class Shutdown {
     return this.#stage === 'retired' || this.#stage === 'closing, retired'
   }
 
-  /** The application closes the member. */
   get closing(): boolean {
     return this.#stage === 'closing' || this.#stage === 'closing, retired'
   }

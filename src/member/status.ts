@@ -10,7 +10,6 @@ import { activeResources } from './shutdown.js'
 
 const processStartedAt = new Date(Date.now() - process.uptime() * 1000).toISOString()
 
-/** Returns the status of this process. */
 export function describe(runtime: MemberRuntime): StatusReport {
   const { application, controlSocket, hosting, joined, listeners, machine, moves, registry, settings } =
     runtime

@@ -49,7 +49,6 @@ function whyStay({ settings }: MemberRuntime): string | null {
   return settings.mainProcess === 'stays' ? mainProcessReason(settings) : null
 }
 
-/** See `Member.stay`. */
 export async function stay(deps: MemberRuntime, { signals = [], until }: StayOptions): Promise<number> {
   const why = whyStay(deps)
   if (why === null) {

@@ -38,7 +38,6 @@ export interface SuccessorOutput {
 /** The upgrades that this process starts, one at a time. Owns the successors. */
 export class Upgrades implements AttemptIncumbent {
   readonly shared: MemberContext
-  /** The successors that this process has started. */
   readonly started: Successor[] = []
   /** Opens the output of the next successor, or null if it shares that of this process. */
   output: (() => SuccessorOutput) | null = null
@@ -85,7 +84,6 @@ export class Upgrades implements AttemptIncumbent {
     return this.#peer(this.shared.machine.holder?.joiner)?.pid ?? null
   }
 
-  /** Gives up the successor, unless Commit was sent. */
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult> {
     return this.#hosting().cancelHandoff(reason)
   }

@@ -71,7 +71,6 @@ export class HttpResponses {
     for (const answer of this.#underWay.all()) this.#watch(answer)
   }
 
-  /** Returns the connections with responses under way. */
   busy(): Set<net.Socket> {
     const answering = this.#underWay.all().filter(({ closed }) => !closed)
     return new Set(answering.map(({ req }) => req.socket))
@@ -83,7 +82,6 @@ export class HttpResponses {
     this.#requests.set(socket, requests)
   }
 
-  /** Whether the connection had requests in another process. */
   isAdopted(socket: net.Socket): boolean {
     return this.#adopted.has(socket)
   }

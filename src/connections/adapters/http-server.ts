@@ -260,7 +260,6 @@ export class HttpServerConnections implements MovableConnections<Value> {
     }
   }
 
-  /** Yields the held connections first. */
   *#candidates(): Generator<net.Socket> {
     for (const next of [...this.#open]) {
       yield* this.#held.takeOut()
