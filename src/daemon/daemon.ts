@@ -26,7 +26,7 @@ import { AccessCheck, clientIdentity } from './policy/access-check.js'
 import { OWNERS_ONLY } from './policy/policy.js'
 import { DaemonReception } from './reception.js'
 import { DescriptorStore } from './service/descriptor-store.js'
-import type { SoleCopy } from './service/kept-state.js'
+import type { SoleCopy } from './service/sole-copy.js'
 import { Services } from './services.js'
 
 /** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */

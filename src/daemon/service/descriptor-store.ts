@@ -15,8 +15,8 @@ import {
 } from '../../operator/held-descriptors.js'
 import { type DeathWatch, pidOf, refuseNoPidfd, watchDeathDirectly } from '../../os/liveness.js'
 import { serviceLimitError } from '../policy/policy.js'
-import type { SoleCopy } from './kept-state.js'
 import { ProcessClaims } from './process-claims.js'
+import type { SoleCopy } from './sole-copy.js'
 
 interface StoredDescriptor extends DescriptorRecord {
   readonly timer: NodeJS.Timeout | undefined

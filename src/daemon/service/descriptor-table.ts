@@ -12,7 +12,7 @@ const OTHERS = 1_000
 
 type EntryKey = Pick<Entry, 'name' | 'role'>
 
-export interface ServiceLimitsOf {
+export interface NamedLimits {
   readonly service: string
   readonly limits: ServiceLimits
 }
@@ -83,12 +83,7 @@ export class DescriptorTable {
   }
 
   /** Throws ERR_FDB_SERVICE_LIMIT if the entry would exceed the service's limits. `forGood`: it is for {@link hold}, otherwise for {@link holdProvisionally}. */
-  demandRoom(
-    peer: Peer,
-    { name, role }: EntryKey,
-    forGood: boolean,
-    { service, limits }: ServiceLimitsOf,
-  ): void {
+  demandRoom(peer: Peer, { name, role }: EntryKey, forGood: boolean, { service, limits }: NamedLimits): void {
     const size = forGood ? this.held.size : this.#row(peer).provisional.size
     // Counts only near the limit: otherwise registering many entries one by one would take quadratic time.
     if (size < Math.min(limits.descriptors, limits.listeners)) return

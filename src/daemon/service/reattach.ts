@@ -8,7 +8,7 @@ import type { SegmentSet } from '../../holder/segment-set.js'
 import { closeAll, type OwnedFd } from '../../kernel/index.js'
 import { Segment } from '../../state/segment.js'
 import { epochIsSane } from '../../wire/envelope.js'
-import type { DescriptorTable, ServiceLimitsOf } from './descriptor-table.js'
+import type { DescriptorTable, NamedLimits } from './descriptor-table.js'
 
 /** The service to which members bring descriptors. */
 export interface ReattachTarget {
@@ -16,7 +16,7 @@ export interface ReattachTarget {
   readonly descriptorTable: DescriptorTable
   readonly segmentSet: SegmentSet
   readonly logger: Logger
-  readonly limits: ServiceLimitsOf
+  readonly limits: NamedLimits
 }
 
 /** Takes the descriptors that a member has registered: for the service if the member serves for good (`forGood`), otherwise provisionally. Returns the last failure. */

@@ -24,8 +24,8 @@ import type { WireEnvelope } from '../../wire/link.js'
 import { Pending } from '../../wire/pending.js'
 import type { DescriptorTable } from './descriptor-table.js'
 import { ForwardedUpgrades } from './forwarded-upgrades.js'
-import { standbyOf } from './kept-state.js'
 import { recoveringError } from './recovery.js'
+import { standbyOf } from './sole-copy.js'
 
 /** A status request waits this long for the end of a handoff, so that it rarely shows an intermediate state. */
 const STATUS_MS = 1_000

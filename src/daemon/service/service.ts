@@ -28,7 +28,6 @@ import { FORWARDS_WRITES, remoteError, TAKES_CONNECTIONS, type WireEnvelope } fr
 import { type ServiceLimits, serviceLimitError } from '../policy/policy.js'
 import { DescriptorTable } from './descriptor-table.js'
 import { ForwardedWrites } from './forwarded-writes.js'
-import { keepState, type SoleCopy, soleCopyOf } from './kept-state.js'
 import { type ReattachTarget, reattach, sealForTheDead, takeRegistered } from './reattach.js'
 import { Recovery, recoveringError, type ServiceRecord } from './recovery.js'
 import {
@@ -41,6 +40,7 @@ import {
   UNSERVED_HOLDER,
 } from './restored-service.js'
 import { ServiceOperations } from './service-operations.js'
+import { keepState, type SoleCopy, soleCopyOf } from './sole-copy.js'
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled' } as const
 
