@@ -122,7 +122,7 @@ export class Figures {
   }
 
   /**
-   * Prints the figures, writes them to `file` when one is given, and sets exit code 1 when one is not ok.
+   * Returns how many are not ok. Prints the figures, writes them to `file` when one is given, and sets exit code 1 when one is not ok.
    * @param {string | undefined} file
    */
   finish(file) {
@@ -142,5 +142,6 @@ export class Figures {
       writeFileSync(file, `${JSON.stringify(content, null, 2)}\n`)
     }
     if (bad > 0) process.exitCode = 1
+    return bad
   }
 }

@@ -71,7 +71,7 @@ if (!force && isFresh()) {
   process.stdout.write(`build-native: ${basename(addon)} is up to date\n`)
 } else {
   const gyp = packageFolder('node-gyp')
-  if (gyp === undefined) fail('node-gyp is not installed: run npm install first')
+  if (gyp === undefined) fail(`node-gyp is not installed: run npm install in ${root} first`)
   const nodedir = headers()
   if (asan) copySources()
   if (force) rmSync(join(folder, 'build', 'Release'), { recursive: true, force: true })

@@ -42,7 +42,9 @@ async function checkServer(
 ): Promise<string[]> {
   // Another port, as whoever runs this may use the README's.
   const port = await freePort()
-  const script = block.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port))
+  // Its server is asked before it is stopped, below.
+  const running = block.replace(/^npx fd-broker stop .*\n/m, '')
+  const script = running.replace(FROM_A_CLONE, 'npm install fd-broker').replaceAll('8080', String(port))
   project.write('run/.keep', '')
   const { code, text, ms } = await project.run(['bash', '-euo', 'pipefail', '-c', script])
   if (code !== 0) return [`a block of the README ended with ${code}: ${text}`]
