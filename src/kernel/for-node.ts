@@ -23,7 +23,7 @@ export function listenOver(server: net.Server, fd: OwnedFd, backlog: number): vo
   server.listen({ fd: fd.release() }, backlog)
 }
 
-/** Takes ownership of a descriptor that the application has opened. Node must not own it. */
+/** Takes ownership of a descriptor that the application has opened, and that Node does not own. */
 export function ownNumber(number: number, label: string): OwnedFd {
   native.adopt(number)
   native.setCloexec(number, true)

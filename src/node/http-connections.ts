@@ -31,7 +31,7 @@ export function tracksConnections(server: http.Server): boolean {
 }
 
 /**
- * Returns the parsers that hold no bytes of an incomplete request. Their responses may still be incomplete. Whether a parser that has never read a
+ * Returns the parsers that hold no bytes of an incomplete request. Responses to earlier requests may still be incomplete. Whether a parser that has never read a
  * request is included depends on the version of Node.
  */
 export function idleParsers(server: http.Server): readonly Parser[] {
