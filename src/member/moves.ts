@@ -251,7 +251,7 @@ export class Moves {
     const { longestGivingMs } = this.counts.report
     this.#settings.logger.info(
       { moved: this.counts.moved - moved, afterMs: Math.round(performance.now() - at), longestGivingMs },
-      'no connection is left in this process',
+      'no connection is left here',
     )
   }
 

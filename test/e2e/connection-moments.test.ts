@@ -34,9 +34,7 @@ it(
         UPGRADE_MS,
         () => scene.app.output.slice(-4_000),
       )
-      const left = scene
-        .lines()
-        .find(({ pid, msg }) => pid === old && msg === 'no connection is left in this process')
+      const left = scene.lines().find(({ pid, msg }) => pid === old && msg === 'no connection is left here')
       moved += left?.moved ?? 0
       upgrades++
     }
