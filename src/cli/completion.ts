@@ -69,9 +69,10 @@ ${steps(root, path => `at=${quoted(path)}`)}    esac
 ${[...valuesOf(root)].map(({ pattern, value }) => `    ${pattern}) ${complete(value)}; return ;;\n`).join('')}  esac
   case $at in
 ${allOf(root)
-  .map(({ path, options, commands, words: own }) => {
+  .map(({ path, options, commands, words: own, takesFiles }) => {
     const list = [...commands.map(({ name }) => name), ...own, ...options.flatMap(({ names }) => names)]
-    return `    ${quoted(path)}) ${words(list)} ;;\n`
+    const files = takesFiles ? '; compopt -o filenames; COMPREPLY+=($(compgen -f -- "$cur"))' : ''
+    return `    ${quoted(path)}) ${words(list)}${files} ;;\n`
   })
   .join('')}  esac
 }
@@ -87,12 +88,13 @@ function zsh(root: Outline): string {
   }
   const described = (name: string, description: string) =>
     quoted(`${name.replaceAll(':', '\\:')}:${description}`)
-  const list = ({ path, options, commands, words }: Outline) => {
+  const list = ({ path, options, commands, words, takesFiles }: Outline) => {
     const all = options.flatMap(({ names, description }) => names.map(name => described(name, description)))
     const below = commands.map(({ name, description }) => described(name, description))
     const parts = [
       ...(below.length > 0 ? [`list=(${below.join(' ')}); _describe -t commands command list`] : []),
       ...(words.length > 0 ? [`compadd -- ${words.map(quoted).join(' ')}`] : []),
+      ...(takesFiles ? [complete('file')] : []),
       `list=(${all.join(' ')}); _describe -o -t options option list`,
     ]
     return `    ${quoted(path)}) ${parts.join('; ')} ;;\n`
@@ -148,7 +150,8 @@ ${allOf(root)
 end
 complete -c fd-broker -n 'not contains -- -- (commandline -opc)' -f
 ${allOf(root)
-  .flatMap(({ path, options, commands, words }) => [
+  .flatMap(({ path, options, commands, words, takesFiles }) => [
+    ...(takesFiles ? [line(path, '-F')] : []),
     ...words.map(word => line(path, `-a ${escaped(word)}`)),
     ...commands.map(({ name, description }) => line(path, `-a ${escaped(name)} -d ${escaped(description)}`)),
     ...options.map(({ names, description, value: kind }) =>

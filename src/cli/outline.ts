@@ -25,8 +25,11 @@ export interface Outline {
   readonly after: string
   /** Values that the arguments accept. */
   readonly words: readonly string[]
+  /** Whether an argument is a path. */
+  readonly takesFiles: boolean
 }
 
+const FILE_ARGUMENTS: ReadonlySet<string> = new Set(['program', 'folder', 'from', 'to'])
 const FILES = /<(?:path|file|folder|new|config)>/
 
 export function outlineOf(command: Command, above = ''): Outline {
@@ -39,6 +42,7 @@ export function outlineOf(command: Command, above = ''): Outline {
     usage: command.usage(),
     after: afterHelp(command),
     words: command.registeredArguments.flatMap(({ argChoices = [] }) => argChoices),
+    takesFiles: command.registeredArguments.some(argument => FILE_ARGUMENTS.has(argument.name())),
     options: help.visibleOptions(command).map(option => ({
       names: [option.short, option.long].filter(name => name !== undefined),
       flags: option.flags,

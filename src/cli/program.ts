@@ -2,11 +2,17 @@ import { createRequire } from 'node:module'
 import { Command, CommanderError } from 'commander'
 import { FdbError } from '../errors.js'
 import { EXIT_CODES, type ExitCode, failureText, jsonText, style, writeStderr } from './output.js'
+import { withHint } from './usage-hint.js'
 
 /** Runs one command line (without node and script). Never rejects: failures are printed on stderr. */
 export async function run(args: readonly string[]): Promise<ExitCode> {
   try {
-    await (await program(args)).parseAsync(args, { from: 'user' })
+    const [first, about = ''] = args
+    // Commander would show the general help.
+    const unknown =
+      first === 'help' && about !== '' && !about.startsWith('-') && !COMMANDS.has(about) && about !== 'help'
+    const words = unknown ? [about] : args
+    await (await program(words)).parseAsync(words, { from: 'user' })
     return 0
   } catch (error) {
     // Commander has printed the error.
@@ -76,6 +82,7 @@ async function program(args: readonly string[]): Promise<Command> {
   const root = new Command('fd-broker')
     .description('Replace a running server with its next version without losing a connection.')
     .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(withHint(text, args)) })
     .showHelpAfterError('(--help shows the options and examples)')
     .addHelpText(
       'after',

@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { OwnedFd } from '../kernel/index.js'
@@ -8,7 +9,8 @@ import { openPidfd, watchDeath } from '../os/liveness.js'
 import { type AnswerFlags, askService, RETRY_CODES } from './ask-service.js'
 import { addServiceOptions } from './find-service.js'
 import { durationOption } from './options.js'
-import { plain, print } from './output.js'
+import { plain, print, writeStderr } from './output.js'
+import { CANCEL_SIGNALS } from './signals.js'
 
 /** Limit for a process that has not ended to report why. */
 const ANSWER_MS = 2_000
@@ -44,14 +46,23 @@ async function stop({ json, service = '', drain, drop, ...flags }: StopFlags): P
   const until = performance.now() + flags.timeout
   const body = stopBody({ timeoutMs: drain ?? null, drop: drop ?? false })
   let seen = true
+  let told: ProcessReply | null = null
+  for (const signal of CANCEL_SIGNALS) process.once(signal, () => stopWaiting(signal, told))
   const reply = await askService(flags, RETRY_CODES, async (client, timeout) => {
     const left = readProcessReply(await client.command(STOP, body, { timeout, service }))
     // The pid belongs to that process while it keeps this connection open.
     seen = !client.inOtherPidNamespace
+    told = left
     if (seen && !(await endsBy(left, until))) throw await whyStill(client, left, flags.timeout)
     return left
   })
   print(json, { ok: true, ...reply }, `process ${reply.pid} ${seen ? 'has ended' : 'ends'}\n`)
+}
+
+function stopWaiting(signal: NodeJS.Signals, told: ProcessReply | null): never {
+  const who = told === null ? 'the service may have been' : `process ${told.pid} was`
+  writeStderr(`${signal}: no longer waiting; ${who} told to end, and then ends with its last connection`)
+  process.exit(128 + constants.signals[signal])
 }
 
 /** Resolves with true when the process has ended, or if it is in another PID namespace and cannot be watched. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -61,6 +61,14 @@ function logOf(program: AutoProgram, folder = '.'): string {
   const names = existsSync(program.path(folder)) ? readdirSync(program.path(folder)) : []
   const logs = names.filter(name => /^shop\.\d+\.log$/.test(name))
   return logs.map(name => program.read(join(folder, name))).join('')
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return ''
+  }
 }
 
 const pidIn = (text: string) => Number(/\(pid (\d+)\)/.exec(text)?.[1])
@@ -320,6 +328,32 @@ describe('fd-broker start', () => {
     signalPid(Number(writer), 'SIGKILL')
     await program.statusWhere('its output is dropped', ({ droppedOutput }) => (droppedOutput ?? 0) > 2)
     await program.answeredBy(pid)
+  })
+})
+
+describe('fd-broker stop', () => {
+  it('says at Ctrl-C that the process was told to end', async () => {
+    const program = await AutoProgram.of(
+      SERVER.replace("response.end('pid ' + process.pid)", 'response.write("begun")'),
+    )
+    const { pid } = await start(program)
+    const answer = await fetch(program.url)
+    const { command: run, ended } = begin(program, 'stop', '--service', 'shop')
+    // A shell is replaced by the command, which then watches the process.
+    const fds = `/proc/${run.pid}/fd`
+    await until(
+      'it waits',
+      () => readdirSync(fds).some(fd => linkOf(`${fds}/${fd}`).includes('pidfd')) || null,
+    )
+    run.kill('SIGINT')
+    expect(await ended).toEqual({
+      code: 130,
+      stdout: '',
+      stderr: `SIGINT: no longer waiting; process ${pid} was told to end, and then ends with its last connection\n`,
+    })
+    expect(hasEnded(pid)).toBe(false)
+    await answer.body?.cancel()
+    await program.ends(pid)
   })
 })
 

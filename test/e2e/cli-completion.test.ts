@@ -29,6 +29,9 @@ describe('fd-broker completion', () => {
     expect(completed('completion', 'z')).toEqual(['zsh'])
     await desk.shop()
     expect(completed('status', '--control', `${desk.folder}/up`)).toContain(desk.control)
+    expect(completed('start', `${desk.folder}/up`)).toContain(desk.control)
+    expect(completed('start', '--pid')).toEqual(['--pid-file'])
+    expect(completed('status', `${desk.folder}/up`)).toEqual([])
     expect(completed('upgrade', '--timeout', '')).toEqual([])
     // Behind it is another program's command line.
     expect(completed('run', '--', '--l')).toEqual([])
@@ -48,6 +51,8 @@ describe('fd-broker completion', () => {
       expect(fish).toContain(`-a '${name}'`)
       expect(page).toMatch(new RegExp(`^\\.SS ${name}\\b`, 'm'))
     }
+    expect(zsh).toMatch(/^ +'fd-broker start'\) _files;/m)
+    expect(fish).toMatch(/^complete -c fd-broker -n '.*fd-broker start.*' -F$/m)
     for (const option of ['kill-stuck', 'binary']) {
       expect(zsh).toContain(`'--${option}:`)
       expect(fish).toContain(`-l ${option} `)

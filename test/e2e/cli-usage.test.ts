@@ -38,7 +38,23 @@ describe('fd-broker on the command line', () => {
       ['upgrade', '--control', 'x', '--timeout', '1000h'],
       /argument '1000h' is invalid.*at most 596h \(24\.8 days\)/,
     ],
-    [['proxy'], /required option '--config <file>' not specified/],
+    [['proxy'], /required option '--config <file>' not specified\n/],
+    [['proxy', 'edge.yaml'], /'--config <file>' not specified: give the file as --config edge\.yaml\n/],
+    [['stop', 'shop'], /too many arguments for 'stop'\..*: name the service by --service shop\n/],
+    [['status', 'shop'], /too many arguments for 'status'\..*: name the service by --service shop\n/],
+    [
+      ['start', '--inspect', 'server.js'],
+      /unknown option '--inspect': kill -USR1 PID opens the inspector of a running program\n/,
+    ],
+    [
+      ['start', '--enable-source-maps', 'server.js'],
+      /option '--enable-source-maps': set an option of Node in the environment: NODE_OPTIONS='--enable-source-maps'\n/,
+    ],
+    [
+      ['start', 'server.js', '--port', '3'],
+      /unknown option '--port': put the options of the program after --\n/,
+    ],
+    [['help', 'frobnicate'], /^error: unknown command 'frobnicate'\n/],
     ...['abc', '0', '257'].map((count): [string[], RegExp] => [
       ['proxy', '--config', 'x', '--check', '--workers', count],
       new RegExp(`argument '${count}' is invalid. Give a number from 1 to 256, or auto`),
