@@ -63,8 +63,10 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     for (const { facts, text } of certificateWarnings(config, Date.now()))
       process.stderr.write(`warning: ${facts.certificate}: ${text}\n`)
     const { listeners, upstreams, routes } = config
-    const counts = `${listeners.length} listeners, ${upstreams.length} upstreams, ${routes.length} routes`
-    process.stdout.write(`${file} is right: ${counts}\n`)
+    const counts = Object.entries({ listeners, upstreams, routes }).map(
+      ([name, { length }]) => `${length} ${length === 1 ? name.slice(0, -1) : name}`,
+    )
+    process.stdout.write(`${file} is right: ${counts.join(', ')}\n`)
     return
   }
   const { withUsualFlags } = await import('../proxy/young-generation.js')

@@ -72,10 +72,21 @@ function addRouteOptions(command: Command): Command {
     .option('--path <prefix>', 'path of the route; default: /')
 }
 
+/** Names the cause where a service that is no proxy was asked. */
+async function ofProxy<T>(answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (error) {
+    if (!FdbError.is(error) || error.code !== 'ERR_FDB_COMMAND_UNKNOWN') throw error
+    const why = 'this service is no proxy and has no routes: name the proxy by --service or --control'
+    throw new FdbError(error.code, why, { cause: error })
+  }
+}
+
 async function list(flags: AnswerFlags): Promise<void> {
   const { service = '' } = flags
-  const routes = await askService(flags, IDEMPOTENT_RETRY_CODES, (client, timeout) =>
-    listAll(client, { timeout, service }),
+  const routes = await ofProxy(
+    askService(flags, IDEMPOTENT_RETRY_CODES, (client, timeout) => listAll(client, { timeout, service })),
   )
   print(flags.json, routes, () => listText(routes))
 }
@@ -89,7 +100,7 @@ async function add({ file, host, path, upstream, connect, replace, ...flags }: A
     '--host and --upstream',
   )
   const body = lines([{ replace: replace ?? false }, ...routes])
-  const answer = await commandService(flags, IDEMPOTENT_RETRY_CODES, ROUTE_COMMANDS.add, body)
+  const answer = await ofProxy(commandService(flags, IDEMPOTENT_RETRY_CODES, ROUTE_COMMANDS.add, body))
   const reply = JSON.parse(answer.toString()) as AddReply
   print(flags.json, reply, addText(reply))
 }
@@ -103,7 +114,7 @@ async function remove({ file, host, path, ...flags }: RouteFlags): Promise<void>
     return { host, path }
   })
   const body = lines([{}, ...places])
-  const answer = await commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body)
+  const answer = await ofProxy(commandService(flags, RETRY_CODES, ROUTE_COMMANDS.remove, body))
   const reply = JSON.parse(answer.toString()) as RemoveReply
   const again = nameList('the file’s are in force again', reply.uncovers, reply.uncovered)
   print(flags.json, reply, `${reply.removed} removed\n${again}`)

@@ -31,11 +31,13 @@ export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
 export const boolean: ValueCheck<boolean> = (value, place) =>
   typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
 
-export function integer(least: number, most: number): ValueCheck<number> {
+/** `word`: a text that is allowed instead, for the message. */
+export function integer(least: number, most: number, word?: string): ValueCheck<number> {
+  const other = word === undefined ? '' : `, nor "${word}"`
   return (value, place) =>
     typeof value === 'number' && Number.isInteger(value) && value >= least && value <= most
       ? value
-      : place.wrong(`${shown(value)} is no whole number from ${least} to ${most}`)
+      : place.wrong(`${shown(value)} is no whole number from ${least} to ${most}${other}`)
 }
 
 /** Accepts `off` (or `false`) as null. */
@@ -50,7 +52,13 @@ export function list<T>(
 ): ValueCheck<T[]> {
   const { least = 0, most = Number.POSITIVE_INFINITY } = limits
   return (value, place) => {
-    if (!Array.isArray(value)) return place.wrong(`${shown(value)} is ${kindOf(value)}, not a list`)
+    if (!Array.isArray(value)) {
+      const remedy =
+        typeof value === 'string' && value.length < SHOWN
+          ? `; write ${JSON.stringify(value.trim().split(/\s+/)).replaceAll('","', '", "')}`
+          : ''
+      return place.wrong(`${shown(value)} is ${kindOf(value)}, not a list${remedy}`)
+    }
     if (value.length < least) return place.wrong(`the list is empty; give at least ${least}`)
     if (value.length > most)
       return place.wrong(`the list has ${value.length} items, at most ${most} are allowed`)

@@ -16,6 +16,7 @@ import type { DaemonStatus } from '../../src/operator/status-report.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
+import { Scene } from '../processes/scene.js'
 import { Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
@@ -266,6 +267,20 @@ describe('a running service is found', () => {
     expect(await status(place, '--service', 'other')).toMatch(/^3 ERR_FDB_NO_HOLDER: .*"other".*other\.sock/)
   })
 })
+
+it.each([['list'], ['add', '--host', 'a.test', '--upstream', 'a'], ['remove', '--host', 'a.test']])(
+  'routes %s names the cause where the service is no proxy',
+  async (...words) => {
+    const scene = Scene.open()
+    await scene.serve()
+    expect(await Desk.open().run('routes', ...words, '--control', scene.control)).toEqual({
+      code: 5,
+      stdout: '',
+      stderr:
+        'ERR_FDB_COMMAND_UNKNOWN: this service is no proxy and has no routes: name the proxy by --service or --control\n',
+    })
+  },
+)
 
 describe('a service that is asked for by another’s name', () => {
   const orders = ['stop', 'upgrade', 'reload', 'rollback', 'routes list', 'certificates list']

@@ -163,7 +163,7 @@ describe('fd-broker proxy --check', () => {
     const check = () => edge.desk.run('proxy', '--check', '--config', edge.file)
     expect(await check()).toEqual({
       code: 0,
-      stdout: `${edge.file} is right: 1 listeners, 0 upstreams, 1 routes\n`,
+      stdout: `${edge.file} is right: 1 listener, 0 upstreams, 1 route\n`,
       stderr: '',
     })
     edge.write({ routes: [{ host: '*', upstream: 'nowhere' }], drain: { timeout: 5 } })

@@ -51,6 +51,10 @@ describe('settings', () => {
       'command: [sleep, 1]\n',
       /run\.yaml:1:18: command\[1\]: 1 is a number, not a text; put it in quotes, "1"$/,
     ],
+    [
+      'ready: fd\ncommand: python3 srv.py\n',
+      /run\.yaml:2:10: command: "python3 srv\.py" is a string, not a list; write \["python3", "srv\.py"\]$/,
+    ],
     ['ready: fd\ncommand: true\n', /run\.yaml:2:10: command: true is a boolean, not a list$/],
     ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a text$/],
   ])('name what of a command is no text, and where: %j', async (written, message) => {

@@ -192,7 +192,7 @@ const limitShape = {
   fields: optional(integer(1, 10_000), 100, 'number of headers (431, 502)'),
   body: optional(orOff(size(0, 1024 * GiB)), 'off', 'size of a request’s body (413)'),
   connections: optional(
-    or(orOff(integer(1, 10_000_000)), 'auto'),
+    or(orOff(integer(1, 10_000_000, 'auto')), 'auto'),
     'auto',
     'open client connections; further ones get 503 (`forward`: are closed); `auto`: half of the descriptors that RLIMIT_NOFILE leaves',
   ),
@@ -453,7 +453,7 @@ const MAX_WORKERS = 256
 
 const workersShape = {
   count: required(
-    or(integer(1, MAX_WORKERS), 'auto'),
+    or(integer(1, MAX_WORKERS, 'auto'), 'auto'),
     `number of processes (1 to ${MAX_WORKERS}); \`auto\`: one for each processor`,
   ),
   replace: optional(
