@@ -58,7 +58,7 @@ describe('the words', () => {
       [...sourcesBelow(root, 'src').values()],
       pages.filter(name => name.endsWith('.md')).map(name => readFileSync(`${root}/${name}`, 'utf8')),
     )
-    for (const kind of ['comments', 'pages', 'names'] as const) {
+    for (const kind of ['comments', 'pronouns', 'pages', 'names'] as const) {
       expect(found[kind], kind).toBeLessThanOrEqual(HARD_WORDS[kind])
     }
   })
@@ -70,12 +70,17 @@ describe('the words', () => {
     ['/**\n * The client. What it\n * sends to whoever asks.\n */', 2],
     ['/** The offer of a holder. */', 0],
   ])('of the comment %j are counted', (source, count) => {
-    expect(hardWords([source], [])).toEqual({ comments: count, pages: 0, names: 0 })
+    expect(hardWords([source], [])).toMatchObject({ comments: count, pages: 0, names: 0 })
+  })
+
+  it('count a comment that begins with a pronoun', () => {
+    const source = '/** A limit. It ends. */\n// Null: none.\n/** The client and its limit. */\n'
+    expect(hardWords([source], []).pronouns).toBe(2)
   })
 
   it('of a page are counted without its code', () => {
     const page = '# Who serves\n\n```sh\nWhat is this\n```\n- Nobody waits.\nA client waits.\n'
-    expect(hardWords([], [page])).toEqual({ comments: 0, pages: 2, names: 0 })
+    expect(hardWords([], [page])).toMatchObject({ comments: 0, pages: 2, names: 0 })
     expect(proseLines('1. Of it')).toEqual(['Of it'])
     expect(commentLines(' * a\n*/\n// b')).toEqual(['a', 'b'])
   })

@@ -202,7 +202,7 @@ export const MOST_LINES = 600
 export const UNIT_TESTS = { imported: 219, casts: 33 }
 
 /** How much of the sources and pages takes two readings (`words.ts`): each number only falls. */
-export const HARD_WORDS = { comments: 0, pages: 1, names: 0 }
+export const HARD_WORDS = { comments: 0, pronouns: 65, pages: 1, names: 0 }
 
 /** Files and folders at the top of the repository: the number only falls. */
 export const ROOT_ENTRIES = 20

@@ -2,8 +2,10 @@ import { codeOf } from './source-text.js'
 
 /** Openings of a sentence that make its reader look for the noun: "Who waits …", "Of what a client …". */
 const OPENING = /^(?:Who|Whoever|Whom|Of|What|So many|Is to|It is to)\b/
-/** A clause takes the place of a noun that has a name: the client, the successor, the operator. */
-const NAMELESS = /\b(?:whoever|whom|nobody|somebody)\b/i
+/** A clause in the place of a noun that has a name (the client, the successor, the operator), and words that the field does not use. */
+const NAMELESS = /\b(?:whoever|whom|nobody|somebody|anew|by hand|comes? to serve|version before)\b/i
+/** Openings of a comment whose noun stands somewhere else: in the name below it, or nowhere. */
+const PRONOUN = /^(?:It|Its|They|Their|These|Those|Null:|Undefined:|Absent:|False:|True:)(?:\s|$)/
 /** Names that the code had for what the field calls otherwise; `docs/glossary.md` has the words in their place. */
 const RETIRED = new Set(
   'surroundings desk duty crew evening custody shelf deposit deposits safekeeping governor overseer trial foster fosters courier giver taker visitor visitors guest reminder reminders shaker shakers stranger strangers sayer complaints crowd'.split(
@@ -15,6 +17,8 @@ const RETIRED = new Set(
 export interface HardWords {
   /** Lines of comments. */
   readonly comments: number
+  /** Lines of comments with a sentence that begins with a pronoun. */
+  readonly pronouns: number
   /** Lines of pages, without their blocks of code. */
   readonly pages: number
   /** Retired names in code, each as often as it stands there. */
@@ -24,6 +28,7 @@ export interface HardWords {
 export function hardWords(sources: readonly string[], pages: readonly string[]): HardWords {
   return {
     comments: sum(sources, source => commentLines(source).filter(isHard).length),
+    pronouns: sum(sources, source => commentLines(source).filter(line => opensWith(line, PRONOUN)).length),
     pages: sum(pages, page => proseLines(page).filter(isHard).length),
     names: sum(sources, source => retiredNames(source).length),
   }
@@ -34,7 +39,11 @@ function sum(texts: readonly string[], count: (text: string) => number): number 
 }
 
 function isHard(line: string): boolean {
-  return NAMELESS.test(line) || line.split(/(?<=[.:;]) /).some(sentence => OPENING.test(sentence))
+  return NAMELESS.test(line) || opensWith(line, OPENING)
+}
+
+function opensWith(line: string, opening: RegExp): boolean {
+  return line.split(/(?<=[.:;]) /).some(sentence => opening.test(sentence))
 }
 
 /** Lines that are a comment, or a part of one, without what marks them as such. */
