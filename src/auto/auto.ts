@@ -59,7 +59,7 @@ export class Auto implements ServerAdopter {
     const failed = (error: Error) => {
       stop()
       // Some frameworks do not report the error.
-      sayOnce(`a server does not listen: ${messageOf(error)}`)
+      if (this.#settings.isStarted) sayOnce(`a server does not listen: ${messageOf(error)}`)
     }
     const off = () => {
       server.off('listening', listening)

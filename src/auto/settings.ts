@@ -26,6 +26,8 @@ export interface AutoSettings {
   readonly pidFile: string | undefined
   readonly stateFile: string | undefined
   readonly log: 'debug' | 'info' | 'warn'
+  /** Whether `fd-broker start` has started this process, and searches its log for reasons. */
+  readonly isStarted: boolean
 }
 
 type Env = Readonly<NodeJS.ProcessEnv>
@@ -87,6 +89,7 @@ export function settingsOf(program: string, env: Env): AutoSettings {
     readyMs: duration(env, 'FD_BROKER_READY_TIMEOUT'),
     pidFile: env.FD_BROKER_PID_FILE || undefined,
     stateFile: env.FD_BROKER_STATE_FILE || undefined,
+    isStarted: Boolean(env.FD_BROKER_LOG_FILE),
     log: levelOf(env.FD_BROKER_LOG || 'warn'),
   }
 }
