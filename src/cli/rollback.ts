@@ -35,11 +35,17 @@ Examples:
 }
 
 async function rollback({ json, at, ...flags }: RollbackFlags): Promise<void> {
-  const { pid, generation } = await rollBack(flags, at === undefined ? null : new ReleasePath(at))
-  print(json, { ok: true, pid, generation }, `generation ${generation} (pid ${pid}) serves again\n`)
+  const { pid, generation, isNew } = await rollBack(flags, at === undefined ? null : new ReleasePath(at))
+  const how = isNew ? 'serves: the previous version, started again' : 'serves again'
+  print(json, { ok: true, pid, generation }, `generation ${generation} (pid ${pid}) ${how}\n`)
 }
 
-async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<ProcessReply> {
+interface RolledBack extends ProcessReply {
+  /** Whether the process that serves now was started for the rollback. */
+  readonly isNew: boolean
+}
+
+async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise<RolledBack> {
   try {
     const { supervised, ...reply } = await handBack(flags, installed?.path ?? null)
     // A supervisor switches the link back itself. If it gives up an upgrade, the `upgrade` command that installed the release reverts
@@ -51,7 +57,7 @@ async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise
   }
   const { control, service = '', timeout } = flags
   const swap = () => installed.swap()
-  return await upgradeTo(
+  const upgraded = await upgradeTo(
     { control, service },
     installed.keptTarget,
     { path: installed.path, apply: swap, revert: swap },
@@ -60,9 +66,10 @@ async function rollBack(flags: AskFlags, installed: ReleasePath | null): Promise
       return await client.upgrade({ service, timeout, release })
     },
   )
+  return { ...upgraded, isNew: true }
 }
 
-interface RollbackResult extends ProcessReply {
+interface RollbackResult extends RolledBack {
   readonly supervised: boolean
 }
 
@@ -77,7 +84,10 @@ async function handBack(flags: AskFlags, at: string | null): Promise<RollbackRes
     // In different PID namespaces both processes may have the same pid.
     const isAnother = pid !== leaving.pid || generation !== leaving.generation
     return pid && isAnother && role === 'serving'
-      ? { pid, generation, supervised: hosting === 'supervisor' }
+      ? {
+          ...{ pid, generation, supervised: hosting === 'supervisor' },
+          isNew: generation > leaving.generation,
+        }
       : null
   })
   if (found !== null) return found

@@ -21,7 +21,14 @@ describe('a release of a program that fd-broker run supervises', () => {
       const { generation } = await run.status()
       if (!inProbation)
         await until('its probation is over', async () => (await run.status()).probationSeconds === null)
-      expect(await rollback()).toMatchObject({ code: 0, stdout: expect.stringMatching(/serves again\n$/) })
+      expect(await rollback()).toMatchObject({
+        code: 0,
+        stdout: expect.stringMatching(
+          new RegExp(
+            `^generation ${generation + 1} \\(pid \\d+\\) serves: the previous version, started again\n$`,
+          ),
+        ),
+      })
       expect([leadsTo(), await settled()]).toEqual([one, '1'])
       const { lastFailure, supervisor } = await run.status()
       expect(lastFailure).toMatchObject({
