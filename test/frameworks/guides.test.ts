@@ -64,15 +64,7 @@ describe('docs/first-hour.md', () => {
 
   it('has nothing that is not tried', () => {
     expect(blocksOf(PAGE).flatMap(({ file }) => file || [])).toEqual(['server.mjs'])
-    expect(commandsOf(PAGE)).toEqual([
-      'npm install ../fd-broker # a clone',
-      DOCTOR,
-      INIT,
-      START,
-      UPGRADE,
-      STATUS,
-      STOP,
-    ])
+    expect(commandsOf(PAGE)).toEqual(['npm install ../fd-broker', DOCTOR, INIT, START, UPGRADE, STATUS, STOP])
   })
 
   it('is a shop that loses no login and no request over three upgrades, and whose report runs in one process', async () => {
