@@ -22,7 +22,7 @@ export interface HolderState {
   readonly standby: Id
   /** The owner's segment. */
   readonly epoch: Epoch
-  /** The segment of the last grant. Serving must name this epoch to confirm the grant. */
+  /** The segment of the last grant. The message Serving confirms the grant only if it names this epoch. */
   readonly grant: Epoch
   /** The segment in which the owner (in probation, the standby) writes if the handoff is taken back. */
   readonly wayBack: Epoch

@@ -412,13 +412,13 @@ function onHolderAlive(state: MemberState, sealed: boolean, rules: Rules): Membe
     case 'joining':
       return giveUp(state)
     case 'ready':
-      // Rule 5: the incumbent is alive, so the member gives up. A daemon's member that has lost its channel reconnects instead.
+      // The incumbent is alive, so the member gives up. A daemon's member that has lost its channel reconnects instead.
       return state.scope === 'holder' || state.link === 'up' ? giveUp(state) : same(state)
     case 'beginning':
     case 'serving':
     case 'unfit':
       if (state.scope !== 'holder') return same(state)
-      // Rule 6: end of file from a living incumbent is no abort; a seal is. An unfit successor without a channel leaves, because its
+      // A lost channel to a living incumbent does not end this process's turn; a sealed segment does (`sealDecides`). An unfit successor without a channel leaves, because its
       // incumbent may be waiting for its end.
       if (
         (state.phase === 'unfit' && state.link === 'down' && rules.unfit) ||

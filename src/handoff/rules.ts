@@ -36,7 +36,7 @@ export interface Rules {
    * WITHOUT_SEALS}): then a commit is final, and only a process that dies or gives up its right loses it.
    */
   readonly arbiter: boolean
-  /** *resource* The holder makes the successor's segment, and both hold it after the Offer. */
+  /** *resource* The holder makes the successor's segment, and holder and successor hold it after the Offer. */
   readonly sharedSegment: boolean
   /** *resource* The incumbent's way-back segment is shared in the Offer too; else what it writes there dies with it. */
   readonly sharedWayBack: boolean

@@ -188,7 +188,7 @@ export interface OfferedListener {
 
 /**
  * Finds the listener of the previous version to adopt: the one with the same name and address, else one with the same address and another
- * name. Owns the listeners whose names this version uses for others.
+ * name. Also owns previous listeners whose name this version has given to another listener.
  */
 export class OfferedListeners {
   readonly #shared: MemberContext

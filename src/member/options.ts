@@ -114,8 +114,8 @@ export interface JoinOptions {
   health?: Health
   /**
    * Ends this process (`process.exit()`) if it still lives this many milliseconds after {@link Member.retired} has resolved, because a
-   * timer or watcher was not closed. True: 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the log and
-   * `status` name what keeps it alive.
+   * timer or watcher was not closed. True: 2 000. Ignored while the process {@link Member.stay}s for others. Default false: the process is
+   * not ended; the log and `status` name what keeps it alive.
    */
   exitWhenRetired?: boolean | number
   /** @internal The versions of the protocol, for tests. */

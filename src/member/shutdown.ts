@@ -122,7 +122,7 @@ export const RETIRED_MS = 2_000
 
 interface LingeringDeps {
   readonly logger: Logger
-  /** Milliseconds from the retirement until the process is ended, or null if it is not. */
+  /** Milliseconds after its retirement at which this process is ended; null: never. */
   readonly exitWhenRetired: number | null
   /** Reports the resources that keep this process alive to the process that serves. */
   readonly report: () => void

@@ -122,6 +122,6 @@ function read(body: Buffer): Record<string, unknown> {
 export function noStandbyError(serving: string): FdbError {
   return new FdbError(
     'ERR_FDB_NO_STANDBY',
-    `no process stands by for ${serving}: its probation is over, or it was the first version. Upgrade to the previous release: fd-broker upgrade -- COMMAND`,
+    `no process stands by for ${serving}: the probation of ${serving} is over, or it is the first version. To return to the previous release, start it as the next version: fd-broker upgrade -- COMMAND`,
   )
 }

@@ -175,7 +175,7 @@ export interface HandoffRecord {
 /** The status of one service, perhaps from another release: any field may be missing. */
 export type ServiceStatus = Omit<Partial<StatusReport>, 'pid' | 'hosting' | 'listeners' | 'draining'> & {
   readonly hosting?: StatusReport['hosting'] | 'supervisor'
-  /** null if no process serves (from a daemon). */
+  /** null if no process serves, which only a daemon reports. */
   readonly pid?: number | null
   /** A daemon knows only the sockets; the serving member also knows which process accepts. */
   readonly listeners?: readonly Partial<StatusReport['listeners'][number]>[]

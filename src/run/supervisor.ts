@@ -259,7 +259,7 @@ export class Supervisor {
     }
   }
 
-  /** Queues events that effects raise until the current step is carried out. */
+  /** Carries out an event. Events that its effects raise are queued until the current step is done. */
   #dispatch(event: SupervisorEvent): void {
     this.#events.push(event)
     if (this.#stepping) return

@@ -35,7 +35,7 @@ export class UpgradeRequests {
     return { id, answer: pending.answer }
   }
 
-  /** Adds a request and dispatches it, and its cancellation on abort or timeout. */
+  /** Adds a request and dispatches its event; on abort or timeout, dispatches its cancellation. */
   ask(
     options: SupervisorUpgradeOptions,
     cancel: AbortSignal | undefined,

@@ -232,7 +232,7 @@ export class History {
       )
   }
 
-  /** Makes `segment` the segment for appends. Throws, without effect, if it is not allowed to be. */
+  /** Makes `segment` the segment for appends. Throws, without effect, if the segment must not be appended to. */
   claim(segment: Segment): void {
     let held = this.held.find(each => each.segment === segment)
     if (!held) {

@@ -109,7 +109,7 @@ export class StagedImport {
     if (!this.#schemaVersions.has(name) && stored === null && schema === null) {
       throw new FdbError(
         'ERR_FDB_STATE_IMPORT',
-        `section "${name}" is not in the state, and the import does not declare its schema; import it with its line under "sections"`,
+        `section "${name}" is not in the state, and the import does not declare its schema; import it together with the first line of the export, whose "sections" declares the schema`,
       )
     }
     this.#print = addPrint(this.#print, this.#cursor.printIn(section))
@@ -126,7 +126,7 @@ export class StagedImport {
     throw new FdbError(
       'ERR_FDB_STATE_IMPORT',
       `section "${name}", key "${key}" has schema version ${version}, but the declared schemas go up to version ${known} only; ` +
-        'import it with its line under "sections". Nothing was imported',
+        'import it together with the first line of the export, whose "sections" declares the schema. Nothing was imported',
       { details: { section: name, key, version, known } },
     )
   }

@@ -24,9 +24,10 @@ export const ticketKeysSection = defineSection<StoredKeys>({
   codec: protobuf<StoredKeys, fdbroker.tls.TicketKeys.$Properties>(fdbroker.tls.TicketKeys),
   secret: true,
   validate: ({ keys, previous }) => {
-    if (keys?.length !== KEY_BYTES) throw new RangeError(`${keys?.length} bytes, not ${KEY_BYTES}`)
+    if (keys?.length !== KEY_BYTES)
+      throw new RangeError(`the keys have ${keys?.length} bytes, not ${KEY_BYTES}`)
     if (previous?.length && previous.length !== KEY_BYTES)
-      throw new RangeError(`the previous ones have ${previous.length} bytes, not ${KEY_BYTES}`)
+      throw new RangeError(`the previous keys have ${previous.length} bytes, not ${KEY_BYTES}`)
   },
 })
 

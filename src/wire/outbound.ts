@@ -295,7 +295,7 @@ export class Outbound {
 
   #onDeadline(): void {
     this.#deadlineTimer = undefined
-    // This process may have been stopped: the kernel may accept the frame now.
+    // If this process was stopped (SIGSTOP), the deadline has passed although the kernel may accept the frame now: try once more.
     this.#resume()
     if (this.#idle || this.#deadlineTimer !== undefined) return
     const entry = this.#queue[this.#first]!

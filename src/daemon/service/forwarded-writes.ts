@@ -15,7 +15,7 @@ import { FORWARDS_WRITES, type WireEnvelope } from '../../wire/link.js'
 import { Followers, ForeignFollowers, noStateError } from './followers.js'
 
 const { Outcome } = fdbroker.wire.Written
-/** Limit of authors. While all workers are replaced each of them follows twice; draining generations are authors too. */
+/** Limit of authors. While all workers are replaced, both processes of each worker follow; draining generations are authors too. */
 export const MOST_AUTHORS = 1_024
 /** Limit of an author's changes that were answered before their last piece arrived. An author sends its changes one after the other, so that few are open. */
 const MOST_CUT = 64

@@ -142,10 +142,14 @@ export class ServiceOperations implements Operations {
     }
     await this.#refuseDuringHandoff(cancel)
     const owner = this.#owner
-    if (!owner.link.open || this.#upgrades.has(owner))
-      throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid} cannot take a request now`, {
+    if (!owner.link.open || this.#upgrades.has(owner)) {
+      const why = owner.link.open
+        ? 'already carries out an upgrade'
+        : 'is not connected to the daemon at the moment'
+      throw new FdbError('ERR_FDB_BUSY', `${name}: process ${owner.pid}, which serves, ${why}: try again`, {
         retryable: true,
       })
+    }
     return await this.#upgrades.ask(owner, { ...order, timeoutMs: left }, progress, cancel)
   }
 
@@ -243,7 +247,7 @@ export class ForwardedCommands {
     if (!peer.link.open || this.#calls.size >= MOST_COMMANDS) {
       const reason = peer.link.open
         ? `${this.#calls.size} commands already wait for their replies`
-        : `process ${peer.pid} cannot take a request now`
+        : `process ${peer.pid} is not connected to the daemon at the moment`
       throw new FdbError('ERR_FDB_BUSY', `${reason}: try again`, { retryable: true })
     }
     const { number: request, pending } = this.#calls.open(peer, {}, { signal })

@@ -102,7 +102,7 @@ export class LinkWriteSender implements WriteSender {
       try {
         for (const body of messagesOf(number, write)) await this.#link.send(body)
       } catch {
-        // The change is sent again over the next link. The end of an open link must be reported here.
+        // The change is sent again over the next link. A failed send on a link that is still open must be reported here.
         if (this.#link.open) this.#failed()
       }
     })

@@ -35,7 +35,7 @@ export class Watchdog {
     this.#timer = undefined
   }
 
-  /** Extends the manager's timeout until {@link endExtension}, because the operation's own limits may be longer. Idempotent. */
+  /** Extends the manager's timeout until {@link endExtension}, because the operation may take longer than the manager's timeout allows. Idempotent. */
   extendTimeout(): void {
     const manager = this.#manager
     if (manager === null || this.#extension !== undefined) return

@@ -145,7 +145,7 @@ export class Handshakes {
     }
   }
 
-  /** Ends the count of a failed handshake; also of a successful one whose raw socket was unknown. */
+  /** A raw socket has closed, so it no longer counts as a handshake: one that failed, or one that succeeded but whose raw socket was not found. */
   #socketClosed(raw: Socket | undefined): void {
     if (raw !== undefined && this.#handshaking.delete(raw)) this.#onEnd()
   }

@@ -9,7 +9,7 @@ import { checkService, keepDamaged, openStateFile, type StateFileSettings } from
 import type { FileEnd, FileReading } from './records.js'
 import { transcribe } from './transcribe.js'
 
-/** The damage of a state file of which the part before the damage was read. */
+/** Damage in a state file; the part before it was read. */
 export interface Damage {
   readonly cause: FdbError
   /** The path under which the damaged file was kept. */
