@@ -26,13 +26,14 @@ const FILES: readonly Rule[] = [
   [/^prebuilds\/darwin-(?:x64|arm64)\/fd-broker\.node$/, 120_000],
 ]
 /** Bytes of the whole, which are also those that an installation brings. */
-export const MOST_UNPACKED = 3_230_000
+export const MOST_UNPACKED = 3_290_000
 /** Of the whole, and of it what is not below `prebuilds/`: a checkout may be without, and the gate sees there what grows. */
 const MOST = {
   filesWithoutAddons: 64,
   packed: 1_080_000,
   packedWithoutAddons: 870_000,
-  withoutAddons: 2_740_000,
+  // 2_740_000 until 2026-11-25: messages with their remedy, and what `fd-broker start` says of a program that does not serve.
+  withoutAddons: 2_800_000,
 }
 
 /**
