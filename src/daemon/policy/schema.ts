@@ -64,7 +64,7 @@ const aPerson: ValueCheck<ProcessMatch> = (value, place) => {
 /** A list of matching processes; an empty list allows no process. */
 const whoList: ValueCheck<ProcessMatch[]> = list(aPerson, { most: MOST })
 
-const who = (about: string): Field<ProcessMatch[] | null> => absent(whoList, null, about)
+const allowed = (about: string): Field<ProcessMatch[] | null> => absent(whoList, null, about)
 
 const command = text('a command', given =>
   given.trim() === '' ? new InvalidValue('the command is empty; write one for sh') : given,
@@ -113,22 +113,22 @@ const limitsShape = {
   ),
 }
 
-const aboutPut = 'who may store a descriptor'
-const aboutClaim = 'who may get a duplicate of a descriptor or listener'
-const aboutRemove = 'who may remove a descriptor'
+const aboutPut = 'permission to store a descriptor'
+const aboutClaim = 'permission to duplicate a descriptor or listener'
+const aboutRemove = 'permission to remove a descriptor'
 
 const one: ValueCheck<1> = (value, place) =>
   value === 1 ? 1 : place.wrong(`${shown(value)} is not 1: one member serves, the others are its successors`)
 
 export const serviceShape = {
-  join: who('who may be a member: serve, be a successor, reconnect'),
-  follow: who('who may follow (read) its state; default: as `join`'),
-  put: who(aboutPut),
-  claim: who(aboutClaim),
-  list: who('who sees the service in `status`, and its descriptors in `fd list`'),
-  remove: who(aboutRemove),
-  operate: who(
-    'who may upgrade, stop, reload or roll back the service, and send commands to the serving member, also to read its state',
+  join: allowed('permission to be a member: serve, be a successor, reconnect'),
+  follow: allowed('permission to read the service’s state; default: as `join`'),
+  put: allowed(aboutPut),
+  claim: allowed(aboutClaim),
+  list: allowed('permission to see the service in `status`, and its descriptors in `fd list`'),
+  remove: allowed(aboutRemove),
+  operate: allowed(
+    'permission to upgrade, stop, reload or roll back the service, and send commands to the serving member, also to read its state',
   ),
   serving: absent(one, null, 'number of members that serve at a time; must be 1'),
   claims: absent(
@@ -146,16 +146,16 @@ export const serviceShape = {
 }
 
 export const descriptorsShape = {
-  put: who(aboutPut),
-  claim: who(aboutClaim),
-  list: who('who sees them in `fd list`'),
-  remove: who(aboutRemove),
+  put: allowed(aboutPut),
+  claim: allowed(aboutClaim),
+  list: allowed('permission to see them in `fd list`'),
+  remove: allowed(aboutRemove),
   claims: absent(claims, null, 'as for a service'),
   limit: absent(integer(0, MAX_ENTRIES), null, 'highest number; default 10,000'),
 }
 
 const daemonShape = {
-  operate: who('who may upgrade, stop or reload the daemon itself'),
+  operate: allowed('permission to upgrade, stop or reload the daemon itself'),
 }
 
 /** Checks a service name by the rules of join(). */

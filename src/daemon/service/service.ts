@@ -4,7 +4,7 @@ import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
 import {
-  concerned,
+  concernedIds,
   type HolderEffect,
   type HolderEvent,
   type HolderState,
@@ -156,7 +156,7 @@ export class Service {
 
   /** The facts that a restarted daemon needs. */
   get record(): ServiceRecord {
-    const present = concerned(this.#machine).map(id => this.#holder.peer(id)?.identity)
+    const present = concernedIds(this.#machine).map(id => this.#holder.peer(id)?.identity)
     return {
       service: this.name,
       generation: this.#generation,
