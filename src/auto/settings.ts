@@ -56,9 +56,10 @@ const VARIABLES = [
 
 /** Returns a warning for each variable whose name is almost the name of one that is read. */
 export function misspelled(env: Env): string[] {
-  return Object.keys(env).flatMap(name => {
-    const rest = name.startsWith(PREFIX) ? name.slice(PREFIX.length) : ''
-    const meant = VARIABLES.includes(rest) ? undefined : nearest(rest, VARIABLES)
+  const given = Object.keys(env).filter(name => name.startsWith(PREFIX))
+  return given.flatMap(name => {
+    const word = name.slice(PREFIX.length)
+    const meant = VARIABLES.includes(word) ? undefined : nearest(word, VARIABLES)
     return meant === undefined
       ? []
       : [`${name} is no setting and is ignored: did you mean ${PREFIX}${meant}?`]
