@@ -198,14 +198,14 @@ async function checkControlSocket({ control, service, env }: DoctorSubject): Pro
 }
 
 async function checkControlPath(path: string): Promise<CheckResult> {
-  const { checkSocketPath, requirePrivateFolder: refuseOpenFolder } = await import('../os/connect.js')
+  const { checkSocketPath, requirePrivateFolder } = await import('../os/connect.js')
   const { bindControl, ensureFolder } = await import('../os/control-path.js')
   try {
     checkSocketPath(path)
     const folder = dirname(path)
     const there = statSync(folder, { throwIfNoEntry: false })
     if (there === undefined) ensureFolder(folder)
-    else refuseOpenFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
+    else requirePrivateFolder(folder, there, new Set([process.geteuid?.() ?? there.uid, 0]))
     // A temporary name: a running service may own the path itself.
     const temporary = join(folder, `.doctor-${process.pid}`)
     try {

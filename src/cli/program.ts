@@ -21,8 +21,8 @@ export async function run(args: readonly string[]): Promise<ExitCode> {
     writeStderr(why.replace(/^ERR_FDB_\w+/, code => style('red', code, process.stderr)))
     if (JSON_FAILURES.has(args[0]) && args.includes('--json'))
       process.stdout.write(jsonText({ ok: false, ...codeOf(error) }))
-    const { writeExitReason: sayLastWords } = await import('../versions/exit-reason.js')
-    sayLastWords(why)
+    const { writeExitReason } = await import('../versions/exit-reason.js')
+    writeExitReason(why)
     if (!FdbError.is(error)) return 1
     return (await import('./exit-code-of.js')).exitCodeOf(error)
   }

@@ -94,9 +94,9 @@ async function run(command: string[], flags: RunFlags & { logLevel: string }): P
 
 /** Duplicates listeners that a daemon holds; retries while the daemon is being upgraded. */
 async function duplicateFrom(control: string, first: VersionSettings, logger: Logger): Promise<void> {
-  const { IDEMPOTENT_RETRY_CODES: AGAIN_HARMLESS, askService: asked } = await import('./ask-service.js')
+  const { IDEMPOTENT_RETRY_CODES, askService } = await import('./ask-service.js')
   const { takeHeld } = await import('../run/claimed-descriptors.js')
-  const taken = await asked({ control, timeout: DAEMON_ANSWER_MS }, AGAIN_HARMLESS, client =>
+  const taken = await askService({ control, timeout: DAEMON_ANSWER_MS }, IDEMPOTENT_RETRY_CODES, client =>
     takeHeld(client, first),
   )
   for (const listener of taken) logger.info({ ...listener, daemon: control }, 'a daemon holds a listener')

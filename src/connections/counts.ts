@@ -101,15 +101,15 @@ export class MoveCounts {
   }
 
   get report(): MoveReport {
-    const { moved, arrived, lost, wave, sending: giving, receiving: taking } = this
+    const { moved, arrived, lost, wave, sending, receiving } = this
     return {
       moved,
       arrived,
       lost,
       wave,
       refused: Object.fromEntries(this.#refused),
-      longestGivingMs: giving.longestMs,
-      longestTakingMs: taking.longestMs,
+      longestGivingMs: sending.longestMs,
+      longestTakingMs: receiving.longestMs,
     }
   }
 }

@@ -231,10 +231,10 @@ export class ConnectionReceiver {
   #end(): void {
     this.#over = true
     clearTimeout(this.#decision)
-    const { link, log, sender, onEnded: ended } = this.#options
+    const { link, log, sender, onEnded } = this.#options
     link.close()
     log.close()
     if (typeof sender !== 'number') sender.close()
-    void this.#adopting.then(ended)
+    void this.#adopting.then(onEnded)
   }
 }

@@ -205,10 +205,10 @@ export class ConnectionSender {
     clearTimeout(this.#proof)
     for (const source of this.#watched) source.moving.onMovable = null
     this.#step({ type: 'lost' })
-    const { link, log, onEnded: ended } = this.#options
+    const { link, log, onEnded } = this.#options
     link.close()
     log.close()
-    void this.#returning.then(ended)
+    void this.#returning.then(onEnded)
   }
 
   #step(event: MoveOutEvent): void {

@@ -37,7 +37,7 @@ import { isBeforeCommit } from './phases.js'
 import { RULES, type Rules } from './rules.js'
 
 export {
-  concernedIds as concerned,
+  concernedIds,
   type HolderEffect,
   type HolderEvent,
   type HolderState,

@@ -2,7 +2,7 @@ import { Backoff } from '../base/backoff.js'
 import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Outcome } from '../handoff/effect-queue.js'
-import { concerned, type HolderEffect } from '../handoff/holder-machine.js'
+import { concernedIds, type HolderEffect } from '../handoff/holder-machine.js'
 import { type Id, NOBODY, type ToMember } from '../handoff/messages.js'
 import { type HolderPhase, isBeforeCommit, isCommitted } from '../handoff/phases.js'
 import { descriptorsOf, fdLimits, outOfDescriptors } from '../os/limits.js'
@@ -266,7 +266,7 @@ export class Holder {
 
   /** Forgets a peer without a link that the machine does not wait for. Its process may live, and join again. */
   #forgetIfIdle(peer: Peer): void {
-    if (!concerned(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
+    if (!concernedIds(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }
 
   /** The number of descriptors that the owner has open, or null if unknown. */

@@ -100,9 +100,9 @@ export class DaemonHosting implements Hosting {
   }
 
   onReleased(): void {
-    const { onSettled: settled, shared } = this.#deps
+    const { onSettled, shared } = this.#deps
     this.#released = true
-    if (shared.machine.phase === 'serving') settled()
+    if (shared.machine.phase === 'serving') onSettled()
     else shared.shutdown.handleVerdict('released')
   }
 

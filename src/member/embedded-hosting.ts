@@ -173,7 +173,7 @@ export class EmbeddedHosting implements Hosting {
   }
 
   becomeHolder(): void {
-    const { controlSocket, onDecides: decides, heartbeat, joined, offers, shared, state } = this.#deps
+    const { controlSocket, onDecides, heartbeat, joined, offers, shared, state } = this.#deps
     const { changes, machine, registry, settings, segmentSet, timing } = shared
     timing.record('released')
     joined.detach()
@@ -204,7 +204,7 @@ export class EmbeddedHosting implements Hosting {
       firstId: SELF + 1,
     })
     // In `beginning` this process must first read what others wrote, before it may hand over.
-    if (machine.phase !== 'beginning') decides()
+    if (machine.phase !== 'beginning') onDecides()
   }
 
   close(): void {

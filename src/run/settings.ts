@@ -115,8 +115,8 @@ export class NextSettings {
   async reread(
     now: VersionSettings,
   ): Promise<{ readonly ending: StopSettings; readonly changes: SettingsChanges }> {
-    const { read, readSupervisorSettings: readLasting, settings } = this.#source
-    if (readLasting === null) throw nothingToReload()
+    const { read, readSupervisorSettings, settings } = this.#source
+    if (readSupervisorSettings === null) throw nothingToReload()
     const own = await read()
     const changed = changedOptions(
       byOptionName(now),
@@ -125,7 +125,7 @@ export class NextSettings {
     const changes = {
       now: changed.filter(name => RELOADABLE.has(name)),
       next: changed.filter(name => !RELOADABLE.has(name)),
-      restart: changedOptions(settings, await readLasting()),
+      restart: changedOptions(settings, await readSupervisorSettings()),
     }
     return { ending: own, changes }
   }

@@ -33,7 +33,7 @@ import { ManagerReport, statusOf } from './status.js'
 import {
   abortedError,
   busyError,
-  noStandbyError,
+  noPreviousVersionError,
   type RollbackOrder,
   type SupervisorUpgradeOptions,
   UpgradeRequests,
@@ -193,14 +193,14 @@ export class Supervisor {
     const next = candidate(state)
     if (now !== undefined && next !== undefined && next.of === null) {
       const running = this.#versions.get(next.id)
-      if (running?.handsOver) throw noStandbyError()
+      if (running?.handsOver) throw noPreviousVersionError()
       for (const asker of [...state.next, ...next.askers]) dispatch({ type: 'cancel', asker })
       return { pid: running?.pid ?? 0, generation: next.id }
     }
     const leaves = now && this.#versions.get(now.id)
     const returns = next?.of ?? (leaves?.handsOver ? null : state.before)
-    if (returns === null || (now === undefined && next === undefined)) throw noStandbyError()
-    if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noStandbyError()
+    if (returns === null || (now === undefined && next === undefined)) throw noPreviousVersionError()
+    if (at !== null && !this.#known.canSwitchBack(at, returns, now?.id)) throw noPreviousVersionError()
     if (leaves !== undefined && next === undefined) this.#failures.recordRollback(leaves, returns, requests)
     await this.#requests.ask({}, cancel, dispatch, 'rollback')
     return { pid: leaves?.pid ?? 0, generation: now?.id ?? 0 }

@@ -108,7 +108,7 @@ export function busyError(): FdbError {
   return new FdbError('ERR_FDB_BUSY', why, { retryable: true })
 }
 
-export function noStandbyError(): FdbError {
+export function noPreviousVersionError(): FdbError {
   const why = `process ${process.pid} knows no previous version that could be started again: fd-broker rollback --at PATH upgrades to the release that upgrade --binary has kept, fd-broker upgrade -- COMMAND to another; a program that speaks fd-broker is asked at its own control socket`
   return new FdbError('ERR_FDB_NO_STANDBY', why)
 }

@@ -458,20 +458,20 @@ export async function probeFor(settings: ProbedSettings, children: ChildStarter)
   }
   switch (ready.kind) {
     case 'http': {
-      const { httpCheck: httpQuestion } = await import('../probing/http-check.js')
+      const { httpCheck } = await import('../probing/http-check.js')
       return ready.url.startsWith('/')
-        ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpQuestion)
-        : new PollingProbe(() => httpQuestion(ready.url), asking)
+        ? new PrivateListenerProbe(ready.url, { asking, nonBlocking }, nextFd, httpCheck)
+        : new PollingProbe(() => httpCheck(ready.url), asking)
     }
     case 'tcp': {
-      const { tcpCheck: tcpQuestion } = await import('../probing/health-check.js')
-      return new PollingProbe(() => tcpQuestion(ready.host, ready.port), asking)
+      const { tcpCheck } = await import('../probing/health-check.js')
+      return new PollingProbe(() => tcpCheck(ready.host, ready.port), asking)
     }
     case 'command': {
-      const { commandCheck: commandQuestion } = await import('../probing/shell.js')
+      const { commandCheck } = await import('../probing/shell.js')
       const shell = (pid: number) =>
         childShell(children, cwd ?? process.cwd(), { ...process.env, ...env, FD_BROKER_PID: `${pid}` })
-      return new PollingProbe(pid => commandQuestion(ready.text, shell(pid)), asking)
+      return new PollingProbe(pid => commandCheck(ready.text, shell(pid)), asking)
     }
     case 'handoff': {
       const { descendantServes } = await import('./descendant-serves.js')

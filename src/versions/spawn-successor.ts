@@ -50,9 +50,9 @@ export function exitText({ code, signal }: Exit): string {
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {
-    const words = new ExitReason(control)
+    const exitReason = new ExitReason(control)
     const failed = (cause: unknown) => {
-      words.close()
+      exitReason.close()
       const code = (cause as NodeJS.ErrnoException).code ?? String(cause)
       const message = `cannot start the successor ${command.file} in ${command.cwd} (${code}): check that it is executable and that the process limit is not reached`
       reject(
@@ -66,7 +66,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
       child = spawn(command.file, command.args, {
         argv0: command.argv0,
         cwd: command.cwd,
-        env: startedWith({ ...command.env, ...words.env }),
+        env: startedWith({ ...command.env, ...exitReason.env }),
         stdio,
         detached: true,
       })
@@ -100,7 +100,7 @@ export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions)
         letGo()
         return ended
       }
-      resolve({ pid: child.pid!, exitReason: words, exited, end, release: letGo, unref: () => child.unref() })
+      resolve({ pid: child.pid!, exitReason, exited, end, release: letGo, unref: () => child.unref() })
     })
   })
 }

@@ -145,14 +145,14 @@ export class UpgradeAttempt {
   #expectJoiner(lastLived: number): void {
     if (this.#isSettled || this.#isCancelling || this.#phase !== 'idle' || this.#incumbent.joinerPid !== null)
       return
-    const { exitReason: words } = this.child
+    const { exitReason } = this.child
     const now = performance.now()
-    const since = mayBeAlive(words.mark, now - this.#startedAt) ? now : lastLived
+    const since = mayBeAlive(exitReason.mark, now - this.#startedAt) ? now : lastLived
     if (now - since < JOIN_MS) {
       setTimeout(() => this.#expectJoiner(since), LOOK_MS).unref()
       return
     }
-    const reason = words.takeLine()
+    const reason = exitReason.takeLine()
     const text = `ended with code 0, and nothing that it started lives or joined within ${JOIN_MS} ms${reason === null ? ': check the command' : `: ${reason}`}${this.#keepsServing}`
     this.#exited(text, { code: 0, signal: null })
   }

@@ -71,13 +71,13 @@ export class HungWorkers {
     for (const slot of this.#deps.slots()) {
       const { owner } = slot
       const ms = this.#silence.of(owner ?? undefined)
-      const hung = ms > SILENT_MS
-      if (hung !== slot.isHung) {
+      const isHung = ms > SILENT_MS
+      if (isHung !== slot.isHung) {
         changed = true
-        slot.isHung = hung
+        slot.isHung = isHung
         this.#reportHung(slot)
       }
-      if (hung) this.#replace(slot, owner!, ms)
+      if (isHung) this.#replace(slot, owner!, ms)
     }
     for (const [process, slot] of this.#replacedProcesses)
       this.#endReplaced(process, slot, this.#silence.of(process))
@@ -86,10 +86,10 @@ export class HungWorkers {
 
   #reportHung(slot: WorkerSlot): void {
     const { logger } = this.#deps
-    const { isHung: hung, index, owner } = slot
+    const { isHung, index, owner } = slot
     const facts = { worker: index, pid: owner?.pid }
     const same = this.#hung.get(slot) === owner
-    if (hung) {
+    if (isHung) {
       this.#hung.set(slot, owner!)
       logger.warn(facts, 'a worker hangs: others accept on its listeners')
     } else {

@@ -107,7 +107,7 @@ export class WorkerPool {
   /** Returns the worker that receives the connections of a surplus worker; null if none serves or `service` is not surplus. */
   receiver(service: string): ServiceStanding['owner'] {
     if (!this.#slots.some(({ name, isWanted: wanted }) => name === service && !wanted)) return null
-    return this.wantedSlots.find(({ isHung: hung, owner }) => owner !== null && !hung)?.owner ?? null
+    return this.wantedSlots.find(({ isHung, owner }) => owner !== null && !isHung)?.owner ?? null
   }
 
   /** Starts all workers; the first one alone, because it binds what can be bound only once. */

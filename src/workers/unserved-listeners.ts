@@ -37,7 +37,7 @@ export class UnservedListeners {
   /** Recomputes the assignment, and orders workers whose part has changed. */
   update(slots: readonly WorkerSlot[]): void {
     const serving = slots.filter(
-      ({ isHung: hung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !hung,
+      ({ isHung, standing }) => standing?.owner != null && standing.phase !== 'committing' && !isHung,
     )
     const shares = new Map<WorkerSlot, UnservedListener[]>(serving.map(slot => [slot, []]))
     let next = 0
