@@ -197,11 +197,13 @@ describe('upgrades while older generations still have connections', () => {
         )
       pids.push(await next(scene))
     }
-    // One that has just given its last is shown for a moment too.
+    // One that has just given its last is shown for a moment too. One that has just connected has not reported yet.
     const now = await seen(
       scene,
       'the older ones are shown',
-      ({ draining }) => draining.filter(({ connections }) => connections > 0).length >= 2,
+      ({ draining }) =>
+        draining.filter(({ connections }) => connections > 0).length >= 2 &&
+        draining.every(({ phase }) => phase !== 'unknown'),
     )
     expect(now.pid).toBe(pids[3])
     for (const each of now.draining) {
