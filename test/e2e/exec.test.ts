@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { bindListener, parseListenerSpec } from '../../src/listeners/index.js'
 import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { freePort } from '../processes/scene.js'
@@ -205,7 +206,7 @@ describe('a program that is killed under load, and started again by fd-broker ex
     await killedUnderLoad(scene, command, pid => pid, { kills: 2 })
   })
 
-  it('gunicorn', async ({ skip }) => {
+  it.runIf(NIGHTLY)('gunicorn', async ({ skip }) => {
     const folder = await gunicorn()
     if (folder === null) skip('gunicorn cannot be installed here')
     const scene = await daemon()

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { parseAllDocuments } from 'yaml'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
@@ -59,32 +60,35 @@ const lineOf = (edge: Edge, generation: number) =>
   edge.lines.find(line => line.msg === 'the proxy serves' && line.generation === generation)
 
 describe('pods that share a node’s network and the folder of the control socket', () => {
-  it('replace each other under load: none that was replaced ends before it is told to, and no request fails', async () => {
-    const { control, edge, ended, fd, pod } = await node('0s')
-    let before = await pod()
-    const load = await loadOn(edge.url, { streams: 0, writes: 0 })
-    for (let generation = 2; generation <= 3; generation++) {
-      const next = await pod()
-      await ended(generation - 1)
-      // The kubelet would start it anew.
+  it.runIf(NIGHTLY)(
+    'replace each other under load: none that was replaced ends before it is told to, and no request fails',
+    async () => {
+      const { control, edge, ended, fd, pod } = await node('0s')
+      let before = await pod()
+      const load = await loadOn(edge.url, { streams: 0, writes: 0 })
+      for (let generation = 2; generation <= 3; generation++) {
+        const next = await pod()
+        await ended(generation - 1)
+        // The kubelet would start it anew.
+        expect(hasEnded(before.init)).toBe(false)
+        before.signal('SIGTERM')
+        expect(await before.exit).toBe(0)
+        before = next
+      }
+      // From inside of it, to its own next version: the pod is the same.
+      expect(await before.exec(...fd, 'upgrade', ...control)).toMatchObject({ code: 0, stderr: '' })
+      const after = await pod()
+      await ended(4)
       expect(hasEnded(before.init)).toBe(false)
       before.signal('SIGTERM')
       expect(await before.exit).toBe(0)
-      before = next
-    }
-    // From inside of it, to its own next version: the pod is the same.
-    expect(await before.exec(...fd, 'upgrade', ...control)).toMatchObject({ code: 0, stderr: '' })
-    const after = await pod()
-    await ended(4)
-    expect(hasEnded(before.init)).toBe(false)
-    before.signal('SIGTERM')
-    expect(await before.exit).toBe(0)
-    await load.stop()
-    // Without a successor a pod’s end is the end of the service.
-    after.signal('SIGTERM')
-    expect(await after.exit).toBe(0)
-    await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
-  })
+      await load.stop()
+      // Without a successor a pod’s end is the end of the service.
+      after.signal('SIGTERM')
+      expect(await after.exit).toBe(0)
+      await expect(ask(edge.url).answer).rejects.toMatchObject({ code: 'ECONNREFUSED' })
+    },
+  )
 
   it('come back: to the old pod when the new one dies in its probation, and at fd-broker rollback in either', async () => {
     const { control, edge, fd, pod } = await node('60s')

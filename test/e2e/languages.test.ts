@@ -139,37 +139,40 @@ for (const { language, name, tool } of MEMBERS) {
   describe.skipIf(!has(tool))(`a member in ${name} (skipped without ${tool})`, () => {
     beforeAll(async () => void (await builtMember(language)), BUILD_MS)
 
-    it('is taken back when it dies in probation, and comes back when its successor does', async () => {
-      const { scene, target } = await open(WATCHED)
-      const first = await node(scene)
-      const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
-      const dying = await serve(scene, language)
-      await load.answeredBy(dying.pid)
-      await first.says('retiring')
-      await dying.kill()
-      await first.says('reinstated')
-      await load.answeredBy(first.pid)
+    it.runIf(NIGHTLY)(
+      'is taken back when it dies in probation, and comes back when its successor does',
+      async () => {
+        const { scene, target } = await open(WATCHED)
+        const first = await node(scene)
+        const load = await loadOn(target, { rate: 100, writes: 0, slow: 0, streams: 0 })
+        const dying = await serve(scene, language)
+        await load.answeredBy(dying.pid)
+        await first.says('retiring')
+        await dying.kill()
+        await first.says('reinstated')
+        await load.answeredBy(first.pid)
 
-      const own = await serve(scene, language)
-      await load.answeredBy(own.pid)
-      await servedBy(scene, own)
-      await first.kill()
-      await serviceWhere(scene, 'nobody stands by', ({ phase }) => phase === 'idle')
-      const successor = await node(scene)
-      await load.answeredBy(successor.pid)
-      await servedBy(scene, successor)
-      await successor.kill()
-      await until(
-        'the member serves again',
-        () => served(own) === 2,
-        20_000,
-        () => own.output,
-      )
-      await load.answeredBy(own.pid)
-      expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
-      // What was on its way to a process that was killed is lost with it. Nobody was refused, and no answer was wrong.
-      await load.stop(['reset', 'dropped', 'truncated', 'raced'])
-    })
+        const own = await serve(scene, language)
+        await load.answeredBy(own.pid)
+        await servedBy(scene, own)
+        await first.kill()
+        await serviceWhere(scene, 'nobody stands by', ({ phase }) => phase === 'idle')
+        const successor = await node(scene)
+        await load.answeredBy(successor.pid)
+        await servedBy(scene, successor)
+        await successor.kill()
+        await until(
+          'the member serves again',
+          () => served(own) === 2,
+          20_000,
+          () => own.output,
+        )
+        await load.answeredBy(own.pid)
+        expect(await serviceStatus(scene)).toMatchObject({ pid: own.pid })
+        // What was on its way to a process that was killed is lost with it. Nobody was refused, and no answer was wrong.
+        await load.stop(['reset', 'dropped', 'truncated', 'raced'])
+      },
+    )
 
     it.runIf(NIGHTLY)('says in probation that it is not well, and the one before serves again', async () => {
       const { scene } = await open(WATCHED)

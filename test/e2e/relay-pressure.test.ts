@@ -2,10 +2,12 @@ import { createHash } from 'node:crypto'
 import net from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Relay } from '../../src/relay/index.js'
+import { perLane } from '../lanes/lane.js'
 import { startMoving } from './relay-moving.js'
 import { send, startWorld, until, type World } from './relay-world.js'
 
-const SIZE = 50 * 1024 * 1024
+const MEGABYTES = perLane(16, 50)
+const SIZE = MEGABYTES * 1024 * 1024
 const BLOCK = Buffer.alloc(1 << 20)
 for (let i = 0; i < BLOCK.length; i++) BLOCK[i] = (i * 2654435761) >>> 13
 const DIGEST = (() => {
@@ -80,7 +82,7 @@ describe.each([
   ['resting', false],
   ['moved at every turn', true],
 ])('%s', (_name, moved) => {
-  it('a download of 50 MB to a client that stalls: every byte right, memory bounded', async () => {
+  it(`a download of ${MEGABYTES} MB to a client that stalls: every byte right, memory bounded`, async () => {
     const { client, relay } = await start(socket => {
       socket.on('error', () => {})
       socket.once('data', () => {
@@ -94,7 +96,7 @@ describe.each([
     const held = watch(relay)
     peer.socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
     const moving = moved ? startMoving(relay) : undefined
-    await until(() => sink.bytes >= SIZE, '50 MB', 25_000).finally(() => {
+    await until(() => sink.bytes >= SIZE, 'all of it', 25_000).finally(() => {
       held.stop()
       void moving?.stop()
     })
@@ -103,7 +105,7 @@ describe.each([
     if (moving !== undefined) expect(moving.moves).toBeGreaterThan(20)
   })
 
-  it('an upload of 50 MB to a server that stalls: every byte right, memory bounded', async () => {
+  it(`an upload of ${MEGABYTES} MB to a server that stalls: every byte right, memory bounded`, async () => {
     let sink: Sink | undefined
     const { client, relay } = await start(socket => {
       sink = new Sink(socket, true)
@@ -113,7 +115,7 @@ describe.each([
     peer.socket.write(`POST / HTTP/1.1\r\nHost: a\r\nContent-Length: ${SIZE}\r\n\r\n`)
     pour(peer.socket)
     const moving = moved ? startMoving(relay) : undefined
-    await until(() => (sink?.bytes ?? 0) >= SIZE, '50 MB', 25_000).finally(() => {
+    await until(() => (sink?.bytes ?? 0) >= SIZE, 'all of it', 25_000).finally(() => {
       held.stop()
       void moving?.stop()
     })
@@ -122,7 +124,7 @@ describe.each([
     peer.socket.destroy()
   })
 
-  it('a tunnel with 50 MB both ways at once: every byte right', async () => {
+  it(`a tunnel with ${MEGABYTES} MB both ways at once: every byte right`, async () => {
     let sink: Sink | undefined
     const { client, relay } = await start(socket => {
       socket.on('error', () => {})
@@ -140,8 +142,8 @@ describe.each([
     await until(() => here.bytes > 0, 'the switch')
     pour(peer.socket)
     const moving = moved ? startMoving(relay) : undefined
-    await until(() => here.bytes >= SIZE && (sink?.bytes ?? 0) >= SIZE, '50 MB twice', 25_000).finally(() =>
-      moving?.stop(),
+    await until(() => here.bytes >= SIZE && (sink?.bytes ?? 0) >= SIZE, 'all of it twice', 25_000).finally(
+      () => moving?.stop(),
     )
     expect([here.hash.digest('hex'), sink!.hash.digest('hex')]).toEqual([DIGEST, DIGEST])
   })

@@ -3,11 +3,13 @@ import net, { type AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { native } from '../../src/kernel/native.js'
 import type { Destination, Forward, RelayOptions } from '../../src/relay/index.js'
+import { perLane } from '../lanes/lane.js'
 import { movable, startMoving } from './relay-moving.js'
 import { Peer, send, startWorld, until, type World } from './relay-world.js'
 
 const BLOCK = Buffer.alloc(1 << 20, 'a block of which each byte matters, ')
-const BLOCKS = 50
+/** Each is a megabyte. */
+const BLOCKS = perLane(16, 50)
 
 const ends: (() => unknown)[] = []
 
@@ -177,12 +179,12 @@ describe.each([
     const { socket } = await server.peer()
     const seen = sink(socket)
     pour(peer.socket, () => peer.socket.end())
-    await until(() => seen.bytes >= BLOCKS * BLOCK.length, '50 MB', 25_000)
+    await until(() => seen.bytes >= BLOCKS * BLOCK.length, 'all of it', 25_000)
     expect(seen.digest()).toBe(DIGEST)
     await until(() => relay.size === 0, 'nothing is left')
   })
 
-  it('brings 50 MB to a client that stalls; no more is held than two reads', async () => {
+  it(`brings ${BLOCKS} MB to a client that stalls; no more is held than two reads`, async () => {
     const server = await Server.start(({ socket }) => pour(socket, () => socket.end()))
     const { client, relay } = await begin(send(server))
     const peer = await client()
@@ -191,7 +193,7 @@ describe.each([
     let most = 0
     const watch = setInterval(() => (most = Math.max(most, relay.heldBytes())), 2)
     ends.push(() => clearInterval(watch))
-    await until(() => seen.bytes >= BLOCKS * BLOCK.length, '50 MB', 25_000)
+    await until(() => seen.bytes >= BLOCKS * BLOCK.length, 'all of it', 25_000)
     expect(seen.digest()).toBe(DIGEST)
     expect(most).toBeLessThan(256 * 1024)
   })

@@ -7,7 +7,7 @@ import { copyState, withServing } from '../../src/cli/state-control.js'
 import { STATE_COMMANDS } from '../../src/state/commands.js'
 import { encodeImport } from '../../src/state/import.js'
 import { PUT } from '../../src/state/records.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import type { Edge } from '../processes/edge.js'
 import { loadOn } from '../processes/load.js'
@@ -68,87 +68,90 @@ async function writeNewer(edge: Edge): Promise<Map<string, Stored>> {
 describe.each(releases())('the proxy of $name and the present one', previous => {
   const CHAIN = [present, previous, present, ...perLane([], [previous, present])]
 
-  it(`go up, down and up again under load, with ${ROUTES} routes and changes all the time`, async () => {
-    // As a number: what it is by default is not the same everywhere, and a difference would be one more change.
-    const edge = await behind({ limits: { connections: 5_000 } }, previous)
-    const file = join(edge.desk.folder, 'routes.jsonl')
-    writeFileSync(file, edgeRoutes(ROUTES))
-    expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0, stdout: `${ROUTES} added\n` })
-    const load = await loadOn(edge.url, {
-      routes: ROUTES,
-      workload: 'proxy',
-      webSockets: 6,
-      slow: 4,
-      writes: 10,
-      // Of a machine that has other things to do; what is lost never comes.
-      deadlineMs: 30_000,
-    })
-    const start = (await edge.status()).state.sequence
-    const changes = new RouteChanges(edge.desk.control, 'even')
-    let newer = new Map<string, Stored>()
-    // A version whose configuration has keys that the release lacks writes its settings once more: count that here.
-    let others = 0
-
-    const look = () =>
-      changes.between(async () => {
-        const all = await copied(edge)
-        const routes = all.get('routes')!
-        for (const key of changes.added) if (!changes.removed.has(key)) expect(routes.has(key)).toBe(true)
-        for (const key of changes.removed) expect(routes.has(key)).toBe(false)
-        expect(routes.size).toBe(1 + ROUTES + newer.size + changes.added.size - changes.removed.size)
-        for (const [key, stored] of newer) expect(routes.get(key)).toEqual(stored)
-        if (newer.size > 0)
-          expect(all.get('later')).toEqual(new Map([['k', { value: '010203', version: 7 }]]))
-        // Each change is one record, however often it was asked for.
-        const { state } = await edge.status()
-        expect(state.sequence - start).toBe(changes.acknowledged + others)
-        return state
+  it.runIf(NIGHTLY)(
+    `go up, down and up again under load, with ${ROUTES} routes and changes all the time`,
+    async () => {
+      // As a number: what it is by default is not the same everywhere, and a difference would be one more change.
+      const edge = await behind({ limits: { connections: 5_000 } }, previous)
+      const file = join(edge.desk.folder, 'routes.jsonl')
+      writeFileSync(file, edgeRoutes(ROUTES))
+      expect(await edge.routes('add', '--file', file)).toMatchObject({ code: 0, stdout: `${ROUTES} added\n` })
+      const load = await loadOn(edge.url, {
+        routes: ROUTES,
+        workload: 'proxy',
+        webSockets: 6,
+        slow: 4,
+        writes: 10,
+        // Of a machine that has other things to do; what is lost never comes.
+        deadlineMs: 30_000,
       })
+      const start = (await edge.status()).state.sequence
+      const changes = new RouteChanges(edge.desk.control, 'even')
+      let newer = new Map<string, Stored>()
+      // A version whose configuration has keys that the release lacks writes its settings once more: count that here.
+      let others = 0
 
-    const goOn = async () => {
-      const before = changes.acknowledged
-      await until('changes go on', () => changes.acknowledged > before + 10)
-    }
-    await goOn()
-    await look()
-    for (const [step, version] of CHAIN.entries()) {
-      const pid = await edge.next(version)
-      expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.cli.at(-1))
-      await load.answeredBy(pid)
-      await goOn()
-      const state = await look()
-      // What both had at the commit, as the one that took over read it; without equal digests there is none.
-      expect(state.takenOver?.digest).toMatch(/^[0-9a-f]{64}$/)
-      expect(state.takenOver!.sequence).toBeGreaterThan(start)
-      if (step === 0) {
-        newer = await changes.between(() => writeNewer(edge))
-        others++
-      }
-      if (step === 2) {
-        const key = 'runtime:newer9.test/'
-        const replace = ['--host', 'newer9.test', '--upstream', 'even', '--replace']
-        const replaced = await changes.between(async () => {
-          expect(await edge.routes('add', ...replace)).toMatchObject({
-            code: 0,
-            stdout: '0 added, 1 replaced\n',
-          })
-          return (await copied(edge)).get('routes')!.get(key)!
+      const look = () =>
+        changes.between(async () => {
+          const all = await copied(edge)
+          const routes = all.get('routes')!
+          for (const key of changes.added) if (!changes.removed.has(key)) expect(routes.has(key)).toBe(true)
+          for (const key of changes.removed) expect(routes.has(key)).toBe(false)
+          expect(routes.size).toBe(1 + ROUTES + newer.size + changes.added.size - changes.removed.size)
+          for (const [key, stored] of newer) expect(routes.get(key)).toEqual(stored)
+          if (newer.size > 0)
+            expect(all.get('later')).toEqual(new Map([['k', { value: '010203', version: 7 }]]))
+          // Each change is one record, however often it was asked for.
+          const { state } = await edge.status()
+          expect(state.sequence - start).toBe(changes.acknowledged + others)
+          return state
         })
-        others++
-        expect(replaced.value).toMatch(new RegExp(`^0a060a046576656e.*${UNKNOWN}$`))
-        newer.set(key, replaced)
+
+      const goOn = async () => {
+        const before = changes.acknowledged
+        await until('changes go on', () => changes.acknowledged > before + 10)
       }
-      const answeredBy = async (host: string, path: string) =>
-        (await ask(`${edge.url}${path}`, { headers: { host } }).answer).headers['x-upstream']
-      expect(await answeredBy('newer7.test', '/r/2')).toBe('odd')
-      expect(await answeredBy('n0.test', '/r/1')).toBe('even')
-      expect(await answeredBy('a.test', `/r/${ROUTES - 1}`)).toBe('odd')
-    }
-    await changes.stop()
-    const report = await load.stop()
-    expect(report.total.answered).toBeGreaterThan(CHAIN.length * 200)
-    expect((await edge.status()).generation).toBe(CHAIN.length + 1)
-  })
+      await goOn()
+      await look()
+      for (const [step, version] of CHAIN.entries()) {
+        const pid = await edge.next(version)
+        expect(readFileSync(`/proc/${pid}/cmdline`, 'utf8')).toContain(version.cli.at(-1))
+        await load.answeredBy(pid)
+        await goOn()
+        const state = await look()
+        // What both had at the commit, as the one that took over read it; without equal digests there is none.
+        expect(state.takenOver?.digest).toMatch(/^[0-9a-f]{64}$/)
+        expect(state.takenOver!.sequence).toBeGreaterThan(start)
+        if (step === 0) {
+          newer = await changes.between(() => writeNewer(edge))
+          others++
+        }
+        if (step === 2) {
+          const key = 'runtime:newer9.test/'
+          const replace = ['--host', 'newer9.test', '--upstream', 'even', '--replace']
+          const replaced = await changes.between(async () => {
+            expect(await edge.routes('add', ...replace)).toMatchObject({
+              code: 0,
+              stdout: '0 added, 1 replaced\n',
+            })
+            return (await copied(edge)).get('routes')!.get(key)!
+          })
+          others++
+          expect(replaced.value).toMatch(new RegExp(`^0a060a046576656e.*${UNKNOWN}$`))
+          newer.set(key, replaced)
+        }
+        const answeredBy = async (host: string, path: string) =>
+          (await ask(`${edge.url}${path}`, { headers: { host } }).answer).headers['x-upstream']
+        expect(await answeredBy('newer7.test', '/r/2')).toBe('odd')
+        expect(await answeredBy('n0.test', '/r/1')).toBe('even')
+        expect(await answeredBy('a.test', `/r/${ROUTES - 1}`)).toBe('odd')
+      }
+      await changes.stop()
+      const report = await load.stop()
+      expect(report.total.answered).toBeGreaterThan(CHAIN.length * 200)
+      expect((await edge.status()).generation).toBe(CHAIN.length + 1)
+    },
+  )
 
   it('give each other the connections that are open', async () => {
     const edge = await behind({}, present)
