@@ -19,6 +19,7 @@ import type { DaemonStatus } from '../operator/status-report.js'
 import { fdLimits, residentBytes } from '../os/limits.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
+import { TURN_ACCEPTS } from '../wire/control-listener.js'
 import { auditEnd, type DaemonOperations, OperatorAccess } from './operator-access.js'
 import { addressesAll, type Orchestrator } from './orchestrator.js'
 import { PersistedFds } from './persisted-fds.js'
@@ -419,11 +420,14 @@ export function checkingRoom(
   return { checks: [room, () => persisted.demandReadable()] }
 }
 
-/** Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one of them brings. */
+/**
+ * Throws ERR_FDB_NO_DESCRIPTORS if this process has too few descriptors for the returning members. `brought` is the maximum number that one
+ * of them brings. The daemon holds what the members of one turn bring twice until it has closed the duplicates.
+ */
 function demandRoom(members: number, brought: number): void {
   const { open, soft } = fdLimits()
   if (open === null || soft === null) return
-  const more = members * PER_MEMBER + brought + FOR_OTHERS
+  const more = members * PER_MEMBER + brought * Math.min(members, TURN_ACCEPTS) + FOR_OTHERS
   if (open + more <= soft) return
   throw new FdbError(
     'ERR_FDB_NO_DESCRIPTORS',

@@ -12,7 +12,8 @@ import {
 } from '../kernel/index.js'
 import { CONTROL_BACKLOG } from '../os/control-path.js'
 
-const TURN_ACCEPTS = 16
+/** The maximum number of connections that are accepted in one turn of the event loop. */
+export const TURN_ACCEPTS = 16
 /** Delay after accept() failed for lack of a descriptor or of memory. Without it the loop would spin. */
 const RETRY_MS = 100
 

@@ -93,7 +93,7 @@ describe('a daemon with few descriptors', () => {
     expect(message).toMatch(new RegExp(`needs \\d+ more for 6 members .* and may have ${needed - 5}:`))
     expect((await daemonStatus(scene.control)).pid).toBe(first.pid)
     for (const app of apps) await app.order('put', { key: 'still', value: { item: 'here' } })
-    const next = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed + 40))
+    const next = await launchDaemon(scene, { upgrade: UPGRADE, takeOver: true }, limitedTo(needed + 80))
     await next.says('listening')
     for (const [n, app] of apps.entries()) {
       await serviceWhere(scene, 'it is back', ({ phase, pid }) => phase === 'idle' && pid === app.pid, {

@@ -119,7 +119,7 @@ describe('a daemon', () => {
       'its descriptors are closed',
       () => openFds(daemon.pid).join() === before.join(),
       5_000,
-      () => openFds(daemon.pid),
+      () => ({ before, now: openFds(daemon.pid) }),
     )
   })
 

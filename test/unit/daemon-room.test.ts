@@ -3,6 +3,7 @@ import { expect, it, onTestFinished } from 'vitest'
 import { checkingRoom } from '../../src/daemon/daemon.js'
 import { PersistedFds } from '../../src/daemon/persisted-fds.js'
 import { Registry } from '../../src/holder/registry.js'
+import { memoryFile } from '../../src/kernel/index.js'
 import { fdLimits } from '../../src/os/limits.js'
 
 /** What is checked before a daemon takes over, where so many descriptors are left. */
@@ -28,4 +29,18 @@ it('a daemon that takes over has room for four descriptors of each member that c
     }),
   )
   expect(() => check(registry, 45, 5)).not.toThrow()
+})
+
+it('and, for each of the members that come back in one turn, for what the one with the most brings', () => {
+  const registry = new Registry()
+  onTestFinished(() => registry.close())
+  for (const item of ['listener/web', 'listener/admin', 'segment/1'])
+    registry.put({ name: `shop/${item}`, role: 'named', spec: '', fd: memoryFile('held', 'a memory file') })
+  const more = (members: number) => members * 4 + Math.min(members, 16) * 3 + 16
+  for (const members of [5, 20]) {
+    expect(() => check(registry, more(members) - 1, members)).toThrow(
+      expect.objectContaining({ details: expect.objectContaining({ more: more(members) }) }),
+    )
+    expect(() => check(registry, more(members) + 5, members)).not.toThrow(/cannot take over/)
+  }
 })
