@@ -10,7 +10,7 @@ import { until } from '../processes/until.js'
 import { AutoProgram } from './auto-program.js'
 import { processesLeft, upgradedAndAlike } from './auto-record.js'
 
-const UPGRADES = perLane(2, 5)
+const UPGRADES = perLane(1, 5)
 /** A version that was replaced stands by so long. */
 const SOON = { env: { FD_BROKER_PROBATION: '200ms' } }
 

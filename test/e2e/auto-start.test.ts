@@ -5,7 +5,7 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { procText } from '../processes/marked.js'
 import { until } from '../processes/until.js'
@@ -278,7 +278,7 @@ describe('fd-broker start', () => {
     await program.command('stop')
   })
 
-  it('an upgrade to another port fails with the reason', async () => {
+  it.runIf(NIGHTLY)('an upgrade to another port fails with the reason', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
     program.write('server.mjs', SERVER.replace('8080', '0'))
@@ -307,7 +307,7 @@ describe('fd-broker start', () => {
     await program.command('stop')
   })
 
-  it('rotates a log by its size', async () => {
+  it.runIf(NIGHTLY)('rotates a log by its size', async () => {
     const program = await AutoProgram.of(
       SERVER.replace("listens'", `listens'))\nsetInterval(() => console.log('x'.repeat(99)), 1`).replace(
         /\)\)\n$/,
@@ -385,7 +385,7 @@ describe('fd-broker logs', () => {
     await program.command('stop')
   })
 
-  it('has the generations of the last run only; keeps the files of earlier runs', async () => {
+  it.runIf(NIGHTLY)('has the generations of the last run only; keeps the files of earlier runs', async () => {
     const program = await AutoProgram.of(SERVER)
     await start(program)
     await start(program)
@@ -401,7 +401,7 @@ describe('fd-broker logs', () => {
     await program.command('stop')
   })
 
-  it('keeps the files of ten versions, with those that have not served', async () => {
+  it.runIf(NIGHTLY)('keeps the files of ten versions, with those that have not served', async () => {
     const program = await AutoProgram.of(SERVER)
     await start(program)
     const parts = () => readdirSync(program.path('log')).filter(name => /^shop\.\d+\.log$/.test(name))

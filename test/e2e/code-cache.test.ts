@@ -2,6 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileS
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { until } from '../processes/until.js'
 import { Desk } from './cli-processes.js'
 
@@ -74,28 +75,31 @@ it('a command keeps its compiled code, and starts with it the next time', async 
   })
 })
 
-it('a proxy that took over, and is replaced then, adds to it what was compiled for that', async () => {
-  const { desk, command, config, files } = scene()
-  const kept = async (when: string) => {
-    const mark = `fd-broker code 2 ${when}`
-    const whole = () => files().filter(name => name.endsWith('.v8'))
-    const found = () => whole().find(name => readFileSync(name, 'latin1').startsWith(mark))
-    const file = await until(`the code is kept of one that has ${when}`, found)
-    return { file, bytes: statSync(file).size }
-  }
-  const start = () => desk.launch(command('proxy', '--config', config))
-  await start()
-  const served = await kept('served')
-  await start()
-  const joined = await kept('joined')
-  await start()
-  const left = await kept('left')
-  expect([joined.file, left.file]).toEqual([served.file, served.file])
-  expect(joined.bytes).toBeGreaterThan(served.bytes)
-  expect(left.bytes).toBeGreaterThan(joined.bytes)
-  const takes = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), left.file])
-  expect(takes.stdout).toBe('true')
-})
+it.runIf(NIGHTLY)(
+  'a proxy that took over, and is replaced then, adds to it what was compiled for that',
+  async () => {
+    const { desk, command, config, files } = scene()
+    const kept = async (when: string) => {
+      const mark = `fd-broker code 2 ${when}`
+      const whole = () => files().filter(name => name.endsWith('.v8'))
+      const found = () => whole().find(name => readFileSync(name, 'latin1').startsWith(mark))
+      const file = await until(`the code is kept of one that has ${when}`, found)
+      return { file, bytes: statSync(file).size }
+    }
+    const start = () => desk.launch(command('proxy', '--config', config))
+    await start()
+    const served = await kept('served')
+    await start()
+    const joined = await kept('joined')
+    await start()
+    const left = await kept('left')
+    expect([joined.file, left.file]).toEqual([served.file, served.file])
+    expect(joined.bytes).toBeGreaterThan(served.bytes)
+    expect(left.bytes).toBeGreaterThan(joined.bytes)
+    const takes = await desk.runCommand([process.execPath, '-e', TAKES, join(DIST, 'program.cjs'), left.file])
+    expect(takes.stdout).toBe('true')
+  },
+)
 
 it('a proxy that takes over loads nothing of Node that few starts need, and with other flags of V8 than Node was built with, nothing at all', async () => {
   const { desk, command, config } = scene()

@@ -6,7 +6,7 @@ import { CLI } from '../../bench/proxy/edge.mjs'
 import { mixed } from '../../bench/referee/pattern.mjs'
 import { spawnClients } from '../../bench/referee/remote.mjs'
 import { startUnrelated } from '../../bench/unrelated.mjs'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { status } from '../processes/operator.js'
@@ -164,7 +164,7 @@ describe('a way back with both alive', () => {
     expect((await status(scene.app.control)).moves.lost).toBe(0)
   })
 
-  it('takes every connection along, when the new one did not answer for a while', async () => {
+  it.runIf(NIGHTLY)('takes every connection along, when the new one did not answer for a while', async () => {
     const scene = await standby()
     const first = scene.app.pid
     const clients = clientsOf(scene)

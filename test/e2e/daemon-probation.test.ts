@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
 import { ROLLBACK, readProcessReply } from '../../src/operator/service-commands.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask } from '../processes/client.js'
 import { serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -173,7 +174,7 @@ describe('a process that was kept from listening', () => {
     })
   }
 
-  it('a daemon that was stalled as a whole does not blame its members', async () => {
+  it.runIf(NIGHTLY)('a daemon that was stalled as a whole does not blame its members', async () => {
     const scene = Scene.open({ hosting: 'daemon', upgrade: { ...LONG, silence: 300 } })
     const daemon = await startDaemon(scene, { upgrade: { ...LONG, silence: 300 } })
     const first = await scene.serve({ upgrade: { ...LONG, silence: 60_000 } })
@@ -210,28 +211,31 @@ describe('an owner that is stopped', () => {
     expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
   })
 
-  it('is named to a process that would join while it is given the service back, and is ended with --kill-stuck', async () => {
-    // The handoff waits for the first as long as that one asked for; a joiner hears much sooner how things stand.
-    const { scene } = await open({ ...LONG, commit: 500 })
-    const first = await scene.serve({ upgrade: { ...LONG, commit: 60_000 } })
-    await first.order('put', { key: 'kept', value: { item: 'x' } })
-    const second = await scene.serve()
-    await first.says('retiring')
-    first.signal('SIGSTOP')
-    await second.kill()
-    await serviceWhere(scene, 'the first is given the right again', ({ phase }) => phase === 'returning')
-    expect(await (await scene.start()).failure()).toMatchObject({
-      code: 'ERR_FDB_BUSY',
-      message: expect.stringContaining(`(phase returning, process ${first.pid})`),
-    })
-    using client = await OperatorClient.connect(scene.control)
-    await until('it is ended as silent', async () => {
-      const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
-      return error.message.includes(`process ${first.pid}, which served, was silent and was killed`)
-    })
-    const next = await scene.serve()
-    expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
-  })
+  it.runIf(NIGHTLY)(
+    'is named to a process that would join while it is given the service back, and is ended with --kill-stuck',
+    async () => {
+      // The handoff waits for the first as long as that one asked for; a joiner hears much sooner how things stand.
+      const { scene } = await open({ ...LONG, commit: 500 })
+      const first = await scene.serve({ upgrade: { ...LONG, commit: 60_000 } })
+      await first.order('put', { key: 'kept', value: { item: 'x' } })
+      const second = await scene.serve()
+      await first.says('retiring')
+      first.signal('SIGSTOP')
+      await second.kill()
+      await serviceWhere(scene, 'the first is given the right again', ({ phase }) => phase === 'returning')
+      expect(await (await scene.start()).failure()).toMatchObject({
+        code: 'ERR_FDB_BUSY',
+        message: expect.stringContaining(`(phase returning, process ${first.pid})`),
+      })
+      using client = await OperatorClient.connect(scene.control)
+      await until('it is ended as silent', async () => {
+        const error = await client.upgrade({ timeoutMs: 200, killStuck: true }).catch(error => error)
+        return error.message.includes(`process ${first.pid}, which served, was silent and was killed`)
+      })
+      const next = await scene.serve()
+      expect(await next.order('get', { key: 'kept' })).toEqual({ item: 'x' })
+    },
+  )
 
   it('is replaced by the seal; continued, it has its changes made by the new one, and leaves', async () => {
     const { scene, target } = await open()

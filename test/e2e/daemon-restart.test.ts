@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { daemonStatus, servedBy, serviceStatus, serviceWhere, startDaemon } from '../processes/daemon.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -160,24 +160,27 @@ describe('a daemon that is killed and started again', () => {
     expect(await settled(scene, [app, joiner], writes)).toBe(joiner)
   })
 
-  it('waits for a stopped rights-holder, also when it is killed again, and says so', async () => {
-    const { scene, target } = await open()
-    const first = await startDaemon(scene, { upgrade: UPGRADE })
-    const app = await scene.serve()
-    const writes = new Writes(target)
-    await more(writes)
-    app.signal('SIGSTOP')
-    await first.kill()
-    for (let restart = 0; restart < 2; restart++) {
-      const daemon = await startDaemon(scene, { upgrade: UPGRADE })
-      expect(await serviceStatus(scene)).toMatchObject({ phase: 'rebuilding', blockedBy: [app.pid] })
-      const fresh = await scene.start()
-      expect(await fresh.failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
-      if (restart === 0) await daemon.kill()
-    }
-    app.signal('SIGCONT')
-    expect(await settled(scene, [app], writes)).toBe(app)
-  })
+  it.runIf(NIGHTLY)(
+    'waits for a stopped rights-holder, also when it is killed again, and says so',
+    async () => {
+      const { scene, target } = await open()
+      const first = await startDaemon(scene, { upgrade: UPGRADE })
+      const app = await scene.serve()
+      const writes = new Writes(target)
+      await more(writes)
+      app.signal('SIGSTOP')
+      await first.kill()
+      for (let restart = 0; restart < 2; restart++) {
+        const daemon = await startDaemon(scene, { upgrade: UPGRADE })
+        expect(await serviceStatus(scene)).toMatchObject({ phase: 'rebuilding', blockedBy: [app.pid] })
+        const fresh = await scene.start()
+        expect(await fresh.failure()).toMatchObject({ code: 'ERR_FDB_BUSY', retryable: true })
+        if (restart === 0) await daemon.kill()
+      }
+      app.signal('SIGCONT')
+      expect(await settled(scene, [app], writes)).toBe(app)
+    },
+  )
 
   it('begins anew without waiting when all members are dead', async () => {
     const { scene } = await open()

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -121,7 +122,7 @@ describe('a service that was given no control path', () => {
     })
   })
 
-  it('of workers: each is asked alone by its name, and all of them by theirs', async () => {
+  it.runIf(NIGHTLY)('of workers: each is asked alone by its name, and all of them by theirs', async () => {
     const edge = await Edge.prepare({
       ...PROXY,
       control: undefined,

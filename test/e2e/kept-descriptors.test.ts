@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { startWithKept } from '../processes/fd-store.js'
@@ -72,7 +73,7 @@ describe('what the service manager keeps', () => {
     expect(await edge.status()).toMatchObject({ pid: second, generation: 2 })
   })
 
-  it.each([
+  it.runIf(NIGHTLY).each([
     ['has a pidfd', []],
     ['has none', [`FD_BROKER_ADDON=${BEFORE_6_16}`]],
   ])(

@@ -238,17 +238,24 @@ for (const { language, name, tool } of MEMBERS) {
       expect(first.find('retiring')).toBeUndefined()
     })
 
-    it('serves on when the daemon is killed, and comes back to the next one with what it holds', async () => {
-      const { scene, target, daemon } = await open()
-      const own = await serve(scene, language)
-      const load = await loadOn(target, { rate: 100, writes: 20, slow: 0, streams: 0 })
-      await daemon.kill()
-      await startDaemon(scene, { upgrade: UPGRADE })
-      await serviceWhere(scene, 'the member is back', ({ pid, phase }) => pid === own.pid && phase === 'idle')
-      const next = await node(scene)
-      await load.answeredBy(next.pid)
-      await own.end()
-      await load.stop()
-    })
+    it.runIf(NIGHTLY)(
+      'serves on when the daemon is killed, and comes back to the next one with what it holds',
+      async () => {
+        const { scene, target, daemon } = await open()
+        const own = await serve(scene, language)
+        const load = await loadOn(target, { rate: 100, writes: 20, slow: 0, streams: 0 })
+        await daemon.kill()
+        await startDaemon(scene, { upgrade: UPGRADE })
+        await serviceWhere(
+          scene,
+          'the member is back',
+          ({ pid, phase }) => pid === own.pid && phase === 'idle',
+        )
+        const next = await node(scene)
+        await load.answeredBy(next.pid)
+        await own.end()
+        await load.stop()
+      },
+    )
   })
 }

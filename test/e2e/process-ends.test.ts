@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { ask } from '../processes/operator.js'
 import { Scene } from '../processes/scene.js'
@@ -94,7 +95,7 @@ describe('an upgrade that an operator asks for', () => {
     expect(app.output).not.toContain('TimeoutOverflowWarning')
   })
 
-  it('of a member that is stopped ends at its limit, and can be asked for again', async () => {
+  it.runIf(NIGHTLY)('of a member that is stopped ends at its limit, and can be asked for again', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     await startDaemon(scene, { upgrade: TIMES })
     const member = await scene.serve()

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createServer, type RequestListener } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
@@ -142,7 +143,7 @@ describe('a version of the proxy that is to prove itself', () => {
     await load.stop()
   })
 
-  it('is asked although it has as many clients as it may have', async () => {
+  it.runIf(NIGHTLY)('is asked although it has as many clients as it may have', async () => {
     const well = await judge()
     const times = { ...TIMES, silence: '500ms', probation: '4s' }
     const edge = await start(

@@ -1,12 +1,13 @@
 import { Agent, get } from 'node:https'
 import { text } from 'node:stream/consumers'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import { Edge, upstream } from '../processes/edge.js'
 import { hasEnded } from '../processes/launch.js'
 import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
 
-const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const
+const VERSIONS = perLane<('TLSv1.2' | 'TLSv1.3')[]>(['TLSv1.3'], ['TLSv1.2', 'TLSv1.3'])
 const NAMES = [undefined, 'a.test', 'sub.b.test']
 
 /** A connection of its own, which nobody need wait for. */

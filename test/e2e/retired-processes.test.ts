@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { startDaemon } from '../processes/daemon.js'
 import { Scene } from '../processes/scene.js'
 import { until } from '../processes/until.js'
@@ -58,7 +59,7 @@ describe('a version that a timer keeps from its end after it has retired', () =>
     await until('it is not shown any more', async () => (await draining(scene)).length === 0)
   })
 
-  it('is in the status of a daemon', async () => {
+  it.runIf(NIGHTLY)('is in the status of a daemon', async () => {
     const scene = Scene.open({ upgrade: TIMES, hosting: 'daemon' })
     await startDaemon(scene, { upgrade: TIMES })
     const first = await scene.serve({ staysAlive: true })

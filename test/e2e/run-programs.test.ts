@@ -28,7 +28,7 @@ describe('fd-broker run upgrades, while every other version crashes at its start
     await upgraded(await Supervised.start(['--ready', 'fd'], [SERVER], env), 1_000)
   })
 
-  it('a plain Python server', async ({ skip }) => {
+  it.runIf(NIGHTLY)('a plain Python server', async ({ skip }) => {
     if (!has('python3')) skip('there is no python3')
     const command = ['python3', join(PROGRAMS, 'server.py')]
     // Longer than it takes to crash, on a machine that others use too.

@@ -2,7 +2,7 @@ import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Desk } from './cli-processes.js'
 import { launchMember, openState } from './state-desk.js'
 
@@ -188,7 +188,7 @@ describe('fd-broker state', () => {
     )
   })
 
-  it('finds the service as every other command does, unless a file is given', async () => {
+  it.runIf(NIGHTLY)('finds the service as every other command does, unless a file is given', async () => {
     const desk = await openState('embedded')
     const named = ['env', 'RUNTIME_DIRECTORY=', 'XDG_RUNTIME_DIR=', `FD_BROKER_CONTROL=${desk.control}`]
     const ask = async (...args: string[]) => {

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import { seeded } from '../fixtures/seeded.js'
+import { perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import {
   type ServiceStatus,
@@ -14,7 +15,7 @@ import { Scene } from '../processes/scene.js'
 import { pause, until } from '../processes/until.js'
 
 /** `npm run soak -- history` gives more rounds, and another seed. */
-const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? 6)
+const ROUNDS = Number(process.env.FDB_HISTORY_ROUNDS ?? perLane(4, 6))
 const SEED = Number(process.env.FDB_HISTORY_SEED ?? 32)
 const MEMBER = fileURLToPath(new URL('../fixtures/history-member.mjs', import.meta.url))
 const CLIENTS = 6

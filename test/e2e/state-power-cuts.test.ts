@@ -10,10 +10,11 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { changed } from '../fixtures/disk-changes.js'
 import { seeded } from '../fixtures/seeded.js'
+import { perLane } from '../lanes/lane.js'
 import { eventsOf, type Fate, SimulatedDisk } from '../processes/simulated-disk.js'
 
 /** `npm run soak -- disk` gives more of both, and another seed. */
-const FATES = Number(process.env.FDB_DISK_FATES ?? 6)
+const FATES = Number(process.env.FDB_DISK_FATES ?? perLane(3, 6))
 const SEED = Number(process.env.FDB_DISK_SEED ?? 32)
 const ERRORS = process.env.FDB_DISK_ERRORS === 'all' ? (['EIO', 'ENOSPC'] as const) : (['EIO'] as const)
 

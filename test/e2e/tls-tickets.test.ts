@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { perLane } from '../lanes/lane.js'
 import type { AppConfig } from '../processes/app.js'
 import { makeCertificate } from '../processes/certificate.js'
 import { serveByCommand } from '../processes/daemon.js'
@@ -6,7 +7,7 @@ import { freePort, Scene } from '../processes/scene.js'
 import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
 
-const VERSIONS = ['TLSv1.2', 'TLSv1.3'] as const
+const VERSIONS = perLane<('TLSv1.2' | 'TLSv1.3')[]>(['TLSv1.3'], ['TLSv1.2', 'TLSv1.3'])
 const UPGRADE = { probation: 0, heartbeat: 50 }
 
 async function shop(config: AppConfig = {}) {

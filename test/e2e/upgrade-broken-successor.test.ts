@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App, AppConfig } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { serviceWhere, startDaemon } from '../processes/daemon.js'
@@ -195,23 +195,26 @@ describe('a successor that hangs', () => {
     })
   }
 
-  it('before it is ready, and an operator upgrades with --kill-stuck: it is ended, and the next one serves', async () => {
-    const { scene, first } = await stage()
-    const stuck = await scene.start({ readyDelay: 3_000 })
-    await stuck.says('listener')
-    stuck.signal('SIGSTOP')
-    await scene.statusWhere('it blocks upgrades', ({ blockedBy }) => blockedBy.includes(stuck.pid))
-    using client = await OperatorClient.connect(scene.control)
-    await expect(client.upgrade({ timeoutMs: 10_000 })).rejects.toMatchObject({
-      code: 'ERR_FDB_SUCCESSOR_EXITED',
-    })
-    const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
-    expect(pid).not.toBe(first.pid)
-    await until('the stuck one is ended', () => stuck.ended)
-    const status = await scene.statusWhere('nothing blocks', ({ blockedBy }) => blockedBy.length === 0)
-    expect(status.pid).toBe(pid)
-    process.kill(pid, 'SIGTERM')
-  })
+  it.runIf(NIGHTLY)(
+    'before it is ready, and an operator upgrades with --kill-stuck: it is ended, and the next one serves',
+    async () => {
+      const { scene, first } = await stage()
+      const stuck = await scene.start({ readyDelay: 3_000 })
+      await stuck.says('listener')
+      stuck.signal('SIGSTOP')
+      await scene.statusWhere('it blocks upgrades', ({ blockedBy }) => blockedBy.includes(stuck.pid))
+      using client = await OperatorClient.connect(scene.control)
+      await expect(client.upgrade({ timeoutMs: 10_000 })).rejects.toMatchObject({
+        code: 'ERR_FDB_SUCCESSOR_EXITED',
+      })
+      const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
+      expect(pid).not.toBe(first.pid)
+      await until('the stuck one is ended', () => stuck.ended)
+      const status = await scene.statusWhere('nothing blocks', ({ blockedBy }) => blockedBy.length === 0)
+      expect(status.pid).toBe(pid)
+      process.kill(pid, 'SIGTERM')
+    },
+  )
 
   it('stopped in probation: the old one takes back; continued, it finds that it has lost and leaves', async () => {
     const { scene, url, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
@@ -236,33 +239,36 @@ describe('a successor that hangs', () => {
     expect(await next.order('get', { key: 'meanwhile' })).toEqual({ item: 'by the old one' })
   })
 
-  it('is not to be had while the one that stands by is stopped: that one is named, and ended with --kill-stuck', async () => {
-    const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
-    const second = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
-    await first.says('retiring')
-    await second.order('put', { key: 'kept', value: { item: 'x' } })
-    first.signal('SIGSTOP')
-    await scene.statusWhere(
-      'it is named',
-      ({ pid, blockedBy }) => pid === second.pid && blockedBy.includes(first.pid),
-    )
-    expect(await (await scene.start()).failure()).toMatchObject({
-      code: 'ERR_FDB_BUSY',
-      retryable: true,
-      message: expect.stringContaining(`process ${first.pid} stands by`),
-    })
-    // One that is continued blocks nobody.
-    first.signal('SIGCONT')
-    await scene.statusWhere('it answers again', ({ blockedBy }) => blockedBy.length === 0)
-    first.signal('SIGSTOP')
-    await scene.statusWhere('it is named again', ({ blockedBy }) => blockedBy.includes(first.pid))
-    using client = await OperatorClient.connect(scene.control)
-    const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
-    expect(first.ended).toBe(true)
-    const status = await scene.statusWhere('the third serves', now => now.pid === pid)
-    expect(status).toMatchObject({ generation: 3, blockedBy: [] })
-    process.kill(pid, 'SIGTERM')
-  })
+  it.runIf(NIGHTLY)(
+    'is not to be had while the one that stands by is stopped: that one is named, and ended with --kill-stuck',
+    async () => {
+      const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })
+      const second = await scene.serve({ upgrade: { ...QUICK, probation: 60_000 } })
+      await first.says('retiring')
+      await second.order('put', { key: 'kept', value: { item: 'x' } })
+      first.signal('SIGSTOP')
+      await scene.statusWhere(
+        'it is named',
+        ({ pid, blockedBy }) => pid === second.pid && blockedBy.includes(first.pid),
+      )
+      expect(await (await scene.start()).failure()).toMatchObject({
+        code: 'ERR_FDB_BUSY',
+        retryable: true,
+        message: expect.stringContaining(`process ${first.pid} stands by`),
+      })
+      // One that is continued blocks nobody.
+      first.signal('SIGCONT')
+      await scene.statusWhere('it answers again', ({ blockedBy }) => blockedBy.length === 0)
+      first.signal('SIGSTOP')
+      await scene.statusWhere('it is named again', ({ blockedBy }) => blockedBy.includes(first.pid))
+      using client = await OperatorClient.connect(scene.control)
+      const { pid } = await client.upgrade({ timeoutMs: 10_000, killStuck: true })
+      expect(first.ended).toBe(true)
+      const status = await scene.statusWhere('the third serves', now => now.pid === pid)
+      expect(status).toMatchObject({ generation: 3, blockedBy: [] })
+      process.kill(pid, 'SIGTERM')
+    },
+  )
 
   it('that is sick in probation: the old one takes back, and the sick one leaves as lost', async () => {
     const { scene, first } = await stage({ upgrade: { ...QUICK, probation: 60_000 } })

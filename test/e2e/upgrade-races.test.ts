@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import type { App } from '../processes/app.js'
 import { ask, whoServes } from '../processes/client.js'
 import { freePort, Scene } from '../processes/scene.js'
@@ -118,47 +118,50 @@ describe('several processes at once', () => {
 })
 
 describe('older generations that still drain', () => {
-  it('three of them, each with a stream: a further upgrade works, and status lists them with their connections', async () => {
-    const port = await freePort()
-    const url = `http://127.0.0.1:${port}`
-    const scene = Scene.open({
-      upgrade: TIMES,
-      listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
-    })
-    const old: App[] = []
-    const streams = []
-    let current = await scene.serve()
-    for (let generation = 1; generation <= 3; generation++) {
-      const some = Array.from({ length: generation }, () => ask(`${url}/stream?lines=60`))
-      expect(await Promise.all(some.map(stream => stream.head))).toEqual(some.map(() => 200))
-      streams.push(...some)
-      old.push(current)
-      current = await scene.serve()
-      // For a moment both accept.
-      await old.at(-1)!.says('retiring')
-      expect(await whoServes(url)).toBe(current.pid)
-    }
-    const { draining } = await scene.statusWhere(
-      'all three are listed',
-      status => status.draining.length === 3 && status.draining.every(({ connections }) => connections > 0),
-    )
-    expect(draining.map(({ pid, generation, connections }) => ({ pid, generation, connections }))).toEqual(
-      old.map(({ pid }, i) => ({ pid, generation: i + 1, connections: i + 1 })),
-    )
-    const next = await scene.serve()
-    await current.end()
-    expect(await whoServes(url)).toBe(next.pid)
-    const again = await scene.statusWhere(
-      'they report to the new one',
-      status => status.draining.length === 3,
-    )
-    expect(again).toMatchObject({ pid: next.pid, generation: 5 })
-    for (const { body } of await Promise.all(streams.map(stream => stream.answer))) {
-      expect(body.trimEnd().split('\n')).toHaveLength(60)
-    }
-    for (const app of old) await app.end()
-    await scene.statusWhere('none is left', status => status.draining.length === 0)
-  })
+  it.runIf(NIGHTLY)(
+    'three of them, each with a stream: a further upgrade works, and status lists them with their connections',
+    async () => {
+      const port = await freePort()
+      const url = `http://127.0.0.1:${port}`
+      const scene = Scene.open({
+        upgrade: TIMES,
+        listeners: [{ name: 'web', spec: `tcp://127.0.0.1:${port}` }],
+      })
+      const old: App[] = []
+      const streams = []
+      let current = await scene.serve()
+      for (let generation = 1; generation <= 3; generation++) {
+        const some = Array.from({ length: generation }, () => ask(`${url}/stream?lines=60`))
+        expect(await Promise.all(some.map(stream => stream.head))).toEqual(some.map(() => 200))
+        streams.push(...some)
+        old.push(current)
+        current = await scene.serve()
+        // For a moment both accept.
+        await old.at(-1)!.says('retiring')
+        expect(await whoServes(url)).toBe(current.pid)
+      }
+      const { draining } = await scene.statusWhere(
+        'all three are listed',
+        status => status.draining.length === 3 && status.draining.every(({ connections }) => connections > 0),
+      )
+      expect(draining.map(({ pid, generation, connections }) => ({ pid, generation, connections }))).toEqual(
+        old.map(({ pid }, i) => ({ pid, generation: i + 1, connections: i + 1 })),
+      )
+      const next = await scene.serve()
+      await current.end()
+      expect(await whoServes(url)).toBe(next.pid)
+      const again = await scene.statusWhere(
+        'they report to the new one',
+        status => status.draining.length === 3,
+      )
+      expect(again).toMatchObject({ pid: next.pid, generation: 5 })
+      for (const { body } of await Promise.all(streams.map(stream => stream.answer))) {
+        expect(body.trimEnd().split('\n')).toHaveLength(60)
+      }
+      for (const app of old) await app.end()
+      await scene.statusWhere('none is left', status => status.draining.length === 0)
+    },
+  )
 
   it('that never ends is cut at its limit, and the process leaves', async () => {
     const port = await freePort()

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -34,21 +35,24 @@ describe('a worker that is stopped', () => {
     return { edge, control, first, second }
   }
 
-  it('is named by the status, and what comes to its listener is answered by another, until it goes on', async () => {
-    const { edge, control, first, second } = await proxy({ hungTimeout: 'off' })
-    signalPid(second, 'SIGSTOP')
-    // Some of these are the stopped worker's: the first that comes to it waits until that is noticed.
-    expect(await answeredBy(edge.url, 50)).toEqual(new Set([String(first)]))
-    const hung = await mainWhere(control, 'it hangs', ({ workers }) => workers.all[1]?.phase === 'hung')
-    expect(pidsOf(hung)).toEqual([first, second])
-    expect(await edge.desk.run('status', '--control', control)).toMatchObject({
-      stdout: expect.stringMatching(new RegExp(`1 +edge\\.1 +hung +${second}`)),
-    })
-    signalPid(second, 'SIGCONT')
-    await mainWhere(control, 'it serves again', servedByAll(2))
-    await until('it answers', async () => (await answeredBy(edge.url, 10)).has(String(second)), 20_000)
-    expect(hasEnded(second)).toBe(false)
-  })
+  it.runIf(NIGHTLY)(
+    'is named by the status, and what comes to its listener is answered by another, until it goes on',
+    async () => {
+      const { edge, control, first, second } = await proxy({ hungTimeout: 'off' })
+      signalPid(second, 'SIGSTOP')
+      // Some of these are the stopped worker's: the first that comes to it waits until that is noticed.
+      expect(await answeredBy(edge.url, 50)).toEqual(new Set([String(first)]))
+      const hung = await mainWhere(control, 'it hangs', ({ workers }) => workers.all[1]?.phase === 'hung')
+      expect(pidsOf(hung)).toEqual([first, second])
+      expect(await edge.desk.run('status', '--control', control)).toMatchObject({
+        stdout: expect.stringMatching(new RegExp(`1 +edge\\.1 +hung +${second}`)),
+      })
+      signalPid(second, 'SIGCONT')
+      await mainWhere(control, 'it serves again', servedByAll(2))
+      await until('it answers', async () => (await answeredBy(edge.url, 10)).has(String(second)), 20_000)
+      expect(hasEnded(second)).toBe(false)
+    },
+  )
 
   it('is replaced behind a limit, and killed when it has not woken up by then', async () => {
     const { control, first, second, edge } = await proxy({ hungTimeout: '3s' })

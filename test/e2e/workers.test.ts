@@ -1,6 +1,7 @@
 import { type AddressInfo, createServer } from 'node:net'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { OperatorClient } from '../../src/operator/client.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -84,19 +85,22 @@ describe('a proxy of two workers', () => {
     })
   })
 
-  it('kills such a worker soon when it is told to end again, where nothing else would', async () => {
-    const { edge, main, control } = await several({ workers: { count: 2, stopTimeout: 'off' } })
-    const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
-      number,
-      number,
-    ]
-    signalPid(second, 'SIGSTOP')
-    signalPid(main, 'SIGTERM')
-    await edge.ended(first)
-    expect([main, second].map(hasEnded)).toEqual([false, false])
-    signalPid(main, 'SIGINT')
-    for (const pid of [second, main]) await edge.ended(pid)
-  })
+  it.runIf(NIGHTLY)(
+    'kills such a worker soon when it is told to end again, where nothing else would',
+    async () => {
+      const { edge, main, control } = await several({ workers: { count: 2, stopTimeout: 'off' } })
+      const [first, second] = pidsOf(await mainWhere(control, 'two workers serve', servedByAll(2))) as [
+        number,
+        number,
+      ]
+      signalPid(second, 'SIGSTOP')
+      signalPid(main, 'SIGTERM')
+      await edge.ended(first)
+      expect([main, second].map(hasEnded)).toEqual([false, false])
+      signalPid(main, 'SIGINT')
+      for (const pid of [second, main]) await edge.ended(pid)
+    },
+  )
 
   it('is upgraded, restarted, and served by more and by fewer, and no client is refused', async () => {
     const { edge, main, control, now } = await several()
