@@ -3,7 +3,13 @@ import type { Command } from 'commander'
 import { FdbError } from '../errors.js'
 import { controlOf } from '../listeners/occupant.js'
 import { tryConnect } from '../os/connect.js'
-import { defaultPaths, existingControls, lookupPaths } from '../os/default-control.js'
+import {
+  defaultPaths,
+  existingControls,
+  isRunControl,
+  lookupPaths,
+  withoutRunOf,
+} from '../os/default-control.js'
 import { readPidFile } from '../os/pid-file.js'
 import { controlOption, durationOption } from './options.js'
 
@@ -15,8 +21,8 @@ export interface ServiceFlags {
 }
 
 const HELP = `
-The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. NAME stands for NAME.sock (for
-a worker, NAME.1, its main process's socket) in $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or for a service of the
+The service is found by --control, --pid-file, the variable FD_BROKER_CONTROL or --service NAME, in this order. NAME stands for NAME.sock or, of
+fd-broker run, NAME.run.sock (for a worker, NAME.1, its main process's socket) in $RUNTIME_DIRECTORY, /run/fd-broker, $XDG_RUNTIME_DIR/fd-broker or /run/NAME, or for a service of the
 daemon whose daemon.sock is there. Without any of these the only socket in these folders is used. A service without a control path makes its socket
 in the first of these folders that belongs to its user.`
 
@@ -39,14 +45,17 @@ function find(command: Command): string {
   const { env } = process
   if (env.FD_BROKER_CONTROL) return env.FD_BROKER_CONTROL
   if (service !== undefined) {
-    const there = lookupPaths(service, env).find(place => existsSync(place))
-    if (there !== undefined) return there
+    const there = lookupPaths(service, env).filter(place => existsSync(place))
+    // A service that was killed leaves its socket behind.
+    const run = there.slice(1).find(isRunControl)
+    if (run !== undefined && !isListening(there[0]!) && isListening(run)) return run
+    if (there.length > 0) return there[0]!
     const places = defaultPaths(service, env)
     const looked = places.length === 0 ? 'a default place' : places.join(', ')
     throw noService(`the service "${service}" has no control socket at ${looked}, nor is there a daemon's`)
   }
   const existing = existingControls(env)
-  const there = existing.length === 1 ? existing : existing.filter(isListening)
+  const there = existing.length === 1 ? existing : withoutRunOf(existing.filter(isListening))
   if (there.length === 1) return there[0]!
   if (there.length === 0)
     throw noService(

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { basename, resolve } from 'node:path'
+import { serviceName } from '../auto/settings.js'
 import { checkKeys, wrongOption } from '../base/check-option.js'
 import { durationMs, LONGEST_MS } from '../base/duration.js'
 import { isMap, list, text, type ValueCheck } from '../config/check.js'
@@ -76,9 +77,12 @@ export const RUN_OPTIONS = {
     '--restart-delay <duration>',
     'wait before a restart; doubled each time, up to 30s (default: 100ms)',
   ],
-  control: ['--control <path>', 'control socket, for fd-broker upgrade, status and stop'],
+  control: [
+    '--control <path>',
+    'control socket, for fd-broker upgrade, status and stop; default: from the name',
+  ],
   pidFile: ['--pid-file <file>', 'pid file of this process'],
-  name: ['--name <name>', 'name in status and log (default: the name of the program)'],
+  name: ['--name <name>', 'name of the service (default: the name of the program or its package)'],
   cwd: ['--cwd <folder>', 'working folder of the program (default: this one)'],
   survive: ['--survive', 'the program keeps running if this process is killed'],
   nonBlocking: ['--non-blocking', 'set O_NONBLOCK on listeners (systemd does not)'],
@@ -136,9 +140,14 @@ export class RunSources {
   /** Reads the settings of the supervisor, fixed at its start. Rejects with ERR_FDB_OPTION, ERR_FDB_CONFIG. */
   async supervisorSettings(): Promise<SupervisorSettings> {
     return this.#read(setting => {
-      const [program] = this.#commandOf(setting)
+      const command = this.#commandOf(setting)
+      const storedAs = setting('name', word, basename(command[0]!))
+      const script = scriptOf(command)
+      const folder = setting('cwd', path, process.cwd())
+      const name = setting('name', word, script === null ? storedAs : serviceName(resolve(folder, script)))
       return {
-        name: setting('name', word, basename(program!)),
+        name,
+        ...(name !== storedAs && { storedAs }),
         control: setting('control', path, null),
         pidFile: setting('pidFile', path, null),
         restart: setting('restart', restart, 'never'),
@@ -198,6 +207,17 @@ export class RunSources {
       return file === null ? byDefault : file.setting(name, read, byDefault)
     })
   }
+}
+
+/** Options of Node whose value is the next word. */
+const WITH_VALUE = /^(?:-r|-C|--(?:import|require|loader|experimental-loader|env-file|conditions|title))$/
+
+/** Returns the script of a command line of Node; null for other programs. */
+function scriptOf([program, ...words]: readonly string[]): string | null {
+  if (basename(program!) !== 'node') return null
+  const at = words.findIndex((word, i) => !word.startsWith('-') && !WITH_VALUE.test(words[i - 1] ?? ''))
+  const isEvaluated = words.slice(0, at).some(word => /^(?:-\w*[ep]|--eval|--print)$/.test(word))
+  return at < 0 || isEvaluated ? null : words[at]!
 }
 
 type Setting = <T, D>(name: string, read: SettingReader<T>, byDefault: D) => T | D

@@ -1,9 +1,11 @@
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, isAbsolute, join } from 'node:path'
+import { basename, dirname, isAbsolute, join } from 'node:path'
 import { FdbError } from '../errors.js'
 
 const SUFFIX = '.sock'
+/** Suffix for `fd-broker run`, whose program may itself serve at `NAME.sock`. */
+const RUN_SUFFIX = `.run${SUFFIX}`
 const FOLDER = 'fd-broker'
 
 /** Name of a daemon's default control socket; a daemon may hold several services. */
@@ -13,15 +15,33 @@ export const DAEMON = 'daemon'
  * Returns the default control paths of a service, in order: `NAME.sock` in `$RUNTIME_DIRECTORY` (set by systemd), `/run/fd-broker`,
  * `$XDG_RUNTIME_DIR/fd-broker` and `/run/NAME`. Empty for a name that is no file name.
  */
-export function defaultPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
+export function defaultPaths(name: string, env: Readonly<NodeJS.ProcessEnv>, suffix = SUFFIX): string[] {
   if (/[/\0]/.test(name)) return []
-  return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${SUFFIX}`))
+  return [...folders(env), join('/run', name)].map(folder => join(folder, `${name}${suffix}`))
 }
 
 /** Returns the control path for `fd-broker/auto` if {@link defaultControl} finds none: in the user's own temporary folder. */
-export function temporaryControl(name: string): string {
+export function temporaryControl(name: string, suffix = SUFFIX): string {
   requireDefaultPath(name)
-  return join(temporaryFolder(), `${name}${SUFFIX}`)
+  return join(temporaryFolder(), `${name}${suffix}`)
+}
+
+/** Returns the default control path of `fd-broker run`. Throws ERR_FDB_CONTROL_PATH for a name that is no file name. */
+export function runControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
+  return existingOrOwn(defaultPaths(name, env, RUN_SUFFIX)) ?? temporaryControl(name, RUN_SUFFIX)
+}
+
+export function isRunControl(path: string): boolean {
+  return path.endsWith(RUN_SUFFIX)
+}
+
+/** Leaves out each `fd-broker run` whose program serves at `NAME.sock`: its commands reach that program. */
+export function withoutRunOf(controls: readonly string[]): string[] {
+  const names = new Set(controls.map(path => basename(path)))
+  return controls.filter(path => {
+    const name = basename(path)
+    return !name.endsWith(RUN_SUFFIX) || !names.has(`${name.slice(0, -RUN_SUFFIX.length)}${SUFFIX}`)
+  })
 }
 
 /** Another user may have created it: lookups then skip it, and joining refuses it. */
@@ -29,11 +49,16 @@ function temporaryFolder(): string {
   return join(tmpdir(), `${FOLDER}-${process.geteuid?.() ?? 0}`)
 }
 
-/** Returns the paths at which a service may be asked: its own, for a worker that of its main process, then that of a daemon. */
+/**
+ * Returns the paths at which a service may be asked: its own, that of `fd-broker run`, for a worker that of its main process, then that of
+ * a daemon.
+ */
 export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): string[] {
   const usual = [name, ...groupOf(name), DAEMON].flatMap(each => defaultPaths(each, env))
-  const own = defaultPaths(name, env).length > 0 && isOwnFolder(temporaryFolder())
-  return own ? [...usual, temporaryControl(name)] : usual
+  const runs = defaultPaths(name, env, RUN_SUFFIX)
+  usual.splice(runs.length, 0, ...runs)
+  const own = runs.length > 0 && isOwnFolder(temporaryFolder())
+  return own ? [...usual, temporaryControl(name), temporaryControl(name, RUN_SUFFIX)] : usual
 }
 
 /**
@@ -43,10 +68,14 @@ export function lookupPaths(name: string, env: Readonly<NodeJS.ProcessEnv>): str
 export function defaultControl(name: string, env: Readonly<NodeJS.ProcessEnv>): string {
   requireDefaultPath(name)
   const places = defaultPaths(name, env)
-  const place = places.find(path => existsSync(path)) ?? places.find(path => isOwnFolder(dirname(path)))
+  const place = existingOrOwn(places)
   if (place !== undefined) return place
   const folders = places.map(path => dirname(path)).join(', ')
   throw noDefaultPath(name, `this user has no folder of its own among ${folders}`, places)
+}
+
+function existingOrOwn(places: readonly string[]): string | undefined {
+  return places.find(path => existsSync(path)) ?? places.find(path => isOwnFolder(dirname(path)))
 }
 
 /** Throws ERR_FDB_CONTROL_PATH if this name can have no default path. */

@@ -16,11 +16,10 @@ import {
   STOP,
   UPGRADE_SELF,
 } from '../operator/service-commands.js'
-import { operationsOnly } from '../operator/service-name.js'
+import { operationsOnly, type ServedService } from '../operator/service-name.js'
 import { acquireControl, type FirstControl } from '../os/control-path.js'
 import { passedSockets } from '../os/service-manager/passed-sockets.js'
 import { VERSIONS } from '../wire/link.js'
-import type { SupervisorSettings } from './settings.js'
 import type { RollbackOrder, SupervisorUpgradeOptions } from './upgrade-requests.js'
 
 export interface OperableSupervisor {
@@ -34,10 +33,7 @@ export interface OperableSupervisor {
   stop(options: { readonly timeoutMs?: number }): void
 }
 
-function operationsOf(
-  supervisor: OperableSupervisor,
-  { name: service, control }: Pick<SupervisorSettings, 'control' | 'name'>,
-): Operations {
+function operationsOf(supervisor: OperableSupervisor, { service, control }: ServedService): Operations {
   const operations: Operations = {
     status: () => supervisor.status(),
     upgrade: ({ argv, timeoutMs, release }, progress, cancel) =>
@@ -77,7 +73,7 @@ export function serveOperator(
   fd: OwnedFd,
   credentials: PeerCredentials,
   supervisor: OperableSupervisor,
-  settings: SupervisorSettings,
+  service: ServedService,
   logger: Logger,
 ): void {
   const admission = { service: null, versions: VERSIONS, timeoutMs: HELLO_MS, logger }
@@ -87,7 +83,7 @@ export function serveOperator(
       turnAway(caller, new FdbError('ERR_FDB_NOT_A_DAEMON', why))
       return
     }
-    serveCaller(caller, operationsOf(supervisor, settings))
+    serveCaller(caller, operationsOf(supervisor, service))
   })
 }
 

@@ -1,9 +1,37 @@
 import type { Logger } from '../base/logger.js'
+import type { ServedService } from '../operator/service-name.js'
+import { startedAs } from '../os/command-line.js'
 import { type FirstControl, releaseControl } from '../os/control-path.js'
+import { runControl } from '../os/default-control.js'
 import { ControlWatch, withRestored } from '../os/restore-control.js'
 import { ControlListener } from '../wire/control-listener.js'
 import { type OperableSupervisor, takeControl } from './control-server.js'
 import type { SupervisorSettings } from './settings.js'
+
+/**
+ * Takes the configured control path, or the default one. Rejects as {@link takeControl} does for a configured path. Resolves with null, and
+ * logs a warning, if the default path cannot be taken.
+ */
+export async function openControl(
+  settings: SupervisorSettings,
+  logger: Logger,
+): Promise<FirstControl | null> {
+  const { control, name } = settings
+  const remedy = 'have it upgrade (fd-broker upgrade), end it, or give this one another control path'
+  if (control !== null) return await takeControl(control, { remedy })
+  try {
+    const remedy = 'give this one another name'
+    const place = await takeControl(runControl(name, startedAs.env), { remedy })
+    logger.info({ control: place.path }, `fd-broker commands find this program by --service ${name}`)
+    return place
+  } catch (error) {
+    logger.warn(
+      { err: error },
+      'no fd-broker command (status, upgrade, stop) finds this program: give --control or --name',
+    )
+    return null
+  }
+}
 
 /** The control socket of a supervisor. Its server module is loaded for the first client. */
 export class Control {
@@ -15,19 +43,7 @@ export class Control {
   #listener!: ControlListener
   #open = true
 
-  /** `path` is absolute. Rejects as {@link takeControl} does. */
-  static async open(
-    path: string,
-    supervisor: OperableSupervisor,
-    settings: SupervisorSettings,
-    logger: Logger,
-  ): Promise<Control> {
-    const place = await takeControl(path, {
-      remedy: 'have it upgrade (fd-broker upgrade), end it, or give this one another control path',
-    })
-    return new Control(place, supervisor, settings, logger)
-  }
-
+  /** Owns `place`. */
   constructor(
     place: FirstControl,
     supervisor: OperableSupervisor,
@@ -56,6 +72,10 @@ export class Control {
     return this.#firstControl
   }
 
+  get #served(): ServedService {
+    return { service: this.#settings.name, control: this.#firstControl.path }
+  }
+
   /** Closes the socket and removes its path. Idempotent. */
   close(): void {
     if (!this.#open) return
@@ -71,7 +91,7 @@ export class Control {
       channel: (fd, credentials) => {
         import('./control-server.js').then(
           ({ serveOperator: receive }) =>
-            receive(fd, credentials, this.#supervisor, this.#settings, this.#logger),
+            receive(fd, credentials, this.#supervisor, this.#served, this.#logger),
           error => {
             fd.close()
             this.#logger.error({ err: error }, 'an operator could not be answered')

@@ -34,7 +34,9 @@ export interface VersionSettings {
 export interface SupervisorSettings {
   /** The name in `status` and logs. */
   readonly name: string
-  /** Path of the control socket; null: operators can only send signals. */
+  /** The name under which a service manager keeps the listeners, if it is another one. */
+  readonly storedAs?: string | undefined
+  /** Path of the control socket; null: the default one. */
   readonly control: string | null
   readonly pidFile: string | null
   readonly restart: Restart
@@ -125,7 +127,7 @@ export class NextSettings {
     const changes = {
       now: changed.filter(name => RELOADABLE.has(name)),
       next: changed.filter(name => !RELOADABLE.has(name)),
-      restart: changedOptions(settings, await readSupervisorSettings()),
+      restart: changedOptions(settings, await readSupervisorSettings()).filter(name => name !== 'storedAs'),
     }
     return { ending: own, changes }
   }

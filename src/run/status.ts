@@ -24,6 +24,8 @@ interface RemainingTimes {
 
 export interface StatusDeps {
   readonly settings: SupervisorSettings
+  /** Path of the control socket. */
+  readonly control: string | null
   readonly state: SupervisorState
   readonly versions: RunningVersions
   readonly startedAt: number
@@ -73,7 +75,7 @@ export function statusOf(parts: StatusDeps): SupervisorStatus {
   const running = shown && versions.get(shown.id)
   return {
     service: settings.name,
-    control: settings.control,
+    control: parts.control,
     hosting: 'supervisor',
     pid: running?.pid ?? null,
     generation: shown?.id ?? state.started,

@@ -2,6 +2,7 @@ import type { Logger } from '../base/logger.js'
 import { FdbError } from '../errors.js'
 import type { Upgraded } from '../operator/requests.js'
 import type { ProcessReply, ReloadReply } from '../operator/service-commands.js'
+import type { FirstControl } from '../os/control-path.js'
 import { PidFile } from '../os/pid-file.js'
 import { passedSockets, restorePassedSockets } from '../os/service-manager/passed-sockets.js'
 import { ServiceManager } from '../os/service-manager/service-manager.js'
@@ -21,7 +22,7 @@ import {
 } from '../versions/machine.js'
 import { probeFor, probeOfInherited } from '../versions/probe.js'
 import { Timers } from '../versions/timers.js'
-import { Control } from './control.js'
+import { Control, openControl } from './control.js'
 import { type ExecState, replaceImage } from './exec-state.js'
 import { type SupervisorEnd, VersionFailures } from './failures.js'
 import { KnownVersions, ReleaseLinks } from './known-versions.js'
@@ -68,15 +69,17 @@ export class Supervisor {
   readonly #events: SupervisorEvent[] = []
   #state: SupervisorState
   #stepping = false
-  #control: Control | null = null
+  readonly #control: Control | null = null
   readonly #settings: NextSettings
   #stopOptions: StopOptions = {}
   readonly #report: ManagerReport
   readonly #pidFile: PidFile | null
   #resolveEnded!: (end: SupervisorEnd) => void
 
-  private constructor(deps: SupervisorDeps, inherited: ExecState | null) {
+  /** Owns `control`, which is null if operators can only send signals. */
+  private constructor(deps: SupervisorDeps, control: FirstControl | null, inherited: ExecState | null) {
     const manager = ServiceManager.find(deps.logger)
+    const { name, storedAs = name } = deps.settings
     this.#deps = deps
     this.#state = inherited?.state ?? initial(deps.settings.restart)
     this.#startedAt = inherited?.startedAt ?? Date.now()
@@ -93,24 +96,23 @@ export class Supervisor {
         mainEnded: (id, code, inherited) => this.#onMainEnded(id, code, inherited),
         exited: (id, code) => this.#onExited(id, code),
       },
-      new StoredListeners(manager?.storeFor(deps.settings.name) ?? null, deps.settings.name),
+      new StoredListeners(manager?.storeFor(storedAs) ?? null, storedAs),
       inherited,
       deps.predecessor ?? null,
-      deps.settings.control,
+      control?.path ?? null,
     )
     this.#report = new ManagerReport(manager)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
     this.ended = new Promise(resolve => {
       this.#resolveEnded = resolve
     })
+    if (control !== null) this.#control = new Control(control, this, deps.settings, deps.logger)
   }
 
-  /** Takes the control path and starts the first version. Rejects as {@link Control.open} does. */
+  /** Takes the control path and starts the first version. Rejects as {@link openControl} does. */
   static async start(deps: SupervisorDeps): Promise<Supervisor> {
-    const supervisor = new Supervisor(deps, null)
-    const { settings, logger } = deps
-    if (settings.control !== null)
-      supervisor.#control = await Control.open(settings.control, supervisor, settings, logger)
+    const control = await openControl(deps.settings, deps.logger)
+    const supervisor = new Supervisor(deps, control, null)
     supervisor.#pidFile?.write()
     supervisor.#versions.children.startReaping()
     supervisor.#dispatch({ type: 'start' })
@@ -128,12 +130,10 @@ export class Supervisor {
       left.versions.map(each => probeOfInherited(each, each.id === now, children)),
     )
     restorePassedSockets(left.unclaimed)
-    const supervisor: Supervisor = new Supervisor(deps, left)
+    const supervisor: Supervisor = new Supervisor(deps, left.control, left)
     supervisor.#versions.resume(left.versions, probes)
     for (const { id, proved } of supervisor.#state.versions)
       if (proved) supervisor.#versions.get(id)?.markProven()
-    if (left.control !== null)
-      supervisor.#control = new Control(left.control, supervisor, deps.settings, deps.logger)
     supervisor.#pidFile?.write()
     supervisor.#timers.resume(left.timers)
     deps.logger.info({ replaced: left.replaced }, 'the supervisor runs the installed release')
@@ -228,6 +228,7 @@ export class Supervisor {
   status(): object {
     return statusOf({
       settings: this.#deps.settings,
+      control: this.#control?.firstControl.path ?? null,
       state: this.#state,
       versions: this.#versions,
       startedAt: this.#startedAt,

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -28,7 +28,13 @@ export class Desk {
   readonly folder = mkdtempSync(join(tmpdir(), 'fdb-cli-'))
   readonly control = join(this.folder, 'upgrade.sock')
   readonly log = join(this.folder, 'shop.log')
+  /** Has the control sockets of services without a configured one. */
+  readonly runtime = join(this.folder, 'runtime-directory')
   readonly #mark = randomUUID()
+
+  constructor() {
+    mkdirSync(this.runtime, { mode: 0o700 })
+  }
 
   static open(): Desk {
     const desk = new Desk()
@@ -37,7 +43,8 @@ export class Desk {
   }
 
   get env(): NodeJS.ProcessEnv {
-    return { ...process.env, NODE_OPTIONS: '', FDB_TEST_DESK: this.#mark }
+    const { runtime: RUNTIME_DIRECTORY } = this
+    return { ...process.env, NODE_OPTIONS: '', FDB_TEST_DESK: this.#mark, RUNTIME_DIRECTORY }
   }
 
   /** Starts a command as nobody's child; its output goes to {@link log}. */

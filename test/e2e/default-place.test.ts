@@ -1,11 +1,11 @@
-import { existsSync, mkdirSync, statSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
-import { hasEnded, signalPid } from '../processes/launch.js'
+import { ancestorsOf, hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk, type Ran } from './cli-processes.js'
 
@@ -95,6 +95,66 @@ describe('a service that was given no control path', () => {
       code: 3,
       stderr: expect.stringMatching(/^ERR_FDB_NO_HOLDER: .*"a\/b"/),
     })
+  })
+
+  it('a program under run, named as it or its package: every command finds it', async () => {
+    const desk = Desk.open()
+    const { launch, run, runtime } = unitOf(desk)
+    writeFileSync(join(desk.folder, 'package.json'), '{ "name": "@us/kiosk" }')
+    const script = join(desk.folder, 'server.js')
+    writeFileSync(script, 'setInterval(() => {}, 1000)')
+    const ready = ['--ready', 'delay:50ms']
+    const kiosk = await launch(CLI, 'run', ...ready, '--', process.execPath, '--no-warnings', script)
+    const logged = (text: string) =>
+      until(
+        text,
+        () => desk.output.includes(text),
+        20_000,
+        () => desk.output,
+      )
+    await logged('by --service kiosk')
+    await logged('a version serves')
+    // The only one there.
+    expect(JSON.parse((await run('status', '--json')).stdout)).toMatchObject({
+      service: 'kiosk',
+      control: join(runtime, 'kiosk.run.sock'),
+      supervisor: { pid: kiosk },
+    })
+    expect(await run('upgrade', '--service', 'kiosk')).toMatchObject({ code: 0 })
+    expect(await run('rollback', '--service', 'kiosk')).toMatchObject({ code: 0 })
+    const second = await launch(CLI, 'run', ...ready, '--name', 'kiosk', '--', 'sleep', '1000')
+    await logged('give --control or --name')
+    expect(JSON.parse((await run('status', '--service', 'kiosk', '--json')).stdout).supervisor.pid).toBe(
+      kiosk,
+    )
+    expect(await run('stop', '--service', 'kiosk')).toMatchObject({ code: 0 })
+    expect([kiosk, second].map(hasEnded)).toEqual([true, false])
+    expect(readdirSync(runtime)).toEqual(['kiosk.run.sock.lock'])
+  })
+
+  it('a program under run that is a service of that name itself: commands find the service', async () => {
+    const desk = Desk.open()
+    const { launch, run } = unitOf(desk)
+    const command = [process.execPath, MEMBER, 'shop']
+    const supervisor = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', ...command)
+    await until('the program serves', async () =>
+      (await run('status', '--json')).stdout.includes('"embedded"'),
+    )
+    const { pid, supervisor: none } = JSON.parse((await run('status', '--service', 'shop', '--json')).stdout)
+    expect([ancestorsOf(pid)[0], none]).toEqual([supervisor, undefined])
+    signalPid(supervisor, 'SIGTERM')
+    await until('run has ended', () => hasEnded(supervisor))
+    // A killed service leaves its socket behind.
+    const killed = await launch(MEMBER, 'shop')
+    await serves(killed, () => run('status', '--service', 'shop', '--json'), desk)
+    signalPid(killed, 'SIGKILL')
+    const plain = await launch(CLI, 'run', '--name', 'shop', '--ready', 'delay:50ms', '--', 'sleep', '1000')
+    await until('run is found', async () => {
+      const { stdout } = await run('status', '--service', 'shop', '--json')
+      return JSON.parse(stdout || '{}').supervisor?.pid === plain
+    })
+    await run('stop', '--service', 'shop')
+    expect(hasEnded(plain)).toBe(true)
   })
 
   it('is found as the only one beside sockets of services that were killed', async () => {

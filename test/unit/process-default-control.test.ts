@@ -33,9 +33,11 @@ describe('the control socket of a service that was given no path', () => {
 
   it('is that of its main process, where it is a worker’s, and may be a daemon’s', () => {
     // The last place is that of `fd-broker/auto`, where this user has one.
-    expect(lookupPaths('shop.1', {}).slice(0, 6)).toEqual([
+    expect(lookupPaths('shop.1', {}).slice(0, 8)).toEqual([
       '/run/fd-broker/shop.1.sock',
       '/run/shop.1/shop.1.sock',
+      '/run/fd-broker/shop.1.run.sock',
+      '/run/shop.1/shop.1.run.sock',
       '/run/fd-broker/shop.sock',
       '/run/shop/shop.sock',
       '/run/fd-broker/daemon.sock',
@@ -43,8 +45,9 @@ describe('the control socket of a service that was given no path', () => {
     ])
     // No worker's.
     for (const name of ['shop', 'shop.0', 'shop.a', '.1'])
-      expect(lookupPaths(name, {}).slice(0, 4), name).toEqual([
+      expect(lookupPaths(name, {}).slice(0, 6), name).toEqual([
         ...defaultPaths(name, {}),
+        ...defaultPaths(`${name}.run`, {}).map(path => path.replace(`/run/${name}.run/`, `/run/${name}/`)),
         ...defaultPaths('daemon', {}),
       ])
   })
