@@ -4,23 +4,8 @@
  * this machine. The driver carries out the effects **in the order given**. A failed Offer is an event (`unmade`, `undelivered`). The driver
  * repeats sealing, marking and making segments for a grant until they succeed; later effects wait.
  */
+import { commit, freeze, onHealthy, onServing, prepare, quiesce } from './commit.js'
 import { onBack, onRebuilt } from './holder-reconnect.js'
-import {
-  commit,
-  freeze,
-  giveUp,
-  grantAgain,
-  letAccept,
-  onHealthy,
-  onServing,
-  prepare,
-  quiesce,
-  regrant,
-  reinstate,
-  rollBack,
-  serveReadsOnly,
-  waitForOwner,
-} from './holder-rights.js'
 import {
   clearUnfit,
   forget,
@@ -34,6 +19,16 @@ import {
 } from './holder-state.js'
 import { type Epoch, type Id, NOBODY, type ToHolder } from './messages.js'
 import { isBeforeCommit } from './phases.js'
+import {
+  giveUp,
+  grantAgain,
+  letAccept,
+  regrant,
+  reinstate,
+  rollBack,
+  serveReadsOnly,
+  waitForOwner,
+} from './rollback.js'
 import { RULES, type Rules } from './rules.js'
 
 export {

@@ -1,8 +1,9 @@
 /** The holder's steps when a member reconnects, and when a restarted daemon has every member back. */
 
-import { giveUp, grantAgain, onServing, regrant, reinstate, rollBack } from './holder-rights.js'
+import { onServing } from './commit.js'
 import { bind, type HolderEffect, type HolderState, type HolderStep, NOTHING, same } from './holder-state.js'
 import { type Epoch, type Id, NO_EPOCH, NOBODY, type Role, type ToHolder } from './messages.js'
+import { giveUp, grantAgain, regrant, reinstate, rollBack } from './rollback.js'
 import type { Rules } from './rules.js'
 
 type Back = Extract<ToHolder, { kind: 'back' }>

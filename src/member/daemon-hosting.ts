@@ -29,7 +29,7 @@ export interface DaemonHostingDeps {
   readonly state: StateLog
   /** Throws ERR_FDB_CLOSED if this process has left. */
   readonly throwIfLeft: () => void
-  /** Asks the daemon for a migration channel, over the connection of a draining process, which survives a replacement of the daemon. */
+  /** Asks the daemon for a move channel, over the connection of a draining process, which survives a replacement of the daemon. */
   readonly askForMove: () => void
   /** The process that serves takes no connections of this one. */
   readonly noReceiver: () => void

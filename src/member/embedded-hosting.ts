@@ -31,7 +31,7 @@ export interface EmbeddedHostingDeps {
   readonly checkSeal: () => void
   /** Called when this process has taken over and decides. */
   readonly onDecides: () => void
-  /** Asks the process that serves for a migration channel, over the connection on which this generation reports. */
+  /** Asks the process that serves for a move channel, over the connection on which this generation reports. */
   readonly askForMove: () => void
   readonly retryMoves: () => void
 }

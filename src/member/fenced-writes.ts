@@ -3,7 +3,7 @@ import type { BundleItem } from '../wire/bundle.js'
 import { DescriptorShortage, fencedError, isDescriptorShortage } from './cannot-serve.js'
 import type { MemberContext } from './member-context.js'
 import type { OwnState } from './own-state.js'
-import { WriteRedirect } from './writes/redirect.js'
+import { WriteForwarder } from './writes/forwarder.js'
 
 /** The connection to the process that serves, over which changes are forwarded. */
 export interface WriteConnection {
@@ -14,7 +14,7 @@ export interface WriteConnection {
 
 /** Forwards the changes of a process that has lost the right to write, and reads those of others. */
 export class FencedWrites {
-  readonly forwarder: WriteRedirect
+  readonly forwarder: WriteForwarder
   readonly #shared: MemberContext
   readonly #state: OwnState
   readonly #connection: WriteConnection
@@ -25,7 +25,7 @@ export class FencedWrites {
     this.#state = state
     this.#connection = connection
     this.#shortage = new DescriptorShortage('newer state cannot be taken', shared.settings.logger)
-    this.forwarder = new WriteRedirect(state.log, shared.settings.timeout, () => connection.reconnect())
+    this.forwarder = new WriteForwarder(state.log, shared.settings.timeout, () => connection.reconnect())
   }
 
   /** Ends forwarding: this process writes. */

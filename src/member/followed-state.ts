@@ -12,7 +12,7 @@ import type { MemberContext } from './member-context.js'
 import { notReady } from './readiness.js'
 import { SegmentLoader } from './segment-loader.js'
 import { ServingLink } from './serving-link.js'
-import { WriteRedirect } from './writes/redirect.js'
+import { WriteForwarder } from './writes/forwarder.js'
 
 /** The interval at which new records are read if the daemon does not report them. */
 const READ_MS = 250
@@ -28,7 +28,7 @@ export class FollowedState {
   readonly #shared: MemberContext
   readonly #segmentSet = new SegmentSet()
   readonly #loader: SegmentLoader
-  readonly #writes: WriteRedirect
+  readonly #writes: WriteForwarder
   readonly #link: ServingLink
   readonly #inView = new Pending<void>()
   readonly #shortage: DescriptorShortage
@@ -57,7 +57,7 @@ export class FollowedState {
     this.log.disk = { checkServing: () => {}, flush }
     this.#loader = new SegmentLoader(this.log, this.#segmentSet, logger)
     const again = () => this.#link.reconnect()
-    this.#writes = new WriteRedirect(this.log, timeout, again)
+    this.#writes = new WriteForwarder(this.log, timeout, again)
     this.#link = new ServingLink({
       control: control ?? '',
       service,

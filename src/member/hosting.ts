@@ -58,7 +58,7 @@ export interface Hosting {
   renew(): Promise<void>
   /** Replaces the merged segments by `snapshot`, unless a handoff needs them. */
   replaceMerged(snapshot: Segment): Promise<void>
-  /** Asks for a migration channel to the process that serves. */
+  /** Asks for a move channel to the process that serves. */
   askForMove(): void
   /** Gives up the successor, unless Commit was sent. */
   cancelHandoff(reason: FdbError): CancelResult | Promise<CancelResult>

@@ -18,7 +18,7 @@ export interface JoinedHolderDeps {
   readonly offers: OfferReceiver
   readonly refuse: (error: FdbError) => void
   /** Owns the items. */
-  readonly acceptMigrationChannel: (items: BundleItem[]) => void
+  readonly acceptMoveChannel: (items: BundleItem[]) => void
   readonly followOn: () => void
 }
 
@@ -171,10 +171,10 @@ export class JoinedHolder {
   }
 
   #adopt(items: BundleItem[]): void {
-    const { acceptMigrationChannel, followOn, offers, readiness, refuse, shared } = this.#deps
+    const { acceptMoveChannel, followOn, offers, readiness, refuse, shared } = this.#deps
     const { machine, settings, segmentSet, timing } = shared
     if (items.some(({ role }) => role === 'moveChannel')) {
-      acceptMigrationChannel(items)
+      acceptMoveChannel(items)
       return
     }
     let offer: OfferEpochs | null

@@ -1,7 +1,7 @@
 import { LONGEST_MS } from '../base/duration.js'
 import { MoveCounts } from '../connections/counts.js'
-import { GIVE } from '../connections/migration-channel.js'
 import type { MovableConnections } from '../connections/movable.js'
+import { GIVE } from '../connections/move-channel.js'
 import { MoveLog } from '../connections/move-log.js'
 import { countMovable, type Source } from '../connections/move-slice.js'
 import { ConnectionReceiver } from '../connections/receiver.js'
@@ -15,7 +15,7 @@ import { Link } from '../wire/link.js'
 import type { Listener } from './listener.js'
 import type { Settings } from './options.js'
 
-/** The interval at which this process asks for a migration channel. */
+/** The interval at which this process asks for a move channel. */
 const ASK_MS = 250
 /**
  * The end is announced to clients if no receiver has been found for this long; connections may still move later. The pause between two
@@ -122,7 +122,7 @@ export class Moves {
     if (this.#leaving && this.#sender === null) this.#askForChannel()
   }
 
-  /** Uses one end of a migration channel. Owns the items: the channel, its log, and the other process's pidfd. */
+  /** Uses one end of a move channel. Owns the items: the channel, its log, and the other process's pidfd. */
   open(items: readonly BundleItem[]): void {
     const of = (role: BundleItem['role']) => items.find(item => item.role === role)
     const channel = of('moveChannel')
@@ -143,7 +143,7 @@ export class Moves {
       if (sends) this.send(channel.fd, log.fd, other)
       else this.receive(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
-      this.#settings.logger.warn({ err: error }, 'a migration channel for connections cannot be used')
+      this.#settings.logger.warn({ err: error }, 'a move channel cannot be used')
     } finally {
       closeAll(unused)
     }
@@ -279,7 +279,7 @@ export class Moves {
     this.#settings.logger.warn({ err: error }, message)
 }
 
-/** Opens an end of a migration channel. Owns channel and log. The caller owns the result; `other` is a dup of `peer`. */
+/** Opens an end of a move channel. Owns channel and log. The caller owns the result; `other` is a dup of `peer`. */
 function endOfChannel(
   channel: OwnedFd,
   log: OwnedFd,

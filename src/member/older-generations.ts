@@ -1,4 +1,4 @@
-import { createMigrationChannel, migrationItems, ownEnd } from '../connections/migration-channel.js'
+import { createMoveChannel, moveChannelItems, ownEnd } from '../connections/move-channel.js'
 import { type Caller, dismiss, welcome } from '../holder/admission.js'
 import { parseReport } from '../holder/message-handler.js'
 import type { SegmentSet } from '../holder/segment-set.js'
@@ -81,7 +81,7 @@ export class OlderGenerations {
         closeAll(fds)
         if (envelope.write) writes.receive(envelope.write)
         if (envelope.heartbeat?.report) this.#recordReport(caller, envelope.heartbeat.report)
-        if (envelope.moveRequest) this.#openMigrationChannel(caller)
+        if (envelope.moveRequest) this.#openMoveChannel(caller)
       },
       broken: () => this.#drop(caller),
       end: () => this.#drop(caller),
@@ -99,15 +99,15 @@ export class OlderGenerations {
     this.#supply.share()
   }
 
-  /** Opens a migration channel from `caller` to this process. If that fails, the generation asks again, and drains. */
-  #openMigrationChannel(caller: Caller): void {
+  /** Opens a move channel from `caller` to this process. If that fails, the generation asks again, and drains. */
+  #openMoveChannel(caller: Caller): void {
     const { moves } = this.#deps
-    createMigrationChannel({
+    createMoveChannel({
       take: end => {
         const { channel, log } = ownEnd(end)
         moves.receive(channel, log, caller.pidfd ?? caller.pid)
       },
-      give: end => caller.link.sendBundle(migrationItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
+      give: end => caller.link.sendBundle(moveChannelItems(end), SUPPLY_MS).catch(() => this.#drop(caller)),
     }).catch(() => {})
   }
 

@@ -157,7 +157,7 @@ export class MemberRuntime implements MemberContext {
       readiness: this.readiness,
       offers: this.offers,
       refuse: error => driver.refuse(error),
-      acceptMigrationChannel: items => this.moves.open(items),
+      acceptMoveChannel: items => this.moves.open(items),
       followOn: () => this.writes.followOn(),
     })
     this.heartbeat = this.#beats()

@@ -3,7 +3,7 @@ import { fdbroker } from '../proto/wire.js'
 import type { BundleItem } from '../wire/bundle.js'
 import { Channel } from '../wire/channel.js'
 import { FORWARDS_WRITES, Link, type VersionRange, type WireEnvelope } from '../wire/link.js'
-import type { WriteRedirect } from './writes/redirect.js'
+import type { WriteForwarder } from './writes/forwarder.js'
 
 export interface ServingLinkOptions {
   readonly control: string
@@ -18,11 +18,11 @@ export interface ServingLinkOptions {
   readonly serviceStartedAt?: () => number
   /** Returns the highest epoch whose segment this process holds. */
   readonly top: () => number
-  /** Owns the items: new segments, or a migration channel. */
+  /** Owns the items: new segments, or a move channel. */
   readonly adopt: (items: BundleItem[]) => void
   /** The process that serves receives reports now. */
   readonly connected: () => void
-  readonly writes: WriteRedirect
+  readonly writes: WriteForwarder
   /** The peer violated the protocol; the connection is made again. */
   readonly broken?: (error: unknown) => void
   readonly handle?: (envelope: WireEnvelope) => void

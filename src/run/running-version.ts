@@ -90,7 +90,7 @@ export class RunningVersion {
     this.#events = events
     this.#exitReason = inherited === null && control !== null ? new ExitReason(control) : null
     try {
-      this.#pid = inherited?.pid ?? this.#start(listeners, alone)
+      this.#pid = inherited?.pid ?? this.#spawn(listeners, alone)
     } catch (error) {
       probe[Symbol.dispose]()
       this.#exitReason?.close()
@@ -230,7 +230,7 @@ export class RunningVersion {
     this.#probe[Symbol.dispose]()
   }
 
-  #start(shared: SharedListeners, alone: boolean): number {
+  #spawn(shared: SharedListeners, alone: boolean): number {
     const { settings } = this
     const provided = shared.provide(settings.listen, settings.nonBlocking, alone)
     const listeners = [...provided, ...this.#probe.listeners]

@@ -46,7 +46,7 @@ export function exitText({ code, signal }: Exit): string {
   return signal === null ? `with code ${code}` : `by ${signal}`
 }
 
-/** Starts the next version in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. */
+/** Starts the next version in its own session. Rejects with ERR_FDB_SPAWN if it cannot be executed. (`fd-broker run` starts versions in run/running-version.ts.) */
 export function spawnSuccessor(command: SuccessorCommand, options: SpawnOptions): Promise<Successor> {
   const { control, stdio = ['ignore', 'inherit', 'inherit'], logger } = options
   return new Promise((resolve, reject) => {

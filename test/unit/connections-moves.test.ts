@@ -3,7 +3,6 @@ import { once } from 'node:events'
 import net from 'node:net'
 import { afterEach, assert, describe, expect, it } from 'vitest'
 import { MoveCounts } from '../../src/connections/counts.js'
-import { movePair } from '../../src/connections/migration-channel.js'
 import {
   type Arrival,
   MAX_CONNECTION_FDS,
@@ -11,6 +10,7 @@ import {
   type MoveWhich,
   type Witness,
 } from '../../src/connections/movable.js'
+import { movePair } from '../../src/connections/move-channel.js'
 import { MoveLog } from '../../src/connections/move-log.js'
 import { fdsOf, SliceFiller, TURN_MS } from '../../src/connections/move-slice.js'
 import { ConnectionReceiver } from '../../src/connections/receiver.js'

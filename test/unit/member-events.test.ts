@@ -6,7 +6,7 @@ import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { join } from '../../src/index.js'
 import { ServingLink } from '../../src/member/serving-link.js'
-import { WriteRedirect } from '../../src/member/writes/redirect.js'
+import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { StateLog } from '../../src/state/index.js'
 import { VERSIONS } from '../../src/wire/link.js'
 import { until } from '../processes/until.js'
@@ -126,7 +126,7 @@ it('a reporter that is stopped and started again has one connection', async () =
     top: () => 0,
     adopt: () => {},
     connected: () => {},
-    writes: new WriteRedirect(log, 1_000, () => {}),
+    writes: new WriteForwarder(log, 1_000, () => {}),
   })
   reporter.start()
   reporter.stop()

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { movePair } from '../../src/connections/migration-channel.js'
+import { movePair } from '../../src/connections/move-channel.js'
 import type { Listener } from '../../src/index.js'
 import { Moves } from '../../src/member/moves.js'
 import { until } from '../processes/until.js'

@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os'
 import { join as joinPath } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
 import { SILENT } from '../../src/base/logger.js'
-import { migrationItems, movePair } from '../../src/connections/migration-channel.js'
+import { moveChannelItems, movePair } from '../../src/connections/move-channel.js'
 import { type Caller, receiveHello } from '../../src/holder/admission.js'
 import { closeAll } from '../../src/kernel/index.js'
 import { OwnDrain } from '../../src/member/own-drain.js'
-import { WriteRedirect } from '../../src/member/writes/redirect.js'
+import { WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { acquireControl, closeControl, type FirstControl } from '../../src/os/control-path.js'
 import { Segment, StateLog } from '../../src/state/index.js'
 import type { BundleItem } from '../../src/wire/bundle.js'
@@ -46,7 +46,7 @@ it('a process that drains is brought newer segments, and ways for its connection
     },
     hosting: () => ({ acceptsReports: true, acceptsWrites, onReportsReceived: () => {} }),
     state: { log },
-    writes: () => ({ forwarder: new WriteRedirect(log, 1_000, () => {}), takeNewer: take('state') }),
+    writes: () => ({ forwarder: new WriteForwarder(log, 1_000, () => {}), takeNewer: take('state') }),
     moves: { open: take('moves'), counts: { report: {} } },
     leadership: { quiescedMs: null },
   } as never)
@@ -69,7 +69,7 @@ it('a process that drains is brought newer segments, and ways for its connection
   const segment = Segment.create(3)
   await link.sendBundle([{ role: 'segment', epoch: 3, writable: false, fd: segment.fd }], 5_000)
   using pair = movePair()
-  await link.sendBundle(migrationItems({ spec: 'give', channel: pair.give, log: pair.log.fd }), 5_000)
+  await link.sendBundle(moveChannelItems({ spec: 'give', channel: pair.give, log: pair.log.fd }), 5_000)
   expect(taken).toEqual(['state: segment', 'moves: moveChannel, moveLog'])
   segment.close()
 })

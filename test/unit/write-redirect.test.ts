@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { FdbError } from '../../src/errors.js'
-import { LinkWriteSender, WriteRedirect } from '../../src/member/writes/redirect.js'
+import { LinkWriteSender, WriteForwarder } from '../../src/member/writes/forwarder.js'
 import { fdbroker } from '../../src/proto/wire.js'
 import { Segment, StateLog } from '../../src/state/index.js'
 import { Channel, type ChannelOptions } from '../../src/wire/channel.js'
@@ -79,7 +79,7 @@ it('a process that forwards its changes leaves a link that takes nothing more fo
   log.startWriting(Segment.create(1))
   onTestFinished(() => log.close())
   let reconnected = 0
-  const forwarder = new WriteRedirect(log, 5_000, () => void reconnected++)
+  const forwarder = new WriteForwarder(log, 5_000, () => void reconnected++)
   const connect = () => {
     const { link } = linked(100)
     forwarder.onConnected(link)

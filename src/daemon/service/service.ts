@@ -1,5 +1,5 @@
 import type { Logger } from '../../base/logger.js'
-import { createMigrationChannel, migrationItems } from '../../connections/migration-channel.js'
+import { createMoveChannel, moveChannelItems } from '../../connections/move-channel.js'
 import type { FdbError } from '../../errors.js'
 import { EffectQueue } from '../../handoff/effect-queue.js'
 import { needs } from '../../handoff/embedded.js'
@@ -98,7 +98,7 @@ export class Service {
       writer: () => this.#holder.peer(this.#machine.owner),
       isSilent: peer => this.#holder.isSilent(peer),
       onGivenUp: identity => this.#recovery.stopAwaiting(identity),
-      moveConnections: drainer => this.#openMigrationChannel(drainer),
+      moveConnections: drainer => this.#openMoveChannel(drainer),
     })
     this.#recovery = new Recovery(record.members, () => {
       this.#tryRebuilt()
@@ -360,16 +360,16 @@ export class Service {
    * Opens a channel over which a previous member moves its connections to the serving one. Informs the previous member if the serving one does
    * not support that.
    */
-  #openMigrationChannel(from: PreviousMember): void {
+  #openMoveChannel(from: PreviousMember): void {
     const to = this.operations.receiver
     if (to === undefined || !to.link.open || isSame(to.identity, from.identity)) return
     if (!to.capabilities.has(TAKES_CONNECTIONS)) {
       from.link.post({ moveRequest: { nobody: true } })
       return
     }
-    createMigrationChannel({
-      take: end => to.link.sendBundle(migrationItems(end, from), SEND_CHANNEL_MS),
-      give: end => from.link.sendBundle(migrationItems(end, to), SEND_CHANNEL_MS),
+    createMoveChannel({
+      take: end => to.link.sendBundle(moveChannelItems(end, from), SEND_CHANNEL_MS),
+      give: end => from.link.sendBundle(moveChannelItems(end, to), SEND_CHANNEL_MS),
     }).catch(error =>
       this.#deps.logger.warn(
         { err: error },
@@ -387,7 +387,7 @@ export class Service {
     else if (register) {
       this.#descriptorTable.markRegistered(peer)
       this.#pause.do(peer, () => this.#register(peer, register.request ?? 0))
-    } else if (moveRequest) this.#openMigrationChannel(peer)
+    } else if (moveRequest) this.#openMoveChannel(peer)
     else if (renew) this.#pause.do(peer, () => this.#renew(peer))
     else if (written || appended) this.#writes.handle(peer, envelope)
     else if (cancelUpgrade) this.#cancel(peer, remoteError(cancelUpgrade, CANCELLED))

@@ -60,7 +60,7 @@ export const handoff = room(
       "if (hasRight(state)) effects.push({ type: 'endWriting' })",
       ...MEMBER,
     ],
-    ['handoff/holder-rights.ts', 'if (epoch !== before.grant) return same(before)', '', ...HOLDER],
+    ['handoff/commit.ts', 'if (epoch !== before.grant) return same(before)', '', ...HOLDER],
     [
       'handoff/holder-machine.ts',
       "if (id === state.owner && state.phase === 'quiescing') return freeze(state)",
@@ -73,6 +73,6 @@ export const handoff = room(
       "const alone = phase === 'idle' && owner !== NOBODY && !down.includes(owner)",
       ...HOLDER,
     ],
-    ['handoff/holder-rights.ts', 'bound: [...state.bound, state.standby],\n', '', ...HOLDER],
+    ['handoff/commit.ts', 'bound: [...state.bound, state.standby],\n', '', ...HOLDER],
   ],
 )

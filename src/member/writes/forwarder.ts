@@ -10,7 +10,7 @@ import { unpackAnswer } from './receiver.js'
  * Forwards the changes of a process that stands by, drains, or follows the state of another service to the process that writes. A change
  * waits until its own timeout; a late answer does not end the connection.
  */
-export class WriteRedirect {
+export class WriteForwarder {
   readonly #log: StateLog
   readonly #timeoutMs: number
   /** Connects again, possibly to another process. */

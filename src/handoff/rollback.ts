@@ -1,4 +1,4 @@
-/** Moves the right to write: the steps up to the Commit, and each way in which the right passes to another process or back. */
+/** The steps of the holder after a handoff has failed: which process has the right to write then. */
 
 import {
   clearUnfit,
@@ -10,90 +10,6 @@ import {
 } from './holder-state.js'
 import { type Epoch, type Id, NO_EPOCH, NOBODY } from './messages.js'
 import type { Rules } from './rules.js'
-
-/** The joiner is ready: the owner must end its once-only work. An owner without a channel is frozen at once. */
-export function quiesce(state: HolderState, rules: Rules): HolderStep {
-  const { owner, down, grant } = state
-  if (owner === NOBODY) return prepare(state, rules)
-  if (!rules.quiesceFirst || down.includes(owner)) return freeze(state)
-  return {
-    state: { ...state, phase: 'quiescing' },
-    effects: [{ type: 'tell', to: owner, message: { kind: 'quiesce', epoch: grant } }],
-  }
-}
-
-export function freeze(state: HolderState): HolderStep {
-  return {
-    state: { ...state, phase: 'freezing' },
-    effects: [{ type: 'tell', to: state.owner, message: { kind: 'freeze' } }],
-  }
-}
-
-/** The seal ends the owner's right to write, before {@link commit}. */
-export function prepare(state: HolderState, rules: Rules): HolderStep {
-  return {
-    state: { ...state, phase: 'preparing' },
-    effects: [
-      ...(rules.sealFirst ? [{ type: 'seal', from: 0, below: state.grant } as const] : []),
-      { type: 'tell', to: state.joiner, message: { kind: 'sealed' } },
-    ],
-  }
-}
-
-/** Sends Commit; the joiner serves as soon as it has received it. */
-export function commit(state: HolderState): HolderStep {
-  return {
-    state: { ...state, phase: 'committing' },
-    effects: [{ type: 'tell', to: state.joiner, message: { kind: 'commit', epoch: state.grant } }],
-  }
-}
-
-export function onServing(before: HolderState, from: Id, epoch: Epoch, rules: Rules): HolderStep {
-  if (epoch !== before.grant) return same(before)
-  const state = clearUnfit(before, from)
-  if (state.phase === 'committing' && from === state.joiner) {
-    const late: HolderEffect[] = rules.sealFirst ? [] : [{ type: 'seal', from: 0, below: state.grant }]
-    const next: HolderState = { ...state, owner: from, joiner: NOBODY, epoch, helperAccepts: false }
-    if (state.owner === NOBODY) return { state: { ...next, phase: 'idle' }, effects: late }
-    const probation: HolderState = { ...next, phase: 'probation', standby: state.owner }
-    const retire: HolderEffect = { type: 'tell', to: state.owner, message: { kind: 'retire' } }
-    // Without seals the standby could never come back while the successor lives: probation ends at once.
-    const last = rules.arbiter ? same(probation) : onHealthy(probation)
-    return { state: last.state, effects: [...late, retire, ...last.effects] }
-  }
-  if (state.phase === 'returning' && from === state.owner) {
-    const others = [...(state.joiner === NOBODY ? [] : [state.joiner]), ...state.bound]
-    return {
-      state: { ...state, phase: 'idle', joiner: NOBODY, epoch, bound: others },
-      effects: rules.ackBack ? fencedEffects(state, others) : NOTHING,
-    }
-  }
-  return same(before)
-}
-
-export function onHealthy(state: HolderState): HolderStep {
-  if (state.phase !== 'probation') return same(state)
-  if (state.scope === 'holder') {
-    return {
-      state: { ...state, phase: 'released' },
-      effects: [
-        { type: 'mark', epoch: state.epoch },
-        { type: 'tell', to: state.owner, message: { kind: 'released' } },
-        { type: 'tell', to: state.standby, message: { kind: 'released' } },
-      ],
-    }
-  }
-  return {
-    state: {
-      ...state,
-      phase: 'idle',
-      standby: NOBODY,
-      bound: [...state.bound, state.standby],
-      helperAccepts: false,
-    },
-    effects: [{ type: 'tell', to: state.standby, message: { kind: 'released' } }],
-  }
-}
 
 /**
  * Ends a handoff that fails before Commit: seals the joiner's segment, and the owner continues (rule 2). `given`: the joiner may hold
@@ -267,7 +183,7 @@ export function letAccept(state: HolderState, standby: Id): HolderStep {
   }
 }
 
-function fencedEffects(state: HolderState, ids: readonly Id[]): HolderEffect[] {
+export function fencedEffects(state: HolderState, ids: readonly Id[]): HolderEffect[] {
   return ids
     .filter(id => !state.down.includes(id))
     .map(id => ({ type: 'tell', to: id, message: { kind: 'fenced' } }))

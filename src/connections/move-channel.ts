@@ -36,7 +36,7 @@ export function movePair(): MovePair {
   }
 }
 
-export interface MigrationChannelEnd {
+export interface MoveChannelEnd {
   readonly spec: typeof GIVE | typeof TAKE
   readonly channel: OwnedFd
   readonly log: OwnedFd
@@ -46,9 +46,9 @@ export interface MigrationChannelEnd {
  * Opens a channel for connections. Each callback borrows its end until its promise resolves. Rejects if the kernel has no sealable memory
  * files, or no descriptor is left.
  */
-export async function createMigrationChannel(ends: {
-  take(end: MigrationChannelEnd): void | Promise<void>
-  give(end: MigrationChannelEnd): void | Promise<void>
+export async function createMoveChannel(ends: {
+  take(end: MoveChannelEnd): void | Promise<void>
+  give(end: MoveChannelEnd): void | Promise<void>
 }): Promise<void> {
   using pair = movePair()
   const log = pair.log.fd
@@ -58,7 +58,7 @@ export async function createMigrationChannel(ends: {
 }
 
 /** Duplicates an end. The caller owns the dups. */
-export function ownEnd(end: MigrationChannelEnd): { channel: OwnedFd; log: OwnedFd } {
+export function ownEnd(end: MoveChannelEnd): { channel: OwnedFd; log: OwnedFd } {
   const channel = end.channel.dup()
   try {
     return { channel, log: end.log.dup() }
@@ -69,8 +69,8 @@ export function ownEnd(end: MigrationChannelEnd): { channel: OwnedFd; log: Owned
 }
 
 /** Returns the bundle items of an end. Borrowed. `other`: the process at the other end, if the receiver cannot know it. */
-export function migrationItems(
-  { spec, channel, log }: MigrationChannelEnd,
+export function moveChannelItems(
+  { spec, channel, log }: MoveChannelEnd,
   other?: { readonly pid: number; readonly pidfd: OwnedFd | null },
 ): BundleItem[] {
   const items: BundleItem[] = [
