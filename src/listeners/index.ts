@@ -3,7 +3,7 @@
 export { adjustListener, currentOptions, type OptionChange, setBacklog } from './adjust.js'
 export { bindFirstOfGroup, bindListener } from './bind.js'
 export { type FdIdentity, formatAddress, verifyIdentity } from './identity.js'
-export { acceptQueueLength, commandOf, findOccupant, type Occupant } from './occupant.js'
+export { acceptQueueLength, commandOf, findOccupant, type Occupant, openTcpSockets } from './occupant.js'
 export {
   addressOf,
   DEFAULT_BACKLOG,

@@ -39,7 +39,8 @@ export function findOccupant(spec: ListenerSpec): Occupant | null {
   return pid === null ? null : { pid, command: commandOf(pid), control: controlOf(pid) }
 }
 
-function readTable(name: string): string[] {
+/** With `onlyListening` reads little more of a TCP table than its listening sockets. */
+function readTable(name: string, onlyListening = false): string[] {
   try {
     using fd = openFile(`/proc/self/net/${name}`, 'r', name)
     const chunk = Buffer.allocUnsafe(64 << 10)
@@ -47,6 +48,7 @@ function readTable(name: string): string[] {
     for (let got = 1; got > 0 && text.length < TABLE_BYTES; ) {
       got = readNext(fd, chunk)
       text += chunk.toString('utf8', 0, got)
+      if (onlyListening && /^ *\d+: \S+ \S+ (?!0A)/m.test(text)) break
     }
     return text.split('\n').slice(1)
   } catch {
@@ -95,11 +97,28 @@ function inetInodes(spec: ListenerSpec): Set<string> {
 
 /** Returns the number of connections in the accept queue of a TCP listener; 0 if it is unknown. */
 export function acceptQueueLength(inode: string): number {
-  for (const line of readTable('tcp')) {
-    const [, , , state, queues = '', , , , , own] = line.trim().split(/\s+/)
-    if (state === LISTENING && own === inode) return Number.parseInt(queues.split(':')[1] ?? '0', 16)
+  for (const table of ['tcp', 'tcp6']) {
+    for (const line of readTable(table, true)) {
+      const [, , , state, queues = '', , , , , own] = line.trim().split(/\s+/)
+      if (state === LISTENING && own === inode) return Number.parseInt(queues.split(':')[1] ?? '0', 16)
+    }
   }
   return 0
+}
+
+/** Returns the TCP sockets of this network namespace that a process has open: no connections that wait to be accepted. */
+export function openTcpSockets(): {
+  readonly inode: string
+  readonly port: number
+  readonly listens: boolean
+}[] {
+  return ['tcp', 'tcp6'].flatMap(table =>
+    readTable(table).flatMap(line => {
+      const [, local = '', , state, , , , , , inode = '0'] = line.trim().split(/\s+/)
+      const port = Number.parseInt(local.split(':')[1] ?? '', 16)
+      return inode === '0' ? [] : [{ inode, port, listens: state === LISTENING }]
+    }),
+  )
 }
 
 /** Reports whether any socket of this network namespace is bound to the path, even one that does not listen. */

@@ -3,7 +3,7 @@ import { FdbError } from '../errors.js'
 import { hasEnded, inspectOne, OwnedFd, signalTo } from '../kernel/index.js'
 import { successorCommand } from '../os/command-line.js'
 import { type DeathWatch, openPidfd, watchDeath } from '../os/liveness.js'
-import { endsWithUs, statOf } from '../os/main-process.js'
+import { descendsFrom, endsWithUs, processes, statOf } from '../os/main-process.js'
 import { ChildProcesses } from '../versions/child-processes.js'
 import { ExitReason, NO_REASON } from '../versions/exit-reason.js'
 import { endProcesses, GRACE_MS, LeftoverProcesses } from '../versions/leftover-processes.js'
@@ -408,6 +408,13 @@ export class RunningVersions {
     this.listeners = new SharedListeners(kept, inherited?.listeners, predecessor)
     this.draining = new Set(inherited?.draining)
     this.exits = new Exits(inherited?.exits)
+  }
+
+  /** Returns the visible processes of a version: descendants of this process, but not those of other versions. */
+  processesOf(id: number): number[] {
+    const others = [...this.#running.values()].filter(other => other.id !== id).map(({ pid }) => pid)
+    const isOthers = (pid: number) => others.some(other => descendsFrom(pid, other))
+    return processes().filter(pid => endsWithUs(pid) && !isOthers(pid))
   }
 
   get(id: number): RunningVersion | undefined {

@@ -31,6 +31,7 @@ import { type MainEnd, RunningVersions } from './running-version.js'
 import { NextSettings, type SettingsSource, type StopOptions } from './settings.js'
 import { StoredListeners } from './shared-listeners.js'
 import { ManagerReport, statusOf } from './status.js'
+import { UnusedListeners } from './unused-listeners.js'
 import {
   abortedError,
   busyError,
@@ -73,6 +74,7 @@ export class Supervisor {
   readonly #settings: NextSettings
   #stopOptions: StopOptions = {}
   readonly #report: ManagerReport
+  readonly #unused: UnusedListeners
   readonly #pidFile: PidFile | null
   #resolveEnded!: (end: SupervisorEnd) => void
 
@@ -102,6 +104,7 @@ export class Supervisor {
       control?.path ?? null,
     )
     this.#report = new ManagerReport(manager)
+    this.#unused = new UnusedListeners(this.#versions, deps.logger)
     this.#pidFile = PidFile.at(deps.settings.pidFile, deps.logger)
     this.ended = new Promise(resolve => {
       this.#resolveEnded = resolve
@@ -429,12 +432,14 @@ export class Supervisor {
     this.#deps.logger.info({ version: id, child: version.pid, command }, 'a version serves')
     this.#settings.noteServing(id, version.settings)
     if ((this.#find(id)?.of ?? null) !== null) this.#settings.restoreCommand(this.#known.argvOf(id))
+    if (!version.handsOver) this.#unused.watch(id)
     this.#deps.predecessor?.retire(version.settings)
     this.#closeUnusedListeners()
   }
 
   #endVersion(id: number, why: VersionEndReason): void {
     const version = this.#versions.get(id)!
+    this.#unused.forget(id)
     version.stopProbe(why === 'failed')
     if (why === 'failed' || why === 'cancelled') this.#closeUnusedListeners()
     if (why === 'replaced') version.markReplaced()
@@ -464,6 +469,7 @@ export class Supervisor {
   #forget(id: number): void {
     this.#versions.forget(id)
     this.#timers.forget(id)
+    this.#unused.forget(id)
   }
 
   #close(code: number): void {
@@ -471,6 +477,7 @@ export class Supervisor {
     this.#control?.close()
     this.#pidFile?.remove()
     this.#report.close()
+    this.#unused.close()
     this.#versions.close()
     this.#resolveEnded({
       code,

@@ -1,0 +1,111 @@
+import type { Logger } from '../base/logger.js'
+import { inspectOne } from '../kernel/index.js'
+import { acceptQueueLength, formatListenerSpec, openTcpSockets } from '../listeners/index.js'
+import { type SocketUse, socketUse } from '../os/socket-users.js'
+import type { RunningVersion, RunningVersions } from './running-version.js'
+
+const LOOK_MS = 5_000
+/** After this time a version that lets no client wait is not watched any more. */
+const MOST_LOOKS = 120
+/** A version without a listener of its own may begin to accept late. */
+const LATE_LOOKS = 12
+
+const MESSAGE =
+  'the program does not serve a listener that it was given: it must take the socket from LISTEN_FDS (docs/run.md)'
+
+interface Given {
+  readonly name: string
+  readonly address: string
+  readonly inode: string
+  readonly isTcp: boolean
+  readonly port: number | undefined
+  /** Looks in a row at which clients waited to be accepted. */
+  waits: number
+}
+
+interface Watched {
+  readonly version: RunningVersion
+  readonly timer: NodeJS.Timeout
+  readonly given: Set<Given>
+  looks: number
+}
+
+/**
+ * Warns, once a listener, of a serving version that ignores a listener: no process has the socket open, or clients wait although no
+ * connection has been accepted and no process waits for one.
+ */
+export class UnusedListeners {
+  readonly #versions: Pick<RunningVersions, 'get' | 'listeners' | 'processesOf'>
+  readonly #logger: Logger
+  readonly #watched = new Map<number, Watched>()
+
+  constructor(versions: Pick<RunningVersions, 'get' | 'listeners' | 'processesOf'>, logger: Logger) {
+    this.#versions = versions
+    this.#logger = logger
+  }
+
+  /** Starts to watch the version. */
+  watch(id: number): void {
+    const version = this.#versions.get(id)
+    if (version === undefined || this.#watched.has(id)) return
+    const { held } = this.#versions.listeners
+    const given = new Set<Given>()
+    for (const { name, spec } of version.settings.listen) {
+      const key = formatListenerSpec(spec)
+      const fd = held.find(each => each.key === key)?.fd
+      if (fd === undefined) continue
+      const { ino, port } = inspectOne(fd)
+      given.add({ name, address: key, inode: ino, isTcp: spec.kind === 'tcp', port, waits: 0 })
+    }
+    if (given.size === 0) return
+    const timer = setInterval(() => this.#look(id), LOOK_MS).unref()
+    this.#watched.set(id, { version, timer, given, looks: 0 })
+  }
+
+  /** Idempotent. */
+  forget(id: number): void {
+    clearInterval(this.#watched.get(id)?.timer)
+    this.#watched.delete(id)
+  }
+
+  close(): void {
+    for (const id of [...this.#watched.keys()]) this.forget(id)
+  }
+
+  #look(id: number): void {
+    const watched = this.#watched.get(id)!
+    const { version, given } = watched
+    watched.looks++
+    for (const listener of given) {
+      listener.waits = listener.isTcp && acceptQueueLength(listener.inode) > 0 ? listener.waits + 1 : 0
+      if (watched.looks > 1 && listener.waits < 2) continue
+      const found = socketUse(listener.inode, this.#versions.processesOf(id), process.pid)
+      const isUsed = found.use === 'waits' || (listener.waits >= 2 && hasAccepted(listener, found))
+      const why = isUsed ? null : whyUnused(listener, found)
+      if (why !== null) {
+        const { name, address } = listener
+        this.#logger.warn({ version: id, child: version.pid, listener: name, address, why }, MESSAGE)
+      }
+      if (isUsed || why !== null) given.delete(listener)
+    }
+    if (given.size === 0 || watched.looks >= MOST_LOOKS) this.forget(id)
+  }
+}
+
+/** Returns null if the program may serve the listener later. */
+function whyUnused({ waits }: Given, { use, sockets }: SocketUse): string | null {
+  if (use === 'none') return 'no process has the socket open'
+  if (waits < 2) return null
+  const seconds = ((waits - 1) * LOOK_MS) / 1000
+  const clients = `clients have waited for ${seconds} s to be accepted`
+  const own = openTcpSockets().filter(({ inode, listens }) => listens && sockets.has(inode))
+  if (own.length > 0)
+    return `${clients}, and the program listens on port ${own.map(({ port }) => port).join(', ')}`
+  return waits > LATE_LOOKS ? clients : null
+}
+
+function hasAccepted({ port }: Given, { use, sockets }: SocketUse): boolean {
+  return openTcpSockets().some(
+    socket => socket.port === port && !socket.listens && (use === 'unknown' || sockets.has(socket.inode)),
+  )
+}
