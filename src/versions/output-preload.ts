@@ -5,6 +5,7 @@
 import fs, { writeFileSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { inspect } from 'node:util'
+import { runInThisContext } from 'node:vm'
 import { isMainThread } from 'node:worker_threads'
 import { beginOutput, counter, LAST_LINES, OWN_OPTIONS } from './successor-output.js'
 
@@ -40,6 +41,7 @@ function keepOutput(file: string): void {
   watch('stdout', drop)
   watch('stderr', drop, remember)
   process.on('uncaughtExceptionMonitor', error => {
+    addPlace(error)
     const first = inspect(error).split('\n').slice(0, ERROR_LINES).join('\n')
     remember(`\n${first.slice(0, ERROR_CHARACTERS)}\n`)
   })
@@ -52,6 +54,29 @@ function keepOutput(file: string): void {
       // The lines are on stderr as well.
     }
   })
+}
+
+/** A stack frame outside of Node. The syntax error of a module has none: the module has not run. */
+const PROGRAM_FRAME = /\n {4}at (?!.*(?:node:|<anonymous>))/
+const RETHROWN = Symbol.for('fd-broker.rethrown')
+
+/**
+ * Adds file, line and source to the stack of a syntax error in an ES module, as Node does when it prints the error. V8 keeps the place with
+ * the error; `vm` adds it when the error is thrown again. An error of JSON.parse() has no place.
+ */
+function addPlace(error: Error): void {
+  if (!(error instanceof SyntaxError) || /\bJSON\b/.test(error.message)) return
+  const { stack = '' } = error
+  if (!stack.startsWith('SyntaxError') || PROGRAM_FRAME.test(stack)) return
+  const shared = globalThis as { [RETHROWN]?: unknown }
+  shared[RETHROWN] = error
+  try {
+    runInThisContext(`throw globalThis[Symbol.for('fd-broker.rethrown')]`, { filename: 'fd-broker:rethrown' })
+  } catch {
+    if (error.stack?.startsWith('fd-broker:')) error.stack = stack
+  } finally {
+    delete shared[RETHROWN]
+  }
 }
 
 /** Watches a stream without creating it: the program creates it on first use. */

@@ -1,8 +1,8 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { readdirSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { App } from '../processes/app.js'
@@ -50,6 +50,28 @@ describe('the failure of a version that does not come to serve', () => {
       "throw Object.assign(new Error('no table'), Object.fromEntries([...'abcdefghijklmnopqrst'].entries()))"
     expect(await failed(app, { argv: program(long) })).toContain('\n  Error: no table\n')
     expect(leftIn(scene)).toEqual([])
+  })
+
+  it('has file and line of a syntax error in an ES module', async () => {
+    const scene = Scene.open({ upgrade: TIMES })
+    const app = await scene.serve()
+    const file = (name: string, text: string) => {
+      const path = join(scene.folder, name)
+      writeFileSync(path, text)
+      return {
+        argv: [process.execPath, path],
+        place: (line: number) => `\n  ${pathToFileURL(path)}:${line}\n`,
+      }
+    }
+    const wrong = file('wrong.mjs', "import 'node:http'\nconst a = ;\n")
+    const first = `${wrong.place(2)}  const a = ;\n`
+    expect(await failed(app, wrong)).toContain(first)
+    expect(await failed(app, file('main.mjs', "import './wrong.mjs'\n"))).toContain(first)
+    const missing = file('missing.mjs', "import { nosuch } from 'node:http'\n")
+    expect(await failed(app, missing)).toContain(`${missing.place(1)}  import { nosuch }`)
+    const json = await failed(app, file('json.mjs', "JSON.parse('{')"))
+    expect(json).toContain('\n  SyntaxError: ')
+    expect(json).not.toContain('fd-broker:')
   })
 
   it('has them where it ends between join() and ready()', async () => {
