@@ -12,6 +12,7 @@ import { FdbError } from '../errors.js'
 import { statusAt } from '../operator/client.js'
 import { isDaemon, type ServiceStatus } from '../operator/status-report.js'
 import { successorCommand } from '../os/command-line.js'
+import { removeDeadControl } from '../os/control-path.js'
 import { indented } from '../versions/exit-reason.js'
 import { AFTERMATH_MS, exitText, type Successor, spawnSuccessor } from '../versions/spawn-successor.js'
 import { pollUntil } from './ask-service.js'
@@ -197,6 +198,7 @@ class ProgramStart {
     if (this.#over) return await new Promise<never>(() => {})
     const { why, lines: last } = this.#child.exitReason.takeReason()
     this.#child.exitReason.close()
+    removeDeadControl(this.#control)
     const lines = last === null ? null : ((await uncaughtError(this.#log)) ?? last)
     throw new FdbError(
       'ERR_FDB_SUCCESSOR_EXITED',
@@ -248,6 +250,7 @@ class ProgramStart {
   async #end(): Promise<string> {
     const ended = await this.#child.end()
     this.#child.exitReason.close()
+    removeDeadControl(this.#control)
     return ended ? 'was ended' : 'could not be ended'
   }
 }

@@ -177,6 +177,24 @@ export function releaseControl(control: FirstControl, logger: Logger): void {
   closeControl(control)
 }
 
+/** Removes the control socket of a process that was killed. Does nothing if another process serves or starts at the path. Never throws. */
+export function removeDeadControl(path: string): void {
+  try {
+    if (!lstatSync(path).isSocket()) return
+    const right = takeRight(path)
+    if (right === null || right === 'lost') return
+    try {
+      const result = tryConnect(path)
+      if (result === 'refused') unlinkSync(path)
+      else if (result instanceof OwnedFd) result.close()
+    } finally {
+      closeRight(right)
+    }
+  } catch {
+    // The next process at this path replaces the socket.
+  }
+}
+
 /** Closes this process's descriptors. The path stays: it names the socket if another process has that. */
 export function closeControl(control: FirstControl): void {
   control.listener.close()

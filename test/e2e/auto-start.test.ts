@@ -196,6 +196,23 @@ describe('fd-broker start', () => {
     await until('the log’s process has ended', () => program.desk.processes().length === 0 || null)
   })
 
+  it.each([
+    ['is cancelled', '', null],
+    ['is killed', "process.on('SIGTERM', () => {})\n", null],
+    ['is late', '', '2s'],
+    ['ends by itself', 'setTimeout(() => process.exit(3), 500)\n', '30s'],
+  ])('leaves no control socket if the program listens, and %s before it serves', async (_, more, limit) => {
+    const program = await AutoProgram.of(`${SERVER}\n${more}`)
+    const options = ['--ready', 'call', '--log-file', program.path('shop.log')]
+    const timeout = limit === null ? [] : ['--timeout', limit]
+    const { command: run, ended } = begin(program, 'start', 'server.mjs', ...options, ...timeout)
+    await until('the control socket is there', () => existsSync(program.control) || null)
+    if (limit === null) run.kill('SIGINT')
+    const { code } = await ended
+    expect(code).not.toBe(0)
+    expect(readdirSync(program.path('run'))).toEqual(['shop.sock.lock'])
+  })
+
   it('ends a next version at Ctrl-C, and the previous one serves on', async () => {
     const program = await AutoProgram.of(SERVER)
     const first = await start(program)
