@@ -16,7 +16,7 @@ const FILES: readonly Rule[] = [
   [/^dist\/auto\.cjs$/, 25_000],
   [/^dist\/started\.cjs$/, 4_000],
   [/^dist\/cli\.cjs$/, 20_000],
-  [/^dist\/program\.cjs$/, 1_380_000],
+  [/^dist\/program\.cjs$/, 1_400_000],
   [/^dist\/(?:bundled\.js|lazy\.cjs)$/, 1_000],
   [/^dist\/(?:msgpackr|js-yaml|yaml)\.cjs$/, 200_000],
   [/^dist\/types\/(?:index|proxy|operator|adapter|errors|stores)\.d\.ts$/, 3_000],
@@ -31,7 +31,7 @@ export const MOST_UNPACKED = 3_290_000
 const MOST = {
   filesWithoutAddons: 64,
   packed: 1_080_000,
-  packedWithoutAddons: 870_000,
+  packedWithoutAddons: 885_000,
   // 2_740_000 until 2026-11-25: messages with their remedy, and what `fd-broker start` says of a program that does not serve.
   withoutAddons: 2_800_000,
 }

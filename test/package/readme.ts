@@ -67,7 +67,12 @@ export async function checkOtherBlocks(project: Project): Promise<string[]> {
       .replaceAll('tcp://0.0.0.0:8080', `tcp://127.0.0.1:${await freePort()}`)
   project.write('run/.keep', '')
   chmodSync(project.write('bin/gunicorn', GUNICORN), 0o755)
-  const env = { PATH: `${join(project.folder, 'bin')}:${project.env.PATH}` }
+  // What serves is killed in the end: its control socket must not stay in the folder that all tests share.
+  project.write('control/.keep', '')
+  const env = {
+    PATH: `${join(project.folder, 'bin')}:${project.env.PATH}`,
+    RUNTIME_DIRECTORY: join(project.folder, 'control'),
+  }
   project.write('edge.yaml', edge(project, await freePort()))
   project.write('routes.json', JSON.stringify([{ host: 'shop.test', path: '/', respond: { status: 204 } }]))
   const wrong: string[] = []
