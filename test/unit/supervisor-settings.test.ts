@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { RunSources } from '../../src/cli/run-sources.js'
 import { listenerVariables } from '../../src/run/shared-listeners.js'
 import { parseReadiness } from '../../src/versions/probe.js'
@@ -35,6 +35,40 @@ describe('--ready', () => {
     'soon',
   ])('"%s" is refused, with what can be given', text => {
     expect(() => parseReadiness(text)).toThrow(/give notify, fd, http:URL/)
+  })
+})
+
+describe('the name of a service', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'fdb-run-'))
+  const nameOf = async (command: readonly string[], flags = {}) => {
+    const { name, storedAs } = await new RunSources(command, { cwd: folder, ...flags }).supervisorSettings()
+    return [name, storedAs]
+  }
+
+  beforeAll(() => writeFileSync(join(folder, 'package.json'), '{ "name": "@us/kiosk" }'))
+  afterAll(() => rmSync(folder, { recursive: true }))
+
+  it.each([
+    [['node', 'server.js'], 'kiosk'],
+    [
+      ['/usr/bin/node', '-r', './a.js', '--import', 'b', '--env-file=c', 'worker.mjs', 'd.js'],
+      'kiosk-worker',
+    ],
+    [['node', '.'], 'kiosk'],
+    [['node', '--title', 'a', join(folder, 'dist', 'index.js')], 'kiosk'],
+  ])('is the package’s for %j', async (command, name) => {
+    expect(await nameOf(command)).toEqual([name, 'node'])
+    expect(await nameOf(command, { name: 'given' })).toEqual(['given', undefined])
+  })
+
+  it.each([
+    [['node', '-e', 'setInterval(() => {}, 1)'], 'node'],
+    [['node', '-pe', '1'], 'node'],
+    [['node'], 'node'],
+    [['./server.mjs', 'a.js'], 'server.mjs'],
+    [['/usr/bin/gunicorn', 'app:app'], 'gunicorn'],
+  ])('is the program’s for %j', async (command, name) => {
+    expect(await nameOf(command)).toEqual([name, undefined])
   })
 })
 
