@@ -7,7 +7,7 @@
 export const PROXY = {
   ERR_FDB_CONFIG: {
     cause: 'The configuration has mistakes; the message lists them',
-    remedy: 'Correct them; the current configuration stays',
+    remedy: 'Correct them; the current configuration remains',
   },
   ERR_FDB_RELOAD: {
     cause: 'A reload cannot change this key',
