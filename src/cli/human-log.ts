@@ -18,7 +18,7 @@ const LEVELS: readonly (readonly [least: number, name: string, style: Style])[] 
   [0, 'debug', 'dim'],
 ]
 
-/** Formats a JSON log line for a terminal. Text that is no JSON stays as it is. */
+/** Formats a JSON log line for a terminal. Text that is no JSON is unchanged. */
 export function humanLine(text: string, out: NodeJS.WriteStream = process.stderr): string {
   let line: Record<string, unknown>
   try {

@@ -66,7 +66,7 @@ async function proxy(flags: ProxyFlags): Promise<void> {
     const counts = Object.entries({ listeners, upstreams, routes }).map(
       ([name, { length }]) => `${length} ${length === 1 ? name.slice(0, -1) : name}`,
     )
-    process.stdout.write(`${file} is right: ${counts.join(', ')}\n`)
+    process.stdout.write(`${file} is valid: ${counts.join(', ')}\n`)
     return
   }
   const { withUsualFlags } = await import('../proxy/young-generation.js')

@@ -120,7 +120,7 @@ const DOCUMENT: Readonly<Record<string, true>> = Object.fromEntries(
 /** Reads the value of a setting. Throws ERR_FDB_OPTION, ERR_FDB_SPEC for a wrong value. */
 type SettingReader<T> = (name: string, value: unknown) => T
 
-/** Reads the settings of `fd-broker run`: flags and environment, which stay, and a file, which is read again for each version. */
+/** Reads the settings of `fd-broker run`: flags and environment, which do not change, and a file, which is read again for each version. */
 export class RunSources {
   readonly #command: readonly string[]
   readonly #flags: RunFlags

@@ -92,7 +92,7 @@ async function checkConfig(config: string | undefined): Promise<void> {
   if (config === undefined) throw wrongOption('check', true, '--config too')
   const { readPolicy } = await import('../daemon/policy/schema.js')
   const { services } = readPolicy(config)
-  process.stdout.write(`${config} is right: ${services.size} services are named\n`)
+  process.stdout.write(`${config} is valid: ${services.size} services are named\n`)
 }
 
 /** A second signal within this time ends a daemon that alone holds something. */

@@ -15,7 +15,7 @@ export interface ControlOptions extends AskFlags {
   service: string
 }
 
-/** Runs `work` with the serving process, and again from its start if another process serves meanwhile: `work` must be repeatable. */
+/** Runs `work` with the serving process, and again from its start if another process starts to serve before `work` is done: `work` must be idempotent. */
 export async function withServing<T>(
   options: ControlOptions,
   work: (ask: AskCommand) => Promise<T>,

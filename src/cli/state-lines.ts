@@ -76,7 +76,7 @@ function decoded(schema: StoredSchema, bytes: Uint8Array, exact: boolean): unkno
   return undefined
 }
 
-/** Returns the bytes of a line, or a text that says why it has none. */
+/** Returns the bytes of a line, or a string that explains why it has none. */
 export function bytesOf(line: Record<string, unknown>, codecName: string): Uint8Array | string {
   const { value, text, base64, redacted } = line
   if (redacted === true) return 'its value was left out as a secret: export with --secrets'

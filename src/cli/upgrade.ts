@@ -71,7 +71,8 @@ async function upgrade(
   const daemon = self === true && isDaemon(await statusAt(control, timeout))
   const service = daemon ? DAEMON_ITSELF : serviceOption
   if (self && !daemon) {
-    if (argv.length > 0 || binary !== undefined || smart) command.error('error: --self is given alone')
+    if (argv.length > 0 || binary !== undefined || smart)
+      command.error('error: --self cannot be combined with a command, --binary or --smart')
     return await (await import('./upgrade-self.js')).upgradeSelf(
       { control, timeout, service: serviceOption },
       json,
@@ -84,7 +85,7 @@ async function upgrade(
     if (!json) process.stdout.write(`${line}\n`)
   }
   if (smart && (argv.length > 0 || binary !== undefined || killStuck))
-    command.error('error: --smart decides by itself: not with a command, --binary or --kill-stuck')
+    command.error('error: --smart cannot be combined with a command, --binary or --kill-stuck')
   const plan = smart ? await planFor({ control, timeout, service }) : null
   if (plan !== null && plan.done !== 'upgrade') {
     await withoutUpgrade(plan, { control, timeout, service }, json === true)

@@ -27,13 +27,13 @@ export async function upgradeTo<T>(
       return await upgrade({ at: change.path, to })
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_RELEASE_LINK') throw error
-      process.stderr.write(`${error.message}: meanwhile this tool does it\n`)
+      process.stderr.write(`${error.message}: this command switches the link instead\n`)
     }
   }
   return await withRelease(address, change, () => upgrade())
 }
 
-/** Runs an upgrade to another release, and switches back if it fails. If it is unknown who serves, the release stays, with a message. */
+/** Runs an upgrade to another release, and switches back if it fails. If it is unknown which process serves, the link keeps the new release, and a message reports this. */
 async function withRelease<T>(
   address: ServiceAddress,
   change: ReleaseChange,
@@ -56,7 +56,7 @@ async function withRelease<T>(
   }
 }
 
-/** Whether a supervisor switches the link. One in another container may see another file at the same path. */
+/** Whether a supervisor switches the link. A supervisor in another container may see another file at the same path. */
 async function switchesLinks({ control, service }: ServiceAddress): Promise<boolean> {
   try {
     using client = await OperatorClient.connect(control, { timeout: ANSWER_MS })

@@ -153,7 +153,7 @@ describe('fd-broker on the command line', () => {
   it.each([
     ['help', ['--help']],
     ['the help of a command', ['proxy', '--help']],
-    ['a configuration that is right', ['proxy', '--check', '--config']],
+    ['a configuration that is valid', ['proxy', '--check', '--config']],
   ])('exits 1 with one line where %s finds no room on stdout', async (_, args) => {
     const desk = Desk.open()
     const file = join(desk.folder, 'edge.json')

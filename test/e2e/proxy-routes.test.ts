@@ -158,12 +158,12 @@ describe('fd-broker routes', () => {
 })
 
 describe('fd-broker proxy --check', () => {
-  it('tells whether a configuration is right, and changes nothing', async () => {
+  it('tells whether a configuration is valid, and changes nothing', async () => {
     const edge = await Edge.prepare({ routes: [{ host: '*', respond: { body: 'x' } }] })
     const check = () => edge.desk.run('proxy', '--check', '--config', edge.file)
     expect(await check()).toEqual({
       code: 0,
-      stdout: `${edge.file} is right: 1 listener, 0 upstreams, 1 route\n`,
+      stdout: `${edge.file} is valid: 1 listener, 0 upstreams, 1 route\n`,
       stderr: '',
     })
     edge.write({ routes: [{ host: '*', upstream: 'nowhere' }], drain: { timeout: 5 } })

@@ -254,7 +254,7 @@ describe('a wrong certificate', () => {
     for (const kind of ['cert', 'key'] as const) writeFileSync(files[kind], EXPIRED[kind])
     edge.write(edge.secured([files]))
     const { code, stdout, stderr } = await edge.desk.run('proxy', '--check', '--config', edge.file)
-    expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringMatching(/is right/) })
+    expect({ code, stdout }).toMatchObject({ code: 0, stdout: expect.stringMatching(/is valid/) })
     expect(stderr).toMatch(/old\.crt.*expired on 2020-02-01T00:00:00\.000Z/)
     await edge.reload({})
     expect(await seen(edge)).toBe('old.test')
