@@ -196,7 +196,7 @@ function copyOf(bytes: Buffer, start: number, end: number): Buffer {
   return copy
 }
 
-/** Compares UTF-8 bytes with a text. Decodes the bytes only if they are not ASCII. */
+/** Compares UTF-8 bytes with a string. Decodes the bytes only if they are not ASCII. */
 function isText(buffer: Buffer, start: number, end: number, text: string): boolean {
   const { length } = text
   if (end - start !== length) return buffer.toString('utf8', start, end) === text

@@ -189,7 +189,7 @@ export class History {
     if (!whole) throw damagedError(segment, position, this.sequence, 'the end of the snapshot is missing')
   }
 
-  /** Call it before a segment's first record is applied: from then on the entries that the segment displaces are recorded. */
+  /** Starts to record the entries that this segment displaces. The caller applies the segment's first record after this. */
   startSegment(held: HeldSegment): void {
     const end = this.position
     for (const before of this.held) {
@@ -342,13 +342,13 @@ export class History {
 export function unreadError(segment: Segment, position: number): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_BEHIND',
-    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, of which ${position} were read; adopt it or catch up first`,
+    `the segment of epoch ${segment.epoch} has ${segment.size()} bytes, of which ${position} were read: it cannot be written before all are read`,
   )
 }
 
 function notWritableError(segment: Segment, reason: string): FdbError {
   return new FdbError(
     'ERR_FDB_STATE_ORDER',
-    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${reason}; give a new segment of a higher epoch`,
+    `the ${segment.kind} segment of epoch ${segment.epoch} cannot be written: ${reason}`,
   )
 }

@@ -74,7 +74,7 @@ export interface WriteOptions {
   request?: string
   /**
    * Resolves when the change is on disk, so that it survives a power cut; needs a `stateFile`. Concurrent changes share one sync. If another process
-   * writes, or starts to write meanwhile, that process writes the change to its disk. Rejects with ERR_FDB_FENCED before `ready()`, without making
+   * writes, or starts to write before the change is on disk, that process writes the change to its disk. Rejects with ERR_FDB_FENCED before `ready()`, without making
    * the change. Rejects with ERR_FDB_STATE_FILE and `details.made: true` if the disk fails: the change was made in memory, and is written when the
    * disk works again. Default: the `durable` setting of the section's schema.
    */

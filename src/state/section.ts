@@ -186,7 +186,7 @@ export class Section<T> {
     return this.entries()
   }
 
-  /** Iterates in time slices. May return the old or the new value of an entry that changes meanwhile; may miss new entries. */
+  /** Iterates in time slices. May return the old or the new value of an entry that changes during the iteration; may miss new entries. */
   [Symbol.asyncIterator](): AsyncIterableIterator<[string, T]> {
     return new SlicedIterator(this.#readEntries({}), this.#core.sliceMs)
   }
@@ -237,7 +237,7 @@ export class Section<T> {
   /**
    * Changes an entry depending on its value. Calls `change` with the value, or with undefined if the entry does not exist, after all earlier changes
    * were made; no other change comes in between. If another process writes, `change` may be called again, because the entry may have changed
-   * meanwhile. `change` must be synchronous and without side effects. It may change the value in place. It returns the new value, {@link REMOVE} to
+   * before that process makes the change. `change` must be synchronous and without side effects, may change the value in place, and returns the new value, {@link REMOVE} to
    * delete the entry, or undefined to leave the entry unchanged.
    *
    * Resolves, when the change is in the log, with the entry's new value. Rejects as `put` does, and with an exception of `change`, without effect.

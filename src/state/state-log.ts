@@ -393,7 +393,7 @@ class Compaction {
       const work = writeSnapshot(store, { ...end, epoch, last: ordinal, followed })
       const merged = await runInSlices(work, { sliceMs, signal })
       await this.#replay.ended()
-      // If a segment was started meanwhile, it records the displaced entries from its own start: merge again, including it.
+      // If a segment was started during the merge, it records the displaced entries from its own start: merge again, including it.
       if (newest === history.newest() && !closing.aborted) {
         const { entries } = store
         // The snapshot has no stale secret, unless the newest segment displaced an entry: that one was live at the end of the merged segments.

@@ -187,7 +187,7 @@ export class Store {
     return this.#open
   }
 
-  /** Replaces the entries by those of another store, of which only the sections may be used afterwards. Drops the open bulks of both stores. */
+  /** Replaces the entries by those of `other`, of which only the sections may be used afterwards. Drops the incomplete transactions of both stores. */
   takeOver(other: Store): void {
     this.#open = null
     other.abandonOpen()

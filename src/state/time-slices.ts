@@ -65,7 +65,7 @@ export class Slice {
     this.#end = endOfShare(this.#sliceMs)
   }
 
-  /** Call it after each piece of work that settles promises. Resolves in this turn, or in the next one if this turn's share is used up. */
+  /** Lets the reactions of promises run that a piece of work has settled. Resolves in this turn, or in the next one if this turn's share is used up. */
   async passed(): Promise<void> {
     // Continues after the reactions of the settled promises.
     await null

@@ -42,7 +42,7 @@ export class MarkSlots {
     return { bytes, at: this.#at + this.#turn * bytes.length }
   }
 
-  /** Call it after the mark was written: the next one overwrites the other mark. */
+  /** Makes the next mark overwrite the other one, after this one was written. */
   advance(): void {
     this.#turn = (this.#turn + 1) % MARKS
   }

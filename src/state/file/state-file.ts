@@ -22,8 +22,8 @@ type Mode = 'idle' | 'preparing' | 'serving'
 
 /**
  * Copies a state log to a file asynchronously, so that a slow or failing disk delays no change. Only the process with the unsealed segment writes. It
- * writes to a file of its own, which it renames over the state file: a process that was paused (SIGSTOP) and replaced meanwhile then writes only to
- * its unlinked file.
+ * writes to a file of its own, which it renames over the state file: a process that was paused (SIGSTOP), and was replaced during the pause, then writes
+ * only to its unlinked file.
  */
 export class StateFile {
   /** Called when `ok` changes. Must not throw. */
@@ -114,7 +114,7 @@ export class StateFile {
     const { message = 'the state changes faster than the disk can write' } = this.#failures.last ?? {}
     throw new FdbError(
       'ERR_FDB_STATE_FILE',
-      `the state file ${this.#settings.path} has the changes up to ${synced}, not up to ${sequence}: ${message}`,
+      `the last ${sequence - synced} records of the state are not yet in the state file ${this.#settings.path}: ${message}`,
       { retryable: true },
     )
   }
@@ -223,7 +223,10 @@ export class StateFile {
       } catch (error) {
         // The present file is complete, only larger than necessary.
         this.#rewriteAfter = performance.now() + LONGEST_BACKOFF_MS
-        this.#logger.warn({ err: error, path: this.#settings.path }, 'the state file cannot be made smaller')
+        this.#logger.warn(
+          { err: error, path: this.#settings.path },
+          'the state file cannot be made smaller: it is complete, and the next attempt follows later',
+        )
       }
     }
   }
@@ -325,7 +328,7 @@ export class StateFile {
       }
       if (this.#next === next) this.#next = null
       await next.close()
-      // Records were merged meanwhile: start again.
+      // Records were merged while the copy was made: start again.
     } while (stops === this.#stops && this.#mayWrite())
   }
 
@@ -334,7 +337,7 @@ export class StateFile {
       const copied = await next.copySome(this.#log)
       if (copied === null) return false
       if (copied === 0) return true
-      // A rewrite takes long: meanwhile keep the present file up to date.
+      // A rewrite takes long: keep the present file up to date until the new one replaces it.
       if (this.#queued && this.#file !== null) await this.#copyNew(this.#file)
     }
   }
@@ -342,7 +345,7 @@ export class StateFile {
   /** Returns false if the copy cannot be continued, or if another process may write now. */
   async #install(next: FileCopy): Promise<boolean> {
     const { path } = this.#settings
-    // The new file must have every change that the present one has; that one is not written meanwhile.
+    // The new file must have every change that the present one has. The present file is not written during this loop.
     do {
       if ((await next.copySome(this.#log)) === null) return false
     } while (!next.whole)
