@@ -35,7 +35,7 @@ export interface AcquireOptions {
   timeoutMs?: number | undefined
   /** Permission bits of the control socket. Default 0o600. */
   mode?: number | undefined
-  /** A listener that a service manager bound at the path; the path stays the manager's. Owned, unless this rejects. */
+  /** A listener that a service manager bound at the path, which still belongs to the manager. Owned, unless this rejects. */
   passed?: OwnedFd | null | undefined
 }
 
@@ -149,9 +149,9 @@ export function controlEntry(path: string): PathEntry | null {
 /**
  * Removes the socket's path when its last holder ends; call it before closing listener and lock. Returns false, and does nothing, if the
  * path is not the one that was bound, or the lock is not ours: another process has taken over. Never throws: a path that cannot be removed
- * (privileges were dropped after bind) stays for the next process to replace.
+ * (privileges were dropped after bind) is left for the next process to replace.
  *
- * The lock file stays: removing it would race. A process that opened it just before would lock a nameless file while a third creates and
+ * The lock file is not removed: that would race. A process that opened it just before would lock a nameless file while a third creates and
  * locks a new one: two firsts.
  */
 export function removeControl(
@@ -166,7 +166,10 @@ export function removeControl(
     unlinkSync(path)
     return true
   } catch (err) {
-    logger.warn({ err, control: path }, 'the path of the control socket cannot be removed')
+    logger.warn(
+      { err, control: path },
+      'the path of the control socket cannot be removed: the next process at this path replaces it',
+    )
     return false
   }
 }
@@ -195,7 +198,7 @@ export function removeDeadControl(path: string): void {
   }
 }
 
-/** Closes this process's descriptors. The path stays: it names the socket if another process has that. */
+/** Closes this process's descriptors. Does not remove the path: another process may have the socket, and needs it. */
 export function closeControl(control: FirstControl): void {
   control.listener.close()
   closeRight(control)
@@ -206,7 +209,7 @@ export const NO_ENTRY: PathEntry = { dev: -1n, ino: -1n }
 
 const TEMPORARY_SUFFIX = '~'
 
-/** Takes the lock; null if another process holds it. Never returns a lock on a file that was removed meanwhile. */
+/** Takes the lock; null if another process holds it. Never returns a lock on a file that was removed before it was locked. */
 export function takeLock(path: string): OwnedFd | null {
   for (let attempt = 0; attempt < LOCK_ATTEMPTS; attempt++) {
     let lock: OwnedFd

@@ -24,7 +24,7 @@ export interface DeathWatch {
 
 /**
  * Calls `onDead` once when the process of `pidfd` has ended, never before this function returns. Works for any PID namespace, and a reused
- * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or no descriptor is left.
+ * pid cannot mislead it. Borrows `pidfd` for this call only. Throws, and holds nothing, if it is no pidfd or the process has reached its limit of open files.
  */
 export function watchDeath(pidfd: OwnedFd, onDead: () => void): DeathWatch {
   return watchOwn(pidfd.dup(), onDead)

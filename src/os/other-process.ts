@@ -58,7 +58,7 @@ export class OtherProcess implements Disposable {
       } catch (cause) {
         const { code } = cause as NodeJS.ErrnoException
         if (code === 'EACCES' || code === 'EPERM') throw traceRefused(this.pid, cause)
-        // The descriptor was closed meanwhile.
+        // The process has just closed the descriptor.
       }
     }
     return found
@@ -74,7 +74,7 @@ export class OtherProcess implements Disposable {
     )
   }
 
-  /** As {@link duplicate}; null if the descriptor was closed meanwhile, or the process has ended. */
+  /** As {@link duplicate}; null if the process has closed the descriptor, or has ended. */
   takeIfThere(number: number, label: string): OwnedFd | null {
     try {
       return duplicateFrom(this.#pidfd, number, label)
@@ -180,7 +180,7 @@ export function missingRight({
     if (scope !== null && scope > 0)
       return [
         'yama',
-        `kernel.yama.ptrace_scope=${scope} lets only ${scope === 1 ? 'its ancestors' : 'root'} inspect ${them}: run as root with CAP_SYS_PTRACE, or set it to 0 meanwhile`,
+        `kernel.yama.ptrace_scope=${scope} lets only ${scope === 1 ? 'its ancestors' : 'root'} inspect ${them}: run as root with CAP_SYS_PTRACE, or set it to 0 for this command`,
       ]
   }
   if (own.filtered)

@@ -34,7 +34,7 @@ export class PidFile {
     })
   }
 
-  /** Removes the file at the end of the service. A file that another process has written stays. */
+  /** Removes the file at the end of the service. A file that another process has written is not removed. */
   remove(): void {
     this.#change(() => {
       if (this.#written !== undefined && inodeOf(this.#path) === this.#written) unlinkSync(this.#path)
@@ -45,7 +45,10 @@ export class PidFile {
     try {
       act()
     } catch (error) {
-      this.#logger.error({ err: error, pidFile: this.#path }, 'the pid file could not be changed')
+      this.#logger.error(
+        { err: error, pidFile: this.#path },
+        'the pid file could not be changed and keeps its content',
+      )
     }
   }
 }

@@ -89,7 +89,7 @@ export function dropQueries(reservation: OwnedFd): void {
     for (let asked = accept(reservation, 'asked'); asked !== null; asked = accept(reservation, 'asked'))
       asked.close()
   } catch {
-    // No descriptor is left: a later call closes them.
+    // This process has reached its limit of open files: a later call closes the remaining connections.
   }
 }
 

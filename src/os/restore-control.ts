@@ -187,7 +187,10 @@ export class ControlWatch {
     } else if (this.#logged !== err.message) {
       this.#logged = err.message
       const { logger } = this.#watched
-      logger.error({ err, control }, 'the control path was removed, and cannot be put back')
+      logger.error(
+        { err, control },
+        'the control path was removed, and cannot be put back yet: until then no command or next version finds this process',
+      )
     }
   }
 

@@ -79,7 +79,7 @@ function descriptorsOf(pid: number, clock: ScanClock): [fd: string, leads: strin
     try {
       return [[fd, readlinkSync(`/proc/${pid}/fd/${fd}`)]]
     } catch {
-      // The descriptor was closed meanwhile.
+      // The process has just closed the descriptor.
       return []
     }
   })

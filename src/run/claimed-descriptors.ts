@@ -71,7 +71,7 @@ async function claimAll(
       const about = inspectOne(fd)
       claimed.push({ name, fd, about })
       if (spec !== null) refuseMismatch(held, spec, about)
-      // O_NONBLOCK belongs to the shared open socket: it stays as other users need it.
+      // O_NONBLOCK belongs to the shared open socket: it is not changed while others use the socket.
       if (about.type === 'socket' && others === 0) setBlocking(fd, !nonBlocking)
     }
     return claimed

@@ -94,7 +94,7 @@ export class Control {
             receive(fd, credentials, this.#supervisor, this.#served, this.#logger),
           error => {
             fd.close()
-            this.#logger.error({ err: error }, 'an operator could not be answered')
+            this.#logger.error({ err: error }, 'the connection of an operator was closed without an answer')
           },
         )
       },

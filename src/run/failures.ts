@@ -35,7 +35,7 @@ export class VersionFailures {
     return this.#last
   }
 
-  /** Call it before the machine gets the event, because the machine's answer uses the reason. */
+  /** Records the reason of a failure. The state machine gets the event after this, because its answer uses the reason. */
   record(version: number, reason: FdbError): void {
     this.#reasons.set(version, reason)
     const { code, message, phase = 'starting' } = reason

@@ -159,7 +159,10 @@ export class ReleaseLinks {
       switchLink(at, led)
       this.#logger.info({ at, to: led.to, before: to }, 'the release link was switched back')
     } catch (error) {
-      this.#logger.error({ err: FdbError.from(error) }, 'the release link could not be switched back')
+      this.#logger.error(
+        { err: FdbError.from(error) },
+        'the release link could not be switched back and is unchanged',
+      )
     }
   }
 

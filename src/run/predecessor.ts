@@ -119,7 +119,7 @@ export class Predecessor implements Disposable {
     try {
       this.#process.signal(signal)
     } catch {
-      // The process has ended meanwhile.
+      // The process has just ended.
     }
   }
 
@@ -155,7 +155,7 @@ export class PathBackup implements Disposable {
     try {
       linkSync(this.#second, this.#path)
     } catch {
-      // Another program created the path meanwhile, or the folder was removed.
+      // Another program has just created the path, or the folder was removed.
     }
   }
 

@@ -345,7 +345,7 @@ function signalBy(pidfd: OwnedFd, signal: NodeJS.Signals): void {
   try {
     signalTo(pidfd, constants.signals[signal])
   } catch {
-    // The process has ended meanwhile.
+    // The process has just ended.
   }
 }
 

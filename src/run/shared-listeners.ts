@@ -21,7 +21,7 @@ export interface SharedListener {
   /** The name that the first version gave it. */
   readonly name: string
   readonly fd: OwnedFd
-  /** A service manager holds it too: its path stays the manager's, and it could not be bound again. */
+  /** A service manager holds the socket too: the path belongs to the manager, and the socket could not be bound again. */
   readonly passed: boolean
   /** Bound by a process that still accepts on it. */
   readonly adopted: boolean
@@ -56,8 +56,8 @@ export class SharedListeners implements Disposable {
 
   /**
    * Returns the wanted listeners: held ones, ones that a service manager bound or kept, ones of a predecessor, else newly bound ones. If
-   * one fails, newly bound ones are closed, and passed ones stay for the next attempt. `alone`: no version runs. While one runs, O_NONBLOCK
-   * stays as it is, because a server that accepts until EAGAIN would hang otherwise.
+   * one fails, newly bound ones are closed; passed ones remain open for the next attempt. `alone`: no version runs. Otherwise the flag
+   * O_NONBLOCK is not changed: a running version that accepts until EAGAIN would hang without it.
    */
   provide(wanted: readonly NamedListener[], nonBlocking: boolean, alone: boolean): GivenListener[] {
     const bound: string[] = []
@@ -243,7 +243,7 @@ export function portOf(address: string): string {
   return address.startsWith('udp:') ? `u${where}` : where
 }
 
-/** Limit for systemctl, which needs seconds on a busy machine. The listeners stay open meanwhile. */
+/** Limit for systemctl, which needs seconds on a busy machine. The listeners remain open until it has answered. */
 const SYSTEMCTL_MS = 10_000
 const MOST_TEXT = 1 << 20
 /** The end of NOTIFY_SOCKET under systemd. The socket of a user manager is below {@link USER_MANAGER}. */

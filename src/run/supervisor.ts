@@ -297,7 +297,10 @@ export class Supervisor {
       case 'back-off': {
         const { failures } = effect
         const ms = this.#timers.backOff(this.#deps.settings.restartDelay, failures)
-        this.#deps.logger.warn({ failures, ms }, 'no version is left; one is restarted after a delay')
+        this.#deps.logger.warn(
+          { failures, ms },
+          'no version runs any more; the next one starts after a delay',
+        )
         return
       }
       case 'promote':

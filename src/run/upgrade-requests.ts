@@ -14,7 +14,7 @@ export interface SupervisorUpgradeOptions {
   readonly progress?: (step: UpgradeProgress) => void
 }
 
-/** Extra time for the supervisor's own readiness timeout, whose error names the failed health check. */
+/** A client's timeout expires this much later, so that the supervisor's own readiness timeout comes first: its error names the failed health check. */
 const READY_FIRST_MS = 1_000
 
 interface PendingRequest extends SupervisorUpgradeOptions {
@@ -100,7 +100,7 @@ function servesLateError(ms: number): FdbError {
 export function abortedError(outcome: 'failed' | 'cancelled' | 'ending'): FdbError {
   return outcome === 'ending'
     ? new FdbError('ERR_FDB_ABORTED', `process ${process.pid}, the supervisor, was told to end`)
-    : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the version that serves stays')
+    : new FdbError('ERR_FDB_ABORTED', 'the upgrade was cancelled; the serving version keeps serving')
 }
 
 export function busyError(): FdbError {

@@ -127,7 +127,7 @@ export class LeftoverProcesses implements Disposable {
       try {
         signalTo(this.#members.get(pid)!, signal)
       } catch {
-        // The process has ended meanwhile, or runs as another user now.
+        // The process has just ended, or runs as another user now.
       }
     }
   }
@@ -152,7 +152,7 @@ export class LeftoverProcesses implements Disposable {
       if (this.#belongs(pid) && !hasEnded(pidfd)) this.#members.set(pid, pidfd)
       else pidfd.close()
     } catch {
-      // The process has ended, or no descriptor is left.
+      // The process has ended, or this process has reached its limit of open files.
     }
   }
 }

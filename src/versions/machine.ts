@@ -409,7 +409,7 @@ function upgrade(draft: StepDraft, asker: number): void {
   else draft.next = [...draft.next, asker]
 }
 
-/** Starts the previous version; the serving version stays until that is ready. */
+/** Starts the previous version; the serving version keeps serving until that one is ready. */
 function rollback(draft: StepDraft, asker: number): void {
   const { before } = draft
   const next = candidate(draft)

@@ -182,7 +182,7 @@ describe('fd-broker upgrade --self', () => {
 
     const again = await Supervised.start(['--ready', 'fd', '--restart', 'always', '--restart-delay', '1s'])
     await fetch(`${again.url}/crash`).catch(() => {})
-    await again.logged('no version is left; one is restarted after a delay')
+    await again.logged('no version runs any more; the next one starts after a delay')
     // It is refused while a version starts: where the rest is over already.
     await until('it is replaced', async () => (await again.upgrade('--self')).code === 0)
     expect(await again.whoami()).toMatchObject({ generation: 2 })

@@ -125,12 +125,12 @@ describe('fd-broker run', () => {
     ])
     const first = await again.whoami()
     await fetch(`${again.url}/crash`).catch(() => {})
-    await again.logged('no version is left; one is restarted after a delay', line => line.ms === 50)
+    await again.logged('no version runs any more; the next one starts after a delay', line => line.ms === 50)
     // It waits in the queue of the listener, which stays.
     const second = await again.whoami()
     expect([first.generation, second.generation]).toEqual([1, 2])
     await fetch(`${again.url}/crash`).catch(() => {})
-    await again.logged('no version is left; one is restarted after a delay', line => line.ms === 100)
+    await again.logged('no version runs any more; the next one starts after a delay', line => line.ms === 100)
   })
 
   it('refuses connects as soon as it is told to stop, and answers what it has', async () => {

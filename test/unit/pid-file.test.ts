@@ -40,6 +40,6 @@ describe('a pid file', () => {
     const file = PidFile.at(path, logger)!
     file.write()
     file.remove()
-    expect(told).toEqual(['the pid file could not be changed'])
+    expect(told).toEqual(['the pid file could not be changed and keeps its content'])
   })
 })

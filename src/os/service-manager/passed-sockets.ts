@@ -60,7 +60,7 @@ export class PassedSockets {
     return [...this.#sockets, ...this.#stored].map(({ about, ...each }) => each)
   }
 
-  /** Returns the socket at this address, else, for tcp and udp, the only one of this name; or null. A Unix path stays the manager's. */
+  /** Returns the socket at this address, else, for tcp and udp, the only one of this name; or null. A Unix path still belongs to the manager. */
   claim(name: string, spec: ListenerSpec): PassedListener | null {
     const fitting = this.#sockets.filter(({ about }) => isOfKind(about, spec))
     const there = fitting.filter(({ about }) => isLocatedAt(about, spec))
@@ -72,7 +72,7 @@ export class PassedSockets {
 
   /**
    * Adds listeners taken from another process (`adopted`), or held by a daemon. Owns them; {@link discard} closes the adopted ones that
-   * stay unclaimed.
+   * no caller has claimed.
    */
   offer(sockets: readonly PassedSocket[], adopted = true): void {
     this.#sockets = [...sockets.map(each => ({ ...each, inUse: true })), ...this.#sockets]
