@@ -159,12 +159,12 @@ export class ControlSocket {
     try {
       chmodSync(control, reception.controlMode)
     } catch (err) {
-      logger.warn({ err, control }, 'the permissions of the control socket cannot be set')
+      logger.warn({ err, control }, 'the permissions of the control socket cannot be set and are unchanged')
     }
   }
 
   /**
-   * After the Commit the successor accepts here, because it knows first that it serves. If it is slow, this process accepts again after
+   * After the Commit the successor accepts here, because the successor is the first to know that it serves. If the successor is slow, this process accepts again after
    * {@link SLOW_MS}.
    */
   leaveToSuccessor(leaves: boolean): void {

@@ -17,14 +17,14 @@ import { addActive, removeActive, watchDoubledIntervals, watchRetired } from './
 import { describe } from './status.js'
 import { staysForOthers } from './stay.js'
 
-/** The action for each effect of the member's machine. The next effect waits for the promise. */
+/** The action for each effect of the member's state machine. The next effect waits for the promise. */
 type Effects = {
   readonly [Type in MemberEffect['type']]: (
     effect: Extract<MemberEffect, { type: Type }>,
   ) => void | Promise<void>
 }
 
-/** Carries out each effect of the machines with the part that it concerns, and tells the machines the outcome. */
+/** Carries out each effect of the state machines with the part that it concerns, and passes them the outcome. */
 export class MemberDriver implements RuntimeDriver {
   readonly runtime: MemberRuntime
   #freezeLimit: Limit | undefined
@@ -89,7 +89,7 @@ export class MemberDriver implements RuntimeDriver {
     return this.runtime.machine.phase
   }
 
-  // ---- the machine
+  // ---- the state machine
 
   /** Carries out an effect. The next effect waits for the promise. */
   perform({ by, effect }: EmbeddedEffect): void | Promise<void> {
@@ -116,7 +116,10 @@ export class MemberDriver implements RuntimeDriver {
       state.onUnreadable(error)
       return
     }
-    settings.logger.error({ err: error, effect: effect.type }, 'a step of the handoff failed')
+    settings.logger.error(
+      { err: error, effect: effect.type },
+      'a step of the handoff failed; the steps that depend on it are skipped',
+    )
     if (effect.type !== 'accept' && effect.type !== 'carry' && effect.type !== 'write') return
     shutdown.recordReason(cannotServe.record(error))
     const epoch =
@@ -184,14 +187,14 @@ export class MemberDriver implements RuntimeDriver {
     shutdown.serve()
   }
 
-  /** Notifies the application after the holder, because its event listeners may query the holder at once. */
+  /** Notifies the application after the holder, because the application's event listeners may query the holder at once. */
   #notifyServing(): void {
     const { leadership, readiness } = this.runtime
     readiness.markServed()
     leadership.acquire()
   }
 
-  /** This process has the right to serve and cannot write. The machine reports that to the holder. */
+  /** This process has the right to serve and cannot write. The state machine reports that to the holder. */
   #cannotWrite(): void {
     const { application, machine, readiness, settings, cannotServe } = this.runtime
     const { epoch, link } = machine.member
@@ -284,7 +287,7 @@ export class MemberDriver implements RuntimeDriver {
     this.#watchRetired()
   }
 
-  /** Watches whether the process ends, unless it stays for others. */
+  /** Watches whether the process ends, unless it must live on for processes that would end with it. */
   #watchRetired(): void {
     const { application, drain, settings, writes } = this.runtime
     if (application === null || staysForOthers(this.runtime)) {
@@ -335,7 +338,7 @@ export class MemberDriver implements RuntimeDriver {
     else machine.step({ type: 'refused' })
   }
 
-  /** Throws ERR_FDB_CLOSED if this process has left, because it would never close a descriptor that is added now. */
+  /** Throws ERR_FDB_CLOSED if this process has left: a descriptor that is added after that would never be closed. */
   throwIfLeft(): void {
     const { phase } = this
     if (!this.runtime.shutdown.over && phase !== 'leaving' && phase !== 'gone') return
@@ -388,7 +391,7 @@ async function finishWork(runtime: MemberRuntime, timeoutMs: number, handBack: b
   const { changes, shutdown, hosting, machine, upgrades } = runtime
   // A successor that this process has started must end with it.
   await upgrades.end(timeoutMs)
-  // A handoff under way must end first, because its successor may serve.
+  // A running handoff must end first, because its successor may serve after it.
   await changes.until(() => shutdown.over || !isUnderWay(machine.holder?.phase), timeoutMs)
   if (shutdown.over || machine.phase !== 'serving') return
   if (!handBack) await hosting.releaseStandby()

@@ -27,7 +27,7 @@ export interface EmbeddedHostingDeps {
   readonly offers: OfferReceiver
   readonly controlSocket: ControlSocket
   readonly state: OwnState
-  /** Checks whether this process's segment is sealed, and tells the machine. */
+  /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   readonly checkSeal: () => void
   /** Called when this process has taken over and decides. */
   readonly onDecides: () => void
@@ -131,7 +131,7 @@ export class EmbeddedHosting implements Hosting {
     this.#former.remember(this.#deps.shared.registry, name)
   }
 
-  /** Keeps the paths while an incumbent may come back, because it needs them. */
+  /** Removes the paths that no version uses any more. Does nothing while an incumbent may come back, which needs them. */
   removeFormerPaths(): void {
     if (this.#holder !== null) this.#former.removeUnused(this.#deps.shared.registry)
   }

@@ -44,7 +44,7 @@ export function recoverFromFdStore({
       for (const name of names) discard(name)
       logger.warn(
         { missing },
-        'the FD store of the service manager does not have the whole state: this process starts without it',
+        'the FD store of the service manager lacks a part of the state: the rest is removed from it, and this process starts without that state',
       )
       return null
     }

@@ -66,7 +66,10 @@ export class FencedWrites {
         if (shutdown.over || role !== 'segment' || epoch <= segmentSet.top) fd.close()
         else segmentSet.put(Segment.open(fd), false)
       } catch (error) {
-        settings.logger.warn({ err: error }, 'a segment with newer state cannot be opened')
+        settings.logger.warn(
+          { err: error },
+          'a segment with newer state cannot be opened: this process may answer from older state',
+        )
       }
     }
     this.followOn()

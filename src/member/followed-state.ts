@@ -216,7 +216,10 @@ export class FollowedState {
     this.#unreadable = FdbError.from(error)
     this.#inView.reject(this.#unreadable)
     const { logger } = this.#shared.settings
-    logger.error({ err: error, follows: this.#service }, 'the state that this process follows cannot be read')
+    logger.error(
+      { err: error, follows: this.#service },
+      'the state that this process follows cannot be read: this process keeps what it has read, which may be outdated',
+    )
   }
 }
 

@@ -222,7 +222,7 @@ export class OfferedListeners {
     this.#used.add(inspectOne(fd).ino)
   }
 
-  /** Call before the name is given to another listener. Keeps its present listener for {@link find}, until the handoff cannot be undone. */
+  /** Keeps the present listener of this name for {@link find}, until the handoff cannot be undone. The caller then gives the name to another listener. */
   rename(name: string): void {
     const { machine, registry } = this.#shared
     const entry = registry.get(name)

@@ -68,7 +68,7 @@ export class Http2Sessions {
     for (const [session, facts] of this.#sessions) endSession(session, facts)
   }
 
-  /** Sessions that are added later stay. */
+  /** Undoes {@link leave} for sessions that are added from now on. Sessions that are already ending still end. */
   resume(): void {
     this.#leaving = false
   }

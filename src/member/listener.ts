@@ -76,10 +76,10 @@ export class Listener {
    * {@link ServeOptions} control how the server's connections continue in the next process, or end here:
    * - The connections of an `http.Server` move between two requests, without any option. `http` hooks move the application's own data about a
    *   connection, and upgraded connections.
-   * - The connections of a `net.Server` move by the application's `socket` protocol. Without one, and on all other servers, connections stay
-   *   until they end; if the protocol has a way to announce the end, their clients are asked to leave.
+   * - The connections of a `net.Server` move by the application's `socket` protocol. Without one, and on all other servers, connections remain
+   *   in this process until they end; if the protocol has a way to announce the end, their clients are asked to leave.
    * - A `keeper` handles the connections itself; the library ignores the server's sockets.
-   * - `move: false`: connections stay until they end.
+   * - `move: false`: connections remain in this process until they end.
    *
    * The server's 'close' is emitted when this process cannot serve any more and the last connection has ended. All connections, accepted here
    * or moved, run in the async context of this call.
@@ -111,7 +111,7 @@ export class Listener {
     return this
   }
 
-  /** @internal Removes a server that the application closed before it accepted here. It may be served again. */
+  /** @internal Removes a server that the application closed before it accepted here. The application may serve that server again. */
   forget(server: ServableServer): void {
     const at = this.#servers.findIndex(served => served.server === server)
     if (at >= 0) this.#servers.splice(at, 1)[0]!.release()
@@ -347,7 +347,7 @@ class StandInListener {
     this.#accepting = acceptor
   }
 
-  /** Call before the server stops listening. */
+  /** Stops accepting. The owner calls this before the server stops listening. */
   stop(): void {
     if (this.#accepting !== null) stopListening(this.#accepting)
     this.#accepting = null

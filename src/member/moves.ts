@@ -64,7 +64,7 @@ export class Moves {
     this.#ask = parts.ask
   }
 
-  /** Call when this process stops serving. `receiver`: another process serves, and may take connections. Idempotent. */
+  /** Starts to move or drain the connections: this process stops serving. `receiver`: another process serves, and may take connections. Idempotent. */
   leave(receiver: boolean): void {
     const { drainTimeout, move } = this.#settings
     for (const each of this.#receivers) void each.stop()
@@ -86,7 +86,7 @@ export class Moves {
     this.#askForChannel()
   }
 
-  /** Call when this process starts to serve. Undecided connections come back; those that moved to a dead receiver are counted as lost. */
+  /** Takes back undecided connections, and counts those that moved to a dead receiver as lost: this process starts to serve. */
   serve(): void {
     this.#leaving = false
     this.#announced = false
@@ -107,7 +107,7 @@ export class Moves {
     }
   }
 
-  /** Call when a process has left that reported no connections: connections that moved there came back or ended. */
+  /** Records that a process which has left reported no connections: connections that moved there came back or ended. */
   emptied({ pid, pidfd }: { readonly pid: number; readonly pidfd: OwnedFd | null }): void {
     this.#emptied.add((pidfd === null ? null : keyOf(pidfd)) ?? `${pid}`)
   }
@@ -117,7 +117,7 @@ export class Moves {
     if (this.#leaving) this.#announce()
   }
 
-  /** Asks again, because a receiver may be available now. */
+  /** Asks the serving process for a move channel again, unless one is in use: that process may be able to take connections now. */
   retry(): void {
     if (this.#leaving && this.#sender === null) this.#askForChannel()
   }
@@ -143,7 +143,10 @@ export class Moves {
       if (sends) this.send(channel.fd, log.fd, other)
       else this.receive(channel.fd, log.fd, other ?? (Number(channel.name) || 0))
     } catch (error) {
-      this.#settings.logger.warn({ err: error }, 'a move channel cannot be used')
+      this.#settings.logger.warn(
+        { err: error },
+        'a move channel cannot be used and is closed: connections move over a later one, or drain',
+      )
     } finally {
       closeAll(unused)
     }

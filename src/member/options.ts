@@ -66,7 +66,7 @@ export interface JoinOptions {
     /** The time after which remaining connections are closed, in milliseconds. Default 30 000. */
     timeout?: number
     /**
-     * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process stays
+     * The same for TLS connections, which cannot move; at least `timeout`. Their next response announces the end, and this process lives
      * until they have ended. Ignored if the service ends. Default 3 600 000 (an hour).
      */
     tlsTimeout?: number

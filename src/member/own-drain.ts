@@ -105,7 +105,7 @@ export class OwnDrain {
     }
   }
 
-  /** Waits for the end of all connections; then the machine gets `drained`. */
+  /** Waits for the end of all connections; then the state machine gets `drained`. */
   start(): void {
     const { hosting, moves, changesSettled, shared, state, writes } = this.#deps
     const { shutdown, listeners, machine, settings } = shared

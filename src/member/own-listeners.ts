@@ -147,7 +147,7 @@ export class OwnListeners {
       await holdings.register({ name, role: 'listener', spec: known, fd })
       return fd
     }
-    // Without a specification the path belongs to a service manager, and must stay unregistered.
+    // Without a specification the path belongs to a service manager, and must not be registered.
     if (before !== null && known !== entry.spec) shared.registry.put({ ...entry, spec: known })
     return entry.fd
   }
@@ -159,13 +159,13 @@ export class OwnListeners {
       fd: ownFd ?? bindListener(spec),
       spec: formatListenerSpec(spec),
     }
-    // The previous listener of that name, at another address, stays available for another name of this version.
+    // If the previous version has a listener of this name at another address, this version may still claim that listener by another name.
     this.#offered.rename(name)
     await this.#deps.holdings.register({ name, role: 'listener', ...bound }, true)
     return { fd: bound.fd, passed: false }
   }
 
-  /** Registers a Unix socket of a service manager without its path, so that the path is not removed when the service ends. */
+  /** Registers a listener that this process was given. A Unix socket of a service manager gets no specification: the service must not remove the manager's path when it ends. */
   async #takePassed(
     name: string,
     spec: ListenerSpec,
@@ -190,7 +190,7 @@ export function checkName(name: string): void {
   const got = typeof name === 'string' ? `has ${name.length} characters` : `is ${String(name)}`
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `the name of a listener or descriptor ${got}: give a text of 1 to ${MOST_NAME} characters`,
+    `the name of a listener or descriptor ${got}: give a string of 1 to ${MOST_NAME} characters`,
   )
 }
 

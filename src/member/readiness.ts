@@ -24,7 +24,7 @@ export class Readiness {
     return this.#served
   }
 
-  /** Warns if the application does not call ready(). `incumbent`: returns the pid of the process that serves meanwhile. */
+  /** Warns if the application does not call ready(). `incumbent`: returns the pid of the process that serves until then. */
   remind(incumbent: () => number | null): void {
     this.#missingReady.start(() => ({ check: this.#checks?.current ?? null, incumbent: incumbent() }))
   }
@@ -174,7 +174,7 @@ export class MissingReadyWarning {
     this.#afterMs = afterMs
   }
 
-  /** `check`: the name of the running check if ready() was called. `incumbent`: the pid of the process that serves meanwhile. */
+  /** `check`: the name of the running check if ready() was called. `incumbent`: the pid of the process that serves until this one is ready. */
   start(facts: () => { check: string | null; incumbent: number | null }): void {
     this.#timer = setTimeout(() => {
       const { check, incumbent } = facts()

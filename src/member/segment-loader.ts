@@ -83,7 +83,10 @@ export class SegmentLoader {
     }
     const segment = this.#segmentSet.get(epoch)
     if (segment === undefined)
-      throw new FdbError('ERR_FDB_INTERNAL', `no segment of epoch ${epoch} to write in`)
+      throw new FdbError(
+        'ERR_FDB_INTERNAL',
+        `the segment of epoch ${epoch}, to which this process must write, is missing`,
+      )
     this.#log.startWriting(segment.dup())
   }
 

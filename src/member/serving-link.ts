@@ -87,7 +87,7 @@ export class ServingLink {
     const start = this.#starts
     try {
       const link = new Link(await Channel.connect(control, { timeoutMs: 1_000, as: 'member' }))
-      // The link was stopped meanwhile, and possibly started again with another connection.
+      // The link was stopped during the attempt to connect, and possibly started again with another connection.
       if (!this.#running || start !== this.#starts) {
         link.close()
         return

@@ -131,12 +131,12 @@ interface LingeringDeps {
 /** The members of this process (or thread) that have not retired. */
 const activeMembers = new Set<object>()
 
-/** Call when a member is made: its process is needed. */
+/** Records a new member, whose process must live. */
 export function addActive(member: object): void {
   activeMembers.add(member)
 }
 
-/** Call when a member will never serve, or its process stays for others. */
+/** Forgets a member that will never serve, or whose process must live on for others. */
 export function removeActive(member: object): void {
   activeMembers.delete(member)
 }

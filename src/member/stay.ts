@@ -105,7 +105,10 @@ class DependentProcesses {
       }
       logger.info({ signal, to: server?.pid ?? null }, 'signal forwarded')
     } catch (error) {
-      logger.warn({ err: error, signal }, 'a signal could not be forwarded')
+      logger.warn(
+        { err: error, signal },
+        'a signal could not be forwarded to all processes and is not sent again',
+      )
     }
   }
 

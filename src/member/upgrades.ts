@@ -208,7 +208,10 @@ export function guardedProgress(
     try {
       progress?.(step)
     } catch (err) {
-      logger.error({ err, phase: step.phase }, 'a function for the progress of an upgrade threw')
+      logger.error(
+        { err, phase: step.phase },
+        'a function for the progress of an upgrade threw; the upgrade continues',
+      )
     }
   }
 }

@@ -117,7 +117,7 @@ export class GroupListeners {
       return { fd, spec: formatListenerSpec(spec) }
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_ADDRESS_IN_USE') throw error
-      // Another worker may have bound the address meanwhile.
+      // Another worker may have bound the address after the claim.
       const first = await this.#claim(name, spec)
       if (first === null) throw error
       return this.#share(first, spec)

@@ -179,6 +179,6 @@ describe('a daemon with few descriptors', () => {
       status => status.pid === app.pid && (status.epoch ?? 0) > (epoch ?? 0),
     )
     await app.order('put', { key: 'last', value: { item: 'there' } })
-    expect(app.output).not.toContain('to write in')
+    expect(app.output).not.toContain('this process must write')
   })
 })

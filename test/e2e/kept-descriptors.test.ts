@@ -151,7 +151,7 @@ describe('what the service manager keeps', () => {
     manager.forget(name => name.includes('.epoch-') || name.includes('.snapshot-'))
     await start()
     await edge.logged(
-      'the FD store of the service manager does not have the whole state: this process starts without it',
+      'the FD store of the service manager lacks a part of the state: the rest is removed from it, and this process starts without that state',
     )
     expect(await body(edge, 'one.test')).toBe('file')
   })
