@@ -131,7 +131,7 @@ export class FieldScanner implements Marks {
     return start
   }
 
-  /** Records a line. `end` is the end of the value with the white space after it. */
+  /** Appends the offsets and the id of a field line. `end`, after the value and its trailing white space, is an index of `bytes`; the other offsets are relative to `base`. */
   #markLine(
     bytes: Uint8Array,
     base: number,

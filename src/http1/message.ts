@@ -61,7 +61,7 @@ export interface HeadFacts {
   readonly odd: boolean
   /** The options of Connection, in lower case. */
   readonly connection: readonly string[]
-  /** The connection may carry another message: the sender allows it, and its framing is not {@link odd}. */
+  /** The connection may carry another message: the sender allows it, and the framing of this message breaks no rule ({@link odd}). */
   readonly keepAlive: boolean
   /** The value of Upgrade if Connection names it, without `h2c`: HTTP/2 would bypass the relay. */
   readonly upgrade: string | undefined

@@ -140,7 +140,7 @@ export function writeResponse(head: ResponseHead, options: ResponseRewriteOption
   return OUT
 }
 
-/** Returns the correct framing fields of an odd response. */
+/** Returns the framing fields to send for a response whose own fields break a framing rule (`odd`). */
 function cleanFraming({ status, chunked, contentLength }: ResponseHead): string {
   if (chunked) return status === 304 ? '' : CHUNKED
   return contentLength === undefined ? '' : `Content-Length: ${contentLength}\r\n`

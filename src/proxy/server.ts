@@ -127,7 +127,7 @@ export class ReverseProxy {
       const proxy = new ReverseProxy(member, config, options)
       options.prepare?.(proxy)
       for (const listener of proxy.config.listeners) {
-        // One turn of the event loop for each listener: code is slow when it runs for the first time.
+        // Yields to the event loop before each listener: code is slow when it runs for the first time.
         await nextTurn()
         await proxy.#openListener(listener, proxy.config)
       }
@@ -337,7 +337,10 @@ export class ReverseProxy {
     try {
       await this.#writeConfig(this.#config)
     } catch (error) {
-      this.#logger.warn({ err: error }, 'the configuration could not be written to the state')
+      this.#logger.warn(
+        { err: error },
+        'the configuration could not be written to the state: the next reload or the next serving process writes it again',
+      )
     }
   }
 

@@ -20,7 +20,7 @@ export class Dispatch {
   route: Forward | null = null
   destination: Destination | null = null
   #tried: Destination[] | null = null
-  /** The process ran out of descriptors, closed its idle connections and dialled again: once for each exchange. */
+  /** The process had reached its limit of open files, closed its idle connections and dialled again: once for each exchange. */
   #redialled = false
   #retryHead: HeadWriter | null = null
   readonly #relay: RelayContext

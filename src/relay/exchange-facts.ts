@@ -110,7 +110,7 @@ export interface ExchangeSide {
   takeHeld(): Buffer | null
   /** Restarts the current timeout. */
   arm(): void
-  /** Call after any change: starts or stops reading from each side, and starts the next request. */
+  /** Starts or stops reading from each side, and starts the next request, as the present facts require. Needed after every change of them. */
   settle(): void
   /** The exchange is complete. `close`: no other exchange may follow. */
   onFinished(close: boolean): void

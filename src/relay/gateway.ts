@@ -13,7 +13,7 @@ export const ALLOW: readonly [string, string] = ['Allow', 'GET, HEAD, POST, PUT,
 /** Fields that a response to TRACE must not show (RFC 9110, 9.3.8). */
 const SECRET = new Set(['authorization', 'proxy-authorization', 'cookie'])
 
-/** The duties of an intermediary in RFC 9110: Via and loop detection (7.6.3), Max-Forwards (7.6.2), Date (6.6.1). */
+/** Does what RFC 9110 requires of a proxy: adds Via and detects loops (7.6.3), obeys Max-Forwards (7.6.2), adds Date (6.6.1). */
 export class Gateway {
   readonly #via: string | null
   /** The Via line by the minor version of the message. */

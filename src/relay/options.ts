@@ -49,7 +49,7 @@ const DEFAULT_TIMEOUTS: Readonly<RelayTimeouts> = {
 export interface RelayLimits {
   /** Client connections; the relay closes further ones at once. */
   connections: number
-  /** Bytes that the relay holds of a client that pipelines requests. One read may exceed it. */
+  /** Bytes that the relay holds of a client that pipelines requests. A single read may exceed this limit. */
   pipelinedBytes: number
   /** Bytes of a request's body: of Content-Length, or as they arrive. */
   bodyBytes: number

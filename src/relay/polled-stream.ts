@@ -226,7 +226,7 @@ export class PolledStream extends PolledSocket implements ByteStream {
     else if (failure !== undefined) this.#fail(failure)
   }
 
-  /** Delivers bytes that the poll has read, even if reading was paused meanwhile: the kernel no longer has them. */
+  /** Delivers bytes that the poll has read, even if reading was paused after the poll: the kernel no longer has them. */
   #deliverRead(chunk: Buffer, bytes: number): void {
     if (this.#ending === null) return
     if (bytes < -1) this.#fail(this.failure(bytes))

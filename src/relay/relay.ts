@@ -196,7 +196,7 @@ export class Relay {
     let left = this.#connections.size
     let dialling = false
     for (const connection of this.#connections) {
-      // The following connections were added meanwhile.
+      // The connections from here on were added during this iteration.
       if (left-- <= 0) return
       if (!connection.movable) continue
       const exported = connection.mayMove(which) ? exportConnection(connection, this.#context) : null

@@ -22,7 +22,7 @@ export interface RelayedOptions {
 
 export type RelayedConnection = ConnectionValue<ConnectionRecord>
 
-/** Delay before the next move after the process ran out of descriptors. */
+/** Delay before the next move after the process has reached its limit of open files. */
 const RETRY_MS = 50
 
 /** The connections of one listener's relays. Each can move to another process at any byte. */

@@ -105,7 +105,7 @@ function renameSessions(server: Server, context: string): void {
   if (setSessionIdContext(server, context)) return
   throw new FdbError(
     'ERR_FDB_OPTION',
-    `fd-broker cannot set the session id context of this server on Node ${process.versions.node}: create it with the option sessionIdContext, a text that stays the same in every version`,
+    `fd-broker cannot set the session id context of this server on Node ${process.versions.node}: create it with the option sessionIdContext, a string that is the same in every version`,
   )
 }
 

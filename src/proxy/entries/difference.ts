@@ -19,7 +19,7 @@ export interface DifferenceOptions<M> {
   encode(message: M): Uint8Array
   /** The first field number from which a rewritten entry keeps unknown fields. Default 1: all. */
   keptFrom?: number
-  /** Reports whether an entry stays although it is not wanted. */
+  /** Reports whether an entry is kept although it is not wanted. */
   keeps(key: string): boolean
 }
 

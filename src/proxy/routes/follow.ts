@@ -96,7 +96,7 @@ export class RouteFollower<T extends NonNullable<unknown>> {
     this.#running = null
   }
 
-  /** Yields the keys to apply, including those that change meanwhile. */
+  /** Yields the keys to apply, including those that change during the iteration. */
   *#pending(): Generator<string | null> {
     for (;;) {
       const scan = this.#scan

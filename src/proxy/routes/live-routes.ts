@@ -18,7 +18,7 @@ const MAX_LOGGED_NAMES = 20
 export interface LiveRoutesOptions {
   section: Section<RouteMessage>
   generation: number
-  /** Reports whether the file routes of the state come from this process's configuration. */
+  /** Reports whether changes of the state's file routes apply to this process: it joins, serves, or follows another service's state. */
   serves: () => boolean
   compile: (target: RouteTarget) => RouteAction
   logger: Logger
@@ -53,14 +53,14 @@ export class LiveRoutes {
     })
   }
 
-  /** Call once, before this process may write: the table then has the routes of its file, and those made at run time. */
+  /** Fills the table with the routes of the file, and with those made at run time, before this process may write. Called once. */
   prepare(file: FileRoutes): Promise<void> {
     return this.#order.run(async () => {
       const changes = this.#changesSeen
       const put = this.#follower.put.bind(this.#follower)
       const found = await runInSlices(reconcile(this.#section, file, this.#stamp, put))
       this.#view.plan(await runInSlices(planOf(found)))
-      // An entry that has changed meanwhile may be in the table in its old form.
+      // An entry that has changed since `changes` was read may be in the table in its old form.
       if (this.#changesSeen !== changes) this.#follower.refresh()
       await this.#follower.caughtUp()
       this.#prepared = { file, found, changes }
@@ -240,15 +240,16 @@ export function* planOf({ puts, deletes }: Reconciled): Generator<undefined, Pla
 type RouteChangeListener = Parameters<RouteSource['onChange']>[0]
 
 /**
- * The routes as this process serves them. Includes the routes of its own file before it may write them, so that its first request finds them. Ignores
- * changes of the state's file routes while another process serves: their upstreams may have other names.
+ * The routes as this process serves them. Includes the routes of this process's own file before they may be written, so that its first request finds
+ * them. Ignores changes of the state's file routes after this process has handed over: those routes come from another version's file, whose
+ * upstreams may have other names.
  */
 export class RouteView implements RouteSource {
   readonly #section: RouteSource
   readonly #ownsFile: () => boolean
   #planned: PlannedRoutes | null = null
 
-  /** `ownsFile` reports whether the file routes of the state come from this process's configuration. */
+  /** `ownsFile`: see {@link LiveRoutesOptions.serves}. */
   constructor(section: RouteSource, ownsFile: () => boolean) {
     this.#section = section
     this.#ownsFile = ownsFile

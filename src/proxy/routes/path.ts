@@ -75,7 +75,10 @@ export function plainEnd(target: string): number {
 /** Escapes that some servers read differently, including a `%` that becomes an escape when the following bytes are decoded. */
 const AMBIGUOUS_ESCAPE = /%(?:2[Ff5]|5[Cc]|3[Bb]|00|(?![0-9A-Fa-f]{2}))/
 
-/** Returns the paths that servers may read in a target: literal; with escaped slashes, backslashes and semicolons decoded; fully decoded. Returns null to refuse it. */
+/**
+ * Returns the paths for which different servers may take a target: the path as sent; the path with escaped slashes, backslashes and semicolons
+ * decoded; the fully decoded path. Returns null if the target must be refused.
+ */
 export function readings(target: string): string[] | null {
   if (target === '*') return ['/']
   const end = target.search(/[?#]/)

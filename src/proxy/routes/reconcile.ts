@@ -26,7 +26,7 @@ export interface Reconciled {
   conflicts: string[]
   /** `HOST/PATH` of routes made at run time whose upstream only an earlier file has. The routes stay in use. */
   former: string[]
-  /** `HOST/PATH` of routes made at run time with an unknown upstream. The routes stay; their requests get 503. */
+  /** `HOST/PATH` of routes made at run time with an unknown upstream. The routes are kept; their requests get 503. */
   dangling: string[]
   /** The upstreams of the routes in `former` and `dangling`. */
   needed: Set<string>
@@ -41,7 +41,7 @@ export interface FileRoutes {
 
 const STEP = 32
 
-/** Yields where it may pause. Tolerates routes that change meanwhile; a partly applied result is harmless. Calls `served` with each route of the result. */
+/** Yields where it may pause. Tolerates routes that change during a pause; a partly applied result is harmless. Calls `served` with each route of the result. */
 export function* reconcile(
   state: RouteState,
   file: FileRoutes,

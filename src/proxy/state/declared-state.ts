@@ -38,7 +38,7 @@ export class DeclaredState {
     })
   }
 
-  /** Writes the differences. Calls `between` while old and new upstreams exist; it returns the upstreams that must stay. Rejects if this process must not write. */
+  /** Writes the differences. Calls `between` while old and new upstreams exist; it returns the upstreams that must be kept. Rejects if this process must not write. */
   async write(
     config: ProxyConfig,
     between: () => Promise<ReadonlySet<string>>,
@@ -54,7 +54,7 @@ export class DeclaredState {
       encode,
       keeps: name => needed.has(name),
     })
-    // Another turn of the event loop, because code is slow when it runs for the first time.
+    // Yields to the event loop here: the rest is slow when it runs for the first time, and would delay clients longer together with the above.
     await nextTurn()
     const changes = {
       upstreams: put || removed ? { ...put, ...removed } : undefined,
@@ -65,7 +65,7 @@ export class DeclaredState {
       settings: await applyDifference(this.#declared.settings, settingMessages(config, stamp), {
         encode: settingsSection.codec.encode,
         keptFrom: FIRST_ATTRIBUTE,
-        // Settings of other versions stay.
+        // Deletes only settings that this version knows as optional: those that it does not know are other versions' settings.
         keeps: path => !isOptional(path),
       }),
     }

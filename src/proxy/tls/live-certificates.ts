@@ -231,7 +231,7 @@ function freeKey(usedKeys: ReadonlyMap<string, unknown>, { names }: CertificateM
 function readAddition(given: unknown): { material: CertificateMaterial; replace: boolean } {
   const { cert, key, names = null, replace = false } = isMap(given) ? given : {}
   for (const [what, text] of Object.entries({ cert, key })) {
-    if (typeof text !== 'string') throw refusal(`"${what}" is not a text`)
+    if (typeof text !== 'string') throw refusal(`"${what}" is not a string`)
     if (text.length > MAX_PEM_BYTES)
       throw refusal(`"${what}" has ${text.length} bytes, at most ${MAX_PEM_BYTES} are taken`)
   }

@@ -19,7 +19,7 @@ export class Balancer {
     this.configure(addresses, rules)
   }
 
-  /** A server that stays keeps its health, unless `rules.failures` is null. */
+  /** Replaces the servers and the rules. A server that was there before keeps its health, unless `rules.failures` is null. */
   configure(addresses: readonly string[], rules: HealthRules): void {
     const before = new Map(this.#servers.map(({ address, health }) => [address, health]))
     this.#servers = addresses.map(address => ({

@@ -47,7 +47,7 @@ export class Upstream {
     return this.#balancer !== null && this.#takesRequests
   }
 
-  /** Servers that stay keep their health. Null removes the configuration. */
+  /** Replaces the configuration; null removes it. Servers that were there before keep their health. */
   configure(config: UpstreamConfig | null): void {
     if (config === null) {
       this.#balancer = null

@@ -45,7 +45,7 @@ export class Upstreams {
     return this.#forRequests
   }
 
-  /** Adds and changes upstreams. Removed ones stay until {@link prune}, because routes may still lead to them. */
+  /** Adds and changes upstreams. Removed ones are kept until {@link prune}, because routes may still lead to them. */
   configure(configs: readonly UpstreamConfig[]): void {
     this.#configured = new Set(configs.map(({ name }) => name))
     this.#forRequests = new Set(
