@@ -13,9 +13,9 @@ const SIGNALS = ['SIGINT', 'SIGTERM'] as const
 const MASK = maskOf(SIGNALS)
 
 /**
- * Keeps a retired process alive if its exit would end its successors (PID 1 of a container, main process of a unit), or if its successor
- * writes to its terminal from another session, where Ctrl-C must still end it. At exit a small command replaces the program's image, so the
- * program ends without delay and holds no memory.
+ * Keeps a retired process alive if its exit would end the successors (PID 1 of a container, main process of a unit), or if a successor in
+ * another session writes to this process's terminal: Ctrl-C must still end that successor. When the program exits, a small command replaces
+ * its image in the same process, so that the program itself ends without delay and holds no memory.
  */
 export class Placeholder {
   readonly #control: string

@@ -7,7 +7,7 @@ export const PARTS = 256
 
 /**
  * A map that never stalls the event loop: one `Map` in insertion order while small, then 256 parts. Iteration may miss keys that are added
- * meanwhile. No value is undefined.
+ * during it. No value is undefined.
  */
 export abstract class DividingMap<K, V> {
   /** All keys of a small map; while dividing, the keys of that moment until all are in parts; null after that. */
@@ -122,7 +122,7 @@ export abstract class DividingMap<K, V> {
         yield entry
         continue
       }
-      // All keys have moved to parts meanwhile.
+      // All keys have moved to parts since the iteration began.
       const value = this.get(entry[0])
       if (value !== undefined) yield [entry[0], value]
     }
@@ -204,7 +204,7 @@ export class GrowingList<T> implements Iterable<T> {
     this.#length++
   }
 
-  /** Iteration includes items that are added meanwhile. */
+  /** Iteration includes items that are added during it. */
   *[Symbol.iterator](): IterableIterator<T> {
     for (const chunk of this.#chunks) yield* chunk
   }

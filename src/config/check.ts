@@ -6,7 +6,7 @@ export type ValueCheck<T> = (value: unknown, place: ConfigPlace) => T | undefine
 
 export type Checked<C> = C extends ValueCheck<infer T> ? T : never
 
-/** Checks a text that `read` converts to a value. */
+/** Checks a string that `read` converts to a value. */
 export function text<T>(what: string, read: (text: string) => T | InvalidValue): ValueCheck<T> {
   return (value, place) => {
     if (typeof value !== 'string') {
@@ -31,7 +31,7 @@ export function oneOf<const T extends string>(...words: T[]): ValueCheck<T> {
 export const boolean: ValueCheck<boolean> = (value, place) =>
   typeof value === 'boolean' ? value : place.wrong(`${shown(value)} is neither true nor false`)
 
-/** `word`: a text that is allowed instead, for the message. */
+/** `word`: a string that is allowed instead, for the message. */
 export function integer(least: number, most: number, word?: string): ValueCheck<number> {
   const other = word === undefined ? '' : `, nor "${word}"`
   return (value, place) =>

@@ -165,7 +165,7 @@ function colonsIn(json: string): number {
 /** Syntax that the packages may read differently or warn about: an anchor, a tag, a directive. */
 const UNUSUAL = /[&!%]|^<<|[{,\s]<</m
 
-/** Parses YAML 1.2 with `js-yaml`; undefined if left to `yaml`, which reports what is wrong and where. Both return the same values. */
+/** Parses YAML 1.2 with `js-yaml`; undefined if left to `yaml`, which reports what is wrong and where. `js-yaml` and `yaml` return the same values. */
 export function yamlValue(text: string): unknown {
   if (UNUSUAL.test(text)) return undefined
   const { CORE_SCHEMA, load } = jsYaml()

@@ -61,7 +61,7 @@ export type MoveWhich = 'auto' | 'idle'
 
 /**
  * How a connection arrives. `moved`: from another process. `returned`: it was on its way to another process and could not move now; it may
- * leave again. `refused`: the other process refused it; it stays until it ends, and is closed as soon as no request can be lost.
+ * leave again. `refused`: the other process refused it; the connection remains in this process until it ends, and is closed as soon as no request can be lost.
  */
 export type Arrival = 'moved' | 'returned' | 'refused'
 

@@ -13,7 +13,7 @@ export interface MovePair extends Disposable {
   readonly log: MoveLog
 }
 
-/** Throws if the kernel has no sealable memory files, or no descriptor is left. */
+/** Throws if the kernel has no sealable memory files, or the process has reached its limit of open files. */
 export function movePair(): MovePair {
   const log = MoveLog.create()
   let ends: [OwnedFd, OwnedFd]
@@ -44,7 +44,7 @@ export interface MoveChannelEnd {
 
 /**
  * Opens a channel for connections. Each callback borrows its end until its promise resolves. Rejects if the kernel has no sealable memory
- * files, or no descriptor is left.
+ * files, or the process has reached its limit of open files.
  */
 export async function createMoveChannel(ends: {
   take(end: MoveChannelEnd): void | Promise<void>

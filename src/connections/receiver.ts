@@ -41,7 +41,7 @@ interface HeldSlice {
   released: boolean
 }
 
-/** Receives connections from a draining process. They stay unread until the sender, or the move log, confirms that it has released them. */
+/** Receives connections from a draining process. The received connections remain unread until the sender, or the move log, confirms that it has released them. */
 export class ConnectionReceiver {
   readonly #options: ConnectionReceiverOptions
   #machine = initialMoveIn()
@@ -76,7 +76,10 @@ export class ConnectionReceiver {
       end: error => {
         // Null is the usual end. An error may be a lack of descriptors, which the operator must learn of.
         if (error !== null)
-          this.#options.reportError(error, 'the channel for connections of an older process has failed')
+          this.#options.reportError(
+            error,
+            'the channel for connections of an older process has failed: this channel brings no more of them',
+          )
         this.#doubt()
       },
     })

@@ -91,7 +91,7 @@ const ACK_MS = 2_000
 const RESCAN_MS = 250
 /** The shortest pause between two passes. */
 const PASS_PAUSE_MS = 5
-/** The time in which the receiver should take a slice, because the clients of its connections wait meanwhile. */
+/** The time in which the receiver should take a slice, because the clients of its connections wait as long as that. */
 const SLICE_MS = 3
 /** The fewest connections of a slice, and the size of the first one. */
 const FEWEST = 4
@@ -239,7 +239,10 @@ export class ConnectionSender {
     try {
       return this.#options.log.append(slice, record)
     } catch (error) {
-      this.#options.reportError(error, 'the move log could not be written: connections stay')
+      this.#options.reportError(
+        error,
+        'the move log could not be written: connections remain in this process',
+      )
       return false
     }
   }
@@ -288,7 +291,7 @@ export class ConnectionSender {
     const { link, firstWaveMs } = this.#options
     this.#wave = null
     this.#proving = true
-    // Servers need not hold connections meanwhile.
+    // Servers need not hold connections until the receiver has proved itself.
     for (const source of this.#watched) source.moving.onMovable = null
     if (this.#waves) link.post({ firstWave: { healthyMs: firstWaveMs } })
     const longest = this.#waves ? firstWaveMs + 2 * LONGEST_PROOF_MS : firstWaveMs

@@ -32,7 +32,7 @@ import { Services } from './services.js'
 
 /** Time to write the state to a slow disk; shorter than the time after which service managers kill a stopping service. */
 const KEEP_MS = 30_000
-/** Time for the next daemon to become ready: it has loaded its code before it gets an Offer. Members that connect meanwhile wait. */
+/** Time for the next daemon to become ready: it has loaded its code before it gets an Offer. Members that connect before it is ready wait. */
 const READY_MS = 10_000
 
 export interface DaemonOptions {

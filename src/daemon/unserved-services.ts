@@ -34,7 +34,7 @@ export class UnservedServices {
     this.#deps = deps
   }
 
-  /** Call it after any change of the service or of its rule. */
+  /** Starts or stops the delay of a service after a change of the service or of its rule. */
   update(service: string): void {
     const rule = this.#deps.rule(service)
     const waiting = this.#waiting.get(service)

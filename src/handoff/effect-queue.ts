@@ -2,12 +2,12 @@ export type Outcome = { readonly done: true } | { readonly done: false; readonly
 
 interface QueuedEffect<Effect> {
   readonly effect: Effect
-  /** The number of the machine's step that asked for this effect. */
+  /** The number of the state machine's step that asked for this effect. */
   readonly step: number
 }
 
 /**
- * Carries out effects in the order of the machine. The machine gets the outcome of each effect before the next one starts. After a failure
+ * Carries out effects in the order of the state machine, which gets the outcome of each effect before the next one starts. After a failure
  * the queue skips the effects of the same step that need the failed one (`needs`).
  */
 export class EffectQueue<Effect> {

@@ -41,7 +41,7 @@ export function needs(failed: EmbeddedEffect, later: EmbeddedEffect): boolean {
   }
 }
 
-/** The two machines. Tests of the exploration pass defective ones. */
+/** The two state machines. Tests of the exploration pass defective ones. */
 export interface Machines {
   readonly member: typeof stepMember
   readonly holder: typeof stepHolder

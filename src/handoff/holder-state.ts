@@ -1,4 +1,4 @@
-/** The state of a holder's handoff machine, its events and its effects. */
+/** The state of a holder's state machine, its events and its effects. */
 import {
   type Epoch,
   type Id,

@@ -1,4 +1,4 @@
-/** The messages between holder and member, reduced to what the machines need. `proto/wire.proto` has the complete ones. */
+/** The messages between holder and member, reduced to what the state machines need. `proto/wire.proto` has the complete ones. */
 
 /** A holder's number for a process. The holder's own member (embedded hosting) has a number too. */
 export type Id = number

@@ -1,4 +1,4 @@
-/** The phases of a handoff and of a member, and what they mean outside of the two machines. */
+/** The phases of a handoff and of a member, and what they mean outside of the two state machines. */
 
 export type HolderPhase =
   | 'idle'

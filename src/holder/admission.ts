@@ -216,7 +216,7 @@ export function welcome(link: Link, body: fdbroker.wire.Welcome.$Properties): vo
   try {
     own = ownPidfd()
   } catch {
-    // No descriptor is left: the caller knows this process by its pid only.
+    // This process has reached its limit of open files: the caller knows it by its pid only.
   }
   const envelope: WireBody = { welcome: body }
   link

@@ -23,7 +23,7 @@ import { SuccessorWatch } from './successor-watch.js'
 import { Timeline } from './timeline.js'
 import { type HandoffTimes, limitOf, patience, waitingSilence } from './times.js'
 
-/** The driver of the holder's machine: carries out its effects, and passes on messages of peers and deadlines as events. */
+/** Carries out the effects of the holder's state machine, and passes it the messages of peers and the expired deadlines as events. */
 export class Holder {
   readonly timeline = new Timeline()
   readonly segmentSet: SegmentSet
@@ -186,7 +186,7 @@ export class Holder {
     this.#probation.endSoon()
   }
 
-  /** The host calls this after each step of the machine. */
+  /** The host calls this after each step of the state machine. */
   stepped(): void {
     const { phase, joiner } = this.#host.state()
     if (phase === this.#phase) return
@@ -225,7 +225,10 @@ export class Holder {
       if (effect.type === 'seal') this.#prune()
       return
     }
-    this.#logger.error({ err: outcome.error, effect: effect.type }, 'a step of the handoff failed')
+    this.#logger.error(
+      { err: outcome.error, effect: effect.type },
+      'a step of the handoff failed; the steps that depend on it are skipped',
+    )
     if (effect.type !== 'make') return
     const joiner = this.#peers.get(this.#host.state().joiner)
     if (joiner !== undefined)
@@ -264,7 +267,7 @@ export class Holder {
     this.#host.changed?.()
   }
 
-  /** Forgets a peer without a link that the machine does not wait for. Its process may live, and join again. */
+  /** Forgets a peer without a link that the state machine does not wait for. Its process may live, and join again. */
   #forgetIfIdle(peer: Peer): void {
     if (!concernedIds(this.#host.state()).includes(peer.id)) this.#peers.forget(peer)
   }

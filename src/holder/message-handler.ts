@@ -22,7 +22,7 @@ export interface HandlerContext {
   catchUp(peer: Peer): void
 }
 
-/** Handles one message of a peer: records its facts in `peer`, and passes the machine its event. Owns the descriptors. */
+/** Handles one message of a peer: records its facts in `peer`, and passes the state machine its event. Owns the descriptors. */
 export function handleMessage(
   context: HandlerContext,
   peer: Peer,
@@ -60,7 +60,7 @@ function recordHeartbeat(peer: Peer, heartbeat: NonNullable<WireEnvelope['heartb
   peer.report = parseReport(heartbeat.report ?? '')
 }
 
-/** Records the facts of a message that are not for the machine: reasons, names and positions. */
+/** Records the facts of a message that are not for the state machine: reasons, names and positions. */
 function recordFacts({ logger }: HandlerContext, peer: Peer, envelope: WireEnvelope): void {
   const { abort, unfit, ready, frozen, prepared } = envelope
   if (abort) peer.reason = remoteError(abort, GAVE_UP)
@@ -136,7 +136,7 @@ export function parseReport(text: string): unknown {
 /** The functions of the process around a holder. */
 export interface HolderHost {
   state(): HolderState
-  /** Steps the machine and carries out its effects. */
+  /** Steps the state machine and carries out its effects. */
   dispatch(event: HolderEvent): void
   /** Returns further descriptors of an Offer (embedded: control listener and lock). Borrowed. */
   extraItems(): BundleItem[]
@@ -151,7 +151,7 @@ export interface HolderHost {
   otherMessage?(peer: Peer, envelope: WireEnvelope, fds: OwnedFd[]): boolean
   /** The receiver owns the descriptors. Absent if members send none. */
   bundle?(peer: Peer, items: BundleItem[]): void
-  /** Called when a member that reconnected has sent everything it holds, before the machine gets the event. */
+  /** Called when a member that reconnected has sent everything it holds, before the state machine gets the event. */
   onReturned?(peer: Peer): void
   forgotten?(peer: Peer): void
 }

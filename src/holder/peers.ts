@@ -63,7 +63,7 @@ export class Peers {
     return this.#peers.get(id)
   }
 
-  /** Owns link and pidfd. Rejects the candidate and returns null if no descriptor is left to watch it with. */
+  /** Owns link and pidfd. Rejects the candidate and returns null if it cannot be watched, for example because this process has reached its limit of open files. */
   add(candidate: Candidate): Peer | null {
     const id = this.#nextId++
     const peer = newPeer(id, candidate)

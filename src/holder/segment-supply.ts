@@ -39,7 +39,7 @@ export class SegmentSupply {
     try {
       newer = this.#segmentSet.since(top, { whole: caller.intent === 'follow' })
     } catch {
-      // No descriptor is left.
+      // This process has reached its limit of open files.
       this.#drop(caller)
       return
     }

@@ -56,7 +56,7 @@ export class DescriptorSharing {
       sent = this.#collect(peer, offered)
     } catch (cause) {
       peer.reason ??= outOfDescriptors('the descriptors for the successor cannot be collected', cause)
-      // The machine must finish the present step first.
+      // The state machine must finish the present step first.
       queueMicrotask(() => this.#parts.undelivered(peer, false))
       return
     }
@@ -120,7 +120,7 @@ export class DescriptorSharing {
     return making === undefined ? this.#shareAll(made) : making.then(() => this.#shareAll(made))
   }
 
-  /** Sends a peer that reconnected the segments that were made meanwhile. */
+  /** Sends a peer that reconnected the segments that were made while it was away. */
   catchUp(peer: Peer): void {
     const missed = this.#parts.segmentSet.all.filter(
       segment =>
@@ -129,7 +129,7 @@ export class DescriptorSharing {
     if (missed.length > 0) this.#share(peer, missed).catch(() => {})
   }
 
-  /** Collects shared descriptors, which stay open while the bundle is in flight, even if a listener is closed meanwhile. */
+  /** Collects shared descriptors, which stay open while the bundle is in flight, even if a listener is closed before the peer has received it. */
   #collect(peer: Peer, { epoch, wayBack, source }: OfferEpochs): BundleItem[] {
     if (this.#parts.segmentSet.get(epoch) === undefined || this.#parts.segmentSet.get(wayBack) === undefined)
       throw new FdbError('ERR_FDB_INTERNAL', `the segments ${epoch} and ${wayBack} could not be made`)

@@ -59,7 +59,7 @@ export class FormerListeners {
   /** Set if another user chose the paths: this process must not remove them, because that user may redirect them to other files. */
   keepPaths = false
 
-  /** Call before the registry's entry `name` is dropped or replaced. */
+  /** Records the entry `name`, which the caller is about to drop from the registry or to replace. */
   remember(registry: Registry, name: string): void {
     const entry = registry.get(name)
     if (this.keepPaths) return
@@ -67,7 +67,7 @@ export class FormerListeners {
     try {
       this.#entries.push({ ...entry, fd: entry.fd.dup() })
     } catch {
-      // No descriptor is left: the path stays, and the next process that binds it replaces it.
+      // This process has reached its limit of open files. The path is not removed; the next process that binds it replaces it.
     }
   }
 

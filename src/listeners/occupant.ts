@@ -148,7 +148,7 @@ function findHolder(inodes: Set<string>): number | null {
       try {
         if (wanted.has(readlinkSync(`/proc/${entry}/fd/${fd}`))) return Number(entry)
       } catch {
-        // The descriptor was closed meanwhile.
+        // The process has just closed the descriptor.
       }
     }
   }
@@ -169,7 +169,7 @@ export function controlOf(pid: number): string | null {
       const path = file.slice(0, -LOCK_SUFFIX.length)
       if (lstatSync(path).isSocket()) return path
     } catch {
-      // The descriptor was closed meanwhile, or the path does not exist.
+      // The process has just closed the descriptor, or the path does not exist.
     }
   }
   return null

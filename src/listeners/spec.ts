@@ -50,7 +50,7 @@ type SpecPart = 'kind' | 'host' | 'port' | 'path' | 'options' | keyof ListenerSp
 
 function refuse(spec: unknown, part: SpecPart, why: string): never {
   const shown = typeof spec === 'string' ? spec : JSON.stringify(spec)
-  throw new FdbError('ERR_FDB_SPEC', `The listener ${shown} has a wrong ${part}: ${why}`, {
+  throw new FdbError('ERR_FDB_SPEC', `The listener ${shown} has an invalid ${part}: ${why}`, {
     details: { spec: shown, part },
   })
 }
@@ -58,7 +58,8 @@ function refuse(spec: unknown, part: SpecPart, why: string): never {
 /** Parses either form. Throws ERR_FDB_SPEC, which names the wrong part. */
 export function parseListenerSpec(input: string | ListenerOptions): ListenerSpec {
   if (typeof input === 'string') return complete(input, parseText(input))
-  if (typeof input !== 'object' || input === null) return refuse(input, 'kind', 'give a text or an object.')
+  if (typeof input !== 'object' || input === null)
+    return refuse(input, 'kind', 'a listener is a string (for example tcp://0.0.0.0:443) or an object.')
   return complete(input, input)
 }
 

@@ -40,7 +40,7 @@ export function isSocketAt(fd: OwnedFd, spec: string): boolean {
   }
 }
 
-/** Renames the path and checks it again before removing it. If another process has replaced the path meanwhile, puts its socket back. */
+/** Renames the path and checks it again before removing it. If another process has replaced the path before the renaming, puts its socket back. */
 function removeAside(fd: OwnedFd, path: string): boolean {
   const aside = `${path}.closed-${process.pid}`
   renameSync(path, aside)
@@ -71,7 +71,7 @@ export interface NoSocket {
  * its folder lets them check one after the other, so that each sees the new socket of the previous one (flock; without it if the folder cannot be
  * read).
  *
- * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there meanwhile, puts it
+ * Renames the stale socket and checks it again before deleting it: if a program without this lock has bound a live socket there before the renaming, puts it
  * back. (Binding a temporary name and renaming it would leave the temporary name in getsockname() forever.)
  */
 export function replaceStale(path: string, bind: () => OwnedFd): OwnedFd | Occupied | NoSocket {

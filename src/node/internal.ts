@@ -13,7 +13,7 @@ export interface Internal {
   whenMissing(owner: object, notify: () => void): void
 }
 
-/** `attempt` returns whether the internal behaves as expected. If it throws, the internal does not work, unless the process is out of descriptors. */
+/** `attempt` returns whether the internal behaves as expected. If it throws, the internal does not work, unless the process has reached its limit of open files. */
 export function internal(name: string, without: string, attempt: () => boolean): Internal {
   let known: boolean | undefined
   const waiting = new Map<object, () => void>()
@@ -32,7 +32,7 @@ export function internal(name: string, without: string, attempt: () => boolean):
         return record(attempt())
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException
-        // Out of descriptors: assumes that it works, and tests it again at the next read.
+        // The limit of open files is reached: assumes that the internal works, and tests it again at the next read.
         return code === 'EMFILE' || code === 'ENFILE' || record(false)
       }
     },

@@ -14,7 +14,7 @@ import {
   upgradedAnswer,
 } from './requests.js'
 
-/** Maximum number of requests of one operator that are being handled; further ones are not read meanwhile. */
+/** Maximum number of requests of one operator that are being handled; further ones are not read until one of these is answered. */
 const MOST_AT_ONCE = 16
 
 const CANCELLED = { code: 'ERR_FDB_ABORTED', message: 'the upgrade was cancelled by its operator' } as const

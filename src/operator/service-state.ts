@@ -232,7 +232,7 @@ class EntryChanges {
     }
   }
 
-  /** Yields the collected changes with the current values. The copy must not be updated meanwhile. */
+  /** Yields the collected changes with the current values. The copy must not be updated during the iteration. */
   *of(section: string): Generator<StateChange, void> {
     const changed = this.#changed.get(section)!
     if (changed.cleared) yield { op: 'clear', section }

@@ -21,7 +21,7 @@ export class StateCopy implements Disposable {
 
   /**
    * Reads new records, page by page, and resolves with the position of the service's log. Notifies listeners of the changes; if the
-   * log was compacted or the service was restarted meanwhile, of the differences. May be called again after a failure. Rejects as
+   * log was compacted or the service was restarted since the last call, of the differences. May be called again after a failure. Rejects as
    * `ask` does, with ERR_FDB_STATE_DIGEST, and as {@link StateLog.adopt} does.
    */
   async readNew(ask: AskCommand, reading: OnRead = () => {}): Promise<Position> {

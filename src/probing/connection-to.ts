@@ -4,7 +4,7 @@ import { acceptOptionsOf } from '../node/server-connections.js'
 
 /**
  * Connects to a server of this process without a listener: the other end is emitted on the server as an accepted connection, or passed to
- * `take`. The server need not listen. Throws if no descriptors are left.
+ * `take`. The server need not listen. Throws if the process has reached its limit of open files.
  */
 export function connectionTo(
   server: Server,

@@ -42,7 +42,7 @@ export function spawnShell(text: string, env: NodeJS.ProcessEnv, stdio: StdioOpt
 export function nodeShell(env: NodeJS.ProcessEnv): StartShell {
   return (text, { output, ended }) => {
     const child = spawnShell(text, { ...process.env, ...env }, ['ignore', 'pipe', 'pipe'])
-    // Node creates no streams if no descriptors are left.
+    // Node creates no streams if the process has reached its limit of open files.
     const streams = [child.stdout, child.stderr].filter(stream => stream != null)
     for (const stream of streams) stream.on('data', output)
     let over = false

@@ -5,7 +5,7 @@ import { connectToDatagram, connectToUnix, type NativeError, type OwnedFd } from
 
 const PREFIX = 'fd-broker-'
 const NAME = /^fd-broker-[A-Za-z0-9]{6}$/
-/** Younger folders stay: their socket may be about to be bound. */
+/** Younger folders are not removed: their socket may be about to be bound. */
 const YOUNG_MS = 60_000
 
 /**
@@ -33,7 +33,7 @@ function removeIfLeft(folder: string): void {
     if (readdirSync(folder).every(name => isLeft(join(folder, name))))
       rmSync(folder, { recursive: true, force: true })
   } catch {
-    // The folder was removed meanwhile, or is another user's.
+    // Another process has just removed the folder, or the folder is another user's.
   }
 }
 

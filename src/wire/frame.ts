@@ -22,7 +22,7 @@ export const FRAMING_VERSION = 1
 /** The kernel's SCM_MAX_FD, repeated here so that the framing does not load the addon. */
 export const FDS_PER_BATCH = 253
 
-/** Hard limit of descriptors per frame: one batch beside each header byte. */
+/** Hard limit of descriptors per frame: each batch travels with a byte of its own, and only the header's eight bytes are in every frame. */
 export const MAX_FRAME_FDS = HEADER_BYTES * FDS_PER_BATCH
 
 export interface FrameLimits {

@@ -122,7 +122,7 @@ export class HungWorkers {
     )
   }
 
-  /** Kills a replaced process that is still silent. One that is heard again, or has closed its channel, ends by itself. */
+  /** Kills a replaced process that is still silent. A process that sends heartbeats again, or has closed its channel, ends by itself. */
   #endReplaced(process: WorkerProcess, slot: WorkerSlot, silentMs: number): void {
     if (process.forgotten || !process.link.open || silentMs <= SILENT_MS)
       this.#replacedProcesses.delete(process)
@@ -146,6 +146,6 @@ export function killWorker(worker: number, process: WorkerProcess, what: string,
   try {
     killVerified(identity, proven ? pidfd : null)
   } catch (error) {
-    logger.error({ worker, err: error }, 'the worker cannot be killed')
+    logger.error({ worker, err: error }, 'the worker cannot be killed and may keep running')
   }
 }

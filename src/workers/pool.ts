@@ -173,7 +173,7 @@ export class WorkerPool {
     await settleAll([...lacking.map(serve), this.#endSurplus(count)])
   }
 
-  /** Ends surplus workers. Their listeners stay here: closing them would drop clients in their queues. */
+  /** Ends surplus workers. Their listeners remain open here: closing them would drop clients in their queues. */
   async #endSurplus(count: number): Promise<void> {
     const tooMany = this.#slots.filter(({ index }) => index >= count)
     await Promise.all(tooMany.map(slot => slot.abandon('it is one too many')))

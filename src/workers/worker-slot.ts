@@ -52,7 +52,7 @@ export class WorkerSlot {
     return this.#isWanted
   }
 
-  /** Stops starting processes; a serving one stays. Resolves when a process that is being started serves or has ended. */
+  /** Stops starting processes; a serving one keeps serving. Resolves when a process that is being started serves or has ended. */
   abandon(why: string): Promise<void> {
     this.#isWanted = false
     this.#restartsEnded = false
@@ -83,7 +83,7 @@ export class WorkerSlot {
   }
 
   /**
-   * Starts a process that takes over the slot. Resolves when it serves; rejects otherwise, and the former process stays. Rejects with
+   * Starts a process that takes over the slot. Resolves when it serves; rejects otherwise, and the former process keeps serving. Rejects with
    * ERR_FDB_BUSY during another start.
    */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {

@@ -13,7 +13,7 @@ export interface SocketProtocol {
   /**
    * Returns everything that the next process needs to continue this connection, at most 4 MiB, or undefined if the connection cannot move
    * now; the hook is called again later. A larger record, like a connection that could not move, comes back through {@link restore} in this
-   * process. Any other return value, also a promise, is an error of the hook (ERR_FDB_HOOK), and the connection stays. When the hook has
+   * process. Any other return value, also a promise, is an error of the hook (ERR_FDB_HOOK), and the connection does not move. When the hook has
    * returned a record, the library owns the connection: the application must not read from the socket or write to it, and should forget it.
    * Bytes that the hook itself writes are sent before the connection leaves. The socket's 'close' follows, without an error.
    *
@@ -85,7 +85,7 @@ export class ApplicationSockets {
     this.#run = parts.run
   }
 
-  /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then stays. */
+  /** Returns null if the connection cannot leave now. Throws the hook's exception or ERR_FDB_HOOK; the connection then does not move. */
   depart(socket: net.Socket): { fd: OwnedFd; record: Record } | null {
     if (!canLeave(socket)) return null
     const serialized = this.#serialized.get(socket) ?? this.#serialize(socket)

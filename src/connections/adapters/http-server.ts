@@ -128,13 +128,13 @@ export interface HttpHooks {
   /**
    * Called for a connection between two requests that is about to leave. Returns the application's data about it, at most 4 MiB (`new
    * Uint8Array()` for none), or undefined if the connection cannot move now. Any other return value, also a promise, is an error of the
-   * hook (ERR_FDB_HOOK), and the connection stays. If it cannot move for 2 seconds, its next response closes it. After a move the socket's
+   * hook (ERR_FDB_HOOK), and the connection does not move. If it cannot move for 2 seconds, its next response closes it. After a move the socket's
    * 'close' follows, without an error.
    */
   serialize?(socket: net.Socket): Uint8Array | undefined
   /** Called after the server's 'connection' with the data of {@link serialize}, in the next process or in this one. */
   restore?(socket: net.Socket, data: Uint8Array): void
-  /** For connections that the application takes over ('upgrade', 'connect'). Without this option they stay until they end. */
+  /** For connections that the application takes over ('upgrade', 'connect'). Without this option these connections remain in this process until they end. */
   readonly upgraded?: SocketProtocol
 }
 

@@ -18,7 +18,7 @@ export function canLeave(socket: net.Socket): boolean {
   return isPlain(socket) && descriptorOf(socket) !== null && unwrittenBytes(socket) === 0
 }
 
-/** Duplicates the descriptor of a connection. The socket stays usable until {@link abandon}. Returns null if no descriptor is left. */
+/** Duplicates the descriptor of a connection. The socket stays usable until {@link abandon}. Returns null if the process has reached its limit of open files. */
 export function connectionOf(socket: net.Socket): OwnedFd | null {
   try {
     return duplicateLent(descriptorOf(socket)!, 'connection')

@@ -33,8 +33,8 @@ export type EndReason =
   | 'a claimant has ended'
 
 /**
- * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. They and
- * the pidfds of those processes are entries of the daemon's registry, so that its upgrade passes them on.
+ * Descriptors of any type that a daemon holds for other processes, by name: forever, for a time, or as long as a process lives. These descriptors
+ * and the pidfds of those processes are entries of the daemon's registry, so that its upgrade passes them on.
  */
 export class DescriptorStore implements DescriptorHolder, Disposable {
   readonly #registry: Registry

@@ -173,7 +173,7 @@ export class SegmentCopies {
 
   /**
    * Copies new records of the segments, for a few milliseconds per turn of the event loop. Resolves with whether there were any. Also completes and
-   * seals the copy of a segment that was sealed and has left the set meanwhile, because readers wait for the seal.
+   * seals the copy of a segment that was sealed and has left the set since the last call, because readers wait for the seal.
    */
   async refresh(): Promise<boolean> {
     let copied = false

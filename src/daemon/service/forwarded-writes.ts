@@ -37,7 +37,7 @@ interface Author {
   readonly inFlight: Map<number, number>
   /** Numbers of changes that were answered before their last piece arrived; their later pieces are ignored. */
   readonly cutShort: Set<number>
-  /** One of its changes was answered AGAIN. So are all later ones until it reconnects, to keep the order of its changes. */
+  /** One change of this author was answered AGAIN. All later ones get the same answer until the author reconnects, so that its changes keep their order. */
   mustReconnect: boolean
   /** The report of a process that has retired but still lives, otherwise null. */
   retired: DrainReport | null

@@ -34,7 +34,7 @@ export function takeItems(
   const lost = (what: string, error: unknown) =>
     logger.error(
       { err: error, service, lost: what },
-      'an item that the previous daemon handed over cannot be used',
+      'an item that the previous daemon handed over cannot be used and is lost',
     )
   const segments: { readonly segment: Segment; readonly writable: boolean }[] = []
   const unread: Epoch[] = []

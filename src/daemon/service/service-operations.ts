@@ -174,7 +174,7 @@ export class ServiceOperations implements Operations {
     return true
   }
 
-  /** Call it after each step of the state machine. */
+  /** Ends the waits for a phase that the state machine has now reached. */
   phaseChanged(): void {
     this.#decision.phaseChanged()
     this.#handoff.phaseChanged()
@@ -186,7 +186,7 @@ export class ServiceOperations implements Operations {
     this.#handoff.end()
   }
 
-  /** Call it after a handoff has failed. */
+  /** Rejects the waiting upgrade requests with the reason of the last failed handoff. */
   handoffFailed(): void {
     const failure = this.#service.holder.timeline.lastFailure
     if (failure !== null) this.#upgrades.failed(failure)
@@ -329,7 +329,7 @@ export class PhaseGate {
     await pending.limit(ms, () => pending.resolve(), { unref: true }).answer
   }
 
-  /** Call it after the phase may have changed. */
+  /** Ends all waits if the phase now lets requests pass. */
   phaseChanged(): void {
     if (!this.open) this.end()
   }

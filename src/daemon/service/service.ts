@@ -251,7 +251,7 @@ export class Service {
     welcome(caller.link, { ...this.#facts(caller, generation), capabilities: [FORWARDS_WRITES] })
   }
 
-  /** The fields of a Welcome. */
+  /** Returns the fields that every Welcome of this service has, for a caller of that generation. */
   #facts({ version }: Caller, generation: number) {
     const { incarnation, times } = this.#deps
     const facts = { version, pid: process.pid, daemon: true, heartbeatMs: times.heartbeat, incarnation }

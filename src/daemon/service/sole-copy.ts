@@ -56,7 +56,7 @@ export async function keepState({
   } catch (error) {
     logger.error(
       { err: error, service, path },
-      'the daemon could not write the state that only it holds to the state file',
+      'the daemon alone holds this state, and could not write it to the state file: without a new member the state is lost when the daemon ends',
     )
   } finally {
     log.close()
@@ -68,7 +68,7 @@ function refuseNewer(path: string, diedAt: number): void {
   using fd = openStateFile(path)
   if (fd === null) return
   const refuse = (reason: string) =>
-    new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${reason}: the daemon leaves it unchanged`)
+    new FdbError('ERR_FDB_STATE_FILE', `the state file ${path} ${reason}: the daemon does not overwrite it`)
   if (!isStateFile(fd)) throw refuse('is not a state file')
   if (!tryLock(fd)) throw refuse('is written by another process')
   const { mtimeMs } = statOf(fd)
