@@ -212,7 +212,7 @@ function listenerAddress(given: string): ListenerSpec | InvalidValue {
   } catch (error) {
     if (!FdbError.is(error)) throw error
     return new InvalidValue(
-      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has a wrong /s, 'wrong ')}`,
+      `${shown(given)} is not a listener address: ${error.message.replace(/^.*? has an invalid /s, 'invalid ')}`,
     )
   }
 }

@@ -32,7 +32,7 @@ type FirstPositions = ShardedMap<string | number>
 
 const MAX_BODY_BYTES = 64 * 1024
 
-const body = text('a text', given => {
+const body = text('a string', given => {
   if (/\p{Surrogate}/u.test(given))
     return new InvalidValue('the text has half a surrogate pair, which UTF-8 cannot carry')
   const bytes = Buffer.byteLength(given)
