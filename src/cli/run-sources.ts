@@ -282,7 +282,7 @@ function isTexts(value: unknown): value is readonly string[] {
 }
 
 const COMMAND: ValueCheck<unknown> = (document, place) =>
-  list(text('a text', word => word))((document as RunDocument).command, place.at('command'))
+  list(text('a string', word => word))((document as RunDocument).command, place.at('command'))
 
 function takeoverOf({ adopt, adoptSignal }: RunFlags): Takeover | null {
   if (adopt === undefined) return null
@@ -297,7 +297,7 @@ const readiness: SettingReader<ReadinessSpec> = (_, value) =>
   value === null ? DELAY : parseReadiness(`${value}`)
 
 const word: SettingReader<string> = (name, value) => {
-  if (typeof value !== 'string' && typeof value !== 'number') throw wrongOption(name, value, 'a text')
+  if (typeof value !== 'string' && typeof value !== 'number') throw wrongOption(name, value, 'a string')
   return `${value}`
 }
 
@@ -305,11 +305,11 @@ const path: SettingReader<string> = (name, value) => resolve(word(name, value))
 
 /** A null value removes a variable. */
 const environment: SettingReader<NodeJS.ProcessEnv> = (name, value) => {
-  if (!isMap(value)) throw wrongOption(name, value, 'a map of variables to texts')
+  if (!isMap(value)) throw wrongOption(name, value, 'a map of variables to strings')
   return Object.fromEntries(
     Object.entries(value).map(([variable, text]) => {
       if (typeof text === 'object' && text !== null)
-        throw wrongOption(name, value, `a text, or null, for ${variable}`)
+        throw wrongOption(name, value, `a string, or null, for ${variable}`)
       return [variable, text === null ? undefined : `${text}`]
     }),
   )

@@ -86,7 +86,7 @@ export class ConfigDocument {
     yaml().visit(document, {
       Alias: (_, alias) => {
         if (alias.resolve(document)) return
-        const message = `*${alias.source} refers to nothing; put a text that begins with * in quotes, "*${alias.source}"`
+        const message = `*${alias.source} refers to nothing; put a value that begins with * in quotes, "*${alias.source}"`
         found.push({ ...this.#position(alias.range?.[0] ?? 0), message })
       },
     })
@@ -99,7 +99,7 @@ function explain(code: string, message: string): string {
   const [first = ''] = message.split('\n')
   switch (code) {
     case 'BAD_ALIAS':
-      return 'put a text that begins with * in quotes, "*"'
+      return 'put a value that begins with * in quotes, "*"'
     case 'MULTIPLE_DOCS':
       return 'a second document begins here; the configuration is one document'
     case 'DUPLICATE_KEY':

@@ -312,12 +312,12 @@ describe('what is no YAML', () => {
     [
       'a star without quotes',
       'routes:\n  - { host: *, path: / }',
-      '2:13: put a text that begins with * in quotes, "*"',
+      '2:13: put a value that begins with * in quotes, "*"',
     ],
     [
       'a wildcard without quotes',
       'routes:\n  - { host: *.example.com }',
-      '2:13: *.example.com refers to nothing; put a text that begins with * in quotes, "*.example.com"',
+      '2:13: *.example.com refers to nothing; put a value that begins with * in quotes, "*.example.com"',
     ],
     ['a key given twice', 'service: a\nservice: b', '2:1: this key is given twice in the same map'],
     [

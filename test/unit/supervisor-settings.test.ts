@@ -83,14 +83,14 @@ describe('settings', () => {
   it.each([
     [
       'command: [sleep, 1]\n',
-      /run\.yaml:1:18: command\[1\]: 1 is a number, not a text; put it in quotes, "1"$/,
+      /run\.yaml:1:18: command\[1\]: 1 is a number, not a string; put it in quotes, "1"$/,
     ],
     [
       'ready: fd\ncommand: python3 srv.py\n',
       /run\.yaml:2:10: command: "python3 srv\.py" is a string, not a list; write \["python3", "srv\.py"\]$/,
     ],
     ['ready: fd\ncommand: true\n', /run\.yaml:2:10: command: true is a boolean, not a list$/],
-    ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a text$/],
+    ['command:\n  - sleep\n  - { for: 1 }\n', /run\.yaml:3:5: command\[1\]: .* is a map, not a string$/],
   ])('name what of a command is no text, and where: %j', async (written, message) => {
     const sources = new RunSources([], { config: file(written) })
     await expect(sources.supervisorSettings()).rejects.toMatchObject({
@@ -153,13 +153,13 @@ describe('settings', () => {
     ],
     ['stopSignal: 15', /option "stopSignal" is 15; give a signal, for example TERM/],
     ['upgradeSignal: true', /option "upgradeSignal" is true; give a signal, for example HUP/],
-    ['env: null', /run\.yaml:1:6: option "env" is null; give a map of variables to texts/],
-    ['env: { A: [1] }', /option "env" is .*give a text, or null, for A/],
-    ['cwd: [a]', /option "cwd" is \[ 'a' \]; give a text/],
-    ['control: true', /option "control" is true; give a text/],
-    ['pidFile: {}', /option "pidFile" is \{\}; give a text/],
+    ['env: null', /run\.yaml:1:6: option "env" is null; give a map of variables to strings/],
+    ['env: { A: [1] }', /option "env" is .*give a string, or null, for A/],
+    ['cwd: [a]', /option "cwd" is \[ 'a' \]; give a string/],
+    ['control: true', /option "control" is true; give a string/],
+    ['pidFile: {}', /option "pidFile" is \{\}; give a string/],
     ['listen: [a]', /option "listen" is \[ 'a' \]; give a map of names to addresses/],
-    ['listen: { web: null }', /option "listen" is null; give a text/],
+    ['listen: { web: null }', /option "listen" is null; give a string/],
     ['ready: fd\nlisten: { web: nowhere }', /run\.yaml:2:9: /],
     ['ready: fd\nlistens: {}', /run\.yaml:2:1: .*no option "listens"/],
   ])('that are wrong are refused, with their place: %j', async (text, why) => {
