@@ -32,7 +32,7 @@ export class CannotServe {
     const { cause } = this
     return new FdbError(
       'ERR_FDB_UNFIT',
-      `this process serves reads only and cannot write: ${cause?.message ?? 'it could not take over'}; ` +
+      `this process serves reads only and cannot write: ${cause?.message ?? 'this process could not take over'}; ` +
         'upgrade to a version that can (status shows "unfit")',
       { cause, details: { reason: cause?.code ?? null } },
     )
@@ -97,7 +97,7 @@ export class DescriptorShortage {
     )
   }
 
-  /** Call when the operation has succeeded, or is not needed any more. */
+  /** Stops retrying: the operation has succeeded, or is not needed any more. */
   end(): void {
     clearTimeout(this.#timer)
     this.#backoff.reset()

@@ -148,7 +148,7 @@ export class ControlSocket {
         const { code, message, retryable } = error
         sendLast(fd, Envelope.encode({ reject: { code, message, retryable } }).finish())
       },
-      error: error => logger.error({ err: error }, 'accepting on the control socket failed'),
+      error: error => logger.error({ err: error }, 'a connection to the control socket was not accepted'),
     })
   }
 

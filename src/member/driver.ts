@@ -198,8 +198,11 @@ export class MemberDriver implements RuntimeDriver {
   #cannotWrite(): void {
     const { application, machine, readiness, settings, cannotServe } = this.runtime
     const { epoch, link } = machine.member
-    const why = cannotServe.record(new FdbError('ERR_FDB_INTERNAL', 'it could not take over'))
-    settings.logger.error({ err: why, epoch }, 'this process cannot write')
+    const why = cannotServe.record(new FdbError('ERR_FDB_INTERNAL', 'this process could not take over'))
+    settings.logger.error(
+      { err: why, epoch },
+      'this process has the right to serve but cannot write the state, and reports that',
+    )
     application?.unfit(cannotServe.refusal())
     if (readiness.served) return
     if (this.first) {

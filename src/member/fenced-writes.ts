@@ -33,7 +33,7 @@ export class FencedWrites {
     this.forwarder.end()
   }
 
-  /** Call when this process has lost the right to write. */
+  /** Starts to forward changes and to read the serving process's records, unless this process keeps writing: it has lost the right to write. */
   end(): void | Promise<void> {
     if (this.#keepsWriting) return
     this.#handOver()
@@ -41,7 +41,7 @@ export class FencedWrites {
     return this.#state.loader.follow()
   }
 
-  /** Call when the last connections drain. Returns whether this process keeps writing until they have ended. */
+  /** Prepares for the drain of the last connections. Returns whether this process keeps writing until these have ended. */
   leave(): boolean {
     const toTheEnd = this.#keepsWriting
     if (toTheEnd) this.#state.file?.watchForReplacement(() => this.#state.log.endWriting(this.#fencedError()))
@@ -50,7 +50,7 @@ export class FencedWrites {
     return toTheEnd
   }
 
-  /** Checks whether this process's segment is sealed, and tells the machine. */
+  /** Checks whether this process's segment is sealed, and passes the result to the state machine. */
   checkSeal(): void {
     const { shutdown, machine } = this.#shared
     if (shutdown.over || !machine.sealed) return

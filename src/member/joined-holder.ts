@@ -183,7 +183,7 @@ export class JoinedHolder {
     } catch (error) {
       settings.logger.warn(
         { err: error },
-        'the process at the control socket sent descriptors that cannot be accepted',
+        'the process at the control socket sent descriptors that cannot be accepted: this process refuses the handoff',
       )
       refuse(FdbError.is(error) ? error : new FdbError('ERR_FDB_INTERNAL', String(error)))
       return

@@ -128,7 +128,10 @@ export class OwnListeners {
         changed(name, changes)
       },
       failed: error => {
-        settings.logger.error({ err: error, listener: name }, 'a listener cannot be served as asked for')
+        settings.logger.error(
+          { err: error, listener: name },
+          'a server or a hook of this listener failed; the application gets the event listenerError',
+        )
         failed(error)
       },
     })

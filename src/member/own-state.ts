@@ -85,7 +85,7 @@ export class OwnState {
     }, options)
   }
 
-  /** Call when the handoff cannot be undone any more. */
+  /** Merges segments: the handoff cannot be undone any more. */
   onSettled(): void {
     void this.compact({ needed: this.#makingRoom })
   }
@@ -136,7 +136,7 @@ class SecretRemoval {
     this.#state = state
   }
 
-  /** Call when secrets may be stale. */
+  /** Schedules an attempt to remove stale secrets, unless one is scheduled. */
   readonly notice = (): void => {
     if (this.#timer !== undefined) return
     this.#timer = setTimeout(() => this.#try(), this.#backoff.next()).unref()

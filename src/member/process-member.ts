@@ -31,14 +31,14 @@ export function processMember(): ProcessMember {
   return holder[OWN]
 }
 
-/** Call when no member will join or serve: the program runs as without this library. */
+/** Lets the waiting work start without a member: none will join or serve, so the program runs as without this library. */
 export function noMember(): void {
   const own = processMember()
   own.expected = false
   for (const waiter of own.waiting) waiter.alone?.()
 }
 
-/** Call at the start of `join()`. Resolves when work that ran without a member has stopped. */
+/** Stops the work that runs without a member, at the start of `join()`. Resolves when the work has stopped. */
 export async function memberJoins(failed: (error: unknown) => void): Promise<void> {
   const own = processMember()
   own.expected = true

@@ -51,7 +51,7 @@ export class Readiness {
     this.#offer.resolve()
   }
 
-  /** Resolves when this process serves. Rejects if it will not. */
+  /** Resolves when this process serves. Rejects if this process will not serve. */
   waitForServing(): Promise<void> {
     const serving = new Pending<void>()
     this.#waiting.push(serving)
@@ -68,13 +68,13 @@ export class Readiness {
     if (options.timeout !== undefined) this.limit(Math.max(1, until - performance.now()))
   }
 
-  /** Call when this process serves, possibly reads only. */
+  /** Resolves the promises that wait until this process serves, although it may only read. */
   resolveWaiting(): void {
     this.#limit?.clear()
     for (const serving of this.#waiting.splice(0)) serving.resolve()
   }
 
-  /** Call when this process writes. */
+  /** Records that this process serves and writes. */
   markServed(): void {
     this.#served = true
     this.resolveWaiting()

@@ -50,7 +50,7 @@ export interface ConnectionKeeper {
 /** How a server's connections continue in the next process, or end here. Give at most one of `http`, `socket` and `keeper`. */
 export interface ServeOptions {
   /**
-   * `false`: the connections stay in this process until they end, and the end is announced to the clients. `true`: connections move even if
+   * `false`: the connections remain in this process until they end, and the end is announced to the clients. `true`: connections move even if
    * another listener than Node's own gets them first (PROXY protocol, sniffers). That listener is not called for connections that arrive by
    * a move, so `http.serialize` and `http.restore` must transfer its data. Default: connections of an `http.Server` move if Node's own
    * listener gets them first, and those of a `net.Server` if `socket` is given.

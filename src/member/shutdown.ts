@@ -77,7 +77,7 @@ export class Shutdown {
     if (this.#stage === 'stays') this.#stage = 'retired'
   }
 
-  /** Call when this process writes, for the first time or again. */
+  /** Undoes {@link retire}: this process writes, for the first time or again. */
   serve(): void {
     this.#reason = null
     if (this.#stage === 'retired') this.#stage = 'stays'
