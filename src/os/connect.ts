@@ -186,7 +186,7 @@ function verifyHolder(channel: OwnedFd, path: string, role: ConnectRole): void {
     const users = [...trusted].map(user => (user === 0 ? 'root' : `uid ${user}`)).join(' or ')
     throw new FdbError(
       'ERR_FDB_DENIED',
-      `${path} is not to be trusted: ${what} uid ${uid}, not ${users}: use a folder of your own (mode 0700), or run as that user`,
+      `${path} cannot be trusted: ${what} uid ${uid}, not ${users}: use a folder of your own (mode 0700), or run as that user`,
       { details: { path, uid } },
     )
   }

@@ -152,7 +152,7 @@ export class SuspendDetector {
   #tickedAt = performance.now()
   #resumedAt = this.#tickedAt
 
-  /** Call it every `everyMs`. Returns when the last suspension ended, or the watch began, on the clock of performance.now(). */
+  /** Records a tick; the caller ticks every `everyMs`. Returns when the last suspension ended, or the watch began, on the clock of performance.now(). */
   tick(everyMs: number, now: number = performance.now()): number {
     if (now - this.#tickedAt > 2 * everyMs + LATE_MS) this.#resumedAt = now
     this.#tickedAt = now

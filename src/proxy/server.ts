@@ -42,7 +42,7 @@ export interface ProxyOptions {
   pidFile?: string
   /**
    * Options of `join()` that override the configuration. With `follow` the proxy takes listeners, upstreams, routes, certificates and settings from
-   * the followed state and never writes them; `drain`, `upgrade` and `control` stay its own.
+   * the followed state and never writes them; `drain`, `upgrade` and `control` come from its own configuration.
    */
   place?: JoinedBy['place'] & object
   signal?: AbortSignal

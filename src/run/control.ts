@@ -98,7 +98,8 @@ export class Control {
           },
         )
       },
-      error: error => this.#logger.error({ err: error }, 'accepting on the control socket failed'),
+      error: error =>
+        this.#logger.error({ err: error }, 'a connection to the control socket was not accepted'),
     })
   }
 }

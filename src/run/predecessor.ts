@@ -93,7 +93,7 @@ export class Predecessor implements Disposable {
     this.#phase = 'stopping'
     this.#logger.info({ ...facts, signal }, 'the process that was taken over is told to end')
     const asProcesses = {
-      // A server removes its socket's path at its end: until it is restored no client can connect.
+      // A server removes its socket's path at its end: no client can connect until the path is restored.
       get hasEnded() {
         for (const path of paths) path.restore()
         return other.hasEnded

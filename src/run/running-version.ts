@@ -505,7 +505,7 @@ export class RunningVersions {
     this.listeners.keepOnly(ids.flatMap(id => this.#running.get(id)?.settings.listen ?? []))
   }
 
-  /** Closes the listeners, unless a service manager keeps them because it restarts the unit. */
+  /** Closes the listeners, unless a service manager restarts the unit and keeps them. */
   async endListeners(): Promise<void> {
     if (!this.listeners.areStored || (await unitStops(this.children, this.#closed.signal)))
       this.listeners.end()

@@ -132,7 +132,10 @@ export class TicketKeys {
       return this.#section.get(this.name) ?? null
     } catch (error) {
       if (!FdbError.is(error) || error.code !== 'ERR_FDB_STATE_VALUE') throw error
-      this.#logger.warn({ err: error, name: this.name }, 'the ticket keys in the state cannot be used')
+      this.#logger.warn(
+        { err: error, name: this.name },
+        'the ticket keys in the state cannot be used: this process uses its own',
+      )
       return null
     }
   }

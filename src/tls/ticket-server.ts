@@ -72,7 +72,7 @@ export class TicketServer {
     this.renew()
   }
 
-  /** Call when the keys have changed. */
+  /** Makes the server use the changed keys. */
   renew(): void {
     useTicketKeys(this.#server, this.#keys)
   }

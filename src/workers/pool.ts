@@ -188,7 +188,7 @@ export class WorkerPool {
     this.#order(slot, YIELD, '').catch(error => {
       this.#settings.logger.warn(
         { err: error, worker: slot.index },
-        'a surplus worker could not be told to end',
+        'a surplus worker could not be told to end; this is retried',
       )
       this.#yielding.delete(slot)
       setTimeout(() => this.update(), RETRY_MS).unref()
@@ -240,7 +240,10 @@ export class WorkerPool {
       this.#order(slot, STOP, body).catch(error => {
         // A worker that has ended cannot reply.
         if (slot.owner !== null)
-          this.#settings.logger.warn({ err: error, worker: slot.index }, 'a worker could not be told to end')
+          this.#settings.logger.warn(
+            { err: error, worker: slot.index },
+            'a worker could not be told to end: it ends only at the stop timeout, if there is one',
+          )
       })
     const { stopTimeout } = this.#settings
     if (timeoutMs !== null) this.shortenDeadline(timeoutMs)

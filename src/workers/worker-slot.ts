@@ -88,7 +88,7 @@ export class WorkerSlot {
    */
   async start(command: readonly string[] | null = this.#deps.settings.command): Promise<Upgraded> {
     if (this.#attempt !== null)
-      throw new FdbError('ERR_FDB_BUSY', `${this.name} is just being started: try again`, { retryable: true })
+      throw new FdbError('ERR_FDB_BUSY', `${this.name} is being started: try again`, { retryable: true })
     const cancel = new AbortController()
     const outcome = this.#startSuccessor(command, cancel.signal)
     this.#attempt = { cancel, outcome }

@@ -64,7 +64,7 @@ export class Workers implements AsyncDisposable {
     }
   }
 
-  /** Resolves when it is closed, or another main process has taken over. */
+  /** Resolves when this main process is closed, or another one has taken over. */
   get closed(): Promise<void> {
     return this.#daemon!.closed
   }
@@ -187,7 +187,10 @@ export class Workers implements AsyncDisposable {
         logger.info({ workers: this.report.all }, 'the workers of the previous main process were replaced'),
       error => {
         if (!this.#closing)
-          logger.error({ err: error }, 'the workers of the previous main process were not replaced')
+          logger.error(
+            { err: error },
+            'the workers of the previous main process were not replaced and keep serving',
+          )
         throw error
       },
     )

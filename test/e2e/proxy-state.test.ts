@@ -160,7 +160,7 @@ describe('the configuration of the proxy', () => {
     const body = Buffer.concat([Buffer.from('{}\n'), encodeImport(schemas, changes)])
     const options = { control: edge.desk.control, service: '', timeout: 20_000 }
     await withServing(options, request => request(STATE_COMMANDS.import, body))
-    await edge.logged('an upstream of the state cannot be used by this version')
+    await edge.logged('an upstream of the state cannot be used by this version: requests for it get 503')
     const before = await raw(edge)
     await edge.next()
     const after = await raw(edge)

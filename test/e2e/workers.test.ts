@@ -170,7 +170,9 @@ describe('a second main process', () => {
     const [listener] = edge.config.listeners as object[]
     edge.write({ listeners: [listener, { name: 'taken', address: `tcp://127.0.0.1:${taken}` }] })
     const next = await edge.launch()
-    const failed = await edge.logged('the workers of the previous main process were not replaced')
+    const failed = await edge.logged(
+      'the workers of the previous main process were not replaced and keep serving',
+    )
     expect(failed.pid).toBe(next)
     expect(failed.err.message).toContain('ERR_FDB_ADDRESS_IN_USE')
     expect(failed.err.message).toContain(`old, and serving on: edge (pid ${old[0]}), edge.1 (pid ${old[1]})`)

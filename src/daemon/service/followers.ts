@@ -34,7 +34,7 @@ export class Followers {
     if (this.#links.delete(link)) this.updateWriter()
   }
 
-  /** Call it when another member, or another link of it, may have become the writer's. */
+  /** Asks the writing member to report what it appends. Does nothing if that member was asked on this link. */
   updateWriter(): void {
     const link = this.size > 0 ? (this.#writer()?.link ?? null) : null
     if (link === this.#notifyingLink) return

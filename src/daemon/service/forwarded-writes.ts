@@ -147,7 +147,7 @@ export class ForwardedWrites {
     author.retired = { pid: caller.pid, generation, phase, connections: 0, ...readKeptBy(keptBy) }
   }
 
-  /** Call it when another member may have become the writer. Has the authors send again the changes that a hanging member got. */
+  /** Has the authors send again the changes that a hanging member got, if another member has become the writer. */
   writerChanged(): void {
     const writer = this.#target.writer()
     for (const [number, { peer }] of [...this.#inFlight])

@@ -64,7 +64,7 @@ export function reattach(peer: Peer, forGood: boolean, to: ReattachTarget): Epoc
       } catch (error) {
         logger.warn(
           { err: error, pid: peer.pid },
-          'a returning member sent a segment that the daemon cannot use',
+          'a returning member sent a segment that the daemon cannot use and ignores',
         )
       }
     } else fd.close()

@@ -56,7 +56,7 @@ export async function keepState({
   } catch (error) {
     logger.error(
       { err: error, service, path },
-      'the daemon alone holds this state, and could not write it to the state file: without a new member the state is lost when the daemon ends',
+      'the daemon ends and could not write the state that it alone holds to the state file: changes that the file lacks are lost',
     )
   } finally {
     log.close()

@@ -30,7 +30,7 @@ export class ServiceManager {
       if (!hasWarned)
         logger.warn(
           { err: error },
-          'the service manager (NOTIFY_SOCKET) cannot be notified of the state of this service',
+          'the service manager (NOTIFY_SOCKET) cannot be notified of the state of this service: messages to it are lost',
         )
       hasWarned = true
     })

@@ -87,10 +87,16 @@ export class DeclaredState {
       if (config) this.#upstreams.adopt(config)
       if (config !== null) return
     } catch (error) {
-      this.#logger.warn({ err: error, upstream: name }, 'an upstream of the state cannot be read')
+      this.#logger.warn(
+        { err: error, upstream: name },
+        'an upstream of the state cannot be read: requests for it get 503',
+      )
       return
     }
-    this.#logger.warn({ upstream: name }, 'an upstream of the state cannot be used by this version')
+    this.#logger.warn(
+      { upstream: name },
+      'an upstream of the state cannot be used by this version: requests for it get 503',
+    )
   }
 }
 
