@@ -73,7 +73,7 @@ interface LogTarget {
 }
 
 interface LogEvents {
-  /** Writing failed: lines are dropped until it works again. Called once per failure. */
+  /** Writing failed: lines are dropped until writing works again. Called once per failure. */
   readonly failed: (error: Error) => void
   /** Writing works again after `lines` lines were dropped; the callee logs that. */
   readonly missing: (lines: number) => void

@@ -44,7 +44,9 @@ function parsed(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (cause) {
-    throw new FdbError('ERR_FDB_OPTION', 'the value is no JSON: give its bytes at standard input', { cause })
+    throw new FdbError('ERR_FDB_OPTION', 'the value is not valid JSON: give its bytes at standard input', {
+      cause,
+    })
   }
 }
 

@@ -23,7 +23,7 @@ export async function upgradeSelf(flags: AskFlags, json: boolean | undefined): P
   if (after === null)
     throw new FdbError(
       'ERR_FDB_DEADLINE',
-      `the supervisor at ${control} closed the connection, and the installed release did not answer in its place: see its log`,
+      `the supervisor at ${control} closed the connection, and the installed release, which replaces it, did not answer: see the log of the supervisor`,
     )
   const { pid } = after
   const ms = Math.round(performance.now() - begun)

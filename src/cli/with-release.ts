@@ -51,7 +51,7 @@ async function withRelease<T>(
       throw error
     }
     change.commit?.()
-    process.stderr.write(`it is unknown which version serves: ${change.path} is left as it is\n`)
+    process.stderr.write(`it is unknown which version serves: ${change.path} is not switched back\n`)
     throw error
   }
 }

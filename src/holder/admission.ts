@@ -95,7 +95,7 @@ export function receiveHello(
   }
   const silent = () =>
     refuse(
-      new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} said no Hello within ${options.timeoutMs} ms`),
+      new FdbError('ERR_FDB_DEADLINE', `process ${who.pid} sent no Hello within ${options.timeoutMs} ms`),
     )
   const limit = afterReading(options.timeoutMs, silent, { unref: true })
   if (who.uid !== own && who.uid !== 0 && !options.mayConnect?.(who.uid)) {

@@ -144,7 +144,7 @@ export class Holder {
   }
 
   /**
-   * Kills the processes that block every upgrade, because they hold descriptors of an earlier handoff. Resolves when all have ended.
+   * Kills the processes that still hold descriptors of an earlier handoff and so block every upgrade. Resolves when all have ended.
    * Rejects with ERR_FDB_STUCK if one is still alive after `timeoutMs`.
    */
   async killStuck(timeoutMs: number): Promise<void> {
@@ -158,7 +158,7 @@ export class Holder {
 
   /**
    * Kills the serving member if it has been silent for longer than probation allows. Resolves with its pid, or with null if it is not
-   * silent. Rejects with ERR_FDB_STUCK if it is still alive after `timeoutMs`.
+   * silent. Rejects with ERR_FDB_STUCK if the member is still alive after `timeoutMs`.
    */
   async killSilentOwner(timeoutMs: number): Promise<number | null> {
     const owner = this.#peers.get(this.#host.state().owner)

@@ -59,7 +59,7 @@ export class Probation {
     this.#judge()
   }
 
-  /** Call when the handoff is in another phase. Idempotent. */
+  /** Stops judging: the handoff is in another phase. Idempotent. */
   end(): void {
     clearInterval(this.#ticker)
     this.#ticker = undefined

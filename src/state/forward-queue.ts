@@ -57,7 +57,7 @@ export class ForwardQueue {
   readonly #byNumber = new Map<number, PendingWrite>()
   /** Entries that the updates in flight have read: another update that reads them would conflict. */
   readonly #reads = new Set<string>()
-  /** The next update, which waits because it reads entries of {@link #reads} or because its function threw. */
+  /** The next update, which waits because its function read entries of {@link #reads}, or threw. */
   #blocked: { readonly write: PendingWrite; readonly reads: readonly string[] } | null = null
   readonly #startedAt = performance.now()
   #writeSender: WriteSender | null = null
@@ -116,7 +116,7 @@ export class ForwardQueue {
     this.wake()
   }
 
-  /** Call it when a change was queued or new records were read. */
+  /** Continues forwarding after a change was queued or new records were read. */
   wake(): void {
     this.#woken = true
     if (!this.#running && !this.#stopped) void this.#run()

@@ -89,8 +89,8 @@ export class History {
     const order = (reason: string) =>
       new FdbError(
         'ERR_FDB_STATE_ORDER',
-        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${reason}. Adopt the snapshot first, then ` +
-          'segments with rising epochs, each after all earlier ones are sealed',
+        `the ${segment.kind} segment of epoch ${segment.epoch} cannot come next: ${reason}. A log consists of one snapshot at most, ` +
+          'then segments with rising epochs, and all but the last are sealed',
       )
     if (segment.kind === 'snapshot') return last ? order(`the log has ${this.held.length} segments`) : null
     if (last && segment.epoch <= last.segment.epoch) return order(`the log has epoch ${last.segment.epoch}`)
@@ -257,7 +257,7 @@ export class History {
     if (segment.sealable && !segment.sealed) {
       throw new FdbError(
         'ERR_FDB_STATE_ORDER',
-        `the segment of epoch ${segment.epoch} is not sealed: two segments could then be written; seal it first`,
+        `the segment of epoch ${segment.epoch} is not sealed, so that two segments could be written`,
       )
     }
     if (held === this.writeSegment) held.position = segment.end

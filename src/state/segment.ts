@@ -281,7 +281,7 @@ function appendError(segment: Segment, length: number, error: NativeError): FdbE
   return new FdbError(
     full ? 'ERR_FDB_STATE_FULL' : 'ERR_FDB_STATE_IO',
     `cannot append ${length} bytes to the segment of epoch ${segment.epoch} at ${segment.end} (${error.code}); ` +
-      (full ? 'free memory, or compact the log' : 'see the cause'),
+      (full ? 'free memory, and try again' : 'see the cause'),
     { cause: error, retryable: full },
   )
 }

@@ -89,7 +89,7 @@ export function runAtOnce<T>(work: Generator<unknown, T>): T {
 }
 
 export function abortedError(signal: AbortSignal): FdbError {
-  return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; earlier results stay valid', {
+  return new FdbError('ERR_FDB_ABORTED', 'stopped by its AbortSignal; earlier results remain valid', {
     cause: signal.reason,
   })
 }

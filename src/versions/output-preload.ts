@@ -48,7 +48,7 @@ function keepOutput(file: string): void {
   process.on('exit', () => {
     if (output.lines === null || output.lines.trim() === '') return
     try {
-      // `r+`: the waiting process created the file, and removes it when it no longer waits.
+      // `r+`: the process that waits for the output created the file, and removes the file at the end of its wait.
       writeFileSync(file, output.lines, { flag: 'r+' })
     } catch {
       // The lines are on stderr as well.

@@ -19,7 +19,7 @@ export const PROXY = {
   },
   ERR_FDB_CERTIFICATE: {
     cause: 'A certificate or its key cannot be read, or they do not match',
-    remedy: 'See the message; the current certificates stay',
+    remedy: 'See the message; the current certificates remain',
   },
 }
 
