@@ -5,7 +5,7 @@ import { addressOf, parseListenerSpec } from '../listeners/index.js'
 import { BACKLOG } from '../node/held-handle.js'
 
 export interface ListenRequest {
-  /** Undefined: all addresses, of both families where both exist. */
+  /** The host; undefined for all addresses, of both families where both exist. */
   readonly host: string | undefined
   readonly port: number
   /** Path of a Unix socket as given; undefined for TCP. */

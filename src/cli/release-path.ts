@@ -13,7 +13,7 @@ import { resolve } from 'node:path'
 import { FdbError } from '../errors.js'
 
 /**
- * The path that a server is started from: the link of a release folder (`current`) or an executable. It is replaced atomically, and its
+ * The path that a server is started from: the link of a release folder (`current`) or an executable. The path is replaced atomically, and its
  * former target is kept as `PATH.previous`.
  */
 export class ReleasePath {

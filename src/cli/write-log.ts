@@ -11,7 +11,7 @@ interface WriteFlags {
   readonly size: string
 }
 
-/** Runs the process that writes the output of a program started by `fd-broker start`. It ends with the last writer of that output. */
+/** Runs the process that writes the output of a program started by `fd-broker start`. The process ends when the last writer of that output has ended. */
 export function addWriteLog(program: Command): void {
   program
     .command('write-log', { hidden: true })

@@ -72,7 +72,7 @@ export type Arrival = 'moved' | 'returned' | 'refused'
  * `Value` is the server's own type of a departure, with the facts that it needs when the connection arrives or comes back.
  */
 export interface MovableConnections<Value extends Departure = Departure> {
-  /** The name and version of the record format, for example `http1-relay/1`. Both processes must use the same one on the listener. */
+  /** The name and version of the record format, for example `http1-relay/1`. Both processes must use the same name and version on the listener. */
   readonly protocol: string
   /** The number of connections that may leave, now or later: all that were not refused. */
   readonly movable: number

@@ -1,4 +1,4 @@
-/** Embedded hosting: the holder and its own member in one process. They exchange messages by function calls, in order. */
+/** Embedded hosting: the holder and its own member in one process. The two exchange messages by function calls, in order. */
 
 import {
   type HolderEffect,

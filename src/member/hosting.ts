@@ -31,12 +31,12 @@ export interface Hosting {
 
   /** Handles a message that only this hosting knows. Returns whether the message was known. */
   handle?(envelope: WireEnvelope): boolean
-  /** The holder has sent Released; the machine gets the event next. */
+  /** The holder has sent Released; the state machine gets the event next. */
   onReleased?(): void
   /** The channel is open, and the holder sends nothing. */
   onSilent?(): void
   onHeard?(): void
-  /** The channel has ended; the machine has already got the event. */
+  /** The channel has ended; the state machine has already got the event. */
   onLost?(): void
   /** The process that serves receives this process's reports now. */
   onReportsReceived?(): void
@@ -67,7 +67,7 @@ export interface Hosting {
   /** Releases the standby, because the service ends with this process. */
   releaseStandby(): Promise<void>
 
-  // ---- effects of the machine
+  // ---- effects of the state machine
 
   becomeHolder?(): void
   reconnect?(): void

@@ -22,7 +22,7 @@ export interface JoinedHolderDeps {
   readonly followOn: () => void
 }
 
-/** The holder that this process has joined. Passes its messages and its end to the machine as events. Owns the link. */
+/** The holder that this process has joined. Passes the holder's messages and its end to the state machine as events. Owns the link. */
 export class JoinedHolder {
   readonly #deps: JoinedHolderDeps
   #holder: HolderLink | null = null

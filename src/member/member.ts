@@ -325,7 +325,7 @@ export class Member extends EventEmitter<MemberEvents> implements AsyncDisposabl
 
   /**
    * Runs work in one process only: cron jobs, queue consumers, watchers. `start` is called when this process serves and may write, and
-   * again after a failed upgrade or a rollback. It returns the function that stops the work. The stop is awaited before another process may
+   * again after a failed upgrade or a rollback. `start` returns the function that stops the work. The stop is awaited before another process may
    * serve, and before this one leaves.
    *
    * A stop may change the state. All stops run at the same time, for at most `upgrade.quiesce` milliseconds: then their `signal` aborts,

@@ -18,7 +18,7 @@ export interface RecoveredDescriptors {
   readonly segments: readonly Segment[]
   readonly listener: OwnedFd
   readonly lock: OwnedFd
-  /** Null if it could not be recovered; then it is made again. */
+  /** Null if the reservation could not be recovered; a new one is made then. */
   readonly reservation: OwnedFd | null
 }
 

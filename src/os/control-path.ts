@@ -116,7 +116,7 @@ export async function acquireControl(
 /** The right to serve at a control path. The caller owns the descriptors. */
 type Right = Pick<FirstControl, 'lock' | 'reservation'>
 
-/** Null: another process has it. 'lost': another process has it, and its lock file was removed; that process restores the file. */
+/** Returns null if another process has the lock, and 'lost' if its lock file was removed as well: that process restores the file. */
 function takeRight(path: string): Right | 'lost' | null {
   const lock = takeLock(`${path}.lock`)
   if (lock === null) return null

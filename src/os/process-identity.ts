@@ -65,7 +65,7 @@ export function watchIdentity(identity: ProcessIdentity, onDead: () => void): De
 
 /**
  * Calls `onDead` once when the process has ended: by its pidfd, or by its identity if there is none. Does not keep this process alive.
- * Null: its death cannot be proved. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
+ * Returns null if the death of the process cannot be proved. Throws ERR_FDB_NO_DESCRIPTORS, ERR_FDB_NO_PIDFD.
  */
 export function watchProcess(
   pidfd: OwnedFd | null,

@@ -12,7 +12,7 @@ export interface Takeover {
   readonly signal: NodeJS.Signals | 'none' | undefined
 }
 
-/** A running process without fd-broker whose listeners were duplicated. It serves beside the first version until it is told to end. */
+/** A running process without fd-broker whose listeners were duplicated. This process serves beside the first version until `run` tells it to end. */
 export class Predecessor implements Disposable {
   readonly #process: OtherProcess
   readonly #endSignal: Takeover['signal']

@@ -357,7 +357,7 @@ function openPidfdOf(pid: number): OwnedFd | null {
 /** Interval at which leftover processes are checked. */
 const LOOK_MS = 20
 
-/** Processes that survived a version's main process. They may still accept, so they are told to end, then killed. */
+/** Processes that survived a version's main process. These processes may still accept, so `run` tells them to end, then kills them. */
 interface LeftoverGroup {
   readonly version: number
   readonly members: LeftoverProcesses

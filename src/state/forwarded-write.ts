@@ -80,7 +80,7 @@ export class IncomingWrite {
     this.#parts.push(bytes)
   }
 
-  /** Returns the write to append. It resolves with whether the deleted entry existed, and rejects with {@link CONFLICT}. */
+  /** Returns the write to append. The write resolves with whether the deleted entry existed, and rejects with {@link CONFLICT}. */
   toWrite({ request, reads, durable = false }: Omit<ForwardedWrite, 'parts'>): NewWrite {
     const sections: SectionStore[] = []
     const deletes = this.#changes === 1 ? this.#deletion : null

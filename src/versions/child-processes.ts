@@ -5,7 +5,7 @@ import { adoptOrphans, type ChildStart, endedChild, reapChild, startChild } from
 type OnEnded = (code: number) => void
 
 /**
- * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). It reaps every child, so Node must
+ * Starts and reaps all children of this process, including adopted ones (as PID 1, or as a subreaper). Reaps every child, so Node must
  * not start any in this process. A pid belongs to its child until the child is reaped, in the same turn as its end is reported: no signal hits
  * another process.
  */

@@ -18,7 +18,8 @@ const FIRST_GRANT = 64 * 1024
  * Decodes the results of successive recvmsg calls into frames. Does no I/O and uses no clock; `F` is the type of a descriptor.
  *
  * Relies on the kernel's guarantee that descriptors arrive in order and no later than the first byte that they were sent
- * with. They may arrive together with bytes of earlier frames, but never after their own.
+ * with. The descriptors may arrive together with bytes of earlier frames, but never after
+ * their own bytes.
  *
  * The decoder checks the limits on the header, before it allocates memory for the payload; the memory then grows with the
  * received bytes. If a method throws, call {@link takeFds} and close the stream: the decoder cannot continue.

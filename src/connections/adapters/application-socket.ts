@@ -8,7 +8,7 @@ import { abandon, canLeave, connectionOf, type OpenSockets, openSocket, publish 
 
 /** Moves the connections of an application's own protocol to another process. Plain TCP and Unix connections only. */
 export interface SocketProtocol {
-  /** The name and version of the record format, for example `app/chat-1`. Both processes must use the same one on the listener. */
+  /** The name and version of the record format, for example `app/chat-1`. Both processes must use the same name and version on the listener. */
   readonly protocol: string
   /**
    * Returns everything that the next process needs to continue this connection, at most 4 MiB, or undefined if the connection cannot move
