@@ -1,69 +1,75 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
 import { until } from '../processes/until.js'
 import { Desk, urlOf, whoami } from './cli-processes.js'
 
-it('a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state', async () => {
-  const desk = Desk.open()
-  const first = await desk.shop()
-  const again = await desk.run('upgrade', '--control', desk.control)
-  expect(again).toMatchObject({ code: 0 })
-  const before = await desk.statusWhere(
-    'the second has settled',
-    ({ generation, phase }) => generation === 2 && phase === 'idle',
-  )
-  const { pid: hung } = before
-  const url = new URL(urlOf(before))
-  await until('the first has ended', () => hasEnded(first))
-  signalPid(hung, 'SIGSTOP')
+it.runIf(NIGHTLY)(
+  'a server that hangs is ended and followed by the next with --kill-stuck: no connect in its queue is lost, nor its state',
+  async () => {
+    const desk = Desk.open()
+    const first = await desk.shop()
+    const again = await desk.run('upgrade', '--control', desk.control)
+    expect(again).toMatchObject({ code: 0 })
+    const before = await desk.statusWhere(
+      'the second has settled',
+      ({ generation, phase }) => generation === 2 && phase === 'idle',
+    )
+    const { pid: hung } = before
+    const url = new URL(urlOf(before))
+    await until('the first has ended', () => hasEnded(first))
+    signalPid(hung, 'SIGSTOP')
 
-  const without = await desk.run('upgrade', '--control', desk.control, '--timeout', '500ms')
-  expect(without.code).toBe(1)
-  expect(without.stderr).toMatch(new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} `))
-  expect(hasEnded(hung)).toBe(false)
+    const without = await desk.run('upgrade', '--control', desk.control, '--timeout', '500ms')
+    expect(without.code).toBe(1)
+    expect(without.stderr).toMatch(new RegExp(`^ERR_FDB_DEADLINE: .*process ${hung} `))
+    expect(hasEnded(hung)).toBe(false)
 
-  // These connect while nobody accepts, and send while nobody reads.
-  const waiting = Array.from({ length: 20 }, async () => {
-    const socket = connect(Number(url.port), url.hostname)
-    await once(socket, 'connect')
-    socket.write('GET /whoami HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n')
-    return socket
-  })
-  const sockets = await Promise.all(waiting)
-  const answers = sockets.map(async socket => {
-    let text = ''
-    for await (const chunk of socket.setEncoding('utf8')) text += chunk
-    return text
-  })
-  const missing = ['--kill-stuck', '--timeout', '1s', '--', '/nowhere/shop-2']
-  const unknown = await desk.run('upgrade', '--control', desk.control, ...missing)
-  expect(unknown.stderr).toMatch(/^ERR_FDB_NO_BINARY: /)
-  expect(hasEnded(hung)).toBe(false)
+    // These connect while nobody accepts, and send while nobody reads.
+    const waiting = Array.from({ length: 20 }, async () => {
+      const socket = connect(Number(url.port), url.hostname)
+      await once(socket, 'connect')
+      socket.write('GET /whoami HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n')
+      return socket
+    })
+    const sockets = await Promise.all(waiting)
+    const answers = sockets.map(async socket => {
+      let text = ''
+      for await (const chunk of socket.setEncoding('utf8')) text += chunk
+      return text
+    })
+    const missing = ['--kill-stuck', '--timeout', '1s', '--', '/nowhere/shop-2']
+    const unknown = await desk.run('upgrade', '--control', desk.control, ...missing)
+    expect(unknown.stderr).toMatch(/^ERR_FDB_NO_BINARY: /)
+    expect(hasEnded(hung)).toBe(false)
 
-  const run = desk.run('upgrade', '--control', desk.control, '--kill-stuck', '--timeout', '10s')
-  const { code, stdout, stderr } = await run
-  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-  expect(stdout).toMatch(new RegExp(`process ${hung} \\(shop, generation 2\\) does not answer: .*killing it`))
-  const [, pid] = /^generation 3 \(pid (\d+)\) serves/m.exec(stdout) ?? []
-  expect(hasEnded(hung)).toBe(true)
-  for (const answer of await Promise.all(answers)) expect(answer).toMatch(new RegExp(`200 OK[^]*3,${pid}`))
-  expect(await whoami(url.origin)).toEqual({ generation: 3, pid: Number(pid) })
-  const after = await desk.statusWhere(
-    'it is settled',
-    now => now.pid === Number(pid) && now.phase === 'idle',
-  )
-  expect(after).toMatchObject({
-    generation: 3,
-    role: 'serving',
-    blockedBy: [],
-    serviceStartedAt: before.serviceStartedAt,
-  })
-  expect(after.listeners.map(({ name, cookie }) => [name, cookie])).toEqual(
-    before.listeners.map(({ name, cookie }) => [name, cookie]),
-  )
-  expect(after.sections).toEqual(before.sections)
-  // And upgrades as ever.
-  expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
-})
+    const run = desk.run('upgrade', '--control', desk.control, '--kill-stuck', '--timeout', '10s')
+    const { code, stdout, stderr } = await run
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toMatch(
+      new RegExp(`process ${hung} \\(shop, generation 2\\) does not answer: .*killing it`),
+    )
+    const [, pid] = /^generation 3 \(pid (\d+)\) serves/m.exec(stdout) ?? []
+    expect(hasEnded(hung)).toBe(true)
+    for (const answer of await Promise.all(answers)) expect(answer).toMatch(new RegExp(`200 OK[^]*3,${pid}`))
+    expect(await whoami(url.origin)).toEqual({ generation: 3, pid: Number(pid) })
+    const after = await desk.statusWhere(
+      'it is settled',
+      now => now.pid === Number(pid) && now.phase === 'idle',
+    )
+    expect(after).toMatchObject({
+      generation: 3,
+      role: 'serving',
+      blockedBy: [],
+      serviceStartedAt: before.serviceStartedAt,
+    })
+    expect(after.listeners.map(({ name, cookie }) => [name, cookie])).toEqual(
+      before.listeners.map(({ name, cookie }) => [name, cookie]),
+    )
+    expect(after.sections).toEqual(before.sections)
+    // And upgrades as ever.
+    expect(await desk.run('upgrade', '--control', desk.control)).toMatchObject({ code: 0 })
+  },
+)

@@ -182,7 +182,7 @@ describe('signals to fd-broker serve', () => {
     rmSync(folder, { recursive: true })
     signalPid(pid, 'SIGTERM')
     await ends(desk, pid)
-    expect(desk.output).toContain('the daemon could not write the state that only it holds')
+    expect(desk.output).toContain('could not write the state that it alone holds to the state file')
     expect(desk.output).not.toContain('the daemon wrote the state file')
   })
 

@@ -13,6 +13,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { DaemonStatus } from '../../src/operator/status-report.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge } from '../processes/edge.js'
 import { hasEnded, signalPid } from '../processes/launch.js'
@@ -376,7 +377,7 @@ describe('the paths of a control socket that somebody has removed', () => {
     expect(readFileSync(control, 'utf8')).toBe('')
   })
 
-  it('of a daemon and of a supervisor too', async () => {
+  it.runIf(NIGHTLY)('of a daemon and of a supervisor too', async () => {
     const run = await Supervised.start(['--ready', 'fd'])
     rmSync(run.control)
     rmSync(`${run.control}.lock`)

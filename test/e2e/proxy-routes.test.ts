@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { ListedRoute } from '../../src/proxy/routes/live-routes.js'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ask } from '../processes/client.js'
 import { Edge, upstream } from '../processes/edge.js'
 
@@ -145,7 +146,7 @@ describe('fd-broker routes', () => {
     )
   })
 
-  it('lists very many, whole, over several pages', async () => {
+  it.runIf(NIGHTLY)('lists very many, whole, over several pages', async () => {
     const edge = await start()
     const count = 60_000
     const lines = Array.from({ length: count }, (_, n) =>

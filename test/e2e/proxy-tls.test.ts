@@ -3,7 +3,7 @@ import { connect as connectTcp } from 'node:net'
 import { connect as connectTls } from 'node:tls'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { EXPIRED } from '../fixtures/expired-certificate.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { Edge, type Line, upstream } from '../processes/edge.js'
 import { askTls } from '../processes/tls-client.js'
 import { until } from '../processes/until.js'
@@ -266,7 +266,7 @@ describe('a wrong certificate', () => {
 })
 
 describe('a hostile handshake', () => {
-  it('is ended in time, counted by kind, and disturbs nobody', async () => {
+  it.runIf(NIGHTLY)('is ended in time, counted by kind, and disturbs nobody', async () => {
     const { edge } = await secured({ timeouts: { handshake: '1s' } })
     const good = await askTls(edge.port)
     let bytes = 0

@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { ancestorsOf } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import * as operator from '../processes/operator.js'
@@ -8,39 +9,42 @@ import { until } from '../processes/until.js'
 import { SHOP, urlOf } from './cli-processes.js'
 
 describe('fd-broker run of a program that speaks fd-broker', () => {
-  it('is the parent that stays: upgrades by HUP and by the program itself hand over as ever', async () => {
-    const run = await Supervised.prepare()
-    const control = join(run.desk.folder, 'run', 'shop.sock')
-    const args = ['--control', control, '--listen', 'tcp://127.0.0.1:0', '--routes', '100']
-    await run.launch(
-      ['--ready', `handoff:${control}`, '--stop-timeout', '20s'],
-      [process.execPath, SHOP, ...args],
-    )
-    const first = await run.serving()
-    const before = await operator.status(control)
-    expect(before).toMatchObject({ pid: first, generation: 1 })
-    const load = await loadOn(urlOf(before), { rate: 200 })
-    run.signal('SIGHUP')
-    const second = await run.serving(2)
-    await load.answeredBy(second, 50)
-    await run.ended(first)
-    expect(
-      run.lines.filter(({ msg, why }) => msg === 'a version is told to end' && why === 'replaced'),
-    ).toEqual([])
-    const { code, stdout, stderr } = await run.desk.run('upgrade', '--control', control, '--json')
-    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-    const { pid: third } = JSON.parse(stdout)
-    await load.answeredBy(third, 50)
-    await run.ended(second)
-    await until('the supervisor has adopted it', async () => (await run.status()).pid === third)
-    expect(ancestorsOf(third)[0]).toBe(run.pid)
-    run.signal('SIGHUP')
-    const fourth = await run.serving(3)
-    await load.answeredBy(fourth, 50)
-    await load.stop()
-    expect(await operator.status(control)).toMatchObject({ pid: fourth, generation: 4 })
-    run.signal('SIGTERM')
-    await run.ended(fourth)
-    await run.ended()
-  })
+  it.runIf(NIGHTLY)(
+    'is the parent that stays: upgrades by HUP and by the program itself hand over as ever',
+    async () => {
+      const run = await Supervised.prepare()
+      const control = join(run.desk.folder, 'run', 'shop.sock')
+      const args = ['--control', control, '--listen', 'tcp://127.0.0.1:0', '--routes', '100']
+      await run.launch(
+        ['--ready', `handoff:${control}`, '--stop-timeout', '20s'],
+        [process.execPath, SHOP, ...args],
+      )
+      const first = await run.serving()
+      const before = await operator.status(control)
+      expect(before).toMatchObject({ pid: first, generation: 1 })
+      const load = await loadOn(urlOf(before), { rate: 200 })
+      run.signal('SIGHUP')
+      const second = await run.serving(2)
+      await load.answeredBy(second, 50)
+      await run.ended(first)
+      expect(
+        run.lines.filter(({ msg, why }) => msg === 'a version is told to end' && why === 'replaced'),
+      ).toEqual([])
+      const { code, stdout, stderr } = await run.desk.run('upgrade', '--control', control, '--json')
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+      const { pid: third } = JSON.parse(stdout)
+      await load.answeredBy(third, 50)
+      await run.ended(second)
+      await until('the supervisor has adopted it', async () => (await run.status()).pid === third)
+      expect(ancestorsOf(third)[0]).toBe(run.pid)
+      run.signal('SIGHUP')
+      const fourth = await run.serving(3)
+      await load.answeredBy(fourth, 50)
+      await load.stop()
+      expect(await operator.status(control)).toMatchObject({ pid: fourth, generation: 4 })
+      run.signal('SIGTERM')
+      await run.ended(fourth)
+      await run.ended()
+    },
+  )
 })

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
+import { NIGHTLY } from '../lanes/lane.js'
 import { hasEnded } from '../processes/launch.js'
 import { type Orders, SERVER, Supervised } from '../processes/supervised.js'
 import { until } from '../processes/until.js'
@@ -22,26 +23,29 @@ async function answering(run: Supervised, requests = 40): Promise<Set<number>> {
 }
 
 describe('processes that a version leaves behind', () => {
-  it('are ended when it fails: no other version answers, and the failure says which they were', async () => {
-    const run = await Supervised.start(['--ready', 'fd'])
-    const { pid } = await run.whoami()
-    const behind = 'before it served and left 1 processes behind'
-    const background = 'a program that daemonizes cannot be supervised'
-    for (const [leaves, said] of [
-      [{ code: 1, child: { fail: true } }, `with code 1 ${behind}`],
-      [{ code: 0, detached: true, child: { fail: true } }, background],
-      [{ code: 1, child: { deaf: true, fail: true } }, `with code 1 ${behind}`],
-    ] as const) {
-      const before = new Set(listened(run))
-      const { code, stderr } = await run.upgrade('--', ...given(run, { leaves }))
-      expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(said) })
-      const stray = listened(run).find(one => !before.has(one))!
-      expect(stderr).toContain(`${stray}`)
-      await run.ended(stray)
-      expect(await answering(run)).toEqual(new Set([pid]))
-      await until('the status has no rest', async () => (await run.status()).draining.length === 0)
-    }
-  })
+  it.runIf(NIGHTLY)(
+    'are ended when it fails: no other version answers, and the failure says which they were',
+    async () => {
+      const run = await Supervised.start(['--ready', 'fd'])
+      const { pid } = await run.whoami()
+      const behind = 'before it served and left 1 processes behind'
+      const background = 'a program that daemonizes cannot be supervised'
+      for (const [leaves, said] of [
+        [{ code: 1, child: { fail: true } }, `with code 1 ${behind}`],
+        [{ code: 0, detached: true, child: { fail: true } }, background],
+        [{ code: 1, child: { deaf: true, fail: true } }, `with code 1 ${behind}`],
+      ] as const) {
+        const before = new Set(listened(run))
+        const { code, stderr } = await run.upgrade('--', ...given(run, { leaves }))
+        expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining(said) })
+        const stray = listened(run).find(one => !before.has(one))!
+        expect(stderr).toContain(`${stray}`)
+        await run.ended(stray)
+        expect(await answering(run)).toEqual(new Set([pid]))
+        await until('the status has no rest', async () => (await run.status()).draining.length === 0)
+      }
+    },
+  )
 
   it('are ended too when they have left the group, the session and the environment of their version, and no other process is', async () => {
     const run = await Supervised.start(['--ready', 'fd'], ['sh', '-c', `env -i sleep 60 & exec ${SERVER}`])

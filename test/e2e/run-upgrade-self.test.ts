@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { ancestorsOf, hasEnded } from '../processes/launch.js'
 import { loadOn } from '../processes/load.js'
 import { NotifyRecorder } from '../processes/notify-socket.js'
@@ -122,44 +122,47 @@ describe('fd-broker upgrade --self', () => {
     expect([existsSync(run.control), existsSync(pidFile)]).toEqual([false, false])
   })
 
-  it('leaves the supervisor as it is where what is installed cannot be started, or cannot go on', async () => {
-    const run = await Supervised.prepare()
-    const installed = new Installed(run)
-    const own = installed.command(['--ready', 'fd'])
-    run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
-    await run.serving()
-    const { pid } = await run.whoami()
-    const stays = async (why: RegExp) => {
-      expect(await installed.upgradeSelf()).toMatchObject({ code: 1, stderr: expect.stringMatching(why) })
-      expect(await run.status()).toMatchObject({ pid, role: 'serving', supervisor: { replaced: 0 } })
-    }
-    installed.release('broken', 'process.exit(9)')
-    await stays(/^ERR_FDB_SUCCESSOR_EXITED: .*code 9/)
-    installed.release('two')
-    rmSync(installed.node)
-    await stays(/^ERR_FDB_NO_BINARY/)
-    writeFileSync(installed.node, 'no program')
-    chmodSync(installed.node, 0o755)
-    await stays(/^ERR_FDB_SPAWN: this supervisor cannot execute /)
-    installed.putNode()
-    expect(await run.desk.run('upgrade', '--control', run.control, '--self', '--', 'true')).toMatchObject({
-      code: 2,
-    })
-    // Not while a version is being brought to serve.
-    const slow = run.upgrade('--', 'env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER)
-    await until('a version starts', async () => (await run.status()).phase === 'starting')
-    expect(await installed.upgradeSelf()).toMatchObject({
-      code: 4,
-      stderr: expect.stringMatching(/^ERR_FDB_BUSY/),
-    })
-    const { child } = await run.logged('a version was started', line => line.version === 2)
-    run.signal('SIGKILL', child)
-    expect(await slow).toMatchObject({ code: 1 })
-    expect(installed.releases()).toEqual(['one'])
-    expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
-    expect(installed.releases()).toEqual(['one', 'two'])
-    expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_SUCCESSOR_EXITED' } })
-  })
+  it.runIf(NIGHTLY)(
+    'leaves the supervisor as it is where what is installed cannot be started, or cannot go on',
+    async () => {
+      const run = await Supervised.prepare()
+      const installed = new Installed(run)
+      const own = installed.command(['--ready', 'fd'])
+      run.pid = await run.desk.launch(['env', `FDB_SUPERVISED=${run.orders({})}`, ...own])
+      await run.serving()
+      const { pid } = await run.whoami()
+      const stays = async (why: RegExp) => {
+        expect(await installed.upgradeSelf()).toMatchObject({ code: 1, stderr: expect.stringMatching(why) })
+        expect(await run.status()).toMatchObject({ pid, role: 'serving', supervisor: { replaced: 0 } })
+      }
+      installed.release('broken', 'process.exit(9)')
+      await stays(/^ERR_FDB_SUCCESSOR_EXITED: .*code 9/)
+      installed.release('two')
+      rmSync(installed.node)
+      await stays(/^ERR_FDB_NO_BINARY/)
+      writeFileSync(installed.node, 'no program')
+      chmodSync(installed.node, 0o755)
+      await stays(/^ERR_FDB_SPAWN: this supervisor cannot execute /)
+      installed.putNode()
+      expect(await run.desk.run('upgrade', '--control', run.control, '--self', '--', 'true')).toMatchObject({
+        code: 2,
+      })
+      // Not while a version is being brought to serve.
+      const slow = run.upgrade('--', 'env', `FDB_SUPERVISED=${run.orders({ fail: true })}`, SERVER)
+      await until('a version starts', async () => (await run.status()).phase === 'starting')
+      expect(await installed.upgradeSelf()).toMatchObject({
+        code: 4,
+        stderr: expect.stringMatching(/^ERR_FDB_BUSY/),
+      })
+      const { child } = await run.logged('a version was started', line => line.version === 2)
+      run.signal('SIGKILL', child)
+      expect(await slow).toMatchObject({ code: 1 })
+      expect(installed.releases()).toEqual(['one'])
+      expect(await installed.upgradeSelf()).toMatchObject({ code: 0 })
+      expect(installed.releases()).toEqual(['one', 'two'])
+      expect(await run.status()).toMatchObject({ pid, lastFailure: { code: 'ERR_FDB_SUCCESSOR_EXITED' } })
+    },
+  )
 
   it('goes on with what was under way: one that is to be killed, an exit code, a program that is to be started anew', async () => {
     const run = await Supervised.prepare()

@@ -56,7 +56,7 @@ describe.each(perLane(['embedded'], ['embedded', 'daemon']))('entries by an oper
 
     expect(await run('delete', 'carts', 'bert')).toMatch(/^ERR_FDB_STATE_NO_ENTRY/)
     expect(await run('put', 'prices', 'apple', '{"euros":1}')).toMatch(/^ERR_FDB_STATE_VALUE/)
-    expect(await run('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*no JSON/)
+    expect(await run('put', 'prices', 'apple', '{')).toMatch(/^ERR_FDB_OPTION: .*not valid JSON/)
     expect(await run('put', 'keys', 'ticket', '1')).toMatch(/^ERR_FDB_OPTION: .*at standard input/)
     expect(await run('put', 'non', 'ticket', '1')).toMatch(/^ERR_FDB_STATE_NO_ENTRY: .*carts, keys, prices/)
     const piped = [process.execPath, CLI, 'state', 'put', '--control', desk.control, 'keys', 'ticket']

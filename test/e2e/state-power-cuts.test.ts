@@ -10,7 +10,7 @@ import { Segment } from '../../src/state/segment.js'
 import { StateLog } from '../../src/state/state-log.js'
 import { changed } from '../fixtures/disk-changes.js'
 import { seeded } from '../fixtures/seeded.js'
-import { perLane } from '../lanes/lane.js'
+import { NIGHTLY, perLane } from '../lanes/lane.js'
 import { eventsOf, type Fate, SimulatedDisk } from '../processes/simulated-disk.js'
 
 /** `npm run soak -- disk` gives more of both, and another seed. */
@@ -125,7 +125,7 @@ it('a power cut at any moment, whatever sectors it drops, leaves a state file th
   console.log(`seed ${SEED}: ${cuts} power cuts behind ${events.length} calls`)
 }, 600_000)
 
-it.each(ERRORS)(
+it.runIf(NIGHTLY).each(ERRORS)(
   '%s of any call loses no durable change, and the file is made whole afterwards',
   error => {
     const { out: whole, record } = run('record')

@@ -54,7 +54,7 @@ describe('a worker that is stopped', () => {
     },
   )
 
-  it('is replaced behind a limit, and killed when it has not woken up by then', async () => {
+  it.runIf(NIGHTLY)('is replaced behind a limit, and killed when it has not woken up by then', async () => {
     const { control, first, second, edge } = await proxy({ hungTimeout: '3s' })
     signalPid(second, 'SIGSTOP')
     const replaced = await mainWhere(
