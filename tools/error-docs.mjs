@@ -40,7 +40,7 @@ export function errorDocs(refusals) {
   return `${HEAD}${areas.join('')}
 ## HTTP/1 messages that the relay refuses
 
-The proxy does not pass on a message that two servers could read differently. It answers such a request with the status in brackets; such an answer becomes a 502.
+The proxy does not pass on a message that two servers could read differently. It answers such a request with the status in brackets. If a server's answer is such a message, the client gets a 502.
 Then it closes the connection. The error's message has the reason.
 
 ${explained.map(([code, [status, why]]) => `- \`${code}\` (${status}): ${why}`).join('\n')}

@@ -132,6 +132,6 @@ async function refuseServed({ control, service, timeout }: Omit<AdoptTarget, 'li
   if (there === undefined) return
   throw new FdbError(
     'ERR_FDB_BUSY',
-    `the daemon at ${control} has a service ${service} already: take the listeners into one that has no member yet`,
+    `the daemon at ${control} already has a service ${service}: give --service a name that the daemon does not have`,
   )
 }

@@ -44,9 +44,13 @@ function parsed(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (cause) {
-    throw new FdbError('ERR_FDB_OPTION', 'the value is not valid JSON: give its bytes at standard input', {
-      cause,
-    })
+    throw new FdbError(
+      'ERR_FDB_OPTION',
+      'the value is not valid JSON: correct it (a string needs double quotes), or leave it out and give its encoded bytes at standard input',
+      {
+        cause,
+      },
+    )
   }
 }
 

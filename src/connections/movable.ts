@@ -8,7 +8,7 @@ export function decoded<T>(decode: (record: Uint8Array) => T, record: Uint8Array
   } catch (cause) {
     throw new FdbError(
       'ERR_FDB_CONNECTION',
-      `the record of a connection (${record.length} bytes) cannot be read`,
+      `the state of a connection that another process sent (${record.length} bytes) cannot be decoded: one of the two releases is faulty`,
       { cause },
     )
   }

@@ -24,7 +24,7 @@ export interface Item {
   readonly departure: Departure
 }
 
-/** Fills one slice with departures, for up to {@link TURN_MS} of this turn. */
+/** Collects leaving connections for one slice, until the slice is full or this turn of the event loop has spent {@link TURN_MS} on moves. */
 export class SliceFiller {
   readonly items: Item[] = []
   readonly #budget: TurnBudget

@@ -139,7 +139,7 @@ export class ConnectionSender {
   #deadline: NodeJS.Timeout | undefined
   #nextPassAt = 0
   #over = false
-  /** Called when no slice is undecided, for {@link settled}. */
+  /** The waiting calls of {@link settled}: they resolve when no slice is pending any more. */
   #decided: (() => void)[] = []
   /** Resolves when all connections that came back are open again. */
   #returning: Promise<void> = Promise.resolve()

@@ -49,7 +49,10 @@ export class Services {
   constructor(deps: ServicesDeps) {
     this.#deps = deps
     this.#rightsHolders = new RightsHolders(deps.control, error =>
-      deps.logger.warn({ err: error }, 'the list of rights-holders of an earlier daemon is ignored'),
+      deps.logger.warn(
+        { err: error },
+        'the list of the processes that an earlier daemon served cannot be used: this daemon does not wait for them',
+      ),
     )
     this.#sizes = new StateSizes(() => this.all.map(service => this.#sizeOf(service)), deps.logger)
     this.#unserved = new UnservedServices({

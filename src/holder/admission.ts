@@ -172,7 +172,10 @@ function checkHello(hello: Hello, options: AdmissionOptions): { intent: Intent; 
   }
   const intent = INTENTS.get(hello.intent ?? 0)
   if (intent === undefined)
-    return new FdbError('ERR_FDB_MESSAGE', `Hello with an unknown intent (${hello.intent})`)
+    return new FdbError(
+      'ERR_FDB_MESSAGE',
+      `process ${hello.pid} asks for something that this process does not know (intent ${hello.intent}): it is faulty, or of an incompatible release`,
+    )
   if (intent !== 'operate' && options.service !== null && hello.service !== options.service) {
     return new FdbError(
       'ERR_FDB_SERVICE',

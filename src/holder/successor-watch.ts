@@ -6,7 +6,7 @@ import type { Peer } from './peer.js'
 const CHECK_MS = 100
 
 export interface WatchedJoiner {
-  /** Returns undefined if no other process could serve instead. */
+  /** Returns the joiner to watch; undefined if there is none, or if no process owns the service and could serve in the joiner's place. */
   joiner(): Peer | undefined
   /** Returns the silence after which the joiner may be stuck. */
   limitMs(): number

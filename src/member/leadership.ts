@@ -17,7 +17,7 @@ export interface LeadershipEvents {
   resumed(): void
 }
 
-/** The stops of all work that are under way. */
+/** One run that stops all work. `done` resolves when the work has stopped; `late` is aborted if that takes too long. */
 interface StopRun {
   readonly done: Promise<void>
   readonly late: AbortController

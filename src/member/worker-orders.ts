@@ -82,7 +82,7 @@ function unservedIn(body: Buffer): UnservedListener[] {
   }
   throw new FdbError(
     'ERR_FDB_MESSAGE',
-    `a command of the main process (${body.length} bytes) is not a list of listeners`,
+    `the main process sent a list of listeners (${body.length} bytes) that cannot be read: it is faulty, or of an incompatible release`,
   )
 }
 

@@ -195,7 +195,7 @@ interface ChangedKeys {
   readonly keys: Set<string>
 }
 
-/** Collects the changed keys of a copy until they are yielded. */
+/** Collects the entries of a local copy of the state that have changed, until the watcher takes them. */
 class EntryChanges {
   readonly #log: StateLog
   readonly #changed = new Map<string, ChangedKeys>()

@@ -96,7 +96,7 @@ export function* writeSnapshot(store: Store, merge: Merge): Generator<unknown, M
   }
 }
 
-/** The snapshot, and its future ordinal, which is that of the last merged segment. */
+/** The snapshot, and the segment number that it will have: that of the last segment merged into it. */
 interface SnapshotTarget {
   readonly segment: Segment
   readonly ordinal: number

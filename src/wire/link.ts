@@ -151,7 +151,7 @@ export class Link {
       this.#handler?.broken(
         new FdbError(
           'ERR_FDB_MESSAGE',
-          `the peer sent ${payload.length} bytes that are no message of this protocol`,
+          `the peer sent ${payload.length} bytes that are no message of this protocol: it is faulty, or of an incompatible release`,
           { cause },
         ),
       )

@@ -180,7 +180,7 @@ export class LiveCertificates {
     )
   }
 
-  /** Returns false for a key of another origin than run time. */
+  /** Updates this certificate from the state, or removes it. Returns false, without effect, unless it was added at run time. */
   #readEntry(key: string): boolean {
     if (parseCertificateKey(key)?.origin !== 'runtime') return false
     try {

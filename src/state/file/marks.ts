@@ -42,7 +42,7 @@ export class MarkSlots {
     return { bytes, at: this.#at + this.#turn * bytes.length }
   }
 
-  /** Makes the next mark overwrite the other one, after this one was written. */
+  /** Switches to the other slot for the next mark, when the present mark has been written. */
   advance(): void {
     this.#turn = (this.#turn + 1) % MARKS
   }

@@ -7,21 +7,27 @@ export const relay = room(
   'relay',
   ['unit/relay-connections', 'unit/relay-response-plan', 'unit/relay-forwarded'],
   [
-    ['relay/export-import.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
+    ['relay/move-connection.ts', 'concat([early, detached.unread])', 'early', ...TRANSFER],
     [
-      'relay/export-import.ts',
+      'relay/move-connection.ts',
       'early.length === 0 ? detached.unread : concat([early, detached.unread])',
       'detached.unread',
       ...TRANSFER,
     ],
     [
-      'relay/export-import.ts',
+      'relay/move-connection.ts',
       '    clientDup.close()\n    throw error',
       '    throw error',
       ...TRANSFER,
       'e2e/proxy-descriptors',
     ],
-    ['relay/export-import.ts', 'if (record.endedClient) client.end()', '', ...TRANSFER, 'e2e/relay-records'],
+    [
+      'relay/move-connection.ts',
+      'if (record.endedClient) client.end()',
+      '',
+      ...TRANSFER,
+      'e2e/relay-records',
+    ],
     [
       'relay/timer-wheel.ts',
       'if (entry.deadline > this.#now) this.#insert(entry)\n      else entry.onDeadline()',
