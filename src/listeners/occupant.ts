@@ -77,17 +77,39 @@ function hexWords(bytes: Buffer): string {
 
 const LISTENING = '0A'
 
+export interface InetSocket {
+  /** As {@link kernelHex} formats it. */
+  readonly address: string
+  readonly port: number
+  readonly listens: boolean
+  /** Bytes to read, or connections to accept. */
+  readonly queueLength: number
+  /** `0` if no process has the socket open. */
+  readonly inode: string
+}
+
+function inetSockets(table: string, onlyListening = false): InetSocket[] {
+  return readTable(table, onlyListening).map(line => {
+    const [, local = '', , state, queues = '', , , , , inode = '0'] = line.trim().split(/\s+/)
+    const [address = '', port = ''] = local.split(':')
+    return {
+      address,
+      port: Number.parseInt(port, 16),
+      listens: state === LISTENING,
+      queueLength: Number.parseInt(queues.split(':')[1] ?? '0', 16),
+      inode,
+    }
+  })
+}
+
 /** Returns the inodes of sockets on this port with the same address; if there are none, with an overlapping address (one of the two is a wildcard). */
 function inetInodes(spec: ListenerSpec): Set<string> {
-  const port = spec.port.toString(16).toUpperCase().padStart(4, '0')
   const wanted = kernelHex(spec.host)
   const same = new Set<string>()
   const overlapping = new Set<string>()
   for (const table of [spec.kind, `${spec.kind}6`]) {
-    for (const line of readTable(table)) {
-      const [, local = '', , state, , , , , , inode = ''] = line.trim().split(/\s+/)
-      const [address = '', localPort] = local.split(':')
-      if (localPort !== port || (spec.kind === 'tcp' && state !== LISTENING) || inode === '0') continue
+    for (const { address, port, listens, inode } of inetSockets(table)) {
+      if (port !== spec.port || (spec.kind === 'tcp' && !listens) || inode === '0') continue
       if (address === wanted) same.add(inode)
       else if (/^0+$/.test(address) || /^0+$/.test(wanted)) overlapping.add(inode)
     }
@@ -98,27 +120,15 @@ function inetInodes(spec: ListenerSpec): Set<string> {
 /** Returns the number of connections in the accept queue of a TCP listener; 0 if it is unknown. */
 export function acceptQueueLength(inode: string): number {
   for (const table of ['tcp', 'tcp6']) {
-    for (const line of readTable(table, true)) {
-      const [, , , state, queues = '', , , , , own] = line.trim().split(/\s+/)
-      if (state === LISTENING && own === inode) return Number.parseInt(queues.split(':')[1] ?? '0', 16)
-    }
+    const listener = inetSockets(table, true).find(socket => socket.listens && socket.inode === inode)
+    if (listener !== undefined) return listener.queueLength
   }
   return 0
 }
 
 /** Returns the TCP sockets of this network namespace that a process has open: no connections that wait to be accepted. */
-export function openTcpSockets(): {
-  readonly inode: string
-  readonly port: number
-  readonly listens: boolean
-}[] {
-  return ['tcp', 'tcp6'].flatMap(table =>
-    readTable(table).flatMap(line => {
-      const [, local = '', , state, , , , , , inode = '0'] = line.trim().split(/\s+/)
-      const port = Number.parseInt(local.split(':')[1] ?? '', 16)
-      return inode === '0' ? [] : [{ inode, port, listens: state === LISTENING }]
-    }),
-  )
+export function openTcpSockets(): InetSocket[] {
+  return ['tcp', 'tcp6'].flatMap(table => inetSockets(table).filter(({ inode }) => inode !== '0'))
 }
 
 /** Reports whether any socket of this network namespace is bound to the path, even one that does not listen. */

@@ -19,7 +19,7 @@ export const listeners = room(
       'if (namesSocket(fd, path) === null) {',
       ...OPTIONS,
     ],
-    ['listeners/occupant.ts', "(spec.kind === 'tcp' && state !== LISTENING)", 'state !== LISTENING'],
+    ['listeners/occupant.ts', "(spec.kind === 'tcp' && !listens)", '!listens'],
     ['listeners/occupant.ts', 'return same.size > 0 ? same : overlapping', 'return same'],
     [
       'listeners/occupant.ts',
