@@ -13,7 +13,9 @@ async function started(command: readonly string[]): Promise<Supervised> {
 async function connected(run: Supervised): Promise<void> {
   const client = connect(run.port, '127.0.0.1')
   onTestFinished(() => void client.destroy())
-  await once(client, 'connect')
+  await once(client, 'connect').catch(cause => {
+    throw new Error(`${cause.message}; run wrote ${JSON.stringify(run.lines.slice(-8))}`, { cause })
+  })
   client.on('error', () => {})
 }
 
